@@ -1,0 +1,22 @@
+//! `HYPERVISOR_hvm_op` (`public/hvm/hvm_op.h`).
+
+use crate::abi::hvm::{HVM_PARAM_CONSOLE_EVTCHN, HVM_PARAM_CONSOLE_PFN};
+
+/// A sub-operation of `hvm_op`, on the calling domain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HvmOp {
+    /// Answers the value of a parameter.
+    GetParam(HvmParamIndex),
+    /// Sets it.
+    SetParam(HvmParamIndex, u64),
+}
+
+/// `HVM_PARAM_*` (`public/hvm/params.h`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum HvmParamIndex {
+    /// The `Pfn` of the console page.
+    ConsolePfn = HVM_PARAM_CONSOLE_PFN,
+    /// The event channel of the console.
+    ConsoleEvtchn = HVM_PARAM_CONSOLE_EVTCHN,
+}

@@ -1,0 +1,24 @@
+//! The typed arguments of each hypercall, one family per file.
+//!
+//! Arguments that Xen takes as an array ([`MmuUpdate`], [`MmuExtOp`], [`TrapInfo`]) have Xen's own
+//! layout, so that a slice of them is handed over as it is.
+
+mod event;
+mod hvm;
+mod memory;
+mod mmu;
+mod multicall;
+mod sched;
+mod trap;
+mod vcpu;
+mod version;
+
+pub use event::{EventChannelOp, Port};
+pub use hvm::{HvmOp, HvmParamIndex};
+pub use memory::{MemFlags, MemoryOp};
+pub use mmu::{MmuExtKind, MmuExtOp, MmuUpdate, MmuUpdateKind, Pte, UvmFlags};
+pub use multicall::MulticallEntry;
+pub use sched::{SchedOp, ShutdownReason};
+pub use trap::TrapInfo;
+pub use vcpu::VcpuOp;
+pub use version::VersionOp;

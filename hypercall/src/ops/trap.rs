@@ -1,0 +1,33 @@
+//! `HYPERVISOR_set_trap_table` (`struct trap_info` in `public/arch-x86/xen.h`).
+
+use x86_64::VirtAddr;
+
+/// Where a PV guest wants an exception delivered, in Xen's own layout.
+#[derive(Clone, Copy, Debug)]
+#[repr(transparent)]
+pub struct TrapInfo(xen_sys::trap_info);
+
+impl TrapInfo {
+    /// Ends a table; Xen stops at a null address.
+    pub const END: Self = Self(xen_sys::trap_info { vector: 0, flags: 0, cs: 0, address: 0 });
+
+    /// Delivers `vector` to `handler` with events masked (`TI_SET_IF`), callable from ring 0 alone.
+    pub const fn new(vector: u8, handler: VirtAddr) -> Self {
+        Self(xen_sys::trap_info {
+            vector,
+            flags: 1 << 2,
+            cs: xen_sys::FLAT_KERNEL_CS as u16,
+            address: handler.as_u64(),
+        })
+    }
+
+    /// The exception.
+    pub const fn vector(&self) -> u8 {
+        self.0.vector
+    }
+
+    /// Where it goes; 0 ends the table.
+    pub const fn address(&self) -> u64 {
+        self.0.address
+    }
+}

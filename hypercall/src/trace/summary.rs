@@ -1,0 +1,67 @@
+//! Totals per hypercall.
+
+use core::fmt;
+
+use super::{Call, Hypercall};
+use crate::XenErrno;
+
+/// The totals of one hypercall.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Row {
+    /// How often it was made.
+    pub calls: u64,
+    /// How many operations those carried.
+    pub sub_operations: u64,
+    /// How many answered an error.
+    pub errors: u64,
+}
+
+/// The totals of all hypercalls. Its `Display` is a table of those that were made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    rows: [Row; Hypercall::COUNT],
+}
+
+impl Summary {
+    /// No calls.
+    pub const fn new() -> Self {
+        Self { rows: [Row { calls: 0, sub_operations: 0, errors: 0 }; Hypercall::COUNT] }
+    }
+
+    /// The totals of one hypercall.
+    pub const fn row(&self, hypercall: Hypercall) -> Row {
+        self.rows[hypercall as usize]
+    }
+
+    /// All of them together.
+    pub fn total(&self) -> Row {
+        self.rows.iter().fold(Row::default(), |sum, row| Row {
+            calls: sum.calls + row.calls,
+            sub_operations: sum.sub_operations + row.sub_operations,
+            errors: sum.errors + row.errors,
+        })
+    }
+
+    pub(crate) fn count(&mut self, call: &Call, result: Result<u64, XenErrno>) {
+        let row = &mut self.rows[call.hypercall as usize];
+        row.calls += 1;
+        row.sub_operations += u64::from(call.sub_operations);
+        row.errors += u64::from(result.is_err());
+    }
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{:<18} {:>8} {:>14} {:>7}", "hypercall", "calls", "sub-operations", "errors")?;
+        let made = self.rows.iter().enumerate().filter(|(_, row)| row.calls > 0);
+        let named = made.map(|(index, row)| (Hypercall::name_at(index), *row));
+        for (name, row) in named.chain([("total", self.total())]) {
+            writeln!(
+                f,
+                "{name:<18} {:>8} {:>14} {:>7}",
+                row.calls, row.sub_operations, row.errors
+            )?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,198 @@
+//! A hypervisor that records every call and changes none.
+
+use spin::Mutex;
+use x86_64::VirtAddr;
+
+use crate::ops::{
+    EventChannelOp, HvmOp, MemoryOp, MmuExtOp, MmuUpdate, MulticallEntry, Pte, SchedOp, TrapInfo,
+    UvmFlags, VcpuOp, VersionOp,
+};
+use crate::trace::{Call, Entry, Level, Ring, Summary};
+use crate::{DomId, Xen, XenErrno};
+
+/// Wraps a hypervisor; every call goes through unchanged and is recorded when it comes back.
+///
+/// The last [`RING_ENTRIES`](crate::trace::RING_ENTRIES) calls and the totals are kept at every
+/// level. At [`Level::Full`] each entry also goes to the sink that [`show`](Self::show) was given.
+/// A sink that makes hypercalls itself must make them past this wrapper.
+#[derive(Debug)]
+pub struct Traced<X> {
+    inner: X,
+    clock: fn() -> u64,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    sequence: u64,
+    level: Level,
+    sink: Option<fn(&Entry)>,
+    ring: Ring,
+    summary: Summary,
+}
+
+impl<X: Xen> Traced<X> {
+    /// Records what goes to `inner`, with the time that `clock` tells.
+    pub const fn new(inner: X, clock: fn() -> u64) -> Self {
+        Self {
+            inner,
+            clock,
+            state: Mutex::new(State {
+                sequence: 0,
+                level: Level::Off,
+                sink: None,
+                ring: Ring::new(),
+                summary: Summary::new(),
+            }),
+        }
+    }
+
+    /// Sets how much is shown and where a full trace goes.
+    pub fn show(&self, level: Level, sink: fn(&Entry)) {
+        let mut state = self.state.lock();
+        state.level = level;
+        state.sink = Some(sink);
+    }
+
+    /// How much is shown.
+    pub fn level(&self) -> Level {
+        self.state.lock().level
+    }
+
+    /// The totals so far.
+    pub fn summary(&self) -> Summary {
+        self.state.lock().summary
+    }
+
+    /// Hands the last entries to `see`, oldest first. Returns false where they are being written,
+    /// as they may be for a panic that came in the middle.
+    pub fn recent(&self, see: impl FnMut(&Entry)) -> bool {
+        let Some(state) = self.state.try_lock() else { return false };
+        state.ring.iter().for_each(see);
+        true
+    }
+
+    fn record(&self, time: u64, call: Call, result: Result<u64, XenErrno>, done: Option<u64>) {
+        let (entry, sink) = {
+            let mut state = self.state.lock();
+            let entry = Entry { sequence: state.sequence, time, call, result, done };
+            state.sequence += 1;
+            state.summary.count(&entry.call, result);
+            state.ring.push(entry.clone());
+            (entry, state.sink.filter(|_| state.level == Level::Full))
+        };
+        // Outside the lock: a sink takes its time.
+        if let Some(sink) = sink {
+            sink(&entry);
+        }
+    }
+
+    fn plain(
+        &self,
+        call: Call,
+        make: impl FnOnce(&X) -> Result<u64, XenErrno>,
+    ) -> Result<u64, XenErrno> {
+        let time = (self.clock)();
+        let result = make(&self.inner);
+        self.record(time, call, result, None);
+        result
+    }
+}
+
+// SAFETY: each method is the inner one, called once with the arguments that came in; what comes
+// back is returned as it is.
+unsafe impl<X: Xen> Xen for Traced<X> {
+    unsafe fn memory_op(&self, op: MemoryOp<'_>) -> Result<u64, XenErrno> {
+        let time = (self.clock)();
+        let call = Call::memory(&op);
+        let (result, done) = match op {
+            MemoryOp::Exchange(exchange) => {
+                // SAFETY: the caller's.
+                let result = unsafe { self.inner.memory_op(MemoryOp::Exchange(exchange)) };
+                (result, Some(exchange.nr_exchanged))
+            }
+            // SAFETY: the caller's.
+            op => (unsafe { self.inner.memory_op(op) }, None),
+        };
+        self.record(time, call, result, done);
+        result
+    }
+
+    unsafe fn mmu_update(
+        &self,
+        updates: &[MmuUpdate],
+        done: &mut u32,
+        domain: DomId,
+    ) -> Result<u64, XenErrno> {
+        let time = (self.clock)();
+        // SAFETY: the caller's.
+        let result = unsafe { self.inner.mmu_update(updates, done, domain) };
+        self.record(time, Call::mmu_update(updates), result, Some((*done).into()));
+        result
+    }
+
+    unsafe fn update_va_mapping(
+        &self,
+        address: VirtAddr,
+        pte: Pte,
+        flush: UvmFlags,
+    ) -> Result<u64, XenErrno> {
+        self.plain(Call::update_va_mapping(address, pte, flush), |xen| {
+            // SAFETY: the caller's.
+            unsafe { xen.update_va_mapping(address, pte, flush) }
+        })
+    }
+
+    unsafe fn mmuext_op(
+        &self,
+        ops: &[MmuExtOp],
+        done: &mut u32,
+        domain: DomId,
+    ) -> Result<u64, XenErrno> {
+        let time = (self.clock)();
+        // SAFETY: the caller's.
+        let result = unsafe { self.inner.mmuext_op(ops, done, domain) };
+        self.record(time, Call::mmuext_op(ops), result, Some((*done).into()));
+        result
+    }
+
+    unsafe fn multicall(&self, entries: &mut [MulticallEntry]) -> Result<u64, XenErrno> {
+        let time = (self.clock)();
+        let call = Call::multicall(entries);
+        // SAFETY: the caller's.
+        let result = unsafe { self.inner.multicall(entries) };
+        let succeeded = entries.iter().filter(|entry| entry.result().is_ok()).count();
+        self.record(time, call, result, Some(succeeded as u64));
+        result
+    }
+
+    fn console_write(&self, bytes: &[u8]) -> Result<u64, XenErrno> {
+        self.plain(Call::console_write(bytes), |xen| xen.console_write(bytes))
+    }
+
+    fn sched_op(&self, op: SchedOp) -> Result<u64, XenErrno> {
+        self.plain(Call::sched_op(op), |xen| xen.sched_op(op))
+    }
+
+    fn event_channel_op(&self, op: EventChannelOp) -> Result<u64, XenErrno> {
+        self.plain(Call::event_channel_op(op), |xen| xen.event_channel_op(op))
+    }
+
+    fn xen_version(&self, op: VersionOp<'_>) -> Result<u64, XenErrno> {
+        self.plain(Call::xen_version(&op), |xen| xen.xen_version(op))
+    }
+
+    unsafe fn vcpu_op(&self, op: VcpuOp<'_>, vcpu: u32) -> Result<u64, XenErrno> {
+        // SAFETY: the caller's.
+        self.plain(Call::vcpu_op(&op, vcpu), |xen| unsafe { xen.vcpu_op(op, vcpu) })
+    }
+
+    unsafe fn set_trap_table(&self, table: &[TrapInfo]) -> Result<u64, XenErrno> {
+        // SAFETY: the caller's.
+        self.plain(Call::set_trap_table(table.len()), |xen| unsafe { xen.set_trap_table(table) })
+    }
+
+    fn hvm_op(&self, op: HvmOp) -> Result<u64, XenErrno> {
+        self.plain(Call::hvm_op(op), |xen| xen.hvm_op(op))
+    }
+}
