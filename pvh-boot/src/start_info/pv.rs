@@ -1,0 +1,1 @@
+//! Reader of a PV `struct start_info`.

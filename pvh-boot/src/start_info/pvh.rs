@@ -1,0 +1,1 @@
+//! Reader of a PVH `struct hvm_start_info`.
