@@ -1,0 +1,60 @@
+//! Which kind of contiguous memory is to be had here, and why.
+
+use core::fmt;
+
+use hypercall::Xen;
+
+use super::{NoOrderPermitted, order_limit};
+use crate::addr::Order;
+use crate::p2m::P2m;
+
+/// What this domain can have. A call that does nothing succeeds on every guest (C09), so this is
+/// found from the kind of guest and from the order limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Capability {
+    /// PV: extents up to this order, their machine frames known.
+    Exchange {
+        /// The highest order that Xen permits.
+        limit: Order,
+    },
+    /// Translated: extents up to this order beneath a `Gfn` run, their machine frames hidden.
+    Refill {
+        /// The highest order that Xen permits.
+        limit: Order,
+    },
+    /// Nothing.
+    None {
+        /// Why.
+        why: NoOrderPermitted,
+    },
+}
+
+impl Capability {
+    /// Asks Xen.
+    pub fn ask(xen: &impl Xen, p2m: &P2m<'_>) -> Self {
+        match order_limit(xen) {
+            Err(why) => Self::None { why },
+            Ok(limit) if p2m.is_translated() => Self::Refill { limit },
+            Ok(limit) => Self::Exchange { limit },
+        }
+    }
+}
+
+impl fmt::Display for Capability {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exchange { limit } => write!(
+                f,
+                "exchange up to order {limit} ({} KiB): PV guest, machine frames visible",
+                limit.bytes() >> 10
+            ),
+            Self::Refill { limit } => write!(
+                f,
+                "no exchange: Xen refuses it to translated guests; refill up to order {limit} \
+                 ({} KiB), machine frames hidden by Xen, devices see guest frames",
+                limit.bytes() >> 10
+            ),
+            Self::None { why } => write!(f, "nothing: {why}"),
+        }
+    }
+}

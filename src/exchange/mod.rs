@@ -1,0 +1,38 @@
+//! The transaction: machine-contiguous memory beneath guest frames, and back.
+//!
+//! * [`Exchanger`] does it in a PV guest, by `XENMEM_exchange`;
+//! * [`Refiller`] does it in a translated guest (PVH), by giving frames up and populating their
+//!   places again;
+//! * [`Capability`] says which of the two is to be had here, and why;
+//! * [`ExchangeError`] says what went wrong, with the evidence.
+//!
+//! # The way of a run through an exchange
+//! ```text
+//! Mapped --detach--> Detached --exchange--> Exchanged --attach--> mapped again
+//!                       |                        |
+//!                       +--restore (refused) ----+-- quarantine (torn)
+//! ```
+//!
+//! # Flush rule
+//! 1. Zapping PTEs flushes nothing.
+//! 2. The last operation of `detach` asks Xen for one flush of every vCPU of the domain. So nothing
+//!    in this guest can reach the frames any more *before* Xen takes them.
+//! 3. `attach` turns not-present entries into present ones, which x86 does not cache: no flush.
+//! 4. The guest sends no IPI for any of this.
+
+mod capability;
+mod error;
+mod limit;
+mod outcome;
+mod plan;
+mod pv;
+mod transaction;
+mod translated;
+
+pub use capability::Capability;
+pub use error::{ExchangeError, ExchangeFailure};
+pub use limit::{NoOrderPermitted, order_limit, order_permitted};
+pub use outcome::{Outcome, decode};
+pub use plan::Plan;
+pub use pv::{Accounts, Exchanger, Extent};
+pub use translated::{RefillFailure, Refiller};

@@ -1,0 +1,276 @@
+//! A frame allocator that hands out contiguous runs and takes them back.
+//!
+//! A bitmap, a bit per frame: simple enough to be believed, and its accounts can be checked to the
+//! frame. The memory of the bitmap is the embedder's.
+
+use core::fmt;
+
+use crate::addr::Pfn;
+
+/// A run of consecutive guest frames that its holder owns (M1).
+///
+/// Not `Clone`: whoever gives a run back can't use it any more.
+#[derive(Debug, PartialEq, Eq)]
+#[must_use = "a run that is dropped is lost to the allocator"]
+pub struct FrameRun {
+    first: Pfn,
+    frames: u64,
+}
+
+impl FrameRun {
+    /// Claims a run.
+    ///
+    /// # Safety
+    /// The caller owns these frames, and no other `FrameRun` names one of them (M1).
+    pub const unsafe fn new(first: Pfn, frames: u64) -> Self {
+        Self { first, frames }
+    }
+
+    /// The first frame.
+    pub const fn first(&self) -> Pfn {
+        self.first
+    }
+
+    /// How many frames.
+    pub const fn frames(&self) -> u64 {
+        self.frames
+    }
+
+    /// Each frame of the run.
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = Pfn> + Clone + use<> {
+        (self.first.number()..self.first.number() + self.frames).map(Pfn::new)
+    }
+}
+
+/// Frames that are not what the allocator has them down for: given back twice, or never its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotTaken {
+    /// The first of them.
+    pub pfn: Pfn,
+}
+
+impl fmt::Display for NotTaken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "pfn {} was given to the frame allocator, which had it already or never did",
+            self.pfn
+        )
+    }
+}
+
+impl core::error::Error for NotTaken {}
+
+/// The allocator. A set bit is a free frame.
+#[derive(Debug)]
+pub struct FrameAllocator<'a> {
+    bitmap: &'a mut [u64],
+    limit: u64,
+    free: u64,
+    /// Where the last search ended; the next one starts there.
+    hint: u64,
+}
+
+impl<'a> FrameAllocator<'a> {
+    /// Words that the bitmap of `frames` frames needs.
+    pub const fn bitmap_words(frames: u64) -> usize {
+        frames.div_ceil(64) as usize
+    }
+
+    /// An allocator with nothing to give, for frames below `limit`.
+    ///
+    /// # Panics
+    /// If the bitmap is smaller than [`bitmap_words`](Self::bitmap_words) says.
+    pub fn new(bitmap: &'a mut [u64], limit: u64) -> Self {
+        assert!(bitmap.len() >= Self::bitmap_words(limit), "bitmap too small for {limit} frames");
+        bitmap.fill(0);
+        Self { bitmap, limit, free: 0, hint: 0 }
+    }
+
+    /// How many frames are free.
+    pub const fn free_frames(&self) -> u64 {
+        self.free
+    }
+
+    /// Takes a run of `frames` frames whose first is a multiple of `align`, which is a power of
+    /// two. `None` where there is none.
+    pub fn take(&mut self, frames: u64, align: u64) -> Option<FrameRun> {
+        if frames == 0 || frames > self.free || !align.is_power_of_two() {
+            return None;
+        }
+        let first = self
+            .search(self.hint, self.limit, frames, align)
+            .or_else(|| self.search(0, self.limit, frames, align))?;
+        self.flip(first, frames);
+        self.free -= frames;
+        self.hint = first + frames;
+        Some(FrameRun { first: Pfn::new(first), frames })
+    }
+
+    /// Takes a run back.
+    ///
+    /// # Errors
+    /// Nothing was taken back: a frame of the run is free already or beyond the limit.
+    pub fn give(&mut self, run: FrameRun) -> Result<(), NotTaken> {
+        let first = run.first.number();
+        let end = first.checked_add(run.frames).filter(|end| *end <= self.limit);
+        let wrong = match end {
+            None => Some(self.limit.max(first)),
+            Some(end) => (first..end).find(|pfn| self.is_free(*pfn)),
+        };
+        if let Some(pfn) = wrong {
+            return Err(NotTaken { pfn: Pfn::new(pfn) });
+        }
+        self.flip(first, run.frames);
+        self.free += run.frames;
+        self.hint = self.hint.min(first);
+        Ok(())
+    }
+
+    fn is_free(&self, pfn: u64) -> bool {
+        self.bitmap[(pfn / 64) as usize] >> (pfn % 64) & 1 == 1
+    }
+
+    /// First-fit between `from` and `to`.
+    fn search(&self, from: u64, to: u64, frames: u64, align: u64) -> Option<u64> {
+        let mut first = from.next_multiple_of(align);
+        while first.checked_add(frames)? <= to {
+            match self.last_taken(first, frames) {
+                None => return Some(first),
+                Some(taken) => first = (taken + 1).next_multiple_of(align),
+            }
+        }
+        None
+    }
+
+    /// The last frame of the run that is not free: all starts up to it can be skipped.
+    fn last_taken(&self, first: u64, frames: u64) -> Option<u64> {
+        let (mut end, start) = (first + frames, first);
+        while end > start {
+            let word_start = ((end - 1) / 64 * 64).max(start);
+            let bits = end - word_start;
+            let mask = (u64::MAX >> (64 - bits)) << (word_start % 64);
+            let taken = !self.bitmap[(word_start / 64) as usize] & mask;
+            if taken != 0 {
+                return Some(word_start / 64 * 64 + u64::from(taken.ilog2()));
+            }
+            end = word_start;
+        }
+        None
+    }
+
+    fn flip(&mut self, first: u64, frames: u64) {
+        let (mut start, end) = (first, first + frames);
+        while start < end {
+            let stop = (start / 64 * 64 + 64).min(end);
+            let mask = (u64::MAX >> (64 - (stop - start))) << (start % 64);
+            self.bitmap[(start / 64) as usize] ^= mask;
+            start = stop;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use std::vec;
+    use std::vec::Vec;
+
+    use super::*;
+
+    fn allocator(bitmap: &mut [u64], limit: u64) -> FrameAllocator<'_> {
+        let mut allocator = FrameAllocator::new(bitmap, limit);
+        // SAFETY: a test's frames are numbers only.
+        allocator.give(unsafe { FrameRun::new(Pfn::new(0), limit) }).unwrap();
+        allocator
+    }
+
+    #[test]
+    fn hands_out_every_frame_once() {
+        let mut bitmap = vec![0; 4];
+        let mut allocator = allocator(&mut bitmap, 200);
+        let mut seen = vec![false; 200];
+        while let Some(run) = allocator.take(3, 1) {
+            for pfn in run.iter() {
+                assert!(!core::mem::replace(&mut seen[pfn.number() as usize], true));
+            }
+        }
+        assert_eq!(allocator.free_frames(), 200 % 3);
+        assert_eq!(seen.iter().filter(|taken| **taken).count(), 198);
+    }
+
+    #[test]
+    fn aligns_and_wraps_around() {
+        let mut bitmap = vec![0; 4];
+        let mut allocator = allocator(&mut bitmap, 256);
+        let low = allocator.take(1, 1).unwrap();
+        let run = allocator.take(128, 128).unwrap();
+        assert_eq!((low.first(), run.first()), (Pfn::new(0), Pfn::new(128)));
+        assert_eq!(allocator.take(128, 128), None);
+        allocator.give(low).unwrap();
+        assert_eq!(allocator.take(128, 128).unwrap().first(), Pfn::new(0));
+        assert_eq!((allocator.free_frames(), allocator.take(1, 1)), (0, None));
+    }
+
+    #[test]
+    fn refuses_what_it_has_already_and_what_was_never_there() {
+        let mut bitmap = vec![0; 2];
+        let mut allocator = allocator(&mut bitmap, 100);
+        let run = allocator.take(10, 1).unwrap();
+        let first = run.first();
+        allocator.give(run).unwrap();
+        // SAFETY: as above; the point is that the allocator notices.
+        let (again, beyond) = unsafe { (FrameRun::new(first, 10), FrameRun::new(Pfn::new(95), 6)) };
+        assert_eq!(allocator.give(again), Err(NotTaken { pfn: first }));
+        assert_eq!(allocator.give(beyond), Err(NotTaken { pfn: Pfn::new(100) }));
+        assert_eq!(allocator.free_frames(), 100);
+    }
+
+    #[test]
+    fn odd_requests_are_refused_not_believed() {
+        let mut bitmap = vec![0; 2];
+        let mut allocator = allocator(&mut bitmap, 100);
+        assert_eq!(allocator.take(0, 1), None);
+        assert_eq!(allocator.take(101, 1), None);
+        assert_eq!(allocator.take(1, 3), None);
+        assert_eq!(allocator.take(u64::MAX, 1), None);
+        assert_eq!(allocator.take(1, 1 << 63).map(|run| run.first()), Some(Pfn::new(0)));
+    }
+
+    /// Against a model so simple that it can't be wrong: a vector of booleans.
+    #[test]
+    fn agrees_with_a_naive_model() {
+        let mut bitmap = vec![0; 5];
+        let limit = 300;
+        let mut allocator = allocator(&mut bitmap, limit);
+        let mut free = vec![true; limit as usize];
+        let mut held: Vec<FrameRun> = Vec::new();
+        let mut random = 0x1234_5678_9abc_def1_u64;
+        for _ in 0..20_000 {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            if random % 3 == 0 && !held.is_empty() {
+                let run = held.swap_remove(random as usize / 8 % held.len());
+                run.iter().for_each(|pfn| free[pfn.number() as usize] = true);
+                allocator.give(run).unwrap();
+            } else {
+                let (frames, align) = (1 + random / 8 % 40, 1 << (random / 512 % 6));
+                let fits = (0..=limit - frames)
+                    .step_by(align as usize)
+                    .any(|first| (first..first + frames).all(|pfn| free[pfn as usize]));
+                let run = allocator.take(frames, align);
+                assert_eq!(run.is_some(), fits, "{frames} frames at {align}");
+                if let Some(run) = run {
+                    assert!(run.first().number().is_multiple_of(align));
+                    for pfn in run.iter() {
+                        assert!(core::mem::replace(&mut free[pfn.number() as usize], false));
+                    }
+                    held.push(run);
+                }
+            }
+            let count = free.iter().filter(|free| **free).count() as u64;
+            assert_eq!(allocator.free_frames(), count);
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! From guest frames to machine frames and back.
+
+use core::fmt;
+use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use crate::addr::{Gfn, Mfn, Pfn};
+
+/// An entry that names no machine frame, as Linux and the toolstack write it.
+const INVALID: u64 = u64::MAX;
+
+/// The guest's own map from pseudo-physical to machine frames.
+///
+/// In PV it is the table that the domain builder made (`start_info.mfn_list`), kept up to date by
+/// the exchange. A translated guest has none and needs none: what it writes into its page tables
+/// is the `Pfn` itself.
+pub struct P2m<'a> {
+    map: Map<'a>,
+}
+
+enum Map<'a> {
+    Table(&'a [AtomicU64]),
+    Translated { frames: u64 },
+}
+
+impl<'a> P2m<'a> {
+    /// A PV guest's table: entry *n* is the machine frame of `Pfn` *n*.
+    pub const fn table(entries: &'a [AtomicU64]) -> Self {
+        Self { map: Map::Table(entries) }
+    }
+
+    /// A translated guest with frames below `frames`.
+    pub const fn translated(frames: u64) -> Self {
+        Self { map: Map::Translated { frames } }
+    }
+
+    /// Whether Xen translates for this guest (PVH), so that it never sees machine frames.
+    pub const fn is_translated(&self) -> bool {
+        matches!(self.map, Map::Translated { .. })
+    }
+
+    /// The first frame number behind the guest's memory.
+    pub const fn frames(&self) -> u64 {
+        match self.map {
+            Map::Table(entries) => entries.len() as u64,
+            Map::Translated { frames } => frames,
+        }
+    }
+
+    /// The machine frame under `pfn`; `None` in a translated guest, outside its memory, and while
+    /// a transaction holds the frame.
+    pub fn mfn(&self, pfn: Pfn) -> Option<Mfn> {
+        match self.entry(pfn)?.load(Relaxed) {
+            INVALID => None,
+            number => Some(Mfn::new(number)),
+        }
+    }
+
+    /// What goes into a page-table entry for `pfn`.
+    pub fn gfn(&self, pfn: Pfn) -> Option<Gfn> {
+        match self.map {
+            Map::Table(_) => self.mfn(pfn).map(|mfn| Gfn::new(mfn.number())),
+            Map::Translated { frames } => (pfn.number() < frames).then(|| Gfn::new(pfn.number())),
+        }
+    }
+
+    /// Records what is under `pfn`, `None` for nothing. Returns false where there is no entry.
+    pub(crate) fn set(&self, pfn: Pfn, mfn: Option<Mfn>) -> bool {
+        let Some(entry) = self.entry(pfn) else { return false };
+        entry.store(mfn.map_or(INVALID, Mfn::number), Relaxed);
+        true
+    }
+
+    fn entry(&self, pfn: Pfn) -> Option<&AtomicU64> {
+        match self.map {
+            Map::Table(entries) => entries.get(usize::try_from(pfn.number()).ok()?),
+            Map::Translated { .. } => None,
+        }
+    }
+}
+
+impl fmt::Debug for P2m<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = if self.is_translated() { "translated" } else { "table" };
+        write!(f, "P2m({kind}, {} frames)", self.frames())
+    }
+}
+
+/// Xen's machine-to-physical table, as a PV guest may read it (`XENMEM_machphys_mapping`).
+///
+/// It is Xen's word, not the guest's: what the guest believes of its frames is checked against it.
+#[derive(Clone, Copy, Debug)]
+pub struct M2p {
+    base: *const u64,
+    max_mfn: u64,
+}
+
+// SAFETY: the table is mapped read-only in every address space of the guest; reads are volatile.
+unsafe impl Send for M2p {}
+// SAFETY: as above.
+unsafe impl Sync for M2p {}
+
+impl M2p {
+    /// The table at `base`.
+    ///
+    /// # Safety
+    /// `base` and `max_mfn` are what `XENMEM_machphys_mapping` answered.
+    pub const unsafe fn new(base: *const u64, max_mfn: u64) -> Self {
+        Self { base, max_mfn }
+    }
+
+    /// The guest frame that Xen has on record for `mfn`; `None` above the highest machine frame
+    /// and where the record is no frame of a guest.
+    ///
+    /// # Safety
+    /// `mfn` is RAM: Xen leaves holes of the machine's memory map out of the table, and reading
+    /// there faults.
+    pub unsafe fn pfn(&self, mfn: Mfn) -> Option<Pfn> {
+        if mfn.number() > self.max_mfn {
+            return None;
+        }
+        // SAFETY: within the table as Xen described it, and RAM by the caller's word.
+        let number = unsafe { self.base.add(mfn.number() as usize).read_volatile() };
+        // Xen marks frames of its own and free ones with all bits set or the top bit
+        // (INVALID_M2P_ENTRY, SHARED_M2P_ENTRY in asm-x86/mm.h).
+        (number >> 62 == 0).then(|| Pfn::new(number))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_has_edges_and_holes() {
+        let entries = [const { AtomicU64::new(7) }; 4];
+        let p2m = P2m::table(&entries);
+        assert_eq!(p2m.mfn(Pfn::new(3)), Some(Mfn::new(7)));
+        assert_eq!(p2m.mfn(Pfn::new(4)), None);
+        assert!(p2m.set(Pfn::new(3), None));
+        assert_eq!((p2m.mfn(Pfn::new(3)), p2m.gfn(Pfn::new(3))), (None, None));
+        assert!(!p2m.set(Pfn::new(4), None));
+    }
+
+    #[test]
+    fn a_translated_guest_sees_no_machine_frame() {
+        let p2m = P2m::translated(4);
+        assert_eq!((p2m.mfn(Pfn::new(1)), p2m.gfn(Pfn::new(1))), (None, Some(Gfn::new(1))));
+        assert_eq!(p2m.gfn(Pfn::new(4)), None);
+        assert!(!p2m.set(Pfn::new(1), None));
+    }
+}
