@@ -189,7 +189,7 @@ mod tests {
     fn hands_out_every_frame_once() {
         let mut bitmap = vec![0; 4];
         let mut allocator = allocator(&mut bitmap, 200);
-        let mut seen = vec![false; 200];
+        let mut seen = [false; 200];
         while let Some(run) = allocator.take(3, 1) {
             for pfn in run.iter() {
                 assert!(!core::mem::replace(&mut seen[pfn.number() as usize], true));
@@ -250,7 +250,7 @@ mod tests {
             random ^= random << 13;
             random ^= random >> 7;
             random ^= random << 17;
-            if random % 3 == 0 && !held.is_empty() {
+            if random.is_multiple_of(3) && !held.is_empty() {
                 let run = held.swap_remove(random as usize / 8 % held.len());
                 run.iter().for_each(|pfn| free[pfn.number() as usize] = true);
                 allocator.give(run).unwrap();
