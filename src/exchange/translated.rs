@@ -14,7 +14,7 @@ use hypercall::{DomId, Xen, XenErrno};
 use super::{Accounts, ExchangeError, Plan};
 use crate::addr::{AddressBits, Order, Pfn};
 use crate::frames::FrameRun;
-use crate::paging::LinearMapping;
+use crate::paging::GuestMemory;
 
 /// A refill that did not happen, and what became of the run.
 #[derive(Debug, PartialEq, Eq)]
@@ -42,17 +42,17 @@ impl core::error::Error for RefillFailure {}
 
 /// Refills runs of a translated guest with contiguous machine memory.
 #[derive(Clone, Copy, Debug)]
-pub struct Refiller<'a, X, L> {
+pub struct Refiller<'a, X, M> {
     xen: &'a X,
-    linear: &'a L,
+    memory: &'a M,
     accounts: &'a Accounts,
     limit: Order,
 }
 
-impl<'a, X: Xen, L: LinearMapping> Refiller<'a, X, L> {
+impl<'a, X: Xen, M: GuestMemory> Refiller<'a, X, M> {
     /// A refiller with extents up to `limit`.
-    pub const fn new(xen: &'a X, linear: &'a L, accounts: &'a Accounts, limit: Order) -> Self {
-        Self { xen, linear, accounts, limit }
+    pub const fn new(xen: &'a X, memory: &'a M, accounts: &'a Accounts, limit: Order) -> Self {
+        Self { xen, memory, accounts, limit }
     }
 
     /// Puts one extent of machine memory below `2^bits` beneath `run`, zeroed.
@@ -77,7 +77,7 @@ impl<'a, X: Xen, L: LinearMapping> Refiller<'a, X, L> {
             Err(error) => return Err(RefillFailure { error, run: Some(run), lost: None }),
         };
         // SAFETY: the run is ours alone (M1) and populated; what it holds goes to Xen.
-        unsafe { self.linear.zero(run.first(), run.frames()) };
+        unsafe { self.memory.zero(run.first(), run.frames()) };
 
         let list = &mut list[..run.frames() as usize];
         run.iter().zip(list.iter_mut()).for_each(|(pfn, slot)| *slot = pfn.number());
@@ -93,7 +93,7 @@ impl<'a, X: Xen, L: LinearMapping> Refiller<'a, X, L> {
         let populated = self.extents(&mut first, plan.order, flags, Operation::Populate);
         if populated.done == 1 {
             // SAFETY: the run is populated again and in our hands alone (M1, C56).
-            unsafe { self.linear.zero(run.first(), run.frames()) };
+            unsafe { self.memory.zero(run.first(), run.frames()) };
             return Ok(run);
         }
         let error = match populated.errno {
@@ -118,7 +118,7 @@ impl<'a, X: Xen, L: LinearMapping> Refiller<'a, X, L> {
         let list = &mut list[..gone as usize];
         let back = self.extents(list, Order::ZERO, MemFlags::default(), Operation::Populate);
         // SAFETY: these frames are populated again and in our hands alone (M1, C56).
-        unsafe { self.linear.zero(run.first(), back.done) };
+        unsafe { self.memory.zero(run.first(), back.done) };
         if back.done == gone {
             return RefillFailure { error, run: Some(run), lost: None };
         }
