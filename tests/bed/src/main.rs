@@ -1,2 +1,104 @@
-//! stub
-fn main() {}
+//! Builds the QEMU + Xen bed, boots the image in it and classifies its verdict.
+
+#![forbid(unsafe_code)]
+
+mod boot;
+mod choice;
+mod cli;
+mod command;
+mod domu;
+mod error;
+mod guest;
+mod image;
+mod modes;
+mod outcome;
+mod progress;
+mod setup;
+mod suite;
+mod witness;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use cli::{Action, Cli};
+use error::Result;
+use guest::{Counts, Verdict};
+use outcome::Outcome;
+use progress::Progress;
+use setup::SetupOptions;
+use witness::Request;
+
+fn main() -> ExitCode {
+    let result = Cli::parse(lexopt::Parser::from_env()).and_then(|cli| act(&cli));
+    match result {
+        Ok(verdict) => ExitCode::from(verdict.exit_status()),
+        Err(error) => {
+            eprintln!("bed: error: {error}");
+            ExitCode::from(Verdict::Error.exit_status())
+        }
+    }
+}
+
+fn act(cli: &Cli) -> Result<Verdict> {
+    if cli.action == Action::Help {
+        print!("{}", cli::HELP);
+        return Ok(Verdict::Success);
+    }
+    let mut progress = Progress::start();
+    let options = SetupOptions { target: cli.target.clone(), mirror: cli.mirror.clone() };
+    if cli.action == Action::Setup {
+        setup::prepare(cli.xen, &options, &mut progress)?;
+        progress.say(&format!("the bed of Xen {} is ready", cli.xen));
+        return Ok(Verdict::Success);
+    }
+    // Looked at first: nobody should wait for a download to learn of a typing error.
+    let image = image::load(&cli.image)?;
+    let bed = setup::prepare(cli.xen, &options, &mut progress)?;
+    let root = PathBuf::from(".");
+    match cli.action {
+        Action::Run => {
+            let spec = modes::RunSpec {
+                modes: cli.modes.clone(),
+                vcpus: cli.vcpus,
+                memory: cli.memory,
+                args: cli.args.clone(),
+                limit: cli.timeout,
+                root,
+            };
+            let outcomes = modes::run(&bed, &spec, &image, &mut progress)?;
+            Ok(close(&outcomes))
+        }
+        Action::Witness => {
+            let request = Request { seed: witness::fresh_seed(), ..cli.probe };
+            let seen = [
+                witness::dom0(&bed, request, &image, &mut progress)?,
+                witness::domu(&bed, request, &image, &root, &mut progress)?,
+            ];
+            let mut counts = Counts::default();
+            for testimony in &seen {
+                let good = testimony.holds();
+                println!("{} {}", if good { "ok" } else { "not ok" }, testimony.line());
+                counts.passed += u32::from(good);
+                counts.failed += u32::from(!good);
+            }
+            println!("{}", outcome::last_line(counts));
+            Ok(if counts.failed == 0 { Verdict::Success } else { Verdict::Failure })
+        }
+        Action::Test => suite::run(&bed, cli, &image, &root, &mut progress),
+        Action::Setup | Action::Help => Ok(Verdict::Success),
+    }
+}
+
+/// Prints the table, what failed, and the last line.
+fn close(outcomes: &[Outcome]) -> Verdict {
+    println!("\n{}", outcome::table(outcomes));
+    for line in outcomes.iter().flat_map(Outcome::details) {
+        println!("{line}");
+    }
+    let mut counts = Counts::default();
+    outcomes.iter().for_each(|outcome| counts.add(outcome.judgement.counts));
+    let verdict = outcome::worst(outcomes);
+    println!("bed: the verdict is {verdict} (exit status {})", verdict.exit_status());
+    println!("{}", outcome::last_line(counts));
+    verdict
+}

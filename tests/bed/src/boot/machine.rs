@@ -1,0 +1,168 @@
+//! Starts QEMU, reads its serial lines, and makes sure that it ends.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::Monitor;
+use crate::command;
+use crate::error::{Error, Result};
+
+/// What is to be started.
+#[derive(Clone, Debug)]
+pub struct MachineSpec {
+    /// The hypervisor.
+    pub hypervisor: PathBuf,
+    /// Xen's command line.
+    pub xen_args: String,
+    /// Multiboot modules: file names within the boot's directory, each with its command line.
+    pub modules: Vec<(String, String)>,
+    /// MiB of memory.
+    pub memory: u32,
+    /// CPUs.
+    pub cpus: u32,
+    /// Whether Xen needs an IOMMU, as it does for a PVH dom0.
+    pub iommu: bool,
+    /// How long the machine may run at all.
+    pub limit: Duration,
+}
+
+/// A machine that runs.
+#[derive(Debug)]
+pub struct Machine {
+    child: Child,
+    /// QEMU's monitor.
+    pub monitor: Monitor,
+    dir: PathBuf,
+    started: Instant,
+    limit: Duration,
+}
+
+/// The file of the first serial line: Xen's and dom0's.
+pub const SERIAL: &str = "serial.log";
+/// The file of the second serial line: Linux's reports.
+pub const CONTROL: &str = "control.log";
+const QEMU_LOG: &str = "qemu.log";
+
+impl Machine {
+    /// Starts the machine, its files in `dir`.
+    pub fn start(spec: &MachineSpec, dir: &Path) -> Result<Self> {
+        for old in [SERIAL, CONTROL, QEMU_LOG] {
+            let path = dir.join(old);
+            if path.exists() {
+                fs::remove_file(&path).map_err(|e| Error::file("removing", &path, e))?;
+            }
+        }
+        let log_path = dir.join(QEMU_LOG);
+        let log = File::create(&log_path).map_err(|e| Error::file("making", &log_path, e))?;
+        // The limit must hold even if this process is killed: `timeout` sees to that.
+        let seconds = (spec.limit + Duration::from_secs(30)).as_secs();
+        let mut qemu = Command::new("timeout");
+        qemu.args(["--foreground", "--kill-after=5"]).arg(seconds.to_string());
+        qemu.arg("qemu-system-x86_64").args(arguments(spec)).current_dir(dir);
+        qemu.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log);
+        let command_path = dir.join("qemu.cmd");
+        crate::setup::write(&command_path, format!("{}\n", command::shown(&qemu)).as_bytes())?;
+        command::output(Command::new("qemu-system-x86_64").arg("--version"))?;
+        let started = Instant::now();
+        let mut child =
+            qemu.spawn().map_err(|e| Error::file("running", Path::new("timeout"), e))?;
+        let (Some(input), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
+            return Err(Error::QemuStart("its pipes are missing".to_owned()));
+        };
+        match Monitor::open(input, output) {
+            Ok(monitor) => {
+                Ok(Self { child, monitor, dir: dir.to_owned(), started, limit: spec.limit })
+            }
+            Err(error) => {
+                let _ = child.kill();
+                let _ = child.wait();
+                let said = fs::read_to_string(&log_path).unwrap_or_default();
+                Err(Error::QemuStart(format!("{error}\n{}", said.trim_end())))
+            }
+        }
+    }
+
+    /// What has come over a serial line so far.
+    pub fn serial(&self, file: &str) -> String {
+        fs::read(self.dir.join(file))
+            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+            .unwrap_or_default()
+    }
+
+    /// Whether QEMU has ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        !matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Whether the machine's time is up.
+    pub fn is_overdue(&self) -> bool {
+        self.started.elapsed() >= self.limit
+    }
+
+    /// How long the machine has been running.
+    pub fn elapsed(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// Ends QEMU, politely first.
+    pub fn stop(&mut self) {
+        self.monitor.quit();
+        for _ in 0..50 {
+            if self.has_ended() {
+                return;
+            }
+            thread::sleep(Duration::from_millis(100));
+        }
+        // `timeout` hands this on to QEMU.
+        let _ = Command::new("kill").arg(self.child.id().to_string()).status();
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn arguments(spec: &MachineSpec) -> Vec<String> {
+    let mut args: Vec<String> = Vec::new();
+    let mut add = |words: &[&str]| args.extend(words.iter().map(|&word| word.to_owned()));
+    add(&["-nodefaults", "-display", "none", "-no-reboot", "-qmp", "stdio"]);
+    add(&["-accel", "tcg,thread=multi"]);
+    // With SMAP on, QEMU 7.2 faults on the first `iret` of a PV guest.
+    add(&["-cpu", "max,-smap"]);
+    if spec.iommu {
+        add(&["-machine", "q35,kernel-irqchip=split", "-device", "amd-iommu"]);
+    } else {
+        add(&["-machine", "pc"]);
+    }
+    add(&["-smp", &spec.cpus.to_string(), "-m", &spec.memory.to_string()]);
+    add(&["-serial", &format!("file:{SERIAL}"), "-serial", &format!("file:{CONTROL}")]);
+    add(&["-kernel", &spec.hypervisor.display().to_string(), "-append", &spec.xen_args]);
+    add(&["-initrd", &modules(&spec.modules)]);
+    args
+}
+
+/// QEMU separates modules by commas, and takes a doubled one for a comma.
+fn modules(modules: &[(String, String)]) -> String {
+    let each = modules.iter().map(|(file, args)| {
+        if args.is_empty() { file.clone() } else { format!("{file} {}", args.replace(',', ",,")) }
+    });
+    each.collect::<Vec<_>>().join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commas_of_a_command_line_survive_qemu() {
+        let list =
+            [("image".to_owned(), "selftest=a,b".to_owned()), ("rd".to_owned(), String::new())];
+        assert_eq!(modules(&list), "image selftest=a,,b,rd");
+    }
+}

@@ -1,0 +1,13 @@
+//! A machine: QEMU with Xen in it, its serial lines in files, its monitor at hand, and a time
+//! limit that holds even if the bed itself is gone.
+
+mod dom0;
+mod machine;
+mod monitor;
+mod xen_options;
+
+pub use dom0::{DEFAULT_MIB, Dom0Boot, Dom0Spec};
+pub use machine::{CONTROL, Machine, MachineSpec, SERIAL};
+use monitor::Monitor;
+use xen_options::for_image;
+pub use xen_options::{LINUX_MIB, for_linux};

@@ -1,0 +1,54 @@
+//! Xen's command lines, with the reason for each option.
+
+use crate::choice::Mode;
+
+/// For every boot.
+const COMMON: [&str; 6] = [
+    // The first serial port is Xen's and dom0's console.
+    "console=com1",
+    "com1=115200,8n1",
+    // Everything that Xen has to say, of guests too, at no rate limit.
+    "loglvl=all",
+    "guest_loglvl=all",
+    // A crash is to be read, not rebooted over.
+    "noreboot",
+    // A full trace must fit: into the ring that `xl dmesg` reads, ...
+    "conring_size=8M",
+];
+
+/// ... and into the serial port's buffer, or Xen drops what comes while it is full. (Synchronous
+/// output would drop nothing either, but Xen holds up each boot for three seconds to warn of it.)
+const SERIAL_BUFFER: &str = "serial_tx_buffer=4M";
+
+/// With the image as dom0. Its memory is left to Xen's default: nearly all of the machine's.
+pub fn for_image(mode: Mode, vcpus: u32) -> String {
+    let mut words = COMMON.join(" ");
+    words.push_str(&format!(" {SERIAL_BUFFER} dom0_max_vcpus={vcpus}"));
+    if mode == Mode::PvhDom0 {
+        words.push_str(" dom0=pvh");
+    }
+    words
+}
+
+/// MiB of the Linux dom0: what is left is for the domU.
+pub const LINUX_MIB: u32 = 512;
+
+/// With Linux as dom0 and the image as domU.
+pub fn for_linux() -> String {
+    format!(
+        "{} {SERIAL_BUFFER} dom0_mem={LINUX_MIB}M,max:{LINUX_MIB}M dom0_max_vcpus=1",
+        COMMON.join(" ")
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dom0_memory_is_set_for_linux_alone() {
+        assert!(!for_image(Mode::PvDom0, 1).contains("dom0_mem"));
+        assert!(for_image(Mode::PvhDom0, 2).ends_with("dom0_max_vcpus=2 dom0=pvh"));
+        assert!(for_linux().contains("dom0_mem=512M,max:512M"));
+    }
+}

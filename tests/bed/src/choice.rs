@@ -1,0 +1,197 @@
+//! What the caller chooses: Xen version, mode, sizes and the kernel command line.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::error::Error;
+
+/// A Xen release that the bed can fetch and boot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum XenVersion {
+    /// Xen 4.17 of Debian 12.
+    V4_17,
+    /// Xen 4.20 of Debian 13.
+    V4_20,
+}
+
+impl XenVersion {
+    /// The release as the user writes it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::V4_17 => "4.17",
+            Self::V4_20 => "4.20",
+        }
+    }
+
+    /// The Debian release that ships it.
+    pub fn suite(self) -> &'static str {
+        match self {
+            Self::V4_17 => "bookworm",
+            Self::V4_20 => "trixie",
+        }
+    }
+}
+
+impl FromStr for XenVersion {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        match text {
+            "4.17" => Ok(Self::V4_17),
+            "4.20" => Ok(Self::V4_20),
+            _ => Err(Error::UnknownXen { given: text.to_owned() }),
+        }
+    }
+}
+
+impl fmt::Display for XenVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// How the image meets Xen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// The control domain, paravirtualised.
+    PvDom0,
+    /// A domain that `xl create` makes, paravirtualised.
+    PvDomu,
+    /// The control domain, in a hardware container.
+    PvhDom0,
+    /// A domain that `xl create` makes, in a hardware container.
+    PvhDomu,
+}
+
+impl Mode {
+    /// All modes, in the order in which they are run and reported.
+    pub const ALL: [Self; 4] = [Self::PvDom0, Self::PvDomu, Self::PvhDom0, Self::PvhDomu];
+
+    /// The mode as the user writes it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::PvDom0 => "pv-dom0",
+            Self::PvDomu => "pv-domu",
+            Self::PvhDom0 => "pvh-dom0",
+            Self::PvhDomu => "pvh-domu",
+        }
+    }
+
+    /// Whether the image is Xen's dom0 itself, with no Linux and no `xl` about.
+    pub fn is_dom0(self) -> bool {
+        matches!(self, Self::PvDom0 | Self::PvhDom0)
+    }
+
+    /// The `xl` configuration that a domU of this mode is made from, seen from the
+    /// repository's root.
+    pub fn xl_config(self) -> &'static str {
+        match self {
+            Self::PvDom0 | Self::PvDomu => "xen-configs/pv.cfg",
+            Self::PvhDom0 | Self::PvhDomu => "xen-configs/pvh.cfg",
+        }
+    }
+
+    /// Reads `all` or one mode.
+    pub fn parse_choice(text: &str) -> Result<Vec<Self>, Error> {
+        if text == "all" {
+            return Ok(Self::ALL.to_vec());
+        }
+        Self::ALL
+            .into_iter()
+            .find(|mode| mode.as_str() == text)
+            .map(|mode| vec![mode])
+            .ok_or_else(|| Error::UnknownMode { given: text.to_owned() })
+    }
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// The kernel command line, free of what QEMU's and `xl`'s quoting could change on the way.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KernelArgs(String);
+
+impl KernelArgs {
+    /// Takes `text` if it can reach the guest unchanged.
+    pub fn new(text: &str) -> Result<Self, Error> {
+        match text.chars().find(|c| matches!(c, '"' | '\'' | '\\') || c.is_control()) {
+            Some(bad) => Err(Error::BadKernelArgs { given: text.to_owned(), bad }),
+            None => Ok(Self(text.trim().to_owned())),
+        }
+    }
+
+    /// The command line itself.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// How a guest started with this command line ends if all is well.
+    pub fn expected_exit(&self) -> GuestExit {
+        let last = self.0.split_whitespace().rev().find_map(|word| word.strip_prefix("exit="));
+        match last {
+            Some("reboot") => GuestExit::Reboot,
+            Some("crash") => GuestExit::Crash,
+            Some("hold") => GuestExit::Hold,
+            _ => GuestExit::PowerOff,
+        }
+    }
+}
+
+/// The guest's `exit=` option.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GuestExit {
+    /// Powers off, the default.
+    PowerOff,
+    /// Asks for a reboot.
+    Reboot,
+    /// Crashes its own domain.
+    Crash,
+    /// Keeps running.
+    Hold,
+}
+
+/// Reads a number of `name` within `1..=max`.
+pub fn parse_count(name: &'static str, text: &str, max: u32) -> Result<u32, Error> {
+    match text.parse::<u32>() {
+        Ok(n) if (1..=max).contains(&n) => Ok(n),
+        _ => Err(Error::BadNumber { name, given: text.to_owned(), max }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unknown_choices_name_the_value() {
+        let mode = Mode::parse_choice("pv-domx").unwrap_err().to_string();
+        assert!(mode.contains("pv-domx") && mode.contains("pvh-dom0"), "{mode}");
+        let xen = "4.18".parse::<XenVersion>().unwrap_err().to_string();
+        assert!(xen.contains("4.18") && xen.contains("4.20"), "{xen}");
+        let number = parse_count("--vcpus", "0", 128).unwrap_err().to_string();
+        assert!(number.contains("--vcpus") && number.contains('0'), "{number}");
+    }
+
+    #[test]
+    fn all_means_every_mode() {
+        assert_eq!(Mode::parse_choice("all").unwrap(), Mode::ALL);
+    }
+
+    #[test]
+    fn a_command_line_that_quoting_would_change_is_refused() {
+        assert!(KernelArgs::new("selftest=a,b* seed=1").is_ok());
+        assert!(KernelArgs::new("a\"b").is_err());
+        assert!(KernelArgs::new("a\nb").is_err());
+    }
+
+    #[test]
+    fn the_last_exit_option_counts() {
+        let exit = |text| KernelArgs::new(text).unwrap().expected_exit();
+        assert_eq!(exit(""), GuestExit::PowerOff);
+        assert_eq!(exit("exit=reboot exit=crash"), GuestExit::Crash);
+        assert_eq!(exit("probe=9:32 exit=hold"), GuestExit::Hold);
+    }
+}

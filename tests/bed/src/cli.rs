@@ -1,0 +1,182 @@
+//! The command line of the bed itself.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use lexopt::prelude::*;
+
+use crate::choice::{KernelArgs, Mode, XenVersion, parse_count};
+use crate::error::{Error, Result};
+use crate::witness::Request;
+
+/// What `bed --help` prints.
+pub const HELP: &str = "\
+bed: boots xen-contig under a real Xen in QEMU and says what came of it
+
+usage: bed setup | run | test | witness  [options]
+
+  setup    fetch Xen, its tools and a dom0 kernel (installing none), make the bed
+  run      boot the image in the chosen modes; the exit status is the worst verdict:
+           0 success, 3 skip, 4 error, 5 failure, 6 crash, 7 timeout
+  test     every mode, guests that misbehave, wrong input, and the outside witness
+  witness  have the image fill a buffer, and read it from below Xen
+
+options:
+  --xen 4.17|4.20    the Xen release [4.17]
+  --mode MODE        pv-dom0, pv-domu, pvh-dom0, pvh-domu or all [all]
+  --vcpus N          vCPUs of the guest [1]
+  --memory MIB       domU modes: the domain's memory [as in xen-configs/];
+                     dom0 modes: the machine's [2048], of which Xen leaves dom0 nearly all
+  --args TEXT        the guest kernel's command line
+  --image PATH       the image [target/image/xen-contig]
+  --timeout SECONDS  the limit of each guest [240]
+  --probe O:B        what `witness` asks for: order and address bits [9:30]
+  --target DIR       where the bed is made [target/bed]
+  --mirror URL       a Debian mirror [the machine's own]
+";
+
+/// What the bed is to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Make the bed.
+    Setup,
+    /// Boot the image.
+    Run,
+    /// Run the whole suite.
+    Test,
+    /// Look from below Xen.
+    Witness,
+    /// Explain.
+    Help,
+}
+
+/// The command line, read.
+#[derive(Clone, Debug)]
+pub struct Cli {
+    /// What to do.
+    pub action: Action,
+    /// `--xen`
+    pub xen: XenVersion,
+    /// `--mode`
+    pub modes: Vec<Mode>,
+    /// `--vcpus`
+    pub vcpus: Option<u32>,
+    /// `--memory`
+    pub memory: Option<u32>,
+    /// `--args`
+    pub args: KernelArgs,
+    /// `--image`
+    pub image: PathBuf,
+    /// `--timeout`
+    pub timeout: Duration,
+    /// `--probe`
+    pub probe: Request,
+    /// `--target`
+    pub target: PathBuf,
+    /// `--mirror`
+    pub mirror: Option<String>,
+}
+
+const MAX_MIB: u32 = 1 << 20;
+const MAX_VCPUS: u32 = 32;
+const MAX_SECONDS: u32 = 86_400;
+
+impl Cli {
+    /// Reads the command line.
+    pub fn parse(mut parser: lexopt::Parser) -> Result<Self> {
+        let mut cli = Self {
+            action: Action::Help,
+            xen: XenVersion::V4_17,
+            modes: Mode::ALL.to_vec(),
+            vcpus: None,
+            memory: None,
+            args: KernelArgs::default(),
+            image: PathBuf::from("target/image/xen-contig"),
+            timeout: Duration::from_secs(240),
+            probe: Request { order: 9, bits: 30, seed: 0 },
+            target: PathBuf::from("target/bed"),
+            mirror: None,
+        };
+        let mut chosen = None;
+        while let Some(arg) = parser.next().map_err(usage)? {
+            match arg {
+                Short('h') | Long("help") => return Ok(Self { action: Action::Help, ..cli }),
+                Long("xen") => cli.xen = text(&mut parser)?.parse()?,
+                Long("mode") => cli.modes = Mode::parse_choice(&text(&mut parser)?)?,
+                Long("vcpus") => {
+                    cli.vcpus = Some(parse_count("--vcpus", &text(&mut parser)?, MAX_VCPUS)?)
+                }
+                Long("memory") => {
+                    cli.memory = Some(parse_count("--memory", &text(&mut parser)?, MAX_MIB)?)
+                }
+                Long("args") => cli.args = KernelArgs::new(&text(&mut parser)?)?,
+                Long("image") => cli.image = text(&mut parser)?.into(),
+                Long("timeout") => {
+                    let seconds = parse_count("--timeout", &text(&mut parser)?, MAX_SECONDS)?;
+                    cli.timeout = Duration::from_secs(seconds.into());
+                }
+                Long("probe") => cli.probe = text(&mut parser)?.parse()?,
+                Long("target") => cli.target = text(&mut parser)?.into(),
+                Long("mirror") => cli.mirror = Some(text(&mut parser)?),
+                Value(word) if chosen.is_none() => {
+                    chosen = Some(match word.to_str() {
+                        Some("setup") => Action::Setup,
+                        Some("run") => Action::Run,
+                        Some("test") => Action::Test,
+                        Some("witness") => Action::Witness,
+                        Some("help") => Action::Help,
+                        _ => return Err(Error::Usage(format!("there is no command {word:?}"))),
+                    });
+                }
+                other => return Err(usage(other.unexpected())),
+            }
+        }
+        cli.action = chosen.ok_or_else(|| Error::Usage("no command was given".to_owned()))?;
+        Ok(cli)
+    }
+}
+
+fn usage(error: lexopt::Error) -> Error {
+    Error::Usage(error.to_string())
+}
+
+fn text(parser: &mut lexopt::Parser) -> Result<String> {
+    let value = parser.value().map_err(usage)?;
+    value.into_string().map_err(|raw| Error::Usage(format!("{raw:?} is not UTF-8")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli> {
+        Cli::parse(lexopt::Parser::from_args(line.split_whitespace()))
+    }
+
+    #[test]
+    fn a_whole_command_line() {
+        let cli =
+            parse("run --xen 4.20 --mode pvh-domu --vcpus 2 --memory 64 --timeout 9").unwrap();
+        assert_eq!((cli.action, cli.xen), (Action::Run, XenVersion::V4_20));
+        assert_eq!(cli.modes, [Mode::PvhDomu]);
+        assert_eq!((cli.vcpus, cli.memory), (Some(2), Some(64)));
+        assert_eq!(cli.timeout, Duration::from_secs(9));
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        for (line, word) in [
+            ("", "no command"),
+            ("walk", "walk"),
+            ("run --mode xx", "xx"),
+            ("run --xen 5.0", "5.0"),
+            ("run --memory much", "much"),
+            ("run --colour", "colour"),
+            ("run run", "run"),
+            ("witness --probe 9", "`9`"),
+        ] {
+            let error = parse(line).unwrap_err().to_string();
+            assert!(error.contains(word), "{line}: {error}");
+        }
+    }
+}

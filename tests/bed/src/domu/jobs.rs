@@ -1,0 +1,98 @@
+//! What the Linux dom0 is to do, packed as a second archive behind its initramfs.
+
+use std::path::Path;
+use std::time::Duration;
+
+use crate::choice::{KernelArgs, Mode};
+use crate::error::{Error, Result};
+use crate::setup::Archive;
+
+/// When a job is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Goal {
+    /// The domain has ended, or its time is up.
+    End,
+    /// It has printed its `probe:` line; the domain is left running.
+    Probe,
+}
+
+/// One `xl create`.
+#[derive(Clone, Debug)]
+pub struct Job {
+    /// Names the job in reports and its log directory.
+    pub name: String,
+    /// `pv-domu` or `pvh-domu`.
+    pub mode: Mode,
+    /// MiB, where not as configured.
+    pub memory: Option<u32>,
+    /// vCPUs, where not as configured.
+    pub vcpus: Option<u32>,
+    /// The kernel command line.
+    pub args: KernelArgs,
+    /// How long the domain may run.
+    pub limit: Duration,
+    /// When the job is over.
+    pub goal: Goal,
+}
+
+impl Job {
+    /// What is added to `xl create <config>`: the only difference from the shipped files.
+    pub fn overrides(&self) -> Vec<String> {
+        let mut words = Vec::new();
+        words.extend(self.memory.map(|mib| format!("memory={mib}")));
+        words.extend(self.vcpus.map(|n| format!("vcpus={n}")));
+        if !self.args.as_str().is_empty() {
+            words.push(format!("extra=\"{}\"", self.args.as_str()));
+        }
+        words
+    }
+}
+
+/// Packs the jobs, the image and the configurations, each where a user's `xl create` run from
+/// the repository's root would find them.
+pub fn pack(jobs: &[Job], image: &[u8], root: &Path) -> Result<Vec<u8>> {
+    let mut archive = Archive::default();
+    archive.file("bed/work/target/image/xen-contig", image);
+    for mode in [Mode::PvDomu, Mode::PvhDomu] {
+        let path = root.join(mode.xl_config());
+        let text = std::fs::read(&path).map_err(|e| Error::file("reading", &path, e))?;
+        archive.file(&format!("bed/work/{}", mode.xl_config()), text);
+    }
+    for (number, job) in jobs.iter().enumerate() {
+        let dir = format!("bed/jobs/{number:03}");
+        let overrides: String = job.overrides().iter().map(|word| format!("{word}\n")).collect();
+        let goal = match job.goal {
+            Goal::End => "end",
+            Goal::Probe => "probe",
+        };
+        archive.file(&format!("{dir}/name"), job.name.as_str());
+        archive.file(&format!("{dir}/config"), job.mode.xl_config());
+        archive.file(&format!("{dir}/overrides"), overrides);
+        archive.file(&format!("{dir}/seconds"), job.limit.as_secs().to_string());
+        archive.file(&format!("{dir}/goal"), goal);
+    }
+    Ok(archive.bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn overrides_are_those_asked_for_and_no_others() {
+        let mut job = Job {
+            name: "pv-domu".to_owned(),
+            mode: Mode::PvDomu,
+            memory: None,
+            vcpus: None,
+            args: KernelArgs::default(),
+            limit: Duration::from_secs(1),
+            goal: Goal::End,
+        };
+        assert_eq!(job.overrides(), Vec::<String>::new());
+        job.memory = Some(64);
+        job.vcpus = Some(2);
+        job.args = KernelArgs::new("seed=1 trace=full").unwrap();
+        assert_eq!(job.overrides(), ["memory=64", "vcpus=2", "extra=\"seed=1 trace=full\""]);
+    }
+}

@@ -1,0 +1,9 @@
+//! The image as a domU: a small Linux dom0 runs the real `xl create` for one job after another
+//! in one boot, and reports each over a serial port of its own.
+
+mod jobs;
+mod report;
+mod session;
+
+pub use jobs::{Goal, Job};
+pub use session::{JobResult, SessionSpec, run};

@@ -1,0 +1,168 @@
+//! Reads what the Linux dom0 reports. Lines behind a `|` are other people's words.
+
+use std::collections::BTreeMap;
+
+use crate::guest::End;
+
+/// All that dom0 reported so far.
+#[derive(Clone, Debug, Default)]
+pub struct SessionReport {
+    /// Whether the daemons are up.
+    pub ready: bool,
+    /// Whether every job is over.
+    pub done: bool,
+    /// The jobs, in order; the last may still be running.
+    pub jobs: Vec<JobReport>,
+}
+
+/// One job as reported.
+#[derive(Clone, Debug, Default)]
+pub struct JobReport {
+    /// The job's name.
+    pub name: String,
+    /// Whether `xl create` has succeeded.
+    pub running: bool,
+    /// How the domain ended.
+    pub end: Option<End>,
+    /// Quoted texts: `command`, `create`, `list`, `console`, `dmesg`, `xl`.
+    pub sections: BTreeMap<String, Vec<String>>,
+    /// Whether the job is over and reported whole.
+    pub finished: bool,
+}
+
+impl JobReport {
+    /// A quoted text, empty if it did not come.
+    pub fn section(&self, name: &str) -> &[String] {
+        self.sections.get(name).map_or(&[], Vec::as_slice)
+    }
+
+    /// What the guest printed: its console's log, or else what Xen logged for it.
+    pub fn guest_lines(&self) -> Vec<String> {
+        let console = self.section("console");
+        if console.iter().any(|line| !line.trim().is_empty()) {
+            return console.to_vec();
+        }
+        self.section("dmesg").iter().filter_map(|line| domain_line(line)).collect()
+    }
+}
+
+/// The text of `(XEN) (d7) text` or `(d7) text`.
+fn domain_line(line: &str) -> Option<String> {
+    let line = line.strip_prefix("(XEN) ").unwrap_or(line);
+    let (number, text) = line.strip_prefix("(d")?.split_once(')')?;
+    number.parse::<u32>().ok()?;
+    Some(text.strip_prefix(' ').unwrap_or(text).to_owned())
+}
+
+impl SessionReport {
+    /// Reads the whole line's text; a last line without its end is left for later.
+    pub fn parse(text: &str) -> Self {
+        let mut report = Self::default();
+        let mut section: Option<String> = None;
+        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+        for line in whole.lines() {
+            if let Some(quoted) = line.strip_prefix('|') {
+                if let (Some(name), Some(job)) = (&section, report.jobs.last_mut()) {
+                    job.sections.entry(name.clone()).or_default().push(quoted.to_owned());
+                }
+                continue;
+            }
+            if let Some(name) = line.strip_prefix("section ") {
+                section = Some(name.to_owned());
+                continue;
+            }
+            section = None;
+            match line {
+                "ready" => report.ready = true,
+                "all done" => report.done = true,
+                _ => {}
+            }
+            if let Some(name) = line.strip_prefix("begin ") {
+                report.jobs.push(JobReport { name: name.to_owned(), ..JobReport::default() });
+            } else if let Some(job) = report.jobs.last_mut() {
+                match line {
+                    "running" => job.running = true,
+                    "finish" => job.finished = true,
+                    _ => {}
+                }
+                if let Some(how) = line.strip_prefix("end-of-domain ") {
+                    job.end = Some(end_of(how, job));
+                }
+            }
+        }
+        report
+    }
+}
+
+fn end_of(how: &str, job: &JobReport) -> End {
+    let (kind, number) = how.split_once(' ').unwrap_or((how, ""));
+    match (kind, number.parse::<u32>()) {
+        ("running", _) => End::StillRunning,
+        ("shutdown", Ok(code)) => End::from_shutdown_code(code),
+        ("create-failed", Ok(status)) => {
+            let said: Vec<&str> = job.section("create").iter().map(String::as_str).collect();
+            End::NotStarted(format!("xl create failed ({status}): {}", said.join("; ")))
+        }
+        _ => End::Lost(format!("dom0 reported `{how}`")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = "section info\n|xen_major : 4\nend\nready\nbegin pv-domu\n\
+        section command\n|xl create xen-configs/pv.cfg\nend\nsection create\n|Parsing\nend\n\
+        running\nend-of-domain shutdown 0\nsection console\n|KTAP version 1\n\
+        |end-of-domain shutdown 3\n|finish\nend\nsection dmesg\n|(XEN) (d1) boo\nend\nfinish\nall done\n";
+
+    #[test]
+    fn a_session_is_read() {
+        let report = SessionReport::parse(TEXT);
+        assert!(report.ready && report.done);
+        let [job] = report.jobs.as_slice() else { panic!("{report:?}") };
+        assert_eq!(job.name, "pv-domu");
+        assert_eq!(job.end, Some(End::PowerOff));
+        assert!(job.finished);
+        assert_eq!(job.guest_lines().len(), 3);
+    }
+
+    #[test]
+    fn a_guest_can_t_speak_for_dom0() {
+        let cut = TEXT.split("finish\nall done").next().unwrap();
+        let report = SessionReport::parse(cut);
+        assert!(!report.jobs[0].finished && !report.done);
+        assert_eq!(report.jobs[0].end, Some(End::PowerOff), "the guest's `reason 3` is its own");
+    }
+
+    #[test]
+    fn a_line_still_under_way_waits() {
+        assert!(!SessionReport::parse("section info\nend\nread").ready);
+        assert!(!SessionReport::parse("ready").ready);
+        assert!(SessionReport::parse("ready\nbeg").ready);
+    }
+
+    #[test]
+    fn every_end_of_a_domain() {
+        let end = |how: &str| {
+            let text =
+                format!("begin x\nsection create\n|libxl: no memory\nend\nend-of-domain {how}\n");
+            SessionReport::parse(&text).jobs.remove(0).end.unwrap()
+        };
+        assert_eq!(end("shutdown 1"), End::Reboot);
+        assert_eq!(end("shutdown 3"), End::Crash);
+        assert_eq!(end("running"), End::StillRunning);
+        assert!(
+            matches!(end("create-failed 1"), End::NotStarted(why) if why.contains("no memory"))
+        );
+        assert!(matches!(end("shutdown "), End::Lost(_)));
+    }
+
+    #[test]
+    fn xen_s_log_stands_in_for_a_silent_console() {
+        let text = "begin x\nsection console\n|\nend\nsection dmesg\n|(XEN) (d3) KTAP version 1\n\
+                    |(d3) ok 1 a\n|(XEN) (d3 x\n|(XEN) mm.c: odd\nend\nfinish\n";
+        let job = SessionReport::parse(text).jobs.remove(0);
+        assert_eq!(job.guest_lines(), ["KTAP version 1", "ok 1 a"]);
+    }
+}

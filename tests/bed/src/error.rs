@@ -1,0 +1,162 @@
+//! Everything that can go wrong on the host's side, each naming the value and what to do.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// An error of the bed or of its surroundings; never a verdict on a guest.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// `--mode` names no mode.
+    #[error("unknown mode `{given}`: MODE is one of pv-dom0, pv-domu, pvh-dom0, pvh-domu or all")]
+    UnknownMode {
+        /// What was given.
+        given: String,
+    },
+    /// `--xen` names no release that the bed knows.
+    #[error("unknown Xen `{given}`: XEN is 4.17 or 4.20")]
+    UnknownXen {
+        /// What was given.
+        given: String,
+    },
+    /// A number is none, or out of range.
+    #[error("{name} is `{given}`, but must be a whole number from 1 to {max}")]
+    BadNumber {
+        /// The option.
+        name: &'static str,
+        /// What was given.
+        given: String,
+        /// The highest value taken.
+        max: u32,
+    },
+    /// `--probe` is not `<order>:<address bits>`.
+    #[error("the probe is `{given}`, but must be <order>:<address bits>, such as 9:32")]
+    BadProbe {
+        /// What was given.
+        given: String,
+    },
+    /// A kernel command line that quoting would change.
+    #[error(
+        "the kernel command line `{given}` contains {bad:?}, which would not reach the guest \
+         unchanged; leave out quotes, backslashes and control characters"
+    )]
+    BadKernelArgs {
+        /// What was given.
+        given: String,
+        /// The first character that is refused.
+        bad: char,
+    },
+    /// Any other mistake on the command line.
+    #[error("{0}; see `bed --help`")]
+    Usage(String),
+    /// There is no image.
+    #[error("there is no image at `{}`: build it with `make image`, or name another", .path.display())]
+    NoImage {
+        /// Where it was looked for.
+        path: PathBuf,
+    },
+    /// The image is no x86-64 ELF executable.
+    #[error("the image `{}` is {problem}; it must be a 64-bit x86 ELF executable", .path.display())]
+    BadImage {
+        /// The file.
+        path: PathBuf,
+        /// What it is instead.
+        problem: String,
+    },
+    /// A program that the bed calls is missing.
+    #[error("`{program}` is not installed: run `make setup`, or `apt-get install {package}`")]
+    MissingProgram {
+        /// The program.
+        program: String,
+        /// The Debian package that has it.
+        package: &'static str,
+    },
+    /// A program that the bed calls failed.
+    #[error("`{command}` failed ({status}):\n{output}")]
+    CommandFailed {
+        /// The command line.
+        command: String,
+        /// How it ended.
+        status: String,
+        /// What it said.
+        output: String,
+    },
+    /// The Debian mirror can't be reached.
+    #[error(
+        "the Debian mirror {mirror} can't be reached while {what}: check the network (and \
+         http_proxy), then run the same command again; what was fetched already is kept.\n{output}"
+    )]
+    Network {
+        /// The mirror.
+        mirror: String,
+        /// What the bed was doing.
+        what: String,
+        /// What apt said.
+        output: String,
+    },
+    /// The mirror has no such package.
+    #[error("the mirror's {suite} has no package that the bed needs:\n{output}")]
+    PackageNotFound {
+        /// The Debian release.
+        suite: &'static str,
+        /// What apt said.
+        output: String,
+    },
+    /// A file that should be in an unpacked package is not.
+    #[error(
+        "{what} is in none of the packages under `{}`: the mirror's packages have \
+         changed their layout; remove `target/bed` and try again, or adapt tests/bed/src/setup", .root.display()
+    )]
+    NotInPackages {
+        /// What was looked for.
+        what: String,
+        /// Where.
+        root: PathBuf,
+    },
+    /// Too little disk space, seen before or after the fact.
+    #[error("the disk that holds `{}` is full: the bed needs {needed_mib} MiB there, {} are free; \
+             free some space (`make clean` removes the bed) and run the same command again",
+             .path.display(), .free_mib)]
+    DiskFull {
+        /// The directory.
+        path: PathBuf,
+        /// What is needed.
+        needed_mib: u64,
+        /// What is free.
+        free_mib: u64,
+    },
+    /// A file could not be read, written or made.
+    #[error("{doing} `{}`: {source}", .path.display())]
+    File {
+        /// What was tried.
+        doing: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// QEMU did not start, or left without a word.
+    #[error("QEMU did not start: {0}")]
+    QemuStart(String),
+    /// QEMU's monitor refused a command, or did not answer.
+    #[error("QEMU's monitor, asked to `{command}`: {problem}")]
+    Monitor {
+        /// The command.
+        command: String,
+        /// The answer.
+        problem: String,
+    },
+}
+
+impl Error {
+    /// Wraps an I/O error with what was being done to which file. A full disk gets its own
+    /// error, whoever hits it first.
+    pub fn file(doing: &'static str, path: &Path, source: io::Error) -> Self {
+        if source.kind() == io::ErrorKind::StorageFull {
+            return Self::DiskFull { path: path.to_owned(), needed_mib: 1, free_mib: 0 };
+        }
+        Self::File { doing, path: path.to_owned(), source }
+    }
+}
+
+/// A result of the bed.
+pub type Result<T> = std::result::Result<T, Error>;

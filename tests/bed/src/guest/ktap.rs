@@ -1,0 +1,196 @@
+//! Reads the KTAP that a guest prints, believing nothing that its own plan contradicts.
+
+use super::Verdict;
+
+/// Numbers of tests, by result.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// `ok` lines.
+    pub passed: u32,
+    /// `not ok` lines, and guests that failed without one.
+    pub failed: u32,
+    /// `ok … # SKIP` lines.
+    pub skipped: u32,
+}
+
+impl Counts {
+    /// Adds another guest's tests.
+    pub fn add(&mut self, other: Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.skipped += other.skipped;
+    }
+
+    /// All tests that printed a result.
+    pub fn total(self) -> u32 {
+        self.passed + self.failed + self.skipped
+    }
+}
+
+/// A guest's report as it stands in its console log.
+#[derive(Clone, Debug, Default)]
+pub struct Ktap {
+    /// Results so far.
+    pub counts: Counts,
+    /// The `not ok` lines, whole.
+    pub failures: Vec<String>,
+    /// The verdict that the guest printed, if any.
+    pub verdict: Option<Verdict>,
+    /// Everything that makes the report unfit to be believed.
+    pub defects: Vec<String>,
+}
+
+const VERDICT: &str = "Test result: ";
+
+impl Ktap {
+    /// Reads a whole console log. Lines that are no KTAP are the guest's to print, until the
+    /// verdict: after that, every line is a defect.
+    pub fn parse<'a>(lines: impl IntoIterator<Item = &'a str>) -> Self {
+        let mut report = Self::default();
+        let mut version = false;
+        let mut plan = None;
+        for line in lines {
+            let line = line.trim_end();
+            if let Some(verdict) = report.verdict {
+                if !line.is_empty() {
+                    report.defects.push(format!("a line after the verdict {verdict}: `{line}`"));
+                }
+            } else if let Some(word) = line.strip_prefix(VERDICT) {
+                match Verdict::from_guest(word) {
+                    Some(verdict) => report.verdict = Some(verdict),
+                    None => report.defects.push(format!("no known verdict: `{line}`")),
+                }
+            } else if line.starts_with("KTAP version ") {
+                if line != "KTAP version 1" {
+                    report.defects.push(format!("not KTAP version 1: `{line}`"));
+                }
+                if std::mem::replace(&mut version, true) {
+                    report.defects.push("a second `KTAP version` line".to_owned());
+                }
+            } else if let Some(last) = line.strip_prefix("1..") {
+                match last.parse::<u32>() {
+                    Ok(_) if plan.is_some() => {
+                        report.defects.push(format!("a second plan: `{line}`"))
+                    }
+                    Ok(last) => plan = Some(last),
+                    Err(_) => report.defects.push(format!("a malformed plan: `{line}`")),
+                }
+            } else if let Some(rest) = line.strip_prefix("not ok ") {
+                report.result(rest, line, false);
+            } else if let Some(rest) = line.strip_prefix("ok ") {
+                report.result(rest, line, true);
+            }
+        }
+        report.check_whole(version, plan);
+        report
+    }
+
+    fn result(&mut self, rest: &str, line: &str, ok: bool) {
+        let (number, text) = rest.split_once(' ').unwrap_or((rest, ""));
+        let expected = self.counts.total() + 1;
+        if number.parse() != Ok(expected) {
+            self.defects.push(format!("test {expected} was due, not `{line}`"));
+        }
+        let (name, remark) = text.split_once(" # ").unwrap_or((text, ""));
+        if name.trim().is_empty() {
+            self.defects.push(format!("a result without a name: `{line}`"));
+        }
+        match (ok, remark == "SKIP" || remark.starts_with("SKIP ")) {
+            (false, _) => {
+                self.counts.failed += 1;
+                self.failures.push(line.to_owned());
+            }
+            (true, true) => self.counts.skipped += 1,
+            (true, false) => self.counts.passed += 1,
+        }
+    }
+
+    /// What can be said only once the log has ended.
+    fn check_whole(&mut self, version: bool, plan: Option<u32>) {
+        let Some(verdict) = self.verdict else { return };
+        if !version {
+            self.defects.push("no `KTAP version 1` line".to_owned());
+        }
+        let done = self.counts.total();
+        match plan {
+            None => self.defects.push("no plan `1..N`".to_owned()),
+            Some(plan) if plan != done => {
+                self.defects.push(format!("{plan} tests planned, {done} reported"));
+            }
+            Some(_) => {}
+        }
+        if matches!(verdict, Verdict::Success | Verdict::Skip) && self.counts.failed > 0 {
+            self.defects
+                .push(format!("the verdict {verdict} in spite of {} `not ok`", self.counts.failed));
+        }
+        if verdict == Verdict::Success && self.counts.passed == 0 {
+            self.defects.push("the verdict SUCCESS, but no test passed".to_owned());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn defects(text: &str) -> String {
+        Ktap::parse(text.lines()).defects.join("; ")
+    }
+
+    const GOOD: &str = "xen-contig 0.1.0, PV dom0\nKTAP version 1\n1..3\nok 1 orders\n# noise\n\
+                        ok 2 bits # SKIP not in PVH\nok 3 zeroed\nTest result: SUCCESS\n";
+
+    #[test]
+    fn a_good_report_has_no_defect() {
+        let report = Ktap::parse(GOOD.lines());
+        assert_eq!(report.defects, Vec::<String>::new());
+        assert_eq!(report.counts, Counts { passed: 2, failed: 0, skipped: 1 });
+        assert_eq!(report.verdict, Some(Verdict::Success));
+    }
+
+    #[test]
+    fn carriage_returns_do_not_matter() {
+        assert_eq!(defects(&GOOD.replace('\n', "\r\n")), "");
+    }
+
+    #[test]
+    fn fewer_or_more_results_than_planned() {
+        assert!(defects(&GOOD.replace("ok 3 zeroed\n", "")).contains("3 tests planned, 2"));
+        assert!(defects(&GOOD.replace("1..3", "1..2")).contains("2 tests planned, 3"));
+        assert!(defects(&GOOD.replace("1..3\n", "")).contains("no plan"));
+    }
+
+    #[test]
+    fn a_verdict_against_its_own_lines() {
+        assert!(defects(&GOOD.replace("ok 3", "not ok 3")).contains("in spite of 1"));
+        assert!(defects("KTAP version 1\n1..0\nTest result: SUCCESS").contains("no test passed"));
+    }
+
+    #[test]
+    fn nothing_may_follow_the_verdict() {
+        assert!(defects(&format!("{GOOD}ok 4 more\n")).contains("after the verdict"));
+        assert!(defects(&format!("{GOOD}{GOOD}")).contains("after the verdict"));
+        assert_eq!(defects(&format!("{GOOD}\n\n")), "");
+    }
+
+    #[test]
+    fn numbers_out_of_order_repeated_or_missing() {
+        assert!(defects(&GOOD.replace("ok 3", "ok 2")).contains("test 3 was due"));
+        assert!(defects(&GOOD.replace("ok 3 zeroed", "ok zeroed")).contains("test 3 was due"));
+        assert!(defects(&GOOD.replace("1..3", "1..3\n1..3")).contains("second plan"));
+        assert!(defects(&GOOD.replace("1..3", "1..x")).contains("malformed plan"));
+        assert!(defects(&GOOD.replace("KTAP version 1\n", "")).contains("no `KTAP"));
+        assert!(defects(&GOOD.replace("SUCCESS", "SUCCESS!")).contains("no known verdict"));
+    }
+
+    #[test]
+    fn a_not_ok_marked_skip_is_still_a_failure() {
+        let text = "KTAP version 1\n1..1\nnot ok 1 a # SKIP hidden\nTest result: FAILURE";
+        assert_eq!(Ktap::parse(text.lines()).counts.failed, 1);
+    }
+
+    #[test]
+    fn indented_look_alikes_are_noise() {
+        assert_eq!(defects(&GOOD.replace("# noise", "  not ok 9 x\n  Test result: FAILURE")), "");
+    }
+}

@@ -1,0 +1,9 @@
+//! What a guest said and how it ended, turned into a verdict. Pure: text in, judgement out.
+
+mod ktap;
+mod serial;
+mod verdict;
+
+pub use ktap::{Counts, Ktap};
+pub use serial::{MachineEnd, SerialLog};
+pub use verdict::{End, Judgement, Verdict, judge};

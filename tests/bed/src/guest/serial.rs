@@ -1,0 +1,141 @@
+//! Takes the machine's serial line apart into what Xen printed and what dom0 printed.
+//!
+//! Dom0's bytes come raw. Xen begins each of its own lines with `(XEN) `, and may do so in
+//! the middle of one of dom0's; the rest of dom0's line then follows after Xen's.
+
+/// How Xen says that the machine's life is over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MachineEnd {
+    /// Dom0 powered off: Xen halts.
+    Halted,
+    /// Dom0 asked for a reboot.
+    Rebooting,
+    /// Dom0 crashed.
+    Dom0Crashed,
+    /// Dom0 shut down for another reason, told in Xen's words.
+    Other(String),
+    /// Xen panicked, in its own words.
+    Panic(String),
+}
+
+/// Both sides of a serial line.
+#[derive(Clone, Debug, Default)]
+pub struct SerialLog {
+    /// Dom0's lines.
+    pub guest: Vec<String>,
+    /// Xen's lines, prefix included.
+    pub xen: Vec<String>,
+}
+
+const PREFIX: &str = "(XEN) ";
+
+impl SerialLog {
+    /// Splits everything that came over the line. A last line without its end is kept too.
+    pub fn split(text: &str) -> Self {
+        let mut log = Self::default();
+        let mut pending = String::new();
+        for line in text.split_inclusive('\n') {
+            let whole = line.ends_with('\n');
+            let line = line.trim_end_matches(['\n', '\r']);
+            if let Some(at) = line.find(PREFIX) {
+                pending.push_str(&line[..at]);
+                log.xen.push(line[at..].to_owned());
+            } else {
+                pending.push_str(line);
+                if whole {
+                    log.guest.push(std::mem::take(&mut pending));
+                }
+            }
+        }
+        if !pending.is_empty() {
+            log.guest.push(pending);
+        }
+        log
+    }
+
+    /// The first line by which Xen says that it is over, if there is one. The strings are
+    /// those of `hwdom_shutdown` and `panic` in Xen 4.17 and 4.20.
+    pub fn machine_end(&self) -> Option<MachineEnd> {
+        let mut lines = self.xen.iter().map(|line| &line[PREFIX.len()..]);
+        while let Some(line) = lines.next() {
+            if line.starts_with("Panic on CPU") {
+                let why = lines.find(|line| !line.is_empty() && !line.starts_with('*'));
+                return Some(MachineEnd::Panic(format!("{line} {}", why.unwrap_or_default())));
+            }
+            if line.starts_with("Hardware domain ") && line.contains("soft reset") {
+                return Some(MachineEnd::Other(line.to_owned()));
+            }
+            let Some(rest) = line.strip_prefix("Hardware Dom0 ") else { continue };
+            if rest.starts_with("halted") {
+                return Some(MachineEnd::Halted);
+            } else if rest.starts_with("crashed") {
+                return Some(MachineEnd::Dom0Crashed);
+            } else if rest == "shutdown: rebooting machine" {
+                return Some(MachineEnd::Rebooting);
+            } else if rest.starts_with("shutdown") {
+                return Some(MachineEnd::Other(line.to_owned()));
+            }
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn end(text: &str) -> Option<MachineEnd> {
+        SerialLog::split(text).machine_end()
+    }
+
+    #[test]
+    fn lines_go_to_the_side_that_printed_them() {
+        let log = SerialLog::split("(XEN) Xen version\r\nKTAP version 1\r\nok 1 a\n(XEN) bye\n");
+        assert_eq!(log.guest, ["KTAP version 1", "ok 1 a"]);
+        assert_eq!(log.xen, ["(XEN) Xen version", "(XEN) bye"]);
+    }
+
+    #[test]
+    fn a_line_that_xen_cuts_in_two_is_joined() {
+        let log = SerialLog::split("not ok 3 ali(XEN) mm.c: bad\nas # left\nTest result: FAIL");
+        assert_eq!(log.guest, ["not ok 3 alias # left", "Test result: FAIL"]);
+        assert_eq!(log.xen, ["(XEN) mm.c: bad"]);
+    }
+
+    #[test]
+    fn every_end_is_recognised() {
+        assert_eq!(end("(XEN) Hardware Dom0 halted: halting machine\n"), Some(MachineEnd::Halted));
+        assert_eq!(
+            end("(XEN) Hardware Dom0 crashed: 'noreboot' set - not rebooting.\n"),
+            Some(MachineEnd::Dom0Crashed)
+        );
+        assert_eq!(
+            end("(XEN) Hardware Dom0 shutdown: rebooting machine\n"),
+            Some(MachineEnd::Rebooting)
+        );
+        for odd in [
+            "Hardware Dom0 shutdown: watchdog rebooting machine",
+            "Hardware Dom0 shutdown (unknown reason 9): 'noreboot' set - not rebooting.",
+            "Hardware domain 0 did unsupported soft reset, rebooting.",
+        ] {
+            assert_eq!(end(&format!("(XEN) {odd}\n")), Some(MachineEnd::Other(odd.to_owned())));
+        }
+    }
+
+    #[test]
+    fn a_panic_of_xen_is_quoted() {
+        let text = "(XEN) \n(XEN) ****************************************\n\
+                    (XEN) Panic on CPU 0:\n(XEN) Could not construct domain 0\n\
+                    (XEN) ****************************************\n";
+        assert_eq!(
+            end(text),
+            Some(MachineEnd::Panic("Panic on CPU 0: Could not construct domain 0".to_owned()))
+        );
+    }
+
+    #[test]
+    fn a_guest_that_says_it_without_the_prefix_ends_nothing() {
+        assert_eq!(end("Hardware Dom0 halted: halting machine\n"), None);
+        assert_eq!(end("(XEN) Dom0 has maximum 2 VCPUs\n"), None);
+    }
+}

@@ -1,0 +1,267 @@
+//! The seven exits, and how a guest's words and its end are weighed against each other.
+
+use std::fmt;
+
+use super::{Counts, Ktap};
+use crate::choice::GuestExit;
+
+/// What is said of a guest in the end, from best to worst.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Verdict {
+    /// Everything that was tested works.
+    Success,
+    /// Nothing could be tested here.
+    Skip,
+    /// The test or its surroundings are broken.
+    Error,
+    /// What is tested is broken.
+    Failure,
+    /// The guest ended without a verdict, or by a crash that nobody asked for.
+    Crash,
+    /// The guest did not end in time.
+    Timeout,
+}
+
+impl Verdict {
+    /// Reads the word after `Test result: `. CRASH and TIMEOUT are not a guest's to say.
+    pub fn from_guest(word: &str) -> Option<Self> {
+        match word {
+            "SUCCESS" => Some(Self::Success),
+            "SKIP" => Some(Self::Skip),
+            "ERROR" => Some(Self::Error),
+            "FAILURE" => Some(Self::Failure),
+            _ => None,
+        }
+    }
+
+    /// The runner's exit status.
+    pub fn exit_status(self) -> u8 {
+        match self {
+            Self::Success => 0,
+            Self::Skip => 3,
+            Self::Error => 4,
+            Self::Failure => 5,
+            Self::Crash => 6,
+            Self::Timeout => 7,
+        }
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Success => "SUCCESS",
+            Self::Skip => "SKIP",
+            Self::Error => "ERROR",
+            Self::Failure => "FAILURE",
+            Self::Crash => "CRASH",
+            Self::Timeout => "TIMEOUT",
+        })
+    }
+}
+
+/// How a guest ended, as told by something other than the guest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum End {
+    /// It asked to be powered off.
+    PowerOff,
+    /// It asked for a reboot, or a fault made Xen act as if it had.
+    Reboot,
+    /// Xen ended it, or it asked to be ended as crashed.
+    Crash,
+    /// Some other shutdown code.
+    OtherReason(String),
+    /// Xen itself panicked under it.
+    XenPanic(String),
+    /// The machine went away without anybody saying why.
+    Vanished,
+    /// It was still running when its time was up.
+    StillRunning,
+    /// It never ran.
+    NotStarted(String),
+    /// It ran, but what watched it broke.
+    Lost(String),
+}
+
+impl End {
+    /// Reads the reason code that `xl` logs when a domain shuts down.
+    pub fn from_shutdown_code(code: u32) -> Self {
+        match code {
+            0 => Self::PowerOff,
+            1 => Self::Reboot,
+            3 => Self::Crash,
+            other => Self::OtherReason(format!("shutdown code {other}")),
+        }
+    }
+
+    fn describe(&self) -> String {
+        match self {
+            Self::PowerOff => "powered off".to_owned(),
+            Self::Reboot => "rebooted, or triple-faulted".to_owned(),
+            Self::Crash => "crashed".to_owned(),
+            Self::OtherReason(words) => format!("ended otherwise: {words}"),
+            Self::XenPanic(line) => format!("went down with Xen: {line}"),
+            Self::Vanished => "went away with the whole machine".to_owned(),
+            Self::StillRunning => "kept running".to_owned(),
+            Self::NotStarted(why) => format!("never started: {why}"),
+            Self::Lost(why) => format!("was lost sight of: {why}"),
+        }
+    }
+
+    fn is(&self, exit: GuestExit) -> bool {
+        match exit {
+            GuestExit::PowerOff => *self == Self::PowerOff,
+            GuestExit::Reboot => *self == Self::Reboot,
+            GuestExit::Crash => *self == Self::Crash,
+            GuestExit::Hold => false,
+        }
+    }
+}
+
+/// The verdict on one guest, with what led to it.
+#[derive(Clone, Debug)]
+pub struct Judgement {
+    /// The verdict.
+    pub verdict: Verdict,
+    /// Why it is not SUCCESS, if it is not.
+    pub reasons: Vec<String>,
+    /// The guest's tests. A guest that failed without a `not ok` counts as one failed test.
+    pub counts: Counts,
+    /// The `not ok` lines.
+    pub failures: Vec<String>,
+}
+
+/// Weighs what the guest said against how it ended. The verdict only ever gets worse.
+pub fn judge<'a>(
+    console: impl IntoIterator<Item = &'a str>,
+    end: &End,
+    expected: GuestExit,
+) -> Judgement {
+    let report = Ktap::parse(console);
+    let mut reasons = Vec::new();
+    let said = report.verdict.map_or_else(
+        || "printed no verdict".to_owned(),
+        |verdict| format!("printed the verdict {verdict}"),
+    );
+    let mut verdict = report.verdict.unwrap_or(Verdict::Success);
+    if !report.defects.is_empty() {
+        verdict = verdict.max(Verdict::Error);
+        reasons.extend(report.defects.iter().cloned());
+    }
+    if matches!(verdict, Verdict::Error | Verdict::Failure) && report.defects.is_empty() {
+        reasons.push(format!("the guest {said}"));
+    }
+    let ended = end.describe();
+    match end {
+        End::NotStarted(_) | End::Lost(_) => {
+            verdict = verdict.max(Verdict::Error);
+            reasons.push(format!("the guest {ended}"));
+        }
+        End::StillRunning => {
+            verdict = Verdict::Timeout;
+            reasons.push(match report.verdict {
+                Some(_) => format!("the guest {said}, yet {ended} until its time was up"),
+                None => format!("the guest {said} and {ended} until its time was up"),
+            });
+        }
+        _ if report.verdict.is_none() => {
+            verdict = Verdict::Crash;
+            reasons.push(format!("the guest {said} and {ended}"));
+        }
+        _ if !end.is(expected) => {
+            verdict = Verdict::Crash;
+            reasons.push(format!("the guest {said}, but then {ended}"));
+        }
+        _ => {}
+    }
+    let mut counts = report.counts;
+    if verdict > Verdict::Skip && counts.failed == 0 {
+        counts.failed = 1;
+    }
+    Judgement { verdict, reasons, counts, failures: report.failures }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = "KTAP version 1\n1..2\nok 1 a\nok 2 b\nTest result: SUCCESS\n";
+    const BAD: &str = "KTAP version 1\n1..2\nok 1 a\nnot ok 2 b # torn\nTest result: FAILURE\n";
+
+    fn judged(console: &str, end: End) -> Judgement {
+        judge(console.lines(), &end, GuestExit::PowerOff)
+    }
+
+    #[test]
+    fn success_needs_the_words_and_the_end() {
+        assert_eq!(judged(GOOD, End::PowerOff).verdict, Verdict::Success);
+        assert_eq!(judged(GOOD, End::Crash).verdict, Verdict::Crash);
+        assert_eq!(judged(GOOD, End::Reboot).verdict, Verdict::Crash);
+        assert_eq!(judged(GOOD, End::Vanished).verdict, Verdict::Crash);
+        assert_eq!(judged(GOOD, End::XenPanic("x".into())).verdict, Verdict::Crash);
+        assert_eq!(judged(GOOD, End::OtherReason("watchdog".into())).verdict, Verdict::Crash);
+        assert_eq!(judged(GOOD, End::Lost("x".into())).verdict, Verdict::Error);
+    }
+
+    #[test]
+    fn an_end_that_was_asked_for_is_no_crash() {
+        let crash = judge(GOOD.lines(), &End::Crash, GuestExit::Crash);
+        assert_eq!(crash.verdict, Verdict::Success);
+        let reboot = judge(GOOD.lines(), &End::Reboot, GuestExit::Reboot);
+        assert_eq!(reboot.verdict, Verdict::Success);
+        let other = judge(GOOD.lines(), &End::PowerOff, GuestExit::Crash);
+        assert_eq!(other.verdict, Verdict::Crash);
+    }
+
+    #[test]
+    fn silence_is_a_crash_however_it_ends() {
+        for end in
+            [End::PowerOff, End::Reboot, End::Crash, End::Vanished, End::OtherReason("9".into())]
+        {
+            let judgement = judged("KTAP version 1\n1..2\nok 1 a\n", end.clone());
+            assert_eq!(judgement.verdict, Verdict::Crash, "{end:?}");
+            assert_eq!(judgement.counts.failed, 1);
+        }
+    }
+
+    #[test]
+    fn running_on_is_a_timeout_verdict_or_not() {
+        let silent = judged("", End::StillRunning);
+        assert_eq!(silent.verdict, Verdict::Timeout);
+        assert!(silent.reasons[0].contains("no verdict"), "{:?}", silent.reasons);
+        let held = judged(GOOD, End::StillRunning);
+        assert_eq!(held.verdict, Verdict::Timeout);
+        assert!(held.reasons[0].contains("SUCCESS, yet kept running"), "{:?}", held.reasons);
+    }
+
+    #[test]
+    fn a_failure_is_not_softened() {
+        assert_eq!(judged(BAD, End::PowerOff).verdict, Verdict::Failure);
+        let torn = judged(&BAD.replace("1..2", "1..3"), End::PowerOff);
+        assert_eq!(torn.verdict, Verdict::Failure);
+        let lied = judged(&BAD.replace("FAILURE", "SUCCESS"), End::PowerOff);
+        assert_eq!(lied.verdict, Verdict::Error);
+    }
+
+    #[test]
+    fn error_and_skip_are_told_apart() {
+        let error = judged("KTAP version 1\n1..0\nTest result: ERROR", End::PowerOff);
+        assert_eq!((error.verdict, error.counts.failed), (Verdict::Error, 1));
+        let skip = judged("KTAP version 1\n1..0\nTest result: SKIP", End::PowerOff);
+        assert_eq!((skip.verdict, skip.counts.failed), (Verdict::Skip, 0));
+    }
+
+    #[test]
+    fn a_domain_that_could_not_be_made_is_an_error() {
+        let judgement = judged("", End::NotStarted("xl: not enough memory".into()));
+        assert_eq!(judgement.verdict, Verdict::Error);
+        assert!(judgement.reasons[0].contains("not enough memory"));
+    }
+
+    #[test]
+    fn the_exit_statuses_are_those_of_the_design() {
+        use Verdict::{Crash, Error, Failure, Skip, Success, Timeout};
+        let statuses = [Success, Skip, Error, Failure, Crash, Timeout].map(Verdict::exit_status);
+        assert_eq!(statuses, [0, 3, 4, 5, 6, 7]);
+    }
+}

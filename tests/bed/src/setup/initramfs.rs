@@ -1,0 +1,92 @@
+//! The root of the small Linux dom0 that runs `xl create`: busybox, Xen's tools and daemons,
+//! their libraries, and the modules that Xen's tools talk to the hypervisor through.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::cpio::Archive;
+use super::{find_one, libraries};
+use crate::choice::XenVersion;
+use crate::error::{Error, Result};
+
+/// What dom0 runs as its init.
+const INIT: &str = include_str!("../domu/init.sh");
+
+const TOOLS: [&str; 5] = ["xl", "xenstored", "xenconsoled", "xen-init-dom0", "libxl-save-helper"];
+
+/// In the order in which they are loaded.
+const MODULES: [&str; 5] =
+    ["xen-evtchn", "xen-gntdev", "xen-gntalloc", "xen-privcmd", "xenfs/xenfs"];
+
+/// Loaded by name at run time, so that no ELF header tells of it: without it `xl` aborts when
+/// one of its threads is cancelled.
+const HIDDEN_LIBRARY: &str = "libgcc_s.so.1";
+
+/// What the archive depends on besides the packages.
+pub fn inputs() -> String {
+    format!("{INIT}\n{TOOLS:?}\n{MODULES:?}\n")
+}
+
+/// Makes the archive from the packages under `root`.
+pub fn build(xen: XenVersion, root: &Path) -> Result<Vec<u8>> {
+    let mut archive = Archive::default();
+    for directory in ["bed", "dev", "proc", "run", "sys", "tmp", "usr/lib64", "var/lib/xen"] {
+        archive.directory(directory);
+    }
+    archive.directory("var/lib/xenstored");
+    archive.directory("var/log/xen/console");
+    for (link, target) in [
+        ("bin", "usr/bin"),
+        ("sbin", "usr/bin"),
+        ("lib", "usr/lib"),
+        ("lib64", "usr/lib64"),
+        ("var/run", "/run"),
+    ] {
+        archive.symlink(link, target);
+    }
+    archive.file("init", INIT);
+    archive.file("usr/bin/busybox", read(&first(root, &["usr/bin/busybox", "bin/busybox"])?)?);
+    let tools_dir = format!("usr/lib/xen-{xen}/bin");
+    archive.symlink("usr/lib/xen", &format!("xen-{xen}"));
+    let mut programs = Vec::new();
+    for tool in TOOLS {
+        let path = first(root, &[&format!("{tools_dir}/{tool}")])?;
+        archive.file(&format!("{tools_dir}/{tool}"), read(&path)?);
+        programs.push(path);
+    }
+    let mut needed = libraries::closure(root, &programs)?;
+    let hidden =
+        libraries::locate(root, HIDDEN_LIBRARY).ok_or_else(|| missing(root, HIDDEN_LIBRARY))?;
+    needed.insert(HIDDEN_LIBRARY.to_owned(), hidden);
+    for (name, path) in needed {
+        archive.file(&format!("usr/lib/x86_64-linux-gnu/{name}"), read(&path)?);
+    }
+    let loader = libraries::locate(root, "ld-linux-x86-64.so.2")
+        .ok_or_else(|| missing(root, "ld-linux-x86-64.so.2"))?;
+    archive.file("usr/lib64/ld-linux-x86-64.so.2", read(&loader)?);
+    let scripts = root.join("etc/xen/scripts");
+    for entry in fs::read_dir(&scripts).map_err(|_| missing(root, "etc/xen/scripts"))?.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        archive.file(&format!("etc/xen/scripts/{name}"), read(&entry.path())?);
+    }
+    let modules = find_one(&first(root, &["usr/lib/modules", "lib/modules"])?, "")?;
+    for (number, module) in MODULES.iter().enumerate() {
+        let path = modules.join(format!("kernel/drivers/xen/{module}.ko"));
+        let name = module.rsplit('/').next().unwrap_or(module);
+        archive.file(&format!("bed/modules/{number}-{name}.ko"), read(&path)?);
+    }
+    Ok(archive.bytes())
+}
+
+fn first(root: &Path, candidates: &[&str]) -> Result<PathBuf> {
+    let mut paths = candidates.iter().map(|name| root.join(name));
+    paths.find(|path| path.exists()).ok_or_else(|| missing(root, candidates[0]))
+}
+
+fn missing(root: &Path, what: &str) -> Error {
+    Error::NotInPackages { what: what.to_owned(), root: root.to_owned() }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    fs::read(path).map_err(|e| Error::file("reading", path, e))
+}

@@ -1,0 +1,154 @@
+//! Looks at a guest's buffer from below Xen. What the guest believes about its memory is no
+//! evidence; what lies in the machine's memory at the address that it told is.
+
+mod check;
+mod probe;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::boot::{DEFAULT_MIB, Dom0Boot, Dom0Spec, Machine};
+use crate::choice::{KernelArgs, Mode};
+use crate::domu::{self, Goal, Job, SessionSpec};
+use crate::error::{Error, Result};
+use crate::progress::Progress;
+use crate::setup::{Bed, make_dir};
+
+pub use probe::{PREFIX, Probe, Request};
+
+/// What a witness found out about one guest.
+#[derive(Clone, Debug)]
+pub struct Testimony {
+    /// The mode.
+    pub mode: Mode,
+    /// What the guest claims, or why there is no claim.
+    pub claim: std::result::Result<Probe, String>,
+    /// What is wrong, if anything.
+    pub fault: Option<String>,
+}
+
+impl Testimony {
+    /// Whether the guest told the truth.
+    pub fn holds(&self) -> bool {
+        self.claim.is_ok() && self.fault.is_none()
+    }
+
+    /// One line for a person.
+    pub fn line(&self) -> String {
+        match (&self.claim, &self.fault) {
+            (Err(why), _) => format!("witness {}: {why}", self.mode),
+            (Ok(claim), Some(fault)) => format!("witness {}: {fault} (`{claim}`)", self.mode),
+            (Ok(claim), None) => format!("witness {}: seen from below Xen: `{claim}`", self.mode),
+        }
+    }
+}
+
+/// How long a guest may take to its `probe:` line.
+pub const LIMIT: Duration = Duration::from_secs(90);
+
+/// The kernel command line that asks for a probe, and for nothing else.
+pub fn probe_args(request: Request) -> Result<KernelArgs> {
+    let Request { order, bits, seed } = request;
+    KernelArgs::new(&format!("selftest=none probe={order}:{bits} seed={seed}"))
+}
+
+/// A seed that no earlier boot can have left in memory.
+pub fn fresh_seed() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    now.as_nanos() as u64 & 0x0fff_ffff_ffff_ffff
+}
+
+/// Boots the image as PV dom0 with a probe and looks.
+pub fn dom0(
+    bed: &Bed,
+    request: Request,
+    image: &[u8],
+    progress: &mut Progress,
+) -> Result<Testimony> {
+    let dir = bed.dir.join("witness-pv-dom0");
+    make_dir(&dir)?;
+    let spec = Dom0Spec {
+        mode: Mode::PvDom0,
+        memory: DEFAULT_MIB,
+        vcpus: 1,
+        args: probe_args(request)?,
+        limit: LIMIT,
+    };
+    progress
+        .step("witness: booting the image as dom0 with a probe", "reading the machine's memory");
+    let mut boot = Dom0Boot::run(bed, &spec, image, &dir, progress, is_claim)?;
+    crate::setup::write(&dir.join("console.log"), boot.log.guest.join("\n").as_bytes())?;
+    testify(Mode::PvDom0, &boot.log.guest, request, &mut boot.machine, &dir)
+}
+
+/// Boots the image as PV domU with a probe and looks.
+pub fn domu(
+    bed: &Bed,
+    request: Request,
+    image: &[u8],
+    root: &Path,
+    progress: &mut Progress,
+) -> Result<Testimony> {
+    let session = SessionSpec {
+        jobs: vec![domu_job(request)?],
+        root: PathBuf::from(root),
+        name: "linux-dom0-witness",
+    };
+    let (results, mut machine) = domu::run(bed, &session, image, progress)?;
+    let lines = results.first().map(|result| result.report.guest_lines()).unwrap_or_default();
+    testify(Mode::PvDomu, &lines, request, &mut machine, &bed.dir.join(session.name))
+}
+
+/// The job of a probe in a PV domU, which must be the last of its session.
+pub fn domu_job(request: Request) -> Result<Job> {
+    Ok(Job {
+        name: "witness-pv-domu".to_owned(),
+        mode: Mode::PvDomu,
+        memory: None,
+        vcpus: None,
+        args: probe_args(request)?,
+        limit: LIMIT,
+        goal: Goal::Probe,
+    })
+}
+
+fn is_claim(line: &str) -> bool {
+    line.starts_with(PREFIX) && Probe::parse(line).is_ok()
+}
+
+/// Finds the guest's claim and holds it against the memory of the machine, which still runs.
+pub fn testify(
+    mode: Mode,
+    lines: &[String],
+    request: Request,
+    machine: &mut Machine,
+    dir: &Path,
+) -> Result<Testimony> {
+    let said = lines.iter().find(|line| line.starts_with(PREFIX));
+    let claim = match said {
+        None => {
+            let last = lines.iter().rev().find(|line| !line.trim().is_empty());
+            let last = last.map_or("nothing", String::as_str);
+            Err(format!("the guest printed no `probe:` line; its last words: `{last}`"))
+        }
+        Some(line) => Probe::parse(line),
+    };
+    let mut testimony = Testimony { mode, claim, fault: None };
+    let Ok(claim) = &testimony.claim else { return Ok(testimony) };
+    testimony.fault = match check::claim(claim, request) {
+        Err(fault) => Some(fault.to_string()),
+        Ok(size) => {
+            let dump = dump(machine, claim.maddr, size, dir)?;
+            check::memory(claim, &dump).err().map(|fault| fault.to_string())
+        }
+    };
+    Ok(testimony)
+}
+
+fn dump(machine: &mut Machine, address: u64, size: u64, dir: &Path) -> Result<Vec<u8>> {
+    let dir = fs::canonicalize(dir).map_err(|e| Error::file("resolving", dir, e))?;
+    let path = dir.join("memory.bin");
+    machine.monitor.save_memory(address, size, &path)?;
+    fs::read(&path).map_err(|e| Error::file("reading", &path, e))
+}
