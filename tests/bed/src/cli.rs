@@ -33,6 +33,8 @@ options:
   --probe O:B        what `witness` asks for: order and address bits [9:30]
   --target DIR       where the bed is made [target/bed]
   --mirror URL       a Debian mirror [the machine's own]
+  --gdb              dom0 modes: stop at the first instruction and wait for a debugger on
+                     TCP port 1234 of this machine; the time limit is then an hour
 ";
 
 /// What the bed is to do.
@@ -75,6 +77,8 @@ pub struct Cli {
     pub target: PathBuf,
     /// `--mirror`
     pub mirror: Option<String>,
+    /// `--gdb`
+    pub gdb: bool,
 }
 
 const MAX_MIB: u32 = 1 << 20;
@@ -96,6 +100,7 @@ impl Cli {
             probe: Request { order: 9, bits: 30, seed: 0 },
             target: PathBuf::from("target/bed"),
             mirror: None,
+            gdb: false,
         };
         let mut chosen = None;
         while let Some(arg) = parser.next().map_err(usage)? {
@@ -118,6 +123,10 @@ impl Cli {
                 Long("probe") => cli.probe = text(&mut parser)?.parse()?,
                 Long("target") => cli.target = text(&mut parser)?.into(),
                 Long("mirror") => cli.mirror = Some(text(&mut parser)?),
+                Long("gdb") => {
+                    cli.gdb = true;
+                    cli.timeout = Duration::from_secs(3600);
+                }
                 Value(word) if chosen.is_none() => {
                     chosen = Some(match word.to_str() {
                         Some("setup") => Action::Setup,

@@ -64,6 +64,7 @@ fn act(cli: &Cli) -> Result<Verdict> {
                 args: cli.args.clone(),
                 limit: cli.timeout,
                 root,
+                gdb: cli.gdb,
             };
             let outcomes = modes::run(&bed, &spec, &image, &mut progress)?;
             Ok(close(&outcomes))

@@ -26,6 +26,8 @@ pub struct RunSpec {
     pub limit: Duration,
     /// The repository's root.
     pub root: PathBuf,
+    /// Whether dom0 modes wait for a debugger.
+    pub gdb: bool,
 }
 
 /// Runs the modes, all domU modes in one boot of the Linux dom0, and judges each.
@@ -76,6 +78,7 @@ fn run_dom0(
         vcpus: spec.vcpus.unwrap_or(1),
         args: spec.args.clone(),
         limit: spec.limit,
+        gdb: spec.gdb,
     };
     let boot = Dom0Boot::run(bed, &dom0, image, &dir, progress, |_| false)?;
     let told = (&boot.log, &boot.end, boot.seconds);

@@ -26,6 +26,8 @@ pub struct Dom0Spec {
     pub args: KernelArgs,
     /// How long it may take.
     pub limit: Duration,
+    /// Whether to wait for a debugger.
+    pub gdb: bool,
 }
 
 /// A boot that is over, or that has come to what was waited for.
@@ -66,6 +68,7 @@ impl Dom0Boot {
             cpus: spec.vcpus.max(2),
             iommu: spec.mode == Mode::PvhDom0,
             limit: spec.limit,
+            gdb: spec.gdb,
         };
         let mut machine = Machine::start(&machine, dir)?;
         let end = wait(&mut machine, progress, enough);

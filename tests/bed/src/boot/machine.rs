@@ -27,6 +27,8 @@ pub struct MachineSpec {
     pub iommu: bool,
     /// How long the machine may run at all.
     pub limit: Duration,
+    /// Whether to wait for a debugger.
+    pub gdb: bool,
 }
 
 /// A machine that runs.
@@ -142,6 +144,9 @@ fn arguments(spec: &MachineSpec) -> Vec<String> {
     }
     add(&["-smp", &spec.cpus.to_string(), "-m", &spec.memory.to_string()]);
     add(&["-serial", &format!("file:{SERIAL}"), "-serial", &format!("file:{CONTROL}")]);
+    if spec.gdb {
+        add(&["-gdb", "tcp:127.0.0.1:1234", "-S"]);
+    }
     add(&["-kernel", &spec.hypervisor.display().to_string(), "-append", &spec.xen_args]);
     add(&["-initrd", &modules(&spec.modules)]);
     args

@@ -74,6 +74,7 @@ pub fn run(
         cpus: 2,
         iommu: false,
         limit: spec.jobs.iter().fold(LINUX_LIMIT, |sum, job| sum + job.limit + JOB_EXTRA),
+        gdb: false,
     };
     progress.step(
         format!("booting Xen {} with a Linux dom0", bed.xen),

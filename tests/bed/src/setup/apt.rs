@@ -125,7 +125,7 @@ impl Apt {
         if out.status.success() {
             return Ok(String::from_utf8_lossy(&out.stdout).into_owned());
         }
-        let output = command::both(out);
+        let output = complaints(&command::both(out));
         Err(match Complaint::of(&output) {
             Complaint::NoSpace => space::explain(
                 Error::CommandFailed { command: String::new(), status: String::new(), output },
@@ -143,6 +143,12 @@ impl Apt {
             },
         })
     }
+}
+
+/// What apt complains of, without its account of all that it did.
+fn complaints(output: &str) -> String {
+    let lines: Vec<&str> = output.lines().filter(|line| line.starts_with("E: ")).collect();
+    if lines.is_empty() { output.to_owned() } else { lines.join("\n") }
 }
 
 #[derive(Debug, PartialEq, Eq)]

@@ -69,6 +69,7 @@ pub fn build(xen: XenVersion, root: &Path) -> Result<Vec<u8>> {
         let name = entry.file_name().to_string_lossy().into_owned();
         archive.file(&format!("etc/xen/scripts/{name}"), read(&entry.path())?);
     }
+    archive.file("etc/xen/xl.conf", read(&first(root, &["etc/xen/xl.conf"])?)?);
     let modules = find_one(&first(root, &["usr/lib/modules", "lib/modules"])?, "")?;
     for (number, module) in MODULES.iter().enumerate() {
         let path = modules.join(format!("kernel/drivers/xen/{module}.ko"));

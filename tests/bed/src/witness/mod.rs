@@ -34,6 +34,11 @@ impl Testimony {
         self.claim.is_ok() && self.fault.is_none()
     }
 
+    /// What is wrong, as a check's result.
+    pub fn fault_or_ok(&self) -> std::result::Result<(), String> {
+        if self.holds() { Ok(()) } else { Err(self.line()) }
+    }
+
     /// One line for a person.
     pub fn line(&self) -> String {
         match (&self.claim, &self.fault) {
@@ -74,6 +79,7 @@ pub fn dom0(
         vcpus: 1,
         args: probe_args(request)?,
         limit: LIMIT,
+        gdb: false,
     };
     progress
         .step("witness: booting the image as dom0 with a probe", "reading the machine's memory");

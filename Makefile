@@ -1,0 +1,85 @@
+# xen-contig: build, boot, test. `make help` explains.
+
+MODE ?= all
+XEN ?= 4.17
+VCPUS ?=
+MEMORY ?=
+ARGS ?=
+TIMEOUT ?=
+TOOLCHAIN ?= auto
+export MODE XEN VCPUS MEMORY ARGS TIMEOUT TOOLCHAIN
+
+TOOLS := sh tests/bed/toolchain.sh
+BED := target/debug/bed
+
+# Shell words, read where the recipe runs: a command line keeps its spaces.
+CHOICE := --xen "$$XEN" $${TIMEOUT:+--timeout "$$TIMEOUT"}
+GUEST := --mode "$$MODE" $${VCPUS:+--vcpus "$$VCPUS"} $${MEMORY:+--memory "$$MEMORY"} \
+	$${ARGS:+--args "$$ARGS"}
+
+# make itself ends with 2 whenever a recipe fails, so the runner's status is said in words.
+SAY_STATUS = status=$$?; [ $$status -eq 0 ] || echo "make $@: the runner's exit status is $$status" >&2; exit $$status
+
+.NOTPARALLEL:
+.PHONY: help run test image lint docs gdb clean setup bed check-choice
+
+help:
+	@echo 'make run     build the image, boot it under Xen in QEMU, say what came of it'
+	@echo 'make test    lints, host tests, and the whole test bed'
+	@echo 'make image   the kernel image: target/image/xen-contig'
+	@echo 'make lint    formatting, clippy and documentation, warnings denied'
+	@echo 'make docs    the documentation: target/doc'
+	@echo 'make gdb     boot MODE (pv-dom0 or pvh-dom0) stopped, waiting for a debugger'
+	@echo 'make clean   remove everything made, the fetched packages included'
+	@echo
+	@echo 'MODE=pv-dom0|pv-domu|pvh-dom0|pvh-domu|all   [all]'
+	@echo 'XEN=4.17|4.20                                [4.17]'
+	@echo 'VCPUS=n         vCPUs of the guest           [1]'
+	@echo 'MEMORY=MiB      domU modes: memory of the domain [as in xen-configs/]'
+	@echo '                dom0 modes: memory of the machine [2048]; Xen gives dom0 nearly all of it'
+	@echo 'ARGS="..."      kernel command line, e.g. ARGS="trace=summary seed=7"'
+	@echo 'TIMEOUT=n       seconds that each guest may take [240]'
+	@echo 'TOOLCHAIN=rustup|debian|auto                 [auto]'
+	@echo
+	@echo 'Exit status of the runner: 0 success, 3 skip, 4 error, 5 failure, 6 crash, 7 timeout.'
+
+run: check-choice image bed
+	@$(BED) run $(CHOICE) $(GUEST); $(SAY_STATUS)
+
+test: check-choice lint
+	$(TOOLS) cargo test --locked --workspace
+	@$(MAKE) --no-print-directory image bed
+	@$(BED) test $(CHOICE); $(SAY_STATUS)
+
+image: setup
+	@$(TOOLS) image
+
+lint: setup
+	@$(TOOLS) cargo fmt --all --check
+	@$(TOOLS) cargo clippy --locked --workspace --all-targets -- -D warnings
+	@$(TOOLS) kernel clippy --locked --features kernel --bin xen-contig -- -D warnings
+	@$(MAKE) --no-print-directory docs
+
+docs: setup
+	@RUSTDOCFLAGS='-D warnings' $(TOOLS) cargo doc --locked --workspace --no-deps
+
+gdb: check-choice image bed
+	@echo 'In another terminal: gdb target/image/xen-contig.debug -ex "target remote localhost:1234"'
+	@$(BED) run --gdb $(CHOICE) $(GUEST); $(SAY_STATUS)
+
+clean:
+	rm -rf target
+
+# What the targets above rest on.
+
+setup:
+	@sh tests/bed/host.sh
+
+bed: setup
+	@$(TOOLS) cargo build --locked -p bed
+
+# Before anything is installed or built, so that a typing error costs no time.
+check-choice:
+	@case "$$MODE" in pv-dom0|pv-domu|pvh-dom0|pvh-domu|all) ;; *) \
+		echo "MODE is \`$$MODE\`, but must be pv-dom0, pv-domu, pvh-dom0, pvh-domu or all" >&2; exit 4;; esac
+	@case "$$XEN" in 4.17|4.20) ;; *) echo "XEN is \`$$XEN\`, but must be 4.17 or 4.20" >&2; exit 4;; esac

@@ -1,0 +1,180 @@
+//! Guests of which something else than SUCCESS is expected, or SUCCESS under odd conditions.
+
+use std::time::Duration;
+
+use super::{PATIENCE, args};
+use crate::choice::{KernelArgs, Mode};
+use crate::domu::{Goal, Job};
+use crate::error::Result;
+use crate::guest::Verdict;
+use crate::outcome::Outcome;
+
+/// A guest and what the runner must call it.
+#[derive(Clone, Debug)]
+pub struct Expectation {
+    /// The mode.
+    pub mode: Mode,
+    /// What is odd about it.
+    label: &'static str,
+    /// The kernel command line.
+    pub args: KernelArgs,
+    /// MiB of a domU.
+    memory: Option<u32>,
+    /// vCPUs of a domU.
+    vcpus: Option<u32>,
+    /// The verdict.
+    verdict: Verdict,
+    /// What must be said, by the runner's reasons or on the guest's console.
+    words: &'static str,
+    /// The time limit.
+    pub limit: Duration,
+}
+
+/// For guests that end by themselves, some of them in slow company.
+const LIMIT: Duration = Duration::from_secs(120);
+
+const MISBEHAVIOUR: [(&str, &str, Verdict, &str); 5] = [
+    ("panic", "selftest=misbehave-panic", Verdict::Crash, "no verdict"),
+    ("hang", "selftest=misbehave-hang", Verdict::Timeout, "no verdict and kept running"),
+    ("triple-fault", "selftest=misbehave-triple-fault", Verdict::Crash, "no verdict"),
+    ("silent-poweroff", "selftest=misbehave-silent-poweroff", Verdict::Crash, "powered off"),
+    ("hold", "selftest=none exit=hold", Verdict::Timeout, "yet kept running"),
+];
+
+const WRONG_OPTIONS: [(&str, &str, Verdict, &str); 3] = [
+    ("unknown-option", "selftest=none wibble=1", Verdict::Error, "wibble"),
+    ("malformed-option", "selftest=none seed=many", Verdict::Error, "many"),
+    ("probe-too-narrow", "selftest=none probe=40:9", Verdict::Error, "40:9"),
+];
+
+fn odd(
+    mode: Mode,
+    (label, text, verdict, words): (&'static str, &str, Verdict, &'static str),
+) -> Result<Expectation> {
+    let limit = if verdict == Verdict::Timeout { PATIENCE } else { LIMIT };
+    let args = args(text)?;
+    Ok(Expectation { mode, label, args, memory: None, vcpus: None, verdict, words, limit })
+}
+
+fn sized(
+    mode: Mode,
+    label: &'static str,
+    memory: u32,
+    vcpus: u32,
+    verdict: Verdict,
+    words: &'static str,
+) -> Result<Expectation> {
+    let expectation = odd(mode, (label, "", verdict, words))?;
+    Ok(Expectation { memory: Some(memory), vcpus: Some(vcpus), ..expectation })
+}
+
+/// What is tried as dom0. A dom0 ends in other ways than a domU: Xen goes down with it.
+pub fn dom0s() -> Result<Vec<Expectation>> {
+    let mut all = Vec::new();
+    for mode in [Mode::PvDom0, Mode::PvhDom0] {
+        for which in MISBEHAVIOUR {
+            all.push(odd(mode, which)?);
+        }
+    }
+    all.push(odd(Mode::PvDom0, WRONG_OPTIONS[0])?);
+    Ok(all)
+}
+
+/// What is tried as domU.
+pub fn domus() -> Result<Vec<Expectation>> {
+    let mut all = Vec::new();
+    for mode in [Mode::PvDomu, Mode::PvhDomu] {
+        for which in MISBEHAVIOUR.into_iter().chain(WRONG_OPTIONS) {
+            all.push(odd(mode, which)?);
+        }
+        all.push(sized(mode, "4-MiB", 4, 1, Verdict::Error, "memory")?);
+        all.push(sized(mode, "16-MiB", 16, 1, Verdict::Success, "")?);
+        all.push(sized(mode, "4-GiB-8-vcpus", 4096, 8, Verdict::Success, "")?);
+    }
+    Ok(all)
+}
+
+impl Expectation {
+    /// Names the guest, and its directory of logs.
+    pub fn name(&self) -> String {
+        format!("{}-{}", self.mode, self.label)
+    }
+
+    /// The `xl create` of a domU.
+    pub fn job(&self) -> Job {
+        Job {
+            name: self.name(),
+            mode: self.mode,
+            memory: self.memory,
+            vcpus: self.vcpus,
+            args: self.args.clone(),
+            limit: self.limit,
+            goal: Goal::End,
+        }
+    }
+
+    /// Whether the runner called the guest by its right name, for the right reason.
+    pub fn met_by(&self, outcome: &Outcome, console: &[String]) -> std::result::Result<(), String> {
+        let judgement = &outcome.judgement;
+        let reasons = judgement.reasons.join("; ");
+        if judgement.verdict != self.verdict {
+            return Err(format!(
+                "{} was expected, not {} ({reasons}); see {}",
+                self.verdict,
+                judgement.verdict,
+                outcome.dir.display()
+            ));
+        }
+        let said =
+            reasons.contains(self.words) || console.iter().any(|line| line.contains(self.words));
+        if !said {
+            return Err(format!(
+                "nothing says `{}` ({reasons}); see {}",
+                self.words,
+                outcome.dir.display()
+            ));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::choice::{GuestExit, XenVersion};
+    use crate::guest::{End, judge};
+
+    fn outcome(console: &str, end: End) -> Outcome {
+        Outcome {
+            xen: XenVersion::V4_17,
+            mode: Mode::PvDomu,
+            judgement: judge(console.lines(), &end, GuestExit::PowerOff),
+            seconds: 1.0,
+            dir: PathBuf::from("logs"),
+        }
+    }
+
+    #[test]
+    fn the_right_name_for_the_right_reason() {
+        let panic = odd(Mode::PvDomu, MISBEHAVIOUR[0]).unwrap();
+        assert_eq!(panic.met_by(&outcome("", End::Crash), &[]), Ok(()));
+        let timed_out = panic.met_by(&outcome("", End::StillRunning), &[]).unwrap_err();
+        assert!(timed_out.contains("CRASH was expected, not TIMEOUT"), "{timed_out}");
+        let option = odd(Mode::PvDomu, WRONG_OPTIONS[0]).unwrap();
+        let error = outcome("KTAP version 1\n1..0\nTest result: ERROR", End::PowerOff);
+        assert!(option.met_by(&error, &[]).unwrap_err().contains("nothing says `wibble`"));
+        assert_eq!(option.met_by(&error, &["unknown option wibble".to_owned()]), Ok(()));
+    }
+
+    #[test]
+    fn names_are_unique() {
+        let mut names: Vec<String> =
+            dom0s().unwrap().iter().chain(&domus().unwrap()).map(Expectation::name).collect();
+        let all = names.len();
+        names.sort();
+        names.dedup();
+        assert_eq!(names.len(), all);
+    }
+}

@@ -1,0 +1,145 @@
+#!/bin/sh
+# Chooses the Rust toolchain and runs cargo with it.
+#
+#   tests/bed/toolchain.sh cargo ARGS...   cargo for the host
+#   tests/bed/toolchain.sh kernel ARGS...  cargo for the bare-metal target, the kernel's flags set
+#   tests/bed/toolchain.sh image           the kernel image, stripped, under target/image/
+#   tests/bed/toolchain.sh which           what was chosen
+#
+# TOOLCHAIN=rustup|debian|auto forces the choice. `auto`, the default: rustup where its active
+# toolchain is new enough and has the bare-metal target or can fetch it, otherwise Debian's
+# packages, which lack the target's core library and so build it from source.
+set -eu
+
+target=x86_64-unknown-none
+least=88 # rust-version of the workspace: 1.88
+here=$(dirname "$0")
+refused=target/rustup-target-refused
+
+show_and_run() {
+    echo "+ $*" >&2
+    "$@"
+}
+
+rustup_serves() {
+    command -v rustup >/dev/null 2>&1 || return 1
+    minor=$(rustc --version 2>/dev/null | sed -n 's/^rustc 1\.\([0-9]*\)\..*/\1/p')
+    [ -n "$minor" ] && [ "$minor" -ge "$least" ] || return 1
+    rustup target list --installed 2>/dev/null | grep -qx "$target" && return 0
+    # Asked once: where it can't be fetched, each try costs time.
+    [ ! -e "$refused" ] || return 1
+    show_and_run rustup target add "$target" >&2 && return 0
+    mkdir -p target && touch "$refused"
+    return 1
+}
+
+choose() {
+    case ${TOOLCHAIN:-auto} in
+        rustup)
+            rustup_serves || {
+                echo "TOOLCHAIN=rustup, but rustup has no Rust >= 1.$least with $target" >&2
+                exit 1
+            }
+            chosen=rustup
+            ;;
+        debian) chosen=debian ;;
+        auto) if rustup_serves; then chosen=rustup; else chosen=debian; fi ;;
+        *)
+            echo "TOOLCHAIN is \`$TOOLCHAIN\`, but must be rustup, debian or auto" >&2
+            exit 1
+            ;;
+    esac
+    if [ "$chosen" = debian ]; then
+        sh "$here/host.sh" /usr/bin/rustc=rustc-web /usr/bin/cargo=cargo-web ld.lld=lld \
+            /usr/lib/rustlib/src/rust/library/core/Cargo.toml=rust-web-src >&2
+    fi
+}
+
+# Debian's programs are called by their full names: rustup's may come first in PATH.
+run_cargo() {
+    if [ "$chosen" = rustup ]; then
+        case $1 in
+            clippy) cargo clippy --version >/dev/null 2>&1 || show_and_run rustup component add clippy ;;
+            fmt) cargo fmt --version >/dev/null 2>&1 || show_and_run rustup component add rustfmt ;;
+        esac
+        show_and_run cargo "$@"
+        return
+    fi
+    RUSTC=/usr/bin/rustc RUSTDOC=/usr/bin/rustdoc CARGO=/usr/bin/cargo RUSTFMT=/usr/bin/rustfmt
+    export RUSTC RUSTDOC CARGO RUSTFMT
+    case $1 in
+        clippy)
+            sh "$here/host.sh" /usr/bin/cargo-clippy=rust-web-clippy >&2
+            show_and_run /usr/bin/cargo-clippy "$@"
+            ;;
+        fmt)
+            sh "$here/host.sh" /usr/bin/cargo-fmt=rustfmt-web >&2
+            show_and_run /usr/bin/cargo-fmt "$@"
+            ;;
+        *) show_and_run /usr/bin/cargo "$@" ;;
+    esac
+}
+
+# The same sources give the same bytes wherever they lie: no path of this machine's gets in.
+kernel_flags() {
+    rustc=rustc
+    [ "$chosen" = rustup ] || rustc=/usr/bin/rustc
+    printf '%s\037' \
+        -Crelocation-model=static -Ccode-model=kernel -Cforce-frame-pointers=yes \
+        "--remap-path-prefix=$PWD=/xen-contig" \
+        "--remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo" \
+        "--remap-path-prefix=$($rustc --print sysroot)/lib/rustlib/src/rust=/rust"
+    [ "$chosen" = rustup ] || printf '%s\037' -Clinker=ld.lld
+}
+
+run_kernel() {
+    flags=$(kernel_flags)
+    CARGO_ENCODED_RUSTFLAGS=${flags%?}
+    export CARGO_ENCODED_RUSTFLAGS
+    subcommand=$1
+    shift
+    if [ "$chosen" = rustup ]; then
+        run_cargo "$subcommand" --target "$target" "$@"
+    else
+        RUSTC_BOOTSTRAP=1
+        export RUSTC_BOOTSTRAP
+        run_cargo "$subcommand" --target "$target" -Zbuild-std=core,alloc,compiler_builtins \
+            -Zbuild-std-features=compiler-builtins-mem "$@"
+    fi
+}
+
+# Xen and Linux load bigger images too; this is the size the project has promised.
+most=524288
+
+make_image() {
+    run_kernel build --locked --release --features kernel --bin xen-contig
+    built=${CARGO_TARGET_DIR:-target}/$target/release/xen-contig
+    image=target/image/xen-contig
+    mkdir -p target/image
+    if ! cmp -s "$built" "$image.debug"; then
+        cp "$built" "$image.debug.new"
+        show_and_run strip -o "$image.new" "$image.debug.new"
+        mv "$image.new" "$image"
+        mv "$image.debug.new" "$image.debug"
+    fi
+    size=$(wc -c <"$image")
+    if [ "$size" -ge "$most" ]; then
+        echo "$image has $size bytes; less than $most are allowed" >&2
+        exit 1
+    fi
+    echo "$image: $size bytes"
+}
+
+command=${1:-which}
+[ $# -eq 0 ] || shift
+choose
+case $command in
+    cargo) run_cargo "$@" ;;
+    kernel) run_kernel "$@" ;;
+    image) make_image ;;
+    which) echo "$chosen" ;;
+    *)
+        echo "unknown command \`$command\`" >&2
+        exit 1
+        ;;
+esac
