@@ -5,12 +5,14 @@
 //! (`x86_64-unknown-none` has none). Its `hypercall_5` passes the fifth argument in r9 where Xen
 //! takes r8 (`public/arch-x86/xen-x86_64.h`); nothing here has five arguments.
 
+use core::num::NonZeroU64;
 use core::ptr;
 
 use x86_64::VirtAddr;
 use xen_sys::{hypercall_1, hypercall_2, hypercall_3, hypercall_4};
 
 use crate::abi::hvm::{HVMOP_GET_PARAM, HVMOP_SET_PARAM, HvmParam};
+use crate::abi::sched::SchedPoll;
 use crate::abi::{memory as mem, vcpu as vcpu_abi, version};
 use crate::ops::{
     EventChannelOp, HvmOp, MemoryOp, MmuExtOp, MmuUpdate, MulticallEntry, Port, Pte, SchedOp,
@@ -141,15 +143,20 @@ unsafe impl Xen for RealXen {
 
     fn sched_op(&self, op: SchedOp) -> Result<u64, XenErrno> {
         let mut shutdown = xen_sys::sched_shutdown { reason: 0 };
+        let mut poll = SchedPoll { ports: ptr::null_mut(), nr_ports: 0, timeout: 0 };
         let (cmd, argument) = match op {
             SchedOp::Yield => (xen_sys::SCHEDOP_yield, 0),
             SchedOp::Block => (xen_sys::SCHEDOP_block, 0),
+            SchedOp::Poll { timeout } => {
+                poll.timeout = timeout.map_or(0, NonZeroU64::get);
+                (xen_sys::SCHEDOP_poll, addr(&poll))
+            }
             SchedOp::Shutdown(reason) => {
                 shutdown.reason = reason as u32;
                 (xen_sys::SCHEDOP_shutdown, addr(&shutdown))
             }
         };
-        // SAFETY: none of the three touches the guest's memory but to read `shutdown`.
+        // SAFETY: none of them touches the guest's memory but to read its argument.
         XenErrno::check(unsafe {
             hypercall_2(xen_sys::__HYPERVISOR_sched_op, cmd.into(), argument)
         })

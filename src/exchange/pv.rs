@@ -96,6 +96,12 @@ impl<'a, X: Xen, L: LinearMapping> Exchanger<'a, X, L> {
         Self { xen, p2m, linear, accounts, limit }
     }
 
+    /// The same with another limit, for those who want Xen's own answer above the limit.
+    #[must_use]
+    pub const fn with_limit(self, limit: Order) -> Self {
+        Self { limit, ..self }
+    }
+
     /// Swaps the machine frames beneath `run` for one contiguous extent below `2^bits`, zeroed.
     ///
     /// `list` is lent for the time of the call, an entry per frame. It must be memory that Xen can

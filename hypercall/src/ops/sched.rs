@@ -1,5 +1,7 @@
 //! `HYPERVISOR_sched_op` (`public/sched.h`).
 
+use core::num::NonZeroU64;
+
 /// A sub-operation of `sched_op`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SchedOp {
@@ -7,6 +9,11 @@ pub enum SchedOp {
     Yield,
     /// Sleeps until an event is pending, with events enabled.
     Block,
+    /// Sleeps until an event is pending or the time has come, with events left as they are.
+    Poll {
+        /// System time in nanoseconds since boot; `None` for never.
+        timeout: Option<NonZeroU64>,
+    },
     /// Ends the domain. Does not come back.
     Shutdown(ShutdownReason),
 }

@@ -231,6 +231,7 @@ impl Call {
         let word = match op {
             SchedOp::Yield => "yield",
             SchedOp::Block => "block",
+            SchedOp::Poll { .. } => "poll",
             SchedOp::Shutdown(_) => "shutdown",
         };
         let reason = match op {

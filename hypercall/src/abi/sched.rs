@@ -1,0 +1,16 @@
+//! `public/sched.h`.
+
+use super::assert_layout;
+
+/// `struct sched_poll`.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct SchedPoll {
+    /// The event channels to wait for.
+    pub ports: *mut u32,
+    /// How many.
+    pub nr_ports: u32,
+    /// System time in nanoseconds at which to stop waiting; 0 for never.
+    pub timeout: u64,
+}
+assert_layout!(SchedPoll, size 24, ports @ 0, nr_ports @ 8, timeout @ 16);

@@ -1,0 +1,105 @@
+//! From the entry to a [`Machine`].
+
+mod pv;
+mod pvh;
+
+use alloc::boxed::Box;
+use alloc::string::{String, ToString};
+
+use arrayvec::ArrayString;
+use pvh_boot::BootInfo;
+use spin::Mutex;
+use xen_contig::addr::{PAGE_SIZE, Pfn};
+use xen_contig::exchange::{Accounts, Capability};
+use xen_contig::frames::{FrameAllocator, FrameRun};
+use xen_contig::p2m::{M2p, P2m};
+
+use super::hypervisor::xen;
+use super::machine::{Kind, Machine};
+use super::paging::Linear;
+use super::{heap, layout};
+
+/// The longest command line that either start info can hold.
+type CommandLine = ArrayString<4096>;
+
+/// Boots. Comes back with a machine that has its own page tables, its heap, its frames and its
+/// console, and with the command line.
+pub fn start(boot: BootInfo) -> (Machine, String) {
+    let (ground, command_line) = match boot {
+        BootInfo::Pv { start_info } => pv::start(start_info),
+        BootInfo::Pvh { start_info } => pvh::start(start_info),
+    };
+    // The heap is there from here on.
+    let machine = ground.into_machine();
+    (machine, command_line.as_str().to_string())
+}
+
+/// What the two ways of booting have in common when paging stands.
+struct Ground {
+    kind: Kind,
+    initial_domain: bool,
+    p2m: P2m<'static>,
+    m2p: Option<M2p>,
+    linear: Linear,
+    /// The first frame of a run that nobody uses, and the first behind it: the bitmap and the heap
+    /// are cut from its front.
+    spare: (u64, u64),
+    /// Other frames that nobody uses, as pairs of the same kind. Empty pairs do no harm.
+    others: arrayvec::ArrayVec<(u64, u64), 160>,
+}
+
+impl Ground {
+    fn into_machine(self) -> Machine {
+        let Self { kind, initial_domain, p2m, m2p, linear, spare: (mut first, end), others } = self;
+        let frames_of = |bytes: usize| bytes.div_ceil(PAGE_SIZE) as u64;
+        let bitmap_words = FrameAllocator::bitmap_words(p2m.frames());
+        let (heap_frames, bitmap_frames) =
+            (frames_of(heap::HEAP_BYTES), frames_of(bitmap_words * 8));
+        assert!(
+            first + heap_frames + bitmap_frames <= end,
+            "not enough memory: {} frames left for a heap and a bitmap of {}",
+            end.saturating_sub(first),
+            heap_frames + bitmap_frames
+        );
+        let mut cut = |frames| {
+            first += frames;
+            layout::linear(Pfn::new(first - frames))
+        };
+        // SAFETY: the spare run is mapped by the linear mapping and used by nobody (M1); these two
+        // pieces of it are cut off before the rest goes to the allocator.
+        let bitmap = unsafe {
+            heap::init(cut(heap_frames).as_mut_ptr());
+            core::slice::from_raw_parts_mut(cut(bitmap_frames).as_mut_ptr(), bitmap_words)
+        };
+        let mut frames = FrameAllocator::new(bitmap, p2m.frames());
+        for (start, end) in others.into_iter().chain([(first, end)]) {
+            give_populated(&mut frames, &p2m, start, end);
+        }
+        let capability = Capability::ask(xen(), &p2m);
+        Machine {
+            kind,
+            initial_domain,
+            p2m: Box::leak(Box::new(p2m)),
+            m2p,
+            linear: Box::leak(Box::new(linear)),
+            frames: Mutex::new(frames),
+            accounts: Accounts::new(),
+            capability,
+        }
+    }
+}
+
+/// Gives the frames from `start` to `end` that have memory beneath them to the allocator.
+fn give_populated(frames: &mut FrameAllocator<'_>, p2m: &P2m<'_>, start: u64, end: u64) {
+    let populated = |pfn: &u64| p2m.gfn(Pfn::new(*pfn)).is_some();
+    let mut next = start;
+    while let Some(first) = (next..end).find(populated) {
+        let last = (first..end).find(|pfn| !populated(pfn)).unwrap_or(end);
+        // SAFETY: nobody uses these frames (M1), by the word of the boot code.
+        let run = unsafe { FrameRun::new(Pfn::new(first), last - first) };
+        if let Err(error) = frames.give(run) {
+            panic!("boot memory map overlaps itself: {error}");
+        }
+        next = last;
+    }
+}

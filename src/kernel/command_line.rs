@@ -1,0 +1,192 @@
+//! The kernel command line. Pure, so that the host tests it.
+//!
+//! `selftest=all|none|<glob>,…` · `trace=off|summary|full` · `vmap=lazy|sync` · `seed=<u64>` ·
+//! `probe=<order>:<address bits>` · `exit=poweroff|reboot|crash|hold`
+
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::fmt;
+
+use hypercall::trace::Level;
+use xen_contig::addr::{AddressBits, Order, OutOfRange};
+
+use super::exit::Exit;
+
+/// Which self-tests to run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Selection {
+    /// All but those that end the kernel on purpose.
+    All,
+    /// None.
+    None,
+    /// Those that one of the patterns matches; `*` stands for any text.
+    Globs(Vec<String>),
+}
+
+impl Selection {
+    /// Whether a test is to be run. One that ends the kernel must be named in full.
+    pub fn includes(&self, name: &str, only_if_named: bool) -> bool {
+        match self {
+            Self::All => !only_if_named,
+            Self::None => false,
+            Self::Globs(globs) if only_if_named => globs.iter().any(|glob| glob == name),
+            Self::Globs(globs) => globs.iter().any(|glob| matches(glob, name)),
+        }
+    }
+}
+
+/// A buffer to allocate and show to a witness.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Probe {
+    /// Its size.
+    pub order: Order,
+    /// Its address limit.
+    pub bits: AddressBits,
+}
+
+/// What the command line asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Self-tests.
+    pub selftest: Selection,
+    /// How much of the hypercall trace is shown.
+    pub trace: Level,
+    /// What the patterns of tests and probe start from.
+    pub seed: u64,
+    /// Allocate, show, hold.
+    pub probe: Option<Probe>,
+    /// How to end; power off where nothing is said.
+    pub exit: Option<Exit>,
+}
+
+/// Something on the command line that is not understood.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Complaint {
+    /// No such option.
+    Unknown(String),
+    /// The option is known, its value is not.
+    BadValue {
+        /// `option=value` as it stands.
+        word: String,
+        /// What it could have been.
+        expected: &'static str,
+    },
+    /// A number of the value is out of its range.
+    OutOfRange {
+        /// `option=value` as it stands.
+        word: String,
+        /// Which number and which range.
+        range: OutOfRange,
+    },
+}
+
+impl fmt::Display for Complaint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unknown(word) => write!(
+                f,
+                "unknown option \"{word}\" (known: selftest=, trace=, vmap=, seed=, probe=, exit=)"
+            ),
+            Self::BadValue { word, expected } => {
+                write!(f, "bad value in \"{word}\": expected {expected}")
+            }
+            Self::OutOfRange { word, range } => write!(f, "bad value in \"{word}\": {range}"),
+        }
+    }
+}
+
+/// Reads the command line. A later option overrides an earlier one.
+pub fn parse(text: &str) -> (Options, Vec<Complaint>) {
+    let mut options =
+        Options { selftest: Selection::All, trace: Level::Off, seed: 0, probe: None, exit: None };
+    let complaints =
+        text.split_ascii_whitespace().filter_map(|word| option(&mut options, word).err()).collect();
+    (options, complaints)
+}
+
+fn option(options: &mut Options, word: &str) -> Result<(), Complaint> {
+    let Some((name, value)) = word.split_once('=') else {
+        return Err(Complaint::Unknown(word.to_string()));
+    };
+    let bad = |expected| Complaint::BadValue { word: word.to_string(), expected };
+    match name {
+        "selftest" => {
+            options.selftest = match value {
+                "all" => Selection::All,
+                "none" => Selection::None,
+                globs if globs.split(',').all(is_glob) => {
+                    Selection::Globs(globs.split(',').map(ToString::to_string).collect())
+                }
+                _ => return Err(bad("all, none or names with * for any text, split by commas")),
+            }
+        }
+        "trace" => {
+            options.trace = match value {
+                "off" => Level::Off,
+                "summary" => Level::Summary,
+                "full" => Level::Full,
+                _ => return Err(bad("off, summary or full")),
+            }
+        }
+        // Virtual areas come with the alias index; the values are checked all the same, so that a
+        // command line written for it is not refused here.
+        "vmap" if matches!(value, "lazy" | "sync") => {}
+        "vmap" => return Err(bad("lazy or sync")),
+        "seed" => options.seed = number(value).ok_or_else(|| bad("a number below 2^64"))?,
+        "probe" => {
+            let expected = "<order>:<address bits>";
+            let (order, bits) = value.split_once(':').ok_or_else(|| bad(expected))?;
+            let small = |text| {
+                number(text).and_then(|n| u32::try_from(n).ok()).ok_or_else(|| bad(expected))
+            };
+            let range = |range| Complaint::OutOfRange { word: word.to_string(), range };
+            options.probe = Some(Probe {
+                order: Order::new(small(order)?).map_err(range)?,
+                bits: AddressBits::new(small(bits)?).map_err(range)?,
+            });
+        }
+        "exit" => {
+            options.exit = Some(match value {
+                "poweroff" => Exit::Poweroff,
+                "reboot" => Exit::Reboot,
+                "crash" => Exit::Crash,
+                "hold" => Exit::Hold,
+                _ => return Err(bad("poweroff, reboot, crash or hold")),
+            });
+        }
+        _ => return Err(Complaint::Unknown(word.to_string())),
+    }
+    Ok(())
+}
+
+fn is_glob(text: &str) -> bool {
+    !text.is_empty()
+        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-*".contains(&b))
+}
+
+/// Decimal, or hexadecimal behind `0x`.
+fn number(text: &str) -> Option<u64> {
+    match text.strip_prefix("0x") {
+        // from_str_radix takes a sign, which is no digit.
+        Some(digits) if digits.bytes().all(|b| b.is_ascii_hexdigit()) => {
+            u64::from_str_radix(digits, 16).ok()
+        }
+        None if text.bytes().all(|b| b.is_ascii_digit()) => text.parse().ok(),
+        _ => None,
+    }
+}
+
+/// Whether `name` matches `glob`, where `*` stands for any text. Each piece between two stars is
+/// taken at its first place, so the time is bounded by the product of the lengths.
+fn matches(glob: &str, name: &str) -> bool {
+    let Some((prefix, glob)) = glob.split_once('*') else { return glob == name };
+    let Some(mut name) = name.strip_prefix(prefix) else { return false };
+    let (pieces, suffix) = glob.rsplit_once('*').unwrap_or(("", glob));
+    for piece in pieces.split('*') {
+        match name.find(piece) {
+            Some(at) => name = &name[at + piece.len()..],
+            None => return false,
+        }
+    }
+    name.ends_with(suffix)
+}

@@ -1,0 +1,40 @@
+//! The heap: the well-known linked list, behind a lock.
+
+use linked_list_allocator::Heap;
+use spin::Mutex;
+
+use core::alloc::{GlobalAlloc, Layout};
+use core::ptr::{self, NonNull};
+
+/// Bytes of heap: room for lists and text; what is large comes from the frame allocator.
+pub const HEAP_BYTES: usize = 256 << 10;
+
+struct LockedHeap(Mutex<Heap>);
+
+#[global_allocator]
+static HEAP: LockedHeap = LockedHeap(Mutex::new(Heap::empty()));
+
+// SAFETY: `Heap` gives out disjoint pieces of the memory it was initialised with; the lock
+// serialises it. Interrupts and events are off, so nothing allocates while the lock is held.
+unsafe impl GlobalAlloc for LockedHeap {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        self.0.lock().allocate_first_fit(layout).map_or(ptr::null_mut(), NonNull::as_ptr)
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        if let Some(pointer) = NonNull::new(pointer) {
+            // SAFETY: the pointer came from `alloc` with this layout, by the trait's contract.
+            unsafe { self.0.lock().deallocate(pointer, layout) }
+        }
+    }
+}
+
+/// Starts the heap.
+///
+/// # Safety
+/// The memory from `start` on is `HEAP_BYTES` long, mapped writable, and the heap's from now on.
+/// Called once.
+pub unsafe fn init(start: *mut u8) {
+    // SAFETY: the caller's.
+    unsafe { HEAP.0.lock().init(start, HEAP_BYTES) }
+}

@@ -1,0 +1,161 @@
+//! The machine as the rest of the kernel sees it, once it has booted.
+
+use core::fmt;
+
+use hypercall::Xen;
+use hypercall::ops::{MemoryOp, VersionOp};
+use hypercall::{DomId, XenErrno};
+use spin::Mutex;
+use xen_contig::addr::{AddressBits, PAGE_SIZE, Pfn};
+use xen_contig::exchange::{Accounts, Capability, Exchanger, Refiller};
+use xen_contig::frames::{FrameAllocator, FrameRun};
+use xen_contig::p2m::{M2p, P2m};
+
+use super::hypervisor::{Hypervisor, xen};
+use super::paging::Linear;
+use super::{layout, say};
+
+/// Which kind of guest this is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Paravirtualised.
+    Pv,
+    /// Translated, booted directly.
+    Pvh,
+}
+
+/// What booting leaves behind.
+pub struct Machine {
+    /// PV or PVH.
+    pub kind: Kind,
+    /// Whether this is dom0.
+    pub initial_domain: bool,
+    /// From guest frames to machine frames.
+    pub p2m: &'static P2m<'static>,
+    /// Xen's word on machine frames; PV alone may read it.
+    pub m2p: Option<M2p>,
+    /// The linear mapping.
+    pub linear: &'static Linear,
+    /// Free frames.
+    pub frames: Mutex<FrameAllocator<'static>>,
+    /// Frames lost to failures.
+    pub accounts: Accounts,
+    /// What contiguous memory is to be had.
+    pub capability: Capability,
+}
+
+impl fmt::Display for Machine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match self.kind {
+            Kind::Pv => "PV",
+            Kind::Pvh => "PVH",
+        };
+        write!(f, "{kind} {}", if self.initial_domain { "dom0" } else { "domU" })
+    }
+}
+
+impl Machine {
+    /// The exchange, as far as the domain's limit. `None` in a translated guest.
+    pub fn exchanger(&self) -> Option<Exchanger<'_, Hypervisor, Linear>> {
+        match self.capability {
+            Capability::Exchange { limit } => {
+                Some(Exchanger::new(xen(), self.p2m, self.linear, &self.accounts, limit))
+            }
+            _ => None,
+        }
+    }
+
+    /// The refill, as far as the domain's limit. `None` in a PV guest.
+    pub fn refiller(&self) -> Option<Refiller<'_, Hypervisor, Linear>> {
+        match self.capability {
+            Capability::Refill { limit } => {
+                Some(Refiller::new(xen(), self.linear, &self.accounts, limit))
+            }
+            _ => None,
+        }
+    }
+
+    /// How many frames Xen has on record for this domain.
+    pub fn current_reservation(&self) -> Result<u64, XenErrno> {
+        // SAFETY: asks for a number.
+        unsafe { xen().memory_op(MemoryOp::CurrentReservation(DomId::SELF)) }
+    }
+
+    /// Takes a naturally aligned run, `None` where the guest has none.
+    pub fn take(&self, frames: u64) -> Option<FrameRun> {
+        self.frames.lock().take(frames, frames.next_power_of_two())
+    }
+
+    /// Gives a run back.
+    ///
+    /// # Panics
+    /// If the allocator has it already: then the books are wrong and nothing is safe any more.
+    pub fn give(&self, run: FrameRun) {
+        if let Err(error) = self.frames.lock().give(run) {
+            panic!("{error}");
+        }
+    }
+
+    /// Words of memory outside any transaction, for extent lists (M3). They are given back with
+    /// [`Lists::give_back`].
+    pub fn lists(&self, words: u64) -> Option<Lists<'_>> {
+        let frames = (words * 8).div_ceil(PAGE_SIZE as u64).max(1);
+        let run = self.frames.lock().take(frames, 1)?;
+        Some(Lists { machine: self, run: Some(run) })
+    }
+
+    /// Prints what was found at boot.
+    pub fn report(&self) {
+        let version = xen().xen_version(VersionOp::Version).unwrap_or(0);
+        let mut extra = [0; 16];
+        let known = xen().xen_version(VersionOp::ExtraVersion(&mut extra)).is_ok();
+        let end = extra.iter().position(|byte| *byte == 0).unwrap_or(extra.len());
+        let extra = core::str::from_utf8(&extra[..end]).ok().filter(|_| known).unwrap_or("");
+        say!(
+            "# xen-contig {}: {self} on Xen {}.{}{extra}",
+            env!("CARGO_PKG_VERSION"),
+            version >> 16,
+            version & 0xffff
+        );
+        let free = self.frames.lock().free_frames();
+        say!("# memory: {} frames, {free} free ({} MiB)", self.p2m.frames(), free >> 8);
+        say!("# contiguous memory: {}", self.capability);
+    }
+}
+
+/// Memory for extent lists; gives itself back.
+pub struct Lists<'m> {
+    machine: &'m Machine,
+    run: Option<FrameRun>,
+}
+
+impl Lists<'_> {
+    /// The words.
+    pub fn words(&mut self) -> &mut [u64] {
+        let Some(run) = &self.run else { return &mut [] };
+        let words = run.frames() as usize * (PAGE_SIZE / 8);
+        // SAFETY: the run is mapped and ours alone (M1); any bytes are a u64; the borrow of self
+        // keeps the run from going back meanwhile.
+        unsafe { core::slice::from_raw_parts_mut(layout::linear(run.first()).as_mut_ptr(), words) }
+    }
+}
+
+impl Drop for Lists<'_> {
+    fn drop(&mut self) {
+        if let Some(run) = self.run.take() {
+            self.machine.give(run);
+        }
+    }
+}
+
+/// A word of a frame, through the linear mapping.
+///
+/// # Safety
+/// The frame is mapped and belongs to the caller (M1); `index` is below 512.
+pub unsafe fn word(pfn: Pfn, index: usize) -> *mut u64 {
+    // SAFETY: within the frame, by the caller's word.
+    unsafe { layout::linear(pfn).as_mut_ptr::<u64>().add(index) }
+}
+
+/// No limit on the address.
+pub const ANYWHERE: AddressBits = AddressBits::UNLIMITED;

@@ -1,0 +1,29 @@
+//! The guest kernel: everything that the component needs around it to boot on a bare Xen.
+//!
+//! | question | place |
+//! |---|---|
+//! | what happens first? | [`boot`] |
+//! | what is mapped where? | [`layout`], [`paging`] |
+//! | where does output go? | [`console`] |
+//! | what does an exception do? | [`traps`], [`panic`] |
+//! | what may the command line say? | [`command_line`] |
+//! | how do hypercalls get traced? | [`hypervisor`] |
+//! | what does the verdict mean? | [`verdict`] |
+
+pub mod boot;
+pub mod command_line;
+pub mod console;
+pub mod exit;
+pub mod heap;
+pub mod hypervisor;
+pub mod layout;
+pub mod machine;
+pub mod paging;
+mod panic;
+pub mod probe;
+pub mod traps;
+pub mod verdict;
+
+pub(crate) use console::say;
+pub use exit::{Exit, exit};
+pub use machine::Machine;

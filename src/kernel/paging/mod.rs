@@ -1,0 +1,99 @@
+//! The kernel's page tables.
+
+pub mod pv;
+pub mod pvh;
+pub mod walk;
+
+use hypercall::PageTableFlags;
+use hypercall::ops::Pte;
+use xen_contig::addr::{MachineAddr, PAGE_SIZE, Pfn};
+use xen_contig::p2m::P2m;
+use xen_contig::paging::{GuestMemory, LinearMapping};
+
+use super::layout;
+
+/// Flags of memory that is read and written.
+pub const READ_WRITE: PageTableFlags = PageTableFlags::PRESENT
+    .union(PageTableFlags::WRITABLE)
+    .union(PageTableFlags::ACCESSED)
+    .union(PageTableFlags::DIRTY)
+    .union(PageTableFlags::NO_EXECUTE);
+
+/// Flags of memory that is only read.
+pub const READ: PageTableFlags =
+    PageTableFlags::PRESENT.union(PageTableFlags::ACCESSED).union(PageTableFlags::NO_EXECUTE);
+
+/// Flags of code.
+pub const EXECUTE: PageTableFlags = PageTableFlags::PRESENT.union(PageTableFlags::ACCESSED);
+
+/// Flags of an entry that names a lower table.
+pub const TABLE: PageTableFlags = PageTableFlags::PRESENT
+    .union(PageTableFlags::WRITABLE)
+    .union(PageTableFlags::ACCESSED)
+    .union(PageTableFlags::DIRTY);
+
+/// The linear mapping, as the component sees it.
+#[derive(Debug)]
+pub struct Linear {
+    /// Where page tables lie in the machine, and the first of the run of first-level ones. `None`
+    /// in a translated guest, which has no entries to offer.
+    tables: Option<(P2m<'static>, Pfn)>,
+}
+
+impl Linear {
+    /// The linear mapping of a PV guest whose first-level tables are a run of frames from `level1`
+    /// on.
+    pub const fn pv(p2m: P2m<'static>, level1: Pfn) -> Self {
+        Self { tables: Some((p2m, level1)) }
+    }
+
+    /// The linear mapping of a translated guest.
+    pub const fn translated() -> Self {
+        Self { tables: None }
+    }
+}
+
+impl Linear {
+    /// The first-level entry of a frame as it stands in the table; `None` in a translated guest.
+    pub fn read(&self, pfn: Pfn) -> Option<Pte> {
+        let (_, level1) = self.tables.as_ref()?;
+        let table = layout::linear(level1.add(pfn.number() / 512)).as_ptr::<u64>();
+        // SAFETY: page tables are mapped read-only by the linear mapping; the index is below 512.
+        let raw = unsafe { table.add((pfn.number() % 512) as usize).read_volatile() };
+        Some(Pte::from_raw(raw))
+    }
+}
+
+// SAFETY: the linear mapping covers every frame, and zero writes the given ones.
+unsafe impl GuestMemory for Linear {
+    unsafe fn zero(&self, first: Pfn, frames: u64) {
+        let words = frames as usize * (PAGE_SIZE / 8);
+        let start = layout::linear(first).as_mut_ptr::<u64>();
+        // SAFETY: the frames are populated and nobody else uses them, by the caller's word. `rep
+        // stosq` is to a device or another domain what a volatile write of each word is.
+        unsafe {
+            core::arch::asm!(
+                "rep stosq",
+                inout("rcx") words => _,
+                inout("rdi") start => _,
+                in("rax") 0_u64,
+                options(nostack, preserves_flags),
+            );
+        }
+    }
+}
+
+// SAFETY: `pv::build` fills the run of first-level tables in the order of the frames and hooks it
+// in once, in the only address space there is.
+unsafe impl LinearMapping for Linear {
+    fn entry(&self, pfn: Pfn) -> MachineAddr {
+        let (p2m, first) = self.tables.as_ref().expect("a translated guest makes no PTE updates");
+        let table = first.add(pfn.number() / 512);
+        let mfn = p2m.mfn(table).expect("page tables are never exchanged");
+        MachineAddr::new(MachineAddr::of(mfn).get() + pfn.number() % 512 * 8)
+    }
+
+    fn flags(&self) -> PageTableFlags {
+        READ_WRITE
+    }
+}

@@ -1,0 +1,43 @@
+//! Guests that end in a bad way, for the runner to call each by its right name.
+//!
+//! They are run only when they are named in full: `selftest=misbehave-panic`.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use core::arch::asm;
+
+use super::{Check, Test};
+use crate::kernel::exit::{Exit, exit};
+
+pub fn add(tests: &mut Vec<Test>) {
+    let all: [(&str, fn() -> Check); 5] = [
+        ("misbehave-panic", || panic!("misbehave-panic was asked for")),
+        ("misbehave-fault", || fault()),
+        ("misbehave-hang", || hang()),
+        ("misbehave-triple-fault", || triple_fault()),
+        ("misbehave-silent-poweroff", || exit(Exit::Poweroff)),
+    ];
+    for (name, run) in all {
+        let run = Box::new(move |_: &super::Context<'_>| run());
+        tests.push(Test { name: name.into(), only_if_named: true, run });
+    }
+}
+
+/// Writes to page 0.
+fn fault() -> ! {
+    // SAFETY: page 0 is unmapped, so the write reaches nothing; the trap handler ends the domain.
+    unsafe { asm!("mov [{null}], {null}", "2: jmp 2b", null = in(reg) 8_u64, options(noreturn)) }
+}
+
+fn hang() -> ! {
+    loop {
+        core::hint::spin_loop();
+    }
+}
+
+/// Faults with no stack to report it on. The processor of a PVH guest gives up after its third
+/// fault in a row, and Xen gives up on a PV guest that it can't deliver an exception to.
+fn triple_fault() -> ! {
+    // SAFETY: nothing is run after this; the domain ends.
+    unsafe { asm!("mov rsp, 8", "sub rsp, 8", "push rax", "2: jmp 2b", options(noreturn)) }
+}

@@ -1,0 +1,102 @@
+//! The self-test at boot: one file per question.
+//!
+//! | file | question |
+//! |---|---|
+//! | [`orders`] | does each order come contiguous, zeroed and on record, and go back the same way? |
+//! | [`order_limit`] | is one order more than Xen permits refused, and told so? |
+//! | [`address_bits`] | is the address limit kept, down to where memory ends, then refused? |
+//! | [`neighbours`] | are frames next to an exchanged run left alone? |
+//! | [`stale_alias`] | does Xen refuse a frame that something still maps, and is all as before? |
+//! | [`translated`] | does PVH refuse the exchange, and does the refill work there? |
+//! | [`rights`] | is nothing both writable and executable, and are null and guard unmapped? |
+//! | [`accounts`] | is every frame where it was? |
+//! | [`misbehave`] | does the runner call a broken guest by its right name? |
+
+mod accounts;
+mod address_bits;
+mod books;
+mod misbehave;
+mod neighbours;
+mod order_limit;
+mod orders;
+mod rights;
+mod stale_alias;
+mod translated;
+
+use alloc::boxed::Box;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use crate::kernel::Machine;
+use crate::kernel::command_line::Options;
+use crate::kernel::verdict::{Outcome, Report, Verdict};
+
+/// What a test needs to know.
+pub struct Context<'m> {
+    machine: &'m Machine,
+    /// What patterns start from.
+    seed: u64,
+    /// The accounts before the first test.
+    before: accounts::Accounts,
+}
+
+/// How a test ends early.
+type Check = Result<(), Outcome>;
+
+/// The body of a test.
+type Body = Box<dyn Fn(&Context<'_>) -> Check>;
+
+/// A self-test.
+struct Test {
+    name: String,
+    /// Ends the kernel, so it is run only when it is named in full.
+    only_if_named: bool,
+    run: Body,
+}
+
+impl Test {
+    fn new(name: impl Into<String>, run: impl Fn(&Context<'_>) -> Check + 'static) -> Self {
+        Self { name: name.into(), only_if_named: false, run: Box::new(run) }
+    }
+}
+
+/// Something is not as it should be.
+macro_rules! fail {
+    ($($argument:tt)*) => {
+        return Err($crate::kernel::verdict::Outcome::Fail(alloc::format!($($argument)*)))
+    };
+}
+use fail;
+
+/// It can't be tried here.
+macro_rules! skip {
+    ($($argument:tt)*) => {
+        return Err($crate::kernel::verdict::Outcome::Skip(alloc::format!($($argument)*)))
+    };
+}
+use skip;
+
+/// Runs the tests that were asked for.
+pub fn run(machine: &Machine, options: &Options) -> Verdict {
+    let mut tests = Vec::new();
+    rights::add(&mut tests);
+    order_limit::add(&mut tests);
+    orders::add(machine, &mut tests);
+    translated::add(machine, &mut tests);
+    address_bits::add(&mut tests);
+    neighbours::add(&mut tests);
+    stale_alias::add(&mut tests);
+    misbehave::add(&mut tests);
+    // Last, when all that the others took must be back.
+    accounts::add(&mut tests);
+    tests.retain(|test| options.selftest.includes(&test.name, test.only_if_named));
+
+    let mut report = Report::plan(tests.len());
+    let before = accounts::Accounts::of(machine);
+    let context = Context { machine, seed: options.seed, before };
+    for test in &tests {
+        let outcome = (test.run)(&context).err().unwrap_or(Outcome::Pass);
+        report.line(&test.name, &outcome);
+    }
+    report.verdict()
+}

@@ -1,0 +1,78 @@
+//! Does Xen refuse a frame that something still maps, is all as before, and does the same call
+//! succeed once the alias is gone?
+//!
+//! This is what makes a purge of aliases necessary: every page-table entry that maps a frame holds
+//! a reference on it, and Xen takes no frame that anything but its owner refers to.
+
+use alloc::vec::Vec;
+
+use xen_contig::addr::Mfn;
+use xen_contig::exchange::ExchangeError;
+
+use super::{Check, Context, Test, books, fail, skip};
+use crate::kernel::layout::{slot, window};
+use crate::kernel::machine::ANYWHERE;
+use crate::kernel::paging::{READ_WRITE, pv};
+
+/// Frames in the run; the alias is of the one in the middle.
+const FRAMES: u64 = 8;
+
+pub fn add(tests: &mut Vec<Test>) {
+    tests.push(Test::new("stale-alias", stale_alias));
+}
+
+fn stale_alias(context: &Context<'_>) -> Check {
+    let machine = context.machine;
+    let Some(exchanger) = machine.exchanger() else {
+        skip!("Xen does not look for mappings of a translated guest's frames")
+    };
+    let (Some(run), Some(mut lists)) = (machine.take(FRAMES), machine.lists(2 * FRAMES)) else {
+        skip!("the guest has no {FRAMES} free frames in a row")
+    };
+    let before: Vec<Option<Mfn>> = run.iter().map(|pfn| machine.p2m.mfn(pfn)).collect();
+    let aliased = run.first().add(FRAMES / 2);
+    let Some(mfn) = machine.p2m.mfn(aliased) else { fail!("pfn {aliased} has no machine frame") };
+    if let Err(errno) = pv::set_window(slot::ALIAS, Some((mfn, READ_WRITE))) {
+        fail!("mapping mfn {mfn} a second time: {errno}");
+    }
+
+    let refused = exchanger.acquire(run, ANYWHERE, lists.words());
+    let failure = match refused {
+        Err(failure) => failure,
+        Ok(extent) => fail!("Xen took pfn {aliased} although an alias maps it: {extent:?}"),
+    };
+    let Some(run) = failure.run else { fail!("the run did not come back: {}", failure.error) };
+    match failure.error {
+        ExchangeError::FrameRefused { first, frames }
+            if first == run.first() && frames == FRAMES => {}
+        error => fail!("expected Xen to refuse a frame with EINVAL, heard: {error}"),
+    }
+    books::agree(machine, &run, |index| before[index as usize])?;
+    books::dirty(&run, context.seed);
+    books::holds_pattern(&run, context.seed, "the restored run")?;
+    // The alias still shows the frame, so it really is the old one that was mapped back.
+    let alias = window(slot::ALIAS).as_ptr::<u64>();
+    // SAFETY: the alias is mapped; the frame is ours (M1).
+    let (through_alias, directly) = unsafe {
+        let frame = crate::kernel::machine::word(aliased, 0);
+        (alias.read_volatile(), frame.read_volatile())
+    };
+    if through_alias != directly {
+        fail!("the alias shows {through_alias:#x}, pfn {aliased} holds {directly:#x}");
+    }
+
+    if let Err(errno) = pv::set_window(slot::ALIAS, None) {
+        fail!("dropping the alias: {errno}");
+    }
+    let released = exchanger
+        .acquire(run, ANYWHERE, lists.words())
+        .and_then(|extent| exchanger.release(extent, lists.words()));
+    match released {
+        Ok(run) => {
+            let agreed = books::agree(machine, &run, |_| None);
+            machine.give(run);
+            agreed
+        }
+        Err(failure) => fail!("the alias is gone, still: {failure}"),
+    }
+}
