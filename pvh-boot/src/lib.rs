@@ -12,8 +12,8 @@
 //! | what does Xen read from the ELF file? | `notes` |
 //! | what happens first in a PV guest? | `pv_entry` |
 //! | what happens first in a PVH guest? | `pvh_entry`, `page_tables`, `gdt` |
-//! | where is the stack, and its guard page? | [`mod@stack`] |
-//! | where do hypercalls go? | [`hypercall_page`] |
+//! | where is the stack, and its guard page? | `stack` |
+//! | where do hypercalls go? | `hypercall_page` |
 //! | what is mapped where? | [`layout`] |
 //! | what did the domain builder say? | [`start_info`] |
 //!

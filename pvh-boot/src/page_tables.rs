@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | 0 | the first 4 GiB | all: the switch to 64-bit mode runs here |
 //! | [`LINEAR_BASE`] | the first 4 GiB | no execution |
-//! | [`KERNEL_BASE`](crate::layout::KERNEL_BASE) | the first GiB | all |
+//! | [`KERNEL_BASE`] | the first GiB | all |
 //!
 //! Identity and linear mapping share their tables below the top level. The
 //! kernel's mapping has a directory of its own, so that the kernel can change
