@@ -1,0 +1,96 @@
+//! What goes wrong on demand: refusals at a certain call, and a Xen that lies.
+
+use hypercall::XenErrno;
+
+/// A refusal of one hypercall, counted from when it was armed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fault {
+    call: u64,
+    after: u64,
+    errno: Option<XenErrno>,
+}
+
+impl Fault {
+    /// The `call`-th hypercall from now, counted from 1, answers `errno` and does nothing.
+    pub const fn refuse(call: u64, errno: XenErrno) -> Self {
+        Self { call, after: 0, errno: Some(errno) }
+    }
+
+    /// The `call`-th hypercall from now does nothing and answers a count of 0, as the reservation
+    /// operations do.
+    pub const fn stop(call: u64) -> Self {
+        Self { call, after: 0, errno: None }
+    }
+
+    /// The same, but that many entries or extents are done before.
+    #[must_use]
+    pub const fn after(self, entries: u64) -> Self {
+        Self { after: entries, ..self }
+    }
+}
+
+/// What goes wrong inside one exchange.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ExchangeFault {
+    /// Entry *n* of the in-list can't be read (C24).
+    InUnreadable(u64),
+    /// The *n*-th frame can't be taken out of the IOMMU (C35).
+    IommuUnmap(u64, XenErrno),
+    /// Entry *n* of the out-list can't be read when its extent has been assigned (C50).
+    OutUnreadable(u64),
+    /// Entry *n* of the out-list can't be written (C51).
+    OutUnwritable(u64),
+    /// The *n*-th new extent can't be mapped in the IOMMU (C52).
+    IommuMap(u64, XenErrno),
+    /// The domain is dying when the chunk is assigned (C58).
+    Dying,
+    /// An answer made up by the test.
+    Lie(Lie),
+}
+
+/// An answer to an exchange that has nothing to do with what was done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lie {
+    /// Whether the exchange is done all the same.
+    pub commit: bool,
+    /// The result.
+    pub answer: Result<u64, XenErrno>,
+    /// The count of exchanged extents; `None` leaves it as it is.
+    pub count: Option<u64>,
+    /// What is written over the first entry of the out-list.
+    pub out: Option<u64>,
+}
+
+/// The faults that are armed.
+#[derive(Debug, Default)]
+pub(crate) struct Faults {
+    armed: Option<Fault>,
+    calls: u64,
+    pub hits: u64,
+    pub exchange: Option<ExchangeFault>,
+    /// Whether exchanges are preempted between chunks.
+    pub preempt: bool,
+}
+
+/// What is left of a call that a fault hit.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Cut {
+    pub after: u64,
+    pub errno: Option<XenErrno>,
+}
+
+impl Faults {
+    pub fn arm(&mut self, fault: Option<Fault>) {
+        self.armed = fault;
+        self.calls = 0;
+        self.hits = 0;
+    }
+
+    /// Counts a call; answers how it is cut short, if it is.
+    pub fn next_call(&mut self) -> Option<Cut> {
+        self.calls += 1;
+        let fault = self.armed.filter(|fault| fault.call == self.calls)?;
+        self.hits += 1;
+        Some(Cut { after: fault.after, errno: fault.errno })
+    }
+}

@@ -1,0 +1,70 @@
+//! What Xen knows of a machine frame: its owner, who refers to it, and what it is used as.
+
+use hypercall::DomId;
+
+use crate::content::Content;
+
+/// Whose a frame is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owner {
+    /// No memory at all: a hole in the machine's memory map.
+    Hole,
+    /// Xen's heap has it.
+    Free,
+    /// Xen itself.
+    Xen,
+    /// A domain.
+    Domain(DomId),
+    /// Taken from its owner by an exchange that is under way.
+    Stolen,
+}
+
+/// What a frame is used as. A frame has one use at a time; it changes when nobody relies on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PageType {
+    /// Nothing in particular.
+    None,
+    /// Mapped writable.
+    Writable,
+    /// A first-level page table, every entry validated.
+    L1,
+}
+
+/// A machine frame.
+#[derive(Clone, Debug)]
+pub(crate) struct Frame {
+    pub owner: Owner,
+    /// The reference that ownership itself is (`PGC_allocated`).
+    pub allocated: bool,
+    /// References besides it: one per mapping, pin, hook and hold.
+    pub references: u32,
+    /// The part of `references` that nobody in this domain made: a peer's grant mapping.
+    pub holds: u32,
+    pub kind: PageType,
+    pub kind_count: u32,
+    pub pinned: bool,
+    /// Shared with Xen: shared_info, grant table (`PGC_xen_heap`, `PGC_extra`).
+    pub special: bool,
+    pub content: Content,
+}
+
+impl Frame {
+    pub const fn of(owner: Owner) -> Self {
+        Self {
+            owner,
+            allocated: matches!(owner, Owner::Domain(_)),
+            references: 0,
+            holds: 0,
+            kind: PageType::None,
+            kind_count: 0,
+            pinned: false,
+            special: false,
+            content: Content::Fill(0),
+        }
+    }
+
+    /// Whether the frame can be used as `kind`, beside what it is used as already.
+    pub fn admits(&self, kind: PageType) -> bool {
+        self.kind_count == 0 || self.kind == kind
+    }
+}

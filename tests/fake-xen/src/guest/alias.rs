@@ -1,0 +1,114 @@
+//! What else may refer to a frame: aliases, a peer's grant mapping, Xen itself.
+//!
+//! The tests set the scene with these; they are no hypercalls, are not logged and meet no faults.
+
+use hypercall::ops::Pte;
+use hypercall::{Mfn, PageTableFlags, Pfn, VirtAddr};
+
+use super::{ALIASES, FakeGuest, LINEAR};
+use crate::frame::{Frame, Owner};
+use crate::machine::NEIGHBOUR;
+
+impl FakeGuest {
+    /// Maps a frame a second time, at one of 512 slots.
+    ///
+    /// # Panics
+    /// If the frame is a hole or Xen refuses the mapping.
+    pub fn alias(&self, slot: u64, pfn: Pfn) -> VirtAddr {
+        let flags = PageTableFlags::PRESENT | PageTableFlags::WRITABLE;
+        let mfn = self.mfn(pfn).expect("a populated frame");
+        self.set_alias(slot, Pte::new(mfn, flags));
+        VirtAddr::new(ALIASES + (slot << 12))
+    }
+
+    /// Takes the alias away. Flushes nothing.
+    pub fn unalias(&self, slot: u64) {
+        self.set_alias(slot, Pte::NOT_PRESENT);
+    }
+
+    /// Machine address of the entry behind an alias slot.
+    ///
+    /// # Panics
+    /// Beyond the last slot.
+    pub fn alias_entry(&self, slot: u64) -> u64 {
+        let entry = self.xen.with(|machine| machine.entry_of((ALIASES >> 12) + slot));
+        entry.expect("a slot below 512")
+    }
+
+    fn set_alias(&self, slot: u64, pte: Pte) {
+        let entry = self.alias_entry(slot);
+        self.xen.with(|machine| machine.write_entry(entry, pte)).expect("an alias");
+    }
+
+    /// A peer maps the frame by a grant, and lets go of it again with `unhold`.
+    pub fn hold(&self, pfn: Pfn) {
+        self.change(pfn, |frame| {
+            frame.references += 1;
+            frame.holds += 1;
+        });
+    }
+
+    /// Undoes [`hold`](Self::hold).
+    pub fn unhold(&self, pfn: Pfn) {
+        self.change(pfn, |frame| {
+            frame.references -= 1;
+            frame.holds -= 1;
+        });
+    }
+
+    /// Marks a frame as shared with Xen (shared_info, grant table), or not.
+    pub fn set_special(&self, pfn: Pfn, special: bool) {
+        self.change(pfn, |frame| frame.special = special);
+    }
+
+    /// The entry that maps a frame linearly.
+    ///
+    /// # Panics
+    /// Outside the guest's memory.
+    pub fn linear_entry(&self, pfn: Pfn) -> Pte {
+        self.xen.with(|machine| {
+            let entry = machine.entry_of((LINEAR >> 12) + pfn.number()).expect("a frame");
+            machine.read_entry(entry)
+        })
+    }
+
+    /// Declares that a list of the test's lies in guest frames from `pfn` on (M3).
+    pub fn place(&self, list: &[u64], pfn: Pfn) {
+        let range = list.as_ptr_range();
+        let range = range.start as u64..range.end as u64;
+        self.xen.with(|machine| machine.places.lists.push((range, pfn.number())));
+    }
+
+    /// Lets another domain have a free frame.
+    ///
+    /// # Panics
+    /// If none is free.
+    pub fn foreign_frame(&self) -> Mfn {
+        self.xen.with(|machine| {
+            let limit = machine.frames.len() as u64;
+            let mfn = machine.heap.take(0, limit, u64::MAX).expect("a free frame");
+            machine.frames[mfn as usize] = Frame::of(Owner::Domain(NEIGHBOUR));
+            Mfn::new(mfn)
+        })
+    }
+
+    /// Whose a machine frame is; `None` beyond the machine.
+    pub fn owner(&self, mfn: Mfn) -> Option<Owner> {
+        self.xen.with(|machine| machine.frame(mfn.number()).map(|frame| frame.owner))
+    }
+
+    /// What policy (XSM) answers to exchanges from now on.
+    pub fn deny_exchange(&self, errno: Option<hypercall::XenErrno>) {
+        self.xen.with(|machine| machine.domain.exchange_denied = errno);
+    }
+
+    /// Sets the highest order that Xen permits.
+    pub fn set_max_order(&self, order: u32) {
+        self.xen.with(|machine| machine.domain.max_order = order);
+    }
+
+    fn change(&self, pfn: Pfn, change: impl FnOnce(&mut Frame)) {
+        let mfn = self.mfn(pfn).expect("a populated frame");
+        self.xen.with(|machine| change(&mut machine.frames[mfn.number() as usize]));
+    }
+}

@@ -1,0 +1,171 @@
+//! Makes a machine and the guest in it, as a domain builder does.
+
+use std::sync::atomic::AtomicU64;
+
+use hypercall::Mfn;
+use hypercall::PageTableFlags;
+use hypercall::ops::Pte;
+
+use super::{ALIASES, FakeGuest, LINEAR};
+use crate::content::{Content, WORDS};
+use crate::domain::{Domain, GUEST};
+use crate::machine::Machine;
+use crate::xen::FakeXen;
+
+/// What machine and what guest.
+#[derive(Clone, Debug)]
+pub struct Builder {
+    frames: u64,
+    machine_frames: u64,
+    max_pages: u64,
+    vcpus: usize,
+    max_order: u32,
+    translated: bool,
+    privileged: bool,
+    seed: u64,
+}
+
+impl Builder {
+    /// A PV guest of `frames` frames, see [`FakeGuest::new`].
+    pub const fn new(frames: u64) -> Self {
+        Self {
+            frames,
+            machine_frames: 4 * frames + 1024,
+            max_pages: frames,
+            vcpus: 2,
+            max_order: 9,
+            translated: false,
+            privileged: false,
+            seed: 0x5eed_0fa1_1c0d_e001,
+        }
+    }
+
+    /// How many frames the machine has.
+    #[must_use]
+    pub const fn machine_frames(self, machine_frames: u64) -> Self {
+        Self { machine_frames, ..self }
+    }
+
+    /// How many frames the guest may have; without this, as many as it has.
+    #[must_use]
+    pub const fn max_pages(self, max_pages: u64) -> Self {
+        Self { max_pages, ..self }
+    }
+
+    /// How many vCPUs.
+    #[must_use]
+    pub const fn vcpus(self, vcpus: usize) -> Self {
+        Self { vcpus, ..self }
+    }
+
+    /// The highest order that Xen permits.
+    #[must_use]
+    pub const fn max_order(self, max_order: u32) -> Self {
+        Self { max_order, ..self }
+    }
+
+    /// A guest for which Xen translates (PVH).
+    #[must_use]
+    pub const fn translated(self) -> Self {
+        Self { translated: true, ..self }
+    }
+
+    /// A control domain (dom0).
+    #[must_use]
+    pub const fn privileged(self) -> Self {
+        Self { privileged: true, ..self }
+    }
+
+    /// Another scattering of the guest over the machine.
+    #[must_use]
+    pub const fn seed(self, seed: u64) -> Self {
+        Self { seed, ..self }
+    }
+
+    /// Builds it.
+    ///
+    /// # Panics
+    /// If the machine is too small for the guest.
+    pub fn build(self) -> FakeGuest {
+        let domain = Domain {
+            id: GUEST,
+            pages: self.frames,
+            max_pages: self.max_pages,
+            max_order: self.max_order,
+            privileged: self.privileged,
+            exchange_denied: None,
+            physmap: None,
+        };
+        let mut machine = Machine::new(self.machine_frames, domain, self.vcpus);
+        let limit = self.machine_frames;
+        let mut mfns: Vec<u64> = (0..self.frames)
+            .map(|_| machine.heap.take(0, limit, u64::MAX).expect("a machine with room"))
+            .collect();
+        scatter(&mut mfns, self.seed);
+        for (pfn, mfn) in mfns.iter().enumerate() {
+            machine.assign(*mfn, 0);
+            machine.frames[*mfn as usize].content = Content::Fill(0);
+            machine.set_m2p(*mfn, pfn as u64);
+        }
+        if self.translated {
+            machine.domain.physmap = Some(mfns.into_iter().map(Some).collect());
+            return FakeGuest {
+                xen: FakeXen::new(machine),
+                p2m: Vec::new(),
+                frames: self.frames,
+                tables: 0,
+            };
+        }
+        let tables = build_tables(&mut machine, &mfns);
+        FakeGuest {
+            xen: FakeXen::new(machine),
+            p2m: mfns.into_iter().map(AtomicU64::new).collect(),
+            frames: self.frames,
+            tables,
+        }
+    }
+}
+
+/// The linear mapping, and a table for aliases behind it, all in the guest's first frames. Those
+/// are mapped read-only, as Xen wants its page tables. Answers how many frames that took.
+fn build_tables(machine: &mut Machine, mfns: &[u64]) -> u64 {
+    let linear_tables = mfns.len().div_ceil(WORDS);
+    let tables = linear_tables + 1;
+    assert!(tables < mfns.len(), "a guest with room for its tables");
+    let read_only = PageTableFlags::PRESENT | PageTableFlags::NO_EXECUTE;
+    for (table, covered) in mfns.chunks(WORDS).enumerate() {
+        let mut words = Box::new([0; WORDS]);
+        for (index, mfn) in covered.iter().enumerate() {
+            let is_table = table * WORDS + index < tables;
+            let writable =
+                if is_table { PageTableFlags::empty() } else { PageTableFlags::WRITABLE };
+            words[index] = Pte::new(Mfn::new(*mfn), read_only | writable).raw();
+        }
+        machine.frames[mfns[table] as usize].content = Content::Words(words);
+        machine.hook((LINEAR >> 21) + table as u64, mfns[table]).expect("a sound linear mapping");
+    }
+    machine.hook(ALIASES >> 21, mfns[linear_tables]).expect("a sound table for aliases");
+    tables as u64
+}
+
+/// Shuffles until no frame is its own number and no two neighbours are neighbours in the machine:
+/// a guest that is contiguous by accident would prove nothing.
+fn scatter(mfns: &mut [u64], seed: u64) {
+    let mut random = seed | 1;
+    let mut below = |limit: usize| {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        random as usize % limit
+    };
+    for index in (1..mfns.len()).rev() {
+        mfns.swap(index, below(index + 1));
+    }
+    loop {
+        let orderly = |mfns: &[u64], pfn: usize| {
+            mfns[pfn] == pfn as u64 || (pfn > 0 && mfns[pfn - 1] + 1 == mfns[pfn])
+        };
+        let Some(pfn) = (0..mfns.len()).find(|pfn| orderly(mfns, *pfn)) else { return };
+        mfns.swap(pfn, below(mfns.len()));
+    }
+}

@@ -1,0 +1,204 @@
+//! Every frame in exactly one place (M1), and all books in agreement (M4).
+
+use std::collections::HashMap;
+
+use hypercall::{Mfn, Pfn};
+
+use super::{FakeGuest, LINEAR};
+use crate::content::WORDS;
+use crate::frame::{Owner, PageType};
+use crate::machine::{INVALID_M2P, Machine};
+
+/// Where the guest's frames are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Census {
+    /// Guest frames with machine memory, mapped.
+    pub mapped: u64,
+    /// Guest frames with machine memory by the P2M, but not mapped.
+    pub unmapped: Vec<Pfn>,
+    /// Guest frames without machine memory.
+    pub holes: Vec<Pfn>,
+    /// Machine frames that Xen has down as the guest's and that the guest has nowhere.
+    pub orphans: Vec<Mfn>,
+}
+
+/// What one guest frame is: machine frame, linear entry, content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct State {
+    mfn: Option<Mfn>,
+    pte: u64,
+    content: u64,
+}
+
+/// The guest's memory at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    states: Vec<State>,
+}
+
+impl Snapshot {
+    /// The runs of frames, first and count, that have other memory beneath them, or another
+    /// mapping, than in `other`.
+    pub fn moved(&self, other: &Self) -> Vec<(Pfn, u64)> {
+        self.differ(other, |a, b| (a.mfn, a.pte) != (b.mfn, b.pte))
+    }
+
+    /// The runs of frames that hold something else than in `other`.
+    pub fn rewritten(&self, other: &Self) -> Vec<(Pfn, u64)> {
+        self.differ(other, |a, b| a.content != b.content)
+    }
+
+    fn differ(&self, other: &Self, differ: impl Fn(&State, &State) -> bool) -> Vec<(Pfn, u64)> {
+        let mut runs: Vec<(Pfn, u64)> = Vec::new();
+        for (pfn, (a, b)) in self.states.iter().zip(&other.states).enumerate() {
+            let pfn = Pfn::new(pfn as u64);
+            match runs.last_mut() {
+                _ if !differ(a, b) => {}
+                Some((first, count)) if first.add(*count) == pfn => *count += 1,
+                _ => runs.push((pfn, 1)),
+            }
+        }
+        runs
+    }
+}
+
+impl FakeGuest {
+    /// Counts every frame.
+    ///
+    /// # Panics
+    /// Where the books disagree.
+    pub fn check(&self) -> Census {
+        let beneath: Vec<Option<u64>> =
+            (0..self.frames).map(|pfn| self.mfn(Pfn::new(pfn)).map(Mfn::number)).collect();
+        self.xen.with(|machine| {
+            machine.check_references();
+            machine.check_owners();
+            machine.census(&beneath)
+        })
+    }
+
+    /// Counts, and wants every guest frame mapped and nothing lost.
+    ///
+    /// # Panics
+    /// Where the books disagree or anything is lost.
+    pub fn check_whole(&self) {
+        let census = self.check();
+        let whole =
+            Census { mapped: self.frames, unmapped: vec![], holes: vec![], orphans: vec![] };
+        assert_eq!(census, whole, "every frame of the guest is mapped, and none is lost");
+    }
+
+    /// Remembers the guest's memory.
+    pub fn snapshot(&self) -> Snapshot {
+        let beneath: Vec<Option<Mfn>> =
+            (0..self.frames).map(|pfn| self.mfn(Pfn::new(pfn))).collect();
+        let states = |machine: &mut Machine| {
+            let state = |(pfn, mfn): (u64, Option<Mfn>)| State {
+                mfn,
+                pte: machine.linear(pfn).map_or(0, |pte| pte.raw()),
+                content: mfn.map_or(0, |mfn| machine.fingerprint(mfn.number())),
+            };
+            (0..).zip(beneath).map(state).collect()
+        };
+        Snapshot { states: self.xen.with(states) }
+    }
+}
+
+impl Machine {
+    fn linear(&self, pfn: u64) -> Option<hypercall::ops::Pte> {
+        self.entry_of((LINEAR >> 12) + pfn).map(|entry| self.read_entry(entry))
+    }
+
+    /// Of a page table it is no news that its entries change.
+    fn fingerprint(&self, mfn: u64) -> u64 {
+        let frame = &self.frames[mfn as usize];
+        if frame.kind == PageType::L1 { 0 } else { frame.content.fingerprint() }
+    }
+
+    /// The references and the type count of each frame, counted anew from the tables.
+    fn check_references(&self) {
+        let mut references: HashMap<u64, u32> = HashMap::new();
+        let mut users: HashMap<u64, u32> = HashMap::new();
+        for (_, table) in self.space.tables() {
+            *references.entry(table).or_default() += 1;
+            *users.entry(table).or_default() += 1;
+        }
+        for (table, frame) in (0..).zip(&self.frames) {
+            if frame.pinned {
+                *references.entry(table).or_default() += 1;
+                *users.entry(table).or_default() += 1;
+            }
+            if frame.kind != PageType::L1 || frame.kind_count == 0 {
+                continue;
+            }
+            for index in 0..WORDS as u64 {
+                let pte = self.read_entry((table << 12) + index * 8);
+                if pte.is_present() {
+                    *references.entry(pte.mfn().number()).or_default() += 1;
+                    *users.entry(pte.mfn().number()).or_default() += u32::from(pte.is_writable());
+                }
+            }
+        }
+        for (mfn, frame) in (0..).zip(&self.frames) {
+            let counted = references.get(&mfn).copied().unwrap_or(0) + frame.holds;
+            assert_eq!(frame.references, counted, "references of mfn {mfn:#x}");
+            let counted = users.get(&mfn).copied().unwrap_or(0);
+            assert_eq!(frame.kind_count, counted, "users of mfn {mfn:#x} as {:?}", frame.kind);
+        }
+    }
+
+    /// The heap against the owners, and the domain's count against its frames.
+    fn check_owners(&self) {
+        let mut in_heap = vec![false; self.frames.len()];
+        for mfn in self.heap.frames() {
+            assert!(
+                !std::mem::replace(&mut in_heap[mfn as usize], true),
+                "mfn {mfn:#x} free twice"
+            );
+        }
+        let mut pages = 0;
+        for (mfn, frame) in self.frames.iter().enumerate() {
+            assert_eq!(in_heap[mfn], frame.owner == Owner::Free, "mfn {mfn:#x} {:?}", frame.owner);
+            assert_ne!(frame.owner, Owner::Stolen, "mfn {mfn:#x} was left in an exchange");
+            if frame.owner == Owner::Domain(self.domain.id) {
+                assert!(frame.allocated, "mfn {mfn:#x} was given up while something maps it");
+                pages += 1;
+            }
+        }
+        assert_eq!(pages, self.domain.pages, "the domain's count of its frames");
+    }
+
+    fn census(&self, beneath: &[Option<u64>]) -> Census {
+        let mut census = Census { mapped: 0, unmapped: vec![], holes: vec![], orphans: vec![] };
+        let mut claimed = vec![false; self.frames.len()];
+        for (pfn, mfn) in (0..).zip(beneath) {
+            let pte = self.linear(pfn).filter(|pte| pte.is_present());
+            let Some(mfn) = *mfn else {
+                assert_eq!(pte, None, "pfn {pfn:#x} is mapped, but the P2M has nothing beneath it");
+                census.holes.push(Pfn::new(pfn));
+                continue;
+            };
+            let owner = self.frames[mfn as usize].owner;
+            assert_eq!(owner, Owner::Domain(self.domain.id), "mfn {mfn:#x} beneath {pfn:#x}");
+            assert_eq!(self.m2p(mfn), pfn, "the M2P of mfn {mfn:#x}");
+            let first = !std::mem::replace(&mut claimed[mfn as usize], true);
+            assert!(first, "mfn {mfn:#x} is beneath two guest frames");
+            match pte {
+                _ if self.domain.is_translated() => census.mapped += 1,
+                None => census.unmapped.push(Pfn::new(pfn)),
+                Some(pte) => {
+                    assert_eq!(pte.mfn().number(), mfn, "what pfn {pfn:#x} is mapped to");
+                    census.mapped += 1;
+                }
+            }
+        }
+        for (mfn, frame) in self.frames.iter().enumerate() {
+            if frame.owner == Owner::Domain(self.domain.id) && !claimed[mfn] {
+                census.orphans.push(Mfn::new(mfn as u64));
+            } else if !claimed[mfn] {
+                assert_eq!(self.m2p(mfn as u64), INVALID_M2P, "the M2P of mfn {mfn:#x}");
+            }
+        }
+        census
+    }
+}

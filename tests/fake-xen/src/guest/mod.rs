@@ -1,0 +1,117 @@
+//! The kernel around the code under test.
+//!
+//! * [`Builder`]: makes the machine and the guest in it;
+//! * `access`: memory accesses of a vCPU, and the linear mapping that the component is told of;
+//! * `alias`: what else may refer to a frame;
+//! * `supply`: how much memory Xen has to give;
+//! * [`Census`]: every frame in one place, all books in agreement.
+
+mod access;
+mod alias;
+mod builder;
+mod census;
+mod supply;
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use hypercall::{Mfn, Pfn};
+use xen_contig::frames::FrameRun;
+use xen_contig::p2m::P2m;
+
+use crate::machine::INVALID_M2P;
+use crate::xen::FakeXen;
+
+pub use builder::Builder;
+pub use census::{Census, Snapshot};
+
+/// Where the linear mapping begins: frame *n* is at `LINEAR + n * 4096`.
+pub const LINEAR: u64 = 0xffff_8880_0000_0000;
+
+/// Where aliases are made.
+const ALIASES: u64 = 0xffff_c900_0000_0000;
+
+/// A guest on a model machine.
+#[derive(Debug)]
+pub struct FakeGuest {
+    xen: FakeXen,
+    /// The table that [`P2m`] reads and writes; empty in a translated guest.
+    p2m: Vec<AtomicU64>,
+    frames: u64,
+    /// Frames at the bottom that hold the page tables.
+    tables: u64,
+}
+
+impl FakeGuest {
+    /// A PV guest of that many frames on a machine of four times as many, two vCPUs, extents up to
+    /// order 9.
+    pub fn new(frames: u64) -> Self {
+        Builder::new(frames).build()
+    }
+
+    /// The hypervisor, as vCPU 0 calls it.
+    pub const fn xen(&self) -> &FakeXen {
+        &self.xen
+    }
+
+    /// The guest's own map.
+    pub fn p2m(&self) -> P2m<'_> {
+        if self.xen.with(|machine| machine.domain.is_translated()) {
+            P2m::translated(self.frames)
+        } else {
+            P2m::table(&self.p2m)
+        }
+    }
+
+    /// How many frames the guest's memory spans.
+    pub const fn frames(&self) -> u64 {
+        self.frames
+    }
+
+    /// Each frame that is free for use.
+    pub fn usable(&self) -> impl DoubleEndedIterator<Item = Pfn> + Clone + use<> {
+        (self.tables..self.frames).map(Pfn::new)
+    }
+
+    /// A run for the code under test.
+    ///
+    /// # Panics
+    /// Where it reaches into the page tables or beyond the guest's memory.
+    #[expect(unsafe_code, reason = "claims the frames for the test")]
+    pub fn run(&self, first: u64, frames: u64) -> FrameRun {
+        assert!(first >= self.tables && first + frames <= self.frames, "no such run");
+        // SAFETY: the model's frames are nobody's memory; a test that claims them twice breaks M1
+        // in the model alone, which is what the model is for.
+        unsafe { FrameRun::new(Pfn::new(first), frames) }
+    }
+
+    /// The machine frame that Xen has beneath a guest frame; `None` for a hole.
+    pub fn mfn(&self, pfn: Pfn) -> Option<Mfn> {
+        let number = pfn.number();
+        match self.p2m.get(number as usize) {
+            Some(entry) => match entry.load(Relaxed) {
+                INVALID_M2P => None,
+                mfn => Some(Mfn::new(mfn)),
+            },
+            None => self.xen.with(|machine| {
+                let physmap = machine.domain.physmap.as_ref()?;
+                physmap.get(number as usize).copied().flatten().map(Mfn::new)
+            }),
+        }
+    }
+
+    /// The guest frame that Xen's M2P has on record.
+    pub fn pfn(&self, mfn: Mfn) -> Option<Pfn> {
+        match self.xen.with(|machine| machine.m2p(mfn.number())) {
+            INVALID_M2P => None,
+            pfn => Some(Pfn::new(pfn)),
+        }
+    }
+
+    /// Writes a falsehood into the P2M: `pfn` has `mfn` beneath it. Answers what was there.
+    ///
+    /// # Panics
+    /// In a translated guest, which has no P2M.
+    pub fn forge(&self, pfn: Pfn, mfn: Mfn) -> Mfn {
+        Mfn::new(self.p2m[pfn.number() as usize].swap(mfn.number(), Relaxed))
+    }
+}

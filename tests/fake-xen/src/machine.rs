@@ -1,0 +1,153 @@
+//! The machine: its frames, their owners, and Xen's books about them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use hypercall::DomId;
+
+use crate::content::{Content, POISON};
+use crate::domain::Domain;
+use crate::fault::Faults;
+use crate::frame::{Frame, Owner, PageType};
+use crate::heap::Heap;
+use crate::list::Places;
+use crate::log::Log;
+use crate::tables::AddressSpace;
+use crate::tlb::Tlb;
+
+/// What the machine-to-physical table holds for a frame that is no guest's.
+pub(crate) const INVALID_M2P: u64 = u64::MAX;
+
+/// The other domain: it owns what [`disown`](crate::FakeGuest::disown) gave it and does nothing.
+pub const NEIGHBOUR: DomId = DomId(2);
+
+/// Frames below this one are Xen's own.
+const XEN_FRAMES: u64 = 16;
+
+/// The hole below 1 MiB, as on a PC.
+const HOLE: std::ops::Range<u64> = 0xa0..0x100;
+
+/// Everything that the model knows; behind one lock.
+#[derive(Debug)]
+pub(crate) struct Machine {
+    pub frames: Vec<Frame>,
+    /// Read by the guest without a hypercall, as the real one is.
+    pub m2p: Arc<[AtomicU64]>,
+    pub heap: Heap,
+    pub domain: Domain,
+    pub space: AddressSpace,
+    pub tlbs: Vec<Tlb>,
+    pub faults: Faults,
+    pub log: Log,
+    pub places: Places,
+    /// Frames that Xen took out of the heap to fragment or exhaust it.
+    pub hogs: Vec<u64>,
+    /// Frames that were given up with something else in them than zeros.
+    pub dirty: u64,
+    /// How often an exchange was preempted.
+    pub preemptions: u64,
+    /// What was written to Xen's console.
+    pub console: Vec<u8>,
+    pub next_port: u32,
+}
+
+impl Machine {
+    pub fn new(frames: u64, domain: Domain, vcpus: usize) -> Self {
+        let owner = |mfn| match mfn {
+            0..XEN_FRAMES => Owner::Xen,
+            mfn if HOLE.contains(&mfn) => Owner::Hole,
+            _ => Owner::Free,
+        };
+        let mut machine = Self {
+            frames: (0..frames).map(|mfn| Frame::of(owner(mfn))).collect(),
+            m2p: (0..frames).map(|_| AtomicU64::new(INVALID_M2P)).collect(),
+            heap: Heap::new(),
+            domain,
+            space: AddressSpace::default(),
+            tlbs: vec![Tlb::default(); vcpus],
+            faults: Faults::default(),
+            log: Log::default(),
+            places: Places::default(),
+            hogs: Vec::new(),
+            dirty: 0,
+            preemptions: 0,
+            console: Vec::new(),
+            next_port: 1,
+        };
+        for mfn in XEN_FRAMES..frames {
+            if machine.frames[mfn as usize].owner == Owner::Free {
+                machine.frames[mfn as usize].content = Content::Fill(POISON);
+                machine.heap.give(mfn, 0);
+            }
+        }
+        machine
+    }
+
+    /// Stops the test: somebody broke a rule that a real machine would not even report.
+    ///
+    /// While a panic is under way already it says nothing: a second one would hide the first.
+    pub fn violation(&self, what: &str) {
+        if !std::thread::panicking() {
+            panic!("the model's rules were broken: {what}");
+        }
+    }
+
+    pub fn frame(&self, mfn: u64) -> Option<&Frame> {
+        self.frames.get(usize::try_from(mfn).ok()?)
+    }
+
+    /// The frame, if it is the domain's (`get_page_from_gfn` of a PV guest).
+    pub fn own(&mut self, mfn: u64) -> Option<&mut Frame> {
+        let owner = Owner::Domain(self.domain.id);
+        self.frames.get_mut(usize::try_from(mfn).ok()?).filter(|frame| frame.owner == owner)
+    }
+
+    pub fn m2p(&self, mfn: u64) -> u64 {
+        self.m2p.get(mfn as usize).map_or(INVALID_M2P, |entry| entry.load(Relaxed))
+    }
+
+    pub fn set_m2p(&self, mfn: u64, pfn: u64) {
+        self.m2p[mfn as usize].store(pfn, Relaxed);
+    }
+
+    /// Drops a reference; a frame that its owner has let go of is freed with the last one.
+    pub fn put_page(&mut self, mfn: u64) {
+        let frame = &mut self.frames[mfn as usize];
+        frame.references = frame.references.checked_sub(1).expect("a reference of this frame");
+        if frame.references == 0 && !frame.allocated {
+            self.domain.pages -= 1;
+            self.free(mfn, 0);
+        }
+    }
+
+    /// Gives an extent to the heap, poisoned.
+    pub fn free(&mut self, first: u64, order: u32) {
+        for mfn in first..first + (1 << order) {
+            self.frames[mfn as usize] =
+                Frame { content: Content::Fill(POISON), ..Frame::of(Owner::Free) };
+            self.set_m2p(mfn, INVALID_M2P);
+        }
+        self.heap.give(first, order);
+    }
+
+    /// Makes an extent the domain's (`assign_pages`).
+    pub fn assign(&mut self, first: u64, order: u32) {
+        for mfn in first..first + (1 << order) {
+            let frame = &mut self.frames[mfn as usize];
+            frame.owner = Owner::Domain(self.domain.id);
+            frame.allocated = true;
+            frame.kind = PageType::None;
+        }
+    }
+
+    /// The first frame number beyond what `XENMEMF_address_bits` allows (`domain_clamp_alloc_bitsize`
+    /// and `bits_to_zone`): no bits and more than 64 are no limit, 12 and less leave nothing.
+    pub fn frame_limit(&self, mem_flags: u32) -> u64 {
+        let frames = self.frames.len() as u64;
+        match mem_flags & 0xff {
+            0 | 64.. => frames,
+            0..=12 => 0,
+            bits => frames.min(1 << (bits - 12)),
+        }
+    }
+}

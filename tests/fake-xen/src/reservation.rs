@@ -1,0 +1,106 @@
+//! `XENMEM_decrease_reservation`, `XENMEM_populate_physmap` and `XENMEM_increase_reservation`.
+//!
+//! All three answer how many extents they did and no error: what stopped them is not told.
+
+use hypercall::abi::memory::MemoryReservation;
+
+use crate::fault::Cut;
+use crate::list::plausible;
+use crate::machine::Machine;
+
+impl Machine {
+    pub fn decrease(&mut self, arg: &MemoryReservation, cut: Option<Cut>) -> u64 {
+        if !self.reservation_is_sane(arg) {
+            return 0;
+        }
+        for index in 0..arg.nr_extents {
+            if cut.is_some_and(|cut| cut.after == index) {
+                return index;
+            }
+            let Ok(first) = self.read(arg.extent_start, index) else { return index };
+            for gfn in first..first.saturating_add(1 << arg.extent_order) {
+                if !self.remove(gfn) {
+                    return index;
+                }
+            }
+        }
+        arg.nr_extents
+    }
+
+    /// `guest_remove_page`. A mapped frame goes too: it is freed when its last mapping does (C76).
+    fn remove(&mut self, gfn: u64) -> bool {
+        let mfn = match &mut self.domain.physmap {
+            None => gfn,
+            Some(physmap) => match physmap.get_mut(gfn as usize).and_then(Option::take) {
+                Some(mfn) => mfn,
+                None => return false,
+            },
+        };
+        let Some(frame) = self.own(mfn) else { return false };
+        if !std::mem::replace(&mut frame.allocated, false) {
+            return false;
+        }
+        let dirty = frame.content.uniform() != Some(0);
+        frame.references += 1;
+        self.dirty += u64::from(dirty);
+        self.put_page(mfn);
+        true
+    }
+
+    pub fn populate(&mut self, arg: &MemoryReservation, cut: Option<Cut>, placed: bool) -> u64 {
+        if !self.reservation_is_sane(arg) {
+            return 0;
+        }
+        for index in 0..arg.nr_extents {
+            if cut.is_some_and(|cut| cut.after == index) {
+                return index;
+            }
+            let pfn = match self.read(arg.extent_start, index) {
+                Ok(pfn) if placed => pfn,
+                Ok(_) => u64::MAX,
+                Err(_) => return index,
+            };
+            let frames = 1_u64 << arg.extent_order;
+            if self.domain.pages + frames > self.domain.max_pages {
+                return index;
+            }
+            let limit = self.frame_limit(arg.mem_flags);
+            let Some(first) = self.heap.take(arg.extent_order, limit, pfn) else { return index };
+            self.domain.pages += frames;
+            self.assign(first, arg.extent_order);
+            if placed && !self.place(pfn, first, frames) {
+                return index;
+            }
+            if !self.domain.is_translated() && self.write(arg.extent_start, index, first).is_err() {
+                return index;
+            }
+        }
+        arg.nr_extents
+    }
+
+    /// `guest_physmap_add_page`.
+    fn place(&mut self, pfn: u64, first: u64, frames: u64) -> bool {
+        let Some(physmap) = &mut self.domain.physmap else {
+            (0..frames).for_each(|page| self.set_m2p(first + page, pfn + page));
+            return true;
+        };
+        let Some(slots) = physmap.get_mut(pfn as usize..(pfn + frames) as usize) else {
+            return false;
+        };
+        let mut lost = false;
+        for (slot, mfn) in slots.iter_mut().zip(first..) {
+            lost |= slot.replace(mfn).is_some();
+        }
+        (0..frames).for_each(|page| self.set_m2p(first + page, pfn + page));
+        if lost {
+            self.violation(&format!("pfn {pfn:#x} was populated over: its frame is lost"));
+        }
+        true
+    }
+
+    fn reservation_is_sane(&self, arg: &MemoryReservation) -> bool {
+        self.domain.is_self(arg.domid)
+            && arg.extent_order <= self.domain.max_order
+            && plausible(arg.extent_start, arg.nr_extents)
+    }
+}

@@ -1,0 +1,146 @@
+//! First-level page tables: every entry holds a reference on the frame that it maps.
+//!
+//! The levels above are the model's own: [`AddressSpace`] tells which table covers which 2 MiB.
+
+use std::collections::{BTreeMap, HashMap};
+
+use hypercall::ops::Pte;
+use hypercall::{PageTableFlags, XenErrno};
+
+use crate::content::WORDS;
+use crate::frame::{Owner, PageType};
+use crate::machine::Machine;
+
+/// Bits of an entry that may change without a look at the frame (`FASTPATH_FLAG_WHITELIST`).
+const FAST: u64 = PageTableFlags::ACCESSED.bits() | PageTableFlags::DIRTY.bits();
+
+/// Which first-level table covers which 2 MiB of virtual addresses.
+#[derive(Debug, Default)]
+pub(crate) struct AddressSpace {
+    tables: BTreeMap<u64, u64>,
+    places: HashMap<u64, Vec<u64>>,
+}
+
+impl AddressSpace {
+    /// The machine frames that are tables of the address space, once per place.
+    pub fn tables(&self) -> impl Iterator<Item = (u64, u64)> {
+        self.tables.iter().map(|(place, mfn)| (*place, *mfn))
+    }
+}
+
+impl Machine {
+    /// Machine address of the entry that maps a page.
+    pub fn entry_of(&self, page: u64) -> Option<u64> {
+        let table = self.space.tables.get(&(page / WORDS as u64))?;
+        Some((table << 12) + page % WORDS as u64 * 8)
+    }
+
+    pub fn read_entry(&self, entry: u64) -> Pte {
+        let frame = &self.frames[(entry >> 12) as usize];
+        Pte::from_raw(frame.content.read((entry & 0xfff) as usize / 8))
+    }
+
+    /// Puts a table into the address space; what an entry of the second level would do.
+    pub fn hook(&mut self, place: u64, table: u64) -> Result<(), XenErrno> {
+        self.get_table(table)?;
+        self.space.tables.insert(place, table);
+        self.space.places.entry(table).or_default().push(place);
+        Ok(())
+    }
+
+    /// Makes a frame a page table, or adds a user of one: validates it at the first.
+    pub fn get_table(&mut self, table: u64) -> Result<(), XenErrno> {
+        let frame = self.own(table).ok_or(XenErrno::EINVAL)?;
+        if !frame.admits(PageType::L1) {
+            return Err(XenErrno::EINVAL);
+        }
+        let fresh = frame.kind_count == 0;
+        frame.kind = PageType::L1;
+        frame.kind_count += 1;
+        frame.references += 1;
+        if fresh && let Err(errno) = self.validate(table) {
+            let frame = &mut self.frames[table as usize];
+            frame.kind_count = 0;
+            self.put_page(table);
+            return Err(errno);
+        }
+        Ok(())
+    }
+
+    /// Undoes [`get_table`](Self::get_table).
+    pub fn put_table(&mut self, table: u64) {
+        self.frames[table as usize].kind_count -= 1;
+        if self.frames[table as usize].kind_count == 0 {
+            for index in 0..WORDS as u64 {
+                self.put_entry(self.read_entry((table << 12) + index * 8));
+            }
+        }
+        self.put_page(table);
+    }
+
+    fn validate(&mut self, table: u64) -> Result<(), XenErrno> {
+        for index in 0..WORDS as u64 {
+            if let Err(errno) = self.get_entry(self.read_entry((table << 12) + index * 8)) {
+                for index in 0..index {
+                    self.put_entry(self.read_entry((table << 12) + index * 8));
+                }
+                return Err(errno);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the references that an entry holds (`get_page_from_l1e`).
+    fn get_entry(&mut self, pte: Pte) -> Result<(), XenErrno> {
+        if !pte.is_present() {
+            return Ok(());
+        }
+        let mfn = pte.mfn().number();
+        match self.frame(mfn).map(|frame| frame.owner) {
+            // Not RAM, so it would be a device's, and this domain has none.
+            None | Some(Owner::Hole) => return Err(XenErrno::EPERM),
+            Some(Owner::Domain(id)) if id == self.domain.id => {}
+            Some(_) => return Err(XenErrno::EBUSY),
+        }
+        let frame = &mut self.frames[mfn as usize];
+        if pte.is_writable() {
+            if !frame.admits(PageType::Writable) {
+                return Err(XenErrno::EBUSY);
+            }
+            frame.kind = PageType::Writable;
+            frame.kind_count += 1;
+        }
+        frame.references += 1;
+        Ok(())
+    }
+
+    fn put_entry(&mut self, pte: Pte) {
+        if !pte.is_present() {
+            return;
+        }
+        let mfn = pte.mfn().number();
+        if pte.is_writable() {
+            self.frames[mfn as usize].kind_count -= 1;
+        }
+        self.put_page(mfn);
+    }
+
+    /// Writes an entry of a validated table (`mod_l1_entry`): the new frame's references first, so
+    /// that a refusal leaves everything as it was.
+    pub fn write_entry(&mut self, entry: u64, new: Pte) -> Result<(), XenErrno> {
+        let old = self.read_entry(entry);
+        let similar = old.is_present() && (old.raw() ^ new.raw()) & !FAST == 0;
+        if !similar {
+            self.get_entry(new)?;
+        }
+        let index = (entry & 0xfff) as usize / 8;
+        self.frames[(entry >> 12) as usize].content.write(index, new.raw());
+        for place in self.space.places.get(&(entry >> 12)).cloned().unwrap_or_default() {
+            self.pte_changed(place * WORDS as u64 + index as u64, old, new);
+        }
+        if !similar {
+            self.put_entry(old);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,80 @@
+//! What a vCPU may still remember of page tables that have changed since.
+//!
+//! A processor may fetch a translation at any time, by speculation too. So a vCPU is taken to hold
+//! *every* translation that an address has had since that vCPU last flushed it, whether or not the
+//! guest went there. Not-present entries are never held (x86).
+
+use std::collections::HashMap;
+
+use hypercall::ops::Pte;
+
+use crate::machine::Machine;
+
+/// The translations that one vCPU may hold although the tables say otherwise by now.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Tlb {
+    stale: HashMap<u64, Vec<u64>>,
+}
+
+impl Tlb {
+    /// An address no longer translates to `mfn`.
+    pub fn outdated(&mut self, page: u64, mfn: u64) {
+        let held = self.stale.entry(page).or_default();
+        if !held.contains(&mfn) {
+            held.push(mfn);
+        }
+    }
+
+    pub fn flush(&mut self) {
+        self.stale.clear();
+    }
+
+    pub fn flush_page(&mut self, page: u64) {
+        self.stale.remove(&page);
+    }
+
+    /// The frames that an access to `page` may reach besides the one that the tables name.
+    pub fn held(&self, page: u64) -> &[u64] {
+        self.stale.get(&page).map_or(&[], Vec::as_slice)
+    }
+
+    /// Every stale translation: page number of the address, machine frame.
+    pub fn iter(&self) -> impl Iterator<Item = (u64, u64)> {
+        self.stale.iter().flat_map(|(page, held)| held.iter().map(|mfn| (*page, *mfn)))
+    }
+}
+
+impl Machine {
+    /// Notes for every vCPU that a page's entry changed.
+    pub fn pte_changed(&mut self, page: u64, old: Pte, new: Pte) {
+        if old.is_present() && !(new.is_present() && new.mfn() == old.mfn()) {
+            for tlb in &mut self.tlbs {
+                tlb.outdated(page, old.mfn().number());
+            }
+        }
+    }
+
+    /// The machine frame that `vcpu` reaches at a page, the way a processor finds it.
+    ///
+    /// Stops the test where a real machine would fault, and where it might reach the wrong frame.
+    pub fn translate(&self, vcpu: usize, page: u64, write: bool) -> Option<u64> {
+        let pte = self.entry_of(page).map_or(Pte::NOT_PRESENT, |entry| self.read_entry(entry));
+        let address = page << 12;
+        let mfn = pte.mfn().number();
+        for stale in self.tlbs[vcpu].held(page) {
+            if !pte.is_present() || *stale != mfn {
+                self.violation(&format!(
+                    "vCPU {vcpu} accesses {address:#x}, whose entry is {pte:?}, while its TLB may \
+                     still translate it to mfn {stale:#x}"
+                ));
+                return None;
+            }
+        }
+        if !pte.is_present() || (write && !pte.is_writable()) {
+            let access = if write { "writes to" } else { "reads" };
+            self.violation(&format!("vCPU {vcpu} {access} {address:#x}, whose entry is {pte:?}"));
+            return None;
+        }
+        Some(mfn)
+    }
+}

@@ -1,0 +1,298 @@
+//! The seam: hypercalls of one vCPU.
+
+#![expect(unsafe_code, reason = "the trait is unsafe to implement, and multicalls carry pointers")]
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use hypercall::abi::memory::{MachphysMapping, MemoryReservation};
+use hypercall::ops::{
+    EventChannelOp, HvmOp, MemoryOp, MmuExtOp, MmuUpdate, MulticallEntry, Pte, SchedOp, TrapInfo,
+    UvmFlags, VcpuOp, VersionOp,
+};
+use hypercall::{DomId, VirtAddr, Xen, XenErrno};
+
+use crate::fault::{Cut, ExchangeFault, Fault};
+use crate::log::{Asked, Logged};
+use crate::machine::Machine;
+
+/// What a call answers: `(what, how much was done is in the arguments)`.
+type Answer = Result<u64, XenErrno>;
+
+/// The model hypervisor as one vCPU of the guest calls it. A clone is the same machine.
+#[derive(Clone, Debug)]
+pub struct FakeXen {
+    machine: Arc<Mutex<Machine>>,
+    vcpu: u32,
+}
+
+impl FakeXen {
+    pub(crate) fn new(machine: Machine) -> Self {
+        Self { machine: Arc::new(Mutex::new(machine)), vcpu: 0 }
+    }
+
+    /// The same machine, as another vCPU calls it.
+    #[must_use]
+    pub fn on_vcpu(&self, vcpu: u32) -> Self {
+        Self { machine: self.machine.clone(), vcpu }
+    }
+
+    /// The vCPU that calls.
+    pub const fn vcpu(&self) -> u32 {
+        self.vcpu
+    }
+
+    /// Arms a fault; calls are counted from here.
+    pub fn arm(&self, fault: Fault) {
+        self.with(|machine| machine.faults.arm(Some(fault)));
+    }
+
+    /// Makes the next exchange go wrong on the inside.
+    pub fn arm_exchange(&self, fault: ExchangeFault) {
+        self.with(|machine| machine.faults.exchange = Some(fault));
+    }
+
+    /// Takes away what is armed. Answers how many faults have hit since the last
+    /// [`arm`](Self::arm) or `disarm`.
+    pub fn disarm(&self) -> u64 {
+        self.with(|machine| {
+            let hits = machine.faults.hits;
+            machine.faults.arm(None);
+            machine.faults.exchange = None;
+            hits
+        })
+    }
+
+    /// Whether exchanges are preempted between chunks.
+    pub fn set_preempt(&self, preempt: bool) {
+        self.with(|machine| machine.faults.preempt = preempt);
+    }
+
+    /// How often an exchange was preempted.
+    pub fn preemptions(&self) -> u64 {
+        self.with(|machine| machine.preemptions)
+    }
+
+    /// The calls since the last one of these, in order.
+    pub fn take_log(&self) -> Vec<Logged> {
+        self.with(|machine| std::mem::take(&mut machine.log.calls))
+    }
+
+    pub(crate) fn with<R>(&self, see: impl FnOnce(&mut Machine) -> R) -> R {
+        // A test that stopped with the lock held says why; nobody needs to hear of the lock.
+        see(&mut self.machine.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Runs a call: counts it, lets an armed fault have its say, and logs it.
+    fn call(&self, asked: Asked, run: impl FnOnce(&mut Machine, Option<Cut>) -> Answer) -> Answer {
+        self.with(|machine| {
+            let cut = machine.faults.next_call();
+            let answer = match cut {
+                Some(Cut { after: 0, errno: Some(errno) }) => Err(errno),
+                cut => run(machine, cut),
+            };
+            machine.log.calls.push(Logged { vcpu: self.vcpu, asked, answer });
+            answer
+        })
+    }
+
+    fn other(&self, name: &'static str, run: impl FnOnce(&mut Machine) -> Answer) -> Answer {
+        self.call(Asked::Other(name), |machine, _| run(machine))
+    }
+
+    fn reservation(
+        &self,
+        asked: Asked,
+        run: impl FnOnce(&mut Machine, Option<Cut>) -> u64,
+    ) -> Answer {
+        self.call(asked, |machine, cut| {
+            let done = run(machine, cut);
+            // A cut with an errno says that although extents were done, which no Xen does.
+            cut.and_then(|cut| cut.errno).map_or(Ok(done), Err)
+        })
+    }
+
+    /// Runs an entry of a multicall.
+    ///
+    /// # Safety
+    /// The lists that the entry names are there, by the word of whoever issued the batch.
+    unsafe fn entry(&self, entry: &MulticallEntry) -> Answer {
+        let [first, second, third, fourth, ..] = entry.args();
+        let mut done = 0;
+        match entry.op() {
+            xen_sys::__HYPERVISOR_update_va_mapping => {
+                let (pte, flush) = (Pte::from_raw(second), UvmFlags::from_bits_retain(third));
+                // SAFETY: as for the batch.
+                unsafe { self.update_va_mapping(VirtAddr::new_truncate(first), pte, flush) }
+            }
+            xen_sys::__HYPERVISOR_mmu_update => {
+                // SAFETY: the caller's: a pointer and a count.
+                let list = unsafe { slice(first, second) };
+                // SAFETY: as for the batch.
+                unsafe { self.mmu_update(list, &mut done, DomId(fourth as u16)) }
+            }
+            xen_sys::__HYPERVISOR_mmuext_op => {
+                // SAFETY: the caller's: a pointer and a count.
+                let list = unsafe { slice(first, second) };
+                // SAFETY: as for the batch.
+                unsafe { self.mmuext_op(list, &mut done, DomId(fourth as u16)) }
+            }
+            _ => Err(XenErrno::ENOSYS),
+        }
+    }
+}
+
+/// A list of a multicall's entry.
+///
+/// # Safety
+/// There are `count` of `T` at `start`, and they live for `'a`.
+unsafe fn slice<'a, T>(start: u64, count: u64) -> &'a [T] {
+    if count == 0 {
+        return &[];
+    }
+    // SAFETY: the caller's.
+    unsafe { std::slice::from_raw_parts(start as *const T, count as usize) }
+}
+
+fn extents(reservation: &MemoryReservation) -> (u64, u32) {
+    (reservation.nr_extents, reservation.extent_order)
+}
+
+// SAFETY: every method does to the modelled machine what Xen does to a real one, touches nothing of
+// the caller's but the arguments, and keeps no pointer.
+unsafe impl Xen for FakeXen {
+    unsafe fn memory_op(&self, op: MemoryOp<'_>) -> Answer {
+        match op {
+            MemoryOp::Exchange(arg) => {
+                let (input, output) = (extents(&arg.input), extents(&arg.output));
+                let bits = arg.output.mem_flags & 0xff;
+                self.call(Asked::Exchange { input, output, bits }, |machine, _| {
+                    machine.exchange(arg)
+                })
+            }
+            MemoryOp::DecreaseReservation(arg) => self
+                .reservation(Asked::Decrease { extents: extents(arg) }, |machine, cut| {
+                    machine.decrease(arg, cut)
+                }),
+            MemoryOp::PopulatePhysmap(arg) => self.reservation(
+                Asked::Populate { extents: extents(arg), bits: arg.mem_flags & 0xff },
+                |machine, cut| machine.populate(arg, cut, true),
+            ),
+            MemoryOp::IncreaseReservation(arg) => self.reservation(
+                Asked::Populate { extents: extents(arg), bits: arg.mem_flags & 0xff },
+                |machine, cut| machine.populate(arg, cut, false),
+            ),
+            MemoryOp::CurrentReservation(domain) => self.other("current_reservation", |machine| {
+                machine.caller(domain).map(|()| machine.domain.pages)
+            }),
+            MemoryOp::MaximumReservation(domain) => self.other("maximum_reservation", |machine| {
+                machine.caller(domain).map(|()| machine.domain.max_pages)
+            }),
+            MemoryOp::MaximumRamPage => {
+                self.other("maximum_ram_page", |machine| Ok(machine.frames.len() as u64))
+            }
+            MemoryOp::MachphysMapping(mapping) => self.other("machphys_mapping", |machine| {
+                let v_start = machine.m2p.as_ptr() as u64;
+                let max_mfn = machine.m2p.len() as u64 - 1;
+                let v_end = v_start + machine.m2p.len() as u64 * 8;
+                *mapping = MachphysMapping { v_start, v_end, max_mfn };
+                Ok(0)
+            }),
+            MemoryOp::MemoryMap(_) => self.other("memory_map", |_| Err(XenErrno::ENOSYS)),
+        }
+    }
+
+    unsafe fn mmu_update(&self, updates: &[MmuUpdate], done: &mut u32, domain: DomId) -> Answer {
+        self.call(Asked::MmuUpdate { updates: updates.len() }, |machine, cut| {
+            machine.mmu_update(updates, done, domain, cut)
+        })
+    }
+
+    unsafe fn update_va_mapping(&self, address: VirtAddr, pte: Pte, flush: UvmFlags) -> Answer {
+        let address = address.as_u64();
+        let flushes = flush.intersects(UvmFlags::TLB_FLUSH | UvmFlags::INVLPG);
+        self.call(Asked::UpdateVaMapping { address, flush: flushes }, |machine, _| {
+            machine.update_va_mapping(self.vcpu as usize, address >> 12, pte, flush)
+        })
+    }
+
+    unsafe fn mmuext_op(&self, ops: &[MmuExtOp], done: &mut u32, domain: DomId) -> Answer {
+        let kinds = ops.iter().map(|op| op.kind()).collect();
+        self.call(Asked::MmuExt(kinds), |machine, cut| {
+            machine.mmuext_op(self.vcpu as usize, ops, done, domain, cut)
+        })
+    }
+
+    unsafe fn multicall(&self, entries: &mut [MulticallEntry]) -> Answer {
+        self.call(Asked::Multicall { entries: entries.len() }, |_, _| Ok(0))?;
+        for entry in entries {
+            // SAFETY: the caller's.
+            let answer = unsafe { self.entry(entry) };
+            entry.answer(answer.map_or_else(|errno| -i64::from(errno.raw()), |done| done as i64));
+        }
+        Ok(0)
+    }
+
+    fn console_write(&self, bytes: &[u8]) -> Answer {
+        self.other("console_io", |machine| {
+            if !machine.domain.privileged {
+                return Err(XenErrno::EPERM);
+            }
+            machine.console.extend_from_slice(bytes);
+            Ok(0)
+        })
+    }
+
+    fn sched_op(&self, _: SchedOp) -> Answer {
+        self.other("sched_op", |_| Ok(0))
+    }
+
+    fn event_channel_op(&self, op: EventChannelOp) -> Answer {
+        match op {
+            EventChannelOp::Send(_) => self.call(Asked::Send, |_, _| Ok(0)),
+            EventChannelOp::BindVirq { .. } | EventChannelOp::BindIpi { .. } => {
+                self.other("event_channel_op", |machine| {
+                    machine.next_port += 1;
+                    Ok(u64::from(machine.next_port - 1))
+                })
+            }
+            EventChannelOp::Close(_) | EventChannelOp::Unmask(_) => {
+                self.other("event_channel_op", |_| Ok(0))
+            }
+        }
+    }
+
+    fn xen_version(&self, op: VersionOp<'_>) -> Answer {
+        self.other("xen_version", |machine| match op {
+            VersionOp::Version => Ok(4 << 16 | 17),
+            VersionOp::ExtraVersion(text) => {
+                *text = *b".7-model\0\0\0\0\0\0\0\0";
+                Ok(0)
+            }
+            VersionOp::Features(info) => {
+                // auto_translated_physmap is bit 2; mmu_pt_update_preserve_ad, bit 5, is of PV.
+                let of_kind = if machine.domain.is_translated() { 1 << 2 } else { 1 << 5 };
+                info.submap = if info.submap_idx == 0 { of_kind } else { 0 };
+                Ok(0)
+            }
+        })
+    }
+
+    unsafe fn vcpu_op(&self, op: VcpuOp<'_>, vcpu: u32) -> Answer {
+        self.other("vcpu_op", |machine| match op {
+            _ if vcpu as usize >= machine.tlbs.len() => Err(XenErrno::ENOENT),
+            VcpuOp::IsUp => Ok(1),
+            _ => Ok(0),
+        })
+    }
+
+    unsafe fn set_trap_table(&self, _: &[TrapInfo]) -> Answer {
+        self.other("set_trap_table", |_| Ok(0))
+    }
+
+    fn hvm_op(&self, op: HvmOp) -> Answer {
+        self.other("hvm_op", |machine| match op {
+            _ if !machine.domain.is_translated() => Err(XenErrno::ENOSYS),
+            HvmOp::GetParam(_) | HvmOp::SetParam(..) => Ok(0),
+        })
+    }
+}
