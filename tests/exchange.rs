@@ -1,0 +1,325 @@
+//! Acquire and release in a PV guest against the model hypervisor: what they promise, and every
+//! refusal that leaves the frames as they were.
+
+use fake_xen::{Builder, FakeGuest, Owner};
+use hypercall::{Xen, XenErrno, ops::MemoryOp};
+use xen_contig::addr::{AddressBits, Mfn, Order, Pfn};
+use xen_contig::exchange::{
+    Accounts, Capability, ExchangeError, ExchangeFailure, Exchanger, Extent, order_limit,
+};
+use xen_contig::frames::FrameRun;
+use xen_contig::p2m::M2p;
+
+fn order(order: u32) -> Order {
+    Order::new(order).unwrap()
+}
+
+fn bits(bits: u32) -> AddressBits {
+    AddressBits::new(bits).unwrap()
+}
+
+const ANYWHERE: AddressBits = AddressBits::UNLIMITED;
+
+/// Acquires with an exchanger that trusts Xen with every order; answers what is quarantined too.
+fn acquire(
+    guest: &FakeGuest,
+    run: FrameRun,
+    bits: AddressBits,
+) -> (Result<Extent, ExchangeFailure>, u64) {
+    let (p2m, accounts) = (guest.p2m(), Accounts::new());
+    let exchanger = Exchanger::new(guest.xen(), &p2m, guest, &accounts, Order::MAX);
+    let mut list = vec![0; run.frames() as usize];
+    let result = exchanger.acquire(run, bits, &mut list);
+    (result, accounts.quarantined())
+}
+
+fn release(guest: &FakeGuest, extent: Extent) -> Result<FrameRun, ExchangeFailure> {
+    let (p2m, accounts) = (guest.p2m(), Accounts::new());
+    let exchanger = Exchanger::new(guest.xen(), &p2m, guest, &accounts, Order::MAX);
+    let mut list = vec![0; 2 * extent.run().frames() as usize];
+    let result = exchanger.release(extent, &mut list);
+    assert_eq!(accounts.quarantined(), 0, "a release that goes well or is refused loses nothing");
+    result
+}
+
+/// Acquires a run, looks at everything that is promised, gives it back and looks again.
+fn there_and_back(guest: &FakeGuest, first: u64, order: Order, bits: AddressBits) {
+    guest.paint();
+    let (before, free) = (guest.snapshot(), guest.free_frames());
+    let run = guest.run(first, order.frames());
+    let pfns: Vec<Pfn> = run.iter().collect();
+    let the_run = vec![(pfns[0], order.frames())];
+
+    let (extent, quarantined) = acquire(guest, run, bits);
+    let extent = extent.unwrap();
+    assert_eq!((extent.order(), quarantined), (order, 0));
+    assert!(extent.mfn().is_aligned(order), "{:?} is aligned", extent.mfn());
+    assert!(extent.mfn().number() + order.frames() <= bits.frame_limit(), "{:?}", extent.mfn());
+    for (index, pfn) in pfns.iter().enumerate() {
+        let mfn = extent.mfn().add(index as u64);
+        assert_eq!(guest.pfn(mfn), Some(*pfn), "Xen's word on frame {index} of the extent");
+        assert_eq!(guest.mfn(*pfn), Some(mfn));
+        assert_eq!(guest.uniform(*pfn), Some(0), "{pfn} is zeroed");
+    }
+    let after = guest.snapshot();
+    assert_eq!(after.moved(&before), the_run, "the run moved and nothing else");
+    assert_eq!(after.rewritten(&before), the_run, "no neighbour was written to");
+    guest.check_whole();
+
+    pfns.iter().for_each(|pfn| guest.write(1, *pfn, 511, 0xd1a));
+    assert_eq!(release(guest, extent).unwrap(), guest.run(first, order.frames()));
+    let last = guest.snapshot();
+    assert_eq!(
+        last.rewritten(&after),
+        Vec::new(),
+        "the run came back zeroed, neighbours as they were"
+    );
+    assert_eq!(last.moved(&after), the_run);
+    assert_eq!(guest.free_frames(), free, "Xen has as much memory as before");
+    assert_eq!(guest.given_up_dirty(), 0, "Xen got nothing of what the guest had written (C57)");
+    guest.check_whole();
+}
+
+#[test]
+fn every_order_up_to_nine_goes_there_and_back() {
+    let guest = FakeGuest::new(2048);
+    for order in order(9).up_to() {
+        there_and_back(&guest, 1024, order, ANYWHERE);
+        // A guest run need not be aligned; the extent is all the same (C55).
+        there_and_back(&guest, 701, order, bits(24));
+    }
+}
+
+#[test]
+fn order_twelve_goes_there_and_back() {
+    let guest = Builder::new(3 << 12).max_order(12).build();
+    there_and_back(&guest, 1 << 12, order(12), bits(26));
+}
+
+#[test]
+fn order_eighteen_goes_there_and_back() {
+    let guest =
+        Builder::new((1 << 18) + 2048).machine_frames(1 << 20).vcpus(1).max_order(18).build();
+    let run = guest.run(1024, 1 << 18);
+    let (extent, _) = acquire(&guest, run, ANYWHERE);
+    let extent = extent.unwrap();
+    assert!(extent.mfn().is_aligned(Order::MAX));
+    assert_eq!(guest.pfn(extent.mfn().add((1 << 18) - 1)), Some(Pfn::new(1023 + (1 << 18))));
+    assert!(extent.run().iter().all(|pfn| guest.uniform(pfn) == Some(0)));
+    assert_eq!(release(&guest, extent).unwrap().frames(), 1 << 18);
+    guest.check_whole();
+}
+
+#[test]
+fn the_guest_reads_the_new_frames_in_the_real_m2p() {
+    let guest = FakeGuest::new(1024);
+    let mut mapping = Default::default();
+    // SAFETY: the struct is written while it is borrowed, and nothing else is touched.
+    unsafe { guest.xen().memory_op(MemoryOp::MachphysMapping(&mut mapping)) }.unwrap();
+    // SAFETY: that is what the hypercall answered.
+    let m2p = unsafe { M2p::new(mapping.v_start as *const u64, mapping.max_mfn) };
+    let (extent, _) = acquire(&guest, guest.run(512, 16), ANYWHERE);
+    let extent = extent.unwrap();
+    // SAFETY: the model's table has no holes.
+    let pfn = unsafe { m2p.pfn(extent.mfn().add(3)) };
+    assert_eq!(pfn, Some(Pfn::new(515)));
+    // SAFETY: as above.
+    assert_eq!(unsafe { m2p.pfn(Mfn::new(mapping.max_mfn + 1)) }, None);
+}
+
+/// Tries to acquire while something is in the way, and wants all as it was; then without it.
+fn refused(
+    guest: &FakeGuest,
+    bits: AddressBits,
+    error: ExchangeError,
+    out_of_the_way: impl FnOnce(&FakeGuest),
+) {
+    let before = guest.snapshot();
+    let (result, quarantined) = acquire(guest, guest.run(1024, 64), bits);
+    let failure = result.unwrap_err();
+    assert_eq!((failure.error, quarantined), (error, 0));
+    let run = failure.run.expect("the run comes back");
+    assert_eq!(run, guest.run(1024, 64));
+    assert_eq!(guest.snapshot().moved(&before), Vec::new(), "mapped as it was");
+    assert!(run.iter().all(|pfn| guest.linear_entry(pfn).is_writable()), "writable again (C37)");
+    assert_eq!(guest.given_up_dirty(), 0);
+    guest.check_whole();
+    out_of_the_way(guest);
+    assert_eq!(acquire(guest, run, ANYWHERE).0.unwrap().order(), order(6));
+    guest.check_whole();
+}
+
+const REFUSED: ExchangeError = ExchangeError::FrameRefused { first: Pfn::new(1024), frames: 64 };
+
+#[test]
+fn c30_a_frame_with_an_alias_is_refused_until_the_alias_is_gone() {
+    for offset in [0, 31, 63] {
+        let guest = FakeGuest::new(2048);
+        guest.alias(7, Pfn::new(1024 + offset));
+        refused(&guest, ANYWHERE, REFUSED, |guest| guest.unalias(7));
+    }
+}
+
+#[test]
+fn c29_a_frame_that_xen_shares_is_refused() {
+    let guest = FakeGuest::new(2048);
+    guest.set_special(Pfn::new(1060), true);
+    refused(&guest, ANYWHERE, REFUSED, |guest| guest.set_special(Pfn::new(1060), false));
+}
+
+#[test]
+fn c32_a_frame_that_a_peer_maps_is_refused() {
+    let guest = FakeGuest::new(2048);
+    guest.hold(Pfn::new(1087));
+    refused(&guest, ANYWHERE, REFUSED, |guest| guest.unhold(Pfn::new(1087)));
+}
+
+#[test]
+fn c28_a_frame_of_another_domain_is_never_mapped() {
+    let guest = FakeGuest::new(2048);
+    let foreign = guest.foreign_frame();
+    let own = guest.forge(Pfn::new(1030), foreign);
+    let (result, quarantined) = acquire(&guest, guest.run(1024, 64), ANYWHERE);
+    // Xen refuses the exchange, and then to map the frame that the P2M falsely names.
+    let failure = result.unwrap_err();
+    assert!(matches!(failure.error, ExchangeError::PageTable(e) if e.pfn == Pfn::new(1030)));
+    assert_eq!((failure.run, quarantined), (None, 64));
+    assert!(!guest.linear_entry(Pfn::new(1030)).is_present());
+    assert!(matches!(guest.owner(foreign), Some(Owner::Domain(fake_xen::NEIGHBOUR))));
+    assert!(matches!(guest.owner(own), Some(Owner::Domain(fake_xen::GUEST))));
+}
+
+#[test]
+fn c02_c03_the_order_limit_is_found_by_asking_and_moves_nothing() {
+    for limit in [0, 5, 9, 10, 12, 18] {
+        for guest in [
+            Builder::new(512).max_order(limit).build(),
+            Builder::new(512).max_order(limit).translated().build(),
+        ] {
+            let before = guest.snapshot();
+            let found = order_limit(guest.xen()).unwrap();
+            assert_eq!(found, order(limit));
+            let capability = Capability::ask(guest.xen(), &guest.p2m());
+            let translated = guest.p2m().is_translated();
+            let exchange = Capability::Exchange { limit: found };
+            let refill = Capability::Refill { limit: found };
+            assert_eq!(capability, if translated { refill } else { exchange });
+            assert_eq!(guest.snapshot(), before);
+            assert!(guest.xen().take_log().iter().all(|call| !call.asked.is_exchange()));
+            guest.check_whole();
+        }
+    }
+}
+
+#[test]
+fn c02_an_order_above_the_limit_is_named() {
+    let guest = Builder::new(2048).max_order(5).build();
+    let error = ExchangeError::OrderNotPermitted { order: order(6) };
+    refused(&guest, ANYWHERE, error, |guest| guest.set_max_order(9));
+}
+
+#[test]
+fn c04_an_extent_whose_order_is_no_longer_permitted_stays() {
+    let guest = FakeGuest::new(2048);
+    let (extent, _) = acquire(&guest, guest.run(1024, 512), ANYWHERE);
+    let extent = extent.unwrap();
+    guest.set_max_order(7);
+    let before = guest.snapshot();
+    let failure = release(&guest, extent).unwrap_err();
+    assert_eq!(failure.error, ExchangeError::OrderNotPermitted { order: order(9) });
+    assert_eq!(failure.run, Some(guest.run(1024, 512)));
+    assert_eq!(guest.snapshot(), before);
+    guest.check_whole();
+}
+
+#[test]
+fn c16_a_policy_is_told_from_the_order_limit() {
+    let guest = FakeGuest::new(2048);
+    guest.deny_exchange(Some(XenErrno::EPERM));
+    refused(&guest, ANYWHERE, ExchangeError::NotPermitted, |guest| guest.deny_exchange(None));
+}
+
+#[test]
+fn what_else_xen_may_answer_keeps_its_number() {
+    let guest = FakeGuest::new(2048);
+    let errno = XenErrno::from_raw(133).unwrap();
+    guest.deny_exchange(Some(errno));
+    refused(&guest, ANYWHERE, ExchangeError::Refused { errno }, |guest| guest.deny_exchange(None));
+}
+
+#[test]
+fn c40_a_fragmented_heap_has_no_extent() {
+    let guest = FakeGuest::new(2048);
+    guest.fragment(order(6));
+    assert_eq!(guest.highest_free_order(), Some(5));
+    let error = ExchangeError::NoMemory { order: order(6), bits: ANYWHERE };
+    refused(&guest, ANYWHERE, error, |guest| guest.relieve());
+}
+
+#[test]
+fn c41_memory_above_the_limit_does_not_count() {
+    let guest = FakeGuest::new(2048);
+    guest.exhaust_below(bits(23));
+    let error = ExchangeError::NoMemory { order: order(6), bits: bits(23) };
+    refused(&guest, bits(23), error, |guest| guest.relieve());
+}
+
+#[test]
+fn c48_a_domain_at_its_maximum_may_exchange() {
+    let guest = Builder::new(2048).max_pages(2048).build();
+    there_and_back(&guest, 1024, order(9), ANYWHERE);
+    // SAFETY: asks for a number.
+    let pages =
+        unsafe { guest.xen().memory_op(MemoryOp::CurrentReservation(hypercall::DomId::SELF)) };
+    assert_eq!(pages, Ok(2048));
+}
+
+#[test]
+fn c26_a_translated_guest_is_told_so() {
+    let guest = Builder::new(1024).translated().build();
+    // What a kernel would have to believe to try: that its frames are machine frames.
+    let entries: Vec<_> = (0..1024).map(std::sync::atomic::AtomicU64::new).collect();
+    let (p2m, accounts) = (xen_contig::p2m::P2m::table(&entries), Accounts::new());
+    let pv = FakeGuest::new(1024);
+    let mut list = [0; 8];
+    let exchanger = Exchanger::new(guest.xen(), &p2m, &pv, &accounts, order(9));
+    let failure = exchanger.acquire(pv.run(512, 8), ANYWHERE, &mut list).unwrap_err();
+    // Xen refuses it the page-table writes before it comes to the exchange.
+    assert!(
+        matches!(failure.error, ExchangeError::PageTable(e) if e.errno == XenErrno::EOPNOTSUPP)
+    );
+    guest.check_whole();
+}
+
+#[test]
+fn what_cannot_be_is_refused_before_anything_moves() {
+    let guest = FakeGuest::new(2048);
+    let (p2m, accounts) = (guest.p2m(), Accounts::new());
+    let exchanger = Exchanger::new(guest.xen(), &p2m, &guest, &accounts, order(8));
+    let before = guest.snapshot();
+    guest.xen().take_log();
+    for (frames, len, error) in [
+        (3, 3, ExchangeError::BadSize { frames: 3 }),
+        (0, 0, ExchangeError::BadSize { frames: 0 }),
+        (512, 512, ExchangeError::OrderNotPermitted { order: order(9) }),
+        (8, 7, ExchangeError::ListTooShort { needed: 8, len: 7 }),
+    ] {
+        let failure =
+            exchanger.acquire(guest.run(1024, frames), ANYWHERE, &mut vec![0; len]).unwrap_err();
+        assert_eq!((failure.error, failure.run), (error, Some(guest.run(1024, frames))));
+    }
+    // SAFETY: nobody uses a frame beyond the guest's memory; the point is that it is noticed.
+    let beyond = unsafe { FrameRun::new(Pfn::new(2047), 2) };
+    let failure = exchanger.acquire(beyond, ANYWHERE, &mut [0; 2]).unwrap_err();
+    assert_eq!(failure.error, ExchangeError::NotPopulated { pfn: Pfn::new(2048) });
+    assert_eq!(guest.xen().take_log(), Vec::new(), "Xen was not even asked");
+    assert_eq!(guest.snapshot(), before);
+
+    let extent = exchanger.acquire(guest.run(1024, 8), ANYWHERE, &mut [0; 8]).unwrap();
+    guest.xen().take_log();
+    let failure = exchanger.release(extent, &mut [0; 15]).unwrap_err();
+    assert_eq!(failure.error, ExchangeError::ListTooShort { needed: 16, len: 15 });
+    assert_eq!(failure.run, Some(guest.run(1024, 8)));
+    assert_eq!(guest.xen().take_log(), Vec::new());
+    guest.check_whole();
+}
