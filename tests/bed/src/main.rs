@@ -77,10 +77,13 @@ fn act(cli: &Cli) -> Result<Verdict> {
             ];
             let mut counts = Counts::default();
             for testimony in &seen {
-                let good = testimony.holds();
-                println!("{} {}", if good { "ok" } else { "not ok" }, testimony.line());
-                counts.passed += u32::from(good);
-                counts.failed += u32::from(!good);
+                let (word, said) = match testimony.told() {
+                    Ok(said) => ("ok", said),
+                    Err(said) => ("not ok", said),
+                };
+                println!("{word} witness of {}: {said}", testimony.mode);
+                counts.passed += u32::from(word == "ok");
+                counts.failed += u32::from(word != "ok");
             }
             println!("{}", outcome::last_line(counts));
             Ok(if counts.failed == 0 { Verdict::Success } else { Verdict::Failure })

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 pub struct Progress {
     started: Instant,
     spoken: Instant,
+    stepped: Instant,
     doing: String,
     next: String,
 }
@@ -18,16 +19,18 @@ impl Progress {
     /// Starts the clock.
     pub fn start() -> Self {
         let now = Instant::now();
-        Self { started: now, spoken: now, doing: String::new(), next: String::new() }
+        Self { started: now, spoken: now, stepped: now, doing: String::new(), next: String::new() }
     }
 
     /// Says what happens from now on, and what after that.
     pub fn step(&mut self, doing: impl Into<String>, next: impl Into<String>) {
         self.doing = doing.into();
         self.next = next.into();
-        let next =
-            if self.next.is_empty() { String::new() } else { format!(" (next: {})", self.next) };
-        let line = format!("{}{next}", self.doing);
+        self.stepped = Instant::now();
+        let line = match self.next.as_str() {
+            "" => self.doing.clone(),
+            next => format!("{} (next: {next})", self.doing),
+        };
         self.say(&line);
     }
 
@@ -40,7 +43,8 @@ impl Progress {
     /// Called often while waiting: says now and then that the step still goes on.
     pub fn tick(&mut self) {
         if self.spoken.elapsed() >= QUIET {
-            let line = format!("… still: {}", self.doing);
+            let seconds = self.stepped.elapsed().as_secs();
+            let line = format!("… for {seconds} s: {}", self.doing);
             self.say(&line);
         }
     }

@@ -140,7 +140,8 @@ impl Watch<'_> {
             if index == self.finished.len() && job.finished {
                 self.finished.push(now);
                 if let Some(command) = job.section("command").first() {
-                    progress.say(&format!("{}: ran `{command}`", job.name));
+                    let end = job.end.as_ref().map_or_else(String::new, End::describe);
+                    progress.say(&format!("{}: `{command}`; the guest {end}", job.name));
                 }
             }
         }

@@ -94,7 +94,8 @@ impl End {
         }
     }
 
-    fn describe(&self) -> String {
+    /// The end in words: "the guest …".
+    pub fn describe(&self) -> String {
         match self {
             Self::PowerOff => "powered off".to_owned(),
             Self::Reboot => "rebooted, or triple-faulted".to_owned(),

@@ -18,7 +18,7 @@ use crate::modes::{self, RunSpec};
 use crate::outcome::{self, Outcome};
 use crate::progress::Progress;
 use crate::setup::{Bed, make_dir};
-use crate::witness::{self, Request};
+use crate::witness::{self, Request, Testimony};
 
 use guests::Expectation;
 
@@ -46,6 +46,16 @@ impl Findings {
     }
 }
 
+impl Findings {
+    fn note_testimony(&mut self, seen: &Testimony) {
+        let name = format!("witness of {}", seen.mode);
+        match seen.told() {
+            Ok(words) => self.note(&format!("{name}: {words}"), Ok(())),
+            Err(words) => self.note(&name, Err(words)),
+        }
+    }
+}
+
 /// Runs everything and says the last line.
 pub fn run(
     bed: &Bed,
@@ -61,7 +71,7 @@ pub fn run(
     misbehaving_dom0s(bed, image, progress, &mut findings)?;
     let request = Request { seed: witness::fresh_seed(), ..cli.probe };
     let seen = witness::dom0(bed, request, image, progress)?;
-    findings.note(&seen.line(), seen.fault_or_ok());
+    findings.note_testimony(&seen);
     outcomes.extend(domus(bed, cli, image, root, progress, &mut findings)?);
     outcomes.sort_by_key(|outcome| Mode::ALL.iter().position(|mode| *mode == outcome.mode));
     Ok(close(&outcomes, findings))
@@ -152,7 +162,7 @@ fn domus(
         let dir = log_dir(bed, &result.job.name)?;
         let lines = result.report.guest_lines();
         let seen = witness::testify(result.job.mode, &lines, request, &mut machine, &dir)?;
-        findings.note(&seen.line(), seen.fault_or_ok());
+        findings.note_testimony(&seen);
     }
     Ok(outcomes)
 }

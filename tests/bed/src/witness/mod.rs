@@ -29,22 +29,12 @@ pub struct Testimony {
 }
 
 impl Testimony {
-    /// Whether the guest told the truth.
-    pub fn holds(&self) -> bool {
-        self.claim.is_ok() && self.fault.is_none()
-    }
-
-    /// What is wrong, as a check's result.
-    pub fn fault_or_ok(&self) -> std::result::Result<(), String> {
-        if self.holds() { Ok(()) } else { Err(self.line()) }
-    }
-
-    /// One line for a person.
-    pub fn line(&self) -> String {
+    /// What was seen, or what is wrong, in words.
+    pub fn told(&self) -> std::result::Result<String, String> {
         match (&self.claim, &self.fault) {
-            (Err(why), _) => format!("witness {}: {why}", self.mode),
-            (Ok(claim), Some(fault)) => format!("witness {}: {fault} (`{claim}`)", self.mode),
-            (Ok(claim), None) => format!("witness {}: seen from below Xen: `{claim}`", self.mode),
+            (Err(why), _) => Err(why.clone()),
+            (Ok(claim), Some(fault)) => Err(format!("{fault} (the guest says `{claim}`)")),
+            (Ok(claim), None) => Ok(format!("seen from below Xen: `{claim}`")),
         }
     }
 }
