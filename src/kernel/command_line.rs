@@ -12,10 +12,21 @@ use xen_contig::addr::{AddressBits, Order, OutOfRange};
 
 use super::exit::Exit;
 
+/// When a self-test is run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum When {
+    /// With all the others.
+    Always,
+    /// Where a pattern asks for it: it takes long.
+    Asked,
+    /// Where it is named in full: it ends the kernel.
+    Named,
+}
+
 /// Which self-tests to run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Selection {
-    /// All but those that end the kernel on purpose.
+    /// All that are run without being asked for.
     All,
     /// None.
     None,
@@ -24,13 +35,15 @@ pub enum Selection {
 }
 
 impl Selection {
-    /// Whether a test is to be run. One that ends the kernel must be named in full.
-    pub fn includes(&self, name: &str, only_if_named: bool) -> bool {
+    /// Whether a test is to be run.
+    pub fn includes(&self, name: &str, when: When) -> bool {
         match self {
-            Self::All => !only_if_named,
+            Self::All => when == When::Always,
             Self::None => false,
-            Self::Globs(globs) if only_if_named => globs.iter().any(|glob| glob == name),
-            Self::Globs(globs) => globs.iter().any(|glob| matches(glob, name)),
+            Self::Globs(globs) => globs.iter().any(|glob| match when {
+                When::Named => glob == name,
+                When::Always | When::Asked => matches(glob, name),
+            }),
         }
     }
 }

@@ -2,11 +2,11 @@
 //!
 //! They are run only when they are named in full: `selftest=misbehave-panic`.
 
-use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::arch::asm;
 
 use super::{Check, Test};
+use crate::kernel::command_line::When;
 use crate::kernel::exit::{Exit, exit};
 
 pub fn add(tests: &mut Vec<Test>) {
@@ -18,8 +18,7 @@ pub fn add(tests: &mut Vec<Test>) {
         ("misbehave-silent-poweroff", || exit(Exit::Poweroff)),
     ];
     for (name, run) in all {
-        let run = Box::new(move |_: &super::Context<'_>| run());
-        tests.push(Test { name: name.into(), only_if_named: true, run });
+        tests.push(Test::new(name, move |_| run()).when(When::Named));
     }
 }
 

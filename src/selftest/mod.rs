@@ -28,7 +28,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use crate::kernel::Machine;
-use crate::kernel::command_line::Options;
+use crate::kernel::command_line::{Options, When};
 use crate::kernel::verdict::{Outcome, Report, Verdict};
 
 /// What a test needs to know.
@@ -49,14 +49,18 @@ type Body = Box<dyn Fn(&Context<'_>) -> Check>;
 /// A self-test.
 struct Test {
     name: String,
-    /// Ends the kernel, so it is run only when it is named in full.
-    only_if_named: bool,
+    /// When it is run.
+    when: When,
     run: Body,
 }
 
 impl Test {
     fn new(name: impl Into<String>, run: impl Fn(&Context<'_>) -> Check + 'static) -> Self {
-        Self { name: name.into(), only_if_named: false, run: Box::new(run) }
+        Self { name: name.into(), when: When::Always, run: Box::new(run) }
+    }
+
+    fn when(self, when: When) -> Self {
+        Self { when, ..self }
     }
 }
 
@@ -89,7 +93,7 @@ pub fn run(machine: &Machine, options: &Options) -> Verdict {
     misbehave::add(&mut tests);
     // Last, when all that the others took must be back.
     accounts::add(&mut tests);
-    tests.retain(|test| options.selftest.includes(&test.name, test.only_if_named));
+    tests.retain(|test| options.selftest.includes(&test.name, test.when));
 
     let mut report = Report::plan(tests.len());
     let before = accounts::Accounts::of(machine);

@@ -2,18 +2,20 @@
 
 use arrayvec::ArrayVec;
 
-use hypercall::ops::{HvmOp, HvmParamIndex, Port};
+use hypercall::abi::memory::{E820Entry, MemoryMap};
+use hypercall::ops::{HvmOp, HvmParamIndex, MemoryOp, Port};
 use hypercall::{Xen, XenErrno};
 use pvh_boot::layout::{BOOT_MAPPED, KERNEL_BASE};
 use pvh_boot::page_tables::boot_memory;
-use pvh_boot::start_info::{MemoryKind, PvhStartInfo};
+use pvh_boot::start_info::pvh::MAX_REGIONS;
+use pvh_boot::start_info::{MemoryKind, MemoryRegion, PvhStartInfo, memory_map};
 use x86_64::registers::model_specific::Msr;
 use xen_contig::addr::PAGE_SIZE;
 use xen_contig::p2m::P2m;
 
 use super::{CommandLine, Ground};
 use crate::kernel::console::{self, Ring};
-use crate::kernel::hypervisor::untraced;
+use crate::kernel::hypervisor::{untraced, xen};
 use crate::kernel::layout::{self, slot};
 use crate::kernel::machine::Kind;
 use crate::kernel::paging::Linear;
@@ -40,14 +42,18 @@ pub fn start(start_info: u32) -> (Ground, CommandLine) {
     };
     let command_line = CommandLine::from(info.cmd_line).unwrap_or_default();
     let initial_domain = info.flags.initial_domain();
-    let ram: ArrayVec<(u64, u64), 128> = info
-        .memory_map
+    let map = match info.memory_map.is_empty() {
+        // Xen gives a PVH dom0 no map with the start info (4.17, `pvh_load_kernel`).
+        true => memory_map_of_xen(),
+        false => info.memory_map.clone(),
+    };
+    let ram: ArrayVec<(u64, u64), MAX_REGIONS> = map
         .iter()
         .filter(|region| region.kind == MemoryKind::Ram)
         .map(|region| (region.start.next_multiple_of(PAGE), region.end() / PAGE * PAGE))
         .filter(|(start, end)| start < end)
         .collect();
-    assert!(!ram.is_empty(), "start info: the memory map names no RAM");
+    assert!(!ram.is_empty(), "the memory map names no RAM in its {} regions", map.len());
 
     // What the kernel may use: RAM above the low MiB, without the image. The start info and what
     // belongs to it is in there, too, but was copied above.
@@ -99,6 +105,29 @@ pub fn start(start_info: u32) -> (Ground, CommandLine) {
         others: free.into_iter().map(to_frames).collect(),
     };
     (ground, command_line)
+}
+
+/// The memory map as Xen tells it by hypercall.
+fn memory_map_of_xen() -> ArrayVec<MemoryRegion, MAX_REGIONS> {
+    let mut entries = [E820Entry::default(); MAX_REGIONS];
+    let mut map = MemoryMap { nr_entries: MAX_REGIONS as u32, buffer: entries.as_mut_ptr() };
+    // SAFETY: the buffer has as many entries as the argument says and lives across the call.
+    if let Err(errno) = unsafe { xen().memory_op(MemoryOp::MemoryMap(&mut map)) } {
+        panic!("XENMEM_memory_map: {errno}");
+    }
+    let regions: ArrayVec<MemoryRegion, MAX_REGIONS> = entries
+        .iter()
+        .take(map.nr_entries as usize)
+        .map(|entry| MemoryRegion {
+            start: entry.start,
+            len: entry.length,
+            kind: MemoryKind::from(entry.kind),
+        })
+        .collect();
+    if let Err(error) = memory_map::check(&regions) {
+        panic!("XENMEM_memory_map: {error}");
+    }
+    regions
 }
 
 /// Has Xen fill the hypercall page.
