@@ -12,7 +12,7 @@
 set -eu
 
 target=x86_64-unknown-none
-least=88 # rust-version of the workspace: 1.88
+least=89 # the highest rust-version in the workspace: 1.89
 here=$(dirname "$0")
 refused=target/rustup-target-refused
 

@@ -10,6 +10,7 @@ mod domu;
 mod error;
 mod guest;
 mod image;
+mod lock;
 mod modes;
 mod outcome;
 mod progress;
@@ -47,12 +48,14 @@ fn act(cli: &Cli) -> Result<Verdict> {
     let mut progress = Progress::start();
     let options = SetupOptions { target: cli.target.clone(), mirror: cli.mirror.clone() };
     if cli.action == Action::Setup {
+        let _held = lock::take(&cli.target, &mut progress)?;
         setup::prepare(cli.xen, &options, &mut progress)?;
         progress.say(&format!("the bed of Xen {} is ready", cli.xen));
         return Ok(Verdict::Success);
     }
     // Looked at first: nobody should wait for a download to learn of a typing error.
     let image = image::load(&cli.image)?;
+    let _held = lock::take(&cli.target, &mut progress)?;
     let bed = setup::prepare(cli.xen, &options, &mut progress)?;
     let root = PathBuf::from(".");
     match cli.action {
