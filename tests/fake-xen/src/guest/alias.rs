@@ -107,6 +107,11 @@ impl FakeGuest {
         self.xen.with(|machine| machine.domain.max_order = order);
     }
 
+    /// Sets how many frames the guest may have.
+    pub fn set_max_pages(&self, max_pages: u64) {
+        self.xen.with(|machine| machine.domain.max_pages = max_pages);
+    }
+
     fn change(&self, pfn: Pfn, change: impl FnOnce(&mut Frame)) {
         let mfn = self.mfn(pfn).expect("a populated frame");
         self.xen.with(|machine| change(&mut machine.frames[mfn.number() as usize]));

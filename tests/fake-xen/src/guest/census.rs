@@ -178,8 +178,9 @@ impl Machine {
                 census.holes.push(Pfn::new(pfn));
                 continue;
             };
-            let owner = self.frames[mfn as usize].owner;
-            assert_eq!(owner, Owner::Domain(self.domain.id), "mfn {mfn:#x} beneath {pfn:#x}");
+            let owner = self.frame(mfn).map(|frame| frame.owner);
+            let ours = Some(Owner::Domain(self.domain.id));
+            assert_eq!(owner, ours, "the P2M has mfn {mfn:#x} beneath pfn {pfn:#x}");
             assert_eq!(self.m2p(mfn), pfn, "the M2P of mfn {mfn:#x}");
             let first = !std::mem::replace(&mut claimed[mfn as usize], true);
             assert!(first, "mfn {mfn:#x} is beneath two guest frames");

@@ -114,4 +114,11 @@ impl FakeGuest {
     pub fn forge(&self, pfn: Pfn, mfn: Mfn) -> Mfn {
         Mfn::new(self.p2m[pfn.number() as usize].swap(mfn.number(), Relaxed))
     }
+
+    /// Writes into the P2M what an exchange has done: `count` frames from `mfn` on beneath `pfn`.
+    pub fn forge_all(&self, pfn: u64, mfn: u64, count: u64) {
+        for index in 0..count {
+            self.forge(Pfn::new(pfn + index), Mfn::new(mfn + index));
+        }
+    }
 }
