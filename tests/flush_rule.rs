@@ -1,0 +1,127 @@
+//! The flush rule: one flush of every vCPU by Xen, the last thing before the exchange; nothing
+//! else, and no vCPU interrupted by another.
+
+use fake_xen::{Asked, FakeGuest, Logged};
+use hypercall::Xen;
+use hypercall::ops::{MmuExtKind, MmuUpdate, Pte};
+use xen_contig::addr::{AddressBits, Order, Pfn};
+use xen_contig::exchange::{Accounts, ExchangeError, Exchanger};
+use xen_contig::paging::LinearMapping;
+
+/// Runs `script` with an exchanger, and answers the hypercalls that it made.
+fn log_of<R>(
+    guest: &FakeGuest,
+    script: impl FnOnce(Exchanger<'_, fake_xen::FakeXen, FakeGuest>) -> R,
+) -> (R, Vec<Logged>) {
+    let (p2m, accounts) = (guest.p2m(), Accounts::new());
+    guest.xen().take_log();
+    let limit = Order::new(9).unwrap();
+    let result = script(Exchanger::new(guest.xen(), &p2m, guest, &accounts, limit));
+    (result, guest.xen().take_log())
+}
+
+/// Wants exactly one exchange, exactly one flush, of all vCPUs and alone, right before it, and no
+/// interrupt of another vCPU.
+fn obeys_the_flush_rule(log: &[Logged]) {
+    let exchanges: Vec<usize> =
+        (0..log.len()).filter(|index| log[*index].asked.is_exchange()).collect();
+    let flushes: Vec<usize> = (0..log.len()).filter(|index| log[*index].asked.flushes()).collect();
+    assert_eq!(exchanges.len(), 1, "{log:#?}");
+    assert_eq!(flushes, [exchanges[0] - 1], "{log:#?}");
+    assert_eq!(log[flushes[0]].asked, Asked::MmuExt(vec![MmuExtKind::TlbFlushAll]));
+    assert!(log.iter().all(|call| call.asked != Asked::Send), "{log:#?}");
+    let made = log[exchanges[0] + 1..].iter();
+    assert!(made.clone().all(|call| matches!(call.asked, Asked::MmuUpdate { .. })), "{log:#?}");
+}
+
+#[test]
+fn one_flush_and_it_is_the_last_call_before_the_exchange() {
+    for order in Order::new(9).unwrap().up_to() {
+        let guest = FakeGuest::new(2048);
+        let frames = order.frames();
+        let mut list = vec![0; 2 * frames as usize];
+        let (extent, log) = log_of(&guest, |exchanger| {
+            exchanger.acquire(guest.run(1024, frames), AddressBits::UNLIMITED, &mut list)
+        });
+        obeys_the_flush_rule(&log);
+        let (run, log) = log_of(&guest, |exchanger| exchanger.release(extent.unwrap(), &mut list));
+        assert_eq!(run.unwrap().frames(), frames);
+        obeys_the_flush_rule(&log);
+    }
+}
+
+#[test]
+fn a_refused_exchange_flushes_no_more_than_one_that_goes_through() {
+    let guest = FakeGuest::new(2048);
+    guest.alias(0, Pfn::new(1100));
+    let (result, log) = log_of(&guest, |exchanger| {
+        exchanger.acquire(guest.run(1024, 128), AddressBits::UNLIMITED, &mut [0; 128])
+    });
+    assert!(matches!(result.unwrap_err().error, ExchangeError::FrameRefused { .. }));
+    obeys_the_flush_rule(&log);
+    guest.check_whole();
+}
+
+#[test]
+fn no_vcpu_reaches_the_old_frames_any_more() {
+    let guest = FakeGuest::new(2048);
+    guest.paint();
+    let run = guest.run(1024, 512);
+    for pfn in run.iter() {
+        assert_eq!(guest.read(1, pfn, 17), FakeGuest::colour(pfn));
+    }
+    let (extent, _) =
+        log_of(&guest, |exchanger| exchanger.acquire(run, AddressBits::UNLIMITED, &mut [0; 512]));
+    // The model stops the test at an access that may go through a stale translation.
+    for vcpu in [0, 1] {
+        for pfn in extent.as_ref().unwrap().run().iter() {
+            assert_eq!(guest.read(vcpu, pfn, 17), u64::from(vcpu));
+            guest.write(vcpu, pfn, 17, u64::from(vcpu) + 1);
+        }
+    }
+    guest.check_whole();
+}
+
+#[test]
+fn the_flush_covers_aliases_that_were_purged_without_one() {
+    let guest = FakeGuest::new(2048);
+    guest.alias(5, Pfn::new(1030));
+    assert_eq!(guest.read_alias(1, 5, 0), 0);
+    guest.unalias(5);
+    let (extent, log) = log_of(&guest, |exchanger| {
+        exchanger.acquire(guest.run(1024, 16), AddressBits::UNLIMITED, &mut [0; 16])
+    });
+    obeys_the_flush_rule(&log);
+    assert_eq!(extent.unwrap().order().get(), 4);
+    guest.alias(5, Pfn::new(1700));
+    assert_eq!(guest.read_alias(1, 5, 0), 0, "the slot can be used again at once");
+    guest.unalias(5);
+    guest.check_whole();
+}
+
+/// That the tests above can fail: a transaction without the flush is caught in the act.
+#[test]
+#[should_panic(expected = "no flush came before the exchange")]
+fn the_model_catches_an_exchange_without_a_flush() {
+    let guest = FakeGuest::new(1024);
+    let pfn = Pfn::new(600);
+    let mut input = [guest.mfn(pfn).unwrap().number()];
+    let zap = [MmuUpdate::page_table(guest.entry(pfn).get(), Pte::NOT_PRESENT)];
+    // SAFETY: the model's frames hold nothing of Rust's.
+    unsafe { guest.xen().mmu_update(&zap, &mut 0, hypercall::DomId::SELF) }.unwrap();
+    let list = |start: &mut u64| hypercall::abi::memory::MemoryReservation {
+        extent_start: start,
+        nr_extents: 1,
+        extent_order: 0,
+        mem_flags: 0,
+        domid: hypercall::DomId::SELF,
+    };
+    let mut output = [pfn.number()];
+    let mut exchange = hypercall::abi::memory::MemoryExchange {
+        input: list(&mut input[0]),
+        output: list(&mut output[0]),
+        nr_exchanged: 0,
+    };
+    // SAFETY: the lists have an entry each and are used by nobody else.
+    let _ = unsafe { guest.xen().memory_op(hypercall::ops::MemoryOp::Exchange(&mut exchange)) };
+}
