@@ -1,0 +1,224 @@
+//! Every hypercall of every operation fails once, with each errno that it may give: nothing is lost
+//! that is not accounted for, and nothing outside the run is touched.
+
+use fake_xen::{Builder, FakeGuest, Fault};
+use hypercall::XenErrno;
+use xen_contig::addr::{AddressBits, Order, Pfn};
+use xen_contig::exchange::{Accounts, Exchanger, Extent, Refiller};
+use xen_contig::frames::FrameRun;
+
+const ANYWHERE: AddressBits = AddressBits::UNLIMITED;
+
+/// The run under test: two first-level tables' worth, so that its batches can fail half-way.
+const RUN: (u64, u64) = (2048, 1024);
+
+/// A buffer that was handed out before.
+const BUFFER: (u64, u64) = (1536, 8);
+
+/// What Xen may answer to one call or another, and a number that it has no name for.
+fn errnos() -> impl Iterator<Item = XenErrno> {
+    [1, 3, 11, 12, 14, 16, 22, 38, 85, 95, 133].into_iter().filter_map(XenErrno::from_raw)
+}
+
+/// How much of a call is done before it fails.
+const AFTER: [u64; 3] = [0, 1, 300];
+
+struct Scene {
+    guest: FakeGuest,
+    accounts: Accounts,
+}
+
+/// What became of the run.
+enum Fate {
+    /// The operation went through.
+    Done,
+    /// It did not, and the run came back.
+    Back,
+    /// It did not, and the run is quarantined.
+    Quarantined,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let guest = Builder::new(4096).max_order(10).build();
+        let scene = Self { guest, accounts: Accounts::new() };
+        scene.guest.paint();
+        let buffer = scene.acquire(scene.guest.run(BUFFER.0, BUFFER.1)).ok().unwrap();
+        buffer.run().iter().for_each(|pfn| scene.guest.fill(pfn, 0xb0ff));
+        scene
+    }
+
+    fn acquire(&self, run: FrameRun) -> Result<Extent, Option<FrameRun>> {
+        let p2m = self.guest.p2m();
+        let exchanger =
+            Exchanger::new(self.guest.xen(), &p2m, &self.guest, &self.accounts, Order::MAX);
+        let mut list = vec![0; run.frames() as usize];
+        exchanger.acquire(run, ANYWHERE, &mut list).map_err(|failure| failure.run)
+    }
+
+    fn release(&self, extent: Extent) -> Result<FrameRun, Option<FrameRun>> {
+        let p2m = self.guest.p2m();
+        let exchanger =
+            Exchanger::new(self.guest.xen(), &p2m, &self.guest, &self.accounts, Order::MAX);
+        let mut list = vec![0; 2 * extent.run().frames() as usize];
+        exchanger.release(extent, &mut list).map_err(|failure| failure.run)
+    }
+
+    fn run(&self) -> FrameRun {
+        self.guest.run(RUN.0, RUN.1)
+    }
+}
+
+fn fate<T>(result: Result<T, Option<FrameRun>>) -> Fate {
+    match result {
+        Ok(_) => Fate::Done,
+        Err(Some(run)) => {
+            assert_eq!((run.first().number(), run.frames()), RUN, "the whole run comes back");
+            Fate::Back
+        }
+        Err(None) => Fate::Quarantined,
+    }
+}
+
+/// Fails call 1, 2, … of `operation` until one goes through without meeting its fault.
+fn sweep<S>(name: &str, prepare: impl Fn(&Scene) -> S, operation: impl Fn(&Scene, S) -> Fate) {
+    let (mut cases, mut quarantined) = (0, 0);
+    for errno in errnos() {
+        for after in AFTER {
+            for call in 1.. {
+                let scene = Scene::new();
+                let prepared = prepare(&scene);
+                let before = scene.guest.snapshot();
+                scene.guest.xen().arm(Fault::refuse(call, errno).after(after));
+                let fate = operation(&scene, prepared);
+                let what = format!("{name}: call {call} answers {errno} after {after}");
+                if scene.guest.xen().disarm() == 0 {
+                    break;
+                }
+                // A call of fewer entries than `after` goes through.
+                cases += u64::from(!matches!(fate, Fate::Done));
+                quarantined += u64::from(matches!(fate, Fate::Quarantined));
+                judge(&scene, &before, &fate, &what);
+            }
+        }
+    }
+    println!("{name}: {cases} cases, {quarantined} of them quarantined");
+    assert_ne!(cases, 0, "{name}: no fault was ever met");
+}
+
+fn judge(scene: &Scene, before: &fake_xen::Snapshot, fate: &Fate, what: &str) {
+    let Scene { guest, accounts } = scene;
+    let after = guest.snapshot();
+    let in_run = |pfn: &Pfn| (RUN.0..RUN.0 + RUN.1).contains(&pfn.number());
+    let census = guest.check();
+    let changed = [after.moved(before), after.rewritten(before)].concat();
+    for (first, count) in changed {
+        assert!(in_run(&first) && in_run(&first.add(count - 1)), "{what}: {first} changed");
+    }
+    match fate {
+        Fate::Done | Fate::Back => {
+            assert_eq!(accounts.quarantined(), 0, "{what}");
+            guest.check_whole();
+        }
+        Fate::Quarantined => {
+            assert_eq!(accounts.quarantined(), RUN.1, "{what}: accounted for");
+            assert!(census.holes.iter().chain(&census.unmapped).all(in_run), "{what}");
+            // What the guest has nowhere is beneath a hole of its own, frame by frame.
+            assert_eq!(census.orphans.len(), census.holes.len(), "{what}");
+        }
+    }
+    if matches!(fate, Fate::Back) {
+        assert_eq!(after.moved(before), [], "{what}: mapped as before");
+    }
+    for pfn in (BUFFER.0..BUFFER.0 + BUFFER.1).map(Pfn::new) {
+        assert_eq!(guest.uniform(pfn), Some(0xb0ff), "{what}: a buffer in use");
+    }
+    // And the next one goes through.
+    assert!(scene.acquire(guest.run(3500, 64)).is_ok(), "{what}: then another");
+}
+
+#[test]
+fn acquire() {
+    sweep("acquire", Scene::run, |scene, run| fate(scene.acquire(run)));
+}
+
+#[test]
+fn acquire_that_xen_refuses() {
+    let aliased = |scene: &Scene| {
+        scene.guest.alias(0, Pfn::new(RUN.0 + 700));
+        scene.run()
+    };
+    sweep("refused acquire", aliased, |scene, run| {
+        let fate = fate(scene.acquire(run));
+        scene.guest.unalias(0);
+        fate
+    });
+}
+
+#[test]
+fn release() {
+    let acquired = |scene: &Scene| scene.acquire(scene.run()).ok().unwrap();
+    sweep("release", acquired, |scene, extent| fate(scene.release(extent)));
+}
+
+#[test]
+fn refill() {
+    let mut cases = 0;
+    let faults = |call| {
+        let stops = [0, 1, 63].map(move |after| Fault::stop(call).after(after));
+        stops.into_iter().chain(errnos().map(move |errno| Fault::refuse(call, errno)))
+    };
+    // Xen has an extent; Xen has none, so that the frames are brought back one by one.
+    for fragmented in [false, true] {
+        for call in 1.. {
+            let mut met = 0;
+            for fault in faults(call) {
+                met += u64::from(refill_with(fault, fragmented));
+            }
+            if met == 0 {
+                break;
+            }
+            cases += met;
+        }
+    }
+    println!("refill: {cases} cases");
+    assert_ne!(cases, 0, "no fault was ever met");
+}
+
+/// Answers whether the fault was met.
+fn refill_with(fault: Fault, fragmented: bool) -> bool {
+    let guest = Builder::new(1024).translated().build();
+    guest.paint();
+    if fragmented {
+        guest.fragment(Order::new(6).unwrap());
+    }
+    let before = guest.snapshot();
+    let accounts = Accounts::new();
+    let refiller = Refiller::new(guest.xen(), &guest, &accounts, Order::MAX);
+    guest.xen().arm(fault);
+    let result = refiller.refill(guest.run(512, 64), ANYWHERE, &mut [0; 64]);
+    let met = guest.xen().disarm() > 0;
+
+    let what = format!("{fault:?}, fragmented: {fragmented}: {result:?}");
+    let census = guest.check();
+    for (first, count) in guest.snapshot().rewritten(&before) {
+        assert!(first.number() >= 512 && first.number() + count <= 576, "{what}: {first} changed");
+    }
+    assert_eq!(census.orphans, [], "{what}");
+    match result {
+        Ok(run) | Err(xen_contig::exchange::RefillFailure { run: Some(run), lost: None, .. }) => {
+            assert_eq!((run.first(), run.frames()), (Pfn::new(512), 64));
+            assert_eq!(accounts.quarantined(), 0, "{what}");
+            assert!(run.iter().all(|pfn| guest.uniform(pfn) == Some(0)), "{what}: zeroed");
+            guest.check_whole();
+        }
+        Err(failure) => {
+            let (first, count) = failure.lost.unwrap();
+            assert_eq!(failure.run, None, "{what}");
+            assert_eq!(accounts.quarantined(), 64, "{what}");
+            let named: Vec<Pfn> = (0..count).map(|index| first.add(index)).collect();
+            assert_eq!(census.holes, named, "{what}: every lost frame by name");
+        }
+    }
+    met
+}

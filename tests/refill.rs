@@ -1,0 +1,160 @@
+//! Contiguous machine memory beneath a run of a translated guest.
+
+use fake_xen::{Asked, Builder, FakeGuest, Fault};
+use xen_contig::addr::{AddressBits, Order, Pfn};
+use xen_contig::exchange::{Accounts, ExchangeError, RefillFailure, Refiller};
+use xen_contig::frames::FrameRun;
+
+const ANYWHERE: AddressBits = AddressBits::UNLIMITED;
+
+fn order(order: u32) -> Order {
+    Order::new(order).unwrap()
+}
+
+fn translated() -> FakeGuest {
+    let guest = Builder::new(2048).translated().build();
+    guest.paint();
+    guest
+}
+
+fn refill(guest: &FakeGuest, bits: AddressBits) -> (Result<FrameRun, RefillFailure>, u64) {
+    let accounts = Accounts::new();
+    let refiller = Refiller::new(guest.xen(), guest, &accounts, order(9));
+    let result = refiller.refill(guest.run(1024, 64), bits, &mut [0; 64]);
+    (result, accounts.quarantined())
+}
+
+/// The run is back and whole, zeroed, and no neighbour was touched.
+fn is_whole(guest: &FakeGuest) {
+    for pfn in (0..2048).map(Pfn::new) {
+        let in_run = (1024..1088).contains(&pfn.number());
+        let expected = if in_run { 0 } else { FakeGuest::colour(pfn) };
+        assert_eq!(guest.uniform(pfn), Some(expected), "{pfn}");
+    }
+    guest.check_whole();
+}
+
+#[test]
+fn one_extent_comes_beneath_the_run() {
+    let guest = translated();
+    let bits = AddressBits::new(24).unwrap();
+    let free = guest.free_frames();
+    let (result, quarantined) = refill(&guest, bits);
+    let run = result.unwrap();
+    let first = guest.mfn(run.first()).unwrap();
+    assert!(first.is_aligned(order(6)) && first.number() + 64 <= bits.frame_limit());
+    for (index, pfn) in run.iter().enumerate() {
+        assert_eq!(guest.mfn(pfn), Some(first.add(index as u64)));
+    }
+    assert_eq!((quarantined, guest.free_frames(), guest.given_up_dirty()), (0, free, 0));
+    is_whole(&guest);
+}
+
+#[test]
+fn every_order_can_be_refilled() {
+    for order in order(9).up_to() {
+        let (guest, accounts) = (translated(), Accounts::new());
+        let refiller = Refiller::new(guest.xen(), &guest, &accounts, Order::MAX);
+        let mut list = vec![0; order.frames() as usize];
+        let run = refiller.refill(guest.run(512, order.frames()), ANYWHERE, &mut list).unwrap();
+        let first = guest.mfn(run.first()).unwrap();
+        let in_a_row = |(index, pfn)| guest.mfn(pfn) == Some(first.add(index));
+        assert!((0..).zip(run.iter()).all(in_a_row), "order {order}");
+        guest.check_whole();
+    }
+}
+
+#[test]
+fn c77_without_an_extent_the_run_is_filled_frame_by_frame() {
+    let guest = translated();
+    guest.fragment(order(6));
+    let (result, quarantined) = refill(&guest, ANYWHERE);
+    let failure = result.unwrap_err();
+    assert_eq!(failure.error, ExchangeError::NoMemory { order: order(6), bits: ANYWHERE });
+    assert_eq!((failure.run, failure.lost), (Some(guest.run(1024, 64)), None));
+    assert_eq!(quarantined, 0);
+    is_whole(&guest);
+}
+
+#[test]
+fn c77_what_cannot_be_brought_back_is_lost_by_name() {
+    let guest = translated();
+    // No extent, and the filling one by one stops after 40.
+    guest.fragment(order(6));
+    guest.xen().arm(Fault::stop(3).after(40));
+    let (result, quarantined) = refill(&guest, ANYWHERE);
+    let failure = result.unwrap_err();
+    assert_eq!((failure.run, failure.lost), (None, Some((Pfn::new(1064), 24))));
+    assert_eq!(quarantined, 64);
+    let census = guest.check();
+    assert_eq!(census.holes, (1064..1088).map(Pfn::new).collect::<Vec<_>>());
+    assert_eq!(census.orphans, []);
+    assert!((1024..1064).all(|pfn| guest.uniform(Pfn::new(pfn)) == Some(0)));
+}
+
+#[test]
+fn c77_at_max_pages_nothing_comes_back() {
+    let guest = translated();
+    // The toolstack lowers the target while the guest runs.
+    guest.set_max_pages(1900);
+    let (result, quarantined) = refill(&guest, ANYWHERE);
+    let failure = result.unwrap_err();
+    assert_eq!((failure.run, failure.lost), (None, Some((Pfn::new(1024), 64))));
+    assert_eq!(quarantined, 64);
+    assert_eq!(guest.check().holes.len(), 64);
+}
+
+#[test]
+fn a_decrease_that_stops_half_way_is_undone() {
+    let guest = translated();
+    guest.xen().arm(Fault::stop(1).after(40));
+    let (result, quarantined) = refill(&guest, ANYWHERE);
+    let failure = result.unwrap_err();
+    assert!(matches!(failure.error, ExchangeError::Refused { .. }));
+    assert_eq!((failure.run, failure.lost, quarantined), (Some(guest.run(1024, 64)), None, 0));
+    is_whole(&guest);
+    let extents = |n| (n, 0);
+    let asked: Vec<Asked> = guest.xen().take_log().into_iter().map(|call| call.asked).collect();
+    let decrease = Asked::Decrease { extents: extents(64) };
+    assert_eq!(asked, [decrease, Asked::Populate { extents: extents(40), bits: 0 }]);
+}
+
+#[test]
+fn what_cannot_be_is_refused_before_anything_moves() {
+    let (guest, accounts) = (translated(), Accounts::new());
+    let before = guest.snapshot();
+    let refiller = Refiller::new(guest.xen(), &guest, &accounts, order(5));
+    for (frames, len, error) in [
+        (3, 3, ExchangeError::BadSize { frames: 3 }),
+        (64, 64, ExchangeError::OrderNotPermitted { order: order(6) }),
+        (32, 31, ExchangeError::ListTooShort { needed: 32, len: 31 }),
+    ] {
+        let failure =
+            refiller.refill(guest.run(512, frames), ANYWHERE, &mut vec![0; len]).unwrap_err();
+        let run = Some(guest.run(512, frames));
+        assert_eq!(failure, RefillFailure { error, run, lost: None });
+    }
+    assert_eq!(guest.xen().take_log(), []);
+    assert_eq!(guest.snapshot(), before);
+}
+
+#[test]
+fn an_order_that_xen_does_not_permit_leaves_the_run_populated() {
+    let guest = translated();
+    // Below what the refiller was told: Xen answers a count of 0, as for a lack of memory.
+    guest.set_max_order(5);
+    let (result, quarantined) = refill(&guest, ANYWHERE);
+    assert_eq!(result.unwrap_err().run, Some(guest.run(1024, 64)));
+    assert_eq!(quarantined, 0);
+    is_whole(&guest);
+}
+
+#[test]
+#[should_panic(expected = "which is a hole")]
+fn the_model_catches_an_access_to_a_hole() {
+    let guest = translated();
+    guest.set_max_pages(1900);
+    let (result, _) = refill(&guest, ANYWHERE);
+    assert!(result.is_err());
+    guest.read(1, Pfn::new(1050), 0);
+}
