@@ -1,0 +1,193 @@
+//! The trace records every call and changes none, and a batch looks at every result.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use fake_xen::{Asked, FakeGuest, Fault, Logged, Snapshot};
+use hypercall::ops::{EventChannelOp, MemoryOp, MmuExtOp, MmuUpdate, Port, Pte, UvmFlags};
+use hypercall::trace::{Entry, Hypercall, Level, RING_ENTRIES, Row};
+use hypercall::{DomId, Multicall, MulticallError, Traced, Xen, XenErrno};
+use xen_contig::addr::{AddressBits, Mfn, Order, Pfn};
+use xen_contig::exchange::{Accounts, Exchanger, order_limit};
+use xen_contig::paging::LinearMapping;
+
+fn clock() -> u64 {
+    static NOW: AtomicU64 = AtomicU64::new(0);
+    NOW.fetch_add(1, Relaxed)
+}
+
+/// A script with successes and refusals of every kind, on any hypervisor: what it saw.
+fn script(guest: &FakeGuest, xen: &impl Xen) -> Vec<String> {
+    let mut seen = Vec::new();
+    let (p2m, accounts) = (guest.p2m(), Accounts::new());
+    seen.push(format!("{:?}", order_limit(xen)));
+    let exchanger = Exchanger::new(xen, &p2m, guest, &accounts, Order::MAX);
+    let mut list = [0; 128];
+    let extent = exchanger.acquire(guest.run(1024, 64), AddressBits::UNLIMITED, &mut list);
+    seen.push(format!("{extent:?}"));
+    seen.push(format!("{:?}", exchanger.release(extent.unwrap(), &mut list)));
+    guest.alias(3, Pfn::new(1025));
+    seen.push(format!(
+        "{:?}",
+        exchanger.acquire(guest.run(1024, 64), AddressBits::UNLIMITED, &mut list)
+    ));
+    guest.unalias(3);
+    let mut done = 0;
+    let entry = guest.entry(Pfn::new(700)).get();
+    let updates = [
+        MmuUpdate::page_table(entry, Pte::NOT_PRESENT),
+        MmuUpdate::page_table(entry, Pte::new(Mfn::new(1 << 30), guest.flags())),
+    ];
+    // SAFETY: the model's frames hold nothing of Rust's.
+    let result = unsafe { xen.mmu_update(&updates, &mut done, DomId::SELF) };
+    seen.push(format!("{result:?} {done}"));
+    let back = Pte::new(guest.mfn(Pfn::new(700)).unwrap(), guest.flags());
+    let address = guest.address(Pfn::new(700));
+    // SAFETY: as above.
+    seen.push(format!("{:?}", unsafe { xen.update_va_mapping(address, back, UvmFlags::INVLPG) }));
+    seen.push(format!("{:?}", xen.console_write(b"hello")));
+    seen.push(format!("{:?}", xen.event_channel_op(EventChannelOp::Send(Port(1)))));
+    // SAFETY: asks for a number.
+    seen.push(format!("{:?}", unsafe { xen.memory_op(MemoryOp::MaximumRamPage) }));
+    seen
+}
+
+#[test]
+fn tracing_changes_nothing() {
+    let run = |traced: bool| -> (Vec<String>, Vec<Logged>, Snapshot) {
+        let guest = FakeGuest::new(2048);
+        let seen = if traced {
+            script(&guest, &Traced::new(guest.xen().clone(), clock))
+        } else {
+            script(&guest, guest.xen())
+        };
+        guest.check_whole();
+        (seen, guest.xen().take_log(), guest.snapshot())
+    };
+    assert_eq!(run(true), run(false));
+}
+
+#[test]
+fn the_summary_counts_what_the_hypervisor_saw() {
+    let guest = FakeGuest::new(2048);
+    let traced = Traced::new(guest.xen().clone(), clock);
+    script(&guest, &traced);
+    let log = guest.xen().take_log();
+    let summary = traced.summary();
+    let count = |which: fn(&Asked) -> Option<usize>| {
+        let calls = || log.iter().filter_map(|call| Some((which(&call.asked)?, call.answer)));
+        Row {
+            calls: calls().count() as u64,
+            sub_operations: calls().map(|(sub_operations, _)| sub_operations as u64).sum(),
+            errors: calls().filter(|(_, answer)| answer.is_err()).count() as u64,
+        }
+    };
+    let mmu_update = count(|asked| match asked {
+        Asked::MmuUpdate { updates } => Some(*updates),
+        _ => None,
+    });
+    let mmuext = count(|asked| match asked {
+        Asked::MmuExt(ops) => Some(ops.len()),
+        _ => None,
+    });
+    // Two entries that fail, and 64 for each of three zaps and three attaches.
+    assert_eq!(mmu_update, Row { calls: 7, sub_operations: 2 + 6 * 64, errors: 1 });
+    assert_eq!(summary.row(Hypercall::MmuUpdate), mmu_update);
+    assert_eq!(mmuext, Row { calls: 3, sub_operations: 3, errors: 0 });
+    assert_eq!(summary.row(Hypercall::MmuExtOp), mmuext);
+    assert_eq!(summary.row(Hypercall::UpdateVaMapping).calls, 1);
+    assert_eq!(summary.row(Hypercall::Multicall), Row::default());
+    let errors = log.iter().filter(|call| call.answer.is_err()).count() as u64;
+    assert_eq!((summary.total().calls, summary.total().errors), (log.len() as u64, errors));
+    let table = summary.to_string();
+    assert!(table.contains("mmu_update") && table.contains("386"), "{table}");
+    assert!(!table.contains("multicall"), "{table}");
+}
+
+#[test]
+fn the_ring_keeps_the_last_entries() {
+    let guest = FakeGuest::new(512);
+    let traced = Traced::new(guest.xen().clone(), clock);
+    for calls in [10, 54, 100] {
+        for port in 0..calls {
+            traced.event_channel_op(EventChannelOp::Send(Port(port))).unwrap();
+        }
+        let total = traced.summary().total().calls;
+        let mut sequence = Vec::new();
+        assert!(traced.recent(|entry| sequence.push(entry.sequence)));
+        let kept = total.min(RING_ENTRIES as u64);
+        assert_eq!(sequence, (total - kept..total).collect::<Vec<_>>());
+    }
+    let mut ports = Vec::new();
+    traced.recent(|entry| ports.push(entry.call.to_string()));
+    assert_eq!(ports.last().unwrap(), "event_channel_op send port=99");
+}
+
+#[test]
+fn the_sink_sees_each_call_at_full_level_alone() {
+    static SEEN: Mutex<Vec<String>> = Mutex::new(Vec::new());
+    fn sink(entry: &Entry) {
+        SEEN.lock().unwrap().push(format!("{}", entry.call));
+    }
+    let guest = FakeGuest::new(512);
+    let traced = Traced::new(guest.xen().clone(), clock);
+    for (level, shown) in [(Level::Off, 0), (Level::Summary, 0), (Level::Full, 2)] {
+        traced.show(level, sink);
+        assert_eq!(traced.level(), level);
+        assert_eq!(traced.console_write(b"x"), Err(XenErrno::EPERM));
+        let mut done = 0;
+        // SAFETY: a flush changes no mapping.
+        unsafe { traced.mmuext_op(&[MmuExtOp::tlb_flush_all()], &mut done, DomId::SELF) }.unwrap();
+        assert_eq!(SEEN.lock().unwrap().len(), shown);
+    }
+    let seen = SEEN.lock().unwrap().clone();
+    assert_eq!(seen, ["console_io write bytes=1", "mmuext_op count=1 tlb_flush_all"]);
+}
+
+/// Three writes in a batch, the middle one refused.
+fn batch_of_three(guest: &FakeGuest, xen: &impl Xen) -> Result<(), MulticallError> {
+    let zap = |pfn| [MmuUpdate::page_table(guest.entry(Pfn::new(pfn)).get(), Pte::NOT_PRESENT)];
+    let (first, last) = (zap(600), zap(601));
+    let flush = [MmuExtOp::tlb_flush_all()];
+    let bad = Pte::new(Mfn::new(1 << 30), guest.flags());
+    let mut batch = Multicall::<4>::new();
+    batch
+        .mmu_update(&first)
+        .update_va_mapping(guest.address(Pfn::new(602)), bad, UvmFlags::empty())
+        .mmu_update(&last)
+        .mmuext_op(&flush);
+    assert!(batch.is_full());
+    // SAFETY: the model's frames hold nothing of Rust's.
+    unsafe { batch.issue(xen) }
+}
+
+#[test]
+fn a_multicall_names_the_entry_that_failed() {
+    let guest = FakeGuest::new(1024);
+    let error = batch_of_three(&guest, guest.xen()).unwrap_err();
+    assert_eq!(error, MulticallError { index: Some(1), failed: 1, errno: XenErrno::EPERM });
+    let present = |pfn| guest.linear_entry(Pfn::new(pfn)).is_present();
+    assert_eq!([600, 601, 602].map(present), [false, false, true], "the entries behind it ran");
+    assert_eq!(guest.xen().take_log().len(), 5);
+}
+
+#[test]
+fn a_multicall_that_is_refused_whole_says_so() {
+    let guest = FakeGuest::new(1024);
+    guest.xen().arm(Fault::refuse(1, XenErrno::EFAULT));
+    let error = batch_of_three(&guest, guest.xen()).unwrap_err();
+    assert_eq!(error, MulticallError { index: None, failed: 4, errno: XenErrno::EFAULT });
+    guest.check_whole();
+}
+
+#[test]
+fn a_traced_multicall_is_one_call() {
+    let guest = FakeGuest::new(1024);
+    let traced = Traced::new(guest.xen().clone(), clock);
+    assert!(batch_of_three(&guest, &traced).is_err());
+    let row = Row { calls: 1, sub_operations: 4, errors: 0 };
+    assert_eq!(traced.summary().row(Hypercall::Multicall), row);
+    let mut done = None;
+    traced.recent(|entry| done = entry.done);
+    assert_eq!(done, Some(3), "the entries that succeeded");
+}
