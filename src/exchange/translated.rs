@@ -57,8 +57,8 @@ impl<'a, X: Xen, M: GuestMemory> Refiller<'a, X, M> {
 
     /// Puts one extent of machine memory below `2^bits` beneath `run`, zeroed.
     ///
-    /// The run must be aligned to its size, as Xen's nested page tables want it. `list` is lent
-    /// for the time of the call, an entry per frame.
+    /// A run that is aligned to 2 MiB lets Xen map it with superpages. `list` is lent for the time
+    /// of the call, an entry per frame.
     ///
     /// # Errors
     /// Why not, and what became of the run.

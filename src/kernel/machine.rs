@@ -81,9 +81,11 @@ impl Machine {
         unsafe { xen().memory_op(MemoryOp::CurrentReservation(DomId::SELF)) }
     }
 
-    /// Takes a naturally aligned run, `None` where the guest has none.
+    /// Takes a run aligned to its size or to 2 MiB, whichever is less; `None` where the guest has
+    /// none. It is the machine frames whose alignment devices see; guest frames need no more than
+    /// a superpage of the nested page tables does.
     pub fn take(&self, frames: u64) -> Option<FrameRun> {
-        self.frames.lock().take(frames, frames.next_power_of_two())
+        self.frames.lock().take(frames, frames.next_power_of_two().min(512))
     }
 
     /// Gives a run back.

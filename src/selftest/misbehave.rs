@@ -10,16 +10,14 @@ use crate::kernel::command_line::When;
 use crate::kernel::exit::{Exit, exit};
 
 pub fn add(tests: &mut Vec<Test>) {
-    let all: [(&str, fn() -> Check); 5] = [
-        ("misbehave-panic", || panic!("misbehave-panic was asked for")),
-        ("misbehave-fault", || fault()),
-        ("misbehave-hang", || hang()),
-        ("misbehave-triple-fault", || triple_fault()),
-        ("misbehave-silent-poweroff", || exit(Exit::Poweroff)),
-    ];
-    for (name, run) in all {
+    let mut add = |name, run: fn() -> Check| {
         tests.push(Test::new(name, move |_| run()).when(When::Named));
-    }
+    };
+    add("misbehave-panic", || panic!("misbehave-panic was asked for"));
+    add("misbehave-fault", || fault());
+    add("misbehave-hang", || hang());
+    add("misbehave-triple-fault", || triple_fault());
+    add("misbehave-silent-poweroff", || exit(Exit::Poweroff));
 }
 
 /// Writes to page 0.

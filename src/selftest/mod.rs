@@ -72,6 +72,14 @@ macro_rules! fail {
 }
 use fail;
 
+/// The surroundings did not let it be tried.
+macro_rules! error {
+    ($($argument:tt)*) => {
+        return Err($crate::kernel::verdict::Outcome::Error(alloc::format!($($argument)*)))
+    };
+}
+use error;
+
 /// It can't be tried here.
 macro_rules! skip {
     ($($argument:tt)*) => {

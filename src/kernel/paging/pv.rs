@@ -22,6 +22,9 @@ use crate::kernel::layout::{
 /// Entries per table.
 const ENTRIES: u64 = 512;
 
+/// Calls in one crossing into Xen: 8 KiB on the stack.
+const BATCH: usize = 128;
+
 /// The builder's page tables, which its own mapping shows at [`KERNEL_BASE`].
 #[derive(Clone, Copy, Debug)]
 pub struct BootTables {
@@ -218,7 +221,7 @@ pub fn drop_boot_mapping(p2m: &P2m<'_>, mapped_end: u64) {
             _ => None,
         }
     };
-    let mut batch: Multicall<'_, 32> = Multicall::new();
+    let mut batch: Multicall<'_, BATCH> = Multicall::new();
     for pfn in 0..mapped_end {
         let address = KERNEL_BASE + pfn * PAGE_SIZE as u64;
         let mfn = p2m.mfn(Pfn::new(pfn));
@@ -239,7 +242,7 @@ pub fn drop_boot_mapping(p2m: &P2m<'_>, mapped_end: u64) {
     }
 }
 
-fn issue(batch: &mut Multicall<'_, 32>) {
+fn issue(batch: &mut Multicall<'_, BATCH>) {
     // SAFETY: the image keeps every right that it uses; nothing else of Rust's is reached through
     // the builder's mapping any more: start info has been copied, P2M and console have moved.
     if let Err(error) = unsafe { batch.issue(xen()) } {

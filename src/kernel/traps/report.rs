@@ -70,7 +70,8 @@ fn registers(frame: &Frame) {
     let Frame { r8, r9, r10, r11, r12, r13, r14, r15, .. } = frame;
     say!("  r8  {r8:016x} r9  {r9:016x} r10 {r10:016x} r11 {r11:016x}");
     say!("  r12 {r12:016x} r13 {r13:016x} r14 {r14:016x} r15 {r15:016x}");
-    say!("  cs {:x} ss {:x} rflags {:x}", frame.cs, frame.ss, frame.rflags);
+    // Xen saves a PV guest's event mask in the upper half of cs (`struct cpu_user_regs`).
+    say!("  cs {:x} ss {:x} rflags {:x}", frame.cs & 0xffff, frame.ss & 0xffff, frame.rflags);
 }
 
 /// Follows the frame pointers as far as they stay in the boot stack.

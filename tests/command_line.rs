@@ -1,0 +1,138 @@
+//! The kernel's command line, which is pure and so can be tested where there is no Xen.
+
+extern crate alloc;
+
+#[path = "../src/kernel/command_line.rs"]
+mod command_line;
+
+/// What the parser wants of the kernel.
+mod exit {
+    /// The kernel's type of this name, without its end of the world.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum Exit {
+        Poweroff,
+        Reboot,
+        Crash,
+        Hold,
+    }
+}
+
+use command_line::{Complaint, Probe, Selection, When, parse};
+use exit::Exit;
+use hypercall::trace::Level;
+use xen_contig::addr::{AddressBits, Order};
+
+fn complaint(text: &str) -> String {
+    let (_, complaints) = parse(text);
+    assert_eq!(complaints.len(), 1, "{text}: {complaints:?}");
+    complaints[0].to_string()
+}
+
+#[test]
+fn an_empty_line_means_all_tests() {
+    let (options, complaints) = parse("  ");
+    assert!(complaints.is_empty());
+    assert_eq!((options.selftest, options.trace, options.seed), (Selection::All, Level::Off, 0));
+    assert_eq!((options.probe, options.exit), (None, None));
+}
+
+#[test]
+fn every_option_is_understood() {
+    let text =
+        "selftest=exchange-*,stale-alias trace=full vmap=sync seed=0xff probe=9:30 exit=hold";
+    let (options, complaints) = parse(text);
+    assert_eq!(complaints, []);
+    assert_eq!((options.trace, options.seed), (Level::Full, 255));
+    assert_eq!(options.exit, Some(Exit::Hold));
+    let probe = Probe { order: Order::new(9).unwrap(), bits: AddressBits::new(30).unwrap() };
+    assert_eq!(options.probe, Some(probe));
+    assert!(options.selftest.includes("exchange-order-3", When::Always));
+    assert!(options.selftest.includes("stale-alias", When::Asked));
+    assert!(!options.selftest.includes("address-bits", When::Always));
+}
+
+#[test]
+fn the_later_of_two_wins() {
+    assert_eq!(parse("seed=1 seed=2").0.seed, 2);
+}
+
+#[test]
+fn what_is_unknown_is_named() {
+    assert!(complaint("frobnicate=1").contains("unknown option \"frobnicate=1\""));
+    assert!(complaint("quiet").contains("unknown option \"quiet\""));
+    assert!(complaint("=").contains("unknown option \"=\""));
+}
+
+#[test]
+fn a_bad_value_is_named_with_what_was_expected() {
+    for (text, expected) in [
+        ("selftest=", "all, none or names"),
+        ("selftest=a,,b", "all, none or names"),
+        ("selftest=A", "all, none or names"),
+        ("trace=loud", "off, summary or full"),
+        ("vmap=eager", "lazy or sync"),
+        ("seed=-1", "below 2^64"),
+        ("seed=+1", "below 2^64"),
+        ("seed=0x", "below 2^64"),
+        ("seed=18446744073709551616", "below 2^64"),
+        ("probe=9", "<order>:<address bits>"),
+        ("probe=:30", "<order>:<address bits>"),
+        ("probe=9:30:1", "<order>:<address bits>"),
+        ("probe=4294967296:30", "<order>:<address bits>"),
+        ("exit=now", "poweroff, reboot, crash or hold"),
+    ] {
+        let told = complaint(text);
+        assert!(told.contains(text) && told.contains(expected), "{text}: {told}");
+    }
+}
+
+#[test]
+fn a_number_out_of_range_is_told_its_range() {
+    assert_eq!(complaint("probe=40:9"), "bad value in \"probe=40:9\": order 40 is not in 0..=18");
+    assert_eq!(
+        complaint("probe=9:12"),
+        "bad value in \"probe=9:12\": address bits 12 is not in 13..=64"
+    );
+}
+
+#[test]
+fn all_complaints_are_kept() {
+    let (_, complaints) = parse("a seed=x probe=1:2");
+    assert_eq!(complaints.len(), 3);
+    assert!(matches!(complaints[0], Complaint::Unknown(_)));
+    assert!(matches!(complaints[1], Complaint::BadValue { .. }));
+    assert!(matches!(complaints[2], Complaint::OutOfRange { .. }));
+}
+
+#[test]
+fn globs_match_as_a_shell_would() {
+    let globs = |text: &str| Selection::Globs(text.split(',').map(String::from).collect());
+    for (glob, name, expected) in [
+        ("*", "anything", true),
+        ("a*", "a", true),
+        ("*a", "ba", true),
+        ("a*a", "a", false),
+        ("a*a", "aa", true),
+        ("*-order-*", "exchange-order-10", true),
+        ("*order-1", "exchange-order-10", false),
+        ("e*o*0", "exchange-order-10", true),
+        ("a*b*c", "aXcXb", false),
+        ("exchange", "exchange-order-1", false),
+    ] {
+        assert_eq!(globs(glob).includes(name, When::Always), expected, "{glob} {name}");
+    }
+    // Many stars take no time.
+    let stars = "*a".repeat(60) + "*b";
+    assert!(!globs(&stars).includes(&"a".repeat(200), When::Always));
+}
+
+#[test]
+fn what_ends_the_kernel_must_be_named_in_full() {
+    let named = Selection::Globs(vec!["misbehave-panic".into()]);
+    let glob = Selection::Globs(vec!["misbehave-*".into(), "*".into()]);
+    assert!(named.includes("misbehave-panic", When::Named));
+    assert!(!glob.includes("misbehave-panic", When::Named));
+    assert!(!Selection::All.includes("misbehave-panic", When::Named));
+    assert!(!Selection::All.includes("refill-order-12", When::Asked));
+    assert!(glob.includes("refill-order-12", When::Asked));
+}
