@@ -1,0 +1,41 @@
+//! One bed at a time: two in one directory would overwrite each other's logs, and software
+//! emulation leaves no processor for a second machine anyway.
+
+use std::fs::{File, TryLockError};
+use std::path::Path;
+
+use crate::error::{Error, Result};
+use crate::progress::Progress;
+use crate::setup::make_dir;
+
+/// Takes the bed in `target` for as long as the result lives, waiting for whoever has it.
+pub fn take(target: &Path, progress: &mut Progress) -> Result<File> {
+    make_dir(target)?;
+    let path = target.join("lock");
+    let file = File::create(&path).map_err(|e| Error::file("making", &path, e))?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            progress.say(&format!("waiting for another bed that uses {}", target.display()));
+            file.lock().map_err(|e| Error::file("locking", &path, e))?;
+        }
+        Err(TryLockError::Error(e)) => return Err(Error::file("locking", &path, e)),
+    }
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bed_is_had_by_one_at_a_time() {
+        let dir = std::env::temp_dir().join(format!("bed-lock-{}", std::process::id()));
+        let held = take(&dir, &mut Progress::start()).unwrap();
+        let second = File::open(dir.join("lock")).unwrap();
+        assert!(matches!(second.try_lock(), Err(TryLockError::WouldBlock)));
+        drop(held);
+        second.try_lock().unwrap();
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
+}
