@@ -18,7 +18,7 @@ use crate::tlb::Tlb;
 /// What the machine-to-physical table holds for a frame that is no guest's.
 pub(crate) const INVALID_M2P: u64 = u64::MAX;
 
-/// The other domain: it owns what [`disown`](crate::FakeGuest::disown) gave it and does nothing.
+/// The other domain: it owns a [`foreign_frame`](crate::FakeGuest::foreign_frame) and does nothing.
 pub const NEIGHBOUR: DomId = DomId(2);
 
 /// Frames below this one are Xen's own.

@@ -25,11 +25,11 @@ impl Machine {
                 _ => one(self, *entry),
             };
             if let Err(errno) = result {
-                *done += index as u32;
+                *done = index as u32;
                 return Err(errno);
             }
         }
-        *done += entries.len() as u32;
+        *done = entries.len() as u32;
         Ok(0)
     }
 
