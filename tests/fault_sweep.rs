@@ -20,8 +20,12 @@ fn errnos() -> impl Iterator<Item = XenErrno> {
     [1, 3, 11, 12, 14, 16, 22, 38, 85, 95, 133].into_iter().filter_map(XenErrno::from_raw)
 }
 
-/// How much of a call is done before it fails.
-const AFTER: [u64; 3] = [0, 1, 300];
+/// Each errno of a call that does nothing, and two of one that fails half-way.
+fn failures() -> impl Iterator<Item = (XenErrno, u64)> {
+    let half_way = [XenErrno::EINVAL, XenErrno::EBUSY];
+    let some_done = half_way.into_iter().flat_map(|errno| [(errno, 1), (errno, 300)]);
+    errnos().map(|errno| (errno, 0)).chain(some_done)
+}
 
 struct Scene {
     guest: FakeGuest,
@@ -40,7 +44,7 @@ enum Fate {
 
 impl Scene {
     fn new() -> Self {
-        let guest = Builder::new(4096).max_order(10).build();
+        let guest = Builder::new(4096).machine_frames(8192).max_order(10).build();
         let scene = Self { guest, accounts: Accounts::new() };
         scene.guest.paint();
         let buffer = scene.acquire(scene.guest.run(BUFFER.0, BUFFER.1)).ok().unwrap();
@@ -83,23 +87,21 @@ fn fate<T>(result: Result<T, Option<FrameRun>>) -> Fate {
 /// Fails call 1, 2, … of `operation` until one goes through without meeting its fault.
 fn sweep<S>(name: &str, prepare: impl Fn(&Scene) -> S, operation: impl Fn(&Scene, S) -> Fate) {
     let (mut cases, mut quarantined) = (0, 0);
-    for errno in errnos() {
-        for after in AFTER {
-            for call in 1.. {
-                let scene = Scene::new();
-                let prepared = prepare(&scene);
-                let before = scene.guest.snapshot();
-                scene.guest.xen().arm(Fault::refuse(call, errno).after(after));
-                let fate = operation(&scene, prepared);
-                let what = format!("{name}: call {call} answers {errno} after {after}");
-                if scene.guest.xen().disarm() == 0 {
-                    break;
-                }
-                // A call of fewer entries than `after` goes through.
-                cases += u64::from(!matches!(fate, Fate::Done));
-                quarantined += u64::from(matches!(fate, Fate::Quarantined));
-                judge(&scene, &before, &fate, &what);
+    for (errno, after) in failures() {
+        for call in 1.. {
+            let scene = Scene::new();
+            let prepared = prepare(&scene);
+            let before = scene.guest.snapshot();
+            scene.guest.xen().arm(Fault::refuse(call, errno).after(after));
+            let fate = operation(&scene, prepared);
+            let what = format!("{name}: call {call} answers {errno} after {after}");
+            if scene.guest.xen().disarm() == 0 {
+                break;
             }
+            // A call of fewer entries than `after` goes through.
+            cases += u64::from(!matches!(fate, Fate::Done));
+            quarantined += u64::from(matches!(fate, Fate::Quarantined));
+            judge(&scene, &before, &fate, &what);
         }
     }
     println!("{name}: {cases} cases, {quarantined} of them quarantined");
