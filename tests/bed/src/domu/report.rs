@@ -100,7 +100,8 @@ fn end_of(how: &str, job: &JobReport) -> End {
         ("running", _) => End::StillRunning,
         ("shutdown", Ok(code)) => End::from_shutdown_code(code),
         ("create-failed", Ok(status)) => {
-            let said: Vec<&str> = job.section("create").iter().map(String::as_str).collect();
+            let said = job.section("create").iter().filter(|line| line.contains("error"));
+            let said: Vec<&str> = said.map(String::as_str).collect();
             End::NotStarted(format!("xl create failed ({status}): {}", said.join("; ")))
         }
         _ => End::Lost(format!("dom0 reported `{how}`")),
@@ -145,8 +146,9 @@ mod tests {
     #[test]
     fn every_end_of_a_domain() {
         let end = |how: &str| {
-            let text =
-                format!("begin x\nsection create\n|libxl: no memory\nend\nend-of-domain {how}\n");
+            let text = format!(
+                "begin x\nsection create\n|Parsing config\n|libxl: error: no memory\nend\nend-of-domain {how}\n"
+            );
             SessionReport::parse(&text).jobs.remove(0).end.unwrap()
         };
         assert_eq!(end("shutdown 1"), End::Reboot);

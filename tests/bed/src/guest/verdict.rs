@@ -138,7 +138,8 @@ pub fn judge<'a>(
     end: &End,
     expected: GuestExit,
 ) -> Judgement {
-    let report = Ktap::parse(console);
+    let lines: Vec<&str> = console.into_iter().collect();
+    let report = Ktap::parse(lines.iter().copied());
     let mut reasons = Vec::new();
     let said = report.verdict.map_or_else(
         || "printed no verdict".to_owned(),
@@ -175,11 +176,21 @@ pub fn judge<'a>(
         }
         _ => {}
     }
+    if report.verdict.is_none() {
+        reasons.extend(last_words(&lines).map(|line| format!("its last words: `{line}`")));
+    }
     let mut counts = report.counts;
     if verdict > Verdict::Skip && counts.failed == 0 {
         counts.failed = 1;
     }
     Judgement { verdict, reasons, counts, failures: report.failures }
+}
+
+/// What a guest without a verdict leaves behind: why it panicked, or else its last line.
+fn last_words<'a>(lines: &[&'a str]) -> Option<&'a str> {
+    let mut spoken = lines.iter().rev().map(|line| line.trim()).filter(|line| !line.is_empty());
+    let last = spoken.next()?;
+    Some(spoken.find(|line| line.starts_with("panic: ")).unwrap_or(last))
 }
 
 #[cfg(test)]
@@ -223,6 +234,14 @@ mod tests {
             assert_eq!(judgement.verdict, Verdict::Crash, "{end:?}");
             assert_eq!(judgement.counts.failed, 1);
         }
+    }
+
+    #[test]
+    fn a_guest_without_a_verdict_leaves_its_last_words() {
+        let panicked = judged("ok 1 a\npanic: no memory\n# trace #1 memory_op\n", End::Crash);
+        assert!(panicked.reasons.iter().any(|line| line.contains("panic: no memory")));
+        let silent = judged("booting\n\n", End::PowerOff);
+        assert!(silent.reasons.iter().any(|line| line.contains("`booting`")));
     }
 
     #[test]

@@ -16,13 +16,18 @@ const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 const DEFAULT_MIRROR: &str = "http://deb.debian.org/debian";
 const DEFAULT_SECURITY: &str = "http://deb.debian.org/debian-security";
 
-/// Fetches the packages of `group` and returns their files.
+/// Fetches the packages of `group` and returns their files. What an earlier call fetched, for
+/// this Xen or for another, is used again without asking the mirror.
 pub fn fetch(
     group: &Group,
     options: &SetupOptions,
     progress: &mut Progress,
 ) -> Result<Vec<PathBuf>> {
     let dir = options.target.join("packages").join(group.suite);
+    let record = dir.join(format!("{}.fetched", group.label));
+    if let Some(files) = fetched_before(&record, group, &dir.join("debs")) {
+        return Ok(files);
+    }
     let apt = Apt::configure(&dir, group.suite, options)?;
     progress.step(format!("asking the mirror for Debian {}'s packages", group.suite), "download");
     apt.update()?;
@@ -34,7 +39,22 @@ pub fn fetch(
         format!("downloading {} packages of Debian {}", names.len(), group.suite),
         "unpacking",
     );
-    apt.download(&names)
+    let files = apt.download(&names)?;
+    write(&record, format!("{}{}", group.wanted(), listed(&files)).as_bytes())?;
+    Ok(files)
+}
+
+/// The record's first line says what was wanted, the others which files came.
+fn fetched_before(record: &Path, group: &Group, debs: &Path) -> Option<Vec<PathBuf>> {
+    let text = fs::read_to_string(record).ok()?;
+    let names = text.strip_prefix(group.wanted().as_str())?;
+    let files: Vec<PathBuf> = names.lines().map(|name| debs.join(name)).collect();
+    (!files.is_empty() && files.iter().all(|file| file.exists())).then_some(files)
+}
+
+fn listed(files: &[PathBuf]) -> String {
+    let names = files.iter().filter_map(|file| file.file_name());
+    names.map(|name| format!("{}\n", name.to_string_lossy())).collect()
 }
 
 struct Apt {

@@ -24,7 +24,7 @@ const HIDDEN_LIBRARY: &str = "libgcc_s.so.1";
 
 /// What the archive depends on besides the packages.
 pub fn inputs() -> String {
-    format!("{INIT}\n{TOOLS:?}\n{MODULES:?}\n")
+    format!("{INIT}\n{}\n", include_str!("initramfs.rs"))
 }
 
 /// Makes the archive from the packages under `root`.

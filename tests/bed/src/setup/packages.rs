@@ -5,6 +5,8 @@ use crate::choice::XenVersion;
 /// Packages of one Debian release.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Group {
+    /// Tells the group from others of the same release.
+    pub label: &'static str,
     /// The release's name.
     pub suite: &'static str,
     /// The packages.
@@ -52,21 +54,24 @@ pub fn groups(xen: XenVersion) -> Vec<Group> {
     ]);
     vec![
         Group {
+            label: "linux",
             suite: "bookworm",
             names: vec!["busybox-static".to_owned()],
             resolve: Some(("linux-image-amd64", "linux-image-")),
         },
-        Group { suite: xen.suite(), names: tools, resolve: None },
+        Group { label: xen.as_str(), suite: xen.suite(), names: tools, resolve: None },
     ]
 }
 
-/// The list of packages as one text, for a stamp.
+impl Group {
+    /// What is wanted, in one line.
+    pub fn wanted(&self) -> String {
+        let resolve = self.resolve.map_or("", |(name, _)| name);
+        format!("{}: {resolve} {}\n", self.suite, self.names.join(" "))
+    }
+}
+
+/// All that a bed wants, as one text, for a stamp.
 pub fn wanted(xen: XenVersion) -> String {
-    groups(xen)
-        .iter()
-        .map(|group| {
-            let resolve = group.resolve.map_or("", |(name, _)| name);
-            format!("{}: {resolve} {}\n", group.suite, group.names.join(" "))
-        })
-        .collect()
+    groups(xen).iter().map(Group::wanted).collect()
 }

@@ -189,7 +189,7 @@ fn close(outcomes: &[Outcome], findings: Findings) -> Verdict {
 }
 
 /// How long a guest that never ends is waited for.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(15);
 
 fn args(text: &str) -> Result<KernelArgs> {
     KernelArgs::new(text)
