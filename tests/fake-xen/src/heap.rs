@@ -41,39 +41,35 @@ impl Heap {
     /// `avoid`.
     pub fn take(&mut self, order: u32, limit: u64, avoid: u64) -> Option<u64> {
         let last_start = limit.checked_sub(1 << order)?;
-        for from in order..=MAX_ORDER {
-            // Two, for where the first has no other start than the avoided one.
-            let candidates: Vec<u64> =
-                self.blocks[from as usize].range(..=last_start).rev().take(2).copied().collect();
-            for first in candidates {
-                let mut start = first;
-                for half in (order..from).rev() {
-                    if start + (1 << half) <= last_start {
-                        start += 1 << half;
+        // A zone is all frames whose numbers have their highest bit in common; no block crosses
+        // into another, since frame 0 is never free.
+        for zone in (0..=last_start.checked_ilog2()?).rev() {
+            let starts = 1 << zone..=last_start.min((2 << zone) - 1);
+            for from in order..=MAX_ORDER {
+                // Two, for where the first has no other start than the avoided one.
+                let blocks = self.blocks[from as usize].range(starts.clone());
+                let candidates: Vec<u64> = blocks.rev().take(2).copied().collect();
+                for block in candidates {
+                    if let Some(start) = fitting(block, from, order, last_start, avoid) {
+                        self.split(block, from, start, order);
+                        self.free -= 1 << order;
+                        return Some(start);
                     }
                 }
-                if start == avoid {
-                    let below = start ^ (1 << order);
-                    if from == order || below > start {
-                        continue;
-                    }
-                    start = below;
-                }
-                self.blocks[from as usize].remove(&first);
-                let (mut block, mut size) = (first, from);
-                while size > order {
-                    size -= 1;
-                    let upper = block + (1 << size);
-                    let (kept, given) =
-                        if start >= upper { (upper, block) } else { (block, upper) };
-                    self.blocks[size as usize].insert(given);
-                    block = kept;
-                }
-                self.free -= 1 << order;
-                return Some(block);
             }
         }
         None
+    }
+
+    /// Takes the extent at `start` out of a free block; what is left of it stays free.
+    fn split(&mut self, mut block: u64, from: u32, start: u64, order: u32) {
+        self.blocks[from as usize].remove(&block);
+        for size in (order..from).rev() {
+            let upper = block + (1 << size);
+            let (kept, given) = if start >= upper { (upper, block) } else { (block, upper) };
+            self.blocks[size as usize].insert(given);
+            block = kept;
+        }
     }
 
     /// Takes one certain frame, if it is free.
@@ -103,4 +99,19 @@ impl Heap {
         let fresh = self.blocks[order as usize].insert(first);
         assert!(fresh, "frame {first:#x} was freed twice");
     }
+}
+
+/// The highest start of an extent of `order` in a block of order `from`, up to `last_start` and not
+/// at `avoid`.
+fn fitting(block: u64, from: u32, order: u32, last_start: u64, avoid: u64) -> Option<u64> {
+    let mut start = block;
+    for half in (order..from).rev() {
+        if start + (1 << half) <= last_start {
+            start += 1 << half;
+        }
+    }
+    if start != avoid {
+        return Some(start);
+    }
+    start.checked_sub(1 << order).filter(|below| *below >= block)
 }
