@@ -37,7 +37,7 @@ impl SerialLog {
         for line in text.split_inclusive('\n') {
             let whole = line.ends_with('\n');
             let line = line.trim_end_matches(['\n', '\r']);
-            if let Some(at) = line.find(PREFIX) {
+            if let Some(at) = line.find(PREFIX).filter(|_| !is_of_domain(line)) {
                 pending.push_str(&line[..at]);
                 log.xen.push(line[at..].to_owned());
             } else {
@@ -78,6 +78,12 @@ impl SerialLog {
         }
         None
     }
+}
+
+/// Whether Xen put this line in for a domU, `(d3) …`: what follows is that domain's own words.
+fn is_of_domain(line: &str) -> bool {
+    let number = line.strip_prefix("(d").and_then(|rest| rest.split_once(')'));
+    number.is_some_and(|(number, _)| number.parse::<u32>().is_ok())
 }
 
 #[cfg(test)]
@@ -136,6 +142,8 @@ mod tests {
     #[test]
     fn a_guest_that_says_it_without_the_prefix_ends_nothing() {
         assert_eq!(end("Hardware Dom0 halted: halting machine\n"), None);
+        assert_eq!(end("(d7) (XEN) Hardware Dom0 halted: halting machine\n"), None);
+        assert_eq!(end("(XEN) (d7) (XEN) Panic on CPU 0:\n"), None);
         assert_eq!(end("(XEN) Dom0 has maximum 2 VCPUs\n"), None);
     }
 }
