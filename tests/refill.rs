@@ -77,11 +77,22 @@ fn c77_without_an_extent_the_run_is_filled_frame_by_frame() {
 }
 
 #[test]
+fn c02_an_order_above_xens_limit_is_named_although_xen_only_says_none_done() {
+    let guest = translated();
+    guest.set_max_order(5);
+    let (result, _) = refill(&guest, ANYWHERE);
+    let failure = result.unwrap_err();
+    assert_eq!(failure.error, ExchangeError::OrderNotPermitted { order: order(6) });
+    assert_eq!((failure.run, failure.lost), (Some(guest.run(1024, 64)), None));
+    is_whole(&guest);
+}
+
+#[test]
 fn c77_what_cannot_be_brought_back_is_lost_by_name() {
     let guest = translated();
-    // No extent, and the filling one by one stops after 40.
+    // No extent, and the filling one by one stops after 40. The third call asks for the order limit.
     guest.fragment(order(6));
-    guest.xen().arm(Fault::stop(3).after(40));
+    guest.xen().arm(Fault::stop(4).after(40));
     let (result, quarantined) = refill(&guest, ANYWHERE);
     let failure = result.unwrap_err();
     assert_eq!((failure.run, failure.lost), (None, Some((Pfn::new(1064), 24))));
@@ -110,7 +121,8 @@ fn a_decrease_that_stops_half_way_is_undone() {
     guest.xen().arm(Fault::stop(1).after(40));
     let (result, quarantined) = refill(&guest, ANYWHERE);
     let failure = result.unwrap_err();
-    assert!(matches!(failure.error, ExchangeError::Refused { .. }));
+    let refused = ExchangeError::FrameRefused { first: Pfn::new(1064), frames: 1 };
+    assert_eq!(failure.error, refused);
     assert_eq!((failure.run, failure.lost, quarantined), (Some(guest.run(1024, 64)), None, 0));
     is_whole(&guest);
     let extents = |n| (n, 0);

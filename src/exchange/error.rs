@@ -35,11 +35,16 @@ pub enum ExchangeError {
     },
     /// Xen permits the order, but a policy (XSM) denies the exchange to this domain.
     NotPermitted,
+    /// Memory of exactly that NUMA node is not for this domain, or there is no such node.
+    NodeNotPermitted {
+        /// The node.
+        node: u8,
+    },
     /// Xen took offence at a frame: still mapped somewhere, a page table, granted, or not ours.
     FrameRefused {
-        /// First frame of the run.
+        /// First frame of the chunk that it was in.
         first: Pfn,
-        /// How many frames it has.
+        /// How many frames that has.
         frames: u64,
     },
     /// Xen has no free extent of that order below the limit.
@@ -100,6 +105,11 @@ impl fmt::Display for ExchangeError {
                 "order {order} is above what Xen permits this domain (see Xen's memop-max-order)"
             ),
             Self::NotPermitted => f.write_str("a policy of Xen's denies this domain the exchange"),
+            Self::NodeNotPermitted { node } => write!(
+                f,
+                "memory of exactly node {node} is not for this domain (only the control domain may \
+                 ask), or there is no such node"
+            ),
             Self::FrameRefused { first, frames } => write!(
                 f,
                 "Xen refused a frame of the {frames} from pfn {first} on (EINVAL): \

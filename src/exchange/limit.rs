@@ -8,7 +8,7 @@ use core::fmt;
 use core::ptr;
 
 use hypercall::abi::memory::{MemoryExchange, MemoryReservation};
-use hypercall::ops::MemoryOp;
+use hypercall::ops::{MemFlags, MemoryOp};
 use hypercall::{DomId, Xen, XenErrno};
 
 use crate::addr::Order;
@@ -50,6 +50,30 @@ pub fn order_permitted(xen: &impl Xen, order: Order) -> Result<(), XenErrno> {
         Ok(_) | Err(XenErrno::EINVAL) => Ok(()),
         Err(errno) => Err(errno),
     }
+}
+
+/// Asks whether Xen lets this domain have memory of exactly that NUMA node, in a way that can't move
+/// a frame: the question is about a domain that can't be. `memory_exchange` looks at the node first
+/// (`EINVAL`) and at the domain next (`ESRCH`).
+pub fn node_permitted(xen: &impl Xen, node: u8) -> bool {
+    /// `DOMID_INVALID` in `public/xen.h`.
+    const NOBODY: DomId = DomId(0x7ff4);
+    let (mut input, mut output) = ([0], [0]);
+    let one = |list: &mut [u64; 1], mem_flags: MemFlags| MemoryReservation {
+        extent_start: list.as_mut_ptr(),
+        nr_extents: 1,
+        extent_order: 0,
+        mem_flags: mem_flags.raw(),
+        domid: NOBODY,
+    };
+    let mut question = MemoryExchange {
+        input: one(&mut input, MemFlags::default()),
+        output: one(&mut output, MemFlags::default().exactly_node(node)),
+        nr_exchanged: 0,
+    };
+    // SAFETY: both lists have their one entry, and no domain has the number whose frames it names.
+    let answer = unsafe { xen.memory_op(MemoryOp::Exchange(&mut question)) };
+    answer != Err(XenErrno::EINVAL)
 }
 
 /// The highest order that Xen permits this domain, at most [`Order::MAX`].

@@ -9,8 +9,9 @@
 //! # The way of a run through an exchange
 //! ```text
 //! Mapped --detach--> Detached --exchange--> Exchanged --attach--> mapped again
-//!                       |                        |
-//!                       +--restore (refused) ----+-- quarantine (torn)
+//!                                              |   ^
+//!                                              +---+ resume, undo
+//!                                              +--> quarantine (torn)
 //! ```
 //!
 //! # Flush rule
@@ -20,10 +21,12 @@
 //! 3. `attach` turns not-present entries into present ones, which x86 does not cache: no flush.
 //! 4. The guest sends no IPI for any of this.
 
+mod call;
 mod capability;
 mod error;
 mod limit;
 mod outcome;
+mod part;
 mod plan;
 mod pv;
 mod transaction;
@@ -31,8 +34,9 @@ mod translated;
 
 pub use capability::Capability;
 pub use error::{ExchangeError, ExchangeFailure};
-pub use limit::{NoOrderPermitted, order_limit, order_permitted};
-pub use outcome::{Outcome, decode};
+pub use limit::{NoOrderPermitted, node_permitted, order_limit, order_permitted};
+pub use outcome::{Fate, Outcome, Request, decode};
+pub use part::{Node, Part, Placement};
 pub use plan::Plan;
-pub use pv::{Accounts, Exchanger, Extent};
+pub use pv::{Accounts, Exchanger, Extent, Lists, OnRefusal, Progress};
 pub use translated::{RefillFailure, Refiller};

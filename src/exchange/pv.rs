@@ -4,8 +4,9 @@ use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use hypercall::Xen;
 
-use super::transaction::{Extents, Mapped};
-use super::{ExchangeError, ExchangeFailure, Plan};
+use super::call::out_list_len;
+use super::transaction::{Attached, Mapped};
+use super::{ExchangeError, ExchangeFailure, Part, Placement, Plan};
 use crate::addr::{AddressBits, MachineAddr, Mfn, Order};
 use crate::frames::FrameRun;
 use crate::p2m::P2m;
@@ -102,6 +103,11 @@ impl<'a, X: Xen, L: LinearMapping> Exchanger<'a, X, L> {
         Self { limit, ..self }
     }
 
+    /// The highest order of an extent.
+    pub const fn limit(&self) -> Order {
+        self.limit
+    }
+
     /// Swaps the machine frames beneath `run` for one contiguous extent below `2^bits`, zeroed.
     ///
     /// `list` is lent for the time of the call, an entry per frame. It must be memory that Xen can
@@ -116,59 +122,174 @@ impl<'a, X: Xen, L: LinearMapping> Exchanger<'a, X, L> {
         bits: AddressBits,
         list: &mut [u64],
     ) -> Result<Extent, ExchangeFailure> {
-        let checked = Plan::new(run.frames(), bits, self.limit)
-            .and_then(|plan| check_list(&run, list).map(|()| plan));
-        let plan = match checked {
+        let plan = match Plan::new(run.frames(), bits, self.limit) {
             Ok(plan) => plan,
             Err(error) => return Err(ExchangeFailure { error, run: Some(run) }),
         };
-        let frames = run.frames() as usize;
-        let mut out = [run.first().number()];
-        let detached = Mapped { exchanger: *self, run }.detach(&mut list[..frames])?;
-        let output = Extents { list: &mut out, order: plan.order };
-        let run = detached.swap(None, output, bits, |out, index| {
-            out.first().map(|first| Mfn::new(*first).add(index))
-        })?;
-        // SAFETY: the run is mapped again and in our hands alone (M1); what another domain may
-        // have left there ends here (C56).
-        unsafe { self.linear.zero(run.first(), run.frames()) };
-        Ok(Extent { run, mfn: Mfn::new(out[0]), order: plan.order })
+        let part = Part::gather(0, 1, plan.order, Placement::below(bits));
+        let mut out = [0];
+        let lists = Lists { beneath: list, scratch: &mut out };
+        let run = self.whole(run, &[part], lists)?;
+        match self.p2m.mfn(run.first()) {
+            Some(mfn) => Ok(Extent { run, mfn, order: plan.order }),
+            None => {
+                let error = ExchangeError::NotPopulated { pfn: run.first() };
+                Err(ExchangeFailure { error, run: Some(run) })
+            }
+        }
     }
 
     /// Swaps the extent back for single frames, wherever they are: the mirror image of
-    /// [`acquire`](Self::acquire). The run comes back zeroed.
+    /// [`acquire`](Self::acquire). The run comes back zeroed. `list` has two entries per frame.
+    ///
+    /// An extent of an order that Xen has come to refuse since (C04) goes back frame by frame.
     ///
     /// # Errors
     /// Why not. The run is in the error, except where that says quarantine; its memory is ordinary
     /// memory either way, it merely stays contiguous.
     pub fn release(&self, extent: Extent, list: &mut [u64]) -> Result<FrameRun, ExchangeFailure> {
-        let Extent { run, mfn, order } = extent;
-        let frames = run.frames() as usize;
-        if list.len() < 2 * frames {
-            let error = ExchangeError::ListTooShort { needed: 2 * frames as u64, len: list.len() };
+        let Extent { run, order, .. } = extent;
+        let frames = run.frames();
+        if (list.len() as u64) < 2 * frames {
+            let error = ExchangeError::ListTooShort { needed: 2 * frames, len: list.len() };
             return Err(ExchangeFailure { error, run: Some(run) });
         }
-        let (old, rest) = list.split_at_mut(frames);
-        let out = &mut rest[..frames];
-        for (pfn, slot) in run.iter().zip(out.iter_mut()) {
-            *slot = pfn.number();
+        let (beneath, scratch) = list.split_at_mut(frames as usize);
+        let lists = Lists { beneath, scratch };
+        let refused = match self.whole(run, &[Part::scatter(0, order)], lists) {
+            Err(ExchangeFailure {
+                error: ExchangeError::OrderNotPermitted { .. },
+                run: Some(run),
+            }) => run,
+            other => return other,
+        };
+        let (beneath, scratch) = list.split_at_mut(frames as usize);
+        self.whole(refused, &[Part::replace(0, frames)], Lists { beneath, scratch })
+    }
+
+    /// Exchanges all parts or none, and zeroes the run.
+    fn whole(
+        &self,
+        run: FrameRun,
+        parts: &[Part],
+        lists: Lists<'_>,
+    ) -> Result<FrameRun, ExchangeFailure> {
+        let Progress { run, error, .. } = self.exchange(run, parts, OnRefusal::Undo, lists)?;
+        match error {
+            Some(error) => Err(ExchangeFailure { error, run: Some(run) }),
+            None => {
+                // SAFETY: the run is mapped again and in our hands alone (M1); what another domain
+                // may have left there ends here (C56).
+                unsafe { self.linear.zero(run.first(), run.frames()) };
+                Ok(run)
+            }
         }
-        let detached = Mapped { exchanger: *self, run }.detach(old)?;
-        let mut input = [mfn.number()];
-        let input = Extents { list: &mut input, order };
-        let output = Extents { list: out, order: Order::ZERO };
-        let run = detached.swap(Some(input), output, AddressBits::UNLIMITED, |out, index| {
-            out.get(index as usize).copied().map(Mfn::new)
-        })?;
-        // SAFETY: as in `acquire`.
-        unsafe { self.linear.zero(run.first(), run.frames()) };
-        Ok(run)
+    }
+
+    /// Exchanges the parts of `run` in as many calls as there are parts, with one flush in all.
+    ///
+    /// Frames that no part names stay what they are. The content of the run is gone: what comes
+    /// from Xen is not zeroed here.
+    ///
+    /// # Errors
+    /// Where nothing could be asked of Xen, and where the run is quarantined. A refusal is no
+    /// error here but in [`Progress::error`].
+    pub fn exchange(
+        &self,
+        run: FrameRun,
+        parts: &[Part],
+        on_refusal: OnRefusal,
+        lists: Lists<'_>,
+    ) -> Result<Progress, ExchangeFailure> {
+        let Lists { beneath, scratch } = lists;
+        if let Err(error) = check(&run, parts, beneath, scratch) {
+            return Err(ExchangeFailure { error, run: Some(run) });
+        }
+        let beneath = &mut beneath[..run.frames() as usize];
+        let detached = Mapped { exchanger: *self, run }.detach(beneath)?;
+        let mut exchanged = detached.exchange(parts, scratch);
+        if exchanged.error.is_some() {
+            exchanged = match on_refusal {
+                OnRefusal::Undo => exchanged.undo(parts, scratch),
+                OnRefusal::Return => exchanged,
+                OnRefusal::Resume { times } => {
+                    for _ in 0..times {
+                        if exchanged.error.is_some() {
+                            exchanged = exchanged.resume(parts, scratch);
+                        }
+                    }
+                    if exchanged.error.is_some() {
+                        exchanged.undo(parts, scratch)
+                    } else {
+                        exchanged
+                    }
+                }
+            };
+        }
+        let Attached { run, done, error } = exchanged.attach()?;
+        Ok(Progress { run, done, error })
     }
 }
 
-fn check_list(run: &FrameRun, list: &[u64]) -> Result<(), ExchangeError> {
-    if (list.len() as u64) < run.frames() {
-        return Err(ExchangeError::ListTooShort { needed: run.frames(), len: list.len() });
+/// What to do when Xen refuses midway.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnRefusal {
+    /// All or nothing: swap what was exchanged for single frames again.
+    #[default]
+    Undo,
+    /// Keep what was exchanged.
+    Return,
+    /// Ask again for the rest, so many times; then undo.
+    Resume {
+        /// How many times.
+        times: u32,
+    },
+}
+
+/// Memory that is lent for the time of an exchange. It must be memory that Xen can read and write,
+/// which any mapped memory of the guest outside the run is (M3).
+#[derive(Debug)]
+pub struct Lists<'l> {
+    /// An entry per frame of the run.
+    pub beneath: &'l mut [u64],
+    /// An entry per extent that comes, of the part with the most of them.
+    pub scratch: &'l mut [u64],
+}
+
+/// How far an exchange came.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// The run, mapped.
+    pub run: FrameRun,
+    /// Frames that were exchanged, counted through the parts in order.
+    pub done: u64,
+    /// Why not all of them.
+    pub error: Option<ExchangeError>,
+}
+
+/// Whether the request makes sense, before anything moves.
+fn check(
+    run: &FrameRun,
+    parts: &[Part],
+    beneath: &[u64],
+    scratch: &[u64],
+) -> Result<(), ExchangeError> {
+    let too_short = |needed: u64, list: &[u64]| match needed > list.len() as u64 {
+        true => Err(ExchangeError::ListTooShort { needed, len: list.len() }),
+        false => Ok(()),
+    };
+    too_short(run.frames(), beneath)?;
+    let mut end = 0;
+    for part in parts {
+        too_short(out_list_len(part), scratch)?;
+        // In order and apart: no frame is named twice (C33).
+        if part.first() < end || part.frames() == 0 {
+            return Err(ExchangeError::BadSize { frames: part.frames() });
+        }
+        end = part.first() + part.frames();
+        if end > run.frames() {
+            return Err(ExchangeError::BadSize { frames: end });
+        }
     }
     Ok(())
 }

@@ -1,17 +1,25 @@
 //! The states that a run goes through in a PV guest. Each step takes the state and gives the next.
 //!
 //! ```text
-//! Mapped::detach    zap the linear PTEs, forget the frames, one flush of all vCPUs by Xen
-//! Detached::swap    XENMEM_exchange, the answer decoded totally
-//! attach            P2M and PTEs to whatever lies beneath the run now; success and failure alike
+//! Mapped::detach       zap the linear PTEs, forget the frames, one flush of all vCPUs by Xen
+//! Detached::exchange   XENMEM_exchange, part by part, each answer decoded totally
+//! Exchanged::resume    the same again, from the first part that was refused
+//! Exchanged::undo      what was exchanged for single frames again
+//! Exchanged::attach    P2M and PTEs to whatever lies beneath the run now
 //! ```
+//!
+//! All the time `beneath` says what lies beneath each frame: the old frames where Xen refused or
+//! was not asked, the new ones where it exchanged. So there is one way back for success, failure
+//! and what is in between, and a state that is dropped takes it, too.
 
-use hypercall::abi::memory::{MemoryExchange, MemoryReservation};
-use hypercall::ops::{MemFlags, MemoryOp, MmuExtOp, Pte};
+use hypercall::ops::{MmuExtOp, Pte};
 use hypercall::{DomId, Xen, XenErrno};
 
-use super::{ExchangeError, ExchangeFailure, Exchanger, Outcome, decode};
-use crate::addr::{AddressBits, Mfn, Order, Pfn};
+use super::call::{Rest, exchange, out_list_len};
+use super::{
+    ExchangeError, ExchangeFailure, Exchanger, Node, Part, node_permitted, order_permitted,
+};
+use crate::addr::Mfn;
 use crate::frames::FrameRun;
 use crate::paging::{LinearMapping, PteBatch, PteError};
 
@@ -21,29 +29,41 @@ pub(super) struct Mapped<'t, X, L> {
     pub run: FrameRun,
 }
 
-/// A run that nothing maps (M2). Dropping it maps the old frames back.
+/// A run that nothing maps (M2).
 pub(super) struct Detached<'t, X: Xen, L: LinearMapping> {
     exchanger: Exchanger<'t, X, L>,
     /// `None` once the next state has it.
     run: Option<FrameRun>,
-    /// The machine frames that were beneath the run.
-    old: &'t mut [u64],
+    /// The machine frame beneath each frame.
+    beneath: &'t mut [u64],
+    /// Nobody knows what is beneath some of the run, so it is never mapped again (M6).
+    torn: bool,
 }
 
-/// The extents that go in or come out, as Xen takes them.
-pub(super) struct Extents<'l> {
-    /// Machine frames on the way in, guest frames on the way out.
-    pub list: &'l mut [u64],
-    /// The order of each.
-    pub order: Order,
+/// A run that Xen was asked to exchange, and how far that came.
+pub(super) struct Exchanged<'t, X: Xen, L: LinearMapping> {
+    detached: Detached<'t, X, L>,
+    /// Frames exchanged, counted through the parts in order.
+    pub done: u64,
+    /// Why not all of them.
+    pub error: Option<ExchangeError>,
+}
+
+/// A run that is mapped again, by whatever lies beneath it now.
+#[derive(Debug)]
+pub(super) struct Attached {
+    pub run: FrameRun,
+    /// As in `Exchanged`.
+    pub done: u64,
+    /// As in `Exchanged`.
+    pub error: Option<ExchangeError>,
 }
 
 impl<'t, X: Xen, L: LinearMapping> Mapped<'t, X, L> {
-    /// Takes the run out of the linear mapping. `old` receives the machine frames beneath it; it
-    /// has an entry per frame.
-    pub fn detach(self, old: &'t mut [u64]) -> Result<Detached<'t, X, L>, ExchangeFailure> {
+    /// Takes the run out of the linear mapping. `beneath` has an entry per frame.
+    pub fn detach(self, beneath: &'t mut [u64]) -> Result<Detached<'t, X, L>, ExchangeFailure> {
         let Self { exchanger, run } = self;
-        for (pfn, slot) in run.iter().zip(old.iter_mut()) {
+        for (pfn, slot) in run.iter().zip(beneath.iter_mut()) {
             match exchanger.p2m.mfn(pfn) {
                 Some(mfn) => *slot = mfn.number(),
                 None => {
@@ -56,16 +76,16 @@ impl<'t, X: Xen, L: LinearMapping> Mapped<'t, X, L> {
         // scrubs it from 4.17 on; before that it would go to the next domain.
         unsafe { exchanger.linear.zero(run.first(), run.frames()) };
 
-        // From here on a return by `?` or otherwise restores, by Detached's Drop.
-        let detached = Detached { exchanger, run: Some(run), old };
+        // From here on whatever happens maps the run again, by Detached's Drop if need be.
+        let detached = Detached { exchanger, run: Some(run), beneath, torn: false };
         match detached.zap() {
             Ok(()) => Ok(detached),
-            Err(error) => Err(detached.restore(error)),
+            Err(error) => Err(detached.fail(error)),
         }
     }
 }
 
-impl<X: Xen, L: LinearMapping> Detached<'_, X, L> {
+impl<'t, X: Xen, L: LinearMapping> Detached<'t, X, L> {
     fn zap(&self) -> Result<(), ExchangeError> {
         let Some(run) = &self.run else { return Ok(()) };
         let Exchanger { xen, p2m, linear, .. } = self.exchanger;
@@ -88,141 +108,194 @@ impl<X: Xen, L: LinearMapping> Detached<'_, X, L> {
         Ok(())
     }
 
-    /// Has Xen swap `input` for `output` in one chunk, then maps what came: the new frames, or on
-    /// refusal the old ones. `came` tells the new frames from the out list.
-    pub fn swap(
-        mut self,
-        input: Option<Extents<'_>>,
-        output: Extents<'_>,
-        bits: AddressBits,
-        came: impl Fn(&[u64], u64) -> Option<Mfn>,
-    ) -> Result<FrameRun, ExchangeFailure> {
-        let (in_order, in_list) = match input {
-            Some(extents) => (extents.order, extents.list),
-            None => (Order::ZERO, &mut *self.old),
-        };
-        let requested = in_list.len() as u64;
-        let first_out = output.list.first().copied();
-        let reservation = |list: &mut [u64], order: Order, mem_flags: MemFlags| MemoryReservation {
-            extent_start: list.as_mut_ptr(),
-            nr_extents: list.len() as u64,
-            extent_order: order.get(),
-            mem_flags: mem_flags.raw(),
-            domid: DomId::SELF,
-        };
-        let mut exchange = MemoryExchange {
-            input: reservation(in_list, in_order, MemFlags::default()),
-            output: reservation(output.list, output.order, MemFlags::address_bits(bits)),
-            nr_exchanged: 0,
-        };
-        // SAFETY: the lists and the struct are Rust objects, so they lie outside the run, which by
-        // M1 holds none (M3); both are exclusively borrowed across the call. Nothing maps the run
-        // (M2), and the flush of `zap` has made every vCPU forget that it did.
-        let rc = unsafe { self.exchanger.xen.memory_op(MemoryOp::Exchange(&mut exchange)) };
-        let out_untouched = output.list.first().copied() == first_out;
-        match decode(rc, exchange.nr_exchanged, requested, out_untouched) {
-            Outcome::Untouched(errno) => {
-                let error = self.explain(errno, in_order.max(output.order), bits);
-                Err(self.restore(error))
-            }
-            Outcome::Torn(errno) => {
-                let exchanged = exchange.nr_exchanged;
-                Err(self.quarantine(ExchangeError::Torn { errno, exchanged }))
-            }
-            Outcome::Exchanged => {
-                let order = output.order;
-                let bad = output.list.iter().map(|number| Mfn::new(*number)).find(|mfn| {
-                    let end = mfn.number().checked_add(order.frames());
-                    !mfn.is_aligned(order) || end.is_none_or(|end| end > bits.frame_limit())
-                });
-                if let Some(mfn) = bad {
-                    return Err(self.quarantine(ExchangeError::BadExtent { mfn, order, bits }));
-                }
-                let Some(run) = self.run.take() else {
-                    unreachable!("only the transitions, which consume self, take the run");
-                };
-                let list = &*output.list;
-                match attach(&self.exchanger, &run, |index| came(list, index)) {
-                    Ok(()) => Ok(run),
-                    Err(error) => {
-                        self.exchanger.accounts.quarantine(run.frames());
-                        Err(ExchangeFailure { error: ExchangeError::PageTable(error), run: None })
-                    }
-                }
-            }
-        }
+    /// Has Xen exchange the parts one after the other, up to the first that it refuses. `scratch`
+    /// has room for the longest out list.
+    pub fn exchange(self, parts: &[Part], scratch: &mut [u64]) -> Exchanged<'t, X, L> {
+        Exchanged { detached: self, done: 0, error: None }.resume(parts, scratch)
     }
 
-    /// Says what a refusal meant. `EPERM` has two causes, told apart by asking again.
-    fn explain(&self, errno: XenErrno, order: Order, bits: AddressBits) -> ExchangeError {
-        let run = self.run.as_ref();
+    /// Says what a refusal meant. Where an errno has two causes they are told apart by asking.
+    fn explain(&self, errno: XenErrno, part: &Part) -> ExchangeError {
+        let xen = self.exchanger.xen;
+        let (order, placement) = (part.input().max(part.output()), part.placement());
         match errno {
-            XenErrno::EPERM => match super::order_permitted(self.exchanger.xen, order) {
+            XenErrno::EPERM => match order_permitted(xen, order) {
                 Ok(()) => ExchangeError::NotPermitted,
                 Err(_) => ExchangeError::OrderNotPermitted { order },
             },
-            XenErrno::EINVAL => ExchangeError::FrameRefused {
-                first: run.map_or(Pfn::new(0), FrameRun::first),
-                frames: run.map_or(0, FrameRun::frames),
+            XenErrno::EINVAL => match placement.node {
+                Node::Exactly(node) if !node_permitted(xen, node) => {
+                    ExchangeError::NodeNotPermitted { node }
+                }
+                _ => {
+                    let first = self.run.as_ref().map(|run| run.first().add(part.first()));
+                    let first = first.unwrap_or(crate::addr::Pfn::new(part.first()));
+                    ExchangeError::FrameRefused { first, frames: part.chunk() }
+                }
             },
-            XenErrno::ENOMEM => ExchangeError::NoMemory { order, bits },
+            XenErrno::ENOMEM => ExchangeError::NoMemory { order, bits: placement.bits },
             XenErrno::EOPNOTSUPP => ExchangeError::TranslatedGuest,
             errno => ExchangeError::Refused { errno },
         }
     }
 
-    /// Maps the old frames back and says why it came to that (M6).
-    fn restore(mut self, error: ExchangeError) -> ExchangeFailure {
-        let Some(run) = self.run.take() else { return ExchangeFailure { error, run: None } };
-        match self.put_back(&run) {
-            Ok(()) => ExchangeFailure { error, run: Some(run) },
-            Err(page_table) => {
+    /// Maps the run again.
+    fn reattach(&mut self) -> Result<FrameRun, ExchangeError> {
+        let Some(run) = self.run.take() else { unreachable!("transitions take the run once") };
+        if self.torn {
+            self.exchanger.accounts.quarantine(run.frames());
+            return Err(ExchangeError::Torn { errno: None, exchanged: 0 });
+        }
+        match attach(&self.exchanger, &run, self.beneath) {
+            Ok(()) => Ok(run),
+            Err(error) => {
                 self.exchanger.accounts.quarantine(run.frames());
-                ExchangeFailure { error: ExchangeError::PageTable(page_table), run: None }
+                Err(ExchangeError::PageTable(error))
             }
         }
     }
 
-    fn put_back(&self, run: &FrameRun) -> Result<(), PteError> {
-        attach(&self.exchanger, run, |index| self.old.get(index as usize).copied().map(Mfn::new))
+    /// Maps the run again and says why it came to that (M6).
+    fn fail(mut self, error: ExchangeError) -> ExchangeFailure {
+        match self.reattach() {
+            Ok(run) => ExchangeFailure { error, run: Some(run) },
+            // What Xen said behind the commit point tells more than that it is torn.
+            Err(_) if self.torn => ExchangeFailure { error, run: None },
+            Err(page_table) => ExchangeFailure { error: page_table, run: None },
+        }
+    }
+}
+
+impl<'t, X: Xen, L: LinearMapping> Exchanged<'t, X, L> {
+    /// Asks Xen for what is not done yet.
+    pub fn resume(mut self, parts: &[Part], scratch: &mut [u64]) -> Self {
+        if self.detached.torn {
+            return self;
+        }
+        self.error = None;
+        let mut skip = self.done;
+        for part in parts {
+            if skip >= part.frames() {
+                skip -= part.frames();
+                continue;
+            }
+            let part = part.after(core::mem::take(&mut skip));
+            self.step(&part, scratch);
+            if self.error.is_some() {
+                break;
+            }
+        }
+        self
     }
 
-    /// Leaves the run unmapped for good: nobody knows what is beneath it (M6).
-    fn quarantine(mut self, error: ExchangeError) -> ExchangeFailure {
-        if let Some(run) = self.run.take() {
-            self.exchanger.accounts.quarantine(run.frames());
+    fn step(&mut self, part: &Part, scratch: &mut [u64]) {
+        let detached = &mut self.detached;
+        let Some(run) = &detached.run else { return };
+        let beneath = &mut detached.beneath[part.first() as usize..][..part.frames() as usize];
+        let out_list = &mut scratch[..out_list_len(part) as usize];
+        let first = run.first().add(part.first());
+        let xen = detached.exchanger.xen;
+        // SAFETY: nothing maps the run since `zap` (M2), and its flush has made every vCPU forget
+        // that it was mapped. The lists are Rust objects, of which none lies in a run (M1, M3).
+        let answer = unsafe { exchange(xen, first, part, beneath, out_list) };
+        self.done += answer.exchanged;
+        self.error = match answer.rest {
+            Rest::None => None,
+            Rest::Refused(errno) => Some(detached.explain(errno, &part.after(answer.exchanged))),
+            Rest::Torn { errno, exchanged } => {
+                detached.torn = true;
+                Some(ExchangeError::Torn { errno, exchanged })
+            }
+            Rest::BadExtent(mfn) => {
+                detached.torn = true;
+                let (order, bits) = (part.output(), part.placement().bits);
+                Some(ExchangeError::BadExtent { mfn, order, bits })
+            }
+        };
+    }
+
+    /// Has Xen swap what was exchanged for single frames. Where it refuses, the frames are merely
+    /// contiguous, which does no harm: memory is memory.
+    pub fn undo(mut self, parts: &[Part], scratch: &mut [u64]) -> Self {
+        let (why, mut left) = (self.error, self.done);
+        for part in parts {
+            let done = left.min(part.frames());
+            left -= done;
+            // As many as there is room for at once; one list entry per frame.
+            let step = scratch.len() as u64;
+            let mut at = 0;
+            while at < done && !self.detached.torn {
+                let frames = (done - at).min(step);
+                self.step(&Part::replace(part.first() + at, frames), scratch);
+                at += frames;
+            }
         }
-        ExchangeFailure { error, run: None }
+        if !self.detached.torn {
+            (self.done, self.error) = (0, why);
+        }
+        self
+    }
+
+    /// Maps the run again, by whatever lies beneath it now.
+    pub fn attach(mut self) -> Result<Attached, ExchangeFailure> {
+        match (self.detached.torn, self.error) {
+            (true, error) => {
+                let torn = ExchangeError::Torn { errno: None, exchanged: 0 };
+                Err(self.detached.fail(error.unwrap_or(torn)))
+            }
+            (false, error) => match self.detached.reattach() {
+                Ok(run) => Ok(Attached { run, done: self.done, error }),
+                Err(page_table) => Err(ExchangeFailure { error: page_table, run: None }),
+            },
+        }
     }
 }
 
 impl<X: Xen, L: LinearMapping> Drop for Detached<'_, X, L> {
     fn drop(&mut self) {
-        if let Some(run) = self.run.take() {
-            // The owner is gone with the state, so the frames stay mapped but belong to nobody.
-            let _restored = self.put_back(&run);
-            self.exchanger.accounts.quarantine(run.frames());
+        if self.run.is_some() {
+            // The owner is gone with the state: the frames are mapped but belong to nobody.
+            if let Ok(run) = self.reattach() {
+                self.exchanger.accounts.quarantine(run.frames());
+            }
         }
     }
 }
 
-/// Maps `beneath(i)` at frame *i* of the run and records it: the one way in for new frames and for
-/// old ones. Turns not-present entries into present ones, so there is nothing to flush.
+/// Maps what `beneath` says at each frame of the run and records it: the one way in for new frames
+/// and for old ones. Turns not-present entries into present ones, so there is nothing to flush.
+///
+/// Where Xen refuses an entry, the run is left unmapped as a whole: it can't be given to anyone.
 fn attach<X: Xen, L: LinearMapping>(
     exchanger: &Exchanger<'_, X, L>,
     run: &FrameRun,
-    beneath: impl Fn(u64) -> Option<Mfn>,
+    beneath: &[u64],
 ) -> Result<(), PteError> {
     let Exchanger { xen, p2m, linear, .. } = *exchanger;
+    let entries = run.iter().zip(beneath.iter().map(|number| Mfn::new(*number)));
     let mut batch = PteBatch::new(xen, run.first());
-    for (index, pfn) in run.iter().enumerate() {
-        let Some(mfn) = beneath(index as u64) else {
-            return Err(PteError { pfn, errno: XenErrno::EINVAL });
-        };
-        p2m.set(pfn, Some(mfn));
-        // SAFETY: nothing uses the run (M2); the frame beneath it is the domain's, by Xen's word.
-        unsafe { batch.write(linear.entry(pfn), Pte::new(mfn, linear.flags()))? };
+    // SAFETY: nothing uses the run (M2); the frames beneath it are the domain's, by Xen's word.
+    let mapped = unsafe {
+        entries
+            .clone()
+            .try_for_each(|(pfn, mfn)| {
+                batch.write(linear.entry(pfn), Pte::new(mfn, linear.flags()))
+            })
+            .and_then(|()| batch.issue())
+    };
+    if let Err(error) = mapped {
+        let mut undo = PteBatch::new(xen, run.first());
+        for pfn in run.iter().take_while(|pfn| *pfn < error.pfn) {
+            // SAFETY: as above. A second refusal changes nothing: the run is nobody's either way.
+            let _best_effort = unsafe { undo.write(linear.entry(pfn), Pte::NOT_PRESENT) };
+        }
+        // SAFETY: as above.
+        let _best_effort = unsafe { undo.issue() };
+        return Err(error);
     }
-    // SAFETY: as above.
-    unsafe { batch.issue() }
+    // Only now: a P2M that names what Xen would not map would be a lie (M4).
+    for (pfn, mfn) in entries {
+        p2m.set(pfn, Some(mfn));
+    }
+    Ok(())
 }

@@ -11,7 +11,7 @@ use hypercall::abi::memory::MemoryReservation;
 use hypercall::ops::{MemFlags, MemoryOp};
 use hypercall::{DomId, Xen, XenErrno};
 
-use super::{Accounts, ExchangeError, Plan};
+use super::{Accounts, ExchangeError, Plan, order_permitted};
 use crate::addr::{AddressBits, Order, Pfn};
 use crate::frames::FrameRun;
 use crate::paging::GuestMemory;
@@ -84,8 +84,13 @@ impl<'a, X: Xen, M: GuestMemory> Refiller<'a, X, M> {
         let given = self.extents(list, Order::ZERO, MemFlags::default(), Operation::Decrease);
         if given.done < run.frames() {
             // Xen stops at the first frame that it refuses; those before it are gone.
-            let errno = given.errno.unwrap_or(XenErrno::EINVAL);
-            let error = ExchangeError::Refused { errno };
+            let error = match given.errno {
+                Some(errno) => ExchangeError::Refused { errno },
+                None => {
+                    let first = run.first().add(given.done);
+                    ExchangeError::FrameRefused { first, frames: 1 }
+                }
+            };
             return Err(self.bring_back(run, given.done, error, list));
         }
         let mut first = [run.first().number()];
@@ -96,11 +101,14 @@ impl<'a, X: Xen, M: GuestMemory> Refiller<'a, X, M> {
             unsafe { self.memory.zero(run.first(), run.frames()) };
             return Ok(run);
         }
+        // Xen reports an order that it does not permit, and memory that it has not, as "none done".
+        let order = plan.order;
         let error = match populated.errno {
-            // Xen reports what it could not find as "none done", not as an error.
-            None | Some(XenErrno::ENOMEM) => ExchangeError::NoMemory { order: plan.order, bits },
-            Some(XenErrno::EPERM) => ExchangeError::OrderNotPermitted { order: plan.order },
-            Some(errno) => ExchangeError::Refused { errno },
+            Some(errno) if errno != XenErrno::ENOMEM => ExchangeError::Refused { errno },
+            _ if order_permitted(self.xen, order).is_err() => {
+                ExchangeError::OrderNotPermitted { order }
+            }
+            _ => ExchangeError::NoMemory { order, bits },
         };
         let frames = run.frames();
         Err(self.bring_back(run, frames, error, list))

@@ -39,6 +39,19 @@ impl MemFlags {
         Self(bits.get())
     }
 
+    /// From that NUMA node if possible (`XENMEMF_node`).
+    #[must_use]
+    pub const fn near_node(self, node: u8) -> Self {
+        // Node 255 has no room in the field: 0 stands for any node, so Xen adds one.
+        Self(self.0 & !0xff00 | ((node as u32 + 1) & 0xff) << 8)
+    }
+
+    /// From that NUMA node or not at all (`XENMEMF_exact_node`).
+    #[must_use]
+    pub const fn exactly_node(self, node: u8) -> Self {
+        Self(self.near_node(node).0 | 1 << 17)
+    }
+
     /// The field as Xen takes it.
     pub const fn raw(self) -> u32 {
         self.0
