@@ -44,12 +44,12 @@ help:
 	@echo 'Exit status of the runner: 0 success, 3 skip, 4 error, 5 failure, 6 crash, 7 timeout.'
 
 run: check-choice image bed
-	@$(BED) run $(CHOICE) $(GUEST); $(SAY_STATUS)
+	@(set -x; $(BED) run $(CHOICE) $(GUEST)); $(SAY_STATUS)
 
 test: check-choice lint
-	$(TOOLS) cargo test --locked --workspace
+	@$(TOOLS) cargo test --locked --workspace
 	@$(MAKE) --no-print-directory image bed
-	@$(BED) test $(CHOICE); $(SAY_STATUS)
+	@(set -x; $(BED) test $(CHOICE)); $(SAY_STATUS)
 
 image: setup
 	@$(TOOLS) image
@@ -67,7 +67,7 @@ docs: setup
 
 gdb: check-choice image bed
 	@echo 'In another terminal: gdb target/image/xen-contig.debug -ex "target remote localhost:1234"'
-	@$(BED) run --gdb $(CHOICE) $(GUEST); $(SAY_STATUS)
+	@(set -x; $(BED) run --gdb $(CHOICE) $(GUEST)); $(SAY_STATUS)
 
 clean:
 	rm -rf target

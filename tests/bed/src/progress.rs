@@ -49,3 +49,8 @@ impl Progress {
         }
     }
 }
+
+/// Shows a command that is about to run.
+pub fn echo(command: &str) {
+    println!("+ {command}");
+}

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use super::Monitor;
 use crate::command;
 use crate::error::{Error, Result};
+use crate::progress::echo;
 
 /// What is to be started.
 #[derive(Clone, Debug)]
@@ -67,6 +68,7 @@ impl Machine {
         qemu.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log);
         let command_path = dir.join("qemu.cmd");
         crate::setup::write(&command_path, format!("{}\n", command::shown(&qemu)).as_bytes())?;
+        echo(&format!("qemu-system-x86_64 … ({} has all of it)", command_path.display()));
         command::output(Command::new("qemu-system-x86_64").arg("--version"))?;
         let started = Instant::now();
         let mut child =

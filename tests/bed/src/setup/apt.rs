@@ -10,7 +10,7 @@ use super::packages::Group;
 use super::{SetupOptions, make_dir, space, write};
 use crate::command;
 use crate::error::{Error, Result};
-use crate::progress::Progress;
+use crate::progress::{Progress, echo};
 
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 const DEFAULT_MIRROR: &str = "http://deb.debian.org/debian";
@@ -116,7 +116,12 @@ impl Apt {
         command
     }
 
+    fn echo(&self, words: &str) {
+        echo(&format!("APT_CONFIG={} {words}", self.config.display()));
+    }
+
     fn update(&self) -> Result<()> {
+        self.echo("apt-get -q update");
         let out = command::output(self.command("apt-get").args(["-q", "update"]))?;
         self.check(&out, "fetching its lists").map(drop)
     }
@@ -134,6 +139,7 @@ impl Apt {
         let mut uris = self.command("apt-get");
         let out = command::output(uris.args(["-q", "--print-uris", "download"]).args(names))?;
         let files = file_names(&self.check(&out, "looking for packages")?);
+        self.echo(&format!("apt-get -q download {}", names.join(" ")));
         let mut get = self.command("apt-get");
         let out =
             command::output(get.args(["-q", "download"]).args(names).current_dir(&self.debs))?;
