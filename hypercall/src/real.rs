@@ -12,11 +12,12 @@ use x86_64::VirtAddr;
 use xen_sys::{hypercall_1, hypercall_2, hypercall_3, hypercall_4};
 
 use crate::abi::hvm::{HVMOP_GET_PARAM, HVMOP_SET_PARAM, HvmParam};
+use crate::abi::physdev::{PHYSDEVOP_SET_IOPL, SetIopl};
 use crate::abi::sched::SchedPoll;
 use crate::abi::{memory as mem, vcpu as vcpu_abi, version};
 use crate::ops::{
-    EventChannelOp, HvmOp, MemoryOp, MmuExtOp, MmuUpdate, MulticallEntry, Port, Pte, SchedOp,
-    TrapInfo, UvmFlags, VcpuOp, VersionOp,
+    EventChannelOp, HvmOp, MemoryOp, MmuExtOp, MmuUpdate, MulticallEntry, PhysdevOp, Port, Pte,
+    SchedOp, TrapInfo, UvmFlags, VcpuOp, VersionOp,
 };
 use crate::{DomId, Xen, XenErrno};
 
@@ -230,6 +231,19 @@ unsafe impl Xen for RealXen {
             hypercall_2(xen_sys::__HYPERVISOR_hvm_op, cmd.into(), addr(ptr::from_mut(&mut param)))
         })?;
         Ok(if cmd == HVMOP_GET_PARAM { param.value } else { 0 })
+    }
+
+    fn physdev_op(&self, op: PhysdevOp) -> Result<u64, XenErrno> {
+        let PhysdevOp::SetIopl(iopl) = op;
+        let argument = SetIopl { iopl };
+        // SAFETY: Xen reads the argument, which lives across the call, and writes nothing.
+        XenErrno::check(unsafe {
+            hypercall_2(
+                xen_sys::__HYPERVISOR_physdev_op,
+                PHYSDEVOP_SET_IOPL.into(),
+                addr(&raw const argument),
+            )
+        })
     }
 }
 

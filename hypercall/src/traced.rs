@@ -4,8 +4,8 @@ use spin::Mutex;
 use x86_64::VirtAddr;
 
 use crate::ops::{
-    EventChannelOp, HvmOp, MemoryOp, MmuExtOp, MmuUpdate, MulticallEntry, Pte, SchedOp, TrapInfo,
-    UvmFlags, VcpuOp, VersionOp,
+    EventChannelOp, HvmOp, MemoryOp, MmuExtOp, MmuUpdate, MulticallEntry, PhysdevOp, Pte, SchedOp,
+    TrapInfo, UvmFlags, VcpuOp, VersionOp,
 };
 use crate::trace::{Call, Entry, Level, Ring, Summary};
 use crate::{DomId, Xen, XenErrno};
@@ -194,5 +194,9 @@ unsafe impl<X: Xen> Xen for Traced<X> {
 
     fn hvm_op(&self, op: HvmOp) -> Result<u64, XenErrno> {
         self.plain(Call::hvm_op(op), |xen| xen.hvm_op(op))
+    }
+
+    fn physdev_op(&self, op: PhysdevOp) -> Result<u64, XenErrno> {
+        self.plain(Call::physdev_op(op), |xen| xen.physdev_op(op))
     }
 }

@@ -3,8 +3,8 @@
 use x86_64::VirtAddr;
 
 use crate::ops::{
-    EventChannelOp, HvmOp, MemoryOp, MmuExtOp, MmuUpdate, MulticallEntry, Pte, SchedOp, TrapInfo,
-    UvmFlags, VcpuOp, VersionOp,
+    EventChannelOp, HvmOp, MemoryOp, MmuExtOp, MmuUpdate, MulticallEntry, PhysdevOp, Pte, SchedOp,
+    TrapInfo, UvmFlags, VcpuOp, VersionOp,
 };
 use crate::{DomId, XenErrno};
 
@@ -130,4 +130,12 @@ pub unsafe trait Xen {
     /// # Errors
     /// Xen's.
     fn hvm_op(&self, op: HvmOp) -> Result<u64, XenErrno>;
+
+    /// `HYPERVISOR_physdev_op`. A model of a machine without devices need not implement it.
+    ///
+    /// # Errors
+    /// Xen's: `ENOSYS` where there is no such call.
+    fn physdev_op(&self, _op: PhysdevOp) -> Result<u64, XenErrno> {
+        Err(XenErrno::ENOSYS)
+    }
 }

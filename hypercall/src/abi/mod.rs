@@ -5,6 +5,7 @@
 pub mod console;
 pub mod hvm;
 pub mod memory;
+pub mod physdev;
 pub mod sched;
 pub mod vcpu;
 pub mod version;

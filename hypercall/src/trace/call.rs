@@ -8,7 +8,7 @@ use x86_64::VirtAddr;
 use crate::abi::memory::MemoryReservation;
 use crate::ops::{
     EventChannelOp, HvmOp, MemoryOp, MmuExtKind, MmuExtOp, MmuUpdate, MmuUpdateKind,
-    MulticallEntry, Pte, SchedOp, UvmFlags, VcpuOp, VersionOp,
+    MulticallEntry, PhysdevOp, Pte, SchedOp, UvmFlags, VcpuOp, VersionOp,
 };
 
 /// A hypercall of the [`Xen`](crate::Xen) seam.
@@ -27,13 +27,14 @@ pub enum Hypercall {
     VcpuOp,
     SetTrapTable,
     HvmOp,
+    PhysdevOp,
 }
 
 impl Hypercall {
     /// How many there are.
     pub const COUNT: usize = Self::NAMES.len();
 
-    const NAMES: [&'static str; 12] = [
+    const NAMES: [&'static str; 13] = [
         "memory_op",
         "mmu_update",
         "update_va_mapping",
@@ -46,6 +47,7 @@ impl Hypercall {
         "vcpu_op",
         "set_trap_table",
         "hvm_op",
+        "physdev_op",
     ];
 
     /// The name in `public/xen.h`, without `__HYPERVISOR_`.
@@ -282,5 +284,10 @@ impl Call {
             HvmOp::SetParam(index, _) => ("set_param", index),
         };
         Self::new(Hypercall::HvmOp, 1, [Arg::Word(word), Arg::Number("param", index as u64)])
+    }
+    pub(crate) fn physdev_op(op: PhysdevOp) -> Self {
+        let PhysdevOp::SetIopl(iopl) = op;
+        let args = [Arg::Word("set_iopl"), Arg::Number("iopl", iopl.into())];
+        Self::new(Hypercall::PhysdevOp, 1, args)
     }
 }
