@@ -152,6 +152,16 @@ pub fn judge<'a>(
     }
     if matches!(verdict, Verdict::Error | Verdict::Failure) && report.defects.is_empty() {
         reasons.push(format!("the guest {said}"));
+        if report.failures.is_empty() {
+            // Its last remarks are the likeliest to tell why.
+            let ktap = ["Test result: ", "1..", "KTAP version ", "ok "];
+            let remarks = lines.iter().map(|line| line.trim()).filter(|line| {
+                !line.is_empty() && !ktap.iter().any(|start| line.starts_with(start))
+            });
+            let remarks: Vec<&str> = remarks.collect();
+            let last = &remarks[remarks.len().saturating_sub(2)..];
+            reasons.extend(last.iter().map(|line| format!("it remarked: `{line}`")));
+        }
     }
     let ended = end.describe();
     match end {
@@ -265,8 +275,13 @@ mod tests {
 
     #[test]
     fn error_and_skip_are_told_apart() {
-        let error = judged("KTAP version 1\n1..0\nTest result: ERROR", End::PowerOff);
+        let error = judged("# bad seed\nKTAP version 1\n1..0\nTest result: ERROR", End::PowerOff);
         assert_eq!((error.verdict, error.counts.failed), (Verdict::Error, 1));
+        assert!(
+            error.reasons.iter().any(|line| line.contains("# bad seed")),
+            "{:?}",
+            error.reasons
+        );
         let skip = judged("KTAP version 1\n1..0\nTest result: SKIP", End::PowerOff);
         assert_eq!((skip.verdict, skip.counts.failed), (Verdict::Skip, 0));
     }
