@@ -39,6 +39,11 @@ macro_rules! byte_address {
                 $frame::new(self.0 >> PAGE_SHIFT)
             }
 
+            /// The byte's place in its frame.
+            pub const fn offset(self) -> usize {
+                (self.0 % PAGE_SIZE as u64) as usize
+            }
+
             /// The address `bytes` further on, or `None` past the end of the address space.
             pub const fn checked_add(self, bytes: u64) -> Option<Self> {
                 match self.0.checked_add(bytes) {

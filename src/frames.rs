@@ -36,10 +36,31 @@ impl FrameRun {
         self.frames
     }
 
+    /// Cuts the run in two: the first `at` frames, and the rest.
+    ///
+    /// # Errors
+    /// The run as it was, if it has no more than `at` frames or `at` is 0.
+    pub const fn split(self, at: u64) -> Result<(Self, Self), Self> {
+        if at == 0 || at >= self.frames {
+            return Err(self);
+        }
+        let rest = Self { first: self.first.add(at), frames: self.frames - at };
+        Ok((Self { first: self.first, frames: at }, rest))
+    }
+
     /// Each frame of the run.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = Pfn> + Clone + use<> {
         (self.first.number()..self.first.number() + self.frames).map(Pfn::new)
     }
+}
+
+/// What a search is told of the run that begins with a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Candidate {
+    /// It is what is looked for.
+    Fits,
+    /// It is not, and neither is any that begins before this frame.
+    TryFrom(Pfn),
 }
 
 /// Frames that are not what the allocator has them down for: given back twice, or never its own.
@@ -105,6 +126,31 @@ impl<'a> FrameAllocator<'a> {
         self.free -= frames;
         self.hint = first + frames;
         Some(FrameRun { first: Pfn::new(first), frames })
+    }
+
+    /// Takes a run of `frames` frames that `fits` accepts, asking it `budget` times at most.
+    pub fn take_where(
+        &mut self,
+        frames: u64,
+        budget: u32,
+        fits: &mut dyn FnMut(Pfn) -> Candidate,
+    ) -> Option<FrameRun> {
+        let mut from = 0;
+        for _ in 0..budget {
+            if frames == 0 || frames > self.free {
+                return None;
+            }
+            let first = self.search(from, self.limit, frames, 1)?;
+            match fits(Pfn::new(first)) {
+                Candidate::Fits => {
+                    self.flip(first, frames);
+                    self.free -= frames;
+                    return Some(FrameRun { first: Pfn::new(first), frames });
+                }
+                Candidate::TryFrom(next) => from = next.number().max(first + 1),
+            }
+        }
+        None
     }
 
     /// Takes a run back.
@@ -224,6 +270,40 @@ mod tests {
         assert_eq!(allocator.give(again), Err(NotTaken { pfn: first }));
         assert_eq!(allocator.give(beyond), Err(NotTaken { pfn: Pfn::new(100) }));
         assert_eq!(allocator.free_frames(), 100);
+    }
+
+    #[test]
+    fn a_search_asks_of_free_runs_alone_and_no_more_than_its_budget() {
+        let mut bitmap = vec![0; 4];
+        let mut allocator = allocator(&mut bitmap, 256);
+        let taken = allocator.take(100, 1).unwrap();
+        let mut asked = Vec::new();
+        let run = allocator.take_where(10, 8, &mut |pfn| {
+            asked.push(pfn.number());
+            if asked.len() == 3 { Candidate::Fits } else { Candidate::TryFrom(pfn.add(7)) }
+        });
+        assert_eq!(asked, [100, 107, 114]);
+        assert_eq!(run.map(|run| (run.first().number(), run.frames())), Some((114, 10)));
+        assert_eq!(allocator.free_frames(), 146);
+        let mut count = 0;
+        let stubborn = &mut |pfn| {
+            count += 1;
+            Candidate::TryFrom(pfn)
+        };
+        assert_eq!(allocator.take_where(1, 5, stubborn), None);
+        assert_eq!(count, 5);
+        allocator.give(taken).unwrap();
+    }
+
+    #[test]
+    fn a_run_is_cut_where_it_has_two_sides() {
+        // SAFETY: a test's frames are numbers only.
+        let run = || unsafe { FrameRun::new(Pfn::new(8), 4) };
+        let (left, right) = run().split(1).unwrap();
+        assert_eq!((left.first(), left.frames()), (Pfn::new(8), 1));
+        assert_eq!((right.first(), right.frames()), (Pfn::new(9), 3));
+        assert_eq!(run().split(0), Err(run()));
+        assert_eq!(run().split(4), Err(run()));
     }
 
     #[test]

@@ -10,6 +10,8 @@
 //! * [`paging`]: page-table edits through Xen, and what the embedding kernel tells about its
 //!   linear mapping;
 //! * [`frames`]: a frame allocator that hands out contiguous runs;
+//! * [`dma`]: coherent buffers for drivers, under every constraint that a device has;
+//! * [`platform`]: what the embedding kernel supplies;
 //! * [`exchange`]: the transaction, for PV by `XENMEM_exchange`, for translated guests by a refill.
 //!
 //! # Memory rules
@@ -30,7 +32,9 @@
 #![no_std]
 
 pub mod addr;
+pub mod dma;
 pub mod exchange;
 pub mod frames;
 pub mod p2m;
 pub mod paging;
+pub mod platform;

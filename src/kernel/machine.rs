@@ -8,8 +8,9 @@ use hypercall::{DomId, XenErrno};
 use spin::Mutex;
 use xen_contig::addr::{AddressBits, PAGE_SIZE, Pfn};
 use xen_contig::exchange::{Accounts, Capability, Exchanger, Refiller};
-use xen_contig::frames::{FrameAllocator, FrameRun};
+use xen_contig::frames::{Candidate, FrameAllocator, FrameRun};
 use xen_contig::p2m::{M2p, P2m};
+use xen_contig::platform::Platform;
 
 use super::hypervisor::{Hypervisor, xen};
 use super::paging::Linear;
@@ -147,6 +148,61 @@ impl Drop for Lists<'_> {
         if let Some(run) = self.run.take() {
             self.machine.give(run);
         }
+    }
+}
+
+impl AsMut<[u64]> for Lists<'_> {
+    fn as_mut(&mut self) -> &mut [u64] {
+        self.words()
+    }
+}
+
+// SAFETY: one machine, one guest. Runs come from the frame allocator, which hands out each frame
+// once, and of frames that the boot code found to have the linear mapping alone. Lists come from
+// there, too, so they lie in no other run.
+unsafe impl Platform for &Machine {
+    type Xen = Hypervisor;
+    type Memory = Linear;
+    type Lists<'p>
+        = Lists<'p>
+    where
+        Self: 'p;
+
+    fn xen(&self) -> &Hypervisor {
+        xen()
+    }
+
+    fn memory(&self) -> &Linear {
+        self.linear
+    }
+
+    fn p2m(&self) -> &P2m<'_> {
+        self.p2m
+    }
+
+    fn accounts(&self) -> &Accounts {
+        &self.accounts
+    }
+
+    fn take(&self, frames: u64, align: u64) -> Option<FrameRun> {
+        self.frames.lock().take(frames, align)
+    }
+
+    fn take_where(
+        &self,
+        frames: u64,
+        budget: u32,
+        fits: &mut dyn FnMut(Pfn) -> Candidate,
+    ) -> Option<FrameRun> {
+        self.frames.lock().take_where(frames, budget, fits)
+    }
+
+    fn give(&self, run: FrameRun) {
+        Machine::give(self, run);
+    }
+
+    fn lists(&self, words: u64) -> Option<Lists<'_>> {
+        Machine::lists(self, words)
     }
 }
 

@@ -2,18 +2,81 @@
 
 use hypercall::PageTableFlags;
 
-use crate::addr::{MachineAddr, Pfn};
+use crate::addr::{MachineAddr, Pfn, PseudoPhysAddr};
 
 /// The guest's memory, as the kernel reaches it.
 ///
 /// # Safety
-/// Duties of the implementor: [`zero`](Self::zero) fills exactly the frames that it is given.
+/// Duties of the implementor: [`zero`](Self::zero) fills exactly the frames that it is given, and
+/// [`pointer`](Self::pointer) is where a populated frame is mapped, readable and writable.
 pub unsafe trait GuestMemory {
     /// Fills `frames` frames from `first` on with zeros.
     ///
     /// # Safety
     /// The frames are populated and mapped, and nobody else uses them (M1).
     unsafe fn zero(&self, first: Pfn, frames: u64);
+
+    /// Where a frame is mapped. Frames that are neighbours are mapped side by side.
+    fn pointer(&self, pfn: Pfn) -> *mut u8;
+
+    /// Reads a word of 1, 2, 4 or 8 bytes, once, as a device driver needs it.
+    ///
+    /// # Safety
+    /// The word lies within populated, mapped frames of the caller's, at a multiple of its size.
+    unsafe fn load(&self, at: PseudoPhysAddr, width: Width) -> u64 {
+        let pointer = self.pointer(at.frame()).wrapping_add(at.offset());
+        // SAFETY: mapped and aligned, by the caller's word.
+        unsafe {
+            match width {
+                Width::Byte => pointer.read_volatile().into(),
+                Width::Word => pointer.cast::<u16>().read_volatile().into(),
+                Width::Double => pointer.cast::<u32>().read_volatile().into(),
+                Width::Quad => pointer.cast::<u64>().read_volatile(),
+            }
+        }
+    }
+
+    /// Writes a word of 1, 2, 4 or 8 bytes, once.
+    ///
+    /// # Safety
+    /// As for [`load`](Self::load).
+    unsafe fn store(&self, at: PseudoPhysAddr, width: Width, value: u64) {
+        let pointer = self.pointer(at.frame()).wrapping_add(at.offset());
+        // SAFETY: mapped and aligned, by the caller's word.
+        unsafe {
+            match width {
+                Width::Byte => pointer.write_volatile(value as u8),
+                Width::Word => pointer.cast::<u16>().write_volatile(value as u16),
+                Width::Double => pointer.cast::<u32>().write_volatile(value as u32),
+                Width::Quad => pointer.cast::<u64>().write_volatile(value),
+            }
+        }
+    }
+}
+
+/// How wide an access is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Width {
+    /// 1 byte.
+    Byte,
+    /// 2 bytes.
+    Word,
+    /// 4 bytes.
+    Double,
+    /// 8 bytes.
+    Quad,
+}
+
+impl Width {
+    /// How many bytes.
+    pub const fn bytes(self) -> usize {
+        match self {
+            Self::Byte => 1,
+            Self::Word => 2,
+            Self::Double => 4,
+            Self::Quad => 8,
+        }
+    }
 }
 
 /// The one mapping that every frame of a PV guest has: frame *n* at `base + n * 4096`.

@@ -7,4 +7,4 @@ mod batch;
 mod linear;
 
 pub use batch::{PteBatch, PteError};
-pub use linear::{GuestMemory, LinearMapping};
+pub use linear::{GuestMemory, LinearMapping, Width};

@@ -81,6 +81,10 @@ unsafe impl GuestMemory for Linear {
             );
         }
     }
+
+    fn pointer(&self, pfn: Pfn) -> *mut u8 {
+        layout::linear(pfn).as_mut_ptr()
+    }
 }
 
 // SAFETY: `pv::build` fills the run of first-level tables in the order of the frames and hooks it

@@ -3,8 +3,8 @@
 #![expect(unsafe_code, reason = "the traits are unsafe to implement")]
 
 use hypercall::{PageTableFlags, Pfn, VirtAddr};
-use xen_contig::addr::MachineAddr;
-use xen_contig::paging::{GuestMemory, LinearMapping};
+use xen_contig::addr::{MachineAddr, PseudoPhysAddr};
+use xen_contig::paging::{GuestMemory, LinearMapping, Width};
 
 use super::{ALIASES, FakeGuest, LINEAR};
 use crate::content::Content;
@@ -95,6 +95,29 @@ unsafe impl GuestMemory for FakeGuest {
             self.reach(self.xen.vcpu(), Pfn::new(pfn), true, zero);
         }
     }
+
+    /// An address that means nothing to the host: who follows it crashes the test.
+    fn pointer(&self, pfn: Pfn) -> *mut u8 {
+        self.address(pfn).as_mut_ptr()
+    }
+
+    unsafe fn load(&self, at: PseudoPhysAddr, width: Width) -> u64 {
+        let (word, shift, mask) = bits(at, width);
+        (self.read(self.xen.vcpu(), at.frame(), word) >> shift) & mask
+    }
+
+    unsafe fn store(&self, at: PseudoPhysAddr, width: Width, value: u64) {
+        let (word, shift, mask) = bits(at, width);
+        let old = self.read(self.xen.vcpu(), at.frame(), word) & !(mask << shift);
+        self.write(self.xen.vcpu(), at.frame(), word, old | (value & mask) << shift);
+    }
+}
+
+/// Where in a frame a value lies: in which word, from which bit on, and how wide.
+fn bits(at: PseudoPhysAddr, width: Width) -> (usize, usize, u64) {
+    let (offset, bytes) = (at.offset(), width.bytes());
+    assert!(offset.is_multiple_of(bytes), "{at} is no multiple of {bytes}");
+    (offset / 8, offset % 8 * 8, u64::MAX >> (64 - 8 * bytes))
 }
 
 // SAFETY: the tables that the builder made map frame n at LINEAR + n * 4096 and stay where they are;

@@ -3,6 +3,7 @@
 //! * [`Builder`]: makes the machine and the guest in it;
 //! * `access`: memory accesses of a vCPU, and the linear mapping that the component is told of;
 //! * `alias`: what else may refer to a frame;
+//! * [`FakePlatform`]: a kernel with a frame allocator, for the allocator of buffers;
 //! * `supply`: how much memory Xen has to give;
 //! * [`Census`]: every frame in one place, all books in agreement.
 
@@ -10,6 +11,7 @@ mod access;
 mod alias;
 mod builder;
 mod census;
+mod platform;
 mod supply;
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -23,6 +25,7 @@ use crate::xen::FakeXen;
 
 pub use builder::Builder;
 pub use census::{Census, Snapshot};
+pub use platform::FakePlatform;
 
 /// Where the linear mapping begins: frame *n* is at `LINEAR + n * 4096`.
 pub const LINEAR: u64 = 0xffff_8880_0000_0000;

@@ -1,0 +1,258 @@
+//! Hands out coherent buffers.
+
+use core::sync::atomic::Ordering::Relaxed;
+
+use arrayvec::ArrayVec;
+
+use super::constraints::{Sleep, Zeroing};
+use super::fit::fits;
+use super::give_back::Books;
+use super::{AllocError, CoherentBuffer, Constraints, GiveBack, Layout, MAX_SEGMENTS};
+use crate::addr::{Order, PAGE_SIZE};
+use crate::exchange::{
+    Capability, ExchangeError, Exchanger, Lists, OnRefusal, Part, Placement, Progress,
+};
+use crate::frames::FrameRun;
+use crate::paging::GuestMemory;
+use crate::platform::Platform;
+
+const PAGE: u64 = PAGE_SIZE as u64;
+
+/// How many runs are looked at before Xen is asked.
+const SEARCH_BUDGET: u32 = 4096;
+
+/// How often Xen is asked again for memory that lies where the device reaches it, where that can't
+/// be said to Xen.
+const TRIES: u32 = 4;
+
+/// Hands out coherent buffers of one guest.
+///
+/// Nothing is locked while Xen is asked; allocations on several vCPUs run side by side.
+#[derive(Debug)]
+pub struct Allocator<P> {
+    platform: P,
+    capability: Capability,
+    policy: GiveBack,
+    pub(super) books: Books,
+}
+
+impl<P: Platform> Allocator<P> {
+    /// An allocator for the guest that `platform` describes. Asks Xen what is to be had.
+    pub fn new(platform: P, policy: GiveBack) -> Self {
+        let capability = Capability::ask(platform.xen(), platform.p2m());
+        Self { platform, capability, policy, books: Books::default() }
+    }
+
+    /// The embedding kernel.
+    pub const fn platform(&self) -> &P {
+        &self.platform
+    }
+
+    /// What is to be had here, and why.
+    pub const fn capability(&self) -> Capability {
+        self.capability
+    }
+
+    /// When memory goes back to Xen.
+    pub const fn policy(&self) -> GiveBack {
+        self.policy
+    }
+
+    pub(super) fn exchanger(&self) -> Option<Exchanger<'_, P::Xen, P::Memory>> {
+        let Capability::Exchange { limit } = self.capability else { return None };
+        let platform = &self.platform;
+        Some(Exchanger::new(
+            platform.xen(),
+            platform.p2m(),
+            platform.memory(),
+            platform.accounts(),
+            limit,
+        ))
+    }
+
+    /// Allocates `size` bytes, 1 to 1 GiB.
+    ///
+    /// Memory that fits as it is serves without a hypercall. Otherwise ordinary frames are
+    /// exchanged; of an extent that is larger than the size, the rest becomes ordinary memory.
+    ///
+    /// # Errors
+    /// Why not. Nothing is lost, except where an exchange says quarantine. With
+    /// [`OnRefusal::Return`] a buffer may be shorter than asked for, by whole segments.
+    pub fn alloc_coherent(
+        &self,
+        size: u64,
+        constraints: &Constraints,
+    ) -> Result<CoherentBuffer<'_, P>, AllocError> {
+        if let Some(buffer) = self.find(size, constraints) {
+            return Ok(buffer);
+        }
+        let limit = match self.capability {
+            Capability::Exchange { limit } => limit,
+            _ => Order::MAX,
+        };
+        let layout = Layout::new(size, constraints, limit)?;
+        if constraints.sleep() == Sleep::MustNot {
+            return Err(AllocError::MustNotSleep);
+        }
+        let exchanger = match (self.capability, self.exchanger()) {
+            (_, Some(exchanger)) => exchanger,
+            (Capability::None { why }, None) => return Err(AllocError::NoExchange(why)),
+            (_, None) => {
+                let (frames, mask) = (layout.used_frames(), constraints.mask());
+                return Err(AllocError::NoFramesInReach { frames, mask });
+            }
+        };
+        self.exchange(&exchanger, &layout, constraints)
+    }
+
+    /// A buffer of memory that fits as it is.
+    pub(super) fn find(
+        &self,
+        size: u64,
+        constraints: &Constraints,
+    ) -> Option<CoherentBuffer<'_, P>> {
+        if size == 0 || size > Order::MAX.bytes() || size > constraints.max_segment() {
+            return None;
+        }
+        let platform = &self.platform;
+        let search = &mut |pfn| fits(platform.p2m(), constraints, pfn, size);
+        let run = platform.take_where(size.div_ceil(PAGE), SEARCH_BUDGET, search)?;
+        if constraints.zeroing() == Zeroing::Zeroed {
+            // SAFETY: the run is mapped and ours alone (M1).
+            unsafe { platform.memory().zero(run.first(), run.frames()) };
+        }
+        self.books.found.fetch_add(1, Relaxed);
+        Some(CoherentBuffer::new(self, run, [size], false))
+    }
+
+    fn exchange(
+        &self,
+        exchanger: &Exchanger<'_, P::Xen, P::Memory>,
+        layout: &Layout,
+        constraints: &Constraints,
+    ) -> Result<CoherentBuffer<'_, P>, AllocError> {
+        let frames = layout.frames();
+        let words = frames + MAX_SEGMENTS as u64;
+        let mut lists = self.platform.lists(words).ok_or(AllocError::NoListMemory { words })?;
+        let mut placement = constraints.placement();
+        let mut rejected: ArrayVec<FrameRun, { TRIES as usize }> = ArrayVec::new();
+        let outcome = loop {
+            let Some(run) = self.take(frames) else {
+                break Err(AllocError::NoGuestMemory { frames });
+            };
+            let parts = parts(layout, placement);
+            let (beneath, scratch) = lists.as_mut().split_at_mut(frames as usize);
+            let lists = Lists { beneath, scratch };
+            let Progress { run, done, error } =
+                match exchanger.exchange(run, &parts, constraints.on_refusal(), lists) {
+                    Ok(progress) => progress,
+                    Err(failure) => {
+                        failure.run.into_iter().for_each(|run| self.platform.give(run));
+                        break Err(failure.error.into());
+                    }
+                };
+            match error {
+                Some(ExchangeError::NoMemory { .. })
+                    if done == 0 && Some(placement) != constraints.wider_placement() =>
+                {
+                    self.platform.give(run);
+                    match constraints.wider_placement() {
+                        Some(wider) => placement = wider,
+                        None => {
+                            let (order, bits) = (layout.segments()[0].order, placement.bits);
+                            break Err(ExchangeError::NoMemory { order, bits }.into());
+                        }
+                    }
+                }
+                Some(error) if done == 0 || constraints.on_refusal() != OnRefusal::Return => {
+                    self.platform.give(run);
+                    break Err(error.into());
+                }
+                _ if self.in_reach(&run, layout, done, constraints) => break Ok((run, done)),
+                _ => {
+                    rejected.push(run);
+                    if rejected.is_full() {
+                        let (lowest, mask) = (constraints.lowest(), constraints.mask());
+                        break Err(AllocError::OutOfReach { lowest, mask, tries: TRIES });
+                    }
+                }
+            }
+        };
+        // Not before: what lies out of reach must not come again.
+        rejected.into_iter().for_each(|run| self.give_back(run, true));
+        let (run, done) = outcome?;
+        self.books.exchanged.fetch_add(1, Relaxed);
+        Ok(self.finish(run, layout, done, constraints))
+    }
+
+    /// Takes a run, aligned as a superpage at most.
+    pub(super) fn take(&self, frames: u64) -> Option<FrameRun> {
+        self.platform.take(frames, frames.next_power_of_two().min(512))
+    }
+
+    /// Whether the device takes every segment of the first `done` frames.
+    pub(super) fn in_reach(
+        &self,
+        run: &FrameRun,
+        layout: &Layout,
+        done: u64,
+        constraints: &Constraints,
+    ) -> bool {
+        let mut first = 0;
+        layout.segments().iter().all(|segment| {
+            let at = first;
+            first += segment.order.frames();
+            let gfn = self.platform.p2m().gfn(run.first().add(at));
+            let admits = |gfn: crate::addr::Gfn| {
+                constraints.admits(gfn.number().saturating_mul(PAGE), segment.bytes)
+            };
+            first > done || gfn.is_some_and(admits)
+        })
+    }
+
+    /// Makes a buffer of the first `done` frames of a run: cuts off what nobody asked for, zeroes
+    /// the rest.
+    pub(super) fn finish(
+        &self,
+        run: FrameRun,
+        layout: &Layout,
+        done: u64,
+        constraints: &Constraints,
+    ) -> CoherentBuffer<'_, P> {
+        let mut frames = 0;
+        let whole = layout.segments().iter().take_while(|segment| {
+            frames += segment.order.frames();
+            frames <= done
+        });
+        let lengths: ArrayVec<u64, MAX_SEGMENTS> = whole.map(|segment| segment.bytes).collect();
+        let used = lengths.iter().sum::<u64>().div_ceil(PAGE);
+        let run = match run.split(used) {
+            Ok((run, surplus)) => {
+                // SAFETY: mapped and ours alone (M1). It goes to whoever asks next, and may hold
+                // what another domain left there (C56).
+                unsafe { self.platform.memory().zero(surplus.first(), surplus.frames()) };
+                self.platform.give(surplus);
+                run
+            }
+            Err(run) => run,
+        };
+        if constraints.zeroing() == Zeroing::Zeroed {
+            // SAFETY: the run is mapped and ours alone (M1).
+            unsafe { self.platform.memory().zero(run.first(), run.frames()) };
+        }
+        self.count_low(&run);
+        CoherentBuffer::new(self, run, lengths, true)
+    }
+}
+
+/// What Xen is asked for: a call for each stretch of extents of one order.
+fn parts(layout: &Layout, placement: Placement) -> ArrayVec<Part, MAX_SEGMENTS> {
+    let mut parts = ArrayVec::new();
+    let mut first = 0;
+    for alike in layout.segments().chunk_by(|one, next| one.order == next.order) {
+        let part = Part::gather(first, alike.len() as u64, alike[0].order, placement);
+        first += part.frames();
+        parts.push(part);
+    }
+    parts
+}

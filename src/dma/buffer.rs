@@ -1,0 +1,249 @@
+//! Memory that a device reads and writes.
+
+use core::fmt;
+use core::ptr::NonNull;
+
+use arrayvec::ArrayVec;
+
+use super::{Allocator, MAX_SEGMENTS};
+use crate::addr::{DmaAddr, PAGE_SIZE, PseudoPhysAddr};
+use crate::frames::FrameRun;
+use crate::paging::{GuestMemory, Width};
+use crate::platform::Platform;
+
+const PAGE: u64 = PAGE_SIZE as u64;
+
+/// A stretch of a buffer that is contiguous for the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Segment {
+    /// Its first byte, for the device.
+    pub dma: DmaAddr,
+    /// Its first byte in the buffer.
+    pub offset: u64,
+    /// How many bytes.
+    pub len: u64,
+}
+
+/// A coherent buffer: contiguous for the processor, in one segment or a few for the device.
+///
+/// The device may write at any time, so the memory is never a reference (M5): it is read and
+/// written by [`load`](Self::load) and [`store`](Self::store), or through
+/// [`as_ptr`](Self::as_ptr) with volatile accesses. Dropping the buffer gives it back by the
+/// allocator's policy: stop the device first. Forgetting it leaks the memory and is safe.
+pub struct CoherentBuffer<'a, P: Platform> {
+    allocator: &'a Allocator<P>,
+    /// `None` only while it is taken apart.
+    run: Option<FrameRun>,
+    len: u64,
+    segments: ArrayVec<Segment, MAX_SEGMENTS>,
+    /// Whether the memory came from Xen, so that it can go back there.
+    exchanged: bool,
+}
+
+/// An access that is not within the buffer, or not at a multiple of its width.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OutOfBounds {
+    /// Where it began.
+    pub offset: u64,
+    /// How many bytes it was of.
+    pub bytes: u64,
+    /// How many the buffer has.
+    pub len: u64,
+}
+
+impl fmt::Display for OutOfBounds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { offset, bytes, len } = self;
+        write!(f, "{bytes} bytes at offset {offset} are not in a buffer of {len}, or not aligned")
+    }
+}
+
+impl core::error::Error for OutOfBounds {}
+
+/// A buffer that can't be cut there: it comes back whole.
+pub struct SplitError<'a, P: Platform> {
+    /// The buffer.
+    pub buffer: CoherentBuffer<'a, P>,
+    /// Where it was to be cut.
+    pub at: u64,
+}
+
+impl<P: Platform> fmt::Debug for SplitError<'_, P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} can't be cut at {}: no page boundary within it", self.buffer, self.at)
+    }
+}
+
+impl<P: Platform> fmt::Debug for CoherentBuffer<'_, P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "CoherentBuffer({} bytes, {:?})", self.len, self.segments.as_slice())
+    }
+}
+
+impl<'a, P: Platform> CoherentBuffer<'a, P> {
+    /// A buffer of `len` bytes in `run`, whose segments have the given lengths.
+    ///
+    /// # Panics
+    /// If a frame of the run has nothing beneath it: the allocator has mapped them all.
+    pub(super) fn new(
+        allocator: &'a Allocator<P>,
+        run: FrameRun,
+        lengths: impl IntoIterator<Item = u64>,
+        exchanged: bool,
+    ) -> Self {
+        let mut segments = ArrayVec::new();
+        let mut offset = 0;
+        for len in lengths {
+            let pfn = run.first().add(offset / PAGE);
+            let gfn = allocator.platform().p2m().gfn(pfn).expect("an attached frame is populated");
+            segments.push(Segment { dma: DmaAddr::of(gfn), offset, len });
+            offset += len;
+        }
+        Self { allocator, run: Some(run), len: offset, segments, exchanged }
+    }
+
+    fn run(&self) -> &FrameRun {
+        self.run.as_ref().expect("a buffer has its run until it is taken apart")
+    }
+
+    /// How many bytes, as asked for.
+    #[expect(clippy::len_without_is_empty, reason = "no buffer is empty")]
+    pub const fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// The first byte, for the processor. Valid as long as the buffer lives; the device may write
+    /// at any time, so access it volatile and make no reference of it (M5).
+    pub fn as_ptr(&self) -> NonNull<u8> {
+        let pointer = self.allocator.platform().memory().pointer(self.run().first());
+        NonNull::new(pointer).expect("the linear mapping does not map page 0")
+    }
+
+    /// The guest frames of the buffer.
+    pub fn frames(&self) -> &FrameRun {
+        self.run()
+    }
+
+    /// What the device sees, first to last.
+    pub fn segments(&self) -> &[Segment] {
+        &self.segments
+    }
+
+    /// What goes into a device register for the first byte.
+    pub fn dma_addr(&self) -> DmaAddr {
+        self.segments[0].dma
+    }
+
+    /// What goes into a device register for the byte at `offset`; `None` behind the end.
+    pub fn dma_addr_at(&self, offset: u64) -> Option<DmaAddr> {
+        let holds =
+            |segment: &&Segment| (segment.offset..segment.offset + segment.len).contains(&offset);
+        let segment = self.segments.iter().find(holds)?;
+        segment.dma.checked_add(offset - segment.offset)
+    }
+
+    fn place(&self, offset: u64, bytes: u64, align: u64) -> Result<PseudoPhysAddr, OutOfBounds> {
+        let end = offset.checked_add(bytes).filter(|end| *end <= self.len);
+        let start = PseudoPhysAddr::of(self.run().first()).checked_add(offset);
+        match (end, start) {
+            (Some(_), Some(start)) if offset.is_multiple_of(align) => Ok(start),
+            _ => Err(OutOfBounds { offset, bytes, len: self.len }),
+        }
+    }
+
+    /// Reads a word, once.
+    ///
+    /// # Errors
+    /// If it is not within the buffer or `offset` is no multiple of its width.
+    pub fn load(&self, offset: u64, width: Width) -> Result<u64, OutOfBounds> {
+        let bytes = width.bytes() as u64;
+        let at = self.place(offset, bytes, bytes)?;
+        // SAFETY: within the buffer's frames, which are mapped and ours (M1), and aligned: the
+        // buffer begins with a page.
+        Ok(unsafe { self.allocator.platform().memory().load(at, width) })
+    }
+
+    /// Writes a word, once. What does not fit its width is cut off.
+    ///
+    /// # Errors
+    /// As for [`load`](Self::load).
+    pub fn store(&mut self, offset: u64, width: Width, value: u64) -> Result<(), OutOfBounds> {
+        let bytes = width.bytes() as u64;
+        let at = self.place(offset, bytes, bytes)?;
+        // SAFETY: as in `load`.
+        unsafe { self.allocator.platform().memory().store(at, width, value) };
+        Ok(())
+    }
+
+    /// Copies bytes out of the buffer.
+    ///
+    /// # Errors
+    /// If they are not all within it; none was copied then.
+    pub fn read(&self, offset: u64, into: &mut [u8]) -> Result<(), OutOfBounds> {
+        self.place(offset, into.len() as u64, 1)?;
+        for (index, byte) in (offset..).zip(into) {
+            *byte = self.load(index, Width::Byte)? as u8;
+        }
+        Ok(())
+    }
+
+    /// Copies bytes into the buffer.
+    ///
+    /// # Errors
+    /// If they do not all fit; none was copied then.
+    pub fn write(&mut self, offset: u64, from: &[u8]) -> Result<(), OutOfBounds> {
+        self.place(offset, from.len() as u64, 1)?;
+        for (index, byte) in (offset..).zip(from) {
+            self.store(index, Width::Byte, (*byte).into())?;
+        }
+        Ok(())
+    }
+
+    /// Cuts the buffer in two at a page boundary; each half gives itself back.
+    ///
+    /// # Errors
+    /// The buffer, if `at` is no multiple of the page size within it.
+    #[expect(clippy::result_large_err, reason = "the buffer comes back whole, and is no larger")]
+    pub fn split_at(mut self, at: u64) -> Result<(Self, Self), SplitError<'a, P>> {
+        if !at.is_multiple_of(PAGE) || at == 0 || at >= self.len {
+            return Err(SplitError { buffer: self, at });
+        }
+        let Some(Ok((left, right))) = self.run.take().map(|run| run.split(at / PAGE)) else {
+            unreachable!("a page boundary within the buffer is one within its run");
+        };
+        let half = |run, segments: &mut dyn Iterator<Item = Segment>| {
+            let segments: ArrayVec<Segment, MAX_SEGMENTS> = segments.collect();
+            let len = segments.iter().map(|segment| segment.len).sum();
+            Self {
+                allocator: self.allocator,
+                run: Some(run),
+                len,
+                segments,
+                exchanged: self.exchanged,
+            }
+        };
+        let before = |segment: &Segment| {
+            let len = at.saturating_sub(segment.offset).min(segment.len);
+            (len > 0).then_some(Segment { len, ..*segment })
+        };
+        let behind = |segment: &Segment| {
+            let skip = at.saturating_sub(segment.offset).min(segment.len);
+            let dma = segment.dma.checked_add(skip)?;
+            let offset = (segment.offset + skip).checked_sub(at)?;
+            (skip < segment.len).then_some(Segment { dma, offset, len: segment.len - skip })
+        };
+        let halves = (
+            half(left, &mut self.segments.iter().filter_map(before)),
+            half(right, &mut self.segments.iter().filter_map(behind)),
+        );
+        Ok(halves)
+    }
+}
+
+impl<P: Platform> Drop for CoherentBuffer<'_, P> {
+    fn drop(&mut self) {
+        if let Some(run) = self.run.take() {
+            self.allocator.give_back(run, self.exchanged);
+        }
+    }
+}

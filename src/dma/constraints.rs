@@ -1,0 +1,386 @@
+//! What a device can reach, checked for contradictions before anything moves.
+
+use core::fmt;
+
+use super::layout::MAX_SEGMENTS;
+use crate::addr::{AddressBits, PAGE_SIZE};
+use crate::exchange::{Node, OnRefusal, Placement};
+
+/// Whether the caller gets zeros.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Zeroing {
+    /// Every byte is zero.
+    #[default]
+    Zeroed,
+    /// The caller writes every byte before the device or anyone else reads one. What is there may
+    /// be another domain's on a Xen before 4.17, which did not scrub.
+    Whatever,
+}
+
+/// Whether Xen may be asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Sleep {
+    /// The caller can wait for hypercalls.
+    #[default]
+    May,
+    /// It can't: memory that fits already, or none.
+    MustNot,
+}
+
+/// What a device can reach. Made by [`Constraints::builder`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Constraints {
+    mask: u64,
+    lowest: u64,
+    align: u64,
+    boundary: Option<u64>,
+    max_segment: u64,
+    max_segments: usize,
+    node: Node,
+    zeroing: Zeroing,
+    sleep: Sleep,
+    on_refusal: OnRefusal,
+}
+
+/// Collects constraints.
+#[derive(Clone, Copy, Debug)]
+#[must_use = "a builder is nothing until it is built"]
+pub struct Builder(Constraints);
+
+/// Constraints that nothing can meet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConstraintError {
+    /// The device can't reach a whole page.
+    MaskTooNarrow {
+        /// The mask.
+        mask: u64,
+    },
+    /// The lowest address leaves no whole page below the mask.
+    NothingBetween {
+        /// The lowest address.
+        lowest: u64,
+        /// The mask.
+        mask: u64,
+    },
+    /// The alignment is no power of two.
+    Alignment {
+        /// The alignment.
+        align: u64,
+    },
+    /// No address that the device reaches has this alignment.
+    AlignmentAboveMask {
+        /// The alignment.
+        align: u64,
+        /// The mask.
+        mask: u64,
+    },
+    /// The boundary is no power of two.
+    Boundary {
+        /// The boundary.
+        boundary: u64,
+    },
+    /// A segment of no bytes.
+    MaxSegment,
+    /// The number of segments is 0 or more than [`MAX_SEGMENTS`].
+    MaxSegments {
+        /// The number.
+        segments: usize,
+    },
+    /// Node 255 stands for any node in Xen's interface.
+    Node {
+        /// The node.
+        node: u8,
+    },
+}
+
+impl fmt::Display for ConstraintError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::MaskTooNarrow { mask } => write!(f, "mask {mask:#x} reaches no whole page"),
+            Self::NothingBetween { lowest, mask } => {
+                write!(f, "no whole page lies between {lowest:#x} and mask {mask:#x}")
+            }
+            Self::Alignment { align } => write!(f, "alignment {align:#x} is no power of two"),
+            Self::AlignmentAboveMask { align, mask } => {
+                write!(f, "alignment {align:#x} is out of reach of mask {mask:#x}")
+            }
+            Self::Boundary { boundary } => write!(f, "boundary {boundary:#x} is no power of two"),
+            Self::MaxSegment => f.write_str("a segment must have at least one byte"),
+            Self::MaxSegments { segments } => {
+                write!(f, "{segments} segments are not in 1..={MAX_SEGMENTS}")
+            }
+            Self::Node { node } => write!(f, "node {node} can't be named to Xen"),
+        }
+    }
+}
+
+impl core::error::Error for ConstraintError {}
+
+impl Default for Constraints {
+    fn default() -> Self {
+        Self {
+            mask: u64::MAX,
+            lowest: 0,
+            align: 1,
+            boundary: None,
+            max_segment: u64::MAX,
+            max_segments: 1,
+            node: Node::Any,
+            zeroing: Zeroing::Zeroed,
+            sleep: Sleep::May,
+            on_refusal: OnRefusal::Undo,
+        }
+    }
+}
+
+impl Constraints {
+    /// Starts from no constraints: one zeroed segment anywhere.
+    pub fn builder() -> Builder {
+        Builder(Self::default())
+    }
+
+    /// The highest address of a byte that the device can drive.
+    pub const fn mask(&self) -> u64 {
+        self.mask
+    }
+
+    /// The lowest address that it may be given.
+    pub const fn lowest(&self) -> u64 {
+        self.lowest
+    }
+
+    /// What each segment's address is a multiple of.
+    pub const fn align(&self) -> u64 {
+        self.align
+    }
+
+    /// What no segment may cross a multiple of.
+    pub const fn boundary(&self) -> Option<u64> {
+        self.boundary
+    }
+
+    /// The most bytes in a segment.
+    pub const fn max_segment(&self) -> u64 {
+        self.max_segment
+    }
+
+    /// The most segments.
+    pub const fn max_segments(&self) -> usize {
+        self.max_segments
+    }
+
+    /// On which NUMA node.
+    pub const fn node(&self) -> Node {
+        self.node
+    }
+
+    /// Whether the memory is zeroed.
+    pub const fn zeroing(&self) -> Zeroing {
+        self.zeroing
+    }
+
+    /// Whether Xen may be asked.
+    pub const fn sleep(&self) -> Sleep {
+        self.sleep
+    }
+
+    /// What to do when Xen refuses a segment.
+    pub const fn on_refusal(&self) -> OnRefusal {
+        self.on_refusal
+    }
+
+    /// Whether a device can take `bytes` bytes at `address` as one segment.
+    pub fn admits(&self, address: u64, bytes: u64) -> bool {
+        let Some(last) = bytes.checked_sub(1).and_then(|more| address.checked_add(more)) else {
+            return false;
+        };
+        let same_side = |boundary: u64| address / boundary == last / boundary;
+        address >= self.lowest
+            && last <= self.mask
+            && address.is_multiple_of(self.align)
+            && bytes <= self.max_segment
+            && self.boundary.is_none_or(same_side)
+    }
+
+    /// Where Xen is asked to put the memory first: below the largest power of two that the mask
+    /// covers.
+    pub fn placement(&self) -> Placement {
+        Placement { bits: self.bits_below(), node: self.node }
+    }
+
+    /// Where Xen is asked to put it next, for a mask that is no power of two less one: Xen can only
+    /// be told powers of two, so what comes from there has to be looked at.
+    pub fn wider_placement(&self) -> Option<Placement> {
+        let bits = AddressBits::new(self.bits_below().get() + 1).ok()?;
+        let exact = self.mask == u64::MAX || (self.mask + 1).is_power_of_two();
+        (!exact).then_some(Placement { bits, node: self.node })
+    }
+
+    fn bits_below(&self) -> AddressBits {
+        let bits = match self.mask.checked_add(1) {
+            None => 64,
+            Some(reach) => reach.ilog2(),
+        };
+        // The builder has seen to it that the mask reaches a page and more.
+        AddressBits::new(bits).unwrap_or(AddressBits::UNLIMITED)
+    }
+}
+
+impl Builder {
+    /// The highest address of a byte that the device can drive: `2^n - 1` or anything else.
+    pub const fn mask(self, mask: u64) -> Self {
+        Self(Constraints { mask, ..self.0 })
+    }
+
+    /// The lowest address that the device may be given.
+    pub const fn lowest(self, lowest: u64) -> Self {
+        Self(Constraints { lowest, ..self.0 })
+    }
+
+    /// What each segment's address is a multiple of: a power of two, larger than the size if need
+    /// be.
+    pub const fn align(self, align: u64) -> Self {
+        Self(Constraints { align, ..self.0 })
+    }
+
+    /// A power of two of which no segment crosses a multiple.
+    pub const fn boundary(self, boundary: u64) -> Self {
+        Self(Constraints { boundary: Some(boundary), ..self.0 })
+    }
+
+    /// The most bytes that the device takes as one segment.
+    pub const fn max_segment(self, bytes: u64) -> Self {
+        Self(Constraints { max_segment: bytes, ..self.0 })
+    }
+
+    /// The most segments that the device takes.
+    pub const fn max_segments(self, segments: usize) -> Self {
+        Self(Constraints { max_segments: segments, ..self.0 })
+    }
+
+    /// On which NUMA node.
+    pub const fn node(self, node: Node) -> Self {
+        Self(Constraints { node, ..self.0 })
+    }
+
+    /// Whether the memory is zeroed.
+    pub const fn zeroing(self, zeroing: Zeroing) -> Self {
+        Self(Constraints { zeroing, ..self.0 })
+    }
+
+    /// Whether Xen may be asked.
+    pub const fn sleep(self, sleep: Sleep) -> Self {
+        Self(Constraints { sleep, ..self.0 })
+    }
+
+    /// What to do when Xen refuses a segment behind the first.
+    pub const fn on_refusal(self, on_refusal: OnRefusal) -> Self {
+        Self(Constraints { on_refusal, ..self.0 })
+    }
+
+    /// The constraints, unless they contradict each other.
+    ///
+    /// # Errors
+    /// The contradiction, by name and value.
+    pub fn build(self) -> Result<Constraints, ConstraintError> {
+        let it = self.0;
+        let (mask, lowest, page) = (it.mask, it.lowest, PAGE_SIZE as u64);
+        // Xen keeps frame 0 to itself, so one page is not enough either.
+        if mask < 2 * page - 1 {
+            return Err(ConstraintError::MaskTooNarrow { mask });
+        }
+        let first_page = lowest.checked_next_multiple_of(page);
+        if first_page.and_then(|first| first.checked_add(page - 1)).is_none_or(|last| last > mask) {
+            return Err(ConstraintError::NothingBetween { lowest, mask });
+        }
+        if !it.align.is_power_of_two() {
+            return Err(ConstraintError::Alignment { align: it.align });
+        }
+        if it.align > mask {
+            return Err(ConstraintError::AlignmentAboveMask { align: it.align, mask });
+        }
+        if let Some(boundary) = it.boundary.filter(|boundary| !boundary.is_power_of_two()) {
+            return Err(ConstraintError::Boundary { boundary });
+        }
+        if it.max_segment == 0 {
+            return Err(ConstraintError::MaxSegment);
+        }
+        if it.max_segments == 0 || it.max_segments > MAX_SEGMENTS {
+            return Err(ConstraintError::MaxSegments { segments: it.max_segments });
+        }
+        match it.node {
+            Node::Near(node @ 255) | Node::Exactly(node @ 255) => {
+                Err(ConstraintError::Node { node })
+            }
+            _ => Ok(it),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn contradictions_are_named() {
+        let error = |builder: Builder| builder.build().unwrap_err();
+        let new = Constraints::builder;
+        assert_eq!(error(new().mask(0xfff)), ConstraintError::MaskTooNarrow { mask: 0xfff });
+        assert_eq!(
+            error(new().mask(0xffff).lowest(0xf001)),
+            ConstraintError::NothingBetween { lowest: 0xf001, mask: 0xffff }
+        );
+        assert_eq!(
+            error(new().lowest(u64::MAX)),
+            ConstraintError::NothingBetween { lowest: u64::MAX, mask: u64::MAX }
+        );
+        assert_eq!(error(new().align(0)), ConstraintError::Alignment { align: 0 });
+        assert_eq!(error(new().align(24)), ConstraintError::Alignment { align: 24 });
+        assert_eq!(
+            error(new().mask(0xffff).align(1 << 20)),
+            ConstraintError::AlignmentAboveMask { align: 1 << 20, mask: 0xffff }
+        );
+        assert_eq!(error(new().boundary(0)), ConstraintError::Boundary { boundary: 0 });
+        assert_eq!(error(new().boundary(12)), ConstraintError::Boundary { boundary: 12 });
+        assert_eq!(error(new().max_segment(0)), ConstraintError::MaxSegment);
+        for segments in [0, MAX_SEGMENTS + 1] {
+            let named = ConstraintError::MaxSegments { segments };
+            assert_eq!(error(new().max_segments(segments)), named);
+        }
+        assert_eq!(error(new().node(Node::Near(255))), ConstraintError::Node { node: 255 });
+    }
+
+    #[test]
+    fn masks_become_bits_that_never_reach_beyond_them() {
+        for (mask, bits, wider) in [
+            (u64::MAX, 64, None),
+            (u64::MAX - 1, 63, Some(64)),
+            ((1 << 32) - 1, 32, None),
+            (1 << 32, 32, Some(33)),
+            (0x2_ffff_ffff, 33, Some(34)),
+            ((1 << 28) - 2, 27, Some(28)),
+            (0x1fff, 13, None),
+        ] {
+            let constraints = Constraints::builder().mask(mask).build().unwrap();
+            assert_eq!(constraints.placement().bits.get(), bits, "{mask:#x}");
+            let found = constraints.wider_placement().map(|placement| placement.bits.get());
+            assert_eq!(found, wider, "{mask:#x}");
+        }
+    }
+
+    #[test]
+    fn what_a_device_takes_has_edges() {
+        let build = |builder: Builder| builder.build().unwrap();
+        let mask = build(Constraints::builder().mask(0xffff));
+        assert!(mask.admits(0xf000, 0x1000) && !mask.admits(0xf000, 0x1001));
+        assert!(!mask.admits(0, 0) && !mask.admits(u64::MAX, 2));
+        let lowest = build(Constraints::builder().lowest(0x3000));
+        assert!(lowest.admits(0x3000, 1) && !lowest.admits(0x2fff, 1));
+        let boundary = build(Constraints::builder().boundary(0x10000));
+        assert!(boundary.admits(0xf000, 0x1000) && !boundary.admits(0xf000, 0x1001));
+        let align = build(Constraints::builder().align(0x4000));
+        assert!(align.admits(0x8000, 1) && !align.admits(0x6000, 1));
+        let segment = build(Constraints::builder().max_segment(0x2000));
+        assert!(segment.admits(0, 0x2000) && !segment.admits(0, 0x2001));
+    }
+}

@@ -1,0 +1,160 @@
+//! Why there is no buffer, with the evidence inside.
+
+use core::fmt;
+
+use super::ConstraintError;
+use crate::addr::Order;
+use crate::exchange::{ExchangeError, NoOrderPermitted};
+
+/// Why there is no buffer. Nothing was lost, except where an exchange says quarantine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AllocError {
+    /// No bytes were asked for.
+    ZeroSize,
+    /// More than the largest extent of any Xen.
+    TooLarge {
+        /// Bytes asked for, alignment included.
+        size: u64,
+        /// Bytes that there can be.
+        max: u64,
+    },
+    /// The constraints contradict each other.
+    Constraints(ConstraintError),
+    /// One extent is needed, and Xen does not permit this domain one of that order.
+    OrderNotPermitted {
+        /// The order needed.
+        order: Order,
+        /// The highest order that Xen permits.
+        limit: Order,
+    },
+    /// One segment was asked for, and the device takes none so long.
+    SegmentTooLong {
+        /// Bytes asked for.
+        size: u64,
+        /// The most bytes in a segment.
+        max_segment: u64,
+    },
+    /// One segment was asked for, and it can't but cross the boundary.
+    CrossesBoundary {
+        /// Bytes asked for.
+        size: u64,
+        /// The boundary.
+        boundary: u64,
+    },
+    /// The segments that the device takes are shorter than their own alignment, or than a page.
+    SegmentBelowAlignment {
+        /// The longest segment, a power of two.
+        segment: u64,
+        /// The alignment.
+        align: u64,
+    },
+    /// More segments are needed than the device takes.
+    TooManySegments {
+        /// Segments needed.
+        needed: u64,
+        /// Segments that it takes.
+        allowed: usize,
+        /// The longest segment, a power of two.
+        segment: u64,
+    },
+    /// The guest has no free frames in a row.
+    NoGuestMemory {
+        /// How many are needed.
+        frames: u64,
+    },
+    /// The guest has no memory for the extent lists.
+    NoListMemory {
+        /// Words needed.
+        words: u64,
+    },
+    /// Nothing that is free fits as it is, and the caller can't wait for Xen.
+    MustNotSleep,
+    /// Xen gave memory, but none of it lay where the device reaches it.
+    OutOfReach {
+        /// The lowest address allowed.
+        lowest: u64,
+        /// The highest one.
+        mask: u64,
+        /// How often Xen was asked.
+        tries: u32,
+    },
+    /// A translated guest has no free frames in a row where the device reaches them.
+    NoFramesInReach {
+        /// How many are needed.
+        frames: u64,
+        /// The highest address allowed.
+        mask: u64,
+    },
+    /// Xen refused the exchange.
+    Exchange(ExchangeError),
+    /// Xen permits no exchange at all.
+    NoExchange(NoOrderPermitted),
+}
+
+impl fmt::Display for AllocError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::ZeroSize => f.write_str("a buffer must have at least one byte"),
+            Self::TooLarge { size, max } => {
+                write!(f, "{size} bytes, alignment included, are more than {max}")
+            }
+            Self::Constraints(error) => error.fmt(f),
+            Self::OrderNotPermitted { order, limit } => write!(
+                f,
+                "one extent of order {order} is needed, Xen permits this domain order {limit}: allow \
+                 more segments, or raise Xen's memop-max-order"
+            ),
+            Self::SegmentTooLong { size, max_segment } => write!(
+                f,
+                "{size} bytes are more than one segment of {max_segment}: allow more segments"
+            ),
+            Self::CrossesBoundary { size, boundary } => write!(
+                f,
+                "{size} bytes cross a multiple of {boundary:#x} wherever they lie: allow more segments"
+            ),
+            Self::SegmentBelowAlignment { segment, align } => write!(
+                f,
+                "segments of {segment:#x} bytes can't each be aligned to {align:#x} and stay side by \
+                 side for the processor"
+            ),
+            Self::TooManySegments { needed, allowed, segment } => write!(
+                f,
+                "{needed} segments of up to {segment:#x} bytes are needed, {allowed} allowed"
+            ),
+            Self::NoGuestMemory { frames } => {
+                write!(f, "the guest has no {frames} free frames in a row")
+            }
+            Self::NoListMemory { words } => {
+                write!(f, "the guest has no memory for an extent list of {words} words")
+            }
+            Self::MustNotSleep => f.write_str(
+                "nothing that is free fits as it is, and the caller must not sleep: use a pool",
+            ),
+            Self::OutOfReach { lowest, mask, tries } => write!(
+                f,
+                "Xen was asked {tries} times and gave nothing between {lowest:#x} and {mask:#x}"
+            ),
+            Self::NoFramesInReach { frames, mask } => write!(
+                f,
+                "the guest has no {frames} free frames in a row below {mask:#x}, and a translated \
+                 guest can't exchange for others"
+            ),
+            Self::Exchange(error) => error.fmt(f),
+            Self::NoExchange(why) => why.fmt(f),
+        }
+    }
+}
+
+impl core::error::Error for AllocError {}
+
+impl From<ConstraintError> for AllocError {
+    fn from(error: ConstraintError) -> Self {
+        Self::Constraints(error)
+    }
+}
+
+impl From<ExchangeError> for AllocError {
+    fn from(error: ExchangeError) -> Self {
+        Self::Exchange(error)
+    }
+}

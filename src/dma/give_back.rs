@@ -1,0 +1,210 @@
+//! When memory goes back to Xen, and what happens if Xen does not take it.
+//!
+//! A buffer's memory is ordinary memory of the guest that happens to be contiguous. It can stay so,
+//! and the next buffer finds it (see the `fit` module). It is Xen that may want it back: contiguous
+//! and low memory is scarce, and other domains need it, too.
+
+use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use arrayvec::ArrayVec;
+use spin::Mutex;
+
+use super::Allocator;
+use crate::exchange::{ExchangeError, Lists, OnRefusal, Part, Progress};
+use crate::frames::FrameRun;
+use crate::platform::Platform;
+
+/// Runs that can wait to be given back.
+const WAITING: usize = 64;
+
+/// Frames that are given back with one exchange: a list of 4 KiB.
+const STEP: u64 = 512;
+
+/// When a dropped buffer's memory goes back to Xen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum GiveBack {
+    /// Never: it stays the guest's, ordinary memory that the next buffer may find. No hypercall.
+    #[default]
+    Keep,
+    /// At once, in the drop.
+    AtOnce,
+    /// When [`Allocator::give_back_waiting`] is called; a drop makes no hypercall unless too many
+    /// are waiting.
+    Later,
+}
+
+/// What came of giving back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GiveBackReport {
+    /// Frames that Xen swapped for others.
+    pub given: u64,
+    /// Frames that it did not take. They are the guest's, as ordinary memory or still waiting.
+    pub kept: u64,
+    /// Why not, of the last refusal.
+    pub error: Option<ExchangeError>,
+}
+
+/// Figures on an allocator, for whoever watches it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Buffers that were served by memory that fitted already.
+    pub found: u64,
+    /// Buffers that were served by an exchange.
+    pub exchanged: u64,
+    /// Frames that went back to Xen.
+    pub given_back: u64,
+    /// Times that Xen did not take frames back.
+    pub refusals: u64,
+    /// Frames that wait to be given back.
+    pub waiting: u64,
+    /// Frames below 4 GiB that exchanges got and that did not go back.
+    pub below_4g: u64,
+    /// Frames below 16 MiB, likewise.
+    pub below_16m: u64,
+}
+
+/// The figures as they are counted, and the runs that wait.
+#[derive(Debug, Default)]
+pub(super) struct Books {
+    pub found: AtomicU64,
+    pub exchanged: AtomicU64,
+    given_back: AtomicU64,
+    refusals: AtomicU64,
+    below_4g: AtomicU64,
+    below_16m: AtomicU64,
+    waiting: Mutex<ArrayVec<FrameRun, WAITING>>,
+}
+
+impl<P: Platform> Allocator<P> {
+    /// The figures so far.
+    pub fn stats(&self) -> Stats {
+        let books = &self.books;
+        Stats {
+            found: books.found.load(Relaxed),
+            exchanged: books.exchanged.load(Relaxed),
+            given_back: books.given_back.load(Relaxed),
+            refusals: books.refusals.load(Relaxed),
+            waiting: books.waiting.lock().iter().map(FrameRun::frames).sum(),
+            below_4g: books.below_4g.load(Relaxed),
+            below_16m: books.below_16m.load(Relaxed),
+        }
+    }
+
+    /// Tries once more to give back what waits, or what Xen did not take earlier.
+    pub fn give_back_waiting(&self) -> GiveBackReport {
+        let mut report = GiveBackReport::default();
+        let mut refused: ArrayVec<FrameRun, WAITING> = ArrayVec::new();
+        // One at a time, so that nothing is locked while Xen is asked.
+        while let Some(run) = { self.books.waiting.lock().pop() } {
+            let frames = run.frames();
+            match self.swap(run) {
+                Ok(run) => {
+                    report.given += frames;
+                    self.platform().give(run);
+                }
+                Err((run, error)) => {
+                    report.kept += frames;
+                    report.error = Some(error);
+                    if let Some(run) = run {
+                        refused.push(run);
+                    }
+                }
+            }
+            if refused.is_full() {
+                break;
+            }
+        }
+        refused.into_iter().for_each(|run| self.wait_or_give(run));
+        report
+    }
+
+    /// What a dropped buffer does with its run.
+    pub(super) fn give_back(&self, run: FrameRun, exchanged: bool) {
+        match self.policy() {
+            _ if !exchanged => self.platform().give(run),
+            GiveBack::Keep => self.platform().give(run),
+            GiveBack::Later => self.wait_or_give(run),
+            GiveBack::AtOnce => match self.swap(run) {
+                Ok(run) => self.platform().give(run),
+                Err((Some(run), _)) => self.wait_or_give(run),
+                Err((None, _)) => {}
+            },
+        }
+    }
+
+    /// Lets the run wait to be given back; where too many wait already, it becomes ordinary memory.
+    fn wait_or_give(&self, run: FrameRun) {
+        let crowded = self.books.waiting.lock().try_push(run);
+        if let Err(error) = crowded {
+            self.platform().give(error.element());
+        }
+    }
+
+    /// Swaps all frames of a run for others, a step at a time. Steps that went stay gone. An error
+    /// comes with the run, or without where it is quarantined.
+    fn swap(&self, run: FrameRun) -> Result<FrameRun, (Option<FrameRun>, ExchangeError)> {
+        let Some(exchanger) = self.exchanger() else { return Ok(run) };
+        let step = run.frames().min(STEP);
+        let Some(mut lists) = self.platform().lists(run.frames() + step) else {
+            let needed = run.frames() + step;
+            return Err((Some(run), ExchangeError::ListTooShort { needed, len: 0 }));
+        };
+        let (low, frames) = (self.low_frames(&run), run.frames());
+        let mut parts: ArrayVec<Part, 512> = ArrayVec::new();
+        let mut first = 0;
+        while first < frames && !parts.is_full() {
+            let count = (frames - first).min(step);
+            parts.push(Part::replace(first, count));
+            first += count;
+        }
+        let (beneath, scratch) = lists.as_mut().split_at_mut(frames as usize);
+        let swapped =
+            exchanger.exchange(run, &parts, OnRefusal::Return, Lists { beneath, scratch });
+        match swapped {
+            Ok(Progress { run, done, error }) => {
+                self.books.given_back.fetch_add(done, Relaxed);
+                match error {
+                    None => {
+                        self.uncount_low(low);
+                        Ok(run)
+                    }
+                    Some(error) => {
+                        self.books.refusals.fetch_add(1, Relaxed);
+                        Err((Some(run), error))
+                    }
+                }
+            }
+            Err(failure) => {
+                self.books.refusals.fetch_add(1, Relaxed);
+                Err((failure.run, failure.error))
+            }
+        }
+    }
+
+    /// Counts what an exchange got.
+    pub(super) fn count_low(&self, run: &FrameRun) {
+        let (below_4g, below_16m) = self.low_frames(run);
+        self.books.below_4g.fetch_add(below_4g, Relaxed);
+        self.books.below_16m.fetch_add(below_16m, Relaxed);
+    }
+
+    /// Uncounts what went back.
+    fn uncount_low(&self, (below_4g, below_16m): (u64, u64)) {
+        let less = |counter: &AtomicU64, by: u64| {
+            // What is cut off a buffer as surplus was never counted, so stop at 0.
+            let _always =
+                counter.fetch_update(Relaxed, Relaxed, |now| Some(now.saturating_sub(by)));
+        };
+        less(&self.books.below_4g, below_4g);
+        less(&self.books.below_16m, below_16m);
+    }
+
+    /// Frames of the run below 4 GiB and below 16 MiB.
+    fn low_frames(&self, run: &FrameRun) -> (u64, u64) {
+        let below = |limit: u64| {
+            let low = |pfn| self.platform().p2m().gfn(pfn).is_some_and(|gfn| gfn.number() < limit);
+            run.iter().filter(|pfn| low(*pfn)).count() as u64
+        };
+        (below(1 << 20), below(1 << 12))
+    }
+}

@@ -1,0 +1,166 @@
+//! A whole set of buffers, a driver's rings and descriptors, in as few exchanges as possible.
+
+use core::fmt;
+use core::sync::atomic::Ordering::Relaxed;
+
+use arrayvec::ArrayVec;
+
+use super::constraints::Sleep;
+use super::{AllocError, Allocator, CoherentBuffer, Constraints, Layout};
+use crate::addr::Order;
+use crate::exchange::{Capability, Lists, OnRefusal, Part, Placement, Progress};
+use crate::frames::FrameRun;
+use crate::platform::Platform;
+
+/// One buffer of a set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// Bytes.
+    pub size: u64,
+    /// What the device can reach.
+    pub constraints: Constraints,
+}
+
+/// Why there is no set of buffers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ManyError {
+    /// Which of them could not be had.
+    pub index: usize,
+    /// Why not.
+    pub error: AllocError,
+}
+
+impl fmt::Display for ManyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "buffer {} of the set: {}", self.index, self.error)
+    }
+}
+
+impl core::error::Error for ManyError {}
+
+/// An extent that a request needs from Xen.
+struct Wanted {
+    index: usize,
+    layout: Layout,
+    order: Order,
+    placement: Placement,
+}
+
+impl<P: Platform> Allocator<P> {
+    /// Allocates a set of buffers, all or none.
+    ///
+    /// Those of one extent each share one detach, one flush and one attach, and an exchange for
+    /// each order and place. The others, and those that Xen has no memory for in the first place
+    /// that it is asked for, are allocated one by one.
+    ///
+    /// # Errors
+    /// Which buffer could not be had, and why. The others have been given back.
+    pub fn alloc_many<const N: usize>(
+        &self,
+        requests: &[Request; N],
+    ) -> Result<[CoherentBuffer<'_, P>; N], ManyError> {
+        let mut buffers = [const { None }; N];
+        let mut wanted: ArrayVec<Wanted, N> = ArrayVec::new();
+        for (index, request) in requests.iter().enumerate() {
+            let Request { size, constraints } = request;
+            buffers[index] = self.find(*size, constraints);
+            if buffers[index].is_none()
+                && let Some(extent) = self.want(index, request)
+            {
+                wanted.push(extent);
+            }
+        }
+        wanted.sort_unstable_by_key(|extent| {
+            (core::cmp::Reverse(extent.order), extent.placement.bits, extent.index)
+        });
+        if wanted.len() > 1 {
+            self.exchange_together(requests, &wanted, &mut buffers);
+        }
+        for (index, request) in requests.iter().enumerate() {
+            if buffers[index].is_none() {
+                let buffer = self.alloc_coherent(request.size, &request.constraints);
+                buffers[index] = Some(buffer.map_err(|error| ManyError { index, error })?);
+            }
+        }
+        Ok(buffers.map(|buffer| buffer.expect("each was found, exchanged or allocated")))
+    }
+
+    /// What a request needs from Xen, if that is one extent.
+    fn want(&self, index: usize, request: &Request) -> Option<Wanted> {
+        let Capability::Exchange { limit } = self.capability() else { return None };
+        let layout = Layout::new(request.size, &request.constraints, limit).ok()?;
+        let [segment] = layout.segments() else { return None };
+        let order = segment.order;
+        (request.constraints.sleep() == Sleep::May).then(|| Wanted {
+            index,
+            layout,
+            order,
+            placement: request.constraints.placement(),
+        })
+    }
+
+    /// Serves what it can of `wanted` by one transaction. What it can't stays `None`.
+    fn exchange_together<'a, const N: usize>(
+        &'a self,
+        requests: &[Request; N],
+        wanted: &ArrayVec<Wanted, N>,
+        buffers: &mut [Option<CoherentBuffer<'a, P>>; N],
+    ) {
+        let Some(exchanger) = self.exchanger() else { return };
+        let frames: u64 = wanted.iter().map(|extent| extent.order.frames()).sum();
+        let mut parts: ArrayVec<Part, N> = ArrayVec::new();
+        let mut first = 0;
+        let alike = |one: &Wanted, next: &Wanted| {
+            (one.order, one.placement) == (next.order, next.placement)
+        };
+        for group in wanted.chunk_by(alike) {
+            let part = Part::gather(first, group.len() as u64, group[0].order, group[0].placement);
+            first += part.frames();
+            parts.push(part);
+        }
+        let Some(run) = self.take(frames) else { return };
+        let Some(mut lists) = self.platform().lists(frames + N as u64) else {
+            return self.platform().give(run);
+        };
+        let (beneath, scratch) = lists.as_mut().split_at_mut(frames as usize);
+        // What is exchanged before a refusal is as good as any; the rest is tried alone.
+        let exchanged =
+            exchanger.exchange(run, &parts, OnRefusal::Return, Lists { beneath, scratch });
+        let Progress { mut run, done, .. } = match exchanged {
+            Ok(progress) => progress,
+            Err(failure) => {
+                failure.run.into_iter().for_each(|run| self.platform().give(run));
+                return;
+            }
+        };
+        let mut end = 0;
+        for extent in wanted {
+            end += extent.order.frames();
+            let (piece, rest) = match run.split(extent.order.frames()) {
+                Ok((piece, rest)) => (piece, Some(rest)),
+                Err(piece) => (piece, None),
+            };
+            let constraints = &requests[extent.index].constraints;
+            let frames = extent.order.frames();
+            if end <= done && self.in_reach(&piece, &extent.layout, frames, constraints) {
+                self.books.exchanged.fetch_add(1, Relaxed);
+                let buffer = self.finish(piece, &extent.layout, frames, constraints);
+                buffers[extent.index] = Some(buffer);
+            } else {
+                self.give_unfit(piece, end <= done);
+            }
+            match rest {
+                Some(rest) => run = rest,
+                None => return,
+            }
+        }
+    }
+
+    fn give_unfit(&self, piece: FrameRun, exchanged: bool) {
+        if exchanged {
+            self.give_back(piece, true);
+        } else {
+            self.platform().give(piece);
+        }
+    }
+}

@@ -1,0 +1,360 @@
+//! The allocator of coherent buffers against the model.
+
+use fake_xen::{Builder, FakeGuest, FakePlatform};
+use hypercall::XenErrno;
+use xen_contig::addr::{Order, PAGE_SIZE};
+use xen_contig::dma::{
+    AllocError, Allocator, CoherentBuffer, Constraints, GiveBack, Request, Sleep,
+};
+use xen_contig::exchange::{ExchangeError, Node, OnRefusal};
+use xen_contig::paging::Width;
+
+type Buffer<'a> = CoherentBuffer<'a, &'static FakePlatform>;
+
+const PAGE: u64 = PAGE_SIZE as u64;
+
+/// A guest, its kernel and an allocator.
+struct Scene {
+    platform: &'static FakePlatform,
+    allocator: Allocator<&'static FakePlatform>,
+    free: u64,
+}
+
+impl Scene {
+    fn new(guest: FakeGuest, policy: GiveBack) -> Self {
+        let platform: &'static FakePlatform = Box::leak(Box::new(FakePlatform::new(guest)));
+        platform.guest().paint();
+        let allocator = Allocator::new(platform, policy);
+        platform.guest().xen().take_log();
+        Self { platform, allocator, free: platform.free_frames() }
+    }
+
+    fn calls(&self) -> usize {
+        self.platform.guest().xen().take_log().len()
+    }
+
+    /// Every frame is where it was, and all books agree.
+    fn is_balanced(&self) {
+        assert_eq!(self.platform.free_frames(), self.free);
+        self.platform.guest().check_whole();
+    }
+}
+
+fn pv() -> Scene {
+    Scene::new(FakeGuest::new(4096), GiveBack::AtOnce)
+}
+
+fn build(build: impl FnOnce(xen_contig::dma::Builder) -> xen_contig::dma::Builder) -> Constraints {
+    build(Constraints::builder()).build().unwrap()
+}
+
+fn order(order: u32) -> Order {
+    Order::new(order).unwrap()
+}
+
+/// Each segment is one the device takes, in the machine and not only by the guest's books.
+fn is_within(scene: &Scene, buffer: &Buffer<'_>, constraints: &Constraints) {
+    let guest = scene.platform.guest();
+    let mut offset = 0;
+    for segment in buffer.segments() {
+        assert_eq!(segment.offset, offset);
+        offset += segment.len;
+        assert!(constraints.admits(segment.dma.get(), segment.len), "{buffer:?} {constraints:?}");
+        for page in 0..segment.len.div_ceil(PAGE) {
+            let pfn = buffer.frames().first().add((segment.offset / PAGE) + page);
+            let mfn = guest.mfn(pfn).unwrap();
+            assert_eq!(mfn.number(), segment.dma.frame().number() + page);
+            assert_eq!(guest.pfn(mfn), Some(pfn));
+        }
+    }
+    assert_eq!(offset, buffer.len());
+}
+
+#[test]
+fn every_odd_size_comes_and_goes() {
+    let scene = pv();
+    let any = Constraints::default();
+    for size in [1, 2, 4095, 4096, 4097, 3 * PAGE, 5 * PAGE + 1, 511 * PAGE, 2 << 20] {
+        let buffer = scene.allocator.alloc_coherent(size, &any).unwrap();
+        assert_eq!((buffer.len(), buffer.frames().frames()), (size, size.div_ceil(PAGE)));
+        is_within(&scene, &buffer, &any);
+        let mut content = vec![1; size as usize];
+        buffer.read(0, &mut content).unwrap();
+        assert!(content.iter().all(|byte| *byte == 0), "{size}");
+        drop(buffer);
+        scene.is_balanced();
+    }
+}
+
+#[test]
+fn what_is_not_asked_for_stays_ordinary_memory() {
+    let scene = pv();
+    let buffer = scene.allocator.alloc_coherent((1 << 20) + 1, &Constraints::default()).unwrap();
+    assert_eq!(buffer.frames().frames(), 257);
+    assert_eq!(scene.platform.free_frames(), scene.free - 257);
+    drop(buffer);
+    scene.is_balanced();
+}
+
+#[test]
+fn constraints_are_kept() {
+    let scene = pv();
+    let machine = 4 * 4096 * PAGE;
+    for constraints in [
+        build(|it| it.mask(machine / 2 - 1)),
+        build(|it| it.mask(machine / 2 + 12_345)),
+        build(|it| it.align(1 << 16)),
+        build(|it| it.boundary(1 << 17)),
+        build(|it| it.max_segment(1 << 15).max_segments(8)),
+        build(|it| it.boundary(1 << 14).max_segments(16).align(8192)),
+    ] {
+        for size in [1, PAGE, 3 * PAGE, 1 << 16, 100_000] {
+            let buffer = scene.allocator.alloc_coherent(size, &constraints).unwrap();
+            is_within(&scene, &buffer, &constraints);
+            assert!(buffer.segments().len() <= constraints.max_segments());
+        }
+        scene.is_balanced();
+    }
+}
+
+#[test]
+fn a_lower_bound_is_kept_or_told() {
+    let scene = pv();
+    let machine = 4 * 4096 * PAGE;
+    let low = build(|it| it.lowest(PAGE));
+    is_within(&scene, &scene.allocator.alloc_coherent(PAGE, &low).unwrap(), &low);
+    let beyond = build(|it| it.lowest(machine * 2));
+    let error = scene.allocator.alloc_coherent(PAGE, &beyond).unwrap_err();
+    assert_eq!(error, AllocError::OutOfReach { lowest: machine * 2, mask: u64::MAX, tries: 4 });
+    scene.is_balanced();
+}
+
+#[test]
+fn above_the_limit_there_are_segments_or_an_error_with_the_limit() {
+    let scene = pv();
+    let size = 5 << 20;
+    let error = scene.allocator.alloc_coherent(size, &Constraints::default()).unwrap_err();
+    assert_eq!(error, AllocError::OrderNotPermitted { order: order(11), limit: order(9) });
+    let several = build(|it| it.max_segments(3));
+    let buffer = scene.allocator.alloc_coherent(size, &several).unwrap();
+    let lengths: Vec<u64> = buffer.segments().iter().map(|segment| segment.len).collect();
+    assert_eq!(lengths, [2 << 20, 2 << 20, 1 << 20]);
+    is_within(&scene, &buffer, &several);
+    drop(buffer);
+    scene.is_balanced();
+}
+
+#[test]
+fn c60_memory_that_fits_is_used_as_it_is() {
+    let scene = Scene::new(FakeGuest::new(4096), GiveBack::Keep);
+    let any = Constraints::default();
+    for order in [0, 4, 9] {
+        let size = PAGE << order;
+        drop(scene.allocator.alloc_coherent(size, &any).unwrap());
+        let cold = scene.calls();
+        assert!(cold <= 8, "order {order}: {cold} hypercalls");
+        let warm = scene.allocator.alloc_coherent(size, &any).unwrap();
+        assert_eq!(scene.calls(), 0, "order {order}");
+        assert_eq!(warm.load(0, Width::Quad), Ok(0));
+        is_within(&scene, &warm, &any);
+    }
+    assert_eq!(scene.allocator.stats().found, 4, "any frame fits order 0");
+    scene.is_balanced();
+}
+
+#[test]
+fn who_must_not_sleep_gets_what_fits_or_nothing() {
+    let scene = Scene::new(FakeGuest::new(4096), GiveBack::Keep);
+    let awake = build(|it| it.sleep(Sleep::MustNot));
+    assert_eq!(
+        scene.allocator.alloc_coherent(8 * PAGE, &awake).unwrap_err(),
+        AllocError::MustNotSleep
+    );
+    assert_eq!(scene.calls(), 0);
+    drop(scene.allocator.alloc_coherent(8 * PAGE, &Constraints::default()).unwrap());
+    scene.calls();
+    assert!(scene.allocator.alloc_coherent(8 * PAGE, &awake).is_ok());
+    assert_eq!(scene.calls(), 0);
+}
+
+#[test]
+fn refusals_are_told_and_nothing_is_lost() {
+    let scene = pv();
+    scene.platform.guest().fragment(order(9));
+    let error = scene.allocator.alloc_coherent(2 << 20, &Constraints::default()).unwrap_err();
+    let bits = xen_contig::addr::AddressBits::UNLIMITED;
+    assert_eq!(error, ExchangeError::NoMemory { order: order(9), bits }.into());
+    scene.platform.guest().relieve();
+    scene.is_balanced();
+
+    let nowhere = build(|it| it.mask(0x1fff));
+    let error = scene.allocator.alloc_coherent(1, &nowhere).unwrap_err();
+    assert!(matches!(error, AllocError::Exchange(ExchangeError::NoMemory { .. })), "{error}");
+    let large = build(|it| it.max_segments(16));
+    let error = scene.allocator.alloc_coherent(20 << 20, &large).unwrap_err();
+    assert_eq!(error, AllocError::NoGuestMemory { frames: 5120 });
+    scene.platform.guest().deny_exchange(Some(XenErrno::EPERM));
+    let error = scene.allocator.alloc_coherent(2 * PAGE, &Constraints::default()).unwrap_err();
+    assert_eq!(error, ExchangeError::NotPermitted.into());
+    scene.is_balanced();
+}
+
+#[test]
+fn c12_exactness_of_a_node_is_for_the_control_domain() {
+    let scene = pv();
+    let exact = build(|it| it.node(Node::Exactly(0)));
+    let error = scene.allocator.alloc_coherent(2 * PAGE, &exact).unwrap_err();
+    assert_eq!(error, ExchangeError::NodeNotPermitted { node: 0 }.into());
+    scene.is_balanced();
+    // C13: without exactness it is a hint.
+    let near = build(|it| it.node(Node::Near(0)));
+    assert!(scene.allocator.alloc_coherent(2 * PAGE, &near).is_ok());
+}
+
+#[test]
+fn c73_when_memory_ends_midway_the_caller_chose_what_becomes_of_it() {
+    let several =
+        |on_refusal| build(|it| it.max_segments(4).max_segment(1 << 16).on_refusal(on_refusal));
+    for on_refusal in [OnRefusal::Undo, OnRefusal::Return, OnRefusal::Resume { times: 2 }] {
+        let scene = pv();
+        // Room for two extents of order 4 and some single frames.
+        scene.platform.guest().exhaust_but(40);
+        let result = scene.allocator.alloc_coherent(1 << 18, &several(on_refusal));
+        match (on_refusal, result) {
+            (OnRefusal::Return, Ok(buffer)) => {
+                assert!(buffer.len() < 1 << 18 && buffer.len().is_multiple_of(1 << 16));
+                is_within(&scene, &buffer, &several(on_refusal));
+            }
+            (OnRefusal::Return, Err(error)) => panic!("{error}"),
+            (_, Ok(_)) => panic!("there is no memory for it"),
+            (_, Err(error)) => assert!(
+                matches!(error, AllocError::Exchange(ExchangeError::NoMemory { .. })),
+                "{error}"
+            ),
+        }
+        scene.platform.guest().relieve();
+        scene.is_balanced();
+    }
+}
+
+#[test]
+fn a_set_comes_with_one_flush_and_an_exchange_for_each_order() {
+    let scene = pv();
+    let any = Constraints::default();
+    let request = |size| Request { size, constraints: any };
+    let requests = [request(8 * PAGE), request(2 * PAGE + 1), request(4 * PAGE), request(7 * PAGE)];
+    let buffers = scene.allocator.alloc_many(&requests).unwrap();
+    // Orders 3, 2, 2 and 3: zap, flush, two exchanges, map.
+    assert_eq!(scene.calls(), 5);
+    for (buffer, request) in buffers.iter().zip(&requests) {
+        assert_eq!(buffer.len(), request.size);
+        is_within(&scene, buffer, &any);
+    }
+    drop(buffers);
+    scene.is_balanced();
+}
+
+#[test]
+fn a_set_is_all_or_nothing() {
+    let scene = pv();
+    let any = Constraints::default();
+    let request = |size| Request { size, constraints: any };
+    let error = scene.allocator.alloc_many(&[request(PAGE), request(8 << 20)]).unwrap_err();
+    assert_eq!(error.index, 1);
+    assert_eq!(error.error, AllocError::OrderNotPermitted { order: order(11), limit: order(9) });
+    scene.is_balanced();
+}
+
+#[test]
+fn halves_know_their_addresses_and_go_back_each() {
+    let scene = pv();
+    let any = Constraints::default();
+    let mut buffer = scene.allocator.alloc_coherent(4 * PAGE + 10, &any).unwrap();
+    buffer.store(2 * PAGE, Width::Quad, 0x1234).unwrap();
+    let first = buffer.dma_addr().get();
+    let buffer = buffer.split_at(0).unwrap_err().buffer;
+    let buffer = buffer.split_at(100).unwrap_err().buffer;
+    let buffer = buffer.split_at(5 * PAGE).unwrap_err().buffer;
+    let (left, right) = buffer.split_at(2 * PAGE).unwrap();
+    assert_eq!((left.len(), right.len()), (2 * PAGE, 2 * PAGE + 10));
+    assert_eq!((left.dma_addr().get(), right.dma_addr().get()), (first, first + 2 * PAGE));
+    assert_eq!(right.dma_addr_at(2 * PAGE + 9).unwrap().get(), first + 4 * PAGE + 9);
+    assert_eq!(right.dma_addr_at(2 * PAGE + 10), None);
+    assert_eq!(right.load(0, Width::Quad), Ok(0x1234));
+    drop(left);
+    scene.platform.guest().check_whole();
+    drop(right);
+    scene.is_balanced();
+}
+
+#[test]
+fn accesses_stay_within_the_buffer() {
+    let scene = pv();
+    let mut buffer = scene.allocator.alloc_coherent(10, &Constraints::default()).unwrap();
+    for (offset, width, value) in
+        [(0, Width::Quad, u64::MAX), (8, Width::Word, 0xabcd), (9, Width::Byte, 7)]
+    {
+        buffer.store(offset, width, value).unwrap();
+        let mask = u64::MAX >> (64 - 8 * width.bytes());
+        assert_eq!(buffer.load(offset, width), Ok(value & mask));
+    }
+    assert_eq!(buffer.load(8, Width::Word), Ok(0x07cd));
+    for (offset, width) in [
+        (10, Width::Byte),
+        (9, Width::Word),
+        (8, Width::Double),
+        (1, Width::Word),
+        (u64::MAX, Width::Quad),
+    ] {
+        assert!(buffer.load(offset, width).is_err() && buffer.store(offset, width, 0).is_err());
+    }
+    assert!(buffer.read(5, &mut [0; 6]).is_err() && buffer.write(u64::MAX, &[0]).is_err());
+    buffer.write(3, b"abc").unwrap();
+    let mut text = [0; 3];
+    buffer.read(3, &mut text).unwrap();
+    assert_eq!(&text, b"abc");
+}
+
+#[test]
+fn giving_back_later_makes_no_hypercall_until_then() {
+    let scene = Scene::new(FakeGuest::new(4096), GiveBack::Later);
+    let any = Constraints::default();
+    let buffers: Vec<Buffer<'_>> =
+        (0..4).map(|_| scene.allocator.alloc_coherent(8 * PAGE, &any).unwrap()).collect();
+    scene.calls();
+    drop(buffers);
+    assert_eq!((scene.calls(), scene.allocator.stats().waiting), (0, 32));
+
+    scene.platform.guest().exhaust_but(0);
+    let report = scene.allocator.give_back_waiting();
+    assert_eq!((report.given, report.kept), (0, 32));
+    assert!(matches!(report.error, Some(ExchangeError::NoMemory { .. })));
+    assert_eq!(scene.allocator.stats().waiting, 32, "they are tried again");
+    scene.platform.guest().relieve();
+    let report = scene.allocator.give_back_waiting();
+    assert_eq!((report.given, report.kept, report.error), (32, 0, None));
+    assert_eq!(scene.allocator.stats().below_4g, 0);
+    scene.is_balanced();
+}
+
+#[test]
+fn a_translated_guest_finds_frames_below_the_mask_or_says_so() {
+    let scene = Scene::new(Builder::new(4096).translated().build(), GiveBack::AtOnce);
+    let low = build(|it| it.mask(2048 * PAGE - 1).align(1 << 16));
+    let buffer = scene.allocator.alloc_coherent(100_000, &low).unwrap();
+    assert!(low.admits(buffer.dma_addr().get(), 100_000));
+    assert_eq!(scene.calls(), 0);
+    let error = scene.allocator.alloc_coherent(2048 * PAGE, &low).unwrap_err();
+    assert_eq!(error, AllocError::NoFramesInReach { frames: 2048, mask: 2048 * PAGE - 1 });
+    drop(buffer);
+    scene.is_balanced();
+}
+
+#[test]
+fn a_forgotten_buffer_leaks_and_is_safe() {
+    let scene = pv();
+    let buffer = scene.allocator.alloc_coherent(PAGE, &Constraints::default()).unwrap();
+    std::mem::forget(buffer);
+    assert_eq!(scene.platform.free_frames(), scene.free - 1);
+    scene.platform.guest().check_whole();
+}

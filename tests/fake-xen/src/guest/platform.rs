@@ -1,0 +1,99 @@
+//! The kernel around the allocator: a guest with a frame allocator.
+
+#![expect(unsafe_code, reason = "the trait is unsafe to implement")]
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use hypercall::Pfn;
+use xen_contig::exchange::Accounts;
+use xen_contig::frames::{Candidate, FrameAllocator, FrameRun};
+use xen_contig::p2m::P2m;
+use xen_contig::platform::Platform;
+
+use super::FakeGuest;
+use crate::xen::FakeXen;
+
+/// A guest whose usable frames are in a frame allocator. It lives as long as the test.
+#[derive(Debug)]
+pub struct FakePlatform {
+    guest: &'static FakeGuest,
+    p2m: P2m<'static>,
+    frames: Mutex<FrameAllocator<'static>>,
+    accounts: Accounts,
+}
+
+impl FakePlatform {
+    /// A kernel for the guest, all of its usable frames free.
+    pub fn new(guest: FakeGuest) -> Self {
+        let guest: &'static FakeGuest = Box::leak(Box::new(guest));
+        let words = FrameAllocator::bitmap_words(guest.frames());
+        let bitmap = Box::leak(vec![0; words].into_boxed_slice());
+        let mut frames = FrameAllocator::new(bitmap, guest.frames());
+        let first = guest.usable().next().map_or(guest.frames(), Pfn::number);
+        let whole = guest.run(first, guest.frames() - first);
+        frames.give(whole).expect("an empty allocator has no frame of the guest");
+        let (p2m, accounts) = (guest.p2m(), Accounts::new());
+        Self { guest, p2m, frames: Mutex::new(frames), accounts }
+    }
+
+    /// The guest.
+    pub const fn guest(&self) -> &'static FakeGuest {
+        self.guest
+    }
+
+    /// How many frames are free in the guest.
+    pub fn free_frames(&self) -> u64 {
+        self.allocator().free_frames()
+    }
+
+    fn allocator(&self) -> MutexGuard<'_, FrameAllocator<'static>> {
+        self.frames.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// SAFETY: one model, one guest; the allocator hands out each frame once, and lists are the host's.
+unsafe impl Platform for &FakePlatform {
+    type Xen = FakeXen;
+    type Memory = FakeGuest;
+    type Lists<'p>
+        = Vec<u64>
+    where
+        Self: 'p;
+
+    fn xen(&self) -> &FakeXen {
+        self.guest.xen()
+    }
+
+    fn memory(&self) -> &FakeGuest {
+        self.guest
+    }
+
+    fn p2m(&self) -> &P2m<'_> {
+        &self.p2m
+    }
+
+    fn accounts(&self) -> &Accounts {
+        &self.accounts
+    }
+
+    fn take(&self, frames: u64, align: u64) -> Option<FrameRun> {
+        self.allocator().take(frames, align)
+    }
+
+    fn take_where(
+        &self,
+        frames: u64,
+        budget: u32,
+        fits: &mut dyn FnMut(Pfn) -> Candidate,
+    ) -> Option<FrameRun> {
+        self.allocator().take_where(frames, budget, fits)
+    }
+
+    fn give(&self, run: FrameRun) {
+        self.allocator().give(run).expect("every run goes back once");
+    }
+
+    fn lists(&self, words: u64) -> Option<Vec<u64>> {
+        Some(vec![0; words as usize])
+    }
+}
