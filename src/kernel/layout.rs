@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | 0 | nothing: a null pointer faults | – |
 //! | [`LINEAR_BASE`] | every frame of the guest | read, write; text, rodata and page tables read |
-//! | [`WINDOW_BASE`] | 2 MiB for single pages: shared pages, aliases | read, write |
+//! | [`WINDOW_BASE`] | 2 MiB for single pages: shared pages, aliases, registers | read, write |
 //! | [`KERNEL_BASE`] | the image, from 2 MiB on | text RX, rodata R, data and bss RW |
 
 use x86_64::VirtAddr;
@@ -43,6 +43,8 @@ pub mod slot {
     pub const CONSOLE: u64 = 0;
     /// A second mapping that a self-test makes of a frame.
     pub const ALIAS: u64 = 1;
+    /// The registers of a device.
+    pub const DEVICE: u64 = 2;
 }
 
 /// Boundaries of the image, from the linker script. All are page-aligned.

@@ -8,11 +8,14 @@
 //! | what does an exception do? | [`traps`], [`panic`] |
 //! | what may the command line say? | [`command_line`] |
 //! | how do hypercalls get traced? | [`hypervisor`] |
+//! | which devices are there? | [`pci`] |
+//! | how does a device move data? | [`edu`] |
 //! | what does the verdict mean? | [`verdict`] |
 
 pub mod boot;
 pub mod command_line;
 pub mod console;
+pub mod edu;
 pub mod exit;
 pub mod heap;
 pub mod hypervisor;
@@ -20,6 +23,7 @@ pub mod layout;
 pub mod machine;
 pub mod paging;
 mod panic;
+pub mod pci;
 pub mod probe;
 pub mod traps;
 pub mod verdict;

@@ -4,13 +4,14 @@ pub mod pv;
 pub mod pvh;
 pub mod walk;
 
-use hypercall::PageTableFlags;
 use hypercall::ops::Pte;
-use xen_contig::addr::{MachineAddr, PAGE_SIZE, Pfn};
+use hypercall::{PageTableFlags, XenErrno};
+use xen_contig::addr::{Gfn, MachineAddr, Mfn, PAGE_SIZE, Pfn};
 use xen_contig::p2m::P2m;
 use xen_contig::paging::{GuestMemory, LinearMapping};
 
 use super::layout;
+use super::machine::Kind;
 
 /// Flags of memory that is read and written.
 pub const READ_WRITE: PageTableFlags = PageTableFlags::PRESENT
@@ -31,6 +32,31 @@ pub const TABLE: PageTableFlags = PageTableFlags::PRESENT
     .union(PageTableFlags::WRITABLE)
     .union(PageTableFlags::ACCESSED)
     .union(PageTableFlags::DIRTY);
+
+/// Flags of a device's registers: neither reads nor writes may be cached.
+pub const REGISTERS: PageTableFlags =
+    READ_WRITE.union(PageTableFlags::NO_CACHE).union(PageTableFlags::WRITE_THROUGH);
+
+/// Maps a frame at a window slot, or nothing, in either kind of guest.
+///
+/// # Errors
+/// Xen's, in a PV guest: it does not let the domain map that frame so.
+pub fn set_window(
+    kind: Kind,
+    slot: u64,
+    target: Option<(Gfn, PageTableFlags)>,
+) -> Result<(), XenErrno> {
+    match kind {
+        // A Gfn is what goes into a page-table entry, and in PV that is the machine frame.
+        Kind::Pv => {
+            pv::set_window(slot, target.map(|(gfn, flags)| (Mfn::new(gfn.number()), flags)))
+        }
+        Kind::Pvh => {
+            pvh::set_window(slot, target);
+            Ok(())
+        }
+    }
+}
 
 /// The linear mapping, as the component sees it.
 #[derive(Debug)]

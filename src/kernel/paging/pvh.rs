@@ -5,15 +5,18 @@ use core::ops::Range;
 
 use hypercall::PageTableFlags;
 use x86_64::PhysAddr;
+use x86_64::instructions::tlb;
 use x86_64::registers::control::{Cr3, Cr3Flags};
 use x86_64::structures::paging::PhysFrame;
-use xen_contig::addr::PAGE_SIZE;
+use xen_contig::addr::{Gfn, PAGE_SIZE};
 
 use super::{EXECUTE, READ, READ_WRITE, TABLE};
 use crate::kernel::layout::{self, KERNEL_BASE, LINEAR_BASE, WINDOW_BASE, image};
 
 const PAGE: u64 = PAGE_SIZE as u64;
 const LARGE: u64 = 2 << 20;
+/// The bits of an entry that name a frame.
+const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 
 /// Page tables under construction. Tables are frames below 4 GiB, which the boot page tables map
 /// at the linear base.
@@ -58,7 +61,7 @@ impl Builder {
             // SAFETY: as above.
             let present = unsafe { slot.read_volatile() };
             table = if present != 0 {
-                present & 0x000f_ffff_ffff_f000
+                present & ADDRESS
             } else {
                 let lower = self.table();
                 // SAFETY: as above.
@@ -97,8 +100,10 @@ impl Builder {
         }
     }
 
-    /// Maps single pages at window slots, whatever lies beneath them.
+    /// Maps single pages at window slots, whatever lies beneath them. The window's tables are made
+    /// even if there are none, so that [`set_window`] finds them.
     pub fn map_window(&mut self, pages: &ArrayVec<(u64, u64), 4>) {
+        self.map(WINDOW_BASE, 0, PAGE, PageTableFlags::empty());
         for (slot, phys) in pages {
             self.map(layout::window(*slot).as_u64(), *phys, PAGE, READ_WRITE);
         }
@@ -119,7 +124,24 @@ impl Builder {
     }
 }
 
-/// The address of an entry of a table, while the boot page tables are in force.
+/// Maps a frame at a window slot, or nothing.
+pub fn set_window(slot: u64, target: Option<(Gfn, PageTableFlags)>) {
+    let address = layout::window(slot);
+    let index = |shift: u32| (address.as_u64() >> shift) % 512;
+    let mut table = Cr3::read().0.start_address().as_u64();
+    for shift in [39, 30, 21] {
+        // SAFETY: the builder made the window's tables of RAM, which the linear mapping shows.
+        table = unsafe { entry(table, index(shift)).read_volatile() } & ADDRESS;
+    }
+    let pte = target.map_or(0, |(gfn, flags)| (gfn.number() * PAGE) | flags.bits());
+    // SAFETY: as above. Window slots hold nothing of Rust's; who uses one keeps to raw pointers
+    // (M5).
+    unsafe { entry(table, index(12)).write_volatile(pte) };
+    tlb::flush(address);
+}
+
+/// The address of an entry of a table: the boot page tables and the kernel's own both show tables
+/// at the linear base.
 fn entry(table: u64, index: u64) -> *mut u64 {
     (LINEAR_BASE + table + index * 8) as *mut u64
 }

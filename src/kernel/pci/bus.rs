@@ -1,0 +1,50 @@
+//! The search for a device, through all bridges.
+
+use arrayvec::ArrayVec;
+use pci_types::{DeviceId, PciAddress, PciHeader, PciPciBridgeHeader, VendorId};
+
+use super::Ports;
+
+/// What a read gives where there is no function.
+const NOBODY: VendorId = 0xffff;
+
+/// The first function with that vendor and device number.
+pub fn find(ports: &Ports, wanted: (VendorId, DeviceId)) -> Option<PciAddress> {
+    // Bus 0 and every bus that a bridge leads to, each once: bridges that firmware left in a circle
+    // end nowhere.
+    let mut buses: ArrayVec<u8, 256> = ArrayVec::new();
+    buses.push(0);
+    let mut next = 0;
+    while let Some(&bus) = buses.get(next) {
+        next += 1;
+        for device in 0..32 {
+            for function in 0..8 {
+                let address = PciAddress::new(0, bus, device, function);
+                let id = PciHeader::new(address).id(ports);
+                if id == wanted {
+                    return Some(address);
+                }
+                let there = id.0 != NOBODY;
+                if let Some(bus) = leads_to(ports, address).filter(|_| there)
+                    && !buses.contains(&bus)
+                {
+                    // No more than 256 can differ.
+                    buses.push(bus);
+                }
+                // A device has a function 0 or is not there at all, and others only if that says
+                // so: some answer to all eight numbers.
+                let more = there && PciHeader::new(address).has_multiple_functions(ports);
+                if function == 0 && !more {
+                    break;
+                }
+            }
+        }
+    }
+    None
+}
+
+/// The bus behind a bridge; `None` where the function is none.
+fn leads_to(ports: &Ports, address: PciAddress) -> Option<u8> {
+    let bridge = PciPciBridgeHeader::from_header(PciHeader::new(address), ports)?;
+    Some(bridge.secondary_bus_number(ports))
+}
