@@ -8,6 +8,7 @@
 //! | [`neighbours`] | are frames next to an exchanged run left alone? |
 //! | [`stale_alias`] | does Xen refuse a frame that something still maps, and is all as before? |
 //! | [`translated`] | does PVH refuse the exchange, and does the refill work there? |
+//! | [`edu`] | does a real device move data into and out of contiguous buffers? |
 //! | [`rights`] | is nothing both writable and executable, and are null and guard unmapped? |
 //! | [`accounts`] | is every frame where it was? |
 //! | [`misbehave`] | does the runner call a broken guest by its right name? |
@@ -15,6 +16,7 @@
 mod accounts;
 mod address_bits;
 mod books;
+mod edu;
 mod misbehave;
 mod neighbours;
 mod order_limit;
@@ -98,6 +100,7 @@ pub fn run(machine: &Machine, options: &Options) -> Verdict {
     address_bits::add(&mut tests);
     neighbours::add(&mut tests);
     stale_alias::add(&mut tests);
+    edu::add(&mut tests);
     misbehave::add(&mut tests);
     // Last, when all that the others took must be back.
     accounts::add(&mut tests);
