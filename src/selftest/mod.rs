@@ -10,12 +10,14 @@
 //! | [`translated`] | does PVH refuse the exchange, and does the refill work there? |
 //! | [`edu`] | does a real device move data into and out of contiguous buffers? |
 //! | [`rights`] | is nothing both writable and executable, and are null and guard unmapped? |
+//! | [`conformance`] | does Xen answer each odd exchange as `tests/CONFORMANCE.md` says? |
 //! | [`accounts`] | is every frame where it was? |
 //! | [`misbehave`] | does the runner call a broken guest by its right name? |
 
 mod accounts;
 mod address_bits;
 mod books;
+mod conformance;
 mod edu;
 mod misbehave;
 mod neighbours;
@@ -100,6 +102,7 @@ pub fn run(machine: &Machine, options: &Options) -> Verdict {
     address_bits::add(&mut tests);
     neighbours::add(&mut tests);
     stale_alias::add(&mut tests);
+    conformance::add(&mut tests);
     edu::add(&mut tests);
     misbehave::add(&mut tests);
     // Last, when all that the others took must be back.

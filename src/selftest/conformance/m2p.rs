@@ -1,0 +1,98 @@
+//! What Xen's M2P tells of frames that are not the guest's.
+
+use alloc::vec;
+use alloc::vec::Vec;
+
+use hypercall::ops::{MemoryOp, MmuUpdate};
+use hypercall::{DomId, Xen, XenErrno};
+use x86_64::registers::control::Cr3;
+use xen_contig::addr::{Mfn, PAGE_SIZE, Pfn};
+
+use super::raw::Answer;
+use crate::kernel::Machine;
+use crate::kernel::hypervisor::xen;
+
+/// Xen maps the table in pieces of 2 MiB and leaves out those without a frame of RAM: a piece
+/// covers this many frames.
+const PIECE: u64 = 1 << 18;
+
+/// The highest machine frame of RAM.
+pub fn max_ram_page() -> Result<u64, XenErrno> {
+    // SAFETY: asks for a number.
+    unsafe { xen().memory_op(MemoryOp::MaximumRamPage) }
+}
+
+/// Frames that the guest does not own.
+pub struct Others {
+    /// The M2P has them down as someone's.
+    pub of_guests: Vec<u64>,
+    /// The M2P has them down as no guest's: free, or Xen's own.
+    pub of_nobody: Vec<u64>,
+}
+
+/// Finds up to `count` of either kind, spread over the memory around the guest's own.
+pub fn frames_of_others(machine: &Machine, count: u64) -> Others {
+    let max = max_ram_page().unwrap_or(0);
+    let mut pieces = vec![false; (max / PIECE) as usize + 1];
+    for pfn in (0..machine.p2m.frames()).map(Pfn::new) {
+        let piece = machine.p2m.mfn(pfn).map(|mfn| (mfn.number() / PIECE) as usize);
+        if let Some(known) = piece.and_then(|piece| pieces.get_mut(piece)) {
+            *known = true;
+        }
+    }
+    // Twice, since the heap has no room for all of them: once to count, once to pick.
+    let each = |see: &mut dyn FnMut(u64, bool)| {
+        for (piece, _) in pieces.iter().enumerate().filter(|(_, known)| **known) {
+            let first = piece as u64 * PIECE;
+            for mfn in first..(first + PIECE).min(max) {
+                match owner(machine, mfn) {
+                    Some(pfn) if machine.p2m.mfn(pfn) == Some(Mfn::new(mfn)) => {}
+                    record => see(mfn, record.is_some()),
+                }
+            }
+        }
+    };
+    let mut all = [0_u64; 2];
+    each(&mut |_, guests| all[usize::from(guests)] += 1);
+    let (mut seen, mut picked) = ([0_u64; 2], [Vec::new(), Vec::new()]);
+    each(&mut |mfn, guests| {
+        let kind = usize::from(guests);
+        if seen[kind] % all[kind].div_ceil(count) == 0 {
+            picked[kind].push(mfn);
+        }
+        seen[kind] += 1;
+    });
+    let [of_nobody, of_guests] = picked;
+    Others { of_guests, of_nobody }
+}
+
+/// The guest frame that the M2P has for a machine frame near one of the guest's.
+fn owner(machine: &Machine, mfn: u64) -> Option<Pfn> {
+    // SAFETY: the piece of the table is there, for it covers a frame of RAM.
+    unsafe { machine.m2p?.pfn(Mfn::new(mfn)) }
+}
+
+/// Finds the machine frame below `end` that the M2P has down as `pfn`. `end` lies within the
+/// first GiB, where there is RAM on every machine.
+pub fn find(machine: &Machine, end: u64, pfn: u64) -> Option<u64> {
+    assert!(end <= PIECE, "mfn {end:#x} is beyond the first piece");
+    (0..end).find(|mfn| owner(machine, *mfn) == Some(Pfn::new(pfn)))
+}
+
+/// What the M2P has for a machine frame of the guest.
+pub fn get(machine: &Machine, mfn: u64) -> Option<u64> {
+    owner(machine, mfn).map(Pfn::number)
+}
+
+/// Corrects the M2P.
+pub fn set(mfn: u64, pfn: u64) -> Answer {
+    let update = [MmuUpdate::machine_to_phys(Mfn::new(mfn), pfn)];
+    // SAFETY: changes no mapping.
+    unsafe { xen().mmu_update(&update, &mut 0, DomId::SELF) }
+}
+
+/// The top-level page table that is in force.
+pub fn top_table() -> Mfn {
+    // Xen shows a PV guest the machine frame.
+    Mfn::new(Cr3::read().0.start_address().as_u64() / PAGE_SIZE as u64)
+}
