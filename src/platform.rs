@@ -1,4 +1,28 @@
 //! What the embedding kernel supplies.
+//!
+//! # Using this crate from another kernel
+//!
+//! 1. **Xen.** Implement [`hypercall::Xen`] or use `hypercall::RealXen` (feature `real` of that
+//!    crate), which calls through the symbol `HYPERCALL_PAGE`. Wrap it in `hypercall::Traced` to
+//!    see every call.
+//! 2. **P2M.** In PV give [`P2m::table`] the list that the domain builder made
+//!    (`start_info.mfn_list`) or a copy of it; this crate keeps it up to date. In PVH use
+//!    [`P2m::translated`].
+//! 3. **The linear mapping.** Implement [`GuestMemory`](crate::paging::GuestMemory) and
+//!    [`LinearMapping`]: where a frame is mapped, which first-level entry maps it, and how to fill
+//!    frames with zeros. Every frame that you hand out must have that mapping and no other (S2).
+//! 4. **Frames.** Implement [`Platform`] on top of your frame allocator, or use
+//!    [`FrameAllocator`](crate::frames::FrameAllocator) behind a lock of yours. Take the lock
+//!    inside the methods only: nothing of yours is held while Xen is asked.
+//! 5. **The allocator.** `Allocator::new(platform, GiveBack::Keep)` asks Xen for the order limit,
+//!    once. Print its [`capability`](crate::dma::Allocator::capability): it says what is to be had
+//!    and why.
+//!
+//! After save and restore, or migration, what was contiguous is not any more (C75): make the
+//! buffers anew.
+//!
+//! The kernel in this repository does all five in `src/kernel/machine.rs` and
+//! `src/kernel/paging/mod.rs`; the model in `tests/fake-xen` does it on the host.
 
 use hypercall::Xen;
 

@@ -7,6 +7,35 @@
 //!   knows its device addresses, and gives itself back;
 //! * [`GiveBack`]: when memory goes back to Xen;
 //! * [`AllocError`]: why not, with the evidence inside.
+//!
+//! # A driver's view
+//! ```
+//! use xen_contig::dma::{AllocError, Allocator, CoherentBuffer, Constraints};
+//! use xen_contig::paging::Width;
+//! use xen_contig::platform::Platform;
+//!
+//! /// A ring of 64 KiB for a device with 32 address bits that wants it aligned to its size.
+//! fn ring<P: Platform>(dma: &Allocator<P>) -> Result<CoherentBuffer<'_, P>, AllocError> {
+//!     let device = Constraints::builder().mask(0xffff_ffff).align(64 << 10).build()?;
+//!     let mut ring = dma.alloc_coherent(64 << 10, &device)?;
+//!     ring.store(0, Width::Double, 1).expect("the ring has a first word");
+//!     let _for_the_device = ring.dma_addr().get();
+//!     Ok(ring)
+//! }
+//! ```
+//! The buffer gives itself back when it is dropped. A device that scatters and gathers says so, and
+//! requests above the domain's order limit are served as several segments:
+//! ```
+//! use xen_contig::dma::Constraints;
+//!
+//! let device = Constraints::builder()
+//!     .mask((1 << 36) - 1)
+//!     .max_segment(4 << 20)
+//!     .max_segments(16)
+//!     .boundary(1 << 32)
+//!     .build()?;
+//! # Ok::<(), xen_contig::dma::ConstraintError>(())
+//! ```
 
 mod allocator;
 mod buffer;

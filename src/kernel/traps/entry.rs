@@ -14,19 +14,12 @@ const STUB: u64 = 16;
 
 // The exceptions with an error code are those of the Intel SDM, volume 3, table 6-1.
 global_asm!(
-    ".macro trap_stub vector",
+    ".macro trap_stub vector, pv",
     ".balign {stub}",
-    ".if \\vector != 8 && \\vector != 10 && \\vector != 11 && \\vector != 12 && \\vector != 13 \
-         && \\vector != 14 && \\vector != 17 && \\vector != 21",
-    "push 0",
-    ".endif",
-    "push \\vector",
-    "jmp trap_common",
-    ".endm",
-    ".macro pv_trap_stub vector",
-    ".balign {stub}",
+    ".if \\pv",
     "pop rcx",
     "pop r11",
+    ".endif",
     ".if \\vector != 8 && \\vector != 10 && \\vector != 11 && \\vector != 12 && \\vector != 13 \
          && \\vector != 14 && \\vector != 17 && \\vector != 21",
     "push 0",
@@ -38,12 +31,12 @@ global_asm!(
     ".balign {stub}",
     "trap_stubs:",
     ".irp vector, 0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21",
-    "trap_stub \\vector",
+    "trap_stub \\vector, 0",
     ".endr",
     ".balign {stub}",
     "pv_trap_stubs:",
     ".irp vector, 0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21",
-    "pv_trap_stub \\vector",
+    "trap_stub \\vector, 1",
     ".endr",
     "trap_common:",
     "push rdi",
