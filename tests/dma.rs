@@ -351,6 +351,22 @@ fn a_translated_guest_finds_frames_below_the_mask_or_says_so() {
 }
 
 #[test]
+fn c75_a_buffer_that_was_moved_says_so() {
+    let scene = pv();
+    let buffer = scene.allocator.alloc_coherent(4 * PAGE, &Constraints::default()).unwrap();
+    assert_eq!(buffer.check_in_place(), Ok(()));
+    // What a restored kernel finds: another machine frame beneath the third page.
+    let pfn = buffer.frames().first().add(2);
+    let other = scene.platform.guest().mfn(buffer.frames().first()).unwrap();
+    let before = scene.platform.guest().forge(pfn, other);
+    let moved = buffer.check_in_place().unwrap_err();
+    assert_eq!((moved.offset, moved.told.frame().number()), (2 * PAGE, before.number()));
+    assert_eq!(moved.found.unwrap().frame().number(), other.number());
+    scene.platform.guest().forge(pfn, before);
+    assert_eq!(buffer.check_in_place(), Ok(()));
+}
+
+#[test]
 fn a_forgotten_buffer_leaks_and_is_safe() {
     let scene = pv();
     let buffer = scene.allocator.alloc_coherent(PAGE, &Constraints::default()).unwrap();

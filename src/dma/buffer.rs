@@ -60,6 +60,31 @@ impl fmt::Display for OutOfBounds {
 
 impl core::error::Error for OutOfBounds {}
 
+/// A buffer whose machine frames are not what they were (C75): the domain was saved and restored, or
+/// migrated. The device must be given a new one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moved {
+    /// The first byte that the device would not find where it was told.
+    pub offset: u64,
+    /// Where it was told.
+    pub told: DmaAddr,
+    /// Where it is; `None` for nowhere.
+    pub found: Option<DmaAddr>,
+}
+
+impl fmt::Display for Moved {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { offset, told, found } = self;
+        write!(f, "the byte at offset {offset} was at {told} for the device and is ")?;
+        match found {
+            Some(found) => write!(f, "at {found}: make the buffer anew"),
+            None => f.write_str("nowhere: make the buffer anew"),
+        }
+    }
+}
+
+impl core::error::Error for Moved {}
+
 /// A buffer that can't be cut there: it comes back whole.
 pub struct SplitError<'a, P: Platform> {
     /// The buffer.
@@ -140,6 +165,23 @@ impl<'a, P: Platform> CoherentBuffer<'a, P> {
             |segment: &&Segment| (segment.offset..segment.offset + segment.len).contains(&offset);
         let segment = self.segments.iter().find(holds)?;
         segment.dma.checked_add(offset - segment.offset)
+    }
+
+    /// Checks that every page is still where the device was told. For a kernel that was saved and
+    /// restored or migrated, once its P2M is up to date again.
+    ///
+    /// # Errors
+    /// The first page that is not.
+    pub fn check_in_place(&self) -> Result<(), Moved> {
+        for (index, pfn) in (0..).zip(self.run().iter()) {
+            let offset = index * PAGE;
+            let found = self.allocator.platform().p2m().gfn(pfn).map(DmaAddr::of);
+            match self.dma_addr_at(offset) {
+                Some(told) if found != Some(told) => return Err(Moved { offset, told, found }),
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     fn place(&self, offset: u64, bytes: u64, align: u64) -> Result<PseudoPhysAddr, OutOfBounds> {

@@ -47,7 +47,7 @@ mod layout;
 mod many;
 
 pub use allocator::Allocator;
-pub use buffer::{CoherentBuffer, OutOfBounds, Segment, SplitError};
+pub use buffer::{CoherentBuffer, Moved, OutOfBounds, Segment, SplitError};
 pub use constraints::{Builder, ConstraintError, Constraints, Sleep, Zeroing};
 pub use error::AllocError;
 pub use give_back::{GiveBack, GiveBackReport, Stats};
