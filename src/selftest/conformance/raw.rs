@@ -81,6 +81,8 @@ pub unsafe fn call(op: u32, args: [u64; 6]) -> Answer {
 }
 
 /// Writes first-level entries of the linear mapping, each with its flush: slow and beyond doubt.
+// Not inlined, so that its batch is not on the stack of tests that go deep from there.
+#[inline(never)]
 pub fn map(entries: impl Iterator<Item = (Pfn, Pte)>) -> Check {
     let mut batch: Multicall<'_, BATCH> = Multicall::new();
     let issue = |batch: &mut Multicall<'_, BATCH>| {
