@@ -24,6 +24,10 @@ type CommandLine = ArrayString<4096>;
 
 /// Boots. Comes back with a machine that has its own page tables, its heap, its frames and its
 /// console, and with the command line.
+///
+/// Never inlined: booting works on copies of memory maps, which would else take half of the stack
+/// for as long as the kernel runs.
+#[inline(never)]
 pub fn start(boot: BootInfo) -> (Machine, String) {
     let (ground, command_line) = match boot {
         BootInfo::Pv { start_info } => pv::start(start_info),
