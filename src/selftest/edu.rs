@@ -5,6 +5,7 @@
 //! guest addresses, which the IOMMU translates.
 
 mod buffer;
+mod coherent;
 mod edge;
 
 use alloc::vec::Vec;
@@ -31,6 +32,7 @@ pub fn add(tests: &mut Vec<Test>) {
     tests.push(Test::new("edu-dma-above-mask", out_of_reach));
     tests.push(Test::new("edu-dma-round-trip", round_trips));
     tests.push(Test::new("edu-dma-mask-edge", edge::mask_edge));
+    tests.push(Test::new("edu-dma-coherent-buffer", coherent::coherent));
 }
 
 /// Takes the device, or says why there is nothing to be tested.
