@@ -189,7 +189,8 @@ fn refusals_are_told_and_nothing_is_lost() {
 
     let nowhere = build(|it| it.mask(0x1fff));
     let error = scene.allocator.alloc_coherent(1, &nowhere).unwrap_err();
-    assert!(matches!(error, AllocError::Exchange(ExchangeError::NoMemory { .. })), "{error}");
+    let bits = xen_contig::addr::AddressBits::new(13).unwrap();
+    assert_eq!(error, ExchangeError::NoMemoryBelow { bits }.into());
     let large = build(|it| it.max_segments(16));
     let error = scene.allocator.alloc_coherent(20 << 20, &large).unwrap_err();
     assert_eq!(error, AllocError::NoGuestMemory { frames: 5120 });

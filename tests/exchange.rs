@@ -259,8 +259,23 @@ fn c40_a_fragmented_heap_has_no_extent() {
 fn c41_memory_above_the_limit_does_not_count() {
     let guest = FakeGuest::new(2048);
     guest.exhaust_below(bits(23));
-    let error = ExchangeError::NoMemory { order: order(6), bits: bits(23) };
+    let error = ExchangeError::NoMemoryBelow { bits: bits(23) };
     refused(&guest, bits(23), error, |guest| guest.relieve());
+}
+
+#[test]
+fn c41_is_told_from_memory_below_the_limit_that_is_in_pieces() {
+    let guest = FakeGuest::new(2048);
+    guest.fragment(order(6));
+    let before = guest.snapshot();
+    let (result, quarantined) = acquire(&guest, guest.run(1024, 64), bits(23));
+    let failure = result.unwrap_err();
+    assert_eq!(failure.error, ExchangeError::NoMemory { order: order(6), bits: bits(23) });
+    assert_eq!((failure.run, quarantined), (Some(guest.run(1024, 64)), 0));
+    let moved = guest.snapshot().moved(&before);
+    let moved: Vec<Pfn> = moved.into_iter().map(|(pfn, _)| pfn).collect();
+    assert_eq!(moved, [Pfn::new(1024)], "the one frame that told");
+    guest.check_whole();
 }
 
 #[test]

@@ -152,16 +152,13 @@ impl<P: Platform> Allocator<P> {
                     }
                 };
             match error {
-                Some(ExchangeError::NoMemory { .. })
-                    if done == 0 && Some(placement) != constraints.wider_placement() =>
-                {
+                Some(
+                    error @ (ExchangeError::NoMemory { .. } | ExchangeError::NoMemoryBelow { .. }),
+                ) if done == 0 && Some(placement) != constraints.wider_placement() => {
                     self.platform.give(run);
                     match constraints.wider_placement() {
                         Some(wider) => placement = wider,
-                        None => {
-                            let (order, bits) = (layout.segments()[0].order, placement.bits);
-                            break Err(ExchangeError::NoMemory { order, bits }.into());
-                        }
+                        None => break Err(error.into()),
                     }
                 }
                 Some(error) if done == 0 || constraints.on_refusal() != OnRefusal::Return => {

@@ -54,6 +54,11 @@ pub enum ExchangeError {
         /// The address limit.
         bits: AddressBits,
     },
+    /// Xen has no free memory below the limit at all, not even a single frame.
+    NoMemoryBelow {
+        /// The address limit.
+        bits: AddressBits,
+    },
     /// The exchange is not for translated (PVH, HVM) guests.
     TranslatedGuest,
     /// Any other refusal; nothing moved.
@@ -120,6 +125,9 @@ impl fmt::Display for ExchangeError {
                 "Xen has no free extent of order {order} below 2^{bits} \
                  (or the toolstack has claimed what is free)"
             ),
+            Self::NoMemoryBelow { bits } => {
+                write!(f, "Xen has no free memory below 2^{bits}, not even a single frame")
+            }
             Self::TranslatedGuest => {
                 f.write_str("Xen does not exchange memory for translated (PVH, HVM) guests")
             }

@@ -17,9 +17,10 @@ use hypercall::{DomId, Xen, XenErrno};
 
 use super::call::{Rest, exchange, out_list_len};
 use super::{
-    ExchangeError, ExchangeFailure, Exchanger, Node, Part, node_permitted, order_permitted,
+    ExchangeError, ExchangeFailure, Exchanger, Node, Part, Placement, node_permitted,
+    order_permitted,
 };
-use crate::addr::Mfn;
+use crate::addr::{AddressBits, Mfn, Order};
 use crate::frames::FrameRun;
 use crate::paging::{LinearMapping, PteBatch, PteError};
 
@@ -133,6 +134,9 @@ impl<'t, X: Xen, L: LinearMapping> Detached<'t, X, L> {
                     ExchangeError::FrameRefused { first, frames: part.chunk() }
                 }
             },
+            XenErrno::ENOMEM if part.output() == Order::ZERO && limited(placement) => {
+                ExchangeError::NoMemoryBelow { bits: placement.bits }
+            }
             XenErrno::ENOMEM => ExchangeError::NoMemory { order, bits: placement.bits },
             XenErrno::EOPNOTSUPP => ExchangeError::TranslatedGuest,
             errno => ExchangeError::Refused { errno },
@@ -201,7 +205,25 @@ impl<'t, X: Xen, L: LinearMapping> Exchanged<'t, X, L> {
         self.done += answer.exchanged;
         self.error = match answer.rest {
             Rest::None => None,
-            Rest::Refused(errno) => Some(detached.explain(errno, &part.after(answer.exchanged))),
+            Rest::Refused(errno) => {
+                let left = part.after(answer.exchanged);
+                let error = detached.explain(errno, &left);
+                // Too fragmented, or nothing below the limit at all? A single frame tells: it comes
+                // from there, which does no harm, or it does not.
+                let single = Part::gather(left.first(), 1, Order::ZERO, left.placement());
+                if matches!(error, ExchangeError::NoMemory { .. }) && limited(left.placement()) {
+                    let done = self.done;
+                    self.step(&single, scratch);
+                    self.done = done;
+                    match self.error {
+                        Some(ExchangeError::NoMemoryBelow { .. }) => return,
+                        Some(_) if self.detached.torn => return,
+                        _ => Some(error),
+                    }
+                } else {
+                    Some(error)
+                }
+            }
             Rest::Torn { errno, exchanged } => {
                 detached.torn = true;
                 Some(ExchangeError::Torn { errno, exchanged })
@@ -260,6 +282,11 @@ impl<X: Xen, L: LinearMapping> Drop for Detached<'_, X, L> {
             }
         }
     }
+}
+
+/// Whether Xen was told where the memory has to lie.
+const fn limited(placement: Placement) -> bool {
+    placement.bits.get() < AddressBits::UNLIMITED.get()
 }
 
 /// Maps what `beneath` says at each frame of the run and records it: the one way in for new frames

@@ -41,7 +41,7 @@ fn address_bits(context: &Context<'_>) -> Check {
                 let Some(run) = failure.run else { fail!("{}", failure.error) };
                 machine.give(run);
                 match failure.error {
-                    ExchangeError::NoMemory { bits: told, .. } if told == bits => {
+                    ExchangeError::NoMemoryBelow { bits: told } if told == bits => {
                         refused = refused.or(Some(bits));
                     }
                     error => fail!("2^{bits}: expected to hear that there is none, heard: {error}"),
