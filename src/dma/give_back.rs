@@ -17,7 +17,9 @@ use crate::platform::Platform;
 /// Runs that can wait to be given back.
 const WAITING: usize = 64;
 
-/// Frames that are given back with one exchange: a list of 4 KiB.
+/// Exchanges that a run is given back with at most, and frames that one of them takes at least: the
+/// out list of each is that long.
+const STEPS: usize = 16;
 const STEP: u64 = 512;
 
 /// When a dropped buffer's memory goes back to Xen.
@@ -144,19 +146,16 @@ impl<P: Platform> Allocator<P> {
     /// comes with the run, or without where it is quarantined.
     fn swap(&self, run: FrameRun) -> Result<FrameRun, (Option<FrameRun>, ExchangeError)> {
         let Some(exchanger) = self.exchanger() else { return Ok(run) };
-        let step = run.frames().min(STEP);
+        let step = run.frames().div_ceil(STEPS as u64).max(STEP).min(run.frames());
         let Some(mut lists) = self.platform().lists(run.frames() + step) else {
             let needed = run.frames() + step;
             return Err((Some(run), ExchangeError::ListTooShort { needed, len: 0 }));
         };
         let (low, frames) = (self.low_frames(&run), run.frames());
-        let mut parts: ArrayVec<Part, 512> = ArrayVec::new();
-        let mut first = 0;
-        while first < frames && !parts.is_full() {
-            let count = (frames - first).min(step);
-            parts.push(Part::replace(first, count));
-            first += count;
-        }
+        let parts: ArrayVec<Part, STEPS> = (0..frames)
+            .step_by(step as usize)
+            .map(|first| Part::replace(first, step.min(frames - first)))
+            .collect();
         let (beneath, scratch) = lists.as_mut().split_at_mut(frames as usize);
         let swapped =
             exchanger.exchange(run, &parts, OnRefusal::Return, Lists { beneath, scratch });

@@ -20,7 +20,7 @@ use super::{
     ExchangeError, ExchangeFailure, Exchanger, Node, Part, Placement, node_permitted,
     order_permitted,
 };
-use crate::addr::{AddressBits, Mfn, Order};
+use crate::addr::{AddressBits, Mfn, Order, Pfn};
 use crate::frames::FrameRun;
 use crate::paging::{LinearMapping, PteBatch, PteError};
 
@@ -130,7 +130,7 @@ impl<'t, X: Xen, L: LinearMapping> Detached<'t, X, L> {
                 }
                 _ => {
                     let first = self.run.as_ref().map(|run| run.first().add(part.first()));
-                    let first = first.unwrap_or(crate::addr::Pfn::new(part.first()));
+                    let first = first.unwrap_or(Pfn::new(part.first()));
                     ExchangeError::FrameRefused { first, frames: part.chunk() }
                 }
             },
@@ -311,13 +311,7 @@ fn attach<X: Xen, L: LinearMapping>(
             .and_then(|()| batch.issue())
     };
     if let Err(error) = mapped {
-        let mut undo = PteBatch::new(xen, run.first());
-        for pfn in run.iter().take_while(|pfn| *pfn < error.pfn) {
-            // SAFETY: as above. A second refusal changes nothing: the run is nobody's either way.
-            let _best_effort = unsafe { undo.write(linear.entry(pfn), Pte::NOT_PRESENT) };
-        }
-        // SAFETY: as above.
-        let _best_effort = unsafe { undo.issue() };
+        unmap_before(exchanger, run, error.pfn);
         return Err(error);
     }
     // Only now: a P2M that names what Xen would not map would be a lie (M4).
@@ -325,4 +319,22 @@ fn attach<X: Xen, L: LinearMapping>(
         p2m.set(pfn, Some(mfn));
     }
     Ok(())
+}
+
+/// Takes the frames before `end` out of the linear mapping again. A refusal changes nothing: the run
+/// is nobody's either way. Apart from `attach`, so that there is one batch on the stack at a time.
+#[cold]
+#[inline(never)]
+fn unmap_before<X: Xen, L: LinearMapping>(
+    exchanger: &Exchanger<'_, X, L>,
+    run: &FrameRun,
+    end: Pfn,
+) {
+    let mut batch = PteBatch::new(exchanger.xen, run.first());
+    for pfn in run.iter().take_while(|pfn| *pfn < end) {
+        // SAFETY: nothing uses the run (M2).
+        let _best_effort = unsafe { batch.write(exchanger.linear.entry(pfn), Pte::NOT_PRESENT) };
+    }
+    // SAFETY: as above.
+    let _best_effort = unsafe { batch.issue() };
 }
