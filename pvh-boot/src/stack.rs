@@ -5,7 +5,7 @@ use core::cell::UnsafeCell;
 use crate::layout::PAGE_SIZE;
 
 /// Size of the boot stack in bytes.
-pub const BOOT_STACK_SIZE: usize = 64 << 10;
+pub const BOOT_STACK_SIZE: usize = 128 << 10;
 
 const GUARD_SIZE: usize = PAGE_SIZE as usize;
 

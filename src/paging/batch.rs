@@ -9,7 +9,7 @@ use hypercall::{DomId, Xen, XenErrno};
 use crate::addr::{MachineAddr, Pfn};
 
 /// Entries in one `mmu_update`: a whole first-level table. The batch is 8 KiB, which a kernel
-/// stack of 64 KiB bears.
+/// stack of 64 KiB bears: one at a time.
 const BATCH: usize = 512;
 
 /// A page-table write that Xen refused.
