@@ -2,12 +2,16 @@
 
 use linked_list_allocator::Heap;
 use spin::Mutex;
+use xen_contig::addr::PAGE_SIZE;
 
 use core::alloc::{GlobalAlloc, Layout};
 use core::ptr::{self, NonNull};
 
-/// Bytes of heap: room for lists and text; what is large comes from the frame allocator.
-pub const HEAP_BYTES: usize = 256 << 10;
+/// Bytes of heap for a guest of that many frames: a 64th of its memory, 256 KiB to 4 MiB. Room for
+/// text and for lists as long as the guest has runs; what is larger comes from the frame allocator.
+pub fn bytes_for(frames: u64) -> usize {
+    (frames as usize * PAGE_SIZE / 64).clamp(256 << 10, 4 << 20)
+}
 
 struct LockedHeap(Mutex<Heap>);
 
@@ -32,9 +36,9 @@ unsafe impl GlobalAlloc for LockedHeap {
 /// Starts the heap.
 ///
 /// # Safety
-/// The memory from `start` on is `HEAP_BYTES` long, mapped writable, and the heap's from now on.
-/// Called once.
-pub unsafe fn init(start: *mut u8) {
+/// The memory from `start` on is `bytes` long, mapped writable, and the heap's from now on. Called
+/// once.
+pub unsafe fn init(start: *mut u8, bytes: usize) {
     // SAFETY: the caller's.
-    unsafe { HEAP.0.lock().init(start, HEAP_BYTES) }
+    unsafe { HEAP.0.lock().init(start, bytes) }
 }

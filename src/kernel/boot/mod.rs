@@ -57,8 +57,8 @@ impl Ground {
         let Self { kind, initial_domain, p2m, m2p, linear, spare: (mut first, end), others } = self;
         let frames_of = |bytes: usize| bytes.div_ceil(PAGE_SIZE) as u64;
         let bitmap_words = FrameAllocator::bitmap_words(p2m.frames());
-        let (heap_frames, bitmap_frames) =
-            (frames_of(heap::HEAP_BYTES), frames_of(bitmap_words * 8));
+        let heap_bytes = heap::bytes_for(p2m.frames());
+        let (heap_frames, bitmap_frames) = (frames_of(heap_bytes), frames_of(bitmap_words * 8));
         assert!(
             first + heap_frames + bitmap_frames <= end,
             "not enough memory: {} frames left for a heap and a bitmap of {}",
@@ -72,7 +72,7 @@ impl Ground {
         // SAFETY: the spare run is mapped by the linear mapping and used by nobody (M1); these two
         // pieces of it are cut off before the rest goes to the allocator.
         let bitmap = unsafe {
-            heap::init(cut(heap_frames).as_mut_ptr());
+            heap::init(cut(heap_frames).as_mut_ptr(), heap_bytes);
             core::slice::from_raw_parts_mut(cut(bitmap_frames).as_mut_ptr(), bitmap_words)
         };
         let mut frames = FrameAllocator::new(bitmap, p2m.frames());
