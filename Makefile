@@ -49,6 +49,7 @@ run: check-choice image bed
 test: check-choice lint
 	@$(TOOLS) cargo test --locked --workspace
 	@$(MAKE) --no-print-directory image bed
+	@$(TOOLS) reproduce
 	@(set -x; $(BED) test $(CHOICE)); $(SAY_STATUS)
 
 image: setup

@@ -4,6 +4,7 @@
 #   tests/bed/toolchain.sh cargo ARGS...   cargo for the host
 #   tests/bed/toolchain.sh kernel ARGS...  cargo for the bare-metal target, the kernel's flags set
 #   tests/bed/toolchain.sh image           the kernel image, stripped, under target/image/
+#   tests/bed/toolchain.sh reproduce       builds the image again elsewhere and compares
 #   tests/bed/toolchain.sh which           what was chosen
 #
 # TOOLCHAIN=rustup|debian|auto forces the choice. `auto`, the default: rustup where its active
@@ -130,6 +131,21 @@ make_image() {
     echo "$image: $size bytes"
 }
 
+# A space in the path, since paths are what gets into images most easily.
+reproduce() {
+    copy="target/reproduce/another place"
+    rm -rf target/reproduce
+    mkdir -p "$copy"
+    git ls-files -z | tar --null -T - -cf - | tar -xf - -C "$copy"
+    (cd "$copy" && unset CARGO_TARGET_DIR && sh tests/bed/toolchain.sh image)
+    if ! cmp "target/image/xen-contig" "$copy/target/image/xen-contig"; then
+        echo "two builds of the same sources differ" >&2
+        exit 1
+    fi
+    echo "the same sources gave the same bytes in two places"
+    rm -rf target/reproduce
+}
+
 command=${1:-which}
 [ $# -eq 0 ] || shift
 choose
@@ -137,6 +153,7 @@ case $command in
     cargo) run_cargo "$@" ;;
     kernel) run_kernel "$@" ;;
     image) make_image ;;
+    reproduce) reproduce ;;
     which) echo "$chosen" ;;
     *)
         echo "unknown command \`$command\`" >&2
