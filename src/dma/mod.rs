@@ -6,6 +6,8 @@
 //! * [`CoherentBuffer`]: memory that a device reads and writes. It is never a Rust reference (M5),
 //!   knows its device addresses, and gives itself back;
 //! * [`GiveBack`]: when memory goes back to Xen;
+//! * [`Pool`], [`AtomicPool`]: small objects out of coherent buffers, the latter for where nothing
+//!   may sleep;
 //! * [`AllocError`]: why not, with the evidence inside.
 //!
 //! # A driver's view
@@ -45,6 +47,7 @@ mod fit;
 mod give_back;
 mod layout;
 mod many;
+mod pool;
 
 pub use allocator::Allocator;
 pub use buffer::{CoherentBuffer, Moved, OutOfBounds, Segment, SplitError};
@@ -53,3 +56,7 @@ pub use error::AllocError;
 pub use give_back::{GiveBack, GiveBackReport, Stats};
 pub use layout::{Layout, MAX_SEGMENTS, SegmentPlan};
 pub use many::{ManyError, Request};
+pub use pool::{
+    AtomicPool, Pool, PoolBuilder, PoolConfig, PoolConfigError, PoolError, PoolExhausted,
+    PoolObject, RefillError,
+};

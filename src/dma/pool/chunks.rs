@@ -1,0 +1,166 @@
+//! The buffers that objects are cut from.
+
+use core::fmt;
+use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use core::sync::atomic::{AtomicBool, AtomicUsize};
+
+use spin::Once;
+
+use super::taken::Taken;
+use super::{PoolConfig, PoolConfigError, PoolError, PoolExhausted, PoolObject};
+use crate::addr::{DmaAddr, PseudoPhysAddr};
+use crate::dma::{Allocator, CoherentBuffer, Zeroing};
+use crate::platform::Platform;
+
+/// Up to `CHUNKS` chunks, filled one after the other and given up together.
+///
+/// Nothing here is ever locked. A chunk is filled by whoever sets its `claimed`, is published when
+/// it is complete, and stays until the pool is borrowed mutably, when no object can be alive.
+pub struct Chunks<'a, P: Platform, const CHUNKS: usize> {
+    allocator: &'a Allocator<P>,
+    config: PoolConfig,
+    limit: u64,
+    places: [Place<'a, P>; CHUNKS],
+    /// Where an object was found last.
+    hint: AtomicUsize,
+}
+
+/// Where a chunk is or will be.
+struct Place<'a, P: Platform> {
+    claimed: AtomicBool,
+    chunk: Once<Chunk<'a, P>>,
+}
+
+struct Chunk<'a, P: Platform> {
+    /// `None` only while it is dropped.
+    buffer: Option<CoherentBuffer<'a, P>>,
+    first: PseudoPhysAddr,
+    dma: DmaAddr,
+    taken: Taken,
+}
+
+impl<P: Platform> Place<'_, P> {
+    const fn new() -> Self {
+        Self { claimed: AtomicBool::new(false), chunk: Once::new() }
+    }
+}
+
+impl<'a, P: Platform> Chunk<'a, P> {
+    fn new(buffer: CoherentBuffer<'a, P>, objects: u64) -> Self {
+        let (first, dma) = (PseudoPhysAddr::of(buffer.frames().first()), buffer.dma_addr());
+        Self { buffer: Some(buffer), first, dma, taken: Taken::new(objects) }
+    }
+}
+
+impl<P: Platform> Drop for Chunk<'_, P> {
+    fn drop(&mut self) {
+        // No object is alive now, but one that was forgotten may still be a device's.
+        if self.taken.in_use() > 0 {
+            core::mem::forget(self.buffer.take());
+        }
+    }
+}
+
+impl<'a, P: Platform, const CHUNKS: usize> Chunks<'a, P, CHUNKS> {
+    /// No chunks yet.
+    pub fn new(allocator: &'a Allocator<P>, config: &PoolConfig) -> Result<Self, PoolConfigError> {
+        const { assert!(CHUNKS > 0, "a pool must have room for a chunk") };
+        let limit = config.limit(CHUNKS)?;
+        let places = [const { Place::new() }; CHUNKS];
+        Ok(Self { allocator, config: *config, limit, places, hint: AtomicUsize::new(0) })
+    }
+
+    pub const fn config(&self) -> &PoolConfig {
+        &self.config
+    }
+
+    /// The most objects that there may be.
+    pub const fn limit(&self) -> u64 {
+        self.limit
+    }
+
+    fn filled(&self) -> impl Iterator<Item = &Chunk<'a, P>> {
+        self.places.iter().filter_map(|place| place.chunk.get())
+    }
+
+    /// How many objects there are.
+    pub fn capacity(&self) -> u64 {
+        self.filled().map(|chunk| chunk.taken.objects()).sum()
+    }
+
+    /// How many of them are taken.
+    pub fn in_use(&self) -> u64 {
+        self.filled().map(|chunk| chunk.taken.in_use()).sum()
+    }
+
+    pub fn exhausted(&self) -> PoolExhausted {
+        PoolExhausted { capacity: self.capacity(), in_use: self.in_use(), limit: self.limit }
+    }
+
+    /// Takes an object out of the chunks that there are. Waits for nobody.
+    pub fn take(&self) -> Option<PoolObject<'_, P>> {
+        let hint = self.hint.load(Relaxed);
+        for place in (hint..CHUNKS).chain(0..hint) {
+            let Some(chunk) = self.places[place].chunk.get() else { continue };
+            let Some(index) = chunk.taken.take() else { continue };
+            self.hint.store(place, Relaxed);
+            let geometry = self.config.geometry();
+            let (offset, size) = (geometry.offset(index), geometry.size());
+            let addresses = (chunk.first.checked_add(offset), chunk.dma.checked_add(offset));
+            let (Some(at), Some(dma)) = addresses else {
+                unreachable!("an object lies within its chunk, and that within the address space");
+            };
+            let named = (&chunk.taken, index);
+            let mut object = PoolObject::new(self.allocator, named, (at, dma), size);
+            if self.config.constraints().zeroing() == Zeroing::Zeroed {
+                object.zero();
+            }
+            return Some(object);
+        }
+        None
+    }
+
+    /// Asks the allocator for a chunk more. Answers how many objects that is.
+    pub fn grow(&self) -> Result<u64, PoolError> {
+        let (config, per_chunk) = (&self.config, self.config.objects_per_chunk());
+        for (index, place) in (0..).zip(&self.places) {
+            let objects = self.limit.saturating_sub(index * per_chunk).min(per_chunk);
+            if objects == 0 {
+                break;
+            }
+            if place.claimed.swap(true, Acquire) {
+                continue;
+            }
+            return match self.allocator.alloc_coherent(config.chunk(), config.constraints()) {
+                Ok(buffer) => {
+                    // Nobody else fills a place that is claimed, so this does not wait.
+                    place.chunk.call_once(|| Chunk::new(buffer, objects));
+                    Ok(objects)
+                }
+                Err(error) => {
+                    place.claimed.store(false, Release);
+                    Err(error.into())
+                }
+            };
+        }
+        Err(self.exhausted().into())
+    }
+
+    /// Gives up every chunk that no object was left in. Answers how many objects that was.
+    pub fn trim(&mut self) -> u64 {
+        let mut given = 0;
+        for place in &mut self.places {
+            if let Some(chunk) = place.chunk.get().filter(|chunk| chunk.taken.in_use() == 0) {
+                given += chunk.taken.objects();
+                *place = Place::new();
+            }
+        }
+        given
+    }
+
+    /// What a pool says of itself.
+    pub fn describe(&self, name: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (size, in_use, capacity) = (self.config.size(), self.in_use(), self.capacity());
+        write!(f, "{name}({in_use} of {capacity} objects of {size} bytes, limit {})", self.limit)
+    }
+}

@@ -1,0 +1,27 @@
+//! Small DMA objects out of coherent buffers.
+//!
+//! * [`PoolConfig`]: size, alignment, boundary and number of the objects, checked for
+//!   contradictions before anything moves;
+//! * [`Pool`]: asks the allocator for more when it runs out;
+//! * [`AtomicPool`]: never does. Sized at boot and refilled outside, for where nothing may sleep
+//!   and no hypercall may be made, interrupt handlers among them;
+//! * [`PoolObject`]: what both hand out. It gives itself back;
+//! * [`PoolError`], [`PoolExhausted`], [`RefillError`]: why not, with the evidence inside.
+//!
+//! Which objects are taken is written down in the pool, never in the DMA memory (M5): a device
+//! that writes where it should not can spoil the content of objects, but not the books.
+
+mod atomic;
+mod chunks;
+mod config;
+mod error;
+mod geometry;
+mod growing;
+mod object;
+mod taken;
+
+pub use atomic::AtomicPool;
+pub use config::{PoolBuilder, PoolConfig, PoolConfigError};
+pub use error::{PoolError, PoolExhausted, RefillError};
+pub use growing::Pool;
+pub use object::PoolObject;

@@ -1,0 +1,146 @@
+//! An object out of a pool.
+
+use core::fmt;
+use core::ptr::NonNull;
+
+use super::taken::Taken;
+use crate::addr::{DmaAddr, PseudoPhysAddr};
+use crate::dma::{Allocator, OutOfBounds};
+use crate::paging::{GuestMemory, Width};
+use crate::platform::Platform;
+
+/// An object out of a pool: contiguous for the processor and for the device.
+///
+/// As with a [`CoherentBuffer`](crate::dma::CoherentBuffer), the device may write at any time, so
+/// the memory is never a reference (M5). Dropping the object gives it back to its pool, with one
+/// atomic operation and without a hypercall: stop the device first. Forgetting it leaks it and is
+/// safe: a pool never gives up memory that an object was left in.
+pub struct PoolObject<'p, P: Platform> {
+    allocator: &'p Allocator<P>,
+    taken: &'p Taken,
+    index: u64,
+    at: PseudoPhysAddr,
+    dma: DmaAddr,
+    len: u64,
+}
+
+impl<P: Platform> fmt::Debug for PoolObject<'_, P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PoolObject({} bytes at {})", self.len, self.dma)
+    }
+}
+
+impl<'p, P: Platform> PoolObject<'p, P> {
+    /// The object that `index` names in `taken`, whose bit the caller has set: `len` bytes from
+    /// `at` on, within frames that the pool holds for as long as that bit is set.
+    pub(super) const fn new(
+        allocator: &'p Allocator<P>,
+        (taken, index): (&'p Taken, u64),
+        (at, dma): (PseudoPhysAddr, DmaAddr),
+        len: u64,
+    ) -> Self {
+        Self { allocator, taken, index, at, dma, len }
+    }
+
+    /// How many bytes.
+    #[expect(clippy::len_without_is_empty, reason = "no object is empty")]
+    pub const fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// The first byte, for the processor. Valid as long as the object lives; the device may write
+    /// at any time, so access it volatile and make no reference of it (M5).
+    ///
+    /// # Panics
+    /// If the embedder maps guest memory at address 0.
+    pub fn as_ptr(&self) -> NonNull<u8> {
+        let page = self.allocator.platform().memory().pointer(self.at.frame());
+        NonNull::new(page.wrapping_add(self.at.offset()))
+            .expect("the linear mapping does not map page 0")
+    }
+
+    /// What goes into a device register for the first byte.
+    pub const fn dma_addr(&self) -> DmaAddr {
+        self.dma
+    }
+
+    /// What goes into a device register for the byte at `offset`; `None` behind the end.
+    pub fn dma_addr_at(&self, offset: u64) -> Option<DmaAddr> {
+        (offset < self.len).then(|| self.dma.checked_add(offset))?
+    }
+
+    fn place(&self, offset: u64, bytes: u64, align: u64) -> Result<PseudoPhysAddr, OutOfBounds> {
+        let end = offset.checked_add(bytes).filter(|end| *end <= self.len);
+        // Of the address, not of the offset: an object need not begin at a multiple of 8.
+        let aligned = |at: &PseudoPhysAddr| at.get().is_multiple_of(align);
+        let start = self.at.checked_add(offset).filter(aligned);
+        match (end, start) {
+            (Some(_), Some(start)) => Ok(start),
+            _ => Err(OutOfBounds { offset, bytes, len: self.len }),
+        }
+    }
+
+    /// Reads a word, once.
+    ///
+    /// # Errors
+    /// If it is not within the object or its address is no multiple of its width.
+    pub fn load(&self, offset: u64, width: Width) -> Result<u64, OutOfBounds> {
+        let bytes = width.bytes() as u64;
+        let at = self.place(offset, bytes, bytes)?;
+        // SAFETY: within the object, which lies in a buffer that the pool holds (M1); aligned.
+        Ok(unsafe { self.allocator.platform().memory().load(at, width) })
+    }
+
+    /// Writes a word, once. What does not fit its width is cut off.
+    ///
+    /// # Errors
+    /// As for [`load`](Self::load).
+    pub fn store(&mut self, offset: u64, width: Width, value: u64) -> Result<(), OutOfBounds> {
+        let bytes = width.bytes() as u64;
+        let at = self.place(offset, bytes, bytes)?;
+        // SAFETY: as in `load`.
+        unsafe { self.allocator.platform().memory().store(at, width, value) };
+        Ok(())
+    }
+
+    /// Copies bytes out of the object.
+    ///
+    /// # Errors
+    /// If they are not all within it; none was copied then.
+    pub fn read(&self, offset: u64, into: &mut [u8]) -> Result<(), OutOfBounds> {
+        self.place(offset, into.len() as u64, 1)?;
+        for (index, byte) in (offset..).zip(into) {
+            *byte = self.load(index, Width::Byte)? as u8;
+        }
+        Ok(())
+    }
+
+    /// Copies bytes into the object.
+    ///
+    /// # Errors
+    /// If they do not all fit; none was copied then.
+    pub fn write(&mut self, offset: u64, from: &[u8]) -> Result<(), OutOfBounds> {
+        self.place(offset, from.len() as u64, 1)?;
+        for (index, byte) in (offset..).zip(from) {
+            self.store(index, Width::Byte, (*byte).into())?;
+        }
+        Ok(())
+    }
+
+    /// Fills the object with zeros.
+    pub fn zero(&mut self) {
+        let mut offset = 0;
+        while offset < self.len {
+            // The widest that is within the object and aligned here. A byte always is.
+            let widths = [Width::Quad, Width::Double, Width::Word, Width::Byte];
+            let stored = widths.into_iter().find(|width| self.store(offset, *width, 0).is_ok());
+            offset += stored.map_or(1, |width| width.bytes() as u64);
+        }
+    }
+}
+
+impl<P: Platform> Drop for PoolObject<'_, P> {
+    fn drop(&mut self) {
+        self.taken.give(self.index);
+    }
+}
