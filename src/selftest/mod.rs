@@ -8,6 +8,7 @@
 //! | [`neighbours`] | are frames next to an exchanged run left alone? |
 //! | [`stale_alias`] | does Xen refuse a frame that something still maps, and is all as before? |
 //! | [`translated`] | does PVH refuse the exchange, and does the refill work there? |
+//! | [`dma`] | does the allocator of coherent buffers keep its word? |
 //! | [`edu`] | does a real device move data into and out of contiguous buffers? |
 //! | [`rights`] | is nothing both writable and executable, and are null and guard unmapped? |
 //! | [`conformance`] | does Xen answer each odd exchange as `tests/CONFORMANCE.md` says? |
@@ -18,6 +19,7 @@ mod accounts;
 mod address_bits;
 mod books;
 mod conformance;
+mod dma;
 mod edu;
 mod misbehave;
 mod neighbours;
@@ -103,6 +105,7 @@ pub fn run(machine: &Machine, options: &Options) -> Verdict {
     neighbours::add(&mut tests);
     stale_alias::add(&mut tests);
     conformance::add(&mut tests);
+    dma::add(&mut tests);
     edu::add(&mut tests);
     misbehave::add(&mut tests);
     // Last, when all that the others took must be back.

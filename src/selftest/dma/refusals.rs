@@ -1,0 +1,180 @@
+//! Is every refusal told by name, with nothing lost?
+
+use alloc::vec::Vec;
+
+use xen_contig::addr::Order;
+use xen_contig::dma::{AllocError, ConstraintError, Constraints, GiveBack, Sleep};
+use xen_contig::exchange::{Capability, ExchangeError, Node};
+
+use super::ground::{
+    Allocator, Confined, Hog, PAGE, balanced, build, calls, is_shortage, is_sound,
+};
+use super::{Check, Context, Test, fail, skip};
+
+pub fn add(tests: &mut Vec<Test>) {
+    tests.push(Test::new("dma-refused-before-xen", before_xen));
+    tests.push(Test::new("dma-refused-order", order_above_limit));
+    tests.push(Test::new("dma-refused-by-xen", by_xen));
+    tests.push(Test::new("dma-refused-node", node));
+    tests.push(Test::new("dma-refused-guest-full", guest_full));
+}
+
+fn refused(
+    allocator: &Allocator<'_>,
+    size: u64,
+    constraints: &Constraints,
+    expected: AllocError,
+) -> Check {
+    match allocator.alloc_coherent(size, constraints) {
+        Err(error) if error == expected => Ok(()),
+        other => fail!("{size} bytes: expected `{expected}`, got {other:?}"),
+    }
+}
+
+/// What can be said without Xen is, with not one hypercall.
+fn before_xen(context: &Context<'_>) -> Check {
+    let machine = context.machine;
+    balanced(context, GiveBack::AtOnce, |allocator| {
+        let confined = Confined::to(machine, 64)?;
+        let before = calls();
+        let any = Constraints::default();
+        refused(allocator, 0, &any, AllocError::ZeroSize)?;
+        let max = Order::MAX.bytes();
+        refused(allocator, max + 1, &any, AllocError::TooLarge { size: max + 1, max })?;
+        let short = build(|it| it.max_segment(PAGE))?;
+        let error = AllocError::SegmentTooLong { size: PAGE + 1, max_segment: PAGE };
+        refused(allocator, PAGE + 1, &short, error)?;
+        let few = build(|it| it.max_segment(PAGE).max_segments(2))?;
+        let error = AllocError::TooManySegments { needed: 3, allowed: 2, segment: PAGE };
+        refused(allocator, 3 * PAGE, &few, error)?;
+        match Constraints::builder().mask(PAGE - 1).build() {
+            Err(error @ ConstraintError::MaskTooNarrow { mask }) if mask == PAGE - 1 => {
+                let _told = AllocError::from(error);
+            }
+            other => fail!("a mask that reaches no whole page: {other:?}"),
+        }
+        if machine.exchanger().is_some() {
+            let boundary = build(|it| it.boundary(PAGE))?;
+            let error = AllocError::CrossesBoundary { size: PAGE + 1, boundary: PAGE };
+            refused(allocator, PAGE + 1, &boundary, error)?;
+            let awake = build(|it| it.sleep(Sleep::MustNot))?;
+            refused(allocator, 16 * PAGE, &awake, AllocError::MustNotSleep)?;
+        }
+        if calls() != before {
+            fail!("{} hypercalls for what can be said without Xen", calls() - before);
+        }
+        confined.check_whole()
+    })
+}
+
+fn order_above_limit(context: &Context<'_>) -> Check {
+    let machine = context.machine;
+    let Capability::Exchange { limit } = machine.capability else {
+        skip!("nothing is exchanged here")
+    };
+    balanced(context, GiveBack::AtOnce, |allocator| {
+        let confined = Confined::to(machine, 64)?;
+        let (size, any) = (2 * limit.bytes(), Constraints::default());
+        let error = match limit.next() {
+            Some(order) => AllocError::OrderNotPermitted { order, limit },
+            None => AllocError::TooLarge { size, max: limit.bytes() },
+        };
+        refused(allocator, size, &any, error)?;
+        refused(
+            allocator,
+            limit.bytes() + 1,
+            &any,
+            match error {
+                AllocError::TooLarge { max, .. } => AllocError::TooLarge { size: max + 1, max },
+                other => other,
+            },
+        )?;
+        confined.check_whole()
+    })
+}
+
+/// Memory that nobody has: the error says of which order and below what.
+fn by_xen(context: &Context<'_>) -> Check {
+    let machine = context.machine;
+    if machine.exchanger().is_none() {
+        skip!("nothing is exchanged here");
+    }
+    balanced(context, GiveBack::AtOnce, |allocator| {
+        let confined = Confined::to(machine, 1024)?;
+        for (size, mask, order, bits) in [
+            // Frame 0 and frame 1: the first is nobody's, the other the BIOS's and Xen's.
+            (1, 0x1fff, 0, 13),
+            // 2 MiB, aligned to that, below 1 MiB.
+            (2 << 20, 0xf_ffff, 9, 20),
+            // The same where Xen can only be told of 1 MiB and of 2 MiB.
+            (2 << 20, 0x17_ffff, 9, 20),
+        ] {
+            let constraints = build(|it| it.mask(mask))?;
+            let told = match allocator.alloc_coherent(size, &constraints) {
+                Err(AllocError::Exchange(error)) => error,
+                other => fail!("{size} bytes below {mask:#x} can't be had: {other:?}"),
+            };
+            // Whether Xen has a single frame there is not for this test to say.
+            match told {
+                ExchangeError::NoMemory { order: which, bits: limit }
+                    if which.get() == order && limit.get() >= bits => {}
+                ExchangeError::NoMemoryBelow { bits: limit } if limit.get() >= bits => {}
+                error => fail!("{size} bytes below {mask:#x} can't be had; heard: {error}"),
+            }
+        }
+        let lowest = 1 << 50;
+        let beyond = AllocError::OutOfReach { lowest, mask: u64::MAX, tries: 4 };
+        refused(allocator, PAGE, &build(|it| it.lowest(lowest))?, beyond)?;
+        confined.check_whole()
+    })
+}
+
+/// Exactness of a node is for the control domain.
+fn node(context: &Context<'_>) -> Check {
+    let machine = context.machine;
+    if machine.exchanger().is_none() {
+        skip!("nothing is exchanged here");
+    }
+    let exact = |node| build(|it| it.node(Node::Exactly(node)));
+    balanced(context, GiveBack::AtOnce, |allocator| {
+        let confined = Confined::to(machine, 64)?;
+        // No bed has a hundred nodes.
+        let error = |node| AllocError::from(ExchangeError::NodeNotPermitted { node });
+        refused(allocator, 2 * PAGE, &exact(100)?, error(100))?;
+        if machine.initial_domain {
+            let (size, constraints) = (2 * PAGE, exact(0)?);
+            match allocator.alloc_coherent(size, &constraints) {
+                Ok(buffer) => is_sound(machine, &buffer, size, &constraints)?,
+                Err(error) if is_shortage(&error) => skip!("{error}"),
+                Err(error) => fail!("the control domain may ask for exactly node 0: {error}"),
+            }
+        } else {
+            refused(allocator, 2 * PAGE, &exact(0)?, error(0))?;
+        }
+        confined.check_whole()
+    })
+}
+
+/// A guest without free frames, and one without enough of them in a row.
+fn guest_full(context: &Context<'_>) -> Check {
+    let machine = context.machine;
+    if machine.exchanger().is_none() {
+        skip!("nothing is exchanged here; see dma-no-frames-in-reach");
+    }
+    balanced(context, GiveBack::AtOnce, |allocator| {
+        let any = Constraints::default();
+        let confined = Confined::to(machine, 8)?;
+        refused(allocator, 16 * PAGE, &any, AllocError::NoGuestMemory { frames: 16 })?;
+        {
+            let _all = Hog::all(machine);
+            let words = words_for(1);
+            refused(allocator, 1, &any, AllocError::NoListMemory { words })?;
+        }
+        confined.check_whole()
+    })
+}
+
+/// Words of lists that the exchange of some frames takes.
+const fn words_for(frames: u64) -> u64 {
+    frames + xen_contig::dma::MAX_SEGMENTS as u64
+}
