@@ -28,7 +28,8 @@ const TWO: (u64, u32) = (2, 1);
 const DESCRIPTORS: u64 = 512;
 
 pub fn add(tests: &mut Vec<Test>) {
-    tests.push(Test::new("c24-in-list-unreadable", in_list_unreadable));
+    tests.push(Test::new("c24-in-list-nowhere", in_list_nowhere));
+    tests.push(Test::new("c24-in-list-ends-early", in_list_ends_early));
     tests.push(Test::new("c24-in-list-among-the-frames", in_list_among_the_frames));
     tests.push(Test::new("c25-frame-that-is-none", frame_that_is_none));
     tests.push(Test::new("c26-translated-caller", translated_caller));
@@ -55,12 +56,15 @@ fn bad_frame(context: &Context<'_>, what: &str, gfn: u64) -> Check {
     }
 }
 
-fn in_list_unreadable(context: &Context<'_>) -> Check {
+fn in_list_nowhere(context: &Context<'_>) -> Check {
     let nowhere = window(NOWHERE).as_mut_ptr::<u64>();
     // SAFETY: nothing can be read there, and so no frame is taken.
     unsafe {
-        refuses(context, TWO, "all of it", XenErrno::EFAULT, |x| x.input.extent_start = nowhere)?;
+        refuses(context, TWO, "all of it", XenErrno::EFAULT, |x| x.input.extent_start = nowhere)
     }
+}
+
+fn in_list_ends_early(context: &Context<'_>) -> Check {
     pv_only(context)?;
     // The first entry is the last word of a page, and the next page is not mapped.
     let machine = context.machine;
