@@ -21,11 +21,13 @@ GUEST := --mode "$$MODE" $${VCPUS:+--vcpus "$$VCPUS"} $${MEMORY:+--memory "$$MEM
 SAY_STATUS = status=$$?; [ $$status -eq 0 ] || echo "make $@: the runner's exit status is $$status" >&2; exit $$status
 
 .NOTPARALLEL:
-.PHONY: help run test image lint docs gdb clean setup bed check-choice
+.PHONY: help run test conformance image lint docs gdb clean setup bed check-choice
 
 help:
 	@echo 'make run     build the image, boot it under Xen in QEMU, say what came of it'
 	@echo 'make test    lints, host tests, and the whole test bed'
+	@echo 'make conformance'
+	@echo '             every row of tests/CONFORMANCE.md, on the model and on real Xens: a table'
 	@echo 'make image   the kernel image: target/image/xen-contig'
 	@echo 'make lint    formatting, clippy and documentation, warnings denied'
 	@echo 'make docs    the documentation: target/doc'
@@ -33,7 +35,7 @@ help:
 	@echo 'make clean   remove everything made, the fetched packages included'
 	@echo
 	@echo 'MODE=pv-dom0|pv-domu|pvh-dom0|pvh-domu|all   [all]'
-	@echo 'XEN=4.17|4.20                                [4.17]'
+	@echo 'XEN=4.17|4.20                                [4.17; conformance: both]'
 	@echo 'VCPUS=n         vCPUs of the guest           [1]'
 	@echo 'MEMORY=MiB      domU modes: memory of the domain [as in xen-configs/]'
 	@echo '                dom0 modes: memory of the machine [2048]; Xen gives dom0 nearly all of it'
@@ -51,6 +53,18 @@ test: check-choice lint
 	@$(MAKE) --no-print-directory image bed
 	@$(TOOLS) reproduce
 	@(set -x; $(BED) test $(CHOICE)); $(SAY_STATUS)
+
+# On both Xens, unless one is chosen. The model's column is what its own tests say; they are run to
+# the end, so that one that fails shows as such.
+CONFORMANCE = $(if $(filter file,$(origin XEN)),,--xen "$$XEN") $${VCPUS:+--vcpus "$$VCPUS"} \
+	$${MEMORY:+--memory "$$MEMORY"} $${TIMEOUT:+--timeout "$$TIMEOUT"}
+MODEL := target/conformance-model.log
+
+conformance: check-choice image bed
+	@echo 'testing against the model (its words go to $(MODEL))'
+	@$(TOOLS) cargo test --locked --workspace --no-fail-fast >$(MODEL) 2>&1 \
+		|| grep -q '^test result' $(MODEL) || { tail -n 30 $(MODEL); exit 4; }
+	@(set -x; $(BED) conformance --model $(MODEL) $(CONFORMANCE)); $(SAY_STATUS)
 
 image: setup
 	@$(TOOLS) image

@@ -13,16 +13,18 @@ use crate::witness::Request;
 pub const HELP: &str = "\
 bed: boots xen-contig under a real Xen in QEMU and says what came of it
 
-usage: bed setup | run | test | witness  [options]
+usage: bed setup | run | test | witness | conformance  [options]
 
   setup    fetch Xen, its tools and a dom0 kernel (installing none), make the bed
   run      boot the image in the chosen modes; the exit status is the worst verdict:
            0 success, 3 skip, 4 error, 5 failure, 6 crash, 7 timeout
   test     every mode, guests that misbehave, wrong input, and the outside witness
   witness  have the image fill a buffer, and read it from below Xen
+  conformance
+           try every row of tests/CONFORMANCE.md on each Xen and print the table
 
 options:
-  --xen 4.17|4.20    the Xen release [4.17]
+  --xen 4.17|4.20    the Xen release [4.17; `conformance`: both]
   --mode MODE        pv-dom0, pv-domu, pvh-dom0, pvh-domu or all [all]
   --vcpus N          vCPUs of the guest [1]
   --memory MIB       domU modes: the domain's memory [as in xen-configs/];
@@ -31,6 +33,7 @@ options:
   --image PATH       the image [target/image/xen-contig]
   --timeout SECONDS  the limit of each guest [240]
   --probe O:B        what `witness` asks for: order and address bits [9:30]
+  --model FILE       what `cargo test` printed, for the model's column of `conformance`
   --target DIR       where the bed is made [target/bed]
   --mirror URL       a Debian mirror [the machine's own]
   --gdb              dom0 modes: stop at the first instruction and wait for a debugger on
@@ -48,6 +51,8 @@ pub enum Action {
     Test,
     /// Look from below Xen.
     Witness,
+    /// Print the table of what Xen does.
+    Conformance,
     /// Explain.
     Help,
 }
@@ -59,6 +64,8 @@ pub struct Cli {
     pub action: Action,
     /// `--xen`
     pub xen: XenVersion,
+    /// Whether it was given.
+    pub xen_chosen: bool,
     /// `--mode`
     pub modes: Vec<Mode>,
     /// `--vcpus`
@@ -73,6 +80,8 @@ pub struct Cli {
     pub timeout: Duration,
     /// `--probe`
     pub probe: Request,
+    /// `--model`
+    pub model: Option<PathBuf>,
     /// `--target`
     pub target: PathBuf,
     /// `--mirror`
@@ -91,6 +100,7 @@ impl Cli {
         let mut cli = Self {
             action: Action::Help,
             xen: XenVersion::V4_17,
+            xen_chosen: false,
             modes: Mode::ALL.to_vec(),
             vcpus: None,
             memory: None,
@@ -98,6 +108,7 @@ impl Cli {
             image: PathBuf::from("target/image/xen-contig"),
             timeout: Duration::from_secs(240),
             probe: Request { order: 9, bits: 30, seed: 0 },
+            model: None,
             target: PathBuf::from("target/bed"),
             mirror: None,
             gdb: false,
@@ -106,7 +117,10 @@ impl Cli {
         while let Some(arg) = parser.next().map_err(usage)? {
             match arg {
                 Short('h') | Long("help") => return Ok(Self { action: Action::Help, ..cli }),
-                Long("xen") => cli.xen = text(&mut parser)?.parse()?,
+                Long("xen") => {
+                    cli.xen = text(&mut parser)?.parse()?;
+                    cli.xen_chosen = true;
+                }
                 Long("mode") => cli.modes = Mode::parse_choice(&text(&mut parser)?)?,
                 Long("vcpus") => {
                     cli.vcpus = Some(parse_count("--vcpus", &text(&mut parser)?, MAX_VCPUS)?)
@@ -121,6 +135,7 @@ impl Cli {
                     cli.timeout = Duration::from_secs(seconds.into());
                 }
                 Long("probe") => cli.probe = text(&mut parser)?.parse()?,
+                Long("model") => cli.model = Some(text(&mut parser)?.into()),
                 Long("target") => cli.target = text(&mut parser)?.into(),
                 Long("mirror") => cli.mirror = Some(text(&mut parser)?),
                 Long("gdb") => {
@@ -133,6 +148,7 @@ impl Cli {
                         Some("run") => Action::Run,
                         Some("test") => Action::Test,
                         Some("witness") => Action::Witness,
+                        Some("conformance") => Action::Conformance,
                         Some("help") => Action::Help,
                         _ => return Err(Error::Usage(format!("there is no command {word:?}"))),
                     });

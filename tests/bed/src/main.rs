@@ -6,6 +6,7 @@ mod boot;
 mod choice;
 mod cli;
 mod command;
+mod conformance;
 mod domu;
 mod error;
 mod guest;
@@ -56,8 +57,11 @@ fn act(cli: &Cli) -> Result<Verdict> {
     // Looked at first: nobody should wait for a download to learn of a typing error.
     let image = image::load(&cli.image)?;
     let _held = lock::take(&cli.target, &mut progress)?;
-    let bed = setup::prepare(cli.xen, &options, &mut progress)?;
     let root = PathBuf::from(".");
+    if cli.action == Action::Conformance {
+        return conformance::run(cli, &options, &image, &root, &mut progress);
+    }
+    let bed = setup::prepare(cli.xen, &options, &mut progress)?;
     match cli.action {
         Action::Run => {
             let spec = modes::RunSpec {
@@ -92,7 +96,7 @@ fn act(cli: &Cli) -> Result<Verdict> {
             Ok(if counts.failed == 0 { Verdict::Success } else { Verdict::Failure })
         }
         Action::Test => suite::run(&bed, cli, &image, &root, &mut progress),
-        Action::Setup | Action::Help => Ok(Verdict::Success),
+        Action::Conformance | Action::Setup | Action::Help => Ok(Verdict::Success),
     }
 }
 

@@ -1,0 +1,90 @@
+//! What came of tests, by row: from a guest's KTAP, or from what `cargo test` printed.
+
+use std::collections::BTreeMap;
+
+use super::rows::ids_of;
+
+/// What came of the tests of one row in one place.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Tests that did well.
+    pub passed: u32,
+    /// Tests that did not, by name.
+    pub failed: Vec<String>,
+    /// Tests that could not be tried, with the reason.
+    pub skipped: Vec<String>,
+}
+
+/// Results by row.
+pub type Results = BTreeMap<String, Tally>;
+
+/// Reads the console of a guest.
+pub fn of_guest(console: &str) -> Results {
+    let mut results = Results::new();
+    for line in console.lines() {
+        let (ok, rest) = match (line.strip_prefix("ok "), line.strip_prefix("not ok ")) {
+            (Some(rest), _) => (true, rest),
+            (_, Some(rest)) => (false, rest),
+            _ => continue,
+        };
+        let Some((_, test)) = rest.split_once(' ') else { continue };
+        let (name, remark) = test.split_once(" # ").unwrap_or((test, ""));
+        for id in ids_of(name) {
+            let tally = results.entry(id).or_default();
+            match (ok, remark.strip_prefix("SKIP")) {
+                (true, None) => tally.passed += 1,
+                (true, Some(reason)) => tally.skipped.push(reason.trim().to_owned()),
+                (false, _) => tally.failed.push(format!("{name}: {remark}")),
+            }
+        }
+    }
+    results
+}
+
+/// Reads the lines of `cargo test`, whatever stands between them.
+pub fn of_cargo(output: &str) -> Results {
+    let mut results = Results::new();
+    for line in output.lines() {
+        let Some(rest) = line.strip_prefix("test ") else { continue };
+        let Some((name, outcome)) = rest.split_once(" ... ") else { continue };
+        // `name - should panic`
+        let name = name.split(' ').next().unwrap_or(name);
+        for id in ids_of(name) {
+            let tally = results.entry(id).or_default();
+            match outcome.split([',', ' ']).next() {
+                Some("ok") => tally.passed += 1,
+                Some("ignored") => tally.skipped.push(name.to_owned()),
+                _ => tally.failed.push(name.to_owned()),
+            }
+        }
+    }
+    results
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_guests_lines_are_counted_by_row() {
+        let console = "KTAP version 1\n1..4\n# c03: 18\nok 1 c02-a\nok 2 c02-b # SKIP no room\n\
+                       not ok 3 c03-c # it broke\nok 4 accounts-balanced\nTest result: FAILURE";
+        let results = of_guest(console);
+        assert_eq!(results.keys().collect::<Vec<_>>(), ["C02", "C03"]);
+        assert_eq!(
+            (results["C02"].passed, &results["C02"].skipped[..]),
+            (1, &["no room".to_owned()][..])
+        );
+        assert_eq!(results["C03"].failed, ["c03-c: it broke"]);
+    }
+
+    #[test]
+    fn cargos_lines_are_counted_by_row() {
+        let output = "running 3 tests\ntest c15_c16_x ... ok\ntest t::c16_y - should panic ... ok\n\
+                      test c17_z ... ignored, why\ntest c18_w ... FAILED\ntest other ... ok";
+        let results = of_cargo(output);
+        assert_eq!((results["C15"].passed, results["C16"].passed), (1, 2));
+        assert_eq!(results["C17"].skipped, ["c17_z"]);
+        assert_eq!(results["C18"].failed, ["c18_w"]);
+    }
+}

@@ -1,0 +1,72 @@
+//! The rows of `tests/CONFORMANCE.md`, and which row a test belongs to.
+
+/// A row.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Row {
+    /// `C02`.
+    pub id: String,
+    /// Whether a real Xen can be brought to it, so that a test there is owed.
+    pub real: bool,
+    /// What is done.
+    pub stimulus: String,
+}
+
+/// Reads the table: each line that begins with the cell of an id.
+pub fn parse(text: &str) -> Vec<Row> {
+    text.lines().filter_map(row).collect()
+}
+
+fn row(line: &str) -> Option<Row> {
+    let mut cells = line.strip_prefix('|')?.split('|').map(str::trim);
+    let id = cells.next().filter(|cell| is_id(cell))?;
+    let real = cells.next()? == "R";
+    let stimulus = cells.next()?.replace('`', "");
+    Some(Row { id: id.to_owned(), real, stimulus })
+}
+
+fn is_id(word: &str) -> bool {
+    word.strip_prefix('C')
+        .is_some_and(|digits| digits.len() == 2 && digits.bytes().all(|b| b.is_ascii_digit()))
+}
+
+/// The rows that a test is named after: `c15-unknown-domain`, `tests::c15_c16_other_domains`.
+pub fn ids_of(test: &str) -> Vec<String> {
+    let name = test.rsplit("::").next().unwrap_or(test);
+    name.split(['-', '_']).map(str::to_ascii_uppercase).take_while(|word| is_id(word)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_told_from_the_text_around_them() {
+        let text = "# C01\n| id | | stimulus |\n|---|---|---|\n| C01 |  | a `b` | c |\n\
+                    | C02 | R | d | e |\nCxy | R |";
+        let row = |id: &str, real, stimulus: &str| Row {
+            id: id.to_owned(),
+            real,
+            stimulus: stimulus.to_owned(),
+        };
+        assert_eq!(parse(text), [row("C01", false, "a b"), row("C02", true, "d")]);
+    }
+
+    #[test]
+    fn a_test_may_be_of_several_rows() {
+        assert_eq!(ids_of("c02-order-above-limit"), ["C02"]);
+        assert_eq!(ids_of("tests::c24_c35_a_rollback_is_no_tear"), ["C24", "C35"]);
+        assert_eq!(ids_of("count_of_c24"), Vec::<String>::new());
+        assert_eq!(ids_of("c123-no"), Vec::<String>::new());
+    }
+
+    #[test]
+    fn the_repositorys_own_table_is_read_whole() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../CONFORMANCE.md");
+        let rows = parse(&std::fs::read_to_string(path).unwrap());
+        let mut ids: Vec<&str> = rows.iter().map(|row| row.id.as_str()).collect();
+        assert!(ids.len() > 40, "{ids:?}");
+        assert!(ids.is_sorted(), "{ids:?}");
+        ids.dedup();
+        assert_eq!(ids.len(), rows.len(), "an id stands there twice");
+    }
+}
