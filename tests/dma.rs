@@ -4,7 +4,7 @@ use fake_xen::{Builder, FakeGuest, FakePlatform};
 use hypercall::XenErrno;
 use xen_contig::addr::{Order, PAGE_SIZE};
 use xen_contig::dma::{
-    AllocError, Allocator, CoherentBuffer, Constraints, GiveBack, Request, Sleep,
+    AllocError, Allocator, Backing, CoherentBuffer, Constraints, GiveBack, Request, Sleep,
 };
 use xen_contig::exchange::{ExchangeError, Node, OnRefusal};
 use xen_contig::paging::Width;
@@ -349,6 +349,30 @@ fn a_translated_guest_finds_frames_below_the_mask_or_says_so() {
     assert_eq!(error, AllocError::NoFramesInReach { frames: 2048, mask: 2048 * PAGE - 1 });
     drop(buffer);
     scene.is_balanced();
+}
+
+#[test]
+fn a_translated_guest_can_have_one_extent_beneath_a_buffer() {
+    let scene = Scene::new(Builder::new(4096).translated().build(), GiveBack::AtOnce);
+    let whole = build(|it| it.backing(Backing::OneExtent).mask(2048 * PAGE - 1));
+    for size in [1, 8 * PAGE, 9 * PAGE, 2 << 20] {
+        let buffer = scene.allocator.alloc_coherent(size, &whole).unwrap();
+        assert!(whole.admits(buffer.dma_addr().get(), size));
+        let beneath = |pfn| scene.platform.guest().mfn(pfn).unwrap().number();
+        let first = beneath(buffer.frames().first());
+        assert!((first..).zip(buffer.frames().iter()).all(|(mfn, pfn)| beneath(pfn) == mfn));
+        assert_eq!(buffer.load(0, Width::Byte), Ok(0));
+        drop(buffer);
+        scene.is_balanced();
+    }
+    let scene = Scene::new(Builder::new(4096).translated().build(), GiveBack::AtOnce);
+    scene.platform.guest().fragment(order(3));
+    let error = scene.allocator.alloc_coherent(8 * PAGE, &whole).unwrap_err();
+    assert!(matches!(error, AllocError::Exchange(ExchangeError::NoMemory { .. })), "{error}");
+    scene.platform.guest().relieve();
+    scene.is_balanced();
+    let error = scene.allocator.alloc_coherent(4 << 20, &whole).unwrap_err();
+    assert_eq!(error, AllocError::OrderNotPermitted { order: order(10), limit: order(9) });
 }
 
 #[test]

@@ -4,13 +4,13 @@ use core::sync::atomic::Ordering::Relaxed;
 
 use arrayvec::ArrayVec;
 
-use super::constraints::{Sleep, Zeroing};
+use super::constraints::{Backing, Sleep, Zeroing};
 use super::fit::fits;
 use super::give_back::Books;
 use super::{AllocError, CoherentBuffer, Constraints, GiveBack, Layout, MAX_SEGMENTS};
-use crate::addr::{Order, PAGE_SIZE};
+use crate::addr::{AddressBits, Order, PAGE_SIZE};
 use crate::exchange::{
-    Capability, ExchangeError, Exchanger, Lists, OnRefusal, Part, Placement, Progress,
+    Capability, ExchangeError, Exchanger, Lists, OnRefusal, Part, Placement, Progress, Refiller,
 };
 use crate::frames::FrameRun;
 use crate::paging::GuestMemory;
@@ -70,6 +70,12 @@ impl<P: Platform> Allocator<P> {
         ))
     }
 
+    fn refiller(&self) -> Option<Refiller<'_, P::Xen, P::Memory>> {
+        let Capability::Refill { limit } = self.capability else { return None };
+        let platform = &self.platform;
+        Some(Refiller::new(platform.xen(), platform.memory(), platform.accounts(), limit))
+    }
+
     /// Allocates `size` bytes, 1 to 1 GiB.
     ///
     /// Memory that fits as it is serves without a hypercall. Otherwise ordinary frames are
@@ -83,6 +89,11 @@ impl<P: Platform> Allocator<P> {
         size: u64,
         constraints: &Constraints,
     ) -> Result<CoherentBuffer<'_, P>, AllocError> {
+        if let Some(refiller) = self.refiller()
+            && constraints.backing() == Backing::OneExtent
+        {
+            return self.refill(&refiller, size, constraints);
+        }
         if let Some(buffer) = self.find(size, constraints) {
             return Ok(buffer);
         }
@@ -123,6 +134,41 @@ impl<P: Platform> Allocator<P> {
         }
         self.books.found.fetch_add(1, Relaxed);
         Some(CoherentBuffer::new(self, run, [size], false))
+    }
+
+    /// A buffer of a translated guest with one extent of machine memory beneath it.
+    fn refill(
+        &self,
+        refiller: &Refiller<'_, P::Xen, P::Memory>,
+        size: u64,
+        constraints: &Constraints,
+    ) -> Result<CoherentBuffer<'_, P>, AllocError> {
+        let layout = Layout::new(size, constraints, refiller.limit())?;
+        if constraints.sleep() == Sleep::MustNot {
+            return Err(AllocError::MustNotSleep);
+        }
+        let (frames, mask) = (layout.frames(), constraints.mask());
+        let [segment] = layout.segments() else {
+            // Several extents beneath one run of guest frames serve nobody.
+            let (order, limit) = (Order::MAX, refiller.limit());
+            return Err(AllocError::OrderNotPermitted { order, limit });
+        };
+        let platform = &self.platform;
+        let mut lists = platform.lists(frames).ok_or(AllocError::NoListMemory { words: frames })?;
+        let search = &mut |pfn| fits(platform.p2m(), constraints, pfn, segment.bytes);
+        let run = platform
+            .take_where(frames, SEARCH_BUDGET, search)
+            .ok_or(AllocError::NoFramesInReach { frames, mask })?;
+        match refiller.refill(run, AddressBits::UNLIMITED, lists.as_mut()) {
+            Ok(run) => {
+                self.books.exchanged.fetch_add(1, Relaxed);
+                Ok(self.finish(run, &layout, frames, constraints))
+            }
+            Err(failure) => {
+                failure.run.into_iter().for_each(|run| platform.give(run));
+                Err(failure.error.into())
+            }
+        }
     }
 
     fn exchange(

@@ -27,6 +27,17 @@ pub enum Sleep {
     MustNot,
 }
 
+/// What lies beneath the buffer of a translated guest, whose devices see guest frames.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Backing {
+    /// Whatever there is: the IOMMU makes it contiguous for the device.
+    #[default]
+    Whatever,
+    /// One extent of the machine's memory, as superpages and devices behind no translation want it.
+    /// Xen does not say where it lies. Means nothing in a PV guest, where each segment is one.
+    OneExtent,
+}
+
 /// What a device can reach. Made by [`Constraints::builder`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Constraints {
@@ -40,6 +51,7 @@ pub struct Constraints {
     zeroing: Zeroing,
     sleep: Sleep,
     on_refusal: OnRefusal,
+    backing: Backing,
 }
 
 /// Collects constraints.
@@ -129,6 +141,7 @@ impl Default for Constraints {
             zeroing: Zeroing::Zeroed,
             sleep: Sleep::May,
             on_refusal: OnRefusal::Undo,
+            backing: Backing::Whatever,
         }
     }
 }
@@ -187,6 +200,11 @@ impl Constraints {
     /// What to do when Xen refuses a segment.
     pub const fn on_refusal(&self) -> OnRefusal {
         self.on_refusal
+    }
+
+    /// What lies beneath the buffer of a translated guest.
+    pub const fn backing(&self) -> Backing {
+        self.backing
     }
 
     /// Whether a device can take `bytes` bytes at `address` as one segment.
@@ -276,6 +294,11 @@ impl Builder {
     /// What to do when Xen refuses a segment behind the first.
     pub const fn on_refusal(self, on_refusal: OnRefusal) -> Self {
         Self(Constraints { on_refusal, ..self.0 })
+    }
+
+    /// What lies beneath the buffer of a translated guest.
+    pub const fn backing(self, backing: Backing) -> Self {
+        Self(Constraints { backing, ..self.0 })
     }
 
     /// The constraints, unless they contradict each other.

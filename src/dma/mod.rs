@@ -51,7 +51,7 @@ mod pool;
 
 pub use allocator::Allocator;
 pub use buffer::{CoherentBuffer, Moved, OutOfBounds, Segment, SplitError};
-pub use constraints::{Builder, ConstraintError, Constraints, Sleep, Zeroing};
+pub use constraints::{Backing, Builder, ConstraintError, Constraints, Sleep, Zeroing};
 pub use error::AllocError;
 pub use give_back::{GiveBack, GiveBackReport, Stats};
 pub use layout::{Layout, MAX_SEGMENTS, SegmentPlan};

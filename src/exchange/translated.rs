@@ -55,6 +55,11 @@ impl<'a, X: Xen, M: GuestMemory> Refiller<'a, X, M> {
         Self { xen, memory, accounts, limit }
     }
 
+    /// The highest order of an extent.
+    pub const fn limit(&self) -> Order {
+        self.limit
+    }
+
     /// Puts one extent of machine memory below `2^bits` beneath `run`, zeroed.
     ///
     /// A run that is aligned to 2 MiB lets Xen map it with superpages. `list` is lent for the time
