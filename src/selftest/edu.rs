@@ -179,11 +179,13 @@ fn holds_after(
     witness: &Buffer<'_>,
     (seed, round): (u64, u64),
 ) -> Result<bool, Outcome> {
-    witness.fill(0..ENGINE_BYTES, |at| filler(seed, round, at));
+    witness.fill(0..ENGINE_BYTES, |_| 0);
     // SAFETY: RAM at the address, and RAM at what is left of it within the mask (`above_mask`).
     if let Err(error) = unsafe { edu.fetch(address, 0, ENGINE_BYTES) } {
         fail!("from memory at {address}: {error}");
     }
+    // Only now: what is left of the address may be the witness's own.
+    witness.fill(0..ENGINE_BYTES, |at| filler(seed, round, at));
     // SAFETY: the witness is ours (M1) and never a reference (M5). A failure leaves it to nobody.
     if let Err(error) = unsafe { edu.store(0, witness.device_address(0), ENGINE_BYTES) } {
         fail!("to memory at {}: {error}", witness.device_address(0));

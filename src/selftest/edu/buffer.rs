@@ -1,11 +1,10 @@
 //! Memory that the device can reach, and the search for memory that it can't.
 
-use alloc::vec::Vec;
 use core::ops::Range;
 
 use xen_contig::addr::{AddressBits, DmaAddr, Gfn, Mfn, Order, PAGE_SIZE, Pfn};
 use xen_contig::exchange::{ExchangeError, Extent};
-use xen_contig::frames::FrameRun;
+use xen_contig::frames::{Candidate, FrameRun};
 
 use super::{Check, Outcome, error, fail, skip};
 use crate::kernel::edu::MASK;
@@ -21,42 +20,28 @@ pub const BITS: AddressBits = match AddressBits::new(MASK.count_ones()) {
 /// The first frame that the device can't reach.
 pub const FIRST_ABOVE: u64 = (MASK + 1) / PAGE_SIZE as u64;
 
-/// Frames that a search looks at in one piece.
-const CHUNK: u64 = 512;
-
 /// The number by which a device knows a frame.
 pub fn device_frame(machine: &Machine, pfn: Pfn) -> Option<u64> {
     machine.p2m.gfn(pfn).map(Gfn::number)
 }
 
-/// Takes a chunk of the guest's free frames that `accept` accepts; `None` if there is none.
-pub fn search(machine: &Machine, accept: impl Fn(&FrameRun) -> bool) -> Option<FrameRun> {
-    let mut rejected = Vec::new();
-    let found = loop {
-        match machine.take(CHUNK) {
-            Some(run) if accept(&run) => break Some(run),
-            // Kept for now, or it would be the next one again.
-            Some(run) => rejected.push(run),
-            None => break None,
+/// Takes free frames in a row that are all accepted.
+pub fn search(machine: &Machine, frames: u64, accept: impl Fn(Pfn) -> bool) -> Option<FrameRun> {
+    machine.frames.lock().take_where(frames, u32::MAX, &mut |first| {
+        // From the end, so that as many as possible are passed over at once.
+        match (0..frames).rev().map(|index| first.add(index)).find(|pfn| !accept(*pfn)) {
+            None => Candidate::Fits,
+            Some(refused) => Candidate::TryFrom(refused.add(1)),
         }
-    };
-    rejected.into_iter().for_each(|run| machine.give(run));
-    found
+    })
 }
 
-/// Keeps the frames of a run at `part` and gives the others back.
-pub fn cut(machine: &Machine, run: FrameRun, part: Range<u64>) -> FrameRun {
-    let (first, frames) = (run.first(), run.frames());
-    debug_assert!(part.start < part.end && part.end <= frames);
-    drop(run);
-    // SAFETY: pieces of a run that was ours and is not used as a whole any more (M1).
-    let piece = |from: u64, to: u64| unsafe { FrameRun::new(first.add(from), to - from) };
-    for (from, to) in [(0, part.start), (part.end, frames)] {
-        if from < to {
-            machine.give(piece(from, to));
-        }
-    }
-    piece(part.start, part.end)
+/// Takes the frames from `first` on, if they are all free.
+pub fn take_at(machine: &Machine, first: Pfn, frames: u64) -> Option<FrameRun> {
+    // The first candidate is wherever a search begins, the second is there or too late.
+    machine.frames.lock().take_where(frames, 2, &mut |candidate| {
+        if candidate == first { Candidate::Fits } else { Candidate::TryFrom(first) }
+    })
 }
 
 /// Takes frames all of which are above the mask, as the device sees them. What it reads in their
@@ -67,8 +52,7 @@ pub fn above_mask(machine: &Machine, frames: u64) -> Option<FrameRun> {
         device_frame(machine, pfn)
             .is_some_and(|frame| frame >= FIRST_ABOVE && frame % FIRST_ABOVE >= FIRST_MIB)
     };
-    let run = search(machine, |run| run.iter().all(above))?;
-    Some(cut(machine, run, 0..frames))
+    search(machine, frames, above)
 }
 
 /// A buffer for the device: contiguous as the device sees it, and below its mask.
@@ -95,10 +79,10 @@ impl<'m> Buffer<'m> {
             };
             return Self::exchanged(machine, run, BITS);
         }
-        let below = |run: &FrameRun| run.first().number() + run.frames() <= FIRST_ABOVE;
-        match search(machine, below) {
-            Some(run) => Ok(Self::as_it_is(machine, cut(machine, run, 0..frames))),
-            None => skip!("the guest has no {CHUNK} free frames in a row below the mask"),
+        let below = |pfn| device_frame(machine, pfn).is_some_and(|frame| frame < FIRST_ABOVE);
+        match search(machine, frames, below) {
+            Some(run) => Ok(Self::as_it_is(machine, run)),
+            None => skip!("the guest has no {frames} free frames in a row below the mask"),
         }
     }
 

@@ -6,10 +6,9 @@
 
 use alloc::vec::Vec;
 
-use xen_contig::addr::Order;
-use xen_contig::frames::FrameRun;
+use xen_contig::addr::{Order, Pfn};
 
-use super::buffer::{Buffer, FIRST_ABOVE, cut, device_frame, search};
+use super::buffer::{Buffer, FIRST_ABOVE, device_frame, take_at};
 use super::{Check, Context, Outcome, PAGE, fail, open, round_trip, skip};
 use crate::kernel::edu::{Edu, MASK, TransferError, reachable};
 use crate::kernel::machine::ANYWHERE;
@@ -84,11 +83,12 @@ fn nearest_extent<'m>(machine: &'m Machine, orders: &[u32]) -> Result<Buffer<'m>
     Ok(nearest)
 }
 
-/// Exchanges the run with the last frame below the edge for other memory, if it is the guest's:
-/// then Xen has it, and the next one who asks gets it.
+/// Exchanges the last frame below the edge for another one, if it is the guest's and free: then Xen
+/// has it, and the next one who asks gets it.
 fn give_edge_to_xen(machine: &Machine) -> Result<Option<Buffer<'_>>, Outcome> {
-    let last = |pfn| device_frame(machine, pfn) == Some(FIRST_ABOVE - 1);
-    match search(machine, |run| run.iter().any(last)) {
+    let last = |pfn: &Pfn| device_frame(machine, *pfn) == Some(FIRST_ABOVE - 1);
+    let owned = (0..machine.p2m.frames()).map(Pfn::new).find(last);
+    match owned.and_then(|pfn| take_at(machine, pfn, 1)) {
         Some(run) => Buffer::exchanged(machine, run, ANYWHERE).map(Some),
         None => Ok(None),
     }
@@ -96,12 +96,9 @@ fn give_edge_to_xen(machine: &Machine) -> Result<Option<Buffer<'_>>, Outcome> {
 
 /// The guest's frames right below the edge, which is where the device sees them in PVH.
 fn highest_run(machine: &Machine) -> Result<Buffer<'_>, Outcome> {
-    let at_edge = |run: &FrameRun| run.first().number() + run.frames() == FIRST_ABOVE;
-    match search(machine, at_edge) {
-        Some(run) => {
-            let frames = run.frames();
-            Ok(Buffer::as_it_is(machine, cut(machine, run, frames - 4..frames)))
-        }
+    const FRAMES: u64 = 4;
+    match take_at(machine, Pfn::new(FIRST_ABOVE - FRAMES), FRAMES) {
+        Some(run) => Ok(Buffer::as_it_is(machine, run)),
         None => skip!("the guest's frames right below {EDGE:#x} are not free"),
     }
 }
