@@ -67,6 +67,7 @@ impl Dom0Boot {
             memory: spec.memory,
             cpus: spec.vcpus.max(2),
             iommu: spec.mode == Mode::PvhDom0,
+            edu: true,
             limit: spec.limit,
             gdb: spec.gdb,
         };

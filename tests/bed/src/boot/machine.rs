@@ -26,6 +26,8 @@ pub struct MachineSpec {
     pub cpus: u32,
     /// Whether Xen needs an IOMMU, as it does for a PVH dom0.
     pub iommu: bool,
+    /// Whether QEMU's `edu` device, whose DMA engine drives 28 address bits, is on the PCI bus.
+    pub edu: bool,
     /// How long the machine may run at all.
     pub limit: Duration,
     /// Whether to wait for a debugger.
@@ -143,6 +145,9 @@ fn arguments(spec: &MachineSpec) -> Vec<String> {
         add(&["-machine", "q35,kernel-irqchip=split", "-device", "amd-iommu"]);
     } else {
         add(&["-machine", "pc"]);
+    }
+    if spec.edu {
+        add(&["-device", "edu"]);
     }
     add(&["-smp", &spec.cpus.to_string(), "-m", &spec.memory.to_string()]);
     add(&["-serial", &format!("file:{SERIAL}"), "-serial", &format!("file:{CONTROL}")]);

@@ -73,6 +73,7 @@ pub fn run(
         memory: LEAST_MIB.max(largest.saturating_add(crate::boot::LINUX_MIB + XEN_MIB)),
         cpus: 2,
         iommu: false,
+        edu: false,
         limit: spec.jobs.iter().fold(LINUX_LIMIT, |sum, job| sum + job.limit + JOB_EXTRA),
         gdb: false,
     };

@@ -18,14 +18,16 @@ pub struct Expectation {
     label: &'static str,
     /// The kernel command line.
     pub args: KernelArgs,
-    /// MiB of a domU.
-    memory: Option<u32>,
+    /// MiB of a domU, or of the machine of a dom0.
+    pub memory: Option<u32>,
     /// vCPUs of a domU.
     vcpus: Option<u32>,
     /// The verdict.
     verdict: Verdict,
     /// What must be said, by the runner's reasons or on the guest's console.
     words: &'static str,
+    /// Tests that must have passed: one that was skipped proves nothing.
+    passed: &'static [&'static str],
     /// The time limit.
     pub limit: Duration,
 }
@@ -53,7 +55,8 @@ fn odd(
 ) -> Result<Expectation> {
     let limit = if verdict == Verdict::Timeout { PATIENCE } else { LIMIT };
     let args = args(text)?;
-    Ok(Expectation { mode, label, args, memory: None, vcpus: None, verdict, words, limit })
+    let (memory, vcpus, passed) = (None, None, &[][..]);
+    Ok(Expectation { mode, label, args, memory, vcpus, verdict, words, passed, limit })
 }
 
 fn sized(
@@ -68,6 +71,21 @@ fn sized(
     Ok(Expectation { memory: Some(memory), vcpus: Some(vcpus), ..expectation })
 }
 
+/// What the `edu` device must have been through.
+const DEVICE_TESTS: [&str; 5] = [
+    "edu-found",
+    "edu-dma-above-mask",
+    "edu-dma-round-trip",
+    "edu-dma-mask-edge",
+    "edu-dma-coherent-buffer",
+];
+
+/// A dom0 of 4 GiB, most of which a device of 28 address bits can't reach.
+fn with_device(mode: Mode) -> Result<Expectation> {
+    let expectation = odd(mode, ("device-4-GiB", "selftest=edu-*", Verdict::Success, ""))?;
+    Ok(Expectation { memory: Some(4096), passed: &DEVICE_TESTS, ..expectation })
+}
+
 /// What is tried as dom0. A dom0 ends in other ways than a domU: Xen goes down with it.
 pub fn dom0s() -> Result<Vec<Expectation>> {
     let mut all = Vec::new();
@@ -77,6 +95,8 @@ pub fn dom0s() -> Result<Vec<Expectation>> {
         }
     }
     all.push(odd(Mode::PvDom0, WRONG_OPTIONS[0])?);
+    all.push(with_device(Mode::PvDom0)?);
+    all.push(with_device(Mode::PvhDom0)?);
     Ok(all)
 }
 
@@ -138,8 +158,23 @@ impl Expectation {
                 outcome.dir.display()
             ));
         }
+        let passed = |name: &str| console.iter().any(|line| is_pass_of(line, name));
+        if let Some(name) = self.passed.iter().find(|name| !passed(name)) {
+            return Err(format!("{name} did not pass; see {}", outcome.dir.display()));
+        }
         Ok(())
     }
+}
+
+/// Whether a line is the result of a test that ran and did well.
+fn is_pass_of(line: &str, name: &str) -> bool {
+    let mut words = line.split_whitespace();
+    let number = |word: &str| word.parse::<u32>().is_ok();
+    // Behind the name comes a remark, if anything, and what is remarked on did not simply pass.
+    words.next() == Some("ok")
+        && words.next().is_some_and(number)
+        && words.next() == Some(name)
+        && words.next().is_none()
 }
 
 #[cfg(test)]
@@ -170,6 +205,22 @@ mod tests {
         let error = outcome("KTAP version 1\n1..0\nTest result: ERROR", End::PowerOff);
         assert!(option.met_by(&error, &[]).unwrap_err().contains("nothing says `wibble`"));
         assert_eq!(option.met_by(&error, &["unknown option wibble".to_owned()]), Ok(()));
+    }
+
+    #[test]
+    fn a_skipped_test_has_not_passed() {
+        let device = with_device(Mode::PvDom0).unwrap();
+        let console = |skip: &str| {
+            let line = |(index, name)| format!("ok {} {name}{skip}", index + 1);
+            (0..).zip(DEVICE_TESTS).map(line).collect::<Vec<_>>()
+        };
+        let done = "KTAP version 1\n1..1\nok 1 edu-found\nTest result: SUCCESS";
+        let outcome = outcome(done, End::PowerOff);
+        assert_eq!(device.met_by(&outcome, &console("")), Ok(()));
+        let skipped = device.met_by(&outcome, &console(" # SKIP no edu device")).unwrap_err();
+        assert!(skipped.contains("edu-found did not pass"), "{skipped}");
+        let missing = device.met_by(&outcome, &console("")[..4]).unwrap_err();
+        assert!(missing.contains("edu-dma-coherent-buffer did not pass"), "{missing}");
     }
 
     #[test]

@@ -113,7 +113,7 @@ fn misbehaving_dom0s(
         make_dir(&dir)?;
         let spec = Dom0Spec {
             mode: expectation.mode,
-            memory: DEFAULT_MIB,
+            memory: expectation.memory.unwrap_or(DEFAULT_MIB),
             vcpus: 1,
             args: expectation.args.clone(),
             limit: expectation.limit,
