@@ -75,6 +75,7 @@ fn run_dom0(
     let dom0 = Dom0Spec {
         mode,
         memory: spec.memory.unwrap_or(DEFAULT_MIB),
+        dom0_memory: None,
         vcpus: spec.vcpus.unwrap_or(1),
         args: spec.args.clone(),
         limit: spec.limit,

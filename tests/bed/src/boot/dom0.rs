@@ -20,6 +20,8 @@ pub struct Dom0Spec {
     pub mode: Mode,
     /// MiB of the whole machine; Xen gives dom0 nearly all of it.
     pub memory: u32,
+    /// MiB of dom0, where Xen is to keep the rest.
+    pub dom0_memory: Option<u32>,
     /// dom0's vCPUs.
     pub vcpus: u32,
     /// The kernel command line.
@@ -62,7 +64,7 @@ impl Dom0Boot {
             .map_err(|e| Error::file("resolving", &bed.hypervisor, e))?;
         let machine = MachineSpec {
             hypervisor,
-            xen_args: for_image(spec.mode, spec.vcpus),
+            xen_args: for_image(spec.mode, spec.vcpus, spec.dom0_memory),
             modules: vec![("image".to_owned(), spec.args.as_str().to_owned())],
             memory: spec.memory,
             cpus: spec.vcpus.max(2),

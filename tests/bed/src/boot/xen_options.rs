@@ -25,10 +25,14 @@ const SERIAL_BUFFER: &str = "serial_tx_buffer=4M";
 /// and the guest stands still until the next interrupt.
 const STAY: &str = "dom0_vcpus_pin";
 
-/// With the image as dom0. Its memory is left to Xen's default: nearly all of the machine's.
-pub fn for_image(mode: Mode, vcpus: u32) -> String {
+/// With the image as dom0. Unless told otherwise its memory is left to Xen's default: nearly all of
+/// the machine's.
+pub fn for_image(mode: Mode, vcpus: u32, dom0_mib: Option<u32>) -> String {
     let mut words = COMMON.join(" ");
     words.push_str(&format!(" {SERIAL_BUFFER} dom0_max_vcpus={vcpus} {STAY}"));
+    if let Some(mib) = dom0_mib {
+        words.push_str(&format!(" dom0_mem={mib}M,max:{mib}M"));
+    }
     if mode == Mode::PvhDom0 {
         words.push_str(" dom0=pvh");
     }
@@ -51,9 +55,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn dom0_memory_is_set_for_linux_alone() {
-        assert!(!for_image(Mode::PvDom0, 1).contains("dom0_mem"));
-        assert!(for_image(Mode::PvhDom0, 2).ends_with("dom0_max_vcpus=2 dom0_vcpus_pin dom0=pvh"));
+    fn dom0_memory_is_set_where_it_is_asked_for() {
+        assert!(!for_image(Mode::PvDom0, 1, None).contains("dom0_mem"));
+        let pvh = for_image(Mode::PvhDom0, 2, None);
+        assert!(pvh.ends_with("dom0_max_vcpus=2 dom0_vcpus_pin dom0=pvh"), "{pvh}");
+        let kept = for_image(Mode::PvDom0, 1, Some(1300));
+        assert!(kept.ends_with("dom0_mem=1300M,max:1300M"), "{kept}");
         assert!(for_linux().contains("dom0_mem=512M,max:512M"));
     }
 }

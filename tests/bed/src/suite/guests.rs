@@ -20,6 +20,8 @@ pub struct Expectation {
     pub args: KernelArgs,
     /// MiB of a domU, or of the machine of a dom0.
     pub memory: Option<u32>,
+    /// MiB of a dom0, where Xen is to keep the rest of the machine's.
+    pub dom0_memory: Option<u32>,
     /// vCPUs of a domU.
     vcpus: Option<u32>,
     /// The verdict.
@@ -55,8 +57,8 @@ fn odd(
 ) -> Result<Expectation> {
     let limit = if verdict == Verdict::Timeout { PATIENCE } else { LIMIT };
     let args = args(text)?;
-    let (memory, vcpus, passed) = (None, None, &[][..]);
-    Ok(Expectation { mode, label, args, memory, vcpus, verdict, words, passed, limit })
+    let (memory, dom0_memory, vcpus, passed) = (None, None, None, &[][..]);
+    Ok(Expectation { mode, label, args, memory, dom0_memory, vcpus, verdict, words, passed, limit })
 }
 
 fn sized(
@@ -86,6 +88,24 @@ fn with_device(mode: Mode) -> Result<Expectation> {
     Ok(Expectation { memory: Some(4096), passed: &DEVICE_TESTS, ..expectation })
 }
 
+/// Orders that a dom0 with the default memory can't be given, since Xen keeps too little.
+const HIGH_ORDERS: [&str; 6] = [
+    "exchange-order-13",
+    "exchange-order-14",
+    "exchange-order-15",
+    "exchange-order-16",
+    "exchange-order-17",
+    "exchange-order-18",
+];
+
+/// A dom0 with room for a run of order 18, on a machine where Xen has such an extent to give.
+fn every_order() -> Result<Expectation> {
+    let args = "selftest=exchange-order-*,accounts-balanced";
+    let expectation = odd(Mode::PvDom0, ("every-order", args, Verdict::Success, ""))?;
+    let (memory, dom0_memory) = (Some(6144), Some(1300));
+    Ok(Expectation { memory, dom0_memory, passed: &HIGH_ORDERS, ..expectation })
+}
+
 /// What is tried as dom0. A dom0 ends in other ways than a domU: Xen goes down with it.
 pub fn dom0s() -> Result<Vec<Expectation>> {
     let mut all = Vec::new();
@@ -97,6 +117,7 @@ pub fn dom0s() -> Result<Vec<Expectation>> {
     all.push(odd(Mode::PvDom0, WRONG_OPTIONS[0])?);
     all.push(with_device(Mode::PvDom0)?);
     all.push(with_device(Mode::PvhDom0)?);
+    all.push(every_order()?);
     Ok(all)
 }
 

@@ -114,6 +114,7 @@ fn misbehaving_dom0s(
         let spec = Dom0Spec {
             mode: expectation.mode,
             memory: expectation.memory.unwrap_or(DEFAULT_MIB),
+            dom0_memory: expectation.dom0_memory,
             vcpus: 1,
             args: expectation.args.clone(),
             limit: expectation.limit,

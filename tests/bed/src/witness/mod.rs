@@ -66,6 +66,7 @@ pub fn dom0(
     let spec = Dom0Spec {
         mode: Mode::PvDom0,
         memory: DEFAULT_MIB,
+        dom0_memory: None,
         vcpus: 1,
         args: probe_args(request)?,
         limit: LIMIT,
