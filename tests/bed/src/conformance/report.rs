@@ -3,7 +3,7 @@
 use crate::choice::XenVersion;
 use crate::guest::Counts;
 
-use super::results::Results;
+use super::results::{Model, Results};
 use super::rows::Row;
 
 /// What one Xen answered, in each mode that was booted on it, in the order of their letters.
@@ -32,7 +32,7 @@ pub struct Report<'a> {
     /// The rows.
     pub rows: &'a [Row],
     /// Results of the model; `None` where its tests were not run.
-    pub model: Option<Results>,
+    pub model: Option<Model>,
     /// Results of each Xen.
     pub xens: Vec<OnXen>,
 }
@@ -54,7 +54,7 @@ impl Report<'_> {
 
     fn model_cell(&self, row: &Row) -> String {
         let Some(model) = &self.model else { return "not run".to_owned() };
-        match model.get(&row.id) {
+        match model.results.get(&row.id) {
             Some(tally) if !tally.failed.is_empty() => "NOT OK".to_owned(),
             Some(tally) if tally.passed > 0 => format!("ok {}", tally.passed),
             Some(_) => "ignored".to_owned(),
@@ -65,6 +65,8 @@ impl Report<'_> {
     /// Failures, open rows, and tests named after rows that the table does not have.
     fn remarks(&self) -> String {
         let mut lines = Vec::new();
+        let crashes = self.model.iter().flat_map(|model| &model.crashes);
+        lines.extend(crashes.map(|crash| format!("NOT OK model: {crash}")));
         for (place, id, tally) in self.each() {
             lines.extend(tally.failed.iter().map(|why| format!("NOT OK {id} {place}: {why}")));
             if !self.rows.iter().any(|row| row.id == *id) {
@@ -86,7 +88,7 @@ impl Report<'_> {
     }
 
     fn each(&self) -> impl Iterator<Item = (String, &String, &super::results::Tally)> {
-        let model = self.model.iter().map(|results| ("model".to_owned(), results));
+        let model = self.model.iter().map(|model| ("model".to_owned(), &model.results));
         let xens = self.xens.iter().flat_map(|on| {
             let named = on.modes.iter().zip(LETTERS);
             named.map(move |(results, letter)| (format!("{} {letter}", on.xen), results))
@@ -98,7 +100,8 @@ impl Report<'_> {
 
     /// Tests by result, over all places.
     pub fn counts(&self) -> Counts {
-        let mut counts = Counts::default();
+        let crashes = self.model.iter().map(|model| model.crashes.len() as u32).sum();
+        let mut counts = Counts { failed: crashes, ..Counts::default() };
         for (_, id, tally) in self.each() {
             counts.passed += tally.passed;
             counts.failed += tally.failed.len() as u32;

@@ -41,10 +41,24 @@ pub fn of_guest(console: &str) -> Results {
     results
 }
 
+/// What the model's tests came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Model {
+    /// Results by row.
+    pub results: Results,
+    /// Test programs that died: what they had not tried yet is in no result.
+    pub crashes: Vec<String>,
+}
+
 /// Reads the lines of `cargo test`, whatever stands between them.
-pub fn of_cargo(output: &str) -> Results {
+pub fn of_cargo(output: &str) -> Model {
     let mut results = Results::new();
+    let mut crashes = Vec::new();
     for line in output.lines() {
+        // A program with failed tests in it ends by itself, and cargo has no such words for it.
+        if line.trim_start().starts_with("process didn't exit successfully") {
+            crashes.push(line.trim().to_owned());
+        }
         let Some(rest) = line.strip_prefix("test ") else { continue };
         let Some((name, outcome)) = rest.split_once(" ... ") else { continue };
         // `name - should panic`
@@ -58,7 +72,7 @@ pub fn of_cargo(output: &str) -> Results {
             }
         }
     }
-    results
+    Model { results, crashes }
 }
 
 #[cfg(test)]
@@ -82,9 +96,17 @@ mod tests {
     fn cargos_lines_are_counted_by_row() {
         let output = "running 3 tests\ntest c15_c16_x ... ok\ntest t::c16_y - should panic ... ok\n\
                       test c17_z ... ignored, why\ntest c18_w ... FAILED\ntest other ... ok";
-        let results = of_cargo(output);
+        let Model { results, crashes } = of_cargo(output);
+        assert!(crashes.is_empty());
         assert_eq!((results["C15"].passed, results["C16"].passed), (1, 2));
         assert_eq!(results["C17"].skipped, ["c17_z"]);
         assert_eq!(results["C18"].failed, ["c18_w"]);
+    }
+
+    #[test]
+    fn a_program_that_died_is_not_passed_over() {
+        let output = "test c05_x ... ok\nerror: test failed, to rerun pass `--test a`\n\n\
+                      Caused by:\n  process didn't exit successfully: `a` (signal: 11, SIGSEGV)";
+        assert_eq!(of_cargo(output).crashes.len(), 1);
     }
 }
