@@ -12,6 +12,7 @@
 //! | [`edu`] | does a real device move data into and out of contiguous buffers? |
 //! | [`rights`] | is nothing both writable and executable, and are null and guard unmapped? |
 //! | [`conformance`] | does Xen answer each odd exchange as `tests/CONFORMANCE.md` says? |
+//! | [`soak`] | does nothing get lost in a long random mix of all that the allocator does? |
 //! | [`accounts`] | is every frame where it was? |
 //! | [`misbehave`] | does the runner call a broken guest by its right name? |
 
@@ -26,6 +27,7 @@ mod neighbours;
 mod order_limit;
 mod orders;
 mod rights;
+mod soak;
 mod stale_alias;
 mod translated;
 
@@ -107,6 +109,7 @@ pub fn run(machine: &Machine, options: &Options) -> Verdict {
     conformance::add(&mut tests);
     dma::add(&mut tests);
     edu::add(&mut tests);
+    soak::add(&mut tests);
     misbehave::add(&mut tests);
     // Last, when all that the others took must be back.
     accounts::add(&mut tests);

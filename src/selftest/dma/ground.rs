@@ -272,8 +272,9 @@ impl<'m> Confined<'m> {
     }
 }
 
-/// Swaps the frames of a run for single ones.
-fn scatter(machine: &Machine, run: FrameRun) -> Result<FrameRun, Outcome> {
+/// Swaps the frames of a run for single ones, of which no two are neighbours in order. In a PVH guest
+/// the run stays what it is.
+pub fn scatter(machine: &Machine, run: FrameRun) -> Result<FrameRun, Outcome> {
     let Some(exchanger) = machine.exchanger() else { return Ok(run) };
     let frames = run.frames();
     let Some(mut lists) = machine.lists(2 * frames) else {
