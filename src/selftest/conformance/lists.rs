@@ -112,13 +112,10 @@ fn out_list_not_writable(context: &Context<'_>) -> Check {
     let told = unsafe { word(list, 0).read_volatile() };
     machine.give(page);
     let gone = is_gone(old);
-    // The M2P tells what the list does not.
+    // The M2P tells what the list does not. An exchange takes the frame by its number, and the mark
+    // goes with it.
     let found = m2p::find(machine, end, MARK);
-    let pfn = specimen.pfns()[0];
     if let Some(mfn) = found {
-        if let Err(errno) = m2p::set(mfn, pfn) {
-            fail!("correcting the M2P of mfn {mfn:#x}: {errno}");
-        }
         specimen.replace(0, mfn);
         // SAFETY: an ordinary exchange of a frame that holds nothing of Rust's.
         let back = unsafe { specimen.attempt(0, 0, |_| ()) };

@@ -42,6 +42,7 @@ impl Report<'_> {
     pub fn text(&self) -> String {
         let mut text = format!("{:<5}{:<w$}{:<8}", "id", "stimulus", "model", w = STIMULUS + 2);
         self.xens.iter().for_each(|on| text.push_str(&format!("{:<8}", on.xen.as_str())));
+        text.truncate(text.trim_end().len());
         for row in self.rows {
             let stimulus = shorten(&row.stimulus);
             let model = self.model_cell(row);
