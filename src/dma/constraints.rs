@@ -152,6 +152,11 @@ impl Constraints {
         Builder(Self::default())
     }
 
+    /// Starts from these constraints.
+    pub const fn to_builder(&self) -> Builder {
+        Builder(*self)
+    }
+
     /// The highest address of a byte that the device can drive.
     pub const fn mask(&self) -> u64 {
         self.mask

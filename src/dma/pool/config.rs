@@ -290,7 +290,7 @@ impl PoolBuilder {
             return Err(PoolConfigError::ChunkTooSmall { chunk, size });
         }
         // Before the arithmetic below meets an alignment near the end of all addresses.
-        Constraints::builder().mask(device.mask()).align(align).build()?;
+        device.to_builder().align(align).build()?;
         if align > max {
             return Err(PoolConfigError::TooLarge { size: align, max });
         }
@@ -306,14 +306,14 @@ impl PoolBuilder {
             }
             _ => {}
         }
-        // A chunk is one extent whatever the device takes as a segment: it sees objects alone.
-        let constraints = Constraints::builder()
-            .mask(device.mask())
-            .lowest(device.lowest())
+        // A chunk is one extent whatever the device takes as a segment, and may cross any boundary:
+        // the device sees objects alone, and those the geometry keeps.
+        let constraints = device
+            .to_builder()
             .align(geometry.chunk_align())
-            .node(device.node())
-            .zeroing(device.zeroing())
-            .sleep(device.sleep())
+            .boundary(1 << 63)
+            .max_segment(u64::MAX)
+            .max_segments(1)
             .build()?;
         Ok(PoolConfig { geometry, constraints, limit: self.limit, reserve: self.reserve })
     }
