@@ -11,6 +11,7 @@
 //!   linear mapping;
 //! * [`frames`]: a frame allocator that hands out contiguous runs;
 //! * [`dma`]: coherent buffers for drivers, under every constraint that a device has;
+//! * `adapters`: the same for driver crates with interfaces of their own, each behind a feature;
 //! * [`platform`]: what the embedding kernel supplies;
 //! * [`exchange`]: the transaction, for PV by `XENMEM_exchange`, for translated guests by a refill.
 //!
@@ -31,6 +32,8 @@
 //! [`Torn`]: exchange::ExchangeError::Torn
 #![no_std]
 
+#[cfg(any(feature = "virtio-drivers", feature = "dma-api"))]
+pub mod adapters;
 pub mod addr;
 pub mod dma;
 pub mod exchange;

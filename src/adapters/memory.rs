@@ -1,0 +1,247 @@
+//! What the adapters share.
+
+use core::fmt;
+use core::ptr::NonNull;
+
+use super::live::{self, Claim, LiveSlot, Purpose};
+use crate::addr::{DmaAddr, Gfn, PAGE_SIZE, Pfn, PseudoPhysAddr};
+use crate::dma::{
+    AllocError, Allocator, AtomicPool, CoherentBuffer, ConstraintError, Constraints, PoolExhausted,
+    PoolObject, Zeroing,
+};
+use crate::paging::GuestMemory;
+use crate::platform::Platform;
+
+const PAGE: u64 = PAGE_SIZE as u64;
+
+/// The memory of one device, or of several with the same constraints.
+///
+/// Made once and kept in a `static`, for what drivers get of it is known by its device address
+/// alone. Every address that it hands out is above 0, which stands for "none" in driver crates.
+pub struct DeviceMemory<P: Platform + 'static> {
+    allocator: &'static Allocator<P>,
+    constraints: Constraints,
+    live: &'static [LiveSlot<P>],
+    bounce: Option<&'static dyn BouncePool<P>>,
+}
+
+/// Where bounce buffers come from before the allocator is asked: an [`AtomicPool`] of any size.
+pub trait BouncePool<P: Platform>: Sync {
+    /// A bounce buffer, without a hypercall.
+    ///
+    /// # Errors
+    /// All are taken.
+    fn bounce(&'static self) -> Result<PoolObject<'static, P>, PoolExhausted>;
+
+    /// Bytes of each.
+    fn bytes(&self) -> u64;
+}
+
+impl<P: Platform + Sync, const CHUNKS: usize> BouncePool<P> for AtomicPool<'static, P, CHUNKS> {
+    fn bounce(&'static self) -> Result<PoolObject<'static, P>, PoolExhausted> {
+        self.alloc()
+    }
+
+    fn bytes(&self) -> u64 {
+        self.config().size()
+    }
+}
+
+/// Why there is no memory for a driver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AdapterError {
+    /// More buffers at a time than there are slots to remember them in.
+    NoSlot {
+        /// How many slots there are.
+        slots: usize,
+    },
+    /// The allocator has none.
+    Alloc(AllocError),
+}
+
+impl fmt::Display for AdapterError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoSlot { slots } => {
+                write!(f, "all {slots} slots for buffers of drivers are in use: make more")
+            }
+            Self::Alloc(error) => error.fmt(f),
+        }
+    }
+}
+
+impl core::error::Error for AdapterError {}
+
+impl From<AllocError> for AdapterError {
+    fn from(error: AllocError) -> Self {
+        Self::Alloc(error)
+    }
+}
+
+/// An address at which nothing is allocated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnknownAddress;
+
+/// What a driver has, or what stands in for what it has.
+#[expect(clippy::large_enum_variant, reason = "it lives in slots, and there is no heap to box on")]
+pub enum Memory<P: Platform + 'static> {
+    /// Of the allocator.
+    Buffer(CoherentBuffer<'static, P>),
+    /// Of the pool.
+    Object(PoolObject<'static, P>),
+}
+
+impl<P: Platform> Memory<P> {
+    pub fn dma_addr(&self) -> DmaAddr {
+        match self {
+            Self::Buffer(buffer) => buffer.dma_addr(),
+            Self::Object(object) => object.dma_addr(),
+        }
+    }
+
+    pub fn as_ptr(&self) -> NonNull<u8> {
+        match self {
+            Self::Buffer(buffer) => buffer.as_ptr(),
+            Self::Object(object) => object.as_ptr(),
+        }
+    }
+
+    /// Copies bytes out of its beginning.
+    #[cfg(feature = "virtio-drivers")]
+    pub fn read(&self, into: &mut [u8]) {
+        let read = match self {
+            Self::Buffer(buffer) => buffer.read(0, into),
+            Self::Object(object) => object.read(0, into),
+        };
+        // Made for as many bytes; were it not so, the driver would keep what it had.
+        debug_assert_eq!(read, Ok(()));
+    }
+
+    /// Copies bytes to its beginning.
+    #[cfg(feature = "virtio-drivers")]
+    pub fn write(&mut self, from: &[u8]) {
+        let written = match self {
+            Self::Buffer(buffer) => buffer.write(0, from),
+            Self::Object(object) => object.write(0, from),
+        };
+        debug_assert_eq!(written, Ok(()));
+    }
+}
+
+impl<P: Platform> fmt::Debug for DeviceMemory<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "DeviceMemory({} of {} slots in use)", self.live(), self.live.len())
+    }
+}
+
+impl<P: Platform> DeviceMemory<P> {
+    /// Memory as `constraints` has it for the device, of which `live` remembers what drivers have.
+    /// The slots are for this alone.
+    ///
+    /// Of the constraints, the number of segments is not heeded: drivers have one address for a
+    /// buffer. Neither is the zeroing: they get zeros.
+    ///
+    /// # Errors
+    /// If the constraints leave no page above address 0.
+    pub fn new(
+        allocator: &'static Allocator<P>,
+        constraints: &Constraints,
+        live: &'static [LiveSlot<P>],
+    ) -> Result<Self, ConstraintError> {
+        let constraints = constraints
+            .to_builder()
+            .lowest(constraints.lowest().max(PAGE))
+            .max_segments(1)
+            .zeroing(Zeroing::Zeroed)
+            .build()?;
+        Ok(Self { allocator, constraints, live, bounce: None })
+    }
+
+    /// Takes bounce buffers out of `pool` first: of those that fit in its objects and lie where the
+    /// device reaches them. Drivers may then share small buffers where no hypercall may be made.
+    #[must_use]
+    pub fn with_bounce(self, pool: &'static dyn BouncePool<P>) -> Self {
+        Self { bounce: Some(pool), ..self }
+    }
+
+    /// What the device can reach.
+    pub const fn constraints(&self) -> &Constraints {
+        &self.constraints
+    }
+
+    /// How many buffers drivers have, allocated and bounced.
+    pub fn live(&self) -> usize {
+        live::count(self.live)
+    }
+
+    /// Allocates `size` bytes and remembers them by their device address.
+    pub(super) fn alloc(
+        &self,
+        size: u64,
+        constraints: &Constraints,
+    ) -> Result<(DmaAddr, NonNull<u8>), AdapterError> {
+        // The slot comes first: nothing is moved in vain.
+        let claim = self.claim()?;
+        let buffer = Memory::Buffer(self.allocator.alloc_coherent(size, constraints)?);
+        let addresses = (buffer.dma_addr(), buffer.as_ptr());
+        claim.keep(Purpose::Allocated, buffer);
+        Ok(addresses)
+    }
+
+    /// Frees what [`alloc`](Self::alloc) gave out.
+    pub(super) fn free(&self, dma: DmaAddr) -> Result<(), UnknownAddress> {
+        live::take(self.live, Purpose::Allocated, dma).map(drop).ok_or(UnknownAddress)
+    }
+
+    /// Where the device finds the bytes as they are; `None` where it can't be given them: they are
+    /// not in the linear mapping, or two pages of them are not neighbours in the machine, or they
+    /// lie where the device does not reach.
+    pub fn translate(&self, bytes: NonNull<[u8]>, constraints: &Constraints) -> Option<DmaAddr> {
+        let (memory, p2m) = (self.allocator.platform().memory(), self.allocator.platform().p2m());
+        let address = |pointer: *mut u8| pointer.addr() as u64;
+        let (base, len) = (address(memory.pointer(Pfn::new(0))), bytes.len() as u64);
+        let at = PseudoPhysAddr::new(address(bytes.cast().as_ptr()).checked_sub(base)?);
+        let last = at.checked_add(len.checked_sub(1)?)?.frame();
+        let start = p2m.gfn(at.frame())?;
+        let mut pages = at.frame().number()..=last.number();
+        let in_line = pages.all(|number| {
+            let (pfn, page) = (Pfn::new(number), number - at.frame().number());
+            // What the processor has there must be that frame, not something else that happens to
+            // be mapped behind the guest's memory.
+            address(memory.pointer(pfn)) == base + number * PAGE
+                && p2m.gfn(pfn) == Some(Gfn::new(start.number() + page))
+        });
+        let dma = DmaAddr::of(start).checked_add(at.offset() as u64)?;
+        (in_line && constraints.admits(dma.get(), len)).then_some(dma)
+    }
+
+    /// Makes a bounce buffer of `len` bytes, has it filled, and remembers it by its device address.
+    pub(super) fn bounce(
+        &self,
+        len: u64,
+        constraints: &Constraints,
+        fill: impl FnOnce(&mut Memory<P>),
+    ) -> Result<(DmaAddr, NonNull<u8>), AdapterError> {
+        let claim = self.claim()?;
+        let pool = self.bounce.filter(|pool| len <= pool.bytes());
+        let object = pool.and_then(|pool| pool.bounce().ok());
+        let object = object.filter(|object| constraints.admits(object.dma_addr().get(), len));
+        let mut memory = match object {
+            Some(object) => Memory::Object(object),
+            None => Memory::Buffer(self.allocator.alloc_coherent(len, constraints)?),
+        };
+        fill(&mut memory);
+        let addresses = (memory.dma_addr(), memory.as_ptr());
+        claim.keep(Purpose::Bounce, memory);
+        Ok(addresses)
+    }
+
+    /// Takes a bounce buffer back; `None` where the address is none of one.
+    pub(super) fn unbounce(&self, dma: DmaAddr) -> Option<Memory<P>> {
+        live::take(self.live, Purpose::Bounce, dma)
+    }
+
+    fn claim(&self) -> Result<Claim<'static, P>, AdapterError> {
+        Claim::any(self.live).ok_or(AdapterError::NoSlot { slots: self.live.len() })
+    }
+}

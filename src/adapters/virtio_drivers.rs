@@ -1,0 +1,144 @@
+//! The `Hal` of the crate `virtio-drivers`.
+//!
+//! That trait has static functions, so a type of the embedder's says where the memory is:
+//!
+//! ```
+//! # use fake_xen::FakePlatform;
+//! # type MyKernel = &'static FakePlatform;
+//! use core::ptr::NonNull;
+//! use spin::Once;
+//! use virtio_drivers::{Error, device::blk::VirtIOBlk, transport::Transport};
+//! use xen_contig::adapters::virtio_drivers::{StaticDevice, XenHal};
+//! use xen_contig::adapters::{DeviceMemory, LiveSlot};
+//! use xen_contig::dma::{Allocator, Constraints};
+//!
+//! static SLOTS: [LiveSlot<MyKernel>; 64] = [const { LiveSlot::new() }; 64];
+//! static MEMORY: Once<DeviceMemory<MyKernel>> = Once::new();
+//!
+//! fn set_up(allocator: &'static Allocator<MyKernel>) {
+//!     let memory = DeviceMemory::new(allocator, &Constraints::default(), &SLOTS);
+//!     MEMORY.call_once(|| memory.expect("no constraints, no contradiction"));
+//! }
+//!
+//! /// The virtio devices of this kernel.
+//! enum Virtio {}
+//!
+//! // SAFETY: there is one memory, and registers are mapped where the bus driver maps them.
+//! unsafe impl StaticDevice for Virtio {
+//!     type Platform = MyKernel;
+//!
+//!     fn memory() -> &'static DeviceMemory<MyKernel> {
+//!         MEMORY.get().expect("set up before any driver")
+//!     }
+//!
+//!     unsafe fn mmio_phys_to_virt(address: u64, size: usize) -> NonNull<u8> {
+//!         // Ask Xen for a mapping of the registers here.
+//! #       unimplemented!("{address} {size}")
+//!     }
+//! }
+//!
+//! fn first_sector(transport: impl Transport) -> Result<[u8; 512], Error> {
+//!     let mut disk = VirtIOBlk::<XenHal<Virtio>, _>::new(transport)?;
+//!     let mut sector = [0; 512];
+//!     disk.read_blocks(0, &mut sector)?;
+//!     Ok(sector)
+//! }
+//! ```
+
+use core::marker::PhantomData;
+use core::ptr::NonNull;
+
+use virtio_drivers::{BufferDirection, Hal, PhysAddr};
+
+use super::DeviceMemory;
+use crate::addr::{DmaAddr, PAGE_SIZE};
+use crate::platform::Platform;
+
+const _: () = assert!(virtio_drivers::PAGE_SIZE == PAGE_SIZE, "both speak of the same pages");
+
+/// What `dma_dealloc` answers for an address that it does not know: `EINVAL`.
+const UNKNOWN: i32 = -22;
+
+/// Names the memory that [`XenHal`] hands out.
+///
+/// # Safety
+/// [`mmio_phys_to_virt`](Self::mmio_phys_to_virt) does what [`Hal::mmio_phys_to_virt`] asks of an
+/// implementor, and [`memory`](Self::memory) always answers the same.
+pub unsafe trait StaticDevice {
+    /// The embedding kernel.
+    type Platform: Platform + 'static;
+
+    /// The memory. Its `static` has to be set up before a driver is made.
+    fn memory() -> &'static DeviceMemory<Self::Platform>;
+
+    /// Where a register block of the device is mapped.
+    ///
+    /// # Safety
+    /// As for [`Hal::mmio_phys_to_virt`].
+    unsafe fn mmio_phys_to_virt(address: PhysAddr, size: usize) -> NonNull<u8>;
+}
+
+/// A `Hal` on the memory that `S` names.
+///
+/// * Queues are coherent buffers, freed by their device address.
+/// * A buffer is [shared in place](DeviceMemory::translate) where that can be, and bounced
+///   otherwise. A bounce buffer begins as a copy of the driver's, whatever the direction, so that a
+///   device which writes less than it may leaves the rest as it was, as without bouncing.
+///
+/// # Panics
+/// `share` has no way to say that there is no memory for a bounce buffer, and no address would be a
+/// safe answer: it panics, with the reason. To keep that from happening, set up
+/// [a pool](DeviceMemory::with_bounce) and slots enough for all buffers that the drivers' queues
+/// take, and have drivers take larger ones from the allocator.
+#[derive(Debug)]
+pub struct XenHal<S>(PhantomData<S>);
+
+// SAFETY: a coherent buffer is mapped, page-aligned, zeroed and nobody else's (M1), until it is
+// freed by the one who has its address; the registers are the business of `StaticDevice`.
+unsafe impl<S: StaticDevice> Hal for XenHal<S> {
+    fn dma_alloc(pages: usize, _direction: BufferDirection) -> (PhysAddr, NonNull<u8>) {
+        let memory = S::memory();
+        let bytes = (pages as u64).saturating_mul(PAGE_SIZE as u64);
+        match memory.alloc(bytes, memory.constraints()) {
+            Ok((dma, pointer)) => (dma.get(), pointer),
+            // The trait's word for "no memory" is address 0, which is never one of ours.
+            Err(_) => (0, NonNull::dangling()),
+        }
+    }
+
+    unsafe fn dma_dealloc(paddr: PhysAddr, _vaddr: NonNull<u8>, _pages: usize) -> i32 {
+        match S::memory().free(DmaAddr::new(paddr)) {
+            Ok(()) => 0,
+            Err(_) => UNKNOWN,
+        }
+    }
+
+    unsafe fn mmio_phys_to_virt(paddr: PhysAddr, size: usize) -> NonNull<u8> {
+        // SAFETY: a register block, by the caller's word.
+        unsafe { S::mmio_phys_to_virt(paddr, size) }
+    }
+
+    unsafe fn share(buffer: NonNull<[u8]>, _direction: BufferDirection) -> PhysAddr {
+        let memory = S::memory();
+        if let Some(dma) = memory.translate(buffer, memory.constraints()) {
+            return dma.get();
+        }
+        // SAFETY: valid, and nobody writes to it during this call, by the caller's word.
+        let content = unsafe { buffer.as_ref() };
+        let fill = |bounce: &mut super::memory::Memory<_>| bounce.write(content);
+        match memory.bounce(content.len() as u64, memory.constraints(), fill) {
+            Ok((dma, _)) => dma.get(),
+            Err(error) => panic!("no bounce buffer of {} bytes: {error}", content.len()),
+        }
+    }
+
+    unsafe fn unshare(paddr: PhysAddr, mut buffer: NonNull<[u8]>, direction: BufferDirection) {
+        // What is no bounce buffer was shared in place, and there is nothing to undo.
+        let Some(bounce) = S::memory().unbounce(DmaAddr::new(paddr)) else { return };
+        if direction != BufferDirection::DriverToDevice {
+            // SAFETY: valid, and nobody else uses it during this call, by the caller's word. The
+            // device wrote to the bounce buffer, never here.
+            bounce.read(unsafe { buffer.as_mut() });
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! The adapters for driver crates, which follow pointers: the model's books, and real memory.
+#![cfg(all(feature = "virtio-drivers", feature = "dma-api"))]
+
+#[path = "adapters/dma_api.rs"]
+mod dma_api;
+#[path = "adapters/host.rs"]
+mod host;
+#[path = "adapters/virtio.rs"]
+mod virtio;

@@ -1,0 +1,214 @@
+//! `dma-api` on the adapter: its own types, and what its own tests expect of a backend.
+
+use dma_api::{
+    CpuDmaBuffer, DeviceDma, DmaCoherency, DmaConstraints, DmaDeviceInfo, DmaDirection,
+    DmaDomainId, DmaError, DmaOp,
+};
+use fake_xen::{Builder, FakeGuest};
+use xen_contig::addr::{Order, PAGE_SIZE};
+use xen_contig::dma::Constraints;
+
+use super::host::{FRAMES, Scene};
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+struct Descriptor {
+    addr: u64,
+    len: u32,
+    flags: u32,
+}
+
+const LOW: u64 = FRAMES * PAGE_SIZE as u64 - 1;
+
+fn pv() -> Scene {
+    Scene::new(FakeGuest::new(FRAMES), Constraints::default(), 16)
+}
+
+fn device(scene: &Scene, reach: DmaConstraints) -> DeviceDma {
+    device_of(scene, reach, DmaCoherency::Coherent)
+}
+
+fn device_of(scene: &Scene, reach: DmaConstraints, coherency: DmaCoherency) -> DeviceDma {
+    DeviceDma::new(DmaDeviceInfo::new(DmaDomainId::Direct, coherency, reach), scene.memory)
+}
+
+const ANY: DmaConstraints = DmaConstraints::new(u64::MAX);
+
+#[test]
+fn arrays_and_boxes_are_what_the_device_finds() {
+    let translated = Builder::new(FRAMES).translated().build();
+    for scene in [pv(), Scene::new(translated, Constraints::default(), 16)] {
+        for coherency in [DmaCoherency::Coherent, DmaCoherency::NonCoherent] {
+            let device = device_of(&scene, DmaConstraints::new(u64::MAX), coherency);
+            assert_eq!(device.page_size(), PAGE_SIZE);
+            let mut ring = device.coherent_array_zero_with_align::<Descriptor>(600, 64).unwrap();
+            assert!(ring.iter_cpu().all(|descriptor| descriptor == Descriptor::default()));
+            ring.set_cpu(599, Descriptor { addr: 1, len: 2, flags: 3 });
+            let seen = scene.device_reads(ring.dma_addr().as_u64() + 599 * 16, 16);
+            assert_eq!(seen, [1, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0]);
+            scene.device_writes(ring.dma_addr().as_u64() + 300 * 16, &[9]);
+            assert_eq!(ring.read_cpu(300).unwrap().addr, 9);
+
+            let both = DmaDirection::Bidirectional;
+            let mut words = device.contiguous_array_zero::<u32>(5000, both).unwrap();
+            words.write_for_device(5000, |words| words[4999] = 0x0102_0304);
+            assert_eq!(scene.device_reads(words.dma_addr().as_u64() + 19996, 4), [4, 3, 2, 1]);
+            let mut status = device.contiguous_box_zero::<u64>(both).unwrap();
+            status.write_cpu(7);
+            assert_eq!(scene.device_reads(status.dma_addr().as_u64(), 8)[0], 7);
+            assert_eq!(scene.memory.live(), 3);
+            ring.try_release().unwrap();
+            drop((words, status));
+            scene.is_balanced();
+        }
+    }
+}
+
+#[test]
+fn constraints_of_the_call_and_of_the_memory_hold_together() {
+    let own = Constraints::builder().mask(LOW).boundary(1 << 16).build().unwrap();
+    let scene = Scene::new(FakeGuest::new(FRAMES), own, 16);
+    for reach in [
+        ANY,
+        DmaConstraints::new(LOW / 2),
+        ANY.with_align(1 << 15),
+        ANY.with_boundary(1 << 14),
+        ANY.with_max_segment_size(9000),
+    ] {
+        let device = device(&scene, reach);
+        let array = device.contiguous_array_zero::<u8>(9000, DmaDirection::ToDevice).unwrap();
+        let (start, end) = (array.dma_addr().as_u64(), array.dma_addr().as_u64() + 8999);
+        assert!(end <= LOW.min(reach.addr_mask) && start.is_multiple_of(reach.align as u64));
+        let boundary = reach.boundary.unwrap_or(1 << 16) as u64;
+        assert_eq!(start / boundary, end / boundary, "{reach:?}");
+        drop(array);
+        scene.is_balanced();
+    }
+    // Neither a boundary that is no power of two, nor one that can't be kept.
+    for reach in [ANY.with_boundary(10_000), ANY.with_boundary(4096), ANY.with_max_segment_size(1)]
+    {
+        let array = device(&scene, reach).contiguous_array_zero::<u8>(9000, DmaDirection::ToDevice);
+        assert_eq!(array.err(), Some(DmaError::NoMemory));
+        scene.is_balanced();
+    }
+}
+
+#[test]
+fn an_alignment_above_a_page_is_the_devices_and_the_processors() {
+    let scene = pv();
+    let array = device(&scene, ANY).coherent_array_zero_with_align::<u8>(1 << 15, 1 << 15).unwrap();
+    assert!(array.dma_addr().as_u64().is_multiple_of(1 << 15));
+    assert!(array.as_ptr().addr().get().is_multiple_of(1 << 15));
+    drop(array);
+    scene.is_balanced();
+}
+
+#[test]
+fn nothing_is_taken_for_arrays_of_nothing() {
+    let scene = pv();
+    for _ in 0..20 {
+        drop(device(&scene, ANY).coherent_array_zero::<u64>(0).unwrap());
+    }
+    scene.is_balanced();
+}
+
+#[test]
+fn missing_memory_is_an_error() {
+    let scene = Scene::new(FakeGuest::new(FRAMES), Constraints::default(), 2);
+    let device = device(&scene, ANY);
+    scene.guest().fragment(Order::new(1).unwrap());
+    assert_eq!(device.coherent_array_zero::<u8>(8192).err(), Some(DmaError::NoMemory));
+    assert_eq!(device.coherent_array_zero::<u8>(1 << 31).err(), Some(DmaError::NoMemory));
+    let mut long = vec![7_u8; 8192];
+    let direction = DmaDirection::ToDevice;
+    let error = device.map_streaming_slice(&mut long, 1, direction).err();
+    assert_eq!(error, Some(DmaError::NoMemory));
+    scene.guest().relieve();
+    let _arrays = [(); 2].map(|()| device.coherent_array_zero::<u8>(1).unwrap());
+    assert_eq!(device.coherent_array_zero::<u8>(1).err(), Some(DmaError::NoMemory));
+    assert_eq!(device.map_streaming_slice(&mut long, 1, direction).err(), Some(DmaError::NoMemory));
+}
+
+#[test]
+fn a_release_of_the_unknown_is_refused() {
+    let scene = pv();
+    let layout = std::alloc::Layout::from_size_align(64, 64).unwrap();
+    // SAFETY: the handle is given back; the second time is what is tried.
+    unsafe {
+        let handle = scene.memory.alloc_coherent(ANY, layout).unwrap();
+        assert_eq!(scene.memory.dealloc_coherent(handle), Ok(()));
+        let again = scene.memory.dealloc_coherent(handle);
+        assert_eq!(again, Err(DmaError::CoherentReleaseFailed));
+        scene.memory.dealloc_contiguous(handle);
+    }
+    scene.is_balanced();
+}
+
+#[test]
+fn a_mapping_is_in_place_where_the_machine_allows_it() {
+    let scene = pv();
+    let (run, pointer) = scene.linear(2);
+    let device = device(&scene, ANY);
+    for (offset, len, align, bounced) in [
+        (0, 4096, 1, false),
+        (64, 64, 64, false),
+        (32, 64, 64, true),
+        (4000, 200, 1, true),
+        (4096, 4096, 4096, false),
+    ] {
+        // SAFETY: two frames that are the test's.
+        let slice = unsafe { std::slice::from_raw_parts_mut(pointer.add(offset), len) };
+        slice.fill(0x11);
+        let map = device.map_streaming_slice(slice, align, DmaDirection::Bidirectional).unwrap();
+        assert_eq!(map.bounce_ptr().is_some(), bounced, "{offset} {len}");
+        assert!(map.dma_addr().as_u64().is_multiple_of(align as u64));
+        map.prepare_for_device(0..len);
+        assert_eq!(scene.device_reads(map.dma_addr().as_u64(), len), vec![0x11; len]);
+        scene.device_writes(map.dma_addr().as_u64() + 10, &[0x22; 5]);
+        map.complete_for_cpu(0..len);
+        drop(map);
+        // SAFETY: as above.
+        let slice = unsafe { std::slice::from_raw_parts(pointer.add(offset), len) };
+        assert_eq!((slice[9], &slice[10..15], slice[15]), (0x11, &[0x22; 5][..], 0x11));
+    }
+    scene.give(run);
+    scene.is_balanced();
+}
+
+#[test]
+fn what_a_device_does_not_write_stays() {
+    let scene = pv();
+    let device = device(&scene, DmaConstraints::new(LOW));
+    let mut backing = [0x33_u8; 100];
+    let direction = DmaDirection::FromDevice;
+    let map = device.map_streaming_slice_for_device(&mut backing, 1, direction).unwrap();
+    assert!(map.bounce_ptr().is_some(), "the stack is not in the linear mapping");
+    scene.device_writes(map.dma_addr().as_u64(), &[0x44; 60]);
+    let (first, last) = map.read_from_device(100, |bytes| (bytes[0], bytes[99]));
+    assert_eq!((first, last), (0x44, 0x33));
+    drop(map);
+    assert_eq!((backing[59], backing[60]), (0x44, 0x33));
+    scene.is_balanced();
+}
+
+#[test]
+fn owned_buffers_make_the_round() {
+    let scene = pv();
+    let device = device(&scene, ANY);
+    let len = 6000.try_into().unwrap();
+    let mut buffer = CpuDmaBuffer::new_zero(&device, len, 1, DmaDirection::Bidirectional).unwrap();
+    buffer.copy_from_slice_cpu(&[5; 6000]);
+    let prepared = buffer.prepare_for_device();
+    let at = prepared.dma_addr().as_u64();
+    // SAFETY: the device is the test.
+    let in_flight = unsafe { prepared.into_in_flight() };
+    assert_eq!(scene.device_reads(at, 6000), [5; 6000]);
+    scene.device_writes(at + 5999, &[6]);
+    // SAFETY: it is done.
+    let completed = unsafe { in_flight.complete_after_quiesce() };
+    let mut bytes = [0; 6000];
+    completed.copy_to_slice_cpu(&mut bytes);
+    assert_eq!(bytes[5998..], [5, 6]);
+    drop(completed);
+    scene.is_balanced();
+}

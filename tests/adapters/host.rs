@@ -1,0 +1,221 @@
+//! A kernel whose books are the model's and whose memory is the host's.
+//!
+//! The guest frames lie side by side in an arena, as in a linear mapping, so that driver crates can
+//! follow pointers. The device has machine addresses: it goes through the model's M2P, page by
+//! page, and so finds out whether pages that were said to be neighbours in the machine are.
+
+use std::alloc::{Layout, alloc_zeroed};
+
+use fake_xen::{FakeGuest, FakePlatform, FakeXen};
+use hypercall::{Mfn, PageTableFlags};
+use xen_contig::adapters::{DeviceMemory, LiveSlot};
+use xen_contig::addr::{MachineAddr, PAGE_SIZE, Pfn};
+use xen_contig::dma::{Allocator, AtomicPool, Constraints, GiveBack, PoolConfig};
+use xen_contig::exchange::Accounts;
+use xen_contig::frames::{Candidate, FrameRun};
+use xen_contig::p2m::P2m;
+use xen_contig::paging::{GuestMemory, LinearMapping};
+use xen_contig::platform::Platform;
+
+pub type Kernel = &'static Host;
+
+pub const FRAMES: u64 = 2048;
+
+pub struct Host {
+    model: &'static FakePlatform,
+    memory: Arena,
+}
+
+pub struct Arena {
+    guest: &'static FakeGuest,
+    base: *mut u8,
+}
+
+// SAFETY: the arena lives as long as the test, and is accessed like a kernel's memory is: by whom
+// a frame belongs to.
+unsafe impl Send for Arena {}
+// SAFETY: as above.
+unsafe impl Sync for Arena {}
+
+// SAFETY: every frame has its place in the arena, readable and writable.
+unsafe impl GuestMemory for Arena {
+    unsafe fn zero(&self, first: Pfn, frames: u64) {
+        // SAFETY: within the arena, and nobody else's, by the caller's word.
+        unsafe { self.pointer(first).write_bytes(0, frames as usize * PAGE_SIZE) };
+        // SAFETY: as above; the model keeps a content of its own, which exchanges look at.
+        unsafe { self.guest.zero(first, frames) };
+    }
+
+    fn pointer(&self, pfn: Pfn) -> *mut u8 {
+        self.base.wrapping_add(pfn.number() as usize * PAGE_SIZE)
+    }
+}
+
+// SAFETY: the model's tables are what an exchange edits.
+unsafe impl LinearMapping for Arena {
+    fn entry(&self, pfn: Pfn) -> MachineAddr {
+        self.guest.entry(pfn)
+    }
+
+    fn flags(&self) -> PageTableFlags {
+        self.guest.flags()
+    }
+}
+
+// SAFETY: as the model, which does all the work.
+unsafe impl Platform for Kernel {
+    type Xen = FakeXen;
+    type Memory = Arena;
+    type Lists<'p>
+        = Vec<u64>
+    where
+        Self: 'p;
+
+    fn xen(&self) -> &FakeXen {
+        self.model.guest().xen()
+    }
+
+    fn memory(&self) -> &Arena {
+        &self.memory
+    }
+
+    fn p2m(&self) -> &P2m<'_> {
+        Platform::p2m(&self.model)
+    }
+
+    fn accounts(&self) -> &Accounts {
+        Platform::accounts(&self.model)
+    }
+
+    fn take(&self, frames: u64, align: u64) -> Option<FrameRun> {
+        self.model.take(frames, align)
+    }
+
+    fn take_where(
+        &self,
+        frames: u64,
+        budget: u32,
+        fits: &mut dyn FnMut(Pfn) -> Candidate,
+    ) -> Option<FrameRun> {
+        self.model.take_where(frames, budget, fits)
+    }
+
+    fn give(&self, run: FrameRun) {
+        self.model.give(run);
+    }
+
+    fn lists(&self, words: u64) -> Option<Vec<u64>> {
+        self.model.lists(words)
+    }
+}
+
+fn leak<T>(value: T) -> &'static T {
+    Box::leak(Box::new(value))
+}
+
+/// A kernel, its allocator, and the memory of a device.
+#[derive(Clone, Copy)]
+pub struct Scene {
+    pub host: Kernel,
+    pub memory: &'static DeviceMemory<Kernel>,
+    free: u64,
+}
+
+/// Bounce buffers of 512 bytes, in one page.
+pub type Bounce = AtomicPool<'static, Kernel, 1>;
+
+impl Scene {
+    pub fn new(guest: FakeGuest, constraints: Constraints, slots: usize) -> Self {
+        Self::with(guest, constraints, slots, false)
+    }
+
+    pub fn with_pool(guest: FakeGuest, constraints: Constraints, slots: usize) -> Self {
+        Self::with(guest, constraints, slots, true)
+    }
+
+    fn with(guest: FakeGuest, constraints: Constraints, slots: usize, pool: bool) -> Self {
+        let model = leak(FakePlatform::new(guest));
+        let layout = Layout::from_size_align(FRAMES as usize * PAGE_SIZE, 2 << 20).unwrap();
+        // SAFETY: the size is not zero.
+        let base = unsafe { alloc_zeroed(layout) };
+        assert!(!base.is_null());
+        let host: Kernel = leak(Host { model, memory: Arena { guest: model.guest(), base } });
+        let allocator = leak(Allocator::new(host, GiveBack::AtOnce));
+        let live: Vec<LiveSlot<Kernel>> = (0..slots).map(|_| LiveSlot::new()).collect();
+        let mut memory = DeviceMemory::new(allocator, &constraints, live.leak()).unwrap();
+        if pool {
+            let config = PoolConfig::builder(512).constraints(constraints).limit(8).build();
+            let pool: &'static Bounce = leak(AtomicPool::new(allocator, &config.unwrap()).unwrap());
+            memory = memory.with_bounce(pool);
+        }
+        Self { host, memory: leak(memory), free: model.free_frames() }
+    }
+
+    pub fn guest(&self) -> &'static FakeGuest {
+        self.host.model.guest()
+    }
+
+    pub fn free_frames(&self) -> u64 {
+        self.host.model.free_frames()
+    }
+
+    /// Takes a frame away from everybody.
+    pub fn take_frame(&self) -> Option<FrameRun> {
+        self.host.take(1, 1)
+    }
+
+    /// How many hypercalls were made since this was last asked.
+    pub fn calls(&self) -> usize {
+        self.guest().xen().take_log().len()
+    }
+
+    /// Drivers have nothing any more, every frame is where it was, and all books agree.
+    pub fn is_balanced(&self) {
+        assert_eq!(self.memory.live(), 0, "{:?}", self.memory);
+        assert_eq!(self.host.model.free_frames(), self.free);
+        self.guest().check_whole();
+    }
+
+    /// Memory of the driver's in the linear mapping: frames that are nobody's else.
+    pub fn linear(&self, frames: u64) -> (FrameRun, *mut u8) {
+        let run = self.host.take(frames, 1).unwrap();
+        let pointer = self.host.memory.pointer(run.first());
+        (run, pointer)
+    }
+
+    /// Takes memory of the driver's back.
+    pub fn give(&self, run: FrameRun) {
+        self.host.give(run);
+    }
+
+    /// What is beneath a frame for the device.
+    pub fn mfn(&self, pfn: Pfn) -> u64 {
+        Platform::p2m(&self.host).gfn(pfn).unwrap().number()
+    }
+
+    /// The byte that a device finds at an address, if the guest has it.
+    fn byte(&self, dma: u64) -> *mut u8 {
+        let page = PAGE_SIZE as u64;
+        let frame = dma / page;
+        let pfn = match Platform::p2m(&self.host).is_translated() {
+            true => Pfn::new(frame),
+            false => self.guest().pfn(Mfn::new(frame)).expect("a device accesses the guest's own"),
+        };
+        assert!(pfn.number() < FRAMES);
+        self.host.memory.pointer(pfn).wrapping_add((dma % page) as usize)
+    }
+
+    /// A device reads.
+    pub fn device_reads(&self, dma: u64, bytes: usize) -> Vec<u8> {
+        // SAFETY: within the arena; byte by byte, for each may lie elsewhere.
+        (dma..dma + bytes as u64).map(|at| unsafe { self.byte(at).read_volatile() }).collect()
+    }
+
+    /// A device writes.
+    pub fn device_writes(&self, dma: u64, bytes: &[u8]) {
+        for (at, byte) in (dma..).zip(bytes) {
+            // SAFETY: within the arena.
+            unsafe { self.byte(at).write_volatile(*byte) };
+        }
+    }
+}
