@@ -21,13 +21,15 @@ GUEST := --mode "$$MODE" $${VCPUS:+--vcpus "$$VCPUS"} $${MEMORY:+--memory "$$MEM
 SAY_STATUS = status=$$?; [ $$status -eq 0 ] || echo "make $@: the runner's exit status is $$status" >&2; exit $$status
 
 .NOTPARALLEL:
-.PHONY: help run test conformance image lint docs gdb clean setup bed check-choice
+.PHONY: help run test conformance soak image lint docs gdb clean setup bed check-choice
 
 help:
 	@echo 'make run     build the image, boot it under Xen in QEMU, say what came of it'
 	@echo 'make test    lints, host tests, and the whole test bed'
 	@echo 'make conformance'
 	@echo '             every row of tests/CONFORMANCE.md, on the model and on real Xens: a table'
+	@echo 'make soak    100,000 random operations of the allocator, as PV dom0 and as PV domU'
+	@echo '             (MEMORY: of the domU [64]), and how Xen sees the domU before and after'
 	@echo 'make image   the kernel image: target/image/xen-contig'
 	@echo 'make lint    formatting, clippy and documentation, warnings denied'
 	@echo 'make docs    the documentation: target/doc'
@@ -65,6 +67,10 @@ conformance: check-choice image bed
 	@$(TOOLS) cargo test --locked --workspace --no-fail-fast >$(MODEL) 2>&1 \
 		|| grep -q '^test result' $(MODEL) || { tail -n 30 $(MODEL); exit 4; }
 	@(set -x; $(BED) conformance --model $(MODEL) $(CONFORMANCE)); $(SAY_STATUS)
+
+soak: check-choice image bed
+	@(set -x; $(BED) soak $(CHOICE) $${VCPUS:+--vcpus "$$VCPUS"} $${MEMORY:+--memory "$$MEMORY"} \
+		$${ARGS:+--args "$$ARGS"}); $(SAY_STATUS)
 
 image: setup
 	@$(TOOLS) image

@@ -13,7 +13,7 @@ use crate::witness::Request;
 pub const HELP: &str = "\
 bed: boots xen-contig under a real Xen in QEMU and says what came of it
 
-usage: bed setup | run | test | witness | conformance  [options]
+usage: bed setup | run | test | witness | conformance | soak  [options]
 
   setup    fetch Xen, its tools and a dom0 kernel (installing none), make the bed
   run      boot the image in the chosen modes; the exit status is the worst verdict:
@@ -22,6 +22,8 @@ usage: bed setup | run | test | witness | conformance  [options]
   witness  have the image fill a buffer, and read it from below Xen
   conformance
            try every row of tests/CONFORMANCE.md on each Xen and print the table
+  soak     100,000 random operations of the allocator as PV dom0 and as PV domU, and Xen's own
+           view of the domU's memory before and after
 
 options:
   --xen 4.17|4.20    the Xen release [4.17; `conformance`: both]
@@ -53,6 +55,8 @@ pub enum Action {
     Witness,
     /// Print the table of what Xen does.
     Conformance,
+    /// Try at random for long.
+    Soak,
     /// Explain.
     Help,
 }
@@ -149,6 +153,7 @@ impl Cli {
                         Some("test") => Action::Test,
                         Some("witness") => Action::Witness,
                         Some("conformance") => Action::Conformance,
+                        Some("soak") => Action::Soak,
                         Some("help") => Action::Help,
                         _ => return Err(Error::Usage(format!("there is no command {word:?}"))),
                     });

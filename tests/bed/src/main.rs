@@ -16,6 +16,7 @@ mod modes;
 mod outcome;
 mod progress;
 mod setup;
+mod soak;
 mod suite;
 mod witness;
 
@@ -95,6 +96,7 @@ fn act(cli: &Cli) -> Result<Verdict> {
             println!("{}", outcome::last_line(counts));
             Ok(if counts.failed == 0 { Verdict::Success } else { Verdict::Failure })
         }
+        Action::Soak => soak::run(&bed, cli, &image, &root, &mut progress),
         Action::Test => suite::run(&bed, cli, &image, &root, &mut progress),
         Action::Conformance | Action::Setup | Action::Help => Ok(Verdict::Success),
     }

@@ -42,6 +42,50 @@ probed() { grep -q '^probe: order=.*pfn=0x[0-9a-f]*.$' /var/log/xen/console/gues
 domain() { xl list | awk 'NR > 1 && $2 > 0 { print $2 }'; }
 no_domain() { [ -z "$(domain)" ]; }
 
+# What Xen has on record of the domain's memory: by xl, by its own count of pages, which it logs
+# when asked by a debug key, and all of its M2P, `mfn=... ==> pfn=...` a line.
+look() {
+    { xl list; xl info | grep '^free_memory'; } | section "list-$1"
+    xl debug-keys q
+    sleep 1
+    xl dmesg | awk -v head="General information for domain $(domain):" '
+        /General information for domain/ { ours = index($0, head) }
+        ours && /nr_pages=/ { last = $0 }
+        END { print last }' | section "pages-$1"
+    xen-mfndump dump-m2p >"/tmp/m2p-$1" 2>"/tmp/mfndump-$1" || section "mfndump-$1" <"/tmp/mfndump-$1"
+}
+
+# Holds the P2M that the guest listed (`# p2m-before: <pfn>+<frames>=<mfn> ...`, in hexadecimal)
+# against Xen's M2P.
+compare() {
+    cat /var/log/xen/console/guest-*.log | tr -d '\r' >/tmp/listing
+    awk -v name="p2m-$1:" '
+        function number(hex, i, n) {
+            for (i = 1; i <= length(hex); i++)
+                n = n * 16 + index("123456789abcdef", substr(hex, i, 1))
+            return n + 0
+        }
+        FNR == NR && $1 == "#" && $2 == name {
+            for (word = 3; word <= NF; word++)
+                if (split($word, part, /[+=]/) == 3) {
+                    pfn = number(part[1]); frames = number(part[2]); mfn = number(part[3])
+                    for (i = 0; i < frames; i++)
+                        expected[sprintf("%x", mfn + i)] = sprintf("%x", pfn + i)
+                    listed += frames
+                }
+        }
+        FNR != NR && $2 == "==>" {
+            mfn = substr($1, 7)
+            if (mfn in expected) {
+                if (substr($3, 7) == expected[mfn]) agree++
+                else if (++differ <= 5)
+                    print "mfn " mfn " is pfn " expected[mfn] " by the P2M, the M2P has " $3
+            }
+        }
+        END { print "listed=" listed + 0 " agree=" agree + 0 }' /tmp/listing "/tmp/m2p-$1" | section "m2p-$1"
+    rm -f "/tmp/m2p-$1" /tmp/listing
+}
+
 job() {
     config=$(cat config)
     goal=$(cat goal)
@@ -52,8 +96,11 @@ job() {
     while read -r line; do set -- "$@" "$line"; done <overrides
     dir=$PWD
     cd /bed/work || return
-    { printf "xl create %s" "$config"; [ $# -gt 0 ] && printf " '%s'" "$@"; echo; } | section command
-    timeout 100 xl create "$config" "$@" >/tmp/create 2>&1
+    paused=
+    [ "$goal" = watch ] && paused=-p
+    { printf "xl create %s" "${paused:+$paused }$config"; [ $# -gt 0 ] && printf " '%s'" "$@"; echo; } | section command
+    # shellcheck disable=SC2086 # Where it is empty it is no argument.
+    timeout 100 xl create $paused "$config" "$@" >/tmp/create 2>&1
     rc=$?
     cd "$dir" || return
     section create </tmp/create
@@ -64,11 +111,19 @@ job() {
         xl list | section list
         if [ "$goal" = probe ]; then
             wait_for "$(cat seconds)" probed
+        elif [ "$goal" = watch ]; then
+            look before
+            xl unpause "$(domain)" 2>&1 | section unpause
+            wait_for "$(cat seconds)" shut_down
+            look after
+            compare before
+            compare after
         else
             wait_for "$(cat seconds)" shut_down
         fi
         if shut_down; then
             code=$(sed -n 's/.*has shut down, reason code \([0-9]*\).*/\1/p' /var/log/xen/xl-*.log | head -n 1)
+            [ "$goal" = watch ] && xl destroy "$(domain)" 2>&1 | section destroy
             wait_for 20 cleaned_up
             say "end-of-domain shutdown $code"
         else

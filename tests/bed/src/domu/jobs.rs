@@ -14,6 +14,9 @@ pub enum Goal {
     End,
     /// It has printed its `probe:` line; the domain is left running.
     Probe,
+    /// The domain has ended, and what Xen has on record of its memory was looked at before it ran
+    /// and then, when it lay there preserved.
+    Watch,
 }
 
 /// One `xl create`.
@@ -44,6 +47,9 @@ impl Job {
         if !self.args.as_str().is_empty() {
             words.push(format!("extra=\"{}\"", self.args.as_str()));
         }
+        if self.goal == Goal::Watch {
+            words.push("on_poweroff=\"preserve\"".to_owned());
+        }
         words
     }
 }
@@ -64,6 +70,7 @@ pub fn pack(jobs: &[Job], image: &[u8], root: &Path) -> Result<Vec<u8>> {
         let goal = match job.goal {
             Goal::End => "end",
             Goal::Probe => "probe",
+            Goal::Watch => "watch",
         };
         archive.file(&format!("{dir}/name"), job.name.as_str());
         archive.file(&format!("{dir}/config"), job.mode.xl_config());

@@ -12,7 +12,8 @@ use crate::error::{Error, Result};
 /// What dom0 runs as its init.
 const INIT: &str = include_str!("../domu/init.sh");
 
-const TOOLS: [&str; 5] = ["xl", "xenstored", "xenconsoled", "xen-init-dom0", "libxl-save-helper"];
+const TOOLS: [&str; 6] =
+    ["xl", "xenstored", "xenconsoled", "xen-init-dom0", "libxl-save-helper", "xen-mfndump"];
 
 /// In the order in which they are loaded.
 const MODULES: [&str; 5] =
