@@ -9,7 +9,7 @@ use xen_contig::exchange::{ExchangeError, Lists, OnRefusal, Part};
 use xen_contig::frames::FrameRun;
 use xen_contig::paging::Width;
 
-use super::{Check, Outcome, fail, skip};
+use super::{Check, Outcome, error, fail, skip};
 use crate::kernel::hypervisor::xen;
 use crate::kernel::machine::Machine;
 use crate::kernel::say;
@@ -221,7 +221,7 @@ impl Drop for Hog<'_> {
 }
 
 /// A guest that has `frames` free frames in a row and no more, of which in PV no two are neighbours
-/// in the machine: Xen hands out single frames from the highest down.
+/// in the machine.
 pub struct Confined<'m> {
     hog: Hog<'m>,
     first: xen_contig::addr::Pfn,
@@ -272,29 +272,62 @@ impl<'m> Confined<'m> {
     }
 }
 
-/// Swaps the frames of a run for single ones, of which no two are neighbours in order. In a PVH guest
-/// the run stays what it is.
-pub fn scatter(machine: &Machine, run: FrameRun) -> Result<FrameRun, Outcome> {
+/// Swaps frames of a run for others until no two that are neighbours in the guest are neighbours in
+/// the machine. In a PVH guest the run stays what it is.
+///
+/// Xen may hand out single frames in a row, upwards or downwards, so it does not do to swap them all:
+/// every second frame is swapped by a call of its own, and its neighbours stay.
+pub fn scatter(machine: &Machine, mut run: FrameRun) -> Result<FrameRun, Outcome> {
+    /// Calls of one transaction.
+    const PARTS: usize = 512;
     let Some(exchanger) = machine.exchanger() else { return Ok(run) };
     let frames = run.frames();
-    let Some(mut lists) = machine.lists(2 * frames) else {
+    let Some(mut lists) = machine.lists(frames + 1) else {
         machine.give(run);
         skip!("the guest has no room for the lists of {frames} frames")
     };
-    let (beneath, scratch) = lists.words().split_at_mut(frames as usize);
-    let parts = [Part::replace(0, frames)];
-    match exchanger.exchange(run, &parts, OnRefusal::Return, Lists { beneath, scratch }) {
-        Ok(progress) if progress.error.is_none() => Ok(progress.run),
-        Ok(progress) => {
-            machine.give(progress.run);
-            match progress.error {
-                Some(error @ ExchangeError::NoMemory { .. }) => skip!("{error}"),
-                other => fail!("swapping {frames} frames for others: {other:?}"),
-            }
+    // Twice as often as it takes where Xen never hands out a neighbour by chance.
+    for _ in 0..2 + frames.div_ceil(PARTS as u64) {
+        let parts = in_line(machine, &run, PARTS);
+        if parts.is_empty() {
+            return Ok(run);
         }
-        Err(failure) => {
-            failure.run.into_iter().for_each(|run| machine.give(run));
-            fail!("swapping {frames} frames for others: {}", failure.error)
+        let (beneath, scratch) = lists.words().split_at_mut(frames as usize);
+        run = match exchanger.exchange(run, &parts, OnRefusal::Return, Lists { beneath, scratch }) {
+            Ok(progress) => match progress.error {
+                None => progress.run,
+                Some(error) => {
+                    machine.give(progress.run);
+                    if matches!(error, ExchangeError::NoMemory { .. }) {
+                        skip!("{error}");
+                    }
+                    fail!("swapping frames for others: {error}")
+                }
+            },
+            Err(failure) => {
+                failure.run.into_iter().for_each(|run| machine.give(run));
+                fail!("swapping frames for others: {}", failure.error)
+            }
+        };
+    }
+    machine.give(run);
+    error!("Xen hands out the neighbours of {frames} frames again and again")
+}
+
+/// Frames that follow their neighbour in the machine, each a part, not two side by side, and not
+/// more than `most`.
+fn in_line(machine: &Machine, run: &FrameRun, most: usize) -> Vec<Part> {
+    let mut parts = Vec::new();
+    let mut last: Option<Mfn> = None;
+    for (index, pfn) in (0..).zip(run.iter()) {
+        let mfn = machine.p2m.mfn(pfn);
+        let follows = last.is_some() && last.map(|last| last.add(1)) == mfn;
+        last = mfn;
+        if follows && parts.len() < most {
+            parts.push(Part::replace(index, 1));
+            // It will have another neighbour.
+            last = None;
         }
     }
+    parts
 }

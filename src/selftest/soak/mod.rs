@@ -38,7 +38,7 @@ use crate::kernel::say;
 const OPERATIONS: u64 = 100_000;
 
 /// Operations of the one that runs with all the other tests.
-const FEW: u64 = 2_000;
+const FEW: u64 = 1_000;
 
 pub fn add(tests: &mut Vec<Test>) {
     tests.push(Test::new("soak-short", |context| soak(context, FEW)));
