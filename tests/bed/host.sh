@@ -38,9 +38,24 @@ if [ "$(id -u)" -ne 0 ]; then
     as_root="sudo"
 fi
 
+# The Rust that the build needs comes with Debian's security updates. A machine whose sources leave
+# those out gets them for these two calls; its own sources stay as they are.
+options=
+if ! grep -rqs -e '-security' /etc/apt/sources.list /etc/apt/sources.list.d; then
+    release=$(. /etc/os-release && echo "$VERSION_CODENAME")
+    parts=$(mktemp -d)
+    trap 'rm -rf "$parts"' EXIT
+    cp /etc/apt/sources.list.d/* "$parts" 2>/dev/null || :
+    echo "deb http://deb.debian.org/debian-security $release-security main" \
+        >"$parts/security.list"
+    chmod -R a+rX "$parts"
+    options="-o Dir::Etc::sourceparts=$parts"
+    echo "with Debian's security updates, which this machine's apt sources do not name"
+fi
+
 echo "installing with apt:$missing"
 set -x
-# shellcheck disable=SC2086 # a list of words
-$as_root env DEBIAN_FRONTEND=noninteractive apt-get -q update
+# shellcheck disable=SC2086 # lists of words
+$as_root env DEBIAN_FRONTEND=noninteractive apt-get -q $options update
 # shellcheck disable=SC2086
-$as_root env DEBIAN_FRONTEND=noninteractive apt-get -q -y --no-install-recommends install $missing
+$as_root env DEBIAN_FRONTEND=noninteractive apt-get -q -y $options --no-install-recommends install $missing

@@ -24,7 +24,7 @@ show_and_run() {
 
 rustup_serves() {
     command -v rustup >/dev/null 2>&1 || return 1
-    minor=$(rustc --version 2>/dev/null | sed -n 's/^rustc 1\.\([0-9]*\)\..*/\1/p')
+    minor=$(minor_of rustc)
     [ -n "$minor" ] && [ "$minor" -ge "$least" ] || return 1
     rustup target list --installed 2>/dev/null | grep -qx "$target" && return 0
     # Asked once: where it can't be fetched, each try costs time.
@@ -32,6 +32,15 @@ rustup_serves() {
     show_and_run rustup target add "$target" >&2 && return 0
     mkdir -p target && touch "$refused"
     return 1
+}
+
+minor_of() {
+    "$@" --version 2>/dev/null | sed -n 's/^rustc 1\.\([0-9]*\)\..*/\1/p'
+}
+
+debian_is_new() {
+    minor=$(minor_of /usr/bin/rustc)
+    [ -n "$minor" ] && [ "$minor" -ge "$least" ]
 }
 
 choose() {
@@ -51,6 +60,12 @@ choose() {
             ;;
     esac
     if [ "$chosen" = debian ]; then
+        debian_is_new || sh "$here/host.sh" /no/new/rustc=rustc-web /no/new/cargo=cargo-web \
+            /no/new/core=rust-web-src >&2
+        debian_is_new || {
+            echo "Debian's rustc-web is $(/usr/bin/rustc --version), but Rust 1.$least is needed" >&2
+            exit 1
+        }
         sh "$here/host.sh" /usr/bin/rustc=rustc-web /usr/bin/cargo=cargo-web ld.lld=lld \
             /usr/lib/rustlib/src/rust/library/core/Cargo.toml=rust-web-src >&2
     fi
