@@ -1,0 +1,335 @@
+//! Every hypercall of every operation of the allocator fails once, with each errno that it may give,
+//! and every exchange goes wrong on the inside in every way that the model knows: each frame is
+//! accounted for afterwards, all books agree, and buffers that were handed out before are intact.
+//!
+//! The exchange itself has a sweep of its own in `fault_sweep.rs`.
+
+use fake_xen::{ExchangeFault, Lie};
+use fuzz::scene::{Outcome, Scene, Setting, Step, Want, play};
+use hypercall::XenErrno;
+use xen_contig::addr::PAGE_SIZE;
+use xen_contig::dma::GiveBack;
+use xen_contig::exchange::{Node, OnRefusal};
+
+const PAGE: u64 = PAGE_SIZE as u64;
+
+/// An operation, and what comes before it.
+struct Operation {
+    name: &'static str,
+    setting: Setting,
+    before: Vec<Step>,
+    steps: Vec<Step>,
+}
+
+/// What is armed before the operation.
+#[derive(Clone, Debug)]
+enum Wrong {
+    Call { call: u64, errno: XenErrno, after: u64 },
+    Stop { call: u64, after: u64 },
+    Inside(ExchangeFault),
+}
+
+/// Figures of a sweep.
+#[derive(Default)]
+struct Tally {
+    cases: u64,
+    refused: u64,
+    quarantined: u64,
+}
+
+/// What Xen may answer to one call or another, and a number that it has no name for.
+fn errnos() -> impl Iterator<Item = XenErrno> {
+    [1, 3, 11, 12, 14, 16, 22, 38, 85, 95, 133].into_iter().filter_map(XenErrno::from_raw)
+}
+
+/// Each errno of a call that does nothing, and two of one that fails half-way.
+fn failures() -> impl Iterator<Item = (XenErrno, u64)> {
+    let half_way = [XenErrno::EINVAL, XenErrno::EBUSY];
+    let some_done = half_way.into_iter().flat_map(|errno| [(errno, 1), (errno, 300)]);
+    errnos().map(|errno| (errno, 0)).chain(some_done)
+}
+
+/// Everything that can go wrong inside an exchange, at extents and frames near and far.
+fn inside() -> Vec<ExchangeFault> {
+    let mut faults = vec![ExchangeFault::Dying];
+    for at in [0, 1, 15, 31] {
+        faults.extend([
+            ExchangeFault::InUnreadable(at),
+            ExchangeFault::IommuUnmap(at, XenErrno::EIO),
+            ExchangeFault::OutUnreadable(at),
+            ExchangeFault::OutUnwritable(at),
+            ExchangeFault::IommuMap(at, XenErrno::EINVAL),
+        ]);
+    }
+    let beyond = Some(1 << 30);
+    for answer in [Ok(0), Ok(u64::MAX), Err(XenErrno::EINVAL), Err(XenErrno::ENOMEM)] {
+        for (commit, count, out) in [
+            (true, None, None),
+            (true, Some(0), None),
+            (true, Some(1), None),
+            (true, Some(u64::MAX), None),
+            (true, None, Some(1)),
+            (true, None, beyond),
+            (false, Some(0), None),
+            (false, Some(16), beyond),
+        ] {
+            faults.push(ExchangeFault::Lie(Lie { commit, answer, count, out }));
+        }
+    }
+    faults
+}
+
+fn operation(name: &'static str, before: Vec<Step>, steps: Vec<Step>) -> Operation {
+    Operation { name, setting: Setting::default(), before, steps }
+}
+
+fn alloc(pages: u64) -> Step {
+    Step::Alloc(Want::bytes(pages * PAGE))
+}
+
+/// Three segments of 16 pages and one of a few.
+fn segments(on_refusal: OnRefusal) -> Want {
+    Want { segments: 4, max_segment: 16 * PAGE, on_refusal, ..Want::bytes(50 * PAGE) }
+}
+
+impl Operation {
+    fn with(self, policy: GiveBack) -> Self {
+        Self { setting: Setting { policy, ..self.setting }, ..self }
+    }
+
+    /// In a guest and with an order limit that hold two first-level tables' worth, so that batches
+    /// can fail half-way.
+    fn large(self) -> Self {
+        Self { setting: Setting { frames: 2560, max_order: 10, ..self.setting }, ..self }
+    }
+
+    /// Plays the operation with something wrong. Answers whether that was met.
+    fn case(&self, wrong: Option<&Wrong>, tally: &mut Tally) -> (bool, Vec<Outcome>) {
+        play(&self.setting, |scene| {
+            // A buffer of somebody else's.
+            assert_eq!(scene.apply(&alloc(8)), Outcome::Done);
+            for step in &self.before {
+                assert_ne!(scene.apply(step), Outcome::Nothing, "{}: {step:?}", self.name);
+            }
+            match wrong {
+                Some(Wrong::Call { call, errno, after }) => {
+                    let (call, errno, after) = (*call, *errno, *after);
+                    scene.apply(&Step::Fault { call, errno, after });
+                }
+                Some(Wrong::Stop { call, after }) => {
+                    scene.apply(&Step::Stop { call: *call, after: *after });
+                }
+                Some(Wrong::Inside(fault)) => {
+                    let armed = scene.apply(&Step::ExchangeFault(fault.clone()));
+                    assert_eq!(armed, Outcome::Done, "{fault:?} can't be found out");
+                }
+                None => {}
+            }
+            let outcomes: Vec<Outcome> = self.steps.iter().map(|step| scene.apply(step)).collect();
+            let met = scene.guest().xen().disarm() > 0;
+            if met {
+                tally.cases += 1;
+                tally.refused += u64::from(outcomes.iter().any(|it| *it != Outcome::Done));
+                tally.quarantined += u64::from(scene.quarantined() > 0);
+            }
+            judge(scene);
+            (met, outcomes)
+        })
+    }
+
+    /// Fails call 1, 2, … until the operation goes through without meeting the fault.
+    fn sweep(&self) -> Tally {
+        let mut tally = Tally::default();
+        let (_, undisturbed) = self.case(None, &mut tally);
+        let calls = failures().map(|(errno, after)| (Some(errno), after));
+        // Only the operations that a translated guest makes answer with how many were done.
+        let stops = [0, 1, 15].into_iter().filter(|_| self.setting.translated);
+        for (errno, after) in calls.chain(stops.map(|after| (None, after))) {
+            for call in 1.. {
+                let wrong = match errno {
+                    Some(errno) => Wrong::Call { call, errno, after },
+                    None => Wrong::Stop { call, after },
+                };
+                let (met, outcomes) = self.named(&wrong, &mut tally);
+                if !met {
+                    assert_eq!(outcomes, undisturbed, "{}: {wrong:?} was not met", self.name);
+                    break;
+                }
+            }
+        }
+        for fault in inside().into_iter().filter(|_| !self.setting.translated) {
+            let wrong = Wrong::Inside(fault);
+            let (met, outcomes) = self.named(&wrong, &mut tally);
+            assert!(met || outcomes == undisturbed, "{}: {wrong:?} was not met", self.name);
+        }
+        let Tally { cases, refused, quarantined } = tally;
+        println!("{}: {cases} cases, {refused} refused, {quarantined} quarantined", self.name);
+        assert_ne!(cases, 0, "{}: no fault was ever met", self.name);
+        tally
+    }
+
+    /// As [`case`](Self::case), and whoever fails in there is told apart.
+    fn named(&self, wrong: &Wrong, tally: &mut Tally) -> (bool, Vec<Outcome>) {
+        let named = Named(self.name, wrong);
+        let result = self.case(Some(wrong), tally);
+        std::mem::forget(named);
+        result
+    }
+}
+
+/// Says which case it was if dropped, which it is when a test is being stopped.
+struct Named<'w>(&'static str, &'w Wrong);
+
+impl Drop for Named<'_> {
+    fn drop(&mut self) {
+        eprintln!("the case: {}, {:?}", self.0, self.1);
+    }
+}
+
+/// Looks at every frame, wants the next buffer to be served, and then all to be given back.
+fn judge(scene: &mut Scene<'_, '_>) {
+    scene.check();
+    scene.calm();
+    assert_eq!(scene.apply(&alloc(4)), Outcome::Done, "then another");
+    scene.check();
+    scene.finish();
+}
+
+fn sweep_all(operations: Vec<Operation>) {
+    let mut sum = Tally::default();
+    let count = operations.len();
+    for operation in operations {
+        let tally = operation.sweep();
+        sum.cases += tally.cases;
+        sum.refused += tally.refused;
+        sum.quarantined += tally.quarantined;
+    }
+    let Tally { cases, refused, quarantined } = sum;
+    println!("{count} operations: {cases} cases, {refused} refused, {quarantined} quarantined");
+    assert!(cases > 0 && refused > 0 && quarantined > 0, "{cases} {refused} {quarantined}");
+}
+
+#[test]
+fn one_segment() {
+    sweep_all(vec![
+        operation("one frame out of reach", vec![], vec![Step::Alloc(high_frame())]),
+        operation("one segment", vec![], vec![alloc(16)]),
+        operation("a surplus", vec![], vec![alloc(17)]),
+        operation("two tables' worth", vec![], vec![alloc(513)]).large(),
+    ]);
+}
+
+/// A frame in the lower half of the machine, where the guest has none.
+fn high_frame() -> Want {
+    Want { mask: 512 * PAGE - 1, ..Want::bytes(PAGE) }
+}
+
+#[test]
+fn several_segments() {
+    let choices = [OnRefusal::Undo, OnRefusal::Return, OnRefusal::Resume { times: 2 }];
+    for on_refusal in choices {
+        let steps = || vec![Step::Alloc(segments(on_refusal))];
+        let short = vec![Step::Exhaust(40)];
+        sweep_all(vec![
+            operation("several segments", vec![], steps()),
+            operation("several segments, memory ends midway", short, steps()),
+        ]);
+    }
+}
+
+#[test]
+fn places_that_xen_can_not_be_told() {
+    // The machine's 3072 frames begin to be served at 2048; below, 2048 is where the bits end.
+    let odd = Want { mask: 2600 * PAGE + 123, ..Want::bytes(64 * PAGE) };
+    let lowest = Want { lowest: 1000 * PAGE, ..Want::bytes(16 * PAGE) };
+    let nowhere = Want { lowest: 1 << 40, ..Want::bytes(16 * PAGE) };
+    let node = Want { node: Node::Exactly(0), ..Want::bytes(16 * PAGE) };
+    let near = Want { node: Node::Near(0), ..Want::bytes(16 * PAGE) };
+    let fragmented = || vec![Step::Fragment(6)];
+    sweep_all(vec![
+        operation("an odd mask", vec![], vec![Step::Alloc(odd.clone())]),
+        operation("an odd mask, nothing there", fragmented(), vec![Step::Alloc(odd)]),
+        operation("a lower bound", vec![], vec![Step::Alloc(lowest)]),
+        operation("a lower bound beyond all", vec![], vec![Step::Alloc(nowhere)]),
+        operation("exactly a node", vec![], vec![Step::Alloc(node)]),
+        operation("near a node", vec![], vec![Step::Alloc(near)]),
+    ]);
+}
+
+#[test]
+fn what_xen_refuses_anyway() {
+    sweep_all(vec![
+        operation("denied by a policy", vec![Step::Deny(true)], vec![alloc(16)]),
+        operation("a limit that fell", vec![Step::MaxOrder(2)], vec![alloc(16)]),
+        operation("no memory", vec![Step::Exhaust(0)], vec![alloc(16)]),
+        operation("a peer holds a frame", vec![Step::Hold(5)], vec![alloc(16)]),
+    ]);
+}
+
+#[test]
+fn one_extent_beneath_a_translated_guest() {
+    let translated = |operation: Operation| Operation {
+        setting: Setting { translated: true, ..operation.setting },
+        ..operation
+    };
+    let want = |pages: u64| Step::Alloc(Want { one_extent: true, ..Want::bytes(pages * PAGE) });
+    sweep_all(
+        [
+            operation("refill", vec![], vec![want(16)]),
+            operation("refill, a surplus", vec![], vec![want(9)]),
+            operation("refill, no extent", vec![Step::Fragment(4)], vec![want(16)]),
+            operation("refill, a limit that fell", vec![Step::MaxOrder(2)], vec![want(16)]),
+        ]
+        .map(translated)
+        .into(),
+    );
+}
+
+#[test]
+fn sets() {
+    let set = || {
+        let wants = [8 * PAGE, 2 * PAGE + 1, 4 * PAGE, 7 * PAGE].map(Want::bytes);
+        vec![Step::Many(wants.to_vec())]
+    };
+    let mixed = || {
+        let wants = [
+            segments(OnRefusal::Undo),
+            high_frame(),
+            Want { lowest: 1000 * PAGE, ..Want::bytes(2 * PAGE) },
+            Want::bytes(16 * PAGE),
+        ];
+        vec![Step::Many(wants.to_vec())]
+    };
+    sweep_all(vec![
+        operation("a set", vec![], set()),
+        operation("a set, large ones not to be had", vec![Step::Fragment(3)], set()),
+        operation("a set, memory ends midway", vec![Step::Exhaust(18)], set()),
+        operation("a mixed set", vec![], mixed()),
+    ]);
+}
+
+#[test]
+fn giving_back() {
+    let all = |count: usize| (0..count).map(|_| Step::Drop(1)).collect::<Vec<_>>();
+    let three = || vec![alloc(16), alloc(3), Step::Alloc(segments(OnRefusal::Undo))];
+    let dropped = || three().into_iter().chain(all(3)).collect::<Vec<_>>();
+    // As many wait as can; the next becomes ordinary memory.
+    let crowd = (0..66).map(|_| Step::Alloc(high_frame())).chain([Step::Exhaust(0)]);
+    let crowd = crowd.chain(all(64)).collect();
+    let cut = || [Step::Split(1, 5 * PAGE), Step::Drop(2), Step::Drop(1)].to_vec();
+    let large = || vec![alloc(1024)];
+    sweep_all(vec![
+        operation("drop", three(), all(3)),
+        operation("drop of two steps", large(), vec![Step::Drop(1)]).large(),
+        operation("drop, memory ends", vec![alloc(16), Step::Exhaust(7)], vec![Step::Drop(1)]),
+        operation("split and drop", vec![alloc(16)], cut()),
+        operation("give back what waits", dropped(), vec![Step::GiveBack]).with(GiveBack::Later),
+        operation("drop where too many wait", crowd, all(1)),
+        operation("drop, allocate, give back", three(), {
+            all(3).into_iter().chain([alloc(32), Step::GiveBack]).collect()
+        })
+        .with(GiveBack::Later),
+        operation("drop, allocate", three(), all(3).into_iter().chain([alloc(32)]).collect())
+            .with(GiveBack::Keep),
+    ]);
+}

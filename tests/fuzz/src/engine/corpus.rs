@@ -1,0 +1,44 @@
+//! Inputs in files: seeds, finds, and what has led to new places.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Where the inputs of a target are kept.
+pub fn directory(target: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(target)
+}
+
+/// The inputs of a target with the names of their files, by name. None where nothing was kept yet.
+///
+/// # Errors
+/// Where a file that is there can't be read.
+pub fn load(target: &str) -> io::Result<Vec<(PathBuf, Vec<u8>)>> {
+    let directory = directory(target);
+    if !directory.exists() {
+        return Ok(Vec::new());
+    }
+    let mut paths: Vec<PathBuf> = fs::read_dir(directory)?
+        .map(|entry| entry.map(|it| it.path()))
+        .collect::<Result<_, _>>()?;
+    paths.sort();
+    paths.into_iter().map(|path| fs::read(&path).map(|input| (path, input))).collect()
+}
+
+/// Keeps an input in a file that begins with `kind` and is named after the content.
+///
+/// # Errors
+/// Where it can't be written.
+pub fn keep(target: &str, kind: &str, input: &[u8]) -> io::Result<PathBuf> {
+    let directory = directory(target);
+    fs::create_dir_all(&directory)?;
+    let path = directory.join(format!("{kind}-{:016x}", hash(input)));
+    fs::write(&path, input)?;
+    Ok(path)
+}
+
+/// FNV-1a.
+fn hash(input: &[u8]) -> u64 {
+    let mix = |sum: u64, byte: &u8| (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+    input.iter().fold(0xcbf2_9ce4_8422_2325, mix)
+}

@@ -1,0 +1,142 @@
+//! The kernel around the allocator, for tests that build thousands of them: nothing is leaked.
+
+#![expect(unsafe_code, reason = "the trait is unsafe to implement")]
+
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use fake_xen::{FakeGuest, FakeXen};
+use xen_contig::addr::Pfn;
+use xen_contig::exchange::Accounts;
+use xen_contig::frames::{Candidate, FrameAllocator, FrameRun};
+use xen_contig::p2m::P2m;
+use xen_contig::platform::Platform;
+
+/// A guest's frame allocator, and a second set of books beside its own.
+#[derive(Debug)]
+pub struct Kernel<'g> {
+    guest: &'g FakeGuest,
+    p2m: P2m<'g>,
+    frames: Mutex<Frames<'g>>,
+    accounts: Accounts,
+    lists_refused: AtomicBool,
+}
+
+#[derive(Debug)]
+struct Frames<'g> {
+    allocator: FrameAllocator<'g>,
+    /// By frame number, whether it is free.
+    free: Vec<bool>,
+}
+
+impl Frames<'_> {
+    fn mark(&mut self, run: &FrameRun, free: bool) {
+        for pfn in run.iter() {
+            let was = std::mem::replace(&mut self.free[pfn.number() as usize], free);
+            assert_ne!(was, free, "{pfn} is in two places (M1)");
+        }
+    }
+}
+
+impl<'g> Kernel<'g> {
+    /// A kernel for the guest, all of its usable frames free. `bitmap` is the frame allocator's.
+    pub fn new(guest: &'g FakeGuest, bitmap: &'g mut Vec<u64>) -> Self {
+        bitmap.resize(FrameAllocator::bitmap_words(guest.frames()), 0);
+        let mut allocator = FrameAllocator::new(bitmap, guest.frames());
+        let first = guest.usable().next().map_or(guest.frames(), Pfn::number);
+        let whole = guest.run(first, guest.frames() - first);
+        let mut free = vec![false; guest.frames() as usize];
+        free[first as usize..].fill(true);
+        allocator.give(whole).expect("an empty allocator has no frame of the guest");
+        Self {
+            guest,
+            p2m: guest.p2m(),
+            frames: Mutex::new(Frames { allocator, free }),
+            accounts: Accounts::new(),
+            lists_refused: AtomicBool::new(false),
+        }
+    }
+
+    /// The guest.
+    pub const fn guest(&self) -> &'g FakeGuest {
+        self.guest
+    }
+
+    /// How many frames are free in the guest.
+    pub fn free_frames(&self) -> u64 {
+        self.frames().allocator.free_frames()
+    }
+
+    /// The frames that are free in the guest.
+    pub fn free(&self) -> Vec<Pfn> {
+        let frames = self.frames();
+        (0..).zip(&frames.free).filter(|(_, free)| **free).map(|(pfn, _)| Pfn::new(pfn)).collect()
+    }
+
+    /// From now on there is no memory for extent lists, or there is again.
+    pub fn refuse_lists(&self, refuse: bool) {
+        self.lists_refused.store(refuse, Relaxed);
+    }
+
+    fn frames(&self) -> MutexGuard<'_, Frames<'g>> {
+        self.frames.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// SAFETY: one model, one guest; the allocator hands out each frame once, and lists are the host's.
+unsafe impl Platform for &Kernel<'_> {
+    type Xen = FakeXen;
+    type Memory = FakeGuest;
+    type Lists<'p>
+        = Vec<u64>
+    where
+        Self: 'p;
+
+    fn xen(&self) -> &FakeXen {
+        self.guest.xen()
+    }
+
+    fn memory(&self) -> &FakeGuest {
+        self.guest
+    }
+
+    fn p2m(&self) -> &P2m<'_> {
+        &self.p2m
+    }
+
+    fn accounts(&self) -> &Accounts {
+        &self.accounts
+    }
+
+    fn take(&self, frames: u64, align: u64) -> Option<FrameRun> {
+        let mut books = self.frames();
+        let run = books.allocator.take(frames, align)?;
+        books.mark(&run, false);
+        Some(run)
+    }
+
+    fn take_where(
+        &self,
+        frames: u64,
+        budget: u32,
+        fits: &mut dyn FnMut(Pfn) -> Candidate,
+    ) -> Option<FrameRun> {
+        let mut books = self.frames();
+        let run = books.allocator.take_where(frames, budget, fits)?;
+        books.mark(&run, false);
+        Some(run)
+    }
+
+    fn give(&self, run: FrameRun) {
+        // A drop while a test is being stopped already must not stop it a second time.
+        if !std::thread::panicking() {
+            let mut books = self.frames();
+            books.mark(&run, true);
+            books.allocator.give(run).expect("every run goes back once");
+        }
+    }
+
+    fn lists(&self, words: u64) -> Option<Vec<u64>> {
+        (!self.lists_refused.load(Relaxed)).then(|| vec![0; words as usize])
+    }
+}

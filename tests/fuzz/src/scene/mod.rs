@@ -1,0 +1,426 @@
+//! A guest on the model machine, its kernel, and drivers with buffers.
+//!
+//! [`play`] builds one and takes it down. Within it, [`Scene::apply`] lets something happen and
+//! [`Scene::check`] looks at every frame:
+//!
+//! * each is free, held by a buffer, waiting to be given back, or quarantined, and these add up
+//!   (M1);
+//! * P2M, page tables and Xen's M2P agree (M4), and what is quarantined is mapped nowhere;
+//! * no two buffers share a machine frame; each holds what was written into it, lies where its
+//!   constraints want it, and where it says that it lies;
+//! * nothing is quarantined unless something went wrong, and Xen never got a frame uncleared.
+
+mod kernel;
+mod step;
+
+use std::collections::HashSet;
+
+use fake_xen::{Builder, ExchangeFault, FakeGuest, Fault, Lie, Owner};
+use hypercall::XenErrno;
+use xen_contig::addr::{Mfn, Order, PAGE_SIZE, Pfn};
+use xen_contig::dma::{
+    AllocError, Allocator, CoherentBuffer, Constraints, ManyError, Request, Zeroing,
+};
+use xen_contig::exchange::{Accounts, ExchangeError};
+use xen_contig::platform::Platform;
+
+pub use kernel::Kernel;
+pub use step::{Setting, Step, Want};
+
+const PAGE: u64 = PAGE_SIZE as u64;
+
+/// What a buffer is to its driver.
+type Buffer<'a, 'g> = CoherentBuffer<'a, &'a Kernel<'g>>;
+
+/// A buffer that a driver has, and what it knows of it.
+struct Live<'a, 'g> {
+    buffer: Buffer<'a, 'g>,
+    constraints: Constraints,
+    /// What it wrote into the first page; one more into each that follows.
+    colour: u64,
+    /// Whether it was cut, so that it need not be aligned any more.
+    cut: bool,
+}
+
+/// What came of a step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It happened.
+    Done,
+    /// There is nothing that it could happen to.
+    Nothing,
+    /// The constraints contradict each other.
+    Contradiction,
+    /// There is no such buffer to be had.
+    Refused(AllocError),
+    /// Not all that waits was given back.
+    Kept(Option<ExchangeError>),
+}
+
+/// A guest in the middle of its life.
+pub struct Scene<'a, 'g> {
+    kernel: &'a Kernel<'g>,
+    allocator: &'a Allocator<&'a Kernel<'g>>,
+    buffers: Vec<Live<'a, 'g>>,
+    holds: Vec<(Pfn, Mfn)>,
+    total: u64,
+    colours: u64,
+    /// Frames that Xen got uncleared with good reason.
+    uncleared: u64,
+    /// Whether something has gone wrong that may cost frames.
+    faulty: bool,
+    /// Whether frames may be nobody's: only a dying domain's are.
+    dying: bool,
+}
+
+/// Builds a scene, plays in it, and takes it down.
+pub fn play<R>(setting: &Setting, act: impl FnOnce(&mut Scene<'_, '_>) -> R) -> R {
+    let builder = Builder::new(setting.frames).max_order(setting.max_order).seed(setting.seed);
+    let guest = if setting.translated { builder.translated().build() } else { builder.build() };
+    guest.xen().set_preempt(setting.preempt);
+    let mut bitmap = Vec::new();
+    let kernel = Kernel::new(&guest, &mut bitmap);
+    // What is free in a guest that has run for a while is not empty.
+    guest.paint();
+    let allocator = Allocator::new(&kernel, setting.policy);
+    let mut scene = Scene {
+        kernel: &kernel,
+        allocator: &allocator,
+        buffers: Vec::new(),
+        holds: Vec::new(),
+        total: kernel.free_frames(),
+        colours: 0,
+        uncleared: 0,
+        faulty: false,
+        dying: false,
+    };
+    act(&mut scene)
+}
+
+impl<'a, 'g> Scene<'a, 'g> {
+    /// The guest.
+    pub const fn guest(&self) -> &'g FakeGuest {
+        self.kernel.guest()
+    }
+
+    /// The kernel.
+    pub const fn kernel(&self) -> &'a Kernel<'g> {
+        self.kernel
+    }
+
+    /// The allocator.
+    pub const fn allocator(&self) -> &'a Allocator<&'a Kernel<'g>> {
+        self.allocator
+    }
+
+    /// How many buffers are alive.
+    pub const fn buffers(&self) -> usize {
+        self.buffers.len()
+    }
+
+    /// How many frames are quarantined.
+    pub fn quarantined(&self) -> u64 {
+        accounts(&self.kernel).quarantined()
+    }
+
+    /// Lets something happen.
+    ///
+    /// # Panics
+    /// Where the allocator says something that is not so.
+    pub fn apply(&mut self, step: &Step) -> Outcome {
+        let outcome = self.happen(step);
+        let may_go_back = |want: &Want| want.segments > 1 || want.mask < u64::MAX;
+        let may_go_back = match step {
+            Step::Alloc(want) => may_go_back(want),
+            Step::Many(wants) => wants.iter().any(may_go_back),
+            _ => false,
+        };
+        if may_go_back {
+            // What came from Xen a moment before, and did not serve, goes back as it came: nothing of
+            // the guest's was ever in it.
+            self.uncleared = self.guest().given_up_dirty();
+        }
+        outcome
+    }
+
+    fn happen(&mut self, step: &Step) -> Outcome {
+        let guest = self.guest();
+        match step {
+            Step::Alloc(want) => return self.alloc(want),
+            Step::Many(wants) => return self.many(wants),
+            Step::Drop(index) => {
+                if self.buffers.is_empty() {
+                    return Outcome::Nothing;
+                }
+                let index = index % self.buffers.len();
+                drop(self.buffers.swap_remove(index).buffer);
+            }
+            Step::Split(index, at) => return self.split(*index, *at),
+            Step::GiveBack => {
+                let waiting = self.allocator.stats().waiting;
+                let report = self.allocator.give_back_waiting();
+                assert!(report.given + report.kept <= waiting, "{report:?} of {waiting}");
+                assert_eq!(report.kept > 0, report.error.is_some(), "{report:?}");
+                if report.given < waiting {
+                    return Outcome::Kept(report.error);
+                }
+            }
+            Step::Fault { call, errno, after } => {
+                self.faulty = true;
+                let after = if self.kernel.p2m().is_translated() { 0 } else { *after };
+                guest.xen().arm(Fault::refuse(*call, *errno).after(after));
+            }
+            Step::Stop { call, after } => {
+                // Only the calls of a translated guest answer with how many were done.
+                if !self.kernel.p2m().is_translated() {
+                    return Outcome::Nothing;
+                }
+                self.faulty = true;
+                guest.xen().arm(Fault::stop(*call).after(*after));
+            }
+            Step::ExchangeFault(fault) => {
+                if !self.is_detectable(fault) {
+                    return Outcome::Nothing;
+                }
+                self.faulty = true;
+                self.dying |= *fault == ExchangeFault::Dying;
+                guest.xen().arm_exchange(fault.clone());
+            }
+            Step::Fragment(order) => guest.fragment(Order::new(*order).unwrap_or(Order::ZERO)),
+            Step::Exhaust(left) => guest.exhaust_but(*left),
+            Step::Relieve => guest.relieve(),
+            Step::MaxOrder(order) => guest.set_max_order(*order),
+            Step::Deny(deny) => guest.deny_exchange(deny.then_some(XenErrno::EPERM)),
+            Step::Hold(index) => {
+                let free = self.kernel.free();
+                // Of a translated guest Xen takes such a frame without a word (C76): only the kernel
+                // knows what it has granted, and must not call it free.
+                if free.is_empty() || self.kernel.p2m().is_translated() {
+                    return Outcome::Nothing;
+                }
+                let pfn = free[index % free.len()];
+                guest.hold(pfn);
+                self.holds.push((pfn, guest.mfn(pfn).expect("what is free is populated")));
+            }
+            Step::Unhold => self.unhold(),
+            Step::Touch(vcpu, index) => {
+                let free = self.kernel.free();
+                if free.is_empty() {
+                    return Outcome::Nothing;
+                }
+                guest.read(vcpu % 2, free[index % free.len()], 0);
+            }
+            Step::NoLists(refuse) => self.kernel.refuse_lists(*refuse),
+        }
+        Outcome::Done
+    }
+
+    /// Whether a guest can find out that it was lied to. It can't if Xen reports success and names
+    /// frames that are the guest's own already: that breaks the word of the `Xen` trait.
+    fn is_detectable(&self, fault: &ExchangeFault) -> bool {
+        let ExchangeFault::Lie(Lie { commit, count, out, .. }) = fault else { return true };
+        match out.map(|mfn| self.guest().owner(Mfn::new(mfn))) {
+            // The first frame of the extent decides: one that Xen refuses to map tears the run.
+            Some(Some(Owner::Domain(id))) => id != fake_xen::GUEST,
+            // It may be about to become the guest's by the very exchange that is lied about.
+            Some(Some(Owner::Free)) => !commit,
+            Some(_) => true,
+            // Nothing was done, but the list, which holds guest frame numbers, counts as an answer.
+            None => *commit || count.unwrap_or(0) == 0,
+        }
+    }
+
+    fn unhold(&mut self) {
+        for (pfn, mfn) in self.holds.drain(..) {
+            // Where somebody holds a frame, no exchange takes it.
+            match self.kernel.guest().mfn(pfn) {
+                Some(beneath) => {
+                    assert_eq!(beneath, mfn, "{pfn}, which a peer maps");
+                    self.kernel.guest().unhold(pfn);
+                }
+                None => assert!(self.faulty, "{pfn}, which a peer maps, is gone"),
+            }
+        }
+    }
+
+    fn alloc(&mut self, want: &Want) -> Outcome {
+        let Ok(constraints) = want.constraints() else { return Outcome::Contradiction };
+        match self.allocator.alloc_coherent(want.bytes, &constraints) {
+            Ok(buffer) => {
+                self.welcome(buffer, want, constraints);
+                Outcome::Done
+            }
+            Err(error) => Outcome::Refused(error),
+        }
+    }
+
+    fn many(&mut self, wants: &[Want]) -> Outcome {
+        let request = |want: &Want| {
+            Ok::<_, xen_contig::dma::ConstraintError>(Request {
+                size: want.bytes,
+                constraints: want.constraints()?,
+            })
+        };
+        let Ok(requests) = wants.iter().map(request).collect::<Result<Vec<_>, _>>() else {
+            return Outcome::Contradiction;
+        };
+        let buffers: Result<Vec<Buffer<'a, 'g>>, ManyError> = match requests[..] {
+            [] => return Outcome::Nothing,
+            [a] => self.allocator.alloc_many(&[a]).map(Vec::from),
+            [a, b] => self.allocator.alloc_many(&[a, b]).map(Vec::from),
+            [a, b, c] => self.allocator.alloc_many(&[a, b, c]).map(Vec::from),
+            [a, b, c, d, ..] => self.allocator.alloc_many(&[a, b, c, d]).map(Vec::from),
+        };
+        match buffers {
+            Ok(buffers) => {
+                for ((buffer, want), request) in buffers.into_iter().zip(wants).zip(requests) {
+                    self.welcome(buffer, want, request.constraints);
+                }
+                Outcome::Done
+            }
+            Err(ManyError { error, index }) => {
+                assert!(index < requests.len(), "buffer {index} of {}", requests.len());
+                Outcome::Refused(error)
+            }
+        }
+    }
+
+    /// Looks at a new buffer and writes into it.
+    fn welcome(&mut self, buffer: Buffer<'a, 'g>, want: &Want, constraints: Constraints) {
+        let guest = self.guest();
+        if want.on_refusal == xen_contig::exchange::OnRefusal::Return {
+            assert!(buffer.len() <= want.bytes, "{buffer:?} for {want:?}");
+        } else {
+            assert_eq!(buffer.len(), want.bytes, "{buffer:?}");
+        }
+        assert_eq!(buffer.frames().frames(), buffer.len().div_ceil(PAGE), "{buffer:?}");
+        assert!(buffer.segments().len() <= constraints.max_segments(), "{buffer:?} {want:?}");
+        if constraints.zeroing() == Zeroing::Zeroed {
+            for pfn in buffer.frames().iter() {
+                assert_eq!(guest.uniform(pfn), Some(0), "{pfn} of a new {buffer:?} for {want:?}");
+            }
+        }
+        self.colours += 1;
+        let colour = 0xb0ff_0000_0000_0000 | self.colours << 20;
+        for (page, pfn) in (0..).zip(buffer.frames().iter()) {
+            guest.fill(pfn, colour + page);
+        }
+        self.buffers.push(Live { buffer, constraints, colour, cut: false });
+    }
+
+    fn split(&mut self, index: usize, at: u64) -> Outcome {
+        if self.buffers.is_empty() {
+            return Outcome::Nothing;
+        }
+        let index = index % self.buffers.len();
+        let Live { buffer, constraints, colour, cut } = self.buffers.swap_remove(index);
+        let len = buffer.len();
+        match buffer.split_at(at) {
+            Ok((left, right)) => {
+                assert_eq!((left.len(), right.len()), (at, len - at));
+                let right_colour = colour + at / PAGE;
+                self.buffers.push(Live { buffer: left, constraints, colour, cut });
+                let right = Live { buffer: right, constraints, colour: right_colour, cut: true };
+                self.buffers.push(right);
+                Outcome::Done
+            }
+            Err(error) => {
+                assert!(!at.is_multiple_of(PAGE) || at == 0 || at >= len, "{error:?}");
+                self.buffers.push(Live { buffer: error.buffer, constraints, colour, cut });
+                Outcome::Nothing
+            }
+        }
+    }
+
+    /// Looks at every frame.
+    ///
+    /// # Panics
+    /// Where one is not where it should be.
+    pub fn check(&self) {
+        let (guest, census) = (self.guest(), self.guest().check());
+        let held: Vec<Pfn> =
+            self.buffers.iter().flat_map(|live| live.buffer.frames().iter()).collect();
+        let (free, waiting) = (self.kernel.free(), self.allocator.stats().waiting);
+        assert_eq!(free.len() as u64, self.kernel.free_frames());
+        let places = [free.len() as u64, held.len() as u64, waiting, self.quarantined()];
+        let sum: u64 = places.iter().sum();
+        assert_eq!(sum, self.total, "free, held, waiting and quarantined are {places:?} (M1)");
+
+        let in_use: HashSet<Pfn> = free.iter().chain(&held).copied().collect();
+        assert_eq!(in_use.len(), free.len() + held.len(), "a frame is both free and held (M1)");
+        let lost = || census.holes.iter().chain(&census.unmapped);
+        for pfn in lost() {
+            assert!(!in_use.contains(pfn), "{pfn} is free or held, and not mapped");
+        }
+        assert!(lost().count() as u64 <= self.quarantined(), "{census:?} is not accounted for");
+        let (orphans, holes) = (census.orphans.len(), census.holes.len());
+        // What a dying domain or a translated guest lost is nobody's.
+        let may_be_nobodys = self.dying || self.kernel.p2m().is_translated();
+        assert!(orphans == holes || may_be_nobodys && orphans < holes, "{orphans} of {holes}");
+        assert!(self.faulty || self.quarantined() == 0, "quarantined without a cause");
+        assert_eq!(guest.given_up_dirty(), self.uncleared, "Xen got frames that were not cleared");
+
+        let mut machine = HashSet::new();
+        for live in &self.buffers {
+            self.check_buffer(live, &mut machine);
+        }
+    }
+
+    fn check_buffer(&self, live: &Live<'_, '_>, machine: &mut HashSet<u64>) {
+        let Live { buffer, constraints, colour, cut } = live;
+        let guest = self.guest();
+        for (page, pfn) in (0..).zip(buffer.frames().iter()) {
+            assert_eq!(guest.uniform(pfn), Some(colour + page), "{pfn} of {buffer:?}");
+            let mfn = guest.mfn(pfn).expect("a buffer's frame is populated");
+            assert!(machine.insert(mfn.number()), "{mfn} is beneath two buffers");
+        }
+        let mut end = 0;
+        for segment in buffer.segments() {
+            assert_eq!(segment.offset, end, "{buffer:?}");
+            end += segment.len;
+            let address = segment.dma.get();
+            assert!(
+                *cut || constraints.admits(address, segment.len),
+                "{buffer:?} for {constraints:?}"
+            );
+            assert!(address >= constraints.lowest());
+            assert!(address + (segment.len - 1) <= constraints.mask());
+            for page in 0..segment.len.div_ceil(PAGE) {
+                let pfn = buffer.frames().first().add(segment.offset / PAGE + page);
+                let seen = match self.kernel.p2m().is_translated() {
+                    true => pfn.number(),
+                    false => guest.mfn(pfn).expect("checked above").number(),
+                };
+                assert_eq!(segment.dma.frame().number() + page, seen, "{pfn} of {buffer:?}");
+            }
+        }
+        assert_eq!(end, buffer.len(), "{buffer:?}");
+    }
+
+    /// Nothing is wrong any more: faults, shortage, refusals and peers are gone.
+    pub fn calm(&mut self) {
+        let guest = self.guest();
+        guest.xen().disarm();
+        guest.relieve();
+        guest.deny_exchange(None);
+        self.kernel.refuse_lists(false);
+        self.unhold();
+    }
+
+    /// All drivers are gone and all is given back: what is not quarantined is free.
+    ///
+    /// # Panics
+    /// Where it is not.
+    pub fn finish(&mut self) {
+        self.calm();
+        self.buffers.clear();
+        let report = self.allocator.give_back_waiting();
+        assert_eq!((report.kept, report.error), (0, None), "{report:?}");
+        self.check();
+        assert_eq!(self.kernel.free_frames() + self.quarantined(), self.total);
+    }
+}
+
+fn accounts<'k>(kernel: &'k &Kernel<'_>) -> &'k Accounts {
+    kernel.accounts()
+}

@@ -1,0 +1,146 @@
+//! The kernel's command line.
+
+use hypercall::trace::Level;
+
+use super::Target;
+use exit::Exit;
+use parser::{Complaint, Options, Selection, When, parse};
+
+#[path = "../../../../src/kernel/command_line.rs"]
+pub mod parser;
+
+/// What the parser wants of the kernel.
+pub mod exit {
+    /// The kernel's type of this name, without its end of the world.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum Exit {
+        /// Power off.
+        Poweroff,
+        /// Reboot.
+        Reboot,
+        /// Crash.
+        Crash,
+        /// Hold.
+        Hold,
+    }
+}
+
+pub const TARGET: Target = Target {
+    name: "command_line",
+    run,
+    max_len: 512,
+    words: &[
+        b"selftest=",
+        b"trace=",
+        b"vmap=",
+        b"seed=",
+        b"probe=",
+        b"exit=",
+        b"all",
+        b"none",
+        b"off",
+        b"summary",
+        b"full",
+        b"lazy",
+        b"sync",
+        b"poweroff",
+        b"reboot",
+        b"crash",
+        b"hold",
+        b"0x",
+        b"18446744073709551615",
+        b"4294967296",
+        b":",
+        b",",
+        b"*",
+        b" ",
+        b"exchange-order-",
+    ],
+    seeds: || {
+        [
+            "selftest=exchange-*,stale-alias trace=full vmap=sync seed=0xff probe=9:30 exit=hold",
+            "selftest=*a*a*a*b,none trace=off seed=18446744073709551615 probe=0:13 exit=crash",
+            "selftest=none a=b =c probe=19:9",
+        ]
+        .map(|line| line.as_bytes().to_vec())
+        .into()
+    },
+};
+
+fn run(input: &[u8]) {
+    let text = String::from_utf8_lossy(input);
+    let (options, complaints) = parse(&text);
+    let words: Vec<&str> = text.split_ascii_whitespace().collect();
+    assert!(complaints.len() <= words.len());
+    for complaint in &complaints {
+        let (Complaint::Unknown(word)
+        | Complaint::BadValue { word, .. }
+        | Complaint::OutOfRange { word, .. }) = complaint;
+        assert!(words.contains(&word.as_str()), "{complaint}");
+        assert!(complaint.to_string().contains(word.as_str()));
+    }
+    // What was understood can be said, and is understood again.
+    let (again, complaints) = parse(&say(&options));
+    assert_eq!((again, complaints), (options.clone(), vec![]));
+
+    for name in ["exchange-order-10", "stale-alias", "a", "", "aXcXb", "misbehave-panic"] {
+        let (expected, named) = match &options.selftest {
+            Selection::All => (true, false),
+            Selection::None => (false, false),
+            Selection::Globs(globs) => (
+                globs.iter().any(|glob| matches(glob.as_bytes(), name.as_bytes())),
+                globs.iter().any(|glob| glob == name),
+            ),
+        };
+        let globs = matches!(options.selftest, Selection::Globs(_));
+        assert_eq!(options.selftest.includes(name, When::Always), expected, "{options:?} {name}");
+        assert_eq!(options.selftest.includes(name, When::Asked), expected && globs);
+        assert_eq!(options.selftest.includes(name, When::Named), named);
+    }
+}
+
+fn say(options: &Options) -> String {
+    let selftest = match &options.selftest {
+        Selection::All => "all".to_string(),
+        Selection::None => "none".to_string(),
+        Selection::Globs(globs) => globs.join(","),
+    };
+    let trace = match options.trace {
+        Level::Off => "off",
+        Level::Summary => "summary",
+        Level::Full => "full",
+    };
+    let mut line = format!("selftest={selftest} trace={trace} seed={}", options.seed);
+    if let Some(probe) = options.probe {
+        line += &format!(" probe={}:{}", probe.order, probe.bits);
+    }
+    if let Some(exit) = options.exit {
+        let exit = match exit {
+            Exit::Poweroff => "poweroff",
+            Exit::Reboot => "reboot",
+            Exit::Crash => "crash",
+            Exit::Hold => "hold",
+        };
+        line += &format!(" exit={exit}");
+    }
+    line
+}
+
+/// The slow and obvious way: which beginnings of the glob match which beginnings of the name.
+fn matches(glob: &[u8], name: &[u8]) -> bool {
+    let mut reach = vec![false; name.len() + 1];
+    reach[0] = true;
+    for &byte in glob {
+        if byte == b'*' {
+            for at in 0..name.len() {
+                reach[at + 1] |= reach[at];
+            }
+        } else {
+            for at in (0..name.len()).rev() {
+                reach[at + 1] = reach[at] && name[at] == byte;
+            }
+            reach[0] = false;
+        }
+    }
+    reach[name.len()]
+}

@@ -1,0 +1,223 @@
+//! Whatever drivers, Xen, and the guests around them do, and in whatever order: every frame is in
+//! one place, all books agree, and every buffer is its driver's alone, where the driver wants it.
+//!
+//! What failed once is tried first the next time: it is kept in `properties.regressions`.
+//! `PROPTEST_CASES` is the number of sequences per property.
+
+use fake_xen::{ExchangeFault, Lie};
+use fuzz::scene::{Outcome, Setting, Step, Want, play};
+use hypercall::XenErrno;
+use proptest::collection::vec;
+use proptest::option;
+use proptest::prelude::*;
+use proptest::test_runner::FileFailurePersistence;
+use xen_contig::addr::PAGE_SIZE;
+use xen_contig::dma::{AllocError, GiveBack};
+use xen_contig::exchange::{Node, OnRefusal};
+
+const PAGE: u64 = PAGE_SIZE as u64;
+
+fn config() -> ProptestConfig {
+    let kept = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/properties.regressions");
+    ProptestConfig {
+        cases: std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(256),
+        failure_persistence: Some(Box::new(FileFailurePersistence::Direct(kept))),
+        max_shrink_iters: 4096,
+        ..ProptestConfig::default()
+    }
+}
+
+fn setting() -> impl Strategy<Value = Setting> {
+    let policy = prop_oneof![Just(GiveBack::AtOnce), Just(GiveBack::Later), Just(GiveBack::Keep)];
+    let translated = prop_oneof![4 => Just(false), 1 => Just(true)];
+    (policy, translated, 2_u32..10, any::<u64>(), any::<bool>()).prop_map(
+        |(policy, translated, max_order, seed, preempt)| Setting {
+            frames: 384,
+            policy,
+            translated,
+            max_order,
+            seed,
+            preempt,
+        },
+    )
+}
+
+fn on_refusal() -> impl Strategy<Value = OnRefusal> {
+    prop_oneof![
+        Just(OnRefusal::Undo),
+        Just(OnRefusal::Return),
+        (1_u32..4).prop_map(|times| OnRefusal::Resume { times })
+    ]
+}
+
+fn want() -> impl Strategy<Value = Want> {
+    let bytes = prop_oneof![1..PAGE, (1_u64..80).prop_map(|pages| pages * PAGE), 1..80 * PAGE];
+    // The machine has 2560 frames, so that these are in reach, and some others not.
+    let mask = prop_oneof![
+        4 => Just(u64::MAX),
+        1 => (20_u32..24).prop_map(|bits| (1 << bits) - 1),
+        1 => 2 * PAGE..3000 * PAGE
+    ];
+    let lowest = prop_oneof![6 => Just(0), 1 => 0..3000 * PAGE];
+    let segments = prop_oneof![2 => Just((1, 0)), 1 => (1_usize..17, PAGE..40 * PAGE)];
+    let align = prop_oneof![3 => Just(0_u8), 1 => 0_u8..19];
+    let boundary = prop_oneof![3 => Just(0_u8), 1 => 12_u8..20];
+    let node = prop_oneof![
+        8 => Just(Node::Any),
+        1 => (0_u8..3).prop_map(Node::Near),
+        1 => (0_u8..3).prop_map(Node::Exactly)
+    ];
+    let rare = || prop::bool::weighted(0.15);
+    let place = (mask, lowest, segments, align, boundary, node);
+    (bytes, place, on_refusal(), rare(), rare(), rare()).prop_map(
+        |(bytes, place, on_refusal, whatever, awake, one_extent)| {
+            let (mask, lowest, (segments, max_segment), align, boundary, node) = place;
+            Want {
+                bytes,
+                mask,
+                lowest,
+                align,
+                boundary,
+                max_segment,
+                segments,
+                whatever,
+                awake,
+                on_refusal,
+                node,
+                one_extent,
+            }
+        },
+    )
+}
+
+/// What drivers and the kernel do.
+fn use_of_memory() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        6 => want().prop_map(Step::Alloc),
+        2 => vec(want(), 1..5).prop_map(Step::Many),
+        5 => (0_usize..16).prop_map(Step::Drop),
+        2 => (0_usize..16, 0_u64..80).prop_map(|(at, half)| Step::Split(at, half * PAGE / 2)),
+        1 => Just(Step::GiveBack),
+        1 => (0_u32..2, any::<usize>()).prop_map(|(vcpu, at)| Step::Touch(vcpu, at)),
+    ]
+}
+
+/// What Xen and its other guests do to the supply of memory.
+fn shortage() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        (0_u32..7).prop_map(Step::Fragment),
+        (0_u64..200).prop_map(Step::Exhaust),
+        Just(Step::Relieve),
+        (0_u32..10).prop_map(Step::MaxOrder),
+        any::<bool>().prop_map(Step::Deny),
+        any::<usize>().prop_map(Step::Hold),
+        Just(Step::Unhold),
+        any::<bool>().prop_map(Step::NoLists),
+    ]
+}
+
+fn errno() -> impl Strategy<Value = XenErrno> {
+    prop_oneof![
+        3 => prop::sample::select(vec![1_u16, 3, 11, 12, 14, 22, 38, 95]),
+        1 => 1_u16..4096
+    ]
+    .prop_map(|raw| XenErrno::from_raw(raw).expect("1 to 4095 are errors"))
+}
+
+/// What goes wrong.
+fn fault() -> impl Strategy<Value = Step> {
+    let at = || prop_oneof![Just(0), 0_u64..80];
+    let number = || option::of(prop_oneof![0_u64..100, 0_u64..3000, any::<u64>(), Just(u64::MAX)]);
+    let answer =
+        prop_oneof![Just(Ok(0)), any::<u32>().prop_map(|n| Ok(n.into())), errno().prop_map(Err)];
+    let lie = (any::<bool>(), answer, number(), number())
+        .prop_map(|(commit, answer, count, out)| Lie { commit, answer, count, out });
+    let inside = prop_oneof![
+        at().prop_map(ExchangeFault::InUnreadable),
+        (at(), errno()).prop_map(|(at, errno)| ExchangeFault::IommuUnmap(at, errno)),
+        at().prop_map(ExchangeFault::OutUnreadable),
+        at().prop_map(ExchangeFault::OutUnwritable),
+        (at(), errno()).prop_map(|(at, errno)| ExchangeFault::IommuMap(at, errno)),
+        Just(ExchangeFault::Dying),
+        lie.prop_map(ExchangeFault::Lie),
+    ];
+    prop_oneof![
+        (1_u64..12, errno(), at()).prop_map(|(call, errno, after)| Step::Fault {
+            call,
+            errno,
+            after
+        }),
+        (1_u64..6, at()).prop_map(|(call, after)| Step::Stop { call, after }),
+        inside.prop_map(Step::ExchangeFault),
+    ]
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    /// All of it in any order.
+    #[test]
+    fn every_frame_is_in_one_place(
+        setting in setting(),
+        steps in vec(prop_oneof![6 => use_of_memory(), 2 => shortage(), 1 => fault()], 1..40),
+    ) {
+        play(&setting, |scene| {
+            for step in &steps {
+                scene.apply(step);
+                scene.check();
+            }
+            scene.finish();
+        });
+    }
+
+    /// Where nothing goes wrong on the inside, refusals cost nothing: all comes back, and nothing
+    /// was refused for a reason that was not there.
+    #[test]
+    fn shortage_costs_nothing(
+        setting in setting(),
+        steps in vec(prop_oneof![3 => use_of_memory(), 1 => shortage()], 1..40),
+    ) {
+        play(&setting, |scene| {
+            for step in &steps {
+                if let Outcome::Refused(AllocError::Exchange(error)) = scene.apply(step) {
+                    let torn = matches!(
+                        error,
+                        xen_contig::exchange::ExchangeError::Torn { .. }
+                            | xen_contig::exchange::ExchangeError::PageTable(_)
+                            | xen_contig::exchange::ExchangeError::BadExtent { .. }
+                            | xen_contig::exchange::ExchangeError::NotPopulated { .. }
+                            | xen_contig::exchange::ExchangeError::Flush { .. }
+                    );
+                    assert!(!torn, "{error}");
+                }
+                scene.check();
+            }
+            scene.finish();
+            assert_eq!(scene.quarantined(), 0);
+            scene.guest().check_whole();
+        });
+    }
+
+    /// In a guest with room, on a machine with room, a driver with sane constraints is served.
+    #[test]
+    fn who_asks_for_what_there_is_gets_it(
+        sizes in vec(1_u64..24 * PAGE, 1..8),
+        order in Just((0..8_usize).collect::<Vec<_>>()).prop_shuffle(),
+        seed in any::<u64>(),
+        policy in prop_oneof![Just(GiveBack::AtOnce), Just(GiveBack::Later), Just(GiveBack::Keep)],
+    ) {
+        let setting = Setting { seed, policy, ..Setting::default() };
+        play(&setting, |scene| {
+            for size in &sizes {
+                assert_eq!(scene.apply(&Step::Alloc(Want::bytes(*size))), Outcome::Done);
+                scene.check();
+            }
+            for index in &order {
+                scene.apply(&Step::Drop(*index));
+                scene.check();
+            }
+            scene.finish();
+            assert_eq!(scene.quarantined(), 0);
+        });
+    }
+}
