@@ -35,6 +35,8 @@ pub struct Machine {
     pub p2m: &'static P2m<'static>,
     /// Xen's word on machine frames; PV alone may read it.
     pub m2p: Option<M2p>,
+    /// The frame of a PV guest's start info, as the builder left it.
+    pub start_info: Option<Pfn>,
     /// The linear mapping.
     pub linear: &'static Linear,
     /// Free frames.

@@ -64,6 +64,11 @@ impl Taken {
 
 #[cfg(test)]
 mod tests {
+    extern crate std;
+    use core::sync::atomic::AtomicBool;
+    use std::sync::Barrier;
+    use std::thread;
+
     use super::*;
 
     #[test]
@@ -86,5 +91,24 @@ mod tests {
         assert_eq!(Taken::new(0).take(), None);
         let taken = Taken::new(u64::MAX);
         assert_eq!((0..).map_while(|_: u32| taken.take()).count() as u64, MAX_OBJECTS);
+    }
+
+    /// Three objects for four threads, and nothing between taking and giving but the question
+    /// whether someone else has it.
+    #[test]
+    fn nobody_gets_what_another_has() {
+        let (taken, start) = (Taken::new(3), Barrier::new(4));
+        let owned = [const { AtomicBool::new(false) }; 3];
+        let worker = || {
+            start.wait();
+            for _ in 0..300_000 {
+                let Some(object) = taken.take() else { continue };
+                assert!(!owned[object as usize].swap(true, Relaxed), "{object} has two owners");
+                owned[object as usize].store(false, Relaxed);
+                taken.give(object);
+            }
+        };
+        thread::scope(|scope| (0..4).for_each(|_| drop(scope.spawn(worker))));
+        assert_eq!(taken.in_use(), 0);
     }
 }

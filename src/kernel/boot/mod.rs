@@ -44,6 +44,7 @@ struct Ground {
     initial_domain: bool,
     p2m: P2m<'static>,
     m2p: Option<M2p>,
+    start_info: Option<Pfn>,
     linear: Linear,
     /// The first frame of a run that nobody uses, and the first behind it: the bitmap and the heap
     /// are cut from its front.
@@ -54,7 +55,16 @@ struct Ground {
 
 impl Ground {
     fn into_machine(self) -> Machine {
-        let Self { kind, initial_domain, p2m, m2p, linear, spare: (mut first, end), others } = self;
+        let Self {
+            kind,
+            initial_domain,
+            p2m,
+            m2p,
+            start_info,
+            linear,
+            spare: (mut first, end),
+            others,
+        } = self;
         let frames_of = |bytes: usize| bytes.div_ceil(PAGE_SIZE) as u64;
         let bitmap_words = FrameAllocator::bitmap_words(p2m.frames());
         let heap_bytes = heap::bytes_for(p2m.frames());
@@ -85,6 +95,7 @@ impl Ground {
             initial_domain,
             p2m: Box::leak(Box::new(p2m)),
             m2p,
+            start_info,
             linear: Box::leak(Box::new(linear)),
             frames: Mutex::new(frames),
             accounts: Accounts::new(),

@@ -70,6 +70,7 @@ pub fn start(start_info: *const xen_sys_start_info) -> (Ground, CommandLine) {
         initial_domain: info.flags.initial_domain(),
         p2m,
         m2p: Some(m2p),
+        start_info: Some(image_frame(start_info as u64)),
         linear,
         spare: (tables.end(), info.nr_pages),
         others,

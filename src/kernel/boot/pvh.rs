@@ -100,6 +100,7 @@ pub fn start(start_info: u32) -> (Ground, CommandLine) {
         initial_domain,
         p2m: P2m::translated(end_of_ram / PAGE),
         m2p: None,
+        start_info: None,
         linear: Linear::translated(),
         spare: to_frames((spare.start, spare.end)),
         others: free.into_iter().map(to_frames).collect(),

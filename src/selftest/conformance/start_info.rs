@@ -13,9 +13,6 @@ use xen_contig::addr::{Mfn, Pfn};
 use crate::kernel::Machine;
 use crate::kernel::layout::{self, image_frame};
 
-/// How the page begins (`xen_start_info.magic` in `public/xen.h`).
-const MAGIC: [u8; 4] = *b"xen-";
-
 /// Start info.
 pub struct StartInfo(PvStartInfo<'static>);
 
@@ -28,22 +25,11 @@ impl Deref for StartInfo {
 }
 
 impl StartInfo {
-    /// Finds the page: the builder places it behind the image, and the kernel never gives it away.
-    /// All frames up to it are in use for good, so none of them is unmapped on the way.
+    /// Reads the page, which the kernel never gives away; `None` in a translated guest.
     pub fn find(machine: &Machine) -> Option<Self> {
-        machine.m2p?;
-        let first = image_frame(layout::image().data.1).number();
-        (first..machine.p2m.frames()).map(Pfn::new).find_map(|pfn| {
-            let page = layout::linear(pfn);
-            // SAFETY: the frame is mapped, see above; any bytes are a byte array.
-            let start = unsafe { page.as_ptr::<[u8; 4]>().read_volatile() };
-            if start != MAGIC {
-                return None;
-            }
-            // SAFETY: the frame is mapped, aligned, and written by nobody since the builder.
-            let info = PvStartInfo::read(unsafe { &*page.as_ptr() }).ok()?;
-            (info.nr_pages == machine.p2m.frames()).then_some(Self(info))
-        })
+        let page = layout::linear(machine.start_info?);
+        // SAFETY: the frame is mapped, aligned, and written by nobody since the builder.
+        PvStartInfo::read(unsafe { &*page.as_ptr() }).ok().map(Self)
     }
 
     /// The console's ring and xenstore's, which a backend in dom0 maps; a dom0 has none.
