@@ -13,17 +13,9 @@ use xen_contig::p2m::{M2p, P2m};
 use xen_contig::platform::Platform;
 
 use super::hypervisor::{Hypervisor, xen};
+use super::kind::Kind;
 use super::paging::Linear;
 use super::{layout, say};
-
-/// Which kind of guest this is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// Paravirtualised.
-    Pv,
-    /// Translated, booted directly.
-    Pvh,
-}
 
 /// What booting leaves behind.
 pub struct Machine {

@@ -19,6 +19,7 @@ pub mod edu;
 pub mod exit;
 pub mod heap;
 pub mod hypervisor;
+pub mod kind;
 pub mod layout;
 pub mod machine;
 pub mod paging;

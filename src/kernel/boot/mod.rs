@@ -15,7 +15,8 @@ use xen_contig::frames::{FrameAllocator, FrameRun};
 use xen_contig::p2m::{M2p, P2m};
 
 use super::hypervisor::xen;
-use super::machine::{Kind, Machine};
+use super::kind::Kind;
+use super::machine::Machine;
 use super::paging::Linear;
 use super::{heap, layout};
 

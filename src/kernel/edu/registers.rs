@@ -6,8 +6,8 @@ use hypercall::XenErrno;
 use spin::{Mutex, MutexGuard};
 use xen_contig::addr::Gfn;
 
+use crate::kernel::kind::Kind;
 use crate::kernel::layout::{slot, window};
-use crate::kernel::machine::Kind;
 use crate::kernel::paging::{REGISTERS, set_window};
 
 /// Registers of 32 bits.

@@ -10,8 +10,8 @@ use xen_contig::addr::{Gfn, MachineAddr, Mfn, PAGE_SIZE, Pfn};
 use xen_contig::p2m::P2m;
 use xen_contig::paging::{GuestMemory, LinearMapping};
 
+use super::kind::Kind;
 use super::layout;
-use super::machine::Kind;
 
 /// Flags of memory that is read and written.
 pub const READ_WRITE: PageTableFlags = PageTableFlags::PRESENT

@@ -9,7 +9,8 @@ use spin::Mutex;
 use x86_64::instructions::port::Port;
 
 use crate::kernel::hypervisor::xen;
-use crate::kernel::machine::{Kind, Machine};
+use crate::kernel::kind::Kind;
+use crate::kernel::machine::Machine;
 
 /// Which function and register the data port shows.
 const ADDRESS: u16 = 0xcf8;
