@@ -155,7 +155,7 @@ fn a_pool_grows_to_its_limit_and_not_beyond() {
 fn a_pool_that_cannot_grow_says_why_and_is_as_it_was() {
     let scene = pv();
     let config = build(exchanged(4000));
-    let pool: Pool<'_, _, 4> = Pool::new(&scene.allocator, &config).unwrap();
+    let pool: Pool<'_, _, 2> = Pool::new(&scene.allocator, &config).unwrap();
     let mut object = pool.alloc().unwrap();
     object.store(0, Width::Quad, 0x1234).unwrap();
     scene.platform.guest().fragment(Order::new(2).unwrap());

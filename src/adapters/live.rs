@@ -72,7 +72,8 @@ impl<P: Platform> Claim<'_, P> {
     /// Remembers the memory.
     pub fn keep(self, purpose: Purpose, memory: Memory<P>) {
         self.slot.dma.store(memory.dma_addr().get(), Relaxed);
-        *self.slot.memory.lock() = Some(memory);
+        let before = self.slot.memory.lock().replace(memory);
+        debug_assert!(before.is_none(), "a slot that is claimed is empty");
         self.slot.state.store(purpose as u8, Release);
         core::mem::forget(self);
     }

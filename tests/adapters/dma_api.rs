@@ -104,6 +104,18 @@ fn an_alignment_above_a_page_is_the_devices_and_the_processors() {
 }
 
 #[test]
+fn an_alignment_that_the_processor_cannot_have_is_refused() {
+    // The allocator aligns what the processor sees to 2 MiB at most.
+    let guest = Builder::new(FRAMES).max_order(10).build();
+    let scene = Scene::new(guest, Constraints::default(), 16);
+    let (bytes, align) = (4 << 20, 4 << 20);
+    let array = device(&scene, ANY).coherent_array_zero_with_align::<u8>(bytes, align);
+    assert_eq!(array.err(), Some(DmaError::NoMemory));
+    assert!(scene.calls() > 3, "there was memory, aligned for the device");
+    scene.is_balanced();
+}
+
+#[test]
 fn nothing_is_taken_for_arrays_of_nothing() {
     let scene = pv();
     for _ in 0..20 {
@@ -210,5 +222,33 @@ fn owned_buffers_make_the_round() {
     completed.copy_to_slice_cpu(&mut bytes);
     assert_eq!(bytes[5998..], [5, 6]);
     drop(completed);
+    scene.is_balanced();
+}
+
+#[test]
+fn threads_quarrel_over_few_slots_and_lose_none() {
+    let scene = Scene::with_pool(FakeGuest::new(FRAMES), Constraints::default(), 2);
+    let mapped = std::sync::atomic::AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        for me in 1..=4_u64 {
+            let (scene, mapped) = (&scene, &mapped);
+            scope.spawn(move || {
+                let device = device(scene, ANY);
+                for _ in 0..50_000 {
+                    let mut word = [me];
+                    let direction = DmaDirection::FromDevice;
+                    match device.map_streaming_slice(&mut word, 8, direction) {
+                        Ok(map) => {
+                            map.complete_for_cpu(0..8);
+                            assert_eq!(map.read_cpu(0), Some(me));
+                            mapped.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                        }
+                        Err(error) => assert_eq!(error, DmaError::NoMemory),
+                    }
+                }
+            });
+        }
+    });
+    assert!(mapped.into_inner() > 1000);
     scene.is_balanced();
 }

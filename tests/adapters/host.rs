@@ -135,7 +135,7 @@ impl Scene {
 
     fn with(guest: FakeGuest, constraints: Constraints, slots: usize, pool: bool) -> Self {
         let model = leak(FakePlatform::new(guest));
-        let layout = Layout::from_size_align(FRAMES as usize * PAGE_SIZE, 2 << 20).unwrap();
+        let layout = Layout::from_size_align(FRAMES as usize * PAGE_SIZE, 8 << 20).unwrap();
         // SAFETY: the size is not zero.
         let base = unsafe { alloc_zeroed(layout) };
         assert!(!base.is_null());

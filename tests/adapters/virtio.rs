@@ -429,3 +429,31 @@ fn sharing_without_a_slot_is_loud() {
     let (scene, hal) = device!(Scene::new(pv(), Constraints::default(), 1));
     test(hal, scene);
 }
+
+#[test]
+fn threads_share_through_few_slots_and_get_their_own_back() {
+    fn test<H: Hal>(_hal: std::marker::PhantomData<H>, scene: Scene) {
+        std::thread::scope(|scope| {
+            for me in [0x11, 0x22] {
+                scope.spawn(move || {
+                    for round in 0..5_000 {
+                        let mut content = vec![me; 100 + round % 500];
+                        let buffer = NonNull::from(content.as_mut_slice());
+                        // SAFETY: a vector of this thread's, unshared as it was shared.
+                        unsafe {
+                            let paddr = H::share(buffer, BufferDirection::Both);
+                            let there = scene.device_reads(paddr, buffer.len());
+                            assert!(there.iter().all(|byte| *byte == me));
+                            scene.device_writes(paddr + 99, &[me + 1]);
+                            H::unshare(paddr, buffer, BufferDirection::Both);
+                        }
+                        assert_eq!((content[98], content[99]), (me, me + 1));
+                    }
+                });
+            }
+        });
+        scene.is_balanced();
+    }
+    let (scene, hal) = device!(Scene::with_pool(pv(), Constraints::default(), 3));
+    test(hal, scene);
+}
