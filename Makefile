@@ -19,6 +19,9 @@ CHOICE := --xen "$$XEN" $${TIMEOUT:+--timeout "$$TIMEOUT"}
 GUEST := --mode "$$MODE" $${VCPUS:+--vcpus "$$VCPUS"} $${MEMORY:+--memory "$$MEMORY"} \
 	$${ARGS:+--args "$$ARGS"}
 
+# Features of the library that are off unless a kernel wants them.
+ADAPTERS := --features xen-contig/virtio-drivers,xen-contig/dma-api
+
 # make itself ends with 2 whenever a recipe fails, so the runner's status is said in words.
 SAY_STATUS = status=$$?; [ $$status -eq 0 ] || echo "make $@: the runner's exit status is $$status" >&2; exit $$status
 
@@ -56,7 +59,7 @@ run: check-choice image bed
 	@(set -x; $(BED) run $(CHOICE) $(GUEST)); $(SAY_STATUS)
 
 test: check-choice lint
-	@$(TOOLS) cargo test --locked --workspace
+	@$(TOOLS) cargo test --locked --workspace $(ADAPTERS)
 	@$(MAKE) --no-print-directory image bed
 	@$(TOOLS) reproduce
 	@(set -x; $(BED) test $(CHOICE)); $(SAY_STATUS)
@@ -91,14 +94,14 @@ image: setup
 
 lint: setup
 	@$(TOOLS) cargo fmt --all --check
-	@$(TOOLS) cargo clippy --locked --workspace --all-targets -- -D warnings
+	@$(TOOLS) cargo clippy --locked --workspace --all-targets $(ADAPTERS) -- -D warnings
 	@$(TOOLS) kernel clippy --locked --features kernel --bin xen-contig -- -D warnings
 	@$(MAKE) --no-print-directory docs
 
 # With the feature that has the real hypervisor in it: other pages refer to it.
 docs: setup
 	@RUSTDOCFLAGS='-D warnings' $(TOOLS) cargo doc --locked --workspace --no-deps \
-		--features xen-contig-hypercall/real
+		--features xen-contig-hypercall/real $(ADAPTERS)
 
 gdb: check-choice image bed
 	@echo 'In another terminal: gdb target/image/xen-contig.debug -ex "target remote localhost:1234"'
