@@ -376,6 +376,39 @@ fn a_translated_guest_can_have_one_extent_beneath_a_buffer() {
 }
 
 #[test]
+fn memory_in_one_piece_serves_a_device_of_short_segments() {
+    let several = build(|it| it.max_segment(1 << 15).max_segments(4).align(1 << 13));
+    let pvh = Scene::new(Builder::new(4096).translated().build(), GiveBack::AtOnce);
+    let pv = Scene::new(FakeGuest::new(4096), GiveBack::Keep);
+    drop(pv.allocator.alloc_coherent(1 << 17, &several).unwrap());
+    for scene in [pvh, pv] {
+        scene.calls();
+        let buffer = scene.allocator.alloc_coherent(100_000, &several).unwrap();
+        let lengths: Vec<u64> = buffer.segments().iter().map(|segment| segment.len).collect();
+        assert_eq!(lengths, [1 << 15, 1 << 15, 1 << 15, 100_000 - 3 * (1 << 15)]);
+        let first = buffer.dma_addr().get();
+        for segment in buffer.segments() {
+            assert!(several.admits(segment.dma.get(), segment.len), "{buffer:?}");
+        }
+        drop(buffer);
+        assert!(first.is_multiple_of(1 << 13));
+        scene.is_balanced();
+    }
+}
+
+#[test]
+fn what_waits_survives_its_allocator() {
+    let scene = Scene::new(FakeGuest::new(4096), GiveBack::Later);
+    let buffer = scene.allocator.alloc_coherent(8 * PAGE, &Constraints::default()).unwrap();
+    drop(buffer);
+    assert_eq!(scene.platform.free_frames(), scene.free - 8);
+    let Scene { platform, allocator, free } = scene;
+    drop(allocator);
+    assert_eq!(platform.free_frames(), free);
+    platform.guest().check_whole();
+}
+
+#[test]
 fn c75_a_buffer_that_was_moved_says_so() {
     let scene = pv();
     let buffer = scene.allocator.alloc_coherent(4 * PAGE, &Constraints::default()).unwrap();

@@ -29,7 +29,7 @@ const TRIES: u32 = 4;
 ///
 /// Nothing is locked while Xen is asked; allocations on several vCPUs run side by side.
 #[derive(Debug)]
-pub struct Allocator<P> {
+pub struct Allocator<P: Platform> {
     platform: P,
     capability: Capability,
     policy: GiveBack,
@@ -116,24 +116,31 @@ impl<P: Platform> Allocator<P> {
         self.exchange(&exchanger, &layout, constraints)
     }
 
-    /// A buffer of memory that fits as it is.
+    /// A buffer of memory that fits as it is: in one piece, cut into as many segments as the device
+    /// needs. Xen's order limit has no say in it.
     pub(super) fn find(
         &self,
         size: u64,
         constraints: &Constraints,
     ) -> Option<CoherentBuffer<'_, P>> {
-        if size == 0 || size > Order::MAX.bytes() || size > constraints.max_segment() {
-            return None;
-        }
+        let layout = Layout::new(size, constraints, Order::MAX).ok()?;
         let platform = &self.platform;
-        let search = &mut |pfn| fits(platform.p2m(), constraints, pfn, size);
-        let run = platform.take_where(size.div_ceil(PAGE), SEARCH_BUDGET, search)?;
+        let search = &mut |pfn| fits(platform.p2m(), constraints, &layout, pfn);
+        let run = platform.take_where(layout.used_frames(), SEARCH_BUDGET, search)?;
         if constraints.zeroing() == Zeroing::Zeroed {
             // SAFETY: the run is mapped and ours alone (M1).
             unsafe { platform.memory().zero(run.first(), run.frames()) };
         }
         self.books.found.fetch_add(1, Relaxed);
-        Some(CoherentBuffer::new(self, run, [size], false))
+        let lengths = layout.segments().iter().map(|segment| segment.bytes);
+        Some(CoherentBuffer::new(self, run, lengths, false))
+    }
+
+    /// Gives a run back that Xen may have put something beneath (C56).
+    pub(super) fn give_zeroed(&self, run: FrameRun) {
+        // SAFETY: the run is mapped and ours alone (M1).
+        unsafe { self.platform.memory().zero(run.first(), run.frames()) };
+        self.platform.give(run);
     }
 
     /// A buffer of a translated guest with one extent of machine memory beneath it.
@@ -148,14 +155,14 @@ impl<P: Platform> Allocator<P> {
             return Err(AllocError::MustNotSleep);
         }
         let (frames, mask) = (layout.frames(), constraints.mask());
-        let [segment] = layout.segments() else {
+        let [_] = layout.segments() else {
             // Several extents beneath one run of guest frames serve nobody.
             let (order, limit) = (Order::MAX, refiller.limit());
             return Err(AllocError::OrderNotPermitted { order, limit });
         };
         let platform = &self.platform;
         let mut lists = platform.lists(frames).ok_or(AllocError::NoListMemory { words: frames })?;
-        let search = &mut |pfn| fits(platform.p2m(), constraints, pfn, segment.bytes);
+        let search = &mut |pfn| fits(platform.p2m(), constraints, &layout, pfn);
         let run = platform
             .take_where(frames, SEARCH_BUDGET, search)
             .ok_or(AllocError::NoFramesInReach { frames, mask })?;
@@ -179,12 +186,18 @@ impl<P: Platform> Allocator<P> {
     ) -> Result<CoherentBuffer<'_, P>, AllocError> {
         let frames = layout.frames();
         let words = frames + MAX_SEGMENTS as u64;
-        let mut lists = self.platform.lists(words).ok_or(AllocError::NoListMemory { words })?;
+        let mut lent = None;
         let mut placement = constraints.placement();
         let mut rejected: ArrayVec<FrameRun, { TRIES as usize }> = ArrayVec::new();
         let outcome = loop {
             let Some(run) = self.take(frames) else {
                 break Err(AllocError::NoGuestMemory { frames });
+            };
+            // After the run: in a tight guest the lists would take the middle of the last one.
+            lent = lent.or_else(|| self.platform.lists(words));
+            let Some(lists) = &mut lent else {
+                self.platform.give(run);
+                break Err(AllocError::NoListMemory { words });
             };
             let parts = parts(layout, placement);
             let (beneath, scratch) = lists.as_mut().split_at_mut(frames as usize);
@@ -193,7 +206,7 @@ impl<P: Platform> Allocator<P> {
                 match exchanger.exchange(run, &parts, constraints.on_refusal(), lists) {
                     Ok(progress) => progress,
                     Err(failure) => {
-                        failure.run.into_iter().for_each(|run| self.platform.give(run));
+                        failure.run.into_iter().for_each(|run| self.give_zeroed(run));
                         break Err(failure.error.into());
                     }
                 };
@@ -201,14 +214,14 @@ impl<P: Platform> Allocator<P> {
                 Some(
                     error @ (ExchangeError::NoMemory { .. } | ExchangeError::NoMemoryBelow { .. }),
                 ) if done == 0 && Some(placement) != constraints.wider_placement() => {
-                    self.platform.give(run);
+                    self.give_zeroed(run);
                     match constraints.wider_placement() {
                         Some(wider) => placement = wider,
                         None => break Err(error.into()),
                     }
                 }
                 Some(error) if done == 0 || constraints.on_refusal() != OnRefusal::Return => {
-                    self.platform.give(run);
+                    self.give_zeroed(run);
                     break Err(error.into());
                 }
                 _ if self.in_reach(&run, layout, done, constraints) => break Ok((run, done)),
@@ -285,6 +298,13 @@ impl<P: Platform> Allocator<P> {
         }
         self.count_low(&run);
         CoherentBuffer::new(self, run, lengths, true)
+    }
+}
+
+impl<P: Platform> Drop for Allocator<P> {
+    /// What waits to be given back stays the guest's, as ordinary memory.
+    fn drop(&mut self) {
+        self.abandon_waiting();
     }
 }
 

@@ -136,8 +136,8 @@ impl fmt::Display for AllocError {
             ),
             Self::NoFramesInReach { frames, mask } => write!(
                 f,
-                "the guest has no {frames} free frames in a row below {mask:#x}, and a translated \
-                 guest can't exchange for others"
+                "the guest has no {frames} free frames in a row that meet the constraints (mask \
+                 {mask:#x}), and a translated guest can't exchange for others"
             ),
             Self::Exchange(error) => error.fmt(f),
             Self::NoExchange(why) => why.fmt(f),

@@ -12,6 +12,7 @@ use spin::Mutex;
 use super::Allocator;
 use crate::exchange::{ExchangeError, Lists, OnRefusal, Part, Progress};
 use crate::frames::FrameRun;
+use crate::paging::GuestMemory;
 use crate::platform::Platform;
 
 /// Runs that can wait to be given back.
@@ -142,6 +143,13 @@ impl<P: Platform> Allocator<P> {
         }
     }
 
+    /// Makes ordinary memory of what waits.
+    pub(super) fn abandon_waiting(&self) {
+        while let Some(run) = { self.books.waiting.lock().pop() } {
+            self.platform().give(run);
+        }
+    }
+
     /// Swaps all frames of a run for others, a step at a time. Steps that went stay gone. An error
     /// comes with the run, or without where it is quarantined.
     fn swap(&self, run: FrameRun) -> Result<FrameRun, (Option<FrameRun>, ExchangeError)> {
@@ -162,6 +170,9 @@ impl<P: Platform> Allocator<P> {
         match swapped {
             Ok(Progress { run, done, error }) => {
                 self.books.given_back.fetch_add(done, Relaxed);
+                // SAFETY: the run is mapped and ours alone (M1); what another domain may have left
+                // in the frames that came ends here (C56).
+                unsafe { self.platform().memory().zero(run.first(), run.frames()) };
                 match error {
                     None => {
                         self.uncount_low(low);
