@@ -167,14 +167,8 @@ fn guest_full(context: &Context<'_>) -> Check {
         refused(allocator, 16 * PAGE, &any, AllocError::NoGuestMemory { frames: 16 })?;
         {
             let _all = Hog::all(machine);
-            let words = words_for(1);
-            refused(allocator, 1, &any, AllocError::NoListMemory { words })?;
+            refused(allocator, 1, &any, AllocError::NoGuestMemory { frames: 1 })?;
         }
         confined.check_whole()
     })
-}
-
-/// Words of lists that the exchange of some frames takes.
-const fn words_for(frames: u64) -> u64 {
-    frames + xen_contig::dma::MAX_SEGMENTS as u64
 }
