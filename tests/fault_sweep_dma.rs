@@ -4,7 +4,7 @@
 //!
 //! The exchange itself has a sweep of its own in `fault_sweep.rs`.
 
-use fake_xen::{ExchangeFault, Lie};
+use fake_xen::{ExchangeFault, Lie, POISON};
 use fuzz::scene::{Outcome, Scene, Setting, Step, Want, play};
 use hypercall::XenErrno;
 use xen_contig::addr::PAGE_SIZE;
@@ -237,6 +237,22 @@ fn several_segments() {
     }
 }
 
+/// Undoing is more than forgetting: the extents go back, or a request that fails again and again
+/// would use up what is scarce.
+#[test]
+fn what_is_undone_is_xens_again() {
+    for on_refusal in [OnRefusal::Undo, OnRefusal::Resume { times: 2 }] {
+        play(&Setting::default(), |scene| {
+            scene.apply(&Step::Exhaust(40));
+            let before = scene.guest().highest_free_order();
+            let outcome = scene.apply(&Step::Alloc(segments(on_refusal)));
+            assert!(matches!(outcome, Outcome::Refused(_)), "{outcome:?}");
+            assert_eq!(scene.guest().highest_free_order(), before, "{on_refusal:?}");
+            judge(scene);
+        });
+    }
+}
+
 #[test]
 fn places_that_xen_can_not_be_told() {
     // The machine's 3072 frames begin to be served at 2048; below, 2048 is where the bits end.
@@ -332,4 +348,30 @@ fn giving_back() {
         operation("drop, allocate", three(), all(3).into_iter().chain([alloc(32)]).collect())
             .with(GiveBack::Keep),
     ]);
+}
+
+/// A surplus is zeroed before it becomes ordinary memory, since it may hold what another domain left
+/// there (C56). So may all that an exchange brings.
+#[test]
+#[ignore = "known: what comes from Xen when a buffer goes back, or did not serve, is not zeroed"]
+fn what_becomes_ordinary_memory_holds_nothing_of_another_domains() {
+    let unreachable = Step::Alloc(Want { lowest: 1 << 40, ..Want::bytes(16 * PAGE) });
+    let undone = [Step::Exhaust(40), Step::Alloc(segments(OnRefusal::Undo))];
+    let mut dirty = Vec::new();
+    for (policy, steps) in [
+        (GiveBack::AtOnce, vec![alloc(16), Step::Drop(0)]),
+        (GiveBack::Later, vec![alloc(16), Step::Drop(0), Step::GiveBack]),
+        (GiveBack::Keep, vec![unreachable]),
+        (GiveBack::Keep, undone.to_vec()),
+    ] {
+        let frames = play(&Setting { policy, ..Setting::default() }, |scene| {
+            for step in &steps {
+                scene.apply(step);
+            }
+            let free = scene.kernel().free();
+            free.iter().filter(|pfn| scene.guest().uniform(**pfn) == Some(POISON)).count()
+        });
+        dirty.push(frames);
+    }
+    assert_eq!(dirty, [0; 4], "frames with another domain's bytes");
 }

@@ -218,6 +218,10 @@ proptest! {
             }
             scene.finish();
             assert_eq!(scene.quarantined(), 0);
+            let stats = scene.allocator().stats();
+            let (exchanged, gone) = (stats.exchanged > 0, stats.given_back > 0);
+            assert_eq!(gone, exchanged && policy != GiveBack::Keep, "{policy:?}: {stats:?}");
+            assert_eq!((stats.refusals, stats.waiting), (0, 0), "{policy:?}: {stats:?}");
         });
     }
 }

@@ -89,12 +89,17 @@ fn fuzz(target: &'static Target, choice: &Choice) -> std::io::Result<bool> {
     };
     println!("fuzz {}: {guided}, {} inputs to begin with", target.name, run.inputs());
     run.go(Duration::from_secs(choice.seconds));
-    for (input, message) in &run.finds {
+    for (input, wrong) in &run.finds {
         let path = corpus::keep(target.name, "find", input)?;
-        println!("fuzz {}: FOUND {}: {message}", target.name, path.display());
+        println!("fuzz {}: FOUND {}: {wrong}", target.name, path.display());
     }
     if choice.keep {
-        for input in run.distil() {
+        let inputs = run.distil();
+        // None in a blind build, which does not know where they lead.
+        if !inputs.is_empty() {
+            corpus::forget(target.name, "seed")?;
+        }
+        for input in inputs {
             corpus::keep(target.name, "seed", &input)?;
         }
     }

@@ -13,10 +13,10 @@ fn what_was_kept_does_no_wrong() {
         println!("{}: {} seeds, {} kept", target.name, seeds.len(), kept.len());
         assert!(!seeds.is_empty() && !kept.is_empty(), "{}: nothing to replay", target.name);
         for input in seeds {
-            attempt(target, &input).unwrap_or_else(|error| panic!("{}: {error}", target.name));
+            attempt(target, &input).unwrap_or_else(|wrong| panic!("{}: {wrong}", target.name));
         }
         for (path, input) in kept {
-            attempt(target, &input).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+            attempt(target, &input).unwrap_or_else(|wrong| panic!("{}: {wrong}", path.display()));
         }
     }
 }
@@ -26,7 +26,7 @@ fn every_target_runs() {
     for target in &TARGETS {
         let mut run = Run::new(target, 7).unwrap();
         run.go(Duration::from_millis(300));
-        let found: Vec<&String> = run.finds.iter().map(|(_, message)| message).collect();
+        let found: Vec<_> = run.finds.iter().map(|(_, wrong)| &wrong.message).collect();
         println!("{}: {} executions", target.name, run.executions);
         assert!(run.executions > run.inputs() as u64, "{}", target.name);
         assert!(found.is_empty(), "{}: {found:?}", target.name);

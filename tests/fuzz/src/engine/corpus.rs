@@ -37,6 +37,20 @@ pub fn keep(target: &str, kind: &str, input: &[u8]) -> io::Result<PathBuf> {
     Ok(path)
 }
 
+/// Removes the files that begin with `kind`.
+///
+/// # Errors
+/// Where one can't be removed.
+pub fn forget(target: &str, kind: &str) -> io::Result<()> {
+    for (path, _) in load(target)? {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if name.starts_with(kind) {
+            fs::remove_file(path)?;
+        }
+    }
+    Ok(())
+}
+
 /// FNV-1a.
 fn hash(input: &[u8]) -> u64 {
     let mix = |sum: u64, byte: &u8| (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);

@@ -95,8 +95,10 @@ fn stretches() -> Vec<(usize, usize)> {
 fn note(operand: u64) {
     // Small numbers are found without help.
     if operand > 0xff {
-        let at = NEXT.fetch_add(1, Relaxed) & (OPERANDS.len() - 1);
-        OPERANDS[at].store(operand, Relaxed);
+        // Not a `fetch_add`: this is called all the time, and by one thread.
+        let at = NEXT.load(Relaxed);
+        NEXT.store(at.wrapping_add(1), Relaxed);
+        OPERANDS[at & (OPERANDS.len() - 1)].store(operand, Relaxed);
     }
 }
 

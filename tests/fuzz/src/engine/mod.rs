@@ -10,6 +10,7 @@ mod mutate;
 mod random;
 mod watch;
 
+use std::fmt;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
@@ -32,7 +33,22 @@ pub struct Run {
     /// Inputs tried.
     pub executions: u64,
     /// Inputs that did wrong, made small.
-    pub finds: Vec<(Vec<u8>, String)>,
+    pub finds: Vec<(Vec<u8>, Wrong)>,
+}
+
+/// What an input did wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wrong {
+    /// File and line of the panic.
+    pub place: String,
+    /// What it said.
+    pub message: String,
+}
+
+impl fmt::Display for Wrong {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.place, self.message)
+    }
 }
 
 /// Has finds kept even if they end the program. Once per program.
@@ -90,18 +106,17 @@ impl Run {
         let result = attempt(self.target, input);
         self.executions += 1;
         let new = self.coverage.absorb();
-        let Err(message) = result else { return new };
-        // Of finds with one cause, one is enough.
-        let cause = |message: &str| message.split(" at ").next().unwrap_or("").to_string();
-        if !self.finds.iter().any(|(_, other)| cause(other) == cause(&message)) {
-            let (small, message) = self.minimise(input.to_vec(), message);
-            self.finds.push((small, message));
+        let Err(wrong) = result else { return new };
+        // Of finds at one place, one is enough.
+        if !self.finds.iter().any(|(_, other)| other.place == wrong.place) {
+            let find = self.minimise(input.to_vec(), wrong);
+            self.finds.push(find);
         }
         false
     }
 
     /// Leaves out and zeroes what is not needed to do wrong.
-    fn minimise(&mut self, mut input: Vec<u8>, mut message: String) -> (Vec<u8>, String) {
+    fn minimise(&mut self, mut input: Vec<u8>, mut wrong: Wrong) -> (Vec<u8>, Wrong) {
         let mut size = input.len().next_power_of_two();
         let end = Instant::now() + Duration::from_secs(30);
         while size > 0 {
@@ -114,13 +129,13 @@ impl Run {
                 zeroed[at..upto].fill(0);
                 let smaller = [without, zeroed].into_iter().find_map(|candidate| {
                     (candidate != input).then_some(())?;
-                    let error = attempt(self.target, &candidate).err()?;
-                    Some((candidate, error))
+                    let other = attempt(self.target, &candidate).err()?;
+                    (other.place == wrong.place).then_some((candidate, other))
                 });
                 match smaller {
-                    Some((candidate, error)) => {
+                    Some((candidate, other)) => {
                         let shorter = candidate.len() < input.len();
-                        (input, message) = (candidate, error);
+                        (input, wrong) = (candidate, other);
                         at += if shorter { 0 } else { size };
                     }
                     None => at += size,
@@ -128,7 +143,7 @@ impl Run {
             }
             size /= 2;
         }
-        (input, message)
+        (input, wrong)
     }
 
     /// The smallest inputs that lead everywhere that the run has been.
@@ -153,17 +168,20 @@ impl Run {
     }
 }
 
-/// Tries an input. The error is what the panic said and where.
+/// Tries an input.
 ///
 /// # Errors
 /// If the target panics.
-pub fn attempt(target: &'static Target, input: &[u8]) -> Result<(), String> {
+pub fn attempt(target: &'static Target, input: &[u8]) -> Result<(), Wrong> {
     watch::begin(target.name, input);
     Coverage::reset();
     let result = catch_unwind(AssertUnwindSafe(|| (target.run)(input)));
     watch::end();
-    result.map_err(|panic| match panic.downcast::<String>() {
-        Ok(message) => *message,
-        Err(panic) => panic.downcast_ref::<&str>().unwrap_or(&"no message").to_string(),
+    result.map_err(|panic| {
+        let message = match panic.downcast::<String>() {
+            Ok(message) => *message,
+            Err(panic) => panic.downcast_ref::<&str>().unwrap_or(&"no message").to_string(),
+        };
+        Wrong { place: watch::place(), message }
     })
 }

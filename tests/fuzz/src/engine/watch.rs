@@ -17,6 +17,14 @@ struct Now {
 
 static NOW: Mutex<Option<Now>> = Mutex::new(None);
 
+/// File and line of the last panic.
+static PLACE: Mutex<String> = Mutex::new(String::new());
+
+/// Where the last panic was; empty where nobody has called [`start`].
+pub fn place() -> String {
+    PLACE.lock().unwrap_or_else(PoisonError::into_inner).clone()
+}
+
 /// An input is about to be tried.
 pub fn begin(target: &'static str, input: &[u8]) {
     let mut now = NOW.lock().unwrap_or_else(PoisonError::into_inner);
@@ -40,11 +48,13 @@ pub fn end() {
 pub fn start() {
     let before = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
+        if let Some(place) = panic.location() {
+            *PLACE.lock().unwrap_or_else(PoisonError::into_inner) = place.to_string();
+        }
+        // If not, it is caught, made smaller, and told then.
         if cfg!(panic = "abort") {
             keep("find");
             before(panic);
-        } else {
-            // It is caught, made smaller, and told then.
         }
     }));
     std::thread::spawn(|| {
