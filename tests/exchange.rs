@@ -149,14 +149,19 @@ fn refused(
     guest.check_whole();
 }
 
-const REFUSED: ExchangeError = ExchangeError::FrameRefused { first: Pfn::new(1024), frames: 64 };
+/// What is told of a frame that Xen does not take.
+fn busy(guest: &FakeGuest, pfn: u64) -> ExchangeError {
+    let pfn = Pfn::new(pfn);
+    ExchangeError::FrameBusy { pfn, mfn: guest.mfn(pfn).unwrap() }
+}
 
 #[test]
 fn c30_a_frame_with_an_alias_is_refused_until_the_alias_is_gone() {
     for offset in [0, 31, 63] {
         let guest = FakeGuest::new(2048);
         guest.alias(7, Pfn::new(1024 + offset));
-        refused(&guest, ANYWHERE, REFUSED, |guest| guest.unalias(7));
+        let error = busy(&guest, 1024 + offset);
+        refused(&guest, ANYWHERE, error, |guest| guest.unalias(7));
     }
 }
 
@@ -164,14 +169,16 @@ fn c30_a_frame_with_an_alias_is_refused_until_the_alias_is_gone() {
 fn c29_a_frame_that_xen_shares_is_refused() {
     let guest = FakeGuest::new(2048);
     guest.set_special(Pfn::new(1060), true);
-    refused(&guest, ANYWHERE, REFUSED, |guest| guest.set_special(Pfn::new(1060), false));
+    let error = busy(&guest, 1060);
+    refused(&guest, ANYWHERE, error, |guest| guest.set_special(Pfn::new(1060), false));
 }
 
 #[test]
 fn c32_a_frame_that_a_peer_maps_is_refused() {
     let guest = FakeGuest::new(2048);
     guest.hold(Pfn::new(1087));
-    refused(&guest, ANYWHERE, REFUSED, |guest| guest.unhold(Pfn::new(1087)));
+    let error = busy(&guest, 1087);
+    refused(&guest, ANYWHERE, error, |guest| guest.unhold(Pfn::new(1087)));
 }
 
 #[test]

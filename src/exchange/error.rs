@@ -40,7 +40,15 @@ pub enum ExchangeError {
         /// The node.
         node: u8,
     },
-    /// Xen took offence at a frame: still mapped somewhere, a page table, granted, or not ours.
+    /// Xen does not take this frame: something else still maps it, or it is a page table, granted,
+    /// shared, or not ours.
+    FrameBusy {
+        /// The frame.
+        pfn: Pfn,
+        /// What lies beneath it.
+        mfn: Mfn,
+    },
+    /// Xen does not take one of these frames, and which one could not be found out.
     FrameRefused {
         /// First frame of the chunk that it was in.
         first: Pfn,
@@ -114,6 +122,11 @@ impl fmt::Display for ExchangeError {
                 f,
                 "memory of exactly node {node} is not for this domain (only the control domain may \
                  ask), or there is no such node"
+            ),
+            Self::FrameBusy { pfn, mfn } => write!(
+                f,
+                "frame busy: pfn {pfn} mfn {mfn} (EINVAL): still mapped elsewhere, a page table, \
+                 granted, shared, or not this domain's"
             ),
             Self::FrameRefused { first, frames } => write!(
                 f,

@@ -143,6 +143,47 @@ impl<'t, X: Xen, L: LinearMapping> Detached<'t, X, L> {
         }
     }
 
+    /// Finds the frame that Xen does not take in the chunk that a part begins with.
+    ///
+    /// Xen takes all frames of a chunk before it looks for memory. So an exchange for memory that
+    /// there can't be moves nothing, and tells by its errno whether a half of the chunk was in
+    /// order (`ENOMEM`) or not (`EINVAL`). `None` where Xen answers anything else.
+    fn name_busy_frame(&mut self, part: &Part) -> Option<ExchangeError> {
+        let run_first = self.run.as_ref()?.first();
+        let (mut first, mut frames) = (part.first(), part.chunk());
+        loop {
+            let asked = (frames / 2).max(1);
+            let order = Order::new(asked.ilog2()).ok()?;
+            let question = Part::gather(first, 1, order, NOWHERE);
+            let beneath = &mut self.beneath[first as usize..][..asked as usize];
+            let mfn = Mfn::new(*beneath.first()?);
+            let pfn = run_first.add(first);
+            let xen = self.exchanger.xen;
+            // SAFETY: as in `Exchanged::step`.
+            let answer = unsafe { exchange(xen, pfn, &question, beneath, &mut [0]) };
+            match answer.rest {
+                Rest::Refused(XenErrno::EINVAL) if frames == 1 => {
+                    return Some(ExchangeError::FrameBusy { pfn, mfn });
+                }
+                Rest::Refused(XenErrno::EINVAL) => frames = asked,
+                Rest::Refused(XenErrno::ENOMEM) if frames > 1 => {
+                    first += asked;
+                    frames -= asked;
+                }
+                Rest::None | Rest::Refused(_) => return None,
+                Rest::Torn { errno, exchanged } => {
+                    self.torn = true;
+                    return Some(ExchangeError::Torn { errno, exchanged });
+                }
+                Rest::BadExtent(mfn) => {
+                    self.torn = true;
+                    let bits = NOWHERE.bits;
+                    return Some(ExchangeError::BadExtent { mfn, order, bits });
+                }
+            }
+        }
+    }
+
     /// Maps the run again.
     fn reattach(&mut self) -> Result<FrameRun, ExchangeError> {
         let Some(run) = self.run.take() else { unreachable!("transitions take the run once") };
@@ -220,6 +261,8 @@ impl<'t, X: Xen, L: LinearMapping> Exchanged<'t, X, L> {
                         Some(_) if self.detached.torn => return,
                         _ => Some(error),
                     }
+                } else if matches!(error, ExchangeError::FrameRefused { .. }) {
+                    Some(self.detached.name_busy_frame(&left).unwrap_or(error))
                 } else {
                     Some(error)
                 }
@@ -283,6 +326,12 @@ impl<X: Xen, L: LinearMapping> Drop for Detached<'_, X, L> {
         }
     }
 }
+
+/// Where no guest's memory lies: Xen keeps the machine's first MiB and more to itself.
+const NOWHERE: Placement = Placement::below(match AddressBits::new(13) {
+    Ok(bits) => bits,
+    Err(_) => AddressBits::UNLIMITED,
+});
 
 /// Whether Xen was told where the memory has to lie.
 const fn limited(placement: Placement) -> bool {

@@ -43,9 +43,8 @@ fn stale_alias(context: &Context<'_>) -> Check {
     };
     let Some(run) = failure.run else { fail!("the run did not come back: {}", failure.error) };
     match failure.error {
-        ExchangeError::FrameRefused { first, frames }
-            if first == run.first() && frames == FRAMES => {}
-        error => fail!("expected Xen to refuse a frame with EINVAL, heard: {error}"),
+        ExchangeError::FrameBusy { pfn, mfn: busy } if pfn == aliased && busy == mfn => {}
+        error => fail!("expected to hear that pfn {aliased} mfn {mfn} is busy, heard: {error}"),
     }
     books::agree(machine, &run, |index| before[index as usize])?;
     books::dirty(&run, context.seed);
