@@ -353,7 +353,6 @@ fn giving_back() {
 /// A surplus is zeroed before it becomes ordinary memory, since it may hold what another domain left
 /// there (C56). So may all that an exchange brings.
 #[test]
-#[ignore = "known: what comes from Xen when a buffer goes back, or did not serve, is not zeroed"]
 fn what_becomes_ordinary_memory_holds_nothing_of_another_domains() {
     let unreachable = Step::Alloc(Want { lowest: 1 << 40, ..Want::bytes(16 * PAGE) });
     let undone = [Step::Exhaust(40), Step::Alloc(segments(OnRefusal::Undo))];

@@ -136,11 +136,17 @@ impl<P: Platform> Allocator<P> {
         Some(CoherentBuffer::new(self, run, lengths, false))
     }
 
-    /// Gives a run back that Xen may have put something beneath (C56).
+    /// Makes ordinary memory of a run that Xen may have put something beneath (C56).
     pub(super) fn give_zeroed(&self, run: FrameRun) {
+        self.give_unfit(run, false);
+    }
+
+    /// Gives a run back that does not serve, by the policy if it was exchanged. What another domain
+    /// may have left in it ends here (C56).
+    pub(super) fn give_unfit(&self, run: FrameRun, exchanged: bool) {
         // SAFETY: the run is mapped and ours alone (M1).
         unsafe { self.platform.memory().zero(run.first(), run.frames()) };
-        self.platform.give(run);
+        self.give_back(run, exchanged);
     }
 
     /// A buffer of a translated guest with one extent of machine memory beneath it.
@@ -235,7 +241,7 @@ impl<P: Platform> Allocator<P> {
             }
         };
         // Not before: what lies out of reach must not come again.
-        rejected.into_iter().for_each(|run| self.give_back(run, true));
+        rejected.into_iter().for_each(|run| self.give_unfit(run, true));
         let (run, done) = outcome?;
         self.books.exchanged.fetch_add(1, Relaxed);
         Ok(self.finish(run, layout, done, constraints))

@@ -9,7 +9,6 @@ use super::constraints::Sleep;
 use super::{AllocError, Allocator, CoherentBuffer, Constraints, Layout};
 use crate::addr::Order;
 use crate::exchange::{Capability, Lists, OnRefusal, Part, Placement, Progress};
-use crate::frames::FrameRun;
 use crate::platform::Platform;
 
 /// One buffer of a set.
@@ -129,7 +128,7 @@ impl<P: Platform> Allocator<P> {
         let Progress { mut run, done, .. } = match exchanged {
             Ok(progress) => progress,
             Err(failure) => {
-                failure.run.into_iter().for_each(|run| self.platform().give(run));
+                failure.run.into_iter().for_each(|run| self.give_zeroed(run));
                 return;
             }
         };
@@ -153,14 +152,6 @@ impl<P: Platform> Allocator<P> {
                 Some(rest) => run = rest,
                 None => return,
             }
-        }
-    }
-
-    fn give_unfit(&self, piece: FrameRun, exchanged: bool) {
-        if exchanged {
-            self.give_back(piece, true);
-        } else {
-            self.platform().give(piece);
         }
     }
 }
