@@ -5,6 +5,7 @@ use core::ptr::NonNull;
 
 use arrayvec::ArrayVec;
 
+use super::span::Span;
 use super::{Allocator, MAX_SEGMENTS};
 use crate::addr::{DmaAddr, PAGE_SIZE, PseudoPhysAddr};
 use crate::frames::FrameRun;
@@ -184,13 +185,9 @@ impl<'a, P: Platform> CoherentBuffer<'a, P> {
         Ok(())
     }
 
-    fn place(&self, offset: u64, bytes: u64, align: u64) -> Result<PseudoPhysAddr, OutOfBounds> {
-        let end = offset.checked_add(bytes).filter(|end| *end <= self.len);
-        let start = PseudoPhysAddr::of(self.run().first()).checked_add(offset);
-        match (end, start) {
-            (Some(_), Some(start)) if offset.is_multiple_of(align) => Ok(start),
-            _ => Err(OutOfBounds { offset, bytes, len: self.len }),
-        }
+    fn span(&self) -> Span {
+        // SAFETY: the buffer's frames are mapped and its own (M1) until it is dropped.
+        unsafe { Span::new(PseudoPhysAddr::of(self.run().first()), self.len) }
     }
 
     /// Reads a word, once.
@@ -198,11 +195,7 @@ impl<'a, P: Platform> CoherentBuffer<'a, P> {
     /// # Errors
     /// If it is not within the buffer or `offset` is no multiple of its width.
     pub fn load(&self, offset: u64, width: Width) -> Result<u64, OutOfBounds> {
-        let bytes = width.bytes() as u64;
-        let at = self.place(offset, bytes, bytes)?;
-        // SAFETY: within the buffer's frames, which are mapped and ours (M1), and aligned: the
-        // buffer begins with a page.
-        Ok(unsafe { self.allocator.platform().memory().load(at, width) })
+        self.span().load(self.allocator.platform().memory(), offset, width)
     }
 
     /// Writes a word, once. What does not fit its width is cut off.
@@ -210,11 +203,7 @@ impl<'a, P: Platform> CoherentBuffer<'a, P> {
     /// # Errors
     /// As for [`load`](Self::load).
     pub fn store(&mut self, offset: u64, width: Width, value: u64) -> Result<(), OutOfBounds> {
-        let bytes = width.bytes() as u64;
-        let at = self.place(offset, bytes, bytes)?;
-        // SAFETY: as in `load`.
-        unsafe { self.allocator.platform().memory().store(at, width, value) };
-        Ok(())
+        self.span().store(self.allocator.platform().memory(), offset, width, value)
     }
 
     /// Copies bytes out of the buffer.
@@ -222,11 +211,7 @@ impl<'a, P: Platform> CoherentBuffer<'a, P> {
     /// # Errors
     /// If they are not all within it; none was copied then.
     pub fn read(&self, offset: u64, into: &mut [u8]) -> Result<(), OutOfBounds> {
-        self.place(offset, into.len() as u64, 1)?;
-        for (index, byte) in (offset..).zip(into) {
-            *byte = self.load(index, Width::Byte)? as u8;
-        }
-        Ok(())
+        self.span().read(self.allocator.platform().memory(), offset, into)
     }
 
     /// Copies bytes into the buffer.
@@ -234,11 +219,7 @@ impl<'a, P: Platform> CoherentBuffer<'a, P> {
     /// # Errors
     /// If they do not all fit; none was copied then.
     pub fn write(&mut self, offset: u64, from: &[u8]) -> Result<(), OutOfBounds> {
-        self.place(offset, from.len() as u64, 1)?;
-        for (index, byte) in (offset..).zip(from) {
-            self.store(index, Width::Byte, (*byte).into())?;
-        }
-        Ok(())
+        self.span().write(self.allocator.platform().memory(), offset, from)
     }
 
     /// Cuts the buffer in two at a page boundary; each half gives itself back.

@@ -48,6 +48,7 @@ mod give_back;
 mod layout;
 mod many;
 mod pool;
+mod span;
 
 pub use allocator::Allocator;
 pub use buffer::{CoherentBuffer, Moved, OutOfBounds, Segment, SplitError};

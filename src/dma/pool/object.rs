@@ -5,6 +5,7 @@ use core::ptr::NonNull;
 
 use super::taken::Taken;
 use crate::addr::{DmaAddr, PseudoPhysAddr};
+use crate::dma::span::Span;
 use crate::dma::{Allocator, OutOfBounds};
 use crate::paging::{GuestMemory, Width};
 use crate::platform::Platform;
@@ -69,15 +70,10 @@ impl<'p, P: Platform> PoolObject<'p, P> {
         (offset < self.len).then(|| self.dma.checked_add(offset))?
     }
 
-    fn place(&self, offset: u64, bytes: u64, align: u64) -> Result<PseudoPhysAddr, OutOfBounds> {
-        let end = offset.checked_add(bytes).filter(|end| *end <= self.len);
-        // Of the address, not of the offset: an object need not begin at a multiple of 8.
-        let aligned = |at: &PseudoPhysAddr| at.get().is_multiple_of(align);
-        let start = self.at.checked_add(offset).filter(aligned);
-        match (end, start) {
-            (Some(_), Some(start)) => Ok(start),
-            _ => Err(OutOfBounds { offset, bytes, len: self.len }),
-        }
+    fn span(&self) -> Span {
+        // SAFETY: the object lies in a buffer that the pool holds, and is its holder's until it is
+        // dropped (M1).
+        unsafe { Span::new(self.at, self.len) }
     }
 
     /// Reads a word, once.
@@ -85,10 +81,7 @@ impl<'p, P: Platform> PoolObject<'p, P> {
     /// # Errors
     /// If it is not within the object or its address is no multiple of its width.
     pub fn load(&self, offset: u64, width: Width) -> Result<u64, OutOfBounds> {
-        let bytes = width.bytes() as u64;
-        let at = self.place(offset, bytes, bytes)?;
-        // SAFETY: within the object, which lies in a buffer that the pool holds (M1); aligned.
-        Ok(unsafe { self.allocator.platform().memory().load(at, width) })
+        self.span().load(self.allocator.platform().memory(), offset, width)
     }
 
     /// Writes a word, once. What does not fit its width is cut off.
@@ -96,11 +89,7 @@ impl<'p, P: Platform> PoolObject<'p, P> {
     /// # Errors
     /// As for [`load`](Self::load).
     pub fn store(&mut self, offset: u64, width: Width, value: u64) -> Result<(), OutOfBounds> {
-        let bytes = width.bytes() as u64;
-        let at = self.place(offset, bytes, bytes)?;
-        // SAFETY: as in `load`.
-        unsafe { self.allocator.platform().memory().store(at, width, value) };
-        Ok(())
+        self.span().store(self.allocator.platform().memory(), offset, width, value)
     }
 
     /// Copies bytes out of the object.
@@ -108,11 +97,7 @@ impl<'p, P: Platform> PoolObject<'p, P> {
     /// # Errors
     /// If they are not all within it; none was copied then.
     pub fn read(&self, offset: u64, into: &mut [u8]) -> Result<(), OutOfBounds> {
-        self.place(offset, into.len() as u64, 1)?;
-        for (index, byte) in (offset..).zip(into) {
-            *byte = self.load(index, Width::Byte)? as u8;
-        }
-        Ok(())
+        self.span().read(self.allocator.platform().memory(), offset, into)
     }
 
     /// Copies bytes into the object.
@@ -120,11 +105,7 @@ impl<'p, P: Platform> PoolObject<'p, P> {
     /// # Errors
     /// If they do not all fit; none was copied then.
     pub fn write(&mut self, offset: u64, from: &[u8]) -> Result<(), OutOfBounds> {
-        self.place(offset, from.len() as u64, 1)?;
-        for (index, byte) in (offset..).zip(from) {
-            self.store(index, Width::Byte, (*byte).into())?;
-        }
-        Ok(())
+        self.span().write(self.allocator.platform().memory(), offset, from)
     }
 
     /// Fills the object with zeros.
