@@ -9,6 +9,7 @@ use xen_contig::exchange::{
 };
 use xen_contig::frames::FrameRun;
 use xen_contig::p2m::M2p;
+use xen_contig::paging::Holder;
 
 fn order(order: u32) -> Order {
     Order::new(order).unwrap()
@@ -152,7 +153,7 @@ fn refused(
 /// What is told of a frame that Xen does not take.
 fn busy(guest: &FakeGuest, pfn: u64) -> ExchangeError {
     let pfn = Pfn::new(pfn);
-    ExchangeError::FrameBusy { pfn, mfn: guest.mfn(pfn).unwrap() }
+    ExchangeError::FrameBusy { pfn, mfn: guest.mfn(pfn), holder: Holder::Unknown }
 }
 
 #[test]

@@ -11,7 +11,7 @@ use core::ptr;
 use x86_64::VirtAddr;
 use xen_sys::{hypercall_1, hypercall_2, hypercall_3, hypercall_4};
 
-use crate::abi::hvm::{HVMOP_GET_PARAM, HVMOP_SET_PARAM, HvmParam};
+use crate::abi::hvm::{HVMOP_FLUSH_TLBS, HVMOP_GET_PARAM, HVMOP_SET_PARAM, HvmParam};
 use crate::abi::physdev::{PHYSDEVOP_SET_IOPL, SetIopl};
 use crate::abi::sched::SchedPoll;
 use crate::abi::{memory as mem, vcpu as vcpu_abi, version};
@@ -224,6 +224,12 @@ unsafe impl Xen for RealXen {
         let (cmd, index, value) = match op {
             HvmOp::GetParam(index) => (HVMOP_GET_PARAM, index, 0),
             HvmOp::SetParam(index, value) => (HVMOP_SET_PARAM, index, value),
+            HvmOp::FlushTlbs => {
+                // SAFETY: a flush changes no mapping and takes no argument.
+                return XenErrno::check(unsafe {
+                    hypercall_2(xen_sys::__HYPERVISOR_hvm_op, HVMOP_FLUSH_TLBS.into(), 0)
+                });
+            }
         };
         let mut param = HvmParam { domid: DomId::SELF, pad: 0, index: index as u32, value };
         // SAFETY: `param` is what both commands take and lives across the call.

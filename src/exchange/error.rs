@@ -6,7 +6,7 @@ use hypercall::XenErrno;
 
 use crate::addr::{AddressBits, Mfn, Order, Pfn};
 use crate::frames::FrameRun;
-use crate::paging::PteError;
+use crate::paging::{Holder, PteError};
 
 /// Why an exchange did not happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,13 +40,16 @@ pub enum ExchangeError {
         /// The node.
         node: u8,
     },
-    /// Xen does not take this frame: something else still maps it, or it is a page table, granted,
-    /// shared, or not ours.
+    /// Something has hold of this frame: a virtual area that is in use, and then Xen was not even
+    /// asked; or Xen does not take it (`EINVAL`), because something else maps it, or it is a page
+    /// table, granted, shared, or not ours.
     FrameBusy {
         /// The frame.
         pfn: Pfn,
-        /// What lies beneath it.
-        mfn: Mfn,
+        /// What lies beneath it; `None` in a translated guest, which is not told.
+        mfn: Option<Mfn>,
+        /// Who has hold of it, as far as the guest can tell.
+        holder: Holder,
     },
     /// Xen does not take one of these frames, and which one could not be found out.
     FrameRefused {
@@ -123,11 +126,12 @@ impl fmt::Display for ExchangeError {
                 "memory of exactly node {node} is not for this domain (only the control domain may \
                  ask), or there is no such node"
             ),
-            Self::FrameBusy { pfn, mfn } => write!(
-                f,
-                "frame busy: pfn {pfn} mfn {mfn} (EINVAL): still mapped elsewhere, a page table, \
-                 granted, shared, or not this domain's"
-            ),
+            Self::FrameBusy { pfn, mfn: Some(mfn), holder } => {
+                write!(f, "frame busy: pfn {pfn} mfn {mfn} {holder}")
+            }
+            Self::FrameBusy { pfn, mfn: None, holder } => {
+                write!(f, "frame busy: pfn {pfn} {holder}")
+            }
             Self::FrameRefused { first, frames } => write!(
                 f,
                 "Xen refused a frame of the {frames} from pfn {first} on (EINVAL): \

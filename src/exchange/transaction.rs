@@ -1,7 +1,8 @@
 //! The states that a run goes through in a PV guest. Each step takes the state and gives the next.
 //!
 //! ```text
-//! Mapped::detach       zap the linear PTEs, forget the frames, one flush of all vCPUs by Xen
+//! Mapped::detach       drop leftover aliases, zap the linear PTEs, forget the frames; then, for
+//!                      all of it, one flush of all vCPUs by Xen
 //! Detached::exchange   XENMEM_exchange, part by part, each answer decoded totally
 //! Exchanged::resume    the same again, from the first part that was refused
 //! Exchanged::undo      what was exchanged for single frames again
@@ -12,8 +13,8 @@
 //! was not asked, the new ones where it exchanged. So there is one way back for success, failure
 //! and what is in between, and a state that is dropped takes it, too.
 
-use hypercall::ops::{MmuExtOp, Pte};
-use hypercall::{DomId, Xen, XenErrno};
+use hypercall::ops::Pte;
+use hypercall::{Xen, XenErrno};
 
 use super::call::{Rest, exchange, out_list_len};
 use super::{
@@ -22,9 +23,9 @@ use super::{
 };
 use crate::addr::{AddressBits, Mfn, Order, Pfn};
 use crate::frames::FrameRun;
-use crate::paging::{LinearMapping, PteBatch, PteError};
+use crate::paging::{Held, LinearMapping, PteBatch, PteError};
 
-/// A run that the linear mapping maps, and nothing else does.
+/// A run that the linear mapping maps, and nothing else but leftovers that a purge drops.
 pub(super) struct Mapped<'t, X, L> {
     pub exchanger: Exchanger<'t, X, L>,
     pub run: FrameRun,
@@ -61,7 +62,8 @@ pub(super) struct Attached {
 }
 
 impl<'t, X: Xen, L: LinearMapping> Mapped<'t, X, L> {
-    /// Takes the run out of the linear mapping. `beneath` has an entry per frame.
+    /// Drops what the kernel left behind of other mappings, and takes the run out of the linear
+    /// mapping. `beneath` has an entry per frame.
     pub fn detach(self, beneath: &'t mut [u64]) -> Result<Detached<'t, X, L>, ExchangeFailure> {
         let Self { exchanger, run } = self;
         for (pfn, slot) in run.iter().zip(beneath.iter_mut()) {
@@ -72,6 +74,12 @@ impl<'t, X: Xen, L: LinearMapping> Mapped<'t, X, L> {
                     return Err(ExchangeFailure { error, run: Some(run) });
                 }
             }
+        }
+        // Flush rule 5: before the flush at the end of `zap`, which covers these addresses, too.
+        if let Err(Held { pfn, holder }) = exchanger.linear.purge(&run) {
+            let mfn = exchanger.p2m.mfn(pfn);
+            let error = ExchangeError::FrameBusy { pfn, mfn, holder };
+            return Err(ExchangeFailure { error, run: Some(run) });
         }
         // SAFETY: the run is ours alone (M1) and still mapped. What it holds goes to Xen, which
         // scrubs it from 4.17 on; before that it would go to the next domain.
@@ -90,23 +98,19 @@ impl<'t, X: Xen, L: LinearMapping> Detached<'t, X, L> {
     fn zap(&self) -> Result<(), ExchangeError> {
         let Some(run) = &self.run else { return Ok(()) };
         let Exchanger { xen, p2m, linear, .. } = self.exchanger;
-        let mut batch = PteBatch::new(xen, run.first());
+        let refused = |refusal| ExchangeError::PageTable(PteError::of(refusal, run.first()));
+        let mut batch = PteBatch::new(xen);
         for pfn in run.iter() {
             // SAFETY: the run is in the transaction's hands (M1): no Rust object lies in it.
-            unsafe { batch.write(linear.entry(pfn), Pte::NOT_PRESENT) }
-                .map_err(ExchangeError::PageTable)?;
+            unsafe { batch.write(linear.entry(pfn), Pte::NOT_PRESENT) }.map_err(refused)?;
         }
         // SAFETY: as above.
-        unsafe { batch.issue() }.map_err(ExchangeError::PageTable)?;
+        unsafe { batch.issue() }.map_err(refused)?;
         for pfn in run.iter() {
             p2m.set(pfn, None);
         }
         // Flush rule 2: the one flush, of every vCPU, and the last thing before Xen gets the run.
-        let mut done = 0;
-        // SAFETY: a flush changes no mapping.
-        unsafe { xen.mmuext_op(&[MmuExtOp::tlb_flush_all()], &mut done, DomId::SELF) }
-            .map_err(|errno| ExchangeError::Flush { errno })?;
-        Ok(())
+        linear.flushes().flush_all(xen).map_err(|errno| ExchangeError::Flush { errno })
     }
 
     /// Has Xen exchange the parts one after the other, up to the first that it refuses. `scratch`
@@ -163,7 +167,8 @@ impl<'t, X: Xen, L: LinearMapping> Detached<'t, X, L> {
             let answer = unsafe { exchange(xen, pfn, &question, beneath, &mut [0]) };
             match answer.rest {
                 Rest::Refused(XenErrno::EINVAL) if frames == 1 => {
-                    return Some(ExchangeError::FrameBusy { pfn, mfn });
+                    let holder = self.exchanger.linear.holder(pfn);
+                    return Some(ExchangeError::FrameBusy { pfn, mfn: Some(mfn), holder });
                 }
                 Rest::Refused(XenErrno::EINVAL) => frames = asked,
                 Rest::Refused(XenErrno::ENOMEM) if frames > 1 => {
@@ -349,7 +354,7 @@ fn attach<X: Xen, L: LinearMapping>(
 ) -> Result<(), PteError> {
     let Exchanger { xen, p2m, linear, .. } = *exchanger;
     let entries = run.iter().zip(beneath.iter().map(|number| Mfn::new(*number)));
-    let mut batch = PteBatch::new(xen, run.first());
+    let mut batch = PteBatch::new(xen);
     // SAFETY: nothing uses the run (M2); the frames beneath it are the domain's, by Xen's word.
     let mapped = unsafe {
         entries
@@ -359,7 +364,8 @@ fn attach<X: Xen, L: LinearMapping>(
             })
             .and_then(|()| batch.issue())
     };
-    if let Err(error) = mapped {
+    if let Err(refusal) = mapped {
+        let error = PteError::of(refusal, run.first());
         unmap_before(exchanger, run, error.pfn);
         return Err(error);
     }
@@ -379,7 +385,7 @@ fn unmap_before<X: Xen, L: LinearMapping>(
     run: &FrameRun,
     end: Pfn,
 ) {
-    let mut batch = PteBatch::new(exchanger.xen, run.first());
+    let mut batch = PteBatch::new(exchanger.xen);
     for pfn in run.iter().take_while(|pfn| *pfn < end) {
         // SAFETY: nothing uses the run (M2).
         let _best_effort = unsafe { batch.write(exchanger.linear.entry(pfn), Pte::NOT_PRESENT) };

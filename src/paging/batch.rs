@@ -12,13 +12,20 @@ use crate::addr::{MachineAddr, Pfn};
 /// stack of 64 KiB bears: one at a time.
 const BATCH: usize = 512;
 
-/// A page-table write that Xen refused.
+/// A page-table write that Xen refused, by its frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PteError {
     /// The frame whose entry it was.
     pub pfn: Pfn,
     /// What Xen answered.
     pub errno: XenErrno,
+}
+
+impl PteError {
+    /// The error of a batch whose first write was for `first`.
+    pub(crate) const fn of(refusal: Refusal, first: Pfn) -> Self {
+        Self { pfn: first.add(refusal.index), errno: refusal.errno }
+    }
 }
 
 impl fmt::Display for PteError {
@@ -29,7 +36,16 @@ impl fmt::Display for PteError {
 
 impl core::error::Error for PteError {}
 
-/// Collects writes of consecutive frames' entries and hands them to Xen by the table.
+/// A write that Xen refused, by its place among those of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// How many writes came before it; all of them were done.
+    pub index: u64,
+    /// What Xen answered.
+    pub errno: XenErrno,
+}
+
+/// Collects writes of first-level entries and hands them to Xen by the table.
 ///
 /// Nothing in here flushes a TLB: `mmu_update` does not by itself, see the flush rule in
 /// [`exchange`](crate::exchange).
@@ -37,28 +53,28 @@ impl core::error::Error for PteError {}
 pub struct PteBatch<'a, X> {
     xen: &'a X,
     updates: ArrayVec<MmuUpdate, BATCH>,
-    next: Pfn,
+    done: u64,
 }
 
 impl<'a, X: Xen> PteBatch<'a, X> {
-    /// A batch whose first write is for `first`.
-    pub const fn new(xen: &'a X, first: Pfn) -> Self {
-        Self { xen, updates: ArrayVec::new_const(), next: first }
+    /// An empty batch.
+    pub const fn new(xen: &'a X) -> Self {
+        Self { xen, updates: ArrayVec::new_const(), done: 0 }
     }
 
-    /// The first frame whose entry is not known to be written.
-    pub const fn next(&self) -> Pfn {
-        self.next
+    /// How many writes Xen has done.
+    pub const fn done(&self) -> u64 {
+        self.done
     }
 
-    /// Adds the write of the next frame's entry; issues the batch when it is full.
+    /// Adds a write; issues the batch when it is full.
     ///
     /// # Safety
     /// As for [`Xen::mmu_update`].
     ///
     /// # Errors
-    /// The frame whose write Xen refused; all before it were written, none from it on.
-    pub unsafe fn write(&mut self, entry: MachineAddr, pte: Pte) -> Result<(), PteError> {
+    /// The write that Xen refused; all before it were done, none from it on.
+    pub unsafe fn write(&mut self, entry: MachineAddr, pte: Pte) -> Result<(), Refusal> {
         self.updates.push(MmuUpdate::page_table(entry.get(), pte));
         if self.updates.is_full() {
             // SAFETY: the caller's.
@@ -74,7 +90,7 @@ impl<'a, X: Xen> PteBatch<'a, X> {
     ///
     /// # Errors
     /// As for [`write`](Self::write).
-    pub unsafe fn issue(&mut self) -> Result<(), PteError> {
+    pub unsafe fn issue(&mut self) -> Result<(), Refusal> {
         if self.updates.is_empty() {
             return Ok(());
         }
@@ -85,12 +101,12 @@ impl<'a, X: Xen> PteBatch<'a, X> {
         self.updates.clear();
         match result {
             Ok(_) => {
-                self.next = self.next.add(count);
+                self.done += count;
                 Ok(())
             }
             Err(errno) => {
-                self.next = self.next.add(u64::from(done).min(count - 1));
-                Err(PteError { pfn: self.next, errno })
+                self.done += u64::from(done).min(count - 1);
+                Err(Refusal { index: self.done, errno })
             }
         }
     }

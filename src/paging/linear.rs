@@ -2,7 +2,9 @@
 
 use hypercall::PageTableFlags;
 
+use super::{FlushClock, Held, Holder};
 use crate::addr::{MachineAddr, Pfn, PseudoPhysAddr};
+use crate::frames::FrameRun;
 
 /// The guest's memory, as the kernel reaches it.
 ///
@@ -18,6 +20,22 @@ pub unsafe trait GuestMemory {
 
     /// Where a frame is mapped. Frames that are neighbours are mapped side by side.
     fn pointer(&self, pfn: Pfn) -> *mut u8;
+
+    /// Drops all mappings of the run's frames but this one that nobody uses any more, and flushes
+    /// nothing. Called before the run is given up. A kernel that leaves no such mappings behind
+    /// need not implement it; one with virtual areas passes it on to that.
+    ///
+    /// # Errors
+    /// A frame that is in use, and by whom; nothing of that was touched.
+    fn purge(&self, _run: &FrameRun) -> Result<(), Held> {
+        Ok(())
+    }
+
+    /// Who has hold of a frame that Xen does not take, as far as the kernel can tell. Asked on
+    /// failure alone, so it may take its time and walk page tables.
+    fn holder(&self, _pfn: Pfn) -> Holder {
+        Holder::Unknown
+    }
 
     /// Reads a word of 1, 2, 4 or 8 bytes, once, as a device driver needs it.
     ///
@@ -85,11 +103,15 @@ impl Width {
 /// Duties of the implementor, for every `Pfn` that the embedder hands to this crate:
 /// * [`entry`](Self::entry) is the first-level page-table entry that maps the frame linearly, the
 ///   same in every address space, and stays so;
-/// * no other entry maps the frame, but for aliases that the embedder knows of (S2).
+/// * no other entry maps the frame, but for those that [`purge`](GuestMemory::purge) drops or names
+///   (S2).
 pub unsafe trait LinearMapping: GuestMemory {
     /// Machine address of the first-level entry that maps `pfn`.
     fn entry(&self, pfn: Pfn) -> MachineAddr;
 
     /// The flags of a mapped entry. Writable, or Xen's IOMMU does not let devices in (C37).
     fn flags(&self) -> PageTableFlags;
+
+    /// By which all flushes of the domain are made: always the same.
+    fn flushes(&self) -> &FlushClock;
 }

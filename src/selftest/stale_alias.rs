@@ -43,7 +43,7 @@ fn stale_alias(context: &Context<'_>) -> Check {
     };
     let Some(run) = failure.run else { fail!("the run did not come back: {}", failure.error) };
     match failure.error {
-        ExchangeError::FrameBusy { pfn, mfn: busy } if pfn == aliased && busy == mfn => {}
+        ExchangeError::FrameBusy { pfn, mfn: busy, .. } if pfn == aliased && busy == Some(mfn) => {}
         error => fail!("expected to hear that pfn {aliased} mfn {mfn} is busy, heard: {error}"),
     }
     books::agree(machine, &run, |index| before[index as usize])?;

@@ -14,7 +14,7 @@ use xen_contig::dma::{Allocator, AtomicPool, Constraints, GiveBack, PoolConfig};
 use xen_contig::exchange::Accounts;
 use xen_contig::frames::{Candidate, FrameRun};
 use xen_contig::p2m::P2m;
-use xen_contig::paging::{GuestMemory, LinearMapping};
+use xen_contig::paging::{FlushClock, GuestMemory, LinearMapping};
 use xen_contig::platform::Platform;
 
 pub type Kernel = &'static Host;
@@ -59,6 +59,10 @@ unsafe impl LinearMapping for Arena {
 
     fn flags(&self) -> PageTableFlags {
         self.guest.flags()
+    }
+
+    fn flushes(&self) -> &FlushClock {
+        self.guest.flushes()
     }
 }
 

@@ -7,6 +7,8 @@ use crate::DomId;
 pub const HVMOP_SET_PARAM: u32 = 0;
 /// `HVMOP_get_param`.
 pub const HVMOP_GET_PARAM: u32 = 1;
+/// `HVMOP_flush_tlbs`. Its argument must be null.
+pub const HVMOP_FLUSH_TLBS: u32 = 5;
 /// `HVM_PARAM_CONSOLE_PFN`.
 pub const HVM_PARAM_CONSOLE_PFN: u32 = 17;
 /// `HVM_PARAM_CONSOLE_EVTCHN`.

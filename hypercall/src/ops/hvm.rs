@@ -9,6 +9,8 @@ pub enum HvmOp {
     GetParam(HvmParamIndex),
     /// Sets it.
     SetParam(HvmParamIndex, u64),
+    /// Flushes the TLB of every vCPU (`HVMOP_flush_tlbs`).
+    FlushTlbs,
 }
 
 /// `HVM_PARAM_*` (`public/hvm/params.h`).

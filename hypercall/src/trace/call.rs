@@ -282,6 +282,7 @@ impl Call {
         let (word, index) = match op {
             HvmOp::GetParam(index) => ("get_param", index),
             HvmOp::SetParam(index, _) => ("set_param", index),
+            HvmOp::FlushTlbs => return Self::new(Hypercall::HvmOp, 1, [Arg::Word("flush_tlbs")]),
         };
         Self::new(Hypercall::HvmOp, 1, [Arg::Word(word), Arg::Number("param", index as u64)])
     }

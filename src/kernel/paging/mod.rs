@@ -8,7 +8,7 @@ use hypercall::ops::Pte;
 use hypercall::{PageTableFlags, XenErrno};
 use xen_contig::addr::{Gfn, MachineAddr, Mfn, PAGE_SIZE, Pfn};
 use xen_contig::p2m::P2m;
-use xen_contig::paging::{GuestMemory, LinearMapping};
+use xen_contig::paging::{FlushClock, GuestMemory, LinearMapping};
 
 use super::kind::Kind;
 use super::layout;
@@ -64,18 +64,19 @@ pub struct Linear {
     /// Where page tables lie in the machine, and the first of the run of first-level ones. `None`
     /// in a translated guest, which has no entries to offer.
     tables: Option<(P2m<'static>, Pfn)>,
+    flushes: FlushClock,
 }
 
 impl Linear {
     /// The linear mapping of a PV guest whose first-level tables are a run of frames from `level1`
     /// on.
     pub const fn pv(p2m: P2m<'static>, level1: Pfn) -> Self {
-        Self { tables: Some((p2m, level1)) }
+        Self { tables: Some((p2m, level1)), flushes: FlushClock::pv() }
     }
 
     /// The linear mapping of a translated guest.
     pub const fn translated() -> Self {
-        Self { tables: None }
+        Self { tables: None, flushes: FlushClock::translated() }
     }
 }
 
@@ -125,5 +126,9 @@ unsafe impl LinearMapping for Linear {
 
     fn flags(&self) -> PageTableFlags {
         READ_WRITE
+    }
+
+    fn flushes(&self) -> &FlushClock {
+        &self.flushes
     }
 }

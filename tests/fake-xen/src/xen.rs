@@ -293,6 +293,10 @@ unsafe impl Xen for FakeXen {
         self.other("hvm_op", |machine| match op {
             _ if !machine.domain.is_translated() => Err(XenErrno::ENOSYS),
             HvmOp::GetParam(_) | HvmOp::SetParam(..) => Ok(0),
+            HvmOp::FlushTlbs => {
+                machine.tlbs.iter_mut().for_each(|tlb| tlb.flush());
+                Ok(0)
+            }
         })
     }
 }

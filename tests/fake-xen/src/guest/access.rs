@@ -4,7 +4,7 @@
 
 use hypercall::{PageTableFlags, Pfn, VirtAddr};
 use xen_contig::addr::{MachineAddr, PseudoPhysAddr};
-use xen_contig::paging::{GuestMemory, LinearMapping, Width};
+use xen_contig::paging::{FlushClock, GuestMemory, LinearMapping, Width};
 
 use super::{ALIASES, FakeGuest, LINEAR};
 use crate::content::Content;
@@ -131,5 +131,9 @@ unsafe impl LinearMapping for FakeGuest {
 
     fn flags(&self) -> PageTableFlags {
         PageTableFlags::PRESENT | PageTableFlags::WRITABLE | PageTableFlags::NO_EXECUTE
+    }
+
+    fn flushes(&self) -> &FlushClock {
+        &self.flushes
     }
 }

@@ -1,10 +1,12 @@
 //! Makes a machine and the guest in it, as a domain builder does.
 
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use hypercall::Mfn;
 use hypercall::PageTableFlags;
 use hypercall::ops::Pte;
+use xen_contig::paging::FlushClock;
 
 use super::{ALIASES, FakeGuest, LINEAR};
 use crate::content::{Content, WORDS};
@@ -111,6 +113,7 @@ impl Builder {
             machine.domain.physmap = Some(mfns.into_iter().map(Some).collect());
             return FakeGuest {
                 xen: FakeXen::new(machine),
+                flushes: Arc::new(FlushClock::translated()),
                 p2m: Vec::new(),
                 frames: self.frames,
                 tables: 0,
@@ -119,6 +122,7 @@ impl Builder {
         let tables = build_tables(&mut machine, &mfns);
         FakeGuest {
             xen: FakeXen::new(machine),
+            flushes: Arc::new(FlushClock::pv()),
             p2m: mfns.into_iter().map(AtomicU64::new).collect(),
             frames: self.frames,
             tables,

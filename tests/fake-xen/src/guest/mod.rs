@@ -14,11 +14,13 @@ mod census;
 mod platform;
 mod supply;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use hypercall::{Mfn, Pfn};
 use xen_contig::frames::FrameRun;
 use xen_contig::p2m::P2m;
+use xen_contig::paging::FlushClock;
 
 use crate::machine::INVALID_M2P;
 use crate::xen::FakeXen;
@@ -37,6 +39,8 @@ const ALIASES: u64 = 0xffff_c900_0000_0000;
 #[derive(Debug)]
 pub struct FakeGuest {
     xen: FakeXen,
+    /// Shared with the virtual areas, if there are any.
+    flushes: Arc<FlushClock>,
     /// The table that [`P2m`] reads and writes; empty in a translated guest.
     p2m: Vec<AtomicU64>,
     frames: u64,
