@@ -1,11 +1,11 @@
 //! A frame allocator that hands out contiguous runs and takes them back.
 //!
-//! A bitmap, a bit per frame: simple enough to be believed, and its accounts can be checked to the
-//! frame. The memory of the bitmap is the embedder's.
+//! A bitmap, a bit per frame. The memory of the bitmap is the embedder's.
 
 use core::fmt;
 
 use crate::addr::Pfn;
+use crate::bitmap::{Bitmap, Try};
 
 /// A run of consecutive guest frames that its holder owns (M1).
 ///
@@ -82,20 +82,16 @@ impl fmt::Display for NotTaken {
 
 impl core::error::Error for NotTaken {}
 
-/// The allocator. A set bit is a free frame.
+/// The allocator.
 #[derive(Debug)]
 pub struct FrameAllocator<'a> {
-    bitmap: &'a mut [u64],
-    limit: u64,
-    free: u64,
-    /// Where the last search ended; the next one starts there.
-    hint: u64,
+    free: Bitmap<'a>,
 }
 
 impl<'a> FrameAllocator<'a> {
     /// Words that the bitmap of `frames` frames needs.
     pub const fn bitmap_words(frames: u64) -> usize {
-        frames.div_ceil(64) as usize
+        Bitmap::words(frames)
     }
 
     /// An allocator with nothing to give, for frames below `limit`.
@@ -103,28 +99,18 @@ impl<'a> FrameAllocator<'a> {
     /// # Panics
     /// If the bitmap is smaller than [`bitmap_words`](Self::bitmap_words) says.
     pub fn new(bitmap: &'a mut [u64], limit: u64) -> Self {
-        assert!(bitmap.len() >= Self::bitmap_words(limit), "bitmap too small for {limit} frames");
-        bitmap.fill(0);
-        Self { bitmap, limit, free: 0, hint: 0 }
+        Self { free: Bitmap::new(bitmap, limit) }
     }
 
     /// How many frames are free.
     pub const fn free_frames(&self) -> u64 {
-        self.free
+        self.free.free()
     }
 
     /// Takes a run of `frames` frames whose first is a multiple of `align`, which is a power of
     /// two. `None` where there is none.
     pub fn take(&mut self, frames: u64, align: u64) -> Option<FrameRun> {
-        if frames == 0 || frames > self.free || !align.is_power_of_two() {
-            return None;
-        }
-        let first = self
-            .search(self.hint, self.limit, frames, align)
-            .or_else(|| self.search(0, self.limit, frames, align))?;
-        self.flip(first, frames);
-        self.free -= frames;
-        self.hint = first + frames;
+        let first = self.free.take(frames, align)?;
         Some(FrameRun { first: Pfn::new(first), frames })
     }
 
@@ -135,22 +121,11 @@ impl<'a> FrameAllocator<'a> {
         budget: u32,
         fits: &mut dyn FnMut(Pfn) -> Candidate,
     ) -> Option<FrameRun> {
-        let mut from = 0;
-        for _ in 0..budget {
-            if frames == 0 || frames > self.free {
-                return None;
-            }
-            let first = self.search(from, self.limit, frames, 1)?;
-            match fits(Pfn::new(first)) {
-                Candidate::Fits => {
-                    self.flip(first, frames);
-                    self.free -= frames;
-                    return Some(FrameRun { first: Pfn::new(first), frames });
-                }
-                Candidate::TryFrom(next) => from = next.number().max(first + 1),
-            }
-        }
-        None
+        let first = self.free.take_where(frames, budget, |first| match fits(Pfn::new(first)) {
+            Candidate::Fits => Try::Fits,
+            Candidate::TryFrom(next) => Try::From(next.number()),
+        })?;
+        Some(FrameRun { first: Pfn::new(first), frames })
     }
 
     /// Takes a run back.
@@ -158,61 +133,8 @@ impl<'a> FrameAllocator<'a> {
     /// # Errors
     /// Nothing was taken back: a frame of the run is free already or beyond the limit.
     pub fn give(&mut self, run: FrameRun) -> Result<(), NotTaken> {
-        let first = run.first.number();
-        let end = first.checked_add(run.frames).filter(|end| *end <= self.limit);
-        let wrong = match end {
-            None => Some(self.limit.max(first)),
-            Some(end) => (first..end).find(|pfn| self.is_free(*pfn)),
-        };
-        if let Some(pfn) = wrong {
-            return Err(NotTaken { pfn: Pfn::new(pfn) });
-        }
-        self.flip(first, run.frames);
-        self.free += run.frames;
-        self.hint = self.hint.min(first);
-        Ok(())
-    }
-
-    fn is_free(&self, pfn: u64) -> bool {
-        self.bitmap[(pfn / 64) as usize] >> (pfn % 64) & 1 == 1
-    }
-
-    /// First-fit between `from` and `to`.
-    fn search(&self, from: u64, to: u64, frames: u64, align: u64) -> Option<u64> {
-        let mut first = from.next_multiple_of(align);
-        while first.checked_add(frames)? <= to {
-            match self.last_taken(first, frames) {
-                None => return Some(first),
-                Some(taken) => first = (taken + 1).next_multiple_of(align),
-            }
-        }
-        None
-    }
-
-    /// The last frame of the run that is not free: all starts up to it can be skipped.
-    fn last_taken(&self, first: u64, frames: u64) -> Option<u64> {
-        let (mut end, start) = (first + frames, first);
-        while end > start {
-            let word_start = ((end - 1) / 64 * 64).max(start);
-            let bits = end - word_start;
-            let mask = (u64::MAX >> (64 - bits)) << (word_start % 64);
-            let taken = !self.bitmap[(word_start / 64) as usize] & mask;
-            if taken != 0 {
-                return Some(word_start / 64 * 64 + u64::from(taken.ilog2()));
-            }
-            end = word_start;
-        }
-        None
-    }
-
-    fn flip(&mut self, first: u64, frames: u64) {
-        let (mut start, end) = (first, first + frames);
-        while start < end {
-            let stop = (start / 64 * 64 + 64).min(end);
-            let mask = (u64::MAX >> (64 - (stop - start))) << (start % 64);
-            self.bitmap[(start / 64) as usize] ^= mask;
-            start = stop;
-        }
+        let given = self.free.give(run.first.number(), run.frames);
+        given.map_err(|number| NotTaken { pfn: Pfn::new(number) })
     }
 }
 

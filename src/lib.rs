@@ -35,6 +35,7 @@
 #[cfg(any(feature = "virtio-drivers", feature = "dma-api"))]
 pub mod adapters;
 pub mod addr;
+mod bitmap;
 pub mod dma;
 pub mod exchange;
 pub mod frames;
