@@ -10,6 +10,8 @@
 //! * [`paging`]: page-table edits through Xen, and what the embedding kernel tells about its
 //!   linear mapping;
 //! * [`frames`]: a frame allocator that hands out contiguous runs;
+//! * [`vmap`]: virtual areas over scattered frames, and a purge of exactly the aliases that are in
+//!   the way;
 //! * [`dma`]: coherent buffers for drivers, under every constraint that a device has;
 //! * `adapters`: the same for driver crates with interfaces of their own, each behind a feature;
 //! * [`platform`]: what the embedding kernel supplies;
@@ -42,3 +44,4 @@ pub mod frames;
 pub mod p2m;
 pub mod paging;
 pub mod platform;
+pub mod vmap;

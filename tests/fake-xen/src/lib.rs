@@ -40,7 +40,9 @@ pub use content::POISON;
 pub use domain::GUEST;
 pub use fault::{ExchangeFault, Fault, Lie};
 pub use frame::{Owner, PageType};
-pub use guest::{Builder, Census, FakeGuest, FakePlatform, LINEAR, Snapshot};
+pub use guest::{
+    AreaConfig, Builder, Census, FakeAreas, FakeGuest, FakePlatform, LINEAR, Snapshot,
+};
 pub use log::{Asked, Logged};
 pub use machine::NEIGHBOUR;
 pub use xen::FakeXen;

@@ -4,7 +4,8 @@
 
 use hypercall::{PageTableFlags, Pfn, VirtAddr};
 use xen_contig::addr::{MachineAddr, PseudoPhysAddr};
-use xen_contig::paging::{FlushClock, GuestMemory, LinearMapping, Width};
+use xen_contig::frames::FrameRun;
+use xen_contig::paging::{FlushClock, GuestMemory, Held, Holder, LinearMapping, Width};
 
 use super::{ALIASES, FakeGuest, LINEAR};
 use crate::content::Content;
@@ -99,6 +100,15 @@ unsafe impl GuestMemory for FakeGuest {
     /// An address that means nothing to the host: who follows it crashes the test.
     fn pointer(&self, pfn: Pfn) -> *mut u8 {
         self.address(pfn).as_mut_ptr()
+    }
+
+    fn purge(&self, run: &FrameRun) -> Result<(), Held> {
+        self.areas.as_ref().map_or(Ok(()), |areas| areas.vacate(run))
+    }
+
+    fn holder(&self, pfn: Pfn) -> Holder {
+        let known = self.areas.as_ref().and_then(|areas| areas.holder(pfn));
+        known.unwrap_or(Holder::Unknown)
     }
 
     unsafe fn load(&self, at: PseudoPhysAddr, width: Width) -> u64 {

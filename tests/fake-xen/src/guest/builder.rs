@@ -8,7 +8,8 @@ use hypercall::PageTableFlags;
 use hypercall::ops::Pte;
 use xen_contig::paging::FlushClock;
 
-use super::{ALIASES, FakeGuest, LINEAR};
+use super::areas::{self, AREAS};
+use super::{ALIASES, AreaConfig, FakeGuest, LINEAR};
 use crate::content::{Content, WORDS};
 use crate::domain::{Domain, GUEST};
 use crate::machine::Machine;
@@ -25,6 +26,7 @@ pub struct Builder {
     translated: bool,
     privileged: bool,
     seed: u64,
+    areas: Option<AreaConfig>,
 }
 
 impl Builder {
@@ -39,6 +41,7 @@ impl Builder {
             translated: false,
             privileged: false,
             seed: 0x5eed_0fa1_1c0d_e001,
+            areas: None,
         }
     }
 
@@ -84,6 +87,12 @@ impl Builder {
         Self { seed, ..self }
     }
 
+    /// With virtual areas.
+    #[must_use]
+    pub const fn areas(self, areas: AreaConfig) -> Self {
+        Self { areas: Some(areas), ..self }
+    }
+
     /// Builds it.
     ///
     /// # Panics
@@ -109,32 +118,26 @@ impl Builder {
             machine.frames[*mfn as usize].content = Content::Fill(0);
             machine.set_m2p(*mfn, pfn as u64);
         }
-        if self.translated {
+        let (flushes, tables, p2m) = if self.translated {
             machine.domain.physmap = Some(mfns.into_iter().map(Some).collect());
-            return FakeGuest {
-                xen: FakeXen::new(machine),
-                flushes: Arc::new(FlushClock::translated()),
-                p2m: Vec::new(),
-                frames: self.frames,
-                tables: 0,
-            };
-        }
-        let tables = build_tables(&mut machine, &mfns);
-        FakeGuest {
-            xen: FakeXen::new(machine),
-            flushes: Arc::new(FlushClock::pv()),
-            p2m: mfns.into_iter().map(AtomicU64::new).collect(),
-            frames: self.frames,
-            tables,
-        }
+            (FlushClock::translated(), 0, Arc::default())
+        } else {
+            let area_tables = self.areas.map_or(0, |areas| areas.tables());
+            let tables = build_tables(&mut machine, &mfns, area_tables);
+            (FlushClock::pv(), tables, mfns.into_iter().map(AtomicU64::new).collect())
+        };
+        let (xen, flushes, frames) = (FakeXen::new(machine), Arc::new(flushes), self.frames);
+        let mut guest = FakeGuest { xen, flushes, p2m, frames, tables, areas: None };
+        guest.areas = self.areas.map(|config| areas::make(&guest, config));
+        guest
     }
 }
 
-/// The linear mapping, and a table for aliases behind it, all in the guest's first frames. Those
-/// are mapped read-only, as Xen wants its page tables. Answers how many frames that took.
-fn build_tables(machine: &mut Machine, mfns: &[u64]) -> u64 {
+/// The linear mapping, and tables for aliases and areas behind it, all in the guest's first frames.
+/// Those are mapped read-only, as Xen wants its page tables. Answers how many frames that took.
+fn build_tables(machine: &mut Machine, mfns: &[u64], area_tables: u64) -> u64 {
     let linear_tables = mfns.len().div_ceil(WORDS);
-    let tables = linear_tables + 1;
+    let tables = linear_tables + 1 + area_tables as usize;
     assert!(tables < mfns.len(), "a guest with room for its tables");
     let read_only = PageTableFlags::PRESENT | PageTableFlags::NO_EXECUTE;
     for (table, covered) in mfns.chunks(WORDS).enumerate() {
@@ -149,6 +152,10 @@ fn build_tables(machine: &mut Machine, mfns: &[u64]) -> u64 {
         machine.hook((LINEAR >> 21) + table as u64, mfns[table]).expect("a sound linear mapping");
     }
     machine.hook(ALIASES >> 21, mfns[linear_tables]).expect("a sound table for aliases");
+    for table in 0..area_tables {
+        let mfn = mfns[linear_tables + 1 + table as usize];
+        machine.hook((AREAS >> 21) + table, mfn).expect("a sound table for areas");
+    }
     tables as u64
 }
 

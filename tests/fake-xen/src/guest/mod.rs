@@ -3,12 +3,14 @@
 //! * [`Builder`]: makes the machine and the guest in it;
 //! * `access`: memory accesses of a vCPU, and the linear mapping that the component is told of;
 //! * `alias`: what else may refer to a frame;
+//! * [`FakeAreas`]: a stretch of addresses for virtual areas;
 //! * [`FakePlatform`]: a kernel with a frame allocator, for the allocator of buffers;
 //! * `supply`: how much memory Xen has to give;
 //! * [`Census`]: every frame in one place, all books in agreement.
 
 mod access;
 mod alias;
+mod areas;
 mod builder;
 mod census;
 mod platform;
@@ -21,10 +23,12 @@ use hypercall::{Mfn, Pfn};
 use xen_contig::frames::FrameRun;
 use xen_contig::p2m::P2m;
 use xen_contig::paging::FlushClock;
+use xen_contig::vmap::Vmap;
 
 use crate::machine::INVALID_M2P;
 use crate::xen::FakeXen;
 
+pub use areas::{AreaConfig, FakeAreas};
 pub use builder::Builder;
 pub use census::{Census, Snapshot};
 pub use platform::FakePlatform;
@@ -42,10 +46,11 @@ pub struct FakeGuest {
     /// Shared with the virtual areas, if there are any.
     flushes: Arc<FlushClock>,
     /// The table that [`P2m`] reads and writes; empty in a translated guest.
-    p2m: Vec<AtomicU64>,
+    p2m: Arc<[AtomicU64]>,
     frames: u64,
     /// Frames at the bottom that hold the page tables.
     tables: u64,
+    areas: Option<Vmap<'static, FakeAreas>>,
 }
 
 impl FakeGuest {

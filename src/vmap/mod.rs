@@ -1,0 +1,354 @@
+//! Virtual areas over scattered frames, and a purge of exactly those aliases that are in the way.
+//!
+//! * [`Vmap::vmap`] maps frames side by side, [`Vmap::vunmap`] ends it;
+//! * [`Vmap::purge`] drops what unmapped areas left behind of the frames of one run,
+//!   [`Vmap::purge_all`] all that is left behind;
+//! * [`AreaTables`]: the stretch of addresses that the embedding kernel sets aside, and its
+//!   first-level tables;
+//! * [`Memory`]: where the books are kept.
+//!
+//! # Lazy and sync
+//! To unmap an area takes a hypercall and a flush of every vCPU. [`Mode::Lazy`] puts both off: the
+//! entries stay, as *leftovers*, until somebody needs the frames for an exchange, or until there
+//! are more of them than the [`Budget`] allows. [`Mode::Sync`] does both at once. Lazy is what most
+//! kernels do, and why an exchange meets frames that are mapped although nobody uses the mapping:
+//! Xen refuses a frame as long as any entry refers to it.
+//!
+//! # The alias index
+//! Which addresses map a frame? Each page of the stretch has a [`Slot`], each frame of the guest a
+//! list of the slots that map it. So a purge of a run looks at its frames and at their aliases and
+//! at nothing else, whatever is outstanding elsewhere. What that costs: 4 bytes per frame of the
+//! guest, and per page of the stretch 12 bytes and a bit; to map a page one list insertion, to drop
+//! it a walk along the aliases of that one frame.
+//!
+//! # Who flushes
+//! A purge with [`Flush::Inhibit`] flushes nothing. The addresses that it freed could still be
+//! remembered by some vCPU, so they are *retired*: with the time of the
+//! [`FlushClock`](crate::paging::FlushClock) at which their last entry was gone. The only way from
+//! there back to the free addresses is `Space::reuse`, which asks the clock whether a flush of all
+//! vCPUs has begun after that time and is over; the clock can't be advanced but by such a flush.
+//! So no address is handed out again before a flush has covered it, by construction. Whose flush it
+//! was does not matter: the one at the end of a transaction's detach serves. Only where addresses
+//! run out is one made for their sake.
+//!
+//! # Locks
+//! One lock guards the books. It is never held across a hypercall: entries to be dropped are
+//! claimed under the lock, dropped without it, and taken off the books under it again. An area is
+//! not retired while anybody has a claim on one of its pages, so that no late write can hit an
+//! address that has a new owner.
+
+mod area;
+mod books;
+mod error;
+mod index;
+mod memory;
+mod purge;
+mod space;
+mod tables;
+
+use hypercall::PageTableFlags;
+use spin::Mutex;
+
+use crate::addr::{PAGE_SIZE, Pfn, VirtAddr};
+use crate::paging::Holder;
+use books::Books;
+use tables::Writer;
+
+pub use area::{Area, Record};
+pub use error::{PurgeError, UnmapError, VmapError};
+pub use index::Slot;
+pub use memory::{Memory, Sizes};
+pub use purge::Purged;
+pub use tables::{AreaTables, Entry};
+
+/// When an unmapped area's entries go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// When somebody needs the frames, or the budget is spent.
+    Lazy,
+    /// At once, with a flush of all vCPUs.
+    Sync,
+}
+
+impl Default for Mode {
+    /// Lazy, unless the feature `vmap-sync` says otherwise.
+    fn default() -> Self {
+        if cfg!(feature = "vmap-sync") { Self::Sync } else { Self::Lazy }
+    }
+}
+
+/// What may be left behind at most. Past either, all leftovers are purged, without a flush.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Budget {
+    /// Pages whose entries are left.
+    pub pages: u32,
+    /// Areas that are not wholly purged.
+    pub areas: u32,
+}
+
+/// What a purge does about TLBs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flush {
+    /// Nothing: somebody else's flush covers what was dropped, before it matters.
+    Inhibit,
+    /// One flush of all vCPUs at the end, by Xen.
+    Now,
+}
+
+/// What an area allows. Nothing in an area can be executed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protection {
+    /// Reads.
+    ReadOnly,
+    /// Reads and writes.
+    ReadWrite,
+}
+
+impl Protection {
+    const fn flags(self) -> PageTableFlags {
+        let read = PageTableFlags::PRESENT
+            .union(PageTableFlags::ACCESSED)
+            .union(PageTableFlags::NO_EXECUTE);
+        match self {
+            Self::ReadOnly => read,
+            Self::ReadWrite => read.union(PageTableFlags::WRITABLE).union(PageTableFlags::DIRTY),
+        }
+    }
+}
+
+/// Areas, and pages of theirs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Count {
+    /// Areas.
+    pub areas: u32,
+    /// Pages with an entry, or of addresses that wait for a flush.
+    pub pages: u32,
+}
+
+/// What there is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// In use by their owners.
+    pub live: Count,
+    /// Unmapped by their owners, entries left.
+    pub leftover: Count,
+    /// No entries left, waiting for a flush.
+    pub retired: Count,
+    /// Pages of addresses that are free.
+    pub free_pages: u32,
+}
+
+/// An address that maps a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Alias {
+    /// Where.
+    pub address: VirtAddr,
+    /// What the area's owner called it.
+    pub name: &'static str,
+    /// Whether the owner has not unmapped it.
+    pub live: bool,
+}
+
+/// The virtual areas of a guest.
+#[derive(Debug)]
+pub struct Vmap<'m, T> {
+    tables: T,
+    mode: Mode,
+    budget: Budget,
+    /// Frames that the index has room for.
+    frames: u64,
+    books: Mutex<Books<'m>>,
+}
+
+impl<'m, T: AreaTables> Vmap<'m, T> {
+    /// No areas yet, in the stretch of addresses that `tables` describes.
+    ///
+    /// # Panics
+    /// If the memory is for another number of pages than the stretch has.
+    pub fn new(tables: T, memory: Memory<'m>, mode: Mode, budget: Budget) -> Self {
+        let (pages, frames) = (tables.pages(), memory.heads.len() as u64);
+        Self { tables, mode, budget, frames, books: Mutex::new(Books::new(memory, pages)) }
+    }
+
+    /// The page tables.
+    pub const fn tables(&self) -> &T {
+        &self.tables
+    }
+
+    /// When entries go.
+    pub const fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// What may be left behind.
+    pub const fn budget(&self) -> Budget {
+        self.budget
+    }
+
+    /// What there is.
+    pub fn stats(&self) -> Stats {
+        self.books.lock().stats()
+    }
+
+    /// Shows every alias of a frame. The areas are locked meanwhile: `see` must not call back.
+    pub fn aliases(&self, pfn: Pfn, mut see: impl FnMut(Alias)) {
+        let books = self.books.lock();
+        for page in books.index.aliases(pfn) {
+            let record = books.record(books.index.area(page));
+            let address = self.tables.address(page);
+            see(Alias { address, name: record.name(), live: record.is_live() });
+        }
+    }
+
+    /// Who has hold of a frame, as far as the areas know.
+    pub fn holder(&self, pfn: Pfn) -> Option<Holder> {
+        let mut holder = None;
+        self.aliases(pfn, |Alias { address, name, live }| match (live, holder) {
+            (true, _) => holder = Some(Holder::Area { address, name }),
+            (false, None) => holder = Some(Holder::Leftover { address, name }),
+            (false, Some(_)) => {}
+        });
+        holder
+    }
+
+    /// Maps frames side by side, with an unmapped guard page behind them. `name` is who does it:
+    /// whom an exchange of these frames is told of.
+    ///
+    /// The frames stay the caller's, who sees to it that they are not given up while the area
+    /// lives. One frame may be in any number of areas.
+    ///
+    /// # Errors
+    /// Why not; nothing is mapped then.
+    pub fn vmap<F>(
+        &self,
+        frames: F,
+        protection: Protection,
+        name: &'static str,
+    ) -> Result<Area, VmapError>
+    where
+        F: IntoIterator<Item = Pfn>,
+        F::IntoIter: Clone,
+    {
+        let frames = frames.into_iter();
+        let count = frames.clone().count();
+        let pages = match u32::try_from(count) {
+            Ok(0) => return Err(VmapError::Empty),
+            // One more for the guard.
+            Ok(pages) if pages < self.tables.pages() => pages,
+            _ => return Err(VmapError::TooLarge { pages: count, limit: self.tables.pages() - 1 }),
+        };
+        let unfit = |pfn: &Pfn| pfn.number() >= self.frames || self.tables.gfn(*pfn).is_none();
+        if let Some(pfn) = frames.clone().find(unfit) {
+            return Err(VmapError::NotPopulated { pfn });
+        }
+        let area = self.open(pages, name)?;
+        match self.fill(&area, frames, protection) {
+            Ok(()) => {
+                self.books.lock().set_live(&area);
+                Ok(area)
+            }
+            Err(error) => {
+                let id = area.id();
+                self.books.lock().abandon(area, self.tables.flushes());
+                // What can't be dropped stays on the books as a leftover, for the next purge.
+                let _refused_again = self.purge_area(id, &mut Purged::default());
+                Err(error)
+            }
+        }
+    }
+
+    /// Ends an area: at once, or when the frames are needed. Its frames are the caller's alone
+    /// again either way, and nothing may be accessed at its addresses any more.
+    ///
+    /// # Errors
+    /// An area of another `Vmap` comes back in the error. Otherwise the area is unmapped as far as
+    /// the caller is concerned, and the error tells why entries could not be dropped: they stay on
+    /// the books, and the next purge tries them again.
+    pub fn vunmap(&self, area: Area) -> Result<(), UnmapError> {
+        let id = area.id();
+        let over = {
+            let mut books = self.books.lock();
+            books.close(area).map_err(UnmapError::Unknown)?;
+            books.is_over(self.budget)
+        };
+        let mut purged = Purged::default();
+        match self.mode {
+            Mode::Sync => {
+                self.purge_area(id, &mut purged)?;
+                self.flush(&mut purged)?;
+            }
+            Mode::Lazy if over => {
+                self.purge_all(Flush::Inhibit)?;
+            }
+            Mode::Lazy => {}
+        }
+        Ok(())
+    }
+
+    /// Addresses for an area, and its place in the books.
+    fn open(&self, pages: u32, name: &'static str) -> Result<Area, VmapError> {
+        let clock = self.tables.flushes();
+        let attempt = || {
+            let mut books = self.books.lock();
+            books.reuse(clock);
+            let address = |page| self.tables.address(page);
+            books.open(pages, name, address)
+        };
+        if let Some(area) = attempt() {
+            return Ok(area);
+        }
+        if self.stats().retired.areas > 0 {
+            self.flush(&mut Purged::default()).map_err(VmapError::Purge)?;
+            if let Some(area) = attempt() {
+                return Ok(area);
+            }
+        }
+        self.purge_all(Flush::Now).map_err(VmapError::Purge)?;
+        attempt().ok_or_else(|| {
+            let stats = self.stats();
+            VmapError::NoSpace { pages, free: stats.free_pages, areas: stats.live.areas }
+        })
+    }
+
+    /// Writes the entries of a new area.
+    fn fill(
+        &self,
+        area: &Area,
+        frames: impl Iterator<Item = Pfn> + Clone,
+        protection: Protection,
+    ) -> Result<(), VmapError> {
+        let mut writer = Writer::new(&self.tables);
+        let mut next = frames.clone();
+        let mut write = |page: u32, pfn: Pfn| -> Result<(), VmapError> {
+            let gfn = self.tables.gfn(pfn).ok_or(VmapError::NotPopulated { pfn })?;
+            // On the books first: an entry that nobody knows of would never be purged.
+            self.books.lock().link(page, pfn, area.id());
+            // SAFETY: the addresses are the new area's alone; nothing of Rust's lies there.
+            unsafe { writer.map(page, gfn, protection.flags()) }.map_err(|refusal| {
+                let pfn = frames.clone().nth(refusal.index as usize).unwrap_or(pfn);
+                VmapError::Refused { pfn, errno: refusal.errno }
+            })
+        };
+        for page in area.page_numbers() {
+            let Some(pfn) = next.next() else { break };
+            write(page, pfn)?;
+        }
+        // SAFETY: as above.
+        unsafe { writer.issue() }.map_err(|refusal| {
+            let pfn = frames.clone().nth(refusal.index as usize).unwrap_or(Pfn::new(0));
+            VmapError::Refused { pfn, errno: refusal.errno }
+        })
+    }
+
+    /// One flush of all vCPUs, after which addresses that waited for it are free.
+    fn flush(&self, purged: &mut Purged) -> Result<(), PurgeError> {
+        let clock = self.tables.flushes();
+        clock.flush_all(self.tables.xen()).map_err(|errno| PurgeError::Flush { errno })?;
+        purged.flushed = true;
+        self.books.lock().reuse(clock);
+        Ok(())
+    }
+}
+
+/// Bytes of a page of an area.
+pub const PAGE: usize = PAGE_SIZE;

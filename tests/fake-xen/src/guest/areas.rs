@@ -1,0 +1,164 @@
+//! Virtual areas: a stretch of addresses with first-level tables of its own, and accesses there.
+
+#![expect(unsafe_code, reason = "the trait is unsafe to implement, and lent memory is claimed")]
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use hypercall::{Gfn, Pfn, VirtAddr};
+use xen_contig::addr::MachineAddr;
+use xen_contig::paging::FlushClock;
+use xen_contig::vmap::{AreaTables, Budget, Entry, Memory, Mode, Sizes, Vmap};
+
+use super::FakeGuest;
+use crate::machine::INVALID_M2P;
+use crate::xen::FakeXen;
+
+/// Where areas are made.
+pub(super) const AREAS: u64 = 0xffff_d000_0000_0000;
+
+/// What areas a guest has.
+#[derive(Clone, Copy, Debug)]
+pub struct AreaConfig {
+    /// Pages of addresses; rounded up to a table's worth.
+    pub pages: u32,
+    /// Records of areas.
+    pub areas: u32,
+    /// When entries go.
+    pub mode: Mode,
+    /// What may be left behind.
+    pub budget: Budget,
+}
+
+impl AreaConfig {
+    /// Lazy, with room for as many areas as there are pages, all of which may be left behind.
+    pub const fn lazy(pages: u32) -> Self {
+        let budget = Budget { pages, areas: pages };
+        Self { pages, areas: pages, mode: Mode::Lazy, budget }
+    }
+
+    /// The same, sync.
+    pub const fn sync(pages: u32) -> Self {
+        Self { mode: Mode::Sync, ..Self::lazy(pages) }
+    }
+
+    /// First-level tables that the stretch needs.
+    pub(super) const fn tables(&self) -> u64 {
+        self.pages.div_ceil(512) as u64
+    }
+}
+
+/// The tables of the areas of a [`FakeGuest`].
+#[derive(Debug)]
+pub struct FakeAreas {
+    xen: FakeXen,
+    flushes: Arc<FlushClock>,
+    /// Empty in a translated guest.
+    p2m: Arc<[AtomicU64]>,
+    frames: u64,
+    pages: u32,
+    /// Entries of a translated guest, which has no tables in the model.
+    plain: Vec<AtomicU64>,
+}
+
+// SAFETY: the builder set the stretch and its tables aside.
+unsafe impl AreaTables for FakeAreas {
+    type Xen = FakeXen;
+
+    fn xen(&self) -> &FakeXen {
+        &self.xen
+    }
+
+    fn flushes(&self) -> &FlushClock {
+        &self.flushes
+    }
+
+    fn gfn(&self, pfn: Pfn) -> Option<Gfn> {
+        match self.p2m.get(pfn.number() as usize) {
+            Some(entry) => match entry.load(Relaxed) {
+                INVALID_M2P => None,
+                mfn => Some(Gfn::new(mfn)),
+            },
+            None if self.p2m.is_empty() && pfn.number() < self.frames => {
+                Some(Gfn::new(pfn.number()))
+            }
+            None => None,
+        }
+    }
+
+    fn base(&self) -> VirtAddr {
+        VirtAddr::new(AREAS)
+    }
+
+    fn pages(&self) -> u32 {
+        self.pages
+    }
+
+    fn entry(&self, page: u32) -> Entry<'_> {
+        match self.plain.get(page as usize) {
+            Some(entry) => Entry::Plain(entry),
+            None => {
+                let page = (AREAS >> 12) + u64::from(page);
+                let entry = self.xen.with(|machine| machine.entry_of(page));
+                Entry::Validated(MachineAddr::new(entry.expect("a page of the stretch")))
+            }
+        }
+    }
+}
+
+/// The areas of a new guest.
+pub(super) fn make(guest: &FakeGuest, config: AreaConfig) -> Vmap<'static, FakeAreas> {
+    let AreaConfig { areas, mode, budget, .. } = config;
+    let pages = config.tables() as u32 * 512;
+    let plain = if guest.p2m.is_empty() { pages } else { 0 };
+    let tables = FakeAreas {
+        xen: guest.xen.clone(),
+        flushes: guest.flushes.clone(),
+        p2m: guest.p2m.clone(),
+        frames: guest.frames,
+        pages,
+        plain: (0..plain).map(|_| AtomicU64::new(0)).collect(),
+    };
+    let sizes = Sizes { frames: guest.frames as u32, pages, areas };
+    let block = vec![0_u64; sizes.bytes().div_ceil(8)].leak();
+    // SAFETY: the block is the host's, leaked, and nobody else's.
+    let memory = unsafe { Memory::place(block.as_mut_ptr().cast(), sizes) };
+    Vmap::new(tables, memory, mode, budget)
+}
+
+impl FakeGuest {
+    /// The guest's virtual areas.
+    ///
+    /// # Panics
+    /// If the guest was built without.
+    pub fn areas(&self) -> &Vmap<'static, FakeAreas> {
+        self.areas.as_ref().expect("a guest built with areas")
+    }
+
+    /// Reads a word at any address of a PV guest, as a vCPU does.
+    pub fn read_at(&self, vcpu: u32, address: VirtAddr) -> u64 {
+        let (page, word) = (address.as_u64() >> 12, address.as_u64() % 4096 / 8);
+        self.xen.with(|machine| {
+            let mfn = machine.translate(vcpu as usize, page, false);
+            mfn.map_or(0, |mfn| machine.frames[mfn as usize].content.read(word as usize))
+        })
+    }
+
+    /// Writes a word at any address of a PV guest, as a vCPU does.
+    pub fn write_at(&self, vcpu: u32, address: VirtAddr, value: u64) {
+        let (page, word) = (address.as_u64() >> 12, address.as_u64() % 4096 / 8);
+        self.xen.with(|machine| {
+            if let Some(mfn) = machine.translate(vcpu as usize, page, true) {
+                machine.frames[mfn as usize].content.write(word as usize, value);
+            }
+        });
+    }
+
+    /// Whether the tables map an address.
+    pub fn is_mapped(&self, address: VirtAddr) -> bool {
+        self.xen.with(|machine| {
+            let entry = machine.entry_of(address.as_u64() >> 12);
+            entry.is_some_and(|entry| machine.read_entry(entry).is_present())
+        })
+    }
+}

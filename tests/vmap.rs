@@ -1,0 +1,374 @@
+//! Virtual areas against the model hypervisor: what they map, what they leave behind, and a purge
+//! of exactly that.
+
+use fake_xen::{AreaConfig, Asked, Builder, FakeGuest, Fault, Logged};
+use hypercall::ops::MmuExtKind;
+use hypercall::{VirtAddr, XenErrno};
+use xen_contig::addr::{AddressBits, Order, Pfn};
+use xen_contig::exchange::{Accounts, ExchangeError, Exchanger};
+use xen_contig::paging::{Held, Holder};
+use xen_contig::vmap::{
+    Area, AreaTables, Budget, Count, Flush, Mode, Protection, PurgeError, Purged, Stats,
+    UnmapError, VmapError,
+};
+
+const RW: Protection = Protection::ReadWrite;
+
+fn guest(config: AreaConfig) -> FakeGuest {
+    Builder::new(2048).areas(config).build()
+}
+
+fn frames(first: u64, count: u64) -> impl Iterator<Item = Pfn> + Clone {
+    (first..first + count).map(Pfn::new)
+}
+
+fn vmap(guest: &FakeGuest, first: u64, count: u64, name: &'static str) -> Area {
+    guest.areas().vmap(frames(first, count), RW, name).unwrap()
+}
+
+fn page(area: &Area, page: u64) -> VirtAddr {
+    area.address() + page * 4096
+}
+
+/// The calls that `act` made.
+fn calls(guest: &FakeGuest, act: impl FnOnce()) -> Vec<Asked> {
+    guest.xen().take_log();
+    act();
+    guest.xen().take_log().into_iter().map(|Logged { asked, .. }| asked).collect()
+}
+
+fn flushes(calls: &[Asked]) -> usize {
+    calls.iter().filter(|call| call.flushes()).count()
+}
+
+const FLUSH_ALL: MmuExtKind = MmuExtKind::TlbFlushAll;
+
+#[test]
+fn an_area_shows_its_frames_and_nothing_beside_them() {
+    for config in [AreaConfig::lazy(512), AreaConfig::sync(512)] {
+        let guest = guest(config);
+        // Out of order, and one of them twice.
+        let scattered = [700, 300, 301, 700].map(Pfn::new);
+        let area = guest.areas().vmap(scattered, RW, "scattered").unwrap();
+        let other = vmap(&guest, 302, 2, "other");
+        for (index, pfn) in scattered.into_iter().enumerate() {
+            guest.write(0, pfn, 5, 0x100 + index as u64);
+            assert_eq!(guest.read_at(1, page(&area, index as u64) + 40), 0x100 + index as u64);
+        }
+        guest.write_at(0, page(&area, 3), 77);
+        assert_eq!(guest.read_at(1, page(&area, 0)), 77, "the same frame at two addresses");
+        assert_eq!((area.pages(), area.len()), (4, 4 * 4096));
+        assert!(!guest.is_mapped(page(&area, 4)), "a guard page behind it");
+        assert!(other.address() >= page(&area, 5) && !guest.is_mapped(page(&other, 2)));
+        let mut seen = Vec::new();
+        guest.areas().aliases(Pfn::new(700), |alias| seen.push((alias.address, alias.name)));
+        seen.sort();
+        assert_eq!(seen, [(page(&area, 0), "scattered"), (page(&area, 3), "scattered")]);
+        guest.areas().vunmap(area).unwrap();
+        guest.areas().vunmap(other).unwrap();
+        guest.areas().purge_all(Flush::Now).unwrap();
+        assert_eq!(guest.areas().stats(), Stats { free_pages: 511, ..Stats::default() });
+        guest.check_whole();
+    }
+}
+
+#[test]
+fn a_read_only_area_is_read_only_and_may_show_a_page_table() {
+    let guest = guest(AreaConfig::lazy(512));
+    // The model's page tables are the guest's first frames.
+    let table = Pfn::new(0);
+    let refused = guest.areas().vmap([table], RW, "table");
+    assert!(matches!(refused, Err(VmapError::Refused { pfn, .. }) if pfn == table));
+    let area = guest.areas().vmap([table], Protection::ReadOnly, "table").unwrap();
+    assert!(guest.is_mapped(area.address()));
+    guest.areas().vunmap(area).unwrap();
+}
+
+#[test]
+fn lazy_costs_nothing_now_and_sync_one_flush() {
+    let lazy = guest(AreaConfig::lazy(512));
+    let area = vmap(&lazy, 300, 8, "ring");
+    let first = area.address();
+    assert_eq!(calls(&lazy, || lazy.areas().vunmap(area).unwrap()), []);
+    assert!(lazy.is_mapped(first));
+    assert_eq!(lazy.areas().stats().leftover, Count { areas: 1, pages: 8 });
+
+    let sync = guest(AreaConfig::sync(512));
+    let area = vmap(&sync, 300, 8, "ring");
+    let first = area.address();
+    let made = calls(&sync, || sync.areas().vunmap(area).unwrap());
+    assert_eq!(made, [Asked::MmuUpdate { updates: 8 }, Asked::MmuExt(vec![FLUSH_ALL])]);
+    assert!(!sync.is_mapped(first));
+    assert_eq!(sync.areas().stats(), Stats { free_pages: 511, ..Stats::default() });
+}
+
+#[test]
+fn a_purge_drops_the_aliases_of_these_frames_and_flushes_nothing() {
+    let guest = guest(AreaConfig::lazy(1024));
+    let (one, two, apart) =
+        (vmap(&guest, 300, 16, "one"), vmap(&guest, 308, 16, "two"), vmap(&guest, 400, 4, "apart"));
+    let addresses = [&one, &two, &apart].map(Area::address);
+    [one, two, apart].into_iter().for_each(|area| guest.areas().vunmap(area).unwrap());
+
+    // Frames 308 to 315 are in both areas.
+    let run = guest.run(308, 8);
+    let made = calls(&guest, || {
+        let purged = guest.areas().purge(&run, Flush::Inhibit).unwrap();
+        assert_eq!(purged, Purged { aliases: 16, areas: 0, flushed: false });
+    });
+    assert_eq!(made, [Asked::MmuUpdate { updates: 16 }]);
+    let mapped = |area: usize, pages: u64| -> Vec<bool> {
+        (0..pages).map(|page| guest.is_mapped(addresses[area] + page * 4096)).collect()
+    };
+    assert_eq!(mapped(0, 16), [[true; 8], [false; 8]].concat());
+    assert_eq!(mapped(1, 16), [[false; 8], [true; 8]].concat());
+    assert_eq!(mapped(2, 4), [true; 4]);
+    // The same again has nothing to do.
+    assert_eq!(calls(&guest, || _ = guest.areas().purge(&run, Flush::Inhibit).unwrap()), []);
+    // With the flush that the other flavour makes.
+    let made = calls(&guest, || {
+        let purged = guest.areas().purge(&guest.run(300, 8), Flush::Now).unwrap();
+        assert_eq!(purged, Purged { aliases: 8, areas: 1, flushed: true });
+    });
+    assert_eq!(made, [Asked::MmuUpdate { updates: 8 }, Asked::MmuExt(vec![FLUSH_ALL])]);
+}
+
+#[test]
+fn what_a_purge_costs_does_not_depend_on_what_else_is_left() {
+    let log_with = |unrelated: u64| {
+        let guest = Builder::new(4096).areas(AreaConfig::lazy(1 << 17)).build();
+        for _ in 0..unrelated / 250 {
+            let area = vmap(&guest, 1000, 250, "unrelated");
+            guest.areas().vunmap(area).unwrap();
+        }
+        let area = vmap(&guest, 2048, 512, "ours");
+        guest.areas().vunmap(area).unwrap();
+        assert_eq!(guest.areas().stats().leftover.pages as u64, unrelated + 512);
+        let run = guest.run(2048, 512);
+        calls(&guest, || {
+            let purged = guest.areas().purge(&run, Flush::Inhibit).unwrap();
+            assert_eq!((purged.aliases, purged.areas), (512, 1));
+        })
+    };
+    let alone = log_with(0);
+    assert_eq!(alone, [Asked::MmuUpdate { updates: 512 }]);
+    assert_eq!(log_with(100_000), alone);
+}
+
+/// Exchanges a run, as a driver's allocation does.
+fn exchange(guest: &FakeGuest, first: u64, order: u32) -> Result<(), ExchangeError> {
+    let (p2m, accounts) = (guest.p2m(), Accounts::new());
+    let limit = Order::new(9).unwrap();
+    let exchanger = Exchanger::new(guest.xen(), &p2m, guest, &accounts, limit);
+    let run = guest.run(first, 1 << order);
+    let mut list = vec![0; 1 << order];
+    let result = exchanger.acquire(run, AddressBits::UNLIMITED, &mut list);
+    result.map(|_| ()).map_err(|failure| failure.error)
+}
+
+#[test]
+fn an_exchange_purges_first_and_flushes_once() {
+    let guest = guest(AreaConfig::lazy(512));
+    let area = vmap(&guest, 512, 64, "ring");
+    let first = area.address();
+    guest.areas().vunmap(area).unwrap();
+    let made = calls(&guest, || exchange(&guest, 512, 6).unwrap());
+    assert_eq!(flushes(&made), 1);
+    assert_eq!(made[0], Asked::MmuUpdate { updates: 64 }, "the aliases");
+    assert_eq!(made[1], Asked::MmuUpdate { updates: 64 }, "the linear mapping");
+    assert_eq!(made[2], Asked::MmuExt(vec![FLUSH_ALL]));
+    assert!(made[3].is_exchange() && !guest.is_mapped(first));
+    // That flush covers the area's addresses, too: they are used again without another.
+    let made = calls(&guest, || {
+        let area = vmap(&guest, 900, 64, "next");
+        assert_eq!(area.address(), first);
+        assert_eq!(guest.read_at(1, area.address()), 0);
+    });
+    assert_eq!(flushes(&made), 0);
+}
+
+#[test]
+fn an_area_in_use_is_named_and_never_torn_down() {
+    let guest = guest(AreaConfig::lazy(512));
+    let (dead, live) = (vmap(&guest, 512, 8, "dead"), vmap(&guest, 514, 2, "net-rx"));
+    let address = live.address();
+    guest.areas().vunmap(dead).unwrap();
+    let (pfn, mfn) = (Pfn::new(514), guest.mfn(Pfn::new(514)));
+    let holder = Holder::Area { address, name: "net-rx" };
+    let made = calls(&guest, || {
+        let error = exchange(&guest, 512, 3).unwrap_err();
+        assert_eq!(error, ExchangeError::FrameBusy { pfn, mfn, holder });
+        let text = error.to_string();
+        let mfn = mfn.unwrap();
+        let expected = format!(
+            "frame busy: pfn {pfn} mfn {mfn} mapped at {:#x} by vmap area \"net-rx\", which is in \
+             use",
+            address.as_u64()
+        );
+        assert_eq!(text, expected);
+    });
+    assert!(!made.iter().any(Asked::is_exchange), "Xen is not asked for what can't be: {made:?}");
+    let all = guest.areas().purge_all(Flush::Now).unwrap();
+    assert_eq!(all.aliases, 8, "the leftovers, and they alone");
+    assert_eq!(guest.read_at(1, address), 0);
+    guest.areas().vunmap(live).unwrap();
+    assert_eq!(exchange(&guest, 512, 3), Ok(()));
+    guest.check_whole();
+}
+
+#[test]
+fn without_a_purge_xen_refuses_and_the_leftover_is_named() {
+    let guest = guest(AreaConfig::lazy(512));
+    let area = vmap(&guest, 515, 1, "left");
+    let address = area.address();
+    guest.areas().vunmap(area).unwrap();
+    // Xen refuses to drop the entry, so the purge can't do its work.
+    guest.xen().arm(Fault::refuse(1, XenErrno::ENOMEM));
+    let error = exchange(&guest, 512, 3).unwrap_err();
+    guest.xen().disarm();
+    let holder = Holder::Leftover { address, name: "left" };
+    let (pfn, mfn) = (Pfn::new(515), guest.mfn(Pfn::new(515)));
+    assert_eq!(error, ExchangeError::FrameBusy { pfn, mfn, holder });
+    assert_eq!(exchange(&guest, 512, 3), Ok(()), "the next purge tries again");
+}
+
+#[test]
+fn no_address_is_used_again_before_a_flush_has_covered_it() {
+    let guest = guest(AreaConfig::lazy(512));
+    // All addresses but the guards.
+    let area = vmap(&guest, 300, 510, "all");
+    guest.areas().vunmap(area).unwrap();
+    assert_eq!(guest.areas().purge(&guest.run(300, 510), Flush::Inhibit).unwrap().areas, 1);
+    let stats = guest.areas().stats();
+    assert_eq!((stats.retired, stats.free_pages), (Count { areas: 1, pages: 510 }, 0));
+    // The model stops the test at an access that a stale translation could answer.
+    let made = calls(&guest, || {
+        let area = vmap(&guest, 1000, 10, "next");
+        assert_eq!(guest.read_at(1, area.address()), 0);
+    });
+    assert_eq!(made, [Asked::MmuExt(vec![FLUSH_ALL]), Asked::MmuUpdate { updates: 10 }]);
+}
+
+#[test]
+fn addresses_that_are_left_over_are_purged_when_they_are_needed() {
+    let guest = guest(AreaConfig::lazy(512));
+    let area = vmap(&guest, 300, 400, "large");
+    guest.areas().vunmap(area).unwrap();
+    let made = calls(&guest, || drop(vmap(&guest, 300, 400, "again")));
+    assert_eq!(made[0], Asked::MmuUpdate { updates: 400 });
+    assert_eq!(made[1], Asked::MmuExt(vec![FLUSH_ALL]));
+    assert_eq!(made[2], Asked::MmuUpdate { updates: 400 });
+    assert_eq!(made.len(), 3);
+}
+
+#[test]
+fn past_the_budget_all_leftovers_go_without_a_flush() {
+    for budget in [Budget { pages: 30, areas: 100 }, Budget { pages: 1000, areas: 3 }] {
+        let guest = guest(AreaConfig { budget, ..AreaConfig::lazy(512) });
+        let areas: Vec<Area> = (0..4).map(|n| vmap(&guest, 300 + 8 * n, 8, "area")).collect();
+        let made = calls(&guest, || {
+            areas.into_iter().for_each(|area| guest.areas().vunmap(area).unwrap());
+        });
+        // The fourth is one too many by either measure.
+        assert_eq!(made, [Asked::MmuUpdate { updates: 32 }]);
+        assert_eq!(guest.areas().stats().retired, Count { areas: 4, pages: 32 });
+    }
+}
+
+#[test]
+fn what_makes_no_sense_is_refused_by_name() {
+    let guest = guest(AreaConfig { areas: 2, ..AreaConfig::lazy(512) });
+    let areas = guest.areas();
+    assert_eq!(areas.vmap([], RW, "none"), Err(VmapError::Empty));
+    let many = VmapError::TooLarge { pages: 512, limit: 511 };
+    assert_eq!(areas.vmap(frames(300, 512), RW, "many"), Err(many));
+    let beyond = Pfn::new(2048);
+    assert_eq!(areas.vmap([beyond], RW, "beyond"), Err(VmapError::NotPopulated { pfn: beyond }));
+    let huge = Pfn::new(1 << 40);
+    assert_eq!(areas.vmap([huge], RW, "huge"), Err(VmapError::NotPopulated { pfn: huge }));
+    let (one, two) = (vmap(&guest, 300, 1, "one"), vmap(&guest, 301, 1, "two"));
+    let full = VmapError::NoSpace { pages: 1, free: 507, areas: 2 };
+    assert_eq!(areas.vmap([Pfn::new(302)], RW, "three"), Err(full));
+    areas.vunmap(one).unwrap();
+    let three = vmap(&guest, 302, 1, "three");
+    let elsewhere =
+        FakeGuest::areas(&Builder::new(2048).areas(AreaConfig::lazy(512)).build()).vunmap(two);
+    assert!(matches!(elsewhere, Err(UnmapError::Unknown(_))));
+    areas.vunmap(three).unwrap();
+}
+
+/// Fails the k-th hypercall of everything that areas do, until none is reached.
+#[test]
+fn no_refusal_of_xens_loses_an_entry_or_an_address() {
+    let mut cases = 0;
+    for config in [AreaConfig::lazy(1024), AreaConfig::sync(1024)] {
+        for errno in [XenErrno::EINVAL, XenErrno::EPERM, XenErrno::ENOMEM, XenErrno::EBUSY] {
+            for call in 1.. {
+                let guest = guest(config);
+                let standing = vmap(&guest, 400, 3, "standing");
+                guest.xen().arm(Fault::refuse(call, errno));
+                // More than a table's worth of pages, so more than one call each.
+                let area = guest.areas().vmap(frames(600, 700), RW, "area");
+                if let Ok(area) = area {
+                    let _refused = guest.areas().vunmap(area);
+                }
+                let _refused = guest.areas().purge(&guest.run(600, 350), Flush::Inhibit);
+                let _refused = guest.areas().purge_all(Flush::Now);
+                let hit = guest.xen().disarm() > 0;
+                // Whatever failed, the next attempt puts all of it right.
+                guest.areas().purge_all(Flush::Now).unwrap();
+                let live = Count { areas: 1, pages: 3 };
+                let stats = Stats { live, free_pages: 1023 - 4, ..Stats::default() };
+                assert_eq!(guest.areas().stats(), stats, "{config:?} call {call} {errno}");
+                assert_eq!(guest.read_at(1, standing.address()), 0);
+                for n in 0..1024 {
+                    let address = guest.areas().tables().address(n);
+                    let of_standing = (standing.address()..page(&standing, 3)).contains(&address);
+                    assert_eq!(guest.is_mapped(address), of_standing, "page {n}");
+                }
+                guest.check_whole();
+                cases += 1;
+                if !hit {
+                    break;
+                }
+            }
+        }
+    }
+    println!("vmap: {cases} cases of a refused hypercall");
+    assert!(cases > 30);
+}
+
+#[test]
+fn a_translated_guest_maps_its_own_frame_numbers_without_a_hypercall() {
+    let guest = Builder::new(2048).translated().areas(AreaConfig::lazy(512)).build();
+    let made = calls(&guest, || {
+        let area = vmap(&guest, 300, 8, "ring");
+        guest.areas().vunmap(area).unwrap();
+        let purged = guest.areas().purge(&guest.run(300, 8), Flush::Inhibit).unwrap();
+        assert_eq!((purged.aliases, purged.areas), (8, 1));
+    });
+    assert_eq!(made, []);
+    // A flush is Xen's there, too: no vCPU interrupts another.
+    let made = calls(&guest, || _ = guest.areas().purge_all(Flush::Now).unwrap());
+    assert_eq!(made, [Asked::Other("hvm_op")]);
+    assert_eq!(guest.areas().stats().free_pages, 511);
+}
+
+#[test]
+fn the_default_follows_the_feature() {
+    let expected = if cfg!(feature = "vmap-sync") { Mode::Sync } else { Mode::Lazy };
+    assert_eq!(Mode::default(), expected);
+}
+
+#[test]
+fn messages_name_what_they_are_about() {
+    let held = Held { pfn: Pfn::new(7), holder: Holder::Unknown };
+    for (message, words) in [
+        (VmapError::TooLarge { pages: 9, limit: 8 }.to_string(), "9 pages is more than the 8"),
+        (VmapError::NoSpace { pages: 5, free: 4, areas: 3 }.to_string(), "4 pages are free, 3"),
+        (PurgeError::Refused { held, errno: XenErrno::EINVAL }.to_string(), "-EINVAL; pfn 0x7"),
+        (PurgeError::Flush { errno: XenErrno::EPERM }.to_string(), "EPERM"),
+    ] {
+        assert!(message.contains(words), "{message}");
+    }
+}
