@@ -60,6 +60,7 @@ run: check-choice image bed
 
 test: check-choice lint
 	@$(TOOLS) cargo test --locked --workspace $(ADAPTERS)
+	@RUSTFLAGS='--cfg loom' $(TOOLS) cargo test --locked --test loom --target-dir target/loom
 	@$(MAKE) --no-print-directory image bed
 	@$(TOOLS) reproduce
 	@(set -x; $(BED) test $(CHOICE)); $(SAY_STATUS)

@@ -15,6 +15,7 @@
 //! * [`dma`]: coherent buffers for drivers, under every constraint that a device has;
 //! * `adapters`: the same for driver crates with interfaces of their own, each behind a feature;
 //! * [`platform`]: what the embedding kernel supplies;
+//! * [`sync`]: the atomics and locks of all that;
 //! * [`exchange`]: the transaction, for PV by `XENMEM_exchange`, for translated guests by a refill.
 //!
 //! # Memory rules
@@ -44,4 +45,5 @@ pub mod frames;
 pub mod p2m;
 pub mod paging;
 pub mod platform;
+pub mod sync;
 pub mod vmap;

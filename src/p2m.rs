@@ -1,9 +1,10 @@
 //! From guest frames to machine frames and back.
 
 use core::fmt;
-use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use core::sync::atomic::Ordering::Relaxed;
 
 use crate::addr::{Gfn, Mfn, Pfn};
+use crate::sync::AtomicU64;
 
 /// An entry that names no machine frame, as Linux and the toolstack write it.
 const INVALID: u64 = u64::MAX;

@@ -4,6 +4,7 @@
 //!   stand in for it, [`Traced`] wraps either and records every call without changing any.
 //! * [`ops`] holds the typed arguments, [`abi`] the structures that `xen-sys` lacks.
 //! * [`Multicall`] is a batch whose per-entry results can't be ignored.
+//! * [`sync`] is the lock of this crate and of those on top of it.
 //! * [`XenErrno`] is Xen's error with its raw value kept.
 //!
 //! ```
@@ -24,6 +25,7 @@ mod multicall;
 pub mod ops;
 #[cfg(feature = "real")]
 mod real;
+pub mod sync;
 pub mod trace;
 mod traced;
 mod xen;

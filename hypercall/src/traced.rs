@@ -1,12 +1,12 @@
 //! A hypervisor that records every call and changes none.
 
-use spin::Mutex;
 use x86_64::VirtAddr;
 
 use crate::ops::{
     EventChannelOp, HvmOp, MemoryOp, MmuExtOp, MmuUpdate, MulticallEntry, PhysdevOp, Pte, SchedOp,
     TrapInfo, UvmFlags, VcpuOp, VersionOp,
 };
+use crate::sync::Mutex;
 use crate::trace::{Call, Entry, Level, Ring, Summary};
 use crate::{DomId, Xen, XenErrno};
 

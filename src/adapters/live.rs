@@ -1,13 +1,11 @@
 //! What is lent to a driver that remembers nothing but a device address.
 
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
-use core::sync::atomic::{AtomicU8, AtomicU64};
-
-use spin::Mutex;
 
 use super::memory::Memory;
 use crate::addr::DmaAddr;
 use crate::platform::Platform;
+use crate::sync::{AtomicU8, AtomicU64, Mutex, const_fn};
 
 /// What memory was lent for; only the same purpose takes it back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,9 +36,11 @@ pub struct LiveSlot<P: Platform + 'static> {
 }
 
 impl<P: Platform> LiveSlot<P> {
-    /// A free slot.
-    pub const fn new() -> Self {
-        Self { state: AtomicU8::new(FREE), dma: AtomicU64::new(0), memory: Mutex::new(None) }
+    const_fn! {
+        /// A free slot.
+        pub const fn new() -> Self {
+            Self { state: AtomicU8::new(FREE), dma: AtomicU64::new(0), memory: Mutex::new(None) }
+        }
     }
 
     fn is_free(&self) -> bool {

@@ -4,16 +4,16 @@
 //! and the next buffer finds it (see the `fit` module). It is Xen that may want it back: contiguous
 //! and low memory is scarce, and other domains need it, too.
 
-use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use core::sync::atomic::Ordering::Relaxed;
 
 use arrayvec::ArrayVec;
-use spin::Mutex;
 
 use super::Allocator;
 use crate::exchange::{ExchangeError, Lists, OnRefusal, Part, Progress};
 use crate::frames::FrameRun;
 use crate::paging::GuestMemory;
 use crate::platform::Platform;
+use crate::sync::{AtomicU64, Mutex};
 
 /// Runs that can wait to be given back.
 const WAITING: usize = 64;

@@ -1,6 +1,6 @@
 //! The exchange in a PV guest.
 
-use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use core::sync::atomic::Ordering::Relaxed;
 
 use hypercall::Xen;
 
@@ -11,6 +11,7 @@ use crate::addr::{AddressBits, MachineAddr, Mfn, Order};
 use crate::frames::FrameRun;
 use crate::p2m::P2m;
 use crate::paging::LinearMapping;
+use crate::sync::{AtomicU64, const_fn};
 
 /// Frames that a failure left in nobody's hands (M1, M6).
 #[derive(Debug, Default)]
@@ -19,9 +20,11 @@ pub struct Accounts {
 }
 
 impl Accounts {
-    /// Nothing lost yet.
-    pub const fn new() -> Self {
-        Self { quarantined: AtomicU64::new(0) }
+    const_fn! {
+        /// Nothing lost yet.
+        pub const fn new() -> Self {
+            Self { quarantined: AtomicU64::new(0) }
+        }
     }
 
     /// How many frames are quarantined.

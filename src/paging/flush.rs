@@ -6,10 +6,12 @@
 //! advance than to have Xen flush. So one flush, made by whoever needs it first, serves all that
 //! was taken away before it, and nobody has to know of anybody else.
 
-use core::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use core::sync::atomic::Ordering::SeqCst;
 
 use hypercall::ops::{HvmOp, MmuExtOp};
 use hypercall::{DomId, Xen, XenErrno};
+
+use crate::sync::{AtomicU64, const_fn};
 
 /// How Xen is asked to flush every vCPU of the domain. The guest sends no IPI for it: Xen knows
 /// which processors may hold stale entries.
@@ -36,14 +38,18 @@ pub struct FlushClock {
 pub struct FlushTime(u64);
 
 impl FlushClock {
-    /// The clock of a PV guest.
-    pub const fn pv() -> Self {
-        Self { by: FlushBy::MmuExt, begun: AtomicU64::new(0), over: AtomicU64::new(0) }
+    const_fn! {
+        /// The clock of a PV guest.
+        pub const fn pv() -> Self {
+            Self { by: FlushBy::MmuExt, begun: AtomicU64::new(0), over: AtomicU64::new(0) }
+        }
     }
 
-    /// The clock of a translated guest (PVH).
-    pub const fn translated() -> Self {
-        Self { by: FlushBy::HvmOp, begun: AtomicU64::new(0), over: AtomicU64::new(0) }
+    const_fn! {
+        /// The clock of a translated guest (PVH).
+        pub const fn translated() -> Self {
+            Self { by: FlushBy::HvmOp, begun: AtomicU64::new(0), over: AtomicU64::new(0) }
+        }
     }
 
     /// The time now: flushes that begin from here on come later.

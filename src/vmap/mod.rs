@@ -47,10 +47,10 @@ mod space;
 mod tables;
 
 use hypercall::PageTableFlags;
-use spin::Mutex;
 
 use crate::addr::{PAGE_SIZE, Pfn, VirtAddr};
 use crate::paging::Holder;
+use crate::sync::Mutex;
 use books::Books;
 use tables::Writer;
 

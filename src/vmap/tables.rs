@@ -1,12 +1,13 @@
 //! The first-level tables beneath the areas.
 
-use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use core::sync::atomic::Ordering::Relaxed;
 
 use hypercall::ops::Pte;
 use hypercall::{PageTableFlags, VirtAddr, Xen};
 
 use crate::addr::{Gfn, MachineAddr, Mfn, PAGE_SIZE, Pfn};
 use crate::paging::{FlushClock, PteBatch, Refusal};
+use crate::sync::AtomicU64;
 
 /// A first-level entry.
 #[derive(Clone, Copy, Debug)]

@@ -1,16 +1,14 @@
 //! The buffers that objects are cut from.
 
-use core::fmt;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use core::sync::atomic::{AtomicBool, AtomicUsize};
-
-use spin::Once;
+use core::{array, fmt};
 
 use super::taken::Taken;
 use super::{PoolConfig, PoolConfigError, PoolError, PoolExhausted, PoolObject};
 use crate::addr::{DmaAddr, PseudoPhysAddr};
 use crate::dma::{Allocator, CoherentBuffer, Zeroing};
 use crate::platform::Platform;
+use crate::sync::{AtomicBool, AtomicUsize, Once};
 
 /// Up to `CHUNKS` chunks, filled one after the other and given up together.
 ///
@@ -40,7 +38,7 @@ struct Chunk<'a, P: Platform> {
 }
 
 impl<P: Platform> Place<'_, P> {
-    const fn new() -> Self {
+    fn new() -> Self {
         Self { claimed: AtomicBool::new(false), chunk: Once::new() }
     }
 }
@@ -66,7 +64,7 @@ impl<'a, P: Platform, const CHUNKS: usize> Chunks<'a, P, CHUNKS> {
     pub fn new(allocator: &'a Allocator<P>, config: &PoolConfig) -> Result<Self, PoolConfigError> {
         const { assert!(CHUNKS > 0, "a pool must have room for a chunk") };
         let limit = config.limit(CHUNKS)?;
-        let places = [const { Place::new() }; CHUNKS];
+        let places = array::from_fn(|_| Place::new());
         Ok(Self { allocator, config: *config, limit, places, hint: AtomicUsize::new(0) })
     }
 

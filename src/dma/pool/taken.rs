@@ -1,7 +1,9 @@
 //! Which objects of a chunk are taken, in private memory.
 
-use core::sync::atomic::AtomicU64;
+use core::array;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+
+use crate::sync::AtomicU64;
 
 /// The most objects in a chunk.
 pub const MAX_OBJECTS: u64 = 512;
@@ -22,7 +24,7 @@ pub struct Taken {
 impl Taken {
     /// `objects` objects, 512 at most, none of them taken.
     pub fn new(objects: u64) -> Self {
-        Self { words: [const { AtomicU64::new(0) }; WORDS], objects: objects.min(MAX_OBJECTS) }
+        Self { words: array::from_fn(|_| AtomicU64::new(0)), objects: objects.min(MAX_OBJECTS) }
     }
 
     /// How many objects there are.

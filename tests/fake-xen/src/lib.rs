@@ -2,7 +2,7 @@
 //!
 //! [`FakeXen`] stands in for Xen at the [`hypercall::Xen`] seam. Behind it is a machine whose frames
 //! have owners, reference counts, types and content, a heap that can be fragmented, and vCPUs whose
-//! TLBs hold every translation that nobody flushed. It refuses what Xen refuses, with Xen's errno
+//! TLBs hold every translation that nobody flushed. A thread is a vCPU (see [`run_on`]). It refuses what Xen refuses, with Xen's errno
 //! and at Xen's point in the order of checks. Where a real machine would go wrong without a word
 //! (an access through a stale translation, a page-table write to a data frame, a frame given up
 //! while a vCPU can still reach it), the model stops the test.
@@ -34,6 +34,7 @@ mod mmu;
 mod reservation;
 mod tables;
 mod tlb;
+mod vcpu;
 mod xen;
 
 pub use content::POISON;
@@ -45,4 +46,5 @@ pub use guest::{
 };
 pub use log::{Asked, Logged};
 pub use machine::NEIGHBOUR;
+pub use vcpu::run_on;
 pub use xen::FakeXen;

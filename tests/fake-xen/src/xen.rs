@@ -1,7 +1,8 @@
-//! The seam: hypercalls of one vCPU.
+//! The seam: hypercalls of the thread's vCPU.
 
 #![expect(unsafe_code, reason = "the trait is unsafe to implement, and multicalls carry pointers")]
 
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use hypercall::abi::memory::{MachphysMapping, MemoryReservation};
@@ -10,35 +11,28 @@ use hypercall::ops::{
     UvmFlags, VcpuOp, VersionOp,
 };
 use hypercall::{DomId, VirtAddr, Xen, XenErrno};
+use xen_contig::sync::AtomicU64;
 
 use crate::fault::{Cut, ExchangeFault, Fault};
 use crate::log::{Asked, Logged};
 use crate::machine::Machine;
+use crate::vcpu;
 
 /// What a call answers: `(what, how much was done is in the arguments)`.
 type Answer = Result<u64, XenErrno>;
 
-/// The model hypervisor as one vCPU of the guest calls it. A clone is the same machine.
+/// The model hypervisor; each thread calls it as a vCPU of the guest. A clone is the same machine.
 #[derive(Clone, Debug)]
 pub struct FakeXen {
     machine: Arc<Mutex<Machine>>,
-    vcpu: u32,
+    /// How many hypercalls were made. Under loom this is where another vCPU may get on, since its
+    /// threads know nothing of the lock.
+    calls: Arc<AtomicU64>,
 }
 
 impl FakeXen {
     pub(crate) fn new(machine: Machine) -> Self {
-        Self { machine: Arc::new(Mutex::new(machine)), vcpu: 0 }
-    }
-
-    /// The same machine, as another vCPU calls it.
-    #[must_use]
-    pub fn on_vcpu(&self, vcpu: u32) -> Self {
-        Self { machine: self.machine.clone(), vcpu }
-    }
-
-    /// The vCPU that calls.
-    pub const fn vcpu(&self) -> u32 {
-        self.vcpu
+        Self { machine: Arc::new(Mutex::new(machine)), calls: Arc::new(AtomicU64::new(0)) }
     }
 
     /// Arms a fault; calls are counted from here.
@@ -84,13 +78,14 @@ impl FakeXen {
 
     /// Runs a call: counts it, lets an armed fault have its say, and logs it.
     fn call(&self, asked: Asked, run: impl FnOnce(&mut Machine, Option<Cut>) -> Answer) -> Answer {
+        self.calls.fetch_add(1, Relaxed);
         self.with(|machine| {
             let cut = machine.faults.next_call();
             let answer = match cut {
                 Some(Cut { after: 0, errno: Some(errno) }) => Err(errno),
                 cut => run(machine, cut),
             };
-            machine.log.calls.push(Logged { vcpu: self.vcpu, asked, answer });
+            machine.log.calls.push(Logged { vcpu: vcpu::current(), asked, answer });
             answer
         })
     }
@@ -211,14 +206,14 @@ unsafe impl Xen for FakeXen {
         let address = address.as_u64();
         let flushes = flush.intersects(UvmFlags::TLB_FLUSH | UvmFlags::INVLPG);
         self.call(Asked::UpdateVaMapping { address, flush: flushes }, |machine, _| {
-            machine.update_va_mapping(self.vcpu as usize, address >> 12, pte, flush)
+            machine.update_va_mapping(vcpu::current() as usize, address >> 12, pte, flush)
         })
     }
 
     unsafe fn mmuext_op(&self, ops: &[MmuExtOp], done: &mut u32, domain: DomId) -> Answer {
         let kinds = ops.iter().map(|op| op.kind()).collect();
         self.call(Asked::MmuExt(kinds), |machine, cut| {
-            machine.mmuext_op(self.vcpu as usize, ops, done, domain, cut)
+            machine.mmuext_op(vcpu::current() as usize, ops, done, domain, cut)
         })
     }
 

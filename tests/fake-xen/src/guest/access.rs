@@ -10,6 +10,7 @@ use xen_contig::paging::{FlushClock, GuestMemory, Held, Holder, LinearMapping, W
 use super::{ALIASES, FakeGuest, LINEAR};
 use crate::content::Content;
 use crate::machine::Machine;
+use crate::vcpu;
 
 impl FakeGuest {
     /// Reads a word of a frame through the linear mapping.
@@ -24,12 +25,12 @@ impl FakeGuest {
 
     /// Fills a frame through the linear mapping.
     pub fn fill(&self, pfn: Pfn, value: u64) {
-        self.reach(0, pfn, true, |content| *content = Content::Fill(value));
+        self.reach(vcpu::current(), pfn, true, |content| *content = Content::Fill(value));
     }
 
     /// The word that a frame repeats from end to end, read through the linear mapping.
     pub fn uniform(&self, pfn: Pfn) -> Option<u64> {
-        self.reach(0, pfn, false, |content| content.uniform())
+        self.reach(vcpu::current(), pfn, false, |content| content.uniform())
     }
 
     /// Reads a word through an alias.
@@ -93,7 +94,7 @@ unsafe impl GuestMemory for FakeGuest {
     unsafe fn zero(&self, first: Pfn, frames: u64) {
         for pfn in first.number()..first.number() + frames {
             let zero = |content: &mut Content| *content = Content::Fill(0);
-            self.reach(self.xen.vcpu(), Pfn::new(pfn), true, zero);
+            self.reach(vcpu::current(), Pfn::new(pfn), true, zero);
         }
     }
 
@@ -113,13 +114,13 @@ unsafe impl GuestMemory for FakeGuest {
 
     unsafe fn load(&self, at: PseudoPhysAddr, width: Width) -> u64 {
         let (word, shift, mask) = bits(at, width);
-        (self.read(self.xen.vcpu(), at.frame(), word) >> shift) & mask
+        (self.read(vcpu::current(), at.frame(), word) >> shift) & mask
     }
 
     unsafe fn store(&self, at: PseudoPhysAddr, width: Width, value: u64) {
         let (word, shift, mask) = bits(at, width);
-        let old = self.read(self.xen.vcpu(), at.frame(), word) & !(mask << shift);
-        self.write(self.xen.vcpu(), at.frame(), word, old | (value & mask) << shift);
+        let old = self.read(vcpu::current(), at.frame(), word) & !(mask << shift);
+        self.write(vcpu::current(), at.frame(), word, old | (value & mask) << shift);
     }
 }
 

@@ -3,11 +3,12 @@
 #![expect(unsafe_code, reason = "the trait is unsafe to implement, and lent memory is claimed")]
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 
 use hypercall::{Gfn, Pfn, VirtAddr};
 use xen_contig::addr::MachineAddr;
 use xen_contig::paging::FlushClock;
+use xen_contig::sync::AtomicU64;
 use xen_contig::vmap::{AreaTables, Budget, Entry, Memory, Mode, Sizes, Vmap};
 
 use super::FakeGuest;

@@ -1,12 +1,12 @@
 //! Makes a machine and the guest in it, as a domain builder does.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 
 use hypercall::Mfn;
 use hypercall::PageTableFlags;
 use hypercall::ops::Pte;
 use xen_contig::paging::FlushClock;
+use xen_contig::sync::AtomicU64;
 
 use super::areas::{self, AREAS};
 use super::{ALIASES, AreaConfig, FakeGuest, LINEAR};

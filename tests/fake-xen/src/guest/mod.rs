@@ -17,12 +17,13 @@ mod platform;
 mod supply;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 
 use hypercall::{Mfn, Pfn};
 use xen_contig::frames::FrameRun;
 use xen_contig::p2m::P2m;
 use xen_contig::paging::FlushClock;
+use xen_contig::sync::AtomicU64;
 use xen_contig::vmap::Vmap;
 
 use crate::machine::INVALID_M2P;
@@ -60,7 +61,7 @@ impl FakeGuest {
         Builder::new(frames).build()
     }
 
-    /// The hypervisor, as vCPU 0 calls it.
+    /// The hypervisor.
     pub const fn xen(&self) -> &FakeXen {
         &self.xen
     }

@@ -2,13 +2,12 @@
 
 #![expect(unsafe_code, reason = "the trait is unsafe to implement")]
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
 use hypercall::Pfn;
 use xen_contig::exchange::Accounts;
 use xen_contig::frames::{Candidate, FrameAllocator, FrameRun};
 use xen_contig::p2m::P2m;
 use xen_contig::platform::Platform;
+use xen_contig::sync::{Mutex, MutexGuard};
 
 use super::FakeGuest;
 use crate::xen::FakeXen;
@@ -25,7 +24,11 @@ pub struct FakePlatform {
 impl FakePlatform {
     /// A kernel for the guest, all of its usable frames free.
     pub fn new(guest: FakeGuest) -> Self {
-        let guest: &'static FakeGuest = Box::leak(Box::new(guest));
+        Self::around(Box::leak(Box::new(guest)))
+    }
+
+    /// The same for a guest that is somebody else's.
+    pub fn around(guest: &'static FakeGuest) -> Self {
         let words = FrameAllocator::bitmap_words(guest.frames());
         let bitmap = Box::leak(vec![0; words].into_boxed_slice());
         let mut frames = FrameAllocator::new(bitmap, guest.frames());
@@ -47,7 +50,7 @@ impl FakePlatform {
     }
 
     fn allocator(&self) -> MutexGuard<'_, FrameAllocator<'static>> {
-        self.frames.lock().unwrap_or_else(PoisonError::into_inner)
+        self.frames.lock()
     }
 }
 

@@ -1,0 +1,20 @@
+//! Which vCPU a thread is.
+
+use std::cell::Cell;
+
+thread_local! {
+    static VCPU: Cell<u32> = const { Cell::new(0) };
+}
+
+/// Makes the calling thread that vCPU: its hypercalls and its accesses to memory are that vCPU's from
+/// now on. A thread that never says is vCPU 0.
+///
+/// Under loom all threads are one vCPU: they are no threads of the host's.
+pub fn run_on(vcpu: u32) {
+    VCPU.set(vcpu);
+}
+
+/// The vCPU that the calling thread is.
+pub(crate) fn current() -> u32 {
+    VCPU.get()
+}

@@ -1,0 +1,39 @@
+//! The tracer, read while it is written.
+
+use fake_xen::FakeGuest;
+use hypercall::ops::{EventChannelOp, Port, VcpuOp};
+use hypercall::trace::Hypercall;
+use hypercall::{Traced, Xen};
+
+use crate::scene::{Lasting, explore, join, spawn};
+
+/// Two vCPUs make calls while a third looks, as for a panic: it sees whole entries in order, or is
+/// told that they are being written. Nothing is counted twice or not at all.
+#[test]
+fn a_reader_sees_whole_entries_or_none() {
+    explore(3, || {
+        let guest = FakeGuest::new(8);
+        let xen = Lasting::new(Traced::new(guest.xen().clone(), || 7));
+        let traced = xen.get();
+        // SAFETY: asks whether a vCPU is up.
+        let ask = move || unsafe { traced.vcpu_op(VcpuOp::IsUp, 0) };
+        let send = move || traced.event_channel_op(EventChannelOp::Send(Port(3)));
+        let one = spawn(move || (ask(), ask()));
+        let other = spawn(send);
+        let mut next = 0;
+        let free = traced.recent(|entry| {
+            assert_eq!((entry.sequence, entry.time, entry.done), (next, 7, None));
+            next += 1;
+            match entry.call.hypercall {
+                Hypercall::VcpuOp => assert_eq!(entry.result, Ok(1)),
+                Hypercall::EventChannelOp => assert_eq!(entry.result, Ok(0)),
+                other => panic!("nobody made a {}", other.name()),
+            }
+        });
+        assert!(free || next == 0);
+        assert_eq!((join(one), join(other)), ((Ok(1), Ok(1)), Ok(0)));
+        let mut sequence = 0..;
+        assert!(traced.recent(|entry| assert_eq!(Some(entry.sequence), sequence.next())));
+        assert_eq!((sequence.start, traced.summary().total().calls), (3, 3));
+    });
+}
