@@ -95,7 +95,8 @@ impl<'a, P: Platform, const CHUNKS: usize> AtomicPool<'a, P, CHUNKS> {
 
     /// Whether fewer objects are free than the reserve. May be called by an interrupt handler.
     pub fn is_low(&self) -> bool {
-        self.capacity().saturating_sub(self.in_use()) < self.reserve
+        let (capacity, in_use) = self.chunks.usage();
+        capacity - in_use < self.reserve
     }
 
     /// Adds objects until the reserve is free again, or there may be no more. Answers how many.

@@ -91,8 +91,17 @@ impl<'a, P: Platform, const CHUNKS: usize> Chunks<'a, P, CHUNKS> {
         self.filled().map(|chunk| chunk.taken.in_use()).sum()
     }
 
+    /// How many objects there are, and how many of them are taken. A chunk that comes meanwhile
+    /// counts in both or in neither, so there are never more taken than there are.
+    pub fn usage(&self) -> (u64, u64) {
+        self.filled().fold((0, 0), |(capacity, in_use), chunk| {
+            (capacity + chunk.taken.objects(), in_use + chunk.taken.in_use())
+        })
+    }
+
     pub fn exhausted(&self) -> PoolExhausted {
-        PoolExhausted { capacity: self.capacity(), in_use: self.in_use(), limit: self.limit }
+        let (capacity, in_use) = self.usage();
+        PoolExhausted { capacity, in_use, limit: self.limit }
     }
 
     /// Takes an object out of the chunks that there are. Waits for nobody.
@@ -158,7 +167,7 @@ impl<'a, P: Platform, const CHUNKS: usize> Chunks<'a, P, CHUNKS> {
 
     /// What a pool says of itself.
     pub fn describe(&self, name: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (size, in_use, capacity) = (self.config.size(), self.in_use(), self.capacity());
+        let (size, (capacity, in_use)) = (self.config.size(), self.usage());
         write!(f, "{name}({in_use} of {capacity} objects of {size} bytes, limit {})", self.limit)
     }
 }
