@@ -21,6 +21,8 @@
 pub mod abi;
 mod errno;
 mod frames;
+#[cfg(feature = "real")]
+mod iret;
 mod multicall;
 pub mod ops;
 #[cfg(feature = "real")]
@@ -32,6 +34,8 @@ mod xen;
 
 pub use errno::XenErrno;
 pub use frames::{AddressBits, DomId, Gfn, Mfn, Order, OutOfRange, PAGE_SIZE, Pfn};
+#[cfg(feature = "real")]
+pub use iret::pv_iret;
 pub use multicall::{Multicall, MulticallError};
 #[cfg(feature = "real")]
 pub use real::RealXen;

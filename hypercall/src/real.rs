@@ -17,7 +17,7 @@ use crate::abi::sched::SchedPoll;
 use crate::abi::{memory as mem, vcpu as vcpu_abi, version};
 use crate::ops::{
     EventChannelOp, HvmOp, MemoryOp, MmuExtOp, MmuUpdate, MulticallEntry, PhysdevOp, Port, Pte,
-    SchedOp, TrapInfo, UvmFlags, VcpuOp, VersionOp,
+    SchedOp, SegmentBase, TrapInfo, UvmFlags, VcpuOp, VersionOp,
 };
 use crate::{DomId, Xen, XenErrno};
 
@@ -58,6 +58,7 @@ unsafe impl Xen for RealXen {
             MemoryOp::MaximumRamPage => (mem::XENMEM_MAXIMUM_RAM_PAGE, 0),
             MemoryOp::MachphysMapping(mapping) => (mem::XENMEM_MACHPHYS_MAPPING, addr(mapping)),
             MemoryOp::MemoryMap(map) => (mem::XENMEM_MEMORY_MAP, addr(map)),
+            MemoryOp::AddToPhysmap(arg) => (mem::XENMEM_ADD_TO_PHYSMAP, addr(arg)),
         };
         // SAFETY: the argument is of the type that the command takes; its lists are as the caller
         // of this method promised (M3).
@@ -145,10 +146,18 @@ unsafe impl Xen for RealXen {
     fn sched_op(&self, op: SchedOp) -> Result<u64, XenErrno> {
         let mut shutdown = xen_sys::sched_shutdown { reason: 0 };
         let mut poll = SchedPoll { ports: ptr::null_mut(), nr_ports: 0, timeout: 0 };
+        let mut polled = match op {
+            SchedOp::Poll { port: Some(Port(port)), .. } => port,
+            _ => 0,
+        };
         let (cmd, argument) = match op {
             SchedOp::Yield => (xen_sys::SCHEDOP_yield, 0),
             SchedOp::Block => (xen_sys::SCHEDOP_block, 0),
-            SchedOp::Poll { timeout } => {
+            SchedOp::Poll { port, timeout } => {
+                if port.is_some() {
+                    poll.ports = &raw mut polled;
+                    poll.nr_ports = 1;
+                }
                 poll.timeout = timeout.map_or(0, NonZeroU64::get);
                 (xen_sys::SCHEDOP_poll, addr(&poll))
             }
@@ -202,9 +211,11 @@ unsafe impl Xen for RealXen {
     unsafe fn vcpu_op(&self, op: VcpuOp<'_>, vcpu: u32) -> Result<u64, XenErrno> {
         let (cmd, argument) = match op {
             VcpuOp::Initialise(context) => (vcpu_abi::VCPUOP_INITIALISE, addr(context)),
+            VcpuOp::InitialiseHvm(context) => (vcpu_abi::VCPUOP_INITIALISE, addr(context)),
             VcpuOp::Up => (vcpu_abi::VCPUOP_UP, 0),
             VcpuOp::Down => (vcpu_abi::VCPUOP_DOWN, 0),
             VcpuOp::IsUp => (vcpu_abi::VCPUOP_IS_UP, 0),
+            VcpuOp::GetRunstateInfo(info) => (vcpu_abi::VCPUOP_GET_RUNSTATE_INFO, addr(info)),
             VcpuOp::RegisterVcpuInfo(info) => (vcpu_abi::VCPUOP_REGISTER_VCPU_INFO, addr(info)),
         };
         // SAFETY: the argument is of the type that the command takes; the rest is the caller's.
@@ -217,6 +228,25 @@ unsafe impl Xen for RealXen {
         // SAFETY: Xen reads up to the END entry, which the caller promised.
         XenErrno::check(unsafe {
             hypercall_1(xen_sys::__HYPERVISOR_set_trap_table, addr(table.as_ptr()))
+        })
+    }
+
+    unsafe fn set_callbacks(&self, event: VirtAddr, failsafe: VirtAddr) -> Result<u64, XenErrno> {
+        // SAFETY: plain values; what is at the addresses is the caller's.
+        XenErrno::check(unsafe {
+            hypercall_3(xen_sys::__HYPERVISOR_set_callbacks, event.as_u64(), failsafe.as_u64(), 0)
+        })
+    }
+
+    unsafe fn set_segment_base(&self, base: SegmentBase) -> Result<u64, XenErrno> {
+        let SegmentBase::GsKernel(base) = base;
+        // SAFETY: plain values; what the change means is the caller's.
+        XenErrno::check(unsafe {
+            hypercall_2(
+                xen_sys::__HYPERVISOR_set_segment_base,
+                xen_sys::SEGBASE_GS_KERNEL.into(),
+                base.as_u64(),
+            )
         })
     }
 

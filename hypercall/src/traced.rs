@@ -4,7 +4,7 @@ use x86_64::VirtAddr;
 
 use crate::ops::{
     EventChannelOp, HvmOp, MemoryOp, MmuExtOp, MmuUpdate, MulticallEntry, PhysdevOp, Pte, SchedOp,
-    TrapInfo, UvmFlags, VcpuOp, VersionOp,
+    SegmentBase, TrapInfo, UvmFlags, VcpuOp, VersionOp,
 };
 use crate::sync::Mutex;
 use crate::trace::{Call, Entry, Level, Ring, Summary};
@@ -190,6 +190,18 @@ unsafe impl<X: Xen> Xen for Traced<X> {
     unsafe fn set_trap_table(&self, table: &[TrapInfo]) -> Result<u64, XenErrno> {
         // SAFETY: the caller's.
         self.plain(Call::set_trap_table(table.len()), |xen| unsafe { xen.set_trap_table(table) })
+    }
+
+    unsafe fn set_callbacks(&self, event: VirtAddr, failsafe: VirtAddr) -> Result<u64, XenErrno> {
+        self.plain(Call::set_callbacks(event, failsafe), |xen| {
+            // SAFETY: the caller's.
+            unsafe { xen.set_callbacks(event, failsafe) }
+        })
+    }
+
+    unsafe fn set_segment_base(&self, base: SegmentBase) -> Result<u64, XenErrno> {
+        // SAFETY: the caller's.
+        self.plain(Call::set_segment_base(base), |xen| unsafe { xen.set_segment_base(base) })
     }
 
     fn hvm_op(&self, op: HvmOp) -> Result<u64, XenErrno> {

@@ -4,7 +4,7 @@ use x86_64::VirtAddr;
 
 use crate::ops::{
     EventChannelOp, HvmOp, MemoryOp, MmuExtOp, MmuUpdate, MulticallEntry, PhysdevOp, Pte, SchedOp,
-    TrapInfo, UvmFlags, VcpuOp, VersionOp,
+    SegmentBase, TrapInfo, UvmFlags, VcpuOp, VersionOp,
 };
 use crate::{DomId, XenErrno};
 
@@ -124,6 +124,30 @@ pub unsafe trait Xen {
     /// # Errors
     /// Xen's.
     unsafe fn set_trap_table(&self, table: &[TrapInfo]) -> Result<u64, XenErrno>;
+
+    /// `HYPERVISOR_set_callbacks`: where a PV vCPU goes for an event, with events masked, and where
+    /// when Xen can't load a segment of its. No entry for `syscall` is set: there is no user mode.
+    /// A model without events need not implement it.
+    ///
+    /// # Safety
+    /// Both are code that takes Xen's frame.
+    ///
+    /// # Errors
+    /// Xen's: `ENOSYS` where there is no such call.
+    unsafe fn set_callbacks(&self, _event: VirtAddr, _failsafe: VirtAddr) -> Result<u64, XenErrno> {
+        Err(XenErrno::ENOSYS)
+    }
+
+    /// `HYPERVISOR_set_segment_base`, of the calling PV vCPU. A model need not implement it.
+    ///
+    /// # Safety
+    /// Nothing is in use through that segment.
+    ///
+    /// # Errors
+    /// Xen's: `ENOSYS` where there is no such call.
+    unsafe fn set_segment_base(&self, _base: SegmentBase) -> Result<u64, XenErrno> {
+        Err(XenErrno::ENOSYS)
+    }
 
     /// `HYPERVISOR_hvm_op`. Answers the value for `GetParam`, else 0.
     ///

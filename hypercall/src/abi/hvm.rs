@@ -9,6 +9,11 @@ pub const HVMOP_SET_PARAM: u32 = 0;
 pub const HVMOP_GET_PARAM: u32 = 1;
 /// `HVMOP_flush_tlbs`. Its argument must be null.
 pub const HVMOP_FLUSH_TLBS: u32 = 5;
+/// `HVM_PARAM_CALLBACK_IRQ`.
+pub const HVM_PARAM_CALLBACK_IRQ: u32 = 0;
+/// `HVM_PARAM_CALLBACK_TYPE_VECTOR`, where the value of that parameter has it: events come as this
+/// vector on every vCPU, past any interrupt controller.
+pub const HVM_PARAM_CALLBACK_TYPE_VECTOR: u64 = 2 << 56;
 /// `HVM_PARAM_CONSOLE_PFN`.
 pub const HVM_PARAM_CONSOLE_PFN: u32 = 17;
 /// `HVM_PARAM_CONSOLE_EVTCHN`.

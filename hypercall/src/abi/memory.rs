@@ -15,6 +15,8 @@ pub const XENMEM_CURRENT_RESERVATION: u32 = 3;
 pub const XENMEM_MAXIMUM_RESERVATION: u32 = 4;
 /// `XENMEM_populate_physmap`.
 pub const XENMEM_POPULATE_PHYSMAP: u32 = 6;
+/// `XENMEM_add_to_physmap`.
+pub const XENMEM_ADD_TO_PHYSMAP: u32 = 7;
 /// `XENMEM_memory_map`.
 pub const XENMEM_MEMORY_MAP: u32 = 9;
 /// `XENMEM_exchange`.
@@ -65,6 +67,26 @@ pub struct MachphysMapping {
     pub max_mfn: u64,
 }
 assert_layout!(MachphysMapping, size 24, v_start @ 0, v_end @ 8, max_mfn @ 16);
+
+/// `XENMAPSPACE_shared_info`: the page that a domain shares with Xen.
+pub const XENMAPSPACE_SHARED_INFO: u32 = 0;
+
+/// `struct xen_add_to_physmap`: puts a page of Xen's at a frame of a translated guest.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct AddToPhysmap {
+    /// Whose frame.
+    pub domid: DomId,
+    /// How many pages, for the one space that takes a number; else 0.
+    pub size: u16,
+    /// `XENMAPSPACE_*`.
+    pub space: u32,
+    /// Which page of that space.
+    pub idx: u64,
+    /// The frame. What is there goes back to Xen.
+    pub gpfn: u64,
+}
+assert_layout!(AddToPhysmap, size 24, domid @ 0, size @ 2, space @ 4, idx @ 8, gpfn @ 16);
 
 /// `struct xen_memory_map`: the argument of `XENMEM_memory_map`.
 #[derive(Clone, Copy, Debug)]

@@ -1,6 +1,6 @@
 //! `HYPERVISOR_hvm_op` (`public/hvm/hvm_op.h`).
 
-use crate::abi::hvm::{HVM_PARAM_CONSOLE_EVTCHN, HVM_PARAM_CONSOLE_PFN};
+use crate::abi::hvm::{HVM_PARAM_CALLBACK_IRQ, HVM_PARAM_CONSOLE_EVTCHN, HVM_PARAM_CONSOLE_PFN};
 
 /// A sub-operation of `hvm_op`, on the calling domain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +17,9 @@ pub enum HvmOp {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum HvmParamIndex {
+    /// How events come; see
+    /// [`HVM_PARAM_CALLBACK_TYPE_VECTOR`](crate::abi::hvm::HVM_PARAM_CALLBACK_TYPE_VECTOR).
+    CallbackIrq = HVM_PARAM_CALLBACK_IRQ,
     /// The `Pfn` of the console page.
     ConsolePfn = HVM_PARAM_CONSOLE_PFN,
     /// The event channel of the console.

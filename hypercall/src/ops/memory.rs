@@ -1,6 +1,8 @@
 //! `HYPERVISOR_memory_op` (`public/memory.h`).
 
-use crate::abi::memory::{MachphysMapping, MemoryExchange, MemoryMap, MemoryReservation};
+use crate::abi::memory::{
+    AddToPhysmap, MachphysMapping, MemoryExchange, MemoryMap, MemoryReservation,
+};
 use crate::{AddressBits, DomId};
 
 /// A sub-operation of `memory_op` with its argument.
@@ -27,6 +29,8 @@ pub enum MemoryOp<'a> {
     MachphysMapping(&'a mut MachphysMapping),
     /// The guest's memory map, E820 format.
     MemoryMap(&'a mut MemoryMap),
+    /// Puts a page of Xen's at a frame of a translated guest; what is there goes back to Xen.
+    AddToPhysmap(&'a AddToPhysmap),
 }
 
 /// `XENMEMF_*`: how Xen shall choose the memory.

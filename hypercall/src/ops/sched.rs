@@ -2,6 +2,8 @@
 
 use core::num::NonZeroU64;
 
+use super::Port;
+
 /// A sub-operation of `sched_op`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SchedOp {
@@ -9,8 +11,11 @@ pub enum SchedOp {
     Yield,
     /// Sleeps until an event is pending, with events enabled.
     Block,
-    /// Sleeps until an event is pending or the time has come, with events left as they are.
+    /// Sleeps until an event may be delivered, until the port has one pending, masked or not, or
+    /// until the time has come, with events left as they are.
     Poll {
+        /// Which port.
+        port: Option<Port>,
         /// System time in nanoseconds since boot; `None` for never.
         timeout: Option<NonZeroU64>,
     },

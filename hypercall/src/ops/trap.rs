@@ -31,3 +31,9 @@ impl TrapInfo {
         self.0.address
     }
 }
+
+impl From<TrapInfo> for xen_sys::trap_info {
+    fn from(trap: TrapInfo) -> Self {
+        trap.0
+    }
+}

@@ -8,7 +8,7 @@ use x86_64::VirtAddr;
 use crate::abi::memory::MemoryReservation;
 use crate::ops::{
     EventChannelOp, HvmOp, MemoryOp, MmuExtKind, MmuExtOp, MmuUpdate, MmuUpdateKind,
-    MulticallEntry, PhysdevOp, Pte, SchedOp, UvmFlags, VcpuOp, VersionOp,
+    MulticallEntry, PhysdevOp, Pte, SchedOp, SegmentBase, UvmFlags, VcpuOp, VersionOp,
 };
 
 /// A hypercall of the [`Xen`](crate::Xen) seam.
@@ -28,13 +28,15 @@ pub enum Hypercall {
     SetTrapTable,
     HvmOp,
     PhysdevOp,
+    SetCallbacks,
+    SetSegmentBase,
 }
 
 impl Hypercall {
     /// How many there are.
     pub const COUNT: usize = Self::NAMES.len();
 
-    const NAMES: [&'static str; 13] = [
+    const NAMES: [&'static str; 15] = [
         "memory_op",
         "mmu_update",
         "update_va_mapping",
@@ -48,6 +50,8 @@ impl Hypercall {
         "set_trap_table",
         "hvm_op",
         "physdev_op",
+        "set_callbacks",
+        "set_segment_base",
     ];
 
     /// The name in `public/xen.h`, without `__HYPERVISOR_`.
@@ -149,6 +153,15 @@ impl Call {
             MemoryOp::MaximumRamPage => plain("maximum_ram_page"),
             MemoryOp::MachphysMapping(_) => plain("machphys_mapping"),
             MemoryOp::MemoryMap(_) => plain("memory_map"),
+            MemoryOp::AddToPhysmap(arg) => Self::new(
+                Hypercall::MemoryOp,
+                1,
+                [
+                    Arg::Word("add_to_physmap"),
+                    Arg::Number("space", arg.space.into()),
+                    Arg::Hex("gfn", arg.gpfn),
+                ],
+            ),
         }
     }
 
@@ -265,10 +278,11 @@ impl Call {
 
     pub(crate) fn vcpu_op(op: &VcpuOp<'_>, vcpu: u32) -> Self {
         let word = match op {
-            VcpuOp::Initialise(_) => "initialise",
+            VcpuOp::Initialise(_) | VcpuOp::InitialiseHvm(_) => "initialise",
             VcpuOp::Up => "up",
             VcpuOp::Down => "down",
             VcpuOp::IsUp => "is_up",
+            VcpuOp::GetRunstateInfo(_) => "get_runstate_info",
             VcpuOp::RegisterVcpuInfo(_) => "register_vcpu_info",
         };
         Self::new(Hypercall::VcpuOp, 1, [Arg::Word(word), Arg::Number("vcpu", vcpu.into())])
@@ -286,6 +300,18 @@ impl Call {
         };
         Self::new(Hypercall::HvmOp, 1, [Arg::Word(word), Arg::Number("param", index as u64)])
     }
+
+    pub(crate) fn set_callbacks(event: VirtAddr, failsafe: VirtAddr) -> Self {
+        let args = [Arg::Hex("event", event.as_u64()), Arg::Hex("failsafe", failsafe.as_u64())];
+        Self::new(Hypercall::SetCallbacks, 1, args)
+    }
+
+    pub(crate) fn set_segment_base(base: SegmentBase) -> Self {
+        let SegmentBase::GsKernel(base) = base;
+        let args = [Arg::Word("gs_kernel"), Arg::Hex("base", base.as_u64())];
+        Self::new(Hypercall::SetSegmentBase, 1, args)
+    }
+
     pub(crate) fn physdev_op(op: PhysdevOp) -> Self {
         let PhysdevOp::SetIopl(iopl) = op;
         let args = [Arg::Word("set_iopl"), Arg::Number("iopl", iopl.into())];

@@ -42,6 +42,15 @@ impl Summary {
         })
     }
 
+    /// Adds the totals of another tracer.
+    pub fn add(&mut self, other: &Self) {
+        for (row, more) in self.rows.iter_mut().zip(&other.rows) {
+            row.calls += more.calls;
+            row.sub_operations += more.sub_operations;
+            row.errors += more.errors;
+        }
+    }
+
     pub(crate) fn count(&mut self, call: &Call, result: Result<u64, XenErrno>) {
         let row = &mut self.rows[call.hypercall as usize];
         row.calls += 1;

@@ -193,6 +193,7 @@ unsafe impl Xen for FakeXen {
                 Ok(0)
             }),
             MemoryOp::MemoryMap(_) => self.other("memory_map", |_| Err(XenErrno::ENOSYS)),
+            MemoryOp::AddToPhysmap(_) => self.other("add_to_physmap", |_| Err(XenErrno::ENOSYS)),
         }
     }
 
