@@ -9,16 +9,17 @@ extern crate alloc;
 mod kernel;
 mod selftest;
 
-use kernel::{Exit, command_line, hypervisor, probe, verdict};
+use kernel::{Exit, command_line, hypervisor, probe, vcpu, verdict};
 
 pvh_boot::entry!(main);
 
-/// What both entries call, on the boot stack, with interrupts and events off.
+/// What both entries call, on the boot stack of the first vCPU, with interrupts and events off.
 fn main(boot: pvh_boot::BootInfo) -> ! {
     let (machine, command_line) = kernel::boot::start(boot);
     let (options, complaints) = command_line::parse(&command_line);
     hypervisor::show_trace(options.trace);
     machine.report();
+    vcpu::start(&machine);
 
     let exit = options.exit.unwrap_or(Exit::Poweroff);
     for complaint in &complaints {

@@ -31,10 +31,10 @@ pub fn exit(exit: Exit) -> ! {
     hold()
 }
 
-/// Sleeps for good. `SCHEDOP_block` would enable events, for which there is no handler.
+/// Sleeps for good, with events left as they are: `SCHEDOP_block` would enable them.
 pub fn hold() -> ! {
     loop {
-        if untraced().sched_op(SchedOp::Poll { timeout: None }).is_err() {
+        if untraced().sched_op(SchedOp::Poll { port: None, timeout: None }).is_err() {
             core::hint::spin_loop();
         }
     }

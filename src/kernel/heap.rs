@@ -1,4 +1,7 @@
 //! The heap: the well-known linked list, behind a lock.
+//!
+//! It is a spin lock, held for a walk of the list and never across a hypercall. No handler of
+//! events or faults allocates, so none waits for a lock that its own vCPU holds.
 
 use linked_list_allocator::Heap;
 use spin::Mutex;
@@ -19,7 +22,7 @@ struct LockedHeap(Mutex<Heap>);
 static HEAP: LockedHeap = LockedHeap(Mutex::new(Heap::empty()));
 
 // SAFETY: `Heap` gives out disjoint pieces of the memory it was initialised with; the lock
-// serialises it. Interrupts and events are off, so nothing allocates while the lock is held.
+// serialises it, between vCPUs, too, and no handler comes in between.
 unsafe impl GlobalAlloc for LockedHeap {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         self.0.lock().allocate_first_fit(layout).map_or(ptr::null_mut(), NonNull::as_ptr)

@@ -1,53 +1,72 @@
-//! The one hypervisor handle of the kernel: the real Xen, traced.
+//! The hypervisor handles of the kernel: the real Xen, traced, one for each vCPU.
 
-use hypercall::trace::{Entry, Level};
+use hypercall::trace::{Entry, Level, Summary};
 use hypercall::{RealXen, Traced};
 
-use super::say;
+use super::{say, vcpu};
 
 /// The seam as this kernel uses it.
 pub type Hypervisor = Traced<RealXen>;
 
-// SAFETY: this kernel runs as a Xen guest and nothing else, and `boot::start` sees to the
-// hypercall page before it makes the first call.
-static XEN: Hypervisor = Traced::new(unsafe { RealXen::new() }, clock);
+/// A handle for one vCPU.
+pub const fn new() -> Hypervisor {
+    Traced::new(untraced(), clock)
+}
 
-/// Xen, every call recorded.
+/// Xen, every call recorded in the trace of the vCPU that makes it.
 pub fn xen() -> &'static Hypervisor {
-    &XEN
+    &vcpu::local().xen
 }
 
 /// Xen past the trace, for the console: its writes would drown what the trace is there to show,
 /// and a traced call that prints would trace its own printing.
-pub fn untraced() -> RealXen {
-    // SAFETY: as for XEN.
+pub const fn untraced() -> RealXen {
+    // SAFETY: this kernel runs as a Xen guest and nothing else, and `boot::start` sees to the
+    // hypercall page before it makes the first call.
     unsafe { RealXen::new() }
 }
 
 /// Time stamps of the trace: the TSC.
 fn clock() -> u64 {
-    // SAFETY: Xen lets guests read the TSC or emulates it. `rdtscp` is another matter.
-    unsafe { core::arch::x86_64::_rdtsc() }
+    super::events::tsc()
 }
 
 /// Shows as much as the command line asks for, from now on.
 pub fn show_trace(level: Level) {
-    XEN.show(level, |entry: &Entry| say!("# trace {entry}"));
+    vcpu::online().for_each(|vcpu| vcpu.xen.show(level, show));
 }
 
-/// Prints the table at the end, where it was asked for.
+/// Has the trace of a new vCPU show as much as that of the others.
+pub fn show_like_boot(xen: &Hypervisor) {
+    xen.show(self::xen().level(), show);
+}
+
+/// Prints an entry; where there are several vCPUs, with the one that made the call.
+fn show(entry: &Entry) {
+    match vcpu::count() {
+        0 | 1 => say!("# trace {entry}"),
+        _ => say!("# trace {} {entry}", vcpu::current()),
+    }
+}
+
+/// Prints the table at the end, of all vCPUs together, where it was asked for.
 pub fn show_summary() {
-    if XEN.level() != Level::Off {
-        for line in alloc::format!("{}", XEN.summary()).lines() {
+    if xen().level() != Level::Off {
+        let mut all = Summary::new();
+        vcpu::online().for_each(|vcpu| all.add(&vcpu.xen.summary()));
+        for line in alloc::format!("{all}").lines() {
             say!("# trace {line}");
         }
     }
 }
 
-/// Prints the last entries, for a panic.
+/// Prints the last entries of this vCPU, for a panic.
 pub fn show_recent() {
-    say!("# trace: the last hypercalls, oldest first");
-    if !XEN.recent(|entry| say!("# trace {entry}")) {
+    match vcpu::count() {
+        0 | 1 => say!("# trace: the last hypercalls, oldest first"),
+        _ => say!("# trace: the last hypercalls of {}, oldest first", vcpu::current()),
+    }
+    if !xen().recent(show) {
         say!("# trace: is being written, can't be read");
     }
 }

@@ -45,6 +45,8 @@ pub mod slot {
     pub const ALIAS: u64 = 1;
     /// The registers of a device.
     pub const DEVICE: u64 = 2;
+    /// The page that Xen shares with the domain.
+    pub const SHARED_INFO: u64 = 3;
 }
 
 /// Boundaries of the image, from the linker script. All are page-aligned.

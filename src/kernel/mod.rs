@@ -6,6 +6,8 @@
 //! | what is mapped where? | [`layout`], [`paging`] |
 //! | where does output go? | [`console`] |
 //! | what does an exception do? | [`traps`], [`panic`] |
+//! | which CPUs are there, and how do they get work? | [`vcpu`] |
+//! | how does one wake another? | [`events`] |
 //! | what may the command line say? | [`command_line`] |
 //! | how do hypercalls get traced? | [`hypervisor`] |
 //! | which devices are there? | [`pci`] |
@@ -16,6 +18,7 @@ pub mod boot;
 pub mod command_line;
 pub mod console;
 pub mod edu;
+pub mod events;
 pub mod exit;
 pub mod heap;
 pub mod hypervisor;
@@ -27,6 +30,7 @@ mod panic;
 pub mod pci;
 pub mod probe;
 pub mod traps;
+pub mod vcpu;
 pub mod verdict;
 
 pub(crate) use console::say;

@@ -11,6 +11,7 @@
 //! | [`dma`] | does the allocator of coherent buffers keep its word? |
 //! | [`edu`] | does a real device move data into and out of contiguous buffers? |
 //! | [`rights`] | is nothing both writable and executable, and are null and guard unmapped? |
+//! | [`vcpus`] | are all vCPUs up, do they work, recover, and sleep? |
 //! | [`conformance`] | does Xen answer each odd exchange as `tests/CONFORMANCE.md` says? |
 //! | [`soak`] | does nothing get lost in a long random mix of all that the allocator does? |
 //! | [`accounts`] | is every frame where it was? |
@@ -30,6 +31,7 @@ mod rights;
 mod soak;
 mod stale_alias;
 mod translated;
+mod vcpus;
 
 use alloc::boxed::Box;
 use alloc::string::String;
@@ -100,6 +102,7 @@ use skip;
 pub fn run(machine: &Machine, options: &Options) -> Verdict {
     let mut tests = Vec::new();
     rights::add(&mut tests);
+    vcpus::add(&mut tests);
     order_limit::add(&mut tests);
     orders::add(machine, &mut tests);
     translated::add(machine, &mut tests);

@@ -18,7 +18,7 @@ use super::hypervisor::xen;
 use super::kind::Kind;
 use super::machine::Machine;
 use super::paging::Linear;
-use super::{heap, layout};
+use super::{heap, layout, vcpu};
 
 /// The longest command line that either start info can hold.
 type CommandLine = ArrayString<4096>;
@@ -30,6 +30,11 @@ type CommandLine = ArrayString<4096>;
 /// for as long as the kernel runs.
 #[inline(never)]
 pub fn start(boot: BootInfo) -> (Machine, String) {
+    // First of all: Xen is found through the vCPU's own data.
+    vcpu::adopt_boot(match boot {
+        BootInfo::Pv { .. } => Kind::Pv,
+        BootInfo::Pvh { .. } => Kind::Pvh,
+    });
     let (ground, command_line) = match boot {
         BootInfo::Pv { start_info } => pv::start(start_info),
         BootInfo::Pvh { start_info } => pvh::start(start_info),

@@ -8,7 +8,7 @@ use hypercall::Xen;
 use hypercall::abi::memory::MachphysMapping;
 use hypercall::ops::{MemoryOp, Port};
 use pvh_boot::start_info::{PvConsole, PvStartInfo};
-use xen_contig::addr::{Mfn, PAGE_SIZE, Pfn};
+use xen_contig::addr::{Gfn, Mfn, PAGE_SIZE, Pfn};
 use xen_contig::p2m::{M2p, P2m};
 use xen_sys::start_info as xen_sys_start_info;
 
@@ -19,7 +19,7 @@ use crate::kernel::kind::Kind;
 use crate::kernel::layout::{self, KERNEL_BASE, image_frame};
 use crate::kernel::paging::Linear;
 use crate::kernel::paging::pv::{self as paging, BootTables, Tables};
-use crate::kernel::traps;
+use crate::kernel::{events, traps};
 
 /// Takes the domain from the builder's state to the kernel's.
 pub fn start(start_info: *const xen_sys_start_info) -> (Ground, CommandLine) {
@@ -60,6 +60,11 @@ pub fn start(start_info: *const xen_sys_start_info) -> (Ground, CommandLine) {
     }
     let command_line = copy(info.cmd_line);
     paging::drop_boot_mapping(&p2m, boot_mapped_end);
+
+    let shared = Gfn::new(info.shared_info / PAGE_SIZE as u64);
+    if let Err(errno) = events::map(Kind::Pv, shared) {
+        panic!("mapping the shared page, mfn {shared}: {errno}");
+    }
 
     let image_start = image_frame(layout::image().text.0).number();
     let mut others = ArrayVec::new();

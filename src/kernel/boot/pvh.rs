@@ -2,15 +2,15 @@
 
 use arrayvec::ArrayVec;
 
-use hypercall::abi::memory::{E820Entry, MemoryMap};
+use hypercall::abi::memory::{AddToPhysmap, E820Entry, MemoryMap, XENMAPSPACE_SHARED_INFO};
 use hypercall::ops::{HvmOp, HvmParamIndex, MemoryOp, Port};
-use hypercall::{Xen, XenErrno};
+use hypercall::{DomId, Xen, XenErrno};
 use pvh_boot::layout::{BOOT_MAPPED, KERNEL_BASE};
 use pvh_boot::page_tables::boot_memory;
 use pvh_boot::start_info::pvh::MAX_REGIONS;
 use pvh_boot::start_info::{MemoryKind, MemoryRegion, PvhStartInfo, memory_map};
 use x86_64::registers::model_specific::Msr;
-use xen_contig::addr::PAGE_SIZE;
+use xen_contig::addr::{Gfn, PAGE_SIZE};
 use xen_contig::p2m::P2m;
 
 use super::{CommandLine, Ground};
@@ -20,7 +20,7 @@ use crate::kernel::kind::Kind;
 use crate::kernel::layout::{self, slot};
 use crate::kernel::paging::Linear;
 use crate::kernel::paging::pvh::Builder;
-use crate::kernel::traps;
+use crate::kernel::{events, traps};
 
 const PAGE: u64 = PAGE_SIZE as u64;
 
@@ -86,7 +86,9 @@ pub fn start(start_info: u32) -> (Ground, CommandLine) {
     builder.map_window(&window);
     // SAFETY: RAM, image, window and with the image the stack are mapped; all that was read
     // through the boot page tables has been copied.
-    let spare = unsafe { builder.switch() };
+    let mut spare = unsafe { builder.switch() };
+    share_page(spare.start);
+    spare.start += PAGE;
     if let Some((_, port)) = ring {
         // SAFETY: the window slot maps the console page, writable, for good.
         console::use_ring(unsafe { Ring::new(layout::window(slot::CONSOLE).as_mut_ptr(), port) });
@@ -106,6 +108,18 @@ pub fn start(start_info: u32) -> (Ground, CommandLine) {
         others: free.into_iter().map(to_frames).collect(),
     };
     (ground, command_line)
+}
+
+/// Puts the page that Xen shares with the domain at a spare page, whose memory goes back to Xen.
+fn share_page(page: u64) {
+    let gpfn = page / PAGE;
+    let argument =
+        AddToPhysmap { domid: DomId::SELF, size: 0, space: XENMAPSPACE_SHARED_INFO, idx: 0, gpfn };
+    // SAFETY: the page is nobody's (M1), and from here on Xen's.
+    let added = unsafe { xen().memory_op(MemoryOp::AddToPhysmap(&argument)) };
+    if let Err(errno) = added.and_then(|_| events::map(Kind::Pvh, Gfn::new(gpfn)).map(|()| 0)) {
+        panic!("sharing pfn {gpfn:#x} with Xen: {errno}");
+    }
 }
 
 /// The memory map as Xen tells it by hypercall.

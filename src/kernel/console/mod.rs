@@ -6,6 +6,9 @@
 //! | port 0xe9 | Xen's log | a PVH guest, where `console_io` is refused |
 //! | the PV console ring | the backend in dom0: `xl console`, xenconsoled's log | a domU |
 //!
+//! The console is behind a spin lock. This one is held across hypercalls, or lines would mix; no
+//! handler of events or faults prints, but for one that ends in a panic and breaks the lock.
+//!
 //! A sink that refuses is dropped, without a word: there may be nobody left to say it to.
 
 mod ring;

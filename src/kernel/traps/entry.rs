@@ -1,13 +1,16 @@
-//! The first instructions of each exception.
+//! The first and the last instructions of each exception and event.
 //!
 //! Xen delivers an exception to a PV kernel with rcx and r11 pushed on top of the frame that the
 //! processor would push, because its own way there, `sysret`, needs those two registers
 //! (`create_bounce_frame` in Xen's `x86_64/entry.S`). Apart from that both kinds of guest see the
-//! same frame, error code included.
+//! same frame, error code included. They go back in different ways: a PVH guest by `iretq`, a PV
+//! guest by the hypercall, which also takes its event mask back to what it was.
+//!
+//! Events come through here, too, as vectors of their own behind those of the exceptions.
 
 use core::arch::global_asm;
 
-use super::report::report;
+use super::{EVENT, FAILSAFE, handle};
 
 /// Bytes from one stub to the next.
 const STUB: u64 = 16;
@@ -25,20 +28,13 @@ global_asm!(
     "push 0",
     ".endif",
     "push \\vector",
+    ".if \\pv",
+    "jmp pv_trap_common",
+    ".else",
     "jmp trap_common",
+    ".endif",
     ".endm",
-    ".pushsection .text.traps, \"ax\", @progbits",
-    ".balign {stub}",
-    "trap_stubs:",
-    ".irp vector, 0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21",
-    "trap_stub \\vector, 0",
-    ".endr",
-    ".balign {stub}",
-    "pv_trap_stubs:",
-    ".irp vector, 0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21",
-    "trap_stub \\vector, 1",
-    ".endr",
-    "trap_common:",
+    ".macro trap_call",
     "push rdi",
     "push rsi",
     "push rdx",
@@ -55,18 +51,84 @@ global_asm!(
     "push r14",
     "push r15",
     "cld",
+    "rdtsc",
+    "shl rdx, 32",
+    "lea rsi, [rax + rdx]",
     "mov rdi, rsp",
+    "mov rbx, rsp",
     "and rsp, -16",
-    "call {report}",
-    "ud2",
+    "call {handle}",
+    "mov rsp, rbx",
+    "pop r15",
+    "pop r14",
+    "pop r13",
+    "pop r12",
+    "pop rbp",
+    "pop rbx",
+    "pop r11",
+    "pop r10",
+    "pop r9",
+    "pop r8",
+    "pop rax",
+    "pop rcx",
+    "pop rdx",
+    "pop rsi",
+    "pop rdi",
+    ".endm",
+    ".pushsection .text.traps, \"ax\", @progbits",
+    ".balign {stub}",
+    "trap_stubs:",
+    ".irp vector, 0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21",
+    "trap_stub \\vector, 0",
+    ".endr",
+    ".balign {stub}",
+    "pv_trap_stubs:",
+    ".irp vector, 0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21",
+    "trap_stub \\vector, 1",
+    ".endr",
+    ".balign {stub}",
+    "event_stub:",
+    "push 0",
+    "push {event}",
+    "jmp trap_common",
+    "pv_event_stub:",
+    "pop rcx",
+    "pop r11",
+    "push 0",
+    "push {event}",
+    "jmp pv_trap_common",
+    // Xen pushes the four data segments, too.
+    "pv_failsafe_stub:",
+    "pop rcx",
+    "pop r11",
+    "add rsp, 32",
+    "push 0",
+    "push {failsafe}",
+    "jmp pv_trap_common",
+    "trap_common:",
+    "trap_call",
+    "add rsp, 16",
+    "iretq",
+    "pv_trap_common:",
+    "trap_call",
+    "add rsp, 8",
+    // In the place of the error code: no flag of `struct iret_context`.
+    "mov qword ptr [rsp], 0",
+    "jmp {pv_iret}",
     ".popsection",
     stub = const STUB,
-    report = sym report,
+    handle = sym handle,
+    event = const EVENT,
+    failsafe = const FAILSAFE,
+    pv_iret = sym hypercall::pv_iret,
 );
 
 unsafe extern "C" {
     static trap_stubs: u8;
     static pv_trap_stubs: u8;
+    static event_stub: u8;
+    static pv_event_stub: u8;
+    static pv_failsafe_stub: u8;
 }
 
 /// Where the processor goes for an exception.
@@ -77,4 +139,19 @@ pub fn stub(vector: usize) -> u64 {
 /// Where Xen goes for an exception of a PV guest.
 pub fn pv_stub(vector: usize) -> u64 {
     &raw const pv_trap_stubs as u64 + vector as u64 * STUB
+}
+
+/// Where the processor goes for an event.
+pub fn event() -> u64 {
+    &raw const event_stub as u64
+}
+
+/// Where Xen goes for an event of a PV guest.
+pub fn pv_event() -> u64 {
+    &raw const pv_event_stub as u64
+}
+
+/// Where Xen goes when it can't load a segment of a PV guest's.
+pub fn pv_failsafe() -> u64 {
+    &raw const pv_failsafe_stub as u64
 }

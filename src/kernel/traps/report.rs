@@ -4,10 +4,10 @@ use x86_64::registers::control::Cr2;
 
 use super::Frame;
 use crate::kernel::exit::{Exit, exit};
-use crate::kernel::{console, hypervisor, say};
+use crate::kernel::{hypervisor, panic, say, vcpu};
 
 /// Names by vector, from the Intel SDM, volume 3, table 6-1.
-const NAMES: [&str; super::EXCEPTIONS] = [
+const NAMES: [&str; super::FAILSAFE as usize + 1] = [
     "divide error",
     "debug",
     "NMI",
@@ -30,6 +30,8 @@ const NAMES: [&str; super::EXCEPTIONS] = [
     "SIMD error",
     "virtualization exception",
     "control protection",
+    "event",
+    "failsafe callback",
 ];
 
 /// Deepest chain of callers that is printed.
@@ -37,14 +39,14 @@ const CALLERS: usize = 16;
 
 /// Prints and crashes.
 pub extern "C" fn report(frame: &Frame) -> ! {
-    // SAFETY: the only vCPU is here and does not go back.
-    unsafe { console::break_lock() };
+    panic::take_over();
     let name = NAMES.get(frame.vector as usize).copied().unwrap_or("unknown");
     say!(
-        "panic: exception {} ({name}), error code {:#x}, at {:#018x}",
+        "panic: exception {} ({name}), error code {:#x}, at {:#018x}, on vCPU {}",
         frame.vector,
         frame.error,
-        frame.rip
+        frame.rip,
+        vcpu::current().number()
     );
     if frame.vector == 14 {
         let access = if frame.error & 16 != 0 {
@@ -74,15 +76,15 @@ fn registers(frame: &Frame) {
     say!("  cs {:x} ss {:x} rflags {:x}", frame.cs & 0xffff, frame.ss & 0xffff, frame.rflags);
 }
 
-/// Follows the frame pointers as far as they stay in the boot stack.
+/// Follows the frame pointers as far as they stay in the vCPU's stack.
 fn callers(frame: &Frame) {
-    let stack = pvh_boot::boot_stack();
+    let stack = vcpu::local().stack;
     let mut rbp = frame.rbp;
     for _ in 0..CALLERS {
-        if rbp < stack.bottom || rbp + 16 > stack.top || !rbp.is_multiple_of(8) {
+        if !rbp.is_multiple_of(16) || !stack.holds(rbp) {
             return;
         }
-        // SAFETY: within the boot stack, which is mapped; whatever is there is a u64.
+        // SAFETY: within the stack, which is mapped and ends at a page; whatever is there is a u64.
         let (next, caller) = unsafe { (*(rbp as *const u64), *((rbp + 8) as *const u64)) };
         if caller == 0 {
             return;

@@ -1,0 +1,97 @@
+//! The page that Xen shares with the domain (`struct shared_info` in `public/xen.h`).
+//!
+//! Xen writes it at any time: there is never a reference to it, only atomics of single fields.
+
+use core::sync::atomic::{AtomicU8, AtomicU64, Ordering, fence};
+
+use hypercall::XenErrno;
+use hypercall::ops::Port;
+use spin::Once;
+use xen_contig::addr::Gfn;
+use xen_sys::{shared_info, vcpu_info, vcpu_time_info};
+
+use crate::kernel::kind::Kind;
+use crate::kernel::layout::{self, slot};
+use crate::kernel::paging::{READ_WRITE, set_window};
+use crate::kernel::vcpu::VcpuId;
+
+const _: () = assert!(size_of::<shared_info>() == 3136 && size_of::<vcpu_info>() == 64);
+
+/// The kind of guest, set when the page is mapped.
+static MAPPED: Once<Kind> = Once::new();
+
+/// The kind of guest; `None` as long as the page is not mapped and there are no events.
+pub fn kind() -> Option<Kind> {
+    MAPPED.get().copied()
+}
+
+/// Maps the page and masks all ports: Xen starts with all unmasked.
+///
+/// # Errors
+/// Xen's: it does not let the domain map the frame.
+pub fn map(kind: Kind, page: Gfn) -> Result<(), XenErrno> {
+    set_window(kind, slot::SHARED_INFO, Some((page, READ_WRITE)))?;
+    for word in 0..64 {
+        // SAFETY: within the page, which is mapped from here on for good.
+        unsafe { AtomicU64::from_ptr(&raw mut (*at()).evtchn_mask[word]) }
+            .store(u64::MAX, Ordering::Relaxed);
+    }
+    MAPPED.call_once(|| kind);
+    Ok(())
+}
+
+fn at() -> *mut shared_info {
+    layout::window(slot::SHARED_INFO).as_mut_ptr()
+}
+
+/// The part of a vCPU.
+fn info(id: VcpuId) -> *mut vcpu_info {
+    // SAFETY: the page has one for each number that a `VcpuId` can have.
+    unsafe { &raw mut (*at()).vcpu_info[id.index()] }
+}
+
+fn upcall_mask(id: VcpuId) -> &'static AtomicU8 {
+    // SAFETY: who has events has the page, mapped for good; Xen and the kernel both access the
+    // byte as a whole.
+    unsafe { AtomicU8::from_ptr(&raw mut (*info(id)).evtchn_upcall_mask) }
+}
+
+fn upcall_pending(id: VcpuId) -> &'static AtomicU8 {
+    // SAFETY: as above.
+    unsafe { AtomicU8::from_ptr(&raw mut (*info(id)).evtchn_upcall_pending) }
+}
+
+/// Has Xen deliver nothing to a PV vCPU.
+pub fn mask_upcalls(id: VcpuId) {
+    upcall_mask(id).store(1, Ordering::SeqCst);
+}
+
+/// Has Xen deliver to a PV vCPU. Returns whether something is pending that Xen has not delivered.
+pub fn unmask_upcalls(id: VcpuId) -> bool {
+    upcall_mask(id).store(0, Ordering::SeqCst);
+    upcall_pending(id).load(Ordering::SeqCst) != 0
+}
+
+/// Takes what is pending for a vCPU. Returns whether `port` was.
+pub fn take(id: VcpuId, port: Port) -> bool {
+    // In this order: Xen sets the port, then the selector, then the flag, each only if it was not
+    // set before (`evtchn_2l_set_pending` in Xen's `event_2l.c`).
+    upcall_pending(id).store(0, Ordering::SeqCst);
+    // SAFETY: as for `upcall_mask`.
+    unsafe { AtomicU64::from_ptr(&raw mut (*info(id)).evtchn_pending_sel) }
+        .store(0, Ordering::SeqCst);
+    let (word, bit) = (port.0 as usize / 64, 1 << (port.0 % 64));
+    // SAFETY: as for `upcall_mask`; the two-level ABI has 64 words of ports.
+    let pending = unsafe { AtomicU64::from_ptr(&raw mut (*at()).evtchn_pending[word % 64]) };
+    pending.fetch_and(!bit, Ordering::SeqCst) & bit != 0
+}
+
+/// What Xen says of the time of a vCPU. Only good if the version is even and the same before and
+/// after.
+pub fn time(id: VcpuId) -> vcpu_time_info {
+    fence(Ordering::SeqCst);
+    // SAFETY: as for `upcall_mask`; a torn reading is told by its version.
+    let time = unsafe { (&raw const (*info(id)).time).read_volatile() };
+    fence(Ordering::SeqCst);
+    time
+}
