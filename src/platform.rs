@@ -18,8 +18,8 @@
 //!    once. Print its [`capability`](crate::dma::Allocator::capability): it says what is to be had
 //!    and why.
 //!
-//! After save and restore, or migration, what was contiguous is not any more (C75): make the
-//! buffers anew.
+//! After save and restore, or migration, what was contiguous is not any more (C75). Once the P2M is
+//! up to date again, `check_in_place` of buffers, pools and adapters says what moved: make that anew.
 //!
 //! The kernel in this repository does all five in `src/kernel/machine.rs` and
 //! `src/kernel/paging/mod.rs`; the model in `tests/fake-xen` does it on the host.

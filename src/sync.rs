@@ -7,14 +7,14 @@
 pub use hypercall::sync::{Mutex, MutexGuard};
 
 #[cfg(not(loom))]
-pub use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize};
+pub use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, fence};
 #[cfg(not(loom))]
 pub use spin::Once;
 
 #[cfg(loom)]
 pub use explored::Once;
 #[cfg(loom)]
-pub use loom::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize};
+pub use loom::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, fence};
 
 /// A `const fn` that makes atomics. `loom`'s can't be made in a constant, so there it is a plain one.
 macro_rules! const_fn {

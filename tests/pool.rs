@@ -140,7 +140,7 @@ fn a_pool_grows_to_its_limit_and_not_beyond() {
     assert!(cold > 0 && pool.capacity() == 4, "one chunk, exchanged once");
     let rest: Vec<Object<'_>> = (0..3).map(|_| pool.alloc().unwrap()).collect();
     assert_eq!((scene.calls(), pool.capacity(), pool.in_use()), (cold, 7, 7));
-    let exhausted = PoolExhausted { capacity: 7, in_use: 7, limit: 7 };
+    let exhausted = PoolExhausted { capacity: 7, in_use: 7, moved: 0, limit: 7 };
     assert_eq!(pool.alloc().unwrap_err(), PoolError::Exhausted(exhausted));
     drop(first);
     let again: Vec<Object<'_>> = (0..4).map(|_| pool.alloc().unwrap()).collect();
@@ -192,7 +192,7 @@ fn an_atomic_pool_makes_no_hypercall_and_takes_no_frame() {
     let mut objects: Vec<Object<'_>> = (0..8).map(|_| pool.alloc().unwrap()).collect();
     assert_eq!(
         pool.alloc().unwrap_err(),
-        PoolExhausted { capacity: 8, in_use: 8, limit: 10 },
+        PoolExhausted { capacity: 8, in_use: 8, moved: 0, limit: 10 },
         "it may have more, but not from here"
     );
     are_sound(&scene, &mut objects, |_, _| true);
@@ -202,7 +202,7 @@ fn an_atomic_pool_makes_no_hypercall_and_takes_no_frame() {
 
     // 2 of 8 are free, 6 should be, and 2 more are all that there may be.
     assert!(pool.is_low());
-    let exhausted = PoolExhausted { capacity: 10, in_use: 6, limit: 10 };
+    let exhausted = PoolExhausted { capacity: 10, in_use: 6, moved: 0, limit: 10 };
     assert_eq!(pool.refill(), Err(RefillError { added: 2, error: exhausted.into() }));
     objects.truncate(4);
     assert_eq!((pool.is_low(), pool.refill()), (false, Ok(0)));
@@ -242,7 +242,7 @@ fn a_refill_that_fails_keeps_what_it_got_and_goes_on_later() {
     assert!(added == 0 && matches!(error, PoolError::Alloc(AllocError::Exchange(_))), "{error}");
     assert_eq!(
         pool.alloc().unwrap_err(),
-        PoolExhausted { capacity: 4, in_use: 4, limit: 32 },
+        PoolExhausted { capacity: 4, in_use: 4, moved: 0, limit: 32 },
         "{error}"
     );
     scene.platform.guest().relieve();
@@ -581,4 +581,93 @@ fn an_interrupt_handler_allocates_in_the_middle_of_a_refill() {
     drop((one, all));
     assert_eq!((pool.in_use(), model.free_frames()), (0, free - 12));
     model.guest().check_whole();
+}
+
+/// What a restored kernel finds: another machine frame beneath a page.
+fn move_page(scene: &Scene, pfn: Pfn) -> hypercall::Mfn {
+    let elsewhere = scene.platform.guest().mfn(Pfn::new(4095)).unwrap();
+    scene.platform.guest().forge(pfn, elsewhere)
+}
+
+fn page_of(object: &Object<'_>, offset: u64) -> Pfn {
+    Pfn::new((object.as_ptr().as_ptr() as u64 - fake_xen::LINEAR + offset) / PAGE)
+}
+
+#[test]
+fn c75_an_object_that_was_moved_says_so() {
+    let scene = pv();
+    let pool: Pool<'_, _, 4> =
+        Pool::new(&scene.allocator, &build(exchanged(3000).limit(5))).unwrap();
+    let objects: Vec<Object<'_>> = (0..5).map(|_| pool.alloc().unwrap()).collect();
+    assert!(objects.iter().all(|object| object.check_in_place() == Ok(())));
+    // The second object begins in the first page of the chunk and ends in the second.
+    let (pfn, cut) = (page_of(&objects[1], 2999), PAGE - 3000);
+    let before = move_page(&scene, pfn);
+    let moved = objects[1].check_in_place().unwrap_err();
+    assert_eq!((moved.offset, moved.told), (cut, objects[1].dma_addr_at(cut).unwrap()));
+    assert_ne!(moved.found, Some(moved.told));
+    assert_eq!(objects[0].check_in_place(), Ok(()), "it lies in the page before");
+    assert_eq!(objects[2].check_in_place().unwrap_err().offset, 0);
+    scene.platform.guest().forge(pfn, before);
+    assert!(objects.iter().all(|object| object.check_in_place() == Ok(())));
+    drop(objects);
+    drop(pool);
+    scene.is_balanced();
+}
+
+#[test]
+fn c75_a_pool_tells_what_moved_and_hands_out_no_more_of_it() {
+    let scene = pv();
+    let config = build(exchanged(4000).reserve(12));
+    let mut pool: AtomicPool<'_, _, 3> = AtomicPool::new(&scene.allocator, &config).unwrap();
+    let mut objects: Vec<Object<'_>> = (0..6).map(|_| pool.alloc().unwrap()).collect();
+    assert_eq!((pool.check_in_place(), pool.moved_chunks().count()), (Ok(()), 0));
+    // The last page of the second chunk, of which two objects are taken.
+    let (pfn, first) = (page_of(&objects[4], 0).add(3), objects[4].dma_addr());
+    let before = move_page(&scene, pfn);
+    let moved: Vec<_> = pool.moved_chunks().collect();
+    assert_eq!((moved.len(), pool.capacity()), (1, 12), "looking changes nothing");
+    let told = first.checked_add(3 * PAGE).unwrap();
+    assert_eq!((moved[0].chunk, moved[0].objects, moved[0].taken), (1, 4, 2));
+    assert_eq!((moved[0].moved.offset, moved[0].moved.told), (3 * PAGE, told));
+    let report = pool.check_in_place().unwrap_err();
+    assert_eq!((report.chunks, report.taken, report.first), (1, 2, moved[0]));
+    assert_eq!((pool.capacity(), pool.in_use(), pool.is_low()), (8, 4, true));
+
+    objects.extend(std::iter::from_fn(|| pool.alloc().ok()));
+    assert_eq!(objects.len(), 6 + 4, "the rest of what did not move");
+    let sound = objects.iter().filter(|object| object.check_in_place().is_ok()).count();
+    assert_eq!(sound, 10, "each of them lies in a page that stayed");
+    let exhausted = PoolExhausted { capacity: 8, in_use: 8, moved: 4, limit: 12 };
+    assert_eq!(pool.alloc().unwrap_err(), exhausted);
+    assert!(exhausted.to_string().contains("4 more have moved: drop what is taken of them, then"));
+    let refill = pool.refill().unwrap_err();
+    assert_eq!((refill.added, refill.error), (0, exhausted.into()), "its place is taken");
+
+    // The chunk goes back with what it has; the model wants its books in agreement for that.
+    scene.platform.guest().forge(pfn, before);
+    drop(objects);
+    assert_eq!((pool.trim(), pool.capacity()), (12, 0));
+    assert_eq!((pool.refill(), pool.check_in_place()), (Ok(12), Ok(())));
+    drop(pool);
+    scene.is_balanced();
+}
+
+#[test]
+fn c75_a_pool_that_nobody_checked_hands_out_no_address_from_before() {
+    let scene = pv();
+    let pool: AtomicPool<'_, _, 2> =
+        AtomicPool::new(&scene.allocator, &build(exchanged(4000).reserve(4))).unwrap();
+    let object = pool.alloc().unwrap();
+    let page = page_of(&object, 0);
+    drop(object);
+    let before = move_page(&scene, page);
+    let exhausted = PoolExhausted { capacity: 0, in_use: 0, moved: 4, limit: 8 };
+    assert_eq!(pool.alloc().unwrap_err(), exhausted);
+    assert!(exhausted.to_string().contains("refill"), "{exhausted}");
+    assert_eq!(pool.refill(), Ok(4));
+    assert_eq!(pool.alloc().unwrap().check_in_place(), Ok(()));
+    scene.platform.guest().forge(page, before);
+    drop(pool);
+    scene.is_balanced();
 }

@@ -2,10 +2,13 @@
 
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 
+use super::MovedBuffer;
 use super::memory::Memory;
-use crate::addr::DmaAddr;
+use crate::addr::{DmaAddr, PseudoPhysAddr};
+use crate::dma::Told;
+use crate::p2m::P2m;
 use crate::platform::Platform;
-use crate::sync::{AtomicU8, AtomicU64, Mutex, const_fn};
+use crate::sync::{AtomicU8, AtomicU64, Mutex, const_fn, fence};
 
 /// What memory was lent for; only the same purpose takes it back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,8 +32,13 @@ const BUSY: u8 = 1;
 /// someone else is busy with is passed by.
 pub struct LiveSlot<P: Platform + 'static> {
     state: AtomicU8,
-    /// Meaningful while the state is a purpose.
+    /// How often something was put into it: who reads the next three without entering the slot
+    /// finds out by this whether they belong together.
+    fills: AtomicU64,
+    /// What the device was told, meaningful while the state is a purpose.
     dma: AtomicU64,
+    at: AtomicU64,
+    len: AtomicU64,
     /// Held by whoever made the slot busy, so it is always free to be locked.
     memory: Mutex<Option<Memory<P>>>,
 }
@@ -39,12 +47,30 @@ impl<P: Platform> LiveSlot<P> {
     const_fn! {
         /// A free slot.
         pub const fn new() -> Self {
-            Self { state: AtomicU8::new(FREE), dma: AtomicU64::new(0), memory: Mutex::new(None) }
+            Self {
+                state: AtomicU8::new(FREE),
+                fills: AtomicU64::new(0),
+                dma: AtomicU64::new(0),
+                at: AtomicU64::new(0),
+                len: AtomicU64::new(0),
+                memory: Mutex::new(None),
+            }
         }
     }
 
     fn is_free(&self) -> bool {
         self.state.load(Relaxed) == FREE
+    }
+
+    fn purpose(&self) -> Option<Purpose> {
+        let state = self.state.load(Acquire);
+        [Purpose::Allocated, Purpose::Bounce].into_iter().find(|purpose| *purpose as u8 == state)
+    }
+
+    fn told(&self) -> Told {
+        let number = |figure: &AtomicU64| figure.load(Relaxed);
+        let (at, dma) = (PseudoPhysAddr::new(number(&self.at)), DmaAddr::new(number(&self.dma)));
+        Told { at, dma, len: number(&self.len) }
     }
 
     fn enter(&self, from: u8) -> bool {
@@ -71,7 +97,13 @@ impl<P: Platform> Claim<'_, P> {
 
     /// Remembers the memory.
     pub fn keep(self, purpose: Purpose, memory: Memory<P>) {
-        self.slot.dma.store(memory.dma_addr().get(), Relaxed);
+        let told = memory.told();
+        self.slot.fills.fetch_add(1, Relaxed);
+        // Whoever sees one of the figures below sees the count, too.
+        fence(Release);
+        self.slot.dma.store(told.dma.get(), Relaxed);
+        self.slot.at.store(told.at.get(), Relaxed);
+        self.slot.len.store(told.len, Relaxed);
         let before = self.slot.memory.lock().replace(memory);
         debug_assert!(before.is_none(), "a slot that is claimed is empty");
         self.slot.state.store(purpose as u8, Release);
@@ -107,6 +139,23 @@ pub fn take<P: Platform>(
         slot.state.store(purpose as u8, Release);
     }
     None
+}
+
+/// What a slot holds, if its machine frames are not what they were. Does not enter the slot, for
+/// whoever wants to take its memory at the same time passes by one that is busy.
+pub fn moved<P: Platform>(slot: &LiveSlot<P>, p2m: &P2m<'_>) -> Option<MovedBuffer> {
+    loop {
+        let fills = slot.fills.load(Acquire);
+        let purpose = slot.purpose()?;
+        let told = slot.told();
+        let moved = told.check_in_place(p2m).err();
+        fence(Acquire);
+        if slot.purpose() == Some(purpose) && slot.fills.load(Relaxed) == fills {
+            let Told { dma, len, .. } = told;
+            return moved.map(|moved| MovedBuffer { dma, len, purpose, moved });
+        }
+        // It was emptied, and perhaps filled anew, since it was looked at.
+    }
 }
 
 /// How many slots are not free.

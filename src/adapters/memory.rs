@@ -7,7 +7,7 @@ use super::live::{self, Claim, LiveSlot, Purpose};
 use crate::addr::{DmaAddr, Gfn, PAGE_SIZE, Pfn, PseudoPhysAddr};
 use crate::dma::{
     AllocError, Allocator, AtomicPool, CoherentBuffer, ConstraintError, Constraints, PoolExhausted,
-    PoolObject, Zeroing,
+    PoolObject, Told, Zeroing,
 };
 use crate::paging::GuestMemory;
 use crate::platform::Platform;
@@ -92,11 +92,16 @@ pub enum Memory<P: Platform + 'static> {
 }
 
 impl<P: Platform> Memory<P> {
-    pub fn dma_addr(&self) -> DmaAddr {
+    /// What the device was told. A buffer has one segment: drivers have one address for it.
+    pub fn told(&self) -> Told {
         match self {
-            Self::Buffer(buffer) => buffer.dma_addr(),
-            Self::Object(object) => object.dma_addr(),
+            Self::Buffer(buffer) => buffer.told_first(),
+            Self::Object(object) => object.told(),
         }
+    }
+
+    pub fn dma_addr(&self) -> DmaAddr {
+        self.told().dma
     }
 
     pub fn as_ptr(&self) -> NonNull<u8> {
@@ -162,6 +167,14 @@ impl<P: Platform> DeviceMemory<P> {
     #[must_use]
     pub fn with_bounce(self, pool: &'static dyn BouncePool<P>) -> Self {
         Self { bounce: Some(pool), ..self }
+    }
+
+    pub(super) const fn allocator(&self) -> &'static Allocator<P> {
+        self.allocator
+    }
+
+    pub(super) const fn slots(&self) -> &'static [LiveSlot<P>] {
+        self.live
     }
 
     /// What the device can reach.

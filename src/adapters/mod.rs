@@ -21,8 +21,10 @@
 pub mod dma_api;
 mod live;
 mod memory;
+mod moved;
 #[cfg(feature = "virtio-drivers")]
 pub mod virtio_drivers;
 
-pub use live::LiveSlot;
-pub use memory::{AdapterError, BouncePool, DeviceMemory};
+pub use live::{LiveSlot, Purpose};
+pub use memory::{AdapterError, BouncePool, DeviceMemory, UnknownAddress};
+pub use moved::{DeviceMoved, MovedBuffer};

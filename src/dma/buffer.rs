@@ -5,8 +5,9 @@ use core::ptr::NonNull;
 
 use arrayvec::ArrayVec;
 
+use super::moved::Told;
 use super::span::Span;
-use super::{Allocator, MAX_SEGMENTS};
+use super::{Allocator, MAX_SEGMENTS, Moved};
 use crate::addr::{DmaAddr, PAGE_SIZE, PseudoPhysAddr};
 use crate::frames::FrameRun;
 use crate::paging::{GuestMemory, Width};
@@ -60,31 +61,6 @@ impl fmt::Display for OutOfBounds {
 }
 
 impl core::error::Error for OutOfBounds {}
-
-/// A buffer whose machine frames are not what they were (C75): the domain was saved and restored, or
-/// migrated. The device must be given a new one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Moved {
-    /// The first byte that the device would not find where it was told.
-    pub offset: u64,
-    /// Where it was told.
-    pub told: DmaAddr,
-    /// Where it is; `None` for nowhere.
-    pub found: Option<DmaAddr>,
-}
-
-impl fmt::Display for Moved {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { offset, told, found } = self;
-        write!(f, "the byte at offset {offset} was at {told} for the device and is ")?;
-        match found {
-            Some(found) => write!(f, "at {found}: make the buffer anew"),
-            None => f.write_str("nowhere: make the buffer anew"),
-        }
-    }
-}
-
-impl core::error::Error for Moved {}
 
 /// A buffer that can't be cut there: it comes back whole.
 pub struct SplitError<'a, P: Platform> {
@@ -174,15 +150,26 @@ impl<'a, P: Platform> CoherentBuffer<'a, P> {
     /// # Errors
     /// The first page that is not.
     pub fn check_in_place(&self) -> Result<(), Moved> {
-        for (index, pfn) in (0..).zip(self.run().iter()) {
-            let offset = index * PAGE;
-            let found = self.allocator.platform().p2m().gfn(pfn).map(DmaAddr::of);
-            match self.dma_addr_at(offset) {
-                Some(told) if found != Some(told) => return Err(Moved { offset, told, found }),
-                _ => {}
-            }
-        }
-        Ok(())
+        let p2m = self.allocator.platform().p2m();
+        self.told().try_for_each(|(offset, told)| {
+            told.check_in_place(p2m)
+                .map_err(|moved| Moved { offset: offset + moved.offset, ..moved })
+        })
+    }
+
+    /// Each segment by its place in the buffer, and what the device was told of it.
+    fn told(&self) -> impl Iterator<Item = (u64, Told)> {
+        self.segments.iter().map(|Segment { dma, offset, len }| {
+            let at = PseudoPhysAddr::of(self.run().first().add(offset / PAGE));
+            (*offset, Told { at, dma: *dma, len: *len })
+        })
+    }
+
+    /// What the device was told of the first segment.
+    #[cfg(any(feature = "virtio-drivers", feature = "dma-api"))]
+    pub(crate) fn told_first(&self) -> Told {
+        let at = PseudoPhysAddr::of(self.run().first());
+        Told { at, dma: self.dma_addr(), len: self.segments[0].len }
     }
 
     fn span(&self) -> Span {

@@ -47,17 +47,21 @@ mod fit;
 mod give_back;
 mod layout;
 mod many;
+mod moved;
 mod pool;
 mod span;
 
 pub use allocator::Allocator;
-pub use buffer::{CoherentBuffer, Moved, OutOfBounds, Segment, SplitError};
+pub use buffer::{CoherentBuffer, OutOfBounds, Segment, SplitError};
 pub use constraints::{Backing, Builder, ConstraintError, Constraints, Sleep, Zeroing};
 pub use error::AllocError;
 pub use give_back::{GiveBack, GiveBackReport, Stats};
 pub use layout::{Layout, MAX_SEGMENTS, SegmentPlan};
 pub use many::{ManyError, Request};
+pub use moved::Moved;
+#[cfg(any(feature = "virtio-drivers", feature = "dma-api"))]
+pub(crate) use moved::Told;
 pub use pool::{
-    AtomicPool, Pool, PoolBuilder, PoolConfig, PoolConfigError, PoolError, PoolExhausted,
-    PoolObject, RefillError,
+    AtomicPool, MovedChunk, Pool, PoolBuilder, PoolConfig, PoolConfigError, PoolError,
+    PoolExhausted, PoolMoved, PoolObject, RefillError,
 };

@@ -192,6 +192,17 @@ impl Scene {
         self.host.give(run);
     }
 
+    /// What a restored kernel finds: another machine frame beneath the page that a device has at an
+    /// address. Call the answer to have it back.
+    pub fn move_page(&self, dma: u64) -> impl FnOnce() + use<> {
+        let guest = self.guest();
+        let pfn = guest.pfn(Mfn::new(dma / PAGE_SIZE as u64)).unwrap();
+        let before = guest.forge(pfn, guest.mfn(Pfn::new(FRAMES - 1)).unwrap());
+        move || {
+            guest.forge(pfn, before);
+        }
+    }
+
     /// What is beneath a frame for the device.
     pub fn mfn(&self, pfn: Pfn) -> u64 {
         Platform::p2m(&self.host).gfn(pfn).unwrap().number()

@@ -3,14 +3,15 @@
 
 use std::collections::HashSet;
 use std::ptr::NonNull;
+use std::sync::mpsc::TryRecvError;
 use std::sync::{Mutex, OnceLock};
 
 use fake_xen::{Builder, FakeGuest};
 use virtio_drivers::device::blk::{SECTOR_SIZE, VirtIOBlk};
 use virtio_drivers::transport::{DeviceStatus, DeviceType, InterruptStatus, Transport};
 use virtio_drivers::{BufferDirection, Error, Hal};
-use xen_contig::adapters::DeviceMemory;
 use xen_contig::adapters::virtio_drivers::{StaticDevice, XenHal};
+use xen_contig::adapters::{DeviceMemory, MovedBuffer, Purpose};
 use xen_contig::addr::{Order, PAGE_SIZE};
 use xen_contig::dma::Constraints;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
@@ -455,5 +456,81 @@ fn threads_share_through_few_slots_and_get_their_own_back() {
         scene.is_balanced();
     }
     let (scene, hal) = device!(Scene::with_pool(pv(), Constraints::default(), 3));
+    test(hal, scene);
+}
+
+#[test]
+fn c75_what_drivers_have_is_checked_after_a_restore() {
+    fn test<H: Hal>(_hal: std::marker::PhantomData<H>, scene: Scene) {
+        let both = BufferDirection::Both;
+        let queue = H::dma_alloc(3, both);
+        let mut small = [1_u8; 100];
+        let mut large = vec![2_u8; 6000];
+        let [small, large] = [&mut small[..], &mut large[..]].map(NonNull::from);
+        // SAFETY: an array and a vector of the test's.
+        let shared = [small, large].map(|buffer| unsafe { H::share(buffer, both) });
+        assert_eq!((scene.memory.live(), scene.memory.check_in_place()), (3, Ok(())));
+
+        // The last page of each: of the queue, of a bounce buffer of the pool's, of one of its own.
+        for (paddr, pages, len, purpose) in [
+            (queue.0, 3, 3 * PAGE_SIZE, Purpose::Allocated),
+            (shared[0], 1, 512, Purpose::Bounce),
+            (shared[1], 2, 6000, Purpose::Bounce),
+        ] {
+            let page = (pages - 1) * PAGE_SIZE as u64;
+            let back = scene.move_page(paddr + page);
+            let found: Vec<_> = scene.memory.moved_buffers().collect();
+            let report = scene.memory.check_in_place().unwrap_err();
+            assert_eq!((report.buffers, report.first), (1, found[0]), "{report}");
+            let MovedBuffer { dma, len: bytes, purpose: lent_for, moved } = report.first;
+            assert_eq!((dma.get(), bytes, lent_for), (paddr, len as u64, purpose));
+            assert_eq!((moved.offset, moved.told.get()), (page, paddr + page));
+            back();
+        }
+        let moved = [queue.0, shared[1]].map(|paddr| scene.move_page(paddr));
+        assert_eq!(scene.memory.check_in_place().unwrap_err().buffers, 2);
+        moved.into_iter().for_each(|back| back());
+        assert_eq!(scene.memory.check_in_place(), Ok(()));
+        // SAFETY: as they were shared and allocated.
+        unsafe {
+            H::unshare(shared[0], small, both);
+            H::unshare(shared[1], large, both);
+            H::dma_dealloc(queue.0, queue.1, 3);
+        }
+        assert_eq!(scene.memory.moved_buffers().count(), 0, "what nobody has is of no concern");
+        scene.is_balanced();
+    }
+    let (scene, hal) = device!(Scene::with_pool(pv(), Constraints::default(), 4));
+    test(hal, scene);
+}
+
+/// Who checks hinders nobody: what is freed meanwhile is found, and what is found belongs together.
+#[test]
+fn c75_a_check_hinders_no_driver() {
+    fn test<H: Hal>(_hal: std::marker::PhantomData<H>, scene: Scene) {
+        let (done, stop) = std::sync::mpsc::channel::<()>();
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                while stop.try_recv() == Err(TryRecvError::Empty) {
+                    assert_eq!(scene.memory.check_in_place(), Ok(()));
+                }
+            });
+            // Dropped at the end, and also where a check fails.
+            let _done = done;
+            for round in 0..20_000 {
+                // One out of the pool, the next not, so that a slot holds now this, now that.
+                let mut content = [7; 1024];
+                let buffer = NonNull::from(&mut content[..1 + round % 2 * 1000]);
+                // SAFETY: an array of the test's, unshared as it was shared.
+                unsafe {
+                    let paddr = H::share(buffer, BufferDirection::Both);
+                    H::unshare(paddr, buffer, BufferDirection::Both);
+                }
+                assert_eq!(scene.memory.live(), 0, "round {round}: it was not taken back");
+            }
+        });
+        scene.is_balanced();
+    }
+    let (scene, hal) = device!(Scene::with_pool(pv(), Constraints::default(), 2));
     test(hal, scene);
 }

@@ -65,7 +65,7 @@ fn storm<const CHUNKS: usize>(reserve: u64, limit: u64, threads: usize, rounds: 
 }
 
 fn is_possible(exhausted: &PoolExhausted) {
-    let PoolExhausted { capacity, in_use, limit } = *exhausted;
+    let PoolExhausted { capacity, in_use, limit, .. } = *exhausted;
     assert!(in_use <= capacity && capacity <= limit, "{exhausted}");
 }
 

@@ -3,7 +3,7 @@
 use core::fmt;
 
 use super::chunks::Chunks;
-use super::{PoolConfig, PoolError, PoolExhausted, PoolObject, RefillError};
+use super::{MovedChunk, PoolConfig, PoolError, PoolExhausted, PoolMoved, PoolObject, RefillError};
 use crate::dma::Allocator;
 use crate::platform::Platform;
 
@@ -12,8 +12,8 @@ use crate::platform::Platform;
 ///
 /// # Why an interrupt handler may use it
 /// * [`alloc`](Self::alloc) and the drop of an object ask neither Xen nor the allocator nor the
-///   embedder's frame allocator. They touch the pool's own books and, to zero an object, its own
-///   bytes.
+///   embedder's frame allocator. They read the P2M, and touch the pool's own books and, to zero
+///   an object, its own bytes.
 /// * The books are bits, and every change of them is one atomic operation. There is no lock and no
 ///   state "in between", so whoever is interrupted holds nothing that the handler could wait for,
 ///   on this vCPU or on another. A lock, even one that is only ever tried, would make a handler
@@ -124,7 +124,7 @@ impl<'a, P: Platform, const CHUNKS: usize> AtomicPool<'a, P, CHUNKS> {
         self.reserve
     }
 
-    /// How many objects there are now.
+    /// How many objects there are now that can be handed out.
     pub fn capacity(&self) -> u64 {
         self.chunks.capacity()
     }
@@ -137,6 +137,23 @@ impl<'a, P: Platform, const CHUNKS: usize> AtomicPool<'a, P, CHUNKS> {
     /// How many there may be.
     pub const fn limit(&self) -> u64 {
         self.chunks.limit()
+    }
+
+    /// The chunks whose machine frames are not what they were (C75). Looks, and changes nothing.
+    pub fn moved_chunks(&self) -> impl Iterator<Item = MovedChunk> {
+        self.chunks.moved()
+    }
+
+    /// Checks that every chunk is still where devices were told. For a kernel that was saved and
+    /// restored or migrated, once its P2M is up to date again. Of what moved nothing is handed out
+    /// any more, and it counts no more in [`capacity`](Self::capacity) and
+    /// [`in_use`](Self::in_use).
+    ///
+    /// # Errors
+    /// How much moved, and the first of it. Drop the objects that are in it, then
+    /// [`trim`](Self::trim).
+    pub fn check_in_place(&self) -> Result<(), PoolMoved> {
+        self.chunks.check_in_place()
     }
 
     /// Gives every chunk back to the allocator that no forgotten object lies in. Answers how many

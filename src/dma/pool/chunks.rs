@@ -4,8 +4,11 @@ use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use core::{array, fmt};
 
 use super::taken::Taken;
-use super::{PoolConfig, PoolConfigError, PoolError, PoolExhausted, PoolObject};
+use super::{
+    MovedChunk, PoolConfig, PoolConfigError, PoolError, PoolExhausted, PoolMoved, PoolObject,
+};
 use crate::addr::{DmaAddr, PseudoPhysAddr};
+use crate::dma::moved::Told;
 use crate::dma::{Allocator, CoherentBuffer, Zeroing};
 use crate::platform::Platform;
 use crate::sync::{AtomicBool, AtomicUsize, Once};
@@ -35,6 +38,8 @@ struct Chunk<'a, P: Platform> {
     first: PseudoPhysAddr,
     dma: DmaAddr,
     taken: Taken,
+    /// Whether it was found to be elsewhere than the device was told. Then it serves no more.
+    moved: AtomicBool,
 }
 
 impl<P: Platform> Place<'_, P> {
@@ -46,7 +51,21 @@ impl<P: Platform> Place<'_, P> {
 impl<'a, P: Platform> Chunk<'a, P> {
     fn new(buffer: CoherentBuffer<'a, P>, objects: u64) -> Self {
         let (first, dma) = (PseudoPhysAddr::of(buffer.frames().first()), buffer.dma_addr());
-        Self { buffer: Some(buffer), first, dma, taken: Taken::new(objects) }
+        let (taken, moved) = (Taken::new(objects), AtomicBool::new(false));
+        Self { buffer: Some(buffer), first, dma, taken, moved }
+    }
+
+    /// Where the device was told that `len` bytes at `offset` are.
+    fn told(&self, offset: u64, len: u64) -> Told {
+        let addresses = (self.first.checked_add(offset), self.dma.checked_add(offset));
+        let (Some(at), Some(dma)) = addresses else {
+            unreachable!("an object lies within its chunk, and that within the address space");
+        };
+        Told { at, dma, len }
+    }
+
+    fn serves(&self) -> bool {
+        !self.moved.load(Relaxed)
     }
 }
 
@@ -81,44 +100,72 @@ impl<'a, P: Platform, const CHUNKS: usize> Chunks<'a, P, CHUNKS> {
         self.places.iter().filter_map(|place| place.chunk.get())
     }
 
-    /// How many objects there are.
+    fn serving(&self) -> impl Iterator<Item = &Chunk<'a, P>> {
+        self.filled().filter(|chunk| chunk.serves())
+    }
+
+    /// How many objects there are in chunks that serve.
     pub fn capacity(&self) -> u64 {
-        self.filled().map(|chunk| chunk.taken.objects()).sum()
+        self.serving().map(|chunk| chunk.taken.objects()).sum()
     }
 
     /// How many of them are taken.
     pub fn in_use(&self) -> u64 {
-        self.filled().map(|chunk| chunk.taken.in_use()).sum()
+        self.serving().map(|chunk| chunk.taken.in_use()).sum()
     }
 
     /// How many objects there are, and how many of them are taken. A chunk that comes meanwhile
     /// counts in both or in neither, so there are never more taken than there are.
     pub fn usage(&self) -> (u64, u64) {
-        self.filled().fold((0, 0), |(capacity, in_use), chunk| {
+        self.serving().fold((0, 0), |(capacity, in_use), chunk| {
             (capacity + chunk.taken.objects(), in_use + chunk.taken.in_use())
         })
     }
 
     pub fn exhausted(&self) -> PoolExhausted {
         let (capacity, in_use) = self.usage();
-        PoolExhausted { capacity, in_use, limit: self.limit }
+        let moved = self.filled().filter(|chunk| !chunk.serves());
+        let moved = moved.map(|chunk| chunk.taken.objects()).sum();
+        PoolExhausted { capacity, in_use, moved, limit: self.limit }
+    }
+
+    /// The chunks that are not where the device was told, found anew.
+    pub fn moved(&self) -> impl Iterator<Item = MovedChunk> {
+        self.places.iter().enumerate().filter_map(|(index, place)| {
+            let chunk = place.chunk.get()?;
+            let told = chunk.told(0, self.config.chunk());
+            let moved = told.check_in_place(self.allocator.platform().p2m()).err()?;
+            let (objects, taken) = (chunk.taken.objects(), chunk.taken.in_use());
+            Some(MovedChunk { chunk: index, objects, taken, moved })
+        })
+    }
+
+    /// Hands out nothing of them any more.
+    pub fn check_in_place(&self) -> Result<(), PoolMoved> {
+        PoolMoved::sum(self.moved().inspect(|moved| {
+            if let Some(chunk) = self.places[moved.chunk].chunk.get() {
+                chunk.moved.store(true, Relaxed);
+            }
+        }))
     }
 
     /// Takes an object out of the chunks that there are. Waits for nobody.
     pub fn take(&self) -> Option<PoolObject<'_, P>> {
         let hint = self.hint.load(Relaxed);
         for place in (hint..CHUNKS).chain(0..hint) {
-            let Some(chunk) = self.places[place].chunk.get() else { continue };
+            let chunk = self.places[place].chunk.get().filter(|chunk| chunk.serves());
+            let Some(chunk) = chunk else { continue };
             let Some(index) = chunk.taken.take() else { continue };
-            self.hint.store(place, Relaxed);
             let geometry = self.config.geometry();
-            let (offset, size) = (geometry.offset(index), geometry.size());
-            let addresses = (chunk.first.checked_add(offset), chunk.dma.checked_add(offset));
-            let (Some(at), Some(dma)) = addresses else {
-                unreachable!("an object lies within its chunk, and that within the address space");
-            };
-            let named = (&chunk.taken, index);
-            let mut object = PoolObject::new(self.allocator, named, (at, dma), size);
+            let told = chunk.told(geometry.offset(index), geometry.size());
+            let mut object = PoolObject::new(self.allocator, (&chunk.taken, index), told);
+            if object.check_in_place().is_err() {
+                // Nobody has checked the pool since the domain was restored. A device that is told
+                // an address from before would write to memory of somebody else's.
+                chunk.moved.store(true, Relaxed);
+                continue;
+            }
+            self.hint.store(place, Relaxed);
             if self.config.constraints().zeroing() == Zeroing::Zeroed {
                 object.zero();
             }

@@ -11,20 +11,26 @@ use crate::dma::AllocError;
 /// they need not be of one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PoolExhausted {
-    /// How many objects the pool has.
+    /// How many objects the pool can hand out.
     pub capacity: u64,
     /// How many of them are taken.
     pub in_use: u64,
-    /// How many it may have. Above the capacity: a refill helps.
+    /// How many there are besides in chunks that moved (C75): the pool hands them out no more, but
+    /// they take their place in it until it is trimmed.
+    pub moved: u64,
+    /// How many it may have. Above all these: a refill helps.
     pub limit: u64,
 }
 
 impl fmt::Display for PoolExhausted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { capacity, in_use, limit } = self;
+        let Self { capacity, in_use, moved, limit } = self;
         write!(f, "{in_use} of the pool's {capacity} objects are taken, and ")?;
-        match capacity < limit {
+        match capacity + moved < *limit {
             true => write!(f, "it may have {limit}: refill it where the caller can sleep"),
+            false if *moved > 0 => {
+                write!(f, "{moved} more have moved: drop what is taken of them, then trim the pool")
+            }
             false => f.write_str("it may have no more: raise its limit"),
         }
     }

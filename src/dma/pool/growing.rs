@@ -3,7 +3,7 @@
 use core::fmt;
 
 use super::chunks::Chunks;
-use super::{PoolConfig, PoolConfigError, PoolError, PoolObject};
+use super::{MovedChunk, PoolConfig, PoolConfigError, PoolError, PoolMoved, PoolObject};
 use crate::dma::Allocator;
 use crate::platform::Platform;
 
@@ -80,7 +80,7 @@ impl<'a, P: Platform, const CHUNKS: usize> Pool<'a, P, CHUNKS> {
         self.chunks.config()
     }
 
-    /// How many objects there are now.
+    /// How many objects there are now that can be handed out.
     pub fn capacity(&self) -> u64 {
         self.chunks.capacity()
     }
@@ -93,6 +93,23 @@ impl<'a, P: Platform, const CHUNKS: usize> Pool<'a, P, CHUNKS> {
     /// How many there may be.
     pub const fn limit(&self) -> u64 {
         self.chunks.limit()
+    }
+
+    /// The chunks whose machine frames are not what they were (C75). Looks, and changes nothing.
+    pub fn moved_chunks(&self) -> impl Iterator<Item = MovedChunk> {
+        self.chunks.moved()
+    }
+
+    /// Checks that every chunk is still where devices were told. For a kernel that was saved and
+    /// restored or migrated, once its P2M is up to date again. Of what moved nothing is handed out
+    /// any more, and it counts no more in [`capacity`](Self::capacity) and
+    /// [`in_use`](Self::in_use).
+    ///
+    /// # Errors
+    /// How much moved, and the first of it. Drop the objects that are in it, then
+    /// [`trim`](Self::trim).
+    pub fn check_in_place(&self) -> Result<(), PoolMoved> {
+        self.chunks.check_in_place()
     }
 
     /// Gives every chunk back to the allocator that no forgotten object lies in. Answers how many

@@ -6,7 +6,15 @@
 //! * [`AtomicPool`]: never does. Sized at boot and refilled outside, for where nothing may sleep
 //!   and no hypercall may be made, interrupt handlers among them;
 //! * [`PoolObject`]: what both hand out. It gives itself back;
-//! * [`PoolError`], [`PoolExhausted`], [`RefillError`]: why not, with the evidence inside.
+//! * [`PoolError`], [`PoolExhausted`], [`RefillError`]: why not, with the evidence inside;
+//! * [`PoolMoved`], [`MovedChunk`]: what lies elsewhere since the domain was saved and restored.
+//!
+//! # After save and restore, or migration
+//! What a device was told is not so any more (C75). Once the P2M is up to date again, a pool's
+//! `check_in_place` finds the chunks that moved and hands out nothing of them from then on; a chunk
+//! that nobody checked is found out when an object of it would be handed out. Whoever has an object
+//! asks [`PoolObject::check_in_place`], drops it and takes another. What moved gives its place in
+//! the pool back when the pool is trimmed.
 //!
 //! Which objects are taken is written down in the pool, never in the DMA memory (M5): a device
 //! that writes where it should not can spoil the content of objects, but not the books.
@@ -17,6 +25,7 @@ mod config;
 mod error;
 mod geometry;
 mod growing;
+mod moved;
 mod object;
 mod taken;
 
@@ -24,4 +33,5 @@ pub use atomic::AtomicPool;
 pub use config::{PoolBuilder, PoolConfig, PoolConfigError};
 pub use error::{PoolError, PoolExhausted, RefillError};
 pub use growing::Pool;
+pub use moved::{MovedChunk, PoolMoved};
 pub use object::PoolObject;

@@ -4,9 +4,10 @@ use core::fmt;
 use core::ptr::NonNull;
 
 use super::taken::Taken;
-use crate::addr::{DmaAddr, PseudoPhysAddr};
+use crate::addr::DmaAddr;
+use crate::dma::moved::Told;
 use crate::dma::span::Span;
-use crate::dma::{Allocator, OutOfBounds};
+use crate::dma::{Allocator, Moved, OutOfBounds};
 use crate::paging::{GuestMemory, Width};
 use crate::platform::Platform;
 
@@ -20,33 +21,30 @@ pub struct PoolObject<'p, P: Platform> {
     allocator: &'p Allocator<P>,
     taken: &'p Taken,
     index: u64,
-    at: PseudoPhysAddr,
-    dma: DmaAddr,
-    len: u64,
+    told: Told,
 }
 
 impl<P: Platform> fmt::Debug for PoolObject<'_, P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "PoolObject({} bytes at {})", self.len, self.dma)
+        write!(f, "PoolObject({} bytes at {})", self.len(), self.dma_addr())
     }
 }
 
 impl<'p, P: Platform> PoolObject<'p, P> {
-    /// The object that `index` names in `taken`, whose bit the caller has set: `len` bytes from
-    /// `at` on, within frames that the pool holds for as long as that bit is set.
+    /// The object that `index` names in `taken`, whose bit the caller has set. It lies within frames
+    /// that the pool holds for as long as that bit is set.
     pub(super) const fn new(
         allocator: &'p Allocator<P>,
         (taken, index): (&'p Taken, u64),
-        (at, dma): (PseudoPhysAddr, DmaAddr),
-        len: u64,
+        told: Told,
     ) -> Self {
-        Self { allocator, taken, index, at, dma, len }
+        Self { allocator, taken, index, told }
     }
 
     /// How many bytes.
     #[expect(clippy::len_without_is_empty, reason = "no object is empty")]
     pub const fn len(&self) -> u64 {
-        self.len
+        self.told.len
     }
 
     /// The first byte, for the processor. Valid as long as the object lives; the device may write
@@ -55,25 +53,40 @@ impl<'p, P: Platform> PoolObject<'p, P> {
     /// # Panics
     /// If the embedder maps guest memory at address 0.
     pub fn as_ptr(&self) -> NonNull<u8> {
-        let page = self.allocator.platform().memory().pointer(self.at.frame());
-        NonNull::new(page.wrapping_add(self.at.offset()))
+        let page = self.allocator.platform().memory().pointer(self.told.at.frame());
+        NonNull::new(page.wrapping_add(self.told.at.offset()))
             .expect("the linear mapping does not map page 0")
     }
 
     /// What goes into a device register for the first byte.
     pub const fn dma_addr(&self) -> DmaAddr {
-        self.dma
+        self.told.dma
     }
 
     /// What goes into a device register for the byte at `offset`; `None` behind the end.
     pub fn dma_addr_at(&self, offset: u64) -> Option<DmaAddr> {
-        (offset < self.len).then(|| self.dma.checked_add(offset))?
+        self.told.dma_addr_at(offset)
+    }
+
+    /// Checks that the object is still where the device was told. For a kernel that was saved and
+    /// restored or migrated, once its P2M is up to date again.
+    ///
+    /// # Errors
+    /// The first byte that is not. Drop the object then and take another.
+    pub fn check_in_place(&self) -> Result<(), Moved> {
+        self.told.check_in_place(self.allocator.platform().p2m())
+    }
+
+    /// What the device was told.
+    #[cfg(any(feature = "virtio-drivers", feature = "dma-api"))]
+    pub(crate) const fn told(&self) -> Told {
+        self.told
     }
 
     fn span(&self) -> Span {
         // SAFETY: the object lies in a buffer that the pool holds, and is its holder's until it is
         // dropped (M1).
-        unsafe { Span::new(self.at, self.len) }
+        unsafe { Span::new(self.told.at, self.told.len) }
     }
 
     /// Reads a word, once.
@@ -111,7 +124,7 @@ impl<'p, P: Platform> PoolObject<'p, P> {
     /// Fills the object with zeros.
     pub fn zero(&mut self) {
         let mut offset = 0;
-        while offset < self.len {
+        while offset < self.len() {
             // The widest that is within the object and aligned here. A byte always is.
             let widths = [Width::Quad, Width::Double, Width::Word, Width::Byte];
             let stored = widths.into_iter().find(|width| self.store(offset, *width, 0).is_ok());

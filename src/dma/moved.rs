@@ -1,0 +1,66 @@
+//! Whether memory still lies where the device was told (C75).
+
+use core::fmt;
+
+use crate::addr::{DmaAddr, PAGE_SIZE, PseudoPhysAddr};
+use crate::p2m::P2m;
+
+const PAGE: u64 = PAGE_SIZE as u64;
+
+/// Memory whose machine frames are not what they were (C75): the domain was saved and restored, or
+/// migrated. The device must be given other memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moved {
+    /// The first byte that the device would not find where it was told.
+    pub offset: u64,
+    /// Where it was told.
+    pub told: DmaAddr,
+    /// Where it is; `None` for nowhere.
+    pub found: Option<DmaAddr>,
+}
+
+impl fmt::Display for Moved {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { offset, told, found } = self;
+        write!(f, "the byte at offset {offset} was at {told} for the device and is ")?;
+        match found {
+            Some(found) => write!(f, "at {found}: allocate anew"),
+            None => f.write_str("nowhere: allocate anew"),
+        }
+    }
+}
+
+impl core::error::Error for Moved {}
+
+/// A stretch that is contiguous for the device, and where the device was told that it lies.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Told {
+    /// Its first byte, for the guest.
+    pub at: PseudoPhysAddr,
+    /// Its first byte, for the device.
+    pub dma: DmaAddr,
+    /// How many bytes.
+    pub len: u64,
+}
+
+impl Told {
+    /// Where the device was told that the byte at `offset` is; `None` behind the end.
+    pub fn dma_addr_at(&self, offset: u64) -> Option<DmaAddr> {
+        (offset < self.len).then(|| self.dma.checked_add(offset))?
+    }
+
+    /// Looks up every page, a read of the P2M each.
+    pub fn check_in_place(&self, p2m: &P2m<'_>) -> Result<(), Moved> {
+        let mut offset = 0;
+        // Neither address can run out before the stretch does: both belong to memory.
+        while let (Some(told), Some(at)) = (self.dma_addr_at(offset), self.at.checked_add(offset)) {
+            let within = at.offset() as u64;
+            let found = p2m.gfn(at.frame()).and_then(|gfn| DmaAddr::of(gfn).checked_add(within));
+            if found != Some(told) {
+                return Err(Moved { offset, told, found });
+            }
+            offset += PAGE - within;
+        }
+        Ok(())
+    }
+}
