@@ -4,6 +4,7 @@ use fake_xen::{Asked, Builder, FakeGuest, Fault};
 use xen_contig::addr::{AddressBits, Order, Pfn};
 use xen_contig::exchange::{Accounts, ExchangeError, RefillFailure, Refiller};
 use xen_contig::frames::FrameRun;
+use xen_contig::paging::{GuestMemory, Held, Holder};
 
 const ANYWHERE: AddressBits = AddressBits::UNLIMITED;
 
@@ -148,6 +149,47 @@ fn what_cannot_be_is_refused_before_anything_moves() {
     }
     assert_eq!(guest.xen().take_log(), []);
     assert_eq!(guest.snapshot(), before);
+}
+
+/// A kernel that knows who has one of its frames.
+struct Kernel<'g> {
+    guest: &'g FakeGuest,
+    held: Held,
+}
+
+// SAFETY: as the model, which does all the work.
+unsafe impl GuestMemory for Kernel<'_> {
+    unsafe fn zero(&self, first: Pfn, frames: u64) {
+        // SAFETY: by the caller's word.
+        unsafe { self.guest.zero(first, frames) };
+    }
+
+    fn pointer(&self, pfn: Pfn) -> *mut u8 {
+        self.guest.pointer(pfn)
+    }
+
+    fn purge(&self, run: &FrameRun) -> Result<(), Held> {
+        match run.iter().any(|pfn| pfn == self.held.pfn) {
+            true => Err(self.held),
+            false => Ok(()),
+        }
+    }
+}
+
+#[test]
+fn c76_a_frame_that_the_kernel_says_is_in_use_is_not_given_up() {
+    let (guest, accounts) = (translated(), Accounts::new());
+    let (pfn, holder) = (Pfn::new(1030), Holder::Granted { reference: 8 });
+    let memory = Kernel { guest: &guest, held: Held { pfn, holder } };
+    let refiller = Refiller::new(guest.xen(), &memory, &accounts, order(9));
+    let (before, mut list) = (guest.snapshot(), [0; 64]);
+    let failure = refiller.refill(guest.run(1024, 64), ANYWHERE, &mut list).unwrap_err();
+    let error = ExchangeError::FrameBusy { pfn, mfn: None, holder };
+    assert_eq!(failure, RefillFailure { error, run: Some(guest.run(1024, 64)), lost: None });
+    assert_eq!((guest.xen().take_log(), accounts.quarantined()), (vec![], 0));
+    assert_eq!(guest.snapshot(), before, "not even zeroed");
+    let other = refiller.refill(guest.run(1088, 64), ANYWHERE, &mut list);
+    assert_eq!(other, Ok(guest.run(1088, 64)), "nobody has these");
 }
 
 #[test]

@@ -14,7 +14,7 @@ use hypercall::{DomId, Xen, XenErrno};
 use super::{Accounts, ExchangeError, Plan, order_permitted};
 use crate::addr::{AddressBits, Order, Pfn};
 use crate::frames::FrameRun;
-use crate::paging::GuestMemory;
+use crate::paging::{GuestMemory, Held};
 
 /// A refill that did not happen, and what became of the run.
 #[derive(Debug, PartialEq, Eq)]
@@ -62,6 +62,8 @@ impl<'a, X: Xen, M: GuestMemory> Refiller<'a, X, M> {
 
     /// Puts one extent of machine memory below `2^bits` beneath `run`, zeroed.
     ///
+    /// A frame that the kernel says is in use ([`GuestMemory::purge`]) is not given up.
+    ///
     /// A run that is aligned to 2 MiB lets Xen map it with superpages. `list` is lent for the time
     /// of the call, an entry per frame.
     ///
@@ -81,6 +83,12 @@ impl<'a, X: Xen, M: GuestMemory> Refiller<'a, X, M> {
             }
             Err(error) => return Err(RefillFailure { error, run: Some(run), lost: None }),
         };
+        // Xen takes a frame from under whoever else has it, a peer with a grant among them (C76). So
+        // nobody but the kernel can say that one is in use.
+        if let Err(Held { pfn, holder }) = self.memory.purge(&run) {
+            let error = ExchangeError::FrameBusy { pfn, mfn: None, holder };
+            return Err(RefillFailure { error, run: Some(run), lost: None });
+        }
         // SAFETY: the run is ours alone (M1) and populated; what it holds goes to Xen.
         unsafe { self.memory.zero(run.first(), run.frames()) };
 

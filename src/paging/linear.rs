@@ -23,7 +23,9 @@ pub unsafe trait GuestMemory {
 
     /// Drops all mappings of the run's frames but this one that nobody uses any more, and flushes
     /// nothing. Called before the run is given up. A kernel that leaves no such mappings behind
-    /// need not implement it; one with virtual areas passes it on to that.
+    /// need not implement it; one with virtual areas passes it on to that. In a translated guest Xen
+    /// refuses no frame that somebody else has (C76), so there it has to name what is granted or
+    /// shared, too, if such a frame can be in a run.
     ///
     /// # Errors
     /// A frame that is in use, and by whom; nothing of that was touched.
