@@ -18,6 +18,9 @@ fn main(boot: pvh_boot::BootInfo) -> ! {
     let (machine, command_line) = kernel::boot::start(boot);
     let (options, complaints) = command_line::parse(&command_line);
     hypervisor::show_trace(options.trace);
+    if let Some(mode) = options.vmap {
+        machine.areas.set_mode(mode);
+    }
     machine.report();
     vcpu::start(&machine);
 

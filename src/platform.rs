@@ -11,6 +11,9 @@
 //! 3. **The linear mapping.** Implement [`GuestMemory`](crate::paging::GuestMemory) and
 //!    [`LinearMapping`]: where a frame is mapped, which first-level entry maps it, and how to fill
 //!    frames with zeros. Every frame that you hand out must have that mapping and no other (S2).
+//!    If your kernel leaves page-table entries behind when it unmaps, pass
+//!    [`GuestMemory::purge`](crate::paging::GuestMemory::purge) on to a
+//!    [`Vmap`](crate::vmap::Vmap) or to what you have in its place.
 //! 4. **Frames.** Implement [`Platform`] on top of your frame allocator, or use
 //!    [`FrameAllocator`](crate::frames::FrameAllocator) behind a lock of yours. Take the lock
 //!    inside the methods only: nothing of yours is held while Xen is asked.

@@ -21,6 +21,7 @@ use command_line::{Complaint, Probe, Selection, When, parse};
 use exit::Exit;
 use hypercall::trace::Level;
 use xen_contig::addr::{AddressBits, Order};
+use xen_contig::vmap::Mode;
 
 fn complaint(text: &str) -> String {
     let (_, complaints) = parse(text);
@@ -33,7 +34,7 @@ fn an_empty_line_means_all_tests() {
     let (options, complaints) = parse("  ");
     assert!(complaints.is_empty());
     assert_eq!((options.selftest, options.trace, options.seed), (Selection::All, Level::Off, 0));
-    assert_eq!((options.probe, options.exit), (None, None));
+    assert_eq!((options.probe, options.vmap, options.exit), (None, None, None));
 }
 
 #[test]
@@ -43,7 +44,7 @@ fn every_option_is_understood() {
     let (options, complaints) = parse(text);
     assert_eq!(complaints, []);
     assert_eq!((options.trace, options.seed), (Level::Full, 255));
-    assert_eq!(options.exit, Some(Exit::Hold));
+    assert_eq!((options.vmap, options.exit), (Some(Mode::Sync), Some(Exit::Hold)));
     let probe = Probe { order: Order::new(9).unwrap(), bits: AddressBits::new(30).unwrap() };
     assert_eq!(options.probe, Some(probe));
     assert!(options.selftest.includes("exchange-order-3", When::Always));

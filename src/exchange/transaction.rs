@@ -167,7 +167,7 @@ impl<'t, X: Xen, L: LinearMapping> Detached<'t, X, L> {
             let answer = unsafe { exchange(xen, pfn, &question, beneath, &mut [0]) };
             match answer.rest {
                 Rest::Refused(XenErrno::EINVAL) if frames == 1 => {
-                    let holder = self.exchanger.linear.holder(pfn);
+                    let holder = self.exchanger.linear.holder(pfn, Some(mfn));
                     return Some(ExchangeError::FrameBusy { pfn, mfn: Some(mfn), holder });
                 }
                 Rest::Refused(XenErrno::EINVAL) => frames = asked,

@@ -9,6 +9,7 @@ use core::fmt;
 
 use hypercall::trace::Level;
 use xen_contig::addr::{AddressBits, Order, OutOfRange};
+use xen_contig::vmap::Mode;
 
 use super::exit::Exit;
 
@@ -68,6 +69,8 @@ pub struct Options {
     pub seed: u64,
     /// Allocate, show, hold.
     pub probe: Option<Probe>,
+    /// When unmapped areas lose their entries; as built where nothing is said.
+    pub vmap: Option<Mode>,
     /// How to end; power off where nothing is said.
     pub exit: Option<Exit>,
 }
@@ -110,8 +113,14 @@ impl fmt::Display for Complaint {
 
 /// Reads the command line. A later option overrides an earlier one.
 pub fn parse(text: &str) -> (Options, Vec<Complaint>) {
-    let mut options =
-        Options { selftest: Selection::All, trace: Level::Off, seed: 0, probe: None, exit: None };
+    let mut options = Options {
+        selftest: Selection::All,
+        trace: Level::Off,
+        seed: 0,
+        probe: None,
+        vmap: None,
+        exit: None,
+    };
     let complaints =
         text.split_ascii_whitespace().filter_map(|word| option(&mut options, word).err()).collect();
     (options, complaints)
@@ -141,10 +150,13 @@ fn option(options: &mut Options, word: &str) -> Result<(), Complaint> {
                 _ => return Err(bad("off, summary or full")),
             }
         }
-        // Virtual areas come with the alias index; the values are checked all the same, so that a
-        // command line written for it is not refused here.
-        "vmap" if matches!(value, "lazy" | "sync") => {}
-        "vmap" => return Err(bad("lazy or sync")),
+        "vmap" => {
+            options.vmap = Some(match value {
+                "lazy" => Mode::Lazy,
+                "sync" => Mode::Sync,
+                _ => return Err(bad("lazy or sync")),
+            });
+        }
         "seed" => options.seed = number(value).ok_or_else(|| bad("a number below 2^64"))?,
         "probe" => {
             let expected = "<order>:<address bits>";

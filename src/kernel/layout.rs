@@ -5,6 +5,7 @@
 //! | 0 | nothing: a null pointer faults | – |
 //! | [`LINEAR_BASE`] | every frame of the guest | read, write; text, rodata and page tables read |
 //! | [`WINDOW_BASE`] | 2 MiB for single pages: shared pages, aliases, registers | read, write |
+//! | [`AREAS_BASE`] | virtual areas, see [`area_pages`] | by area |
 //! | [`KERNEL_BASE`] | the image, from 2 MiB on | text RX, rodata R, data and bss RW |
 
 use x86_64::VirtAddr;
@@ -17,6 +18,18 @@ pub const WINDOW_BASE: u64 = 0xffff_c900_0000_0000;
 
 /// Slots in the window.
 pub const WINDOW_SLOTS: u64 = 512;
+
+/// Where virtual areas are made, in a top-level slot of their own.
+pub const AREAS_BASE: u64 = 0xffff_c980_0000_0000;
+
+/// Pages of addresses for virtual areas in a guest of that many frames, a multiple of 512. 512 MiB
+/// of addresses cost 1 MiB of page tables and 1.5 MiB of books, which a guest of 64 MiB bears; a
+/// smaller one has as many pages as frames.
+pub const fn area_pages(frames: u64) -> u32 {
+    const ALL: u32 = 1 << 17;
+    const ROOMY: u64 = 1 << 14;
+    if frames >= ROOMY { ALL } else { (frames as u32).next_multiple_of(512) }
+}
 
 /// How many frames the linear mapping has room for: its one top-level slot, 512 GiB.
 pub const LINEAR_FRAMES: u64 = 1 << 27;

@@ -11,7 +11,9 @@ use xen_contig::exchange::{Accounts, Capability, Exchanger, Refiller};
 use xen_contig::frames::{Candidate, FrameAllocator, FrameRun};
 use xen_contig::p2m::{M2p, P2m};
 use xen_contig::platform::Platform;
+use xen_contig::vmap::Mode;
 
+use super::areas::Areas;
 use super::hypervisor::{Hypervisor, xen};
 use super::kind::Kind;
 use super::paging::Linear;
@@ -31,6 +33,8 @@ pub struct Machine {
     pub start_info: Option<Pfn>,
     /// The linear mapping.
     pub linear: &'static Linear,
+    /// The virtual areas.
+    pub areas: &'static Areas,
     /// Free frames.
     pub frames: Mutex<FrameAllocator<'static>>,
     /// Frames lost to failures.
@@ -117,6 +121,12 @@ impl Machine {
         let free = self.frames.lock().free_frames();
         say!("# memory: {} frames, {free} free ({} MiB)", self.p2m.frames(), free >> 8);
         say!("# contiguous memory: {}", self.capability);
+        let mode = match self.areas.mode() {
+            Mode::Lazy => "lazy",
+            Mode::Sync => "sync",
+        };
+        let pages = self.areas.stats().free_pages;
+        say!("# virtual areas: {mode}, {pages} pages ({} MiB)", pages.div_ceil(256));
     }
 }
 

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | what happens first? | [`boot`] |
 //! | what is mapped where? | [`layout`], [`paging`] |
+//! | which virtual areas are there, who holds a frame? | [`areas`] |
 //! | where does output go? | [`console`] |
 //! | what does an exception do? | [`traps`], [`panic`] |
 //! | which CPUs are there, and how do they get work? | [`vcpu`] |
@@ -14,6 +15,7 @@
 //! | how does a device move data? | [`edu`] |
 //! | what does the verdict mean? | [`verdict`] |
 
+pub mod areas;
 pub mod boot;
 pub mod command_line;
 pub mod console;

@@ -3,7 +3,7 @@
 use hypercall::PageTableFlags;
 
 use super::{FlushClock, Held, Holder};
-use crate::addr::{MachineAddr, Pfn, PseudoPhysAddr};
+use crate::addr::{MachineAddr, Mfn, Pfn, PseudoPhysAddr};
 use crate::frames::FrameRun;
 
 /// The guest's memory, as the kernel reaches it.
@@ -34,8 +34,9 @@ pub unsafe trait GuestMemory {
     }
 
     /// Who has hold of a frame that Xen does not take, as far as the kernel can tell. Asked on
-    /// failure alone, so it may take its time and walk page tables.
-    fn holder(&self, _pfn: Pfn) -> Holder {
+    /// failure alone, so it may take its time and walk page tables. `mfn` is what lies beneath the
+    /// frame in a PV guest, whose P2M does not say it at that moment.
+    fn holder(&self, _pfn: Pfn, _mfn: Option<Mfn>) -> Holder {
         Holder::Unknown
     }
 

@@ -8,6 +8,7 @@ use alloc::vec::Vec;
 
 use xen_contig::addr::Mfn;
 use xen_contig::exchange::ExchangeError;
+use xen_contig::paging::Holder;
 
 use super::{Check, Context, Test, books, error, fail, skip};
 use crate::kernel::layout::{slot, window};
@@ -42,9 +43,13 @@ fn stale_alias(context: &Context<'_>) -> Check {
         Ok(extent) => fail!("Xen took pfn {aliased} although an alias maps it: {extent:?}"),
     };
     let Some(run) = failure.run else { fail!("the run did not come back: {}", failure.error) };
+    let by_window = Holder::Mapping { address: window(slot::ALIAS) };
     match failure.error {
-        ExchangeError::FrameBusy { pfn, mfn: busy, .. } if pfn == aliased && busy == Some(mfn) => {}
-        error => fail!("expected to hear that pfn {aliased} mfn {mfn} is busy, heard: {error}"),
+        ExchangeError::FrameBusy { pfn, mfn: busy, holder }
+            if pfn == aliased && busy == Some(mfn) && holder == by_window => {}
+        error => {
+            fail!("expected to hear that pfn {aliased} mfn {mfn} is {by_window}, heard: {error}")
+        }
     }
     books::agree(machine, &run, |index| before[index as usize])?;
     books::dirty(&run, context.seed);

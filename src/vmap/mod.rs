@@ -46,6 +46,8 @@ mod purge;
 mod space;
 mod tables;
 
+use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
 use hypercall::PageTableFlags;
 
 use crate::addr::{PAGE_SIZE, Pfn, VirtAddr};
@@ -153,7 +155,7 @@ pub struct Alias {
 #[derive(Debug)]
 pub struct Vmap<'m, T> {
     tables: T,
-    mode: Mode,
+    sync: AtomicBool,
     budget: Budget,
     /// Frames that the index has room for.
     frames: u64,
@@ -167,7 +169,8 @@ impl<'m, T: AreaTables> Vmap<'m, T> {
     /// If the memory is for another number of pages than the stretch has.
     pub fn new(tables: T, memory: Memory<'m>, mode: Mode, budget: Budget) -> Self {
         let (pages, frames) = (tables.pages(), memory.heads.len() as u64);
-        Self { tables, mode, budget, frames, books: Mutex::new(Books::new(memory, pages)) }
+        let sync = AtomicBool::new(mode == Mode::Sync);
+        Self { tables, sync, budget, frames, books: Mutex::new(Books::new(memory, pages)) }
     }
 
     /// The page tables.
@@ -176,8 +179,13 @@ impl<'m, T: AreaTables> Vmap<'m, T> {
     }
 
     /// When entries go.
-    pub const fn mode(&self) -> Mode {
-        self.mode
+    pub fn mode(&self) -> Mode {
+        if self.sync.load(Relaxed) { Mode::Sync } else { Mode::Lazy }
+    }
+
+    /// Has entries go at another time from now on. What is left behind already stays so.
+    pub fn set_mode(&self, mode: Mode) {
+        self.sync.store(mode == Mode::Sync, Relaxed);
     }
 
     /// What may be left behind.
@@ -272,7 +280,7 @@ impl<'m, T: AreaTables> Vmap<'m, T> {
             books.is_over(self.budget)
         };
         let mut purged = Purged::default();
-        match self.mode {
+        match self.mode() {
             Mode::Sync => {
                 self.purge_area(id, &mut purged)?;
                 self.flush(&mut purged)?;

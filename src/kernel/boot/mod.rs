@@ -13,11 +13,14 @@ use xen_contig::addr::{PAGE_SIZE, Pfn};
 use xen_contig::exchange::{Accounts, Capability};
 use xen_contig::frames::{FrameAllocator, FrameRun};
 use xen_contig::p2m::{M2p, P2m};
+use xen_contig::paging::Holder;
+use xen_contig::vmap::{Memory, Mode};
 
+use super::areas::{self, Areas, Uses};
 use super::hypervisor::xen;
 use super::kind::Kind;
 use super::machine::Machine;
-use super::paging::Linear;
+use super::paging::{Linear, Others};
 use super::{heap, layout, vcpu};
 
 /// The longest command line that either start info can hold.
@@ -52,6 +55,10 @@ struct Ground {
     m2p: Option<M2p>,
     start_info: Option<Pfn>,
     linear: Linear,
+    /// The run of first-level tables of a PV guest's areas.
+    area_tables: Option<Pfn>,
+    /// Frames that others may use, and as what.
+    shared: arrayvec::ArrayVec<(Pfn, &'static str), 2>,
     /// The first frame of a run that nobody uses, and the first behind it: the bitmap and the heap
     /// are cut from its front.
     spare: (u64, u64),
@@ -68,6 +75,8 @@ impl Ground {
             m2p,
             start_info,
             linear,
+            area_tables,
+            shared,
             spare: (mut first, end),
             others,
         } = self;
@@ -75,34 +84,48 @@ impl Ground {
         let bitmap_words = FrameAllocator::bitmap_words(p2m.frames());
         let heap_bytes = heap::bytes_for(p2m.frames());
         let (heap_frames, bitmap_frames) = (frames_of(heap_bytes), frames_of(bitmap_words * 8));
+        let sizes = areas::sizes(p2m.frames());
+        let books_frames = frames_of(sizes.bytes());
         assert!(
-            first + heap_frames + bitmap_frames <= end,
-            "not enough memory: {} frames left for a heap and a bitmap of {}",
+            first + heap_frames + bitmap_frames + books_frames <= end,
+            "not enough memory: {} frames left for heap, bitmap and books of {}",
             end.saturating_sub(first),
-            heap_frames + bitmap_frames
+            heap_frames + bitmap_frames + books_frames
         );
         let mut cut = |frames| {
             first += frames;
             layout::linear(Pfn::new(first - frames))
         };
-        // SAFETY: the spare run is mapped by the linear mapping and used by nobody (M1); these two
+        // SAFETY: the spare run is mapped by the linear mapping and used by nobody (M1); these
         // pieces of it are cut off before the rest goes to the allocator.
-        let bitmap = unsafe {
+        let (bitmap, books) = unsafe {
             heap::init(cut(heap_frames).as_mut_ptr(), heap_bytes);
-            core::slice::from_raw_parts_mut(cut(bitmap_frames).as_mut_ptr(), bitmap_words)
+            let bitmap = cut(bitmap_frames).as_mut_ptr();
+            let bitmap = core::slice::from_raw_parts_mut(bitmap, bitmap_words);
+            (bitmap, Memory::place(cut(books_frames).as_mut_ptr(), sizes))
         };
         let mut frames = FrameAllocator::new(bitmap, p2m.frames());
         for (start, end) in others.into_iter().chain([(first, end)]) {
             give_populated(&mut frames, &p2m, start, end);
         }
         let capability = Capability::ask(xen(), &p2m);
+        let p2m: &P2m<'_> = Box::leak(Box::new(p2m));
+        let linear: &Linear = Box::leak(Box::new(linear));
+        let tables = areas::Tables::new(p2m, linear, area_tables);
+        let areas = Areas::new(tables, books, Mode::default(), areas::budget(sizes));
+        let areas: &Areas = Box::leak(Box::new(areas));
+        linear.set_others(Others { areas, uses: Uses::new(), m2p });
+        for (pfn, name) in shared {
+            linear.note_use(pfn, Holder::Shared { name });
+        }
         Machine {
             kind,
             initial_domain,
-            p2m: Box::leak(Box::new(p2m)),
+            p2m,
             m2p,
             start_info,
-            linear: Box::leak(Box::new(linear)),
+            linear,
+            areas,
             frames: Mutex::new(frames),
             accounts: Accounts::new(),
             capability,

@@ -66,6 +66,8 @@ pub fn start(start_info: *const xen_sys_start_info) -> (Ground, CommandLine) {
         panic!("mapping the shared page, mfn {shared}: {errno}");
     }
 
+    let rings = [ring.map(|(pfn, _)| (pfn, "console ring")), store_ring(&info, &m2p)];
+    let rings = rings.into_iter().flatten().collect();
     let image_start = image_frame(layout::image().text.0).number();
     let mut others = ArrayVec::new();
     others.push((0, image_start));
@@ -77,6 +79,8 @@ pub fn start(start_info: *const xen_sys_start_info) -> (Ground, CommandLine) {
         m2p: Some(m2p),
         start_info: Some(image_frame(start_info as u64)),
         linear,
+        area_tables: Some(Pfn::new(tables.areas())),
+        shared: rings,
         spare: (tables.end(), info.nr_pages),
         others,
     };
@@ -108,6 +112,16 @@ fn p2m_at(list: *const AtomicU64, frames: u64) -> P2m<'static> {
     // within the memory that it mapped, and the frames of the list are never freed. Both mappings
     // of it are only accessed atomically.
     P2m::table(unsafe { slice::from_raw_parts(list, frames as usize) })
+}
+
+/// Which frame the builder made the xenstore ring of.
+fn store_ring(info: &PvStartInfo<'_>, m2p: &M2p) -> Option<(Pfn, &'static str)> {
+    if info.store_mfn == 0 {
+        return None;
+    }
+    // SAFETY: the page is a frame of this domain, so it is RAM.
+    let pfn = unsafe { m2p.pfn(Mfn::new(info.store_mfn)) }?;
+    Some((pfn, "xenstore ring"))
 }
 
 /// Sets up the console ring of a domU at its boot address. Returns its frame.

@@ -84,6 +84,8 @@ pub fn start(start_info: u32) -> (Ground, CommandLine) {
     let window: ArrayVec<(u64, u64), 4> =
         ring.iter().map(|(page, _)| (slot::CONSOLE, *page)).collect();
     builder.map_window(&window);
+    let end_of_ram = ram.iter().map(|(_, end)| *end).fold(0, u64::max);
+    builder.make_areas(layout::area_pages(end_of_ram / PAGE));
     // SAFETY: RAM, image, window and with the image the stack are mapped; all that was read
     // through the boot page tables has been copied.
     let mut spare = unsafe { builder.switch() };
@@ -95,7 +97,6 @@ pub fn start(start_info: u32) -> (Ground, CommandLine) {
     }
 
     let to_frames = |(start, end): (u64, u64)| (start / PAGE, end / PAGE);
-    let end_of_ram = ram.iter().map(|(_, end)| *end).fold(0, u64::max);
     free[largest] = (end.min(BOOT_MAPPED), end);
     let ground = Ground {
         kind: Kind::Pvh,
@@ -104,6 +105,8 @@ pub fn start(start_info: u32) -> (Ground, CommandLine) {
         m2p: None,
         start_info: None,
         linear: Linear::translated(),
+        area_tables: None,
+        shared: ArrayVec::new(),
         spare: to_frames((spare.start, spare.end)),
         others: free.into_iter().map(to_frames).collect(),
     };

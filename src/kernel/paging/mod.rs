@@ -6,10 +6,13 @@ pub mod walk;
 
 use hypercall::ops::Pte;
 use hypercall::{PageTableFlags, XenErrno};
+use spin::Once;
 use xen_contig::addr::{Gfn, MachineAddr, Mfn, PAGE_SIZE, Pfn};
-use xen_contig::p2m::P2m;
-use xen_contig::paging::{FlushClock, GuestMemory, LinearMapping};
+use xen_contig::frames::FrameRun;
+use xen_contig::p2m::{M2p, P2m};
+use xen_contig::paging::{FlushClock, GuestMemory, Held, Holder, LinearMapping};
 
+use super::areas::{self, Areas, Uses};
 use super::kind::Kind;
 use super::layout;
 
@@ -65,22 +68,54 @@ pub struct Linear {
     /// in a translated guest, which has no entries to offer.
     tables: Option<(P2m<'static>, Pfn)>,
     flushes: FlushClock,
+    /// What else maps frames: the areas, which come after the linear mapping.
+    others: Once<Others>,
+}
+
+/// What is asked about frames beside the linear mapping.
+#[derive(Debug)]
+pub struct Others {
+    /// The virtual areas.
+    pub areas: &'static Areas,
+    /// Frames that are in use for good, or lent.
+    pub uses: Uses,
+    /// Of a PV guest: from what page tables name to guest frames.
+    pub m2p: Option<M2p>,
 }
 
 impl Linear {
     /// The linear mapping of a PV guest whose first-level tables are a run of frames from `level1`
     /// on.
     pub const fn pv(p2m: P2m<'static>, level1: Pfn) -> Self {
-        Self { tables: Some((p2m, level1)), flushes: FlushClock::pv() }
+        Self { tables: Some((p2m, level1)), flushes: FlushClock::pv(), others: Once::new() }
     }
 
     /// The linear mapping of a translated guest.
     pub const fn translated() -> Self {
-        Self { tables: None, flushes: FlushClock::translated() }
+        Self { tables: None, flushes: FlushClock::translated(), others: Once::new() }
     }
 }
 
 impl Linear {
+    /// Says what else maps frames. Once.
+    pub fn set_others(&self, others: Others) {
+        self.others.call_once(|| others);
+    }
+
+    /// Takes note of who uses a frame, for the message of an exchange that meets it.
+    pub fn note_use(&self, pfn: Pfn, holder: Holder) {
+        if let Some(others) = self.others.get() {
+            others.uses.add(pfn, holder);
+        }
+    }
+
+    /// Forgets who uses a frame.
+    pub fn forget_use(&self, pfn: Pfn) {
+        if let Some(others) = self.others.get() {
+            others.uses.remove(pfn);
+        }
+    }
+
     /// The first-level entry of a frame as it stands in the table; `None` in a translated guest.
     pub fn read(&self, pfn: Pfn) -> Option<Pte> {
         let (_, level1) = self.tables.as_ref()?;
@@ -111,6 +146,20 @@ unsafe impl GuestMemory for Linear {
 
     fn pointer(&self, pfn: Pfn) -> *mut u8 {
         layout::linear(pfn).as_mut_ptr()
+    }
+
+    fn purge(&self, run: &FrameRun) -> Result<(), Held> {
+        self.others.get().map_or(Ok(()), |others| others.areas.vacate(run))
+    }
+
+    fn holder(&self, pfn: Pfn, mfn: Option<Mfn>) -> Holder {
+        match (self.others.get(), mfn) {
+            (Some(Others { areas, uses, m2p: Some(m2p) }), Some(mfn)) => {
+                areas::holder(areas, uses, *m2p, pfn, mfn)
+            }
+            (Some(Others { areas, .. }), _) => areas.holder(pfn).unwrap_or(Holder::Unknown),
+            (None, _) => Holder::Unknown,
+        }
     }
 }
 

@@ -16,7 +16,7 @@ use xen_contig::p2m::{M2p, P2m};
 use super::{EXECUTE, READ, READ_WRITE, TABLE};
 use crate::kernel::hypervisor::xen;
 use crate::kernel::layout::{
-    self, KERNEL_BASE, LINEAR_BASE, LINEAR_FRAMES, WINDOW_BASE, image, image_frame,
+    self, AREAS_BASE, KERNEL_BASE, LINEAR_BASE, LINEAR_FRAMES, WINDOW_BASE, image, image_frame,
 };
 
 /// Entries per table.
@@ -71,11 +71,14 @@ impl BootTables {
 }
 
 /// The run of frames that the new page tables go to: all first-level tables of the linear mapping
-/// in order, then its second level, its third, and the three tables of the window.
+/// in order, then its second level, its third, the three tables of the window, and the tables of the
+/// virtual areas from the first level up.
 #[derive(Clone, Copy, Debug)]
 pub struct Tables {
     frames: u64,
     first: u64,
+    /// First-level tables of the areas: one second-level table names them all.
+    areas: u64,
 }
 
 impl Tables {
@@ -88,7 +91,8 @@ impl Tables {
             frames <= LINEAR_FRAMES,
             "{frames} frames are more than the {LINEAR_FRAMES} that the linear mapping has room for"
         );
-        let tables = Self { frames, first };
+        let areas = u64::from(layout::area_pages(frames)) / ENTRIES;
+        let tables = Self { frames, first, areas };
         assert!(
             tables.end() <= frames,
             "not enough memory: page tables need frames {first}..{}, the guest has {frames}",
@@ -110,9 +114,14 @@ impl Tables {
         self.first
     }
 
+    /// The first of the tables of the areas.
+    pub const fn areas(&self) -> u64 {
+        self.first + self.level1() + self.level2() + 1 + 3
+    }
+
     /// The first frame behind it.
     pub const fn end(&self) -> u64 {
-        self.first + self.level1() + self.level2() + 1 + 3
+        self.areas() + self.areas + 2
     }
 }
 
@@ -150,7 +159,7 @@ impl Scribe<'_> {
     }
 }
 
-/// Builds the linear mapping and the window, and hooks both into the builder's top level.
+/// Builds the linear mapping, the window and the areas, and hooks them into the builder's top level.
 /// `builders` are the frames of the builder's page tables, which stay in use. Returns the first of
 /// the run of first-level tables.
 pub fn build(p2m: &P2m<'_>, tables: &Tables, boot: &BootTables, builders: Range<u64>) -> Pfn {
@@ -189,6 +198,12 @@ pub fn build(p2m: &P2m<'_>, tables: &Tables, boot: &BootTables, builders: Range<
     scribe.fill(window1, |_| Pte::NOT_PRESENT);
     scribe.fill(window1 + 1, |index| lower(window1, 1, index));
     scribe.fill(window1 + 2, |index| lower(window1 + 1, 1, index));
+    let (areas1, areas2) = (tables.areas(), tables.areas() + tables.areas);
+    for table in areas1..areas2 {
+        scribe.fill(table, |_| Pte::NOT_PRESENT);
+    }
+    scribe.fill(areas2, |index| lower(areas1, tables.areas, index));
+    scribe.fill(areas2 + 1, |index| lower(areas2, 1, index));
     scribe.show(Pte::NOT_PRESENT);
 
     let top = MachineAddr::of(scribe.machine_frame(boot.top().number())).get();
@@ -196,11 +211,12 @@ pub fn build(p2m: &P2m<'_>, tables: &Tables, boot: &BootTables, builders: Range<
         let entry = top + pvh_boot::layout::pml4_index(base) * 8;
         MmuUpdate::page_table(entry, Pte::new(scribe.machine_frame(table), TABLE))
     };
-    let hooks = [hook(LINEAR_BASE, level3), hook(WINDOW_BASE, window1 + 2)];
+    let hooks =
+        [hook(LINEAR_BASE, level3), hook(WINDOW_BASE, window1 + 2), hook(AREAS_BASE, areas2 + 1)];
     let mut done = 0;
-    // SAFETY: both slots were empty, so no mapping changes; Xen validates all that is below.
+    // SAFETY: the slots were empty, so no mapping changes; Xen validates all that is below.
     if let Err(errno) = unsafe { xen().mmu_update(&hooks, &mut done, DomId::SELF) } {
-        panic!("Xen refused the linear mapping (hook {done} of 2): {errno}");
+        panic!("Xen refused the linear mapping, window or areas (hook {done} of 3): {errno}");
     }
     Pfn::new(level1)
 }

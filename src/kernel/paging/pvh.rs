@@ -2,16 +2,17 @@
 
 use arrayvec::ArrayVec;
 use core::ops::Range;
+use core::sync::atomic::AtomicU64;
 
 use hypercall::PageTableFlags;
-use x86_64::PhysAddr;
 use x86_64::instructions::tlb;
 use x86_64::registers::control::{Cr3, Cr3Flags};
 use x86_64::structures::paging::PhysFrame;
+use x86_64::{PhysAddr, VirtAddr};
 use xen_contig::addr::{Gfn, PAGE_SIZE};
 
 use super::{EXECUTE, READ, READ_WRITE, TABLE};
-use crate::kernel::layout::{self, KERNEL_BASE, LINEAR_BASE, WINDOW_BASE, image};
+use crate::kernel::layout::{self, AREAS_BASE, KERNEL_BASE, LINEAR_BASE, WINDOW_BASE, image};
 
 const PAGE: u64 = PAGE_SIZE as u64;
 const LARGE: u64 = 2 << 20;
@@ -110,6 +111,13 @@ impl Builder {
         debug_assert!(pages.iter().all(|(slot, _)| layout::window(*slot).as_u64() >= WINDOW_BASE));
     }
 
+    /// Makes the first-level tables of the virtual areas, so that [`area_entry`] finds them.
+    pub fn make_areas(&mut self, pages: u32) {
+        for page in (0..u64::from(pages)).step_by(512) {
+            self.map(AREAS_BASE + page * PAGE, 0, PAGE, PageTableFlags::empty());
+        }
+    }
+
     /// Goes over to the new tables. Returns the spare memory that is left.
     ///
     /// # Safety
@@ -127,17 +135,32 @@ impl Builder {
 /// Maps a frame at a window slot, or nothing.
 pub fn set_window(slot: u64, target: Option<(Gfn, PageTableFlags)>) {
     let address = layout::window(slot);
+    let pte = target.map_or(0, |(gfn, flags)| (gfn.number() * PAGE) | flags.bits());
+    // SAFETY: the builder made the window's tables. Window slots hold nothing of Rust's; who uses
+    // one keeps to raw pointers (M5).
+    unsafe { entry_of(address).write_volatile(pte) };
+    tlb::flush(address);
+}
+
+/// The first-level entry of an address in an area.
+pub fn area_entry(address: VirtAddr) -> &'static AtomicU64 {
+    // SAFETY: the builder made the areas' tables, which are never freed; all accesses to their
+    // entries are atomic.
+    unsafe { AtomicU64::from_ptr(entry_of(address)) }
+}
+
+/// The first-level entry of an address.
+///
+/// # Safety
+/// There is a first-level table for it.
+unsafe fn entry_of(address: VirtAddr) -> *mut u64 {
     let index = |shift: u32| (address.as_u64() >> shift) % 512;
     let mut table = Cr3::read().0.start_address().as_u64();
     for shift in [39, 30, 21] {
-        // SAFETY: the builder made the window's tables of RAM, which the linear mapping shows.
+        // SAFETY: the builder makes tables of RAM, which the linear mapping shows.
         table = unsafe { entry(table, index(shift)).read_volatile() } & ADDRESS;
     }
-    let pte = target.map_or(0, |(gfn, flags)| (gfn.number() * PAGE) | flags.bits());
-    // SAFETY: as above. Window slots hold nothing of Rust's; who uses one keeps to raw pointers
-    // (M5).
-    unsafe { entry(table, index(12)).write_volatile(pte) };
-    tlb::flush(address);
+    entry(table, index(12))
 }
 
 /// The address of an entry of a table: the boot page tables and the kernel's own both show tables

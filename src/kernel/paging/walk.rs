@@ -4,6 +4,7 @@ use hypercall::PageTableFlags;
 use hypercall::ops::Pte;
 use x86_64::registers::control::Cr3;
 use xen_contig::addr::{Mfn, PAGE_SIZE, Pfn};
+use xen_contig::p2m::M2p;
 
 use crate::kernel::layout;
 use crate::kernel::machine::Machine;
@@ -18,33 +19,65 @@ pub struct Mapping {
     pub address: u64,
     /// How many bytes.
     pub size: u64,
+    /// The first frame, as page tables name frames.
+    pub frame: u64,
     /// Whether every level allows writes.
     pub writable: bool,
     /// Whether no level forbids execution.
     pub executable: bool,
 }
 
+/// What a walk comes by.
+#[derive(Clone, Copy, Debug)]
+pub enum Visit {
+    /// A page table.
+    Table {
+        /// Its frame, as page tables name frames.
+        frame: u64,
+        /// 1 to 4.
+        level: u8,
+    },
+    /// A mapping.
+    Page(Mapping),
+}
+
 /// Shows every mapping of the guest's own to `see`.
 pub fn mappings(machine: &Machine, mut see: impl FnMut(Mapping)) {
+    visit(machine.m2p, machine.p2m.frames(), |visit| {
+        if let Visit::Page(mapping) = visit {
+            see(mapping);
+        }
+    });
+}
+
+/// Shows every table and every mapping of the guest's own to `see`. `m2p` is of a PV guest, whose
+/// tables name machine frames; `frames` is how many frames the guest has.
+pub fn visit(m2p: Option<M2p>, frames: u64, mut see: impl FnMut(Visit)) {
     let (top, _) = Cr3::read();
     let top = top.start_address().as_u64() / PAGE_SIZE as u64;
-    level(machine, top, 4, 0, (true, true), &mut see);
+    level(&Ground { m2p, frames }, top, 4, 0, (true, true), &mut see);
+}
+
+struct Ground {
+    m2p: Option<M2p>,
+    frames: u64,
 }
 
 fn level(
-    machine: &Machine,
+    ground: &Ground,
     table: u64,
-    depth: u32,
+    depth: u8,
     base: u64,
     (writable, executable): (bool, bool),
-    see: &mut impl FnMut(Mapping),
+    see: &mut impl FnMut(Visit),
 ) {
+    see(Visit::Table { frame: table, level: depth });
     let shift = 12 + 9 * (depth - 1);
     for index in 0..512 {
         if depth == 4 && XEN_SLOTS.contains(&index) {
             continue;
         }
-        let Some(entry) = read(machine, table, index) else { return };
+        let Some(entry) = read(ground, table, index) else { return };
         if !entry.is_present() {
             continue;
         }
@@ -56,23 +89,24 @@ fn level(
             writable && flags.contains(PageTableFlags::WRITABLE),
             executable && !flags.contains(PageTableFlags::NO_EXECUTE),
         );
+        let frame = entry.mfn().number();
         if depth == 1 || flags.contains(PageTableFlags::HUGE_PAGE) {
             let (writable, executable) = rights;
-            see(Mapping { address, size: 1 << shift, writable, executable });
+            see(Visit::Page(Mapping { address, size: 1 << shift, frame, writable, executable }));
         } else {
-            level(machine, entry.mfn().number(), depth - 1, address, rights, see);
+            level(ground, frame, depth - 1, address, rights, see);
         }
     }
 }
 
 /// An entry of the table in a frame, as page tables name frames.
-fn read(machine: &Machine, table: u64, index: u64) -> Option<Pte> {
-    let pfn = match machine.m2p {
+fn read(ground: &Ground, table: u64, index: u64) -> Option<Pte> {
+    let pfn = match ground.m2p {
         // SAFETY: page tables name RAM alone.
         Some(m2p) => unsafe { m2p.pfn(Mfn::new(table)) }?,
         None => Pfn::new(table),
     };
-    if pfn.number() >= machine.p2m.frames() {
+    if pfn.number() >= ground.frames {
         return None;
     }
     let slot = layout::linear(pfn).as_ptr::<u64>();

@@ -2,7 +2,7 @@
 
 #![expect(unsafe_code, reason = "the traits are unsafe to implement")]
 
-use hypercall::{PageTableFlags, Pfn, VirtAddr};
+use hypercall::{Mfn, PageTableFlags, Pfn, VirtAddr};
 use xen_contig::addr::{MachineAddr, PseudoPhysAddr};
 use xen_contig::frames::FrameRun;
 use xen_contig::paging::{FlushClock, GuestMemory, Held, Holder, LinearMapping, Width};
@@ -107,7 +107,7 @@ unsafe impl GuestMemory for FakeGuest {
         self.areas.as_ref().map_or(Ok(()), |areas| areas.vacate(run))
     }
 
-    fn holder(&self, pfn: Pfn) -> Holder {
+    fn holder(&self, pfn: Pfn, _: Option<Mfn>) -> Holder {
         let known = self.areas.as_ref().and_then(|areas| areas.holder(pfn));
         known.unwrap_or(Holder::Unknown)
     }
