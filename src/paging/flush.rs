@@ -11,7 +11,7 @@ use core::sync::atomic::Ordering::SeqCst;
 use hypercall::ops::{HvmOp, MmuExtOp};
 use hypercall::{DomId, Xen, XenErrno};
 
-use crate::sync::{AtomicU64, const_fn};
+use crate::sync::{AtomicU64, const_fn, fence};
 
 /// How Xen is asked to flush every vCPU of the domain. The guest sends no IPI for it: Xen knows
 /// which processors may hold stale entries.
@@ -54,6 +54,9 @@ impl FlushClock {
 
     /// The time now: flushes that begin from here on come later.
     pub fn now(&self) -> FlushTime {
+        // A plain store to a page table may still be in this processor's store buffer, from where a
+        // flush that begins after the load does not see it. The other half is in `flush_all`.
+        fence(SeqCst);
         FlushTime(self.begun.load(SeqCst))
     }
 
@@ -68,6 +71,7 @@ impl FlushClock {
     /// Xen's; then the clock stands where it stood.
     pub fn flush_all<X: Xen>(&self, xen: &X) -> Result<(), XenErrno> {
         let place = self.begun.fetch_add(1, SeqCst) + 1;
+        fence(SeqCst);
         match self.by {
             FlushBy::MmuExt => {
                 let mut done = 0;

@@ -1,0 +1,101 @@
+//! What a flush covers, in a guest whose page tables are its own memory.
+
+use core::sync::atomic::Ordering::Relaxed;
+
+use hypercall::ops::{
+    EventChannelOp, HvmOp, MemoryOp, MmuExtOp, MmuUpdate, MulticallEntry, Pte, SchedOp, TrapInfo,
+    UvmFlags, VcpuOp, VersionOp,
+};
+use hypercall::{DomId, VirtAddr, Xen, XenErrno};
+use xen_contig::paging::FlushClock;
+use xen_contig::sync::AtomicU64;
+
+use crate::scene::{Lasting, explore, join, spawn};
+
+type Answer = Result<u64, XenErrno>;
+
+const PRESENT: u64 = 1;
+
+/// A page-table entry, and what a vCPU remembers of it. That vCPU goes there all the time: behind a
+/// flush it looks the entry up again at once.
+struct Walker {
+    entry: AtomicU64,
+    remembered: AtomicU64,
+}
+
+impl Walker {
+    fn flush(&self) {
+        self.remembered.store(self.entry.load(Relaxed), Relaxed);
+    }
+}
+
+/// Whoever takes a mapping away by a plain store and finds that a flush has covered it: nobody
+/// remembers it. The store must not come behind the look at the clock.
+#[test]
+fn what_a_flush_covers_is_forgotten() {
+    explore(3, || {
+        let xen = Walker { entry: AtomicU64::new(PRESENT), remembered: AtomicU64::new(PRESENT) };
+        let (xen, clock) = (Lasting::new(xen), Lasting::new(FlushClock::translated()));
+        let (walker, flushes) = (xen.get(), clock.get());
+        let flusher = spawn(move || flushes.flush_all(walker));
+        xen.entry.store(0, Relaxed);
+        let gone = clock.now();
+        if clock.covers(gone) {
+            assert_eq!(xen.remembered.load(Relaxed), 0, "a flush that did not see the store");
+        }
+        assert_eq!(join(flusher), Ok(()));
+    });
+}
+
+// SAFETY: flushes, and refuses everything else.
+unsafe impl Xen for Walker {
+    fn hvm_op(&self, op: HvmOp) -> Answer {
+        assert!(matches!(op, HvmOp::FlushTlbs));
+        self.flush();
+        Ok(0)
+    }
+
+    unsafe fn memory_op(&self, _: MemoryOp<'_>) -> Answer {
+        Err(XenErrno::ENOSYS)
+    }
+
+    unsafe fn mmu_update(&self, _: &[MmuUpdate], _: &mut u32, _: DomId) -> Answer {
+        Err(XenErrno::ENOSYS)
+    }
+
+    unsafe fn update_va_mapping(&self, _: VirtAddr, _: Pte, _: UvmFlags) -> Answer {
+        Err(XenErrno::ENOSYS)
+    }
+
+    unsafe fn mmuext_op(&self, _: &[MmuExtOp], _: &mut u32, _: DomId) -> Answer {
+        Err(XenErrno::ENOSYS)
+    }
+
+    unsafe fn multicall(&self, _: &mut [MulticallEntry]) -> Answer {
+        Err(XenErrno::ENOSYS)
+    }
+
+    fn console_write(&self, _: &[u8]) -> Answer {
+        Err(XenErrno::ENOSYS)
+    }
+
+    fn sched_op(&self, _: SchedOp) -> Answer {
+        Err(XenErrno::ENOSYS)
+    }
+
+    fn event_channel_op(&self, _: EventChannelOp) -> Answer {
+        Err(XenErrno::ENOSYS)
+    }
+
+    fn xen_version(&self, _: VersionOp<'_>) -> Answer {
+        Err(XenErrno::ENOSYS)
+    }
+
+    unsafe fn vcpu_op(&self, _: VcpuOp<'_>, _: u32) -> Answer {
+        Err(XenErrno::ENOSYS)
+    }
+
+    unsafe fn set_trap_table(&self, _: &[TrapInfo]) -> Answer {
+        Err(XenErrno::ENOSYS)
+    }
+}
