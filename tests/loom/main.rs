@@ -5,6 +5,7 @@
 //! lock is none of loom's, so it hides no missing order of the library's.
 #![cfg(loom)]
 
+mod areas;
 mod flush;
 mod later;
 mod p2m;

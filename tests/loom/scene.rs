@@ -4,7 +4,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use fake_xen::{FakeGuest, FakePlatform};
+use fake_xen::{AreaConfig, FakeGuest, FakePlatform};
 use loom::thread::{Builder, JoinHandle};
 use xen_contig::dma::{Allocator, GiveBack};
 
@@ -60,6 +60,10 @@ impl<T> Drop for Lasting<T> {
     }
 }
 
+const fn small() -> fake_xen::Builder {
+    fake_xen::Builder::new(24).machine_frames(320)
+}
+
 /// A small guest, its kernel and an allocator. Fields are dropped from the top down.
 pub struct Scene {
     pub allocator: Lasting<Allocator<Kernel>>,
@@ -70,7 +74,16 @@ pub struct Scene {
 
 impl Scene {
     pub fn new(policy: GiveBack) -> Self {
-        let guest = Lasting::new(fake_xen::Builder::new(24).machine_frames(320).build());
+        Self::around(policy, small())
+    }
+
+    /// The same with virtual areas.
+    pub fn with_areas(policy: GiveBack, areas: AreaConfig) -> Self {
+        Self::around(policy, small().areas(areas))
+    }
+
+    fn around(policy: GiveBack, guest: fake_xen::Builder) -> Self {
+        let guest = Lasting::new(guest.build());
         let platform = Lasting::new(FakePlatform::around(guest.get()));
         let allocator = Lasting::new(Allocator::new(platform.get(), policy));
         let free = platform.free_frames();

@@ -1,0 +1,98 @@
+//! Virtual areas: made, ended and purged by several vCPUs at the same time.
+
+use fake_xen::{AreaConfig, FakeGuest};
+use xen_contig::addr::{AddressBits, Order, Pfn};
+use xen_contig::dma::GiveBack;
+use xen_contig::exchange::Exchanger;
+use xen_contig::platform::Platform;
+use xen_contig::vmap::{Budget, Flush, Mode, Protection, Stats};
+
+use crate::scene::{Scene, explore, join, spawn};
+
+const RW: Protection = Protection::ReadWrite;
+
+fn config(mode: Mode, budget: Budget) -> AreaConfig {
+    AreaConfig { areas: 6, mode, budget, ..AreaConfig::lazy(512) }
+}
+
+const GENEROUS: Budget = Budget { pages: 512, areas: 6 };
+
+/// Nothing is left, and every address is free again.
+fn is_empty(guest: &FakeGuest) {
+    guest.areas().purge_all(Flush::Now).expect("leftovers that nothing holds");
+    assert_eq!(guest.areas().stats(), Stats { free_pages: 511, ..Stats::default() });
+}
+
+/// A run whose frames are left behind in areas is exchanged while somebody else purges everything:
+/// whoever drops an entry, no frame is given up before it is gone from tables and TLBs.
+#[test]
+fn a_purge_for_an_exchange_and_one_of_everything_meet() {
+    explore(3, || {
+        let scene = Scene::with_areas(GiveBack::Keep, config(Mode::Lazy, GENEROUS));
+        let (platform, guest) = (scene.platform.get(), scene.guest.get());
+        let run = platform.take(2, 2).expect("a fresh guest");
+        let first = run.first();
+        // Two areas over the first frame, one of which has the other frame, too.
+        for count in [1, 2] {
+            let frames = (0..count).map(|at| first.add(at));
+            let area = guest.areas().vmap(frames, RW, "ring").expect("room");
+            guest.areas().vunmap(area).expect("an area of these books");
+        }
+        let purger = spawn(move || guest.areas().purge_all(Flush::Inhibit));
+        let (xen, p2m, accounts) = (platform.xen(), platform.p2m(), platform.accounts());
+        let exchanger = Exchanger::new(xen, p2m, guest, accounts, Order::MAX);
+        let extent = exchanger.acquire(run, AddressBits::UNLIMITED, &mut [0; 2]);
+        let extent = extent.expect("leftovers do not hold a frame");
+        let purged = join(purger).expect("nothing to refuse");
+        assert!(purged.aliases <= 3, "{purged:?}");
+        platform.give(exchanger.release(extent, &mut [0; 4]).expect("a machine with room"));
+        is_empty(guest);
+        scene.is_balanced();
+    });
+}
+
+/// Two vCPUs make, use and end areas over frames of their own, and have addresses reused: each finds
+/// its own frame at its addresses, in the tables and in its TLB.
+fn storm(preemptions: usize, mode: Mode, budget: Budget) {
+    explore(preemptions, move || {
+        let scene = Scene::with_areas(GiveBack::Keep, config(mode, budget));
+        let (platform, guest) = (scene.platform.get(), scene.guest.get());
+        let work = move |colour: u64| {
+            let run = platform.take(2, 1).expect("a fresh guest");
+            for pfn in run.iter() {
+                use_area(guest, pfn, colour);
+                guest.areas().purge(&run, Flush::Now).expect("ended by its owner");
+            }
+            platform.give(run);
+        };
+        let other = spawn(move || work(1));
+        work(2);
+        join(other);
+        is_empty(guest);
+        scene.is_balanced();
+    });
+}
+
+fn use_area(guest: &FakeGuest, pfn: Pfn, colour: u64) {
+    guest.fill(pfn, colour);
+    let area = guest.areas().vmap([pfn], RW, "ring").expect("room");
+    assert_eq!(guest.read_at(0, area.address()), colour);
+    guest.write_at(0, area.address(), colour + 10);
+    assert_eq!(guest.read(0, pfn, 0), colour + 10);
+    guest.areas().vunmap(area).expect("an area of these books");
+}
+
+#[test]
+fn lazy_areas_keep_apart() {
+    storm(2, Mode::Lazy, GENEROUS);
+}
+
+#[test]
+fn areas_past_the_budget_keep_apart() {
+    storm(2, Mode::Lazy, Budget { pages: 0, areas: 0 });
+}
+
+#[test]
+fn sync_areas_keep_apart() {
+    storm(2, Mode::Sync, GENEROUS);
+}
