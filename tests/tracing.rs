@@ -94,6 +94,10 @@ fn the_summary_counts_what_the_hypervisor_saw() {
         Row {
             calls: calls().count() as u64,
             sub_operations: calls().map(|(sub_operations, _)| sub_operations as u64).sum(),
+            flushes: log
+                .iter()
+                .filter(|call| call.asked.flushes() && which(&call.asked).is_some())
+                .count() as u64,
             errors: calls().filter(|(_, answer)| answer.is_err()).count() as u64,
         }
     };
@@ -106,9 +110,9 @@ fn the_summary_counts_what_the_hypervisor_saw() {
         _ => None,
     });
     // Two entries that fail, and 64 for each of three zaps and three attaches.
-    assert_eq!(mmu_update, Row { calls: 7, sub_operations: 2 + 6 * 64, errors: 1 });
+    assert_eq!(mmu_update, Row { calls: 7, sub_operations: 2 + 6 * 64, flushes: 0, errors: 1 });
     assert_eq!(summary.row(Hypercall::MmuUpdate), mmu_update);
-    assert_eq!(mmuext, Row { calls: 4, sub_operations: 4, errors: 1 });
+    assert_eq!(mmuext, Row { calls: 4, sub_operations: 4, flushes: 3, errors: 1 });
     assert_eq!(summary.row(Hypercall::MmuExtOp), mmuext);
     assert_eq!(summary.row(Hypercall::UpdateVaMapping).calls, 1);
     assert_eq!(summary.row(Hypercall::Multicall).calls, 1);
@@ -202,7 +206,7 @@ fn a_traced_multicall_is_one_call() {
     let guest = FakeGuest::new(1024);
     let traced = Traced::new(guest.xen().clone(), clock);
     assert!(batch_of_three(&guest, &traced).is_err());
-    let row = Row { calls: 1, sub_operations: 4, errors: 0 };
+    let row = Row { calls: 1, sub_operations: 4, flushes: 1, errors: 0 };
     assert_eq!(traced.summary().row(Hypercall::Multicall), row);
     let mut done = None;
     traced.recent(|entry| done = entry.done);

@@ -183,6 +183,13 @@ pub enum MmuExtKind {
     },
 }
 
+impl UvmFlags {
+    /// Whether an `update_va_mapping` with these flushes anything.
+    pub const fn flushes(self) -> bool {
+        self.intersects(Self::TLB_FLUSH.union(Self::INVLPG))
+    }
+}
+
 impl MmuExtOp {
     const fn of(cmd: u32, arg1: u64) -> Self {
         Self { cmd, arg1, arg2: 0 }
@@ -221,6 +228,21 @@ impl MmuExtOp {
     /// Fills a frame of the domain with zeros (`MMUEXT_CLEAR_PAGE`).
     pub const fn clear_page(mfn: Mfn) -> Self {
         Self::of(xen_sys::MMUEXT_CLEAR_PAGE, mfn.number())
+    }
+
+    /// Whether the entry flushes a TLB, or a page of one, of whichever vCPU. Loading another
+    /// top-level table flushes, too.
+    pub const fn flushes(self) -> bool {
+        matches!(
+            self.cmd,
+            xen_sys::MMUEXT_TLB_FLUSH_LOCAL
+                | xen_sys::MMUEXT_INVLPG_LOCAL
+                | xen_sys::MMUEXT_TLB_FLUSH_MULTI
+                | xen_sys::MMUEXT_INVLPG_MULTI
+                | xen_sys::MMUEXT_TLB_FLUSH_ALL
+                | xen_sys::MMUEXT_INVLPG_ALL
+                | xen_sys::MMUEXT_NEW_BASEPTR
+        )
     }
 
     /// What the entry does, for a model or a trace.

@@ -53,6 +53,18 @@ impl MulticallEntry {
         self.0.op as u32
     }
 
+    /// Whether the call flushes a TLB, as far as the entry itself says: of a list of operations it
+    /// holds only the address.
+    pub const fn flushes(&self) -> bool {
+        match self.op() {
+            xen_sys::__HYPERVISOR_update_va_mapping => {
+                UvmFlags::from_bits_retain(self.0.args[2]).flushes()
+            }
+            xen_sys::__HYPERVISOR_mmuext_op => true,
+            _ => false,
+        }
+    }
+
     /// The arguments as Xen takes them.
     pub const fn args(&self) -> [u64; 6] {
         self.0.args

@@ -92,6 +92,8 @@ pub struct Call {
     pub hypercall: Hypercall,
     /// How many operations it carries.
     pub sub_operations: u32,
+    /// How many of them flush a TLB, wholly or a page, of whichever vCPU.
+    pub flushes: u32,
     args: ArrayVec<Arg, 8>,
 }
 
@@ -109,7 +111,12 @@ impl Call {
         args: impl IntoIterator<Item = Arg>,
     ) -> Self {
         let sub_operations = u32::try_from(sub_operations).unwrap_or(u32::MAX);
-        Self { hypercall, sub_operations, args: args.into_iter().take(8).collect() }
+        let args = args.into_iter().take(8).collect();
+        Self { hypercall, sub_operations, flushes: 0, args }
+    }
+
+    fn flushing(self, flushes: usize) -> Self {
+        Self { flushes: u32::try_from(flushes).unwrap_or(u32::MAX), ..self }
     }
 
     /// The decoded arguments.
@@ -191,6 +198,7 @@ impl Call {
                 Arg::Hex("flush", flush.bits()),
             ],
         )
+        .flushing(flush.flushes().into())
     }
 
     pub(crate) fn mmuext_op(ops: &[MmuExtOp]) -> Self {
@@ -220,7 +228,8 @@ impl Call {
             None => ArrayVec::new(),
         };
         let count = Arg::Number("count", ops.len() as u64);
-        Self::new(Hypercall::MmuExtOp, ops.len(), [count].into_iter().chain(args))
+        let flushes = ops.iter().filter(|op| op.flushes()).count();
+        Self::new(Hypercall::MmuExtOp, ops.len(), [count].into_iter().chain(args)).flushing(flushes)
     }
 
     pub(crate) fn multicall(entries: &[MulticallEntry]) -> Self {
@@ -232,6 +241,7 @@ impl Call {
                 Arg::Number("first_op", entries.first().map_or(0, |entry| entry.op().into())),
             ],
         )
+        .flushing(entries.iter().filter(|entry| entry.flushes()).count())
     }
 
     pub(crate) fn console_write(bytes: &[u8]) -> Self {
@@ -296,7 +306,9 @@ impl Call {
         let (word, index) = match op {
             HvmOp::GetParam(index) => ("get_param", index),
             HvmOp::SetParam(index, _) => ("set_param", index),
-            HvmOp::FlushTlbs => return Self::new(Hypercall::HvmOp, 1, [Arg::Word("flush_tlbs")]),
+            HvmOp::FlushTlbs => {
+                return Self::new(Hypercall::HvmOp, 1, [Arg::Word("flush_tlbs")]).flushing(1);
+            }
         };
         Self::new(Hypercall::HvmOp, 1, [Arg::Word(word), Arg::Number("param", index as u64)])
     }

@@ -12,7 +12,9 @@ pub struct Row {
     pub calls: u64,
     /// How many operations those carried.
     pub sub_operations: u64,
-    /// How many answered an error.
+    /// How many of the operations flushed a TLB.
+    pub flushes: u64,
+    /// How many calls answered an error.
     pub errors: u64,
 }
 
@@ -25,7 +27,10 @@ pub struct Summary {
 impl Summary {
     /// No calls.
     pub const fn new() -> Self {
-        Self { rows: [Row { calls: 0, sub_operations: 0, errors: 0 }; Hypercall::COUNT] }
+        Self {
+            rows: [const { Row { calls: 0, sub_operations: 0, flushes: 0, errors: 0 } };
+                Hypercall::COUNT],
+        }
     }
 
     /// The totals of one hypercall.
@@ -38,6 +43,7 @@ impl Summary {
         self.rows.iter().fold(Row::default(), |sum, row| Row {
             calls: sum.calls + row.calls,
             sub_operations: sum.sub_operations + row.sub_operations,
+            flushes: sum.flushes + row.flushes,
             errors: sum.errors + row.errors,
         })
     }
@@ -47,6 +53,7 @@ impl Summary {
         for (row, more) in self.rows.iter_mut().zip(&other.rows) {
             row.calls += more.calls;
             row.sub_operations += more.sub_operations;
+            row.flushes += more.flushes;
             row.errors += more.errors;
         }
     }
@@ -55,20 +62,25 @@ impl Summary {
         let row = &mut self.rows[call.hypercall as usize];
         row.calls += 1;
         row.sub_operations += u64::from(call.sub_operations);
+        row.flushes += u64::from(call.flushes);
         row.errors += u64::from(result.is_err());
     }
 }
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{:<18} {:>8} {:>14} {:>7}", "hypercall", "calls", "sub-operations", "errors")?;
+        writeln!(
+            f,
+            "{:<18} {:>8} {:>14} {:>7} {:>7}",
+            "hypercall", "calls", "sub-operations", "flushes", "errors"
+        )?;
         let made = self.rows.iter().enumerate().filter(|(_, row)| row.calls > 0);
         let named = made.map(|(index, row)| (Hypercall::name_at(index), *row));
         for (name, row) in named.chain([("total", self.total())]) {
             writeln!(
                 f,
-                "{name:<18} {:>8} {:>14} {:>7}",
-                row.calls, row.sub_operations, row.errors
+                "{name:<18} {:>8} {:>14} {:>7} {:>7}",
+                row.calls, row.sub_operations, row.flushes, row.errors
             )?;
         }
         Ok(())
