@@ -46,13 +46,14 @@ mod purge;
 mod space;
 mod tables;
 
-use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use core::sync::atomic::Ordering::Relaxed;
 
-use hypercall::PageTableFlags;
+use hypercall::ops::SchedOp;
+use hypercall::{PageTableFlags, Xen};
 
 use crate::addr::{PAGE_SIZE, Pfn, VirtAddr};
 use crate::paging::Holder;
-use crate::sync::Mutex;
+use crate::sync::{AtomicBool, Mutex};
 use books::Books;
 use tables::Writer;
 
@@ -295,27 +296,30 @@ impl<'m, T: AreaTables> Vmap<'m, T> {
 
     /// Addresses for an area, and its place in the books.
     fn open(&self, pages: u32, name: &'static str) -> Result<Area, VmapError> {
-        let clock = self.tables.flushes();
-        let attempt = || {
-            let mut books = self.books.lock();
-            books.reuse(clock);
-            let address = |page| self.tables.address(page);
-            books.open(pages, name, address)
-        };
-        if let Some(area) = attempt() {
-            return Ok(area);
-        }
-        if self.stats().retired.areas > 0 {
-            self.flush(&mut Purged::default()).map_err(VmapError::Purge)?;
-            if let Some(area) = attempt() {
-                return Ok(area);
+        loop {
+            let stats = {
+                let mut books = self.books.lock();
+                books.reuse(self.tables.flushes());
+                let address = |page| self.tables.address(page);
+                if let Some(area) = books.open(pages, name, address) {
+                    return Ok(area);
+                }
+                books.stats()
+            };
+            // What can be freed is, and others may get it. There is no room when there is nothing.
+            let Stats { live, leftover, retired, free_pages } = stats;
+            if retired.areas > 0 {
+                self.flush(&mut Purged::default()).map_err(VmapError::Purge)?;
+            } else if leftover.areas > 0 {
+                let purged = self.purge_all(Flush::Inhibit).map_err(VmapError::Purge)?;
+                if purged.areas == 0 {
+                    // Somebody else is just dropping it, on a vCPU that may want this processor.
+                    let _never_refused = self.tables.xen().sched_op(SchedOp::Yield);
+                }
+            } else {
+                return Err(VmapError::NoSpace { pages, free: free_pages, areas: live.areas });
             }
         }
-        self.purge_all(Flush::Now).map_err(VmapError::Purge)?;
-        attempt().ok_or_else(|| {
-            let stats = self.stats();
-            VmapError::NoSpace { pages, free: stats.free_pages, areas: stats.live.areas }
-        })
     }
 
     /// Writes the entries of a new area.

@@ -51,6 +51,27 @@ fn a_purge_for_an_exchange_and_one_of_everything_meet() {
     });
 }
 
+/// Two vCPUs that need an area each, with records for no more than two: what the other has ended and
+/// is just dropping is waited for, so none is told that there is no room.
+#[test]
+fn there_is_room_as_long_as_not_all_is_in_use() {
+    explore(2, || {
+        let config = AreaConfig { areas: 2, ..config(Mode::Lazy, GENEROUS) };
+        let scene = Scene::with_areas(GiveBack::Keep, config);
+        let (platform, guest) = (scene.platform.get(), scene.guest.get());
+        let work = move |colour: u64| {
+            let run = platform.take(1, 1).expect("a fresh guest");
+            (0..2).for_each(|_| use_area(guest, run.first(), colour));
+            platform.give(run);
+        };
+        let other = spawn(move || work(1));
+        work(2);
+        join(other);
+        is_empty(guest);
+        scene.is_balanced();
+    });
+}
+
 /// Two vCPUs make, use and end areas over frames of their own, and have addresses reused: each finds
 /// its own frame at its addresses, in the tables and in its TLB.
 fn storm(preemptions: usize, mode: Mode, budget: Budget) {

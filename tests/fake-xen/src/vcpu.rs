@@ -18,3 +18,11 @@ pub fn run_on(vcpu: u32) {
 pub(crate) fn current() -> u32 {
     VCPU.get()
 }
+
+/// Lets other threads get on.
+pub(crate) fn give_way() {
+    #[cfg(not(loom))]
+    std::thread::yield_now();
+    #[cfg(loom)]
+    loom::thread::yield_now();
+}

@@ -238,7 +238,10 @@ unsafe impl Xen for FakeXen {
         })
     }
 
-    fn sched_op(&self, _: SchedOp) -> Answer {
+    fn sched_op(&self, op: SchedOp) -> Answer {
+        if op == SchedOp::Yield {
+            vcpu::give_way();
+        }
         self.other("sched_op", |_| Ok(0))
     }
 
