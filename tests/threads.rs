@@ -1,0 +1,234 @@
+//! Host threads as vCPUs: they share an allocator and virtual areas, and the model sees to it that
+//! none reaches memory through a translation that is gone.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::thread;
+
+use fake_xen::{AreaConfig, Asked, Builder, FakePlatform, run_on};
+use xen_contig::addr::{PAGE_SIZE, Pfn};
+use xen_contig::dma::{AllocError, Allocator, CoherentBuffer, Constraints, GiveBack};
+use xen_contig::exchange::ExchangeError;
+use xen_contig::paging::Width;
+use xen_contig::platform::Platform;
+use xen_contig::vmap::{Area, Budget, Count, Flush, Mode, Protection};
+
+type Kernel = &'static FakePlatform;
+type Buffer<'a> = CoherentBuffer<'a, Kernel>;
+
+const PAGE: u64 = PAGE_SIZE as u64;
+const VCPUS: u32 = 4;
+const STEPS: u64 = 3_000;
+
+/// Buffers that one vCPU holds at most; half of the guest's memory if all do.
+const MOST: usize = 64;
+
+/// What the vCPUs share.
+struct Shared<'a> {
+    platform: Kernel,
+    allocator: &'a Allocator<Kernel>,
+    /// Buffers on their way from one vCPU to another.
+    passed: Mutex<Vec<(Buffer<'a>, u64)>>,
+    served: AtomicU64,
+    refused: AtomicU64,
+}
+
+/// A vCPU, its buffers, and what it has written into each.
+struct Vcpu<'s, 'a> {
+    number: u32,
+    shared: &'s Shared<'a>,
+    random: u64,
+    held: Vec<(Buffer<'a>, u64)>,
+}
+
+impl<'a> Vcpu<'_, 'a> {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        (self.random >> 8) % limit
+    }
+
+    fn step(&mut self) {
+        match self.below(16) {
+            0..5 if self.held.len() < MOST => self.allocate(),
+            5..9 => drop(self.any().map(|held| self.checked(held))),
+            9 => {
+                let passed = self.any();
+                self.shared.passed.lock().unwrap().extend(passed);
+            }
+            10 => {
+                let taken = self.shared.passed.lock().unwrap().pop();
+                let taken = taken.map(|held| self.checked(held));
+                self.held.extend(taken);
+            }
+            11 => drop(self.shared.allocator.give_back_waiting()),
+            12 => {
+                let areas = self.shared.platform.guest().areas();
+                let flush = [Flush::Inhibit, Flush::Now][self.below(2) as usize];
+                areas.purge_all(flush).expect("leftovers hold nothing");
+            }
+            _ if self.below(2) == 0 => self.map_buffer(),
+            _ => self.map_frames(),
+        }
+    }
+
+    /// A buffer of this vCPU's, which has it no more.
+    fn any(&mut self) -> Option<(Buffer<'a>, u64)> {
+        let len = self.held.len() as u64;
+        (len > 0).then(|| self.below(len)).map(|at| self.held.swap_remove(at as usize))
+    }
+
+    fn allocate(&mut self) {
+        let size = 1 + self.below(8 * PAGE);
+        let mut constraints = Constraints::builder();
+        if self.below(4) == 0 {
+            constraints = constraints.mask((1 << 25) - 1);
+        }
+        match self.shared.allocator.alloc_coherent(size, &constraints.build().unwrap()) {
+            Ok(mut buffer) => {
+                self.shared.served.fetch_add(1, Relaxed);
+                let pattern = self.random | 1;
+                for offset in ends(&buffer) {
+                    assert_eq!(buffer.load(offset, Width::Byte), Ok(0), "{buffer:?} is not zeroed");
+                }
+                for offset in ends(&buffer) {
+                    buffer.store(offset, Width::Byte, pattern + offset).unwrap();
+                }
+                self.held.push((buffer, pattern));
+            }
+            Err(AllocError::NoGuestMemory { .. } | AllocError::OutOfReach { .. }) => self.refuse(),
+            Err(AllocError::Exchange(
+                ExchangeError::NoMemory { .. } | ExchangeError::NoMemoryBelow { .. },
+            )) => self.refuse(),
+            Err(error) => panic!("vCPU {}: {error}", self.number),
+        }
+    }
+
+    fn refuse(&self) {
+        self.shared.refused.fetch_add(1, Relaxed);
+    }
+
+    /// Finds in a buffer what was written there, by whichever vCPU.
+    fn checked(&self, (buffer, pattern): (Buffer<'a>, u64)) -> (Buffer<'a>, u64) {
+        for offset in ends(&buffer) {
+            let expected = (pattern + offset) & 0xff;
+            assert_eq!(buffer.load(offset, Width::Byte), Ok(expected), "{buffer:?}");
+        }
+        (buffer, pattern)
+    }
+
+    /// Maps a buffer a second time and looks at it there.
+    fn map_buffer(&mut self) {
+        let Some((buffer, pattern)) = self.any() else { return };
+        let area = self.map(buffer.frames().iter());
+        let guest = self.shared.platform.guest();
+        for (page, pfn) in (0..).zip(buffer.frames().iter()) {
+            let word = guest.read_at(self.number, area.address() + page * PAGE);
+            assert_eq!(word, guest.read(self.number, pfn, 0));
+        }
+        guest.areas().vunmap(area).expect("an area of these books");
+        self.held.push((buffer, pattern));
+    }
+
+    /// Maps frames that then become free, with their alias left behind.
+    fn map_frames(&mut self) {
+        let frames = 1 + self.below(6);
+        let Some(run) = self.shared.platform.take(frames, 1) else { return self.refuse() };
+        let (guest, colour) = (self.shared.platform.guest(), self.random);
+        let area = self.map(run.iter());
+        for (page, pfn) in (0..).zip(run.iter()) {
+            guest.write_at(self.number, area.address() + page * PAGE, colour + page);
+            assert_eq!(guest.read(self.number, pfn, 0), colour + page);
+        }
+        guest.areas().vunmap(area).expect("an area of these books");
+        self.shared.platform.give(run);
+    }
+
+    fn map(&self, frames: impl Iterator<Item = Pfn> + Clone) -> Area {
+        let areas = self.shared.platform.guest().areas();
+        areas.vmap(frames, Protection::ReadWrite, "storm").expect("addresses and records")
+    }
+}
+
+/// The first and the last byte of each page.
+fn ends(buffer: &Buffer<'_>) -> impl Iterator<Item = u64> + use<> {
+    let len = buffer.len();
+    (0..len).step_by(PAGE as usize).flat_map(move |first| [first, (first + PAGE).min(len) - 1])
+}
+
+fn storm(policy: GiveBack, mode: Mode, seed: u64) {
+    // Two records for each vCPU: room for an area must be made again and again.
+    let budget = Budget { pages: 512, areas: 2 * VCPUS };
+    let areas = AreaConfig { areas: 2 * VCPUS, mode, budget, ..AreaConfig::lazy(512) };
+    let guest = Builder::new(4096).vcpus(VCPUS as usize).areas(areas).seed(seed).build();
+    let platform: Kernel = Box::leak(Box::new(FakePlatform::new(guest)));
+    let (guest, free) = (platform.guest(), platform.free_frames());
+    let allocator = Allocator::new(platform, policy);
+    let shared = Shared {
+        platform,
+        allocator: &allocator,
+        passed: Mutex::new(Vec::new()),
+        served: AtomicU64::new(0),
+        refused: AtomicU64::new(0),
+    };
+    thread::scope(|scope| {
+        for number in 0..VCPUS {
+            let shared = &shared;
+            scope.spawn(move || {
+                run_on(number);
+                let random = seed ^ (u64::from(number) + 1) << 40;
+                let mut vcpu = Vcpu { number, shared, random, held: Vec::new() };
+                (0..STEPS).for_each(|_| vcpu.step());
+                while let Some(held) = vcpu.any() {
+                    drop(vcpu.checked(held));
+                }
+            });
+        }
+    });
+    let Shared { passed, served, refused, .. } = shared;
+    drop(passed);
+    let (served, refused) = (served.into_inner(), refused.into_inner());
+    println!("{served} buffers, {refused} refused, {:?}", allocator.stats());
+    assert!(served > STEPS / 2 && refused < served / 4, "{served} served, {refused} refused");
+
+    while allocator.stats().waiting > 0 {
+        let report = allocator.give_back_waiting();
+        assert_eq!((report.kept, report.error), (0, None));
+    }
+    guest.areas().purge_all(Flush::Now).expect("leftovers hold nothing");
+    let stats = guest.areas().stats();
+    let none = Count::default();
+    assert_eq!((stats.live, stats.leftover, stats.retired), (none, none, none));
+    assert_eq!((platform.free_frames(), platform.accounts().quarantined()), (free, 0));
+    assert_eq!(guest.given_up_dirty(), 0);
+    // Flush rule 4: no IPI of the guest's.
+    let log = guest.xen().take_log();
+    assert!(log.iter().all(|call| call.asked != Asked::Send));
+    assert!(log.iter().filter(|call| call.asked.is_exchange()).count() > 100);
+    for vcpu in 0..VCPUS {
+        let calls = log.iter().filter(|call| call.vcpu == vcpu).count();
+        assert!(calls > 500, "vCPU {vcpu} made {calls} hypercalls");
+    }
+    guest.check_whole();
+}
+
+#[test]
+fn vcpus_share_memory_that_is_kept() {
+    storm(GiveBack::Keep, Mode::Lazy, 1);
+}
+
+#[test]
+fn vcpus_share_memory_that_goes_back_at_once() {
+    storm(GiveBack::AtOnce, Mode::Lazy, 2);
+}
+
+#[test]
+fn vcpus_share_memory_that_goes_back_later() {
+    storm(GiveBack::Later, Mode::Lazy, 3);
+}
+
+#[test]
+fn vcpus_share_memory_and_unmap_at_once() {
+    storm(GiveBack::AtOnce, Mode::Sync, 4);
+}
