@@ -1,6 +1,7 @@
 //! The kernel's command line.
 
 use hypercall::trace::Level;
+use xen_contig::vmap::Mode;
 
 use super::Target;
 use exit::Exit;
@@ -113,6 +114,13 @@ fn say(options: &Options) -> String {
     let mut line = format!("selftest={selftest} trace={trace} seed={}", options.seed);
     if let Some(probe) = options.probe {
         line += &format!(" probe={}:{}", probe.order, probe.bits);
+    }
+    if let Some(vmap) = options.vmap {
+        let vmap = match vmap {
+            Mode::Lazy => "lazy",
+            Mode::Sync => "sync",
+        };
+        line += &format!(" vmap={vmap}");
     }
     if let Some(exit) = options.exit {
         let exit = match exit {
