@@ -6,7 +6,8 @@ use hypercall::Xen;
 use hypercall::ops::{MemoryOp, VersionOp};
 use hypercall::{DomId, XenErrno};
 use spin::Mutex;
-use xen_contig::addr::{AddressBits, PAGE_SIZE, Pfn};
+use x86_64::registers::control::Cr3;
+use xen_contig::addr::{AddressBits, Mfn, PAGE_SIZE, Pfn};
 use xen_contig::exchange::{Accounts, Capability, Exchanger, Refiller};
 use xen_contig::frames::{Candidate, FrameAllocator, FrameRun};
 use xen_contig::p2m::{M2p, P2m};
@@ -72,6 +73,14 @@ impl Machine {
             }
             _ => None,
         }
+    }
+
+    /// The frame of a PV guest's top-level page table.
+    pub fn top_table(&self) -> Option<Pfn> {
+        let (top, _) = Cr3::read();
+        let mfn = Mfn::new(top.start_address().as_u64() / PAGE_SIZE as u64);
+        // SAFETY: a page table is RAM.
+        unsafe { self.m2p?.pfn(mfn) }
     }
 
     /// How many frames Xen has on record for this domain.

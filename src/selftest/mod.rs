@@ -14,6 +14,7 @@
 //! | [`vcpus`] | are all vCPUs up, do they work, recover, and sleep? |
 //! | [`conformance`] | does Xen answer each odd exchange as `tests/CONFORMANCE.md` says? |
 //! | [`soak`] | does nothing get lost in a long random mix of all that the allocator does? |
+//! | [`vmap`] | are leftovers of unmapped areas named and purged, without a flush, on all vCPUs? |
 //! | [`accounts`] | is every frame where it was? |
 //! | [`misbehave`] | does the runner call a broken guest by its right name? |
 
@@ -32,6 +33,7 @@ mod soak;
 mod stale_alias;
 mod translated;
 mod vcpus;
+mod vmap;
 
 use alloc::boxed::Box;
 use alloc::string::String;
@@ -109,6 +111,7 @@ pub fn run(machine: &Machine, options: &Options) -> Verdict {
     address_bits::add(&mut tests);
     neighbours::add(&mut tests);
     stale_alias::add(&mut tests);
+    vmap::add(&mut tests);
     conformance::add(&mut tests);
     dma::add(&mut tests);
     edu::add(&mut tests);

@@ -116,6 +116,11 @@ impl Linear {
         }
     }
 
+    /// The first of the first-level tables; `None` in a translated guest.
+    pub fn first_table(&self) -> Option<Pfn> {
+        self.tables.as_ref().map(|(_, level1)| *level1)
+    }
+
     /// The first-level entry of a frame as it stands in the table; `None` in a translated guest.
     pub fn read(&self, pfn: Pfn) -> Option<Pte> {
         let (_, level1) = self.tables.as_ref()?;
