@@ -9,11 +9,17 @@ use hypercall::abi::memory::MemoryExchange;
 use crate::content::Content;
 use crate::fault::{ExchangeFault, Lie};
 use crate::frame::{Frame, Owner};
-use crate::list::plausible;
 use crate::machine::Machine;
 
 /// `XENMEMF_exact_node_request`.
 const EXACT_NODE: u32 = 1 << 17;
+
+/// `MAX_NUMNODES`, which is also the field's value for the last of them.
+const NODES: u32 = 64;
+
+/// Whether memory was asked for from a node that the machine has not got, and from that alone.
+#[derive(Clone, Copy, Debug)]
+struct Elsewhere(bool);
 
 /// An errno for one extent, which does not stop the others of its chunk.
 type Late = Option<XenErrno>;
@@ -46,7 +52,7 @@ impl Machine {
                 return Ok(0);
             }
             self.reachable_lists(arg)?;
-            self.node(arg.output.mem_flags)?;
+            let elsewhere = self.node(arg.output.mem_flags)?;
             self.target(arg)?;
             let in_shift = out_order.saturating_sub(in_order);
             let chunks = arg.input.nr_extents >> in_shift;
@@ -59,7 +65,7 @@ impl Machine {
                     preempted = true;
                     break;
                 }
-                match self.chunk(arg, chunk) {
+                match self.chunk(arg, chunk, elsewhere) {
                     Ok(true) => {}
                     Ok(false) => {
                         arg.nr_exchanged = chunk << in_shift;
@@ -97,17 +103,25 @@ impl Machine {
     }
 
     fn reachable_lists(&self, arg: &MemoryExchange) -> Result<(), XenErrno> {
-        let fine = plausible(arg.input.extent_start, arg.input.nr_extents)
-            && plausible(arg.output.extent_start, arg.output.nr_extents);
+        let (input, output, done) = (&arg.input, &arg.output, arg.nr_exchanged);
+        let gone = match input.extent_order <= output.extent_order {
+            true => done >> (output.extent_order - input.extent_order),
+            false => done << (input.extent_order - output.extent_order),
+        };
+        let fine = self.plausible(input.extent_start, done, input.nr_extents)
+            && self.plausible(output.extent_start, gone, output.nr_extents);
         if fine { Ok(()) } else { Err(XenErrno::EFAULT) }
     }
 
-    /// `propagate_node`, on a machine of one node.
-    fn node(&self, mem_flags: u32) -> Result<(), XenErrno> {
-        let node = mem_flags >> 8 & 0xff;
-        let fine = node == 0
-            || if self.domain.privileged { node == 1 } else { mem_flags & EXACT_NODE == 0 };
-        if fine { Ok(()) } else { Err(XenErrno::EINVAL) }
+    /// `propagate_node`, on a machine of one node: whether the memory is wanted from another node
+    /// and from no other.
+    fn node(&self, mem_flags: u32) -> Result<Elsewhere, XenErrno> {
+        let (node, exact) = (mem_flags >> 8 & 0xff, mem_flags & EXACT_NODE != 0);
+        let fine = node == 0 || if self.domain.privileged { node <= NODES } else { !exact };
+        match fine {
+            true => Ok(Elsewhere(exact && node > 1)),
+            false => Err(XenErrno::EINVAL),
+        }
     }
 
     fn target(&self, arg: &MemoryExchange) -> Result<(), XenErrno> {
@@ -121,7 +135,12 @@ impl Machine {
     }
 
     /// One chunk: the larger of an in-extent and an out-extent. `Ok(false)` for a dying domain.
-    fn chunk(&mut self, arg: &MemoryExchange, chunk: u64) -> Result<bool, XenErrno> {
+    fn chunk(
+        &mut self,
+        arg: &MemoryExchange,
+        chunk: u64,
+        Elsewhere(elsewhere): Elsewhere,
+    ) -> Result<bool, XenErrno> {
         let (in_order, out_order) = (arg.input.extent_order, arg.output.extent_order);
         let in_count = 1_u64 << out_order.saturating_sub(in_order);
         let out_count = 1_u64 << in_order.saturating_sub(out_order);
@@ -134,6 +153,7 @@ impl Machine {
                     // No frame shall be its own Pfn, or a mix-up of the two would go unseen.
                     let avoid = self.peek(arg, index);
                     let limit = self.frame_limit(arg.output.mem_flags);
+                    let limit = if elsewhere { 0 } else { limit };
                     taken.push(self.heap.take(out_order, limit, avoid).ok_or(XenErrno::ENOMEM)?);
                 }
                 Ok(())

@@ -13,8 +13,9 @@ use hypercall::XenErrno;
 use crate::guest::LINEAR;
 use crate::machine::Machine;
 
-/// Xen's own part of the address space: no list may lie there.
-const XEN_RANGE: Range<u64> = 0xffff_8000_0000_0000..0xffff_8800_0000_0000;
+/// The first address that is none, and the first behind Xen's own part of the address space: no
+/// list of a PV guest's may begin between them (`__addr_ok`).
+const BARRED: Range<u64> = 1 << 47..0xffff_8800_0000_0000;
 
 /// Lists that were declared to lie in guest frames.
 #[derive(Debug, Default)]
@@ -22,16 +23,16 @@ pub(crate) struct Places {
     pub lists: Vec<(Range<u64>, u64)>,
 }
 
-/// Whether `count` entries at `list` can be a guest's (`guest_handle_subrange_okay`).
-pub(crate) fn plausible(list: *mut u64, count: u64) -> bool {
-    let start = list as u64;
-    match count.checked_mul(8).and_then(|bytes| start.checked_add(bytes)) {
-        Some(end) => count == 0 || end <= XEN_RANGE.start || start >= XEN_RANGE.end,
-        None => false,
-    }
-}
-
 impl Machine {
+    /// Whether a list of `count` entries, of which the first `done` are not looked at, can be the
+    /// guest's (`guest_handle_subrange_okay`). Of a PV guest's Xen looks at the first address and at
+    /// the length, and leaves the rest to the copying; of a translated guest's at nothing.
+    pub fn plausible(&self, list: *mut u64, done: u64, count: u64) -> bool {
+        let start = (list as u64).wrapping_add(done.wrapping_mul(8));
+        let fits = count.wrapping_sub(done) < u64::MAX / 8;
+        self.domain.is_translated() || fits && !BARRED.contains(&start)
+    }
+
     /// Reads an entry of a list that is an argument of the hypercall under way.
     pub fn read(&self, list: *mut u64, index: u64) -> Result<u64, XenErrno> {
         self.reachable(list, index, false)?;
@@ -49,10 +50,11 @@ impl Machine {
     }
 
     fn reachable(&self, list: *mut u64, index: u64, write: bool) -> Result<(), XenErrno> {
-        if list.is_null() {
+        // The host's memory, which lists lie in, ends where barred addresses begin.
+        let address = (list as u64).wrapping_add(index.wrapping_mul(8));
+        if list.is_null() || address >= BARRED.start {
             return Err(XenErrno::EFAULT);
         }
-        let address = list as u64 + index * 8;
         let Some((range, pfn)) = self.places.lists.iter().find(|(at, _)| at.contains(&address))
         else {
             return Ok(());

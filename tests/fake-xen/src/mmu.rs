@@ -40,13 +40,17 @@ impl Machine {
         domain: DomId,
         cut: Option<Cut>,
     ) -> Result<u64, XenErrno> {
-        self.caller(domain)?;
+        // Translated guests have no such hypercall (`hypercall-defs.c`).
+        if self.domain.is_translated() {
+            return Err(XenErrno::ENOSYS);
+        }
+        if let Err(errno) = self.page_owner(domain) {
+            *done = 0;
+            return Err(errno);
+        }
         self.each(updates, done, cut, |machine, update| match update.kind() {
             MmuUpdateKind::PageTable { entry, pte } => machine.update_entry(entry, pte),
             MmuUpdateKind::MachineToPhys { mfn, pfn } => {
-                if machine.domain.is_translated() {
-                    return Err(XenErrno::EINVAL);
-                }
                 machine.own(mfn.number()).ok_or(XenErrno::EINVAL)?;
                 machine.set_m2p(mfn.number(), pfn);
                 Ok(())
@@ -56,9 +60,6 @@ impl Machine {
     }
 
     fn update_entry(&mut self, entry: u64, pte: Pte) -> Result<(), XenErrno> {
-        if self.domain.is_translated() {
-            return Err(XenErrno::EOPNOTSUPP);
-        }
         let frame = self.own(entry >> 12).ok_or(XenErrno::EINVAL)?;
         if frame.kind_count > 0 && frame.kind == PageType::L1 {
             return self.write_entry(entry, pte);
@@ -78,6 +79,9 @@ impl Machine {
         pte: Pte,
         flush: UvmFlags,
     ) -> Result<u64, XenErrno> {
+        if self.domain.is_translated() {
+            return Err(XenErrno::ENOSYS);
+        }
         let entry = self.entry_of(page).ok_or(XenErrno::EINVAL)?;
         self.write_entry(entry, pte)?;
         let all = flush.contains(UvmFlags::ALL);
@@ -102,7 +106,11 @@ impl Machine {
         domain: DomId,
         cut: Option<Cut>,
     ) -> Result<u64, XenErrno> {
-        self.caller(domain)?;
+        self.page_owner(domain)?;
+        // There is the call, but it is about PV guests (`do_mmuext_op`).
+        if self.domain.is_translated() {
+            return Err(XenErrno::EINVAL);
+        }
         self.each(ops, done, cut, |machine, op| match op.kind() {
             MmuExtKind::TlbFlushLocal => {
                 machine.tlbs[vcpu].flush();
@@ -156,6 +164,16 @@ impl Machine {
 
     /// Whether a call is about the caller's own memory; about another's the model knows nothing.
     pub fn caller(&self, domain: DomId) -> Result<(), XenErrno> {
-        if self.domain.is_self(domain) { Ok(()) } else { Err(XenErrno::ESRCH) }
+        match domain {
+            crate::NEIGHBOUR => Err(XenErrno::EPERM),
+            domain if self.domain.is_self(domain) => Ok(()),
+            _ => Err(XenErrno::ESRCH),
+        }
+    }
+
+    /// The same for whose pages a mapping is about, which is not asked by one's own number
+    /// (`get_pg_owner`).
+    fn page_owner(&self, domain: DomId) -> Result<(), XenErrno> {
+        if domain == self.domain.id { Err(XenErrno::ESRCH) } else { self.caller(domain) }
     }
 }

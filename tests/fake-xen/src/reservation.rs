@@ -5,8 +5,13 @@
 use hypercall::abi::memory::MemoryReservation;
 
 use crate::fault::Cut;
-use crate::list::plausible;
 use crate::machine::Machine;
+
+/// More extents leave no room for the progress in the command (`do_memory_op`).
+const MAX_EXTENTS: u64 = (u32::MAX >> 6) as u64;
+
+/// The first guest frame number that the model keeps no record for.
+const HIGHEST_GFN: u64 = 1 << 20;
 
 impl Machine {
     pub fn decrease(&mut self, arg: &MemoryReservation, cut: Option<Cut>) -> u64 {
@@ -37,8 +42,9 @@ impl Machine {
             },
         };
         let Some(frame) = self.own(mfn) else { return false };
+        // Given up before, and there for as long as something maps it (`put_page_alloc_ref`).
         if !std::mem::replace(&mut frame.allocated, false) {
-            return false;
+            return true;
         }
         let dirty = frame.content.uniform() != Some(0);
         frame.references += 1;
@@ -55,10 +61,11 @@ impl Machine {
             if cut.is_some_and(|cut| cut.after == index) {
                 return index;
             }
-            let pfn = match self.read(arg.extent_start, index) {
-                Ok(pfn) if placed => pfn,
-                Ok(_) => u64::MAX,
-                Err(_) => return index,
+            // What comes without a place has a list to be named in alone, and need not have one.
+            let pfn = match placed.then(|| self.read(arg.extent_start, index)) {
+                Some(Ok(pfn)) => pfn,
+                None => u64::MAX,
+                Some(Err(_)) => return index,
             };
             let frames = 1_u64 << arg.extent_order;
             if self.domain.pages + frames > self.domain.max_pages {
@@ -71,7 +78,8 @@ impl Machine {
             if placed && !self.place(pfn, first, frames) {
                 return index;
             }
-            if !self.domain.is_translated() && self.write(arg.extent_start, index, first).is_err() {
+            let told = !self.domain.is_translated() && (placed || !arg.extent_start.is_null());
+            if told && self.write(arg.extent_start, index, first).is_err() {
                 return index;
             }
         }
@@ -84,9 +92,13 @@ impl Machine {
             (0..frames).for_each(|page| self.set_m2p(first + page, pfn + page));
             return true;
         };
-        let Some(slots) = physmap.get_mut(pfn as usize..(pfn + frames) as usize) else {
+        if pfn + frames > HIGHEST_GFN {
             return false;
-        };
+        }
+        if physmap.len() < (pfn + frames) as usize {
+            physmap.resize((pfn + frames) as usize, None);
+        }
+        let slots = &mut physmap[pfn as usize..(pfn + frames) as usize];
         let mut lost = false;
         for (slot, mfn) in slots.iter_mut().zip(first..) {
             lost |= slot.replace(mfn).is_some();
@@ -101,6 +113,7 @@ impl Machine {
     fn reservation_is_sane(&self, arg: &MemoryReservation) -> bool {
         self.domain.is_self(arg.domid)
             && arg.extent_order <= self.domain.max_order
-            && plausible(arg.extent_start, arg.nr_extents)
+            && arg.nr_extents <= MAX_EXTENTS
+            && self.plausible(arg.extent_start, 0, arg.nr_extents)
     }
 }

@@ -14,6 +14,10 @@ use crate::machine::Machine;
 /// Bits of an entry that may change without a look at the frame (`FASTPATH_FLAG_WHITELIST`).
 const FAST: u64 = PageTableFlags::ACCESSED.bits() | PageTableFlags::DIRTY.bits();
 
+/// `PAGE_CACHE_ATTRS`; the last is where other levels have the bit of large pages.
+const CACHE_ATTRIBUTES: PageTableFlags =
+    PageTableFlags::WRITE_THROUGH.union(PageTableFlags::NO_CACHE).union(PageTableFlags::HUGE_PAGE);
+
 /// Which first-level table covers which 2 MiB of virtual addresses.
 #[derive(Debug, Default)]
 pub(crate) struct AddressSpace {
@@ -95,9 +99,14 @@ impl Machine {
         if !pte.is_present() {
             return Ok(());
         }
+        // Only who has devices may say how memory is cached (`l1_disallow_mask`).
+        if !self.domain.privileged && pte.flags().intersects(CACHE_ATTRIBUTES) {
+            return Err(XenErrno::EINVAL);
+        }
         let mfn = pte.mfn().number();
         match self.frame(mfn).map(|frame| frame.owner) {
-            // Not RAM, so it would be a device's, and this domain has none.
+            // Not RAM, so it is a device's, and dom0 has them all.
+            None | Some(Owner::Hole) if self.domain.privileged => return Ok(()),
             None | Some(Owner::Hole) => return Err(XenErrno::EPERM),
             Some(Owner::Domain(id)) if id == self.domain.id => {}
             Some(_) => return Err(XenErrno::EBUSY),
@@ -119,6 +128,9 @@ impl Machine {
             return;
         }
         let mfn = pte.mfn().number();
+        if self.frame(mfn).is_none_or(|frame| frame.owner == Owner::Hole) {
+            return;
+        }
         if pte.is_writable() {
             self.frames[mfn as usize].kind_count -= 1;
         }
