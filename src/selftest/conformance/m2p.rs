@@ -30,8 +30,9 @@ pub struct Others {
     pub of_nobody: Vec<u64>,
 }
 
-/// Finds up to `count` of either kind, spread over the memory around the guest's own.
-pub fn frames_of_others(machine: &Machine, count: u64) -> Others {
+/// Shows `see` each machine frame around the guest's own with the guest frame that the M2P has for
+/// it, until it says that it has seen enough.
+fn each_near(machine: &Machine, mut see: impl FnMut(u64, Option<Pfn>) -> bool) {
     let max = max_ram_page().unwrap_or(0);
     let mut pieces = vec![false; (max / PIECE) as usize + 1];
     for pfn in (0..machine.p2m.frames()).map(Pfn::new) {
@@ -40,17 +41,41 @@ pub fn frames_of_others(machine: &Machine, count: u64) -> Others {
             *known = true;
         }
     }
-    // Twice, since the heap has no room for all of them: once to count, once to pick.
-    let each = |see: &mut dyn FnMut(u64, bool)| {
-        for (piece, _) in pieces.iter().enumerate().filter(|(_, known)| **known) {
-            let first = piece as u64 * PIECE;
-            for mfn in first..(first + PIECE).min(max) {
-                match owner(machine, mfn) {
-                    Some(pfn) if machine.p2m.mfn(pfn) == Some(Mfn::new(mfn)) => {}
-                    record => see(mfn, record.is_some()),
-                }
+    for (piece, _) in pieces.iter().enumerate().filter(|(_, known)| **known) {
+        let first = piece as u64 * PIECE;
+        for mfn in first..(first + PIECE).min(max) {
+            if see(mfn, owner(machine, mfn)) {
+                return;
             }
         }
+    }
+}
+
+/// The first machine frame around the guest's own that is `wanted`, by its number and what the M2P
+/// has for it.
+pub fn find_near(
+    machine: &Machine,
+    mut wanted: impl FnMut(u64, Option<Pfn>) -> bool,
+) -> Option<u64> {
+    let mut found = None;
+    each_near(machine, |mfn, recorded| {
+        found = wanted(mfn, recorded).then_some(mfn);
+        found.is_some()
+    });
+    found
+}
+
+/// Finds up to `count` of either kind, spread over the memory around the guest's own.
+pub fn frames_of_others(machine: &Machine, count: u64) -> Others {
+    // Twice, since the heap has no room for all of them: once to count, once to pick.
+    let each = |see: &mut dyn FnMut(u64, bool)| {
+        each_near(machine, |mfn, recorded| {
+            match recorded {
+                Some(pfn) if machine.p2m.mfn(pfn) == Some(Mfn::new(mfn)) => {}
+                recorded => see(mfn, recorded.is_some()),
+            }
+            false
+        });
     };
     let mut all = [0_u64; 2];
     each(&mut |_, guests| all[usize::from(guests)] += 1);

@@ -12,6 +12,7 @@
 //! | [`lists`] | C50–C54: too late for a way back |
 //! | [`chunks`] | C70–C75: many chunks |
 //! | [`reservation`] | C76, C77: without the exchange |
+//! | [`same_script`] | the script of raw calls that the model has to answer in the same way |
 //! | [`raw`] | the hypercall, and frames to try it with |
 //! | [`m2p`], [`start_info`] | what Xen and the builder tell of frames |
 
@@ -22,6 +23,7 @@ mod lists;
 mod m2p;
 mod raw;
 mod reservation;
+mod same_script;
 mod start_info;
 mod supply;
 
@@ -37,4 +39,5 @@ pub fn add(tests: &mut Vec<Test>) {
     lists::add(tests);
     chunks::add(tests);
     reservation::add(tests);
+    same_script::add(tests);
 }

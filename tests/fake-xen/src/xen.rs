@@ -66,6 +66,11 @@ impl FakeXen {
         self.with(|machine| machine.preemptions)
     }
 
+    /// How many frames the machine has.
+    pub fn machine_frames(&self) -> u64 {
+        self.with(|machine| machine.frames.len() as u64)
+    }
+
     /// The calls since the last one of these, in order.
     pub fn take_log(&self) -> Vec<Logged> {
         self.with(|machine| std::mem::take(&mut machine.log.calls))

@@ -26,6 +26,11 @@ impl FakeGuest {
         self.set_alias(slot, Pte::NOT_PRESENT);
     }
 
+    /// The address of an alias slot. There is no first-level table behind the last of 512.
+    pub const fn alias_address(&self, slot: u64) -> VirtAddr {
+        VirtAddr::new(ALIASES + (slot << 12))
+    }
+
     /// Machine address of the entry behind an alias slot.
     ///
     /// # Panics

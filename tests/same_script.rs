@@ -1,0 +1,158 @@
+//! The model hears from the script of raw calls what a real Xen answers. The same script is the
+//! self-test `same-script` of the image.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+
+use fake_xen::{Builder, FakeGuest, FakeXen, NEIGHBOUR};
+use hypercall::ops::Pte;
+use hypercall::{DomId, Mfn, Pfn, VirtAddr};
+use script::{Ground, Page, Verdict};
+use xen_contig::paging::LinearMapping;
+
+/// The first frame of the run.
+const RUN: Pfn = Pfn::new(600);
+
+/// More than the guest has: what a toolstack leaves between the two.
+const SLACK: u64 = 300;
+
+struct Model {
+    guest: FakeGuest,
+    dom0: bool,
+    /// Lists that lie in frames.
+    lists: RefCell<BTreeMap<Pfn, Box<[u64; 512]>>>,
+}
+
+impl Model {
+    fn new(builder: Builder, dom0: bool) -> Self {
+        let builder = builder.max_pages(1024 + SLACK);
+        let guest = if dom0 { builder.privileged().max_order(18) } else { builder }.build();
+        Self { guest, dom0, lists: RefCell::default() }
+    }
+}
+
+// SAFETY: the model's frames hold nothing of Rust's; the lists are boxes that live as long.
+unsafe impl Ground for Model {
+    type Xen = FakeXen;
+
+    fn xen(&self) -> &FakeXen {
+        self.guest.xen()
+    }
+
+    fn is_dom0(&self) -> bool {
+        self.dom0
+    }
+
+    fn is_translated(&self) -> bool {
+        self.guest.p2m().is_translated()
+    }
+
+    fn limit(&self) -> u32 {
+        if self.dom0 { 18 } else { 9 }
+    }
+
+    fn run(&self) -> Pfn {
+        RUN
+    }
+
+    fn beneath(&self, pfn: Pfn) -> u64 {
+        self.guest.p2m().gfn(pfn).expect("a populated frame").number()
+    }
+
+    fn record(&self, pfn: Pfn, mfn: u64) {
+        self.guest.forge(pfn, Mfn::new(mfn));
+    }
+
+    fn entry(&self, pfn: Pfn) -> u64 {
+        self.guest.entry(pfn).get()
+    }
+
+    fn pte(&self, pfn: Pfn) -> Pte {
+        self.guest.linear_entry(pfn)
+    }
+
+    fn address(&self, page: Page) -> VirtAddr {
+        match page {
+            Page::Linear(pfn) => self.guest.address(pfn),
+            Page::Alias => self.guest.alias_address(0),
+            Page::Probe => self.guest.alias_address(1),
+            Page::Nowhere => self.guest.alias_address(512),
+        }
+    }
+
+    fn m2p(&self, mfn: u64) -> Option<u64> {
+        self.guest.pfn(Mfn::new(mfn)).map(Pfn::number)
+    }
+
+    fn find(&self, pfn: Pfn, fits: &mut dyn FnMut(u64) -> bool) -> Option<u64> {
+        let recorded = |mfn: &u64| self.m2p(*mfn) == Some(pfn.number());
+        (0..self.guest.xen().machine_frames()).find(|mfn| recorded(mfn) && fits(*mfn))
+    }
+
+    fn hole(&self) -> u64 {
+        2048
+    }
+
+    fn nobodys(&self) -> Option<u64> {
+        // The model's own, as in Xen.
+        Some(2)
+    }
+
+    fn other(&self) -> DomId {
+        NEIGHBOUR
+    }
+
+    fn list(&self, pfn: Pfn) -> *mut u64 {
+        let mut lists = self.lists.borrow_mut();
+        let list = lists.entry(pfn).or_insert_with(|| {
+            let list = Box::new([0; 512]);
+            self.guest.place(&*list, pfn);
+            list
+        });
+        list.as_mut_ptr()
+    }
+}
+
+/// Runs a script and wants every answer to be the script's, and the guest whole behind it.
+fn same(model: &Model, script: &str) {
+    let mut transcript = String::new();
+    let verdict = script::run(model, script, |call, heard| {
+        transcript.extend([call, "\n", heard, "\n"]);
+    });
+    match verdict {
+        Verdict::Same { calls } => assert!(calls > 0),
+        Verdict::Differs { line, call, expected, heard } => panic!(
+            "{transcript}\nline {line}: `{call}`: expected `{expected}`, the model: `{heard}`"
+        ),
+    }
+    model.guest.check_whole();
+}
+
+#[test]
+fn a_pv_domu_hears_the_same_from_the_model() {
+    same(&Model::new(Builder::new(1024), false), script::PV);
+}
+
+#[test]
+fn a_pv_dom0_hears_the_same_from_the_model() {
+    same(&Model::new(Builder::new(1024), true), script::PV);
+}
+
+#[test]
+fn a_translated_guest_hears_the_same_from_the_model() {
+    for dom0 in [false, true] {
+        same(&Model::new(Builder::new(1024).translated(), dom0), script::TRANSLATED);
+    }
+}
+
+#[test]
+fn an_answer_that_differs_is_named() {
+    let model = Model::new(Builder::new(1024), false);
+    let verdict =
+        script::run(&model, "# C05\n\nexchange 1x0 r0 for 1x0 r0 count=2\n= 0\n", |_, _| ());
+    let Verdict::Differs { line, call, expected, heard } = verdict else {
+        panic!("{verdict:?}");
+    };
+    assert_eq!((line, call, expected), (3, "exchange 1x0 r0 for 1x0 r0 count=2", "= 0"));
+    assert_eq!(&*heard, "= EINVAL done=2");
+}
