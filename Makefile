@@ -59,6 +59,7 @@ run: check-choice image bed
 	@(set -x; $(BED) run $(CHOICE) $(GUEST)); $(SAY_STATUS)
 
 test: check-choice lint
+	@rm -rf target/tmp/fault-cases
 	@$(TOOLS) cargo test --locked --workspace $(ADAPTERS)
 	@RUSTFLAGS='--cfg loom' $(TOOLS) cargo test --locked --test loom --target-dir target/loom
 	@$(MAKE) --no-print-directory image bed

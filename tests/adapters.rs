@@ -1,8 +1,14 @@
 //! The adapters for driver crates, which follow pointers: the model's books, and real memory.
 #![cfg(all(feature = "virtio-drivers", feature = "dma-api"))]
 
+#[path = "faults/arm.rs"]
+mod arm;
 #[path = "adapters/dma_api.rs"]
 mod dma_api;
+#[path = "adapters/fault_sweep.rs"]
+mod fault_sweep;
+#[path = "faults/mod.rs"]
+mod faults;
 #[path = "adapters/host.rs"]
 mod host;
 #[path = "adapters/virtio.rs"]

@@ -4,9 +4,11 @@
 //!
 //! The exchange itself has a sweep of its own in `fault_sweep.rs`.
 
-use fake_xen::{ExchangeFault, Lie, POISON};
+mod faults;
+
+use fake_xen::POISON;
+use faults::{Case, Tally, Wrong, sweep};
 use fuzz::scene::{Outcome, Scene, Setting, Step, Want, play};
-use hypercall::XenErrno;
 use xen_contig::addr::PAGE_SIZE;
 use xen_contig::dma::GiveBack;
 use xen_contig::exchange::{Node, OnRefusal};
@@ -19,64 +21,6 @@ struct Operation {
     setting: Setting,
     before: Vec<Step>,
     steps: Vec<Step>,
-}
-
-/// What is armed before the operation.
-#[derive(Clone, Debug)]
-enum Wrong {
-    Call { call: u64, errno: XenErrno, after: u64 },
-    Stop { call: u64, after: u64 },
-    Inside(ExchangeFault),
-}
-
-/// Figures of a sweep.
-#[derive(Default)]
-struct Tally {
-    cases: u64,
-    refused: u64,
-    quarantined: u64,
-}
-
-/// What Xen may answer to one call or another, and a number that it has no name for.
-fn errnos() -> impl Iterator<Item = XenErrno> {
-    [1, 3, 11, 12, 14, 16, 22, 38, 85, 95, 133].into_iter().filter_map(XenErrno::from_raw)
-}
-
-/// Each errno of a call that does nothing, and two of one that fails half-way.
-fn failures() -> impl Iterator<Item = (XenErrno, u64)> {
-    let half_way = [XenErrno::EINVAL, XenErrno::EBUSY];
-    let some_done = half_way.into_iter().flat_map(|errno| [(errno, 1), (errno, 300)]);
-    errnos().map(|errno| (errno, 0)).chain(some_done)
-}
-
-/// Everything that can go wrong inside an exchange, at extents and frames near and far.
-fn inside() -> Vec<ExchangeFault> {
-    let mut faults = vec![ExchangeFault::Dying];
-    for at in [0, 1, 15, 31] {
-        faults.extend([
-            ExchangeFault::InUnreadable(at),
-            ExchangeFault::IommuUnmap(at, XenErrno::EIO),
-            ExchangeFault::OutUnreadable(at),
-            ExchangeFault::OutUnwritable(at),
-            ExchangeFault::IommuMap(at, XenErrno::EINVAL),
-        ]);
-    }
-    let beyond = Some(1 << 30);
-    for answer in [Ok(0), Ok(u64::MAX), Err(XenErrno::EINVAL), Err(XenErrno::ENOMEM)] {
-        for (commit, count, out) in [
-            (true, None, None),
-            (true, Some(0), None),
-            (true, Some(1), None),
-            (true, Some(u64::MAX), None),
-            (true, None, Some(1)),
-            (true, None, beyond),
-            (false, Some(0), None),
-            (false, Some(16), beyond),
-        ] {
-            faults.push(ExchangeFault::Lie(Lie { commit, answer, count, out }));
-        }
-    }
-    faults
 }
 
 fn operation(name: &'static str, before: Vec<Step>, steps: Vec<Step>) -> Operation {
@@ -103,86 +47,30 @@ impl Operation {
         Self { setting: Setting { frames: 2560, max_order: 10, ..self.setting }, ..self }
     }
 
-    /// Plays the operation with something wrong. Answers whether that was met.
-    fn case(&self, wrong: Option<&Wrong>, tally: &mut Tally) -> (bool, Vec<Outcome>) {
+    /// Plays the operation with something wrong.
+    fn case(&self, wrong: Option<&Wrong>) -> Case {
         play(&self.setting, |scene| {
             // A buffer of somebody else's.
             assert_eq!(scene.apply(&alloc(8)), Outcome::Done);
             for step in &self.before {
                 assert_ne!(scene.apply(step), Outcome::Nothing, "{}: {step:?}", self.name);
             }
-            match wrong {
-                Some(Wrong::Call { call, errno, after }) => {
-                    let (call, errno, after) = (*call, *errno, *after);
-                    scene.apply(&Step::Fault { call, errno, after });
-                }
-                Some(Wrong::Stop { call, after }) => {
-                    scene.apply(&Step::Stop { call: *call, after: *after });
-                }
-                Some(Wrong::Inside(fault)) => {
-                    let armed = scene.apply(&Step::ExchangeFault(fault.clone()));
-                    assert_eq!(armed, Outcome::Done, "{fault:?} can't be found out");
-                }
-                None => {}
+            let armed = wrong.map(|wrong| match wrong.clone() {
+                Wrong::Call { call, errno, after } => Step::Fault { call, errno, after },
+                Wrong::Stop { call, after } => Step::Stop { call, after },
+                Wrong::Inside(fault) => Step::ExchangeFault(fault),
+            });
+            if let Some(step) = armed {
+                assert_eq!(scene.apply(&step), Outcome::Done, "{step:?} can't be found out");
             }
             let outcomes: Vec<Outcome> = self.steps.iter().map(|step| scene.apply(step)).collect();
             let met = scene.guest().xen().disarm() > 0;
-            if met {
-                tally.cases += 1;
-                tally.refused += u64::from(outcomes.iter().any(|it| *it != Outcome::Done));
-                tally.quarantined += u64::from(scene.quarantined() > 0);
-            }
+            let quarantined = scene.quarantined();
             judge(scene);
-            (met, outcomes)
+            let refused = outcomes.iter().any(|outcome| *outcome != Outcome::Done);
+            let answer = if refused { Err(format!("{outcomes:?}")) } else { Ok(()) };
+            Case { met, answer, quarantined }
         })
-    }
-
-    /// Fails call 1, 2, … until the operation goes through without meeting the fault.
-    fn sweep(&self) -> Tally {
-        let mut tally = Tally::default();
-        let (_, undisturbed) = self.case(None, &mut tally);
-        let calls = failures().map(|(errno, after)| (Some(errno), after));
-        // Only the operations that a translated guest makes answer with how many were done.
-        let stops = [0, 1, 15].into_iter().filter(|_| self.setting.translated);
-        for (errno, after) in calls.chain(stops.map(|after| (None, after))) {
-            for call in 1.. {
-                let wrong = match errno {
-                    Some(errno) => Wrong::Call { call, errno, after },
-                    None => Wrong::Stop { call, after },
-                };
-                let (met, outcomes) = self.named(&wrong, &mut tally);
-                if !met {
-                    assert_eq!(outcomes, undisturbed, "{}: {wrong:?} was not met", self.name);
-                    break;
-                }
-            }
-        }
-        for fault in inside().into_iter().filter(|_| !self.setting.translated) {
-            let wrong = Wrong::Inside(fault);
-            let (met, outcomes) = self.named(&wrong, &mut tally);
-            assert!(met || outcomes == undisturbed, "{}: {wrong:?} was not met", self.name);
-        }
-        let Tally { cases, refused, quarantined } = tally;
-        println!("{}: {cases} cases, {refused} refused, {quarantined} quarantined", self.name);
-        assert_ne!(cases, 0, "{}: no fault was ever met", self.name);
-        tally
-    }
-
-    /// As [`case`](Self::case), and whoever fails in there is told apart.
-    fn named(&self, wrong: &Wrong, tally: &mut Tally) -> (bool, Vec<Outcome>) {
-        let named = Named(self.name, wrong);
-        let result = self.case(Some(wrong), tally);
-        std::mem::forget(named);
-        result
-    }
-}
-
-/// Says which case it was if dropped, which it is when a test is being stopped.
-struct Named<'w>(&'static str, &'w Wrong);
-
-impl Drop for Named<'_> {
-    fn drop(&mut self) {
-        eprintln!("the case: {}, {:?}", self.0, self.1);
     }
 }
 
@@ -199,10 +87,7 @@ fn sweep_all(operations: Vec<Operation>) {
     let mut sum = Tally::default();
     let count = operations.len();
     for operation in operations {
-        let tally = operation.sweep();
-        sum.cases += tally.cases;
-        sum.refused += tally.refused;
-        sum.quarantined += tally.quarantined;
+        sum += sweep(operation.name, operation.setting.translated, |wrong| operation.case(wrong));
     }
     let Tally { cases, refused, quarantined } = sum;
     println!("{count} operations: {cases} cases, {refused} refused, {quarantined} quarantined");

@@ -5,6 +5,7 @@
 //! page, and so finds out whether pages that were said to be neighbours in the machine are.
 
 use std::alloc::{Layout, alloc_zeroed};
+use std::sync::Mutex;
 
 use fake_xen::{FakeGuest, FakePlatform, FakeXen};
 use hypercall::{Mfn, PageTableFlags};
@@ -113,6 +114,24 @@ unsafe impl Platform for Kernel {
     }
 }
 
+/// Arenas of scenes that are over.
+static ARENAS: Mutex<Vec<usize>> = Mutex::new(Vec::new());
+
+/// Memory for a guest's frames, of which nobody counts on what it holds.
+fn arena() -> *mut u8 {
+    let used = ARENAS.lock().unwrap().pop();
+    let base = used.map_or_else(
+        || {
+            let layout = Layout::from_size_align(FRAMES as usize * PAGE_SIZE, 8 << 20).unwrap();
+            // SAFETY: the size is not zero.
+            unsafe { alloc_zeroed(layout) }
+        },
+        std::ptr::with_exposed_provenance_mut,
+    );
+    assert!(!base.is_null());
+    base
+}
+
 fn leak<T>(value: T) -> &'static T {
     Box::leak(Box::new(value))
 }
@@ -122,6 +141,7 @@ fn leak<T>(value: T) -> &'static T {
 pub struct Scene {
     pub host: Kernel,
     pub memory: &'static DeviceMemory<Kernel>,
+    allocator: &'static Allocator<Kernel>,
     free: u64,
 }
 
@@ -139,10 +159,7 @@ impl Scene {
 
     fn with(guest: FakeGuest, constraints: Constraints, slots: usize, pool: bool) -> Self {
         let model = leak(FakePlatform::new(guest));
-        let layout = Layout::from_size_align(FRAMES as usize * PAGE_SIZE, 8 << 20).unwrap();
-        // SAFETY: the size is not zero.
-        let base = unsafe { alloc_zeroed(layout) };
-        assert!(!base.is_null());
+        let base = arena();
         let host: Kernel = leak(Host { model, memory: Arena { guest: model.guest(), base } });
         let allocator = leak(Allocator::new(host, GiveBack::AtOnce));
         let live: Vec<LiveSlot<Kernel>> = (0..slots).map(|_| LiveSlot::new()).collect();
@@ -152,7 +169,13 @@ impl Scene {
             let pool: &'static Bounce = leak(AtomicPool::new(allocator, &config.unwrap()).unwrap());
             memory = memory.with_bounce(pool);
         }
-        Self { host, memory: leak(memory), free: model.free_frames() }
+        Self { host, memory: leak(memory), allocator, free: model.free_frames() }
+    }
+
+    /// Nobody uses the scene or what came of it any more: its arena serves another. For tests that
+    /// build hundreds.
+    pub fn is_over(self) {
+        ARENAS.lock().unwrap().push(self.host.memory.base.expose_provenance());
     }
 
     pub fn guest(&self) -> &'static FakeGuest {
@@ -178,6 +201,29 @@ impl Scene {
         assert_eq!(self.memory.live(), 0, "{:?}", self.memory);
         assert_eq!(self.host.model.free_frames(), self.free);
         self.guest().check_whole();
+    }
+
+    /// Every frame is free, with a driver, waiting or quarantined, and all books agree. Answers how
+    /// many are quarantined.
+    pub fn accounted(&self, held: u64) -> u64 {
+        let quarantined = Platform::accounts(&self.host).quarantined();
+        let free = self.host.model.free_frames();
+        let waiting = self.allocator.stats().waiting;
+        let sum = free + held + waiting + quarantined;
+        assert_eq!(
+            sum, self.free,
+            "{free} free, {held} held, {waiting} waiting, {quarantined} lost"
+        );
+        let census = self.guest().check();
+        let lost = census.holes.len() + census.unmapped.len();
+        assert!(lost as u64 <= quarantined, "{census:?}");
+        quarantined
+    }
+
+    /// What waits goes back.
+    pub fn give_back(&self) {
+        let report = self.allocator.give_back_waiting();
+        assert_eq!((report.kept, report.error), (0, None), "{report:?}");
     }
 
     /// Memory of the driver's in the linear mapping: frames that are nobody's else.

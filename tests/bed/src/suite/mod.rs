@@ -184,9 +184,20 @@ fn close(outcomes: &[Outcome], findings: Findings) -> Verdict {
     if !findings.failed.is_empty() {
         verdict = verdict.max(Verdict::Failure);
     }
+    if let Some(faults) = fault_cases(Path::new("target/tmp/fault-cases")) {
+        println!("bed: the host tests tried {faults} faults");
+    }
     println!("bed: the verdict is {verdict} (exit status {})", verdict.exit_status());
     println!("{}", outcome::last_line(counts));
     verdict
+}
+
+/// How many faults the host tests tried, if `make test` ran them: each of their sweeps leaves a file
+/// that begins with a number.
+fn fault_cases(dir: &Path) -> Option<u64> {
+    let files = std::fs::read_dir(dir).ok()?.filter_map(|entry| entry.ok());
+    let contents = files.filter_map(|file| std::fs::read_to_string(file.path()).ok());
+    Some(contents.filter_map(|line| line.split_whitespace().next()?.parse::<u64>().ok()).sum())
 }
 
 /// How long a guest that never ends is waited for.
