@@ -5,19 +5,36 @@
 use alloc::vec::Vec;
 use core::arch::asm;
 
-use super::{Check, Test};
+use super::{Check, Test, error, fail, skip};
 use crate::kernel::command_line::When;
 use crate::kernel::exit::{Exit, exit};
+use crate::kernel::{say, vcpu};
 
 pub fn add(tests: &mut Vec<Test>) {
     let mut add = |name, run: fn() -> Check| {
         tests.push(Test::new(name, move |_| run()).when(When::Named));
     };
     add("misbehave-panic", || panic!("misbehave-panic was asked for"));
+    add("misbehave-panic-elsewhere", panic_elsewhere);
     add("misbehave-fault", || fault());
     add("misbehave-hang", || hang());
     add("misbehave-triple-fault", || triple_fault());
     add("misbehave-silent-poweroff", || exit(Exit::Poweroff));
+}
+
+/// Panics on another vCPU, while this one prints all that it can.
+fn panic_elsewhere() -> Check {
+    let Some(other) = vcpu::online().map(|vcpu| vcpu.id).find(|id| *id != vcpu::current()) else {
+        skip!("there is one vCPU");
+    };
+    let panics = || panic!("misbehave-panic-elsewhere was asked for");
+    let prints = || loop {
+        say!("# misbehave-panic-elsewhere: still here");
+    };
+    match vcpu::run_on(other, &panics, prints) {
+        Ok(()) => fail!("vCPU {} has come back from a panic", other.number()),
+        Err(why) => error!("{why}"),
+    }
 }
 
 /// Writes to page 0.

@@ -5,6 +5,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use hypercall::abi::vcpu::{RUNSTATE_BLOCKED, RUNSTATE_RUNNABLE, RUNSTATE_RUNNING, RunstateInfo};
 use hypercall::ops::{VcpuOp, VersionOp};
+use hypercall::trace::Hypercall;
 use hypercall::{VirtAddr, Xen};
 use spin::Mutex;
 
@@ -12,7 +13,7 @@ use super::{Check, Outcome, Test, error, fail, skip};
 use crate::kernel::events::{self, Deadline};
 use crate::kernel::hypervisor::xen;
 use crate::kernel::traps::{try_read, try_write};
-use crate::kernel::vcpu::{self, VcpuId};
+use crate::kernel::vcpu::{self, Undelivered, VcpuId};
 use crate::kernel::{layout, say};
 
 /// How long a vCPU may take to fall asleep, in seconds of system time. Only a hang comes near it.
@@ -21,6 +22,7 @@ const PATIENCE: u64 = 30;
 pub fn add(tests: &mut Vec<Test>) {
     tests.push(Test::new("vcpus-online", |_| online()));
     tests.push(Test::new("vcpus-work", |_| work()));
+    tests.push(Test::new("vcpus-wake-ups", |_| wake_ups()));
     tests.push(Test::new("vcpus-fault", |_| fault()));
     tests.push(Test::new("vcpus-idle-blocks", |_| idle_blocks()));
     tests.push(Test::new("vcpus-masked", |_| masked()));
@@ -56,30 +58,35 @@ struct Seen {
     stack: u64,
     /// Where its data lies.
     local: u64,
-    /// What its trace has more after a hypercall.
-    traced: u64,
 }
 
 /// Each runs work as itself, on its own stack, with its own data and trace.
 fn work() -> Check {
     let seen = Mutex::new(Vec::with_capacity(vcpu::MAX as usize));
-    let sent = vcpu::notifications();
+    // What the trace of each has of the hypercall that each is to make.
+    let traced = || {
+        let row = |vcpu: &vcpu::Local| vcpu.xen.summary().row(Hypercall::XenVersion).calls;
+        vcpu::online().map(row).collect::<Vec<_>>()
+    };
+    let (before, sent) = (traced(), vcpu::notifications());
     everywhere(&|told| {
-        let calls = || xen().summary().total().calls;
-        let before = calls();
         // Asked for the trace alone.
         let _version = xen().xen_version(VersionOp::Version);
         let marker = 0_u8;
         let me = vcpu::local();
         let local = core::ptr::from_ref(me) as u64;
         let stack = &raw const marker as u64;
-        seen.lock().push(Seen { told, is: me.id, stack, local, traced: calls() - before });
+        seen.lock().push(Seen { told, is: me.id, stack, local });
     })?;
     // One to each of the others, and one back from the last.
     let others = vcpu::count() as u64 - 1;
     let sent = vcpu::notifications() - sent;
     if sent != others + others.min(1) {
         fail!("work for {others} other vCPUs took {sent} notifications");
+    }
+    let after = traced();
+    if before.iter().zip(&after).any(|(before, after)| before + 1 != *after) {
+        fail!("one hypercall on each took the traces from {before:?} to {after:?} of its kind");
     }
     let seen = seen.into_inner();
     if seen.len() != vcpu::count() {
@@ -93,8 +100,7 @@ fn work() -> Check {
         };
         let right = one.is == vcpu.id
             && one.local == core::ptr::from_ref(vcpu) as u64
-            && vcpu.stack.holds(one.stack)
-            && one.traced == 1;
+            && vcpu.stack.holds(one.stack);
         if !right {
             fail!("vCPU {} saw {one:x?}", vcpu.id.number());
         }
@@ -130,6 +136,42 @@ fn side_by_side() -> Check {
         Ok(VcpuId::BOOT) => Ok(()),
         Ok(id) => fail!("what was to run on vCPU 0 ran on vCPU {}", id.number()),
         Err(why) => error!("{why}"),
+    }
+}
+
+/// No wake-up gets lost, whoever gives it: a guest in which one does stands still.
+fn wake_ups() -> Check {
+    const ROUNDS: u64 = 200;
+    let ran = AtomicU64::new(0);
+    for _ in 0..ROUNDS {
+        everywhere(&|_| {
+            ran.fetch_add(1, Ordering::Relaxed);
+        })?;
+    }
+    let expected = ROUNDS * vcpu::count() as u64;
+    if ran.load(Ordering::Relaxed) != expected {
+        fail!("{} pieces of work were done, not {expected}", ran.load(Ordering::Relaxed));
+    }
+    let mut others = vcpu::online().map(|vcpu| vcpu.id).filter(|id| *id != vcpu::current());
+    let (Some(second), Some(third)) = (others.next(), others.next()) else { return Ok(()) };
+    let refused = Mutex::new(None);
+    let from_second = || {
+        for _ in 0..ROUNDS {
+            if let Err(why) = vcpu::run_on(third, &|| {}, || {}) {
+                *refused.lock() = Some(why);
+            }
+        }
+        // The first vCPU waits for this, and takes no work meanwhile.
+        if vcpu::run_on(VcpuId::BOOT, &|| {}, || {}) != Err(Undelivered::Busy(VcpuId::BOOT)) {
+            *refused.lock() = Some(Undelivered::Offline(VcpuId::BOOT));
+        }
+    };
+    if let Err(why) = vcpu::run_on(second, &from_second, || {}) {
+        error!("{why}");
+    }
+    match refused.into_inner() {
+        Some(why) => fail!("from vCPU {}: {why}", second.number()),
+        None => Ok(()),
     }
 }
 

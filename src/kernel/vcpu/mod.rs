@@ -21,7 +21,7 @@ use core::fmt;
 pub use local::{Local, adopt_boot, local, online};
 pub use start::{configured, start};
 pub use stop::stop_others;
-pub use work::{everywhere, run_on};
+pub use work::{Undelivered, everywhere, run_on};
 
 /// How many vCPUs the kernel runs on: those that have their `vcpu_info` in the shared page
 /// (`XEN_LEGACY_MAX_VCPUS` in `public/arch-x86/xen.h`).
