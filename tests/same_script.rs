@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use fake_xen::{Builder, FakeGuest, FakeXen, NEIGHBOUR};
 use hypercall::ops::Pte;
 use hypercall::{DomId, Mfn, Pfn, VirtAddr};
-use script::{Ground, Page, Verdict};
+use script::{Ground, Page, Script, Verdict};
 use xen_contig::paging::LinearMapping;
 
 /// The first frame of the run.
@@ -114,9 +114,11 @@ unsafe impl Ground for Model {
 }
 
 /// Runs a script and wants every answer to be the script's, and the guest whole behind it.
-fn same(model: &Model, script: &str) {
+fn same(model: &Model, script: Script) {
+    let mut text = String::new();
+    script.unpack(&mut text).expect("room in memory");
     let mut transcript = String::new();
-    let verdict = script::run(model, script, |call, heard| {
+    let verdict = script::run(model, &text, |call, heard| {
         transcript.extend([call, "\n", heard, "\n"]);
     });
     match verdict {
@@ -142,6 +144,19 @@ fn a_pv_dom0_hears_the_same_from_the_model() {
 fn a_translated_guest_hears_the_same_from_the_model() {
     for dom0 in [false, true] {
         same(&Model::new(Builder::new(1024).translated(), dom0), script::TRANSLATED);
+    }
+}
+
+#[test]
+fn a_script_is_packed_whole() {
+    for (script, text) in [
+        (script::PV, include_str!("script/pv.txt")),
+        (script::TRANSLATED, include_str!("script/translated.txt")),
+    ] {
+        let mut unpacked = String::new();
+        script.unpack(&mut unpacked).expect("room in memory");
+        let said = text.lines().map(|line| if line.starts_with('#') { "" } else { line });
+        assert!(unpacked.lines().eq(said));
     }
 }
 

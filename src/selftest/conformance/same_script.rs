@@ -1,6 +1,8 @@
 //! Does this Xen answer the script of raw calls as the model of it does? The script is in
 //! `tests/script`, and `tests/same_script.rs` plays it against the model.
 
+use alloc::string::String;
+
 use hypercall::ops::Pte;
 use hypercall::{DomId, Pfn, VirtAddr};
 use script::{FRAMES, Ground, Page, Verdict};
@@ -43,8 +45,12 @@ fn same_script(context: &Context<'_>) -> Check {
         None => None,
     };
     let kernel = Kernel { machine, start_info, limit: limit(context)?, run, nobodys };
-    let text = if is_pv(context) { script::PV } else { script::TRANSLATED };
-    match script::run(&kernel, text, |_, _| ()) {
+    let script = if is_pv(context) { script::PV } else { script::TRANSLATED };
+    let mut text = String::new();
+    if script.unpack(&mut text).is_err() {
+        error!("the script can't be unpacked");
+    }
+    match script::run(&kernel, &text, |_, _| ()) {
         Verdict::Same { calls } => {
             say!("# same-script: {calls} calls were answered as the model answers them");
             machine.give(kernel.run);

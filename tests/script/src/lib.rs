@@ -42,12 +42,7 @@ use hypercall::{DomId, Pfn, VirtAddr, Xen};
 
 pub use line::Line;
 use scene::Scene;
-
-/// The script for PV guests.
-pub const PV: &str = text::embed!("../pv.txt");
-
-/// The script for guests that Xen translates for (PVH).
-pub const TRANSLATED: &str = text::embed!("../translated.txt");
+pub use text::{PV, Script, TRANSLATED};
 
 /// Frames that a script plays with.
 pub const FRAMES: u64 = 16;
