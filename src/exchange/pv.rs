@@ -119,7 +119,7 @@ impl<'a, X: Xen, L: LinearMapping> Exchanger<'a, X, L> {
     /// # Errors
     /// Why not; the run comes back as it was, but for its content, which is zeroed, and except
     /// where the error says quarantine. Where Xen had memory below the limit but none in a row, one
-    /// frame of the run has moved there: that is how it was found out.
+    /// frame of the run has other memory beneath it: it went there and back to find that out.
     pub fn acquire(
         &self,
         run: FrameRun,

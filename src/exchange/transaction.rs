@@ -255,7 +255,7 @@ impl<'t, X: Xen, L: LinearMapping> Exchanged<'t, X, L> {
                 let left = part.after(answer.exchanged);
                 let error = detached.explain(errno, &left);
                 // Too fragmented, or nothing below the limit at all? A single frame tells: it comes
-                // from there, which does no harm, or it does not.
+                // from there, or it does not.
                 let single = Part::gather(left.first(), 1, Order::ZERO, left.placement());
                 if matches!(error, ExchangeError::NoMemory { .. }) && limited(left.placement()) {
                     let done = self.done;
@@ -264,7 +264,17 @@ impl<'t, X: Xen, L: LinearMapping> Exchanged<'t, X, L> {
                     match self.error {
                         Some(ExchangeError::NoMemoryBelow { .. }) => return,
                         Some(_) if self.detached.torn => return,
-                        _ => Some(error),
+                        None => {
+                            // It goes back: who asks again and again would end up with all of
+                            // what is scarce. Where Xen refuses, it is memory like any other.
+                            self.step(&Part::replace(left.first(), 1), scratch);
+                            self.done = done;
+                            if self.detached.torn {
+                                return;
+                            }
+                            Some(error)
+                        }
+                        Some(_) => Some(error),
                     }
                 } else if matches!(error, ExchangeError::FrameRefused { .. }) {
                     Some(self.detached.name_busy_frame(&left).unwrap_or(error))
