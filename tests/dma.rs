@@ -1,12 +1,12 @@
 //! The allocator of coherent buffers against the model.
 
-use fake_xen::{Builder, FakeGuest, FakePlatform};
+use fake_xen::{Builder, FakeGuest, FakePlatform, Fault};
 use hypercall::XenErrno;
-use xen_contig::addr::{Order, PAGE_SIZE};
+use xen_contig::addr::{Order, PAGE_SIZE, Pfn};
 use xen_contig::dma::{
     AllocError, Allocator, Backing, CoherentBuffer, Constraints, GiveBack, Request, Sleep,
 };
-use xen_contig::exchange::{ExchangeError, Node, OnRefusal};
+use xen_contig::exchange::{Capability, ExchangeError, Node, OnRefusal};
 use xen_contig::paging::Width;
 
 type Buffer<'a> = CoherentBuffer<'a, &'static FakePlatform>;
@@ -431,4 +431,170 @@ fn a_forgotten_buffer_leaks_and_is_safe() {
     std::mem::forget(buffer);
     assert_eq!(scene.platform.free_frames(), scene.free - 1);
     scene.platform.guest().check_whole();
+}
+
+/// How many frames the guest has below 16 MiB, by the machine.
+fn low_frames(scene: &Scene) -> u64 {
+    let guest = scene.platform.guest();
+    let low = |pfn| guest.mfn(pfn).is_some_and(|mfn| mfn.number() < 4096);
+    (0..guest.frames()).filter(|pfn| low(Pfn::new(*pfn))).count() as u64
+}
+
+/// In the upper three quarters of its machine; the lower quarter is below 16 MiB and free.
+fn high(frames: u64, policy: GiveBack) -> Scene {
+    let guest = Builder::new(frames).machine_frames(16_384).build();
+    let scene = Scene::new(guest, policy);
+    assert!(low_frames(&scene) < 64, "{}", low_frames(&scene));
+    scene
+}
+
+#[test]
+fn low_memory_is_counted_whatever_becomes_of_it() {
+    let below_16m = build(|it| it.mask((16 << 20) - 1).align(1 << 16));
+    for policy in [GiveBack::Keep, GiveBack::Later, GiveBack::AtOnce] {
+        let scene = high(1024, policy);
+        let before = low_frames(&scene);
+        let counted = |what| {
+            let more = low_frames(&scene).saturating_sub(before);
+            assert_eq!(scene.allocator.stats().below_16m, more, "{policy:?}: {what}");
+            more
+        };
+        // One page is asked for, 16 come: the others are ordinary memory, and low all the same.
+        let buffer = scene.allocator.alloc_coherent(PAGE, &below_16m).unwrap();
+        assert!(counted("a surplus") > 8);
+        drop(buffer);
+        counted("a drop");
+        scene.allocator.give_back_waiting();
+        counted("given back");
+        // Low memory is what comes, and no memory of the machine's is high enough.
+        let beyond = build(|it| it.lowest(1 << 40));
+        scene.platform.guest().exhaust_but(3000);
+        assert!(scene.allocator.alloc_coherent(8 * PAGE, &beyond).is_err());
+        counted("out of reach");
+        let several = below_16m.to_builder().align(1).max_segments(4).max_segment(1 << 15);
+        let several = several.build().unwrap();
+        scene.platform.guest().exhaust_but(20);
+        assert!(scene.allocator.alloc_coherent(1 << 17, &several).is_err());
+        counted("undone");
+    }
+}
+
+#[test]
+fn asking_whether_there_is_memory_at_all_uses_up_none() {
+    let scene = high(1024, GiveBack::Keep);
+    scene.platform.guest().fragment(order(1));
+    let low = build(|it| it.mask((16 << 20) - 1));
+    let before = low_frames(&scene);
+    for _ in 0..20 {
+        let error = scene.allocator.alloc_coherent(4 * PAGE, &low).unwrap_err();
+        assert!(matches!(error, AllocError::Exchange(ExchangeError::NoMemory { .. })), "{error}");
+    }
+    assert_eq!((low_frames(&scene), scene.allocator.stats().below_16m), (before, 0));
+    scene.platform.guest().relieve();
+    scene.is_balanced();
+}
+
+#[test]
+fn what_went_back_is_not_given_back_again() {
+    let scene = Scene::new(FakeGuest::new(4096), GiveBack::Later);
+    let two = build(|it| it.max_segments(2));
+    drop(scene.allocator.alloc_coherent(4 << 20, &two).unwrap());
+    // Two tables are zapped, one flush, and of two steps of 512 frames Xen refuses the second.
+    scene.platform.guest().xen().arm(Fault::refuse(5, XenErrno::ENOMEM));
+    let report = scene.allocator.give_back_waiting();
+    assert_eq!((report.given, report.kept, report.quarantined), (512, 512, 0), "{report:?}");
+    assert_eq!(scene.allocator.stats().waiting, report.kept);
+    assert_eq!(scene.platform.free_frames(), scene.free - report.kept);
+    let rest = scene.allocator.give_back_waiting();
+    assert_eq!((rest.given, scene.allocator.stats().given_back), (report.kept, 1024));
+    scene.is_balanced();
+}
+
+#[test]
+fn what_waits_goes_back_when_the_guest_runs_out() {
+    let scene = Scene::new(Builder::new(64).build(), GiveBack::Later);
+    drop(scene.allocator.alloc_coherent(32 * PAGE, &Constraints::default()).unwrap());
+    assert_eq!(scene.allocator.stats().waiting, 32);
+    // More than is free beside it.
+    let buffer = scene.allocator.alloc_coherent(31 * PAGE, &Constraints::default()).unwrap();
+    assert_eq!(scene.allocator.stats().waiting, 0);
+    drop(buffer);
+    assert_eq!(scene.allocator.give_back_waiting().kept, 0);
+    scene.is_balanced();
+}
+
+#[test]
+fn what_lies_nowhere_is_refused_before_anything_moves() {
+    let scene = pv();
+    for (constraints, size) in [
+        (build(|it| it.mask(0xf_ffff)), (1 << 20) + 1),
+        (build(|it| it.mask(0xffff).lowest(0x8000)), 0x8001),
+        (build(|it| it.mask(0xffff).max_segments(4).max_segment(1 << 17)), 0x10001),
+    ] {
+        let (lowest, mask) = (constraints.lowest(), constraints.mask());
+        let error = scene.allocator.alloc_coherent(size, &constraints).unwrap_err();
+        assert_eq!(error, AllocError::LargerThanReach { size, align: PAGE, lowest, mask });
+        assert_eq!(scene.calls(), 0, "{error}");
+    }
+    scene.is_balanced();
+}
+
+#[test]
+fn one_extent_is_one_extent_in_a_set_and_without_a_right_to_any() {
+    let guest = || Builder::new(4096).translated().build();
+    let scene = Scene::new(guest(), GiveBack::Later);
+    let whole = build(|it| it.backing(Backing::OneExtent));
+    let request = |size, constraints| Request { size, constraints };
+    let requests = [request(8 * PAGE, whole), request(PAGE, Constraints::default())];
+    let buffers = scene.allocator.alloc_many(&requests).unwrap();
+    let beneath = |pfn| scene.platform.guest().mfn(pfn).unwrap().number();
+    let first = beneath(buffers[0].frames().first());
+    assert!((first..).zip(buffers[0].frames().iter()).all(|(mfn, pfn)| beneath(pfn) == mfn));
+    drop(buffers);
+    // Xen exchanges nothing of a translated guest's, so there is nothing to wait for.
+    assert_eq!(scene.allocator.stats().waiting, 0);
+    scene.is_balanced();
+
+    let denied = guest();
+    denied.deny_exchange(Some(XenErrno::EPERM));
+    let scene = Scene::new(denied, GiveBack::Keep);
+    if let Capability::None { why } = scene.allocator.capability() {
+        let error = scene.allocator.alloc_coherent(8 * PAGE, &whole).unwrap_err();
+        assert_eq!(error, AllocError::NoExchange(why));
+    }
+}
+
+#[test]
+fn an_extent_lies_beneath_frames_that_superpages_can_map() {
+    let scene = Scene::new(Builder::new(4096).translated().build(), GiveBack::AtOnce);
+    let whole = build(|it| it.backing(Backing::OneExtent));
+    let other = scene.allocator.alloc_coherent(PAGE, &Constraints::default()).unwrap();
+    let buffer = scene.allocator.alloc_coherent(2 << 20, &whole).unwrap();
+    assert!(buffer.frames().first().number().is_multiple_of(512), "{buffer:?}");
+    drop((other, buffer));
+    scene.is_balanced();
+}
+
+#[test]
+fn c77_frames_that_do_not_come_back_are_told() {
+    let scene = Scene::new(Builder::new(4096).translated().build(), GiveBack::AtOnce);
+    let whole = build(|it| it.backing(Backing::OneExtent));
+    // The toolstack lowers the target while the guest runs.
+    scene.platform.guest().set_max_pages(3000);
+    let error = scene.allocator.alloc_coherent(16 * PAGE, &whole).unwrap_err();
+    let AllocError::Lost { frames: 16, .. } = error else { panic!("{error:?}") };
+    assert!(
+        error
+            .to_string()
+            .ends_with("16 frames of the guest could not be brought back and are quarantined")
+    );
+}
+
+#[test]
+fn errors_say_what_can_be_done() {
+    let scene = pv();
+    let buffer = scene.allocator.alloc_coherent(2 * PAGE, &Constraints::default()).unwrap();
+    let error = buffer.split_at(100).unwrap_err();
+    let told = "a buffer of 8192 bytes can't be cut at 100: no page boundary within it";
+    assert_eq!(error.to_string(), told);
 }

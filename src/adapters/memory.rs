@@ -80,7 +80,18 @@ impl From<AllocError> for AdapterError {
 
 /// An address at which nothing is allocated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct UnknownAddress;
+pub struct UnknownAddress {
+    /// The address.
+    pub dma: DmaAddr,
+}
+
+impl fmt::Display for UnknownAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "nothing is allocated at {}, or it was freed already", self.dma)
+    }
+}
+
+impl core::error::Error for UnknownAddress {}
 
 /// What a driver has, or what stands in for what it has.
 #[expect(clippy::large_enum_variant, reason = "it lives in slots, and there is no heap to box on")]
@@ -203,7 +214,7 @@ impl<P: Platform> DeviceMemory<P> {
 
     /// Frees what [`alloc`](Self::alloc) gave out.
     pub(super) fn free(&self, dma: DmaAddr) -> Result<(), UnknownAddress> {
-        live::take(self.live, Purpose::Allocated, dma).map(drop).ok_or(UnknownAddress)
+        live::take(self.live, Purpose::Allocated, dma).map(drop).ok_or(UnknownAddress { dma })
     }
 
     /// Where the device finds the bytes as they are; `None` where it can't be given them: they are

@@ -8,11 +8,12 @@ use super::constraints::{Backing, Sleep, Zeroing};
 use super::fit::fits;
 use super::give_back::Books;
 use super::{AllocError, CoherentBuffer, Constraints, GiveBack, Layout, MAX_SEGMENTS};
-use crate::addr::{AddressBits, Order, PAGE_SIZE};
+use crate::addr::{AddressBits, Order, PAGE_SIZE, Pfn};
 use crate::exchange::{
-    Capability, ExchangeError, Exchanger, Lists, OnRefusal, Part, Placement, Progress, Refiller,
+    Capability, ExchangeError, ExchangeFailure, Exchanger, Lists, OnRefusal, Part, Placement,
+    Progress, RefillFailure, Refiller,
 };
-use crate::frames::FrameRun;
+use crate::frames::{Candidate, FrameRun};
 use crate::paging::GuestMemory;
 use crate::platform::Platform;
 
@@ -89,10 +90,12 @@ impl<P: Platform> Allocator<P> {
         size: u64,
         constraints: &Constraints,
     ) -> Result<CoherentBuffer<'_, P>, AllocError> {
-        if let Some(refiller) = self.refiller()
-            && constraints.backing() == Backing::OneExtent
-        {
-            return self.refill(&refiller, size, constraints);
+        if self.must_refill(constraints) {
+            return match (self.refiller(), self.capability) {
+                (Some(refiller), _) => self.refill(&refiller, size, constraints),
+                (None, Capability::None { why }) => Err(AllocError::NoExchange(why)),
+                (None, _) => unreachable!("a translated guest refills or has nothing"),
+            };
         }
         if let Some(buffer) = self.find(size, constraints) {
             return Ok(buffer);
@@ -114,6 +117,11 @@ impl<P: Platform> Allocator<P> {
             }
         };
         self.exchange(&exchanger, &layout, constraints)
+    }
+
+    /// Whether what there is can't serve, because nobody knows what machine memory lies beneath it.
+    pub(super) fn must_refill(&self, constraints: &Constraints) -> bool {
+        self.platform.p2m().is_translated() && constraints.backing() == Backing::OneExtent
     }
 
     /// A buffer of memory that fits as it is: in one piece, cut into as many segments as the device
@@ -168,18 +176,25 @@ impl<P: Platform> Allocator<P> {
         };
         let platform = &self.platform;
         let mut lists = platform.lists(frames).ok_or(AllocError::NoListMemory { words: frames })?;
-        let search = &mut |pfn| fits(platform.p2m(), constraints, &layout, pfn);
+        let mut search = |pfn| fits(platform.p2m(), constraints, &layout, pfn);
+        // Xen maps an extent with superpages where the guest's side of it is aligned, too.
+        let mut aligned = |pfn: Pfn| match pfn.number().is_multiple_of(frames) {
+            true => search(pfn),
+            false => Candidate::TryFrom(Pfn::new(pfn.number().next_multiple_of(frames))),
+        };
         let run = platform
-            .take_where(frames, SEARCH_BUDGET, search)
+            .take_where(frames, SEARCH_BUDGET, &mut aligned)
+            .or_else(|| platform.take_where(frames, SEARCH_BUDGET, &mut search))
             .ok_or(AllocError::NoFramesInReach { frames, mask })?;
         match refiller.refill(run, AddressBits::UNLIMITED, lists.as_mut()) {
             Ok(run) => {
                 self.books.exchanged.fetch_add(1, Relaxed);
                 Ok(self.finish(run, &layout, frames, constraints))
             }
-            Err(failure) => {
-                failure.run.into_iter().for_each(|run| platform.give(run));
-                Err(failure.error.into())
+            Err(RefillFailure { error, run, .. }) => {
+                let error = AllocError::of(error, frames, run.is_none());
+                run.into_iter().for_each(|run| platform.give(run));
+                Err(error)
             }
         }
     }
@@ -192,6 +207,7 @@ impl<P: Platform> Allocator<P> {
     ) -> Result<CoherentBuffer<'_, P>, AllocError> {
         let frames = layout.frames();
         let words = frames + MAX_SEGMENTS as u64;
+        let on_refusal = constraints.on_refusal();
         let mut lent = None;
         let mut placement = constraints.placement();
         let mut rejected: ArrayVec<FrameRun, { TRIES as usize }> = ArrayVec::new();
@@ -209,11 +225,12 @@ impl<P: Platform> Allocator<P> {
             let (beneath, scratch) = lists.as_mut().split_at_mut(frames as usize);
             let lists = Lists { beneath, scratch };
             let Progress { run, done, error } =
-                match exchanger.exchange(run, &parts, constraints.on_refusal(), lists) {
+                match self.exchange_on_record(exchanger, run, &parts, on_refusal, lists) {
                     Ok(progress) => progress,
-                    Err(failure) => {
-                        failure.run.into_iter().for_each(|run| self.give_zeroed(run));
-                        break Err(failure.error.into());
+                    Err(ExchangeFailure { error, run }) => {
+                        let error = AllocError::of(error, frames, run.is_none());
+                        run.into_iter().for_each(|run| self.give_zeroed(run));
+                        break Err(error);
                     }
                 };
             match error {
@@ -226,7 +243,7 @@ impl<P: Platform> Allocator<P> {
                         None => break Err(error.into()),
                     }
                 }
-                Some(error) if done == 0 || constraints.on_refusal() != OnRefusal::Return => {
+                Some(error) if done == 0 || on_refusal != OnRefusal::Return => {
                     self.give_zeroed(run);
                     break Err(error.into());
                 }
@@ -247,9 +264,14 @@ impl<P: Platform> Allocator<P> {
         Ok(self.finish(run, layout, done, constraints))
     }
 
-    /// Takes a run, aligned as a superpage at most.
+    /// Takes a run, aligned as a superpage at most. What waits to be given back is of no use to a
+    /// guest that has nothing else left, so then it goes back now.
     pub(super) fn take(&self, frames: u64) -> Option<FrameRun> {
-        self.platform.take(frames, frames.next_power_of_two().min(512))
+        let take = || self.platform.take(frames, frames.next_power_of_two().min(512));
+        take().or_else(|| {
+            let report = self.give_back_waiting();
+            (report.given > 0).then(take).flatten()
+        })
     }
 
     /// Whether the device takes every segment of the first `done` frames.
@@ -302,7 +324,6 @@ impl<P: Platform> Allocator<P> {
             // SAFETY: the run is mapped and ours alone (M1).
             unsafe { self.platform.memory().zero(run.first(), run.frames()) };
         }
-        self.count_low(&run);
         CoherentBuffer::new(self, run, lengths, true)
     }
 }

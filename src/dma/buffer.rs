@@ -76,6 +76,15 @@ impl<P: Platform> fmt::Debug for SplitError<'_, P> {
     }
 }
 
+impl<P: Platform> fmt::Display for SplitError<'_, P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (at, len) = (self.at, self.buffer.len);
+        write!(f, "a buffer of {len} bytes can't be cut at {at}: no page boundary within it")
+    }
+}
+
+impl<P: Platform> core::error::Error for SplitError<'_, P> {}
+
 impl<P: Platform> fmt::Debug for CoherentBuffer<'_, P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "CoherentBuffer({} bytes, {:?})", self.len, self.segments.as_slice())

@@ -6,7 +6,7 @@ use super::ConstraintError;
 use crate::addr::Order;
 use crate::exchange::{ExchangeError, NoOrderPermitted};
 
-/// Why there is no buffer. Nothing was lost, except where an exchange says quarantine.
+/// Why there is no buffer. Nothing was lost, except where the error says quarantine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AllocError {
     /// No bytes were asked for.
@@ -78,6 +78,17 @@ pub enum AllocError {
         /// How often Xen was asked.
         tries: u32,
     },
+    /// So many bytes do not lie between the lowest address and the mask, wherever they begin.
+    LargerThanReach {
+        /// Bytes of the buffer, or of its longest segment.
+        size: u64,
+        /// What its address must be a multiple of.
+        align: u64,
+        /// The lowest address allowed.
+        lowest: u64,
+        /// The highest one.
+        mask: u64,
+    },
     /// A translated guest has no free frames in a row where the device reaches them.
     NoFramesInReach {
         /// How many are needed.
@@ -87,6 +98,13 @@ pub enum AllocError {
     },
     /// Xen refused the exchange.
     Exchange(ExchangeError),
+    /// Frames of the guest's could not be brought back after a refusal: they are quarantined.
+    Lost {
+        /// How many.
+        frames: u64,
+        /// What went wrong.
+        error: ExchangeError,
+    },
     /// Xen permits no exchange at all.
     NoExchange(NoOrderPermitted),
 }
@@ -134,18 +152,39 @@ impl fmt::Display for AllocError {
                 f,
                 "Xen was asked {tries} times and gave nothing between {lowest:#x} and {mask:#x}"
             ),
+            Self::LargerThanReach { size, align, lowest, mask } => write!(
+                f,
+                "no {size} bytes from a multiple of {align:#x} on lie between {lowest:#x} and \
+                 {mask:#x}: allow shorter segments"
+            ),
             Self::NoFramesInReach { frames, mask } => write!(
                 f,
                 "the guest has no {frames} free frames in a row that meet the constraints (mask \
                  {mask:#x}), and a translated guest can't exchange for others"
             ),
             Self::Exchange(error) => error.fmt(f),
+            Self::Lost { frames, error } => write!(
+                f,
+                "{error}; {frames} frames of the guest could not be brought back and are quarantined"
+            ),
             Self::NoExchange(why) => why.fmt(f),
         }
     }
 }
 
 impl core::error::Error for AllocError {}
+
+impl AllocError {
+    /// What an exchange or a refill answered for so many frames; `lost` is whether they are nobody's
+    /// any more. Some errors say that themselves.
+    pub(super) const fn of(error: ExchangeError, frames: u64, lost: bool) -> Self {
+        match error {
+            ExchangeError::Torn { .. } | ExchangeError::BadExtent { .. } => Self::Exchange(error),
+            error if lost => Self::Lost { frames, error },
+            error => Self::Exchange(error),
+        }
+    }
+}
 
 impl From<ConstraintError> for AllocError {
     fn from(error: ConstraintError) -> Self {

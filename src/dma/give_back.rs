@@ -9,7 +9,9 @@ use core::sync::atomic::Ordering::Relaxed;
 use arrayvec::ArrayVec;
 
 use super::Allocator;
-use crate::exchange::{ExchangeError, Lists, OnRefusal, Part, Progress};
+use crate::exchange::{
+    ExchangeError, ExchangeFailure, Exchanger, Lists, OnRefusal, Part, Progress,
+};
 use crate::frames::FrameRun;
 use crate::paging::GuestMemory;
 use crate::platform::Platform;
@@ -23,6 +25,15 @@ const WAITING: usize = 64;
 const STEPS: usize = 16;
 const STEP: u64 = 512;
 
+/// A run that did not go back as a whole.
+struct Unswapped {
+    /// Frames of it that did.
+    given: u64,
+    /// The others; `None` where they are quarantined.
+    left: Option<FrameRun>,
+    error: ExchangeError,
+}
+
 /// When a dropped buffer's memory goes back to Xen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum GiveBack {
@@ -31,8 +42,9 @@ pub enum GiveBack {
     Keep,
     /// At once, in the drop.
     AtOnce,
-    /// When [`Allocator::give_back_waiting`] is called; a drop makes no hypercall unless too many
-    /// are waiting.
+    /// When [`Allocator::give_back_waiting`] is called, or memory of the guest's runs out; a drop
+    /// makes no hypercall. Where 64 buffers wait already, the next becomes ordinary memory, as with
+    /// [`Keep`](Self::Keep).
     Later,
 }
 
@@ -43,6 +55,8 @@ pub struct GiveBackReport {
     pub given: u64,
     /// Frames that it did not take. They are the guest's, as ordinary memory or still waiting.
     pub kept: u64,
+    /// Frames that are nobody's any more: what became of them is not known (M6).
+    pub quarantined: u64,
     /// Why not, of the last refusal.
     pub error: Option<ExchangeError>,
 }
@@ -60,9 +74,11 @@ pub struct Stats {
     pub refusals: u64,
     /// Frames that wait to be given back.
     pub waiting: u64,
-    /// Frames below 4 GiB that exchanges got and that did not go back.
+    /// How many more frames below 4 GiB the guest has than it had before its exchanges, be they in
+    /// buffers, waiting, or ordinary memory by now. 0 where it has fewer, and in a translated guest,
+    /// which is not told.
     pub below_4g: u64,
-    /// Frames below 16 MiB, likewise.
+    /// Below 16 MiB, likewise.
     pub below_16m: u64,
 }
 
@@ -73,6 +89,7 @@ pub(super) struct Books {
     pub exchanged: AtomicU64,
     given_back: AtomicU64,
     refusals: AtomicU64,
+    /// The next two may be below 0, in two's complement.
     below_4g: AtomicU64,
     below_16m: AtomicU64,
     waiting: Mutex<ArrayVec<FrameRun, WAITING>>,
@@ -88,8 +105,8 @@ impl<P: Platform> Allocator<P> {
             given_back: books.given_back.load(Relaxed),
             refusals: books.refusals.load(Relaxed),
             waiting: books.waiting.lock().iter().map(FrameRun::frames).sum(),
-            below_4g: books.below_4g.load(Relaxed),
-            below_16m: books.below_16m.load(Relaxed),
+            below_4g: u64::try_from(books.below_4g.load(Relaxed) as i64).unwrap_or(0),
+            below_16m: u64::try_from(books.below_16m.load(Relaxed) as i64).unwrap_or(0),
         }
     }
 
@@ -105,11 +122,15 @@ impl<P: Platform> Allocator<P> {
                     report.given += frames;
                     self.platform().give(run);
                 }
-                Err((run, error)) => {
-                    report.kept += frames;
+                Err(Unswapped { given, left, error }) => {
+                    report.given += given;
                     report.error = Some(error);
-                    if let Some(run) = run {
-                        refused.push(run);
+                    match left {
+                        None => report.quarantined += frames,
+                        Some(run) => {
+                            report.kept += run.frames();
+                            refused.push(run);
+                        }
                     }
                 }
             }
@@ -124,13 +145,15 @@ impl<P: Platform> Allocator<P> {
     /// What a dropped buffer does with its run.
     pub(super) fn give_back(&self, run: FrameRun, exchanged: bool) {
         match self.policy() {
-            _ if !exchanged => self.platform().give(run),
+            // Of a translated guest Xen takes nothing back in exchange.
+            _ if !exchanged || self.exchanger().is_none() => self.platform().give(run),
             GiveBack::Keep => self.platform().give(run),
             GiveBack::Later => self.wait_or_give(run),
             GiveBack::AtOnce => match self.swap(run) {
                 Ok(run) => self.platform().give(run),
-                Err((Some(run), _)) => self.wait_or_give(run),
-                Err((None, _)) => {}
+                Err(unswapped) => {
+                    unswapped.left.into_iter().for_each(|run| self.wait_or_give(run));
+                }
             },
         }
     }
@@ -150,63 +173,69 @@ impl<P: Platform> Allocator<P> {
         }
     }
 
-    /// Swaps all frames of a run for others, a step at a time. Steps that went stay gone. An error
-    /// comes with the run, or without where it is quarantined.
-    fn swap(&self, run: FrameRun) -> Result<FrameRun, (Option<FrameRun>, ExchangeError)> {
+    /// Swaps all frames of a run for others, a step at a time. Steps that went stay gone, and are
+    /// ordinary memory.
+    fn swap(&self, run: FrameRun) -> Result<FrameRun, Unswapped> {
         let Some(exchanger) = self.exchanger() else { return Ok(run) };
         let step = run.frames().div_ceil(STEPS as u64).max(STEP).min(run.frames());
         let Some(mut lists) = self.platform().lists(run.frames() + step) else {
             let needed = run.frames() + step;
-            return Err((Some(run), ExchangeError::ListTooShort { needed, len: 0 }));
+            let error = ExchangeError::ListTooShort { needed, len: 0 };
+            return Err(Unswapped { given: 0, left: Some(run), error });
         };
-        let (low, frames) = (self.low_frames(&run), run.frames());
+        let frames = run.frames();
         let parts: ArrayVec<Part, STEPS> = (0..frames)
             .step_by(step as usize)
             .map(|first| Part::replace(first, step.min(frames - first)))
             .collect();
         let (beneath, scratch) = lists.as_mut().split_at_mut(frames as usize);
-        let swapped =
-            exchanger.exchange(run, &parts, OnRefusal::Return, Lists { beneath, scratch });
-        match swapped {
+        let lists = Lists { beneath, scratch };
+        match self.exchange_on_record(&exchanger, run, &parts, OnRefusal::Return, lists) {
             Ok(Progress { run, done, error }) => {
                 self.books.given_back.fetch_add(done, Relaxed);
                 // SAFETY: the run is mapped and ours alone (M1); what another domain may have left
                 // in the frames that came ends here (C56).
                 unsafe { self.platform().memory().zero(run.first(), run.frames()) };
-                match error {
-                    None => {
-                        self.uncount_low(low);
-                        Ok(run)
+                let Some(error) = error else { return Ok(run) };
+                self.books.refusals.fetch_add(1, Relaxed);
+                let left = match run.split(done) {
+                    Ok((given, left)) => {
+                        self.platform().give(given);
+                        left
                     }
-                    Some(error) => {
-                        self.books.refusals.fetch_add(1, Relaxed);
-                        Err((Some(run), error))
-                    }
-                }
+                    Err(run) => run,
+                };
+                Err(Unswapped { given: done, left: Some(left), error })
             }
             Err(failure) => {
                 self.books.refusals.fetch_add(1, Relaxed);
-                Err((failure.run, failure.error))
+                Err(Unswapped { given: 0, left: failure.run, error: failure.error })
             }
         }
     }
 
-    /// Counts what an exchange got.
-    pub(super) fn count_low(&self, run: &FrameRun) {
-        let (below_4g, below_16m) = self.low_frames(run);
-        self.books.below_4g.fetch_add(below_4g, Relaxed);
-        self.books.below_16m.fetch_add(below_16m, Relaxed);
-    }
-
-    /// Uncounts what went back.
-    fn uncount_low(&self, (below_4g, below_16m): (u64, u64)) {
-        let less = |counter: &AtomicU64, by: u64| {
-            // What is cut off a buffer as surplus was never counted, so stop at 0.
-            let _always =
-                counter.fetch_update(Relaxed, Relaxed, |now| Some(now.saturating_sub(by)));
+    /// An exchange, with what it does to low memory written down, whatever comes of it. Of a run
+    /// that is quarantined nobody knows.
+    pub(super) fn exchange_on_record(
+        &self,
+        exchanger: &Exchanger<'_, P::Xen, P::Memory>,
+        run: FrameRun,
+        parts: &[Part],
+        on_refusal: OnRefusal,
+        lists: Lists<'_>,
+    ) -> Result<Progress, ExchangeFailure> {
+        let before = self.low_frames(&run);
+        let result = exchanger.exchange(run, parts, on_refusal, lists);
+        let run = match &result {
+            Ok(progress) => Some(&progress.run),
+            Err(failure) => failure.run.as_ref(),
         };
-        less(&self.books.below_4g, below_4g);
-        less(&self.books.below_16m, below_16m);
+        if let Some(run) = run {
+            let after = self.low_frames(run);
+            self.books.below_4g.fetch_add(after.0.wrapping_sub(before.0), Relaxed);
+            self.books.below_16m.fetch_add(after.1.wrapping_sub(before.1), Relaxed);
+        }
+        result
     }
 
     /// Frames of the run below 4 GiB and below 16 MiB.

@@ -44,7 +44,7 @@ impl Layout {
         if order <= limit && fits_device {
             let mut segments = ArrayVec::new();
             segments.push(SegmentPlan { order, bytes: size });
-            return Ok(Self { segments });
+            return Self { segments }.within_reach(constraints);
         }
         if constraints.max_segments() == 1 {
             return Err(match boundary {
@@ -79,7 +79,21 @@ impl Layout {
             segments.push(SegmentPlan { order: order_of(bytes.max(align))?, bytes });
             left -= bytes;
         }
-        Ok(Self { segments })
+        Self { segments }.within_reach(constraints)
+    }
+
+    /// The layout, unless a segment is longer than what the device reaches. The first is the longest.
+    fn within_reach(self, constraints: &Constraints) -> Result<Self, AllocError> {
+        let (lowest, mask) = (constraints.lowest(), constraints.mask());
+        let align = constraints.align().max(PAGE);
+        let size = self.segments.first().map_or(0, |segment| segment.bytes);
+        let last = lowest
+            .checked_next_multiple_of(align)
+            .and_then(|first| first.checked_add(size.saturating_sub(1)));
+        match last {
+            Some(last) if last <= mask => Ok(self),
+            _ => Err(AllocError::LargerThanReach { size, align, lowest, mask }),
+        }
     }
 
     /// The extents.
@@ -160,6 +174,15 @@ mod tests {
         let tight = constraints(|it| it.max_segments(4).max_segment(4096).align(8192));
         let refused = AllocError::SegmentBelowAlignment { segment: 4096, align: 8192 };
         assert_eq!(layout(8193, &tight, 9), Err(refused));
+        let tight = constraints(|it| it.lowest(0x3001).mask(0x8fff).align(1 << 14));
+        let refused = AllocError::LargerThanReach {
+            size: 0x5001,
+            align: 1 << 14,
+            lowest: 0x3001,
+            mask: 0x8fff,
+        };
+        assert!(layout(0x5000, &tight, 9).is_ok());
+        assert_eq!(layout(0x5001, &tight, 9), Err(refused));
         let sliver = constraints(|it| it.max_segments(4).max_segment(512));
         let refused = AllocError::SegmentBelowAlignment { segment: 512, align: 4096 };
         assert_eq!(layout(513, &sliver, 9), Err(refused));

@@ -62,7 +62,9 @@ impl<P: Platform> Allocator<P> {
         let mut wanted: ArrayVec<Wanted, N> = ArrayVec::new();
         for (index, request) in requests.iter().enumerate() {
             let Request { size, constraints } = request;
-            buffers[index] = self.find(*size, constraints);
+            if !self.must_refill(constraints) {
+                buffers[index] = self.find(*size, constraints);
+            }
             if buffers[index].is_none()
                 && let Some(extent) = self.want(index, request)
             {
@@ -123,8 +125,8 @@ impl<P: Platform> Allocator<P> {
         };
         let (beneath, scratch) = lists.as_mut().split_at_mut(frames as usize);
         // What is exchanged before a refusal is as good as any; the rest is tried alone.
-        let exchanged =
-            exchanger.exchange(run, &parts, OnRefusal::Return, Lists { beneath, scratch });
+        let lists = Lists { beneath, scratch };
+        let exchanged = self.exchange_on_record(&exchanger, run, &parts, OnRefusal::Return, lists);
         let Progress { mut run, done, .. } = match exchanged {
             Ok(progress) => progress,
             Err(failure) => {

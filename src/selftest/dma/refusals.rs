@@ -104,10 +104,10 @@ fn by_xen(context: &Context<'_>) -> Check {
         for (size, mask, order, bits) in [
             // Frame 0 and frame 1: the first is nobody's, the other the BIOS's and Xen's.
             (1, 0x1fff, 0, 13),
-            // 2 MiB, aligned to that, below 1 MiB.
-            (2 << 20, 0xf_ffff, 9, 20),
+            // The first MiB as a whole.
+            (1 << 20, 0xf_ffff, 8, 20),
             // The same where Xen can only be told of 1 MiB and of 2 MiB.
-            (2 << 20, 0x17_ffff, 9, 20),
+            (1 << 20, 0x17_ffff, 8, 20),
         ] {
             let constraints = build(|it| it.mask(mask))?;
             let told = match allocator.alloc_coherent(size, &constraints) {
