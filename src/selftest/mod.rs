@@ -15,6 +15,7 @@
 //! | [`conformance`] | does Xen answer each odd exchange as `tests/CONFORMANCE.md` says? |
 //! | [`soak`] | does nothing get lost in a long random mix of all that the allocator does? |
 //! | [`vmap`] | are leftovers of unmapped areas named and purged, without a flush, on all vCPUs? |
+//! | [`storm`] | do several vCPUs allocate, free, map and unmap side by side? |
 //! | [`accounts`] | is every frame where it was? |
 //! | [`misbehave`] | does the runner call a broken guest by its right name? |
 
@@ -31,6 +32,7 @@ mod orders;
 mod rights;
 mod soak;
 mod stale_alias;
+mod storm;
 mod translated;
 mod vcpus;
 mod vmap;
@@ -116,6 +118,7 @@ pub fn run(machine: &Machine, options: &Options) -> Verdict {
     dma::add(&mut tests);
     edu::add(&mut tests);
     soak::add(&mut tests);
+    storm::add(&mut tests);
     misbehave::add(&mut tests);
     // Last, when all that the others took must be back.
     accounts::add(&mut tests);

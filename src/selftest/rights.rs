@@ -2,8 +2,11 @@
 
 use alloc::vec::Vec;
 
+use xen_contig::addr::PAGE_SIZE;
+
 use super::{Check, Context, Test, fail};
 use crate::kernel::paging::walk::{Mapping, mappings};
+use crate::kernel::vcpu;
 
 pub fn add(tests: &mut Vec<Test>) {
     tests.push(Test::new("write-xor-execute", write_xor_execute));
@@ -27,20 +30,26 @@ fn write_xor_execute(context: &Context<'_>) -> Check {
 }
 
 fn null_and_guard(context: &Context<'_>) -> Check {
-    let guard = pvh_boot::boot_stack().guard;
+    // The page below each stack.
+    let guards: Vec<u64> =
+        vcpu::online().map(|vcpu| vcpu.stack.bottom() - PAGE_SIZE as u64).collect();
     let holds = |mapping: &Mapping, address: u64| {
         (mapping.address..=mapping.address + (mapping.size - 1)).contains(&address)
     };
-    let (mut wrong, mut stack) = (None, false);
+    let (mut wrong, mut stacks) = (None, 0);
     mappings(context.machine, |mapping| {
-        if holds(&mapping, 0) || holds(&mapping, guard) {
-            wrong = wrong.or(Some(mapping));
+        for guard in guards.iter().copied() {
+            if holds(&mapping, 0) || holds(&mapping, guard) {
+                wrong = wrong.or(Some(mapping));
+            }
+            stacks += u32::from(holds(&mapping, guard + PAGE_SIZE as u64));
         }
-        stack |= holds(&mapping, guard + 4096);
     });
     match wrong {
         Some(mapping) => fail!("mapped, but must not be: {mapping:x?}"),
-        None if !stack => fail!("the walk did not find the stack above its guard page"),
+        None if stacks as usize != guards.len() => {
+            fail!("the walk found {stacks} of {} stacks above their guard pages", guards.len())
+        }
         None => Ok(()),
     }
 }

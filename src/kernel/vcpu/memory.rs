@@ -4,11 +4,12 @@ use core::mem;
 
 use x86_64::VirtAddr;
 use xen_contig::addr::PAGE_SIZE;
+use xen_contig::vmap::Protection;
 
 use super::work::Mailbox;
 use super::{Local, VcpuId};
-use crate::kernel::layout;
 use crate::kernel::machine::Machine;
+use crate::kernel::say;
 use crate::kernel::traps::pvh::Descriptors;
 
 /// Bytes of the stack of a vCPU other than the first.
@@ -52,25 +53,32 @@ pub struct Area {
 }
 
 /// Makes the area of a vCPU, for good; `None` where the guest has no memory for it.
+///
+/// A vCPU that overflows one of its stacks runs into a guard page: each is a virtual area of its
+/// own, and so is the data.
 pub fn area(machine: &Machine, id: VcpuId) -> Option<&'static Area> {
-    let stacks = STACK + FAULT_STACK;
-    let start = pages(machine, (stacks + mem::size_of::<Area>() as u64).div_ceil(PAGE))?.as_u64();
-    let stack = Stack { bounds: Some((start + FAULT_STACK, start + stacks)) };
-    let descriptors = Descriptors::new(VirtAddr::new(start + FAULT_STACK));
-    let area = (start + stacks) as *mut Area;
-    // SAFETY: the pages are mapped, nobody else's (M1) and never given back; behind the stacks,
-    // which end at a page, there is room for an `Area`.
+    let bottom = pages(machine, STACK, "vCPU stack")?.as_u64();
+    let fault_stack = pages(machine, FAULT_STACK, "vCPU fault stack")?;
+    let area = pages(machine, mem::size_of::<Area>() as u64, "vCPU data")?.as_mut_ptr::<Area>();
+    let stack = Stack { bounds: Some((bottom, bottom + STACK)) };
+    let descriptors = Descriptors::new(fault_stack + FAULT_STACK);
+    // SAFETY: the pages are mapped, nobody else's (M1) and never given back; there are enough for
+    // an `Area`.
     unsafe {
         area.write(Area { local: Local::new(id, stack, Mailbox::empty()), descriptors });
         Some(&*area)
     }
 }
 
-const PAGE: u64 = PAGE_SIZE as u64;
-
-/// Mapped pages in a row, for good. They come from the linear mapping, so nothing guards the page
-/// below them.
-fn pages(machine: &Machine, count: u64) -> Option<VirtAddr> {
-    let run = machine.frames.lock().take(count, 1)?;
-    Some(layout::linear(run.first()))
+/// Pages in a row for so many bytes, with an unmapped one on either side, for good.
+fn pages(machine: &Machine, bytes: u64, name: &'static str) -> Option<VirtAddr> {
+    let run = machine.frames.lock().take(bytes.div_ceil(PAGE_SIZE as u64), 1)?;
+    match machine.areas.vmap(run.iter(), Protection::ReadWrite, name) {
+        Ok(area) => Some(area.address()),
+        Err(error) => {
+            say!("# vcpus: {name}: {error}");
+            machine.give(run);
+            None
+        }
+    }
 }

@@ -23,6 +23,8 @@ mod requests;
 mod run;
 mod tally;
 
+pub use random::Random;
+
 use alloc::vec::Vec;
 
 use xen_contig::dma::{Allocator, GiveBack};
