@@ -27,7 +27,7 @@ fn is_empty(guest: &FakeGuest) {
 /// whoever drops an entry, no frame is given up before it is gone from tables and TLBs.
 #[test]
 fn a_purge_for_an_exchange_and_one_of_everything_meet() {
-    explore(3, || {
+    explore(4, || {
         let scene = Scene::with_areas(GiveBack::Keep, config(Mode::Lazy, GENEROUS));
         let (platform, guest) = (scene.platform.get(), scene.guest.get());
         let run = platform.take(2, 2).expect("a fresh guest");
@@ -105,12 +105,12 @@ fn use_area(guest: &FakeGuest, pfn: Pfn, colour: u64) {
 
 #[test]
 fn lazy_areas_keep_apart() {
-    storm(2, Mode::Lazy, GENEROUS);
+    storm(3, Mode::Lazy, GENEROUS);
 }
 
 #[test]
 fn areas_past_the_budget_keep_apart() {
-    storm(2, Mode::Lazy, Budget { pages: 0, areas: 0 });
+    storm(3, Mode::Lazy, Budget { pages: 0, areas: 0 });
 }
 
 #[test]

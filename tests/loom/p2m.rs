@@ -11,7 +11,7 @@ use crate::scene::{Kernel, Scene, explore, join, spawn};
 /// and what is new only once Xen and the page tables say so, too (M4).
 #[test]
 fn a_lookup_beside_an_exchange_sees_no_frame_that_is_not_there() {
-    explore(3, || {
+    explore(4, || {
         let scene = Scene::new(GiveBack::Keep);
         let (platform, guest) = (scene.platform.get(), scene.guest.get());
         let run = platform.take(2, 2).expect("a fresh guest");
@@ -48,7 +48,7 @@ fn a_lookup_beside_an_exchange_sees_no_frame_that_is_not_there() {
 /// and what the one gives back is up to date for the other who takes it.
 #[test]
 fn exchanges_of_different_frames_keep_out_of_each_others_way() {
-    explore(2, || {
+    explore(3, || {
         let scene = Scene::new(GiveBack::Keep);
         let platform = scene.platform.get();
         let exchange = move || {

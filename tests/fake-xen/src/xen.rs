@@ -25,14 +25,14 @@ type Answer = Result<u64, XenErrno>;
 #[derive(Clone, Debug)]
 pub struct FakeXen {
     machine: Arc<Mutex<Machine>>,
-    /// How many hypercalls were made. Under loom this is where another vCPU may get on, since its
-    /// threads know nothing of the lock.
-    calls: Arc<AtomicU64>,
+    /// Counts hypercalls and accesses to memory. Under loom these are where another vCPU may get on:
+    /// loom knows nothing of the lock, and of this nothing but that all change it.
+    turns: Arc<AtomicU64>,
 }
 
 impl FakeXen {
     pub(crate) fn new(machine: Machine) -> Self {
-        Self { machine: Arc::new(Mutex::new(machine)), calls: Arc::new(AtomicU64::new(0)) }
+        Self { machine: Arc::new(Mutex::new(machine)), turns: Arc::new(AtomicU64::new(0)) }
     }
 
     /// Arms a fault; calls are counted from here.
@@ -76,6 +76,11 @@ impl FakeXen {
         self.with(|machine| std::mem::take(&mut machine.log.calls))
     }
 
+    /// The next hypercall or access begins.
+    pub(crate) fn turn(&self) {
+        self.turns.fetch_add(1, Relaxed);
+    }
+
     pub(crate) fn with<R>(&self, see: impl FnOnce(&mut Machine) -> R) -> R {
         // A test that stopped with the lock held says why; nobody needs to hear of the lock.
         see(&mut self.machine.lock().unwrap_or_else(PoisonError::into_inner))
@@ -83,7 +88,7 @@ impl FakeXen {
 
     /// Runs a call: counts it, lets an armed fault have its say, and logs it.
     fn call(&self, asked: Asked, run: impl FnOnce(&mut Machine, Option<Cut>) -> Answer) -> Answer {
-        self.calls.fetch_add(1, Relaxed);
+        self.turn();
         self.with(|machine| {
             let cut = machine.faults.next_call();
             let answer = match cut {

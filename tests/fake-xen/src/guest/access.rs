@@ -65,6 +65,7 @@ impl FakeGuest {
         write: bool,
         access: impl FnOnce(&mut Content) -> R,
     ) -> R {
+        self.xen.turn();
         self.xen.with(|machine| {
             let mfn = machine.reach(vcpu as usize, pfn.number(), write);
             // None only while the test is being stopped already.

@@ -71,6 +71,7 @@ impl FakeGuest {
     /// # Panics
     /// Outside the guest's memory.
     pub fn linear_entry(&self, pfn: Pfn) -> Pte {
+        self.xen.turn();
         self.xen.with(|machine| {
             let entry = machine.entry_of((LINEAR >> 12) + pfn.number()).expect("a frame");
             machine.read_entry(entry)

@@ -139,6 +139,7 @@ impl FakeGuest {
     /// Reads a word at any address of a PV guest, as a vCPU does.
     pub fn read_at(&self, vcpu: u32, address: VirtAddr) -> u64 {
         let (page, word) = (address.as_u64() >> 12, address.as_u64() % 4096 / 8);
+        self.xen.turn();
         self.xen.with(|machine| {
             let mfn = machine.translate(vcpu as usize, page, false);
             mfn.map_or(0, |mfn| machine.frames[mfn as usize].content.read(word as usize))
@@ -148,6 +149,7 @@ impl FakeGuest {
     /// Writes a word at any address of a PV guest, as a vCPU does.
     pub fn write_at(&self, vcpu: u32, address: VirtAddr, value: u64) {
         let (page, word) = (address.as_u64() >> 12, address.as_u64() % 4096 / 8);
+        self.xen.turn();
         self.xen.with(|machine| {
             if let Some(mfn) = machine.translate(vcpu as usize, page, true) {
                 machine.frames[mfn as usize].content.write(word as usize, value);
