@@ -110,7 +110,7 @@ fn lazy_areas_keep_apart() {
 
 #[test]
 fn areas_past_the_budget_keep_apart() {
-    storm(3, Mode::Lazy, Budget { pages: 0, areas: 0 });
+    storm(2, Mode::Lazy, Budget { pages: 0, areas: 0 });
 }
 
 #[test]
