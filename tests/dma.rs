@@ -556,12 +556,12 @@ fn one_extent_is_one_extent_in_a_set_and_without_a_right_to_any() {
     scene.is_balanced();
 
     let denied = guest();
-    denied.deny_exchange(Some(XenErrno::EPERM));
+    // The first question is whether a single frame may be exchanged.
+    denied.xen().arm(Fault::refuse(1, XenErrno::EPERM));
     let scene = Scene::new(denied, GiveBack::Keep);
-    if let Capability::None { why } = scene.allocator.capability() {
-        let error = scene.allocator.alloc_coherent(8 * PAGE, &whole).unwrap_err();
-        assert_eq!(error, AllocError::NoExchange(why));
-    }
+    let Capability::None { why } = scene.allocator.capability() else { panic!("not denied") };
+    let error = scene.allocator.alloc_coherent(8 * PAGE, &whole).unwrap_err();
+    assert_eq!(error, AllocError::NoExchange(why));
 }
 
 #[test]

@@ -14,7 +14,7 @@ use xen_contig::paging::{FlushClock, GuestMemory, Held, Holder, LinearMapping};
 
 use super::areas::{self, Areas, Uses};
 use super::kind::Kind;
-use super::layout;
+use super::{layout, say};
 
 /// Flags of memory that is read and written.
 pub const READ_WRITE: PageTableFlags = PageTableFlags::PRESENT
@@ -116,6 +116,17 @@ impl Linear {
         }
     }
 
+    /// Who has hold of a frame, as far as the kernel knows.
+    pub fn find_holder(&self, pfn: Pfn, mfn: Option<Mfn>) -> Holder {
+        match (self.others.get(), mfn) {
+            (Some(Others { areas, uses, m2p: Some(m2p) }), Some(mfn)) => {
+                areas::holder(areas, uses, *m2p, pfn, mfn)
+            }
+            (Some(Others { areas, .. }), _) => areas.holder(pfn).unwrap_or(Holder::Unknown),
+            (None, _) => Holder::Unknown,
+        }
+    }
+
     /// The first of the first-level tables; `None` in a translated guest.
     pub fn first_table(&self) -> Option<Pfn> {
         self.tables.as_ref().map(|(_, level1)| *level1)
@@ -154,17 +165,20 @@ unsafe impl GuestMemory for Linear {
     }
 
     fn purge(&self, run: &FrameRun) -> Result<(), Held> {
-        self.others.get().map_or(Ok(()), |others| others.areas.vacate(run))
+        let vacated = self.others.get().map_or(Ok(()), |others| others.areas.vacate(run));
+        if let Err(held) = vacated {
+            say!("# frame busy: {held}");
+        }
+        vacated
     }
 
     fn holder(&self, pfn: Pfn, mfn: Option<Mfn>) -> Holder {
-        match (self.others.get(), mfn) {
-            (Some(Others { areas, uses, m2p: Some(m2p) }), Some(mfn)) => {
-                areas::holder(areas, uses, *m2p, pfn, mfn)
-            }
-            (Some(Others { areas, .. }), _) => areas.holder(pfn).unwrap_or(Holder::Unknown),
-            (None, _) => Holder::Unknown,
+        let holder = self.find_holder(pfn, mfn);
+        match mfn {
+            Some(mfn) => say!("# frame busy: pfn {pfn} mfn {mfn} {holder}"),
+            None => say!("# frame busy: pfn {pfn} {holder}"),
         }
+        holder
     }
 }
 

@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 
 use xen_contig::addr::Pfn;
-use xen_contig::paging::{GuestMemory, Holder};
+use xen_contig::paging::Holder;
 use xen_contig::vmap::Mode;
 
 use super::{Check, Context, Test, error, fail, map, skip, take, unmap};
@@ -16,7 +16,7 @@ pub fn add(tests: &mut Vec<Test>) {
 }
 
 fn is(machine: &Machine, pfn: Pfn, expected: Holder) -> Check {
-    let holder = machine.linear.holder(pfn, machine.p2m.mfn(pfn));
+    let holder = machine.linear.find_holder(pfn, machine.p2m.mfn(pfn));
     if holder != expected {
         fail!("pfn {pfn} {holder}; expected: {expected}");
     }
