@@ -142,6 +142,14 @@ impl Linear {
     }
 }
 
+/// Whoever asked for the frame may swallow the error; the console has the line all the same.
+fn say_busy(pfn: Pfn, mfn: Option<Mfn>, holder: Holder) {
+    match mfn {
+        Some(mfn) => say!("# frame busy: pfn {pfn} mfn {mfn} {holder}"),
+        None => say!("# frame busy: pfn {pfn} {holder}"),
+    }
+}
+
 // SAFETY: the linear mapping covers every frame, and zero writes the given ones.
 unsafe impl GuestMemory for Linear {
     unsafe fn zero(&self, first: Pfn, frames: u64) {
@@ -166,18 +174,16 @@ unsafe impl GuestMemory for Linear {
 
     fn purge(&self, run: &FrameRun) -> Result<(), Held> {
         let vacated = self.others.get().map_or(Ok(()), |others| others.areas.vacate(run));
-        if let Err(held) = vacated {
-            say!("# frame busy: {held}");
+        if let Err(Held { pfn, holder }) = vacated {
+            let mfn = self.tables.as_ref().and_then(|(p2m, _)| p2m.mfn(pfn));
+            say_busy(pfn, mfn, holder);
         }
         vacated
     }
 
     fn holder(&self, pfn: Pfn, mfn: Option<Mfn>) -> Holder {
         let holder = self.find_holder(pfn, mfn);
-        match mfn {
-            Some(mfn) => say!("# frame busy: pfn {pfn} mfn {mfn} {holder}"),
-            None => say!("# frame busy: pfn {pfn} {holder}"),
-        }
+        say_busy(pfn, mfn, holder);
         holder
     }
 }

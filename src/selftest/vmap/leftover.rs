@@ -18,6 +18,7 @@ use crate::kernel::hypervisor;
 use crate::kernel::machine::{ANYWHERE, Machine};
 use crate::kernel::paging::Linear;
 use crate::kernel::traps::try_read;
+use crate::selftest::dma::ground::scatter;
 
 /// Frames of the run.
 const FRAMES: u64 = 16;
@@ -78,7 +79,7 @@ fn limit(machine: &Machine) -> Result<Order, Outcome> {
 fn leftover(context: &Context<'_>) -> Check {
     let machine = context.machine;
     let limit = limit(machine)?;
-    let run = take(machine, FRAMES)?;
+    let run = scatter(machine, take(machine, FRAMES)?)?;
     let Some(mut lists) = machine.lists(2 * FRAMES) else {
         machine.give(run);
         skip!("the guest has no memory for lists")
