@@ -78,7 +78,7 @@ pub fn draw(picture: &Picture) {
     say!("# picture: {title}");
     for (when, row) in [("before", before), ("after ", after)] {
         let address = |mfn: Option<Mfn>| mfn.map_or(0, |mfn| MachineAddr::of(mfn).get());
-        say!("# picture: {when} |{}| in the machine: {} extents", row.machine, row.extents);
+        say!("# picture: {when} |{}| extents in the machine: {}", row.machine, row.extents);
         say!(
             "# picture:        |{}| from {:#x} to {:#x}",
             row.aliases,
