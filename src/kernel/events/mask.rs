@@ -88,5 +88,5 @@ pub fn wait_until(deadline: Deadline, done: impl Fn() -> bool) -> bool {
 fn account() {
     let mine = &local().events;
     let since = mine.masked_since.load(Ordering::Relaxed);
-    mine.keep(tsc() - since);
+    mine.keep(tsc().saturating_sub(since));
 }

@@ -152,7 +152,7 @@ pub fn upcall(since: u64) {
 
 /// Accounts for a stretch with events masked that ends now.
 pub fn masked_since(since: u64) {
-    local().events.keep(clock::tsc() - since);
+    local().events.keep(clock::tsc().saturating_sub(since));
 }
 
 /// The longest stretch for which any vCPU had events masked since it came up, in ticks of the TSC:
