@@ -90,27 +90,34 @@ impl<T: AreaTables> Vmap<'_, T> {
 
     /// Drops the entries of claimed pages, without the lock, and settles with the books.
     fn drop_claimed(&self, claimed: &Claimed, purged: &mut Purged) -> Result<(), PurgeError> {
-        if claimed.is_empty() {
-            return Ok(());
+        let mut left = &claimed[..];
+        while !left.is_empty() {
+            let mut writer = Writer::new(&self.tables);
+            // SAFETY: the owners have unmapped these pages, and the claims keep them from new ones.
+            let written = unsafe {
+                left.iter().try_for_each(|page| writer.unmap(*page)).and_then(|()| writer.issue())
+            };
+            let done = writer.done() as usize;
+            let mut books = self.books.lock();
+            let refused = written.err().and_then(|refusal| Some((*left.get(done)?, refusal.errno)));
+            let (settled, rest, error) = match refused {
+                None => (left, &[][..], None),
+                Some((page, errno)) if books.index.is_linked(page) => {
+                    let held = self.held(&books, page);
+                    (left, &[][..], Some(PurgeError::Refused { held, errno }))
+                }
+                // Somebody else has dropped it meanwhile, so nothing is amiss. But those behind it
+                // are still there.
+                Some(_) => {
+                    let (settled, rest) = left.split_at(done + 1);
+                    (settled, rest, None)
+                }
+            };
+            books.settle(settled, done, self.tables.flushes(), purged);
+            left = rest;
+            error.map_or(Ok(()), Err)?;
         }
-        let mut writer = Writer::new(&self.tables);
-        // SAFETY: the owners have unmapped these pages, and the claims keep them from new ones.
-        let written = unsafe {
-            claimed.iter().try_for_each(|page| writer.unmap(*page)).and_then(|()| writer.issue())
-        };
-        let done = writer.done() as usize;
-        let mut books = self.books.lock();
-        let refusal = written.err().and_then(|refusal| {
-            let page = *claimed.get(refusal.index as usize)?;
-            // Somebody else may have dropped it meanwhile; then nothing is amiss.
-            let is_left = books.index.is_linked(page);
-            is_left.then(|| (self.held(&books, page), refusal.errno))
-        });
-        books.settle(claimed, done, self.tables.flushes(), purged);
-        match refusal {
-            None => Ok(()),
-            Some((held, errno)) => Err(PurgeError::Refused { held, errno }),
-        }
+        Ok(())
     }
 
     fn claim(&self, frames: &mut Range<u64>, claimed: &mut Claimed) -> Result<(), PurgeError> {

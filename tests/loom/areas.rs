@@ -1,6 +1,7 @@
 //! Virtual areas: made, ended and purged by several vCPUs at the same time.
 
-use fake_xen::{AreaConfig, FakeGuest};
+use fake_xen::{AreaConfig, FakeGuest, Fault};
+use hypercall::XenErrno;
 use xen_contig::addr::{AddressBits, Order, Pfn};
 use xen_contig::dma::GiveBack;
 use xen_contig::exchange::Exchanger;
@@ -46,6 +47,34 @@ fn a_purge_for_an_exchange_and_one_of_everything_meet() {
         let purged = join(purger).expect("nothing to refuse");
         assert!(purged.aliases <= 3, "{purged:?}");
         platform.give(exchanger.release(extent, &mut [0; 4]).expect("a machine with room"));
+        is_empty(guest);
+        scene.is_balanced();
+    });
+}
+
+/// Xen refuses one call while two vCPUs drop the same entry. Whoever is told of no error has none of
+/// its frames' aliases left: not those either that stood in a list behind one that was gone already.
+#[test]
+fn a_refusal_of_what_is_gone_already_leaves_nothing_behind() {
+    explore(3, || {
+        let scene = Scene::with_areas(GiveBack::Keep, config(Mode::Lazy, GENEROUS));
+        let (platform, guest) = (scene.platform.get(), scene.guest.get());
+        let run = platform.take(2, 2).expect("a fresh guest");
+        let first = run.first();
+        let area = guest.areas().vmap(run.iter(), RW, "ring").expect("room");
+        guest.areas().vunmap(area).expect("an area of these books");
+        // The call of whoever comes second.
+        guest.xen().arm(Fault::refuse(2, XenErrno::ENOMEM));
+        let other = spawn(move || {
+            let one = guest.run(first.number(), 1);
+            guest.areas().purge(&one, Flush::Inhibit).is_ok()
+        });
+        let purged = guest.areas().purge(&run, Flush::Inhibit);
+        let is_left = |pfn| guest.areas().holder(pfn).is_some();
+        assert!(purged.is_err() || !run.iter().any(is_left), "{purged:?}");
+        assert!(!join(other) || !is_left(first));
+        guest.xen().disarm();
+        platform.give(run);
         is_empty(guest);
         scene.is_balanced();
     });
