@@ -55,6 +55,7 @@ use crate::addr::{PAGE_SIZE, Pfn, VirtAddr};
 use crate::paging::Holder;
 use crate::sync::{AtomicBool, Mutex};
 use books::Books;
+use space::Space;
 use tables::Writer;
 
 pub use area::{Area, Record};
@@ -240,11 +241,11 @@ impl<'m, T: AreaTables> Vmap<'m, T> {
     {
         let frames = frames.into_iter();
         let count = frames.clone().count();
+        let limit = Space::largest(self.tables.pages());
         let pages = match u32::try_from(count) {
             Ok(0) => return Err(VmapError::Empty),
-            // One more for the guard.
-            Ok(pages) if pages < self.tables.pages() => pages,
-            _ => return Err(VmapError::TooLarge { pages: count, limit: self.tables.pages() - 1 }),
+            Ok(pages) if pages <= limit => pages,
+            _ => return Err(VmapError::TooLarge { pages: count, limit }),
         };
         let unfit = |pfn: &Pfn| pfn.number() >= self.frames || self.tables.gfn(*pfn).is_none();
         if let Some(pfn) = frames.clone().find(unfit) {

@@ -55,6 +55,12 @@ impl<'m> Space<'m> {
         Self { free }
     }
 
+    /// The pages of the largest area that a stretch of `pages` pages has room for: all of it but the
+    /// area's own guard page and the last page.
+    pub const fn largest(pages: u32) -> u32 {
+        pages.saturating_sub(2)
+    }
+
     /// How many are free.
     pub const fn free(&self) -> u32 {
         self.free.free() as u32
