@@ -13,8 +13,10 @@ use core::fmt;
 use core::ptr;
 use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
+use arrayvec::ArrayVec;
+
 use super::local::of;
-use super::{Local, VcpuId, current, local, online};
+use super::{Local, MAX, VcpuId, current, local, online};
 use crate::kernel::events;
 
 /// Something to do, on the stack of the vCPU that waits for it.
@@ -91,11 +93,14 @@ pub fn run_on<R>(
 /// waited for, and this one has not run it.
 pub fn everywhere(work: &(dyn Fn(VcpuId) + Sync)) -> Result<(), Undelivered> {
     let me = current();
-    let others = || online().filter(|local| local.id != me);
-    let job = Job { work, remaining: AtomicUsize::new(others().count()), waiter: me };
+    // Looked up once: a vCPU may still come up meanwhile, and must not be counted in one place and
+    // left out in another.
+    let others: ArrayVec<&Local, { MAX as usize }> =
+        online().filter(|local| local.id != me).collect();
+    let job = Job { work, remaining: AtomicUsize::new(others.len()), waiter: me };
     let mut posted = 0;
     let mut refused = None;
-    for target in others() {
+    for target in &others {
         // SAFETY: `wait` below does not come back before the job is done everywhere.
         match unsafe { post(target, &job) } {
             Ok(()) => posted += 1,
@@ -108,7 +113,7 @@ pub fn everywhere(work: &(dyn Fn(VcpuId) + Sync)) -> Result<(), Undelivered> {
     match refused {
         None => work(me),
         Some(_) => {
-            job.remaining.fetch_sub(others().count() - posted, Ordering::AcqRel);
+            job.remaining.fetch_sub(others.len() - posted, Ordering::AcqRel);
         }
     }
     wait(&job);
