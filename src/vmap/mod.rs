@@ -36,6 +36,104 @@
 //! claimed under the lock, dropped without it, and taken off the books under it again. An area is
 //! not retired while anybody has a claim on one of its pages, so that no late write can hit an
 //! address that has a new owner.
+//!
+//! # What it costs
+//! In a PV guest; a translated guest writes its entries itself and makes only the flushes.
+//!
+//! | operation | hypercalls | flushes |
+//! |---|---|---|
+//! | [`Vmap::vmap`] of *n* pages | *n*/512, rounded up | none, unless addresses or records ran out: 1 |
+//! | [`Vmap::vunmap`], lazy | none; past the budget those of [`Vmap::purge_all`] | none |
+//! | [`Vmap::vunmap`], sync | *n*/512, rounded up, and the flush | 1 |
+//! | [`Vmap::purge`] of a run with *a* aliases | *a*/512, rounded up for each 512 frames | none, or 1 with [`Flush::Now`] |
+//! | [`Vmap::purge_all`] of *a* leftovers | *a*/512, rounded up | likewise |
+//!
+//! # In your own kernel
+//! 1. Set a stretch of addresses aside, with empty first-level tables that every address space
+//!    shares, and implement [`AreaTables`] for it.
+//! 2. Lend the books [`Sizes::bytes`] bytes for good: [`Memory::place`].
+//! 3. Pass [`GuestMemory::purge`](crate::paging::GuestMemory::purge) on to [`Vmap::vacate`] and
+//!    [`GuestMemory::holder`](crate::paging::GuestMemory::holder) to [`Vmap::holder`]. Leave it to
+//!    one [`FlushClock`](crate::paging::FlushClock) to make all flushes of the domain.
+//!
+//! ```
+//! use hypercall::{VirtAddr, Xen};
+//! use xen_contig::addr::{Gfn, Pfn};
+//! use xen_contig::paging::FlushClock;
+//! use xen_contig::sync::AtomicU64;
+//! use xen_contig::vmap::{
+//!     AreaTables, Budget, Entry, Flush, Memory, Mode, Protection, Sizes, Vmap, VmapError,
+//! };
+//!
+//! /// 512 pages of addresses of a translated guest, beneath one first-level table.
+//! struct Tables<'k, X> {
+//!     xen: &'k X,
+//!     flushes: &'k FlushClock,
+//!     level1: &'k [AtomicU64],
+//!     frames: u64,
+//! }
+//!
+//! // SAFETY: nobody else uses the table, which was hooked in below this address in every address
+//! // space; the clock is the one that the transactions use, too.
+//! unsafe impl<X: Xen> AreaTables for Tables<'_, X> {
+//!     type Xen = X;
+//!
+//!     fn xen(&self) -> &X {
+//!         self.xen
+//!     }
+//!
+//!     fn flushes(&self) -> &FlushClock {
+//!         self.flushes
+//!     }
+//!
+//!     // In a PV guest the P2M's word: `self.p2m.gfn(pfn)`.
+//!     fn gfn(&self, pfn: Pfn) -> Option<Gfn> {
+//!         (pfn.number() < self.frames).then(|| Gfn::new(pfn.number()))
+//!     }
+//!
+//!     fn base(&self) -> VirtAddr {
+//!         VirtAddr::new(0xffff_c980_0000_0000)
+//!     }
+//!
+//!     fn pages(&self) -> u32 {
+//!         self.level1.len() as u32
+//!     }
+//!
+//!     // In a PV guest `Entry::Validated` and the machine address of the entry.
+//!     fn entry(&self, page: u32) -> Entry<'_> {
+//!         Entry::Plain(&self.level1[page as usize])
+//!     }
+//! }
+//!
+//! /// Shows two frames side by side, and leaves the rest to whoever needs the frames.
+//! fn show<T: AreaTables>(areas: &Vmap<'_, T>) -> Result<(), VmapError> {
+//!     let area = areas.vmap([Pfn::new(9), Pfn::new(4)], Protection::ReadOnly, "an example")?;
+//!     let _two_pages = (area.pointer(), area.len());
+//!     if let Err(error) = areas.vunmap(area) {
+//!         // The frames are ours again all the same; an exchange of them would be told.
+//!         eprintln!("{error}");
+//!     }
+//!     Ok(())
+//! }
+//!
+//! # let guest = fake_xen::Builder::new(64).translated().build();
+//! # let (xen, clock) = (guest.xen(), FlushClock::translated());
+//! # let level1: Vec<AtomicU64> = (0..512).map(|_| AtomicU64::new(0)).collect();
+//! let tables = Tables { xen, flushes: &clock, level1: &level1, frames: 64 };
+//! let sizes = Sizes { frames: 64, pages: tables.pages(), areas: 16 };
+//! # let mut block = vec![0_u64; sizes.bytes().div_ceil(8)];
+//! # let block = block.as_mut_ptr().cast();
+//! // SAFETY: the block has so many bytes, is aligned to 8, and is lent for as long as the books are.
+//! let memory = unsafe { Memory::place(block, sizes) };
+//! let budget = Budget { pages: 448, areas: 14 };
+//! let areas = Vmap::new(tables, memory, Mode::Lazy, budget);
+//!
+//! show(&areas)?;
+//! assert_eq!(areas.stats().leftover.pages, 2);
+//! // What an exchange of these frames does first, by way of `GuestMemory::purge`; here for all.
+//! assert_eq!(areas.purge_all(Flush::Inhibit)?.aliases, 2);
+//! # Ok::<(), Box<dyn core::error::Error>>(())
+//! ```
 
 mod area;
 mod books;
