@@ -4,12 +4,14 @@ use core::sync::atomic::{AtomicU32, Ordering};
 
 use hypercall::Xen;
 use hypercall::abi::console::{ConsoleRing, OUTPUT_RING_SIZE};
-use hypercall::ops::{EventChannelOp, Port, SchedOp};
+use hypercall::ops::{EventChannelOp, Port};
 
+use crate::kernel::events;
 use crate::kernel::hypervisor::untraced;
 
-/// How often the kernel yields to a backend that does not empty the ring before it gives it up.
-const PATIENCE: u32 = 100_000;
+/// How often the kernel naps, a millisecond at a time, for a backend that does not empty the ring
+/// before it gives it up: one on a busy host may not run for seconds, and what it misses is lost.
+const PATIENCE: u32 = 20_000;
 
 /// The guest's end of the ring.
 pub struct Ring {
@@ -52,7 +54,7 @@ impl Ring {
                 return Err(BackendGone);
             } else {
                 patience -= 1;
-                let _best_effort = untraced().sched_op(SchedOp::Yield);
+                events::nap();
             }
         }
         Ok(())

@@ -18,7 +18,12 @@ pub struct Deadline(NonZeroU64);
 impl Deadline {
     /// So many seconds from now.
     pub fn in_seconds(seconds: u64) -> Self {
-        let then = now().saturating_add(seconds.saturating_mul(1_000_000_000));
+        Self::in_milliseconds(seconds.saturating_mul(1000))
+    }
+
+    /// So many milliseconds from now.
+    pub fn in_milliseconds(milliseconds: u64) -> Self {
+        let then = now().saturating_add(milliseconds.saturating_mul(1_000_000));
         Self(NonZeroU64::new(then).unwrap_or(NonZeroU64::MIN))
     }
 

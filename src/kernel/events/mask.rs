@@ -84,6 +84,19 @@ pub fn wait_until(deadline: Deadline, done: impl Fn() -> bool) -> bool {
     }
 }
 
+/// Leaves the processor to others for a millisecond, or as long as Xen sees fit before there is a
+/// clock. For what nobody gives notice of.
+pub fn nap() {
+    let op = match kind() {
+        Some(_) => {
+            SchedOp::Poll { port: None, timeout: Some(Deadline::in_milliseconds(1).nanoseconds()) }
+        }
+        None => SchedOp::Yield,
+    };
+    // Should Xen refuse to sleep, the caller asks again the sooner.
+    let _slept = untraced().sched_op(op);
+}
+
 /// Ends a stretch.
 fn account() {
     let mine = &local().events;
