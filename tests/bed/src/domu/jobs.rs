@@ -44,6 +44,7 @@ impl Job {
         let mut words = Vec::new();
         words.extend(self.memory.map(|mib| format!("memory={mib}")));
         words.extend(self.vcpus.map(|n| format!("vcpus={n}")));
+        words.extend(self.vcpus.filter(|_| self.mode == Mode::PvhDomu).and_then(stay));
         if !self.args.as_str().is_empty() {
             words.push(format!("extra=\"{}\"", self.args.as_str()));
         }
@@ -52,6 +53,14 @@ impl Job {
         }
         words
     }
+}
+
+/// Pins the vCPUs, where there are several, to the machine's two processors in turn: the emulation
+/// loses wake-ups of a hardware-virtualised vCPU that Xen moves from one to another (see
+/// `dom0_vcpus_pin` in `boot/xen_options.rs`), and with several, somebody is always waiting for one.
+fn stay(vcpus: u32) -> Option<String> {
+    let each: Vec<String> = (0..vcpus).map(|id| format!("\"{}\"", id % 2)).collect();
+    (vcpus > 1).then(|| format!("cpus=[{}]", each.join(",")))
 }
 
 /// Packs the jobs, the image and the configurations, each where a user's `xl create` run from
@@ -101,5 +110,9 @@ mod tests {
         job.vcpus = Some(2);
         job.args = KernelArgs::new("seed=1 trace=full").unwrap();
         assert_eq!(job.overrides(), ["memory=64", "vcpus=2", "extra=\"seed=1 trace=full\""]);
+        job = Job { mode: Mode::PvhDomu, args: KernelArgs::default(), memory: None, ..job };
+        assert_eq!(job.overrides(), ["vcpus=2", "cpus=[\"0\",\"1\"]"]);
+        job.vcpus = Some(1);
+        assert_eq!(job.overrides(), ["vcpus=1"], "alone it has nobody to wait for");
     }
 }
