@@ -15,7 +15,10 @@ TOOLS := sh tests/bed/toolchain.sh
 BED := target/debug/bed
 
 # Shell words, read where the recipe runs: a command line keeps its spaces.
-CHOICE := --xen "$$XEN" $${TIMEOUT:+--timeout "$$TIMEOUT"}
+LIMIT := $${TIMEOUT:+--timeout "$$TIMEOUT"}
+CHOICE := --xen "$$XEN" $(LIMIT)
+# For what goes by all Xens unless one is chosen.
+CHOSEN = $(if $(filter file,$(origin XEN)),,--xen "$$XEN")
 GUEST := --mode "$$MODE" $${VCPUS:+--vcpus "$$VCPUS"} $${MEMORY:+--memory "$$MEMORY"} \
 	$${ARGS:+--args "$$ARGS"}
 
@@ -26,11 +29,12 @@ ADAPTERS := --features xen-contig/virtio-drivers,xen-contig/dma-api
 SAY_STATUS = status=$$?; [ $$status -eq 0 ] || echo "make $@: the runner's exit status is $$status" >&2; exit $$status
 
 .NOTPARALLEL:
-.PHONY: help run test conformance soak image lint docs gdb clean setup bed check-choice
+.PHONY: help run test vcpus conformance soak fuzz image lint docs gdb clean setup bed check-choice
 
 help:
 	@echo 'make run     build the image, boot it under Xen in QEMU, say what came of it'
 	@echo 'make test    lints, host tests, and the whole test bed'
+	@echo 'make vcpus   the part of it with one, two and four vCPUs, and 100,000 operations of four'
 	@echo 'make conformance'
 	@echo '             every row of tests/CONFORMANCE.md, on the model and on real Xens: a table'
 	@echo 'make soak    100,000 random operations of the allocator, as PV dom0 and as PV domU'
@@ -43,7 +47,8 @@ help:
 	@echo 'make clean   remove everything made, the fetched packages included'
 	@echo
 	@echo 'MODE=pv-dom0|pv-domu|pvh-dom0|pvh-domu|all   [all]'
-	@echo 'XEN=4.17|4.20                                [4.17; conformance: both]'
+	@echo 'XEN=4.17|4.20                                [4.17; conformance, vcpus: both;'
+	@echo '                                              test: the vCPUs on both]'
 	@echo 'VCPUS=n         vCPUs of the guest           [1]'
 	@echo 'MEMORY=MiB      domU modes: memory of the domain [as in xen-configs/]'
 	@echo '                dom0 modes: memory of the machine [2048]; Xen gives dom0 nearly all of it'
@@ -64,12 +69,14 @@ test: check-choice lint
 	@RUSTFLAGS='--cfg loom' $(TOOLS) cargo test --locked --test loom --target-dir target/loom
 	@$(MAKE) --no-print-directory image bed
 	@$(TOOLS) reproduce
-	@(set -x; $(BED) test $(CHOICE)); $(SAY_STATUS)
+	@(set -x; $(BED) test $(CHOSEN) $(LIMIT)); $(SAY_STATUS)
 
-# On both Xens, unless one is chosen. The model's column is what its own tests say; they are run to
+vcpus: check-choice image bed
+	@(set -x; $(BED) vcpus $(CHOSEN) $(LIMIT)); $(SAY_STATUS)
+
+# The model's column is what its own tests say; they are run to
 # the end, so that one that fails shows as such.
-CONFORMANCE = $(if $(filter file,$(origin XEN)),,--xen "$$XEN") $${VCPUS:+--vcpus "$$VCPUS"} \
-	$${MEMORY:+--memory "$$MEMORY"} $${TIMEOUT:+--timeout "$$TIMEOUT"}
+CONFORMANCE = $(CHOSEN) $${VCPUS:+--vcpus "$$VCPUS"} $${MEMORY:+--memory "$$MEMORY"} $(LIMIT)
 MODEL := target/conformance-model.log
 
 conformance: check-choice image bed

@@ -15,6 +15,9 @@ pub enum XenVersion {
 }
 
 impl XenVersion {
+    /// All of them, the oldest first.
+    pub const ALL: [Self; 2] = [Self::V4_17, Self::V4_20];
+
     /// The release as the user writes it.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -13,20 +13,21 @@ use crate::witness::Request;
 pub const HELP: &str = "\
 bed: boots xen-contig under a real Xen in QEMU and says what came of it
 
-usage: bed setup | run | test | witness | conformance | soak  [options]
+usage: bed setup | run | test | witness | conformance | soak | vcpus  [options]
 
   setup    fetch Xen, its tools and a dom0 kernel (installing none), make the bed
   run      boot the image in the chosen modes; the exit status is the worst verdict:
            0 success, 3 skip, 4 error, 5 failure, 6 crash, 7 timeout
-  test     every mode, guests that misbehave, wrong input, and the outside witness
+  test     every mode, guests that misbehave, wrong input, the outside witness, and `vcpus`
   witness  have the image fill a buffer, and read it from below Xen
   conformance
            try every row of tests/CONFORMANCE.md on each Xen and print the table
   soak     100,000 random operations of the allocator as PV dom0 and as PV domU, and Xen's own
            view of the domU's memory before and after
+  vcpus    one, two and four vCPUs in every mode, and 100,000 random operations of four at once
 
 options:
-  --xen 4.17|4.20    the Xen release [4.17; `conformance`: both]
+  --xen 4.17|4.20    the Xen release [4.17; `conformance`, `vcpus`: both; `test`: the vCPUs on both]
   --mode MODE        pv-dom0, pv-domu, pvh-dom0, pvh-domu or all [all]
   --vcpus N          vCPUs of the guest [1]
   --memory MIB       domU modes: the domain's memory [as in xen-configs/];
@@ -57,6 +58,8 @@ pub enum Action {
     Conformance,
     /// Try at random for long.
     Soak,
+    /// Try several vCPUs.
+    Vcpus,
     /// Explain.
     Help,
 }
@@ -99,6 +102,11 @@ const MAX_VCPUS: u32 = 32;
 const MAX_SECONDS: u32 = 86_400;
 
 impl Cli {
+    /// The Xens of a command that goes by all of them: the one that was chosen, or else all.
+    pub fn xens(&self) -> Vec<XenVersion> {
+        if self.xen_chosen { vec![self.xen] } else { XenVersion::ALL.to_vec() }
+    }
+
     /// Reads the command line.
     pub fn parse(mut parser: lexopt::Parser) -> Result<Self> {
         let mut cli = Self {
@@ -154,6 +162,7 @@ impl Cli {
                         Some("witness") => Action::Witness,
                         Some("conformance") => Action::Conformance,
                         Some("soak") => Action::Soak,
+                        Some("vcpus") => Action::Vcpus,
                         Some("help") => Action::Help,
                         _ => return Err(Error::Usage(format!("there is no command {word:?}"))),
                     });

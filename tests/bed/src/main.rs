@@ -9,6 +9,8 @@ mod command;
 mod conformance;
 mod domu;
 mod error;
+mod expectation;
+mod findings;
 mod guest;
 mod image;
 mod lock;
@@ -18,6 +20,7 @@ mod progress;
 mod setup;
 mod soak;
 mod suite;
+mod vcpus;
 mod witness;
 
 use std::path::PathBuf;
@@ -62,6 +65,9 @@ fn act(cli: &Cli) -> Result<Verdict> {
     if cli.action == Action::Conformance {
         return conformance::run(cli, &options, &image, &root, &mut progress);
     }
+    if cli.action == Action::Vcpus {
+        return vcpus::run(cli, &options, &image, &root, &mut progress);
+    }
     let bed = setup::prepare(cli.xen, &options, &mut progress)?;
     match cli.action {
         Action::Run => {
@@ -97,8 +103,8 @@ fn act(cli: &Cli) -> Result<Verdict> {
             Ok(if counts.failed == 0 { Verdict::Success } else { Verdict::Failure })
         }
         Action::Soak => soak::run(&bed, cli, &image, &root, &mut progress),
-        Action::Test => suite::run(&bed, cli, &image, &root, &mut progress),
-        Action::Conformance | Action::Setup | Action::Help => Ok(Verdict::Success),
+        Action::Test => suite::run(&bed, cli, &options, &image, &root, &mut progress),
+        Action::Conformance | Action::Vcpus | Action::Setup | Action::Help => Ok(Verdict::Success),
     }
 }
 

@@ -73,13 +73,10 @@ fn run_dom0(
     let dir = bed.dir.join(mode.as_str());
     make_dir(&dir)?;
     let dom0 = Dom0Spec {
-        mode,
         memory: spec.memory.unwrap_or(DEFAULT_MIB),
-        dom0_memory: None,
         vcpus: spec.vcpus.unwrap_or(1),
-        args: spec.args.clone(),
-        limit: spec.limit,
         gdb: spec.gdb,
+        ..Dom0Spec::new(mode, spec.args.clone(), spec.limit)
     };
     let boot = Dom0Boot::run(bed, &dom0, image, &dir, progress, |_| false)?;
     let told = (&boot.log, &boot.end, boot.seconds);

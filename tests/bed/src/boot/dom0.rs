@@ -24,12 +24,30 @@ pub struct Dom0Spec {
     pub dom0_memory: Option<u32>,
     /// dom0's vCPUs.
     pub vcpus: u32,
+    /// Processors of the machine, where not one for each vCPU.
+    pub processors: Option<u32>,
     /// The kernel command line.
     pub args: KernelArgs,
     /// How long it may take.
     pub limit: Duration,
     /// Whether to wait for a debugger.
     pub gdb: bool,
+}
+
+impl Dom0Spec {
+    /// An ordinary machine, and in it a dom0 of one vCPU.
+    pub fn new(mode: Mode, args: KernelArgs, limit: Duration) -> Self {
+        Self {
+            mode,
+            memory: DEFAULT_MIB,
+            dom0_memory: None,
+            vcpus: 1,
+            processors: None,
+            args,
+            limit,
+            gdb: false,
+        }
+    }
 }
 
 /// A boot that is over, or that has come to what was waited for.
@@ -67,7 +85,7 @@ impl Dom0Boot {
             xen_args: for_image(spec.mode, spec.vcpus, spec.dom0_memory),
             modules: vec![("image".to_owned(), spec.args.as_str().to_owned())],
             memory: spec.memory,
-            cpus: spec.vcpus.max(2),
+            cpus: spec.processors.unwrap_or(spec.vcpus.max(2)),
             iommu: spec.mode == Mode::PvhDom0,
             edu: true,
             limit: spec.limit,

@@ -8,7 +8,7 @@ mod rows;
 use std::fs;
 use std::path::Path;
 
-use crate::choice::{KernelArgs, Mode, XenVersion};
+use crate::choice::{KernelArgs, Mode};
 use crate::cli::Cli;
 use crate::error::{Error, Result};
 use crate::guest::Verdict;
@@ -41,11 +41,9 @@ pub fn run(
     let rows = rows::parse(&read(&root.join(TABLE))?);
     let model = cli.model.as_deref().map(read).transpose()?;
     let model = model.as_deref().map(results::of_cargo);
-    let chosen = [cli.xen];
-    let xens = if cli.xen_chosen { &chosen[..] } else { &[XenVersion::V4_17, XenVersion::V4_20] };
     let mut report = Report { rows: &rows, model, xens: Vec::new() };
     let mut outcomes = Vec::new();
-    for &xen in xens {
+    for xen in cli.xens() {
         let bed = prepare(xen, options, progress)?;
         let spec = RunSpec {
             modes: MODES.to_vec(),

@@ -1,65 +1,33 @@
-//! `bed test`: the image in every mode, guests that misbehave, wrong input, and the witness.
+//! `bed test`: the image in every mode, guests that misbehave, wrong input, the witness, and several
+//! vCPUs.
 //!
 //! All domains are made in one boot of the Linux dom0; a dom0 of our own boots in seconds.
 
 mod guests;
 mod wrong_input;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
-use crate::boot::{DEFAULT_MIB, Dom0Boot, Dom0Spec};
 use crate::choice::{KernelArgs, Mode};
 use crate::cli::Cli;
 use crate::domu::{self, SessionSpec};
 use crate::error::Result;
-use crate::guest::{Counts, Verdict};
+use crate::expectation::Expectation;
+use crate::findings::{Findings, log_dir};
+use crate::guest::Verdict;
 use crate::modes::{self, RunSpec};
 use crate::outcome::{self, Outcome};
 use crate::progress::Progress;
-use crate::setup::{Bed, make_dir};
-use crate::witness::{self, Request, Testimony};
-
-use guests::Expectation;
-
-/// Collects what was found.
-#[derive(Debug, Default)]
-struct Findings {
-    counts: Counts,
-    failed: Vec<String>,
-}
-
-impl Findings {
-    /// Notes one check; an error says what is wrong.
-    fn note(&mut self, name: &str, result: std::result::Result<(), String>) {
-        match result {
-            Ok(()) => {
-                self.counts.passed += 1;
-                println!("ok      {name}");
-            }
-            Err(why) => {
-                self.counts.failed += 1;
-                println!("NOT OK  {name}: {why}");
-                self.failed.push(format!("{name}: {why}"));
-            }
-        }
-    }
-}
-
-impl Findings {
-    fn note_testimony(&mut self, seen: &Testimony) {
-        let name = format!("witness of {}", seen.mode);
-        match seen.told() {
-            Ok(words) => self.note(&format!("{name}: {words}"), Ok(())),
-            Err(words) => self.note(&name, Err(words)),
-        }
-    }
-}
+use crate::setup::{Bed, SetupOptions};
+use crate::vcpus;
+use crate::witness::{self, Request};
 
 /// Runs everything and says the last line.
 pub fn run(
     bed: &Bed,
     cli: &Cli,
+    options: &SetupOptions,
     image: &[u8],
     root: &Path,
     progress: &mut Progress,
@@ -68,12 +36,13 @@ pub fn run(
     progress.step("wrong input", "the image as dom0");
     wrong_input::check(bed, &mut findings)?;
     let mut outcomes = dom0_modes(bed, cli, image, root, progress)?;
-    misbehaving_dom0s(bed, image, progress, &mut findings)?;
+    findings.try_dom0s(bed, &guests::dom0s()?, image, progress)?;
     let request = Request { seed: witness::fresh_seed(), ..cli.probe };
     let seen = witness::dom0(bed, request, image, progress)?;
     findings.note_testimony(&seen);
     outcomes.extend(domus(bed, cli, image, root, progress, &mut findings)?);
     outcomes.sort_by_key(|outcome| Mode::ALL.iter().position(|mode| *mode == outcome.mode));
+    vcpus::check(cli, options, image, root, progress, &mut findings)?;
     Ok(close(&outcomes, findings))
 }
 
@@ -100,35 +69,6 @@ fn dom0_modes(
     modes::run(bed, &run_spec(cli, modes, root), image, progress)
 }
 
-fn misbehaving_dom0s(
-    bed: &Bed,
-    image: &[u8],
-    progress: &mut Progress,
-    findings: &mut Findings,
-) -> Result<()> {
-    for expectation in guests::dom0s()? {
-        let name = expectation.name();
-        progress.step(name.clone(), "the next guest");
-        let dir = bed.dir.join(&name);
-        make_dir(&dir)?;
-        let spec = Dom0Spec {
-            mode: expectation.mode,
-            memory: expectation.memory.unwrap_or(DEFAULT_MIB),
-            dom0_memory: expectation.dom0_memory,
-            vcpus: 1,
-            args: expectation.args.clone(),
-            limit: expectation.limit,
-            gdb: false,
-        };
-        let boot = Dom0Boot::run(bed, &spec, image, &dir, progress, |_| false)?;
-        let told = (&boot.log, &boot.end, boot.seconds);
-        let expected = expectation.args.expected_exit();
-        let outcome = Outcome::of_dom0(bed.xen, expectation.mode, told, expected, &dir)?;
-        findings.note(&name, expectation.met_by(&outcome, &boot.log.guest));
-    }
-    Ok(())
-}
-
 /// One Linux dom0 for the domU modes, the misbehaving domUs, and last the witness's.
 fn domus(
     bed: &Bed,
@@ -147,19 +87,15 @@ fn domus(
     jobs.push(witness::domu_job(request)?);
     let session = SessionSpec { jobs, root: root.to_owned(), name: "linux-dom0" };
     let (results, mut machine) = domu::run(bed, &session, image, progress)?;
-    let mut results = results.iter();
+    let (in_modes, rest) = results.split_at(modes.len());
+    let (odd, witnesses) = rest.split_at(expectations.len());
     let mut outcomes = Vec::new();
-    for result in results.by_ref().take(modes.len()) {
+    for result in in_modes {
         let dir = log_dir(bed, &result.job.name)?;
         outcomes.push(Outcome::of_domu(bed.xen, result, &dir)?);
     }
-    for (expectation, result) in expectations.iter().zip(results.by_ref()) {
-        let dir = log_dir(bed, &result.job.name)?;
-        let outcome = Outcome::of_domu(bed.xen, result, &dir)?;
-        let lines = result.report.guest_lines();
-        findings.note(&result.job.name, expectation.met_by(&outcome, &lines));
-    }
-    for result in results {
+    findings.note_domus(bed, &expectations, odd)?;
+    for result in witnesses {
         let dir = log_dir(bed, &result.job.name)?;
         let lines = result.report.guest_lines();
         let seen = witness::testify(result.job.mode, &lines, request, &mut machine, &dir)?;
@@ -168,28 +104,12 @@ fn domus(
     Ok(outcomes)
 }
 
-fn log_dir(bed: &Bed, name: &str) -> Result<PathBuf> {
-    let dir = bed.dir.join(name);
-    make_dir(&dir)?;
-    Ok(dir)
-}
-
 fn close(outcomes: &[Outcome], findings: Findings) -> Verdict {
     println!("\n{}", outcome::table(outcomes));
-    outcomes.iter().flat_map(Outcome::details).for_each(|line| println!("{line}"));
-    findings.failed.iter().for_each(|line| println!("NOT OK  {line}"));
-    let mut counts = findings.counts;
-    outcomes.iter().for_each(|outcome| counts.add(outcome.judgement.counts));
-    let mut verdict = outcome::worst(outcomes);
-    if !findings.failed.is_empty() {
-        verdict = verdict.max(Verdict::Failure);
-    }
     if let Some(faults) = fault_cases(Path::new("target/tmp/fault-cases")) {
         println!("bed: the host tests tried {faults} faults");
     }
-    println!("bed: the verdict is {verdict} (exit status {})", verdict.exit_status());
-    println!("{}", outcome::last_line(counts));
-    verdict
+    findings.close(outcomes)
 }
 
 /// How many faults the host tests tried, if `make test` ran them: each of their sweeps leaves a file

@@ -5,9 +5,9 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use super::Findings;
 use crate::command;
 use crate::error::{Error, Result};
+use crate::findings::Findings;
 use crate::guest::Verdict;
 use crate::setup::{Bed, make_dir, write};
 

@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::boot::{DEFAULT_MIB, Dom0Boot, Dom0Spec, Machine};
+use crate::boot::{Dom0Boot, Dom0Spec, Machine};
 use crate::choice::{KernelArgs, Mode};
 use crate::domu::{self, Goal, Job, SessionSpec};
 use crate::error::{Error, Result};
@@ -63,15 +63,7 @@ pub fn dom0(
 ) -> Result<Testimony> {
     let dir = bed.dir.join("witness-pv-dom0");
     make_dir(&dir)?;
-    let spec = Dom0Spec {
-        mode: Mode::PvDom0,
-        memory: DEFAULT_MIB,
-        dom0_memory: None,
-        vcpus: 1,
-        args: probe_args(request)?,
-        limit: LIMIT,
-        gdb: false,
-    };
+    let spec = Dom0Spec::new(Mode::PvDom0, probe_args(request)?, LIMIT);
     progress
         .step("witness: booting the image as dom0 with a probe", "reading the machine's memory");
     let mut boot = Dom0Boot::run(bed, &spec, image, &dir, progress, is_claim)?;

@@ -1,0 +1,134 @@
+//! The guests with several vCPUs, and the tests that must have passed in each.
+
+use std::time::Duration;
+
+use crate::choice::{KernelArgs, Mode};
+use crate::error::Result;
+use crate::expectation::Expectation;
+
+/// What is tried on one Xen.
+pub struct Guests {
+    /// A machine each.
+    pub dom0s: Vec<Expectation>,
+    /// All in one boot of the Linux dom0.
+    pub domus: Vec<Expectation>,
+}
+
+/// The tests that the number of vCPUs can make a difference to.
+const CHOSEN: &str = "selftest=vmap-*,vcpus-*,storm-short,stale-alias,accounts-balanced";
+
+/// A hundred thousand operations.
+const STORM: &str = "selftest=storm,accounts-balanced";
+
+/// A storm takes two minutes on two processors that have nothing else to do.
+const STORM_LIMIT: Duration = Duration::from_secs(1200);
+
+/// Processors of a storming dom0's machine. With fewer of them than vCPUs, Xen takes a vCPU off its
+/// processor at any place, and what runs side by side has a real processor to run on.
+const STORM_PROCESSORS: u32 = 2;
+
+/// In every guest.
+const ALWAYS: [&str; 9] = [
+    "vcpus-online",
+    "vcpus-work",
+    "vcpus-wake-ups",
+    "vcpus-fault",
+    "vcpus-masked",
+    "vmap-shows-its-frames",
+    "vmap-purge-flushes-nothing",
+    "vmap-purge-is-exact",
+    "accounts-balanced",
+];
+
+/// Where memory is exchanged.
+const PV: [&str; 6] = [
+    "vmap-leftover-purged",
+    "vmap-in-use-named",
+    "vmap-holders-named",
+    "vmap-one-flush-per-exchange",
+    "vmap-lazy-and-sync",
+    "stale-alias",
+];
+
+/// Where there is a second vCPU.
+const SEVERAL: [&str; 1] = ["vcpus-idle-blocks"];
+
+/// Where there is one, and memory is exchanged.
+const SEVERAL_PV: [&str; 1] = ["vmap-other-vcpu-faults"];
+
+/// A guest with so many vCPUs, and what must have passed there.
+fn guest(
+    mode: Mode,
+    label: &'static str,
+    vcpus: u32,
+    args: &str,
+    limit: Duration,
+) -> Result<Expectation> {
+    let is_pv = matches!(mode, Mode::PvDom0 | Mode::PvDomu);
+    let mut passed = ALWAYS.to_vec();
+    passed.push("storm-short");
+    if is_pv {
+        passed.extend(PV);
+    }
+    if vcpus > 1 {
+        passed.extend(SEVERAL);
+    }
+    if vcpus > 1 && is_pv {
+        passed.extend(SEVERAL_PV);
+    }
+    let vcpus = Some(vcpus);
+    let good = Expectation::success(mode, label, KernelArgs::new(args)?, limit);
+    Ok(Expectation { vcpus, passed, ..good })
+}
+
+fn storm(mode: Mode, limit: Duration) -> Result<Expectation> {
+    let args = KernelArgs::new(STORM)?;
+    let good = Expectation::success(mode, "storm", args, limit.max(STORM_LIMIT));
+    let (vcpus, processors) = (Some(4), Some(STORM_PROCESSORS));
+    Ok(Expectation { vcpus, processors, passed: vec!["storm", "accounts-balanced"], ..good })
+}
+
+/// All guests of one Xen, of which those of the modes `storms` storm. Each but these may take
+/// `limit`.
+pub fn of(storms: &[Mode], limit: Duration) -> Result<Guests> {
+    let sync = format!("{CHOSEN} vmap=sync");
+    let mut all = Vec::new();
+    for mode in [Mode::PvDom0, Mode::PvDomu] {
+        all.push(guest(mode, "1-vcpu", 1, CHOSEN, limit)?);
+        all.push(guest(mode, "2-vcpus", 2, CHOSEN, limit)?);
+        all.push(guest(mode, "2-vcpus-sync", 2, &sync, limit)?);
+        all.push(guest(mode, "4-vcpus", 4, "", limit)?);
+    }
+    for mode in [Mode::PvhDom0, Mode::PvhDomu] {
+        all.push(guest(mode, "4-vcpus", 4, "", limit)?);
+    }
+    for &mode in storms {
+        all.push(storm(mode, limit)?);
+    }
+    let (dom0s, domus) = all.into_iter().partition(|guest| guest.mode.is_dom0());
+    Ok(Guests { dom0s, domus })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_guest_says_what_must_have_passed() {
+        let Guests { dom0s, domus } = of(&[Mode::PvDom0], Duration::from_secs(9)).unwrap();
+        assert_eq!((dom0s.len(), domus.len()), (6, 5));
+        let mut names: Vec<_> = dom0s.iter().chain(&domus).map(Expectation::name).collect();
+        names.sort();
+        names.dedup();
+        assert_eq!(names.len(), 11);
+        for guest in dom0s.iter().chain(&domus) {
+            assert!(guest.passed.contains(&"accounts-balanced"), "{}", guest.name());
+        }
+        let named = |name: &str| dom0s.iter().find(|guest| guest.name() == name).unwrap();
+        assert!(!named("pv-dom0-1-vcpu").passed.contains(&"vmap-other-vcpu-faults"));
+        assert!(named("pv-dom0-2-vcpus").passed.contains(&"vmap-other-vcpu-faults"));
+        assert!(!named("pvh-dom0-4-vcpus").passed.contains(&"vmap-leftover-purged"));
+        assert!(named("pv-dom0-storm").passed.contains(&"storm"));
+        assert!(named("pv-dom0-storm").limit >= STORM_LIMIT);
+    }
+}
