@@ -29,7 +29,7 @@ ADAPTERS := --features xen-contig/virtio-drivers,xen-contig/dma-api
 SAY_STATUS = status=$$?; [ $$status -eq 0 ] || echo "make $@: the runner's exit status is $$status" >&2; exit $$status
 
 .NOTPARALLEL:
-.PHONY: help run test vcpus conformance soak fuzz image lint docs gdb clean setup bed check-choice
+.PHONY: help run test vcpus conformance soak bench fuzz image lint docs gdb clean setup bed check-choice
 
 help:
 	@echo 'make run     build the image, boot it under Xen in QEMU, say what came of it'
@@ -39,6 +39,7 @@ help:
 	@echo '             every row of tests/CONFORMANCE.md, on the model and on real Xens: a table'
 	@echo 'make soak    100,000 random operations of the allocator, as PV dom0 and as PV domU'
 	@echo '             (MEMORY: of the domU [64]), and how Xen sees the domU before and after'
+	@echo 'make bench   what things cost in instructions and hypercalls, as PV and as PVH dom0'
 	@echo 'make fuzz    hostile input for the parsers and from Xen, SECONDS for each target'
 	@echo 'make image   the kernel image: target/image/xen-contig'
 	@echo 'make lint    formatting, clippy and documentation, warnings denied'
@@ -73,6 +74,9 @@ test: check-choice lint
 
 vcpus: check-choice image bed
 	@(set -x; $(BED) vcpus $(CHOSEN) $(LIMIT)); $(SAY_STATUS)
+
+bench: check-choice image bed
+	@(set -x; $(BED) bench $(CHOICE) $${ARGS:+--args "$$ARGS"}); $(SAY_STATUS)
 
 # The model's column is what its own tests say; they are run to
 # the end, so that one that fails shows as such.

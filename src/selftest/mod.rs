@@ -16,11 +16,13 @@
 //! | [`soak`] | does nothing get lost in a long random mix of all that the allocator does? |
 //! | [`vmap`] | are leftovers of unmapped areas named and purged, without a flush, on all vCPUs? |
 //! | [`storm`] | do several vCPUs allocate, free, map and unmap side by side? |
+//! | [`bench`] | what does a buffer of 2 MiB cost, in instructions? |
 //! | [`accounts`] | is every frame where it was? |
 //! | [`misbehave`] | does the runner call a broken guest by its right name? |
 
 mod accounts;
 mod address_bits;
+mod bench;
 mod books;
 mod conformance;
 mod dma;
@@ -119,6 +121,7 @@ pub fn run(machine: &Machine, options: &Options) -> Verdict {
     edu::add(&mut tests);
     soak::add(&mut tests);
     storm::add(&mut tests);
+    bench::add(&mut tests);
     misbehave::add(&mut tests);
     // Last, when all that the others took must be back.
     accounts::add(&mut tests);

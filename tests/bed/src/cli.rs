@@ -13,7 +13,8 @@ use crate::witness::Request;
 pub const HELP: &str = "\
 bed: boots xen-contig under a real Xen in QEMU and says what came of it
 
-usage: bed setup | run | test | witness | conformance | soak | vcpus  [options]
+usage: bed setup | run | test | witness | conformance | soak | vcpus | bench
+       [options]
 
   setup    fetch Xen, its tools and a dom0 kernel (installing none), make the bed
   run      boot the image in the chosen modes; the exit status is the worst verdict:
@@ -25,6 +26,7 @@ usage: bed setup | run | test | witness | conformance | soak | vcpus  [options]
   soak     100,000 random operations of the allocator as PV dom0 and as PV domU, and Xen's own
            view of the domU's memory before and after
   vcpus    one, two and four vCPUs in every mode, and 100,000 random operations of four at once
+  bench    instructions and hypercalls of mapping, purging, allocating and giving back, as dom0
 
 options:
   --xen 4.17|4.20    the Xen release [4.17; `conformance`, `vcpus`: both; `test`: the vCPUs on both]
@@ -60,6 +62,8 @@ pub enum Action {
     Soak,
     /// Try several vCPUs.
     Vcpus,
+    /// Count instructions.
+    Bench,
     /// Explain.
     Help,
 }
@@ -163,6 +167,7 @@ impl Cli {
                         Some("conformance") => Action::Conformance,
                         Some("soak") => Action::Soak,
                         Some("vcpus") => Action::Vcpus,
+                        Some("bench") => Action::Bench,
                         Some("help") => Action::Help,
                         _ => return Err(Error::Usage(format!("there is no command {word:?}"))),
                     });

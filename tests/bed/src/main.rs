@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+mod bench;
 mod boot;
 mod choice;
 mod cli;
@@ -103,6 +104,7 @@ fn act(cli: &Cli) -> Result<Verdict> {
             Ok(if counts.failed == 0 { Verdict::Success } else { Verdict::Failure })
         }
         Action::Soak => soak::run(&bed, cli, &image, &root, &mut progress),
+        Action::Bench => bench::run(&bed, cli, &image, &mut progress),
         Action::Test => suite::run(&bed, cli, &options, &image, &root, &mut progress),
         Action::Conformance | Action::Vcpus | Action::Setup | Action::Help => Ok(Verdict::Success),
     }

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::machine::SERIAL;
-use super::{Machine, MachineSpec, for_image};
+use super::{Clock, Machine, MachineSpec, for_image};
 use crate::choice::{KernelArgs, Mode};
 use crate::error::{Error, Result};
 use crate::guest::{End, MachineEnd, SerialLog};
@@ -26,6 +26,8 @@ pub struct Dom0Spec {
     pub vcpus: u32,
     /// Processors of the machine, where not one for each vCPU.
     pub processors: Option<u32>,
+    /// What the machine's clock counts.
+    pub clock: Clock,
     /// The kernel command line.
     pub args: KernelArgs,
     /// How long it may take.
@@ -43,6 +45,7 @@ impl Dom0Spec {
             dom0_memory: None,
             vcpus: 1,
             processors: None,
+            clock: Clock::Time,
             args,
             limit,
             gdb: false,
@@ -86,6 +89,7 @@ impl Dom0Boot {
             modules: vec![("image".to_owned(), spec.args.as_str().to_owned())],
             memory: spec.memory,
             cpus: spec.processors.unwrap_or(spec.vcpus.max(2)),
+            clock: spec.clock,
             iommu: spec.mode == Mode::PvhDom0,
             edu: true,
             limit: spec.limit,

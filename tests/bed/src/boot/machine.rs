@@ -24,6 +24,8 @@ pub struct MachineSpec {
     pub memory: u32,
     /// CPUs.
     pub cpus: u32,
+    /// What the clock counts.
+    pub clock: Clock,
     /// Whether Xen needs an IOMMU, as it does for a PVH dom0.
     pub iommu: bool,
     /// Whether QEMU's `edu` device, whose DMA engine drives 28 address bits, is on the PCI bus.
@@ -32,6 +34,16 @@ pub struct MachineSpec {
     pub limit: Duration,
     /// Whether to wait for a debugger.
     pub gdb: bool,
+}
+
+/// What the machine's clock, the TSC included, goes by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Clock {
+    /// The time of day.
+    Time,
+    /// Instructions, Xen's and the guest's alike: one TSC tick each. Then a figure depends neither
+    /// on the host nor on what else it does. The machine has to make do with one CPU.
+    Instructions,
 }
 
 /// A machine that runs.
@@ -138,9 +150,16 @@ fn arguments(spec: &MachineSpec) -> Vec<String> {
     let mut args: Vec<String> = Vec::new();
     let mut add = |words: &[&str]| args.extend(words.iter().map(|&word| word.to_owned()));
     add(&["-nodefaults", "-display", "none", "-no-reboot", "-qmp", "stdio"]);
-    add(&["-accel", "tcg,thread=multi"]);
     // With SMAP on, QEMU 7.2 faults on the first `iret` of a PV guest.
-    add(&["-cpu", "max,-smap"]);
+    match spec.clock {
+        Clock::Time => add(&["-accel", "tcg,thread=multi", "-cpu", "max,-smap"]),
+        Clock::Instructions => {
+            add(&["-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off"]);
+            // Where a CPU has these two, Xen copies and clears with `rep movsb` and `rep stosb`,
+            // and QEMU counts an instruction for each byte.
+            add(&["-cpu", "max,-smap,-erms,-fsrm"]);
+        }
+    }
     if spec.iommu {
         add(&["-machine", "q35,kernel-irqchip=split", "-device", "amd-iommu"]);
     } else {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::jobs::{Goal, Job, pack};
 use super::report::{JobReport, SessionReport};
-use crate::boot::{Machine, MachineSpec, for_linux};
+use crate::boot::{Clock, Machine, MachineSpec, for_linux};
 use crate::error::{Error, Result};
 use crate::guest::{End, MachineEnd, SerialLog};
 use crate::progress::Progress;
@@ -72,6 +72,7 @@ pub fn run(
         ],
         memory: LEAST_MIB.max(largest.saturating_add(crate::boot::LINUX_MIB + XEN_MIB)),
         cpus: 2,
+        clock: Clock::Time,
         iommu: false,
         edu: false,
         limit: spec.jobs.iter().fold(LINUX_LIMIT, |sum, job| sum + job.limit + JOB_EXTRA),
