@@ -58,6 +58,8 @@ struct Seen {
     stack: u64,
     /// Where its data lies.
     local: u64,
+    /// Whether its events were masked, which work is not done under.
+    masked: bool,
 }
 
 /// Each runs work as itself, on its own stack, with its own data and trace.
@@ -76,7 +78,7 @@ fn work() -> Check {
         let me = vcpu::local();
         let local = core::ptr::from_ref(me) as u64;
         let stack = &raw const marker as u64;
-        seen.lock().push(Seen { told, is: me.id, stack, local });
+        seen.lock().push(Seen { told, is: me.id, stack, local, masked: events::is_masked() });
     })?;
     // One to each of the others, and one back from the last.
     let others = vcpu::count() as u64 - 1;
@@ -99,6 +101,7 @@ fn work() -> Check {
             fail!("vCPU {} has not run the work once: {seen:x?}", vcpu.id.number());
         };
         let right = one.is == vcpu.id
+            && !one.masked
             && one.local == core::ptr::from_ref(vcpu) as u64
             && vcpu.stack.holds(one.stack);
         if !right {

@@ -22,6 +22,15 @@ pub fn mask() {
     local().events.masked_since.store(tsc(), Ordering::Relaxed);
 }
 
+/// Whether events are kept from being delivered on this vCPU.
+pub fn is_masked() -> bool {
+    match kind() {
+        Some(Kind::Pv) => shared::masks_upcalls(current()),
+        Some(Kind::Pvh) => !x86_64::instructions::interrupts::are_enabled(),
+        None => true,
+    }
+}
+
 /// Ends the stretch that [`mask`] began.
 pub fn unmask() {
     account();

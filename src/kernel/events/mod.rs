@@ -29,7 +29,7 @@ use super::traps;
 use super::vcpu::{self, Local as Vcpu, VcpuId, local};
 
 pub use clock::{Deadline, tsc};
-pub use mask::{block, mask, nap, unmask, wait_until};
+pub use mask::{block, is_masked, mask, nap, unmask, wait_until};
 pub use shared::map;
 
 /// A step of the set-up that Xen refused.

@@ -66,6 +66,11 @@ pub fn mask_upcalls(id: VcpuId) {
     upcall_mask(id).store(1, Ordering::SeqCst);
 }
 
+/// Whether Xen delivers nothing to a PV vCPU.
+pub fn masks_upcalls(id: VcpuId) -> bool {
+    upcall_mask(id).load(Ordering::SeqCst) != 0
+}
+
 /// Has Xen deliver to a PV vCPU. Returns whether something is pending that Xen has not delivered.
 pub fn unmask_upcalls(id: VcpuId) -> bool {
     upcall_mask(id).store(0, Ordering::SeqCst);
