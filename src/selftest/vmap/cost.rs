@@ -104,11 +104,20 @@ fn one_flush(context: &Context<'_>) -> Check {
     let (result, cost) = cost_of(|| exchanger.acquire(run, ANYWHERE, lists.words()));
     let sent = vcpu::notifications() - sent;
     match result.and_then(|extent| exchanger.release(extent, lists.words())) {
-        Ok(run) => machine.give(run),
+        Ok(run) => {
+            let next = map(machine, &run, "next");
+            machine.give(run);
+            unmap(machine, next?, Mode::Lazy)?;
+        }
         Err(failure) => {
             failure.run.into_iter().for_each(|run| machine.give(run));
             super::skip!("{}", failure.error)
         }
+    }
+    // To make the next area was to look which addresses are free again: by that flush all are.
+    let retired = machine.areas.stats().retired;
+    if retired.areas > 0 {
+        fail!("the flush of an exchange covers no area's addresses: {retired:?}");
     }
     // Aliases, linear mapping, flush, exchange, linear mapping.
     if (cost.calls, cost.flushes, sent) != (5, 1, 0) {

@@ -36,6 +36,19 @@ fn holders(context: &Context<'_>) -> Check {
     let (mapped, free) = (run.first(), run.first().add(1));
     let Some(mfn) = machine.p2m.mfn(mapped) else { fail!("pfn {mapped} has no machine frame") };
     is(machine, free, Holder::Unknown)?;
+    // By what the kernel has noted, and until it is forgotten.
+    let noted = [
+        Holder::DescriptorTable { vcpu: 0 },
+        Holder::Granted { reference: 9 },
+        Holder::Shared { name: "a ring" },
+    ];
+    for holder in noted {
+        machine.linear.note_use(free, holder);
+        let named = is(machine, free, holder);
+        machine.linear.forget_use(free);
+        named?;
+    }
+    is(machine, free, Holder::Unknown)?;
     // By no area.
     if let Err(errno) = pv::set_window(slot::ALIAS, Some((mfn, READ_WRITE))) {
         error!("mapping mfn {mfn} a second time: {errno}");
