@@ -1,15 +1,17 @@
 //! Virtual areas against the model hypervisor: what they map, what they leave behind, and a purge
 //! of exactly that.
 
-use fake_xen::{AreaConfig, Asked, Builder, FakeGuest, Fault, Logged};
+use std::sync::atomic::Ordering::Relaxed;
+
+use fake_xen::{AreaConfig, Asked, Builder, FakeGuest, FakeXen, Fault, Logged};
 use hypercall::ops::MmuExtKind;
 use hypercall::{VirtAddr, XenErrno};
-use xen_contig::addr::{AddressBits, Order, Pfn};
+use xen_contig::addr::{AddressBits, Gfn, Order, Pfn};
 use xen_contig::exchange::{Accounts, ExchangeError, Exchanger};
-use xen_contig::paging::{Held, Holder};
+use xen_contig::paging::{FlushClock, Held, Holder};
 use xen_contig::vmap::{
-    Area, AreaTables, Budget, Count, Flush, Mode, Protection, PurgeError, Purged, Stats,
-    UnmapError, VmapError,
+    Area, AreaTables, Budget, Count, Entry, Flush, Memory, Mode, Protection, PurgeError, Purged,
+    Sizes, Stats, UnmapError, Vmap, VmapError,
 };
 
 const RW: Protection = Protection::ReadWrite;
@@ -155,6 +157,25 @@ fn what_a_purge_costs_does_not_depend_on_what_else_is_left() {
     assert_eq!(log_with(100_000), alone);
 }
 
+#[test]
+fn a_purge_reaches_every_frame_and_every_alias_of_a_large_run() {
+    let guest = Builder::new(4096).areas(AreaConfig::lazy(1 << 13)).build();
+    // More frames than a table has entries, and more aliases than fit one call on its first frames.
+    let large = vmap(&guest, 1024, 1500, "large");
+    let again: Vec<Area> = (0..150).map(|_| vmap(&guest, 1024, 7, "again")).collect();
+    [large].into_iter().chain(again).for_each(|area| guest.areas().vunmap(area).unwrap());
+    let made = calls(&guest, || {
+        let purged = guest.areas().purge(&guest.run(1024, 1500), Flush::Inhibit).unwrap();
+        assert_eq!(purged, Purged { aliases: 1500 + 150 * 7, areas: 151, flushed: false });
+    });
+    let updates = made.iter().map(|call| match call {
+        Asked::MmuUpdate { updates } => *updates as u64,
+        other => panic!("{other:?}"),
+    });
+    assert_eq!(updates.sum::<u64>(), 1500 + 150 * 7);
+    assert_eq!(guest.areas().stats().leftover, Count::default());
+}
+
 /// Exchanges a run, as a driver's allocation does.
 fn exchange(guest: &FakeGuest, first: u64, order: u32) -> Result<(), ExchangeError> {
     let (p2m, accounts) = (guest.p2m(), Accounts::new());
@@ -250,6 +271,66 @@ fn no_address_is_used_again_before_a_flush_has_covered_it() {
 }
 
 #[test]
+fn a_flush_that_xen_refused_covers_nothing() {
+    for config in [AreaConfig::lazy(512), AreaConfig::sync(512)] {
+        let guest = guest(config);
+        let area = vmap(&guest, 300, 8, "ring");
+        guest.xen().arm(Fault::refuse(2, XenErrno::EPERM));
+        let unmapped = guest.areas().vunmap(area).map_err(|error| error.to_string());
+        let purged = guest.areas().purge_all(Flush::Now);
+        assert_eq!(guest.xen().disarm(), 1, "the second call is the flush");
+        let refused = PurgeError::Flush { errno: XenErrno::EPERM };
+        match config.mode {
+            Mode::Lazy => assert_eq!((unmapped, purged), (Ok(()), Err(refused))),
+            // What the caller is told. The flush after it goes well, so there is another area.
+            Mode::Sync => {
+                assert_eq!(unmapped, Err(UnmapError::Purge(refused).to_string()));
+                assert_eq!(purged.map(|purged| purged.flushed), Ok(true));
+                continue;
+            }
+        }
+        assert_eq!(guest.areas().stats().retired, Count { areas: 1, pages: 8 });
+    }
+}
+
+#[test]
+fn an_owner_is_named_before_what_is_left_over_and_a_mode_can_be_changed() {
+    let guest = guest(AreaConfig::lazy(512));
+    let areas = guest.areas();
+    let mut ends = Vec::new();
+    // Whichever was mapped first.
+    for names in [["live", "left"], ["left", "live"]] {
+        for area in names.map(|name| (name, vmap(&guest, 300, 1, name))) {
+            match area {
+                ("left", area) => areas.vunmap(area).unwrap(),
+                (_, area) => ends.push(area),
+            }
+        }
+        let holder = areas.holder(Pfn::new(300));
+        assert!(matches!(holder, Some(Holder::Area { name: "live", .. })), "{holder:?}");
+        areas.set_mode(Mode::Sync);
+        assert_eq!(areas.mode(), Mode::Sync);
+        let made = calls(&guest, || ends.drain(..).for_each(|area| areas.vunmap(area).unwrap()));
+        assert_eq!(flushes(&made), 1);
+        areas.set_mode(Mode::Lazy);
+        assert!(matches!(areas.holder(Pfn::new(300)), Some(Holder::Leftover { name: "left", .. })));
+        areas.purge_all(Flush::Now).unwrap();
+    }
+}
+
+#[test]
+fn what_could_not_be_mapped_as_a_whole_is_not_mapped_at_all() {
+    let guest = guest(AreaConfig::lazy(512));
+    // A page table can't be written to.
+    let frames = [Pfn::new(300), Pfn::new(0)];
+    let refused = guest.areas().vmap(frames, RW, "half");
+    assert!(matches!(refused, Err(VmapError::Refused { pfn, .. }) if pfn == frames[1]));
+    let stats = guest.areas().stats();
+    assert_eq!((stats.live, stats.leftover), (Count::default(), Count::default()));
+    assert!(!guest.is_mapped(guest.areas().tables().base()));
+}
+
+#[test]
 fn addresses_that_are_left_over_are_purged_when_they_are_needed() {
     let guest = guest(AreaConfig::lazy(512));
     let area = vmap(&guest, 300, 400, "large");
@@ -263,13 +344,13 @@ fn addresses_that_are_left_over_are_purged_when_they_are_needed() {
 
 #[test]
 fn past_the_budget_all_leftovers_go_without_a_flush() {
-    for budget in [Budget { pages: 30, areas: 100 }, Budget { pages: 1000, areas: 3 }] {
+    for budget in [Budget { pages: 24, areas: 100 }, Budget { pages: 1000, areas: 3 }] {
         let guest = guest(AreaConfig { budget, ..AreaConfig::lazy(512) });
         let areas: Vec<Area> = (0..4).map(|n| vmap(&guest, 300 + 8 * n, 8, "area")).collect();
         let made = calls(&guest, || {
             areas.into_iter().for_each(|area| guest.areas().vunmap(area).unwrap());
         });
-        // The fourth is one too many by either measure.
+        // The fourth is one too many by either measure, what the budget says is not.
         assert_eq!(made, [Asked::MmuUpdate { updates: 32 }]);
         assert_eq!(guest.areas().stats().retired, Count { areas: 4, pages: 32 });
     }
@@ -298,6 +379,55 @@ fn what_makes_no_sense_is_refused_by_name() {
         FakeGuest::areas(&Builder::new(2048).areas(AreaConfig::lazy(512)).build()).vunmap(two);
     assert!(matches!(elsewhere, Err(UnmapError::Unknown(_))));
     areas.vunmap(three).unwrap();
+}
+
+/// The tables of a guest's areas, said to be elsewhere.
+struct Elsewhere<'g>(&'g FakeGuest);
+
+// SAFETY: the test maps nothing by them.
+unsafe impl AreaTables for Elsewhere<'_> {
+    type Xen = FakeXen;
+
+    fn xen(&self) -> &FakeXen {
+        self.0.xen()
+    }
+
+    fn flushes(&self) -> &FlushClock {
+        self.0.areas().tables().flushes()
+    }
+
+    fn gfn(&self, pfn: Pfn) -> Option<Gfn> {
+        self.0.areas().tables().gfn(pfn)
+    }
+
+    fn base(&self) -> VirtAddr {
+        self.0.areas().tables().base() + (1_u64 << 30)
+    }
+
+    fn pages(&self) -> u32 {
+        self.0.areas().tables().pages()
+    }
+
+    fn entry(&self, page: u32) -> Entry<'_> {
+        self.0.areas().tables().entry(page)
+    }
+}
+
+#[test]
+fn an_area_of_another_stretch_is_handed_back_even_if_its_numbers_are_the_same() {
+    let guest = guest(AreaConfig::lazy(512));
+    let sizes = Sizes { frames: 2048, pages: 512, areas: 512 };
+    let block = vec![0_u64; sizes.bytes().div_ceil(8)].leak();
+    // SAFETY: the block is leaked, and nobody else's.
+    let memory = unsafe { Memory::place(block.as_mut_ptr().cast(), sizes) };
+    let budget = Budget { pages: 512, areas: 512 };
+    let elsewhere = Vmap::new(Elsewhere(&guest), memory, Mode::Lazy, budget);
+    let area = vmap(&guest, 300, 1, "here");
+    let other = elsewhere.vmap([Pfn::new(301)], RW, "there").unwrap();
+    let Err(UnmapError::Unknown(area)) = elsewhere.vunmap(area) else { panic!("taken") };
+    assert_eq!(elsewhere.stats().live, Count { areas: 1, pages: 1 });
+    elsewhere.vunmap(other).unwrap();
+    guest.areas().vunmap(area).unwrap();
 }
 
 /// Fails the k-th hypercall of everything that areas do, until none is reached.
@@ -346,6 +476,9 @@ fn a_translated_guest_maps_its_own_frame_numbers_without_a_hypercall() {
     let guest = Builder::new(2048).translated().areas(AreaConfig::lazy(512)).build();
     let made = calls(&guest, || {
         let area = vmap(&guest, 300, 8, "ring");
+        let Entry::Plain(entry) = guest.areas().tables().entry(0) else { panic!("its own memory") };
+        // Present, writable, accessed and dirty, not to be executed.
+        assert_eq!(entry.load(Relaxed), 1 << 63 | 300 << 12 | 0x63);
         guest.areas().vunmap(area).unwrap();
         let purged = guest.areas().purge(&guest.run(300, 8), Flush::Inhibit).unwrap();
         assert_eq!((purged.aliases, purged.areas), (8, 1));

@@ -373,6 +373,10 @@ impl<'m, T: AreaTables> Vmap<'m, T> {
     /// the caller is concerned, and the error tells why entries could not be dropped: they stay on
     /// the books, and the next purge tries them again.
     pub fn vunmap(&self, area: Area) -> Result<(), UnmapError> {
+        // Areas of another stretch may well have the same numbers.
+        if area.address() != self.tables.address(area.page_numbers().start) {
+            return Err(UnmapError::Unknown(area));
+        }
         let id = area.id();
         let over = {
             let mut books = self.books.lock();
