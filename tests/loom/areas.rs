@@ -52,6 +52,29 @@ fn a_purge_for_an_exchange_and_one_of_everything_meet() {
     });
 }
 
+/// A run is purged while an area is made of it: either the purge is told who uses it, or it came
+/// first. The area is whole in any case.
+#[test]
+fn an_area_that_is_being_made_is_in_use() {
+    explore(3, || {
+        let scene = Scene::with_areas(GiveBack::Keep, config(Mode::Lazy, GENEROUS));
+        let (platform, guest) = (scene.platform.get(), scene.guest.get());
+        let run = platform.take(2, 2).expect("a fresh guest");
+        let first = run.first();
+        let purger = spawn(move || {
+            let run = guest.run(first.number(), 2);
+            guest.areas().purge(&run, Flush::Inhibit).map_or(0, |purged| purged.aliases)
+        });
+        let area = guest.areas().vmap(run.iter(), RW, "ring").expect("room");
+        assert_eq!(join(purger), 0, "an area in use lost pages");
+        assert!(guest.is_mapped(area.address()) && guest.is_mapped(area.address() + 4096_u64));
+        guest.areas().vunmap(area).expect("an area of these books");
+        platform.give(run);
+        is_empty(guest);
+        scene.is_balanced();
+    });
+}
+
 /// Xen refuses one call while two vCPUs drop the same entry. Whoever is told of no error has none of
 /// its frames' aliases left: not those either that stood in a list behind one that was gone already.
 #[test]

@@ -47,6 +47,25 @@ fn what_a_flush_covers_is_forgotten() {
     });
 }
 
+/// Who has made a flush may count on it, whoever else makes one at the same time and is over sooner
+/// or later.
+#[test]
+fn one_s_own_flush_covers_what_came_before() {
+    explore(3, || {
+        let xen = Walker { entry: AtomicU64::new(0), remembered: AtomicU64::new(0) };
+        let (xen, clock) = (Lasting::new(xen), Lasting::new(FlushClock::translated()));
+        let (walker, flushes) = (xen.get(), clock.get());
+        let make = move || {
+            let before = flushes.now();
+            assert_eq!(flushes.flush_all(walker), Ok(()));
+            assert!(flushes.covers(before));
+        };
+        let other = spawn(make);
+        make();
+        join(other);
+    });
+}
+
 // SAFETY: flushes, and refuses everything else.
 unsafe impl Xen for Walker {
     fn hvm_op(&self, op: HvmOp) -> Answer {
