@@ -47,8 +47,12 @@ pub struct Refusal {
 
 /// Collects writes of first-level entries and hands them to Xen by the table.
 ///
-/// Nothing in here flushes a TLB: `mmu_update` does not by itself, see the flush rule in
-/// [`exchange`](crate::exchange).
+/// Nothing in here flushes a TLB, see the flush rule in [`exchange`](crate::exchange). Nor does Xen of
+/// its own accord, 4.17 and 4.20 alike: `do_mmu_update` in its `x86/mm.c` flushes for the tables above
+/// the first level alone, and `mod_l1_entry`, for an entry that is dropped, gives the reference on
+/// the frame back and no more. Two things are Xen's own business. To *map* a frame may flush, when it
+/// changes its type, say from a page table's (`_get_page_type`). And a domain that runs on shadow
+/// page tables, as in a live migration, has them kept up to date.
 #[derive(Debug)]
 pub struct PteBatch<'a, X> {
     xen: &'a X,

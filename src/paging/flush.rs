@@ -17,9 +17,12 @@ use crate::sync::{AtomicU64, const_fn, fence};
 /// which processors may hold stale entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum FlushBy {
-    /// `MMUEXT_TLB_FLUSH_ALL`, of a PV guest.
+    /// `MMUEXT_TLB_FLUSH_ALL`, of a PV guest: Xen flushes every processor that still holds anything of
+    /// the domain's (`dirty_cpumask`; `do_mmuext_op` in `x86/mm.c`), and waits for them.
     MmuExt,
-    /// `HVMOP_flush_tlbs`, of a translated guest.
+    /// `HVMOP_flush_tlbs`, of a translated guest. Xen gives every vCPU a new tag for its translations
+    /// and has those that run leave guest mode; it goes on when all have (`flush_tlb` in
+    /// `x86/mm/hap/hap.c`, `on_selected_cpus`). Those that do not run find the new tag when they do.
     HvmOp,
 }
 

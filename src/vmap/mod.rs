@@ -22,7 +22,8 @@
 //! it a walk along the aliases of that one frame.
 //!
 //! # Who flushes
-//! A purge with [`Flush::Inhibit`] flushes nothing. The addresses that it freed could still be
+//! A purge with [`Flush::Inhibit`] flushes nothing, nor does Xen beneath it (see
+//! [`PteBatch`](crate::paging::PteBatch)). The addresses that it freed could still be
 //! remembered by some vCPU, so they are *retired*: with the time of the
 //! [`FlushClock`](crate::paging::FlushClock) at which their last entry was gone. The only way from
 //! there back to the free addresses is `Space::reuse`, which asks the clock whether a flush of all
@@ -143,13 +144,14 @@ mod memory;
 mod purge;
 mod space;
 mod tables;
+mod words;
 
 use core::sync::atomic::Ordering::Relaxed;
 
+use hypercall::Xen;
 use hypercall::ops::SchedOp;
-use hypercall::{PageTableFlags, Xen};
 
-use crate::addr::{PAGE_SIZE, Pfn, VirtAddr};
+use crate::addr::{PAGE_SIZE, Pfn};
 use crate::paging::Holder;
 use crate::sync::{AtomicBool, Mutex};
 use books::Books;
@@ -162,94 +164,7 @@ pub use index::Slot;
 pub use memory::{Memory, Sizes};
 pub use purge::Purged;
 pub use tables::{AreaTables, Entry};
-
-/// When an unmapped area's entries go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
-    /// When somebody needs the frames, or the budget is spent.
-    Lazy,
-    /// At once, with a flush of all vCPUs.
-    Sync,
-}
-
-impl Default for Mode {
-    /// Lazy, unless the feature `vmap-sync` says otherwise.
-    fn default() -> Self {
-        if cfg!(feature = "vmap-sync") { Self::Sync } else { Self::Lazy }
-    }
-}
-
-/// What may be left behind at most. Past either, all leftovers are purged, without a flush.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Budget {
-    /// Pages whose entries are left.
-    pub pages: u32,
-    /// Areas that are not wholly purged.
-    pub areas: u32,
-}
-
-/// What a purge does about TLBs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Flush {
-    /// Nothing: somebody else's flush covers what was dropped, before it matters.
-    Inhibit,
-    /// One flush of all vCPUs at the end, by Xen.
-    Now,
-}
-
-/// What an area allows. Nothing in an area can be executed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Protection {
-    /// Reads.
-    ReadOnly,
-    /// Reads and writes.
-    ReadWrite,
-}
-
-impl Protection {
-    const fn flags(self) -> PageTableFlags {
-        let read = PageTableFlags::PRESENT
-            .union(PageTableFlags::ACCESSED)
-            .union(PageTableFlags::NO_EXECUTE);
-        match self {
-            Self::ReadOnly => read,
-            Self::ReadWrite => read.union(PageTableFlags::WRITABLE).union(PageTableFlags::DIRTY),
-        }
-    }
-}
-
-/// Areas, and pages of theirs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Count {
-    /// Areas.
-    pub areas: u32,
-    /// Pages with an entry, or of addresses that wait for a flush.
-    pub pages: u32,
-}
-
-/// What there is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Stats {
-    /// In use by their owners.
-    pub live: Count,
-    /// Unmapped by their owners, entries left.
-    pub leftover: Count,
-    /// No entries left, waiting for a flush.
-    pub retired: Count,
-    /// Pages of addresses that are free.
-    pub free_pages: u32,
-}
-
-/// An address that maps a frame.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Alias {
-    /// Where.
-    pub address: VirtAddr,
-    /// What the area's owner called it.
-    pub name: &'static str,
-    /// Whether the owner has not unmapped it.
-    pub live: bool,
-}
+pub use words::{Alias, Budget, Count, Flush, Mode, Protection, Stats};
 
 /// The virtual areas of a guest.
 #[derive(Debug)]
