@@ -78,8 +78,8 @@ vcpus: check-choice image bed
 bench: check-choice image bed
 	@(set -x; $(BED) bench $(CHOICE) $${ARGS:+--args "$$ARGS"}); $(SAY_STATUS)
 
-# The model's column is what its own tests say; they are run to
-# the end, so that one that fails shows as such.
+# The model's column is what its own tests say; they are run to the end, so that one that fails shows
+# as such.
 CONFORMANCE = $(CHOSEN) $${VCPUS:+--vcpus "$$VCPUS"} $${MEMORY:+--memory "$$MEMORY"} $(LIMIT)
 MODEL := target/conformance-model.log
 
