@@ -23,7 +23,7 @@ pub const WINDOW_SLOTS: u64 = 512;
 pub const AREAS_BASE: u64 = 0xffff_c980_0000_0000;
 
 /// Pages of addresses for virtual areas in a guest of that many frames, a multiple of 512. 512 MiB
-/// of addresses cost 1 MiB of page tables and 1.5 MiB of books, which a guest of 64 MiB bears; a
+/// of addresses cost 1 MiB of page tables and 2 MiB of books, which a guest of 64 MiB bears; a
 /// smaller one has as many pages as frames.
 pub const fn area_pages(frames: u64) -> u32 {
     const ALL: u32 = 1 << 17;

@@ -5,18 +5,19 @@ use crate::addr::Pfn;
 /// The end of a list.
 pub(super) const NONE: u32 = u32::MAX;
 
-/// What the index knows of a page: the frame that it maps, the next page that maps the same frame,
-/// and whose page it is. 12 bytes.
+/// What the index knows of a page: the frame that it maps, the pages before and behind it that map
+/// the same frame, and whose page it is. 16 bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct Slot {
     frame: u32,
+    previous: u32,
     next: u32,
     area: u32,
 }
 
 impl Slot {
     /// Of a page that maps nothing.
-    pub(super) const EMPTY: Self = Self { frame: NONE, next: NONE, area: NONE };
+    pub(super) const EMPTY: Self = Self { frame: NONE, previous: NONE, next: NONE, area: NONE };
 }
 
 /// The index. A page is in it as long as its entry may refer to the frame.
@@ -41,26 +42,28 @@ impl<'m> Index<'m> {
     /// Takes note that a page of `area` maps a frame.
     pub fn link(&mut self, page: u32, pfn: Pfn, area: u32) {
         let frame = pfn.number() as u32;
-        let head = &mut self.heads[frame as usize];
-        self.slots[page as usize] = Slot { frame, next: *head, area };
-        *head = page;
+        let next = core::mem::replace(&mut self.heads[frame as usize], page);
+        self.slots[page as usize] = Slot { frame, previous: NONE, next, area };
+        if next != NONE {
+            self.slots[next as usize].previous = page;
+        }
         self.linked += 1;
     }
 
     /// Takes note that a page maps nothing any more. Returns whether it was in the index.
     pub fn unlink(&mut self, page: u32) -> bool {
-        let Slot { frame, next, .. } = self.slots[page as usize];
+        let Slot { frame, previous, next, area } = self.slots[page as usize];
         if frame == NONE {
             return false;
         }
-        let mut at = &mut self.heads[frame as usize];
-        while *at != page {
-            debug_assert_ne!(*at, NONE, "a page in the index is in its frame's list");
-            at = &mut self.slots[*at as usize].next;
+        match previous {
+            NONE => self.heads[frame as usize] = next,
+            previous => self.slots[previous as usize].next = next,
         }
-        *at = next;
-        let slot = &mut self.slots[page as usize];
-        (slot.frame, slot.next) = (NONE, NONE);
+        if next != NONE {
+            self.slots[next as usize].previous = previous;
+        }
+        self.slots[page as usize] = Slot { area, ..Slot::EMPTY };
         self.linked -= 1;
         true
     }

@@ -16,7 +16,7 @@ pub struct Sizes {
 }
 
 impl Sizes {
-    /// Bytes that the books need: 4 per frame, 12 and a bit per page, and a record per area.
+    /// Bytes that the books need: 4 per frame, 16 and a bit per page, and a record per area.
     pub const fn bytes(&self) -> usize {
         let records = self.areas as usize * size_of::<Record>();
         records
@@ -63,7 +63,7 @@ impl Memory<'_> {
 
 // By descending alignment, each a multiple of the next, so that no piece needs padding.
 const _: () = assert!(align_of::<Record>() == 8 && size_of::<Record>().is_multiple_of(8));
-const _: () = assert!(align_of::<Slot>() == 4 && size_of::<Slot>() == 12);
+const _: () = assert!(align_of::<Slot>() == 4 && size_of::<Slot>() == 16);
 
 /// # Safety
 /// `count` of `T` fit at `start`, which is aligned for them and nobody else's.

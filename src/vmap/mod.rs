@@ -18,8 +18,8 @@
 //! Which addresses map a frame? Each page of the stretch has a [`Slot`], each frame of the guest a
 //! list of the slots that map it. So a purge of a run looks at its frames and at their aliases and
 //! at nothing else, whatever is outstanding elsewhere. What that costs: 4 bytes per frame of the
-//! guest, and per page of the stretch 12 bytes and a bit; to map a page one list insertion, to drop
-//! it a walk along the aliases of that one frame.
+//! guest, and per page of the stretch 16 bytes and a bit; to map a page one list insertion, to drop
+//! it one removal, however many aliases the frame has.
 //!
 //! # Who flushes
 //! A purge with [`Flush::Inhibit`] flushes nothing, nor does Xen beneath it (see
