@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`areas`] | does an area show its frames, with its protection and nothing beside them? |
 //! | [`leftover`] | does Xen refuse a leftover, is it named, purged, and then out of the way? |
+//! | [`refilled`] | PVH: does a refill drop leftovers, and spare an area in use? |
 //! | [`holders`] | is whoever holds a frame called by its right name? |
 //! | [`cost`] | does a purge flush nothing, and cost what the aliases of its frames cost? |
 //! | [`other_vcpu`] | does no vCPU reach the old frames once an exchange is through? |
@@ -17,6 +18,7 @@ mod leftover;
 mod modes;
 mod other_vcpu;
 mod picture;
+mod refilled;
 
 use alloc::vec::Vec;
 
@@ -34,6 +36,7 @@ pub fn add(tests: &mut Vec<Test>) {
     leftover::add(tests);
     holders::add(tests);
     cost::add(tests);
+    refilled::add(tests);
     other_vcpu::add(tests);
     modes::add(tests);
 }

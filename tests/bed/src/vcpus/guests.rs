@@ -73,6 +73,8 @@ fn guest(
     passed.push("storm-short");
     if is_pv {
         passed.extend(PV);
+    } else {
+        passed.push("vmap-refill-purges");
     }
     if vcpus > 1 {
         passed.extend(SEVERAL);
