@@ -23,7 +23,8 @@ pub enum MemoryOp<'a> {
     CurrentReservation(DomId),
     /// Answers how many frames the domain may have.
     MaximumReservation(DomId),
-    /// Answers the highest machine frame number of RAM.
+    /// Answers the first machine frame number behind RAM: `max_page` in Xen's `common/memory.c`, which
+    /// the public header calls the maximum machine frame number.
     MaximumRamPage,
     /// Where the machine-to-physical table is.
     MachphysMapping(&'a mut MachphysMapping),

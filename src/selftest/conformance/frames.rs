@@ -120,8 +120,8 @@ fn frame_that_is_none(context: &Context<'_>) -> Check {
         }
         return Ok(());
     }
-    let end = match m2p::max_ram_page() {
-        Ok(max) => max + 1,
+    let end = match m2p::end_of_ram() {
+        Ok(end) => end,
         Err(errno) => error!("XENMEM_maximum_ram_page: {errno}"),
     };
     bad_frame(context, "the first beyond RAM", end)?;

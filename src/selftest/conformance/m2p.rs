@@ -16,8 +16,8 @@ use crate::kernel::hypervisor::xen;
 /// covers this many frames.
 const PIECE: u64 = 1 << 18;
 
-/// The highest machine frame of RAM.
-pub fn max_ram_page() -> Result<u64, XenErrno> {
+/// The first machine frame behind RAM.
+pub fn end_of_ram() -> Result<u64, XenErrno> {
     // SAFETY: asks for a number.
     unsafe { xen().memory_op(MemoryOp::MaximumRamPage) }
 }
@@ -33,8 +33,8 @@ pub struct Others {
 /// Shows `see` each machine frame around the guest's own with the guest frame that the M2P has for
 /// it, until it says that it has seen enough.
 fn each_near(machine: &Machine, mut see: impl FnMut(u64, Option<Pfn>) -> bool) {
-    let max = max_ram_page().unwrap_or(0);
-    let mut pieces = vec![false; (max / PIECE) as usize + 1];
+    let end = end_of_ram().unwrap_or(0);
+    let mut pieces = vec![false; end.div_ceil(PIECE) as usize];
     for pfn in (0..machine.p2m.frames()).map(Pfn::new) {
         let piece = machine.p2m.mfn(pfn).map(|mfn| (mfn.number() / PIECE) as usize);
         if let Some(known) = piece.and_then(|piece| pieces.get_mut(piece)) {
@@ -43,7 +43,7 @@ fn each_near(machine: &Machine, mut see: impl FnMut(u64, Option<Pfn>) -> bool) {
     }
     for (piece, _) in pieces.iter().enumerate().filter(|(_, known)| **known) {
         let first = piece as u64 * PIECE;
-        for mfn in first..(first + PIECE).min(max) {
+        for mfn in first..(first + PIECE).min(end) {
             if see(mfn, owner(machine, mfn)) {
                 return;
             }

@@ -76,7 +76,7 @@ impl<'g, G: Ground> Scene<'g, G> {
             return FAR;
         }
         // SAFETY: asks for a number.
-        unsafe { self.ground.xen().memory_op(MemoryOp::MaximumRamPage) }.map_or(FAR, |max| max + 1)
+        unsafe { self.ground.xen().memory_op(MemoryOp::MaximumRamPage) }.unwrap_or(FAR)
     }
 
     /// The domain that a name stands for.
