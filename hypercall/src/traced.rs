@@ -72,6 +72,8 @@ impl<X: Xen> Traced<X> {
         true
     }
 
+    /// Locks, and does not mask events: a handler of events or traps must make no traced hypercall,
+    /// or it may wait for what it has interrupted.
     fn record(&self, time: u64, call: Call, result: Result<u64, XenErrno>, done: Option<u64>) {
         let (entry, sink) = {
             let mut state = self.state.lock();

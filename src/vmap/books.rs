@@ -1,4 +1,5 @@
-//! What is known of the areas, behind one lock. Nothing here calls Xen.
+//! What is known of the areas, behind one lock. Nothing here calls Xen. The lock masks no events: a
+//! handler of events or traps must neither use areas nor make a hypercall that does.
 
 use core::ops::Range;
 
