@@ -284,6 +284,8 @@ fn c41_is_told_from_memory_below_the_limit_that_is_in_pieces() {
     let moved = guest.snapshot().moved(&before);
     assert!(moved.iter().all(|run| *run == (Pfn::new(1024), 1)), "{moved:?}");
     assert_eq!(guest.mfn(Pfn::new(1024)).map(|mfn| mfn.number() < 1 << 11), Some(false));
+    // What came from Xen holds nothing of anyone else's.
+    assert!((1024..1088).all(|pfn| guest.uniform(Pfn::new(pfn)) == Some(0)));
     guest.check_whole();
 }
 

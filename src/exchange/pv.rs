@@ -179,14 +179,12 @@ impl<'a, X: Xen, L: LinearMapping> Exchanger<'a, X, L> {
         lists: Lists<'_>,
     ) -> Result<FrameRun, ExchangeFailure> {
         let Progress { run, error, .. } = self.exchange(run, parts, OnRefusal::Undo, lists)?;
+        // SAFETY: the run is mapped again and in our hands alone (M1); what another domain may have
+        // left there ends here (C56). After a refusal, too: some of it may have gone to and fro.
+        unsafe { self.linear.zero(run.first(), run.frames()) };
         match error {
             Some(error) => Err(ExchangeFailure { error, run: Some(run) }),
-            None => {
-                // SAFETY: the run is mapped again and in our hands alone (M1); what another domain
-                // may have left there ends here (C56).
-                unsafe { self.linear.zero(run.first(), run.frames()) };
-                Ok(run)
-            }
+            None => Ok(run),
         }
     }
 
