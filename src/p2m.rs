@@ -3,7 +3,7 @@
 use core::fmt;
 use core::sync::atomic::Ordering::Relaxed;
 
-use crate::addr::{Gfn, Mfn, Pfn};
+use crate::addr::{Gfn, Mfn, Pfn, VirtAddr};
 use crate::sync::AtomicU64;
 
 /// An entry that names no machine frame, as Linux and the toolstack write it.
@@ -116,14 +116,23 @@ impl M2p {
     /// `mfn` is RAM: Xen leaves holes of the machine's memory map out of the table, and reading
     /// there faults.
     pub unsafe fn pfn(&self, mfn: Mfn) -> Option<Pfn> {
-        if mfn.number() > self.max_mfn {
-            return None;
-        }
+        let entry = self.entry(mfn)?.as_ptr::<u64>();
         // SAFETY: within the table as Xen described it, and RAM by the caller's word.
-        let number = unsafe { self.base.add(mfn.number() as usize).read_volatile() };
+        Self::decode(unsafe { entry.read_volatile() })
+    }
+
+    /// Where the record for `mfn` is, for a kernel that can read where nothing may be mapped; `None`
+    /// above the highest machine frame.
+    pub fn entry(&self, mfn: Mfn) -> Option<VirtAddr> {
+        let within = mfn.number() <= self.max_mfn;
+        within.then(|| VirtAddr::from_ptr(self.base.wrapping_add(mfn.number() as usize)))
+    }
+
+    /// The guest frame that a record names; `None` where it is no frame of a guest.
+    pub fn decode(record: u64) -> Option<Pfn> {
         // Xen marks frames of its own and free ones with all bits set or the top bit
         // (INVALID_M2P_ENTRY, SHARED_M2P_ENTRY in asm-x86/mm.h).
-        (number >> 62 == 0).then(|| Pfn::new(number))
+        (record >> 62 == 0).then(|| Pfn::new(record))
     }
 }
 

@@ -84,7 +84,8 @@ pub enum ExchangeError {
         /// What Xen answered.
         errno: XenErrno,
     },
-    /// Xen failed behind its commit point: the old frames are gone, the new ones not in our hands.
+    /// Xen failed behind its commit point: the old frames are gone, and which the new ones are was
+    /// not said. A run that comes back all the same has the new ones beneath it, found by Xen's M2P.
     Torn {
         /// What Xen answered, if it was an error.
         errno: Option<XenErrno>,
@@ -154,7 +155,7 @@ impl fmt::Display for ExchangeError {
             Self::Torn { errno: Some(errno), exchanged } => write!(
                 f,
                 "Xen failed with {errno} behind the commit point, {exchanged} extents exchanged: \
-                 the frames are quarantined"
+                 frames that can't be found again are quarantined"
             ),
             Self::Torn { errno: None, exchanged } => write!(
                 f,
@@ -177,8 +178,8 @@ impl core::error::Error for ExchangeError {}
 pub struct ExchangeFailure {
     /// Why.
     pub error: ExchangeError,
-    /// The run, mapped with the frames that it had; `None` where it is quarantined because nobody
-    /// knows what is beneath it (M6).
+    /// The run, mapped with the frames that it had, or after [`ExchangeError::Torn`] with the new
+    /// ones, zeroed; `None` where it is quarantined because nobody knows what is beneath it (M6).
     pub run: Option<FrameRun>,
 }
 

@@ -11,7 +11,7 @@
 //! Mapped --detach--> Detached --exchange--> Exchanged --attach--> mapped again
 //!                                              |   ^
 //!                                              +---+ resume, undo
-//!                                              +--> quarantine (torn)
+//!                                              +--> torn: recovered and mapped, or quarantined
 //! ```
 //!
 //! # Flush rule
@@ -29,6 +29,7 @@ mod outcome;
 mod part;
 mod plan;
 mod pv;
+mod recover;
 mod transaction;
 mod translated;
 

@@ -194,8 +194,9 @@ impl<'a, X: Xen, L: LinearMapping> Exchanger<'a, X, L> {
     /// from Xen is not zeroed here.
     ///
     /// # Errors
-    /// Where nothing could be asked of Xen, and where the run is quarantined. A refusal is no
-    /// error here but in [`Progress::error`].
+    /// Where nothing could be asked of Xen, and where Xen failed behind the commit point: then the
+    /// run is quarantined, or, where its new frames could be found, comes back zeroed as ordinary
+    /// memory. A refusal is no error here but in [`Progress::error`].
     pub fn exchange(
         &self,
         run: FrameRun,

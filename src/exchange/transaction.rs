@@ -10,13 +10,15 @@
 //! ```
 //!
 //! All the time `beneath` says what lies beneath each frame: the old frames where Xen refused or
-//! was not asked, the new ones where it exchanged. So there is one way back for success, failure
+//! was not asked, the new ones where it exchanged. Where Xen failed to say which those are, `recover`
+//! looks for them; where they are not found, the run is never mapped again (M6). So there is one way back for success, failure
 //! and what is in between, and a state that is dropped takes it, too.
 
 use hypercall::ops::Pte;
 use hypercall::{Xen, XenErrno};
 
-use super::call::{Rest, exchange, out_list_len};
+use super::call::{Answer, Rest, exchange, out_list_len};
+use super::recover::{Knowledge, Torn, recover};
 use super::{
     ExchangeError, ExchangeFailure, Exchanger, Node, Part, Placement, node_permitted,
     order_permitted,
@@ -38,8 +40,8 @@ pub(super) struct Detached<'t, X: Xen, L: LinearMapping> {
     run: Option<FrameRun>,
     /// The machine frame beneath each frame.
     beneath: &'t mut [u64],
-    /// Nobody knows what is beneath some of the run, so it is never mapped again (M6).
-    torn: bool,
+    /// What is known of those that were exchanged. Unless Xen told it, Xen is asked nothing more.
+    knowledge: Knowledge,
 }
 
 /// A run that Xen was asked to exchange, and how far that came.
@@ -86,7 +88,7 @@ impl<'t, X: Xen, L: LinearMapping> Mapped<'t, X, L> {
         unsafe { exchanger.linear.zero(run.first(), run.frames()) };
 
         // From here on whatever happens maps the run again, by Detached's Drop if need be.
-        let detached = Detached { exchanger, run: Some(run), beneath, torn: false };
+        let detached = Detached { exchanger, run: Some(run), beneath, knowledge: Knowledge::Told };
         match detached.zap() {
             Ok(()) => Ok(detached),
             Err(error) => Err(detached.fail(error)),
@@ -177,11 +179,11 @@ impl<'t, X: Xen, L: LinearMapping> Detached<'t, X, L> {
                 }
                 Rest::None | Rest::Refused(_) => return None,
                 Rest::Torn { errno, exchanged } => {
-                    self.torn = true;
+                    self.tear(&question, &answer);
                     return Some(ExchangeError::Torn { errno, exchanged });
                 }
                 Rest::BadExtent(mfn) => {
-                    self.torn = true;
+                    self.knowledge = Knowledge::Lost;
                     let bits = NOWHERE.bits;
                     return Some(ExchangeError::BadExtent { mfn, order, bits });
                 }
@@ -189,10 +191,28 @@ impl<'t, X: Xen, L: LinearMapping> Detached<'t, X, L> {
         }
     }
 
+    /// Xen failed behind the commit point. Finds out what is beneath the run now, where that can be.
+    fn tear(&mut self, part: &Part, answer: &Answer) {
+        self.knowledge = Knowledge::Lost;
+        let Rest::Torn { errno: Some(XenErrno::EFAULT), exchanged } = answer.rest else { return };
+        // A count that can't be was not believed, and says nothing of any chunk.
+        let believed = exchanged.checked_mul(part.input().frames()) == Some(answer.exchanged);
+        let Some(run) = self.run.as_ref().filter(|_| believed) else { return };
+        let left = part.after(answer.exchanged);
+        let beneath = &mut self.beneath[left.first() as usize..][..left.frames() as usize];
+        let first = run.first().add(left.first());
+        self.knowledge = recover(&self.exchanger, Torn { first, chunk: left.chunk(), beneath });
+    }
+
+    /// Whether Xen may be asked for more.
+    const fn goes_on(&self) -> bool {
+        matches!(self.knowledge, Knowledge::Told)
+    }
+
     /// Maps the run again.
     fn reattach(&mut self) -> Result<FrameRun, ExchangeError> {
         let Some(run) = self.run.take() else { unreachable!("transitions take the run once") };
-        if self.torn {
+        if self.knowledge == Knowledge::Lost {
             self.exchanger.accounts.quarantine(run.frames());
             return Err(ExchangeError::Torn { errno: None, exchanged: 0 });
         }
@@ -208,9 +228,16 @@ impl<'t, X: Xen, L: LinearMapping> Detached<'t, X, L> {
     /// Maps the run again and says why it came to that (M6).
     fn fail(mut self, error: ExchangeError) -> ExchangeFailure {
         match self.reattach() {
-            Ok(run) => ExchangeFailure { error, run: Some(run) },
+            Ok(run) => {
+                if self.knowledge == Knowledge::Recovered {
+                    // SAFETY: the run is mapped again and in our hands alone (M1). The caller does
+                    // not know which of it came from Xen, and Xen promises nothing of that (C56).
+                    unsafe { self.exchanger.linear.zero(run.first(), run.frames()) };
+                }
+                ExchangeFailure { error, run: Some(run) }
+            }
             // What Xen said behind the commit point tells more than that it is torn.
-            Err(_) if self.torn => ExchangeFailure { error, run: None },
+            Err(_) if !self.goes_on() => ExchangeFailure { error, run: None },
             Err(page_table) => ExchangeFailure { error: page_table, run: None },
         }
     }
@@ -219,7 +246,7 @@ impl<'t, X: Xen, L: LinearMapping> Detached<'t, X, L> {
 impl<'t, X: Xen, L: LinearMapping> Exchanged<'t, X, L> {
     /// Asks Xen for what is not done yet.
     pub fn resume(mut self, parts: &[Part], scratch: &mut [u64]) -> Self {
-        if self.detached.torn {
+        if !self.detached.goes_on() {
             return self;
         }
         self.error = None;
@@ -263,13 +290,13 @@ impl<'t, X: Xen, L: LinearMapping> Exchanged<'t, X, L> {
                     self.done = done;
                     match self.error {
                         Some(ExchangeError::NoMemoryBelow { .. }) => return,
-                        Some(_) if self.detached.torn => return,
+                        Some(_) if !self.detached.goes_on() => return,
                         None => {
                             // It goes back: who asks again and again would end up with all of
                             // what is scarce. Where Xen refuses, it is memory like any other.
                             self.step(&Part::replace(left.first(), 1), scratch);
                             self.done = done;
-                            if self.detached.torn {
+                            if !self.detached.goes_on() {
                                 return;
                             }
                             Some(error)
@@ -283,11 +310,11 @@ impl<'t, X: Xen, L: LinearMapping> Exchanged<'t, X, L> {
                 }
             }
             Rest::Torn { errno, exchanged } => {
-                detached.torn = true;
+                detached.tear(part, &answer);
                 Some(ExchangeError::Torn { errno, exchanged })
             }
             Rest::BadExtent(mfn) => {
-                detached.torn = true;
+                detached.knowledge = Knowledge::Lost;
                 let (order, bits) = (part.output(), part.placement().bits);
                 Some(ExchangeError::BadExtent { mfn, order, bits })
             }
@@ -304,13 +331,13 @@ impl<'t, X: Xen, L: LinearMapping> Exchanged<'t, X, L> {
             // As many as there is room for at once; one list entry per frame.
             let step = scratch.len() as u64;
             let mut at = 0;
-            while at < done && !self.detached.torn {
+            while at < done && self.detached.goes_on() {
                 let frames = (done - at).min(step);
                 self.step(&Part::replace(part.first() + at, frames), scratch);
                 at += frames;
             }
         }
-        if !self.detached.torn {
+        if self.detached.goes_on() {
             (self.done, self.error) = (0, why);
         }
         self
@@ -318,12 +345,12 @@ impl<'t, X: Xen, L: LinearMapping> Exchanged<'t, X, L> {
 
     /// Maps the run again, by whatever lies beneath it now.
     pub fn attach(mut self) -> Result<Attached, ExchangeFailure> {
-        match (self.detached.torn, self.error) {
-            (true, error) => {
+        match (self.detached.goes_on(), self.error) {
+            (false, error) => {
                 let torn = ExchangeError::Torn { errno: None, exchanged: 0 };
                 Err(self.detached.fail(error.unwrap_or(torn)))
             }
-            (false, error) => match self.detached.reattach() {
+            (true, error) => match self.detached.reattach() {
                 Ok(run) => Ok(Attached { run, done: self.done, error }),
                 Err(page_table) => Err(ExchangeFailure { error: page_table, run: None }),
             },
@@ -376,7 +403,7 @@ fn attach<X: Xen, L: LinearMapping>(
     };
     if let Err(refusal) = mapped {
         let error = PteError::of(refusal, run.first());
-        unmap_before(exchanger, run, error.pfn);
+        unmap(exchanger, run);
         return Err(error);
     }
     // Only now: a P2M that names what Xen would not map would be a lie (M4).
@@ -386,17 +413,15 @@ fn attach<X: Xen, L: LinearMapping>(
     Ok(())
 }
 
-/// Takes the frames before `end` out of the linear mapping again. A refusal changes nothing: the run
-/// is nobody's either way. Apart from `attach`, so that there is one batch on the stack at a time.
+/// Takes the run out of the linear mapping and the P2M again: what was mapped before a refusal, and
+/// what a recovery had mapped. A refusal changes nothing: the run is nobody's either way. Apart from
+/// `attach`, so that there is one batch on the stack at a time.
 #[cold]
 #[inline(never)]
-fn unmap_before<X: Xen, L: LinearMapping>(
-    exchanger: &Exchanger<'_, X, L>,
-    run: &FrameRun,
-    end: Pfn,
-) {
+fn unmap<X: Xen, L: LinearMapping>(exchanger: &Exchanger<'_, X, L>, run: &FrameRun) {
     let mut batch = PteBatch::new(exchanger.xen);
-    for pfn in run.iter().take_while(|pfn| *pfn < end) {
+    for pfn in run.iter() {
+        exchanger.p2m.set(pfn, None);
         // SAFETY: nothing uses the run (M2).
         let _best_effort = unsafe { batch.write(exchanger.linear.entry(pfn), Pte::NOT_PRESENT) };
     }

@@ -117,4 +117,13 @@ pub unsafe trait LinearMapping: GuestMemory {
 
     /// By which all flushes of the domain are made: always the same.
     fn flushes(&self) -> &FlushClock;
+
+    /// Shows `see` each machine frame that Xen's M2P has on record as one of `frames` guest frames
+    /// from `first` on, once each and whoever owns it: guests number their frames from 0, so those of
+    /// others are among them. `see` makes hypercalls.
+    ///
+    /// Asked after an exchange that failed behind the commit point (C51), so it may take its time and
+    /// read the whole table, of which the kernel alone knows the holes: reading there faults. A kernel
+    /// that shows nothing loses the recovery, and nothing else.
+    fn on_record(&self, _first: Pfn, _frames: u64, _see: &mut dyn FnMut(Pfn, Mfn)) {}
 }

@@ -4,8 +4,8 @@ pub mod pv;
 pub mod pvh;
 pub mod walk;
 
-use hypercall::ops::Pte;
-use hypercall::{PageTableFlags, XenErrno};
+use hypercall::ops::{MemoryOp, Pte};
+use hypercall::{PageTableFlags, Xen, XenErrno};
 use spin::Once;
 use xen_contig::addr::{Gfn, MachineAddr, Mfn, PAGE_SIZE, Pfn};
 use xen_contig::frames::FrameRun;
@@ -13,7 +13,9 @@ use xen_contig::p2m::{M2p, P2m};
 use xen_contig::paging::{FlushClock, GuestMemory, Held, Holder, LinearMapping};
 
 use super::areas::{self, Areas, Uses};
+use super::hypervisor::xen;
 use super::kind::Kind;
+use super::traps::try_read;
 use super::{layout, say};
 
 /// Flags of memory that is read and written.
@@ -39,6 +41,10 @@ pub const TABLE: PageTableFlags = PageTableFlags::PRESENT
 /// Flags of a device's registers: neither reads nor writes may be cached.
 pub const REGISTERS: PageTableFlags =
     READ_WRITE.union(PageTableFlags::NO_CACHE).union(PageTableFlags::WRITE_THROUGH);
+
+/// Machine frames that a page of 2 MiB of Xen's M2P is about: it is mapped by such pages, or larger
+/// ones (`paging_init` in `x86_64/mm.c`).
+const M2P_PIECE: u64 = 1 << 18;
 
 /// Maps a frame at a window slot, or nothing, in either kind of guest.
 ///
@@ -204,5 +210,28 @@ unsafe impl LinearMapping for Linear {
 
     fn flushes(&self) -> &FlushClock {
         &self.flushes
+    }
+
+    fn on_record(&self, first: Pfn, frames: u64, see: &mut dyn FnMut(Pfn, Mfn)) {
+        let Some(Others { m2p: Some(m2p), .. }) = self.others.get() else { return };
+        // SAFETY: asks for a number.
+        let Ok(end) = (unsafe { xen().memory_op(MemoryOp::MaximumRamPage) }) else { return };
+        let wanted = first.number()..first.number() + frames;
+        let mut number = 0;
+        while number < end {
+            let mfn = Mfn::new(number);
+            let Some(entry) = m2p.entry(mfn) else { return };
+            match try_read(entry) {
+                Ok(record) => {
+                    let recorded = M2p::decode(record);
+                    if let Some(pfn) = recorded.filter(|pfn| wanted.contains(&pfn.number())) {
+                        see(pfn, mfn);
+                    }
+                    number += 1;
+                }
+                // A hole of the machine's memory map, for which Xen maps no piece of the table.
+                Err(_) => number = (number | (M2P_PIECE - 1)) + 1,
+            }
+        }
     }
 }

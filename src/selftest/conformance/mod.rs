@@ -10,6 +10,7 @@
 //! | [`frames`] | C24–C34: frames that Xen does not take |
 //! | [`supply`] | C40–C48, C55–C60: what Xen has to give |
 //! | [`lists`] | C50–C54: too late for a way back |
+//! | [`recovery`] | C51 of the component, which finds the new frames |
 //! | [`chunks`] | C70–C75: many chunks |
 //! | [`reservation`] | C76, C77: without the exchange |
 //! | [`same_script`] | the script of raw calls that the model has to answer in the same way |
@@ -22,6 +23,7 @@ mod frames;
 mod lists;
 mod m2p;
 mod raw;
+mod recovery;
 mod reservation;
 mod same_script;
 mod start_info;
@@ -37,6 +39,7 @@ pub fn add(tests: &mut Vec<Test>) {
     frames::add(tests);
     supply::add(tests);
     lists::add(tests);
+    recovery::add(tests);
     chunks::add(tests);
     reservation::add(tests);
     same_script::add(tests);

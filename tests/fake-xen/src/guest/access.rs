@@ -148,4 +148,14 @@ unsafe impl LinearMapping for FakeGuest {
     fn flushes(&self) -> &FlushClock {
         &self.flushes
     }
+
+    fn on_record(&self, first: Pfn, frames: u64, see: &mut dyn FnMut(Pfn, Mfn)) {
+        let wanted = first.number()..first.number() + frames;
+        let recorded = self.xen.with(|machine| -> Vec<(u64, u64)> {
+            let records = (0..machine.frames.len() as u64).map(|mfn| (machine.m2p(mfn), mfn));
+            records.filter(|(pfn, _)| wanted.contains(pfn)).collect()
+        });
+        // Not under the machine's lock: who sees makes hypercalls.
+        recorded.into_iter().for_each(|(pfn, mfn)| see(Pfn::new(pfn), Mfn::new(mfn)));
+    }
 }

@@ -7,7 +7,7 @@ use hypercall::{Mfn, PageTableFlags, Pfn, VirtAddr};
 
 use super::{ALIASES, FakeGuest, LINEAR};
 use crate::frame::{Frame, Owner};
-use crate::machine::NEIGHBOUR;
+use crate::machine::{INVALID_M2P, NEIGHBOUR};
 
 impl FakeGuest {
     /// Maps a frame a second time, at one of 512 slots.
@@ -96,6 +96,14 @@ impl FakeGuest {
             machine.frames[mfn as usize] = Frame::of(Owner::Domain(NEIGHBOUR));
             Mfn::new(mfn)
         })
+    }
+
+    /// Writes a falsehood into the M2P: `mfn` is `pfn`, or no guest's. Answers what was there.
+    pub fn record(&self, mfn: Mfn, pfn: Option<Pfn>) -> Option<Pfn> {
+        let before = self.pfn(mfn);
+        let number = pfn.map_or(INVALID_M2P, Pfn::number);
+        self.xen.with(|machine| machine.set_m2p(mfn.number(), number));
+        before
     }
 
     /// Whose a machine frame is; `None` beyond the machine.
