@@ -67,6 +67,7 @@ run: check-choice image bed
 test: check-choice lint
 	@rm -rf target/tmp/fault-cases
 	@$(TOOLS) cargo test --locked --workspace $(ADAPTERS)
+	@$(TOOLS) cargo test --locked --features vmap-sync --test vmap
 	@RUSTFLAGS='--cfg loom' $(TOOLS) cargo test --locked --test loom --target-dir target/loom
 	@$(MAKE) --no-print-directory image bed
 	@$(TOOLS) reproduce

@@ -90,6 +90,7 @@ impl Dom0Boot {
             memory: spec.memory,
             cpus: spec.processors.unwrap_or(spec.vcpus.max(2)),
             clock: spec.clock,
+            one_thread: spec.mode == Mode::PvhDom0,
             iommu: spec.mode == Mode::PvhDom0,
             edu: true,
             limit: spec.limit,

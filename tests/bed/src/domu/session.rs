@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::jobs::{Goal, Job, pack};
 use super::report::{JobReport, SessionReport};
 use crate::boot::{Clock, Machine, MachineSpec, for_linux};
+use crate::choice::Mode;
 use crate::error::{Error, Result};
 use crate::guest::{End, MachineEnd, SerialLog};
 use crate::progress::Progress;
@@ -45,6 +46,11 @@ const JOB_EXTRA: Duration = Duration::from_secs(150);
 const XEN_MIB: u32 = 512;
 const LEAST_MIB: u32 = 2048;
 
+/// Whether a job's vCPUs wake each other under SVM, for which see [`MachineSpec::one_thread`].
+fn wakes_itself_under_svm(job: &Job) -> bool {
+    job.mode == Mode::PvhDomu && job.vcpus.is_some_and(|vcpus| vcpus > 1)
+}
+
 /// Boots Linux and runs the jobs. The machine is handed back too: after a probe it still runs.
 pub fn run(
     bed: &Bed,
@@ -73,6 +79,7 @@ pub fn run(
         memory: LEAST_MIB.max(largest.saturating_add(crate::boot::LINUX_MIB + XEN_MIB)),
         cpus: 2,
         clock: Clock::Time,
+        one_thread: spec.jobs.iter().any(wakes_itself_under_svm),
         iommu: false,
         edu: false,
         limit: spec.jobs.iter().fold(LINUX_LIMIT, |sum, job| sum + job.limit + JOB_EXTRA),
