@@ -7,6 +7,7 @@
 mod buffer;
 mod coherent;
 mod edge;
+mod shown;
 
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -16,6 +17,7 @@ use xen_contig::addr::{DmaAddr, Gfn, Order, PAGE_SIZE};
 use self::buffer::{Buffer, above_mask, device_frame};
 use super::{Check, Context, Outcome, Test, error, fail, skip};
 use crate::kernel::Machine;
+use crate::kernel::command_line::When;
 use crate::kernel::edu::{ENGINE_BYTES, Edu, MASK, reachable};
 use crate::kernel::say;
 
@@ -33,6 +35,7 @@ pub fn add(tests: &mut Vec<Test>) {
     tests.push(Test::new("edu-dma-round-trip", round_trips));
     tests.push(Test::new("edu-dma-mask-edge", edge::mask_edge));
     tests.push(Test::new("edu-dma-coherent-buffer", coherent::coherent));
+    tests.push(Test::new("edu-dma-shown", shown::shown).when(When::Named));
 }
 
 /// Takes the device, or says why there is nothing to be tested.

@@ -90,13 +90,16 @@ fn act(cli: &Cli) -> Result<Verdict> {
                 witness::dom0(&bed, request, &image, &mut progress)?,
                 witness::domu(&bed, request, &image, &root, &mut progress)?,
             ];
+            let device = witness::device(&bed, &image, &mut progress)?;
+            let device = device.map(|()| "wrote where the IOMMU sent it".to_owned());
             let mut counts = Counts::default();
-            for testimony in &seen {
-                let (word, said) = match testimony.told() {
+            let told = seen.iter().map(|testimony| (testimony.mode.to_string(), testimony.told()));
+            for (whom, told) in told.chain([("pvh-dom0's device".to_owned(), device)]) {
+                let (word, said) = match told {
                     Ok(said) => ("ok", said),
                     Err(said) => ("not ok", said),
                 };
-                println!("{word} witness of {}: {said}", testimony.mode);
+                println!("{word} witness of {whom}: {said}");
                 counts.passed += u32::from(word == "ok");
                 counts.failed += u32::from(word != "ok");
             }

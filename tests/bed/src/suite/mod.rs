@@ -40,6 +40,8 @@ pub fn run(
     let request = Request { seed: witness::fresh_seed(), ..cli.probe };
     let seen = witness::dom0(bed, request, image, progress)?;
     findings.note_testimony(&seen);
+    let seen = witness::device(bed, image, progress)?;
+    findings.note("witness of the device behind the IOMMU, pvh-dom0", seen);
     outcomes.extend(domus(bed, cli, image, root, progress, &mut findings)?);
     outcomes.sort_by_key(|outcome| Mode::ALL.iter().position(|mode| *mode == outcome.mode));
     vcpus::check(cli, options, image, root, progress, &mut findings)?;

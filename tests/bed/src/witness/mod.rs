@@ -2,6 +2,7 @@
 //! evidence; what lies in the machine's memory at the address that it told is.
 
 mod check;
+mod device;
 mod probe;
 
 use std::fs;
@@ -15,6 +16,7 @@ use crate::error::{Error, Result};
 use crate::progress::Progress;
 use crate::setup::{Bed, make_dir};
 
+pub use device::device;
 pub use probe::{PREFIX, Probe, Request};
 
 /// What a witness found out about one guest.
