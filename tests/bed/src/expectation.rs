@@ -36,6 +36,12 @@ pub struct Expectation {
 }
 
 impl Expectation {
+    /// Whether the emulator may let this guest stand still: see `MachineSpec::one_thread`.
+    pub fn may_stand_still(&self) -> bool {
+        let under_svm = matches!(self.mode, Mode::PvhDom0 | Mode::PvhDomu);
+        under_svm && self.vcpus > Some(1) && self.verdict == Verdict::Success
+    }
+
     /// A guest as configured that succeeds.
     pub fn success(mode: Mode, label: &'static str, args: KernelArgs, limit: Duration) -> Self {
         let (verdict, words, passed) = (Verdict::Success, "", Vec::new());

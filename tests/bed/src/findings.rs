@@ -6,7 +6,7 @@ use crate::boot::Dom0Boot;
 use crate::domu::JobResult;
 use crate::error::Result;
 use crate::expectation::Expectation;
-use crate::guest::{Counts, Verdict};
+use crate::guest::{Counts, End, Verdict};
 use crate::outcome::{self, Outcome};
 use crate::progress::Progress;
 use crate::setup::{Bed, make_dir};
@@ -56,7 +56,13 @@ impl Findings {
             let name = expectation.name();
             progress.step(format!("{name} on Xen {}", bed.xen), "the next guest");
             let dir = log_dir(bed, &name)?;
-            let boot = Dom0Boot::run(bed, &expectation.dom0(), image, &dir, progress, |_| false)?;
+            let mut once =
+                || Dom0Boot::run(bed, &expectation.dom0(), image, &dir, progress, |_| false);
+            let mut boot = once()?;
+            if expectation.may_stand_still() && boot.end == End::StillRunning {
+                say_stood_still(&name);
+                boot = once()?;
+            }
             let told = (&boot.log, &boot.end, boot.seconds);
             let exit = expectation.args.expected_exit();
             let outcome = Outcome::of_dom0(bed.xen, expectation.mode, told, exit, &dir)?;
@@ -104,6 +110,14 @@ impl Findings {
         println!("{}", outcome::last_line(counts));
         verdict
     }
+}
+
+/// Says why a guest is tried once more.
+pub fn say_stood_still(name: &str) {
+    println!(
+        "bed: {name} stood still, as QEMU lets a PVH guest of several vCPUs now and then (see \
+         `MachineSpec::one_thread`): once more"
+    );
 }
 
 /// The directory of a guest's logs.

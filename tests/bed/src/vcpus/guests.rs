@@ -57,6 +57,9 @@ const PV: [&str; 6] = [
 /// Where there is a second vCPU.
 const SEVERAL: [&str; 1] = ["vcpus-idle-blocks"];
 
+/// A PVH guest takes seconds, and it may have to be tried again.
+const PVH_LIMIT: Duration = Duration::from_secs(90);
+
 /// Where there is one, and memory is exchanged.
 const SEVERAL_PV: [&str; 1] = ["vmap-other-vcpu-faults"];
 
@@ -108,7 +111,7 @@ pub fn of(limit: Duration) -> Result<Guests> {
         all.push(guest(mode, "4-vcpus", 4, "", limit)?);
     }
     for mode in [Mode::PvhDom0, Mode::PvhDomu] {
-        all.push(guest(mode, "4-vcpus", 4, "", limit)?);
+        all.push(guest(mode, "4-vcpus", 4, "", limit.min(PVH_LIMIT))?);
     }
     for mode in [Mode::PvDom0, Mode::PvDomu] {
         all.push(storm(mode, limit)?);
