@@ -55,7 +55,9 @@ pub fn check(
         let results = session(&firm, "linux-dom0-vcpus")?;
         findings.note_domus(&bed, &firm, &results)?;
         let mut results = session(&shaky, "linux-dom0-vcpus-pvh")?;
-        if let Some(still) = results.iter().find(|result| result.end == End::StillRunning) {
+        // The guest alone, or the whole machine.
+        let stands = |result: &&JobResult| matches!(result.end, End::StillRunning | End::Lost(_));
+        if let Some(still) = results.iter().find(stands) {
             say_stood_still(&still.job.name);
             results = session(&shaky, "linux-dom0-vcpus-pvh")?;
         }
