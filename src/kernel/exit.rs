@@ -3,6 +3,7 @@
 use hypercall::Xen;
 use hypercall::ops::{SchedOp, ShutdownReason};
 
+use super::console;
 use super::hypervisor::untraced;
 
 /// `exit=` on the command line.
@@ -26,6 +27,7 @@ pub fn exit(exit: Exit) -> ! {
         Exit::Crash => ShutdownReason::Crash,
         Exit::Hold => hold(),
     };
+    console::drain();
     // There is nobody left to tell of an error; holding is what remains.
     let _refused = untraced().sched_op(SchedOp::Shutdown(reason));
     hold()

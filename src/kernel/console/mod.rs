@@ -79,6 +79,13 @@ pub fn line(text: fmt::Arguments<'_>) {
     console.end_line();
 }
 
+/// Waits until what was printed has left the domain.
+pub fn drain() {
+    if let Some(ring) = &mut CONSOLE.lock().ring {
+        ring.drain();
+    }
+}
+
 /// Lets a panic print although it came in the middle of a line.
 ///
 /// # Safety

@@ -60,6 +60,25 @@ impl Ring {
         Ok(())
     }
 
+    /// Waits until the backend has taken all there is, if it does: a domain that ends takes what is
+    /// left in its ring with it.
+    pub fn drain(&mut self) {
+        let mut patience = PATIENCE;
+        while patience > 0 && !self.is_empty() {
+            patience -= 1;
+            events::nap();
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        // SAFETY: the page is mapped (see `new`); the indices are shared, so they are atomics.
+        unsafe {
+            let consumer = AtomicU32::from_ptr(&raw mut (*self.page).out_cons);
+            let producer = AtomicU32::from_ptr(&raw mut (*self.page).out_prod);
+            consumer.load(Ordering::Acquire) == producer.load(Ordering::Relaxed)
+        }
+    }
+
     fn notify(&self) -> Result<(), BackendGone> {
         let sent = untraced().event_channel_op(EventChannelOp::Send(self.port));
         sent.map(|_| ()).map_err(|_| BackendGone)
