@@ -41,12 +41,16 @@ pub enum AllocError {
         /// The boundary.
         boundary: u64,
     },
-    /// The segments that the device takes are shorter than their own alignment, or than a page.
+    /// The segments that the device takes, or that Xen permits, are shorter than their own alignment,
+    /// or than a page.
     SegmentBelowAlignment {
         /// The longest segment, a power of two.
         segment: u64,
         /// The alignment.
         align: u64,
+        /// The highest order that Xen permits, where that is why they are so short and not the
+        /// device.
+        limit: Option<Order>,
     },
     /// More segments are needed than the device takes.
     TooManySegments {
@@ -130,10 +134,16 @@ impl fmt::Display for AllocError {
                 f,
                 "{size} bytes cross a multiple of {boundary:#x} wherever they lie: allow more segments"
             ),
-            Self::SegmentBelowAlignment { segment, align } => write!(
+            Self::SegmentBelowAlignment { segment, align, limit: None } => write!(
                 f,
                 "segments of {segment:#x} bytes can't each be aligned to {align:#x} and stay side by \
                  side for the processor"
+            ),
+            Self::SegmentBelowAlignment { segment, align, limit: Some(limit) } => write!(
+                f,
+                "segments of {segment:#x} bytes, the longest that Xen permits this domain (order \
+                 {limit}), can't each be aligned to {align:#x} and stay side by side for the \
+                 processor: raise Xen's memop-max-order"
             ),
             Self::TooManySegments { needed, allowed, segment } => write!(
                 f,

@@ -60,12 +60,13 @@ impl Layout {
     /// Several segments, each a power of two and no shorter than the alignment.
     fn cut(size: u64, constraints: &Constraints, limit: Order) -> Result<Self, AllocError> {
         let power_below = |bytes: u64| 1 << bytes.ilog2();
-        let full = power_below(constraints.max_segment())
-            .min(constraints.boundary().unwrap_or(u64::MAX))
-            .min(limit.bytes());
+        let device =
+            power_below(constraints.max_segment()).min(constraints.boundary().unwrap_or(u64::MAX));
+        let full = device.min(limit.bytes());
         let align = constraints.align().max(PAGE);
         if full < align {
-            return Err(AllocError::SegmentBelowAlignment { segment: full, align });
+            let limit = (limit.bytes() < device).then_some(limit);
+            return Err(AllocError::SegmentBelowAlignment { segment: full, align, limit });
         }
         let needed = size.div_ceil(full);
         let allowed = constraints.max_segments();
@@ -122,6 +123,8 @@ fn order_of(bytes: u64) -> Result<Order, AllocError> {
 
 #[cfg(test)]
 mod tests {
+    extern crate std;
+
     use super::*;
 
     fn constraints(
@@ -171,8 +174,10 @@ mod tests {
         let few = constraints(|it| it.max_segments(2));
         let refused = AllocError::TooManySegments { needed: 3, allowed: 2, segment: 2 << 20 };
         assert_eq!(layout((4 << 20) + 1, &few, 9), Err(refused));
+        let too_short =
+            |segment, align, limit| AllocError::SegmentBelowAlignment { segment, align, limit };
         let tight = constraints(|it| it.max_segments(4).max_segment(4096).align(8192));
-        let refused = AllocError::SegmentBelowAlignment { segment: 4096, align: 8192 };
+        let refused = too_short(4096, 8192, None);
         assert_eq!(layout(8193, &tight, 9), Err(refused));
         let tight = constraints(|it| it.lowest(0x3001).mask(0x8fff).align(1 << 14));
         let refused = AllocError::LargerThanReach {
@@ -184,8 +189,29 @@ mod tests {
         assert!(layout(0x5000, &tight, 9).is_ok());
         assert_eq!(layout(0x5001, &tight, 9), Err(refused));
         let sliver = constraints(|it| it.max_segments(4).max_segment(512));
-        let refused = AllocError::SegmentBelowAlignment { segment: 512, align: 4096 };
+        let refused = too_short(512, 4096, None);
         assert_eq!(layout(513, &sliver, 9), Err(refused));
+    }
+
+    #[test]
+    fn segments_below_their_alignment_name_whose_limit_it_is() {
+        let refusal = |device: Constraints, limit| layout(1 << 22, &device, limit).unwrap_err();
+        let aligned = || Constraints::builder().max_segments(4).align(1 << 22);
+        // Xen's alone, then both with Xen's below the device's, the same, and above it.
+        for (segment, limit, by_xen) in
+            [(u64::MAX, 9, true), (1 << 21, 8, true), (1 << 20, 8, false), (1 << 16, 8, false)]
+        {
+            let device = aligned().max_segment(segment).build().unwrap();
+            let AllocError::SegmentBelowAlignment { segment: longest, limit: named, .. } =
+                refusal(device, limit)
+            else {
+                panic!("{segment:#x} with {limit}: {}", refusal(device, limit))
+            };
+            assert_eq!(longest, segment.min(order(limit).bytes()));
+            assert_eq!(named, by_xen.then_some(order(limit)), "{segment:#x} with {limit}");
+            let told = std::format!("{}", refusal(device, limit));
+            assert_eq!(told.contains("permits this domain"), by_xen, "{told}");
+        }
     }
 
     #[test]
