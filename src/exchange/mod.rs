@@ -24,6 +24,7 @@
 mod call;
 mod capability;
 mod error;
+mod given_up;
 mod limit;
 mod outcome;
 mod part;

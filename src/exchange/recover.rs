@@ -31,6 +31,7 @@ use hypercall::ops::{MmuUpdate, Pte};
 use hypercall::{DomId, Xen, XenErrno};
 
 use super::Exchanger;
+use super::given_up::GivenUp;
 use crate::addr::{Mfn, Pfn};
 use crate::paging::LinearMapping;
 
@@ -68,8 +69,9 @@ pub(super) fn recover<X: Xen, L: LinearMapping>(
         return Knowledge::Lost;
     }
     let (given_up, unreached) = beneath.split_at_mut(chunk as usize);
-    let mut search =
-        Search { exchanger, first, given_up, unreached, found: 0, kept: 0, doubtful: false };
+    let (found, kept, doubtful) = (0, 0, false);
+    let of = GivenUp::of(given_up);
+    let mut search = Search { exchanger, first, given_up: of, unreached, found, kept, doubtful };
     exchanger.linear.on_record(first, frames, &mut |pfn, mfn| search.see(pfn, mfn));
     let Search { found, kept, doubtful, .. } = search;
 
@@ -98,7 +100,7 @@ struct Search<'s, 'e, X, L> {
     exchanger: &'s Exchanger<'e, X, L>,
     first: Pfn,
     /// What lay beneath the chunk.
-    given_up: &'s [u64],
+    given_up: GivenUp<'s, u64>,
     /// What lay beneath the frames behind it.
     unreached: &'s [u64],
     /// Frames of the chunk that one is mapped for. Which one, the P2M says.
@@ -112,11 +114,10 @@ struct Search<'s, 'e, X, L> {
 impl<X: Xen, L: LinearMapping> Search<'_, '_, X, L> {
     fn see(&mut self, pfn: Pfn, mfn: Mfn) {
         let Some(index) = pfn.number().checked_sub(self.first.number()) else { return };
-        if let Some(behind) = index.checked_sub(self.given_up.len() as u64) {
+        if let Some(behind) = index.checked_sub(self.given_up.frames()) {
             self.kept += u64::from(self.unreached.get(behind as usize) == Some(&mfn.number()));
             return;
         }
-        // Each match is compared with the whole chunk: slow, on a way that is hardly ever taken.
         if self.doubtful || self.given_up.contains(&mfn.number()) {
             return;
         }
