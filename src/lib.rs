@@ -29,8 +29,8 @@
 //! * **M4** Outside a transaction, P2M, page tables and Xen's M2P agree.
 //! * **M5** DMA memory is never a Rust reference. Raw pointers and volatile access only.
 //! * **M6** After a refusal the failing chunk is untouched, and the old frames are mapped back.
-//!   After the commit point frames may be gone: [`Torn`] is reported, the old frames are never mapped
-//!   again, and the run is quarantined unless its new frames can be found beyond doubt.
+//!   After the commit point frames may be gone: [`Torn`] is reported, the old frames of that chunk are
+//!   never mapped again, and whatever can't be found beyond doubt is quarantined.
 //!
 //! [`Torn`]: exchange::ExchangeError::Torn
 #![no_std]

@@ -6,7 +6,7 @@ use hypercall::abi::memory::{self, MemoryExchange, MemoryReservation};
 use hypercall::ops::{MemoryOp, MmuExtOp, MmuUpdate, Pte};
 use hypercall::{DomId, Xen, XenErrno};
 use xen_contig::addr::{AddressBits, Mfn, Order, Pfn};
-use xen_contig::exchange::{Accounts, ExchangeError, ExchangeFailure, Exchanger, Extent};
+use xen_contig::exchange::{Accounts, ExchangeError, ExchangeFailure, Exchanger, Extent, Left};
 use xen_contig::paging::LinearMapping;
 
 const ANYWHERE: AddressBits = AddressBits::UNLIMITED;
@@ -123,7 +123,7 @@ fn c45_memory_that_is_claimed_is_not_to_be_had_and_the_message_says_so() {
     let failure = result.unwrap_err();
     assert!(matches!(failure.error, ExchangeError::NoMemory { .. }), "{failure}");
     assert!(failure.error.to_string().contains("claim"), "{failure}");
-    assert_eq!((failure.run, quarantined), (Some(guest.run(512, 16)), 0));
+    assert_eq!((failure.left, quarantined), (Left::Whole(guest.run(512, 16)), 0));
     assert_eq!(guest.snapshot().moved(&before), []);
     guest.check_whole();
 }

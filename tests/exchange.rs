@@ -5,7 +5,7 @@ use fake_xen::{Builder, FakeGuest, Owner};
 use hypercall::{Xen, XenErrno, ops::MemoryOp};
 use xen_contig::addr::{AddressBits, Mfn, Order, Pfn};
 use xen_contig::exchange::{
-    Accounts, Capability, ExchangeError, ExchangeFailure, Exchanger, Extent, order_limit,
+    Accounts, Capability, ExchangeError, ExchangeFailure, Exchanger, Extent, Left, order_limit,
 };
 use xen_contig::frames::FrameRun;
 use xen_contig::p2m::M2p;
@@ -139,7 +139,7 @@ fn refused(
     let (result, quarantined) = acquire(guest, guest.run(1024, 64), bits);
     let failure = result.unwrap_err();
     assert_eq!((failure.error, quarantined), (error, 0));
-    let run = failure.run.expect("the run comes back");
+    let Left::Whole(run) = failure.left else { panic!("the run comes back") };
     assert_eq!(run, guest.run(1024, 64));
     assert_eq!(guest.snapshot().moved(&before), Vec::new(), "mapped as it was");
     assert!(run.iter().all(|pfn| guest.linear_entry(pfn).is_writable()), "writable again (C37)");
@@ -191,7 +191,7 @@ fn c28_a_frame_of_another_domain_is_never_mapped() {
     // Xen refuses the exchange, and then to map the frame that the P2M falsely names.
     let failure = result.unwrap_err();
     assert!(matches!(failure.error, ExchangeError::PageTable(e) if e.pfn == Pfn::new(1030)));
-    assert_eq!((failure.run, quarantined), (None, 64));
+    assert_eq!((failure.left, quarantined), (Left::NOTHING, 64));
     assert!(!guest.linear_entry(Pfn::new(1030)).is_present());
     assert!(matches!(guest.owner(foreign), Some(Owner::Domain(fake_xen::NEIGHBOUR))));
     assert!(matches!(guest.owner(own), Some(Owner::Domain(fake_xen::GUEST))));
@@ -279,7 +279,7 @@ fn c41_is_told_from_memory_below_the_limit_that_is_in_pieces() {
     let (result, quarantined) = acquire(&guest, guest.run(1024, 64), bits(23));
     let failure = result.unwrap_err();
     assert_eq!(failure.error, ExchangeError::NoMemory { order: order(6), bits: bits(23) });
-    assert_eq!((failure.run, quarantined), (Some(guest.run(1024, 64)), 0));
+    assert_eq!((failure.left, quarantined), (Left::Whole(guest.run(1024, 64)), 0));
     // Of the one frame that told, Xen has the low memory back.
     let moved = guest.snapshot().moved(&before);
     assert!(moved.iter().all(|run| *run == (Pfn::new(1024), 1)), "{moved:?}");
@@ -329,7 +329,7 @@ fn what_cannot_be_is_refused_before_anything_moves() {
     ] {
         let failure =
             exchanger.acquire(guest.run(1024, frames), ANYWHERE, &mut vec![0; len]).unwrap_err();
-        assert_eq!((failure.error, failure.run), (error, Some(guest.run(1024, frames))));
+        assert_eq!((failure.error, failure.left), (error, Left::Whole(guest.run(1024, frames))));
     }
     // SAFETY: nobody uses a frame beyond the guest's memory; the point is that it is noticed.
     let beyond = unsafe { FrameRun::new(Pfn::new(2047), 2) };
@@ -342,7 +342,7 @@ fn what_cannot_be_is_refused_before_anything_moves() {
     guest.xen().take_log();
     let failure = exchanger.release(extent, &mut [0; 15]).unwrap_err();
     assert_eq!(failure.error, ExchangeError::ListTooShort { needed: 16, len: 15 });
-    assert_eq!(failure.run, Some(guest.run(1024, 8)));
+    assert_eq!(failure.left, Left::Whole(guest.run(1024, 8)));
     assert_eq!(guest.xen().take_log(), Vec::new());
     guest.check_whole();
 }

@@ -7,7 +7,7 @@ mod count;
 use fake_xen::{Builder, FakeGuest, Fault};
 use hypercall::XenErrno;
 use xen_contig::addr::{AddressBits, Order, Pfn};
-use xen_contig::exchange::{Accounts, Exchanger, Extent, Refiller};
+use xen_contig::exchange::{Accounts, Exchanger, Extent, Left, Refiller};
 use xen_contig::frames::FrameRun;
 
 const ANYWHERE: AddressBits = AddressBits::UNLIMITED;
@@ -41,8 +41,8 @@ enum Fate {
     Done,
     /// It did not, and the run came back.
     Back,
-    /// It did not, and the run is quarantined.
-    Quarantined,
+    /// It did not, and all of the run but so many frames is quarantined.
+    Quarantined { left: u64 },
 }
 
 impl Scene {
@@ -55,20 +55,20 @@ impl Scene {
         scene
     }
 
-    fn acquire(&self, run: FrameRun) -> Result<Extent, Option<FrameRun>> {
+    fn acquire(&self, run: FrameRun) -> Result<Extent, Left> {
         let p2m = self.guest.p2m();
         let exchanger =
             Exchanger::new(self.guest.xen(), &p2m, &self.guest, &self.accounts, Order::MAX);
         let mut list = vec![0; run.frames() as usize];
-        exchanger.acquire(run, ANYWHERE, &mut list).map_err(|failure| failure.run)
+        exchanger.acquire(run, ANYWHERE, &mut list).map_err(|failure| failure.left)
     }
 
-    fn release(&self, extent: Extent) -> Result<FrameRun, Option<FrameRun>> {
+    fn release(&self, extent: Extent) -> Result<FrameRun, Left> {
         let p2m = self.guest.p2m();
         let exchanger =
             Exchanger::new(self.guest.xen(), &p2m, &self.guest, &self.accounts, Order::MAX);
         let mut list = vec![0; 2 * extent.run().frames() as usize];
-        exchanger.release(extent, &mut list).map_err(|failure| failure.run)
+        exchanger.release(extent, &mut list).map_err(|failure| failure.left)
     }
 
     fn run(&self) -> FrameRun {
@@ -76,14 +76,14 @@ impl Scene {
     }
 }
 
-fn fate<T>(result: Result<T, Option<FrameRun>>) -> Fate {
+fn fate<T>(result: Result<T, Left>) -> Fate {
     match result {
         Ok(_) => Fate::Done,
-        Err(Some(run)) => {
+        Err(Left::Whole(run)) => {
             assert_eq!((run.first().number(), run.frames()), RUN, "the whole run comes back");
             Fate::Back
         }
-        Err(None) => Fate::Quarantined,
+        Err(left) => Fate::Quarantined { left: left.frames() },
     }
 }
 
@@ -103,7 +103,7 @@ fn sweep<S>(name: &str, prepare: impl Fn(&Scene) -> S, operation: impl Fn(&Scene
             }
             // A call of fewer entries than `after` goes through.
             cases += u64::from(!matches!(fate, Fate::Done));
-            quarantined += u64::from(matches!(fate, Fate::Quarantined));
+            quarantined += u64::from(matches!(fate, Fate::Quarantined { .. }));
             judge(&scene, &before, &fate, &what);
         }
     }
@@ -126,8 +126,10 @@ fn judge(scene: &Scene, before: &fake_xen::Snapshot, fate: &Fate, what: &str) {
             assert_eq!(accounts.quarantined(), 0, "{what}");
             guest.check_whole();
         }
-        Fate::Quarantined => {
-            assert_eq!(accounts.quarantined(), RUN.1, "{what}: accounted for");
+        Fate::Quarantined { left } => {
+            assert_eq!(accounts.quarantined() + left, RUN.1, "{what}: accounted for");
+            let nowhere = census.holes.len() + census.unmapped.len();
+            assert_eq!(nowhere as u64, accounts.quarantined(), "{what}: the rest is mapped");
             assert!(census.holes.iter().chain(&census.unmapped).all(in_run), "{what}");
             // What the guest has nowhere is beneath a hole of its own, frame by frame.
             assert_eq!(census.orphans.len(), census.holes.len(), "{what}");

@@ -5,7 +5,7 @@
 use fake_xen::{ExchangeFault, FakeGuest, FakeXen, Lie, Owner};
 use hypercall::XenErrno;
 use xen_contig::addr::{AddressBits, Mfn, Order, Pfn};
-use xen_contig::exchange::{Accounts, ExchangeError, ExchangeFailure, Exchanger, Extent};
+use xen_contig::exchange::{Accounts, ExchangeError, ExchangeFailure, Exchanger, Extent, Left};
 use xen_contig::p2m::P2m;
 
 const FIRST: u64 = 512;
@@ -42,7 +42,11 @@ impl Scene {
     /// The run is out of use for good, by the guest's word and in fact.
     fn is_quarantined(&self, failure: &ExchangeFailure, old: &[Mfn], committed: bool) {
         let guest = &self.guest;
-        assert_eq!((&failure.run, self.accounts.quarantined()), (&None, FRAMES), "{failure}");
+        assert_eq!(
+            (&failure.left, self.accounts.quarantined()),
+            (&Left::NOTHING, FRAMES),
+            "{failure}"
+        );
         let run = guest.run(FIRST, FRAMES);
         for pfn in run.iter() {
             assert!(!guest.linear_entry(pfn).is_present(), "{failure}: {pfn} is mapped");
@@ -203,7 +207,7 @@ fn c24_c35_a_rollback_is_no_tear() {
         scene.guest.xen().arm_exchange(fault);
         let failure = scene.acquire(BITS).unwrap_err();
         assert_eq!(failure.error, ExchangeError::Refused { errno });
-        assert_eq!(failure.run, Some(scene.guest.run(FIRST, FRAMES)));
+        assert_eq!(failure.left, Left::Whole(scene.guest.run(FIRST, FRAMES)));
         assert_eq!((scene.accounts.quarantined(), scene.guest.given_up_dirty()), (0, 0));
         assert_eq!(scene.guest.snapshot().moved(&before), []);
         scene.guest.check_whole();

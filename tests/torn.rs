@@ -1,13 +1,15 @@
 //! C51, where the run comes back: the new frames are found by Xen's M2P, and only where there is no
-//! doubt. What can't be recovered is in `hostile_xen.rs`, too.
+//! doubt. Otherwise the chunk is quarantined, and what lies on either side of it comes back. What is
+//! lost as a whole is in `hostile_xen.rs`, too.
 
 use std::cell::Cell;
+use std::ops::Range;
 
 use fake_xen::{ExchangeFault, FakeGuest, FakeXen, Fault, Lie, Owner};
 use hypercall::{PageTableFlags, XenErrno};
 use xen_contig::addr::{AddressBits, MachineAddr, Mfn, Order, Pfn};
 use xen_contig::exchange::{
-    Accounts, ExchangeError, ExchangeFailure, Exchanger, Lists, OnRefusal, Part, Placement,
+    Accounts, ExchangeError, ExchangeFailure, Exchanger, Left, Lists, OnRefusal, Part, Placement,
 };
 use xen_contig::frames::FrameRun;
 use xen_contig::paging::{FlushClock, GuestMemory, LinearMapping};
@@ -68,14 +70,11 @@ impl Scene {
     }
 
     /// The run is back as ordinary memory of the guest: every frame in its place, zeroed.
-    fn is_recovered(&self, run: Option<FrameRun>) {
-        assert_eq!((run, self.accounts.quarantined()), (Some(self.guest.run(FIRST, FRAMES)), 0));
+    fn is_recovered(&self, left: Left) {
+        let whole = Left::Whole(self.guest.run(FIRST, FRAMES));
+        assert_eq!((left, self.accounts.quarantined()), (whole, 0));
         self.guest.check_whole();
-        let in_run = |pfn: Pfn| (FIRST..FIRST + FRAMES).contains(&pfn.number());
-        for pfn in self.guest.usable() {
-            let expected = if in_run(pfn) { 0 } else { FakeGuest::colour(pfn) };
-            assert_eq!(self.guest.uniform(pfn), Some(expected), "{pfn}");
-        }
+        self.is_zeroed_but(FRAMES..FRAMES);
         // And it can be used: the next exchange goes through.
         let (p2m, bits) = (self.guest.p2m(), AddressBits::UNLIMITED);
         let (xen, guest) = (self.guest.xen(), &self.guest);
@@ -84,13 +83,75 @@ impl Scene {
         assert!(exchanger.acquire(run, bits, &mut [0; FRAMES as usize]).is_ok());
     }
 
-    /// The run is nobody's, and nothing of it is mapped.
-    fn is_quarantined(&self, failure: &ExchangeFailure) {
-        assert_eq!((&failure.run, self.accounts.quarantined()), (&None, FRAMES), "{failure}");
-        let census = self.guest.check();
-        let run: Vec<Pfn> = self.guest.run(FIRST, FRAMES).iter().collect();
-        assert_eq!((census.holes, census.unmapped), (run, vec![]), "{failure}");
+    /// Of the run nothing is left of what it held, but for some frames; elsewhere all is left.
+    fn is_zeroed_but(&self, lost: Range<u64>) {
+        for pfn in self.guest.usable() {
+            let expected = match pfn.number().checked_sub(FIRST) {
+                // Nothing is mapped there that could be looked at.
+                Some(index) if lost.contains(&index) => continue,
+                Some(0..FRAMES) => 0,
+                _ => FakeGuest::colour(pfn),
+            };
+            assert_eq!(self.guest.uniform(pfn), Some(expected), "{pfn}");
+        }
     }
+
+    /// Those frames of the run are nobody's, and nothing of them is mapped. The others are back as
+    /// ordinary memory, zeroed.
+    fn lost(&self, lost: Range<u64>, failure: ExchangeFailure) {
+        let piece = |frames: Range<u64>| {
+            let run = |frames: Range<u64>| {
+                self.guest.run(FIRST + frames.start, frames.end - frames.start)
+            };
+            (!frames.is_empty()).then(|| run(frames))
+        };
+        let (before, behind) = (piece(0..lost.start), piece(lost.end..FRAMES));
+        let pieces = Left::Pieces { before, behind };
+        let quarantined = lost.end - lost.start;
+        let told = (&failure.left, self.accounts.quarantined());
+        assert_eq!(told, (&pieces, quarantined), "{failure}");
+        let census = self.guest.check();
+        let holes: Vec<Pfn> = lost.clone().map(|index| Pfn::new(FIRST + index)).collect();
+        assert_eq!((census.holes, census.unmapped), (holes, vec![]), "{failure}");
+        assert_eq!(census.orphans.len() as u64, quarantined, "{failure}");
+        self.is_zeroed_but(lost);
+        // And they can be used: the next exchange of each goes through.
+        let (p2m, guest) = (self.guest.p2m(), &self.guest);
+        let exchanger = Exchanger::new(guest.xen(), &p2m, guest, &self.accounts, Order::MAX);
+        for run in failure.left {
+            let lists =
+                Lists { beneath: &mut [0; FRAMES as usize], scratch: &mut [0; FRAMES as usize] };
+            let part = [Part::replace(0, run.frames())];
+            let again = exchanger.exchange(run, &part, OnRefusal::Undo, lists).unwrap();
+            assert_eq!((again.done, again.error), (again.run.frames(), None));
+        }
+        assert_eq!(guest.check().holes.len() as u64, quarantined);
+    }
+
+    /// Each frame of the run is back and mapped, or quarantined and not.
+    fn is_accounted_for(&self, failure: &ExchangeFailure) {
+        let back: Vec<Pfn> = failure.left.iter().flat_map(FrameRun::iter).collect();
+        assert_eq!(back.len() as u64 + self.accounts.quarantined(), FRAMES, "{failure}");
+        let census = self.guest.check();
+        let run = self.guest.run(FIRST, FRAMES);
+        let holes: Vec<Pfn> = run.iter().filter(|pfn| !back.contains(pfn)).collect();
+        assert_eq!((census.holes, census.unmapped), (holes, vec![]), "{failure}");
+        assert!(back.iter().all(|pfn| self.guest.uniform(*pfn) == Some(0)), "{failure}");
+    }
+
+    /// Which frames of the run have another machine frame beneath them than they had.
+    fn moved(&self, old: &[Mfn]) -> Vec<u64> {
+        let is_moved = |index: &u64| {
+            let mfn = self.guest.mfn(Pfn::new(FIRST + index));
+            mfn.is_some_and(|mfn| mfn != old[*index as usize])
+        };
+        (0..FRAMES).filter(is_moved).collect()
+    }
+}
+
+/// The frames of one of [`CHUNKS`].
+const fn chunk(index: u64) -> Range<u64> {
+    4 * index..4 * index + 4
 }
 
 #[test]
@@ -106,7 +167,7 @@ fn c51_the_new_frames_of_an_acquire_are_found() {
     assert_eq!((scene.guest.xen().disarm(), failure.error), (1, torn(0)));
     assert!(old.iter().all(|mfn| scene.guest.owner(*mfn) == Some(Owner::Free)));
     assert!(scene.beneath().iter().all(|mfn| !old.contains(mfn)));
-    scene.is_recovered(failure.run);
+    scene.is_recovered(failure.left);
 }
 
 #[test]
@@ -122,7 +183,7 @@ fn c51_the_new_frames_of_a_release_are_found() {
         scene.guest.xen().arm_exchange(ExchangeFault::OutUnwritable(entry));
         let failure = exchanger.release(extent, list).unwrap_err();
         assert_eq!((scene.guest.xen().disarm(), failure.error), (1, torn(0)));
-        scene.is_recovered(failure.run);
+        scene.is_recovered(failure.left);
     }
 }
 
@@ -141,7 +202,7 @@ fn c51_of_several_chunks_those_before_stay_and_those_behind_come_back() {
         for extent in beneath.chunks(4).take(chunk as usize + 1) {
             assert!((0..).zip(extent).all(|(index, mfn)| *mfn == extent[0].add(index)));
         }
-        scene.is_recovered(failure.run);
+        scene.is_recovered(failure.left);
     }
 }
 
@@ -155,16 +216,32 @@ fn c51_where_each_frame_is_a_chunk_one_frame_is_looked_for() {
     let moved = old.iter().zip(scene.beneath()).filter(|(old, new)| **old != *new).count();
     // The second part is not asked for any more.
     assert_eq!(moved, 4);
-    scene.is_recovered(failure.run);
+    scene.is_recovered(failure.left);
 }
 
 #[test]
-fn c50_what_is_on_record_nowhere_is_not_found() {
-    for chunk in 0..4 {
+fn c50_what_is_on_record_nowhere_is_lost_and_nothing_else() {
+    for (preempt, torn_chunk) in (0..4).flat_map(|chunk| [(false, chunk), (true, chunk)]) {
         let scene = Scene::new();
-        let failure = scene.fail(ExchangeFault::OutUnreadable(chunk), &CHUNKS);
-        assert_eq!(failure.error, torn(4 * chunk));
-        scene.is_quarantined(&failure);
+        scene.guest.xen().set_preempt(preempt);
+        let old = scene.beneath();
+        let failure = scene.fail(ExchangeFault::OutUnreadable(torn_chunk), &CHUNKS);
+        assert_eq!(failure.error, torn(4 * torn_chunk));
+        assert!(scene.moved(&old).into_iter().eq(0..4 * torn_chunk));
+        scene.lost(chunk(torn_chunk), failure);
+    }
+}
+
+#[test]
+fn c50_where_each_frame_is_a_chunk_one_frame_is_lost() {
+    for frame in [0, 3, 7] {
+        let scene = Scene::new();
+        let old = scene.beneath();
+        let parts = [Part::replace(0, 8), Part::replace(8, 8)];
+        let failure = scene.fail(ExchangeFault::OutUnreadable(frame), &parts);
+        assert_eq!(failure.error, torn(frame));
+        assert!(scene.moved(&old).into_iter().eq(0..frame));
+        scene.lost(frame..frame + 1, failure);
     }
 }
 
@@ -174,9 +251,60 @@ fn c24_what_was_rolled_back_is_not_taken_for_new() {
         let scene = Scene::new();
         let old = scene.beneath();
         let failure = scene.fail(ExchangeFault::InUnreadable(frame), &CHUNKS);
-        scene.is_quarantined(&failure);
-        let left = frame as usize / 4 * 4;
-        assert!(old[left..].iter().all(|mfn| scene.guest.pfn(*mfn).is_some()), "still on record");
+        let lost = chunk(frame / 4);
+        assert!(scene.moved(&old).into_iter().eq(0..lost.start));
+        assert!(old[lost.start as usize..].iter().all(|mfn| scene.guest.pfn(*mfn).is_some()));
+        scene.lost(lost, failure);
+    }
+}
+
+#[test]
+fn c52_what_is_in_no_iommu_is_lost_and_nothing_else() {
+    for (torn_chunk, errno) in [(0, XenErrno::EINVAL), (2, XenErrno::ENOMEM), (3, XenErrno::EPERM)]
+    {
+        let scene = Scene::new();
+        let failure = scene.fail(ExchangeFault::IommuMap(torn_chunk, errno), &CHUNKS);
+        let exchanged = 4 * torn_chunk;
+        assert_eq!(failure.error, ExchangeError::Torn { errno: Some(errno), exchanged });
+        scene.lost(chunk(torn_chunk), failure);
+    }
+}
+
+/// What is told of a part has nothing to do with the others.
+#[test]
+fn parts_beside_the_one_that_tore_come_back() {
+    let cut = |first| Part::gather(first, 4, order(1), Placement::ANYWHERE);
+    let whole = |first| Part::gather(first, 1, order(3), Placement::ANYWHERE);
+    for (parts, first) in [([cut(0), whole(8)], 0), ([whole(0), cut(8)], 8)] {
+        // The third chunk of the part that has so many.
+        let fault = ExchangeFault::OutUnreadable(2);
+        let scene = Scene::new();
+        let old = scene.beneath();
+        let failure = scene.fail(fault.clone(), &parts);
+        assert_eq!(failure.error, torn(4));
+        assert!(scene.moved(&old).into_iter().eq(0..first + 4));
+        scene.lost(first + 4..first + 6, failure);
+
+        // By a kernel that does not read the M2P, nothing of the part is known.
+        let scene = Scene::new();
+        let old = scene.beneath();
+        scene.guest.xen().arm_exchange(fault);
+        let reader = Reader { guest: &scene.guest, reading: Reading::None };
+        let failure = scene.fail_by(&reader, &parts);
+        assert!(scene.moved(&old).into_iter().eq(0..first));
+        scene.lost(first..first + 8, failure);
+    }
+}
+
+#[test]
+fn of_a_chunk_with_a_frame_that_is_not_found_nothing_is_mapped() {
+    for frame in [0, 6, 13, FRAMES - 1] {
+        let scene = Scene::new();
+        scene.guest.xen().arm_exchange(ExchangeFault::OutUnwritable(frame / 4));
+        let hidden = Reading::AllBut(Pfn::new(FIRST + frame));
+        let failure = scene.fail_by(&Reader { guest: &scene.guest, reading: hidden }, &CHUNKS);
+        assert_eq!(failure.error, torn(frame / 4 * 4));
+        scene.lost(chunk(frame / 4), failure);
     }
 }
 
@@ -194,39 +322,65 @@ fn a_foreign_frame_of_the_same_number_is_passed_over() {
         let failure = scene.fail(ExchangeFault::OutUnwritable(0), &parts);
         assert!(scene.beneath().iter().all(|mfn| !foreign.contains(mfn)));
         foreign.iter().for_each(|mfn| _ = scene.guest.record(*mfn, None));
-        scene.is_recovered(failure.run);
+        scene.is_recovered(failure.left);
     }
 }
 
 #[test]
 fn of_two_frames_of_ours_neither_is_believed() {
-    for index in [0, 6, FRAMES - 1] {
+    let whole = [Part::gather(0, 1, order(4), Placement::ANYWHERE)];
+    for (index, parts, torn_chunk, lost) in [
+        (0, &whole, 0, 0..FRAMES),
+        (6, &whole, 0, 0..FRAMES),
+        (FRAMES - 1, &whole, 0, 0..FRAMES),
+        (6, &CHUNKS, 1, chunk(1)),
+        // Where it is known what is right, the other is passed over.
+        (6, &CHUNKS, 2, FRAMES..FRAMES),
+        (6, &CHUNKS, 0, FRAMES..FRAMES),
+    ] {
         let scene = Scene::new();
         let other = scene.guest.mfn(OTHER).unwrap();
         scene.guest.record(other, Some(Pfn::new(FIRST + index)));
-        let parts = [Part::gather(0, 1, order(4), Placement::ANYWHERE)];
-        let failure = scene.fail(ExchangeFault::OutUnwritable(0), &parts);
+        let failure = scene.fail(ExchangeFault::OutUnwritable(torn_chunk), parts);
         scene.guest.record(other, Some(OTHER));
-        assert_eq!(failure.error, torn(0));
-        scene.is_quarantined(&failure);
+        assert_eq!(failure.error, torn(4 * torn_chunk));
+        match lost.is_empty() {
+            true => scene.is_recovered(failure.left),
+            false => scene.lost(lost, failure),
+        }
         assert_eq!(scene.guest.uniform(OTHER), Some(FakeGuest::colour(OTHER)));
     }
 }
 
 #[test]
 fn a_count_that_does_not_fit_the_record_is_not_believed() {
-    // As if Xen could not write the count: it did all, or two chunks, and says less.
-    for (count, known) in [(Some(0), false), (Some(4), false), (Some(12), true), (None, false)] {
+    // As if Xen could not write the count: it did all, or all behind a chunk, and says less. Or more
+    // than it did, which it can't.
+    for (commit, count, lost) in [
+        (true, Some(0), 0..16),
+        (true, Some(4), 4..16),
+        (true, Some(8), 8..16),
+        // All but the last chunk, which is on record: the same as C51 in the last one.
+        (true, Some(12), 16..16),
+        (true, None, 0..16),
+        (false, Some(4), 0..16),
+        (false, Some(12), 0..16),
+    ] {
         let scene = Scene::new();
-        let answer = Err(XenErrno::EFAULT);
-        let lie = Lie { commit: true, answer, count, out: None };
+        let lie = Lie { commit, answer: Err(XenErrno::EFAULT), count, out: None };
         let failure = scene.fail(ExchangeFault::Lie(lie), &CHUNKS);
-        match known {
-            // All but the last chunk, which is on record: the same as C51 in the last one.
-            true => scene.is_recovered(failure.run),
-            false => scene.is_quarantined(&failure),
+        match lost.is_empty() {
+            true => scene.is_recovered(failure.left),
+            false => scene.lost(lost, failure),
         }
     }
+    // A count that fits, and a list that does not: it names a frame that is somewhere else.
+    let scene = Scene::new();
+    let (answer, out) = (Err(XenErrno::EFAULT), scene.guest.mfn(OTHER).map(Mfn::number));
+    let lie = Lie { commit: true, answer, count: Some(FRAMES - 1), out };
+    let failure = scene.fail(ExchangeFault::Lie(lie), &[Part::replace(0, FRAMES)]);
+    assert_eq!(failure.error, torn(FRAMES - 1));
+    scene.lost(0..FRAMES, failure);
     // A count that can't be says nothing of the first chunk either.
     let whole = [Part::gather(0, 1, order(4), Placement::ANYWHERE)];
     for count in [1, 17, u64::MAX] {
@@ -235,7 +389,7 @@ fn a_count_that_does_not_fit_the_record_is_not_believed() {
             Lie { commit: true, answer: Err(XenErrno::EFAULT), count: Some(count), out: None };
         let failure = scene.fail(ExchangeFault::Lie(lie), &whole);
         assert_eq!(failure.error, torn(count));
-        scene.is_quarantined(&failure);
+        scene.lost(0..FRAMES, failure);
     }
 }
 
@@ -266,14 +420,14 @@ fn a_recovery_in_which_xen_refuses_a_call_ends_in_one_of_the_two_ways() {
                 continue;
             }
         };
-        match failure.run {
+        match failure.left {
             // Refused before the exchange, or recovered in spite of it.
-            Some(_) => {
+            Left::Whole(_) => {
                 scene.guest.check_whole();
                 recovered += 1;
             }
-            None => {
-                scene.is_quarantined(&failure);
+            Left::Pieces { .. } => {
+                scene.is_accounted_for(&failure);
                 quarantined += 1;
             }
         }
@@ -287,6 +441,8 @@ enum Reading {
     None,
     /// In the first look the last frame is another than it is later.
     Stale(Cell<bool>),
+    /// What is beneath this one it does not see.
+    AllBut(Pfn),
 }
 
 /// A guest whose kernel reads the M2P in another way.
@@ -322,7 +478,18 @@ unsafe impl LinearMapping for Reader<'_> {
     }
 
     fn on_record(&self, first: Pfn, frames: u64, see: &mut dyn FnMut(Pfn, Mfn)) {
-        let Reading::Stale(first_look) = &self.reading else { return };
+        let first_look = match &self.reading {
+            Reading::None => return,
+            Reading::Stale(first_look) => first_look,
+            Reading::AllBut(hidden) => {
+                let mut see = |pfn, mfn| {
+                    if pfn != *hidden {
+                        see(pfn, mfn)
+                    }
+                };
+                return self.guest.on_record(first, frames, &mut see);
+            }
+        };
         let other = self.guest.mfn(OTHER).filter(|_| first_look.replace(false));
         let last = Pfn::new(FIRST + FRAMES - 1);
         self.guest.on_record(first, frames, &mut |pfn, mfn| {
@@ -338,7 +505,7 @@ fn a_kernel_that_does_not_read_the_m2p_loses_the_recovery_alone() {
     let reader = Reader { guest: &scene.guest, reading: Reading::None };
     let failure = scene.fail_by(&reader, &CHUNKS);
     assert_eq!(failure.error, torn(0));
-    scene.is_quarantined(&failure);
+    scene.lost(0..FRAMES, failure);
 }
 
 #[test]
@@ -348,6 +515,6 @@ fn a_frame_that_is_not_on_record_any_more_is_not_believed() {
     let reader = Reader { guest: &scene.guest, reading: Reading::Stale(Cell::new(true)) };
     let failure = scene.fail_by(&reader, &[Part::gather(0, 1, order(4), Placement::ANYWHERE)]);
     assert_eq!(failure.error, torn(0));
-    scene.is_quarantined(&failure);
+    scene.lost(0..FRAMES, failure);
     assert_eq!(scene.guest.uniform(OTHER), Some(FakeGuest::colour(OTHER)));
 }

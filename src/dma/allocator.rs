@@ -227,9 +227,10 @@ impl<P: Platform> Allocator<P> {
             let Progress { run, done, error } =
                 match self.exchange_on_record(exchanger, run, &parts, on_refusal, lists) {
                     Ok(progress) => progress,
-                    Err(ExchangeFailure { error, run }) => {
-                        let error = AllocError::of(error, frames, run.is_none());
-                        run.into_iter().for_each(|run| self.give_zeroed(run));
+                    Err(ExchangeFailure { error, left }) => {
+                        let lost = frames - left.frames();
+                        let error = AllocError::of(error, lost, lost > 0);
+                        left.into_iter().for_each(|run| self.give_zeroed(run));
                         break Err(error);
                     }
                 };

@@ -10,7 +10,7 @@ use arrayvec::ArrayVec;
 
 use super::Allocator;
 use crate::exchange::{
-    ExchangeError, ExchangeFailure, Exchanger, Lists, OnRefusal, Part, Progress,
+    ExchangeError, ExchangeFailure, Exchanger, Left, Lists, OnRefusal, Part, Progress,
 };
 use crate::frames::FrameRun;
 use crate::paging::GuestMemory;
@@ -29,8 +29,8 @@ const STEP: u64 = 512;
 struct Unswapped {
     /// Frames of it that did.
     given: u64,
-    /// The others; `None` where they are quarantined.
-    left: Option<FrameRun>,
+    /// The others, but for those that are quarantined.
+    left: Left,
     error: ExchangeError,
 }
 
@@ -125,11 +125,11 @@ impl<P: Platform> Allocator<P> {
                 Err(Unswapped { given, left, error }) => {
                     report.given += given;
                     report.error = Some(error);
-                    match left {
-                        None => report.quarantined += frames,
-                        Some(run) => {
-                            report.kept += run.frames();
-                            refused.push(run);
+                    report.kept += left.frames();
+                    report.quarantined += frames - given - left.frames();
+                    for run in left {
+                        if let Err(crowded) = refused.try_push(run) {
+                            self.platform().give(crowded.element());
                         }
                     }
                 }
@@ -181,7 +181,7 @@ impl<P: Platform> Allocator<P> {
         let Some(mut lists) = self.platform().lists(run.frames() + step) else {
             let needed = run.frames() + step;
             let error = ExchangeError::ListTooShort { needed, len: 0 };
-            return Err(Unswapped { given: 0, left: Some(run), error });
+            return Err(Unswapped { given: 0, left: Left::Whole(run), error });
         };
         let frames = run.frames();
         let parts: ArrayVec<Part, STEPS> = (0..frames)
@@ -205,17 +205,17 @@ impl<P: Platform> Allocator<P> {
                     }
                     Err(run) => run,
                 };
-                Err(Unswapped { given: done, left: Some(left), error })
+                Err(Unswapped { given: done, left: Left::Whole(left), error })
             }
             Err(failure) => {
                 self.books.refusals.fetch_add(1, Relaxed);
-                Err(Unswapped { given: 0, left: failure.run, error: failure.error })
+                Err(Unswapped { given: 0, left: failure.left, error: failure.error })
             }
         }
     }
 
     /// An exchange, with what it does to low memory written down, whatever comes of it. Of a run
-    /// that is quarantined nobody knows.
+    /// of which some is quarantined nobody knows.
     pub(super) fn exchange_on_record(
         &self,
         exchanger: &Exchanger<'_, P::Xen, P::Memory>,
@@ -228,7 +228,8 @@ impl<P: Platform> Allocator<P> {
         let result = exchanger.exchange(run, parts, on_refusal, lists);
         let run = match &result {
             Ok(progress) => Some(&progress.run),
-            Err(failure) => failure.run.as_ref(),
+            Err(ExchangeFailure { left: Left::Whole(run), .. }) => Some(run),
+            Err(_) => None,
         };
         if let Some(run) = run {
             let after = self.low_frames(run);

@@ -130,7 +130,7 @@ impl<P: Platform> Allocator<P> {
         let Progress { mut run, done, .. } = match exchanged {
             Ok(progress) => progress,
             Err(failure) => {
-                failure.run.into_iter().for_each(|run| self.give_zeroed(run));
+                failure.left.into_iter().for_each(|run| self.give_zeroed(run));
                 return;
             }
         };

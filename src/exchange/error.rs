@@ -4,8 +4,8 @@ use core::fmt;
 
 use hypercall::XenErrno;
 
+use super::Left;
 use crate::addr::{AddressBits, Mfn, Order, Pfn};
-use crate::frames::FrameRun;
 use crate::paging::{Holder, PteError};
 
 /// Why an exchange did not happen.
@@ -84,8 +84,8 @@ pub enum ExchangeError {
         /// What Xen answered.
         errno: XenErrno,
     },
-    /// Xen failed behind its commit point: the old frames are gone, and which the new ones are was
-    /// not said. A run that comes back all the same has the new ones beneath it, found by Xen's M2P.
+    /// Xen failed behind its commit point: the old frames of a chunk are gone, and which the new ones
+    /// are was not said. What comes back of the run all the same has beneath it what Xen's M2P says.
     Torn {
         /// What Xen answered, if it was an error.
         errno: Option<XenErrno>,
@@ -178,9 +178,10 @@ impl core::error::Error for ExchangeError {}
 pub struct ExchangeFailure {
     /// Why.
     pub error: ExchangeError,
-    /// The run, mapped with the frames that it had, or after [`ExchangeError::Torn`] with the new
-    /// ones, zeroed; `None` where it is quarantined because nobody knows what is beneath it (M6).
-    pub run: Option<FrameRun>,
+    /// The run, mapped with the frames that it had. After [`ExchangeError::Torn`] with whatever is
+    /// beneath it, zeroed, and without the frames of which nobody knows that: they are quarantined
+    /// (M6).
+    pub left: Left,
 }
 
 impl fmt::Display for ExchangeFailure {

@@ -11,7 +11,7 @@
 //! Mapped --detach--> Detached --exchange--> Exchanged --attach--> mapped again
 //!                                              |   ^
 //!                                              +---+ resume, undo
-//!                                              +--> torn: recovered and mapped, or quarantined
+//!                                              +--> torn: what can't be found is quarantined, the rest mapped
 //! ```
 //!
 //! # Flush rule
@@ -25,6 +25,7 @@ mod call;
 mod capability;
 mod error;
 mod given_up;
+mod left;
 mod limit;
 mod outcome;
 mod part;
@@ -36,6 +37,7 @@ mod translated;
 
 pub use capability::Capability;
 pub use error::{ExchangeError, ExchangeFailure};
+pub use left::Left;
 pub use limit::{NoOrderPermitted, node_permitted, order_limit, order_permitted};
 pub use outcome::{Fate, Outcome, Request, decode};
 pub use part::{Node, Part, Placement};

@@ -6,7 +6,7 @@ use hypercall::Xen;
 
 use super::call::out_list_len;
 use super::transaction::{Attached, Mapped};
-use super::{ExchangeError, ExchangeFailure, Part, Placement, Plan};
+use super::{ExchangeError, ExchangeFailure, Left, Part, Placement, Plan};
 use crate::addr::{AddressBits, MachineAddr, Mfn, Order};
 use crate::frames::FrameRun;
 use crate::p2m::P2m;
@@ -128,7 +128,7 @@ impl<'a, X: Xen, L: LinearMapping> Exchanger<'a, X, L> {
     ) -> Result<Extent, ExchangeFailure> {
         let plan = match Plan::new(run.frames(), bits, self.limit) {
             Ok(plan) => plan,
-            Err(error) => return Err(ExchangeFailure { error, run: Some(run) }),
+            Err(error) => return Err(ExchangeFailure { error, left: Left::Whole(run) }),
         };
         let part = Part::gather(0, 1, plan.order, Placement::below(bits));
         let mut out = [0];
@@ -138,7 +138,7 @@ impl<'a, X: Xen, L: LinearMapping> Exchanger<'a, X, L> {
             Some(mfn) => Ok(Extent { run, mfn, order: plan.order }),
             None => {
                 let error = ExchangeError::NotPopulated { pfn: run.first() };
-                Err(ExchangeFailure { error, run: Some(run) })
+                Err(ExchangeFailure { error, left: Left::Whole(run) })
             }
         }
     }
@@ -156,14 +156,14 @@ impl<'a, X: Xen, L: LinearMapping> Exchanger<'a, X, L> {
         let frames = run.frames();
         if (list.len() as u64) < 2 * frames {
             let error = ExchangeError::ListTooShort { needed: 2 * frames, len: list.len() };
-            return Err(ExchangeFailure { error, run: Some(run) });
+            return Err(ExchangeFailure { error, left: Left::Whole(run) });
         }
         let (beneath, scratch) = list.split_at_mut(frames as usize);
         let lists = Lists { beneath, scratch };
         let refused = match self.whole(run, &[Part::scatter(0, order)], lists) {
             Err(ExchangeFailure {
                 error: ExchangeError::OrderNotPermitted { .. },
-                run: Some(run),
+                left: Left::Whole(run),
             }) => run,
             other => return other,
         };
@@ -183,7 +183,7 @@ impl<'a, X: Xen, L: LinearMapping> Exchanger<'a, X, L> {
         // left there ends here (C56). After a refusal, too: some of it may have gone to and fro.
         unsafe { self.linear.zero(run.first(), run.frames()) };
         match error {
-            Some(error) => Err(ExchangeFailure { error, run: Some(run) }),
+            Some(error) => Err(ExchangeFailure { error, left: Left::Whole(run) }),
             None => Ok(run),
         }
     }
@@ -195,8 +195,8 @@ impl<'a, X: Xen, L: LinearMapping> Exchanger<'a, X, L> {
     ///
     /// # Errors
     /// Where nothing could be asked of Xen, and where Xen failed behind the commit point: then the
-    /// run is quarantined, or, where its new frames could be found, comes back zeroed as ordinary
-    /// memory. A refusal is no error here but in [`Progress::error`].
+    /// run comes back zeroed as ordinary memory, but for the frames of which nobody knows what is
+    /// beneath them: those are quarantined. A refusal is no error here but in [`Progress::error`].
     pub fn exchange(
         &self,
         run: FrameRun,
@@ -206,7 +206,7 @@ impl<'a, X: Xen, L: LinearMapping> Exchanger<'a, X, L> {
     ) -> Result<Progress, ExchangeFailure> {
         let Lists { beneath, scratch } = lists;
         if let Err(error) = check(&run, parts, beneath, scratch) {
-            return Err(ExchangeFailure { error, run: Some(run) });
+            return Err(ExchangeFailure { error, left: Left::Whole(run) });
         }
         let beneath = &mut beneath[..run.frames() as usize];
         let detached = Mapped { exchanger: *self, run }.detach(beneath)?;

@@ -13,7 +13,8 @@
 //! * It is on record still when all are mapped: between the first look and the mapping, a frame of
 //!   another guest may have become another vCPU's.
 //!
-//! Anything else, and all is unmapped and the run quarantined.
+//! Anything else, and the chunk is unmapped again and quarantined. The other chunks are not, where they
+//! are on record as the count has it.
 //!
 //! # What the count says of the other chunks
 //! `memory_exchange` (`xen/common/memory.c`, the same in 4.17 and 4.20) goes chunk by chunk and leaves
@@ -22,16 +23,18 @@
 //! That holds for `EFAULT` as for a refusal, with one exception: where the argument itself can't be
 //! written, `EFAULT` comes with an old count. The argument is a variable of the exchange's own on the
 //! stack of the running vCPU (M3), not memory that a caller lent as the lists are; who makes that
-//! read-only does not return from the hypercall. Even so the count is not taken alone: each frame
-//! behind the failing chunk has to be on record as it was.
+//! read-only does not return from the hypercall. Even so the count is not taken alone. Each frame before
+//! the failing chunk has to be on record as the out list says; otherwise nothing of the part is believed.
+//! Each frame behind it has to be on record as it was; otherwise nothing from the failing chunk on.
 //!
-//! After C50 a frame is on record nowhere, and after C24 as it was before: neither is recovered.
+//! After C50 a frame is on record nowhere, and after C24 as it was before: the chunk is lost, and no
+//! other. After C52 the chunk is not even looked for.
 
 use hypercall::ops::{MmuUpdate, Pte};
 use hypercall::{DomId, Xen, XenErrno};
 
-use super::Exchanger;
 use super::given_up::GivenUp;
+use super::{Exchanger, Part};
 use crate::addr::{Mfn, Pfn};
 use crate::paging::LinearMapping;
 
@@ -42,80 +45,121 @@ pub(super) enum Knowledge {
     Told,
     /// Xen failed to say it, and it was found out.
     Recovered,
-    /// Nobody knows: what was beneath some of the run is never mapped again (M6).
-    Lost,
+    /// Nobody knows it of these frames, which are never mapped again (M6). Of the others it is known.
+    Lost {
+        /// The first of them, counted from the first of the run.
+        first: u64,
+        /// How many.
+        frames: u64,
+    },
 }
 
-/// A stretch of a part in the first chunk of which Xen failed.
+impl Knowledge {
+    /// Nothing is known of a part.
+    pub const fn lost(part: &Part) -> Self {
+        Self::Lost { first: part.first(), frames: part.frames() }
+    }
+}
+
+/// A part in which Xen failed behind the commit point, with a count that can be.
 pub(super) struct Torn<'t> {
     /// Its first frame.
     pub first: Pfn,
-    /// Frames in the chunk.
-    pub chunk: u64,
-    /// What lay beneath each frame of the stretch: of the chunk, and of all that Xen did not reach.
+    pub part: Part,
+    /// Frames of the chunks that Xen counted as done.
+    pub done: u64,
+    /// What Xen answered.
+    pub errno: XenErrno,
+    /// What lies beneath each frame of the part, by what Xen said: of the failing chunk, what lay
+    /// there.
     pub beneath: &'t mut [u64],
 }
 
-/// Looks for the new frames of the chunk. Where they are found they are mapped, in the P2M and in
-/// `beneath` when this returns; otherwise nothing of the stretch is mapped.
+/// Finds out what is beneath the part. New frames of the failing chunk that were found are mapped, in
+/// the P2M and in `beneath` when this returns; nothing else of the part is mapped.
 pub(super) fn recover<X: Xen, L: LinearMapping>(
     exchanger: &Exchanger<'_, X, L>,
     torn: Torn<'_>,
 ) -> Knowledge {
-    let Torn { first, chunk, beneath } = torn;
-    let frames = beneath.len() as u64;
-    if frames < chunk {
+    let Torn { first, part, done, errno, beneath } = torn;
+    let chunk = part.chunk();
+    let Some(frames_behind) = part.frames().checked_sub(done + chunk) else {
         // Xen says that it did all, and that it failed.
-        return Knowledge::Lost;
-    }
-    let (given_up, unreached) = beneath.split_at_mut(chunk as usize);
-    let (found, kept, doubtful) = (0, 0, false);
-    let of = GivenUp::of(given_up);
-    let mut search = Search { exchanger, first, given_up: of, unreached, found, kept, doubtful };
-    exchanger.linear.on_record(first, frames, &mut |pfn, mfn| search.see(pfn, mfn));
-    let Search { found, kept, doubtful, .. } = search;
+        return Knowledge::lost(&part);
+    };
+    let (before, rest) = beneath.split_at_mut(done as usize);
+    let (failing, behind) = rest.split_at_mut(chunk as usize);
+    let mut search = Search {
+        exchanger,
+        first,
+        before,
+        given_up: GivenUp::of(failing),
+        behind,
+        done: 0,
+        found: 0,
+        kept: 0,
+        // Only of this answer it is known what it leaves on record.
+        doubtful: errno != XenErrno::EFAULT,
+    };
+    exchanger.linear.on_record(first, part.frames(), &mut |pfn, mfn| search.see(pfn, mfn));
+    let Search { done: done_on_record, found, kept, doubtful, .. } = search;
 
-    let chunk_frames = (0..chunk).map(|index| first.add(index));
+    let chunk_frames = (done..done + chunk).map(|index| first.add(index));
+    let is_true = done_on_record == done && kept == frames_behind;
     let mut confirmed = 0;
-    if !doubtful && (found, kept) == (chunk, frames - chunk) {
-        exchanger.linear.on_record(first, chunk, &mut |pfn, mfn| {
+    if is_true && !doubtful && found == chunk {
+        exchanger.linear.on_record(first.add(done), chunk, &mut |pfn, mfn| {
             confirmed += u64::from(exchanger.p2m.mfn(pfn) == Some(mfn));
         });
     }
-    if confirmed != chunk {
-        chunk_frames.for_each(|pfn| take_out(exchanger, pfn));
-        // What was mapped may be remembered. The frames are quarantined and nobody goes there, so it
-        // does no harm where Xen refuses.
-        let _best_effort = exchanger.linear.flushes().flush_all(exchanger.xen);
-        return Knowledge::Lost;
+    if confirmed == chunk {
+        for (pfn, slot) in chunk_frames.zip(failing) {
+            *slot = exchanger.p2m.mfn(pfn).map_or(*slot, Mfn::number);
+        }
+        return Knowledge::Recovered;
     }
-    for (pfn, slot) in chunk_frames.zip(given_up) {
-        *slot = exchanger.p2m.mfn(pfn).map_or(*slot, Mfn::number);
+    chunk_frames.for_each(|pfn| take_out(exchanger, pfn));
+    // What was mapped may be remembered. The frames are quarantined and nobody goes there, so it
+    // does no harm where Xen refuses.
+    let _best_effort = exchanger.linear.flushes().flush_all(exchanger.xen);
+    let first = part.first() + done;
+    match (done_on_record == done, kept == frames_behind) {
+        (true, true) => Knowledge::Lost { first, frames: chunk },
+        // More may have been done than was counted.
+        (true, false) => Knowledge::Lost { first, frames: chunk + frames_behind },
+        (false, _) => Knowledge::lost(&part),
     }
-    Knowledge::Recovered
 }
 
 /// What has been seen of the M2P.
 struct Search<'s, 'e, X, L> {
     exchanger: &'s Exchanger<'e, X, L>,
     first: Pfn,
+    /// What Xen said to be beneath the frames before the chunk.
+    before: &'s [u64],
     /// What lay beneath the chunk.
     given_up: GivenUp<'s, u64>,
     /// What lay beneath the frames behind it.
-    unreached: &'s [u64],
+    behind: &'s [u64],
+    /// Frames before the chunk that are on record as Xen said.
+    done: u64,
     /// Frames of the chunk that one is mapped for. Which one, the P2M says.
     found: u64,
     /// Frames behind the chunk that are on record as they were.
     kept: u64,
-    /// Two frames are the domain's for one place.
+    /// Nothing is believed of the chunk: two frames are the domain's for one place, say.
     doubtful: bool,
 }
 
 impl<X: Xen, L: LinearMapping> Search<'_, '_, X, L> {
     fn see(&mut self, pfn: Pfn, mfn: Mfn) {
         let Some(index) = pfn.number().checked_sub(self.first.number()) else { return };
+        let Some(index) = index.checked_sub(self.before.len() as u64) else {
+            self.done += u64::from(self.before.get(index as usize) == Some(&mfn.number()));
+            return;
+        };
         if let Some(behind) = index.checked_sub(self.given_up.frames()) {
-            self.kept += u64::from(self.unreached.get(behind as usize) == Some(&mfn.number()));
+            self.kept += u64::from(self.behind.get(behind as usize) == Some(&mfn.number()));
             return;
         }
         if self.doubtful || self.given_up.contains(&mfn.number()) {

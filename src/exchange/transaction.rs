@@ -11,16 +11,18 @@
 //!
 //! All the time `beneath` says what lies beneath each frame: the old frames where Xen refused or
 //! was not asked, the new ones where it exchanged. Where Xen failed to say which those are, `recover`
-//! looks for them; where they are not found, the run is never mapped again (M6). So there is one way back for success, failure
-//! and what is in between, and a state that is dropped takes it, too.
+//! looks for them; where they are not found, that chunk is never mapped again (M6), and the rest of the
+//! run comes back in pieces. So there is one way back for success, failure and what is in between, and
+//! a state that is dropped takes it, too.
 
 use hypercall::ops::Pte;
 use hypercall::{Xen, XenErrno};
 
 use super::call::{Answer, Rest, exchange, out_list_len};
+use super::left::without;
 use super::recover::{Knowledge, Torn, recover};
 use super::{
-    ExchangeError, ExchangeFailure, Exchanger, Node, Part, Placement, node_permitted,
+    ExchangeError, ExchangeFailure, Exchanger, Left, Node, Part, Placement, node_permitted,
     order_permitted,
 };
 use crate::addr::{AddressBits, Mfn, Order, Pfn};
@@ -73,7 +75,7 @@ impl<'t, X: Xen, L: LinearMapping> Mapped<'t, X, L> {
                 Some(mfn) => *slot = mfn.number(),
                 None => {
                     let error = ExchangeError::NotPopulated { pfn };
-                    return Err(ExchangeFailure { error, run: Some(run) });
+                    return Err(ExchangeFailure { error, left: Left::Whole(run) });
                 }
             }
         }
@@ -81,7 +83,7 @@ impl<'t, X: Xen, L: LinearMapping> Mapped<'t, X, L> {
         if let Err(Held { pfn, holder }) = exchanger.linear.purge(&run) {
             let mfn = exchanger.p2m.mfn(pfn);
             let error = ExchangeError::FrameBusy { pfn, mfn, holder };
-            return Err(ExchangeFailure { error, run: Some(run) });
+            return Err(ExchangeFailure { error, left: Left::Whole(run) });
         }
         // SAFETY: the run is ours alone (M1) and still mapped. What it holds goes to Xen, which
         // scrubs it from 4.17 on; before that it would go to the next domain.
@@ -183,7 +185,7 @@ impl<'t, X: Xen, L: LinearMapping> Detached<'t, X, L> {
                     return Some(ExchangeError::Torn { errno, exchanged });
                 }
                 Rest::BadExtent(mfn) => {
-                    self.knowledge = Knowledge::Lost;
+                    self.knowledge = Knowledge::lost(&question);
                     let bits = NOWHERE.bits;
                     return Some(ExchangeError::BadExtent { mfn, order, bits });
                 }
@@ -193,15 +195,16 @@ impl<'t, X: Xen, L: LinearMapping> Detached<'t, X, L> {
 
     /// Xen failed behind the commit point. Finds out what is beneath the run now, where that can be.
     fn tear(&mut self, part: &Part, answer: &Answer) {
-        self.knowledge = Knowledge::Lost;
-        let Rest::Torn { errno: Some(XenErrno::EFAULT), exchanged } = answer.rest else { return };
+        self.knowledge = Knowledge::lost(part);
+        let Rest::Torn { errno: Some(errno), exchanged } = answer.rest else { return };
         // A count that can't be was not believed, and says nothing of any chunk.
-        let believed = exchanged.checked_mul(part.input().frames()) == Some(answer.exchanged);
+        let done = answer.exchanged;
+        let believed = exchanged.checked_mul(part.input().frames()) == Some(done);
         let Some(run) = self.run.as_ref().filter(|_| believed) else { return };
-        let left = part.after(answer.exchanged);
-        let beneath = &mut self.beneath[left.first() as usize..][..left.frames() as usize];
-        let first = run.first().add(left.first());
-        self.knowledge = recover(&self.exchanger, Torn { first, chunk: left.chunk(), beneath });
+        let beneath = &mut self.beneath[part.first() as usize..][..part.frames() as usize];
+        let first = run.first().add(part.first());
+        let torn = Torn { first, part: *part, done, errno, beneath };
+        self.knowledge = recover(&self.exchanger, torn);
     }
 
     /// Whether Xen may be asked for more.
@@ -209,36 +212,55 @@ impl<'t, X: Xen, L: LinearMapping> Detached<'t, X, L> {
         matches!(self.knowledge, Knowledge::Told)
     }
 
-    /// Maps the run again.
-    fn reattach(&mut self) -> Result<FrameRun, ExchangeError> {
-        let Some(run) = self.run.take() else { unreachable!("transitions take the run once") };
-        if self.knowledge == Knowledge::Lost {
-            self.exchanger.accounts.quarantine(run.frames());
-            return Err(ExchangeError::Torn { errno: None, exchanged: 0 });
-        }
-        match attach(&self.exchanger, &run, self.beneath) {
-            Ok(()) => Ok(run),
+    /// Maps a stretch of the run again, `first` frames behind its beginning. Where Xen refuses, it is
+    /// quarantined.
+    fn map(&self, stretch: FrameRun, first: u64) -> Result<FrameRun, ExchangeError> {
+        let beneath = &self.beneath[first as usize..][..stretch.frames() as usize];
+        match attach(&self.exchanger, &stretch, beneath) {
+            Ok(()) => Ok(stretch),
             Err(error) => {
-                self.exchanger.accounts.quarantine(run.frames());
+                self.exchanger.accounts.quarantine(stretch.frames());
                 Err(ExchangeError::PageTable(error))
             }
         }
     }
 
+    /// Maps the run again as a whole, by the word of Xen.
+    fn reattach(&mut self) -> Result<FrameRun, ExchangeError> {
+        let Some(run) = self.run.take() else { unreachable!("transitions take the run once") };
+        self.map(run, 0)
+    }
+
+    /// Maps again what is known of the run (M6), and quarantines the rest.
+    fn salvage(&mut self) -> Result<Left, ExchangeError> {
+        let Knowledge::Lost { first, frames } = self.knowledge else {
+            return self.reattach().map(Left::Whole);
+        };
+        let Some(run) = self.run.take() else { unreachable!("transitions take the run once") };
+        self.exchanger.accounts.quarantine(frames);
+        let (before, behind) = without(run, first, frames);
+        // A refusal has a cause that is told already: that the run is torn.
+        let before = before.and_then(|piece| self.map(piece, 0).ok());
+        let behind = behind.and_then(|piece| self.map(piece, first + frames).ok());
+        Ok(Left::Pieces { before, behind })
+    }
+
     /// Maps the run again and says why it came to that (M6).
     fn fail(mut self, error: ExchangeError) -> ExchangeFailure {
-        match self.reattach() {
-            Ok(run) => {
-                if self.knowledge == Knowledge::Recovered {
-                    // SAFETY: the run is mapped again and in our hands alone (M1). The caller does
-                    // not know which of it came from Xen, and Xen promises nothing of that (C56).
-                    unsafe { self.exchanger.linear.zero(run.first(), run.frames()) };
+        match self.salvage() {
+            Ok(left) => {
+                if !self.goes_on() {
+                    for run in left.iter() {
+                        // SAFETY: mapped again and in our hands alone (M1). The caller does not know
+                        // which of it came from Xen, and Xen promises nothing of that (C56).
+                        unsafe { self.exchanger.linear.zero(run.first(), run.frames()) };
+                    }
                 }
-                ExchangeFailure { error, run: Some(run) }
+                ExchangeFailure { error, left }
             }
             // What Xen said behind the commit point tells more than that it is torn.
-            Err(_) if !self.goes_on() => ExchangeFailure { error, run: None },
-            Err(page_table) => ExchangeFailure { error: page_table, run: None },
+            Err(_) if !self.goes_on() => ExchangeFailure { error, left: Left::NOTHING },
+            Err(page_table) => ExchangeFailure { error: page_table, left: Left::NOTHING },
         }
     }
 }
@@ -314,7 +336,7 @@ impl<'t, X: Xen, L: LinearMapping> Exchanged<'t, X, L> {
                 Some(ExchangeError::Torn { errno, exchanged })
             }
             Rest::BadExtent(mfn) => {
-                detached.knowledge = Knowledge::Lost;
+                detached.knowledge = Knowledge::lost(part);
                 let (order, bits) = (part.output(), part.placement().bits);
                 Some(ExchangeError::BadExtent { mfn, order, bits })
             }
@@ -352,7 +374,7 @@ impl<'t, X: Xen, L: LinearMapping> Exchanged<'t, X, L> {
             }
             (true, error) => match self.detached.reattach() {
                 Ok(run) => Ok(Attached { run, done: self.done, error }),
-                Err(page_table) => Err(ExchangeFailure { error: page_table, run: None }),
+                Err(page_table) => Err(ExchangeFailure { error: page_table, left: Left::NOTHING }),
             },
         }
     }
@@ -362,8 +384,8 @@ impl<X: Xen, L: LinearMapping> Drop for Detached<'_, X, L> {
     fn drop(&mut self) {
         if self.run.is_some() {
             // The owner is gone with the state: the frames are mapped but belong to nobody.
-            if let Ok(run) = self.reattach() {
-                self.exchanger.accounts.quarantine(run.frames());
+            if let Ok(left) = self.salvage() {
+                self.exchanger.accounts.quarantine(left.frames());
             }
         }
     }

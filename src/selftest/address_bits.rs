@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 
 use xen_contig::addr::AddressBits;
-use xen_contig::exchange::ExchangeError;
+use xen_contig::exchange::{ExchangeError, Left};
 
 use super::{Check, Context, Test, fail, skip};
 use crate::kernel::say;
@@ -38,7 +38,7 @@ fn address_bits(context: &Context<'_>) -> Check {
                 lowest_served = Some(bits);
             }
             Err(failure) => {
-                let Some(run) = failure.run else { fail!("{}", failure.error) };
+                let Left::Whole(run) = failure.left else { fail!("{}", failure.error) };
                 machine.give(run);
                 match failure.error {
                     ExchangeError::NoMemoryBelow { bits: told } if told == bits => {

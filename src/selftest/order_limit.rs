@@ -6,7 +6,7 @@ use hypercall::abi::memory::{MemoryExchange, MemoryReservation};
 use hypercall::ops::MemoryOp;
 use hypercall::{DomId, Xen, XenErrno};
 use xen_contig::addr::Order;
-use xen_contig::exchange::{Capability, ExchangeError, Exchanger};
+use xen_contig::exchange::{Capability, ExchangeError, Exchanger, Left};
 
 use super::{Check, Context, Test, books, fail};
 use crate::kernel::hypervisor::xen;
@@ -50,7 +50,9 @@ fn told<L: xen_contig::paging::LinearMapping>(
         Ok(extent) => fail!("order {above} was refused before and is granted now: {extent:?}"),
         Err(failure) => failure,
     };
-    let Some(run) = failure.run else { fail!("the run did not come back: {}", failure.error) };
+    let Left::Whole(run) = failure.left else {
+        fail!("the run did not come back: {}", failure.error)
+    };
     let agreed = books::agree(machine, &run, |_| None);
     machine.give(run);
     match failure.error {

@@ -34,9 +34,7 @@ fn exchange(context: &Context<'_>, order: Order) -> Check {
     let extent = match exchanger.acquire(run, ANYWHERE, lists.words()) {
         Ok(extent) => extent,
         Err(failure) => {
-            if let Some(run) = failure.run {
-                machine.give(run);
-            }
+            failure.left.into_iter().for_each(|run| machine.give(run));
             match failure.error {
                 error @ ExchangeError::NoMemory { .. } => skip!("{error}"),
                 error => fail!("{error}"),
@@ -61,9 +59,7 @@ fn exchange(context: &Context<'_>, order: Order) -> Check {
         }
         Err(failure) => {
             let error = failure.error;
-            if let Some(run) = failure.run {
-                machine.give(run);
-            }
+            failure.left.into_iter().for_each(|run| machine.give(run));
             fail!("giving back: {error}")
         }
     }

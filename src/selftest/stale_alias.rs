@@ -7,7 +7,7 @@
 use alloc::vec::Vec;
 
 use xen_contig::addr::Mfn;
-use xen_contig::exchange::ExchangeError;
+use xen_contig::exchange::{ExchangeError, Left};
 use xen_contig::paging::Holder;
 
 use super::{Check, Context, Test, books, error, fail, skip};
@@ -42,7 +42,9 @@ fn stale_alias(context: &Context<'_>) -> Check {
         Err(failure) => failure,
         Ok(extent) => fail!("Xen took pfn {aliased} although an alias maps it: {extent:?}"),
     };
-    let Some(run) = failure.run else { fail!("the run did not come back: {}", failure.error) };
+    let Left::Whole(run) = failure.left else {
+        fail!("the run did not come back: {}", failure.error)
+    };
     let by_window = Holder::Mapping { address: window(slot::ALIAS) };
     match failure.error {
         ExchangeError::FrameBusy { pfn, mfn: busy, holder }

@@ -305,7 +305,7 @@ pub fn scatter(machine: &Machine, mut run: FrameRun) -> Result<FrameRun, Outcome
                 }
             },
             Err(failure) => {
-                failure.run.into_iter().for_each(|run| machine.give(run));
+                failure.left.into_iter().for_each(|run| machine.give(run));
                 fail!("swapping frames for others: {}", failure.error)
             }
         };

@@ -99,9 +99,7 @@ impl<'m> Buffer<'m> {
         match exchanger.acquire(run, bits, lists.words()) {
             Ok(extent) => Ok(Self { machine, memory: Memory::Extent(extent) }),
             Err(failure) => {
-                if let Some(run) = failure.run {
-                    machine.give(run);
-                }
+                failure.left.into_iter().for_each(|run| machine.give(run));
                 match failure.error {
                     error @ ExchangeError::NoMemory { .. } => skip!("{error}"),
                     error => fail!("{error}"),
@@ -195,9 +193,7 @@ impl<'m> Buffer<'m> {
             }
             Err(failure) => {
                 let error = failure.error;
-                if let Some(run) = failure.run {
-                    machine.give(run);
-                }
+                failure.left.into_iter().for_each(|run| machine.give(run));
                 fail!("giving back the extent at mfn {mfn}: {error}")
             }
         }

@@ -110,7 +110,7 @@ fn one_flush(context: &Context<'_>) -> Check {
             unmap(machine, next?, Mode::Lazy)?;
         }
         Err(failure) => {
-            failure.run.into_iter().for_each(|run| machine.give(run));
+            failure.left.into_iter().for_each(|run| machine.give(run));
             super::skip!("{}", failure.error)
         }
     }

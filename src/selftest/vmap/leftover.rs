@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use hypercall::PageTableFlags;
 use hypercall::trace::Hypercall;
 use xen_contig::addr::{MachineAddr, Order, Pfn};
-use xen_contig::exchange::{ExchangeError, Exchanger};
+use xen_contig::exchange::{ExchangeError, Exchanger, Left};
 use xen_contig::frames::FrameRun;
 use xen_contig::paging::{FlushClock, GuestMemory, Held, Holder, LinearMapping};
 use xen_contig::vmap::{Area, Mode};
@@ -114,7 +114,7 @@ fn leftover(context: &Context<'_>) -> Check {
             exchanger.release(extent, lists.words())
         }
         Err(failure) => {
-            failure.run.into_iter().for_each(|run| machine.give(run));
+            failure.left.into_iter().for_each(|run| machine.give(run));
             match failure.error {
                 ExchangeError::NoMemory { .. } => skip!("{}", failure.error),
                 error => fail!("purged, still: {error}"),
@@ -139,9 +139,9 @@ fn refused<T: core::fmt::Debug>(
 ) -> Result<FrameRun, Outcome> {
     match result {
         Ok(extent) => fail!("Xen took the run although something maps it: {extent:?}"),
-        Err(failure) => match failure.run {
-            Some(run) if is_expected(failure.error) => Ok(run),
-            run => fail!("heard: {}; the run: {run:?}", failure.error),
+        Err(failure) => match failure.left {
+            Left::Whole(run) if is_expected(failure.error) => Ok(run),
+            left => fail!("heard: {}; the run: {left:?}", failure.error),
         },
     }
 }

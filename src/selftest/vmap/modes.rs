@@ -115,7 +115,7 @@ fn allocation(machine: &Machine, mode: Mode) -> Result<Cost, Outcome> {
             match result {
                 Ok(back) => run = Some(back),
                 Err(failure) => {
-                    run = failure.run;
+                    failure.left.into_iter().for_each(|run| machine.give(run));
                     skip!("{}", failure.error)
                 }
             }

@@ -105,7 +105,7 @@ fn round(machine: &Machine, other: VcpuId, seen: &Seen) -> Check {
         match result.and_then(|extent| exchanger.release(extent, lists.words())) {
             Ok(run) => machine.give(run),
             Err(failure) => {
-                failure.run.into_iter().for_each(|run| machine.give(run));
+                failure.left.into_iter().for_each(|run| machine.give(run));
                 skip!("{}", failure.error)
             }
         }
