@@ -224,7 +224,9 @@ impl<P: Platform> DeviceMemory<P> {
         let (memory, p2m) = (self.allocator.platform().memory(), self.allocator.platform().p2m());
         let address = |pointer: *mut u8| pointer.addr() as u64;
         let (base, len) = (address(memory.pointer(Pfn::new(0))), bytes.len() as u64);
-        let at = PseudoPhysAddr::new(address(bytes.cast().as_ptr()).checked_sub(base)?);
+        // Exposed: the device reads and writes there by this address, unseen by the compiler.
+        let exposed = bytes.cast::<u8>().as_ptr().expose_provenance() as u64;
+        let at = PseudoPhysAddr::new(exposed.checked_sub(base)?);
         let last = at.checked_add(len.checked_sub(1)?)?.frame();
         let start = p2m.gfn(at.frame())?;
         let mut pages = at.frame().number()..=last.number();
