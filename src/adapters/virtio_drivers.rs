@@ -44,6 +44,8 @@
 //!     Ok(sector)
 //! }
 //! ```
+//! `src/kernel/virtio/` in the repository is all of this on a real Xen: the bus, the registers, and a
+//! disk.
 
 use core::marker::PhantomData;
 use core::ptr::NonNull;

@@ -18,7 +18,7 @@ use super::exit::Exit;
 pub enum When {
     /// With all the others.
     Always,
-    /// Where a pattern asks for it: it takes long.
+    /// Where a pattern asks for it: it takes long, or writes to a disk.
     Asked,
     /// Where it is named in full: it ends the kernel.
     Named,

@@ -60,6 +60,12 @@ pub mod slot {
     pub const DEVICE: u64 = 2;
     /// The page that Xen shares with the domain.
     pub const SHARED_INFO: u64 = 3;
+    /// The first page of a virtio device's registers.
+    #[cfg(feature = "kernel-virtio")]
+    pub const VIRTIO: u64 = 4;
+    /// How many slots there are for them.
+    #[cfg(feature = "kernel-virtio")]
+    pub const VIRTIO_PAGES: u64 = 16;
 }
 
 /// Boundaries of the image, from the linker script. All are page-aligned.

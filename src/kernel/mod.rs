@@ -12,7 +12,7 @@
 //! | what may the command line say? | [`command_line`] |
 //! | how do hypercalls get traced? | [`hypervisor`] |
 //! | which devices are there? | [`pci`] |
-//! | how does a device move data? | [`edu`] |
+//! | how does a device move data? | [`edu`], and `virtio` in an image built with `kernel-virtio` |
 //! | what does the verdict mean? | [`verdict`] |
 
 pub mod areas;
@@ -34,6 +34,8 @@ pub mod probe;
 pub mod traps;
 pub mod vcpu;
 pub mod verdict;
+#[cfg(feature = "kernel-virtio")]
+pub mod virtio;
 
 pub(crate) use console::say;
 pub use exit::{Exit, exit};

@@ -10,6 +10,7 @@
 //! | [`translated`] | does PVH refuse the exchange, and does the refill work there? |
 //! | [`dma`] | does the allocator of coherent buffers keep its word? |
 //! | [`edu`] | does a real device move data into and out of contiguous buffers? |
+//! | `virtio` | does a driver of `virtio-drivers` move data through the adapter's `Hal`? |
 //! | [`rights`] | is nothing both writable and executable, and are null and guard unmapped? |
 //! | [`vcpus`] | are all vCPUs up, do they work, recover, and sleep? |
 //! | [`conformance`] | does Xen answer each odd exchange as `tests/CONFORMANCE.md` says? |
@@ -37,6 +38,8 @@ mod stale_alias;
 mod storm;
 mod translated;
 mod vcpus;
+#[cfg(feature = "kernel-virtio")]
+mod virtio;
 mod vmap;
 
 use alloc::boxed::Box;
@@ -119,6 +122,8 @@ pub fn run(machine: &Machine, options: &Options) -> Verdict {
     conformance::add(&mut tests);
     dma::add(&mut tests);
     edu::add(&mut tests);
+    #[cfg(feature = "kernel-virtio")]
+    virtio::add(&mut tests);
     soak::add(&mut tests);
     storm::add(&mut tests);
     bench::add(&mut tests);
