@@ -13,29 +13,35 @@ use crate::witness::Request;
 pub const HELP: &str = "\
 bed: boots xen-contig under a real Xen in QEMU and says what came of it
 
-usage: bed setup | run | test | witness | conformance | soak | vcpus | bench
+usage: bed setup | run | test | witness | conformance | soak | vcpus | virtio | bench
        [options]
 
   setup    fetch Xen, its tools and a dom0 kernel (installing none), make the bed
   run      boot the image in the chosen modes; the exit status is the worst verdict:
            0 success, 3 skip, 4 error, 5 failure, 6 crash, 7 timeout
-  test     every mode, guests that misbehave, wrong input, the outside witness, and `vcpus`
+  test     every mode, guests that misbehave, wrong input, the outside witness, `vcpus` and
+           `virtio`
   witness  have the image fill a buffer, and read it from below Xen
   conformance
            try every row of tests/CONFORMANCE.md on each Xen and print the table
   soak     100,000 random operations of the allocator as PV dom0 and as PV domU, and Xen's own
            view of the domU's memory before and after
   vcpus    one, two and four vCPUs in every mode, and 100,000 random operations of four at once
+  virtio   a driver for virtio disks on the library's adapter, as dom0: its disk is made before and
+           read afterwards
   bench    instructions and hypercalls of mapping, purging, allocating and giving back, as dom0
 
 options:
-  --xen 4.17|4.20    the Xen release [4.17; `conformance`, `vcpus`: both; `test`: the vCPUs on both]
+  --xen 4.17|4.20    the Xen release [4.17; `conformance`, `vcpus`, `virtio`: both;
+                     `test`: these two on both]
   --mode MODE        pv-dom0, pv-domu, pvh-dom0, pvh-domu or all [all]
   --vcpus N          vCPUs of the guest [1]
   --memory MIB       domU modes: the domain's memory [as in xen-configs/];
                      dom0 modes: the machine's [2048], of which Xen leaves dom0 nearly all
   --args TEXT        the guest kernel's command line
   --image PATH       the image [target/image/xen-contig]
+  --virtio-image PATH
+                     the image with the driver [target/image/xen-contig-virtio]
   --timeout SECONDS  the limit of each guest [240]
   --probe O:B        what `witness` asks for: order and address bits [9:30]
   --model FILE       what `cargo test` printed, for the model's column of `conformance`
@@ -62,6 +68,8 @@ pub enum Action {
     Soak,
     /// Try several vCPUs.
     Vcpus,
+    /// Drive a virtio disk.
+    Virtio,
     /// Count instructions.
     Bench,
     /// Explain.
@@ -87,6 +95,8 @@ pub struct Cli {
     pub args: KernelArgs,
     /// `--image`
     pub image: PathBuf,
+    /// `--virtio-image`
+    pub virtio_image: PathBuf,
     /// `--timeout`
     pub timeout: Duration,
     /// `--probe`
@@ -122,6 +132,7 @@ impl Cli {
             memory: None,
             args: KernelArgs::default(),
             image: PathBuf::from("target/image/xen-contig"),
+            virtio_image: PathBuf::from("target/image/xen-contig-virtio"),
             timeout: Duration::from_secs(240),
             probe: Request { order: 9, bits: 30, seed: 0 },
             model: None,
@@ -146,6 +157,7 @@ impl Cli {
                 }
                 Long("args") => cli.args = KernelArgs::new(&text(&mut parser)?)?,
                 Long("image") => cli.image = text(&mut parser)?.into(),
+                Long("virtio-image") => cli.virtio_image = text(&mut parser)?.into(),
                 Long("timeout") => {
                     let seconds = parse_count("--timeout", &text(&mut parser)?, MAX_SECONDS)?;
                     cli.timeout = Duration::from_secs(seconds.into());
@@ -167,6 +179,7 @@ impl Cli {
                         Some("conformance") => Action::Conformance,
                         Some("soak") => Action::Soak,
                         Some("vcpus") => Action::Vcpus,
+                        Some("virtio") => Action::Virtio,
                         Some("bench") => Action::Bench,
                         Some("help") => Action::Help,
                         _ => return Err(Error::Usage(format!("there is no command {word:?}"))),

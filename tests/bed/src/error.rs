@@ -49,7 +49,10 @@ pub enum Error {
     #[error("{0}; see `bed --help`")]
     Usage(String),
     /// There is no image.
-    #[error("there is no image at `{}`: build it with `make image`, or name another", .path.display())]
+    #[error(
+        "there is no image at `{}`: build it with `make image` (the one with a driver for virtio \
+         disks: `make virtio-image`), or name another", .path.display()
+    )]
     NoImage {
         /// Where it was looked for.
         path: PathBuf,

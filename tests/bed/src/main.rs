@@ -22,6 +22,7 @@ mod setup;
 mod soak;
 mod suite;
 mod vcpus;
+mod virtio;
 mod witness;
 
 use std::path::PathBuf;
@@ -60,7 +61,14 @@ fn act(cli: &Cli) -> Result<Verdict> {
         return Ok(Verdict::Success);
     }
     // Looked at first: nobody should wait for a download to learn of a typing error.
-    let image = image::load(&cli.image)?;
+    let image = match cli.action {
+        Action::Virtio => Vec::new(),
+        _ => image::load(&cli.image)?,
+    };
+    let virtio_image = match cli.action {
+        Action::Virtio | Action::Test => image::load(&cli.virtio_image)?,
+        _ => Vec::new(),
+    };
     let _held = lock::take(&cli.target, &mut progress)?;
     let root = PathBuf::from(".");
     if cli.action == Action::Conformance {
@@ -68,6 +76,9 @@ fn act(cli: &Cli) -> Result<Verdict> {
     }
     if cli.action == Action::Vcpus {
         return vcpus::run(cli, &options, &image, &root, &mut progress);
+    }
+    if cli.action == Action::Virtio {
+        return virtio::run(cli, &options, &virtio_image, &mut progress);
     }
     let bed = setup::prepare(cli.xen, &options, &mut progress)?;
     match cli.action {
@@ -108,8 +119,13 @@ fn act(cli: &Cli) -> Result<Verdict> {
         }
         Action::Soak => soak::run(&bed, cli, &image, &root, &mut progress),
         Action::Bench => bench::run(&bed, cli, &image, &mut progress),
-        Action::Test => suite::run(&bed, cli, &options, &image, &root, &mut progress),
-        Action::Conformance | Action::Vcpus | Action::Setup | Action::Help => Ok(Verdict::Success),
+        Action::Test => {
+            let images = suite::Images { shipped: &image, virtio: &virtio_image };
+            suite::run(&bed, cli, &options, images, &root, &mut progress)
+        }
+        Action::Conformance | Action::Vcpus | Action::Virtio | Action::Setup | Action::Help => {
+            Ok(Verdict::Success)
+        }
     }
 }
 

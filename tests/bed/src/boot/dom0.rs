@@ -28,6 +28,8 @@ pub struct Dom0Spec {
     pub processors: Option<u32>,
     /// What the machine's clock counts.
     pub clock: Clock,
+    /// A file in the boot's directory for a virtio disk.
+    pub disk: Option<&'static str>,
     /// The kernel command line.
     pub args: KernelArgs,
     /// How long it may take.
@@ -46,6 +48,7 @@ impl Dom0Spec {
             vcpus: 1,
             processors: None,
             clock: Clock::Time,
+            disk: None,
             args,
             limit,
             gdb: false,
@@ -93,6 +96,7 @@ impl Dom0Boot {
             one_thread: spec.mode == Mode::PvhDom0,
             iommu: spec.mode == Mode::PvhDom0,
             edu: true,
+            disk: spec.disk,
             limit: spec.limit,
             gdb: spec.gdb,
         };

@@ -37,6 +37,9 @@ pub struct MachineSpec {
     pub iommu: bool,
     /// Whether QEMU's `edu` device, whose DMA engine drives 28 address bits, is on the PCI bus.
     pub edu: bool,
+    /// A file in the boot's directory for a virtio disk on the PCI bus. The disk's accesses go
+    /// through the IOMMU where there is one.
+    pub disk: Option<&'static str>,
     /// How long the machine may run at all.
     pub limit: Duration,
     /// Whether to wait for a debugger.
@@ -177,6 +180,12 @@ fn arguments(spec: &MachineSpec) -> Vec<String> {
     }
     if spec.edu {
         add(&["-device", "edu"]);
+    }
+    if let Some(file) = spec.disk {
+        add(&["-drive", &format!("file={file},format=raw,if=none,id=disk")]);
+        // Where QEMU is not told so, a virtio device goes past the IOMMU.
+        let platform = if spec.iommu { ",iommu_platform=on" } else { "" };
+        add(&["-device", &format!("virtio-blk-pci,drive=disk,disable-legacy=on{platform}")]);
     }
     add(&["-smp", &spec.cpus.to_string(), "-m", &spec.memory.to_string()]);
     add(&["-serial", &format!("file:{SERIAL}"), "-serial", &format!("file:{CONTROL}")]);

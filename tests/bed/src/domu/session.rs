@@ -82,6 +82,7 @@ pub fn run(
         one_thread: spec.jobs.iter().any(wakes_itself_under_svm),
         iommu: false,
         edu: false,
+        disk: None,
         limit: spec.jobs.iter().fold(LINUX_LIMIT, |sum, job| sum + job.limit + JOB_EXTRA),
         gdb: false,
     };

@@ -1,5 +1,5 @@
-//! `bed test`: the image in every mode, guests that misbehave, wrong input, the witness, and several
-//! vCPUs.
+//! `bed test`: the image in every mode, guests that misbehave, wrong input, the witness, several
+//! vCPUs, and a virtio disk.
 //!
 //! All domains are made in one boot of the Linux dom0; a dom0 of our own boots in seconds.
 
@@ -21,17 +21,28 @@ use crate::outcome::{self, Outcome};
 use crate::progress::Progress;
 use crate::setup::{Bed, SetupOptions};
 use crate::vcpus;
+use crate::virtio;
 use crate::witness::{self, Request};
+
+/// What is booted.
+#[derive(Clone, Copy, Debug)]
+pub struct Images<'i> {
+    /// The image that is shipped.
+    pub shipped: &'i [u8],
+    /// The one with a driver for virtio disks.
+    pub virtio: &'i [u8],
+}
 
 /// Runs everything and says the last line.
 pub fn run(
     bed: &Bed,
     cli: &Cli,
     options: &SetupOptions,
-    image: &[u8],
+    images: Images<'_>,
     root: &Path,
     progress: &mut Progress,
 ) -> Result<Verdict> {
+    let image = images.shipped;
     let mut findings = Findings::default();
     progress.step("wrong input", "the image as dom0");
     wrong_input::check(bed, &mut findings)?;
@@ -45,6 +56,7 @@ pub fn run(
     outcomes.extend(domus(bed, cli, image, root, progress, &mut findings)?);
     outcomes.sort_by_key(|outcome| Mode::ALL.iter().position(|mode| *mode == outcome.mode));
     vcpus::check(cli, options, image, root, progress, &mut findings)?;
+    virtio::check(cli, options, images.virtio, progress, &mut findings)?;
     Ok(close(&outcomes, findings))
 }
 

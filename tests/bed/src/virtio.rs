@@ -1,0 +1,149 @@
+//! `bed virtio`: a driver of the crate `virtio-drivers`, on the library's adapter, in the image that
+//! is built with it: does it move data between a real device and memory that Xen exchanged?
+//!
+//! The device is a virtio disk of QEMU's, which knows of no Xen and takes machine addresses. Its file
+//! is made here, with content that the guest checks, and read here when the guest is done.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use crate::boot::{Dom0Boot, Dom0Spec};
+use crate::choice::{KernelArgs, Mode};
+use crate::cli::Cli;
+use crate::error::{Error, Result};
+use crate::expectation::Expectation;
+use crate::findings::{Findings, log_dir};
+use crate::guest::Verdict;
+use crate::outcome::Outcome;
+use crate::progress::Progress;
+use crate::setup::{Bed, SetupOptions, prepare, write};
+use crate::witness::fresh_seed;
+
+/// The disk, in the boot's directory.
+const DISK: &str = "disk.img";
+
+/// Words of 64 bits on the disk: 256 KiB. The guest writes the second half.
+const WORDS: usize = 32 << 10;
+
+/// MiB of the machine, and of dom0: Xen serves dom0 from the top and keeps memory that a device with
+/// 28 address bits reaches.
+const MACHINE_MIB: u32 = 1024;
+const DOM0_MIB: u32 = 512;
+
+/// What must have passed.
+const PASSED: [&str; 4] =
+    ["virtio-blk-queue", "virtio-blk-reads", "virtio-blk-writes", "accounts-balanced"];
+
+/// Tries both kinds of dom0 on each Xen and says the last line.
+pub fn run(
+    cli: &Cli,
+    options: &SetupOptions,
+    image: &[u8],
+    progress: &mut Progress,
+) -> Result<Verdict> {
+    let mut findings = Findings::default();
+    check(cli, options, image, progress, &mut findings)?;
+    println!();
+    Ok(findings.close(&[]))
+}
+
+/// Tries both kinds of dom0 on each Xen: on all of them, unless one is chosen.
+pub fn check(
+    cli: &Cli,
+    options: &SetupOptions,
+    image: &[u8],
+    progress: &mut Progress,
+    findings: &mut Findings,
+) -> Result<()> {
+    for xen in cli.xens() {
+        let bed = prepare(xen, options, progress)?;
+        for mode in [Mode::PvDom0, Mode::PvhDom0] {
+            try_one(&bed, mode, cli.timeout, image, progress, findings)?;
+        }
+    }
+    Ok(())
+}
+
+fn try_one(
+    bed: &Bed,
+    mode: Mode,
+    limit: Duration,
+    image: &[u8],
+    progress: &mut Progress,
+    findings: &mut Findings,
+) -> Result<()> {
+    let seed = fresh_seed();
+    let guest = expectation(mode, seed, limit)?;
+    let name = format!("{} on Xen {}", guest.name(), bed.xen);
+    progress.step(&name, "what the guest wrote to the disk");
+    let dir = log_dir(bed, &guest.name())?;
+    let disk = dir.join(DISK);
+    write(&disk, &content(seed, |_, word| word))?;
+    let spec = Dom0Spec { disk: Some(DISK), ..guest.dom0() };
+    let mut boot = Dom0Boot::run(bed, &spec, image, &dir, progress, |_| false)?;
+    boot.machine.stop();
+    let told = (&boot.log, &boot.end, boot.seconds);
+    let outcome = Outcome::of_dom0(bed.xen, mode, told, guest.args.expected_exit(), &dir)?;
+    findings.note(&name, guest.met_by(&outcome, &boot.log.guest));
+    let found = fs::read(&disk).map_err(|e| Error::file("reading", &disk, e))?;
+    findings.note(&format!("{name}: its disk, seen from outside"), is_written(seed, &found, &disk));
+    Ok(())
+}
+
+fn expectation(mode: Mode, seed: u64, limit: Duration) -> Result<Expectation> {
+    let args = KernelArgs::new(&format!("selftest=virtio-*,accounts-balanced seed={seed}"))?;
+    let good = Expectation::success(mode, "virtio", args, limit);
+    let (memory, dom0_memory) = (Some(MACHINE_MIB), Some(DOM0_MIB));
+    Ok(Expectation { memory, dom0_memory, passed: PASSED.to_vec(), ..good })
+}
+
+/// What a disk holds of which word `i` was made of `seed + i`.
+fn content(seed: u64, make: impl Fn(usize, u64) -> u64) -> Vec<u8> {
+    let words = (0..WORDS).map(|index| make(index, seed.wrapping_add(index as u64)));
+    words.flat_map(u64::to_le_bytes).collect()
+}
+
+/// Whether the first half is as it was made, and the second the complement of it.
+fn is_written(seed: u64, found: &[u8], disk: &Path) -> std::result::Result<(), String> {
+    let complete = |index, word: u64| if index < WORDS / 2 { word } else { !word };
+    let expected = content(seed, complete);
+    if found.len() != expected.len() {
+        return Err(format!("{} has {} bytes now", disk.display(), found.len()));
+    }
+    match found.iter().zip(&expected).position(|(found, expected)| found != expected) {
+        None => Ok(()),
+        Some(at) => Err(format!(
+            "byte {at} of {} is {:#04x}, not {:#04x}",
+            disk.display(),
+            found[at],
+            expected[at]
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_second_half_must_be_the_complement() {
+        let disk = Path::new("disk.img");
+        let seed = u64::MAX - 5;
+        let untouched = content(seed, |_, word| word);
+        assert_eq!(untouched[..9], [250, 255, 255, 255, 255, 255, 255, 255, 251]);
+        let half = WORDS / 2 * 8;
+        let mut written = untouched.clone();
+        written[half..].iter_mut().for_each(|byte| *byte = !*byte);
+        assert_eq!(is_written(seed, &written, disk), Ok(()));
+        for (at, change) in [(0, "byte 0 "), (half - 1, "byte 131071 "), (half, "byte 131072 ")] {
+            let mut wrong = written.clone();
+            wrong[at] = !wrong[at];
+            let fault = is_written(seed, &wrong, disk).unwrap_err();
+            assert!(fault.contains(change), "{fault}");
+        }
+        assert!(is_written(seed, &untouched, disk).unwrap_err().contains("byte 131072 "));
+        assert!(is_written(seed, &written[1..], disk).unwrap_err().contains("262143"));
+        assert!(is_written(seed + 1, &written, disk).is_err());
+    }
+}
