@@ -96,7 +96,7 @@ fn exchange(machine: &Machine, run: FrameRun) -> Result<Extent, Outcome> {
     match exchanger.acquire(run, ANYWHERE, lists.words()) {
         Ok(extent) => Ok(extent),
         Err(failure) => {
-            failure.run.into_iter().for_each(|run| machine.give(run));
+            failure.left.into_iter().for_each(|run| machine.give(run));
             fail!("{}", failure.error)
         }
     }
@@ -113,7 +113,7 @@ fn give_back(machine: &Machine, extent: Extent) -> Check {
             Ok(())
         }
         Err(failure) => {
-            failure.run.into_iter().for_each(|run| machine.give(run));
+            failure.left.into_iter().for_each(|run| machine.give(run));
             fail!("{}", failure.error)
         }
     }
