@@ -10,15 +10,28 @@ use crate::sync::Mutex;
 use crate::trace::{Call, Entry, Level, Ring, Summary};
 use crate::{DomId, Xen, XenErrno};
 
+/// Tells the time for a trace: any function that answers a number does. A type without a value in
+/// it keeps a static [`Traced`] free of addresses, and so out of an image.
+pub trait Clock {
+    /// The time, in any unit.
+    fn now(&self) -> u64;
+}
+
+impl<F: Fn() -> u64> Clock for F {
+    fn now(&self) -> u64 {
+        self()
+    }
+}
+
 /// Wraps a hypervisor; every call goes through unchanged and is recorded when it comes back.
 ///
 /// The last [`RING_ENTRIES`](crate::trace::RING_ENTRIES) calls and the totals are kept at every
 /// level. At [`Level::Full`] each entry also goes to the sink that [`show`](Self::show) was given.
 /// A sink that makes hypercalls itself must make them past this wrapper.
 #[derive(Debug)]
-pub struct Traced<X> {
+pub struct Traced<X, C = fn() -> u64> {
     inner: X,
-    clock: fn() -> u64,
+    clock: C,
     state: Mutex<State>,
 }
 
@@ -31,9 +44,9 @@ struct State {
     summary: Summary,
 }
 
-impl<X: Xen> Traced<X> {
+impl<X: Xen, C: Clock> Traced<X, C> {
     /// Records what goes to `inner`, with the time that `clock` tells.
-    pub const fn new(inner: X, clock: fn() -> u64) -> Self {
+    pub const fn new(inner: X, clock: C) -> Self {
         Self {
             inner,
             clock,
@@ -94,7 +107,7 @@ impl<X: Xen> Traced<X> {
         call: Call,
         make: impl FnOnce(&X) -> Result<u64, XenErrno>,
     ) -> Result<u64, XenErrno> {
-        let time = (self.clock)();
+        let time = self.clock.now();
         let result = make(&self.inner);
         self.record(time, call, result, None);
         result
@@ -103,9 +116,9 @@ impl<X: Xen> Traced<X> {
 
 // SAFETY: each method is the inner one, called once with the arguments that came in; what comes
 // back is returned as it is.
-unsafe impl<X: Xen> Xen for Traced<X> {
+unsafe impl<X: Xen, C: Clock> Xen for Traced<X, C> {
     unsafe fn memory_op(&self, op: MemoryOp<'_>) -> Result<u64, XenErrno> {
-        let time = (self.clock)();
+        let time = self.clock.now();
         let call = Call::memory(&op);
         let (result, done) = match op {
             MemoryOp::Exchange(exchange) => {
@@ -126,7 +139,7 @@ unsafe impl<X: Xen> Xen for Traced<X> {
         done: &mut u32,
         domain: DomId,
     ) -> Result<u64, XenErrno> {
-        let time = (self.clock)();
+        let time = self.clock.now();
         // SAFETY: the caller's.
         let result = unsafe { self.inner.mmu_update(updates, done, domain) };
         self.record(time, Call::mmu_update(updates), result, Some((*done).into()));
@@ -151,7 +164,7 @@ unsafe impl<X: Xen> Xen for Traced<X> {
         done: &mut u32,
         domain: DomId,
     ) -> Result<u64, XenErrno> {
-        let time = (self.clock)();
+        let time = self.clock.now();
         // SAFETY: the caller's.
         let result = unsafe { self.inner.mmuext_op(ops, done, domain) };
         self.record(time, Call::mmuext_op(ops), result, Some((*done).into()));
@@ -159,7 +172,7 @@ unsafe impl<X: Xen> Xen for Traced<X> {
     }
 
     unsafe fn multicall(&self, entries: &mut [MulticallEntry]) -> Result<u64, XenErrno> {
-        let time = (self.clock)();
+        let time = self.clock.now();
         let call = Call::multicall(entries);
         // SAFETY: the caller's.
         let result = unsafe { self.inner.multicall(entries) };

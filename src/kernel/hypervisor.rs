@@ -1,16 +1,26 @@
 //! The hypervisor handles of the kernel: the real Xen, traced, one for each vCPU.
 
 use hypercall::trace::{Entry, Level, Summary};
-use hypercall::{RealXen, Traced};
+use hypercall::{Clock, RealXen, Traced};
 
 use super::{say, vcpu};
 
 /// The seam as this kernel uses it.
-pub type Hypervisor = Traced<RealXen>;
+pub type Hypervisor = Traced<RealXen, Tsc>;
+
+/// Time stamps of the trace.
+#[derive(Clone, Copy, Debug)]
+pub struct Tsc;
+
+impl Clock for Tsc {
+    fn now(&self) -> u64 {
+        super::events::tsc()
+    }
+}
 
 /// A handle for one vCPU.
 pub const fn new() -> Hypervisor {
-    Traced::new(untraced(), clock)
+    Traced::new(untraced(), Tsc)
 }
 
 /// Xen, every call recorded in the trace of the vCPU that makes it.
@@ -24,11 +34,6 @@ pub const fn untraced() -> RealXen {
     // SAFETY: this kernel runs as a Xen guest and nothing else, and `boot::start` sees to the
     // hypercall page before it makes the first call.
     unsafe { RealXen::new() }
-}
-
-/// Time stamps of the trace: the TSC.
-fn clock() -> u64 {
-    super::events::tsc()
 }
 
 /// Shows as much as the command line asks for, from now on.

@@ -2,6 +2,8 @@
 
 use core::fmt;
 
+use arrayvec::ArrayVec;
+
 use super::Call;
 use crate::XenErrno;
 
@@ -37,26 +39,29 @@ impl fmt::Display for Entry {
 /// A ring of the last [`RING_ENTRIES`] entries.
 #[derive(Debug)]
 pub struct Ring {
-    entries: [Option<Entry>; RING_ENTRIES],
+    entries: ArrayVec<Entry, RING_ENTRIES>,
+    /// The oldest, once there are as many as there is room for.
     next: usize,
 }
 
 impl Ring {
-    /// An empty ring.
+    /// An empty ring: zeros alone, so that one in a static takes no room in an image.
     pub const fn new() -> Self {
-        Self { entries: [const { None }; RING_ENTRIES], next: 0 }
+        Self { entries: ArrayVec::new_const(), next: 0 }
     }
 
     /// Adds an entry, over the oldest one.
     pub fn push(&mut self, entry: Entry) {
-        self.entries[self.next] = Some(entry);
-        self.next = (self.next + 1) % RING_ENTRIES;
+        if let Err(full) = self.entries.try_push(entry) {
+            self.entries[self.next] = full.element();
+            self.next = (self.next + 1) % RING_ENTRIES;
+        }
     }
 
     /// The entries, oldest first.
     pub fn iter(&self) -> impl Iterator<Item = &Entry> {
         let (newer, older) = self.entries.split_at(self.next);
-        older.iter().chain(newer).flatten()
+        older.iter().chain(newer)
     }
 }
 

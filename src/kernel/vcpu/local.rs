@@ -58,7 +58,7 @@ impl Local {
     }
 }
 
-static BOOT: Local = Local::new(VcpuId::BOOT, Stack::BOOT, Mailbox::taken());
+static BOOT: Local = Local::new(VcpuId::BOOT, Stack::BOOT, Mailbox::empty());
 static ONLINE: [Once<&'static Local>; MAX as usize] = [const { Once::new() }; MAX as usize];
 
 /// Makes the vCPU that boots known to itself. Before this nothing may ask for [`local`] and so not
@@ -76,6 +76,7 @@ pub fn adopt_boot(kind: Kind) {
         },
         Kind::Pvh => GsBase::write(base),
     }
+    BOOT.mailbox.close();
     BOOT.list();
 }
 

@@ -36,9 +36,9 @@ impl Mailbox {
         Self(AtomicPtr::new(ptr::null_mut()))
     }
 
-    /// For a vCPU that never looks: it takes no work.
-    pub const fn taken() -> Self {
-        Self(AtomicPtr::new(ptr::dangling_mut()))
+    /// Takes no more work, for a vCPU that never looks.
+    pub fn close(&self) {
+        self.0.store(ptr::dangling_mut(), Ordering::Release);
     }
 }
 
