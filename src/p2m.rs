@@ -39,6 +39,15 @@ impl<'a> P2m<'a> {
         matches!(self.map, Map::Translated { .. })
     }
 
+    /// The table itself, for a kernel that tells the toolstack where it is (`arch.p2m_vaddr` of the
+    /// shared page, `public/arch-x86/xen.h`); `None` in a translated guest.
+    pub const fn entries(&self) -> Option<&'a [AtomicU64]> {
+        match self.map {
+            Map::Table(entries) => Some(entries),
+            Map::Translated { .. } => None,
+        }
+    }
+
     /// The first frame number behind the guest's memory.
     pub const fn frames(&self) -> u64 {
         match self.map {

@@ -22,7 +22,10 @@
 //!    and why.
 //!
 //! After save and restore, or migration, what was contiguous is not any more (C75). Once the P2M is
-//! up to date again, `check_in_place` of buffers, pools and adapters says what moved: make that anew.
+//! up to date again, `check_in_place` of buffers, pools and adapters says what moved: make that anew. The
+//! toolstack brings the P2M up to date that the guest names in its shared page (`arch.p2m_vaddr`). In a
+//! translated guest what devices were told stays true, but what lies beneath it does not:
+//! [`Backing::OneExtent`](crate::dma::Backing) says nothing any more, and no guest can see that.
 //!
 //! The kernel in this repository does all five in `src/kernel/machine.rs` and
 //! `src/kernel/paging/mod.rs`; the model in `tests/fake-xen` does it on the host.

@@ -19,7 +19,7 @@ use crate::ops::{
     EventChannelOp, HvmOp, MemoryOp, MmuExtOp, MmuUpdate, MulticallEntry, PhysdevOp, Port, Pte,
     SchedOp, SegmentBase, TrapInfo, UvmFlags, VcpuOp, VersionOp,
 };
-use crate::{DomId, Xen, XenErrno};
+use crate::{DomId, Mfn, Xen, XenErrno};
 
 /// The Xen that this kernel runs on.
 #[derive(Clone, Copy, Debug)]
@@ -145,6 +145,7 @@ unsafe impl Xen for RealXen {
 
     fn sched_op(&self, op: SchedOp) -> Result<u64, XenErrno> {
         let mut shutdown = xen_sys::sched_shutdown { reason: 0 };
+        let mut record = 0;
         let mut poll = SchedPoll { ports: ptr::null_mut(), nr_ports: 0, timeout: 0 };
         let mut polled = match op {
             SchedOp::Poll { port: Some(Port(port)), .. } => port,
@@ -165,10 +166,16 @@ unsafe impl Xen for RealXen {
                 shutdown.reason = reason as u32;
                 (xen_sys::SCHEDOP_shutdown, addr(&shutdown))
             }
+            SchedOp::Suspend { start_info } => {
+                shutdown.reason = xen_sys::SHUTDOWN_suspend;
+                record = start_info.map_or(0, Mfn::number);
+                (xen_sys::SCHEDOP_shutdown, addr(&shutdown))
+            }
         };
-        // SAFETY: none of them touches the guest's memory but to read its argument.
+        // SAFETY: none of them touches the guest's memory but to read its argument. Xen takes two
+        // arguments and leaves the third register alone.
         XenErrno::check(unsafe {
-            hypercall_2(xen_sys::__HYPERVISOR_sched_op, cmd.into(), argument)
+            hypercall_3(xen_sys::__HYPERVISOR_sched_op, cmd.into(), argument, record)
         })
     }
 
@@ -187,6 +194,15 @@ unsafe impl Xen for RealXen {
                 xen_sys::EVTCHNOP_bind_virq,
                 &mut xen_sys::evtchn_bind_virq { virq, vcpu, port: 0 },
                 |bound| bound.port,
+            ),
+            EventChannelOp::AllocUnbound { remote } => event(
+                xen_sys::EVTCHNOP_alloc_unbound,
+                &mut xen_sys::evtchn_alloc_unbound {
+                    dom: DomId::SELF.0,
+                    remote_dom: remote.0,
+                    port: 0,
+                },
+                |made| made.port,
             ),
             EventChannelOp::BindIpi { vcpu } => event(
                 xen_sys::EVTCHNOP_bind_ipi,

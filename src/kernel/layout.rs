@@ -60,9 +60,11 @@ pub mod slot {
     pub const DEVICE: u64 = 2;
     /// The page that Xen shares with the domain.
     pub const SHARED_INFO: u64 = 3;
+    /// The xenstore ring of a PVH guest, which lies outside its RAM.
+    pub const XENSTORE: u64 = 4;
     /// The first page of a virtio device's registers.
     #[cfg(feature = "kernel-virtio")]
-    pub const VIRTIO: u64 = 4;
+    pub const VIRTIO: u64 = 5;
     /// How many slots there are for them.
     #[cfg(feature = "kernel-virtio")]
     pub const VIRTIO_PAGES: u64 = 16;

@@ -32,6 +32,8 @@ pub struct Machine {
     pub m2p: Option<M2p>,
     /// The frame of a PV guest's start info, as the builder left it.
     pub start_info: Option<Pfn>,
+    /// Where a translated guest has the page that Xen shares with it.
+    pub shared_page: Option<Pfn>,
     /// The linear mapping.
     pub linear: &'static Linear,
     /// The virtual areas.

@@ -11,6 +11,10 @@ pub const HVMOP_GET_PARAM: u32 = 1;
 pub const HVMOP_FLUSH_TLBS: u32 = 5;
 /// `HVM_PARAM_CALLBACK_IRQ`.
 pub const HVM_PARAM_CALLBACK_IRQ: u32 = 0;
+/// `HVM_PARAM_STORE_PFN`.
+pub const HVM_PARAM_STORE_PFN: u32 = 1;
+/// `HVM_PARAM_STORE_EVTCHN`.
+pub const HVM_PARAM_STORE_EVTCHN: u32 = 2;
 /// `HVM_PARAM_CALLBACK_TYPE_VECTOR`, where the value of that parameter has it: events come as this
 /// vector on every vCPU, past any interrupt controller.
 pub const HVM_PARAM_CALLBACK_TYPE_VECTOR: u64 = 2 << 56;

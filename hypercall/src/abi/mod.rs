@@ -9,6 +9,7 @@ pub mod physdev;
 pub mod sched;
 pub mod vcpu;
 pub mod version;
+pub mod xenstore;
 
 /// Asserts the layout of a structure at compile time: its size and the offset of each field.
 macro_rules! assert_layout {

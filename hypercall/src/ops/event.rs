@@ -1,5 +1,7 @@
 //! `HYPERVISOR_event_channel_op` (`public/event_channel.h`).
 
+use crate::DomId;
+
 /// An event-channel port of the calling domain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Port(pub u32);
@@ -20,6 +22,11 @@ pub enum EventChannelOp {
     BindIpi {
         /// Where it is delivered.
         vcpu: u32,
+    },
+    /// Makes a port that another domain may connect to. Answers the port.
+    AllocUnbound {
+        /// Which domain.
+        remote: DomId,
     },
     /// Closes a port.
     Close(Port),

@@ -3,6 +3,7 @@
 use core::num::NonZeroU64;
 
 use super::Port;
+use crate::Mfn;
 
 /// A sub-operation of `sched_op`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +22,24 @@ pub enum SchedOp {
     },
     /// Ends the domain. Does not come back.
     Shutdown(ShutdownReason),
+    /// Has the domain suspended (`SHUTDOWN_suspend`), so that the toolstack can save it. Answers
+    /// [`RESTORED`](Self::RESTORED) where the domain has been made anew, by a restore or at the end
+    /// of a migration, and [`CANCELLED`](Self::CANCELLED) where it is the same one.
+    ///
+    /// A PV guest names the machine frame of its start info: the toolstack looks for it in the
+    /// register of a third argument, and rewrites that page (`write_one_vcpu_basic` of libxenguest).
+    Suspend {
+        /// The frame; `None` in a translated guest.
+        start_info: Option<Mfn>,
+    },
+}
+
+impl SchedOp {
+    /// What [`Suspend`](Self::Suspend) answers in a domain that has been made anew.
+    pub const RESTORED: u64 = 0;
+    /// What [`Suspend`](Self::Suspend) answers where the domain was not saved, or saved and kept
+    /// (`modify_returncode` of libxenguest).
+    pub const CANCELLED: u64 = 1;
 }
 
 /// `SHUTDOWN_*`: why a domain ends.

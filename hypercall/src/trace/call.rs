@@ -258,9 +258,13 @@ impl Call {
             SchedOp::Block => "block",
             SchedOp::Poll { .. } => "poll",
             SchedOp::Shutdown(_) => "shutdown",
+            SchedOp::Suspend { .. } => "suspend",
         };
         let reason = match op {
             SchedOp::Shutdown(reason) => Some(Arg::Number("reason", reason as u64)),
+            SchedOp::Suspend { start_info } => {
+                start_info.map(|mfn| Arg::Hex("start_info", mfn.number()))
+            }
             _ => None,
         };
         Self::new(Hypercall::SchedOp, 1, [Some(Arg::Word(word)), reason].into_iter().flatten())
@@ -273,6 +277,7 @@ impl Call {
             EventChannelOp::Unmask(port) => ("unmask", "port", port.0),
             EventChannelOp::BindVirq { virq, .. } => ("bind_virq", "virq", virq),
             EventChannelOp::BindIpi { vcpu } => ("bind_ipi", "vcpu", vcpu),
+            EventChannelOp::AllocUnbound { remote } => ("alloc_unbound", "remote", remote.0.into()),
         };
         Self::new(Hypercall::EventChannelOp, 1, [Arg::Word(word), Arg::Number(name, value.into())])
     }

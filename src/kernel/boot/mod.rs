@@ -23,6 +23,8 @@ use super::machine::Machine;
 use super::paging::{Linear, Others};
 use super::{heap, layout, vcpu};
 
+pub use pvh::{console_ring, share_page};
+
 /// The longest command line that either start info can hold.
 type CommandLine = ArrayString<4096>;
 
@@ -54,6 +56,7 @@ struct Ground {
     p2m: P2m<'static>,
     m2p: Option<M2p>,
     start_info: Option<Pfn>,
+    shared_page: Option<Pfn>,
     linear: Linear,
     /// The run of first-level tables of a PV guest's areas.
     area_tables: Option<Pfn>,
@@ -74,6 +77,7 @@ impl Ground {
             p2m,
             m2p,
             start_info,
+            shared_page,
             linear,
             area_tables,
             shared,
@@ -124,6 +128,7 @@ impl Ground {
             p2m,
             m2p,
             start_info,
+            shared_page,
             linear,
             areas,
             frames: Mutex::new(frames),

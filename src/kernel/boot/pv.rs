@@ -78,6 +78,7 @@ pub fn start(start_info: *const xen_sys_start_info) -> (Ground, CommandLine) {
         p2m,
         m2p: Some(m2p),
         start_info: Some(image_frame(start_info as u64)),
+        shared_page: None,
         linear,
         area_tables: Some(Pfn::new(tables.areas())),
         shared: rings,

@@ -10,7 +10,7 @@ use pvh_boot::page_tables::boot_memory;
 use pvh_boot::start_info::pvh::MAX_REGIONS;
 use pvh_boot::start_info::{MemoryKind, MemoryRegion, PvhStartInfo, memory_map};
 use x86_64::registers::model_specific::Msr;
-use xen_contig::addr::{Gfn, PAGE_SIZE};
+use xen_contig::addr::{Gfn, PAGE_SIZE, Pfn};
 use xen_contig::p2m::P2m;
 
 use super::{CommandLine, Ground};
@@ -89,7 +89,10 @@ pub fn start(start_info: u32) -> (Ground, CommandLine) {
     // SAFETY: RAM, image, window and with the image the stack are mapped; all that was read
     // through the boot page tables has been copied.
     let mut spare = unsafe { builder.switch() };
-    share_page(spare.start);
+    let shared_page = Pfn::new(spare.start / PAGE);
+    if let Err(errno) = share_page(shared_page) {
+        panic!("sharing pfn {shared_page} with Xen: {errno}");
+    }
     spare.start += PAGE;
     if let Some((_, port)) = ring {
         // SAFETY: the window slot maps the console page, writable, for good.
@@ -104,6 +107,7 @@ pub fn start(start_info: u32) -> (Ground, CommandLine) {
         p2m: P2m::translated(end_of_ram / PAGE),
         m2p: None,
         start_info: None,
+        shared_page: Some(shared_page),
         linear: Linear::translated(),
         area_tables: None,
         shared: ArrayVec::new(),
@@ -113,16 +117,19 @@ pub fn start(start_info: u32) -> (Ground, CommandLine) {
     (ground, command_line)
 }
 
-/// Puts the page that Xen shares with the domain at a spare page, whose memory goes back to Xen.
-fn share_page(page: u64) {
-    let gpfn = page / PAGE;
-    let argument =
-        AddToPhysmap { domid: DomId::SELF, size: 0, space: XENMAPSPACE_SHARED_INFO, idx: 0, gpfn };
+/// Puts the page that Xen shares with the domain at a spare page, whose memory goes back to Xen. In
+/// a domain that was restored there is none beneath it.
+pub fn share_page(page: Pfn) -> Result<(), XenErrno> {
+    let argument = AddToPhysmap {
+        domid: DomId::SELF,
+        size: 0,
+        space: XENMAPSPACE_SHARED_INFO,
+        idx: 0,
+        gpfn: page.number(),
+    };
     // SAFETY: the page is nobody's (M1), and from here on Xen's.
-    let added = unsafe { xen().memory_op(MemoryOp::AddToPhysmap(&argument)) };
-    if let Err(errno) = added.and_then(|_| events::map(Kind::Pvh, Gfn::new(gpfn)).map(|()| 0)) {
-        panic!("sharing pfn {gpfn:#x} with Xen: {errno}");
-    }
+    unsafe { xen().memory_op(MemoryOp::AddToPhysmap(&argument)) }?;
+    events::map(Kind::Pvh, Gfn::new(page.number()))
 }
 
 /// The memory map as Xen tells it by hypercall.
@@ -166,7 +173,7 @@ fn xen_leaves() -> Option<u32> {
 }
 
 /// Where the console page of a PVH domU is, and its event channel. dom0 has none.
-fn console_ring() -> Option<(u64, Port)> {
+pub fn console_ring() -> Option<(u64, Port)> {
     let param = |index| -> Result<u64, XenErrno> { untraced().hvm_op(HvmOp::GetParam(index)) };
     let page = param(HvmParamIndex::ConsolePfn).ok().filter(|pfn| *pfn != 0 && *pfn < 1 << 40)?;
     let port = param(HvmParamIndex::ConsoleEvtchn).ok().filter(|port| *port != 0)?;

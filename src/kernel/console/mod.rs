@@ -17,6 +17,7 @@ use core::fmt::{self, Write};
 
 use arrayvec::ArrayString;
 use hypercall::Xen;
+use hypercall::ops::Port as EventPort;
 use spin::Mutex;
 use x86_64::instructions::port::Port;
 
@@ -62,6 +63,13 @@ pub unsafe fn move_ring(address: *mut hypercall::abi::console::ConsoleRing) {
     if let Some(ring) = &mut CONSOLE.lock().ring {
         // SAFETY: the caller's.
         unsafe { ring.move_to(address) };
+    }
+}
+
+/// Goes over to the event channel of another backend.
+pub fn rebind_ring(port: EventPort) {
+    if let Some(ring) = &mut CONSOLE.lock().ring {
+        ring.rebind(port);
     }
 }
 

@@ -41,6 +41,11 @@ impl Ring {
         self.page = page;
     }
 
+    /// Listens at another port, where the backend has changed.
+    pub const fn rebind(&mut self, port: Port) {
+        self.port = port;
+    }
+
     /// Writes all of `text`, waiting for the backend where the ring is full.
     pub fn write(&mut self, text: &[u8]) -> Result<(), BackendGone> {
         let mut patience = PATIENCE;

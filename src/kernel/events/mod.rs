@@ -30,7 +30,7 @@ use super::vcpu::{self, Local as Vcpu, VcpuId, local};
 
 pub use clock::{Deadline, tsc};
 pub use mask::{block, is_masked, mask, nap, unmask, wait_until};
-pub use shared::map;
+pub use shared::{hide, map, show, take_port, tell_p2m};
 
 /// A step of the set-up that Xen refused.
 pub type Refused = (&'static str, XenErrno);

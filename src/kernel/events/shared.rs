@@ -4,10 +4,10 @@
 
 use core::sync::atomic::{AtomicU8, AtomicU64, Ordering, fence};
 
-use hypercall::XenErrno;
 use hypercall::ops::Port;
+use hypercall::{VirtAddr, XenErrno};
 use spin::Once;
-use xen_contig::addr::Gfn;
+use xen_contig::addr::{Gfn, Mfn, PAGE_SIZE};
 use xen_sys::{shared_info, vcpu_info, vcpu_time_info};
 
 use crate::kernel::kind::Kind;
@@ -30,7 +30,7 @@ pub fn kind() -> Option<Kind> {
 /// # Errors
 /// Xen's: it does not let the domain map the frame.
 pub fn map(kind: Kind, page: Gfn) -> Result<(), XenErrno> {
-    set_window(kind, slot::SHARED_INFO, Some((page, READ_WRITE)))?;
+    show(kind, page)?;
     for word in 0..64 {
         // SAFETY: within the page, which is mapped from here on for good.
         unsafe { AtomicU64::from_ptr(&raw mut (*at()).evtchn_mask[word]) }
@@ -38,6 +38,40 @@ pub fn map(kind: Kind, page: Gfn) -> Result<(), XenErrno> {
     }
     MAPPED.call_once(|| kind);
     Ok(())
+}
+
+/// Maps the page as it is.
+///
+/// # Errors
+/// As of [`map`].
+pub fn show(kind: Kind, page: Gfn) -> Result<(), XenErrno> {
+    set_window(kind, slot::SHARED_INFO, Some((page, READ_WRITE)))
+}
+
+/// Takes the mapping away, for a domain that is saved: the frame is Xen's, and the toolstack is
+/// free to refuse an entry that names none of the domain's (`normalise_pagetable` of libxenguest;
+/// that of 4.17 let it pass). Whoever calls this has one vCPU, with events masked, and asks for no
+/// time until the page is mapped again.
+///
+/// # Errors
+/// Xen's.
+pub fn hide(kind: Kind) -> Result<(), XenErrno> {
+    set_window(kind, slot::SHARED_INFO, None)
+}
+
+/// Tells the toolstack where a PV guest's P2M is: `entries` entries from `address` on, by the page
+/// tables whose top level is the machine frame `top`.
+pub fn tell_p2m(entries: u64, address: VirtAddr, top: Mfn) {
+    // SAFETY: the page is mapped; the fields are within it, and accessed as a whole.
+    let [max_pfn, p2m_vaddr, p2m_cr3] = unsafe {
+        let arch = &raw mut (*at()).arch;
+        [&raw mut (*arch).max_pfn, &raw mut (*arch).p2m_vaddr, &raw mut (*arch).p2m_cr3]
+            .map(|field| AtomicU64::from_ptr(field))
+    };
+    max_pfn.store(entries, Ordering::Release);
+    p2m_vaddr.store(address.as_u64(), Ordering::Release);
+    // Last: this is what says that there is a list.
+    p2m_cr3.store(top.number() * PAGE_SIZE as u64, Ordering::Release);
 }
 
 fn at() -> *mut shared_info {
@@ -85,6 +119,11 @@ pub fn take(id: VcpuId, port: Port) -> bool {
     // SAFETY: as for `upcall_mask`.
     unsafe { AtomicU64::from_ptr(&raw mut (*info(id)).evtchn_pending_sel) }
         .store(0, Ordering::SeqCst);
+    take_port(port)
+}
+
+/// Takes what is pending at a port, masked or not. Returns whether there was something.
+pub fn take_port(port: Port) -> bool {
     let (word, bit) = (port.0 as usize / 64, 1 << (port.0 % 64));
     // SAFETY: as for `upcall_mask`; the two-level ABI has 64 words of ports.
     let pending = unsafe { AtomicU64::from_ptr(&raw mut (*at()).evtchn_pending[word % 64]) };

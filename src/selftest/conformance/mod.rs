@@ -11,7 +11,8 @@
 //! | [`supply`] | C40–C48, C55–C60: what Xen has to give |
 //! | [`lists`] | C50–C54: too late for a way back |
 //! | [`recovery`] | C51 of the component, which finds the new frames |
-//! | [`chunks`] | C70–C75: many chunks |
+//! | [`chunks`] | C70–C73: many chunks |
+//! | [`saved`] | C75: the domain is saved and restored |
 //! | [`reservation`] | C76, C77: without the exchange |
 //! | [`same_script`] | the script of raw calls that the model has to answer in the same way |
 //! | [`raw`] | the hypercall, and frames to try it with |
@@ -26,6 +27,7 @@ mod raw;
 mod recovery;
 mod reservation;
 mod same_script;
+mod saved;
 mod start_info;
 mod supply;
 
@@ -42,5 +44,6 @@ pub fn add(tests: &mut Vec<Test>) {
     recovery::add(tests);
     chunks::add(tests);
     reservation::add(tests);
+    saved::add(tests);
     same_script::add(tests);
 }

@@ -258,12 +258,12 @@ unsafe impl Xen for FakeXen {
     fn event_channel_op(&self, op: EventChannelOp) -> Answer {
         match op {
             EventChannelOp::Send(_) => self.call(Asked::Send, |_, _| Ok(0)),
-            EventChannelOp::BindVirq { .. } | EventChannelOp::BindIpi { .. } => {
-                self.other("event_channel_op", |machine| {
-                    machine.next_port += 1;
-                    Ok(u64::from(machine.next_port - 1))
-                })
-            }
+            EventChannelOp::BindVirq { .. }
+            | EventChannelOp::BindIpi { .. }
+            | EventChannelOp::AllocUnbound { .. } => self.other("event_channel_op", |machine| {
+                machine.next_port += 1;
+                Ok(u64::from(machine.next_port - 1))
+            }),
             EventChannelOp::Close(_) | EventChannelOp::Unmask(_) => {
                 self.other("event_channel_op", |_| Ok(0))
             }
