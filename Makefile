@@ -50,7 +50,7 @@ help:
 	@echo
 	@echo 'MODE=pv-dom0|pv-domu|pvh-dom0|pvh-domu|all   [all]'
 	@echo 'XEN=4.17|4.20                                [4.17; conformance, vcpus, virtio: both;'
-	@echo '                                              test: the last two on both]'
+	@echo '                                              test: the last two and saved guests]'
 	@echo 'VCPUS=n         vCPUs of the guest           [1]'
 	@echo 'MEMORY=MiB      domU modes: memory of the domain [as in xen-configs/]'
 	@echo '                dom0 modes: memory of the machine [2048]; Xen gives dom0 nearly all of it'

@@ -19,8 +19,8 @@ usage: bed setup | run | test | witness | conformance | soak | vcpus | virtio | 
   setup    fetch Xen, its tools and a dom0 kernel (installing none), make the bed
   run      boot the image in the chosen modes; the exit status is the worst verdict:
            0 success, 3 skip, 4 error, 5 failure, 6 crash, 7 timeout
-  test     every mode, guests that misbehave, wrong input, the outside witness, `vcpus` and
-           `virtio`
+  test     every mode, guests that misbehave, wrong input, the outside witness, guests that are
+           saved and restored, `vcpus` and `virtio`
   witness  have the image fill a buffer, and read it from below Xen
   conformance
            try every row of tests/CONFORMANCE.md on each Xen and print the table
@@ -33,7 +33,7 @@ usage: bed setup | run | test | witness | conformance | soak | vcpus | virtio | 
 
 options:
   --xen 4.17|4.20    the Xen release [4.17; `conformance`, `vcpus`, `virtio`: both;
-                     `test`: these two on both]
+                     `test`: these two and saved guests on both]
   --mode MODE        pv-dom0, pv-domu, pvh-dom0, pvh-domu or all [all]
   --vcpus N          vCPUs of the guest [1]
   --memory MIB       domU modes: the domain's memory [as in xen-configs/];

@@ -75,7 +75,7 @@ impl Expectation {
             vcpus: self.vcpus,
             args: self.args.clone(),
             limit: self.limit,
-            goal: Goal::End,
+            goal: Goal::of(&self.args),
         }
     }
 

@@ -18,6 +18,7 @@ mod lock;
 mod modes;
 mod outcome;
 mod progress;
+mod saved;
 mod setup;
 mod soak;
 mod suite;

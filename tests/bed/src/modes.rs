@@ -92,6 +92,6 @@ pub fn job(spec: &RunSpec, mode: Mode) -> Job {
         vcpus: spec.vcpus,
         args: spec.args.clone(),
         limit: spec.limit,
-        goal: Goal::End,
+        goal: Goal::of(&spec.args),
     }
 }

@@ -11,10 +11,12 @@ use std::path::Path;
 use crate::choice::{KernelArgs, Mode};
 use crate::cli::Cli;
 use crate::error::{Error, Result};
+use crate::findings::log_dir;
 use crate::guest::Verdict;
 use crate::modes::{self, RunSpec};
 use crate::outcome::{self, Outcome};
 use crate::progress::Progress;
+use crate::saved;
 use crate::setup::{SetupOptions, prepare};
 
 use report::{OnXen, Report};
@@ -58,6 +60,14 @@ pub fn run(
         let mut modes = Vec::new();
         for outcome in &these {
             modes.push(results::of_guest(&read(&outcome.dir.join("console.log"))?));
+        }
+        let (_, saved) = saved::run(&bed, image, root, progress)?;
+        for result in &saved {
+            let lines = result.report.guest_lines();
+            let mode = MODES.iter().zip(&mut modes).find(|(mode, _)| **mode == result.job.mode);
+            mode.into_iter()
+                .for_each(|(_, rows)| rows.extend(results::of_guest(&lines.join("\n"))));
+            outcomes.push(Outcome::of_domu(xen, result, &log_dir(&bed, &result.job.name)?)?);
         }
         report.xens.push(OnXen { xen, modes });
         outcomes.extend(these);

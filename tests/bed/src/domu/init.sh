@@ -36,9 +36,13 @@ wait_for() {
     done
 }
 
-shut_down() { grep -q 'has shut down, reason code' /var/log/xen/xl-*.log 2>/dev/null; }
+# Reason 2 is a domain's that is being saved.
+shut_down() { grep -q 'has shut down, reason code [013456789]' /var/log/xen/xl-*.log 2>/dev/null; }
 cleaned_up() { grep -q -e 'Exiting now' -e 'has been destroyed' /var/log/xen/xl-*.log 2>/dev/null; }
 probed() { grep -q '^probe: order=.*pfn=0x[0-9a-f]*.$' /var/log/xen/console/guest-*.log 2>/dev/null || shut_down; }
+# A restored domain has a log of its own until it has its name back: in the order of their last lines.
+console() { ls -tr /var/log/xen/console/guest-*.log 2>/dev/null | while read -r log; do cat "$log"; done; }
+saveable() { [ "$(console | grep -c '^# c75: ready to be saved')" -ge "$1" ] || shut_down; }
 domain() { xl list | awk 'NR > 1 && $2 > 0 { print $2 }'; }
 no_domain() { [ -z "$(domain)" ]; }
 
@@ -86,6 +90,19 @@ compare() {
     rm -f "/tmp/m2p-$1" /tmp/listing
 }
 
+# Saves the domain twice, once to keep it and once to restore it from there.
+save_and_restore() {
+    wait_for 60 saveable 1
+    [ -n "$(domain)" ] || return
+    { echo "xl save -c"; timeout 100 xl save -c "$(domain)" /tmp/kept 2>&1; } | section kept
+    rm -f /tmp/kept
+    wait_for 60 saveable 2
+    { echo "xl save"; timeout 100 xl save "$(domain)" /tmp/saved 2>&1; } | section saved
+    xl list | section list-saved
+    { echo "xl restore"; timeout 100 xl restore /tmp/saved 2>&1; } | section restored
+    rm -f /tmp/saved
+}
+
 job() {
     config=$(cat config)
     goal=$(cat goal)
@@ -118,11 +135,14 @@ job() {
             look after
             compare before
             compare after
+        elif [ "$goal" = save ]; then
+            save_and_restore
+            wait_for "$(cat seconds)" shut_down
         else
             wait_for "$(cat seconds)" shut_down
         fi
         if shut_down; then
-            code=$(sed -n 's/.*has shut down, reason code \([0-9]*\).*/\1/p' /var/log/xen/xl-*.log | head -n 1)
+            code=$(sed -n 's/.*has shut down, reason code \([013456789][0-9]*\).*/\1/p' /var/log/xen/xl-*.log | head -n 1)
             [ "$goal" = watch ] && xl destroy "$(domain)" 2>&1 | section destroy
             wait_for 20 cleaned_up
             say "end-of-domain shutdown $code"
@@ -132,7 +152,7 @@ job() {
         fi
     fi
     [ "$goal" = probe ] || wait_for 20 no_domain
-    cat /var/log/xen/console/guest-*.log 2>/dev/null | section console
+    console | section console
     xl dmesg | section dmesg
     cat /var/log/xen/xl-*.log 2>/dev/null | section xl
     say "finish"

@@ -17,6 +17,21 @@ pub enum Goal {
     /// The domain has ended, and what Xen has on record of its memory was looked at before it ran
     /// and then, when it lay there preserved.
     Watch,
+    /// The domain has ended, after it was saved twice: once to be kept, and once to be restored.
+    Save,
+}
+
+/// The self-test that waits for somebody who saves the domain.
+const SAVED: &str = "c75-save-and-restore";
+
+impl Goal {
+    /// What a domain with this command line wants done.
+    pub fn of(args: &KernelArgs) -> Self {
+        let named = |word: &str| {
+            word.strip_prefix("selftest=").is_some_and(|it| it.split(',').any(|name| name == SAVED))
+        };
+        if args.as_str().split_whitespace().any(named) { Self::Save } else { Self::End }
+    }
 }
 
 /// One `xl create`.
@@ -80,6 +95,7 @@ pub fn pack(jobs: &[Job], image: &[u8], root: &Path) -> Result<Vec<u8>> {
             Goal::End => "end",
             Goal::Probe => "probe",
             Goal::Watch => "watch",
+            Goal::Save => "save",
         };
         archive.file(&format!("{dir}/name"), job.name.as_str());
         archive.file(&format!("{dir}/config"), job.mode.xl_config());
@@ -93,6 +109,14 @@ pub fn pack(jobs: &[Job], image: &[u8], root: &Path) -> Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_waits_to_be_saved_is_saved() {
+        let goal = |text| Goal::of(&KernelArgs::new(text).unwrap());
+        assert_eq!(goal("trace=full selftest=a,c75-save-and-restore"), Goal::Save);
+        assert_eq!(goal("selftest=c7*,accounts-balanced"), Goal::End);
+        assert_eq!(goal(""), Goal::End);
+    }
 
     #[test]
     fn overrides_are_those_asked_for_and_no_others() {

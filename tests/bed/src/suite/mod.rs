@@ -1,5 +1,5 @@
-//! `bed test`: the image in every mode, guests that misbehave, wrong input, the witness, several
-//! vCPUs, and a virtio disk.
+//! `bed test`: the image in every mode, guests that misbehave, wrong input, the witness, guests that
+//! are saved and restored, several vCPUs, and a virtio disk.
 //!
 //! All domains are made in one boot of the Linux dom0; a dom0 of our own boots in seconds.
 
@@ -19,6 +19,7 @@ use crate::guest::Verdict;
 use crate::modes::{self, RunSpec};
 use crate::outcome::{self, Outcome};
 use crate::progress::Progress;
+use crate::saved;
 use crate::setup::{Bed, SetupOptions};
 use crate::vcpus;
 use crate::virtio;
@@ -55,6 +56,7 @@ pub fn run(
     findings.note("witness of the device behind the IOMMU, pvh-dom0", seen);
     outcomes.extend(domus(bed, cli, image, root, progress, &mut findings)?);
     outcomes.sort_by_key(|outcome| Mode::ALL.iter().position(|mode| *mode == outcome.mode));
+    saved::check(cli, options, image, root, progress, &mut findings)?;
     vcpus::check(cli, options, image, root, progress, &mut findings)?;
     virtio::check(cli, options, images.virtio, progress, &mut findings)?;
     Ok(close(&outcomes, findings))
