@@ -43,7 +43,7 @@ pub struct Local {
     answered: AtomicBool,
     /// How often its port has fired.
     fired: AtomicU64,
-    /// Notifications that it has sent.
+    /// Notifications that it has sent, and those that it expects back.
     sent: AtomicU64,
     /// When it masked events, by the TSC; 0 when they are not masked.
     masked_since: AtomicU64,
@@ -91,7 +91,7 @@ impl Local {
         self.fired.load(Ordering::Relaxed)
     }
 
-    /// How many notifications it has sent.
+    /// How many notifications it has sent, and expected back.
     pub fn sent(&self) -> u64 {
         self.sent.load(Ordering::Relaxed)
     }
@@ -136,6 +136,21 @@ pub fn arrived() {
 /// Wakes a vCPU, or has it look for work once more before it sleeps.
 pub fn notify(target: &Vcpu) {
     local().events.sent.fetch_add(1, Ordering::Relaxed);
+    send(target);
+}
+
+/// Counts the notification that another vCPU will [give](give_notice) this one: that one could count
+/// it only when this one may have gone on, and may be adding up.
+pub fn expect_notice() {
+    local().events.sent.fetch_add(1, Ordering::Relaxed);
+}
+
+/// Wakes a vCPU that [expects](expect_notice) it.
+pub fn give_notice(target: &Vcpu) {
+    send(target);
+}
+
+fn send(target: &Vcpu) {
     if let Err(errno) = xen().event_channel_op(EventChannelOp::Send(target.events.port())) {
         panic!("notifying vCPU {}: {errno}", target.id.number());
     }

@@ -80,6 +80,7 @@ pub fn run_on<R>(
     let job = Job { work: &work, remaining: AtomicUsize::new(1), waiter: current() };
     // SAFETY: `wait` below does not come back before the job is done.
     unsafe { post(target, &job)? };
+    events::expect_notice();
     let result = here();
     wait(&job);
     Ok(result)
@@ -111,7 +112,12 @@ pub fn everywhere(work: &(dyn Fn(VcpuId) + Sync)) -> Result<(), Undelivered> {
         }
     }
     match refused {
-        None => work(me),
+        None => {
+            if posted > 0 {
+                events::expect_notice();
+            }
+            work(me);
+        }
         Some(_) => {
             job.remaining.fetch_sub(others.len() - posted, Ordering::AcqRel);
         }
@@ -182,6 +188,6 @@ unsafe fn carry_out(mailbox: &AtomicPtr<Job<'static>>, job: *const Job<'static>)
     // SAFETY: the caller's. From here on the job may be gone.
     let last = unsafe { (*job).remaining.fetch_sub(1, Ordering::AcqRel) } == 1;
     if last && let Some(waiter) = of(waiter) {
-        events::notify(waiter);
+        events::give_notice(waiter);
     }
 }
