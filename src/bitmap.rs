@@ -15,8 +15,14 @@ pub(crate) struct Bitmap<'a> {
     words: &'a mut [u64],
     limit: u64,
     free: u64,
-    /// Where the last search ended; the next one starts there.
+    /// Where the last run was taken; the next one is looked for behind it.
     hint: u64,
+    /// Where the run begins that came back last: a search for what fits starts there.
+    returned: u64,
+    /// No free one lies below, so that a search need not look there again.
+    lowest: u64,
+    /// No free one lies here or above.
+    end: u64,
 }
 
 impl<'a> Bitmap<'a> {
@@ -32,7 +38,7 @@ impl<'a> Bitmap<'a> {
     pub fn new(words: &'a mut [u64], limit: u64) -> Self {
         assert!(words.len() >= Self::words(limit), "a bitmap too small for {limit}");
         words.fill(0);
-        Self { words, limit, free: 0, hint: 0 }
+        Self { words, limit, free: 0, hint: 0, returned: 0, lowest: limit, end: 0 }
     }
 
     /// How many are free.
@@ -53,26 +59,33 @@ impl<'a> Bitmap<'a> {
         Some(first)
     }
 
-    /// Takes a run of `count` that `fits` accepts, asking it `budget` times at most.
+    /// Takes a run of `count` that `fits` accepts, asking it `budget` times at most. What came back
+    /// last is looked at first: it served once and may serve again.
     pub fn take_where(
         &mut self,
         count: u64,
         budget: u32,
         mut fits: impl FnMut(u64) -> Try,
     ) -> Option<u64> {
-        let mut from = 0;
-        for _ in 0..budget {
-            if count == 0 || count > self.free {
-                return None;
-            }
-            let first = self.search(from, count, 1)?;
-            match fits(first) {
-                Try::Fits => {
-                    self.flip(first, count);
-                    self.free -= count;
-                    return Some(first);
+        if count == 0 || count > self.free {
+            return None;
+        }
+        let mut asked = 0;
+        for (start, end) in [(self.returned, self.limit), (0, self.returned)] {
+            let mut from = start;
+            while let Some(first) = self.search(from, count, 1).filter(|first| *first < end) {
+                if asked == budget {
+                    return None;
                 }
-                Try::From(next) => from = next.max(first + 1),
+                asked += 1;
+                match fits(first) {
+                    Try::Fits => {
+                        self.flip(first, count);
+                        self.free -= count;
+                        return Some(first);
+                    }
+                    Try::From(next) => from = next.max(first + 1),
+                }
             }
         }
         None
@@ -86,29 +99,55 @@ impl<'a> Bitmap<'a> {
         let end = first.checked_add(count).filter(|end| *end <= self.limit);
         let wrong = match end {
             None => Some(self.limit.max(first)),
-            Some(end) => (first..end).find(|number| self.is_free(*number)),
+            Some(end) => self.next_free(first, end),
         };
         if let Some(number) = wrong {
             return Err(number);
         }
+        if self.free == 0 {
+            (self.lowest, self.end) = (self.limit, 0);
+        }
         self.flip(first, count);
         self.free += count;
         self.hint = self.hint.min(first);
+        self.returned = first;
+        self.lowest = self.lowest.min(first);
+        self.end = self.end.max(first + count);
         Ok(())
     }
 
-    fn is_free(&self, number: u64) -> bool {
-        self.words[(number / 64) as usize] >> (number % 64) & 1 == 1
-    }
-
     /// First-fit from `from` on.
-    fn search(&self, from: u64, count: u64, align: u64) -> Option<u64> {
-        let mut first = from.next_multiple_of(align);
-        while first.checked_add(count)? <= self.limit {
+    fn search(&mut self, from: u64, count: u64, align: u64) -> Option<u64> {
+        let mut first = from;
+        loop {
+            let Some(free) = self.next_free(first.max(self.lowest), self.end) else {
+                self.end = self.end.min(first.max(self.lowest));
+                return None;
+            };
+            if first <= self.lowest {
+                self.lowest = free;
+            }
+            first = free.checked_add(align - 1)? & !(align - 1);
+            if first.checked_add(count)? > self.end {
+                return None;
+            }
             match self.last_taken(first, count) {
                 None => return Some(first),
-                Some(taken) => first = (taken + 1).next_multiple_of(align),
+                Some(taken) => first = taken + 1,
             }
+        }
+    }
+
+    /// The first free one of `from..end`.
+    fn next_free(&self, from: u64, end: u64) -> Option<u64> {
+        let mut start = from;
+        while start < end {
+            let word = self.words[(start / 64) as usize] >> (start % 64);
+            if word != 0 {
+                let number = start + u64::from(word.trailing_zeros());
+                return (number < end).then_some(number);
+            }
+            start = (start | 63) + 1;
         }
         None
     }

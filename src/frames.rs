@@ -218,6 +218,22 @@ mod tests {
     }
 
     #[test]
+    fn what_came_back_last_is_looked_at_first_and_the_rest_after_it() {
+        let mut bitmap = vec![0; 4];
+        let mut allocator = allocator(&mut bitmap, 200);
+        let low = allocator.take(50, 1).unwrap();
+        let mut held: Vec<FrameRun> = (0..15).filter_map(|_| allocator.take(10, 1)).collect();
+        allocator.give(low).unwrap();
+        allocator.give(held.remove(7)).unwrap();
+        let mut asked = vec![];
+        let run = allocator.take_where(10, 100, &mut |pfn| {
+            asked.push(pfn.number());
+            Candidate::TryFrom(pfn.add(20))
+        });
+        assert_eq!((run, asked), (None, vec![120, 0, 20, 40]));
+    }
+
+    #[test]
     fn a_run_is_cut_where_it_has_two_sides() {
         // SAFETY: a test's frames are numbers only.
         let run = || unsafe { FrameRun::new(Pfn::new(8), 4) };

@@ -1,6 +1,7 @@
 //! From guest frames to machine frames and back.
 
 use core::fmt;
+use core::ops::Range;
 use core::sync::atomic::Ordering::Relaxed;
 
 use crate::addr::{Gfn, Mfn, Pfn, VirtAddr};
@@ -73,11 +74,54 @@ impl<'a> P2m<'a> {
         }
     }
 
+    /// Where the last piece of a run begins: from there on each frame's Gfn follows that of the one
+    /// before it. It is the first frame where the whole run is one piece, and the frame behind the run
+    /// where the last one is not populated.
+    pub(crate) fn last_piece(&self, first: Pfn, frames: u64) -> Pfn {
+        let end = first.add(frames);
+        if self.is_translated() {
+            return if end.number() <= self.frames() { first } else { end };
+        }
+        let Some(entries) = self.entries_from(first).get(..frames as usize) else { return end };
+        let mut begin = entries.len();
+        let mut follows = None;
+        for entry in entries.iter().rev() {
+            let number = entry.load(Relaxed);
+            if number == INVALID || follows.is_some_and(|next| number.wrapping_add(1) != next) {
+                break;
+            }
+            follows = Some(number);
+            begin -= 1;
+        }
+        first.add(begin as u64)
+    }
+
+    /// The first of `frames` frames from `first` on whose Gfn is one of `gfns`; the frame behind them
+    /// where there is none. A translated guest, whose frames are in order anyway, is not searched.
+    pub(crate) fn first_within(&self, first: Pfn, frames: u64, gfns: &Range<Gfn>) -> Pfn {
+        let (start, end) = (gfns.start.number(), gfns.end.number());
+        let mut skipped = 0;
+        for entry in self.entries_from(first).iter().take(frames as usize) {
+            // One comparison for both ends.
+            if entry.load(Relaxed).wrapping_sub(start) < end - start {
+                break;
+            }
+            skipped += 1;
+        }
+        first.add(skipped)
+    }
+
     /// Records what is under `pfn`, `None` for nothing. Returns false where there is no entry.
     pub(crate) fn set(&self, pfn: Pfn, mfn: Option<Mfn>) -> bool {
         let Some(entry) = self.entry(pfn) else { return false };
         entry.store(mfn.map_or(INVALID, Mfn::number), Relaxed);
         true
+    }
+
+    /// The entries from a frame on; none in a translated guest.
+    fn entries_from(&self, first: Pfn) -> &[AtomicU64] {
+        let Map::Table(entries) = self.map else { return &[] };
+        usize::try_from(first.number()).ok().and_then(|first| entries.get(first..)).unwrap_or(&[])
     }
 
     fn entry(&self, pfn: Pfn) -> Option<&AtomicU64> {
@@ -158,6 +202,31 @@ mod tests {
         assert!(p2m.set(Pfn::new(3), None));
         assert_eq!((p2m.mfn(Pfn::new(3)), p2m.gfn(Pfn::new(3))), (None, None));
         assert!(!p2m.set(Pfn::new(4), None));
+    }
+
+    #[test]
+    fn the_last_piece_of_a_run_is_what_is_in_line_at_its_end() {
+        let entries = [5, 6, 9, INVALID, 3, 4, 5, 7, INVALID].map(AtomicU64::new);
+        let p2m = P2m::table(&entries);
+        let last_piece = |first, frames| p2m.last_piece(Pfn::new(first), frames).number();
+        assert_eq!((last_piece(0, 2), last_piece(0, 3), last_piece(4, 3)), (0, 2, 4));
+        assert_eq!((last_piece(2, 2), last_piece(3, 4), last_piece(4, 4)), (4, 4, 7));
+        // Unpopulated at the end, and beyond the table.
+        assert_eq!((last_piece(7, 2), last_piece(7, 3), last_piece(9, 1)), (9, 10, 10));
+        let translated = P2m::translated(4);
+        assert_eq!(translated.last_piece(Pfn::new(1), 3), Pfn::new(1));
+        assert_eq!(translated.last_piece(Pfn::new(1), 4), Pfn::new(5));
+    }
+
+    #[test]
+    fn frames_outside_are_skipped() {
+        let entries = [90, INVALID, 7, 3, 4, 50].map(AtomicU64::new);
+        let p2m = P2m::table(&entries);
+        let gfns = Gfn::new(4)..Gfn::new(51);
+        let first = |from, frames| p2m.first_within(Pfn::new(from), frames, &gfns).number();
+        assert_eq!((first(0, 6), first(0, 2), first(2, 4), first(3, 3)), (2, 2, 2, 4));
+        assert_eq!((first(5, 9), first(6, 9), first(u64::MAX, 9)), (5, 6, u64::MAX));
+        assert_eq!(P2m::translated(4).first_within(Pfn::new(1), 3, &gfns), Pfn::new(1));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use core::sync::atomic::Ordering::Relaxed;
 use arrayvec::ArrayVec;
 
 use super::constraints::{Backing, Sleep, Zeroing};
-use super::fit::fits;
+use super::fit::Search;
 use super::give_back::Books;
 use super::{AllocError, CoherentBuffer, Constraints, GiveBack, Layout, MAX_SEGMENTS};
 use crate::addr::{AddressBits, Order, PAGE_SIZE, Pfn};
@@ -18,9 +18,6 @@ use crate::paging::GuestMemory;
 use crate::platform::Platform;
 
 const PAGE: u64 = PAGE_SIZE as u64;
-
-/// How many runs are looked at before Xen is asked.
-const SEARCH_BUDGET: u32 = 4096;
 
 /// How often Xen is asked again for memory that lies where the device reaches it, where that can't
 /// be said to Xen.
@@ -133,8 +130,9 @@ impl<P: Platform> Allocator<P> {
     ) -> Option<CoherentBuffer<'_, P>> {
         let layout = Layout::new(size, constraints, Order::MAX).ok()?;
         let platform = &self.platform;
-        let search = &mut |pfn| fits(platform.p2m(), constraints, &layout, pfn);
-        let run = platform.take_where(layout.used_frames(), SEARCH_BUDGET, search)?;
+        let search = Search::new(platform.p2m(), constraints, &layout);
+        let fits = &mut |pfn| search.fits(pfn);
+        let run = platform.take_where(layout.used_frames(), search.budget(), fits)?;
         if constraints.zeroing() == Zeroing::Zeroed {
             // SAFETY: the run is mapped and ours alone (M1).
             unsafe { platform.memory().zero(run.first(), run.frames()) };
@@ -176,15 +174,16 @@ impl<P: Platform> Allocator<P> {
         };
         let platform = &self.platform;
         let mut lists = platform.lists(frames).ok_or(AllocError::NoListMemory { words: frames })?;
-        let mut search = |pfn| fits(platform.p2m(), constraints, &layout, pfn);
+        let search = Search::new(platform.p2m(), constraints, &layout);
+        let budget = search.budget();
         // Xen maps an extent with superpages where the guest's side of it is aligned, too.
         let mut aligned = |pfn: Pfn| match pfn.number().is_multiple_of(frames) {
-            true => search(pfn),
+            true => search.fits(pfn),
             false => Candidate::TryFrom(Pfn::new(pfn.number().next_multiple_of(frames))),
         };
         let run = platform
-            .take_where(frames, SEARCH_BUDGET, &mut aligned)
-            .or_else(|| platform.take_where(frames, SEARCH_BUDGET, &mut search))
+            .take_where(frames, budget, &mut aligned)
+            .or_else(|| platform.take_where(frames, budget, &mut |pfn| search.fits(pfn)))
             .ok_or(AllocError::NoFramesInReach { frames, mask })?;
         match refiller.refill(run, AddressBits::UNLIMITED, lists.as_mut()) {
             Ok(run) => {

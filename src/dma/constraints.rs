@@ -225,6 +225,18 @@ impl Constraints {
             && self.boundary.is_none_or(same_side)
     }
 
+    /// The first address from `address` on where a device could take `bytes` bytes in one segment.
+    pub(super) fn next_admitted(&self, address: u64, bytes: u64) -> Option<u64> {
+        let aligned = |address: u64, to: u64| Some(address.checked_add(to - 1)? & !(to - 1));
+        let mut start = aligned(address.max(self.lowest), self.align.max(PAGE_SIZE as u64))?;
+        if let Some(boundary) = self.boundary
+            && start / boundary != start.checked_add(bytes - 1)? / boundary
+        {
+            start = aligned(start, boundary)?;
+        }
+        self.admits(start, bytes).then_some(start)
+    }
+
     /// Where Xen is asked to put the memory first: below the largest power of two that the mask
     /// covers.
     pub fn placement(&self) -> Placement {
