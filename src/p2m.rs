@@ -60,10 +60,7 @@ impl<'a> P2m<'a> {
     /// The machine frame under `pfn`; `None` in a translated guest, outside its memory, and while
     /// a transaction holds the frame.
     pub fn mfn(&self, pfn: Pfn) -> Option<Mfn> {
-        match self.entry(pfn)?.load(Relaxed) {
-            INVALID => None,
-            number => Some(Mfn::new(number)),
-        }
+        decode(self.entry(pfn)?.load(Relaxed))
     }
 
     /// What goes into a page-table entry for `pfn`.
@@ -111,6 +108,22 @@ impl<'a> P2m<'a> {
         first.add(skipped)
     }
 
+    /// The machine frame under each frame of a run, as [`mfn`](Self::mfn) has it; it ends where the
+    /// table does, and has none in a translated guest.
+    pub(crate) fn mfns(&self, first: Pfn, frames: u64) -> impl Iterator<Item = Option<Mfn>> {
+        self.entries_from(first)
+            .iter()
+            .take(frames as usize)
+            .map(|entry| decode(entry.load(Relaxed)))
+    }
+
+    /// Records what is under each frame of a run, of which the table has all.
+    pub(crate) fn set_run(&self, first: Pfn, mfns: impl Iterator<Item = Option<Mfn>>) {
+        for (entry, mfn) in self.entries_from(first).iter().zip(mfns) {
+            entry.store(mfn.map_or(INVALID, Mfn::number), Relaxed);
+        }
+    }
+
     /// Records what is under `pfn`, `None` for nothing. Returns false where there is no entry.
     pub(crate) fn set(&self, pfn: Pfn, mfn: Option<Mfn>) -> bool {
         let Some(entry) = self.entry(pfn) else { return false };
@@ -129,6 +142,14 @@ impl<'a> P2m<'a> {
             Map::Table(entries) => entries.get(usize::try_from(pfn.number()).ok()?),
             Map::Translated { .. } => None,
         }
+    }
+}
+
+/// What an entry names.
+const fn decode(number: u64) -> Option<Mfn> {
+    match number {
+        INVALID => None,
+        number => Some(Mfn::new(number)),
     }
 }
 

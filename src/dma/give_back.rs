@@ -9,6 +9,7 @@ use core::sync::atomic::Ordering::Relaxed;
 use arrayvec::ArrayVec;
 
 use super::Allocator;
+use crate::addr::Mfn;
 use crate::exchange::{
     ExchangeError, ExchangeFailure, Exchanger, Left, Lists, OnRefusal, Part, Progress,
 };
@@ -241,10 +242,12 @@ impl<P: Platform> Allocator<P> {
 
     /// Frames of the run below 4 GiB and below 16 MiB.
     fn low_frames(&self, run: &FrameRun) -> (u64, u64) {
-        let below = |limit: u64| {
-            let low = |pfn| self.platform().p2m().gfn(pfn).is_some_and(|gfn| gfn.number() < limit);
-            run.iter().filter(|pfn| low(*pfn)).count() as u64
-        };
-        (below(1 << 20), below(1 << 12))
+        let (mut below_4g, mut below_16m) = (0, 0);
+        self.platform().p2m().mfns(run.first(), run.frames()).for_each(|mfn| {
+            let number = mfn.map_or(u64::MAX, Mfn::number);
+            below_4g += u64::from(number < 1 << 20);
+            below_16m += u64::from(number < 1 << 12);
+        });
+        (below_4g, below_16m)
     }
 }

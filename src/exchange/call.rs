@@ -83,17 +83,15 @@ pub(super) unsafe fn exchange(
 
     let exchanged = outcome.exchanged << part.input().get();
     let limit = part.placement().bits.frame_limit().min(FRAME_LIMIT);
-    for (index, entry) in out_list.iter().enumerate() {
-        let start = (index as u64) << part.output().get();
-        if start >= exchanged {
-            break;
-        }
+    let each = part.output().frames();
+    let whole = (exchanged / each) as usize;
+    for (entry, frames) in out_list.iter().take(whole).zip(beneath.chunks_exact_mut(each as usize))
+    {
         let mfn = Mfn::new(*entry);
-        let end = mfn.number().checked_add(part.output().frames());
+        let end = mfn.number().checked_add(each);
         if !mfn.is_aligned(part.output()) || end.is_none_or(|end| end > limit) {
             return Answer { exchanged: 0, rest: Rest::BadExtent(mfn) };
         }
-        let frames = &mut beneath[start as usize..][..part.output().frames() as usize];
         (mfn.number()..).zip(frames).for_each(|(number, slot)| *slot = number);
     }
     let rest = match outcome.fate {

@@ -70,8 +70,9 @@ impl<'t, X: Xen, L: LinearMapping> Mapped<'t, X, L> {
     /// mapping. `beneath` has an entry per frame.
     pub fn detach(self, beneath: &'t mut [u64]) -> Result<Detached<'t, X, L>, ExchangeFailure> {
         let Self { exchanger, run } = self;
+        let mut mfns = exchanger.p2m.mfns(run.first(), run.frames());
         for (pfn, slot) in run.iter().zip(beneath.iter_mut()) {
-            match exchanger.p2m.mfn(pfn) {
+            match mfns.next().flatten() {
                 Some(mfn) => *slot = mfn.number(),
                 None => {
                     let error = ExchangeError::NotPopulated { pfn };
@@ -102,17 +103,9 @@ impl<'t, X: Xen, L: LinearMapping> Detached<'t, X, L> {
     fn zap(&self) -> Result<(), ExchangeError> {
         let Some(run) = &self.run else { return Ok(()) };
         let Exchanger { xen, p2m, linear, .. } = self.exchanger;
-        let refused = |refusal| ExchangeError::PageTable(PteError::of(refusal, run.first()));
-        let mut batch = PteBatch::new(xen);
-        for pfn in run.iter() {
-            // SAFETY: the run is in the transaction's hands (M1): no Rust object lies in it.
-            unsafe { batch.write(linear.entry(pfn), Pte::NOT_PRESENT) }.map_err(refused)?;
-        }
-        // SAFETY: as above.
-        unsafe { batch.issue() }.map_err(refused)?;
-        for pfn in run.iter() {
-            p2m.set(pfn, None);
-        }
+        // SAFETY: the run is in the transaction's hands (M1): no Rust object lies in it.
+        unsafe { write(&self.exchanger, run, None) }.map_err(ExchangeError::PageTable)?;
+        p2m.set_run(run.first(), run.iter().map(|_| None));
         // Flush rule 2: the one flush, of every vCPU, and the last thing before Xen gets the run.
         linear.flushes().flush_all(xen).map_err(|errno| ExchangeError::Flush { errno })
     }
@@ -411,28 +404,48 @@ fn attach<X: Xen, L: LinearMapping>(
     run: &FrameRun,
     beneath: &[u64],
 ) -> Result<(), PteError> {
-    let Exchanger { xen, p2m, linear, .. } = *exchanger;
-    let entries = run.iter().zip(beneath.iter().map(|number| Mfn::new(*number)));
-    let mut batch = PteBatch::new(xen);
     // SAFETY: nothing uses the run (M2); the frames beneath it are the domain's, by Xen's word.
-    let mapped = unsafe {
-        entries
-            .clone()
-            .try_for_each(|(pfn, mfn)| {
-                batch.write(linear.entry(pfn), Pte::new(mfn, linear.flags()))
-            })
-            .and_then(|()| batch.issue())
-    };
-    if let Err(refusal) = mapped {
-        let error = PteError::of(refusal, run.first());
+    if let Err(error) = unsafe { write(exchanger, run, Some(beneath)) } {
         unmap(exchanger, run);
         return Err(error);
     }
     // Only now: a P2M that names what Xen would not map would be a lie (M4).
-    for (pfn, mfn) in entries {
-        p2m.set(pfn, Some(mfn));
-    }
+    exchanger.p2m.set_run(run.first(), beneath.iter().map(|number| Some(Mfn::new(*number))));
     Ok(())
+}
+
+/// Writes the linear entry of each frame of the run: that it maps what `beneath` says, or nothing.
+/// Never part of its callers, so that there is one batch on the stack at a time.
+///
+/// # Safety
+/// Nobody uses the run (M1), and what is beneath it is the domain's.
+#[inline(never)]
+unsafe fn write<X: Xen, L: LinearMapping>(
+    exchanger: &Exchanger<'_, X, L>,
+    run: &FrameRun,
+    beneath: Option<&[u64]>,
+) -> Result<(), PteError> {
+    let Exchanger { xen, linear, .. } = *exchanger;
+    let flags = linear.flags();
+    let mut batch = PteBatch::new(xen);
+    let mut written = || {
+        let mut done = 0;
+        while done < run.frames() {
+            let left = run.frames() - done;
+            let row = linear.entries(run.first().add(done), left);
+            let end = done + row.count.clamp(1, left);
+            let ptes = (done..end).map(|index| match beneath {
+                Some(beneath) => Pte::new(Mfn::new(beneath[index as usize]), flags),
+                None => Pte::NOT_PRESENT,
+            });
+            // SAFETY: the caller's.
+            unsafe { batch.write_row(row.first, ptes)? };
+            done = end;
+        }
+        // SAFETY: the caller's.
+        unsafe { batch.issue() }
+    };
+    written().map_err(|refusal| PteError::of(refusal, run.first()))
 }
 
 /// Takes the run out of the linear mapping and the P2M again: what was mapped before a refusal, and

@@ -87,6 +87,36 @@ impl<'a, X: Xen> PteBatch<'a, X> {
         Ok(())
     }
 
+    /// Adds writes of entries that lie side by side, from `first` on; issues the batch whenever it is
+    /// full.
+    ///
+    /// # Safety
+    /// As for [`Xen::mmu_update`].
+    ///
+    /// # Errors
+    /// As for [`write`](Self::write).
+    pub unsafe fn write_row(
+        &mut self,
+        first: MachineAddr,
+        ptes: impl Iterator<Item = Pte>,
+    ) -> Result<(), Refusal> {
+        let mut entry = first.get();
+        let mut updates = ptes.map(|pte| {
+            let update = MmuUpdate::page_table(entry, pte);
+            entry += size_of::<Pte>() as u64;
+            update
+        });
+        loop {
+            let room = self.updates.remaining_capacity();
+            self.updates.extend(updates.by_ref().take(room));
+            if !self.updates.is_full() {
+                return Ok(());
+            }
+            // SAFETY: the caller's.
+            unsafe { self.issue()? };
+        }
+    }
+
     /// Hands what was collected to Xen.
     ///
     /// # Safety

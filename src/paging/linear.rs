@@ -100,17 +100,33 @@ impl Width {
     }
 }
 
+/// Page-table entries that lie side by side in one table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EntryRow {
+    /// Machine address of the first of them.
+    pub first: MachineAddr,
+    /// How many, 1 at least.
+    pub count: u64,
+}
+
 /// The one mapping that every frame of a PV guest has: frame *n* at `base + n * 4096`.
 ///
 /// # Safety
 /// Duties of the implementor, for every `Pfn` that the embedder hands to this crate:
 /// * [`entry`](Self::entry) is the first-level page-table entry that maps the frame linearly, the
 ///   same in every address space, and stays so;
+/// * [`entries`](Self::entries) names no entry that `entry` does not name for the same frame;
 /// * no other entry maps the frame, but for those that [`purge`](GuestMemory::purge) drops or names
 ///   (S2).
 pub unsafe trait LinearMapping: GuestMemory {
     /// Machine address of the first-level entry that maps `pfn`.
     fn entry(&self, pfn: Pfn) -> MachineAddr;
+
+    /// The first-level entries of `frames` frames from `first` on, 1 at least, as far as they lie side
+    /// by side in one table. A kernel that does not say makes each transaction ask for each frame.
+    fn entries(&self, first: Pfn, _frames: u64) -> EntryRow {
+        EntryRow { first: self.entry(first), count: 1 }
+    }
 
     /// The flags of a mapped entry. Writable, or Xen's IOMMU does not let devices in (C37).
     fn flags(&self) -> PageTableFlags;

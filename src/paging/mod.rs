@@ -13,4 +13,4 @@ mod linear;
 pub use batch::{PteBatch, PteError, Refusal};
 pub use flush::{FlushClock, FlushTime};
 pub use holder::{Held, Holder};
-pub use linear::{GuestMemory, LinearMapping, Width};
+pub use linear::{EntryRow, GuestMemory, LinearMapping, Width};

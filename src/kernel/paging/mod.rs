@@ -10,7 +10,7 @@ use spin::Once;
 use xen_contig::addr::{Gfn, MachineAddr, Mfn, PAGE_SIZE, Pfn};
 use xen_contig::frames::FrameRun;
 use xen_contig::p2m::{M2p, P2m};
-use xen_contig::paging::{FlushClock, GuestMemory, Held, Holder, LinearMapping};
+use xen_contig::paging::{EntryRow, FlushClock, GuestMemory, Held, Holder, LinearMapping};
 
 use super::areas::{self, Areas, Uses};
 use super::hypervisor::xen;
@@ -202,6 +202,11 @@ unsafe impl LinearMapping for Linear {
         let table = first.add(pfn.number() / 512);
         let mfn = p2m.mfn(table).expect("page tables are never exchanged");
         MachineAddr::new(MachineAddr::of(mfn).get() + pfn.number() % 512 * 8)
+    }
+
+    fn entries(&self, first: Pfn, frames: u64) -> EntryRow {
+        let in_table = 512 - first.number() % 512;
+        EntryRow { first: self.entry(first), count: frames.min(in_table) }
     }
 
     fn flags(&self) -> PageTableFlags {

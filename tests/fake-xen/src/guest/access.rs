@@ -5,10 +5,10 @@
 use hypercall::{Mfn, PageTableFlags, Pfn, VirtAddr};
 use xen_contig::addr::{MachineAddr, PseudoPhysAddr};
 use xen_contig::frames::FrameRun;
-use xen_contig::paging::{FlushClock, GuestMemory, Held, Holder, LinearMapping, Width};
+use xen_contig::paging::{EntryRow, FlushClock, GuestMemory, Held, Holder, LinearMapping, Width};
 
 use super::{ALIASES, FakeGuest, LINEAR};
-use crate::content::Content;
+use crate::content::{Content, WORDS};
 use crate::machine::Machine;
 use crate::vcpu;
 
@@ -139,6 +139,11 @@ unsafe impl LinearMapping for FakeGuest {
         let page = (LINEAR >> 12) + pfn.number();
         let entry = self.xen.with(|machine| machine.entry_of(page));
         MachineAddr::new(entry.expect("a frame of the linear mapping"))
+    }
+
+    fn entries(&self, first: Pfn, frames: u64) -> EntryRow {
+        let in_table = WORDS as u64 - first.number() % WORDS as u64;
+        EntryRow { first: self.entry(first), count: frames.min(in_table) }
     }
 
     fn flags(&self) -> PageTableFlags {
