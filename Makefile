@@ -69,7 +69,7 @@ test: check-choice lint
 	@rm -rf target/tmp/fault-cases
 	@$(TOOLS) cargo test --locked --workspace $(ADAPTERS)
 	@$(TOOLS) cargo test --locked --features vmap-sync --test vmap
-	@RUSTFLAGS='--cfg loom' $(TOOLS) cargo test --locked --test loom --target-dir target/loom
+	@RUSTFLAGS='--cfg loom' $(TOOLS) cargo test --locked --test loom $(ADAPTERS) --target-dir target/loom
 	@$(MAKE) --no-print-directory image virtio-image bed
 	@$(TOOLS) reproduce
 	@(set -x; $(BED) test $(CHOSEN) $(LIMIT)); $(SAY_STATUS)

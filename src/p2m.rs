@@ -2,7 +2,7 @@
 
 use core::fmt;
 use core::ops::Range;
-use core::sync::atomic::Ordering::Relaxed;
+use core::sync::atomic::Ordering::{Relaxed, Release};
 
 use crate::addr::{Gfn, Mfn, Pfn, VirtAddr};
 use crate::sync::AtomicU64;
@@ -120,14 +120,16 @@ impl<'a> P2m<'a> {
     /// Records what is under each frame of a run, of which the table has all.
     pub(crate) fn set_run(&self, first: Pfn, mfns: impl Iterator<Item = Option<Mfn>>) {
         for (entry, mfn) in self.entries_from(first).iter().zip(mfns) {
-            entry.store(mfn.map_or(INVALID, Mfn::number), Relaxed);
+            // As in `set`.
+            entry.store(mfn.map_or(INVALID, Mfn::number), Release);
         }
     }
 
     /// Records what is under `pfn`, `None` for nothing. Returns false where there is no entry.
     pub(crate) fn set(&self, pfn: Pfn, mfn: Option<Mfn>) -> bool {
         let Some(entry) = self.entry(pfn) else { return false };
-        entry.store(mfn.map_or(INVALID, Mfn::number), Relaxed);
+        // Whoever sees that a frame has gone sees, behind a fence, who gave it up, too.
+        entry.store(mfn.map_or(INVALID, Mfn::number), Release);
         true
     }
 

@@ -8,7 +8,7 @@ use crate::addr::{DmaAddr, PseudoPhysAddr};
 use crate::dma::Told;
 use crate::p2m::P2m;
 use crate::platform::Platform;
-use crate::sync::{AtomicU8, AtomicU64, Mutex, const_fn, fence};
+use crate::sync::{AtomicU64, Mutex, const_fn, fence};
 
 /// What memory was lent for; only the same purpose takes it back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,24 +19,40 @@ pub enum Purpose {
     Bounce = 3,
 }
 
-const FREE: u8 = 0;
+/// A slot in one word: free, busy, or for what it was lent (the bits from [`PURPOSE`] on) and at what
+/// address (those below). In one, so that whoever takes it back by its address can't enter the slot
+/// when it has come to hold something else, and is not in the way of whom that belongs to.
+const FREE: u64 = 0;
 /// Someone is filling or emptying the slot.
-const BUSY: u8 = 1;
+const BUSY: u64 = 1;
+/// No address has so many bits: a machine address has 52 at most.
+const PURPOSE: u32 = 62;
+
+/// The word of what is lent; `None` where there can be no such address.
+fn lent(purpose: Purpose, dma: DmaAddr) -> Option<u64> {
+    (dma.get() >> PURPOSE == 0).then_some((purpose as u64) << PURPOSE | dma.get())
+}
+
+/// What a word says is lent.
+fn parse(word: u64) -> Option<(Purpose, DmaAddr)> {
+    let purposes = [Purpose::Allocated, Purpose::Bounce];
+    let purpose = purposes.into_iter().find(|purpose| *purpose as u64 == word >> PURPOSE)?;
+    Some((purpose, DmaAddr::new(word & ((1 << PURPOSE) - 1))))
+}
 
 /// Room to remember one buffer that a driver has.
 ///
 /// The embedder makes as many as there can be buffers at a time, allocated and bounced together: a
 /// `static` of `[const { LiveSlot::new() }; 256]`, say. Each takes about half a KiB.
 ///
-/// Nobody waits for anybody: whoever moves the state to busy is alone with the slot, and a slot that
+/// Nobody waits for anybody: whoever moves the word to busy is alone with the slot, and a slot that
 /// someone else is busy with is passed by.
 pub struct LiveSlot<P: Platform + 'static> {
-    state: AtomicU8,
-    /// How often something was put into it: who reads the next three without entering the slot
-    /// finds out by this whether they belong together.
+    word: AtomicU64,
+    /// How often something was put into it: who reads the word and the next two without entering the
+    /// slot finds out by this whether they belong together.
     fills: AtomicU64,
-    /// What the device was told, meaningful while the state is a purpose.
-    dma: AtomicU64,
+    /// Where and how long what is lent is, meaningful while the word says that something is.
     at: AtomicU64,
     len: AtomicU64,
     /// Held by whoever made the slot busy, so it is always free to be locked.
@@ -48,9 +64,8 @@ impl<P: Platform> LiveSlot<P> {
         /// A free slot.
         pub const fn new() -> Self {
             Self {
-                state: AtomicU8::new(FREE),
+                word: AtomicU64::new(FREE),
                 fills: AtomicU64::new(0),
-                dma: AtomicU64::new(0),
                 at: AtomicU64::new(0),
                 len: AtomicU64::new(0),
                 memory: Mutex::new(None),
@@ -59,22 +74,11 @@ impl<P: Platform> LiveSlot<P> {
     }
 
     fn is_free(&self) -> bool {
-        self.state.load(Relaxed) == FREE
+        self.word.load(Relaxed) == FREE
     }
 
-    fn purpose(&self) -> Option<Purpose> {
-        let state = self.state.load(Acquire);
-        [Purpose::Allocated, Purpose::Bounce].into_iter().find(|purpose| *purpose as u8 == state)
-    }
-
-    fn told(&self) -> Told {
-        let number = |figure: &AtomicU64| figure.load(Relaxed);
-        let (at, dma) = (PseudoPhysAddr::new(number(&self.at)), DmaAddr::new(number(&self.dma)));
-        Told { at, dma, len: number(&self.len) }
-    }
-
-    fn enter(&self, from: u8) -> bool {
-        self.state.compare_exchange(from, BUSY, AcqRel, Relaxed).is_ok()
+    fn enter(&self, from: u64) -> bool {
+        self.word.compare_exchange(from, BUSY, AcqRel, Relaxed).is_ok()
     }
 }
 
@@ -98,22 +102,23 @@ impl<P: Platform> Claim<'_, P> {
     /// Remembers the memory.
     pub fn keep(self, purpose: Purpose, memory: Memory<P>) {
         let told = memory.told();
-        self.slot.fills.fetch_add(1, Relaxed);
+        let word = lent(purpose, told.dma).expect("a machine address has 52 bits");
+        // Whoever sees the new count sees that what was there before is gone.
+        self.slot.fills.fetch_add(1, Release);
         // Whoever sees one of the figures below sees the count, too.
         fence(Release);
-        self.slot.dma.store(told.dma.get(), Relaxed);
         self.slot.at.store(told.at.get(), Relaxed);
         self.slot.len.store(told.len, Relaxed);
         let before = self.slot.memory.lock().replace(memory);
         debug_assert!(before.is_none(), "a slot that is claimed is empty");
-        self.slot.state.store(purpose as u8, Release);
+        self.slot.word.store(word, Release);
         core::mem::forget(self);
     }
 }
 
 impl<P: Platform> Drop for Claim<'_, P> {
     fn drop(&mut self) {
-        self.slot.state.store(FREE, Release);
+        self.slot.word.store(FREE, Release);
     }
 }
 
@@ -123,22 +128,12 @@ pub fn take<P: Platform>(
     purpose: Purpose,
     dma: DmaAddr,
 ) -> Option<Memory<P>> {
-    let holds = |slot: &LiveSlot<P>| {
-        slot.state.load(Acquire) == purpose as u8 && slot.dma.load(Relaxed) == dma.get()
-    };
-    for slot in slots.iter().filter(|slot| holds(slot)) {
-        if !slot.enter(purpose as u8) {
-            continue;
-        }
-        if slot.dma.load(Relaxed) == dma.get() {
-            let memory = slot.memory.lock().take();
-            slot.state.store(FREE, Release);
-            return memory;
-        }
-        // It was emptied and filled anew since it was looked at.
-        slot.state.store(purpose as u8, Release);
-    }
-    None
+    let word = lent(purpose, dma)?;
+    let holds = |slot: &&LiveSlot<P>| slot.word.load(Relaxed) == word && slot.enter(word);
+    let slot = slots.iter().find(holds)?;
+    let memory = slot.memory.lock().take();
+    slot.word.store(FREE, Release);
+    memory
 }
 
 /// What a slot holds, if its machine frames are not what they were. Does not enter the slot, for
@@ -146,12 +141,12 @@ pub fn take<P: Platform>(
 pub fn moved<P: Platform>(slot: &LiveSlot<P>, p2m: &P2m<'_>) -> Option<MovedBuffer> {
     loop {
         let fills = slot.fills.load(Acquire);
-        let purpose = slot.purpose()?;
-        let told = slot.told();
-        let moved = told.check_in_place(p2m).err();
+        let word = slot.word.load(Acquire);
+        let (purpose, dma) = parse(word)?;
+        let (at, len) = (PseudoPhysAddr::new(slot.at.load(Relaxed)), slot.len.load(Relaxed));
+        let moved = Told { at, dma, len }.check_in_place(p2m).err();
         fence(Acquire);
-        if slot.purpose() == Some(purpose) && slot.fills.load(Relaxed) == fills {
-            let Told { dma, len, .. } = told;
+        if slot.word.load(Relaxed) == word && slot.fills.load(Relaxed) == fills {
             return moved.map(|moved| MovedBuffer { dma, len, purpose, moved });
         }
         // It was emptied, and perhaps filled anew, since it was looked at.

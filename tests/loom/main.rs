@@ -11,4 +11,6 @@ mod later;
 mod p2m;
 mod pool;
 mod scene;
+#[cfg(feature = "virtio-drivers")]
+mod slots;
 mod trace;
