@@ -11,7 +11,7 @@
 //! Mapped --detach--> Detached --exchange--> Exchanged --attach--> mapped again
 //!                                              |   ^
 //!                                              +---+ resume, undo
-//!                                              +--> torn: what can't be found is quarantined, the rest mapped
+//!                                              +--> torn: what is found is mapped, the rest quarantined
 //! ```
 //!
 //! # Flush rule
