@@ -21,6 +21,9 @@
 //!    once. Print its [`capability`](crate::dma::Allocator::capability): it says what is to be had
 //!    and why.
 //!
+//! Suspend the guest only where no call of this crate is under way on any vCPU: frames of a transaction
+//! have no entry in the P2M meanwhile, and what has none is not saved.
+//!
 //! After save and restore, or migration, what was contiguous is not any more (C75). Once the P2M is
 //! up to date again, `check_in_place` of buffers, pools and adapters says what moved: make that anew. The
 //! toolstack brings the P2M up to date that the guest names in its shared page (`arch.p2m_vaddr`). In a
