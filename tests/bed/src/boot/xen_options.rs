@@ -25,11 +25,12 @@ const SERIAL_BUFFER: &str = "serial_tx_buffer=4M";
 /// and the guest stands still until the next interrupt.
 const STAY: &str = "dom0_vcpus_pin";
 
-/// Measured with the Linux dom0 on two emulated CPUs and a busy host: without this a program of dom0
-/// was killed, or `xl` aborted, in 7 of 8 sessions, always after it had gone on with what another
-/// program had left in a vector register (a list pointer 0x2c2c2c2c2c2c2c2c, commas); with it in none
-/// of 3. Xen gives a PV vCPU the registers on its first `#NM` only, and QEMU 7.2, or so it seems, does
-/// not raise that for every AVX instruction. The image uses no such registers.
+/// Xen gives a PV vCPU its vector registers when it first uses them, by `CR0.TS` and `#NM`, which QEMU
+/// 7.2 does not raise for `xsave`, `xsaveopt` and `xrstor` (of 24 instructions tried with `CR0.TS` set
+/// these three alone went through). So Linux saves and restores a program's registers past Xen. Measured
+/// on a busy host: in 7 of 8 sessions a program of dom0 was killed or `xl` aborted, with what another
+/// program had had in a register (a list pointer of eight commas); with this option, which has Xen
+/// switch all registers at once, in none of 7.
 const ALL_REGISTERS: &str = "spec-ctrl=eager-fpu";
 
 /// With the image as dom0. Unless told otherwise its memory is left to Xen's default: nearly all of
