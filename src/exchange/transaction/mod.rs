@@ -14,20 +14,24 @@
 //! looks for them; where they are not found, that chunk is never mapped again (M6), and the rest of the
 //! run comes back in pieces. So there is one way back for success, failure and what is in between, and
 //! a state that is dropped takes it, too.
+//!
+//! How the linear mapping's entries are written is in [`entries`], what a refusal meant in [`refusal`].
 
-use hypercall::ops::Pte;
-use hypercall::{Xen, XenErrno};
+mod entries;
+mod refusal;
+
+use hypercall::Xen;
 
 use super::call::{Answer, Rest, exchange, out_list_len};
 use super::left::without;
 use super::recover::{Knowledge, Torn, recover};
-use super::{
-    ExchangeError, ExchangeFailure, Exchanger, Left, Node, Part, Placement, node_permitted,
-    order_permitted,
-};
-use crate::addr::{AddressBits, Mfn, Order, Pfn};
+use super::{ExchangeError, ExchangeFailure, Exchanger, Left, Part};
+use crate::addr::Order;
 use crate::frames::FrameRun;
-use crate::paging::{Held, LinearMapping, PteBatch, PteError};
+use crate::paging::{Held, LinearMapping};
+
+use entries::{attach, write};
+use refusal::limited;
 
 /// A run that the linear mapping maps, and nothing else but leftovers that a purge drops.
 pub(super) struct Mapped<'t, X, L> {
@@ -114,76 +118,6 @@ impl<'t, X: Xen, L: LinearMapping> Detached<'t, X, L> {
     /// has room for the longest out list.
     pub fn exchange(self, parts: &[Part], scratch: &mut [u64]) -> Exchanged<'t, X, L> {
         Exchanged { detached: self, done: 0, error: None }.resume(parts, scratch)
-    }
-
-    /// Says what a refusal meant. Where an errno has two causes they are told apart by asking.
-    fn explain(&self, errno: XenErrno, part: &Part) -> ExchangeError {
-        let xen = self.exchanger.xen;
-        let (order, placement) = (part.input().max(part.output()), part.placement());
-        match errno {
-            XenErrno::EPERM => match order_permitted(xen, order) {
-                Ok(()) => ExchangeError::NotPermitted,
-                Err(_) => ExchangeError::OrderNotPermitted { order },
-            },
-            XenErrno::EINVAL => match placement.node {
-                Node::Exactly(node) if !node_permitted(xen, node) => {
-                    ExchangeError::NodeNotPermitted { node }
-                }
-                _ => {
-                    let first = self.run.as_ref().map(|run| run.first().add(part.first()));
-                    let first = first.unwrap_or(Pfn::new(part.first()));
-                    ExchangeError::FrameRefused { first, frames: part.chunk() }
-                }
-            },
-            XenErrno::ENOMEM if part.output() == Order::ZERO && limited(placement) => {
-                ExchangeError::NoMemoryBelow { bits: placement.bits }
-            }
-            XenErrno::ENOMEM => ExchangeError::NoMemory { order, bits: placement.bits },
-            XenErrno::EOPNOTSUPP => ExchangeError::TranslatedGuest,
-            errno => ExchangeError::Refused { errno },
-        }
-    }
-
-    /// Finds the frame that Xen does not take in the chunk that a part begins with.
-    ///
-    /// Xen takes all frames of a chunk before it looks for memory. So an exchange for memory that
-    /// there can't be moves nothing, and tells by its errno whether a half of the chunk was in
-    /// order (`ENOMEM`) or not (`EINVAL`). `None` where Xen answers anything else.
-    fn name_busy_frame(&mut self, part: &Part) -> Option<ExchangeError> {
-        let run_first = self.run.as_ref()?.first();
-        let (mut first, mut frames) = (part.first(), part.chunk());
-        loop {
-            let asked = (frames / 2).max(1);
-            let order = Order::new(asked.ilog2()).ok()?;
-            let question = Part::gather(first, 1, order, NOWHERE);
-            let beneath = &mut self.beneath[first as usize..][..asked as usize];
-            let mfn = Mfn::new(*beneath.first()?);
-            let pfn = run_first.add(first);
-            let xen = self.exchanger.xen;
-            // SAFETY: as in `Exchanged::step`.
-            let answer = unsafe { exchange(xen, pfn, &question, beneath, &mut [0]) };
-            match answer.rest {
-                Rest::Refused(XenErrno::EINVAL) if frames == 1 => {
-                    let holder = self.exchanger.linear.holder(pfn, Some(mfn));
-                    return Some(ExchangeError::FrameBusy { pfn, mfn: Some(mfn), holder });
-                }
-                Rest::Refused(XenErrno::EINVAL) => frames = asked,
-                Rest::Refused(XenErrno::ENOMEM) if frames > 1 => {
-                    first += asked;
-                    frames -= asked;
-                }
-                Rest::None | Rest::Refused(_) => return None,
-                Rest::Torn { errno, exchanged } => {
-                    self.tear(&question, &answer);
-                    return Some(ExchangeError::Torn { errno, exchanged });
-                }
-                Rest::BadExtent(mfn) => {
-                    self.knowledge = Knowledge::lost(&question);
-                    let bits = NOWHERE.bits;
-                    return Some(ExchangeError::BadExtent { mfn, order, bits });
-                }
-            }
-        }
     }
 
     /// Xen failed behind the commit point. Finds out what is beneath the run now, where that can be.
@@ -382,84 +316,4 @@ impl<X: Xen, L: LinearMapping> Drop for Detached<'_, X, L> {
             }
         }
     }
-}
-
-/// Where no guest's memory lies: Xen keeps the machine's first MiB and more to itself.
-const NOWHERE: Placement = Placement::below(match AddressBits::new(13) {
-    Ok(bits) => bits,
-    Err(_) => AddressBits::UNLIMITED,
-});
-
-/// Whether Xen was told where the memory has to lie.
-const fn limited(placement: Placement) -> bool {
-    placement.bits.get() < AddressBits::UNLIMITED.get()
-}
-
-/// Maps what `beneath` says at each frame of the run and records it: the one way in for new frames
-/// and for old ones. Turns not-present entries into present ones, so there is nothing to flush.
-///
-/// Where Xen refuses an entry, the run is left unmapped as a whole: it can't be given to anyone.
-fn attach<X: Xen, L: LinearMapping>(
-    exchanger: &Exchanger<'_, X, L>,
-    run: &FrameRun,
-    beneath: &[u64],
-) -> Result<(), PteError> {
-    // SAFETY: nothing uses the run (M2); the frames beneath it are the domain's, by Xen's word.
-    if let Err(error) = unsafe { write(exchanger, run, Some(beneath)) } {
-        unmap(exchanger, run);
-        return Err(error);
-    }
-    // Only now: a P2M that names what Xen would not map would be a lie (M4).
-    exchanger.p2m.set_run(run.first(), beneath.iter().map(|number| Some(Mfn::new(*number))));
-    Ok(())
-}
-
-/// Writes the linear entry of each frame of the run: that it maps what `beneath` says, or nothing.
-/// Never part of its callers, so that there is one batch on the stack at a time.
-///
-/// # Safety
-/// Nobody uses the run (M1), and what is beneath it is the domain's.
-#[inline(never)]
-unsafe fn write<X: Xen, L: LinearMapping>(
-    exchanger: &Exchanger<'_, X, L>,
-    run: &FrameRun,
-    beneath: Option<&[u64]>,
-) -> Result<(), PteError> {
-    let Exchanger { xen, linear, .. } = *exchanger;
-    let flags = linear.flags();
-    let mut batch = PteBatch::new(xen);
-    let mut written = || {
-        let mut done = 0;
-        while done < run.frames() {
-            let left = run.frames() - done;
-            let row = linear.entries(run.first().add(done), left);
-            let end = done + row.count.clamp(1, left);
-            let ptes = (done..end).map(|index| match beneath {
-                Some(beneath) => Pte::new(Mfn::new(beneath[index as usize]), flags),
-                None => Pte::NOT_PRESENT,
-            });
-            // SAFETY: the caller's.
-            unsafe { batch.write_row(row.first, ptes)? };
-            done = end;
-        }
-        // SAFETY: the caller's.
-        unsafe { batch.issue() }
-    };
-    written().map_err(|refusal| PteError::of(refusal, run.first()))
-}
-
-/// Takes the run out of the linear mapping and the P2M again: what was mapped before a refusal, and
-/// what a recovery had mapped. A refusal changes nothing: the run is nobody's either way. Apart from
-/// `attach`, so that there is one batch on the stack at a time.
-#[cold]
-#[inline(never)]
-fn unmap<X: Xen, L: LinearMapping>(exchanger: &Exchanger<'_, X, L>, run: &FrameRun) {
-    let mut batch = PteBatch::new(exchanger.xen);
-    for pfn in run.iter() {
-        exchanger.p2m.set(pfn, None);
-        // SAFETY: nothing uses the run (M2).
-        let _best_effort = unsafe { batch.write(exchanger.linear.entry(pfn), Pte::NOT_PRESENT) };
-    }
-    // SAFETY: as above.
-    let _best_effort = unsafe { batch.issue() };
 }
