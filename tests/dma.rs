@@ -598,3 +598,38 @@ fn errors_say_what_can_be_done() {
     let told = "a buffer of 8192 bytes can't be cut at 100: no page boundary within it";
     assert_eq!(error.to_string(), told);
 }
+
+#[test]
+fn a_lowest_address_above_a_power_of_two_is_in_reach() {
+    // The guest has the last 16 MiB of the machine, and the 4 MiB from 64 MiB on are free.
+    let guest = Builder::new(4096).machine_frames(84 << 20 >> 12).build();
+    let scene = Scene::new(guest, GiveBack::AtOnce);
+    for (lowest, mask) in [(64 << 20, 90 << 20), ((64 << 20) - PAGE, 90 << 20)] {
+        let high = build(|it| it.lowest(lowest).mask(mask));
+        for size in [1, 2 * PAGE, 3 * PAGE] {
+            is_within(&scene, &scene.allocator.alloc_coherent(size, &high).unwrap(), &high);
+            scene.is_balanced();
+        }
+    }
+}
+
+#[test]
+fn a_translated_guest_finds_what_is_far_behind_its_first_frames() {
+    const FRAMES: u64 = 1 << 16;
+    let scene = Scene::new(Builder::new(FRAMES).translated().build(), GiveBack::AtOnce);
+    let (far, most) = (FRAMES * PAGE * 3 / 4, FRAMES * PAGE - 1);
+    let devices = [
+        build(|it| it.lowest(far)),
+        build(|it| it.lowest(far).mask(most).boundary(1 << 16)),
+        build(|it| it.align(FRAMES * PAGE / 2).lowest(1)),
+        build(|it| it.lowest(far).backing(Backing::OneExtent)),
+        build(|it| it.lowest(far).max_segment(1 << 15).max_segments(16)),
+    ];
+    for constraints in &devices {
+        for size in [1, 5 * PAGE, 1 << 15] {
+            let buffer = scene.allocator.alloc_coherent(size, constraints).unwrap();
+            assert!(constraints.admits(buffer.dma_addr().get(), size), "{buffer:?}");
+        }
+        scene.is_balanced();
+    }
+}

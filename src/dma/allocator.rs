@@ -250,6 +250,9 @@ impl<P: Platform> Allocator<P> {
                 _ if self.in_reach(&run, layout, done, constraints) => break Ok((run, done)),
                 _ => {
                     rejected.push(run);
+                    // Below the narrower limit only what is too low can be out of reach, and Xen
+                    // hands out the highest first.
+                    placement = constraints.wider_placement().unwrap_or(placement);
                     if rejected.is_full() {
                         let (lowest, mask) = (constraints.lowest(), constraints.mask());
                         break Err(AllocError::OutOfReach { lowest, mask, tries: TRIES });

@@ -238,9 +238,12 @@ impl Constraints {
     }
 
     /// Where Xen is asked to put the memory first: below the largest power of two that the mask
-    /// covers.
+    /// covers, unless the lowest address leaves no whole page there.
     pub fn placement(&self) -> Placement {
-        Placement { bits: self.bits_below(), node: self.node }
+        let bits = self.bits_below();
+        let is_empty = self.lowest.div_ceil(PAGE_SIZE as u64) >= bits.frame_limit();
+        let wider = self.wider_placement().filter(|_| is_empty);
+        wider.unwrap_or(Placement { bits, node: self.node })
     }
 
     /// Where Xen is asked to put it next, for a mask that is no power of two less one: Xen can only
@@ -293,7 +296,8 @@ impl Builder {
         Self(Constraints { max_segments: segments, ..self.0 })
     }
 
-    /// On which NUMA node.
+    /// On which NUMA node. A translated guest is not told on which node memory lies: there exactness
+    /// is refused, and a node nearby is passed over.
     pub const fn node(self, node: Node) -> Self {
         Self(Constraints { node, ..self.0 })
     }
@@ -405,6 +409,20 @@ mod tests {
             assert_eq!(constraints.placement().bits.get(), bits, "{mask:#x}");
             let found = constraints.wider_placement().map(|placement| placement.bits.get());
             assert_eq!(found, wider, "{mask:#x}");
+        }
+    }
+
+    #[test]
+    fn xen_is_not_asked_where_the_lowest_address_leaves_nothing() {
+        for (lowest, mask, bits) in [
+            (0x0, 0x2fff_ffff, 29),
+            (0x1fff_f000, 0x2fff_ffff, 29),
+            (0x1fff_f001, 0x2fff_ffff, 30),
+            (0x2000_0000, 0x2fff_ffff, 30),
+            (0x1fff_f000, 0x1fff_ffff, 29),
+        ] {
+            let constraints = Constraints::builder().lowest(lowest).mask(mask).build().unwrap();
+            assert_eq!(constraints.placement().bits.get(), bits, "{lowest:#x} to {mask:#x}");
         }
     }
 

@@ -47,8 +47,10 @@ impl<'s> Search<'s> {
     /// How many runs are worth a look.
     pub fn budget(&self) -> u32 {
         let looks = match self.constraints.sleep() {
-            Sleep::May => LOOKS_BEFORE_XEN + LOOKS_PER_FRAME * self.frames,
-            Sleep::MustNot => LOOKS,
+            Sleep::May if !self.p2m.is_translated() => {
+                LOOKS_BEFORE_XEN + LOOKS_PER_FRAME * self.frames
+            }
+            _ => LOOKS,
         };
         looks.min(LOOKS) as u32
     }
@@ -60,6 +62,9 @@ impl<'s> Search<'s> {
         // Xen does not say on which node a frame lies, so exactness can't be seen from here.
         if matches!(self.constraints.node(), Node::Exactly(_)) {
             return NOWHERE;
+        }
+        if self.p2m.is_translated() {
+            return self.fits_translated(first);
         }
         let behind = first.add(self.frames);
         let last = self.p2m.gfn(first.add(self.frames - 1));
@@ -79,6 +84,24 @@ impl<'s> Search<'s> {
             Some(next) if next > start => {
                 Candidate::TryFrom(first.add(((next - start) / PAGE).min(self.frames)))
             }
+            Some(_) if self.admits_all(start) => Candidate::Fits,
+            Some(_) => Candidate::TryFrom(first.add(1)),
+        }
+    }
+
+    /// The same in a translated guest, all of whose memory is one piece: the constraints alone say
+    /// which run is next, however far it is.
+    fn fits_translated(&self, first: Pfn) -> Candidate {
+        let (Some(segment), Some(start), Some(_)) = (
+            self.layout.segments().first(),
+            first.number().checked_mul(PAGE),
+            self.p2m.gfn(first.add(self.frames - 1)),
+        ) else {
+            return NOWHERE;
+        };
+        match self.constraints.next_admitted(start, segment.bytes) {
+            None => NOWHERE,
+            Some(next) if next > start => Candidate::TryFrom(Pfn::new(next / PAGE)),
             Some(_) if self.admits_all(start) => Candidate::Fits,
             Some(_) => Candidate::TryFrom(first.add(1)),
         }
