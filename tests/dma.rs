@@ -2,7 +2,7 @@
 
 use fake_xen::{Builder, FakeGuest, FakePlatform, Fault};
 use hypercall::XenErrno;
-use xen_contig::addr::{Order, PAGE_SIZE, Pfn};
+use xen_contig::addr::{AddressBits, Order, PAGE_SIZE, Pfn};
 use xen_contig::dma::{
     AllocError, Allocator, Backing, CoherentBuffer, Constraints, GiveBack, Request, Sleep,
 };
@@ -632,4 +632,60 @@ fn a_translated_guest_finds_what_is_far_behind_its_first_frames() {
         }
         scene.is_balanced();
     }
+}
+
+#[test]
+fn a_node_that_is_not_there_is_named() {
+    let scene = Scene::new(Builder::new(4096).privileged().max_order(18).build(), GiveBack::AtOnce);
+    let below = |bits: u32, node| build(|it| it.mask((1 << bits) - 1).node(Node::Exactly(node)));
+    for (constraints, bits) in [(build(|it| it.node(Node::Exactly(2))), 64), (below(30, 2), 30)] {
+        for (size, log) in [(PAGE, 0), (4 * PAGE, 2)] {
+            let error = scene.allocator.alloc_coherent(size, &constraints).unwrap_err();
+            let (order, bits) = match bits {
+                // Where a limit is in the way a single frame is asked for as well, and refused.
+                30 => (order(0), AddressBits::new(30).unwrap()),
+                _ => (order(log), AddressBits::UNLIMITED),
+            };
+            assert_eq!(error, AllocError::NoMemoryOnNode { node: 2, order, bits });
+            assert!(error.to_string().contains("node 2"), "{error}");
+        }
+    }
+    assert!(scene.allocator.alloc_coherent(PAGE, &below(30, 0)).is_ok());
+    scene.is_balanced();
+    let scene = Scene::new(Builder::new(4096).translated().build(), GiveBack::AtOnce);
+    for backing in [Backing::Whatever, Backing::OneExtent] {
+        let exact = build(|it| it.node(Node::Exactly(3)).backing(backing));
+        let error = scene.allocator.alloc_coherent(1, &exact).unwrap_err();
+        assert_eq!(error, AllocError::NodeNotTold { node: 3 });
+        assert!(scene.allocator.alloc_coherent(1, &build(|it| it.node(Node::Near(3)))).is_ok());
+    }
+    scene.is_balanced();
+}
+
+#[test]
+fn one_extent_that_cannot_be_is_refused_by_its_own_size() {
+    let scene = Scene::new(Builder::new(4096).translated().build(), GiveBack::AtOnce);
+    let whole = |max_segment| {
+        build(|it| it.backing(Backing::OneExtent).max_segments(16).max_segment(max_segment))
+    };
+    let error =
+        |size, max_segment| scene.allocator.alloc_coherent(size, &whole(max_segment)).unwrap_err();
+    let above = AllocError::OrderNotPermitted { order: order(10), limit: order(9) };
+    assert_eq!(error((2 << 20) + 1, u64::MAX), above);
+    let long = AllocError::SegmentTooLong { size: 2 * PAGE, max_segment: PAGE };
+    assert_eq!(error(2 * PAGE, PAGE), long);
+    scene.is_balanced();
+}
+
+#[test]
+fn advice_is_for_what_can_be() {
+    let advice = |device: Constraints| {
+        pv().allocator.alloc_coherent(2 * PAGE, &device).unwrap_err().to_string()
+    };
+    for limit in [8, PAGE / 2] {
+        assert!(advice(build(|it| it.max_segment(limit))).ends_with("out of a pool"));
+        assert!(advice(build(|it| it.boundary(limit))).ends_with("out of a pool"));
+    }
+    assert!(advice(build(|it| it.max_segment(PAGE))).ends_with("allow more segments"));
+    assert!(advice(build(|it| it.boundary(PAGE))).ends_with("allow more segments"));
 }

@@ -10,7 +10,7 @@ use super::give_back::Books;
 use super::{AllocError, CoherentBuffer, Constraints, GiveBack, Layout, MAX_SEGMENTS};
 use crate::addr::{AddressBits, Order, PAGE_SIZE, Pfn};
 use crate::exchange::{
-    Capability, ExchangeError, ExchangeFailure, Exchanger, Lists, OnRefusal, Part, Placement,
+    Capability, ExchangeError, ExchangeFailure, Exchanger, Lists, Node, OnRefusal, Part, Placement,
     Progress, RefillFailure, Refiller,
 };
 use crate::frames::{Candidate, FrameRun};
@@ -87,6 +87,11 @@ impl<P: Platform> Allocator<P> {
         size: u64,
         constraints: &Constraints,
     ) -> Result<CoherentBuffer<'_, P>, AllocError> {
+        if let (Node::Exactly(node), true) =
+            (constraints.node(), self.platform.p2m().is_translated())
+        {
+            return Err(AllocError::NodeNotTold { node });
+        }
         if self.must_refill(constraints) {
             return match (self.refiller(), self.capability) {
                 (Some(refiller), _) => self.refill(&refiller, size, constraints),
@@ -162,16 +167,13 @@ impl<P: Platform> Allocator<P> {
         size: u64,
         constraints: &Constraints,
     ) -> Result<CoherentBuffer<'_, P>, AllocError> {
-        let layout = Layout::new(size, constraints, refiller.limit())?;
+        // Several extents beneath one run of guest frames serve nobody.
+        let one_extent = constraints.to_builder().max_segments(1).build()?;
+        let layout = Layout::new(size, &one_extent, refiller.limit())?;
         if constraints.sleep() == Sleep::MustNot {
             return Err(AllocError::MustNotSleep);
         }
         let (frames, mask) = (layout.frames(), constraints.mask());
-        let [_] = layout.segments() else {
-            // Several extents beneath one run of guest frames serve nobody.
-            let (order, limit) = (Order::MAX, refiller.limit());
-            return Err(AllocError::OrderNotPermitted { order, limit });
-        };
         let platform = &self.platform;
         let mut lists = platform.lists(frames).ok_or(AllocError::NoListMemory { words: frames })?;
         let search = Search::new(platform.p2m(), constraints, &layout);
@@ -240,12 +242,12 @@ impl<P: Platform> Allocator<P> {
                     self.give_zeroed(run);
                     match constraints.wider_placement() {
                         Some(wider) => placement = wider,
-                        None => break Err(error.into()),
+                        None => break Err(AllocError::refused(error, constraints.node())),
                     }
                 }
                 Some(error) if done == 0 || on_refusal != OnRefusal::Return => {
                     self.give_zeroed(run);
-                    break Err(error.into());
+                    break Err(AllocError::refused(error, constraints.node()));
                 }
                 _ if self.in_reach(&run, layout, done, constraints) => break Ok((run, done)),
                 _ => {

@@ -3,8 +3,18 @@
 use core::fmt;
 
 use super::ConstraintError;
-use crate::addr::Order;
-use crate::exchange::{ExchangeError, NoOrderPermitted};
+use crate::addr::{AddressBits, Order, PAGE_SIZE};
+use crate::exchange::{ExchangeError, NoOrderPermitted, Node};
+
+/// What helps against a segment limit below a page.
+const POOL: &str = "cut smaller objects out of a pool";
+/// What helps against any other.
+const SEGMENTS: &str = "allow more segments";
+
+/// What to do about a buffer that is longer than one segment may be.
+const fn remedy(longest: u64) -> &'static str {
+    if longest < PAGE_SIZE as u64 { POOL } else { SEGMENTS }
+}
 
 /// Why there is no buffer. Nothing was lost, except where the error says quarantine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,6 +110,20 @@ pub enum AllocError {
         /// The highest address allowed.
         mask: u64,
     },
+    /// Xen has no such memory on exactly that NUMA node, or the machine has no such node.
+    NoMemoryOnNode {
+        /// The node.
+        node: u8,
+        /// The order asked for.
+        order: Order,
+        /// The address limit.
+        bits: AddressBits,
+    },
+    /// Xen does not tell a translated guest on which NUMA node its memory lies.
+    NodeNotTold {
+        /// The node of which memory was asked for exactly.
+        node: u8,
+    },
     /// Xen refused the exchange.
     Exchange(ExchangeError),
     /// Frames of the guest's could not be brought back after a refusal: they are quarantined.
@@ -128,11 +152,13 @@ impl fmt::Display for AllocError {
             ),
             Self::SegmentTooLong { size, max_segment } => write!(
                 f,
-                "{size} bytes are more than one segment of {max_segment}: allow more segments"
+                "{size} bytes are more than one segment of {max_segment}: {}",
+                remedy(max_segment)
             ),
             Self::CrossesBoundary { size, boundary } => write!(
                 f,
-                "{size} bytes cross a multiple of {boundary:#x} wherever they lie: allow more segments"
+                "{size} bytes cross a multiple of {boundary:#x} wherever they lie: {}",
+                remedy(boundary)
             ),
             Self::SegmentBelowAlignment { segment, align, limit: None } => write!(
                 f,
@@ -172,6 +198,15 @@ impl fmt::Display for AllocError {
                 "the guest has no {frames} free frames in a row that meet the constraints (mask \
                  {mask:#x}), and a translated guest can't exchange for others"
             ),
+            Self::NoMemoryOnNode { node, order, bits } => write!(
+                f,
+                "Xen has no free extent of order {order} below 2^{bits} on node {node}, or the \
+                 machine has no such node: ask for a node nearby"
+            ),
+            Self::NodeNotTold { node } => write!(
+                f,
+                "Xen does not tell a translated guest what lies on node {node}: ask for a node nearby"
+            ),
             Self::Exchange(error) => error.fmt(f),
             Self::Lost { frames, error } => write!(
                 f,
@@ -185,6 +220,18 @@ impl fmt::Display for AllocError {
 impl core::error::Error for AllocError {}
 
 impl AllocError {
+    /// What Xen refused an exchange with for memory of a node.
+    pub(super) const fn refused(error: ExchangeError, node: Node) -> Self {
+        let Node::Exactly(node) = node else { return Self::Exchange(error) };
+        match error {
+            ExchangeError::NoMemory { order, bits } => Self::NoMemoryOnNode { node, order, bits },
+            ExchangeError::NoMemoryBelow { bits } => {
+                Self::NoMemoryOnNode { node, order: Order::ZERO, bits }
+            }
+            error => Self::Exchange(error),
+        }
+    }
+
     /// What an exchange or a refill answered for so many frames; `lost` is whether they are nobody's
     /// any more. Some errors say that themselves.
     pub(super) const fn of(error: ExchangeError, frames: u64, lost: bool) -> Self {

@@ -26,7 +26,8 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// Cuts `size` bytes into as few extents as the constraints and Xen's order limit allow.
+    /// Cuts `size` bytes into one extent, or into as few as constraints and Xen's order limit allow
+    /// where all but the last are as long as the longest power of two that both permit.
     ///
     /// # Errors
     /// What forbids it: no bytes, too many of them, an extent above the limit, a segment too long

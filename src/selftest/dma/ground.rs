@@ -93,6 +93,7 @@ pub fn is_shortage(error: &AllocError) -> bool {
     matches!(
         error,
         AllocError::Exchange(ExchangeError::NoMemory { .. } | ExchangeError::NoMemoryBelow { .. })
+            | AllocError::NoMemoryOnNode { .. }
             | AllocError::NoGuestMemory { .. }
             | AllocError::NoListMemory { .. }
             | AllocError::NoFramesInReach { .. }
