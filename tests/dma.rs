@@ -678,6 +678,44 @@ fn one_extent_that_cannot_be_is_refused_by_its_own_size() {
 }
 
 #[test]
+fn without_memory_for_lists_nothing_moves_and_it_is_said() {
+    let scene = pv();
+    let any = Constraints::default();
+    let buffer = scene.allocator.alloc_coherent(8 * PAGE, &any).unwrap();
+    scene.calls();
+    scene.platform.deny_lists(true);
+    drop(buffer);
+    let stats = scene.allocator.stats();
+    assert_eq!((stats.refusals, stats.waiting, stats.given_back), (1, 8, 0));
+    let error = scene.allocator.alloc_coherent(16 * PAGE, &any).unwrap_err();
+    assert_eq!(error, AllocError::NoListMemory { words: 16 + 16 });
+    let request = Request { size: 16 * PAGE, constraints: any };
+    assert_eq!(scene.allocator.alloc_many(&[request, request]).unwrap_err().error, error);
+    let report = scene.allocator.give_back_waiting();
+    let short = ExchangeError::ListTooShort { needed: 16, len: 0 };
+    assert_eq!((report.given, report.kept, report.error), (0, 8, Some(short)));
+    assert_eq!(scene.calls(), 0);
+    scene.platform.deny_lists(false);
+    assert_eq!(scene.allocator.give_back_waiting().given, 8);
+    scene.is_balanced();
+}
+
+#[test]
+fn what_finds_no_place_to_wait_is_counted() {
+    let scene = Scene::new(FakeGuest::new(4096), GiveBack::AtOnce);
+    let any = Constraints::default();
+    let buffers: Vec<Buffer<'_>> =
+        (0..80).map(|_| scene.allocator.alloc_coherent(2 * PAGE, &any).unwrap()).collect();
+    scene.platform.guest().exhaust_but(0);
+    drop(buffers);
+    let stats = scene.allocator.stats();
+    assert_eq!((stats.refusals, stats.waiting, stats.crowded_out), (80, 128, 32));
+    scene.platform.guest().relieve();
+    assert_eq!(scene.allocator.give_back_waiting().given, 128);
+    scene.is_balanced();
+}
+
+#[test]
 fn advice_is_for_what_can_be() {
     let advice = |device: Constraints| {
         pv().allocator.alloc_coherent(2 * PAGE, &device).unwrap_err().to_string()

@@ -41,7 +41,7 @@ pub enum GiveBack {
     /// Never: it stays the guest's, ordinary memory that the next buffer may find. No hypercall.
     #[default]
     Keep,
-    /// At once, in the drop.
+    /// At once, in the drop. What does not go then waits as with [`Later`](Self::Later).
     AtOnce,
     /// When [`Allocator::give_back_waiting`] is called, or memory of the guest's runs out; a drop
     /// makes no hypercall. Where 64 buffers wait already, the next becomes ordinary memory, as with
@@ -71,10 +71,12 @@ pub struct Stats {
     pub exchanged: u64,
     /// Frames that went back to Xen.
     pub given_back: u64,
-    /// Times that Xen did not take frames back.
+    /// Times that frames did not go back: Xen did not take them, or there was no memory for lists.
     pub refusals: u64,
     /// Frames that wait to be given back.
     pub waiting: u64,
+    /// Frames that were to go back and are ordinary memory instead: 64 runs waited already.
+    pub crowded_out: u64,
     /// How many more frames below 4 GiB the guest has than it had before its exchanges, be they in
     /// buffers, waiting, or ordinary memory by now. 0 where it has fewer, and in a translated guest,
     /// which is not told.
@@ -90,6 +92,7 @@ pub(super) struct Books {
     pub exchanged: AtomicU64,
     given_back: AtomicU64,
     refusals: AtomicU64,
+    crowded_out: AtomicU64,
     /// The next two may be below 0, in two's complement.
     below_4g: AtomicU64,
     below_16m: AtomicU64,
@@ -106,6 +109,7 @@ impl<P: Platform> Allocator<P> {
             given_back: books.given_back.load(Relaxed),
             refusals: books.refusals.load(Relaxed),
             waiting: books.waiting.lock().iter().map(FrameRun::frames).sum(),
+            crowded_out: books.crowded_out.load(Relaxed),
             below_4g: u64::try_from(books.below_4g.load(Relaxed) as i64).unwrap_or(0),
             below_16m: u64::try_from(books.below_16m.load(Relaxed) as i64).unwrap_or(0),
         }
@@ -130,7 +134,7 @@ impl<P: Platform> Allocator<P> {
                     report.quarantined += frames - given - left.frames();
                     for run in left {
                         if let Err(crowded) = refused.try_push(run) {
-                            self.platform().give(crowded.element());
+                            self.give_crowded_out(crowded.element());
                         }
                     }
                 }
@@ -163,8 +167,13 @@ impl<P: Platform> Allocator<P> {
     fn wait_or_give(&self, run: FrameRun) {
         let crowded = self.books.waiting.lock().try_push(run);
         if let Err(error) = crowded {
-            self.platform().give(error.element());
+            self.give_crowded_out(error.element());
         }
+    }
+
+    fn give_crowded_out(&self, run: FrameRun) {
+        self.books.crowded_out.fetch_add(run.frames(), Relaxed);
+        self.platform().give(run);
     }
 
     /// Makes ordinary memory of what waits.
@@ -181,6 +190,7 @@ impl<P: Platform> Allocator<P> {
         let step = run.frames().div_ceil(STEPS as u64).max(STEP).min(run.frames());
         let Some(mut lists) = self.platform().lists(run.frames() + step) else {
             let needed = run.frames() + step;
+            self.books.refusals.fetch_add(1, Relaxed);
             let error = ExchangeError::ListTooShort { needed, len: 0 };
             return Err(Unswapped { given: 0, left: Left::Whole(run), error });
         };

@@ -2,6 +2,8 @@
 
 #![expect(unsafe_code, reason = "the trait is unsafe to implement")]
 
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
 use hypercall::Pfn;
 use xen_contig::exchange::Accounts;
 use xen_contig::frames::{Candidate, FrameAllocator, FrameRun};
@@ -19,6 +21,7 @@ pub struct FakePlatform {
     p2m: P2m<'static>,
     frames: Mutex<FrameAllocator<'static>>,
     accounts: Accounts,
+    lists_denied: AtomicBool,
 }
 
 impl FakePlatform {
@@ -36,7 +39,8 @@ impl FakePlatform {
         let whole = guest.run(first, guest.frames() - first);
         frames.give(whole).expect("an empty allocator has no frame of the guest");
         let (p2m, accounts) = (guest.p2m(), Accounts::new());
-        Self { guest, p2m, frames: Mutex::new(frames), accounts }
+        let lists_denied = AtomicBool::new(false);
+        Self { guest, p2m, frames: Mutex::new(frames), accounts, lists_denied }
     }
 
     /// The guest.
@@ -47,6 +51,11 @@ impl FakePlatform {
     /// How many frames are free in the guest.
     pub fn free_frames(&self) -> u64 {
         self.allocator().free_frames()
+    }
+
+    /// Lets the kernel have no memory for extent lists, or have it again.
+    pub fn deny_lists(&self, denied: bool) {
+        self.lists_denied.store(denied, Relaxed);
     }
 
     fn allocator(&self) -> MutexGuard<'_, FrameAllocator<'static>> {
@@ -97,6 +106,6 @@ unsafe impl Platform for &FakePlatform {
     }
 
     fn lists(&self, words: u64) -> Option<Vec<u64>> {
-        Some(vec![0; words as usize])
+        (!self.lists_denied.load(Relaxed)).then(|| vec![0; words as usize])
     }
 }
