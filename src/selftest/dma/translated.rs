@@ -21,6 +21,12 @@ fn contiguous(context: &Context<'_>) -> Check {
         skip!("PV guest: what is contiguous is decided by the exchange");
     }
     balanced(context, GiveBack::AtOnce, |allocator| {
+        // Behind half of what is free.
+        let far = build(|it| it.lowest(machine.p2m.frames() / 2 * PAGE).align(1 << 20))?;
+        match allocator.alloc_coherent(1, &far) {
+            Ok(buffer) => is_sound(machine, &buffer, 1, &far)?,
+            Err(error) => fail!("from {:#x} on: {error}", far.lowest()),
+        }
         let confined = Confined::to(machine, 256)?;
         // Reaches half of what is free.
         let mask = confined.first().add(128).number() * PAGE - 1;
