@@ -3,8 +3,9 @@
 use alloc::vec::Vec;
 
 use xen_contig::addr::AddressBits;
-use xen_contig::exchange::{ExchangeError, Left};
+use xen_contig::exchange::ExchangeError;
 
+use super::owned::give_left;
 use super::{Check, Context, Test, fail, skip};
 use crate::kernel::say;
 
@@ -27,7 +28,7 @@ fn address_bits(context: &Context<'_>) -> Check {
                 let mfn = extent.mfn();
                 match exchanger.release(extent, lists.words()) {
                     Ok(run) => machine.give(run),
-                    Err(failure) => fail!("giving back mfn {mfn}: {failure}"),
+                    Err(failure) => fail!("giving back mfn {mfn}: {}", give_left(machine, failure)),
                 }
                 if mfn.number() >= bits.frame_limit() {
                     fail!("asked for an address below 2^{bits}, got mfn {mfn}");
@@ -37,16 +38,12 @@ fn address_bits(context: &Context<'_>) -> Check {
                 }
                 lowest_served = Some(bits);
             }
-            Err(failure) => {
-                let Left::Whole(run) = failure.left else { fail!("{}", failure.error) };
-                machine.give(run);
-                match failure.error {
-                    ExchangeError::NoMemoryBelow { bits: told } if told == bits => {
-                        refused = refused.or(Some(bits));
-                    }
-                    error => fail!("2^{bits}: expected to hear that there is none, heard: {error}"),
+            Err(failure) => match give_left(machine, failure) {
+                ExchangeError::NoMemoryBelow { bits: told } if told == bits => {
+                    refused = refused.or(Some(bits));
                 }
-            }
+                error => fail!("2^{bits}: expected to hear that there is none, heard: {error}"),
+            },
         }
     }
     match (lowest_served, refused) {

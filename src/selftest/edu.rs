@@ -159,7 +159,11 @@ fn out_of_reach(context: &Context<'_>) -> Check {
     }
     let first = ordinary.run().first();
     if machine.exchanger().is_some() {
-        let exchanged = ordinary.make_reachable()?;
+        let exchanged = match ordinary.make_reachable() {
+            Ok(exchanged) => exchanged,
+            // There may be no memory below the mask.
+            Err(outcome) => return witness.give_back().and(Err(outcome)),
+        };
         exchanged.fill(0..PAGE, |at| pattern(seed, 1, at));
         let reached = exchanged.device_address(0);
         if !holds_after(&mut edu, reached, &witness, (seed, 1))? {

@@ -32,6 +32,7 @@ mod misbehave;
 mod neighbours;
 mod order_limit;
 mod orders;
+mod owned;
 mod rights;
 mod soak;
 mod stale_alias;

@@ -1,5 +1,6 @@
 //! Is one order more than Xen permits refused, and told so?
 
+use alloc::format;
 use alloc::vec::Vec;
 
 use hypercall::abi::memory::{MemoryExchange, MemoryReservation};
@@ -8,7 +9,8 @@ use hypercall::{DomId, Xen, XenErrno};
 use xen_contig::addr::Order;
 use xen_contig::exchange::{Capability, ExchangeError, Exchanger, Left};
 
-use super::{Check, Context, Test, books, fail};
+use super::owned::{Owned, give_left};
+use super::{Check, Context, Outcome, Test, books, fail};
 use crate::kernel::hypervisor::xen;
 use crate::kernel::machine::{ANYWHERE, Machine};
 
@@ -40,22 +42,21 @@ fn told<L: xen_contig::paging::LinearMapping>(
     exchanger: &Exchanger<'_, impl Xen, L>,
     above: Order,
 ) -> Check {
-    let (Some(run), Some(mut lists)) =
-        (machine.take(above.frames()), machine.lists(above.frames()))
-    else {
+    let run = machine.take(above.frames()).map(|run| Owned::of(machine, run));
+    let (Some(run), Some(mut lists)) = (run, machine.lists(above.frames())) else {
         // Xen's refusal was seen; the guest is too small to see the way back as well.
         return Ok(());
     };
+    let run = run.into_run();
     let failure = match exchanger.with_limit(Order::MAX).acquire(run, ANYWHERE, lists.words()) {
         Ok(extent) => fail!("order {above} was refused before and is granted now: {extent:?}"),
         Err(failure) => failure,
     };
-    let Left::Whole(run) = failure.left else {
-        fail!("the run did not come back: {}", failure.error)
+    let agreed = match &failure.left {
+        Left::Whole(run) => books::agree(machine, run, |_| None),
+        pieces => Err(Outcome::Fail(format!("of the run came back {pieces:?}"))),
     };
-    let agreed = books::agree(machine, &run, |_| None);
-    machine.give(run);
-    match failure.error {
+    match give_left(machine, failure) {
         ExchangeError::OrderNotPermitted { order } if order == above => agreed,
         error => fail!("expected to hear that order {above} is not permitted, heard: {error}"),
     }

@@ -4,8 +4,9 @@ use alloc::format;
 use alloc::vec::Vec;
 
 use xen_contig::addr::Order;
-use xen_contig::exchange::{Capability, ExchangeError};
+use xen_contig::exchange::{Capability, ExchangeError, Extent};
 
+use super::owned::{Owned, give_left};
 use super::{Check, Context, Test, books, fail, skip};
 use crate::kernel::Machine;
 use crate::kernel::machine::ANYWHERE;
@@ -33,14 +34,29 @@ fn exchange(context: &Context<'_>, order: Order) -> Check {
     books::dirty(&run, seed);
     let extent = match exchanger.acquire(run, ANYWHERE, lists.words()) {
         Ok(extent) => extent,
-        Err(failure) => {
-            failure.left.into_iter().for_each(|run| machine.give(run));
-            match failure.error {
-                error @ ExchangeError::NoMemory { .. } => skip!("{error}"),
-                error => fail!("{error}"),
-            }
-        }
+        Err(failure) => match give_left(machine, failure) {
+            error @ ExchangeError::NoMemory { .. } => skip!("{error}"),
+            error => fail!("{error}"),
+        },
     };
+    let checked = check(machine, &extent, order, seed);
+    match exchanger.release(extent, lists.words()) {
+        Ok(run) => {
+            let run = Owned::of(machine, run);
+            checked?;
+            books::agree(machine, &run, |_| None)?;
+            books::is_zero(&run, "frames after giving back")
+        }
+        Err(failure) => {
+            let error = give_left(machine, failure);
+            checked?;
+            fail!("giving back: {error}")
+        }
+    }
+}
+
+/// Looks at an extent, and writes to it.
+fn check(machine: &Machine, extent: &Extent, order: Order, seed: u64) -> Check {
     let first = extent.mfn();
     if extent.order() != order || !first.is_aligned(order) {
         fail!("asked for order {order}, got order {} at mfn {first}", extent.order());
@@ -48,19 +64,5 @@ fn exchange(context: &Context<'_>, order: Order) -> Check {
     books::agree(machine, extent.run(), |index| Some(first.add(index)))?;
     books::is_zero(extent.run(), "new extent")?;
     books::dirty(extent.run(), !seed);
-    books::holds_pattern(extent.run(), !seed, "extent after writing")?;
-
-    match exchanger.release(extent, lists.words()) {
-        Ok(run) => {
-            books::agree(machine, &run, |_| None)?;
-            books::is_zero(&run, "frames after giving back")?;
-            machine.give(run);
-            Ok(())
-        }
-        Err(failure) => {
-            let error = failure.error;
-            failure.left.into_iter().for_each(|run| machine.give(run));
-            fail!("giving back: {error}")
-        }
-    }
+    books::holds_pattern(extent.run(), !seed, "extent after writing")
 }

@@ -13,6 +13,7 @@ use super::start_info::StartInfo;
 use crate::kernel::hypervisor::xen;
 use crate::kernel::paging::READ_WRITE;
 use crate::kernel::{Machine, layout};
+use crate::selftest::owned::Owned;
 use crate::selftest::{Check, Context, books, error, fail, skip};
 
 /// Xen's answer.
@@ -137,13 +138,12 @@ impl<'c> Specimen<'c> {
         if start_info.is_none() && machine.m2p.is_some() {
             error!("start info is not where the builder put it");
         }
-        let Some(run) = machine.take(frames) else {
-            skip!("the guest has no {frames} free frames in a row")
-        };
+        let run = Owned::take(machine, frames)?;
         books::dirty(&run, seed);
         let gfns: Option<Vec<u64>> =
             run.iter().map(|pfn| machine.p2m.gfn(pfn).map(|gfn| gfn.number())).collect();
         let Some(gfns) = gfns else { fail!("the allocator gave out a hole") };
+        let run = run.into_run();
         let specimen = Self { machine, start_info, seed, run, gfns, moved: 0 };
         specimen.unmap()?;
         Ok(specimen)

@@ -25,6 +25,7 @@ use super::start_info::StartInfo;
 use crate::kernel::Machine;
 use crate::kernel::hypervisor::{Hypervisor, xen};
 use crate::kernel::paging::{Linear, READ, READ_WRITE};
+use crate::selftest::owned::Owned;
 use crate::selftest::{Check, Context, Outcome, Test, books, error, fail, skip};
 
 /// Entries of the out list in a page.
@@ -66,9 +67,7 @@ fn tear(context: &Context<'_>, torn: u64, hidden: Option<u64>) -> Result<Torn, O
     if limit(context)? < ORDER.get() {
         skip!("Xen permits this domain no extent of order {ORDER}");
     }
-    let (Some(list), Some(run)) = (machine.take(2), machine.take(FRAMES)) else {
-        error!("the guest has no {FRAMES} free frames in a row")
-    };
+    let (list, run) = (Owned::take(machine, 2)?, Owned::take(machine, FRAMES)?);
     let first = run.first();
     let old: Vec<Option<Mfn>> = run.iter().map(|pfn| machine.p2m.mfn(pfn)).collect();
     books::dirty(&run, context.seed);
@@ -89,8 +88,8 @@ fn tear(context: &Context<'_>, torn: u64, hidden: Option<u64>) -> Result<Torn, O
     let exchanger = Exchanger::new(&xen, machine.p2m, &linear, &accounts, Order::MAX);
     let parts = [Part::gather(0, EXTENTS, ORDER, Placement::ANYWHERE)];
     let lists = Lists { beneath: &mut alloc::vec![0; FRAMES as usize], scratch };
-    let result = exchanger.exchange(run, &parts, OnRefusal::Undo, lists);
-    machine.give(list);
+    let result = exchanger.exchange(run.into_run(), &parts, OnRefusal::Undo, lists);
+    drop(list);
     match result {
         Err(failure) => Ok(Torn { failure, first, old, quarantined: accounts.quarantined() }),
         Ok(progress) => {

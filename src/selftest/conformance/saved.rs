@@ -4,7 +4,6 @@ use alloc::vec::Vec;
 
 use xen_contig::addr::Gfn;
 use xen_contig::dma::{Constraints, GiveBack, Pool, PoolConfig, PoolObject};
-use xen_contig::frames::FrameRun;
 use xen_contig::vmap::{Area, Mode};
 
 use crate::kernel::command_line::When;
@@ -17,7 +16,8 @@ use crate::kernel::vcpu;
 use crate::selftest::dma::ground::{
     Allocator, Buffer, PAGE, balanced, build, fill, holds, is_sound, scatter, served,
 };
-use crate::selftest::vmap::{map, take, unmap};
+use crate::selftest::owned::Owned;
+use crate::selftest::vmap::{map, unmap};
 use crate::selftest::{Check, Context, Outcome, Test, books, error, fail, skip};
 
 /// Seconds that the toolstack has to ask.
@@ -222,15 +222,18 @@ fn moved(
 struct Areas<'m> {
     machine: &'m Machine,
     area: Area,
-    frames: FrameRun,
-    leftover: FrameRun,
+    frames: Owned<'m>,
+    leftover: Owned<'m>,
 }
 
 impl<'m> Areas<'m> {
     fn set(context: &Context<'m>) -> Result<Self, Outcome> {
         let machine = context.machine;
-        let frames = scatter(machine, take(machine, FRAMES)?)?;
-        let leftover = scatter(machine, take(machine, FRAMES)?)?;
+        let scattered = || {
+            let run = Owned::take(machine, FRAMES)?;
+            Ok(Owned::of(machine, scatter(machine, run.into_run())?))
+        };
+        let (frames, leftover) = (scattered()?, scattered()?);
         unmap(machine, map(machine, &leftover, "left behind")?, Mode::Lazy)?;
         books::dirty(&frames, context.seed);
         books::dirty(&leftover, context.seed);
@@ -256,10 +259,6 @@ impl<'m> Areas<'m> {
     }
 
     fn end(self) -> Check {
-        let Self { machine, area, frames, leftover } = self;
-        let unmapped = unmap(machine, area, Mode::Lazy);
-        machine.give(frames);
-        machine.give(leftover);
-        unmapped
+        unmap(self.machine, self.area, Mode::Lazy)
     }
 }

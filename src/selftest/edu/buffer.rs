@@ -1,5 +1,6 @@
 //! Memory that the device can reach, and the search for memory that it can't.
 
+use core::cmp::Ordering;
 use core::ops::Range;
 
 use xen_contig::addr::{AddressBits, DmaAddr, Gfn, Mfn, Order, PAGE_SIZE, Pfn};
@@ -10,6 +11,7 @@ use super::{Check, Outcome, error, fail, skip};
 use crate::kernel::edu::MASK;
 use crate::kernel::layout;
 use crate::kernel::machine::Machine;
+use crate::selftest::owned::{Owned, give_left};
 
 /// The width of the mask.
 pub const BITS: AddressBits = match AddressBits::new(MASK.count_ones()) {
@@ -38,9 +40,13 @@ pub fn search(machine: &Machine, frames: u64, accept: impl Fn(Pfn) -> bool) -> O
 
 /// Takes the frames from `first` on, if they are all free.
 pub fn take_at(machine: &Machine, first: Pfn, frames: u64) -> Option<FrameRun> {
-    // The first candidate is wherever a search begins, the second is there or too late.
-    machine.frames.lock().take_where(frames, 2, &mut |candidate| {
-        if candidate == first { Candidate::Fits } else { Candidate::TryFrom(first) }
+    // A search begins anywhere, and what lies before that place is searched last.
+    const NOWHERE: Pfn = Pfn::new(u64::MAX >> 1);
+    machine.frames.lock().take_where(frames, u32::MAX, &mut |candidate| match candidate.cmp(&first)
+    {
+        Ordering::Less => Candidate::TryFrom(first),
+        Ordering::Equal => Candidate::Fits,
+        Ordering::Greater => Candidate::TryFrom(NOWHERE),
     })
 }
 
@@ -93,18 +99,16 @@ impl<'m> Buffer<'m> {
         bits: AddressBits,
     ) -> Result<Self, Outcome> {
         let Some(exchanger) = machine.exchanger() else { error!("{}", machine.capability) };
+        let run = Owned::of(machine, run);
         let Some(mut lists) = machine.lists(run.frames()) else {
             error!("the guest has no room for the list of {} frames", run.frames())
         };
-        match exchanger.acquire(run, bits, lists.words()) {
+        match exchanger.acquire(run.into_run(), bits, lists.words()) {
             Ok(extent) => Ok(Self { machine, memory: Memory::Extent(extent) }),
-            Err(failure) => {
-                failure.left.into_iter().for_each(|run| machine.give(run));
-                match failure.error {
-                    error @ ExchangeError::NoMemory { .. } => skip!("{error}"),
-                    error => fail!("{error}"),
-                }
-            }
+            Err(failure) => match give_left(machine, failure) {
+                error @ ExchangeError::NoMemory { .. } => skip!("{error}"),
+                error => fail!("{error}"),
+            },
         }
     }
 
@@ -192,9 +196,7 @@ impl<'m> Buffer<'m> {
                 Ok(())
             }
             Err(failure) => {
-                let error = failure.error;
-                failure.left.into_iter().for_each(|run| machine.give(run));
-                fail!("giving back the extent at mfn {mfn}: {error}")
+                fail!("giving back the extent at mfn {mfn}: {}", give_left(machine, failure))
             }
         }
     }

@@ -37,7 +37,13 @@ pub fn mask_edge(context: &Context<'_>) -> Check {
         } else {
             nearest.give_back()?;
             let moved = give_edge_to_xen(machine)?;
-            (moved, nearest_extent(machine, &JUST_FREED)?)
+            match nearest_extent(machine, &JUST_FREED) {
+                Ok(nearest) => (moved, nearest),
+                Err(outcome) => {
+                    moved.map_or(Ok(()), Buffer::give_back)?;
+                    return Err(outcome);
+                }
+            }
         }
     };
     let (start, end) = (buffer.device_address(0), buffer.device_end());
@@ -62,7 +68,10 @@ fn nearest_extent<'m>(machine: &'m Machine, orders: &[u32]) -> Result<Buffer<'m>
                 say!("# edu-dma-mask-edge: order {order}: {why}");
                 continue;
             }
-            Err(other) => return Err(other),
+            Err(other) => {
+                tried.into_iter().try_for_each(Buffer::give_back)?;
+                return Err(other);
+            }
         };
         let end = buffer.device_end();
         if end > EDGE {

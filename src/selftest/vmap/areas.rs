@@ -6,7 +6,7 @@ use hypercall::VirtAddr;
 use xen_contig::addr::Pfn;
 use xen_contig::vmap::{Area, Flush, Mode, Protection};
 
-use super::{Check, Context, Test, error, fail, map_frames, skip, unmap};
+use super::{Check, Context, Owned, Test, error, fail, map_frames, unmap};
 use crate::kernel::machine::{Machine, word};
 use crate::kernel::traps::{try_read, try_write};
 
@@ -26,7 +26,7 @@ fn page(area: &Area, index: u64) -> VirtAddr {
 /// Maps scattered frames, last first, looks at them from both sides, and ends the area.
 fn shows(context: &Context<'_>, mode: Mode) -> Check {
     let machine = context.machine;
-    let Some(run) = machine.take(2 * PAGES) else { skip!("the guest has no {PAGES} frames") };
+    let run = Owned::take(machine, 2 * PAGES)?;
     let scattered = (0..PAGES).rev().map(|index| run.first().add(2 * index));
     let area = map_frames(machine, scattered.clone(), "self-test")?;
     let looked = look(context.seed, &area, scattered);
@@ -38,7 +38,6 @@ fn shows(context: &Context<'_>, mode: Mode) -> Check {
     if let Err(error) = machine.areas.purge(&run, Flush::Now) {
         fail!("purging: {error}");
     }
-    machine.give(run);
     looked?;
     if beside.iter().any(Result::is_ok) {
         fail!("a page beside the area can be read: {beside:x?}");
@@ -75,7 +74,7 @@ fn look(seed: u64, area: &Area, frames: impl Iterator<Item = Pfn>) -> Check {
 /// An area for reads alone can't be written, and Xen lets a page table be mapped so.
 fn read_only(context: &Context<'_>) -> Check {
     let machine = context.machine;
-    let Some(run) = machine.take(1) else { skip!("the guest has no free frame") };
+    let run = Owned::take(machine, 1)?;
     let area = match machine.areas.vmap(run.iter(), Protection::ReadOnly, "read-only") {
         Ok(area) => area,
         Err(error) => fail!("mapping for reads alone: {error}"),
@@ -84,7 +83,6 @@ fn read_only(context: &Context<'_>) -> Check {
     // SAFETY: the frame is the test's (M1).
     let written = unsafe { try_write(area.address(), 1) };
     unmap(machine, area, Mode::Sync)?;
-    machine.give(run);
     if read.is_err() || written.is_ok() {
         fail!("reading: {read:x?}, writing: {written:?}");
     }

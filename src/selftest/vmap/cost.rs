@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use hypercall::trace::Row;
 use xen_contig::vmap::{Flush, Mode};
 
-use super::{Check, Context, Outcome, Test, cost_of, fail, map, take, unmap};
+use super::{Check, Context, Outcome, Owned, Test, cost_of, fail, give_left, map, unmap};
 use crate::kernel::machine::{ANYWHERE, Machine};
 use crate::kernel::{say, vcpu};
 
@@ -23,7 +23,7 @@ pub fn add(tests: &mut Vec<Test>) {
 
 /// What it costs to purge what is left of one area over all frames of a run.
 fn purge_one(machine: &Machine) -> Result<Row, Outcome> {
-    let run = take(machine, FRAMES)?;
+    let run = Owned::take(machine, FRAMES)?;
     // What earlier tests left of these frames.
     if let Err(error) = machine.areas.purge(&run, Flush::Inhibit) {
         fail!("purging: {error}");
@@ -31,7 +31,6 @@ fn purge_one(machine: &Machine) -> Result<Row, Outcome> {
     let area = map(machine, &run, "ours")?;
     unmap(machine, area, Mode::Lazy)?;
     let (purged, cost) = cost_of(|| machine.areas.purge(&run, Flush::Inhibit));
-    machine.give(run);
     match purged {
         Ok(purged) if purged.aliases as u64 == FRAMES && !purged.flushed => Ok(cost),
         other => fail!("purging {FRAMES} aliases: {other:?}"),
@@ -59,7 +58,7 @@ fn flushes_nothing(context: &Context<'_>) -> Check {
 fn exact(context: &Context<'_>) -> Check {
     let machine = context.machine;
     let alone = purge_one(machine)?;
-    let run = take(machine, 250)?;
+    let run = Owned::take(machine, 250)?;
     let room = machine.areas.budget().pages.min(machine.areas.stats().free_pages / 252 * 250);
     let unrelated = UNRELATED.min(room.saturating_sub(2 * FRAMES as u32));
     for _ in 0..unrelated / 250 {
@@ -70,7 +69,6 @@ fn exact(context: &Context<'_>) -> Check {
     let crowded = purge_one(machine)?;
     let still_left = machine.areas.stats().leftover.pages;
     let (all, cost) = cost_of(|| machine.areas.purge_all(Flush::Now));
-    machine.give(run);
     say!(
         "# vmap-purge-is-exact: {} calls, {} operations, {} flushes, with {left} pages left of \
          other areas",
@@ -93,26 +91,21 @@ fn one_flush(context: &Context<'_>) -> Check {
     let Some(exchanger) = machine.exchanger() else {
         super::skip!("a translated guest does not exchange")
     };
-    let run = take(machine, 16)?;
+    let run = Owned::take(machine, 16)?;
     let Some(mut lists) = machine.lists(32) else {
-        machine.give(run);
         super::skip!("the guest has no memory for lists")
     };
     let area = map(machine, &run, "ours")?;
     unmap(machine, area, Mode::Lazy)?;
     let sent = vcpu::notifications();
-    let (result, cost) = cost_of(|| exchanger.acquire(run, ANYWHERE, lists.words()));
+    let (result, cost) = cost_of(|| exchanger.acquire(run.into_run(), ANYWHERE, lists.words()));
     let sent = vcpu::notifications() - sent;
     match result.and_then(|extent| exchanger.release(extent, lists.words())) {
         Ok(run) => {
-            let next = map(machine, &run, "next");
-            machine.give(run);
+            let next = map(machine, &Owned::of(machine, run), "next");
             unmap(machine, next?, Mode::Lazy)?;
         }
-        Err(failure) => {
-            failure.left.into_iter().for_each(|run| machine.give(run));
-            super::skip!("{}", failure.error)
-        }
+        Err(failure) => super::skip!("{}", give_left(machine, failure)),
     }
     // To make the next area was to look which addresses are free again: by that flush all are.
     let retired = machine.areas.stats().retired;

@@ -6,7 +6,7 @@ use xen_contig::addr::Pfn;
 use xen_contig::paging::Holder;
 use xen_contig::vmap::Mode;
 
-use super::{Check, Context, Test, error, fail, map, skip, take, unmap};
+use super::{Check, Context, Owned, Test, error, fail, map, skip, unmap};
 use crate::kernel::layout::{slot, window};
 use crate::kernel::machine::Machine;
 use crate::kernel::paging::{READ_WRITE, pv};
@@ -32,7 +32,7 @@ fn holders(context: &Context<'_>) -> Check {
     if let Some(level1) = machine.linear.first_table() {
         is(machine, level1, Holder::PageTable { level: 1 })?;
     }
-    let run = take(machine, 2)?;
+    let run = Owned::take(machine, 2)?;
     let (mapped, free) = (run.first(), run.first().add(1));
     let Some(mfn) = machine.p2m.mfn(mapped) else { fail!("pfn {mapped} has no machine frame") };
     is(machine, free, Holder::Unknown)?;
@@ -68,6 +68,5 @@ fn holders(context: &Context<'_>) -> Check {
         fail!("purging: {error}");
     }
     let gone = is(machine, free, Holder::Unknown);
-    machine.give(run);
     in_use.and(left).and(gone)
 }

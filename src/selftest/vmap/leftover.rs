@@ -13,7 +13,9 @@ use xen_contig::paging::{FlushClock, GuestMemory, Held, Holder, LinearMapping};
 use xen_contig::vmap::{Area, Mode};
 
 use super::picture::{self, Picture};
-use super::{Check, Context, Outcome, Test, books, fail, map_frames, skip, take, unmap};
+use super::{
+    Check, Context, Outcome, Owned, Test, books, fail, give_left, map_frames, skip, unmap,
+};
 use crate::kernel::hypervisor;
 use crate::kernel::machine::{ANYWHERE, Machine};
 use crate::kernel::paging::Linear;
@@ -79,9 +81,9 @@ fn limit(machine: &Machine) -> Result<Order, Outcome> {
 fn leftover(context: &Context<'_>) -> Check {
     let machine = context.machine;
     let limit = limit(machine)?;
-    let run = scatter(machine, take(machine, FRAMES)?)?;
+    let run = Owned::take(machine, FRAMES)?.into_run();
+    let run = Owned::of(machine, scatter(machine, run)?);
     let Some(mut lists) = machine.lists(2 * FRAMES) else {
-        machine.give(run);
         skip!("the guest has no memory for lists")
     };
     let aliased = run.first().add(ALIASED);
@@ -95,7 +97,8 @@ fn leftover(context: &Context<'_>) -> Check {
     let memory = Forgetful(machine.linear);
     let xen = hypervisor::xen();
     let forgetful = Exchanger::new(xen, machine.p2m, &memory, &machine.accounts, limit);
-    let run = refused(forgetful.acquire(run, ANYWHERE, lists.words()), |error| match error {
+    let refusal = forgetful.acquire(run.into_run(), ANYWHERE, lists.words());
+    let run = refused(machine, refusal, |error| match error {
         ExchangeError::FrameBusy { pfn, mfn: Some(busy), holder } => {
             (pfn, busy, holder) == (aliased, mfn, Holder::Leftover { address, name: "leftover" })
         }
@@ -105,43 +108,43 @@ fn leftover(context: &Context<'_>) -> Check {
 
     // With one, as every allocation goes.
     let Some(exchanger) = machine.exchanger() else { fail!("the exchange is gone") };
-    let run = match exchanger.acquire(run, ANYWHERE, lists.words()) {
+    let (run, shown) = match exchanger.acquire(run.into_run(), ANYWHERE, lists.words()) {
         Ok(extent) => {
             picture.after(machine, extent.run());
-            if let Ok(value) = try_read(address) {
-                fail!("the exchange is through, the leftover still shows {value:#x}");
-            }
-            exchanger.release(extent, lists.words())
+            let shown = try_read(address);
+            (exchanger.release(extent, lists.words()), shown)
         }
-        Err(failure) => {
-            failure.left.into_iter().for_each(|run| machine.give(run));
-            match failure.error {
-                ExchangeError::NoMemory { .. } => skip!("{}", failure.error),
-                error => fail!("purged, still: {error}"),
-            }
-        }
+        Err(failure) => match give_left(machine, failure) {
+            error @ ExchangeError::NoMemory { .. } => skip!("{error}"),
+            error => fail!("purged, still: {error}"),
+        },
     };
     picture::draw(&picture);
-    match run {
-        Ok(run) => {
-            let agreed = books::agree(machine, &run, |_| None);
-            machine.give(run);
-            agreed
-        }
-        Err(failure) => fail!("giving the extent back: {}", failure.error),
+    let agreed = match run {
+        Ok(run) => books::agree(machine, &Owned::of(machine, run), |_| None),
+        Err(failure) => fail!("giving the extent back: {}", give_left(machine, failure)),
+    };
+    match shown {
+        Ok(value) => fail!("the exchange is through, the leftover still shows {value:#x}"),
+        Err(_) => agreed,
     }
 }
 
 /// Wants a refusal, the one that is expected. Returns the run.
-fn refused<T: core::fmt::Debug>(
+fn refused<'m, T: core::fmt::Debug>(
+    machine: &'m Machine,
     result: Result<T, xen_contig::exchange::ExchangeFailure>,
     is_expected: impl Fn(ExchangeError) -> bool,
-) -> Result<FrameRun, Outcome> {
+) -> Result<Owned<'m>, Outcome> {
     match result {
         Ok(extent) => fail!("Xen took the run although something maps it: {extent:?}"),
         Err(failure) => match failure.left {
-            Left::Whole(run) if is_expected(failure.error) => Ok(run),
-            left => fail!("heard: {}; the run: {left:?}", failure.error),
+            Left::Whole(run) if is_expected(failure.error) => Ok(Owned::of(machine, run)),
+            left => {
+                let heard = format!("heard: {}; the run: {left:?}", failure.error);
+                left.into_iter().for_each(|run| machine.give(run));
+                Err(Outcome::Fail(heard))
+            }
         },
     }
 }
@@ -149,9 +152,8 @@ fn refused<T: core::fmt::Debug>(
 fn in_use(context: &Context<'_>) -> Check {
     let machine = context.machine;
     limit(machine)?;
-    let run = take(machine, FRAMES)?;
+    let run = Owned::take(machine, FRAMES)?;
     let Some(mut lists) = machine.lists(2 * FRAMES) else {
-        machine.give(run);
         skip!("the guest has no memory for lists")
     };
     let aliased = run.first().add(ALIASED);
@@ -162,21 +164,21 @@ fn in_use(context: &Context<'_>) -> Check {
     let Some(exchanger) = machine.exchanger() else { fail!("the exchange is gone") };
     let asked = || hypervisor::xen().summary().row(Hypercall::MemoryOp).calls;
     let before = asked();
-    let refusal = exchanger.acquire(run, ANYWHERE, lists.words());
+    let refusal = exchanger.acquire(run.into_run(), ANYWHERE, lists.words());
     let made = asked() - before;
     let expected = Holder::Area { address: area.address(), name: "net-rx" };
-    let run = refused(refusal, |error| {
+    let run = refused(machine, refusal, |error| {
         matches!(error, ExchangeError::FrameBusy { pfn, holder, .. }
             if pfn == aliased && holder == expected)
     })?;
     let untouched = still_shows(&area);
     unmap(machine, area, Mode::Lazy)?;
     let then = exchanger
-        .acquire(run, ANYWHERE, lists.words())
+        .acquire(run.into_run(), ANYWHERE, lists.words())
         .and_then(|extent| exchanger.release(extent, lists.words()));
     match then {
         Ok(run) => machine.give(run),
-        Err(failure) => fail!("unmapped, still: {}", failure.error),
+        Err(failure) => fail!("unmapped, still: {}", give_left(machine, failure)),
     }
     untouched?;
     if made > 0 {

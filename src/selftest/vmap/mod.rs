@@ -27,6 +27,7 @@ use xen_contig::addr::Pfn;
 use xen_contig::frames::FrameRun;
 use xen_contig::vmap::{Area, Mode, Protection};
 
+use super::owned::{Owned, give_left};
 use super::{Check, Context, Outcome, Test, books, error, fail, skip};
 use crate::kernel::machine::Machine;
 use crate::kernel::vcpu;
@@ -67,14 +68,6 @@ pub fn unmap(machine: &Machine, area: Area, mode: Mode) -> Check {
     match result {
         Ok(()) => Ok(()),
         Err(error) => fail!("unmapping: {error}"),
-    }
-}
-
-/// Takes a run for a test, or skips.
-pub fn take(machine: &Machine, frames: u64) -> Result<FrameRun, Outcome> {
-    match machine.take(frames) {
-        Some(run) => Ok(run),
-        None => skip!("the guest has no {frames} free frames in a row"),
     }
 }
 

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use hypercall::trace::Row;
 use xen_contig::vmap::{Flush, Mode};
 
-use super::{Check, Context, Outcome, Test, cost_of, fail, map, skip, take, unmap};
+use super::{Check, Context, Outcome, Owned, Test, cost_of, fail, give_left, map, skip, unmap};
 use crate::kernel::events::tsc;
 use crate::kernel::machine::{ANYWHERE, Machine};
 use crate::kernel::say;
@@ -85,43 +85,35 @@ fn print(mode: &str, what: &str, cost: &Cost, count: u64) {
 }
 
 fn cycle(machine: &Machine, mode: Mode) -> Result<Cost, Outcome> {
-    let run = take(machine, PAGES)?;
-    let cost = measure(|| {
+    let run = Owned::take(machine, PAGES)?;
+    measure(|| {
         for _ in 0..CYCLES {
             let area = map(machine, &run, "cycle")?;
             unmap(machine, area, mode)?;
         }
         Ok(())
-    });
-    machine.give(run);
-    cost
+    })
 }
 
 fn allocation(machine: &Machine, mode: Mode) -> Result<Cost, Outcome> {
     let Some(exchanger) = machine.exchanger() else { fail!("no exchange") };
-    let mut run = Some(take(machine, PAGES)?);
+    let mut run = Some(Owned::take(machine, PAGES)?);
     let Some(mut lists) = machine.lists(2 * PAGES) else {
-        run.into_iter().for_each(|run| machine.give(run));
         skip!("the guest has no memory for lists")
     };
-    let cost = measure(|| {
+    measure(|| {
         for _ in 0..ALLOCATIONS {
             let Some(taken) = run.take() else { fail!("the run is gone") };
             let area = map(machine, &taken, "ring")?;
             unmap(machine, area, mode)?;
             let result = exchanger
-                .acquire(taken, ANYWHERE, lists.words())
+                .acquire(taken.into_run(), ANYWHERE, lists.words())
                 .and_then(|extent| exchanger.release(extent, lists.words()));
             match result {
-                Ok(back) => run = Some(back),
-                Err(failure) => {
-                    failure.left.into_iter().for_each(|run| machine.give(run));
-                    skip!("{}", failure.error)
-                }
+                Ok(back) => run = Some(Owned::of(machine, back)),
+                Err(failure) => skip!("{}", give_left(machine, failure)),
             }
         }
         Ok(())
-    });
-    run.into_iter().for_each(|run| machine.give(run));
-    cost
+    })
 }

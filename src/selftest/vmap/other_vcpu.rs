@@ -10,7 +10,7 @@ use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 
 use xen_contig::vmap::Mode;
 
-use super::{Check, Context, Outcome, Test, error, fail, map, skip, take, unmap};
+use super::{Check, Context, Outcome, Owned, Test, error, fail, give_left, map, skip, unmap};
 use crate::kernel::machine::{ANYWHERE, Machine};
 use crate::kernel::say;
 use crate::kernel::traps::try_read;
@@ -66,9 +66,8 @@ fn other_vcpu(context: &Context<'_>) -> Check {
 
 fn round(machine: &Machine, other: VcpuId, seen: &Seen) -> Check {
     let Some(exchanger) = machine.exchanger() else { fail!("no exchange") };
-    let run = take(machine, FRAMES)?;
+    let run = Owned::take(machine, FRAMES)?;
     let Some(mut lists) = machine.lists(2 * FRAMES) else {
-        machine.give(run);
         skip!("the guest has no memory for lists")
     };
     let area = map(machine, &run, "read by another vCPU")?;
@@ -96,18 +95,22 @@ fn round(machine: &Machine, other: VcpuId, seen: &Seen) -> Check {
             core::hint::spin_loop();
         }
         let unmapped = unmap(machine, area, Mode::Lazy);
-        let result = exchanger.acquire(run, ANYWHERE, lists.words());
+        let result = exchanger.acquire(run.into_run(), ANYWHERE, lists.words());
         if unmapped.is_err() || result.is_err() {
             end.store(true, SeqCst);
         }
         through.store(true, SeqCst);
-        unmapped?;
-        match result.and_then(|extent| exchanger.release(extent, lists.words())) {
-            Ok(run) => machine.give(run),
-            Err(failure) => {
-                failure.left.into_iter().for_each(|run| machine.give(run));
-                skip!("{}", failure.error)
+        let result = result.and_then(|extent| exchanger.release(extent, lists.words()));
+        let refused = match result {
+            Ok(run) => {
+                machine.give(run);
+                None
             }
+            Err(failure) => Some(give_left(machine, failure)),
+        };
+        unmapped?;
+        if let Some(error) = refused {
+            skip!("{error}");
         }
         Ok(())
     };

@@ -9,7 +9,7 @@ use xen_contig::exchange::ExchangeError;
 use xen_contig::paging::Holder;
 use xen_contig::vmap::{Flush, Mode};
 
-use super::{Check, Context, Test, fail, map, skip, take, unmap};
+use super::{Check, Context, Owned, Test, fail, map, skip, unmap};
 use crate::kernel::machine::ANYWHERE;
 use crate::kernel::traps::try_read;
 
@@ -23,18 +23,15 @@ pub fn add(tests: &mut Vec<Test>) {
 fn refill_purges(context: &Context<'_>) -> Check {
     let machine = context.machine;
     let Some(refiller) = machine.refiller() else { skip!("{}", machine.capability) };
-    let run = take(machine, FRAMES)?;
-    let Some(mut lists) = machine.lists(FRAMES) else {
-        machine.give(run);
-        skip!("the guest has no memory for lists")
-    };
+    let run = Owned::take(machine, FRAMES)?;
+    let Some(mut lists) = machine.lists(FRAMES) else { skip!("the guest has no memory for lists") };
     let (first, area) = (run.first(), map(machine, &run, "net-rx")?);
     let address = area.address();
-    let (run, refused) = match refiller.refill(run, ANYWHERE, lists.words()) {
-        Ok(run) => (run, None),
+    let (run, refused) = match refiller.refill(run.into_run(), ANYWHERE, lists.words()) {
+        Ok(run) => (Owned::of(machine, run), None),
         Err(failure) => {
             let Some(run) = failure.run else { fail!("{}", failure.error) };
-            (run, Some(failure.error))
+            (Owned::of(machine, run), Some(failure.error))
         }
     };
     let still_there = try_read(address);
@@ -42,10 +39,9 @@ fn refill_purges(context: &Context<'_>) -> Check {
     let holder = Holder::Area { address, name: "net-rx" };
     let expected = ExchangeError::FrameBusy { pfn: first, mfn: None, holder };
     if refused != Some(expected) || still_there.is_err() {
-        machine.give(run);
         fail!("with an area in use: {refused:?}; its first word: {still_there:?}");
     }
-    match refiller.refill(run, ANYWHERE, lists.words()) {
+    match refiller.refill(run.into_run(), ANYWHERE, lists.words()) {
         Ok(run) => {
             let left = machine.areas.purge(&run, Flush::Inhibit);
             machine.give(run);
