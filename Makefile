@@ -70,6 +70,7 @@ test: check-choice lint
 	@$(TOOLS) cargo test --locked --workspace $(ADAPTERS)
 	@$(TOOLS) cargo test --locked --features vmap-sync --test vmap
 	@RUSTFLAGS='--cfg loom' $(TOOLS) cargo test --locked --test loom $(ADAPTERS) --target-dir target/loom
+	@$(MAKE) --no-print-directory fuzz FUZZ=all SECONDS=1
 	@$(MAKE) --no-print-directory image virtio-image bed
 	@$(TOOLS) reproduce
 	@(set -x; $(BED) test $(CHOSEN) $(LIMIT)); $(SAY_STATUS)
