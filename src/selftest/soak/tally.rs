@@ -1,38 +1,38 @@
 //! What became of the operations: each is counted once.
 
-use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::{String, ToString};
+use alloc::vec::Vec;
 use core::fmt::Debug;
 
 use crate::kernel::say;
 
-/// Counts under names.
+/// What became of operations.
 #[derive(Clone, Debug, Default)]
 pub struct Tally {
-    done: BTreeMap<&'static str, u64>,
-    refused: BTreeMap<String, u64>,
+    done: Counts,
+    refused: Counts,
 }
 
 impl Tally {
     /// An operation that was done.
     pub fn done(&mut self, what: &'static str) {
-        *self.done.entry(what).or_default() += 1;
+        self.done.add(what);
     }
 
     /// One that was refused: counted under the kind of the error.
     pub fn refused(&mut self, error: &impl Debug) {
-        *self.refused.entry(kind(error)).or_default() += 1;
+        self.refused.add(&kind(error));
     }
 
     /// How many operations were counted.
     pub fn total(&self) -> u64 {
-        self.done.values().chain(self.refused.values()).sum()
+        self.done.total() + self.refused.total()
     }
 
     /// How many were done.
     pub fn succeeded(&self) -> u64 {
-        self.done.values().sum()
+        self.done.total()
     }
 
     /// Prints all counts.
@@ -42,24 +42,42 @@ impl Tally {
             "# soak: seed {seed}: {total} operations, {succeeded} done, {} refused",
             total - succeeded
         );
-        list("done", self.done.iter().map(|(name, count)| (*name, *count)));
-        list("refused", self.refused.iter().map(|(name, count)| (name.as_str(), *count)));
+        self.done.list("done");
+        self.refused.list("refused");
     }
 }
 
-/// Prints counts, some to a line: a console may break long ones.
-fn list<'n>(word: &str, counts: impl Iterator<Item = (&'n str, u64)>) {
-    const LINE: usize = 100;
-    let mut text = String::new();
-    for (name, count) in counts {
-        if text.len() > LINE {
-            say!("# soak: {word}:{text}");
-            text.clear();
+/// Counts under names, a dozen at most, in the order in which they came. A map would be 5 KB of the
+/// image.
+#[derive(Clone, Debug, Default)]
+struct Counts(Vec<(String, u64)>);
+
+impl Counts {
+    fn add(&mut self, name: &str) {
+        match self.0.iter_mut().find(|(known, _)| known == name) {
+            Some((_, count)) => *count += 1,
+            None => self.0.push((name.to_string(), 1)),
         }
-        text += &format!(" {name} {count}");
     }
-    if !text.is_empty() {
-        say!("# soak: {word}:{text}");
+
+    fn total(&self) -> u64 {
+        self.0.iter().map(|(_, count)| count).sum()
+    }
+
+    /// Prints them, some to a line: a console may break long ones.
+    fn list(&self, word: &str) {
+        const LINE: usize = 100;
+        let mut text = String::new();
+        for (name, count) in &self.0 {
+            if text.len() > LINE {
+                say!("# soak: {word}:{text}");
+                text.clear();
+            }
+            text += &format!(" {name} {count}");
+        }
+        if !text.is_empty() {
+            say!("# soak: {word}:{text}");
+        }
     }
 }
 
