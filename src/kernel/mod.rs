@@ -13,7 +13,7 @@
 //! | how do hypercalls get traced? | [`hypervisor`] |
 //! | which devices are there? | [`pci`] |
 //! | how does a device move data? | [`edu`], and `virtio` in an image built with `kernel-virtio` |
-//! | how is the guest saved and restored? | [`suspend`], [`start_info`], [`xenstore`] |
+//! | how is the guest saved and restored? | [`suspend`] |
 //! | what does the verdict mean? | [`verdict`] |
 
 pub mod areas;
@@ -32,14 +32,12 @@ pub mod paging;
 mod panic;
 pub mod pci;
 pub mod probe;
-pub mod start_info;
 pub mod suspend;
 pub mod traps;
 pub mod vcpu;
 pub mod verdict;
 #[cfg(feature = "kernel-virtio")]
 pub mod virtio;
-pub mod xenstore;
 
 pub(crate) use console::say;
 pub use exit::{Exit, exit};

@@ -9,13 +9,13 @@ use hypercall::ops::{EventChannelOp, HvmOp, HvmParamIndex, Port};
 use hypercall::{Xen, XenErrno};
 use xen_contig::addr::Gfn;
 
-use super::events::{Deadline, nap};
-use super::hypervisor::xen;
-use super::kind::Kind;
-use super::layout::{self, slot};
-use super::machine::Machine;
-use super::paging::{READ_WRITE, set_window};
 use super::start_info::StartInfo;
+use crate::kernel::events::{Deadline, nap};
+use crate::kernel::hypervisor::xen;
+use crate::kernel::kind::Kind;
+use crate::kernel::layout::{self, slot};
+use crate::kernel::machine::Machine;
+use crate::kernel::paging::{READ_WRITE, set_window};
 
 /// How long xenstored may take, in seconds: dom0 may be busy.
 const PATIENCE: u64 = 60;

@@ -5,7 +5,15 @@
 //! comes back with the same memory contents, in a PV guest in other machine frames: the toolstack
 //! rewrites P2M and page tables, and all that the guest has told a device is wrong (C75).
 //!
+//! | question | place |
+//! |---|---|
+//! | what does the toolstack read and rewrite in the start info? | [`start_info`] |
+//! | how is a key written to xenstore? | [`xenstore`] |
+//!
 //! For a guest with one vCPU: others would have to be taken down before and started anew after.
+
+mod start_info;
+mod xenstore;
 
 use core::fmt::{self, Write};
 
@@ -13,14 +21,15 @@ use arrayvec::ArrayString;
 use hypercall::ops::{EventChannelOp, Port, SchedOp};
 use hypercall::{DomId, Xen, XenErrno};
 
-use super::boot::{console_ring, share_page};
-use super::events::{self, Deadline};
-use super::hypervisor::{untraced, xen};
-use super::kind::Kind;
-use super::machine::Machine;
-use super::start_info::StartInfo;
-use super::xenstore::{Store, StoreError};
-use super::{console, vcpu};
+use crate::kernel::boot::{console_ring, share_page};
+use crate::kernel::events::{self, Deadline};
+use crate::kernel::hypervisor::{untraced, xen};
+use crate::kernel::kind::Kind;
+use crate::kernel::machine::Machine;
+use crate::kernel::{console, vcpu};
+
+use start_info::StartInfo;
+use xenstore::{Store, StoreError};
 
 /// Where libxl looks for the port (`xs_suspend_evtchn_port`), below the domain's own path.
 const KEY: &str = "device/suspend/event-channel";

@@ -5,8 +5,8 @@ use hypercall::ops::Port;
 use xen_contig::addr::{Gfn, Mfn, PAGE_SIZE};
 use xen_sys::start_info;
 
-use super::layout;
-use super::machine::Machine;
+use crate::kernel::layout;
+use crate::kernel::machine::Machine;
 
 /// The page.
 #[derive(Clone, Copy, Debug)]
