@@ -34,7 +34,7 @@ use core::ptr::NonNull;
 use dma_api::{DmaAllocHandle, DmaConstraints, DmaDirection, DmaError, DmaMapHandle, DmaOp};
 
 use super::DeviceMemory;
-use super::memory::Memory;
+use super::lent::Memory;
 use crate::addr::{DmaAddr, PAGE_SIZE};
 use crate::dma::{ConstraintError, Constraints};
 use crate::platform::Platform;

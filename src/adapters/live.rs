@@ -3,7 +3,7 @@
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 
 use super::MovedBuffer;
-use super::memory::Memory;
+use super::lent::Memory;
 use crate::addr::{DmaAddr, PseudoPhysAddr};
 use crate::dma::Told;
 use crate::p2m::P2m;

@@ -19,6 +19,7 @@
 
 #[cfg(feature = "dma-api")]
 pub mod dma_api;
+mod lent;
 mod live;
 mod memory;
 mod moved;

@@ -127,7 +127,7 @@ unsafe impl<S: StaticDevice> Hal for XenHal<S> {
         }
         // SAFETY: valid, and nobody writes to it during this call, by the caller's word.
         let content = unsafe { buffer.as_ref() };
-        let fill = |bounce: &mut super::memory::Memory<_>| bounce.write(content);
+        let fill = |bounce: &mut super::lent::Memory<_>| bounce.write(content);
         match memory.bounce(content.len() as u64, memory.constraints(), fill) {
             Ok((dma, _)) => dma.get(),
             Err(error) => panic!("no bounce buffer of {} bytes: {error}", content.len()),
