@@ -7,8 +7,8 @@ use super::lent::Memory;
 use super::live::{self, Claim, LiveSlot, Purpose};
 use crate::addr::{DmaAddr, Gfn, PAGE_SIZE, Pfn, PseudoPhysAddr};
 use crate::dma::{
-    AllocError, Allocator, AtomicPool, CoherentBuffer, ConstraintError, Constraints, PoolExhausted,
-    PoolObject, Told, Zeroing,
+    AllocError, Allocator, AtomicPool, ConstraintError, Constraints, PoolExhausted, PoolObject,
+    Zeroing,
 };
 use crate::paging::GuestMemory;
 use crate::platform::Platform;
