@@ -346,7 +346,9 @@ fn a_translated_guest_finds_frames_below_the_mask_or_says_so() {
     assert!(low.admits(buffer.dma_addr().get(), 100_000));
     assert_eq!(scene.calls(), 0);
     let error = scene.allocator.alloc_coherent(2048 * PAGE, &low).unwrap_err();
-    assert_eq!(error, AllocError::NoFramesInReach { frames: 2048, mask: 2048 * PAGE - 1 });
+    let mask = 2048 * PAGE - 1;
+    let named = AllocError::NoFramesInReach { frames: 2048, align: 1 << 16, lowest: 0, mask };
+    assert_eq!(error, named);
     drop(buffer);
     scene.is_balanced();
 }

@@ -114,8 +114,7 @@ impl<P: Platform> Allocator<P> {
             (_, Some(exchanger)) => exchanger,
             (Capability::None { why }, None) => return Err(AllocError::NoExchange(why)),
             (_, None) => {
-                let (frames, mask) = (layout.used_frames(), constraints.mask());
-                return Err(AllocError::NoFramesInReach { frames, mask });
+                return Err(AllocError::no_frames(layout.used_frames(), constraints));
             }
         };
         self.exchange(&exchanger, &layout, constraints)
@@ -173,7 +172,7 @@ impl<P: Platform> Allocator<P> {
         if constraints.sleep() == Sleep::MustNot {
             return Err(AllocError::MustNotSleep);
         }
-        let (frames, mask) = (layout.frames(), constraints.mask());
+        let frames = layout.frames();
         let platform = &self.platform;
         let mut lists = platform.lists(frames).ok_or(AllocError::NoListMemory { words: frames })?;
         let search = Search::new(platform.p2m(), constraints, &layout);
@@ -186,7 +185,7 @@ impl<P: Platform> Allocator<P> {
         let run = platform
             .take_where(frames, budget, &mut aligned)
             .or_else(|| platform.take_where(frames, budget, &mut |pfn| search.fits(pfn)))
-            .ok_or(AllocError::NoFramesInReach { frames, mask })?;
+            .ok_or(AllocError::no_frames(frames, constraints))?;
         match refiller.refill(run, AddressBits::UNLIMITED, lists.as_mut()) {
             Ok(run) => {
                 self.books.exchanged.fetch_add(1, Relaxed);

@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use super::ConstraintError;
+use super::{ConstraintError, Constraints};
 use crate::addr::{AddressBits, Order, PAGE_SIZE};
 use crate::exchange::{ExchangeError, NoOrderPermitted, Node};
 
@@ -107,7 +107,11 @@ pub enum AllocError {
     NoFramesInReach {
         /// How many are needed.
         frames: u64,
-        /// The highest address allowed.
+        /// What the address of the first must be a multiple of.
+        align: u64,
+        /// The lowest address allowed.
+        lowest: u64,
+        /// The highest one.
         mask: u64,
     },
     /// Xen has no such memory on exactly that NUMA node, or the machine has no such node.
@@ -193,10 +197,10 @@ impl fmt::Display for AllocError {
                 "no {size} bytes from a multiple of {align:#x} on lie between {lowest:#x} and \
                  {mask:#x}: allow shorter segments"
             ),
-            Self::NoFramesInReach { frames, mask } => write!(
+            Self::NoFramesInReach { frames, align, lowest, mask } => write!(
                 f,
-                "the guest has no {frames} free frames in a row that meet the constraints (mask \
-                 {mask:#x}), and a translated guest can't exchange for others"
+                "the guest has no {frames} free frames in a row from a multiple of {align:#x} on \
+                 between {lowest:#x} and {mask:#x}, and a translated guest can't exchange for others"
             ),
             Self::NoMemoryOnNode { node, order, bits } => write!(
                 f,
@@ -220,6 +224,12 @@ impl fmt::Display for AllocError {
 impl core::error::Error for AllocError {}
 
 impl AllocError {
+    /// A translated guest has no such frames where the device takes them.
+    pub(super) const fn no_frames(frames: u64, constraints: &Constraints) -> Self {
+        let (align, lowest, mask) = (constraints.align(), constraints.lowest(), constraints.mask());
+        Self::NoFramesInReach { frames, align, lowest, mask }
+    }
+
     /// What Xen refused an exchange with for memory of a node.
     pub(super) const fn refused(error: ExchangeError, node: Node) -> Self {
         let Node::Exactly(node) = node else { return Self::Exchange(error) };

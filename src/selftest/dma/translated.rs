@@ -70,7 +70,7 @@ fn out_of_reach(context: &Context<'_>) -> Check {
                 u64::MAX => Constraints::default(),
                 mask => build(|it| it.mask(mask))?,
             };
-            let expected = AllocError::NoFramesInReach { frames, mask };
+            let expected = AllocError::NoFramesInReach { frames, align: 1, lowest: 0, mask };
             match allocator.alloc_coherent(size, &constraints) {
                 Err(error) if error == expected => {}
                 other => fail!("{size} bytes: expected `{expected}`, got {other:?}"),
