@@ -625,6 +625,8 @@ fn a_translated_guest_finds_what_is_far_behind_its_first_frames() {
         build(|it| it.lowest(far).mask(most).boundary(1 << 16)),
         build(|it| it.align(FRAMES * PAGE / 2).lowest(1)),
         build(|it| it.lowest(far).backing(Backing::OneExtent)),
+        // Above the order limit, which is of what lies beneath.
+        build(|it| it.align(FRAMES * PAGE / 4).lowest(1).backing(Backing::OneExtent)),
         build(|it| it.lowest(far).max_segment(1 << 15).max_segments(16)),
     ];
     for constraints in &devices {

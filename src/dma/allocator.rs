@@ -166,8 +166,9 @@ impl<P: Platform> Allocator<P> {
         size: u64,
         constraints: &Constraints,
     ) -> Result<CoherentBuffer<'_, P>, AllocError> {
-        // Several extents beneath one run of guest frames serve nobody.
-        let one_extent = constraints.to_builder().max_segments(1).build()?;
+        // Several extents beneath one run of guest frames serve nobody, and it is the run that has to
+        // be aligned: the device sees guest frames.
+        let one_extent = constraints.to_builder().max_segments(1).align(1).build()?;
         let layout = Layout::new(size, &one_extent, refiller.limit())?;
         if constraints.sleep() == Sleep::MustNot {
             return Err(AllocError::MustNotSleep);
