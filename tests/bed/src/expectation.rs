@@ -36,7 +36,7 @@ pub struct Expectation {
 }
 
 impl Expectation {
-    /// Whether the emulator may let this guest stand still: see `MachineSpec::one_thread`.
+    /// Whether the emulator may let this guest stand still: see `Threads`.
     pub fn may_stand_still(&self) -> bool {
         let under_svm = matches!(self.mode, Mode::PvhDom0 | Mode::PvhDomu);
         under_svm && self.vcpus > Some(1) && self.verdict == Verdict::Success

@@ -116,7 +116,7 @@ impl Findings {
 pub fn say_stood_still(name: &str) {
     println!(
         "bed: {name} stood still, as QEMU lets a PVH guest of several vCPUs now and then (see \
-         `MachineSpec::one_thread`): once more"
+         `Threads`): once more"
     );
 }
 

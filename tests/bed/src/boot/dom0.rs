@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::machine::SERIAL;
-use super::{Clock, Machine, MachineSpec, for_image};
+use super::{Clock, Machine, MachineSpec, Threads, for_image};
 use crate::choice::{KernelArgs, Mode};
 use crate::error::{Error, Result};
 use crate::guest::{End, MachineEnd, SerialLog};
@@ -93,7 +93,11 @@ impl Dom0Boot {
             memory: spec.memory,
             cpus: spec.processors.unwrap_or(spec.vcpus.max(2)),
             clock: spec.clock,
-            one_thread: spec.mode == Mode::PvhDom0,
+            threads: match spec.mode {
+                Mode::PvhDom0 if spec.vcpus > 1 => Threads::OneWithTimers,
+                Mode::PvhDom0 => Threads::One,
+                _ => Threads::Each,
+            },
             iommu: spec.mode == Mode::PvhDom0,
             edu: true,
             disk: spec.disk,

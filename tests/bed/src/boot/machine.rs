@@ -26,13 +26,8 @@ pub struct MachineSpec {
     pub cpus: u32,
     /// What the clock counts.
     pub clock: Clock,
-    /// Whether one thread is to run all CPUs, in turn.
-    ///
-    /// On leaving a guest of SVM's (PVH), QEMU 7.2 clears a bit of the CPU's pending interrupts by a
-    /// plain read and write (`do_vmexit` in `target/i386/tcg/sysemu/svm_helper.c`). An interrupt that
-    /// another thread raises in between is lost: guests with several vCPUs stood still now and then
-    /// while these woke each other, in one boot of three at worst, and in none with one thread.
-    pub one_thread: bool,
+    /// What runs the CPUs.
+    pub threads: Threads,
     /// Whether Xen needs an IOMMU, as it does for a PVH dom0.
     pub iommu: bool,
     /// Whether QEMU's `edu` device, whose DMA engine drives 28 address bits, is on the PCI bus.
@@ -54,6 +49,24 @@ pub enum Clock {
     /// Instructions, Xen's and the guest's alike: one TSC tick each. Then a figure depends neither
     /// on the host nor on what else it does. The machine has to make do with one CPU.
     Instructions,
+}
+
+/// What runs a machine's CPUs while its clock goes by the time.
+///
+/// On leaving a guest of SVM's (PVH), QEMU 7.2 clears a bit of the CPU's pending interrupts by a plain
+/// read and write (`do_vmexit` in `target/i386/tcg/sysemu/svm_helper.c`). An interrupt that another
+/// thread raises in between is lost: guests with several vCPUs stood still now and then while these
+/// woke each other, in one boot of three at worst with a thread for each CPU; with one for all, rarely,
+/// since timers have a thread of their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Threads {
+    /// A thread for each CPU.
+    Each,
+    /// One thread for all CPUs, in turn.
+    One,
+    /// One thread for all CPUs and for timers, too: QEMU runs these in it when it counts instructions,
+    /// two nanoseconds each here. Takes half as long again, and time that nobody uses does not pass.
+    OneWithTimers,
 }
 
 /// A machine that runs.
@@ -162,10 +175,17 @@ fn arguments(spec: &MachineSpec) -> Vec<String> {
     add(&["-nodefaults", "-display", "none", "-no-reboot", "-qmp", "stdio"]);
     // With SMAP on, QEMU 7.2 faults on the first `iret` of a PV guest.
     match spec.clock {
-        Clock::Time if spec.one_thread => {
-            add(&["-accel", "tcg,thread=single", "-cpu", "max,-smap"]);
+        Clock::Time => {
+            let threads: &[&str] = match spec.threads {
+                Threads::Each => &["-accel", "tcg,thread=multi"],
+                Threads::One => &["-accel", "tcg,thread=single"],
+                Threads::OneWithTimers => {
+                    &["-accel", "tcg,thread=single", "-icount", "shift=1,sleep=off"]
+                }
+            };
+            add(threads);
+            add(&["-cpu", "max,-smap"]);
         }
-        Clock::Time => add(&["-accel", "tcg,thread=multi", "-cpu", "max,-smap"]),
         Clock::Instructions => {
             add(&["-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off"]);
             // Where a CPU has these two, Xen copies and clears with `rep movsb` and `rep stosb`,

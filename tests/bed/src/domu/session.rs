@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::jobs::{Goal, Job, pack};
 use super::report::{JobReport, SessionReport};
-use crate::boot::{Clock, Machine, MachineSpec, for_linux};
+use crate::boot::{Clock, Machine, MachineSpec, Threads, for_linux};
 use crate::choice::Mode;
 use crate::error::{Error, Result};
 use crate::guest::{End, MachineEnd, SerialLog};
@@ -46,7 +46,7 @@ const JOB_EXTRA: Duration = Duration::from_secs(150);
 const XEN_MIB: u32 = 512;
 const LEAST_MIB: u32 = 2048;
 
-/// Whether a job's vCPUs wake each other under SVM, for which see [`MachineSpec::one_thread`].
+/// Whether a job's vCPUs wake each other under SVM, for which see [`Threads`].
 fn wakes_itself_under_svm(job: &Job) -> bool {
     job.mode == Mode::PvhDomu && job.vcpus.is_some_and(|vcpus| vcpus > 1)
 }
@@ -79,7 +79,10 @@ pub fn run(
         memory: LEAST_MIB.max(largest.saturating_add(crate::boot::LINUX_MIB + XEN_MIB)),
         cpus: 2,
         clock: Clock::Time,
-        one_thread: spec.jobs.iter().any(wakes_itself_under_svm),
+        threads: match spec.jobs.iter().any(wakes_itself_under_svm) {
+            true => Threads::OneWithTimers,
+            false => Threads::Each,
+        },
         iommu: false,
         edu: false,
         disk: None,
