@@ -168,7 +168,10 @@ fn suspend_pv(machine: &Machine, info: StartInfo) -> Result<u64, XenErrno> {
     };
     let shared = info.shared_info();
     let rings = info.to_guest_frames(guest_frame);
-    events::hide(Kind::Pv)?;
+    if let Err(errno) = events::hide(Kind::Pv) {
+        info.set(rings);
+        return Err(errno);
+    }
     let answer = untraced().sched_op(SchedOp::Suspend { start_info: Some(info.mfn()) });
     if answer != Ok(SchedOp::RESTORED) {
         info.set(rings);
