@@ -97,13 +97,15 @@ impl Store {
     pub fn write(&mut self, path: &str, value: &str) -> Result<(), StoreError> {
         let deadline = Deadline::in_seconds(PATIENCE);
         let len = (path.len() + 1 + value.len()) as u32;
-        let header = Header { kind: XS_WRITE, request: 0, transaction: 0, len };
-        for word in words(header) {
+        let Header { kind, request, transaction, len } =
+            Header { kind: XS_WRITE, request: 0, transaction: 0, len };
+        for word in [kind, request, transaction, len] {
             self.send(&word.to_le_bytes(), deadline)?;
         }
         self.send(path.as_bytes(), deadline)?;
         self.send(&[0], deadline)?;
         self.send(value.as_bytes(), deadline)?;
+        self.notify()?;
 
         let mut head = [0; 4];
         for word in &mut head {
@@ -158,7 +160,7 @@ impl Store {
             unsafe { ring.bytes.add(writer as usize % RING_SIZE).write_volatile(*byte) };
             ring.writer().store(writer.wrapping_add(1), Ordering::Release);
         }
-        self.notify()
+        Ok(())
     }
 
     fn receive(&mut self, bytes: &mut [u8], deadline: Deadline) -> Result<(), StoreError> {
@@ -207,8 +209,4 @@ impl Half {
         let writer = self.writer().load(Ordering::Acquire);
         writer.wrapping_sub(self.reader().load(Ordering::Acquire))
     }
-}
-
-fn words(header: Header) -> [u32; 4] {
-    [header.kind, header.request, header.transaction, header.len]
 }
