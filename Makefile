@@ -37,7 +37,7 @@ help:
 	@echo 'make vcpus   the part of it with one, two and four vCPUs, and 100,000 operations of four'
 	@echo 'make virtio  a driver of the crate virtio-drivers on the adapter, with a real disk, as dom0'
 	@echo 'make conformance'
-	@echo '             every row of tests/CONFORMANCE.md, on the model and on real Xens: a table'
+	@echo '             every row of docs/CONFORMANCE.md, on the model and on real Xens: a table'
 	@echo 'make soak    100,000 random operations of the allocator, as PV dom0 and as PV domU'
 	@echo '             (MEMORY: of the domU [64]), and how Xen sees the domU before and after'
 	@echo 'make bench   what things cost in instructions and hypercalls, as PV and as PVH dom0'

@@ -16,34 +16,22 @@
 //! * `adapters`: the same for driver crates with interfaces of their own, each behind a feature;
 //! * [`platform`]: what the embedding kernel supplies;
 //! * [`sync`]: the atomics and locks of all that;
-//! * [`exchange`]: the transaction, for PV by `XENMEM_exchange`, for translated guests by a refill.
-//!
-//! # Memory rules
-//! Cited by number in every SAFETY comment.
-//!
-//! * **M1** A frame is at any time in exactly one place: free list, mapped user, transaction,
-//!   buffer, quarantine, or Xen's.
-//! * **M2** While a transaction holds a run, no PTE of this domain maps it.
-//! * **M3** The extent lists and the exchange struct lie outside the run, are mapped writable, and
-//!   stay untouched by the guest for the whole hypercall: Xen may preempt it and come back.
-//! * **M4** Outside a transaction, P2M, page tables and Xen's M2P agree.
-//! * **M5** DMA memory is never a Rust reference. Raw pointers and volatile access only.
-//! * **M6** After a refusal the failing chunk is untouched, and the old frames are mapped back.
-//!   After the commit point frames may be gone: [`Torn`] is reported, the old frames of that chunk are
-//!   never mapped again, and whatever can't be found beyond doubt is quarantined.
-//!
-//! [`Torn`]: exchange::ExchangeError::Torn
+//! * [`exchange`]: the transaction, for PV by `XENMEM_exchange`, for translated guests by a refill;
+//! * [`rules`]: the rules that the code keeps and cites;
+//! * [`conformance`]: what Xen answers, row by row, and how this crate takes it.
 #![no_std]
 
 #[cfg(any(feature = "virtio-drivers", feature = "dma-api"))]
 pub mod adapters;
 pub mod addr;
 mod bitmap;
+pub mod conformance;
 pub mod dma;
 pub mod exchange;
 pub mod frames;
 pub mod p2m;
 pub mod paging;
 pub mod platform;
+pub mod rules;
 pub mod sync;
 pub mod vmap;

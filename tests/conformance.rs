@@ -1,4 +1,4 @@
-//! Rows of `CONFORMANCE.md` that no other test is named after. The others are where what they are
+//! Rows of `docs/CONFORMANCE.md` that no other test is named after. The others are where what they are
 //! about is tested: `raw_exchange.rs`, `exchange.rs`, `hostile_xen.rs`, `refill.rs`.
 
 use fake_xen::{Builder, ExchangeFault, FakeGuest, GUEST, Lie, Owner, POISON};

@@ -14,12 +14,8 @@
 //!                                              +--> torn: what is found is mapped, the rest quarantined
 //! ```
 //!
-//! # Flush rule
-//! 1. Zapping PTEs flushes nothing.
-//! 2. The last operation of `detach` asks Xen for one flush of every vCPU of the domain. So nothing
-//!    in this guest can reach the frames any more *before* Xen takes them.
-//! 3. `attach` turns not-present entries into present ones, which x86 does not cache: no flush.
-//! 4. The guest sends no IPI for any of this.
+//! Which TLB flush is made on this way, by whom and when, is said by the rules [F1](crate::rules#F1)
+//! to [F5](crate::rules#F5).
 
 mod call;
 mod capability;

@@ -47,7 +47,7 @@ pub struct Refusal {
 
 /// Collects writes of first-level entries and hands them to Xen by the table.
 ///
-/// Nothing in here flushes a TLB, see the flush rule in [`exchange`](crate::exchange). Nor does Xen of
+/// Nothing in here flushes a TLB, see [F1](crate::rules#F1). Nor does Xen of
 /// its own accord, 4.17 and 4.20 alike: `do_mmu_update` in its `x86/mm.c` flushes for the tables above
 /// the first level alone, and `mod_l1_entry`, for an entry that is dropped, gives the reference on
 /// the frame back and no more. Two things are Xen's own business. To *map* a frame may flush, when it

@@ -13,7 +13,7 @@
 //! | `virtio` | does a driver of `virtio-drivers` move data through the adapter's `Hal`? |
 //! | [`rights`] | is nothing both writable and executable, and are null and guard unmapped? |
 //! | [`vcpus`] | are all vCPUs up, do they work, recover, and sleep? |
-//! | [`conformance`] | does Xen answer each odd exchange as `tests/CONFORMANCE.md` says? |
+//! | [`conformance`] | does Xen answer each odd exchange as `docs/CONFORMANCE.md` says? |
 //! | [`soak`] | does nothing get lost in a long random mix of all that the allocator does? |
 //! | [`vmap`] | are leftovers of unmapped areas named and purged, without a flush, on all vCPUs? |
 //! | [`storm`] | do several vCPUs allocate, free, map and unmap side by side? |

@@ -1,4 +1,4 @@
-//! Every row of `tests/CONFORMANCE.md` that a real Xen can be brought to, by the raw hypercall.
+//! Every row of `docs/CONFORMANCE.md` that a real Xen can be brought to, by the raw hypercall.
 //!
 //! The component never makes most of these calls. They are made here because it relies on what Xen
 //! answers to them, and on what Xen leaves alone. A test is named after its row: `c02-…`. What does

@@ -23,7 +23,7 @@ usage: bed setup | run | test | witness | conformance | soak | vcpus | virtio | 
            saved and restored, `vcpus` and `virtio`
   witness  have the image fill a buffer, and read it from below Xen
   conformance
-           try every row of tests/CONFORMANCE.md on each Xen and print the table
+           try every row of docs/CONFORMANCE.md on each Xen and print the table
   soak     100,000 random operations of the allocator as PV dom0 and as PV domU, and Xen's own
            view of the domU's memory before and after
   vcpus    one, two and four vCPUs in every mode, and 100,000 random operations of four at once

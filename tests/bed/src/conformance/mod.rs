@@ -1,5 +1,5 @@
 //! `bed conformance`: what the model and each real Xen answer, row by row of
-//! `tests/CONFORMANCE.md`.
+//! `docs/CONFORMANCE.md`.
 
 mod report;
 mod results;
@@ -22,7 +22,7 @@ use crate::setup::{SetupOptions, prepare};
 use report::{OnXen, Report};
 
 /// The table, seen from the repository's root.
-const TABLE: &str = "tests/CONFORMANCE.md";
+const TABLE: &str = "docs/CONFORMANCE.md";
 
 /// The modes that see a difference; a PVH dom0 is to the exchange what a PVH domU is.
 const MODES: [Mode; 3] = [Mode::PvDom0, Mode::PvDomu, Mode::PvhDomu];

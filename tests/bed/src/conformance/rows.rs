@@ -1,4 +1,4 @@
-//! The rows of `tests/CONFORMANCE.md`, and which row a test belongs to.
+//! The rows of `docs/CONFORMANCE.md`, and which row a test belongs to.
 
 /// A row.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -11,17 +11,23 @@ pub struct Row {
     pub stimulus: String,
 }
 
-/// Reads the table: each line that begins with the cell of an id.
+/// Reads the table: each line whose first cell is an anchor and an id, `<a id="C02"></a>C02`.
 pub fn parse(text: &str) -> Vec<Row> {
     text.lines().filter_map(row).collect()
 }
 
 fn row(line: &str) -> Option<Row> {
     let mut cells = line.strip_prefix('|')?.split('|').map(str::trim);
-    let id = cells.next().filter(|cell| is_id(cell))?;
+    let id = cells.next().and_then(anchored)?;
     let real = cells.next()? == "R";
     let stimulus = cells.next()?.replace('`', "");
     Some(Row { id: id.to_owned(), real, stimulus })
+}
+
+/// The id of a cell that begins with the anchor of the same id.
+fn anchored(cell: &str) -> Option<&str> {
+    let (anchor, id) = cell.strip_prefix("<a id=\"")?.split_once("\"></a>")?;
+    (is_id(id) && anchor == id).then_some(id)
 }
 
 fn is_id(word: &str) -> bool {
@@ -41,8 +47,11 @@ mod tests {
 
     #[test]
     fn rows_are_told_from_the_text_around_them() {
-        let text = "# C01\n| id | | stimulus |\n|---|---|---|\n| C01 |  | a `b` | c |\n\
-                    | C02 | R | d | e |\nCxy | R |";
+        let text = "# C01\n| id | | stimulus |\n|---|---|---|\n\
+                    | <a id=\"C01\"></a>C01 |  | a `b` | c |\n\
+                    | <a id=\"C02\"></a>C02 | R | d | e |\n\
+                    | C03 | R | no anchor | f |\n\
+                    | <a id=\"C04\"></a>C05 | R | an anchor of another row | g |\nCxy | R |";
         let row = |id: &str, real, stimulus: &str| Row {
             id: id.to_owned(),
             real,
@@ -61,7 +70,7 @@ mod tests {
 
     #[test]
     fn the_repositorys_own_table_is_read_whole() {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../CONFORMANCE.md");
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/CONFORMANCE.md");
         let rows = parse(&std::fs::read_to_string(path).unwrap());
         let mut ids: Vec<&str> = rows.iter().map(|row| row.id.as_str()).collect();
         assert!(ids.len() > 40, "{ids:?}");

@@ -1,0 +1,3 @@
+//! [M3]: crate::rules#M3
+//! [M6]: crate::rules#M6
+#![doc = include_str!("../docs/CONFORMANCE.md")]
