@@ -1,7 +1,8 @@
 //! The allocator of coherent buffers against the model.
 
-use fake_xen::{Builder, FakeGuest, FakePlatform, Fault};
+use fake_xen::{Builder, FakeGuest, FakePlatform, Fault, Mark};
 use hypercall::XenErrno;
+use hypercall::trace::Span;
 use xen_contig::addr::{AddressBits, Order, PAGE_SIZE, Pfn};
 use xen_contig::dma::{
     AllocError, Allocator, Backing, CoherentBuffer, Constraints, GiveBack, Request, Sleep,
@@ -730,4 +731,17 @@ fn advice_is_for_what_can_be() {
     }
     assert!(advice(build(|it| it.max_segment(PAGE))).ends_with("allow more segments"));
     assert!(advice(build(|it| it.boundary(PAGE))).ends_with("allow more segments"));
+}
+
+#[test]
+fn an_allocation_is_a_span_whether_it_succeeds_or_fails() {
+    let scene = pv();
+    let span = Span::Operation("alloc_coherent");
+    let marks = || scene.platform.guest().xen().take_marks();
+    for (size, succeeds) in [(PAGE, true), (0, false)] {
+        assert_eq!(scene.allocator.alloc_coherent(size, &Constraints::default()).is_ok(), succeeds);
+        let marks = marks();
+        assert_eq!(marks.first(), Some(&Mark::Enter(span)));
+        assert_eq!(marks.last(), Some(&Mark::Leave(span)));
+    }
 }

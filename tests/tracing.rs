@@ -3,12 +3,12 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use fake_xen::{Asked, FakeGuest, Fault, Logged, Snapshot};
+use fake_xen::{Asked, FakeGuest, Fault, Logged, Mark, Snapshot};
 use hypercall::ops::{
     EventChannelOp, HvmOp, HvmParamIndex, MemoryOp, MmuExtOp, MmuUpdate, MulticallEntry, Port, Pte,
     SchedOp, UvmFlags, VcpuOp, VersionOp,
 };
-use hypercall::trace::{Entry, Hypercall, Level, RING_ENTRIES, Row};
+use hypercall::trace::{Entry, Hypercall, Level, Phase, RING_ENTRIES, Row, Span};
 use hypercall::{DomId, Multicall, MulticallError, Traced, Xen, XenErrno};
 use xen_contig::addr::{AddressBits, Mfn, Order, Pfn};
 use xen_contig::exchange::{Accounts, Exchanger, order_limit};
@@ -211,4 +211,18 @@ fn a_traced_multicall_is_one_call() {
     let mut done = None;
     traced.recent(|entry| done = entry.done);
     assert_eq!(done, Some(3), "the entries that succeeded");
+}
+
+#[test]
+fn a_tracer_reports_nested_spans_to_the_hypervisor_in_order() {
+    let guest = FakeGuest::new(512);
+    let traced = Traced::new(guest.xen().clone(), clock);
+    let (operation, phase) = (Span::Operation("test"), Span::Phase(Phase::Purge));
+    let answer = traced
+        .within(operation, || traced.within(phase, || traced.xen_version(VersionOp::Version)));
+    assert_eq!(answer, Ok(4 << 16 | 17), "the work's own result");
+    assert_eq!(
+        guest.xen().take_marks(),
+        [Mark::Enter(operation), Mark::Enter(phase), Mark::Leave(phase), Mark::Leave(operation)]
+    );
 }

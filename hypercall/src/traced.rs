@@ -7,7 +7,7 @@ use crate::ops::{
     SegmentBase, TrapInfo, UvmFlags, VcpuOp, VersionOp,
 };
 use crate::sync::Mutex;
-use crate::trace::{Call, Entry, Level, Ring, Summary};
+use crate::trace::{Call, Entry, Level, Ring, Span, Summary};
 use crate::{DomId, Xen, XenErrno};
 
 /// Tells the time for a trace: any function that answers a number does. A type without a value in
@@ -225,5 +225,15 @@ unsafe impl<X: Xen, C: Clock> Xen for Traced<X, C> {
 
     fn physdev_op(&self, op: PhysdevOp) -> Result<u64, XenErrno> {
         self.plain(Call::physdev_op(op), |xen| xen.physdev_op(op))
+    }
+
+    #[inline]
+    fn enter(&self, span: Span) {
+        self.inner.enter(span);
+    }
+
+    #[inline]
+    fn leave(&self, span: Span) {
+        self.inner.leave(span);
     }
 }

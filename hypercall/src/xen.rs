@@ -6,6 +6,7 @@ use crate::ops::{
     EventChannelOp, HvmOp, MemoryOp, MmuExtOp, MmuUpdate, MulticallEntry, PhysdevOp, Pte, SchedOp,
     SegmentBase, TrapInfo, UvmFlags, VcpuOp, VersionOp,
 };
+use crate::trace::Span;
 use crate::{DomId, XenErrno};
 
 /// A hypervisor: the real one, a wrapper around it, or a model.
@@ -161,5 +162,32 @@ pub unsafe trait Xen {
     /// Xen's: `ENOSYS` where there is no such call.
     fn physdev_op(&self, _op: PhysdevOp) -> Result<u64, XenErrno> {
         Err(XenErrno::ENOSYS)
+    }
+
+    /// Called when a span begins, on the vCPU that runs it.
+    ///
+    /// The default does nothing and costs nothing. A hypervisor that traces overrides it; a wrapper
+    /// passes it on. It is called in any context in which hypercalls are made, with locks held, so it
+    /// must neither sleep nor call back into the library.
+    #[inline(always)]
+    fn enter(&self, _span: Span) {}
+
+    /// Called when a span ends, with the value that [`enter`](Self::enter) got.
+    ///
+    /// Spans end in the reverse order of their beginning on each vCPU. What holds for `enter` holds
+    /// here.
+    #[inline(always)]
+    fn leave(&self, _span: Span) {}
+
+    /// Runs `work` as a span: [`enter`](Self::enter) before, [`leave`](Self::leave) after it.
+    #[inline(always)]
+    fn within<R>(&self, span: Span, work: impl FnOnce() -> R) -> R
+    where
+        Self: Sized,
+    {
+        self.enter(span);
+        let result = work();
+        self.leave(span);
+        result
     }
 }

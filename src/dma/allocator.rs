@@ -3,6 +3,8 @@
 use core::sync::atomic::Ordering::Relaxed;
 
 use arrayvec::ArrayVec;
+use hypercall::Xen;
+use hypercall::trace::Span;
 
 use super::constraints::{Backing, Sleep, Zeroing};
 use super::fit::Search;
@@ -83,6 +85,15 @@ impl<P: Platform> Allocator<P> {
     /// Why not. Nothing is lost, except where an exchange says quarantine. With
     /// [`OnRefusal::Return`] a buffer may be shorter than asked for, by whole segments.
     pub fn alloc_coherent(
+        &self,
+        size: u64,
+        constraints: &Constraints,
+    ) -> Result<CoherentBuffer<'_, P>, AllocError> {
+        let span = Span::Operation("alloc_coherent");
+        self.platform.xen().within(span, || self.alloc(size, constraints))
+    }
+
+    fn alloc(
         &self,
         size: u64,
         constraints: &Constraints,

@@ -4,6 +4,8 @@ use core::fmt;
 use core::sync::atomic::Ordering::Relaxed;
 
 use arrayvec::ArrayVec;
+use hypercall::Xen;
+use hypercall::trace::Span;
 
 use super::constraints::Sleep;
 use super::{AllocError, Allocator, CoherentBuffer, Constraints, Layout};
@@ -55,6 +57,14 @@ impl<P: Platform> Allocator<P> {
     /// # Errors
     /// Which buffer could not be had, and why. The others have been given back.
     pub fn alloc_many<const N: usize>(
+        &self,
+        requests: &[Request; N],
+    ) -> Result<[CoherentBuffer<'_, P>; N], ManyError> {
+        let span = Span::Operation("alloc_many");
+        self.platform().xen().within(span, || self.alloc_set(requests))
+    }
+
+    fn alloc_set<const N: usize>(
         &self,
         requests: &[Request; N],
     ) -> Result<[CoherentBuffer<'_, P>; N], ManyError> {

@@ -47,4 +47,4 @@ pub use guest::{
 pub use log::{Asked, Logged};
 pub use machine::NEIGHBOUR;
 pub use vcpu::run_on;
-pub use xen::FakeXen;
+pub use xen::{FakeXen, Mark};

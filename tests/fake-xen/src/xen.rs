@@ -10,6 +10,7 @@ use hypercall::ops::{
     EventChannelOp, HvmOp, MemoryOp, MmuExtOp, MmuUpdate, MulticallEntry, Pte, SchedOp, TrapInfo,
     UvmFlags, VcpuOp, VersionOp,
 };
+use hypercall::trace::Span;
 use hypercall::{DomId, VirtAddr, Xen, XenErrno};
 use xen_contig::sync::AtomicU64;
 
@@ -17,6 +18,15 @@ use crate::fault::{Cut, ExchangeFault, Fault};
 use crate::log::{Asked, Logged};
 use crate::machine::Machine;
 use crate::vcpu;
+
+/// The beginning or the end of a span, as the hook of the trait [`Xen`] reported it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mark {
+    /// The span begins.
+    Enter(Span),
+    /// The span ends.
+    Leave(Span),
+}
 
 /// What a call answers: `(what, how much was done is in the arguments)`.
 type Answer = Result<u64, XenErrno>;
@@ -28,11 +38,16 @@ pub struct FakeXen {
     /// Counts hypercalls and accesses to memory. Under loom these are where another vCPU may get on:
     /// loom knows nothing of the lock, and of this nothing but that all change it.
     turns: Arc<AtomicU64>,
+    marks: Arc<Mutex<Vec<Mark>>>,
 }
 
 impl FakeXen {
     pub(crate) fn new(machine: Machine) -> Self {
-        Self { machine: Arc::new(Mutex::new(machine)), turns: Arc::new(AtomicU64::new(0)) }
+        Self {
+            machine: Arc::new(Mutex::new(machine)),
+            turns: Arc::new(AtomicU64::new(0)),
+            marks: Arc::new(Mutex::new(Vec::new())),
+        }
     }
 
     /// Arms a fault; calls are counted from here.
@@ -74,6 +89,15 @@ impl FakeXen {
     /// The calls since the last one of these, in order.
     pub fn take_log(&self) -> Vec<Logged> {
         self.with(|machine| std::mem::take(&mut machine.log.calls))
+    }
+
+    /// Returns the marks of spans since the last call of this method, in order.
+    pub fn take_marks(&self) -> Vec<Mark> {
+        std::mem::take(&mut self.marks.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn mark(&self, mark: Mark) {
+        self.marks.lock().unwrap_or_else(PoisonError::into_inner).push(mark);
     }
 
     /// The next hypercall or access begins.
@@ -307,5 +331,13 @@ unsafe impl Xen for FakeXen {
                 Ok(0)
             }
         })
+    }
+
+    fn enter(&self, span: Span) {
+        self.mark(Mark::Enter(span));
+    }
+
+    fn leave(&self, span: Span) {
+        self.mark(Mark::Leave(span));
     }
 }
