@@ -1,5 +1,5 @@
 //! Acquire and release in a PV guest against the model hypervisor: what they promise, and every
-//! refusal that leaves the frames as they were.
+//! refusal that leaves the frames as they were. This shows [S1](xen_contig::rules#S1).
 
 use fake_xen::{Builder, FakeGuest, Owner};
 use hypercall::{Xen, XenErrno, ops::MemoryOp};
@@ -158,6 +158,7 @@ fn busy(guest: &FakeGuest, pfn: u64) -> ExchangeError {
     ExchangeError::FrameBusy { pfn, mfn: guest.mfn(pfn), holder: Holder::Unknown }
 }
 
+/// This shows [S4](xen_contig::rules#S4).
 #[test]
 fn c30_a_frame_with_an_alias_is_refused_until_the_alias_is_gone() {
     for offset in [0, 31, 63] {

@@ -1,5 +1,8 @@
-//! The flush rule: one flush of every vCPU by Xen, the last thing before the exchange; nothing
-//! else, and no vCPU interrupted by another.
+//! The flush rules: one flush of every vCPU by Xen, right before the exchange
+//! ([F2](xen_contig::rules#F2), [S5](xen_contig::rules#S5)). Nothing else flushes
+//! ([F1](xen_contig::rules#F1), [F3](xen_contig::rules#F3)), no vCPU interrupts another
+//! ([F4](xen_contig::rules#F4)), and a purge relies on that one flush
+//! ([F5](xen_contig::rules#F5), [S3](xen_contig::rules#S3)).
 
 use fake_xen::{Asked, FakeGuest, Logged};
 use hypercall::Xen;

@@ -202,7 +202,7 @@ fn storm(policy: GiveBack, mode: Mode, seed: u64) {
     assert_eq!((stats.live, stats.leftover, stats.retired), (none, none, none));
     assert_eq!((platform.free_frames(), platform.accounts().quarantined()), (free, 0));
     assert_eq!(guest.given_up_dirty(), 0);
-    // Flush rule 4: no IPI of the guest's.
+    // [F4](xen_contig::rules#F4): the guest sends no inter-processor interrupt.
     let log = guest.xen().take_log();
     assert!(log.iter().all(|call| call.asked != Asked::Send));
     assert!(log.iter().filter(|call| call.asked.is_exchange()).count() > 100);

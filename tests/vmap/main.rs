@@ -1,5 +1,6 @@
 //! Virtual areas against the model hypervisor: what they map, what they leave behind, and a purge
-//! of exactly that.
+//! of exactly that ([S2](xen_contig::rules#S2)). Built with and without the feature `vmap-sync`, it
+//! shows [S6](xen_contig::rules#S6).
 
 mod refusals;
 
