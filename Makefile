@@ -29,7 +29,7 @@ ADAPTERS := --features xen-contig/virtio-drivers,xen-contig/dma-api
 SAY_STATUS = status=$$?; [ $$status -eq 0 ] || echo "make $@: the runner's exit status is $$status" >&2; exit $$status
 
 .NOTPARALLEL:
-.PHONY: help run test vcpus virtio conformance soak bench fuzz image virtio-image lint docs gdb clean setup bed check-choice
+.PHONY: help run test vcpus virtio conformance soak bench fuzz image virtio-image lint prose docs gdb clean setup bed check-choice
 
 help:
 	@echo 'make run     build the image, boot it under Xen in QEMU, say what came of it'
@@ -43,7 +43,7 @@ help:
 	@echo 'make bench   what things cost in instructions and hypercalls, as PV and as PVH dom0'
 	@echo 'make fuzz    hostile input for the parsers and from Xen, SECONDS for each target'
 	@echo 'make image   the kernel image: target/image/xen-contig'
-	@echo 'make lint    formatting, clippy and documentation, warnings denied'
+	@echo 'make lint    formatting, clippy, documentation, choice of words and spelling'
 	@echo 'make docs    the documentation: target/doc'
 	@echo 'make gdb     boot MODE (pv-dom0 or pvh-dom0) stopped, waiting for a debugger'
 	@echo 'make clean   remove everything made, the fetched packages included'
@@ -122,6 +122,13 @@ lint: setup
 	@$(TOOLS) kernel clippy --locked --features kernel --bin xen-contig -- -D warnings
 	@$(TOOLS) kernel clippy --locked --features kernel-virtio --bin xen-contig -- -D warnings
 	@$(MAKE) --no-print-directory docs
+
+lint: prose
+
+# The words of comments and documents, and their spelling.
+prose: setup
+	@$(TOOLS) cargo run --locked --quiet -p words
+	@sh tests/bed/typos.sh --format brief
 
 # With the feature that has the real hypervisor in it: other pages refer to it.
 docs: setup

@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn the_repositorys_own_table_is_read_whole() {
+    fn the_table_of_this_repository_is_read_whole() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/CONFORMANCE.md");
         let rows = parse(&std::fs::read_to_string(path).unwrap());
         let mut ids: Vec<&str> = rows.iter().map(|row| row.id.as_str()).collect();

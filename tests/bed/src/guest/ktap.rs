@@ -43,8 +43,8 @@ pub struct Ktap {
 const VERDICT: &str = "Test result: ";
 
 impl Ktap {
-    /// Reads a whole console log. Lines that are no KTAP are the guest's to print, until the
-    /// verdict: after that, every line is a defect.
+    /// Reads a whole console log. The guest may print lines that are not KTAP before its verdict.
+    /// After the verdict every line is a defect.
     pub fn parse<'a>(lines: impl IntoIterator<Item = &'a str>) -> Self {
         let mut report = Self::default();
         let mut version = false;
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn indented_look_alikes_are_noise() {
+    fn indented_lines_are_noise() {
         assert_eq!(defects(&GOOD.replace("# noise", "  not ok 9 x\n  Test result: FAILURE")), "");
     }
 }
