@@ -18,7 +18,7 @@ pub enum Error {
         /// What was given.
         given: String,
     },
-    /// A number is none, or out of range.
+    /// A number is malformed or out of range.
     #[error("{name} is `{given}`, but must be a whole number from 1 to {max}")]
     BadNumber {
         /// The option.
@@ -57,7 +57,7 @@ pub enum Error {
         /// Where it was looked for.
         path: PathBuf,
     },
-    /// The image is no x86-64 ELF executable.
+    /// The image is not an x86-64 ELF executable.
     #[error("the image `{}` is {problem}; it must be a 64-bit x86 ELF executable", .path.display())]
     BadImage {
         /// The file.
@@ -152,7 +152,7 @@ pub enum Error {
 
 impl Error {
     /// Wraps an I/O error with what was being done to which file. A full disk gets its own
-    /// error, whoever hits it first.
+    /// error.
     pub fn file(doing: &'static str, path: &Path, source: io::Error) -> Self {
         if source.kind() == io::ErrorKind::StorageFull {
             return Self::DiskFull { path: path.to_owned(), needed_mib: 1, free_mib: 0 };

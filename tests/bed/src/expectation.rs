@@ -123,7 +123,7 @@ impl Expectation {
 fn is_pass_of(line: &str, name: &str) -> bool {
     let mut words = line.split_whitespace();
     let number = |word: &str| word.parse::<u32>().is_ok();
-    // Behind the name comes a remark, if anything, and what is remarked on did not simply pass.
+    // A remark after the name means that the test did not simply pass.
     words.next() == Some("ok")
         && words.next().is_some_and(number)
         && words.next() == Some(name)

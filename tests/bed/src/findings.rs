@@ -100,7 +100,7 @@ impl Findings {
         outcomes.iter().for_each(|outcome| counts.add(outcome.judgement.counts));
         let guests = outcomes.iter().map(|outcome| outcome.judgement.verdict).max();
         let checks = match (self.counts.passed, self.counts.failed) {
-            // Nothing was looked at.
+            // No check was made.
             (0, 0) => Verdict::Error,
             (_, 0) => Verdict::Success,
             _ => Verdict::Failure,

@@ -1,5 +1,5 @@
-//! The image under test, looked at before it is booted: what Xen says of a file that is no
-//! kernel is hard to read.
+//! Checks the image before it is booted: Xen's message about a file that is not a kernel is hard to
+//! read.
 
 use std::fs;
 use std::io;

@@ -1,5 +1,4 @@
-//! One bed at a time: two in one directory would overwrite each other's logs, and software
-//! emulation leaves no processor for a second machine anyway.
+//! One process at a time uses a bed: two in one directory would overwrite each other's logs.
 
 use std::fs::{File, TryLockError};
 use std::path::Path;
@@ -8,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::progress::Progress;
 use crate::setup::make_dir;
 
-/// Takes the bed in `target` for as long as the result lives, waiting for whoever has it.
+/// Locks the bed in `target` while the result lives; waits for another process that holds it.
 pub fn take(target: &Path, progress: &mut Progress) -> Result<File> {
     make_dir(target)?;
     let path = target.join("lock");

@@ -61,7 +61,7 @@ fn act(cli: &Cli) -> Result<Verdict> {
         progress.say(&format!("the bed of Xen {} is ready", cli.xen));
         return Ok(Verdict::Success);
     }
-    // Looked at first: nobody should wait for a download to learn of a typing error.
+    // Before the setup, so that a wrong path is reported before a download.
     let image = match cli.action {
         Action::Virtio => Vec::new(),
         _ => image::load(&cli.image)?,

@@ -1,4 +1,4 @@
-//! Tells whoever waits what is being done, for how long already, and what comes next.
+//! Prints what the bed is doing, for how long, and what comes next.
 
 use std::time::{Duration, Instant};
 

@@ -19,7 +19,7 @@ use crate::setup::{Bed, make_dir, write};
 /// What a dom0 soaks: small, so that it is nearly full soon.
 const DOM0_MIB: u32 = 512;
 
-/// The domU's memory unless told otherwise.
+/// The domU's default memory, in MiB.
 const DOMU_MIB: u32 = 64;
 
 /// The guests' command lines; what the user adds comes last.
@@ -136,7 +136,7 @@ fn views(JobResult { report, .. }: &JobResult) -> Vec<(&'static str, View)> {
     ]
 }
 
-/// The number behind `name` in a line.
+/// Returns the number that follows `name` in a line.
 fn number(line: &str, name: &str) -> Option<u64> {
     let digits = line.split(name).nth(1)?;
     let end = digits.find(|c: char| !c.is_ascii_digit()).unwrap_or(digits.len());

@@ -69,7 +69,7 @@ pub struct Dom0Boot {
     pub machine: Machine,
 }
 
-/// The MiB of a machine for a dom0 mode unless told otherwise.
+/// The default memory of a machine for a dom0 mode, in MiB.
 pub const DEFAULT_MIB: u32 = 2048;
 
 impl Dom0Boot {

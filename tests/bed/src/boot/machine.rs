@@ -65,7 +65,7 @@ pub enum Threads {
     /// One thread for all CPUs, in turn.
     One,
     /// One thread for all CPUs and for timers, too: QEMU runs these in it when it counts instructions,
-    /// two nanoseconds each here. Takes half as long again, and time that nobody uses does not pass.
+    /// two nanoseconds each here. A boot takes half as long again, and idle time does not pass.
     OneWithTimers,
 }
 
@@ -203,7 +203,7 @@ fn arguments(spec: &MachineSpec) -> Vec<String> {
     }
     if let Some(file) = spec.disk {
         add(&["-drive", &format!("file={file},format=raw,if=none,id=disk")]);
-        // Where QEMU is not told so, a virtio device goes past the IOMMU.
+        // Without this option a virtio device bypasses the IOMMU.
         let platform = if spec.iommu { ",iommu_platform=on" } else { "" };
         add(&["-device", &format!("virtio-blk-pci,drive=disk,disable-legacy=on{platform}")]);
     }

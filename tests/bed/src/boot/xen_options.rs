@@ -33,8 +33,7 @@ const STAY: &str = "dom0_vcpus_pin";
 /// switch all registers at once, in none of 7.
 const ALL_REGISTERS: &str = "spec-ctrl=eager-fpu";
 
-/// With the image as dom0. Unless told otherwise its memory is left to Xen's default: nearly all of
-/// the machine's.
+/// Returns the command line for the image as dom0. Without `dom0_mib` Xen gives it nearly all memory.
 pub fn for_image(mode: Mode, vcpus: u32, dom0_mib: Option<u32>) -> String {
     let mut words = COMMON.join(" ");
     words.push_str(&format!(" {SERIAL_BUFFER} dom0_max_vcpus={vcpus} {STAY}"));
@@ -47,10 +46,10 @@ pub fn for_image(mode: Mode, vcpus: u32, dom0_mib: Option<u32>) -> String {
     words
 }
 
-/// MiB of the Linux dom0: what is left is for the domU.
+/// Memory of the Linux dom0 in MiB; the remaining memory is for the domU.
 pub const LINUX_MIB: u32 = 512;
 
-/// With Linux as dom0 and the image as domU.
+/// Returns the command line for Linux as dom0 and the image as domU.
 pub fn for_linux() -> String {
     format!(
         "{} {SERIAL_BUFFER} dom0_mem={LINUX_MIB}M,max:{LINUX_MIB}M dom0_max_vcpus=1 {ALL_REGISTERS}",

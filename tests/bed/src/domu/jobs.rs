@@ -1,4 +1,4 @@
-//! What the Linux dom0 is to do, packed as a second archive behind its initramfs.
+//! The jobs of the Linux dom0, packed as a second archive that follows its initramfs.
 
 use std::path::Path;
 use std::time::Duration;
@@ -14,8 +14,8 @@ pub enum Goal {
     End,
     /// It has printed its `probe:` line; the domain is left running.
     Probe,
-    /// The domain has ended, and what Xen has on record of its memory was looked at before it ran
-    /// and then, when it lay there preserved.
+    /// The domain has ended. Dom0 recorded what Xen says of its memory before it ran, and again
+    /// after its end, while `xl` preserved it.
     Watch,
     /// The domain has ended, after it was saved twice: once to be kept, and once to be restored.
     Save,

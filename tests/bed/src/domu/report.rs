@@ -1,4 +1,4 @@
-//! Reads what the Linux dom0 reports. Lines behind a `|` are other people's words.
+//! Reads what the Linux dom0 reports. A line after a `|` is the output of another program.
 
 use std::collections::BTreeMap;
 

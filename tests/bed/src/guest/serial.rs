@@ -12,7 +12,7 @@ pub enum MachineEnd {
     Rebooting,
     /// Dom0 crashed.
     Dom0Crashed,
-    /// Dom0 shut down for another reason, told in Xen's words.
+    /// Dom0 shut down for another reason, in Xen's words.
     Other(String),
     /// Xen panicked, in its own words.
     Panic(String),

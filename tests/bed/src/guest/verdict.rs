@@ -1,11 +1,11 @@
-//! The seven exits, and how a guest's words and its end are weighed against each other.
+//! The six verdicts, and how the runner reaches one from a guest's output and its end.
 
 use std::fmt;
 
 use super::{Counts, Ktap};
 use crate::choice::GuestExit;
 
-/// What is said of a guest in the end, from best to worst.
+/// The verdict on a guest, from best to worst.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Verdict {
     /// Everything that was tested works.
@@ -16,7 +16,7 @@ pub enum Verdict {
     Error,
     /// What is tested is broken.
     Failure,
-    /// The guest ended without a verdict, or by a crash that nobody asked for.
+    /// The guest ended without a verdict, or by a crash that the test did not ask for.
     Crash,
     /// The guest did not end in time.
     Timeout,
@@ -60,7 +60,7 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// How a guest ended, as told by something other than the guest.
+/// How a guest ended, as Xen, `xl` or QEMU report it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum End {
     /// It asked to be powered off.
@@ -196,7 +196,7 @@ pub fn judge<'a>(
     Judgement { verdict, reasons, counts, failures: report.failures }
 }
 
-/// What a guest without a verdict leaves behind: why it panicked, or else its last line.
+/// Returns why a guest without a verdict panicked, or else its last line.
 fn last_words<'a>(lines: &[&'a str]) -> Option<&'a str> {
     let mut spoken = lines.iter().rev().map(|line| line.trim()).filter(|line| !line.is_empty());
     let last = spoken.next()?;

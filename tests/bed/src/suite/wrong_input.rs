@@ -11,7 +11,7 @@ use crate::findings::Findings;
 use crate::guest::Verdict;
 use crate::setup::{Bed, make_dir, write};
 
-/// A port of this machine that nobody listens on stands for a network that is down.
+/// A port of this machine without a listener stands for a network that is down.
 const NOWHERE: &str = "http://127.0.0.1:9/debian";
 
 /// Tries everything.

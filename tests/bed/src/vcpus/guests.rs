@@ -63,7 +63,7 @@ const PVH_LIMIT: Duration = Duration::from_secs(90);
 /// Where there is one, and memory is exchanged.
 const SEVERAL_PV: [&str; 1] = ["vmap-other-vcpu-faults"];
 
-/// A guest with so many vCPUs, and what must have passed there.
+/// Returns a guest with `vcpus` vCPUs and the tests that it must pass.
 fn guest(
     mode: Mode,
     label: &'static str,

@@ -38,7 +38,7 @@ pub enum Fault {
     OutOfRange {
         /// Where it begins.
         maddr: u64,
-        /// The first byte behind it.
+        /// The first byte after it.
         end: u128,
         /// The limit.
         bits: u32,

@@ -1,5 +1,5 @@
-//! Looks at a guest's buffer from below Xen. What the guest believes about its memory is no
-//! evidence; what lies in the machine's memory at the address that it told is.
+//! Reads a guest's buffer from below Xen. The guest's own view of its memory proves nothing; the bytes
+//! in the machine's memory at the address that it prints do.
 
 mod check;
 mod device;
@@ -56,7 +56,7 @@ pub fn fresh_seed() -> u64 {
     now.as_nanos() as u64 & 0x0fff_ffff_ffff_ffff
 }
 
-/// Boots the image as PV dom0 with a probe and looks.
+/// Boots the image as PV dom0 with a probe and checks the buffer.
 pub fn dom0(
     bed: &Bed,
     request: Request,
@@ -73,7 +73,7 @@ pub fn dom0(
     testify(Mode::PvDom0, &boot.log.guest, request, &mut boot.machine, &dir)
 }
 
-/// Boots the image as PV domU with a probe and looks.
+/// Boots the image as PV domU with a probe and checks the buffer.
 pub fn domu(
     bed: &Bed,
     request: Request,
