@@ -29,7 +29,7 @@ ADAPTERS := --features xen-contig/virtio-drivers,xen-contig/dma-api
 SAY_STATUS = status=$$?; [ $$status -eq 0 ] || echo "make $@: the runner's exit status is $$status" >&2; exit $$status
 
 .NOTPARALLEL:
-.PHONY: help run test vcpus virtio conformance soak bench fuzz image virtio-image lint prose docs gdb clean setup bed check-choice
+.PHONY: help run test vcpus virtio conformance soak bench fuzz image lint prose docs gdb clean setup bed check-choice
 
 help:
 	@echo 'make run     build the image, boot it under Xen in QEMU, say what came of it'
@@ -67,18 +67,18 @@ run: check-choice image bed
 
 test: check-choice lint
 	@rm -rf target/tmp/fault-cases
-	@$(TOOLS) cargo test --locked --workspace $(ADAPTERS)
-	@$(TOOLS) cargo test --locked --features vmap-sync --test vmap
-	@RUSTFLAGS='--cfg loom' $(TOOLS) cargo test --locked --test loom $(ADAPTERS) --target-dir target/loom
+	@$(TOOLS) cargo test --locked $(ADAPTERS)
+	@$(TOOLS) cargo test --locked -p xen-contig --features vmap-sync --test vmap
+	@RUSTFLAGS='--cfg loom' $(TOOLS) cargo test --locked -p xen-contig --test loom $(ADAPTERS) --target-dir target/loom
 	@$(MAKE) --no-print-directory fuzz FUZZ=all SECONDS=1
-	@$(MAKE) --no-print-directory image virtio-image bed
+	@$(MAKE) --no-print-directory image bed
 	@$(TOOLS) reproduce
 	@(set -x; $(BED) test $(CHOSEN) $(LIMIT)); $(SAY_STATUS)
 
 vcpus: check-choice image bed
 	@(set -x; $(BED) vcpus $(CHOSEN) $(LIMIT)); $(SAY_STATUS)
 
-virtio: check-choice virtio-image bed
+virtio: check-choice image bed
 	@(set -x; $(BED) virtio $(CHOSEN) $(LIMIT)); $(SAY_STATUS)
 
 bench: check-choice image bed
@@ -91,7 +91,7 @@ MODEL := target/conformance-model.log
 
 conformance: check-choice image bed
 	@echo 'testing against the model (its words go to $(MODEL))'
-	@$(TOOLS) cargo test --locked --workspace --no-fail-fast >$(MODEL) 2>&1 \
+	@$(TOOLS) cargo test --locked --no-fail-fast >$(MODEL) 2>&1 \
 		|| grep -q '^test result' $(MODEL) || { tail -n 30 $(MODEL); exit 4; }
 	@(set -x; $(BED) conformance --model $(MODEL) $(CONFORMANCE)); $(SAY_STATUS)
 
@@ -112,15 +112,10 @@ fuzz: setup
 image: setup
 	@$(TOOLS) image
 
-# Not shipped: with a driver of another crate, for one test.
-virtio-image: setup
-	@$(TOOLS) virtio-image
-
 lint: setup
 	@$(TOOLS) cargo fmt --all --check
-	@$(TOOLS) cargo clippy --locked --workspace --all-targets $(ADAPTERS) -- -D warnings
-	@$(TOOLS) kernel clippy --locked --features kernel --bin xen-contig -- -D warnings
-	@$(TOOLS) kernel clippy --locked --features kernel-virtio --bin xen-contig -- -D warnings
+	@$(TOOLS) cargo clippy --locked --all-targets $(ADAPTERS) -- -D warnings
+	@$(TOOLS) kernel clippy --locked -p xen-contig-kernel -- -D warnings
 	@$(MAKE) --no-print-directory docs
 
 lint: prose
@@ -132,8 +127,8 @@ prose: setup
 
 # With the feature that has the real hypervisor in it: other pages refer to it.
 docs: setup
-	@RUSTDOCFLAGS='-D warnings' $(TOOLS) cargo doc --locked --workspace --no-deps \
-		--features xen-contig-hypercall/real $(ADAPTERS)
+	@RUSTDOCFLAGS='-D warnings' $(TOOLS) cargo doc --locked --no-deps \
+		--features xen-contig/real $(ADAPTERS)
 
 gdb: check-choice image bed
 	@echo 'In another terminal: gdb target/image/xen-contig.debug -ex "target remote localhost:1234"'

@@ -35,3 +35,6 @@ pub mod platform;
 pub mod rules;
 pub mod sync;
 pub mod vmap;
+
+/// Everything that crosses into Xen, as a crate of its own.
+pub use hypercall;

@@ -30,8 +30,8 @@
 //! translated guest what devices were told stays true, but what lies beneath it does not:
 //! [`Backing::OneExtent`](crate::dma::Backing) says nothing any more, and no guest can see that.
 //!
-//! The kernel in this repository does all five in `src/kernel/machine.rs` and
-//! `src/kernel/paging/mod.rs`; the model in `tests/fake-xen` does it on the host.
+//! The kernel in this repository does all five in `kernel/src/machine.rs` and
+//! `kernel/src/paging/mod.rs`; the model in `tests/fake-xen` does it on the host.
 
 use hypercall::Xen;
 

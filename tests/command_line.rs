@@ -2,7 +2,7 @@
 
 extern crate alloc;
 
-#[path = "../src/kernel/command_line.rs"]
+#[path = "../kernel/src/command_line.rs"]
 mod command_line;
 
 /// What the parser wants of the kernel.

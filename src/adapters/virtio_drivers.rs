@@ -44,7 +44,7 @@
 //!     Ok(sector)
 //! }
 //! ```
-//! `src/kernel/virtio/` in the repository is all of this on a real Xen: the bus, the registers, and a
+//! `kernel/src/virtio/` in the repository is all of this on a real Xen: the bus, the registers, and a
 //! disk.
 
 use core::marker::PhantomData;

@@ -40,8 +40,6 @@ options:
                      dom0 modes: the machine's [2048], of which Xen leaves dom0 nearly all
   --args TEXT        the guest kernel's command line
   --image PATH       the image [target/image/xen-contig]
-  --virtio-image PATH
-                     the image with the driver [target/image/xen-contig-virtio]
   --timeout SECONDS  the limit of each guest [240]
   --probe O:B        what `witness` asks for: order and address bits [9:30]
   --model FILE       what `cargo test` printed, for the model's column of `conformance`
@@ -95,8 +93,6 @@ pub struct Cli {
     pub args: KernelArgs,
     /// `--image`
     pub image: PathBuf,
-    /// `--virtio-image`
-    pub virtio_image: PathBuf,
     /// `--timeout`
     pub timeout: Duration,
     /// `--probe`
@@ -132,7 +128,6 @@ impl Cli {
             memory: None,
             args: KernelArgs::default(),
             image: PathBuf::from("target/image/xen-contig"),
-            virtio_image: PathBuf::from("target/image/xen-contig-virtio"),
             timeout: Duration::from_secs(240),
             probe: Request { order: 9, bits: 30, seed: 0 },
             model: None,
@@ -157,7 +152,6 @@ impl Cli {
                 }
                 Long("args") => cli.args = KernelArgs::new(&text(&mut parser)?)?,
                 Long("image") => cli.image = text(&mut parser)?.into(),
-                Long("virtio-image") => cli.virtio_image = text(&mut parser)?.into(),
                 Long("timeout") => {
                     let seconds = parse_count("--timeout", &text(&mut parser)?, MAX_SECONDS)?;
                     cli.timeout = Duration::from_secs(seconds.into());

@@ -50,8 +50,7 @@ pub enum Error {
     Usage(String),
     /// There is no image.
     #[error(
-        "there is no image at `{}`: build it with `make image` (the one with a driver for virtio \
-         disks: `make virtio-image`), or name another", .path.display()
+        "there is no image at `{}`: build it with `make image`, or name another", .path.display()
     )]
     NoImage {
         /// Where it was looked for.

@@ -62,14 +62,7 @@ fn act(cli: &Cli) -> Result<Verdict> {
         return Ok(Verdict::Success);
     }
     // Before the setup, so that a wrong path is reported before a download.
-    let image = match cli.action {
-        Action::Virtio => Vec::new(),
-        _ => image::load(&cli.image)?,
-    };
-    let virtio_image = match cli.action {
-        Action::Virtio | Action::Test => image::load(&cli.virtio_image)?,
-        _ => Vec::new(),
-    };
+    let image = image::load(&cli.image)?;
     let _held = lock::take(&cli.target, &mut progress)?;
     let root = PathBuf::from(".");
     if cli.action == Action::Conformance {
@@ -79,7 +72,7 @@ fn act(cli: &Cli) -> Result<Verdict> {
         return vcpus::run(cli, &options, &image, &root, &mut progress);
     }
     if cli.action == Action::Virtio {
-        return virtio::run(cli, &options, &virtio_image, &mut progress);
+        return virtio::run(cli, &options, &image, &mut progress);
     }
     let bed = setup::prepare(cli.xen, &options, &mut progress)?;
     match cli.action {
@@ -120,10 +113,7 @@ fn act(cli: &Cli) -> Result<Verdict> {
         }
         Action::Soak => soak::run(&bed, cli, &image, &root, &mut progress),
         Action::Bench => bench::run(&bed, cli, &image, &mut progress),
-        Action::Test => {
-            let images = suite::Images { shipped: &image, virtio: &virtio_image };
-            suite::run(&bed, cli, &options, images, &root, &mut progress)
-        }
+        Action::Test => suite::run(&bed, cli, &options, &image, &root, &mut progress),
         Action::Conformance | Action::Vcpus | Action::Virtio | Action::Setup | Action::Help => {
             Ok(Verdict::Success)
         }

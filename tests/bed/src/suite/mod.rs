@@ -25,25 +25,15 @@ use crate::vcpus;
 use crate::virtio;
 use crate::witness::{self, Request};
 
-/// What is booted.
-#[derive(Clone, Copy, Debug)]
-pub struct Images<'i> {
-    /// The image that is shipped.
-    pub shipped: &'i [u8],
-    /// The one with a driver for virtio disks.
-    pub virtio: &'i [u8],
-}
-
 /// Runs everything and says the last line.
 pub fn run(
     bed: &Bed,
     cli: &Cli,
     options: &SetupOptions,
-    images: Images<'_>,
+    image: &[u8],
     root: &Path,
     progress: &mut Progress,
 ) -> Result<Verdict> {
-    let image = images.shipped;
     let mut findings = Findings::default();
     progress.step("wrong input", "the image as dom0");
     wrong_input::check(bed, &mut findings)?;
@@ -58,7 +48,7 @@ pub fn run(
     outcomes.sort_by_key(|outcome| Mode::ALL.iter().position(|mode| *mode == outcome.mode));
     saved::check(cli, options, image, root, progress, &mut findings)?;
     vcpus::check(cli, options, image, root, progress, &mut findings)?;
-    virtio::check(cli, options, images.virtio, progress, &mut findings)?;
+    virtio::check(cli, options, image, progress, &mut findings)?;
     Ok(close(&outcomes, findings))
 }
 

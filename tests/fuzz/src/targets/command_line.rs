@@ -7,7 +7,7 @@ use super::Target;
 use exit::Exit;
 use parser::{Complaint, Options, Selection, When, parse};
 
-#[path = "../../../../src/kernel/command_line.rs"]
+#[path = "../../../../kernel/src/command_line.rs"]
 pub mod parser;
 
 /// What the parser wants of the kernel.

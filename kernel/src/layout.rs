@@ -1,0 +1,98 @@
+//! The kernel's virtual addresses.
+//!
+//! | from | what | rights |
+//! |---|---|---|
+//! | 0 | nothing: a null pointer faults | – |
+//! | [`LINEAR_BASE`] | every frame of the guest | read, write; text, rodata and page tables read |
+//! | [`WINDOW_BASE`] | 2 MiB for single pages: shared pages, aliases, registers | read, write |
+//! | [`AREAS_BASE`] | virtual areas, see [`area_pages`] | by area |
+//! | [`KERNEL_BASE`] | the image, from 2 MiB on | text RX, rodata R, data and bss RW |
+
+use x86_64::VirtAddr;
+use xen_contig::addr::{PAGE_SIZE, Pfn};
+
+pub use pvh_boot::layout::{KERNEL_BASE, LINEAR_BASE};
+
+/// Where single pages are mapped: 512 slots, one first-level table.
+pub const WINDOW_BASE: u64 = 0xffff_c900_0000_0000;
+
+/// Slots in the window.
+pub const WINDOW_SLOTS: u64 = 512;
+
+/// Where virtual areas are made, in a top-level slot of their own.
+pub const AREAS_BASE: u64 = 0xffff_c980_0000_0000;
+
+/// Pages of addresses for virtual areas in a guest of that many frames, a multiple of 512. 512 MiB
+/// of addresses cost 1 MiB of page tables and 2 MiB of books, which a guest of 64 MiB bears; a
+/// smaller one has as many pages as frames.
+pub const fn area_pages(frames: u64) -> u32 {
+    const ALL: u32 = 1 << 17;
+    const ROOMY: u64 = 1 << 14;
+    if frames >= ROOMY { ALL } else { (frames as u32).next_multiple_of(512) }
+}
+
+/// How many frames the linear mapping has room for: its one top-level slot, 512 GiB.
+pub const LINEAR_FRAMES: u64 = 1 << 27;
+
+/// The linear address of a frame.
+pub fn linear(pfn: Pfn) -> VirtAddr {
+    VirtAddr::new(LINEAR_BASE + pfn.number() * PAGE_SIZE as u64)
+}
+
+/// The frame of an address in the image.
+pub const fn image_frame(address: u64) -> Pfn {
+    Pfn::new((address - KERNEL_BASE) / PAGE_SIZE as u64)
+}
+
+/// The address of a window slot.
+pub fn window(slot: u64) -> VirtAddr {
+    debug_assert!(slot < WINDOW_SLOTS);
+    VirtAddr::new(WINDOW_BASE + slot * PAGE_SIZE as u64)
+}
+
+/// What each window slot is for.
+pub mod slot {
+    /// The console ring of a PVH guest, which lies outside its RAM.
+    pub const CONSOLE: u64 = 0;
+    /// A second mapping that a self-test makes of a frame.
+    pub const ALIAS: u64 = 1;
+    /// The registers of a device.
+    pub const DEVICE: u64 = 2;
+    /// The page that Xen shares with the domain.
+    pub const SHARED_INFO: u64 = 3;
+    /// The xenstore ring of a PVH guest, which lies outside its RAM.
+    pub const XENSTORE: u64 = 4;
+    /// The first page of a virtio device's registers.
+    pub const VIRTIO: u64 = 5;
+    /// How many slots there are for them.
+    pub const VIRTIO_PAGES: u64 = 16;
+}
+
+/// Boundaries of the image, from the linker script. All are page-aligned.
+#[derive(Clone, Copy, Debug)]
+pub struct Image {
+    /// Executable code.
+    pub text: (u64, u64),
+    /// Constants and notes.
+    pub rodata: (u64, u64),
+    /// Variables, zeroed ones included.
+    pub data: (u64, u64),
+}
+
+/// Where the image lies.
+pub fn image() -> Image {
+    unsafe extern "C" {
+        static __text_start: u8;
+        static __text_end: u8;
+        static __rodata_start: u8;
+        static __rodata_end: u8;
+        static __data_start: u8;
+        static __bss_end: u8;
+    }
+    let at = |symbol: *const u8| symbol as u64;
+    Image {
+        text: (at(&raw const __text_start), at(&raw const __text_end)),
+        rodata: (at(&raw const __rodata_start), at(&raw const __rodata_end)),
+        data: (at(&raw const __data_start), at(&raw const __bss_end)),
+    }
+}

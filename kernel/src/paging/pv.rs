@@ -1,0 +1,277 @@
+//! A PV guest's page tables: the builder's are kept, the linear mapping and the window are hooked
+//! into its top level, and what the builder mapped beyond the image is taken away.
+//!
+//! Xen wants page tables mapped read-only, and refuses to make a page table of a frame that any
+//! writable mapping still names. So the new tables come from a run of frames that the builder did
+//! not map. Each is filled through one page of the image, the stack's guard page, which has no
+//! other use until it is unmapped for good.
+
+use core::ops::Range;
+
+use hypercall::ops::{MmuExtOp, MmuUpdate, Pte, UvmFlags};
+use hypercall::{DomId, Multicall, PageTableFlags, VirtAddr, Xen};
+use xen_contig::addr::{MachineAddr, Mfn, PAGE_SIZE, Pfn};
+use xen_contig::p2m::{M2p, P2m};
+
+use super::{EXECUTE, READ, READ_WRITE, TABLE};
+use crate::hypervisor::xen;
+use crate::layout::{
+    self, AREAS_BASE, KERNEL_BASE, LINEAR_BASE, LINEAR_FRAMES, WINDOW_BASE, image, image_frame,
+};
+
+/// Entries per table.
+const ENTRIES: u64 = 512;
+
+/// Calls in one crossing into Xen: 8 KiB on the stack.
+const BATCH: usize = 128;
+
+/// The builder's page tables, which its own mapping shows at [`KERNEL_BASE`].
+#[derive(Clone, Copy, Debug)]
+pub struct BootTables {
+    /// Address of the top level.
+    base: u64,
+    m2p: M2p,
+}
+
+impl BootTables {
+    /// The tables whose top level is mapped at `base`.
+    pub const fn new(base: u64, m2p: M2p) -> Self {
+        Self { base, m2p }
+    }
+
+    /// The frame of the top level.
+    fn top(&self) -> Pfn {
+        image_frame(self.base)
+    }
+
+    /// Whether the builder mapped an address.
+    fn is_mapped(&self, address: u64) -> bool {
+        let mut table = self.base;
+        for shift in [39, 30, 21, 12] {
+            let index = (address >> shift) % ENTRIES;
+            // SAFETY: `table` is a page table that the builder maps readable, with 512 entries.
+            let raw = unsafe { (table as *const u64).add(index as usize).read_volatile() };
+            let pte = Pte::from_raw(raw);
+            if !pte.is_present() {
+                return false;
+            }
+            // SAFETY: what a page table names is a frame of this domain, hence RAM.
+            let Some(pfn) = (unsafe { self.m2p.pfn(pte.mfn()) }) else { return false };
+            table = KERNEL_BASE + pfn.number() * PAGE_SIZE as u64;
+        }
+        true
+    }
+
+    /// The first frame that the builder's mapping, which starts with frame 0, does not show.
+    pub fn mapped_end(&self) -> u64 {
+        let first_unmapped =
+            (0..).find(|pfn| !self.is_mapped(KERNEL_BASE + pfn * PAGE_SIZE as u64));
+        first_unmapped.unwrap_or(0)
+    }
+}
+
+/// The run of frames that the new page tables go to: all first-level tables of the linear mapping
+/// in order, then its second level, its third, the three tables of the window, and the tables of the
+/// virtual areas from the first level up.
+#[derive(Clone, Copy, Debug)]
+pub struct Tables {
+    frames: u64,
+    first: u64,
+    /// First-level tables of the areas: one second-level table names them all.
+    areas: u64,
+}
+
+impl Tables {
+    /// Plans the tables of a guest with `frames` frames, from frame `first` on.
+    ///
+    /// # Panics
+    /// If the guest is too large for the linear mapping or too small for its own page tables.
+    pub fn plan(frames: u64, first: u64) -> Self {
+        assert!(
+            frames <= LINEAR_FRAMES,
+            "{frames} frames are more than the {LINEAR_FRAMES} that the linear mapping has room for"
+        );
+        let areas = u64::from(layout::area_pages(frames)) / ENTRIES;
+        let tables = Self { frames, first, areas };
+        assert!(
+            tables.end() <= frames,
+            "not enough memory: page tables need frames {first}..{}, the guest has {frames}",
+            tables.end()
+        );
+        tables
+    }
+
+    const fn level1(&self) -> u64 {
+        self.frames.div_ceil(ENTRIES)
+    }
+
+    const fn level2(&self) -> u64 {
+        self.level1().div_ceil(ENTRIES)
+    }
+
+    /// The first frame of the run.
+    pub const fn first(&self) -> u64 {
+        self.first
+    }
+
+    /// The first of the tables of the areas.
+    pub const fn areas(&self) -> u64 {
+        self.first + self.level1() + self.level2() + 1 + 3
+    }
+
+    /// The first frame behind it.
+    pub const fn end(&self) -> u64 {
+        self.areas() + self.areas + 2
+    }
+}
+
+/// Writes page tables through one page of the image.
+struct Scribe<'a> {
+    page: VirtAddr,
+    p2m: &'a P2m<'a>,
+}
+
+impl Scribe<'_> {
+    fn machine_frame(&self, pfn: u64) -> Mfn {
+        match self.p2m.mfn(Pfn::new(pfn)) {
+            Some(mfn) => mfn,
+            None => panic!("the P2M has no machine frame for pfn {pfn:#x}, a page table"),
+        }
+    }
+
+    /// Fills the table in frame `table` with `entry(i)`.
+    fn fill(&self, table: u64, entry: impl Fn(u64) -> Pte) {
+        let pte = Pte::new(self.machine_frame(table), READ_WRITE);
+        self.show(pte);
+        for index in 0..ENTRIES {
+            let slot = self.page.as_mut_ptr::<u64>();
+            // SAFETY: the page now shows the table's frame, which nobody uses yet (M1).
+            unsafe { slot.add(index as usize).write_volatile(entry(index).raw()) };
+        }
+    }
+
+    fn show(&self, pte: Pte) {
+        // SAFETY: the page is the stack's guard: nothing of Rust's is in it.
+        let shown = unsafe { xen().update_va_mapping(self.page, pte, UvmFlags::INVLPG) };
+        if let Err(errno) = shown {
+            panic!("mapping a frame as a page table to be ({pte:?}): {errno}");
+        }
+    }
+}
+
+/// Builds the linear mapping, the window and the areas, and hooks them into the builder's top level.
+/// `builders` are the frames of the builder's page tables, which stay in use. Returns the first of
+/// the run of first-level tables.
+pub fn build(p2m: &P2m<'_>, tables: &Tables, boot: &BootTables, builders: Range<u64>) -> Pfn {
+    let scribe = Scribe { page: VirtAddr::new(pvh_boot::boot_stack().guard), p2m };
+    let image = image();
+    let read_only = image_frame(image.text.0).number()..image_frame(image.rodata.1).number();
+    let own = tables.first..tables.end();
+    let linear_entry = |pfn: u64| {
+        if pfn >= tables.frames {
+            return Pte::NOT_PRESENT;
+        }
+        let fixed = [&read_only, &own, &builders].iter().any(|range| range.contains(&pfn));
+        let flags = if fixed { READ } else { READ_WRITE };
+        p2m.mfn(Pfn::new(pfn)).map_or(Pte::NOT_PRESENT, |mfn| Pte::new(mfn, flags))
+    };
+    let lower = |first: u64, count: u64, index: u64| {
+        if index < count {
+            Pte::new(scribe.machine_frame(first + index), TABLE)
+        } else {
+            Pte::NOT_PRESENT
+        }
+    };
+
+    let level1 = tables.first;
+    let level2 = level1 + tables.level1();
+    let level3 = level2 + tables.level2();
+    let window1 = level3 + 1;
+    for table in 0..tables.level1() {
+        scribe.fill(level1 + table, |index| linear_entry(table * ENTRIES + index));
+    }
+    for table in 0..tables.level2() {
+        let below = table * ENTRIES;
+        scribe.fill(level2 + table, |index| lower(level1 + below, tables.level1() - below, index));
+    }
+    scribe.fill(level3, |index| lower(level2, tables.level2(), index));
+    scribe.fill(window1, |_| Pte::NOT_PRESENT);
+    scribe.fill(window1 + 1, |index| lower(window1, 1, index));
+    scribe.fill(window1 + 2, |index| lower(window1 + 1, 1, index));
+    let (areas1, areas2) = (tables.areas(), tables.areas() + tables.areas);
+    for table in areas1..areas2 {
+        scribe.fill(table, |_| Pte::NOT_PRESENT);
+    }
+    scribe.fill(areas2, |index| lower(areas1, tables.areas, index));
+    scribe.fill(areas2 + 1, |index| lower(areas2, 1, index));
+    scribe.show(Pte::NOT_PRESENT);
+
+    let top = MachineAddr::of(scribe.machine_frame(boot.top().number())).get();
+    let hook = |base: u64, table: u64| {
+        let entry = top + pvh_boot::layout::pml4_index(base) * 8;
+        MmuUpdate::page_table(entry, Pte::new(scribe.machine_frame(table), TABLE))
+    };
+    let hooks =
+        [hook(LINEAR_BASE, level3), hook(WINDOW_BASE, window1 + 2), hook(AREAS_BASE, areas2 + 1)];
+    let mut done = 0;
+    // SAFETY: the slots were empty, so no mapping changes; Xen validates all that is below.
+    if let Err(errno) = unsafe { xen().mmu_update(&hooks, &mut done, DomId::SELF) } {
+        panic!("Xen refused the linear mapping, window or areas (hook {done} of 3): {errno}");
+    }
+    Pfn::new(level1)
+}
+
+/// Takes away what the builder mapped beyond the image, and gives the image its rights: W^X, and
+/// nothing at the stack's guard page. From then on every frame outside the image has the linear
+/// mapping alone (S2).
+pub fn drop_boot_mapping(p2m: &P2m<'_>, mapped_end: u64) {
+    let image = image();
+    let guard = pvh_boot::boot_stack().guard;
+    let rights = |address: u64| {
+        let within = |(start, end): (u64, u64)| (start..end).contains(&address);
+        match address {
+            _ if address == guard => None,
+            _ if within(image.text) => Some(EXECUTE),
+            _ if within(image.rodata) => Some(READ),
+            _ if within(image.data) => Some(READ_WRITE),
+            _ => None,
+        }
+    };
+    let mut batch: Multicall<'_, BATCH> = Multicall::new();
+    for pfn in 0..mapped_end {
+        let address = KERNEL_BASE + pfn * PAGE_SIZE as u64;
+        let mfn = p2m.mfn(Pfn::new(pfn));
+        let pte =
+            rights(address).zip(mfn).map_or(Pte::NOT_PRESENT, |(flags, mfn)| Pte::new(mfn, flags));
+        batch.update_va_mapping(VirtAddr::new(address), pte, UvmFlags::empty());
+        if batch.is_full() {
+            issue(&mut batch);
+        }
+    }
+    issue(&mut batch);
+    let mut done = 0;
+    // SAFETY: a flush changes no mapping.
+    let flushed =
+        unsafe { xen().mmuext_op(&[MmuExtOp::tlb_flush_local()], &mut done, DomId::SELF) };
+    if let Err(errno) = flushed {
+        panic!("flushing the builder's mappings: {errno}");
+    }
+}
+
+fn issue(batch: &mut Multicall<'_, BATCH>) {
+    // SAFETY: the image keeps every right that it uses; nothing else of Rust's is reached through
+    // the builder's mapping any more: start info has been copied, P2M and console have moved.
+    if let Err(error) = unsafe { batch.issue(xen()) } {
+        panic!("dropping the builder's mappings: {error}");
+    }
+}
+
+/// Maps `mfn` at a window slot, or nothing.
+pub fn set_window(
+    slot: u64,
+    target: Option<(Mfn, PageTableFlags)>,
+) -> Result<(), hypercall::XenErrno> {
+    let pte = target.map_or(Pte::NOT_PRESENT, |(mfn, flags)| Pte::new(mfn, flags));
+    // SAFETY: window slots hold nothing of Rust's; who uses one keeps to raw pointers (M5).
+    unsafe { xen().update_va_mapping(layout::window(slot), pte, UvmFlags::INVLPG) }.map(|_| ())
+}

@@ -1,0 +1,57 @@
+//! Is the address limit kept, from 64 bits down to where memory ends, and then clearly refused?
+
+use alloc::vec::Vec;
+
+use xen_contig::addr::AddressBits;
+use xen_contig::exchange::ExchangeError;
+
+use super::owned::give_left;
+use super::{Check, Context, Test, fail, skip};
+use crate::say;
+
+pub fn add(tests: &mut Vec<Test>) {
+    tests.push(Test::new("address-bits", address_bits));
+}
+
+fn address_bits(context: &Context<'_>) -> Check {
+    let machine = context.machine;
+    let Some(exchanger) = machine.exchanger() else {
+        skip!("Xen hides machine frames from translated guests")
+    };
+    let Some(mut lists) = machine.lists(2) else { skip!("the guest has no free frame") };
+    let mut lowest_served = None;
+    let mut refused = None;
+    for bits in (13..=64).rev().filter_map(|bits| AddressBits::new(bits).ok()) {
+        let Some(run) = machine.take(1) else { skip!("the guest has no free frame") };
+        match exchanger.acquire(run, bits, lists.words()) {
+            Ok(extent) => {
+                let mfn = extent.mfn();
+                match exchanger.release(extent, lists.words()) {
+                    Ok(run) => machine.give(run),
+                    Err(failure) => fail!("giving back mfn {mfn}: {}", give_left(machine, failure)),
+                }
+                if mfn.number() >= bits.frame_limit() {
+                    fail!("asked for an address below 2^{bits}, got mfn {mfn}");
+                }
+                if let Some(refused) = refused {
+                    fail!("2^{refused} was refused, but 2^{bits} was served");
+                }
+                lowest_served = Some(bits);
+            }
+            Err(failure) => match give_left(machine, failure) {
+                ExchangeError::NoMemoryBelow { bits: told } if told == bits => {
+                    refused = refused.or(Some(bits));
+                }
+                error => fail!("2^{bits}: expected to hear that there is none, heard: {error}"),
+            },
+        }
+    }
+    match (lowest_served, refused) {
+        (Some(lowest), Some(refused)) => {
+            say!("# address-bits: served down to 2^{lowest}, refused from 2^{refused} down");
+            Ok(())
+        }
+        (None, _) => fail!("nothing was served, not even without a limit"),
+        (_, None) => fail!("nothing was refused, not even below 2^13"),
+    }
+}

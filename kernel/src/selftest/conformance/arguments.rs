@@ -1,0 +1,273 @@
+//! C02 to C18: what Xen says to the argument itself, before it takes a frame.
+
+use alloc::format;
+use alloc::vec::Vec;
+
+use hypercall::abi::memory::{MemoryExchange, XENMEM_EXCHANGE};
+use hypercall::{DomId, XenErrno};
+
+use super::raw::{self, NOWHERE, Specimen, extents, is_pv, limit, refuses};
+use crate::layout::window;
+use crate::say;
+use crate::selftest::{Check, Context, Test, fail, skip};
+
+/// Bits of the command that name the sub-operation; a start extent is above (`MEMOP_EXTENT_SHIFT`).
+const COMMAND_BITS: u32 = 6;
+
+/// `XENMEMF_exact_node_request`.
+const EXACT_NODE: u32 = 1 << 17;
+
+/// `XENMEMF_node(n)` is *n* + 1 in this place.
+const NODE: u32 = 8;
+
+/// A node that no Xen has: `MAX_NUMNODES` is 64.
+const NO_SUCH_NODE: u32 = (199 + 1) << NODE;
+
+/// The first byte of the address space that Xen keeps for itself (`HYPERVISOR_VIRT_START`).
+const XENS_OWN: u64 = 0xffff_8000_0000_0000;
+
+const ONE: (u64, u32) = (1, 0);
+
+pub fn add(tests: &mut Vec<Test>) {
+    tests.push(Test::new("c02-order-above-limit", order_above_limit));
+    tests.push(Test::new("c03-limit-by-asking", limit_by_asking));
+    tests.push(Test::new("c05-count-above-extents", count_above_extents));
+    tests.push(Test::new("c06-domids-differ", domids_differ));
+    tests.push(Test::new("c07-size-overflows", size_overflows));
+    tests.push(Test::new("c08-sizes-differ", sizes_differ));
+    tests.push(Test::new("c09-nothing-to-do", nothing_to_do));
+    tests.push(Test::new("c10-list-of-xens", list_of_xens));
+    tests.push(Test::new("c12-node-refused", node_refused));
+    tests.push(Test::new("c13-node-as-a-hint", node_as_a_hint));
+    tests.push(Test::new("c15-unknown-domain", unknown_domain));
+    tests.push(Test::new("c16-domain-without-rights", domain_without_rights));
+    tests.push(Test::new("c17-start-extent-in-command", start_extent));
+    tests.push(Test::new("c18-count-within-a-chunk", count_within_a_chunk));
+}
+
+fn order_above_limit(context: &Context<'_>) -> Check {
+    let above = limit(context)? + 1;
+    // The sizes differ, too, and the count is absurd: the order is looked at before either.
+    // SAFETY: refused before Xen looks at a list.
+    unsafe {
+        refuses(context, ONE, "out-order", XenErrno::EPERM, |x| x.output.extent_order = above)?;
+        refuses(context, ONE, "in-order", XenErrno::EPERM, |x| x.input.extent_order = above)?;
+        refuses(context, ONE, "first of all", XenErrno::EPERM, |x| {
+            x.output.extent_order = above;
+            x.nr_exchanged = 7;
+            x.output.domid = DomId(0);
+        })
+    }
+}
+
+fn limit_by_asking(context: &Context<'_>) -> Check {
+    let found = limit(context)?;
+    for order in 0..=40 {
+        let (mut none, mut nowhere) = ([], []);
+        let mut question = MemoryExchange {
+            input: extents(&mut none, 0),
+            output: extents(&mut nowhere, order),
+            nr_exchanged: 1,
+        };
+        // SAFETY: there are no extents, so Xen has nothing to read or to take.
+        let answer = unsafe { raw::exchange(&mut question) };
+        let expected = if order <= found { XenErrno::EINVAL } else { XenErrno::EPERM };
+        if answer != Err(expected) || question.nr_exchanged != 1 {
+            fail!("order {order} under limit {found}: expected {expected}, heard {answer:?}");
+        }
+    }
+    say!("# c03: the limit of this domain is order {found}");
+    match (context.machine.initial_domain, found) {
+        (true, 18) | (false, 9 | 12) => Ok(()),
+        // `memop-max-order=` sets any other.
+        _ => skip!("limit {found}: set by memop-max-order="),
+    }
+}
+
+fn count_above_extents(context: &Context<'_>) -> Check {
+    // SAFETY: refused before Xen looks at a list.
+    unsafe {
+        refuses(context, ONE, "one above", XenErrno::EINVAL, |x| x.nr_exchanged = 2)?;
+        refuses(context, ONE, "far above", XenErrno::EINVAL, |x| x.nr_exchanged = u64::MAX)
+    }
+}
+
+fn domids_differ(context: &Context<'_>) -> Check {
+    // A domain need not know its own number, so all that it could have are tried.
+    for id in [0, 1, 2, 3, 0x7fef] {
+        let what = format!("in self, out {id}");
+        // SAFETY: refused before Xen looks at a list.
+        unsafe {
+            refuses(context, ONE, &what, XenErrno::EINVAL, |x| x.output.domid = DomId(id))?;
+        }
+    }
+    Ok(())
+}
+
+fn size_overflows(context: &Context<'_>) -> Check {
+    let order = limit(context)?;
+    // SAFETY: refused before Xen looks at a list.
+    unsafe {
+        refuses(context, ONE, "in", XenErrno::EINVAL, |x| {
+            (x.input.nr_extents, x.input.extent_order) = (1 << (64 - order), order);
+        })?;
+        refuses(context, ONE, "out", XenErrno::EINVAL, |x| {
+            (x.output.nr_extents, x.output.extent_order) = (1 << (64 - order), order);
+        })?;
+        // Shifted out of 64 bits both sizes would be 0 and equal.
+        refuses(context, ONE, "both", XenErrno::EINVAL, |x| {
+            (x.input.nr_extents, x.input.extent_order) = (1 << (64 - order), order);
+            (x.output.nr_extents, x.output.extent_order) = (1 << (64 - order), order);
+        })
+    }
+}
+
+fn sizes_differ(context: &Context<'_>) -> Check {
+    // SAFETY: refused before Xen looks at a list.
+    unsafe {
+        refuses(context, ONE, "orders", XenErrno::EINVAL, |x| x.output.extent_order = 1)?;
+        refuses(context, ONE, "counts", XenErrno::EINVAL, |x| x.output.nr_extents = 2)?;
+        refuses(context, ONE, "none out", XenErrno::EINVAL, |x| x.output.nr_extents = 0)
+    }
+}
+
+fn nothing_to_do(context: &Context<'_>) -> Check {
+    let succeeds = |what: &str, done: u64, oddity: &dyn Fn(&mut MemoryExchange)| -> Check {
+        let specimen = Specimen::take(context, 1)?;
+        // SAFETY: all is done by the count, so Xen looks at no list.
+        let attempt = unsafe { specimen.attempt(0, 0, oddity) };
+        specimen.put_back()?;
+        attempt.succeeded(what, done)
+    };
+    succeeds("no extents", 0, &|x| (x.input.nr_extents, x.output.nr_extents) = (0, 0))?;
+    succeeds("all done before", 1, &|x| x.nr_exchanged = 1)?;
+    // So early that it does not even matter whose memory it is, or where the lists are.
+    succeeds("all done, nonsense else", 1, &|x| {
+        x.nr_exchanged = 1;
+        (x.input.domid, x.output.domid) = (DomId(0x7fe0), DomId(0x7fe0));
+        x.input.extent_start = XENS_OWN as *mut u64;
+        x.output.mem_flags = NO_SUCH_NODE | EXACT_NODE;
+    })
+}
+
+fn list_of_xens(context: &Context<'_>) -> Check {
+    let nowhere = window(NOWHERE).as_u64();
+    for start in [XENS_OWN, 0xffff_87ff_ffff_fff8, u64::MAX - 7, 0x7fff_ffff_f000, 0, nowhere] {
+        let what = format!("in-list at {start:#x}");
+        // SAFETY: nothing that a guest may read is there.
+        unsafe {
+            refuses(context, ONE, &what, XenErrno::EFAULT, |x| {
+                x.input.extent_start = start as *mut u64;
+            })?;
+        }
+    }
+    // A translated guest's addresses are its own from end to end, so Xen finds nothing wrong with
+    // these lists before it comes to the frame, which it refuses.
+    let errno = if is_pv(context) { XenErrno::EFAULT } else { XenErrno::EOPNOTSUPP };
+    // SAFETY: refused before a frame is taken.
+    unsafe {
+        refuses(context, ONE, "lists that wrap around", errno, |x| {
+            (x.input.nr_extents, x.output.nr_extents) = (1 << 61, 1 << 61);
+        })?;
+    }
+    for start in [XENS_OWN, 0xffff_87ff_ffff_fff8] {
+        let what = format!("out-list at {start:#x}");
+        // SAFETY: refused before a frame is taken.
+        unsafe {
+            refuses(context, ONE, &what, errno, |x| x.output.extent_start = start as *mut u64)?;
+        }
+    }
+    Ok(())
+}
+
+fn node_refused(context: &Context<'_>) -> Check {
+    let (what, flags) = match context.machine.initial_domain {
+        true => ("a node out of range", NO_SUCH_NODE),
+        false => ("an exact node", EXACT_NODE | 1 << NODE),
+    };
+    // SAFETY: refused before a frame is taken.
+    unsafe { refuses(context, ONE, what, XenErrno::EINVAL, |x| x.output.mem_flags = flags) }
+}
+
+fn node_as_a_hint(context: &Context<'_>) -> Check {
+    if context.machine.initial_domain {
+        skip!("dom0 may name nodes");
+    }
+    if !is_pv(context) {
+        // Refused for another reason: the node itself was passed over.
+        // SAFETY: refused before a frame is taken.
+        return unsafe {
+            refuses(context, ONE, "any node", XenErrno::EOPNOTSUPP, |x| {
+                x.output.mem_flags = NO_SUCH_NODE;
+            })
+        };
+    }
+    let specimen = Specimen::take(context, 1)?;
+    // SAFETY: an ordinary exchange but for the node.
+    let attempt = unsafe { specimen.attempt(0, 0, |x| x.output.mem_flags = NO_SUCH_NODE) };
+    specimen.settle(&attempt)?;
+    attempt.succeeded("a node that there is not", 1)
+}
+
+fn unknown_domain(context: &Context<'_>) -> Check {
+    // The last two are DOMID_IO and DOMID_XEN: domains to Xen, but not by number here.
+    for id in [0x7000, 0x7fef, 0x7ff1, 0x7ff2] {
+        let what = format!("domain {id:#x}");
+        // SAFETY: refused before a frame is taken.
+        unsafe {
+            refuses(context, ONE, &what, XenErrno::ESRCH, |x| {
+                (x.input.domid, x.output.domid) = (DomId(id), DomId(id));
+            })?;
+        }
+    }
+    Ok(())
+}
+
+fn domain_without_rights(context: &Context<'_>) -> Check {
+    if context.machine.initial_domain {
+        skip!("dom0 has rights over every domain");
+    }
+    // SAFETY: refused before a frame is taken.
+    unsafe {
+        refuses(context, ONE, "dom0's memory", XenErrno::EPERM, |x| {
+            (x.input.domid, x.output.domid) = (DomId(0), DomId(0));
+        })
+    }
+}
+
+fn start_extent(context: &Context<'_>) -> Check {
+    let specimen = Specimen::take(context, 1)?;
+    let (mut input, mut out) = ([specimen.gfns()[0]], [specimen.pfns()[0]]);
+    let mut argument = MemoryExchange {
+        input: extents(&mut input, 0),
+        output: extents(&mut out, 0),
+        nr_exchanged: 0,
+    };
+    let command = u64::from(XENMEM_EXCHANGE) | 1 << COMMAND_BITS;
+    let place = &raw mut argument as u64;
+    // SAFETY: an exchange of an unmapped frame of ours, should Xen make one of it; the argument
+    // and its lists live across the call.
+    let answer =
+        unsafe { raw::call(xen_sys::__HYPERVISOR_memory_op, [command, place, 0, 0, 0, 0]) };
+    // SAFETY: `argument` lives; Xen may have written to it, so it is read as memory.
+    let done = unsafe { (&raw const argument.nr_exchanged).read_volatile() };
+    specimen.put_back()?;
+    match (answer, done) {
+        (Err(XenErrno::EINVAL), 0) => Ok(()),
+        other => fail!("expected EINVAL and 0, heard {other:?}"),
+    }
+}
+
+fn count_within_a_chunk(context: &Context<'_>) -> Check {
+    let specimen = Specimen::take(context, 4)?;
+    // SAFETY: an ordinary exchange but for the count.
+    let attempt = unsafe { specimen.attempt(0, 2, |x| x.nr_exchanged = 3) };
+    specimen.settle(&attempt)?;
+    if is_pv(context) {
+        // Three of the four frames were done by the count, and all four were taken.
+        attempt.succeeded("three of four", 4)
+    } else {
+        // The count goes back to where Xen began.
+        attempt.refused("three of four", XenErrno::EOPNOTSUPP, 0)
+    }
+}

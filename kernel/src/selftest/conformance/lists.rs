@@ -1,0 +1,183 @@
+//! C50 to C54: what Xen does not look at before it is too late. Each of these loses a frame to a
+//! guest that has nothing but the hypercall's answer to go by, and each finds it again.
+
+use alloc::vec::Vec;
+
+use hypercall::XenErrno;
+use hypercall::abi::memory::MemoryExchange;
+use hypercall::ops::Pte;
+use xen_contig::addr::{Mfn, Pfn};
+
+use super::m2p;
+use super::raw::{self, NOWHERE, Specimen, map, pv_only};
+use super::supply::least_bits;
+use crate::layout::{linear, window};
+use crate::machine::word;
+use crate::paging::{READ, READ_WRITE, pv};
+use crate::selftest::{Check, Context, Test, fail, skip};
+
+/// A frame number that no guest has, for the M2P to be searched for.
+const MARK: u64 = 0xc51_c51_c51;
+
+/// Frames that are offered to Xen to find the one that is lost: a second's worth.
+const MAX_CANDIDATES: u64 = 1 << 15;
+
+pub fn add(tests: &mut Vec<Test>) {
+    tests.push(Test::new("c50-out-list-unreadable", out_list_unreadable));
+    tests.push(Test::new("c51-out-list-not-writable", out_list_not_writable));
+    tests.push(Test::new("c53-lists-overlap", lists_overlap));
+    tests.push(Test::new("c54-out-frame-in-use", out_frame_in_use));
+}
+
+/// Whether a frame is no longer the domain's: then Xen refuses to map it.
+fn is_gone(mfn: u64) -> bool {
+    let mapped = pv::set_window(NOWHERE, Some((Mfn::new(mfn), READ)));
+    if mapped.is_ok() {
+        // What was just mapped can be unmapped.
+        let _infallible = pv::set_window(NOWHERE, None);
+    }
+    mapped.is_err()
+}
+
+fn out_list_unreadable(context: &Context<'_>) -> Check {
+    pv_only(context)?;
+    // Below this Xen has so few frames that each can be asked about.
+    let bits = least_bits(context)?;
+    let end = 1 << (bits - 12);
+    if end > MAX_CANDIDATES {
+        skip!("no frame below 2^27 is to be had, so the lost one would not be found in time");
+    }
+    let mut specimen = Specimen::take(context, 1)?;
+    let old = specimen.gfns()[0];
+    // SAFETY: Xen can't read there, and writes a frame number nowhere.
+    let attempt = unsafe {
+        specimen.attempt(0, 0, |x| {
+            x.output.extent_start = window(NOWHERE).as_mut_ptr();
+            x.output.mem_flags = bits;
+        })
+    };
+    let gone = is_gone(old);
+    // The new frame is the domain's, but its number was told to nobody and the M2P has nothing for
+    // it. What can be exchanged is ours: so each candidate is offered.
+    let pfn = specimen.pfns()[0];
+    let mut found = None;
+    for candidate in (0..end).filter(|mfn| m2p::get(context.machine, *mfn).is_none()) {
+        let (mut input, mut out) = ([candidate], [pfn]);
+        let mut argument = MemoryExchange {
+            input: raw::extents(&mut input, 0),
+            output: raw::extents(&mut out, 0),
+            nr_exchanged: 0,
+        };
+        // SAFETY: the frame is no guest's by the M2P, so nothing of Rust's is in it.
+        if unsafe { raw::exchange(&mut argument) } == Ok(0) {
+            found = Some(out[0]);
+            break;
+        }
+    }
+    match found {
+        Some(mfn) => specimen.replace(0, mfn),
+        None if gone => fail!("the new frame is lost: nothing below 2^{bits} is ours"),
+        None => {}
+    }
+    specimen.put_back()?;
+    attempt.refused("unreadable", XenErrno::EFAULT, 0)?;
+    if !gone {
+        fail!("mfn {old:#x} is still the domain's");
+    }
+    Ok(())
+}
+
+fn out_list_not_writable(context: &Context<'_>) -> Check {
+    pv_only(context)?;
+    let bits = least_bits(context)?;
+    let end = 1 << (bits - 12);
+    let machine = context.machine;
+    let Some(page) = machine.take(1) else { skip!("the guest has no free frame") };
+    let list = page.first();
+    let Some(list_mfn) = machine.p2m.mfn(list) else { fail!("the allocator gave out a hole") };
+    // SAFETY: the frame is ours and mapped.
+    unsafe { word(list, 0).write_volatile(MARK) };
+    let mut specimen = Specimen::take(context, 1)?;
+    let old = specimen.gfns()[0];
+    map(core::iter::once((list, Pte::new(list_mfn, READ))))?;
+    // SAFETY: the list is readable; that Xen can't write to it is the point.
+    let attempt = unsafe {
+        specimen.attempt(0, 0, |x| {
+            x.output.extent_start = linear(list).as_mut_ptr();
+            x.output.mem_flags = bits;
+        })
+    };
+    map(core::iter::once((list, Pte::new(list_mfn, READ_WRITE))))?;
+    // SAFETY: the frame is ours and mapped.
+    let told = unsafe { word(list, 0).read_volatile() };
+    machine.give(page);
+    let gone = is_gone(old);
+    // The M2P tells what the list does not. An exchange takes the frame by its number, and the mark
+    // goes with it.
+    let found = m2p::find(machine, end, MARK);
+    if let Some(mfn) = found {
+        specimen.replace(0, mfn);
+        // SAFETY: an ordinary exchange of a frame that holds nothing of Rust's.
+        let back = unsafe { specimen.attempt(0, 0, |_| ()) };
+        specimen.renew(&back)?;
+    } else if gone {
+        fail!("the new frame is lost: the M2P does not show it");
+    }
+    specimen.put_back()?;
+    attempt.refused("not writable", XenErrno::EFAULT, 0)?;
+    if !gone || told != MARK {
+        fail!("mfn {old:#x} gone: {gone}; the list holds {told:#x}");
+    }
+    Ok(())
+}
+
+fn lists_overlap(context: &Context<'_>) -> Check {
+    pv_only(context)?;
+    let mut specimen = Specimen::take(context, 1)?;
+    let (old, pfn) = (specimen.gfns()[0], specimen.pfns()[0]);
+    // SAFETY: one list for both, long enough for either.
+    let attempt =
+        unsafe { specimen.attempt(0, 0, |x| x.output.extent_start = x.input.extent_start) };
+    let new = attempt.input[0];
+    let recorded = m2p::get(context.machine, new);
+    if attempt.answer.is_ok() {
+        if let Err(errno) = m2p::set(new, pfn) {
+            fail!("correcting the M2P of mfn {new:#x}: {errno}");
+        }
+        specimen.replace(0, new);
+    }
+    specimen.put_back()?;
+    attempt.succeeded("one list for both", 1)?;
+    if recorded != Some(old) {
+        fail!("the M2P has {recorded:x?} for the new frame, expected what the in-list held");
+    }
+    Ok(())
+}
+
+fn out_frame_in_use(context: &Context<'_>) -> Check {
+    pv_only(context)?;
+    let specimen = Specimen::take(context, 2)?;
+    let first = specimen.pfns()[0];
+    // Odd for an extent of two, and the second half of it is someone else's.
+    let wrong = Pfn::new(first).add(1).number();
+    // SAFETY: the lists are in order; what they say of the guest's frames is corrected below.
+    let mut attempt = unsafe { specimen.attempt(0, 1, |x| x.output.extent_start.write(wrong)) };
+    if attempt.answer.is_err() {
+        attempt.out[0] = first;
+        specimen.settle(&attempt)?;
+        return attempt.succeeded("a frame in use", 2);
+    }
+    let new = attempt.out[0];
+    let recorded = [new, new + 1].map(|mfn| m2p::get(context.machine, mfn));
+    for index in 0..2 {
+        if let Err(errno) = m2p::set(new + index, first + index) {
+            fail!("correcting the M2P of mfn {:#x}: {errno}", new + index);
+        }
+    }
+    specimen.settle(&attempt)?;
+    attempt.succeeded("a frame in use", 2)?;
+    if recorded != [Some(wrong), Some(wrong + 1)] {
+        fail!("the M2P had {recorded:x?}, expected what the out-list held");
+    }
+    Ok(())
+}

@@ -1,0 +1,49 @@
+//! Every row of `docs/CONFORMANCE.md` that a real Xen can be brought to, by the raw hypercall.
+//!
+//! The component never makes most of these calls. They are made here because it relies on what Xen
+//! answers to them, and on what Xen leaves alone. A test is named after its row: `c02-…`. What does
+//! not apply to a kind of guest is skipped there with the reason.
+//!
+//! | file | rows |
+//! |---|---|
+//! | [`arguments`] | C02–C18: the argument itself |
+//! | [`frames`] | C24–C34: frames that Xen does not take |
+//! | [`supply`] | C40–C48, C55–C60: what Xen has to give |
+//! | [`lists`] | C50–C54: too late for a way back |
+//! | [`recovery`] | C51 of the component, which finds the new frames |
+//! | [`chunks`] | C70–C73: many chunks |
+//! | [`saved`] | C75: the domain is saved and restored |
+//! | [`reservation`] | C76, C77: without the exchange |
+//! | [`same_script`] | the script of raw calls that the model has to answer in the same way |
+//! | [`raw`] | the hypercall, and frames to try it with |
+//! | [`m2p`], [`start_info`] | what Xen and the builder tell of frames |
+
+mod arguments;
+mod chunks;
+mod frames;
+mod lists;
+mod m2p;
+mod raw;
+mod recovery;
+mod reservation;
+mod same_script;
+mod saved;
+mod start_info;
+mod supply;
+
+use alloc::vec::Vec;
+
+use super::Test;
+use crate::verdict::Outcome;
+
+pub fn add(tests: &mut Vec<Test>) {
+    arguments::add(tests);
+    frames::add(tests);
+    supply::add(tests);
+    lists::add(tests);
+    recovery::add(tests);
+    chunks::add(tests);
+    reservation::add(tests);
+    saved::add(tests);
+    same_script::add(tests);
+}

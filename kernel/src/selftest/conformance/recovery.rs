@@ -1,0 +1,329 @@
+//! C51, of the component: the new frames of an exchange that failed behind the commit point come back,
+//! or all but the chunk of which they can't be found.
+//!
+//! The component's lists are memory that it can write, so it can't run into this by itself. Here the
+//! hypervisor that it is given takes the writable mapping of the out list away for the time of the
+//! call. What it can't find is what the kernel does not show it.
+
+use alloc::vec::Vec;
+
+use hypercall::ops::{
+    EventChannelOp, HvmOp, MemoryOp, MmuExtOp, MmuUpdate, MulticallEntry, Pte, SchedOp, TrapInfo,
+    UvmFlags, VcpuOp, VersionOp,
+};
+use hypercall::{DomId, PageTableFlags, Xen, XenErrno};
+use x86_64::VirtAddr;
+use xen_contig::addr::{MachineAddr, Mfn, Order, PAGE_SIZE, Pfn};
+use xen_contig::exchange::{
+    Accounts, ExchangeError, ExchangeFailure, Exchanger, Left, Lists, OnRefusal, Part, Placement,
+};
+use xen_contig::frames::FrameRun;
+use xen_contig::paging::{FlushClock, GuestMemory, Held, Holder, LinearMapping};
+
+use super::raw::{limit, map, pv_only};
+use super::start_info::StartInfo;
+use crate::Machine;
+use crate::hypervisor::{Hypervisor, xen};
+use crate::paging::{Linear, READ, READ_WRITE};
+use crate::selftest::owned::Owned;
+use crate::selftest::{Check, Context, Outcome, Test, books, error, fail, skip};
+
+/// Entries of the out list in a page.
+const ENTRIES: usize = PAGE_SIZE / 8;
+
+/// Extents of four frames, each of them a chunk.
+const EXTENTS: u64 = 4;
+const ORDER: Order = match Order::new(2) {
+    Ok(order) => order,
+    Err(_) => Order::ZERO,
+};
+const FRAMES: u64 = EXTENTS * ORDER.frames();
+
+pub fn add(tests: &mut Vec<Test>) {
+    tests.push(Test::new("c51-recovery", |context| {
+        // The first chunk fails, one in the middle, the last.
+        [0, 1, EXTENTS - 1].into_iter().try_for_each(|torn| {
+            recovers(context, torn)?;
+            spares_the_others(context, torn)
+        })
+    }));
+}
+
+/// What came of an exchange that tore.
+struct Torn {
+    failure: ExchangeFailure,
+    first: Pfn,
+    /// What lay beneath each frame.
+    old: Vec<Option<Mfn>>,
+    /// Frames that were quarantined.
+    quarantined: u64,
+}
+
+/// Exchanges so that Xen fails behind the commit point of chunk `torn`. One frame, if any, the M2P
+/// does not show.
+fn tear(context: &Context<'_>, torn: u64, hidden: Option<u64>) -> Result<Torn, Outcome> {
+    pv_only(context)?;
+    let machine = context.machine;
+    if limit(context)? < ORDER.get() {
+        skip!("Xen permits this domain no extent of order {ORDER}");
+    }
+    let (list, run) = (Owned::take(machine, 2)?, Owned::take(machine, FRAMES)?);
+    let first = run.first();
+    let old: Vec<Option<Mfn>> = run.iter().map(|pfn| machine.p2m.mfn(pfn)).collect();
+    books::dirty(&run, context.seed);
+
+    // The entries before `torn` lie at the end of the list's first page, the others in the second.
+    let second = list.first().add(1);
+    let Some(mfn) = machine.p2m.mfn(second) else { fail!("the allocator gave out a hole") };
+    // SAFETY: two frames of ours (M1), mapped side by side and used by nobody else until they are
+    // given back below.
+    let words = unsafe {
+        core::slice::from_raw_parts_mut(crate::machine::word(list.first(), 0), 2 * ENTRIES)
+    };
+    let scratch = &mut words[ENTRIES - torn as usize..][..EXTENTS as usize];
+    let xen = WriteProtecting { xen: xen(), list: second, mfn };
+    let linear = Hiding { linear: machine.linear, hidden: hidden.map(|index| first.add(index)) };
+    // Of its own: what is quarantined here is found again.
+    let accounts = Accounts::new();
+    let exchanger = Exchanger::new(&xen, machine.p2m, &linear, &accounts, Order::MAX);
+    let parts = [Part::gather(0, EXTENTS, ORDER, Placement::ANYWHERE)];
+    let lists = Lists { beneath: &mut alloc::vec![0; FRAMES as usize], scratch };
+    let result = exchanger.exchange(run.into_run(), &parts, OnRefusal::Undo, lists);
+    drop(list);
+    match result {
+        Err(failure) => Ok(Torn { failure, first, old, quarantined: accounts.quarantined() }),
+        Ok(progress) => {
+            machine.give(progress.run);
+            fail!("chunk {torn}: Xen wrote a read-only list: {:?}", progress.error)
+        }
+    }
+}
+
+/// Wants the whole run back.
+fn recovers(context: &Context<'_>, torn: u64) -> Check {
+    let machine = context.machine;
+    let Torn { failure, old, quarantined, .. } = tear(context, torn, None)?;
+    let done = torn * ORDER.frames();
+    let expected = ExchangeError::Torn { errno: Some(XenErrno::EFAULT), exchanged: done };
+    let ExchangeFailure { error, left: Left::Whole(run) } = failure else {
+        fail!("chunk {torn}: {quarantined} frames lost: {failure}")
+    };
+    // Those that Xen did not reach are as before; of the others none is.
+    let reached = done + ORDER.frames();
+    let right = run
+        .iter()
+        .zip(&old)
+        .enumerate()
+        .all(|(index, (pfn, old))| (machine.p2m.mfn(pfn) == *old) == (index as u64 >= reached));
+    come_back(machine, run, &|_| None)?;
+    if error != expected || quarantined != 0 {
+        fail!("chunk {torn}: {error}, {quarantined} frames lost; expected {expected}");
+    }
+    if !right {
+        fail!("chunk {torn}: the frames that moved are not the first {reached}");
+    }
+    Ok(())
+}
+
+/// Wants back all but the chunk, of which a frame can't be found.
+fn spares_the_others(context: &Context<'_>, torn: u64) -> Check {
+    let machine = context.machine;
+    let done = torn * ORDER.frames();
+    let Torn { failure, first, old, quarantined } = tear(context, torn, Some(done + torn))?;
+    let behind = done + ORDER.frames();
+    let (mut checks, mut pieces) = (Ok(()), Vec::new());
+    for run in failure.left {
+        let at = run.first().number() - first.number();
+        pieces.push((at, run.frames()));
+        // Those before have new memory, those behind the old.
+        let expected = |index| old[(at + index) as usize].filter(|_| at >= behind);
+        checks = checks.and(come_back(machine, run, &expected));
+    }
+    let lost = (done..behind).map(|index| first.add(index));
+    let reachable = lost.clone().find(|pfn| {
+        machine.p2m.mfn(*pfn).is_some() || machine.linear.read(*pfn).is_some_and(Pte::is_present)
+    });
+    // SAFETY: a stretch of the run above that nobody has (M1): it was not among what came back.
+    let lost = unsafe { FrameRun::new(first.add(done), ORDER.frames()) };
+    find_again(context, &lost)?;
+    // SAFETY: as above, and mapped.
+    unsafe { machine.linear.zero(lost.first(), lost.frames()) };
+    checks.and(come_back(machine, lost, &|_| None))?;
+    let mut expected = alloc::vec![(0, done), (behind, FRAMES - behind)];
+    expected.retain(|(_, frames)| *frames > 0);
+    if pieces != expected || quarantined != ORDER.frames() {
+        fail!("chunk {torn}: {quarantined} frames lost, {pieces:?} left, expected {expected:?}");
+    }
+    if let Some(pfn) = reachable {
+        fail!("chunk {torn}: pfn {pfn} is quarantined, and reachable");
+    }
+    Ok(())
+}
+
+/// Gives a run back, of which all books have to agree, and which holds nothing.
+fn come_back(machine: &Machine, run: FrameRun, mfn: &dyn Fn(u64) -> Option<Mfn>) -> Check {
+    let checks = books::agree(machine, &run, mfn).and_then(|()| books::is_zero(&run, "a torn run"));
+    machine.give(run);
+    checks
+}
+
+/// Maps what Xen has on record for frames that the component gave up looking for, as a kernel that
+/// shows it all can: what is another domain's, Xen refuses to map.
+fn find_again(context: &Context<'_>, lost: &FrameRun) -> Check {
+    let machine = context.machine;
+    let Some(info) = StartInfo::find(machine) else {
+        error!("start info is not where the builder put it")
+    };
+    let mut on_record = Vec::new();
+    machine.linear.on_record(lost.first(), lost.frames(), &mut |pfn, mfn| {
+        on_record.push((pfn, mfn));
+    });
+    for (pfn, mfn) in on_record {
+        if map(core::iter::once((pfn, Pte::new(mfn, READ_WRITE)))).is_ok() {
+            info.set_p2m(pfn, mfn.number());
+        }
+    }
+    match lost.iter().find(|pfn| machine.p2m.mfn(*pfn).is_none()) {
+        Some(pfn) => fail!("the new frame beneath pfn {pfn} is on record nowhere"),
+        None => Ok(()),
+    }
+}
+
+/// The linear mapping, but that one frame's record is not seen.
+struct Hiding {
+    linear: &'static Linear,
+    hidden: Option<Pfn>,
+}
+
+// SAFETY: passes everything on.
+unsafe impl GuestMemory for Hiding {
+    unsafe fn zero(&self, first: Pfn, frames: u64) {
+        // SAFETY: the caller's.
+        unsafe { self.linear.zero(first, frames) }
+    }
+
+    fn pointer(&self, pfn: Pfn) -> *mut u8 {
+        self.linear.pointer(pfn)
+    }
+
+    fn purge(&self, run: &FrameRun) -> Result<(), Held> {
+        self.linear.purge(run)
+    }
+
+    fn holder(&self, pfn: Pfn, mfn: Option<Mfn>) -> Holder {
+        self.linear.holder(pfn, mfn)
+    }
+}
+
+// SAFETY: passes everything on; a kernel need not show any record.
+unsafe impl LinearMapping for Hiding {
+    fn entry(&self, pfn: Pfn) -> MachineAddr {
+        self.linear.entry(pfn)
+    }
+
+    fn flags(&self) -> PageTableFlags {
+        self.linear.flags()
+    }
+
+    fn flushes(&self) -> &FlushClock {
+        self.linear.flushes()
+    }
+
+    fn on_record(&self, first: Pfn, frames: u64, see: &mut dyn FnMut(Pfn, Mfn)) {
+        self.linear.on_record(first, frames, &mut |pfn, mfn| {
+            if self.hidden != Some(pfn) {
+                see(pfn, mfn);
+            }
+        });
+    }
+}
+
+/// The hypervisor, but that a page is read-only in the guest while it exchanges.
+struct WriteProtecting {
+    xen: &'static Hypervisor,
+    list: Pfn,
+    mfn: Mfn,
+}
+
+// SAFETY: what an exchange needs goes through unchanged, but for a mapping that is taken away and
+// put back around a call in which nobody uses it. The rest answers what a Xen without it would.
+unsafe impl Xen for WriteProtecting {
+    unsafe fn memory_op(&self, op: MemoryOp<'_>) -> Result<u64, XenErrno> {
+        let MemoryOp::Exchange(argument) = op else {
+            // SAFETY: the caller's.
+            return unsafe { self.xen.memory_op(op) };
+        };
+        let protect = |flags| {
+            let entry = (self.list, Pte::new(self.mfn, flags));
+            map(core::iter::once(entry)).map_err(|_| XenErrno::EIO)
+        };
+        protect(READ)?;
+        // SAFETY: the caller's; that Xen can't write the list is the point.
+        let answer = unsafe { self.xen.memory_op(MemoryOp::Exchange(argument)) };
+        protect(READ_WRITE)?;
+        answer
+    }
+
+    unsafe fn mmu_update(
+        &self,
+        updates: &[MmuUpdate],
+        done: &mut u32,
+        domain: DomId,
+    ) -> Result<u64, XenErrno> {
+        // SAFETY: the caller's.
+        unsafe { self.xen.mmu_update(updates, done, domain) }
+    }
+
+    unsafe fn update_va_mapping(
+        &self,
+        address: VirtAddr,
+        pte: Pte,
+        flush: UvmFlags,
+    ) -> Result<u64, XenErrno> {
+        // SAFETY: the caller's.
+        unsafe { self.xen.update_va_mapping(address, pte, flush) }
+    }
+
+    unsafe fn mmuext_op(
+        &self,
+        ops: &[MmuExtOp],
+        done: &mut u32,
+        domain: DomId,
+    ) -> Result<u64, XenErrno> {
+        // SAFETY: the caller's.
+        unsafe { self.xen.mmuext_op(ops, done, domain) }
+    }
+
+    unsafe fn multicall(&self, entries: &mut [MulticallEntry]) -> Result<u64, XenErrno> {
+        // SAFETY: the caller's.
+        unsafe { self.xen.multicall(entries) }
+    }
+
+    fn console_write(&self, _: &[u8]) -> Result<u64, XenErrno> {
+        Err(XenErrno::ENOSYS)
+    }
+
+    fn sched_op(&self, _: SchedOp) -> Result<u64, XenErrno> {
+        Err(XenErrno::ENOSYS)
+    }
+
+    fn event_channel_op(&self, _: EventChannelOp) -> Result<u64, XenErrno> {
+        Err(XenErrno::ENOSYS)
+    }
+
+    fn xen_version(&self, _: VersionOp<'_>) -> Result<u64, XenErrno> {
+        Err(XenErrno::ENOSYS)
+    }
+
+    unsafe fn vcpu_op(&self, _: VcpuOp<'_>, _: u32) -> Result<u64, XenErrno> {
+        Err(XenErrno::ENOSYS)
+    }
+
+    unsafe fn set_trap_table(&self, _: &[TrapInfo]) -> Result<u64, XenErrno> {
+        Err(XenErrno::ENOSYS)
+    }
+
+    fn hvm_op(&self, _: HvmOp) -> Result<u64, XenErrno> {
+        Err(XenErrno::ENOSYS)
+    }
+}

@@ -1,0 +1,178 @@
+//! C76 and C77: giving memory up and getting it back, which is all that a translated guest has.
+
+use alloc::vec;
+use alloc::vec::Vec;
+
+use hypercall::Xen;
+use hypercall::abi::memory::MemoryReservation;
+use hypercall::ops::MemoryOp;
+
+use super::Outcome;
+use super::raw::{Answer, Specimen, extents, is_pv, limit};
+use super::supply::slack;
+use crate::hypervisor::xen;
+use crate::machine::word;
+use crate::paging::READ_WRITE;
+use crate::say;
+use crate::selftest::{Check, Context, Test, fail};
+use xen_contig::addr::Pfn;
+
+pub fn add(tests: &mut Vec<Test>) {
+    tests.push(Test::new("c76-decrease-of-a-mapped-frame", decrease_of_a_mapped_frame));
+    tests.push(Test::new("c77-populate-below-any-memory", populate_below_any_memory));
+    tests.push(Test::new("c77-populate-above-the-limit", populate_above_the_limit));
+    tests.push(Test::new("c77-populate-at-the-maximum", populate_at_the_maximum));
+    tests.push(Test::new("c77-populate-an-extent", populate_an_extent));
+}
+
+/// # Safety
+/// Nothing of Rust's lies in the frames, and nobody touches them until they are populated again.
+unsafe fn decrease(list: &mut [u64]) -> Answer {
+    // SAFETY: the caller's; the list lives across the call.
+    unsafe { xen().memory_op(MemoryOp::DecreaseReservation(&mut extents(list, 0))) }
+}
+
+fn populate(list: &mut [u64], order: u32, oddity: impl FnOnce(&mut MemoryReservation)) -> Answer {
+    let mut reservation = extents(list, order);
+    oddity(&mut reservation);
+    // SAFETY: where there is nothing there is nothing of Rust's; the list lives across the call.
+    unsafe { xen().memory_op(MemoryOp::PopulatePhysmap(&mut reservation)) }
+}
+
+fn reservation(context: &Context<'_>) -> Result<u64, Outcome> {
+    match context.machine.current_reservation() {
+        Ok(frames) => Ok(frames),
+        Err(errno) => fail!("the domain's size is not to be had: {errno}"),
+    }
+}
+
+/// Frames that were given up, to be filled again whatever happens.
+struct Hole<'c> {
+    specimen: Specimen<'c>,
+}
+
+impl<'c> Hole<'c> {
+    fn make(context: &Context<'c>, frames: u64) -> Result<Self, Outcome> {
+        let specimen = Specimen::take(context, frames)?;
+        let mut list = specimen.gfns().to_vec();
+        // SAFETY: a specimen holds nothing, and it is not touched before it is filled.
+        let answer = unsafe { decrease(&mut list) };
+        if answer != Ok(frames) {
+            fail!("gave up {answer:?} of {frames} frames");
+        }
+        Ok(Self { specimen })
+    }
+
+    /// Fills it frame by frame and puts it back.
+    fn fill(mut self) -> Check {
+        let mut list = self.specimen.pfns();
+        let answer = populate(&mut list, 0, |_| ());
+        let filled = answer.unwrap_or(0);
+        for (index, gfn) in list.iter().take(filled as usize).enumerate() {
+            self.specimen.replace(index, *gfn);
+        }
+        if filled != list.len() as u64 {
+            fail!("{filled} of {} frames came back", list.len());
+        }
+        self.specimen.put_back()
+    }
+}
+
+fn decrease_of_a_mapped_frame(context: &Context<'_>) -> Check {
+    let before = reservation(context)?;
+    let mut specimen = Specimen::take(context, 1)?;
+    let pfn = Pfn::new(specimen.pfns()[0]);
+    if is_pv(context) {
+        specimen.map_one(0, Some(READ_WRITE))?;
+    }
+    let mut list = [specimen.gfns()[0]];
+    // SAFETY: a specimen holds nothing; where it is touched below, a mapping still holds it.
+    let answer = unsafe { decrease(&mut list) };
+    let after = reservation(context);
+    let mut alive = true;
+    if is_pv(context) {
+        // Given up, and still there: for as long as something maps it.
+        // SAFETY: the frame is mapped, and Xen frees no frame that is.
+        unsafe {
+            word(pfn, 5).write_volatile(0xc76);
+            alive = word(pfn, 5).read_volatile() == 0xc76;
+        }
+        specimen.map_one(0, None)?;
+    }
+    let last = reservation(context);
+    let mut list = [pfn.number()];
+    let filled = populate(&mut list, 0, |_| ());
+    specimen.replace(0, list[0]);
+    if filled != Ok(1) {
+        fail!("the frame did not come back: {filled:?}");
+    }
+    specimen.put_back()?;
+    let expected = if is_pv(context) { before } else { before - 1 };
+    if (answer, after.ok(), last.ok(), alive) != (Ok(1), Some(expected), Some(before - 1), true) {
+        fail!("Xen answered {answer:?}; its count went from {before} on; alive: {alive}");
+    }
+    Ok(())
+}
+
+fn populate_below_any_memory(context: &Context<'_>) -> Check {
+    let hole = Hole::make(context, 2)?;
+    let answers = [1, 12].map(|bits| {
+        let mut list = hole.specimen.pfns();
+        (populate(&mut list, 0, |r| r.mem_flags = bits), list == hole.specimen.pfns())
+    });
+    hole.fill()?;
+    if answers != [(Ok(0), true); 2] {
+        fail!("expected to get nothing, got {answers:?}");
+    }
+    Ok(())
+}
+
+fn populate_above_the_limit(context: &Context<'_>) -> Check {
+    let above = limit(context)? + 1;
+    let hole = Hole::make(context, 1)?;
+    let mut list = hole.specimen.pfns();
+    let answer = populate(&mut list, above, |_| ());
+    hole.fill()?;
+    if answer != Ok(0) {
+        fail!("expected to get nothing of order {above}, got {answer:?}");
+    }
+    Ok(())
+}
+
+fn populate_at_the_maximum(context: &Context<'_>) -> Check {
+    let slack = slack(context)?;
+    // Guest frames behind the guest's memory, of which nobody has heard.
+    let first = context.machine.p2m.frames() + 0x1000;
+    let wanted: Vec<u64> = (first..first + slack + 4).collect();
+    let mut list = wanted.clone();
+    let answer = populate(&mut list, 0, |_| ());
+    let size = reservation(context);
+    let got = answer.unwrap_or(0).min(slack + 4) as usize;
+    // SAFETY: nobody uses the frames, and nothing maps them.
+    let given = unsafe { decrease(&mut list[..got]) };
+    say!("# c77: asked for {} frames, {got} up to the maximum", slack + 4);
+    if (answer, given) != (Ok(slack), Ok(slack)) {
+        fail!("{slack} up to the maximum: got {answer:?} (size {size:?}), gave back {given:?}");
+    }
+    Ok(())
+}
+
+fn populate_an_extent(context: &Context<'_>) -> Check {
+    const ORDER: u32 = 4;
+    let mut hole = Hole::make(context, 1 << ORDER)?;
+    let mut list = vec![hole.specimen.pfns()[0]];
+    let answer = populate(&mut list, ORDER, |_| ());
+    if answer != Ok(1) {
+        hole.fill()?;
+        crate::selftest::skip!("an extent of order {ORDER} is not to be had: {answer:?}");
+    }
+    let aligned = list[0].is_multiple_of(1 << ORDER);
+    for index in 0..1 << ORDER {
+        hole.specimen.replace(index, list[0] + index as u64);
+    }
+    hole.specimen.put_back()?;
+    if !aligned {
+        fail!("an extent of order {ORDER} at {:#x}", list[0]);
+    }
+    Ok(())
+}

@@ -1,0 +1,141 @@
+//! Does this Xen answer the script of raw calls as the model of it does? The script is in
+//! `tests/script`, and `tests/same_script.rs` plays it against the model.
+
+use alloc::string::String;
+
+use hypercall::ops::Pte;
+use hypercall::{DomId, Pfn, VirtAddr};
+use script::{FRAMES, Ground, Page, Verdict};
+use xen_contig::frames::FrameRun;
+use xen_contig::paging::{GuestMemory, LinearMapping};
+
+use super::m2p;
+use super::raw::{NOWHERE, is_pv, limit};
+use super::start_info::StartInfo;
+use crate::hypervisor::{Hypervisor, xen};
+use crate::layout::{WINDOW_SLOTS, linear, slot, window};
+use crate::selftest::{Check, Context, Test, error, fail, skip};
+use crate::{Machine, say};
+
+pub fn add(tests: &mut alloc::vec::Vec<Test>) {
+    tests.push(Test::new("same-script", same_script));
+}
+
+struct Kernel<'m> {
+    machine: &'m Machine,
+    start_info: Option<StartInfo>,
+    limit: u32,
+    run: FrameRun,
+    nobodys: Option<u64>,
+}
+
+fn same_script(context: &Context<'_>) -> Check {
+    let machine = context.machine;
+    let Some(run) = machine.take(FRAMES) else {
+        skip!("the guest has no {FRAMES} free frames in a row")
+    };
+    // SAFETY: the run is ours alone (M1) and mapped.
+    unsafe { machine.linear.zero(run.first(), FRAMES) };
+    let start_info = StartInfo::find(machine);
+    if start_info.is_none() && is_pv(context) {
+        error!("start info is not where the builder put it");
+    }
+    let nobodys = match machine.m2p {
+        Some(_) => m2p::frames_of_others(machine, 2).of_nobody.last().copied(),
+        None => None,
+    };
+    let kernel = Kernel { machine, start_info, limit: limit(context)?, run, nobodys };
+    let script = if is_pv(context) { script::PV } else { script::TRANSLATED };
+    let mut text = String::new();
+    if script.unpack(&mut text).is_err() {
+        error!("the script can't be unpacked");
+    }
+    match script::run(&kernel, &text, |_, _| ()) {
+        Verdict::Same { calls } => {
+            say!("# same-script: {calls} calls were answered as the model answers them");
+            machine.give(kernel.run);
+            Ok(())
+        }
+        Verdict::Differs { line, call, expected, heard } => {
+            fail!("line {line}: `{call}`: expected `{expected}`, heard `{heard}`")
+        }
+    }
+}
+
+// SAFETY: the run is from the frame allocator, which hands out what has the linear mapping alone;
+// both window slots are for tests, of which one runs at a time; lists are frames themselves.
+unsafe impl Ground for Kernel<'_> {
+    type Xen = Hypervisor;
+
+    fn xen(&self) -> &Hypervisor {
+        xen()
+    }
+
+    fn is_dom0(&self) -> bool {
+        self.machine.initial_domain
+    }
+
+    fn is_translated(&self) -> bool {
+        self.machine.m2p.is_none()
+    }
+
+    fn limit(&self) -> u32 {
+        self.limit
+    }
+
+    fn run(&self) -> Pfn {
+        self.run.first()
+    }
+
+    fn beneath(&self, pfn: Pfn) -> u64 {
+        self.machine.p2m.gfn(pfn).map_or(u64::MAX, |gfn| gfn.number())
+    }
+
+    fn record(&self, pfn: Pfn, mfn: u64) {
+        if let Some(info) = &self.start_info {
+            info.set_p2m(pfn, mfn);
+        }
+    }
+
+    fn entry(&self, pfn: Pfn) -> u64 {
+        self.machine.linear.entry(pfn).get()
+    }
+
+    fn pte(&self, pfn: Pfn) -> Pte {
+        self.machine.linear.read(pfn).unwrap_or(Pte::NOT_PRESENT)
+    }
+
+    fn address(&self, page: Page) -> VirtAddr {
+        match page {
+            Page::Linear(pfn) => linear(pfn),
+            Page::Alias => window(slot::ALIAS),
+            Page::Probe => window(NOWHERE),
+            // One table has all slots of the window.
+            Page::Nowhere => window(0) + WINDOW_SLOTS * 4096,
+        }
+    }
+
+    fn m2p(&self, mfn: u64) -> Option<u64> {
+        m2p::get(self.machine, mfn)
+    }
+
+    fn find(&self, pfn: Pfn, fits: &mut dyn FnMut(u64) -> bool) -> Option<u64> {
+        m2p::find_near(self.machine, |mfn, recorded| recorded == Some(pfn) && fits(mfn))
+    }
+
+    fn hole(&self) -> u64 {
+        self.machine.p2m.frames().next_multiple_of(1024) + 0x1000
+    }
+
+    fn nobodys(&self) -> Option<u64> {
+        self.nobodys
+    }
+
+    fn other(&self) -> DomId {
+        DomId(0)
+    }
+
+    fn list(&self, pfn: Pfn) -> *mut u64 {
+        linear(pfn).as_mut_ptr()
+    }
+}

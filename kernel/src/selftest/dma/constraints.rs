@@ -1,0 +1,112 @@
+//! Is each constraint of a device kept, segments included?
+
+use alloc::vec::Vec;
+use alloc::{format, vec};
+
+use xen_contig::addr::Order;
+use xen_contig::dma::{AllocError, Constraints, GiveBack, Zeroing};
+use xen_contig::exchange::{Capability, Node, OnRefusal};
+
+use super::ground::{Confined, PAGE, balanced, build, is_sound, is_zero, served};
+use super::{Check, Context, Test, fail, skip};
+use crate::say;
+
+pub fn add(tests: &mut Vec<Test>) {
+    tests.push(Test::new("dma-constraints", constraints));
+    tests.push(Test::new("dma-segments-above-limit", above_limit));
+}
+
+/// What devices are like. Masks lie above 256 MiB, where any bed's Xen has memory left.
+fn devices() -> Result<Vec<(&'static str, Constraints)>, super::Outcome> {
+    Ok(vec![
+        ("mask 2^32-1", build(|it| it.mask(0xffff_ffff))?),
+        ("mask 2^30-1", build(|it| it.mask((1 << 30) - 1))?),
+        ("mask 2^29-1", build(|it| it.mask((1 << 29) - 1))?),
+        ("mask no power of two", build(|it| it.mask(0x2abc_d000 - 1))?),
+        ("mask amid a page", build(|it| it.mask(0x2fff_f7ff))?),
+        ("lower bound", build(|it| it.lowest(16 << 20))?),
+        ("alignment above size", build(|it| it.align(1 << 18))?),
+        ("boundary", build(|it| it.boundary(1 << 18))?),
+        ("max segment", build(|it| it.max_segment(1 << 15).max_segments(16))?),
+        ("max segment no power of two", build(|it| it.max_segment(100_000).max_segments(16))?),
+        (
+            "boundary, segments and alignment",
+            build(|it| it.boundary(1 << 14).max_segments(16).align(8192))?,
+        ),
+        ("node 0 if possible", build(|it| it.node(Node::Near(0)))?),
+        (
+            "parts if need be",
+            build(|it| it.max_segments(16).on_refusal(OnRefusal::Resume { times: 1 }))?,
+        ),
+        ("not zeroed", build(|it| it.zeroing(Zeroing::Whatever))?),
+    ])
+}
+
+fn constraints(context: &Context<'_>) -> Check {
+    let machine = context.machine;
+    let sizes = [1, PAGE, 3 * PAGE + 1, 1 << 16, 100_000];
+    balanced(context, GiveBack::AtOnce, |allocator| {
+        let confined = Confined::to(machine, 512)?;
+        let (mut done, mut tried) = (0, 0);
+        for (name, constraints) in devices()? {
+            for size in sizes {
+                tried += 1;
+                let what = format!("{name}, {size} bytes");
+                let result = match allocator.alloc_coherent(size, &constraints) {
+                    // What a dom0 leaves Xen may all lie below the bound.
+                    Err(error @ AllocError::OutOfReach { .. }) if constraints.lowest() > 0 => {
+                        say!("# dma-constraints: {what}: {error}");
+                        continue;
+                    }
+                    other => other,
+                };
+                let Some(buffer) = served(result, "dma-constraints", &what)? else { continue };
+                is_sound(machine, &buffer, size, &constraints)?;
+                if constraints.zeroing() == Zeroing::Zeroed {
+                    is_zero(&buffer)?;
+                }
+                done += 1;
+            }
+        }
+        let stats = allocator.stats();
+        say!(
+            "# dma-constraints: {done} of {tried} buffers, {} by an exchange, {} as they were",
+            stats.exchanged,
+            stats.found
+        );
+        confined.check_whole()?;
+        if done == 0 {
+            skip!("there is no memory for any of {tried} buffers");
+        }
+        Ok(())
+    })
+}
+
+/// More than Xen permits in one extent comes as several segments where the device takes them.
+fn above_limit(context: &Context<'_>) -> Check {
+    let machine = context.machine;
+    let Capability::Exchange { limit } = machine.capability else {
+        skip!("nothing is exchanged here")
+    };
+    if limit == Order::MAX {
+        skip!("one extent of order {limit} is the most that any buffer has");
+    }
+    let (extent, size) = (limit.bytes(), limit.bytes() * 5 / 2);
+    let several = build(|it| it.max_segments(3))?;
+    balanced(context, GiveBack::AtOnce, |allocator| {
+        let confined = Confined::to(machine, 4 * limit.frames())?;
+        let result = allocator.alloc_coherent(size, &several);
+        let what = "five halves of the largest extent";
+        let Some(buffer) = served(result, "dma-segments-above-limit", what)? else {
+            skip!("there is no memory for {size} bytes")
+        };
+        is_sound(machine, &buffer, size, &several)?;
+        is_zero(&buffer)?;
+        let lengths: Vec<u64> = buffer.segments().iter().map(|segment| segment.len).collect();
+        if lengths != [extent, extent, extent / 2] {
+            fail!("the segments of {size} bytes have {lengths:?}");
+        }
+        drop(buffer);
+        confined.check_whole()
+    })
+}

@@ -1,0 +1,118 @@
+//! How many hypercalls does an order take, cold and warm?
+
+use alloc::format;
+use alloc::vec::Vec;
+
+use xen_contig::addr::{MachineAddr, Order};
+use xen_contig::dma::{Constraints, GiveBack};
+use xen_contig::exchange::Capability;
+
+use super::ground::{Allocator, Confined, PAGE, balanced, build, calls, is_sound, served};
+use super::{Check, Context, Outcome, Test, fail, skip};
+use crate::Machine;
+use crate::say;
+
+/// What an order up to 9 may take, cold.
+const MOST: u64 = 8;
+
+pub fn add(tests: &mut Vec<Test>) {
+    tests.push(Test::new("dma-hypercalls", hypercalls));
+}
+
+fn hypercalls(context: &Context<'_>) -> Check {
+    let machine = context.machine;
+    let limit = match machine.capability {
+        Capability::Exchange { limit } => limit,
+        Capability::Refill { .. } | Capability::None { .. } => Order::MAX,
+    };
+    let mut counted = 0;
+    for order in [0, 4, 9, 12].into_iter().filter_map(|order| Order::new(order).ok()) {
+        if order > limit {
+            say!("# dma-hypercalls: order {order} is above the limit {limit}");
+            continue;
+        }
+        let mut figures = None;
+        let counting = balanced(context, GiveBack::Keep, |allocator| {
+            figures = count(machine, allocator, order)?;
+            Ok(())
+        });
+        match counting {
+            Ok(()) => {}
+            Err(Outcome::Skip(why)) => {
+                say!("# dma-hypercalls: order {order}: {why}");
+                continue;
+            }
+            Err(other) => return Err(other),
+        }
+        let Some((cold, warm)) = figures else { continue };
+        say!("# dma-hypercalls: order {order} cold {cold} warm {warm}");
+        counted += 1;
+        let most = if machine.exchanger().is_none() {
+            0
+        } else if order.get() <= 9 {
+            MOST
+        } else {
+            // A call for each page table, twice.
+            MOST + 2 * (order.frames() / 512 - 1)
+        };
+        if cold > most || warm > 0 {
+            fail!("order {order}: {cold} hypercalls cold, {warm} warm; {most} and 0 allowed");
+        }
+        if machine.exchanger().is_some() && cold == 0 {
+            fail!("order {order} was not cold");
+        }
+    }
+    if counted == 0 {
+        skip!("there is no memory for any order");
+    }
+    Ok(())
+}
+
+/// The hypercalls of a first and a second allocation in a guest that has nothing else.
+fn count(
+    machine: &Machine,
+    allocator: &Allocator<'_>,
+    order: Order,
+) -> Result<Option<(u64, u64)>, Outcome> {
+    // The lists take frames, too, and lie in front of the aligned run.
+    let confined = Confined::to(machine, order.frames() + order.frames().min(512))?;
+    let constraints = match order {
+        Order::ZERO => out_of_reach(machine)?,
+        _ => Constraints::default(),
+    };
+    let size = order.frames() * PAGE;
+    let allocate = || {
+        let before = calls();
+        let result = allocator.alloc_coherent(size, &constraints);
+        let made = calls() - before;
+        let buffer = served(result, "dma-hypercalls", &format!("order {order}"))?;
+        if let Some(buffer) = &buffer {
+            is_sound(machine, buffer, size, &constraints)?;
+        }
+        let before = calls();
+        let given = buffer.is_some();
+        drop(buffer);
+        if calls() != before {
+            fail!("a buffer that is kept made {} hypercalls when dropped", calls() - before);
+        }
+        Ok(given.then_some(made))
+    };
+    let (cold, warm) = (allocate()?, allocate()?);
+    confined.check_whole()?;
+    Ok(cold.zip(warm))
+}
+
+/// Constraints that no free frame meets, so that even a single one has to be exchanged. A PVH guest
+/// has no such frame to exchange for, so there all may be met.
+fn out_of_reach(machine: &Machine) -> Result<Constraints, Outcome> {
+    let free = super::ground::Hog::all(machine);
+    let lowest =
+        free.runs().iter().flat_map(|run| run.iter()).filter_map(|pfn| machine.p2m.mfn(pfn)).min();
+    match lowest {
+        None => Ok(Constraints::default()),
+        Some(mfn) => {
+            let bits = MachineAddr::of(mfn).get().max(1).ilog2();
+            build(|it| it.mask((1 << bits) - 1))
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! Does every odd size come, contiguous and zeroed, and is the rest ordinary memory?
+
+use alloc::format;
+use alloc::vec::Vec;
+
+use xen_contig::dma::{Constraints, GiveBack};
+
+use super::ground::{Confined, Hog, PAGE, balanced, build, fill, holds, is_sound, is_zero, served};
+use super::{Check, Context, Test, fail, skip};
+use crate::say;
+use crate::selftest::books;
+
+pub fn add(tests: &mut Vec<Test>) {
+    tests.push(Test::new("dma-odd-sizes", odd_sizes));
+    tests.push(Test::new("dma-surplus-ordinary", surplus));
+}
+
+const MIB: u64 = 1 << 20;
+
+fn odd_sizes(context: &Context<'_>) -> Check {
+    let machine = context.machine;
+    // 2 MiB + 1 takes two extents where Xen permits order 9 at most.
+    let constraints = build(|it| it.max_segments(2))?;
+    let sizes = [1, 7, 4095, 4096, 4097, 3 * PAGE, 5 * PAGE + 1, 511 * PAGE, 2 * MIB, 2 * MIB + 1];
+    balanced(context, GiveBack::AtOnce, |allocator| {
+        // Twice what the largest needs, so that runs aligned to 2 MiB are left beside the lists.
+        let confined = Confined::to(machine, 2048)?;
+        let mut done = 0;
+        for size in sizes {
+            let what = format!("{size} bytes");
+            let result = allocator.alloc_coherent(size, &constraints);
+            let Some(mut buffer) = served(result, "dma-odd-sizes", &what)? else { continue };
+            is_sound(machine, &buffer, size, &constraints)?;
+            is_zero(&buffer)?;
+            fill(&mut buffer, context.seed, 0)?;
+            holds(&buffer, context.seed, 0)?;
+            done += 1;
+        }
+        let stats = allocator.stats();
+        say!(
+            "# dma-odd-sizes: {done} of {} sizes, {} of them by an exchange",
+            sizes.len(),
+            stats.exchanged
+        );
+        if machine.exchanger().is_some() && stats.exchanged == 0 && done > 0 {
+            fail!("nothing was exchanged: {stats:?}");
+        }
+        confined.check_whole()?;
+        if done == 0 {
+            skip!("there is no memory for any of {} sizes", sizes.len());
+        }
+        Ok(())
+    })
+}
+
+/// Of an extent that is larger than what was asked for the rest is ordinary memory: anybody may
+/// write to it, and the buffer keeps what it holds, and the other way round.
+fn surplus(context: &Context<'_>) -> Check {
+    let (machine, seed) = (context.machine, context.seed);
+    let size = MIB + 1;
+    let used = size.div_ceil(PAGE);
+    balanced(context, GiveBack::AtOnce, |allocator| {
+        let confined = Confined::to(machine, 1024)?;
+        let free = { machine.frames.lock().free_frames() };
+        let any = Constraints::default();
+        let result = allocator.alloc_coherent(size, &any);
+        let Some(mut buffer) = served(result, "dma-surplus-ordinary", "1 MiB and a byte")? else {
+            skip!("there is no memory for {size} bytes")
+        };
+        is_sound(machine, &buffer, size, &any)?;
+        let left = { machine.frames.lock().free_frames() };
+        if left != free - used {
+            fail!("{used} frames are in use, but of {free} free ones {left} are left");
+        }
+        fill(&mut buffer, seed, 0)?;
+        {
+            // All others, those behind the buffer in its extent among them.
+            let others = Hog::all(machine);
+            for run in others.runs() {
+                books::agree(machine, run, |_| None)?;
+                books::dirty(run, seed);
+            }
+            holds(&buffer, seed, 0)?;
+            fill(&mut buffer, !seed, 0)?;
+            for run in others.runs() {
+                books::holds_pattern(run, seed, "ordinary memory beside a buffer")?;
+            }
+        }
+        holds(&buffer, !seed, 0)?;
+        drop(buffer);
+        confined.check_whole()
+    })
+}

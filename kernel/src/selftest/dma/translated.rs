@@ -1,0 +1,106 @@
+//! PVH: is memory contiguous for the device below a mask, or a refusal that says so?
+
+use alloc::vec::Vec;
+
+use xen_contig::addr::Pfn;
+use xen_contig::dma::{AllocError, Constraints, GiveBack};
+use xen_contig::frames::Candidate;
+
+use super::ground::{
+    Confined, PAGE, balanced, build, calls, fill, holds, is_sound, is_zero, served,
+};
+use super::{Check, Context, Test, fail, skip};
+use crate::machine::Machine;
+use crate::say;
+
+/// Frames of a MiB.
+const MIB: u64 = (1 << 20) / PAGE;
+
+pub fn add(tests: &mut Vec<Test>) {
+    tests.push(Test::new("dma-guest-contiguous", contiguous));
+    tests.push(Test::new("dma-no-frames-in-reach", out_of_reach));
+}
+
+/// Devices see guest frames: those in a row are contiguous, and no hypercall is needed.
+fn contiguous(context: &Context<'_>) -> Check {
+    let (machine, seed) = (context.machine, context.seed);
+    if machine.exchanger().is_some() {
+        skip!("PV guest: what is contiguous is decided by the exchange");
+    }
+    balanced(context, GiveBack::AtOnce, |allocator| {
+        let half = machine.p2m.frames() / 2;
+        if is_free_behind(machine, half) {
+            let far = build(|it| it.lowest(half * PAGE).align(MIB * PAGE))?;
+            match allocator.alloc_coherent(1, &far) {
+                Ok(buffer) => is_sound(machine, &buffer, 1, &far)?,
+                Err(error) => fail!("from {:#x} on: {error}", far.lowest()),
+            }
+        } else {
+            say!("# dma-guest-contiguous: no frame is free at a MiB behind half of memory");
+        }
+        let confined = Confined::to(machine, 256)?;
+        // Reaches half of what is free.
+        let mask = confined.first().add(128).number() * PAGE - 1;
+        let low = build(|it| it.mask(mask))?;
+        let before = calls();
+        for size in [1, PAGE + 1, 16 * PAGE, 100 * PAGE - 5] {
+            let result = allocator.alloc_coherent(size, &low);
+            let Some(mut buffer) = served(result, "dma-guest-contiguous", "below the mask")? else {
+                fail!("{size} bytes are free below {mask:#x}")
+            };
+            is_sound(machine, &buffer, size, &low)?;
+            is_zero(&buffer)?;
+            fill(&mut buffer, seed, 0)?;
+            holds(&buffer, seed, 0)?;
+        }
+        if calls() != before {
+            fail!("{} hypercalls where none is needed", calls() - before);
+        }
+        confined.check_whole()
+    })
+}
+
+/// Whether a frame is free at a multiple of a MiB behind `half`. A guest of 4 MiB has none.
+fn is_free_behind(machine: &Machine, half: u64) -> bool {
+    let mut fits = |pfn: Pfn| match pfn.number().max(half).next_multiple_of(MIB) {
+        wanted if wanted == pfn.number() => Candidate::Fits,
+        wanted => Candidate::TryFrom(Pfn::new(wanted)),
+    };
+    let found = machine.frames.lock().take_where(1, u32::MAX, &mut fits);
+    let is_free = found.is_some();
+    // The next search begins with what came back last: not to be with what it is to find.
+    let other = machine.frames.lock().take(1, 1);
+    found.into_iter().chain(other).for_each(|run| machine.give(run));
+    is_free
+}
+
+fn out_of_reach(context: &Context<'_>) -> Check {
+    let machine = context.machine;
+    if machine.exchanger().is_some() {
+        skip!("PV guest: the exchange brings memory into reach");
+    }
+    balanced(context, GiveBack::AtOnce, |allocator| {
+        let confined = Confined::to(machine, 256)?;
+        let mask = confined.first().add(128).number() * PAGE - 1;
+        let cases = [
+            // Nothing that is free lies there.
+            (1, confined.first().number() * PAGE - 1, 1),
+            // Some does, but not enough in a row.
+            (129 * PAGE, mask, 129),
+            // Nor is there anywhere.
+            (257 * PAGE, u64::MAX, 257),
+        ];
+        for (size, mask, frames) in cases {
+            let constraints = match mask {
+                u64::MAX => Constraints::default(),
+                mask => build(|it| it.mask(mask))?,
+            };
+            let expected = AllocError::NoFramesInReach { frames, align: 1, lowest: 0, mask };
+            match allocator.alloc_coherent(size, &constraints) {
+                Err(error) if error == expected => {}
+                other => fail!("{size} bytes: expected `{expected}`, got {other:?}"),
+            }
+        }
+        confined.check_whole()
+    })
+}

@@ -1,0 +1,129 @@
+//! Does DMA work up to the last byte that the device can address?
+//!
+//! Xen hands out the highest memory below a limit first, but what lies right below it may be a
+//! guest's already: dom0's own, for the most part. Then this test gives that memory to Xen and asks
+//! for it again.
+
+use alloc::vec::Vec;
+
+use xen_contig::addr::{Order, Pfn};
+
+use super::buffer::{Buffer, FIRST_ABOVE, device_frame, take_at};
+use super::{Check, Context, Outcome, PAGE, fail, open, round_trip, skip};
+use crate::edu::{Edu, MASK, TransferError, reachable};
+use crate::machine::ANYWHERE;
+use crate::{Machine, say};
+
+/// Orders that Xen is asked for: each may come from elsewhere.
+const ORDERS: [u32; 4] = [9, 4, 2, 0];
+
+/// What it is asked for once it has been given the memory at the edge. Memory that has just become
+/// free is yet to be scrubbed, and as long as there is other memory Xen breaks up such memory for
+/// single frames alone (`get_free_buddy`).
+const JUST_FREED: [u32; 1] = [0];
+
+/// Behind the last byte that the device can address.
+const EDGE: u64 = MASK + 1;
+
+pub fn mask_edge(context: &Context<'_>) -> Check {
+    let machine = context.machine;
+    let mut edu = open(machine)?;
+    let (moved, buffer) = if machine.exchanger().is_none() {
+        (None, highest_run(machine)?)
+    } else {
+        let nearest = nearest_extent(machine, &ORDERS)?;
+        if nearest.device_end() == EDGE {
+            (None, nearest)
+        } else {
+            nearest.give_back()?;
+            let moved = give_edge_to_xen(machine)?;
+            match nearest_extent(machine, &JUST_FREED) {
+                Ok(nearest) => (moved, nearest),
+                Err(outcome) => {
+                    moved.map_or(Ok(()), Buffer::give_back)?;
+                    return Err(outcome);
+                }
+            }
+        }
+    };
+    let (start, end) = (buffer.device_address(0), buffer.device_end());
+    say!("# edu-dma-mask-edge: {} KiB at {start}, up to {end:#x}", buffer.bytes() >> 10);
+    at_the_end(context, &mut edu, &buffer)?;
+    drop(edu);
+    buffer.give_back()?;
+    moved.map_or(Ok(()), Buffer::give_back)?;
+    if end != EDGE {
+        skip!("nobody but Xen itself has the memory below {EDGE:#x}; tried up to {end:#x}")
+    }
+    Ok(())
+}
+
+/// Asks Xen at several orders, and keeps the extent that ends nearest to the edge.
+fn nearest_extent<'m>(machine: &'m Machine, orders: &[u32]) -> Result<Buffer<'m>, Outcome> {
+    let mut tried = Vec::new();
+    for order in orders.iter().filter_map(|order| Order::new(*order).ok()) {
+        let buffer = match Buffer::new(machine, order) {
+            Ok(buffer) => buffer,
+            Err(Outcome::Skip(why)) => {
+                say!("# edu-dma-mask-edge: order {order}: {why}");
+                continue;
+            }
+            Err(other) => {
+                tried.into_iter().try_for_each(Buffer::give_back)?;
+                return Err(other);
+            }
+        };
+        let end = buffer.device_end();
+        if end > EDGE {
+            fail!("asked for order {order} below {EDGE:#x}, got memory up to {end:#x}");
+        }
+        say!("# edu-dma-mask-edge: order {order} ends {} KiB below the edge", (EDGE - end) >> 10);
+        tried.push(buffer);
+        if end == EDGE {
+            break;
+        }
+    }
+    // None is given back before all are there: what takes its place could come from the edge.
+    let Some(nearest) = (0..tried.len()).max_by_key(|index| tried[*index].device_end()) else {
+        skip!("Xen has no memory below the edge for any order tried")
+    };
+    let nearest = tried.swap_remove(nearest);
+    tried.into_iter().try_for_each(Buffer::give_back)?;
+    Ok(nearest)
+}
+
+/// Exchanges the last frame below the edge for another one, if it is the guest's and free: then Xen
+/// has it, and the next one who asks gets it.
+fn give_edge_to_xen(machine: &Machine) -> Result<Option<Buffer<'_>>, Outcome> {
+    let last = |pfn: &Pfn| device_frame(machine, *pfn) == Some(FIRST_ABOVE - 1);
+    let owned = (0..machine.p2m.frames()).map(Pfn::new).find(last);
+    match owned.and_then(|pfn| take_at(machine, pfn, 1)) {
+        Some(run) => Buffer::exchanged(machine, run, ANYWHERE).map(Some),
+        None => Ok(None),
+    }
+}
+
+/// The guest's frames right below the edge, which is where the device sees them in PVH.
+fn highest_run(machine: &Machine) -> Result<Buffer<'_>, Outcome> {
+    const FRAMES: u64 = 4;
+    match take_at(machine, Pfn::new(FIRST_ABOVE - FRAMES), FRAMES) {
+        Some(run) => Ok(Buffer::as_it_is(machine, run)),
+        None => skip!("the guest's frames right below {EDGE:#x} are not free"),
+    }
+}
+
+/// Moves data at the end of the buffer, and no further.
+fn at_the_end(context: &Context<'_>, edu: &mut Edu, buffer: &Buffer<'_>) -> Check {
+    let end = buffer.bytes();
+    let window = end.saturating_sub(2 * PAGE)..end;
+    let across = end.saturating_sub(PAGE + 13)..end - PAGE + 14;
+    for (round, part) in (0..).zip([end - PAGE..end, across]) {
+        round_trip(edu, buffer, part, window.clone(), (context.seed, round))?;
+    }
+    let last = buffer.device_address(end - 1);
+    match (reachable(last, 1), reachable(last, 2)) {
+        (Ok(()), Err(TransferError::AboveMask { .. })) => Ok(()),
+        (Ok(()), Ok(())) if buffer.device_end() != EDGE => Ok(()),
+        other => fail!("one and two bytes at {last}: the driver's mask check says {other:?}"),
+    }
+}

@@ -1,0 +1,63 @@
+//! Are frames next to an exchanged run left alone?
+
+use alloc::format;
+use alloc::vec::Vec;
+
+use xen_contig::frames::FrameRun;
+
+use super::owned::{Owned, give_left};
+use super::{Check, Context, Test, books, fail, skip};
+use crate::Machine;
+use crate::machine::ANYWHERE;
+
+/// Frames on each side, and in the run between them.
+const FRAMES: u64 = 8;
+
+pub fn add(tests: &mut Vec<Test>) {
+    tests.push(Test::new("neighbours-unharmed", neighbours));
+}
+
+fn neighbours(context: &Context<'_>) -> Check {
+    let (machine, seed) = (context.machine, context.seed);
+    let Some(whole) = machine.take(3 * FRAMES) else {
+        skip!("the guest has no {} free frames in a row", 3 * FRAMES)
+    };
+    let first = whole.first();
+    let [before, run, after] = [0, 1, 2].map(|piece| {
+        // SAFETY: three pieces of a run that is ours and is not used as a whole any more.
+        let run = unsafe { FrameRun::new(first.add(piece * FRAMES), FRAMES) };
+        Owned::of(machine, run)
+    });
+    drop(whole);
+    books::dirty(&before, seed);
+    books::dirty(&run, seed);
+    books::dirty(&after, seed);
+
+    let run = there_and_back(machine, run)?;
+    books::holds_pattern(&before, seed, "frames before the run")?;
+    books::holds_pattern(&after, seed, "frames behind the run")?;
+    books::is_zero(&run, "the run")
+}
+
+/// Exchanges or refills the run, as the guest can, and gives the extent back.
+fn there_and_back<'m>(machine: &'m Machine, run: Owned<'m>) -> Result<Owned<'m>, super::Outcome> {
+    let Some(mut lists) = machine.lists(2 * FRAMES) else { skip!("the guest has no free frame") };
+    if let Some(exchanger) = machine.exchanger() {
+        let released = exchanger
+            .acquire(run.into_run(), ANYWHERE, lists.words())
+            .and_then(|extent| exchanger.release(extent, lists.words()));
+        return match released {
+            Ok(run) => Ok(Owned::of(machine, run)),
+            Err(failure) => fail!("{}", give_left(machine, failure)),
+        };
+    }
+    let Some(refiller) = machine.refiller() else { skip!("{}", machine.capability) };
+    match refiller.refill(run.into_run(), ANYWHERE, lists.words()) {
+        Ok(run) => Ok(Owned::of(machine, run)),
+        Err(failure) => {
+            let told = format!("{failure}");
+            failure.run.into_iter().for_each(|run| machine.give(run));
+            fail!("{told}")
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! Is one order more than Xen permits refused, and told so?
+
+use alloc::format;
+use alloc::vec::Vec;
+
+use hypercall::abi::memory::{MemoryExchange, MemoryReservation};
+use hypercall::ops::MemoryOp;
+use hypercall::{DomId, Xen, XenErrno};
+use xen_contig::addr::Order;
+use xen_contig::exchange::{Capability, ExchangeError, Exchanger, Left};
+
+use super::owned::{Owned, give_left};
+use super::{Check, Context, Outcome, Test, books, fail};
+use crate::hypervisor::xen;
+use crate::machine::{ANYWHERE, Machine};
+
+pub fn add(tests: &mut Vec<Test>) {
+    tests.push(Test::new("order-limit-refused", refused));
+}
+
+fn refused(context: &Context<'_>) -> Check {
+    let machine = context.machine;
+    let limit = match machine.capability {
+        Capability::Exchange { limit } | Capability::Refill { limit } => limit,
+        Capability::None { why } => fail!("{why}"),
+    };
+    // Xen's own word, for any order and on any kind of guest.
+    match ask(limit.get() + 1) {
+        Err(XenErrno::EPERM) => {}
+        other => fail!("order {} is one above the limit, Xen answered {other:?}", limit.get() + 1),
+    }
+    match (machine.exchanger(), limit.next()) {
+        (Some(exchanger), Some(above)) => told(machine, &exchanger, above),
+        // The component has no orders above 18, so it can't be asked for one.
+        _ => Ok(()),
+    }
+}
+
+/// Goes past the component's own check to Xen's, and sees the run come back.
+fn told<L: xen_contig::paging::LinearMapping>(
+    machine: &Machine,
+    exchanger: &Exchanger<'_, impl Xen, L>,
+    above: Order,
+) -> Check {
+    let run = machine.take(above.frames()).map(|run| Owned::of(machine, run));
+    let (Some(run), Some(mut lists)) = (run, machine.lists(above.frames())) else {
+        // Xen's refusal was seen; the guest is too small to see the way back as well.
+        return Ok(());
+    };
+    let run = run.into_run();
+    let failure = match exchanger.with_limit(Order::MAX).acquire(run, ANYWHERE, lists.words()) {
+        Ok(extent) => fail!("order {above} was refused before and is granted now: {extent:?}"),
+        Err(failure) => failure,
+    };
+    let agreed = match &failure.left {
+        Left::Whole(run) => books::agree(machine, run, |_| None),
+        pieces => Err(Outcome::Fail(format!("of the run came back {pieces:?}"))),
+    };
+    match give_left(machine, failure) {
+        ExchangeError::OrderNotPermitted { order } if order == above => agreed,
+        error => fail!("expected to hear that order {above} is not permitted, heard: {error}"),
+    }
+}
+
+/// Asks Xen for one extent of `order` with counts that it will not accept, so that nothing moves.
+fn ask(order: u32) -> Result<u64, XenErrno> {
+    let empty = MemoryReservation {
+        extent_start: core::ptr::null_mut(),
+        nr_extents: 0,
+        extent_order: 0,
+        mem_flags: 0,
+        domid: DomId::SELF,
+    };
+    let output = MemoryReservation { extent_order: order, ..empty };
+    let mut question = MemoryExchange { input: empty, output, nr_exchanged: 1 };
+    // SAFETY: there are no extents, so no list is read and no frame moves.
+    unsafe { xen().memory_op(MemoryOp::Exchange(&mut question)) }
+}

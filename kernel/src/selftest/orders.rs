@@ -1,0 +1,68 @@
+//! Does each order come contiguous, zeroed and on record, and go back the same way?
+
+use alloc::format;
+use alloc::vec::Vec;
+
+use xen_contig::addr::Order;
+use xen_contig::exchange::{Capability, ExchangeError, Extent};
+
+use super::owned::{Owned, give_left};
+use super::{Check, Context, Test, books, fail, skip};
+use crate::Machine;
+use crate::machine::ANYWHERE;
+
+pub fn add(machine: &Machine, tests: &mut Vec<Test>) {
+    let Capability::Exchange { limit } = machine.capability else { return };
+    for order in limit.up_to() {
+        tests.push(Test::new(format!("exchange-order-{order}"), move |context| {
+            exchange(context, order)
+        }));
+    }
+}
+
+fn exchange(context: &Context<'_>, order: Order) -> Check {
+    let (machine, seed) = (context.machine, context.seed);
+    let Some(exchanger) = machine.exchanger() else { skip!("{}", machine.capability) };
+    let frames = order.frames();
+    let Some(run) = machine.take(frames) else {
+        skip!("the guest has no {frames} free frames in a row")
+    };
+    let Some(mut lists) = machine.lists(2 * frames) else {
+        machine.give(run);
+        skip!("the guest has no room for the lists of {frames} extents")
+    };
+    books::dirty(&run, seed);
+    let extent = match exchanger.acquire(run, ANYWHERE, lists.words()) {
+        Ok(extent) => extent,
+        Err(failure) => match give_left(machine, failure) {
+            error @ ExchangeError::NoMemory { .. } => skip!("{error}"),
+            error => fail!("{error}"),
+        },
+    };
+    let checked = check(machine, &extent, order, seed);
+    match exchanger.release(extent, lists.words()) {
+        Ok(run) => {
+            let run = Owned::of(machine, run);
+            checked?;
+            books::agree(machine, &run, |_| None)?;
+            books::is_zero(&run, "frames after giving back")
+        }
+        Err(failure) => {
+            let error = give_left(machine, failure);
+            checked?;
+            fail!("giving back: {error}")
+        }
+    }
+}
+
+/// Looks at an extent, and writes to it.
+fn check(machine: &Machine, extent: &Extent, order: Order, seed: u64) -> Check {
+    let first = extent.mfn();
+    if extent.order() != order || !first.is_aligned(order) {
+        fail!("asked for order {order}, got order {} at mfn {first}", extent.order());
+    }
+    books::agree(machine, extent.run(), |index| Some(first.add(index)))?;
+    books::is_zero(extent.run(), "new extent")?;
+    books::dirty(extent.run(), !seed);
+    books::holds_pattern(extent.run(), !seed, "extent after writing")
+}

@@ -1,0 +1,56 @@
+//! The guest's P2M, for a witness outside who can see Xen's M2P.
+//!
+//! Not run unless asked for: `selftest=p2m-before,soak,p2m-after`. Each word of a line is
+//! `<pfn>+<frames>=<mfn>`, in hexadecimal: beneath so many frames from there on lie so many others.
+
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use xen_contig::addr::{Mfn, Pfn};
+
+use super::{Check, Context, Test, skip};
+use crate::command_line::When;
+use crate::say;
+
+/// Characters to a line, more or less: a console breaks lines at 192.
+const LINE: usize = 130;
+
+/// The test of this name lists the P2M when its turn comes.
+pub fn add(tests: &mut Vec<Test>, name: &'static str) {
+    tests.push(Test::new(name, move |context| listing(context, name)).when(When::Asked));
+}
+
+fn listing(context: &Context<'_>, name: &str) -> Check {
+    let p2m = context.machine.p2m;
+    if p2m.is_translated() {
+        skip!("Xen hides machine frames from translated guests");
+    }
+    let mut line = String::new();
+    let mut stretch: Option<(Pfn, u64, Mfn)> = None;
+    let mut listed = 0;
+    for pfn in (0..p2m.frames()).map(Pfn::new) {
+        let mfn = p2m.mfn(pfn);
+        listed += u64::from(mfn.is_some());
+        match (&mut stretch, mfn) {
+            (Some((_, frames, first)), Some(mfn)) if first.add(*frames) == mfn => *frames += 1,
+            (old, mfn) => {
+                let old = core::mem::replace(old, mfn.map(|mfn| (pfn, 1, mfn)));
+                put(name, &mut line, old);
+            }
+        }
+    }
+    put(name, &mut line, stretch);
+    say!("# {name}:{line}");
+    say!("# {name}: {listed} frames in all");
+    Ok(())
+}
+
+fn put(name: &str, line: &mut String, stretch: Option<(Pfn, u64, Mfn)>) {
+    let Some((pfn, frames, mfn)) = stretch else { return };
+    *line += &format!(" {:x}+{frames:x}={:x}", pfn.number(), mfn.number());
+    if line.len() > LINE {
+        say!("# {name}:{line}");
+        line.clear();
+    }
+}

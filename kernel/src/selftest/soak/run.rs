@@ -1,0 +1,344 @@
+//! The operations of a soak.
+
+use alloc::vec::Vec;
+
+use xen_contig::dma::{AllocError, Constraints, GiveBack, Request, Zeroing};
+use xen_contig::exchange::{Capability, ExchangeError};
+use xen_contig::frames::FrameRun;
+
+use super::random::Random;
+use super::requests;
+use super::tally::Tally;
+use super::{Check, Outcome, fail, skip};
+use crate::machine::Machine;
+use crate::say;
+use crate::selftest::dma::ground::{
+    Allocator, Buffer, Hog, PAGE, fill, holds, is_sound, is_zero, scatter,
+};
+
+/// Frames that the guest is left with.
+const LEFT: u64 = 2048;
+
+/// Buffers that live at once, at most.
+const LIVE: usize = 160;
+
+/// Pieces of ordinary memory that are held at once, at most.
+const HELD: usize = 192;
+
+/// Operations between two looks at the accounts.
+const INTERVAL: u64 = 10_000;
+
+/// A buffer and what it holds.
+struct Live<'a, 'm> {
+    buffer: Buffer<'a, 'm>,
+    seed: u64,
+    /// Where it began in the buffer that it was cut from.
+    base: u64,
+}
+
+/// A soak under way.
+pub struct Soak<'a, 'm> {
+    machine: &'m Machine,
+    allocators: &'a [Allocator<'m>; 3],
+    random: Random,
+    /// All of the guest's memory that has no part in this.
+    hog: Hog<'m>,
+    /// Pieces of the rest that are held.
+    held: Vec<FrameRun>,
+    live: Vec<Live<'a, 'm>>,
+    tally: Tally,
+    /// Frames that are free, held, in buffers or waiting, all together.
+    frames: u64,
+}
+
+impl<'a, 'm> Soak<'a, 'm> {
+    /// Fills the guest's memory but for what is left to the soak, and that in part.
+    pub fn start(
+        machine: &'m Machine,
+        allocators: &'a [Allocator<'m>; 3],
+        seed: u64,
+    ) -> Result<Self, Outcome> {
+        let free = { machine.frames.lock().free_frames() };
+        let frames = LEFT.min(free / 2);
+        let Some(left) = machine.take(frames) else {
+            skip!("the guest has no {frames} free frames in a row")
+        };
+        // Or most requests would be met by what the domain builder left in a row.
+        let left = scatter(machine, left)?;
+        let hog = Hog::all(machine);
+        machine.give(left);
+        let (held, live) = (Vec::with_capacity(HELD), Vec::with_capacity(LIVE));
+        let (random, tally) = (Random::new(seed), Tally::default());
+        let mut soak = Self { machine, allocators, random, hog, held, live, tally, frames };
+        // Small pieces and large ones side by side; then every other one is let go.
+        for _ in 0..HELD {
+            soak.hold();
+        }
+        for _ in 0..HELD / 2 {
+            soak.release();
+        }
+        soak.tally = Tally::default();
+        say!("# soak: {} of {free} free frames are left, {} of them free", frames, soak.free());
+        Ok(soak)
+    }
+
+    fn free(&self) -> u64 {
+        self.machine.frames.lock().free_frames()
+    }
+
+    /// Runs so many operations, or up to the first that goes wrong.
+    pub fn run(&mut self, operations: u64) -> Check {
+        for number in 1..=operations {
+            let done = match self.random.below(100) {
+                0..40 => self.alloc(),
+                40..71 => self.free_one(),
+                71..76 => self.split(),
+                76..80 => self.alloc_many(),
+                80..82 => self.give_back_waiting(),
+                82..92 => self.scatter(),
+                92..96 => {
+                    self.hold();
+                    Ok(())
+                }
+                _ => {
+                    self.release();
+                    Ok(())
+                }
+            };
+            if let Err(outcome) = done {
+                say!("# soak: at operation {number}");
+                return Err(outcome);
+            }
+            if number.is_multiple_of(INTERVAL) {
+                self.account(number)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Frees all, and says what became of the operations, and of the last buffers.
+    pub fn end(self) -> (Tally, Check) {
+        let Self { machine, live, held, tally, hog, .. } = self;
+        let intact =
+            live.iter().try_for_each(|Live { buffer, seed, base }| holds(buffer, *seed, *base));
+        drop(live);
+        held.into_iter().for_each(|run| machine.give(run));
+        drop(hog);
+        (tally, intact)
+    }
+
+    /// Every frame is somewhere (M1).
+    fn account(&self, number: u64) -> Check {
+        let free = self.free();
+        let held: u64 = self.held.iter().map(FrameRun::frames).sum();
+        let live: u64 = self.live.iter().map(|live| live.buffer.frames().frames()).sum();
+        let waiting: u64 = self.allocators.iter().map(|it| it.stats().waiting).sum();
+        say!(
+            "# soak: {number}: {free} free, {held} held, {live} in {} buffers, {waiting} waiting",
+            self.live.len()
+        );
+        if free + held + live + waiting != self.frames {
+            fail!("of {} frames {} are to be seen", self.frames, free + held + live + waiting);
+        }
+        Ok(())
+    }
+
+    /// What is kept fits the next request: less often, then.
+    fn any_allocator(&mut self) -> &'a Allocator<'m> {
+        &self.allocators[[0, 1, 1, 2, 2][self.random.below(5) as usize]]
+    }
+
+    fn alloc(&mut self) -> Check {
+        if self.live.len() == LIVE {
+            return self.free_one();
+        }
+        let size = requests::size(&mut self.random);
+        let constraints = match requests::constraints(&mut self.random, size) {
+            Ok(constraints) => constraints,
+            Err(contradiction) => {
+                self.tally.refused(&AllocError::from(contradiction));
+                return Ok(());
+            }
+        };
+        match self.any_allocator().alloc_coherent(size, &constraints) {
+            Ok(buffer) => {
+                let part = buffer.len() < size;
+                let may = constraints.on_refusal() == xen_contig::exchange::OnRefusal::Return;
+                if part && !may {
+                    fail!("{size} bytes were asked for, all or none: {buffer:?}");
+                }
+                self.welcome(buffer, &constraints)?;
+                self.tally.done(if part { "alloc-part" } else { "alloc" });
+                Ok(())
+            }
+            Err(error) => self.refused(error),
+        }
+    }
+
+    /// Checks a new buffer and gives it a pattern.
+    fn welcome(&mut self, mut buffer: Buffer<'a, 'm>, constraints: &Constraints) -> Check {
+        is_sound(self.machine, &buffer, buffer.len(), constraints)?;
+        if constraints.zeroing() == Zeroing::Zeroed {
+            is_zero(&buffer)?;
+        }
+        let seed = self.random.next();
+        fill(&mut buffer, seed, 0)?;
+        self.live.push(Live { buffer, seed, base: 0 });
+        Ok(())
+    }
+
+    /// Counts a refusal, unless it is one that no request can bring about.
+    fn refused(&mut self, error: AllocError) -> Check {
+        if let AllocError::Exchange(why) = error
+            && !self.is_explicable(why)
+        {
+            fail!("{why}");
+        }
+        self.tally.refused(&error);
+        Ok(())
+    }
+
+    fn is_explicable(&self, error: ExchangeError) -> bool {
+        match error {
+            ExchangeError::NoMemory { .. } | ExchangeError::NoMemoryBelow { .. } => true,
+            ExchangeError::NodeNotPermitted { .. } => !self.machine.initial_domain,
+            _ => false,
+        }
+    }
+
+    fn pick(&mut self) -> Option<Live<'a, 'm>> {
+        let count = self.live.len() as u64;
+        (count > 0).then(|| self.live.swap_remove(self.random.below(count.max(1)) as usize))
+    }
+
+    fn free_one(&mut self) -> Check {
+        let Some(Live { buffer, seed, base }) = self.pick() else {
+            self.tally.done("free-none");
+            return Ok(());
+        };
+        holds(&buffer, seed, base)?;
+        drop(buffer);
+        self.tally.done("free");
+        Ok(())
+    }
+
+    fn split(&mut self) -> Check {
+        let Some(Live { buffer, seed, base }) = self.pick() else {
+            self.tally.done("split-none");
+            return Ok(());
+        };
+        let pages = buffer.len().div_ceil(PAGE);
+        let at = self.random.within(0, pages) * PAGE;
+        if self.live.len() + 2 > LIVE {
+            self.live.push(Live { buffer, seed, base });
+            self.tally.done("split-crowded");
+            return Ok(());
+        }
+        match buffer.split_at(at) {
+            Ok((left, right)) => {
+                self.live.push(Live { buffer: left, seed, base });
+                self.live.push(Live { buffer: right, seed, base: base + at });
+                self.tally.done("split");
+                Ok(())
+            }
+            Err(error) if at == 0 || at >= error.buffer.len() => {
+                self.live.push(Live { buffer: error.buffer, seed, base });
+                self.tally.done("split-at-end");
+                Ok(())
+            }
+            Err(error) => fail!("{error:?}"),
+        }
+    }
+
+    fn alloc_many(&mut self) -> Check {
+        const SET: usize = 4;
+        if self.live.len() + SET > LIVE {
+            return self.free_one();
+        }
+        let mut requests = [Request { size: 1, constraints: Constraints::default() }; SET];
+        for request in &mut requests {
+            request.size = requests::size(&mut self.random).clamp(1, 64 * PAGE);
+            if let Ok(constraints) = requests::constraints(&mut self.random, request.size) {
+                request.constraints = constraints;
+            }
+        }
+        match self.any_allocator().alloc_many(&requests) {
+            Ok(buffers) => {
+                for (buffer, request) in buffers.into_iter().zip(&requests) {
+                    self.welcome(buffer, &request.constraints)?;
+                }
+                self.tally.done("alloc-many");
+                Ok(())
+            }
+            Err(error) if error.index < SET => self.refused(error.error),
+            Err(error) => fail!("{error}"),
+        }
+    }
+
+    fn give_back_waiting(&mut self) -> Check {
+        let allocator = self.any_allocator();
+        let report = allocator.give_back_waiting();
+        match report.error {
+            Some(error) if !self.is_explicable(error) => fail!("{report:?}"),
+            Some(error) => self.tally.refused(&error),
+            None if report.given > 0 => self.tally.done("give-back"),
+            None => self.tally.done("give-back-none"),
+        }
+        let exchanges = matches!(allocator.capability(), Capability::Exchange { .. });
+        if allocator.policy() == GiveBack::Keep && report.given > 0 && exchanges {
+            fail!("what is to be kept was given back: {report:?}");
+        }
+        Ok(())
+    }
+
+    /// Swaps free frames for others, so that what is contiguous does not become ever more.
+    fn scatter(&mut self) -> Check {
+        let frames = self.random.within(2, 64);
+        let run = { self.machine.frames.lock().take(frames, 1) };
+        let Some(run) = run else {
+            self.tally.done("scatter-none");
+            return Ok(());
+        };
+        match scatter(self.machine, run) {
+            Ok(run) => {
+                self.machine.give(run);
+                self.tally.done("scatter");
+                Ok(())
+            }
+            Err(Outcome::Skip(_)) => {
+                self.tally.done("scatter-no-memory");
+                Ok(())
+            }
+            Err(other) => Err(other),
+        }
+    }
+
+    /// Holds a piece of ordinary memory, so that what is free lies in others.
+    fn hold(&mut self) {
+        if self.held.len() == HELD {
+            return self.release();
+        }
+        let frames = match self.random.chance(80) {
+            true => self.random.within(1, 4),
+            false => self.random.within(1, 32),
+        };
+        let run = { self.machine.frames.lock().take(frames, 1) };
+        match run {
+            Some(run) => {
+                self.held.push(run);
+                self.tally.done("hold");
+            }
+            None => self.tally.done("hold-none"),
+        }
+    }
+
+    fn release(&mut self) {
+        let count = self.held.len() as u64;
+        if count == 0 {
+            return self.tally.done("release-none");
+        }
+        let run = self.held.swap_remove(self.random.below(count) as usize);
+        self.machine.give(run);
+        self.tally.done("release");
+    }
+}

@@ -1,0 +1,89 @@
+//! What became of the operations: each is counted once.
+
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::fmt::Debug;
+
+use crate::say;
+
+/// What became of operations.
+#[derive(Clone, Debug, Default)]
+pub struct Tally {
+    done: Counts,
+    refused: Counts,
+}
+
+impl Tally {
+    /// An operation that was done.
+    pub fn done(&mut self, what: &'static str) {
+        self.done.add(what);
+    }
+
+    /// One that was refused: counted under the kind of the error.
+    pub fn refused(&mut self, error: &impl Debug) {
+        self.refused.add(&kind(error));
+    }
+
+    /// How many operations were counted.
+    pub fn total(&self) -> u64 {
+        self.done.total() + self.refused.total()
+    }
+
+    /// How many were done.
+    pub fn succeeded(&self) -> u64 {
+        self.done.total()
+    }
+
+    /// Prints all counts.
+    pub fn report(&self, seed: u64) {
+        let (total, succeeded) = (self.total(), self.succeeded());
+        say!(
+            "# soak: seed {seed}: {total} operations, {succeeded} done, {} refused",
+            total - succeeded
+        );
+        self.done.list("done");
+        self.refused.list("refused");
+    }
+}
+
+/// Counts under names, a dozen at most, in the order in which they came. A map would be 5 KB of the
+/// image.
+#[derive(Clone, Debug, Default)]
+struct Counts(Vec<(String, u64)>);
+
+impl Counts {
+    fn add(&mut self, name: &str) {
+        match self.0.iter_mut().find(|(known, _)| known == name) {
+            Some((_, count)) => *count += 1,
+            None => self.0.push((name.to_string(), 1)),
+        }
+    }
+
+    fn total(&self) -> u64 {
+        self.0.iter().map(|(_, count)| count).sum()
+    }
+
+    /// Prints them, some to a line: a console may break long ones.
+    fn list(&self, word: &str) {
+        const LINE: usize = 100;
+        let mut text = String::new();
+        for (name, count) in &self.0 {
+            if text.len() > LINE {
+                say!("# soak: {word}:{text}");
+                text.clear();
+            }
+            text += &format!(" {name} {count}");
+        }
+        if !text.is_empty() {
+            say!("# soak: {word}:{text}");
+        }
+    }
+}
+
+/// The names of an error's variants, without the evidence: `Exchange(NoMemory`.
+pub fn kind(error: &impl Debug) -> String {
+    let text = format!("{error:?}");
+    let end = text.find([' ', '{', ')']).unwrap_or(text.len());
+    text[..end].replace('(', "/").to_string()
+}

@@ -1,0 +1,91 @@
+//! Does Xen refuse a frame that something still maps, is all as before, and does the same call
+//! succeed once the alias is gone?
+//!
+//! This is what makes a purge of aliases necessary: every page-table entry that maps a frame holds
+//! a reference on it, and Xen takes no frame that anything but its owner refers to.
+
+use alloc::vec::Vec;
+
+use xen_contig::addr::Mfn;
+use xen_contig::exchange::{ExchangeError, ExchangeFailure, Left};
+use xen_contig::paging::Holder;
+
+use super::owned::{Owned, give_left};
+use super::{Check, Context, Test, books, error, fail, skip};
+use crate::layout::{slot, window};
+use crate::machine::ANYWHERE;
+use crate::paging::{READ_WRITE, pv};
+
+/// Frames in the run; the alias is of the one in the middle.
+const FRAMES: u64 = 8;
+
+pub fn add(tests: &mut Vec<Test>) {
+    tests.push(Test::new("stale-alias", stale_alias));
+}
+
+fn stale_alias(context: &Context<'_>) -> Check {
+    let result = refused_then_taken(context);
+    if result.is_err() && context.machine.exchanger().is_some() {
+        // For the tests that follow; where Xen refuses, they will name it.
+        let _best_effort = pv::set_window(slot::ALIAS, None);
+    }
+    result
+}
+
+fn refused_then_taken(context: &Context<'_>) -> Check {
+    let machine = context.machine;
+    let Some(exchanger) = machine.exchanger() else {
+        skip!("Xen does not look for mappings of a translated guest's frames")
+    };
+    let run = Owned::take(machine, FRAMES)?;
+    let Some(mut lists) = machine.lists(2 * FRAMES) else {
+        skip!("the guest has no memory for lists")
+    };
+    let before: Vec<Option<Mfn>> = run.iter().map(|pfn| machine.p2m.mfn(pfn)).collect();
+    let aliased = run.first().add(FRAMES / 2);
+    let Some(mfn) = machine.p2m.mfn(aliased) else { fail!("pfn {aliased} has no machine frame") };
+    if let Err(errno) = pv::set_window(slot::ALIAS, Some((mfn, READ_WRITE))) {
+        error!("mapping mfn {mfn} a second time: {errno}");
+    }
+
+    let failure = match exchanger.acquire(run.into_run(), ANYWHERE, lists.words()) {
+        Err(failure) => failure,
+        Ok(extent) => fail!("Xen took pfn {aliased} although an alias maps it: {extent:?}"),
+    };
+    let ExchangeFailure { error, left: Left::Whole(run) } = failure else {
+        fail!("the run did not come back: {}", give_left(machine, failure))
+    };
+    let run = Owned::of(machine, run);
+    let by_window = Holder::Mapping { address: window(slot::ALIAS) };
+    match error {
+        ExchangeError::FrameBusy { pfn, mfn: busy, holder }
+            if pfn == aliased && busy == Some(mfn) && holder == by_window => {}
+        error => {
+            fail!("expected to hear that pfn {aliased} mfn {mfn} is {by_window}, heard: {error}")
+        }
+    }
+    books::agree(machine, &run, |index| before[index as usize])?;
+    books::dirty(&run, context.seed);
+    books::holds_pattern(&run, context.seed, "the restored run")?;
+    // The alias still shows the frame, so it really is the old one that was mapped back.
+    let alias = window(slot::ALIAS).as_ptr::<u64>();
+    // SAFETY: the alias is mapped; the frame is ours (M1).
+    let (through_alias, directly) = unsafe {
+        let frame = crate::machine::word(aliased, 0);
+        (alias.read_volatile(), frame.read_volatile())
+    };
+    if through_alias != directly {
+        fail!("the alias shows {through_alias:#x}, pfn {aliased} holds {directly:#x}");
+    }
+
+    if let Err(errno) = pv::set_window(slot::ALIAS, None) {
+        error!("dropping the alias: {errno}");
+    }
+    let released = exchanger
+        .acquire(run.into_run(), ANYWHERE, lists.words())
+        .and_then(|extent| exchanger.release(extent, lists.words()));
+    match released {
+        Ok(run) => books::agree(machine, &Owned::of(machine, run), |_| None),
+        Err(failure) => fail!("the alias is gone, still: {}", give_left(machine, failure)),
+    }
+}

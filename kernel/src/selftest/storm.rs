@@ -1,0 +1,249 @@
+//! Do several vCPUs allocate, free, map and unmap at random without getting in each other's way?
+//!
+//! All vCPUs share one guest that is nearly full, one allocator that gives memory back at once, and
+//! one stretch of addresses. Frames go round: one vCPU maps frames of its own, unmaps them lazily
+//! and frees them; the next one to ask for a buffer gets them with the leftovers on them. Nothing
+//! may be lost, no vCPU may see another's bytes, and none may send another a notification.
+
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use spin::Mutex;
+use xen_contig::addr::PAGE_SIZE;
+use xen_contig::dma::GiveBack;
+use xen_contig::frames::FrameRun;
+use xen_contig::vmap::{Area, Flush, Protection, VmapError};
+
+use super::dma::ground::{
+    Allocator, Buffer, Hog, balanced, build, fill, holds, is_shortage, scatter,
+};
+use super::soak::Random;
+use super::{Check, Context, Outcome, Test, error, fail, skip};
+use crate::command_line::When;
+use crate::machine::{Machine, word};
+use crate::say;
+use crate::traps::try_read;
+use crate::vcpu::{self, VcpuId};
+
+/// Frames that the vCPUs share, for each of them: a little more than it has in use on the average.
+const FRAMES: u64 = 160;
+
+/// Buffers and areas that each vCPU has at once, at most.
+const LIVE: usize = 12;
+
+/// Largest buffer and largest area, in pages.
+const LARGEST: u64 = 16;
+
+pub fn add(tests: &mut Vec<Test>) {
+    tests.push(Test::new("storm-short", |context| storm(context, 2_000)));
+    tests.push(Test::new("storm", |context| storm(context, 100_000)).when(When::Asked));
+}
+
+/// What was done, by all vCPUs together.
+#[derive(Default)]
+struct Tally {
+    allocated: AtomicU64,
+    mapped: AtomicU64,
+    purges: AtomicU64,
+    /// Allocations that found no memory.
+    refused: AtomicU64,
+}
+
+fn storm(context: &Context<'_>, operations: u64) -> Check {
+    let machine = context.machine;
+    let live = machine.areas.stats().live;
+    let tally = Tally::default();
+    let vcpus = vcpu::count() as u64;
+    let mut sent = 0;
+    balanced(context, GiveBack::AtOnce, |allocator| {
+        let _hog = confine(machine)?;
+        let failure = Mutex::new(None);
+        let before = vcpu::notifications();
+        let work = |id: VcpuId| {
+            let rest = if id == VcpuId::BOOT { operations % vcpus } else { 0 };
+            let share = operations / vcpus + rest;
+            let seed =
+                context.seed ^ (u64::from(id.number()) + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            let mut vcpu = Vcpu::new(machine, allocator, &tally, seed);
+            let result = vcpu.run(share).and(vcpu.end());
+            if let Err(outcome) = result {
+                say!("# storm: {id} gives up");
+                failure.lock().get_or_insert(outcome);
+            }
+        };
+        if let Err(undelivered) = vcpu::everywhere(&work) {
+            error!("{undelivered}");
+        }
+        // One to set each of the others off, and one when the last is done.
+        let dispatch = if vcpus > 1 { vcpus } else { 0 };
+        sent = (vcpu::notifications() - before).saturating_sub(dispatch);
+        failure.into_inner().map_or(Ok(()), Err)
+    })?;
+    let count = |counter: &AtomicU64| counter.load(Relaxed);
+    say!(
+        "# storm: {vcpus} vCPUs, {operations} operations: {} buffers, {} areas, {} purges of all, {} \
+         refused for want of memory, {sent} notifications between vCPUs",
+        count(&tally.allocated),
+        count(&tally.mapped),
+        count(&tally.purges),
+        count(&tally.refused)
+    );
+    if sent > 0 {
+        fail!("{sent} notifications between vCPUs");
+    }
+    if machine.areas.stats().live != live {
+        fail!("areas in use before: {live:?}, now: {:?}", machine.areas.stats());
+    }
+    if count(&tally.allocated) == 0 || count(&tally.mapped) == 0 {
+        skip!("there was no memory for anything");
+    }
+    Ok(())
+}
+
+/// Takes all of the guest's memory but for a piece whose frames are no neighbours in the machine.
+fn confine(machine: &Machine) -> Result<Hog<'_>, Outcome> {
+    let free = { machine.frames.lock().free_frames() };
+    let frames = (FRAMES * vcpu::count() as u64).min(free / 2);
+    let Some(left) = machine.take(frames) else {
+        skip!("the guest has no {frames} free frames in a row")
+    };
+    let left = scatter(machine, left)?;
+    let hog = Hog::all(machine);
+    machine.give(left);
+    Ok(hog)
+}
+
+/// An area, its frames, and what they hold.
+struct Mapped {
+    area: Area,
+    run: FrameRun,
+    mark: u64,
+}
+
+/// What one vCPU has.
+struct Vcpu<'a, 'm> {
+    machine: &'m Machine,
+    allocator: &'a Allocator<'m>,
+    tally: &'a Tally,
+    random: Random,
+    buffers: Vec<(Buffer<'a, 'm>, u64)>,
+    mapped: Vec<Mapped>,
+}
+
+impl<'a, 'm> Vcpu<'a, 'm> {
+    fn new(
+        machine: &'m Machine,
+        allocator: &'a Allocator<'m>,
+        tally: &'a Tally,
+        seed: u64,
+    ) -> Self {
+        let (buffers, mapped) = (Vec::with_capacity(LIVE), Vec::with_capacity(LIVE));
+        Self { machine, allocator, tally, random: Random::new(seed), buffers, mapped }
+    }
+
+    fn run(&mut self, operations: u64) -> Check {
+        for _ in 0..operations {
+            match self.random.below(100) {
+                0..30 if self.buffers.len() < LIVE => self.allocate()?,
+                0..55 => self.free()?,
+                55..75 if self.mapped.len() < LIVE => self.map()?,
+                55..99 => self.unmap()?,
+                _ => self.purge()?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives everything back.
+    fn end(&mut self) -> Check {
+        while !self.buffers.is_empty() {
+            self.free()?;
+        }
+        while !self.mapped.is_empty() {
+            self.unmap()?;
+        }
+        Ok(())
+    }
+
+    fn allocate(&mut self) -> Check {
+        let size = 1 + self.random.below(LARGEST * PAGE_SIZE as u64);
+        let constraints = build(|it| it.mask((1 << 36) - 1))?;
+        match self.allocator.alloc_coherent(size, &constraints) {
+            Ok(mut buffer) => {
+                let seed = self.random.next();
+                fill(&mut buffer, seed, 0)?;
+                self.buffers.push((buffer, seed));
+                self.tally.allocated.fetch_add(1, Relaxed);
+            }
+            Err(error) if is_shortage(&error) => {
+                self.tally.refused.fetch_add(1, Relaxed);
+            }
+            Err(error) => fail!("{size} bytes: {error}"),
+        }
+        Ok(())
+    }
+
+    fn free(&mut self) -> Check {
+        if self.buffers.is_empty() {
+            return Ok(());
+        }
+        let index = self.random.below(self.buffers.len() as u64) as usize;
+        let (buffer, seed) = self.buffers.swap_remove(index);
+        holds(&buffer, seed, 0)
+    }
+
+    fn map(&mut self) -> Check {
+        let frames = 1 + self.random.below(LARGEST);
+        let Some(run) = ({ self.machine.frames.lock().take(frames, 1) }) else {
+            self.tally.refused.fetch_add(1, Relaxed);
+            return Ok(());
+        };
+        let area = match self.machine.areas.vmap(run.iter(), Protection::ReadWrite, "storm") {
+            Ok(area) => area,
+            Err(error) => {
+                self.machine.give(run);
+                match error {
+                    VmapError::NoSpace { .. } => return Ok(()),
+                    error => fail!("mapping {frames} frames: {error}"),
+                }
+            }
+        };
+        let mark = self.random.next();
+        for (page, pfn) in (0..).zip(run.iter()) {
+            // SAFETY: the run is this vCPU's (M1) and mapped.
+            unsafe { word(pfn, 3).write_volatile(mark ^ page) };
+        }
+        self.tally.mapped.fetch_add(1, Relaxed);
+        self.mapped.push(Mapped { area, run, mark });
+        Ok(())
+    }
+
+    fn unmap(&mut self) -> Check {
+        if self.mapped.is_empty() {
+            return Ok(());
+        }
+        let index = self.random.below(self.mapped.len() as u64) as usize;
+        let Mapped { area, run, mark } = self.mapped.swap_remove(index);
+        for page in 0..run.frames() {
+            match try_read(area.address() + page * PAGE_SIZE as u64 + 24) {
+                Ok(found) if found == mark ^ page => {}
+                other => fail!("page {page} of {area:?} shows {other:x?}, not {:#x}", mark ^ page),
+            }
+        }
+        if let Err(error) = self.machine.areas.vunmap(area) {
+            fail!("unmapping: {error}");
+        }
+        // Whoever gets these frames gets them with what is left of the area.
+        self.machine.give(run);
+        Ok(())
+    }
+
+    fn purge(&mut self) -> Check {
+        let flush = if self.random.below(2) == 0 { Flush::Inhibit } else { Flush::Now };
+        self.tally.purges.fetch_add(1, Relaxed);
+        match self.machine.areas.purge_all(flush) {
+            Ok(_) => Ok(()),
+            Err(error) => fail!("purging all: {error}"),
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! Does PVH refuse the exchange, and does the refill work there?
+
+use alloc::format;
+use alloc::vec::Vec;
+
+use hypercall::abi::memory::{MemoryExchange, MemoryReservation};
+use hypercall::ops::MemoryOp;
+use hypercall::{DomId, Xen, XenErrno};
+use xen_contig::addr::Order;
+use xen_contig::exchange::{Capability, ExchangeError};
+
+use super::{Check, Context, Test, books, fail, skip};
+use crate::Machine;
+use crate::command_line::When;
+use crate::hypervisor::xen;
+use crate::machine::ANYWHERE;
+
+/// The order of a superpage, which is what a refill is for. Above it Xen takes its time: a dom0
+/// behind an IOMMU pays a flush for each frame that it gives up.
+const SUPERPAGE: Order = match Order::new(9) {
+    Ok(order) => order,
+    Err(_) => Order::ZERO,
+};
+
+pub fn add(machine: &Machine, tests: &mut Vec<Test>) {
+    tests.push(Test::new("exchange-refused-to-translated", exchange_refused));
+    let Capability::Refill { limit } = machine.capability else { return };
+    for order in limit.up_to() {
+        let name = format!("refill-order-{order}");
+        let when = if order <= SUPERPAGE { When::Always } else { When::Asked };
+        tests.push(Test::new(name, move |context| refill(context, order)).when(when));
+    }
+    if limit > SUPERPAGE {
+        tests.push(Test::new("refill-above-superpage", move |_| {
+            skip!("orders up to {limit} are tried when asked for, by selftest=refill-order-*")
+        }));
+    }
+}
+
+/// Asks for a real exchange of a real frame and sees it refused, with the frame as it was.
+fn exchange_refused(context: &Context<'_>) -> Check {
+    let machine = context.machine;
+    if !machine.p2m.is_translated() {
+        skip!("PV guest: Xen exchanges its memory");
+    }
+    let Some(run) = machine.take(1) else { skip!("the guest has no free frame") };
+    books::dirty(&run, context.seed);
+    let (mut input, mut output) = ([run.first().number()], [run.first().number()]);
+    let one = |list: &mut [u64; 1]| MemoryReservation {
+        extent_start: list.as_mut_ptr(),
+        nr_extents: 1,
+        extent_order: 0,
+        mem_flags: 0,
+        domid: DomId::SELF,
+    };
+    let mut exchange =
+        MemoryExchange { input: one(&mut input), output: one(&mut output), nr_exchanged: 0 };
+    // SAFETY: the lists live across the call (M3); the frame is ours (M1) and unused meanwhile.
+    let answer = unsafe { xen().memory_op(MemoryOp::Exchange(&mut exchange)) };
+    let kept = books::holds_pattern(&run, context.seed, "the frame after the refusal");
+    machine.give(run);
+    match answer {
+        Err(XenErrno::EOPNOTSUPP) => kept,
+        other => fail!("expected Xen to refuse with EOPNOTSUPP, it answered {other:?}"),
+    }
+}
+
+fn refill(context: &Context<'_>, order: Order) -> Check {
+    let (machine, seed) = (context.machine, context.seed);
+    let Some(refiller) = machine.refiller() else { skip!("{}", machine.capability) };
+    let frames = order.frames();
+    let Some(run) = machine.take(frames) else {
+        skip!("the guest has no {frames} free frames in a row")
+    };
+    let Some(mut lists) = machine.lists(frames) else {
+        machine.give(run);
+        skip!("the guest has no room for the list of {frames} frames")
+    };
+    books::dirty(&run, seed);
+    match refiller.refill(run, ANYWHERE, lists.words()) {
+        Ok(run) => {
+            let checked = books::is_zero(&run, "refilled run").and_then(|()| {
+                books::dirty(&run, !seed);
+                books::holds_pattern(&run, !seed, "refilled run after writing")
+            });
+            machine.give(run);
+            checked
+        }
+        Err(failure) => {
+            let told = format!("{failure}");
+            let Some(run) = failure.run else { fail!("{told}") };
+            let zero = books::is_zero(&run, "run brought back frame by frame");
+            machine.give(run);
+            zero?;
+            match failure.error {
+                ExchangeError::NoMemory { .. } => skip!("{told}; brought back frame by frame"),
+                _ => fail!("{told}"),
+            }
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! Do all bytes come through, and none besides?
+
+use alloc::vec::Vec;
+use core::ops::Range;
+
+use virtio_drivers::device::blk::SECTOR_SIZE;
+use xen_contig::adapters::virtio_drivers::StaticDevice;
+use xen_contig::addr::PAGE_SIZE;
+
+use super::disk::{AT_A_TIME, Disk, Request, Way};
+use super::places::{self, Place};
+use super::watch::{self, Handed, How};
+use super::{Check, Context, HALF, examine, fail, is_balanced, made, nothing_in_reach, open, ours};
+use crate::Machine;
+use crate::say;
+use crate::virtio::{Device, Kernel, Narrow, Wide};
+
+/// What memory holds that no transfer is to touch.
+fn filler(at: usize) -> u8 {
+    (at * 31 + at / 256) as u8
+}
+
+/// What came of the buffers that were lent.
+#[derive(Debug, Default)]
+struct Tally {
+    in_place: u64,
+    bounced: u64,
+    exchanges: u64,
+}
+
+/// What must come of a buffer at a place; `None` where it depends on the machine.
+fn expected<S: StaticDevice<Platform = Kernel>>(
+    machine: &Machine,
+    place: Place,
+    crosses_pages: bool,
+) -> Option<How> {
+    let reaches_all = machine.exchanger().is_none() || S::memory().constraints().mask() == u64::MAX;
+    match place {
+        Place::Stack => Some(How::Bounced),
+        Place::Coherent => Some(How::InPlace),
+        Place::Scattered if crosses_pages => Some(How::Bounced),
+        Place::Heap | Place::Scattered if !reaches_all => Some(How::Bounced),
+        Place::Scattered => Some(How::InPlace),
+        Place::Heap => None,
+    }
+}
+
+/// Reads single requests to every place.
+pub fn reads(context: &Context<'_>) -> Check {
+    let device = open(context.machine)?;
+    nothing_in_reach(context.machine)?;
+    read_everywhere::<Narrow>(context, &device, "28 bits")?;
+    read_everywhere::<Wide>(context, &device, "all bits")?;
+    is_balanced()
+}
+
+fn read_everywhere<S: StaticDevice<Platform = Kernel>>(
+    context: &Context<'_>,
+    device: &Device,
+    reach: &str,
+) -> Check {
+    let machine = context.machine;
+    let mut disk = ours::<S>(context, device)?;
+    let (mut tally, mut sector) = (Tally::default(), 1);
+    places::each::<S>(machine, |place, memory| {
+        // An edge between pages with room on both sides, wherever the memory begins.
+        let edge = memory.len() - PAGE_SIZE - memory.as_ptr().addr() % PAGE_SIZE;
+        let crossing = edge - 700..edge - 700 + 2 * SECTOR_SIZE;
+        let within = edge + 3..edge + 3 + SECTOR_SIZE;
+        let touching = edge - SECTOR_SIZE..edge;
+        for part in [crossing, within, touching] {
+            sector = (sector + 37) % (HALF - 2);
+            read_one(context, &mut disk, sector, memory, part.clone())?;
+            for one in watch::take() {
+                examine::<S>(machine, &one)?;
+                tally.add(&one);
+                let of_the_part = one.bytes == part.len() as u64;
+                let how = expected::<S>(machine, place, part.contains(&edge));
+                if of_the_part && how.is_some_and(|how| how != one.how) {
+                    fail!("{place:?}, bytes {part:?}, {how:?} was expected: {one}");
+                }
+            }
+        }
+        Ok(())
+    })?;
+    let Tally { in_place, bounced, exchanges } = tally;
+    say!(
+        "# virtio-blk-reads: device of {reach}: {in_place} buffers in place, {bounced} bounced, \
+         {exchanges} exchanges"
+    );
+    if in_place == 0 || bounced == 0 {
+        fail!("not all was tried: {tally:?}");
+    }
+    Ok(())
+}
+
+impl Tally {
+    fn add(&mut self, one: &Handed) {
+        self.in_place += u64::from(one.how == How::InPlace);
+        self.bounced += u64::from(one.how == How::Bounced);
+        self.exchanges += one.exchanges;
+    }
+}
+
+/// Reads into a part of the memory, and looks at all of it.
+fn read_one<S: StaticDevice<Platform = Kernel>>(
+    context: &Context<'_>,
+    disk: &mut Disk<'_, S>,
+    sector: usize,
+    memory: &mut [u8],
+    part: Range<usize>,
+) -> Check {
+    memory.iter_mut().enumerate().for_each(|(at, byte)| *byte = filler(at));
+    disk.read(sector, &mut memory[part.clone()])?;
+    for (at, found) in memory.iter().enumerate() {
+        let expected = match part.contains(&at) {
+            true => made(context.seed, sector * SECTOR_SIZE + at - part.start),
+            false => filler(at),
+        };
+        if *found != expected {
+            fail!(
+                "sector {sector} read into bytes {part:?} at {:?}: byte {at} is {found:#04x}, not \
+                 {expected:#04x}",
+                memory.as_ptr()
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Writes the second half of the disk, several requests at a time, and reads all of it.
+pub fn writes(context: &Context<'_>) -> Check {
+    let device = open(context.machine)?;
+    nothing_in_reach(context.machine)?;
+    let (seed, middle) = (context.seed, HALF + HALF / 2);
+    let as_made = move |at| made(seed, at);
+    let written = move |at| !made(seed, at);
+    {
+        let mut disk = ours::<Narrow>(context, &device)?;
+        all(context, &mut disk, Way::Write, HALF..middle, &[1, 3, 2, 9, 5], &written)?;
+    }
+    {
+        let mut disk = ours::<Wide>(context, &device)?;
+        all(context, &mut disk, Way::Write, middle..2 * HALF, &[7, 1, 4], &written)?;
+        all(context, &mut disk, Way::Read, HALF..middle, &[8, 1, 6, 2], &written)?;
+    }
+    let mut disk = ours::<Narrow>(context, &device)?;
+    all(context, &mut disk, Way::Read, middle..2 * HALF, &[2, 11, 3], &written)?;
+    all(context, &mut disk, Way::Read, 0..HALF, &[12, 1], &as_made)?;
+    drop(disk);
+    is_balanced()
+}
+
+/// Moves all of the sectors, as many requests at a time as the queue takes, of these sizes in turn.
+fn all<S: StaticDevice<Platform = Kernel>>(
+    context: &Context<'_>,
+    disk: &mut Disk<'_, S>,
+    way: Way,
+    sectors: Range<usize>,
+    sizes: &[usize],
+    content: &dyn Fn(usize) -> u8,
+) -> Check {
+    let mut sizes = sizes.iter().cycle();
+    let mut next = sectors.start;
+    while next < sectors.end {
+        let mut pieces = Vec::new();
+        while next < sectors.end && pieces.len() < AT_A_TIME {
+            let count = sizes.next().map_or(1, |size| (*size).min(sectors.end - next));
+            pieces.push((next, count));
+            next += count;
+        }
+        together(context.machine, disk, way, &pieces, content)?;
+    }
+    Ok(())
+}
+
+/// Moves pieces of the disk, each its first sector and how many, all at a time.
+fn together<S: StaticDevice<Platform = Kernel>>(
+    machine: &Machine,
+    disk: &mut Disk<'_, S>,
+    way: Way,
+    pieces: &[(usize, usize)],
+    content: &dyn Fn(usize) -> u8,
+) -> Check {
+    // Each begins at an odd place of its memory.
+    let odd = |index: usize| 1 + index * 38;
+    let mut buffers: Vec<Vec<u8>> = Vec::new();
+    for (index, (sector, count)) in pieces.iter().enumerate() {
+        let value = |at| match way {
+            Way::Write => content(sector * SECTOR_SIZE + at),
+            Way::Read => filler(at),
+        };
+        let before = (0..odd(index)).map(|_| 0);
+        buffers.push(before.chain((0..count * SECTOR_SIZE).map(value)).collect());
+    }
+    let each = pieces.iter().zip(&mut buffers).enumerate();
+    let mut requests: Vec<Request<'_>> = each
+        .map(|(index, ((sector, _), buffer))| Request::new(way, *sector, &mut buffer[odd(index)..]))
+        .collect();
+    disk.transfer(&mut requests)?;
+    drop(requests);
+    for one in watch::take() {
+        examine::<S>(machine, &one)?;
+    }
+    for (index, ((sector, count), buffer)) in pieces.iter().zip(&buffers).enumerate() {
+        let start = sector * SECTOR_SIZE;
+        let found = buffer[odd(index)..].iter().enumerate();
+        if let Some((at, found)) = found.into_iter().find(|(at, it)| **it != content(start + at)) {
+            fail!(
+                "{way:?} of {count} sectors from {sector} on, of {pieces:?}: byte {at} is \
+                 {found:#04x}, not {:#04x}",
+                content(start + at)
+            );
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,107 @@
+//! Does an area show its frames, with its protection and nothing beside them?
+
+use alloc::vec::Vec;
+
+use hypercall::VirtAddr;
+use xen_contig::addr::Pfn;
+use xen_contig::vmap::{Area, Flush, Mode, Protection};
+
+use super::{Check, Context, Owned, Test, error, fail, map_frames, unmap};
+use crate::machine::{Machine, word};
+use crate::traps::{try_read, try_write};
+
+/// Pages of the area.
+const PAGES: u64 = 7;
+
+pub fn add(tests: &mut Vec<Test>) {
+    tests.push(Test::new("vmap-shows-its-frames", |context| shows(context, Mode::Lazy)));
+    tests.push(Test::new("vmap-sync-unmaps-at-once", |context| shows(context, Mode::Sync)));
+    tests.push(Test::new("vmap-read-only", read_only));
+}
+
+fn page(area: &Area, index: u64) -> VirtAddr {
+    area.address() + index * 4096
+}
+
+/// Maps scattered frames, last first, looks at them from both sides, and ends the area.
+fn shows(context: &Context<'_>, mode: Mode) -> Check {
+    let machine = context.machine;
+    let run = Owned::take(machine, 2 * PAGES)?;
+    let scattered = (0..PAGES).rev().map(|index| run.first().add(2 * index));
+    let area = map_frames(machine, scattered.clone(), "self-test")?;
+    let looked = look(context.seed, &area, scattered);
+    // Guards on both sides: what is next to an area is another's guard, or free.
+    let beside = [page(&area, PAGES), area.address() - 4096_u64].map(try_read);
+    let address = area.address();
+    unmap(machine, area, mode)?;
+    let left = try_read(address).is_ok();
+    if let Err(error) = machine.areas.purge(&run, Flush::Now) {
+        fail!("purging: {error}");
+    }
+    looked?;
+    if beside.iter().any(Result::is_ok) {
+        fail!("a page beside the area can be read: {beside:x?}");
+    }
+    if left != (mode == Mode::Lazy) {
+        fail!("after vunmap in mode {mode:?}, can the area be read? {left}");
+    }
+    match try_read(address) {
+        Err(_) => Ok(()),
+        Ok(value) => fail!("after a purge with a flush the area still shows {value:#x}"),
+    }
+}
+
+fn look(seed: u64, area: &Area, frames: impl Iterator<Item = Pfn>) -> Check {
+    for (index, pfn) in (0..).zip(frames) {
+        let value = seed ^ ((index + 1) * 0x0101_0101);
+        // SAFETY: the frame is the test's (M1) and mapped by the linear mapping.
+        unsafe { word(pfn, 9).write_volatile(value) };
+        match try_read(page(area, index) + 72_u64) {
+            Ok(found) if found == value => {}
+            other => fail!("page {index} of {area:?} shows {other:x?}, pfn {pfn} has {value:#x}"),
+        }
+        // SAFETY: as above.
+        let written = unsafe { try_write(page(area, index), !value) };
+        // SAFETY: as above.
+        let found = unsafe { word(pfn, 0).read_volatile() };
+        if written.is_err() || found != !value {
+            fail!("writing to page {index} of {area:?}: {written:?}, pfn {pfn} has {found:#x}");
+        }
+    }
+    Ok(())
+}
+
+/// An area for reads alone can't be written, and Xen lets a page table be mapped so.
+fn read_only(context: &Context<'_>) -> Check {
+    let machine = context.machine;
+    let run = Owned::take(machine, 1)?;
+    let area = match machine.areas.vmap(run.iter(), Protection::ReadOnly, "read-only") {
+        Ok(area) => area,
+        Err(error) => fail!("mapping for reads alone: {error}"),
+    };
+    let read = try_read(area.address());
+    // SAFETY: the frame is the test's (M1).
+    let written = unsafe { try_write(area.address(), 1) };
+    unmap(machine, area, Mode::Sync)?;
+    if read.is_err() || written.is_ok() {
+        fail!("reading: {read:x?}, writing: {written:?}");
+    }
+    writable_page_table_is_refused(machine)
+}
+
+fn writable_page_table_is_refused(machine: &Machine) -> Check {
+    let Some(table) = machine.top_table() else { return Ok(()) };
+    let stats = machine.areas.stats().live;
+    match machine.areas.vmap([table], Protection::ReadWrite, "page table") {
+        Err(xen_contig::vmap::VmapError::Refused { pfn, .. }) if pfn == table => {}
+        Err(other) => fail!("a writable mapping of a page table: {other}"),
+        Ok(area) => {
+            unmap(machine, area, Mode::Sync)?;
+            error!("Xen mapped the top-level table pfn {table} writable")
+        }
+    }
+    if machine.areas.stats().live != stats {
+        fail!("a refused area is on the books: {:?}", machine.areas.stats());
+    }
+    Ok(())
+}

@@ -1,0 +1,120 @@
+//! Does a purge flush nothing, and cost what the aliases of its frames cost, whatever else is left?
+
+use alloc::vec::Vec;
+
+use hypercall::trace::Row;
+use xen_contig::vmap::{Flush, Mode};
+
+use super::{Check, Context, Outcome, Owned, Test, cost_of, fail, give_left, map, unmap};
+use crate::machine::{ANYWHERE, Machine};
+use crate::{say, vcpu};
+
+/// Frames whose aliases are purged.
+const FRAMES: u64 = 512;
+
+/// Pages that are left of other areas.
+const UNRELATED: u32 = 100_000;
+
+pub fn add(tests: &mut Vec<Test>) {
+    tests.push(Test::new("vmap-purge-flushes-nothing", flushes_nothing));
+    tests.push(Test::new("vmap-purge-is-exact", exact));
+    tests.push(Test::new("vmap-one-flush-per-exchange", one_flush));
+}
+
+/// What it costs to purge what is left of one area over all frames of a run.
+fn purge_one(machine: &Machine) -> Result<Row, Outcome> {
+    let run = Owned::take(machine, FRAMES)?;
+    // What earlier tests left of these frames.
+    if let Err(error) = machine.areas.purge(&run, Flush::Inhibit) {
+        fail!("purging: {error}");
+    }
+    let area = map(machine, &run, "ours")?;
+    unmap(machine, area, Mode::Lazy)?;
+    let (purged, cost) = cost_of(|| machine.areas.purge(&run, Flush::Inhibit));
+    match purged {
+        Ok(purged) if purged.aliases as u64 == FRAMES && !purged.flushed => Ok(cost),
+        other => fail!("purging {FRAMES} aliases: {other:?}"),
+    }
+}
+
+fn expected(machine: &Machine) -> Row {
+    match machine.exchanger() {
+        Some(_) => Row { calls: 1, sub_operations: FRAMES, flushes: 0, errors: 0 },
+        // A translated guest's page tables are its own memory.
+        None => Row::default(),
+    }
+}
+
+fn flushes_nothing(context: &Context<'_>) -> Check {
+    let sent = vcpu::notifications();
+    let cost = purge_one(context.machine)?;
+    if cost != expected(context.machine) || vcpu::notifications() != sent {
+        fail!("a purge of {FRAMES} aliases cost {cost:?}");
+    }
+    Ok(())
+}
+
+/// With many pages left of other areas, the same calls with as many operations.
+fn exact(context: &Context<'_>) -> Check {
+    let machine = context.machine;
+    let alone = purge_one(machine)?;
+    let run = Owned::take(machine, 250)?;
+    let room = machine.areas.budget().pages.min(machine.areas.stats().free_pages / 252 * 250);
+    let unrelated = UNRELATED.min(room.saturating_sub(2 * FRAMES as u32));
+    for _ in 0..unrelated / 250 {
+        let area = map(machine, &run, "unrelated")?;
+        unmap(machine, area, Mode::Lazy)?;
+    }
+    let left = machine.areas.stats().leftover.pages;
+    let crowded = purge_one(machine)?;
+    let still_left = machine.areas.stats().leftover.pages;
+    let (all, cost) = cost_of(|| machine.areas.purge_all(Flush::Now));
+    say!(
+        "# vmap-purge-is-exact: {} calls, {} operations, {} flushes, with {left} pages left of \
+         other areas",
+        crowded.calls,
+        crowded.sub_operations,
+        crowded.flushes
+    );
+    if crowded != alone || still_left != left {
+        fail!("alone {alone:?}, with {left} other pages {crowded:?}, then {still_left} left");
+    }
+    match all {
+        Ok(all) if all.aliases >= left && all.flushed && cost.flushes == 1 => Ok(()),
+        other => fail!("purging all {left}: {other:?}, {cost:?}"),
+    }
+}
+
+/// From purge to attach, an exchange of frames with leftovers makes one flush.
+fn one_flush(context: &Context<'_>) -> Check {
+    let machine = context.machine;
+    let Some(exchanger) = machine.exchanger() else {
+        super::skip!("a translated guest does not exchange")
+    };
+    let run = Owned::take(machine, 16)?;
+    let Some(mut lists) = machine.lists(32) else {
+        super::skip!("the guest has no memory for lists")
+    };
+    let area = map(machine, &run, "ours")?;
+    unmap(machine, area, Mode::Lazy)?;
+    let sent = vcpu::notifications();
+    let (result, cost) = cost_of(|| exchanger.acquire(run.into_run(), ANYWHERE, lists.words()));
+    let sent = vcpu::notifications() - sent;
+    match result.and_then(|extent| exchanger.release(extent, lists.words())) {
+        Ok(run) => {
+            let next = map(machine, &Owned::of(machine, run), "next");
+            unmap(machine, next?, Mode::Lazy)?;
+        }
+        Err(failure) => super::skip!("{}", give_left(machine, failure)),
+    }
+    // To make the next area was to look which addresses are free again: by that flush all are.
+    let retired = machine.areas.stats().retired;
+    if retired.areas > 0 {
+        fail!("the flush of an exchange covers no area's addresses: {retired:?}");
+    }
+    // Aliases, linear mapping, flush, exchange, linear mapping.
+    if (cost.calls, cost.flushes, sent) != (5, 1, 0) {
+        fail!("{cost:?}, {sent} notifications between vCPUs");
+    }
+    Ok(())
+}

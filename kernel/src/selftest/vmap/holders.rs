@@ -1,0 +1,72 @@
+//! Is whoever holds a frame called by its right name?
+
+use alloc::vec::Vec;
+
+use xen_contig::addr::Pfn;
+use xen_contig::paging::Holder;
+use xen_contig::vmap::Mode;
+
+use super::{Check, Context, Owned, Test, error, fail, map, skip, unmap};
+use crate::layout::{slot, window};
+use crate::machine::Machine;
+use crate::paging::{READ_WRITE, pv};
+
+pub fn add(tests: &mut Vec<Test>) {
+    tests.push(Test::new("vmap-holders-named", holders));
+}
+
+fn is(machine: &Machine, pfn: Pfn, expected: Holder) -> Check {
+    let holder = machine.linear.find_holder(pfn, machine.p2m.mfn(pfn));
+    if holder != expected {
+        fail!("pfn {pfn} {holder}; expected: {expected}");
+    }
+    Ok(())
+}
+
+fn holders(context: &Context<'_>) -> Check {
+    let machine = context.machine;
+    let Some(top) = machine.top_table() else {
+        skip!("a translated guest's exchange is refused before Xen looks at a frame")
+    };
+    is(machine, top, Holder::PageTable { level: 4 })?;
+    if let Some(level1) = machine.linear.first_table() {
+        is(machine, level1, Holder::PageTable { level: 1 })?;
+    }
+    let run = Owned::take(machine, 2)?;
+    let (mapped, free) = (run.first(), run.first().add(1));
+    let Some(mfn) = machine.p2m.mfn(mapped) else { fail!("pfn {mapped} has no machine frame") };
+    is(machine, free, Holder::Unknown)?;
+    // By what the kernel has noted, and until it is forgotten.
+    let noted = [
+        Holder::DescriptorTable { vcpu: 0 },
+        Holder::Granted { reference: 9 },
+        Holder::Shared { name: "a ring" },
+    ];
+    for holder in noted {
+        machine.linear.note_use(free, holder);
+        let named = is(machine, free, holder);
+        machine.linear.forget_use(free);
+        named?;
+    }
+    is(machine, free, Holder::Unknown)?;
+    // By no area.
+    if let Err(errno) = pv::set_window(slot::ALIAS, Some((mfn, READ_WRITE))) {
+        error!("mapping mfn {mfn} a second time: {errno}");
+    }
+    let by_window = is(machine, mapped, Holder::Mapping { address: window(slot::ALIAS) });
+    if let Err(errno) = pv::set_window(slot::ALIAS, None) {
+        error!("dropping the alias: {errno}");
+    }
+    by_window?;
+    // By an area, in use and not.
+    let area = map(machine, &run, "holder")?;
+    let address = area.address();
+    let in_use = is(machine, mapped, Holder::Area { address, name: "holder" });
+    unmap(machine, area, Mode::Lazy)?;
+    let left = is(machine, free, Holder::Leftover { address: address + 4096_u64, name: "holder" });
+    if let Err(error) = machine.areas.purge_all(xen_contig::vmap::Flush::Inhibit) {
+        fail!("purging: {error}");
+    }
+    let gone = is(machine, free, Holder::Unknown);
+    in_use.and(left).and(gone)
+}

@@ -1,0 +1,197 @@
+//! Does Xen refuse a frame that a leftover maps, is it named, purged, and then out of the way? And
+//! is an area in use named and left alone?
+
+use alloc::format;
+use alloc::vec::Vec;
+
+use hypercall::PageTableFlags;
+use hypercall::trace::Hypercall;
+use xen_contig::addr::{MachineAddr, Order, Pfn};
+use xen_contig::exchange::{ExchangeError, Exchanger, Left};
+use xen_contig::frames::FrameRun;
+use xen_contig::paging::{FlushClock, GuestMemory, Held, Holder, LinearMapping};
+use xen_contig::vmap::{Area, Mode};
+
+use super::picture::{self, Picture};
+use super::{
+    Check, Context, Outcome, Owned, Test, books, fail, give_left, map_frames, skip, unmap,
+};
+use crate::hypervisor;
+use crate::machine::{ANYWHERE, Machine};
+use crate::paging::Linear;
+use crate::selftest::dma::ground::scatter;
+use crate::traps::try_read;
+
+/// Frames of the run.
+const FRAMES: u64 = 16;
+
+/// The one that something else maps.
+const ALIASED: u64 = 5;
+
+pub fn add(tests: &mut Vec<Test>) {
+    tests.push(Test::new("vmap-leftover-purged", leftover));
+    tests.push(Test::new("vmap-in-use-named", in_use));
+}
+
+/// The linear mapping of a kernel that forgot about its leftovers.
+struct Forgetful<'m>(&'m Linear);
+
+// SAFETY: as the linear mapping, which does all the work.
+unsafe impl GuestMemory for Forgetful<'_> {
+    unsafe fn zero(&self, first: Pfn, frames: u64) {
+        // SAFETY: the caller's.
+        unsafe { self.0.zero(first, frames) }
+    }
+
+    fn pointer(&self, pfn: Pfn) -> *mut u8 {
+        self.0.pointer(pfn)
+    }
+
+    fn purge(&self, _: &FrameRun) -> Result<(), Held> {
+        Ok(())
+    }
+
+    fn holder(&self, pfn: Pfn, mfn: Option<xen_contig::addr::Mfn>) -> Holder {
+        self.0.holder(pfn, mfn)
+    }
+}
+
+// SAFETY: as above; Xen sees to it that what `purge` leaves does no harm.
+unsafe impl LinearMapping for Forgetful<'_> {
+    fn entry(&self, pfn: Pfn) -> MachineAddr {
+        self.0.entry(pfn)
+    }
+
+    fn flags(&self) -> PageTableFlags {
+        self.0.flags()
+    }
+
+    fn flushes(&self) -> &FlushClock {
+        self.0.flushes()
+    }
+}
+
+fn limit(machine: &Machine) -> Result<Order, Outcome> {
+    match machine.exchanger() {
+        Some(exchanger) => Ok(exchanger.limit()),
+        None => skip!("Xen does not look for mappings of a translated guest's frames"),
+    }
+}
+
+fn leftover(context: &Context<'_>) -> Check {
+    let machine = context.machine;
+    let limit = limit(machine)?;
+    let run = Owned::take(machine, FRAMES)?.into_run();
+    let run = Owned::of(machine, scatter(machine, run)?);
+    let Some(mut lists) = machine.lists(2 * FRAMES) else {
+        skip!("the guest has no memory for lists")
+    };
+    let aliased = run.first().add(ALIASED);
+    let Some(mfn) = machine.p2m.mfn(aliased) else { fail!("pfn {aliased} has no machine frame") };
+    let area = map_frames(machine, run.iter().skip(ALIASED as usize).take(3), "leftover")?;
+    let address = area.address();
+    unmap(machine, area, Mode::Lazy)?;
+    let mut picture = Picture::of(machine, &run);
+
+    // Without a purge.
+    let memory = Forgetful(machine.linear);
+    let xen = hypervisor::xen();
+    let forgetful = Exchanger::new(xen, machine.p2m, &memory, &machine.accounts, limit);
+    let refusal = forgetful.acquire(run.into_run(), ANYWHERE, lists.words());
+    let run = refused(machine, refusal, |error| match error {
+        ExchangeError::FrameBusy { pfn, mfn: Some(busy), holder } => {
+            (pfn, busy, holder) == (aliased, mfn, Holder::Leftover { address, name: "leftover" })
+        }
+        _ => false,
+    })?;
+    books::agree(machine, &run, |_| None)?;
+
+    // With one, as every allocation goes.
+    let Some(exchanger) = machine.exchanger() else { fail!("the exchange is gone") };
+    let (run, shown) = match exchanger.acquire(run.into_run(), ANYWHERE, lists.words()) {
+        Ok(extent) => {
+            picture.after(machine, extent.run());
+            let shown = try_read(address);
+            (exchanger.release(extent, lists.words()), shown)
+        }
+        Err(failure) => match give_left(machine, failure) {
+            error @ ExchangeError::NoMemory { .. } => skip!("{error}"),
+            error => fail!("purged, still: {error}"),
+        },
+    };
+    picture::draw(&picture);
+    let agreed = match run {
+        Ok(run) => books::agree(machine, &Owned::of(machine, run), |_| None),
+        Err(failure) => fail!("giving the extent back: {}", give_left(machine, failure)),
+    };
+    match shown {
+        Ok(value) => fail!("the exchange is through, the leftover still shows {value:#x}"),
+        Err(_) => agreed,
+    }
+}
+
+/// Wants a refusal, the one that is expected. Returns the run.
+fn refused<'m, T: core::fmt::Debug>(
+    machine: &'m Machine,
+    result: Result<T, xen_contig::exchange::ExchangeFailure>,
+    is_expected: impl Fn(ExchangeError) -> bool,
+) -> Result<Owned<'m>, Outcome> {
+    match result {
+        Ok(extent) => fail!("Xen took the run although something maps it: {extent:?}"),
+        Err(failure) => match failure.left {
+            Left::Whole(run) if is_expected(failure.error) => Ok(Owned::of(machine, run)),
+            left => {
+                let heard = format!("heard: {}; the run: {left:?}", failure.error);
+                left.into_iter().for_each(|run| machine.give(run));
+                Err(Outcome::Fail(heard))
+            }
+        },
+    }
+}
+
+fn in_use(context: &Context<'_>) -> Check {
+    let machine = context.machine;
+    limit(machine)?;
+    let run = Owned::take(machine, FRAMES)?;
+    let Some(mut lists) = machine.lists(2 * FRAMES) else {
+        skip!("the guest has no memory for lists")
+    };
+    let aliased = run.first().add(ALIASED);
+    // Beside the one in use, a leftover of the same frames.
+    let dead = map_frames(machine, run.iter(), "dead")?;
+    let area = map_frames(machine, [aliased].into_iter(), "net-rx")?;
+    unmap(machine, dead, Mode::Lazy)?;
+    let Some(exchanger) = machine.exchanger() else { fail!("the exchange is gone") };
+    let asked = || hypervisor::xen().summary().row(Hypercall::MemoryOp).calls;
+    let before = asked();
+    let refusal = exchanger.acquire(run.into_run(), ANYWHERE, lists.words());
+    let made = asked() - before;
+    let expected = Holder::Area { address: area.address(), name: "net-rx" };
+    let run = refused(machine, refusal, |error| {
+        matches!(error, ExchangeError::FrameBusy { pfn, holder, .. }
+            if pfn == aliased && holder == expected)
+    })?;
+    let untouched = still_shows(&area);
+    unmap(machine, area, Mode::Lazy)?;
+    let then = exchanger
+        .acquire(run.into_run(), ANYWHERE, lists.words())
+        .and_then(|extent| exchanger.release(extent, lists.words()));
+    match then {
+        Ok(run) => machine.give(run),
+        Err(failure) => fail!("unmapped, still: {}", give_left(machine, failure)),
+    }
+    untouched?;
+    if made > 0 {
+        fail!("Xen was asked {made} times for what can't be had");
+    }
+    Ok(())
+}
+
+fn still_shows(area: &Area) -> Check {
+    match try_read(area.address()) {
+        Ok(_) => Ok(()),
+        Err(fault) => {
+            Err(Outcome::Fail(format!("the area was torn down under its owner: {fault}")))
+        }
+    }
+}

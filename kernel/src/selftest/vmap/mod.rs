@@ -1,0 +1,91 @@
+//! Virtual areas: what they leave behind, what a purge of it costs, and who flushes.
+//!
+//! | file | question |
+//! |---|---|
+//! | [`areas`] | does an area show its frames, with its protection and nothing beside them? |
+//! | [`leftover`] | does Xen refuse a leftover, is it named, purged, and then out of the way? |
+//! | [`refilled`] | PVH: does a refill drop leftovers, and spare an area in use? |
+//! | [`holders`] | is whoever holds a frame called by its right name? |
+//! | [`cost`] | does a purge flush nothing, and cost what the aliases of its frames cost? |
+//! | [`other_vcpu`] | does no vCPU reach the old frames once an exchange is through? |
+//! | [`modes`] | what do lazy and sync cost, side by side? |
+//! | [`picture`] | what did a transaction do to a region, drawn |
+
+mod areas;
+mod cost;
+mod holders;
+mod leftover;
+mod modes;
+mod other_vcpu;
+mod picture;
+mod refilled;
+
+use alloc::vec::Vec;
+
+use hypercall::trace::{Row, Summary};
+use xen_contig::addr::Pfn;
+use xen_contig::frames::FrameRun;
+use xen_contig::vmap::{Area, Mode, Protection};
+
+use super::owned::{Owned, give_left};
+use super::{Check, Context, Outcome, Test, books, error, fail, skip};
+use crate::machine::Machine;
+use crate::vcpu;
+
+pub fn add(tests: &mut Vec<Test>) {
+    areas::add(tests);
+    leftover::add(tests);
+    holders::add(tests);
+    cost::add(tests);
+    refilled::add(tests);
+    other_vcpu::add(tests);
+    modes::add(tests);
+}
+
+/// Maps a run of frames as an area of a test's.
+pub fn map(machine: &Machine, run: &FrameRun, name: &'static str) -> Result<Area, Outcome> {
+    map_frames(machine, run.iter(), name)
+}
+
+/// Maps frames as an area of a test's.
+pub fn map_frames(
+    machine: &Machine,
+    frames: impl Iterator<Item = Pfn> + Clone,
+    name: &'static str,
+) -> Result<Area, Outcome> {
+    match machine.areas.vmap(frames, Protection::ReadWrite, name) {
+        Ok(area) => Ok(area),
+        Err(error) => fail!("mapping \"{name}\": {error}"),
+    }
+}
+
+/// Ends an area in a mode, and puts back the mode that the kernel has.
+pub fn unmap(machine: &Machine, area: Area, mode: Mode) -> Check {
+    let before = machine.areas.mode();
+    machine.areas.set_mode(mode);
+    let result = machine.areas.vunmap(area);
+    machine.areas.set_mode(before);
+    match result {
+        Ok(()) => Ok(()),
+        Err(error) => fail!("unmapping: {error}"),
+    }
+}
+
+/// What `act` cost in hypercalls, of all vCPUs together.
+pub fn cost_of<R>(act: impl FnOnce() -> R) -> (R, Row) {
+    let total = || {
+        let mut all = Summary::new();
+        vcpu::online().for_each(|vcpu| all.add(&vcpu.xen.summary()));
+        all.total()
+    };
+    let before = total();
+    let result = act();
+    let after = total();
+    let row = Row {
+        calls: after.calls - before.calls,
+        sub_operations: after.sub_operations - before.sub_operations,
+        flushes: after.flushes - before.flushes,
+        errors: after.errors - before.errors,
+    };
+    (result, row)
+}

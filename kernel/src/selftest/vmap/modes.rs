@@ -1,0 +1,119 @@
+//! What do lazy and sync cost, side by side?
+
+use alloc::vec::Vec;
+
+use hypercall::trace::Row;
+use xen_contig::vmap::{Flush, Mode};
+
+use super::{Check, Context, Outcome, Owned, Test, cost_of, fail, give_left, map, skip, unmap};
+use crate::events::tsc;
+use crate::machine::{ANYWHERE, Machine};
+use crate::say;
+
+/// Pages of an area.
+const PAGES: u64 = 16;
+
+/// How often an area is mapped and unmapped. A guest of 4 MiB has addresses for so many, guard pages
+/// included, before it has to flush.
+const CYCLES: u64 = 32;
+
+/// How many allocations are made of frames that were in an area.
+const ALLOCATIONS: u64 = 8;
+
+pub fn add(tests: &mut Vec<Test>) {
+    tests.push(Test::new("vmap-lazy-and-sync", compare));
+}
+
+/// What something cost.
+struct Cost {
+    row: Row,
+    ticks: u64,
+}
+
+/// Runs `act` and says what it cost.
+fn measure(act: impl FnOnce() -> Check) -> Result<Cost, Outcome> {
+    let start = tsc();
+    let (result, row) = cost_of(act);
+    let ticks = tsc() - start;
+    result.map(|()| Cost { row, ticks })
+}
+
+fn compare(context: &Context<'_>) -> Check {
+    let machine = context.machine;
+    say!("# vmap: per cycle: an area of {PAGES} pages mapped and unmapped; per allocation:");
+    say!("# vmap: {PAGES} frames that were in such an area, exchanged and given back");
+    say!("# vmap: ticks are of the TSC: instructions, Xen's included, where QEMU counts them");
+    say!("# vmap:                  hypercalls  operations  flushes     ticks");
+    let mut cycles = Vec::new();
+    for (name, mode) in [("lazy", Mode::Lazy), ("sync", Mode::Sync)] {
+        clear(machine)?;
+        let cost = cycle(machine, mode)?;
+        print(name, "cycle", &cost, CYCLES);
+        cycles.push(cost);
+        clear(machine)?;
+        if machine.exchanger().is_some() {
+            print(name, "allocation", &allocation(machine, mode)?, ALLOCATIONS);
+        }
+    }
+    let [lazy, sync] = cycles.as_slice() else { fail!("two modes were measured") };
+    // Counts alone: ticks depend on the machine.
+    if lazy.row.flushes > 0 || sync.row.flushes != CYCLES || lazy.row.calls > sync.row.calls {
+        fail!("lazy {:?}, sync {:?}", lazy.row, sync.row);
+    }
+    Ok(())
+}
+
+/// What was left earlier must not be paid for here.
+fn clear(machine: &Machine) -> Check {
+    match machine.areas.purge_all(Flush::Now) {
+        Ok(_) => Ok(()),
+        Err(error) => fail!("purging: {error}"),
+    }
+}
+
+/// Hundredths of a number per `count`, as text with a point.
+fn print(mode: &str, what: &str, cost: &Cost, count: u64) {
+    let per = |total: u64| (total / count, total % count * 100 / count);
+    let Row { calls, sub_operations, flushes, .. } = cost.row;
+    let ((calls, c), (operations, o), (flushes, f)) =
+        (per(calls), per(sub_operations), per(flushes));
+    say!(
+        "# vmap: {mode} {what:<10} {calls:>8}.{c:02} {operations:>8}.{o:02} {flushes:>5}.{f:02} \
+         {:>9}",
+        cost.ticks / count
+    );
+}
+
+fn cycle(machine: &Machine, mode: Mode) -> Result<Cost, Outcome> {
+    let run = Owned::take(machine, PAGES)?;
+    measure(|| {
+        for _ in 0..CYCLES {
+            let area = map(machine, &run, "cycle")?;
+            unmap(machine, area, mode)?;
+        }
+        Ok(())
+    })
+}
+
+fn allocation(machine: &Machine, mode: Mode) -> Result<Cost, Outcome> {
+    let Some(exchanger) = machine.exchanger() else { fail!("no exchange") };
+    let mut run = Some(Owned::take(machine, PAGES)?);
+    let Some(mut lists) = machine.lists(2 * PAGES) else {
+        skip!("the guest has no memory for lists")
+    };
+    measure(|| {
+        for _ in 0..ALLOCATIONS {
+            let Some(taken) = run.take() else { fail!("the run is gone") };
+            let area = map(machine, &taken, "ring")?;
+            unmap(machine, area, mode)?;
+            let result = exchanger
+                .acquire(taken.into_run(), ANYWHERE, lists.words())
+                .and_then(|extent| exchanger.release(extent, lists.words()));
+            match result {
+                Ok(back) => run = Some(Owned::of(machine, back)),
+                Err(failure) => skip!("{}", give_left(machine, failure)),
+            }
+        }
+        Ok(())
+    })
+}

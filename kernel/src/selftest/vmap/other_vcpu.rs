@@ -1,0 +1,121 @@
+//! Does no vCPU reach the old frames once an exchange is through?
+//!
+//! A second vCPU reads through an area in a loop, before and after its owner has unmapped it, which
+//! no sound kernel does. While it reads, the first one exchanges the frames. From the moment that
+//! the exchange is through, every read must fault: the entries are gone, and what the second vCPU
+//! remembered of them went with the one flush that Xen made for all vCPUs.
+
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+
+use xen_contig::vmap::Mode;
+
+use super::{Check, Context, Outcome, Owned, Test, error, fail, give_left, map, skip, unmap};
+use crate::machine::{ANYWHERE, Machine};
+use crate::say;
+use crate::traps::try_read;
+use crate::vcpu::{self, VcpuId};
+
+/// Frames of the run.
+const FRAMES: u64 = 16;
+
+/// How often it is tried.
+const ROUNDS: u64 = 16;
+
+/// Reads that are made when the exchange is through.
+const READS: u64 = 256;
+
+pub fn add(tests: &mut Vec<Test>) {
+    tests.push(Test::new("vmap-other-vcpu-faults", other_vcpu));
+}
+
+/// What the second vCPU saw.
+#[derive(Default)]
+struct Seen {
+    /// Reads that went well before the exchange was through.
+    before: AtomicU64,
+    /// Reads that were begun after that, and went well.
+    after: AtomicU64,
+    /// Reads that were begun after that, and faulted.
+    faults: AtomicU64,
+}
+
+fn other_vcpu(context: &Context<'_>) -> Check {
+    let machine = context.machine;
+    if machine.exchanger().is_none() {
+        skip!("a translated guest's frames do not move");
+    }
+    let Some(other) = vcpu::online().map(|vcpu| vcpu.id).find(|id| *id != vcpu::current()) else {
+        skip!("there is one vCPU")
+    };
+    let seen = Seen::default();
+    for _ in 0..ROUNDS {
+        round(machine, other, &seen)?;
+    }
+    let [before, after, faults] =
+        [&seen.before, &seen.after, &seen.faults].map(|count| count.load(SeqCst));
+    say!("# vmap: {other} read {before} times, then faulted {faults} times, and went on {after}");
+    if after > 0 {
+        fail!("{after} reads reached a frame after the exchange was through");
+    }
+    if before == 0 || faults < ROUNDS * READS {
+        error!("{before} reads before, {faults} faults after: nothing was tried");
+    }
+    Ok(())
+}
+
+fn round(machine: &Machine, other: VcpuId, seen: &Seen) -> Check {
+    let Some(exchanger) = machine.exchanger() else { fail!("no exchange") };
+    let run = Owned::take(machine, FRAMES)?;
+    let Some(mut lists) = machine.lists(2 * FRAMES) else {
+        skip!("the guest has no memory for lists")
+    };
+    let area = map(machine, &run, "read by another vCPU")?;
+    let address = area.address();
+    let (reading, through, end) =
+        (AtomicBool::new(false), AtomicBool::new(false), AtomicBool::new(false));
+    let read = || {
+        let mut left = READS;
+        while left > 0 && !end.load(SeqCst) {
+            let is_through = through.load(SeqCst);
+            let count = match (try_read(address), is_through) {
+                (Ok(_), false) => &seen.before,
+                (Ok(_), true) => &seen.after,
+                (Err(_), true) => &seen.faults,
+                // The purge is under way.
+                (Err(_), false) => continue,
+            };
+            count.fetch_add(1, SeqCst);
+            reading.store(true, SeqCst);
+            left -= u64::from(is_through);
+        }
+    };
+    let exchange = || -> Check {
+        while !reading.load(SeqCst) {
+            core::hint::spin_loop();
+        }
+        let unmapped = unmap(machine, area, Mode::Lazy);
+        let result = exchanger.acquire(run.into_run(), ANYWHERE, lists.words());
+        if unmapped.is_err() || result.is_err() {
+            end.store(true, SeqCst);
+        }
+        through.store(true, SeqCst);
+        let result = result.and_then(|extent| exchanger.release(extent, lists.words()));
+        let refused = match result {
+            Ok(run) => {
+                machine.give(run);
+                None
+            }
+            Err(failure) => Some(give_left(machine, failure)),
+        };
+        unmapped?;
+        if let Some(error) = refused {
+            skip!("{error}");
+        }
+        Ok(())
+    };
+    match vcpu::run_on(other, &read, exchange) {
+        Ok(result) => result,
+        Err(undelivered) => Err(Outcome::Error(alloc::format!("{undelivered}"))),
+    }
+}

@@ -1,0 +1,91 @@
+//! What a transaction did to a region, for people who would rather look than read.
+
+use alloc::string::String;
+use core::fmt::Write;
+
+use xen_contig::addr::{MachineAddr, Mfn};
+use xen_contig::frames::FrameRun;
+
+use crate::machine::Machine;
+use crate::say;
+
+/// A row of frames at one time.
+struct Row {
+    /// Where an extent of the machine begins, and where it goes on.
+    machine: String,
+    /// What maps the frame.
+    aliases: String,
+    extents: u32,
+    lowest: Option<Mfn>,
+    highest: Option<Mfn>,
+}
+
+impl Row {
+    fn of(machine: &Machine, run: &FrameRun) -> Self {
+        let mut row = Self {
+            machine: String::new(),
+            aliases: String::new(),
+            extents: 0,
+            lowest: None,
+            highest: None,
+        };
+        let mut previous: Option<Mfn> = None;
+        for pfn in run.iter() {
+            let mfn = machine.p2m.mfn(pfn);
+            let goes_on = mfn.is_some() && mfn == previous.map(|mfn| mfn.add(1));
+            row.extents += u32::from(!goes_on);
+            row.machine.push(match mfn {
+                None => '?',
+                Some(_) if goes_on => '=',
+                Some(_) => char::from(b'a' + ((row.extents - 1) % 26) as u8),
+            });
+            row.lowest = row.lowest.min(mfn).or(mfn);
+            row.highest = row.highest.max(mfn);
+            previous = mfn;
+            let mut alias = '.';
+            machine.areas.aliases(pfn, |seen| alias = if seen.live { 'V' } else { 'l' });
+            row.aliases.push(alias);
+        }
+        row
+    }
+}
+
+/// A region before and after.
+pub struct Picture {
+    title: String,
+    before: Row,
+    after: Option<Row>,
+}
+
+impl Picture {
+    /// The region as it is now.
+    pub fn of(machine: &Machine, run: &FrameRun) -> Self {
+        let (first, last) = (run.first(), run.first().add(run.frames() - 1));
+        let mut title = String::new();
+        let _infallible = write!(title, "pfn {first} to {last}, a column for each frame");
+        Self { title, before: Row::of(machine, run), after: None }
+    }
+
+    /// The region afterwards.
+    pub fn after(&mut self, machine: &Machine, run: &FrameRun) {
+        self.after = Some(Row::of(machine, run));
+    }
+}
+
+/// Draws it on the console, in eight lines.
+pub fn draw(picture: &Picture) {
+    let Picture { title, before, after: Some(after) } = picture else { return };
+    say!("# picture: {title}");
+    for (when, row) in [("before", before), ("after ", after)] {
+        let address = |mfn: Option<Mfn>| mfn.map_or(0, |mfn| MachineAddr::of(mfn).get());
+        say!("# picture: {when} |{}| extents in the machine: {}", row.machine, row.extents);
+        say!(
+            "# picture:        |{}| from {:#x} to {:#x}",
+            row.aliases,
+            address(row.lowest),
+            address(row.highest) + 0xfff
+        );
+    }
+    say!("# picture: a to z: an extent begins, =: it goes on; .: mapped once, l: leftover of an");
+    say!("# picture: unmapped area, V: area in use");
+}

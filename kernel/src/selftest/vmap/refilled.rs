@@ -1,0 +1,58 @@
+//! Does a refill, before it gives a run up, drop what is left of areas, and spare those in use?
+//!
+//! Xen takes a frame from a translated guest whoever maps it (C76), so nobody but the kernel can say
+//! no.
+
+use alloc::vec::Vec;
+
+use xen_contig::exchange::ExchangeError;
+use xen_contig::paging::Holder;
+use xen_contig::vmap::{Flush, Mode};
+
+use super::{Check, Context, Owned, Test, fail, map, skip, unmap};
+use crate::machine::ANYWHERE;
+use crate::traps::try_read;
+
+/// Frames of the run.
+const FRAMES: u64 = 8;
+
+pub fn add(tests: &mut Vec<Test>) {
+    tests.push(Test::new("vmap-refill-purges", refill_purges));
+}
+
+fn refill_purges(context: &Context<'_>) -> Check {
+    let machine = context.machine;
+    let Some(refiller) = machine.refiller() else { skip!("{}", machine.capability) };
+    let run = Owned::take(machine, FRAMES)?;
+    let Some(mut lists) = machine.lists(FRAMES) else { skip!("the guest has no memory for lists") };
+    let (first, area) = (run.first(), map(machine, &run, "net-rx")?);
+    let address = area.address();
+    let (run, refused) = match refiller.refill(run.into_run(), ANYWHERE, lists.words()) {
+        Ok(run) => (Owned::of(machine, run), None),
+        Err(failure) => {
+            let Some(run) = failure.run else { fail!("{}", failure.error) };
+            (Owned::of(machine, run), Some(failure.error))
+        }
+    };
+    let still_there = try_read(address);
+    unmap(machine, area, Mode::Lazy)?;
+    let holder = Holder::Area { address, name: "net-rx" };
+    let expected = ExchangeError::FrameBusy { pfn: first, mfn: None, holder };
+    if refused != Some(expected) || still_there.is_err() {
+        fail!("with an area in use: {refused:?}; its first word: {still_there:?}");
+    }
+    match refiller.refill(run.into_run(), ANYWHERE, lists.words()) {
+        Ok(run) => {
+            let left = machine.areas.purge(&run, Flush::Inhibit);
+            machine.give(run);
+            match left {
+                Ok(left) if left.aliases == 0 => Ok(()),
+                other => fail!("behind a refill: {other:?}"),
+            }
+        }
+        Err(failure) => {
+            failure.run.into_iter().for_each(|run| machine.give(run));
+            skip!("{}", failure.error)
+        }
+    }
+}

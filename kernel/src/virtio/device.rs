@@ -1,0 +1,144 @@
+//! Finding the device and taking it.
+
+use core::fmt;
+
+use pci_types::{CommandRegister, DeviceId, PciAddress, PciHeader, VendorId};
+use spin::Mutex;
+use virtio_drivers::Hal;
+use virtio_drivers::transport::pci::bus::{ConfigurationAccess, PCI_CAP_ID_VNDR, PciRoot};
+use virtio_drivers::transport::pci::{
+    PciTransport, VIRTIO_PCI_CAP_COMMON_CFG, VIRTIO_VENDOR_ID, VirtioPciError,
+};
+
+use super::access::{Access, function};
+use super::registers::{NotMapped, Registers};
+use super::transport::{BusTransport, Queue};
+use crate::machine::Machine;
+use crate::pci::{self, Function, MemoryBar, NoConfigSpace, Ports};
+
+/// What a block device calls itself on the bus: a modern one, and one that speaks the legacy
+/// interface as well (virtio 1.1, 4.1.2).
+const IDS: [(VendorId, DeviceId); 2] = [(VIRTIO_VENDOR_ID, 0x1042), (VIRTIO_VENDOR_ID, 0x1001)];
+
+/// Where a virtio capability says which memory its registers are in.
+const CAPABILITY_BAR: u8 = 4;
+
+/// The device, taken by this driver.
+pub struct Device {
+    // Dropped in this order: first the registers go, then the function's right to do DMA. A
+    // transport borrows the device and resets it before.
+    _registers: Registers,
+    function: Function,
+    ports: Ports,
+    address: PciAddress,
+    bar: MemoryBar,
+    queue: Mutex<Option<Queue>>,
+}
+
+/// Why there is no device to be had.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NoDevice {
+    /// There is no bus to look at.
+    Config(NoConfigSpace),
+    /// It is not on the bus.
+    Absent,
+    /// It speaks the legacy interface alone.
+    Legacy,
+    /// It is there, but firmware gave its registers no place.
+    NoMemory {
+        /// Which base address register they are to be at.
+        slot: u8,
+    },
+    /// Its registers can't be reached.
+    NotMapped(NotMapped),
+    /// The crate does not take it.
+    Transport(VirtioPciError),
+}
+
+impl NoDevice {
+    /// Whether nothing is wrong: this is a machine, or a domain, without the device.
+    pub const fn is_expected(&self) -> bool {
+        matches!(self, Self::Absent | Self::Config(NoConfigSpace::NotInitialDomain))
+    }
+}
+
+impl fmt::Display for NoDevice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Config(why) => why.fmt(f),
+            Self::Absent => {
+                f.write_str("no virtio block device on the PCI bus (QEMU: -device virtio-blk-pci)")
+            }
+            Self::Legacy => f.write_str("the virtio block device has no modern interface"),
+            Self::NoMemory { slot } => {
+                write!(f, "the virtio block device's registers (BAR {slot}) have no address")
+            }
+            Self::NotMapped(why) => write!(f, "the virtio block device's registers: {why}"),
+            Self::Transport(why) => write!(f, "the virtio block device: {why}"),
+        }
+    }
+}
+
+impl core::error::Error for NoDevice {}
+
+impl Device {
+    /// Finds the device on the bus and takes it.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn open(machine: &Machine) -> Result<Self, NoDevice> {
+        let ports = Ports::open(machine).map_err(NoDevice::Config)?;
+        let found = IDS.iter().find_map(|id| pci::find(&ports, *id));
+        let address = found.ok_or(NoDevice::Absent)?;
+        let own_ports = Ports::open(machine).map_err(NoDevice::Config)?;
+        let function = Function::take(own_ports, address).ok_or(NoDevice::Absent)?;
+        let slot = registers_of(&ports, address).ok_or(NoDevice::Legacy)?;
+        let bar = function.memory(slot).ok_or(NoDevice::NoMemory { slot })?;
+        function.enable();
+        // Nobody listens to its interrupts: the driver looks at the queue.
+        PciHeader::new(address)
+            .update_command(&ports, |command| command | CommandRegister::INTERRUPT_DISABLE);
+        // SAFETY: it calls itself a virtio device, its capability says that its registers are in
+        // this memory, and it has just been told to decode it.
+        let registers =
+            unsafe { Registers::map(machine.kind, bar) }.map_err(NoDevice::NotMapped)?;
+        let queue = Mutex::new(None);
+        Ok(Self { _registers: registers, function, ports, address, bar, queue })
+    }
+
+    /// The transport for a driver, which finds the registers by `H`.
+    ///
+    /// # Errors
+    /// What the crate does not like about the device.
+    pub fn transport<H: Hal>(&self) -> Result<BusTransport<'_>, NoDevice> {
+        let mut root = PciRoot::new(Access(&self.ports));
+        let pci = PciTransport::new::<H, _>(&mut root, function(self.address));
+        pci.map(|pci| BusTransport::new(pci, self)).map_err(NoDevice::Transport)
+    }
+
+    /// What the device was last told of its queue.
+    pub fn queue(&self) -> Option<Queue> {
+        *self.queue.lock()
+    }
+
+    pub(super) fn note(&self, queue: Queue) {
+        *self.queue.lock() = Some(queue);
+    }
+}
+
+/// The base address register at which the modern interface's registers are.
+fn registers_of(ports: &Ports, address: PciAddress) -> Option<u8> {
+    let (root, function) = (PciRoot::new(Access(ports)), function(address));
+    let common = root.capabilities(function).find(|capability| {
+        let kind = (capability.private_header >> 8) as u8;
+        capability.id == PCI_CAP_ID_VNDR && kind == VIRTIO_PCI_CAP_COMMON_CFG
+    })?;
+    Some(Access(ports).read_word(function, common.offset + CAPABILITY_BAR) as u8)
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let MemoryBar { start, bytes } = self.bar;
+        write!(f, "{}, registers at {start:#x} ({} KiB)", self.function, bytes >> 10)
+    }
+}

@@ -1,0 +1,121 @@
+//! The device's registers, mapped at window slots while a driver uses them.
+
+use core::fmt;
+use core::ptr::NonNull;
+
+use hypercall::XenErrno;
+use spin::Mutex;
+use xen_contig::addr::{Gfn, PAGE_SIZE};
+
+use crate::kind::Kind;
+use crate::layout::{slot, window};
+use crate::paging::{REGISTERS, set_window};
+use crate::pci::MemoryBar;
+
+const PAGE: u64 = PAGE_SIZE as u64;
+
+/// The memory that the slots show. One device's at a time.
+static SHOWN: Mutex<Option<MemoryBar>> = Mutex::new(None);
+
+/// The registers. Dropping this unmaps them.
+pub struct Registers {
+    kind: Kind,
+    pages: u64,
+}
+
+/// Why the registers can't be reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotMapped {
+    /// Another driver has the window slots.
+    SlotsInUse,
+    /// There are not slots enough.
+    TooLarge {
+        /// Bytes of registers.
+        bytes: u64,
+    },
+    /// Xen does not let the domain map them.
+    Refused(XenErrno),
+}
+
+impl fmt::Display for NotMapped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::SlotsInUse => f.write_str("another driver uses the window slots"),
+            Self::TooLarge { bytes } => {
+                write!(
+                    f,
+                    "{bytes} bytes are more than the {} window slots show",
+                    slot::VIRTIO_PAGES
+                )
+            }
+            Self::Refused(errno) => write!(f, "Xen does not let them be mapped: {errno}"),
+        }
+    }
+}
+
+impl core::error::Error for NotMapped {}
+
+impl Registers {
+    /// Maps the memory of a device.
+    ///
+    /// # Safety
+    /// It is a virtio device's memory of registers, which the device decodes.
+    ///
+    /// # Errors
+    /// Why not.
+    pub unsafe fn map(kind: Kind, bar: MemoryBar) -> Result<Self, NotMapped> {
+        let mut shown = SHOWN.lock();
+        if shown.is_some() {
+            return Err(NotMapped::SlotsInUse);
+        }
+        let pages = bar.bytes.div_ceil(PAGE);
+        if pages > slot::VIRTIO_PAGES {
+            return Err(NotMapped::TooLarge { bytes: bar.bytes });
+        }
+        // Unmaps what is mapped so far, should Xen refuse one.
+        let mut registers = Self { kind, pages: 0 };
+        for page in 0..pages {
+            let frame = Gfn::new(bar.start / PAGE + page);
+            let mapped = set_window(kind, slot::VIRTIO + page, Some((frame, REGISTERS)));
+            if let Err(errno) = mapped {
+                registers.unmap();
+                core::mem::forget(registers);
+                return Err(NotMapped::Refused(errno));
+            }
+            registers.pages = page + 1;
+        }
+        *shown = Some(bar);
+        Ok(registers)
+    }
+
+    fn unmap(&self) {
+        for page in 0..self.pages {
+            // Refused to nobody; if it were, the slot would go on showing registers, and the next
+            // driver's page replaces them.
+            let _unmapped = set_window(self.kind, slot::VIRTIO + page, None);
+        }
+    }
+}
+
+impl Drop for Registers {
+    fn drop(&mut self) {
+        self.unmap();
+        *SHOWN.lock() = None;
+    }
+}
+
+/// Where a block of registers is mapped.
+///
+/// # Panics
+/// If it is outside the memory that is mapped: the driver's crate has no error for that.
+pub fn at(address: u64, bytes: usize) -> NonNull<u8> {
+    let shown = *SHOWN.lock();
+    let offset = shown.and_then(|bar| {
+        let offset = address.checked_sub(bar.start)?;
+        (offset.checked_add(bytes as u64)? <= bar.bytes).then_some(offset)
+    });
+    let Some(offset) = offset else {
+        panic!("{bytes} bytes at {address:#x} are not within the registers {shown:x?}")
+    };
+    NonNull::new((window(slot::VIRTIO) + offset).as_mut_ptr()).expect("the window is not at 0")
+}
