@@ -144,7 +144,9 @@ mod tests {
     use super::*;
 
     fn text(model: &str, guests: [&str; 3]) -> (String, Counts) {
-        let rows = parse("| C01 | | a |\n| C02 | R | b |\n| C03 | R | c |");
+        let row = |id, cells| format!("| <a id=\"{id}\"></a>{id} | {cells} |\n");
+        let table = [row("C01", "| a"), row("C02", "R | b"), row("C03", "R | c")].concat();
+        let rows = parse(&table);
         let on = OnXen { xen: XenVersion::V4_17, modes: guests.map(of_guest).to_vec() };
         let report = Report { rows: &rows, model: Some(of_cargo(model)), xens: vec![on] };
         (report.text(), report.counts())
