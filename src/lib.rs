@@ -1,24 +1,34 @@
 //! Machine-contiguous DMA memory for Xen guest kernels.
 //!
-//! A Xen guest does not own the machine's memory map: guest frames that are neighbours may lie
-//! anywhere in the machine. A device that does DMA sees the machine. This crate takes ordinary
-//! frames of the guest, makes sure that nothing maps them any more, and has Xen swap the machine
-//! memory beneath them for a contiguous extent that the device can reach.
+//! A Xen guest does not own the machine's memory map. Guest frames that are neighbours may lie
+//! anywhere in the machine, but a device that does DMA sees the machine. This crate takes ordinary
+//! frames of the guest, makes sure that nothing maps them any more, and lets Xen exchange the machine
+//! frames that back them for a contiguous extent that the device can reach.
 //!
-//! * [`addr`]: the words for frames and addresses;
-//! * [`p2m`]: from guest frames to machine frames and back;
-//! * [`paging`]: page-table edits through Xen, and what the embedding kernel tells about its
-//!   linear mapping;
-//! * [`frames`]: a frame allocator that hands out contiguous runs;
-//! * [`vmap`]: virtual areas over scattered frames, and a purge of exactly the aliases that are in
-//!   the way;
-//! * [`dma`]: coherent buffers for drivers, under every constraint that a device has;
-//! * `adapters`: the same for driver crates with interfaces of their own, each behind a feature;
-//! * [`platform`]: what the embedding kernel supplies;
-//! * [`sync`]: the atomics and locks of all that;
-//! * [`exchange`]: the transaction, for PV by `XENMEM_exchange`, for translated guests by a refill;
-//! * [`rules`]: the rules that the code keeps and cites;
-//! * [`conformance`]: what Xen answers, row by row, and how this crate takes it.
+//! # Where to start
+//!
+//! | to | read |
+//! |---|---|
+//! | allocate memory for a driver | [`dma`]: device limits, coherent buffers, pools |
+//! | embed the crate in a kernel | [`platform`]: the traits that a kernel implements, step by step |
+//! | serve a driver crate with an interface of its own | `adapters`, each behind a feature |
+//! | follow one request | [`dma::Allocator::alloc_coherent`], then [`exchange`] |
+//! | map scattered frames into a virtual area | [`vmap`] |
+//! | look up a rule or an answer of Xen | [`rules`], [`conformance`] |
+//!
+//! [`addr`] has the words for frames and addresses, [`p2m`] leads from guest frames to machine frames,
+//! [`paging`] writes page-table entries through Xen, [`frames`] is a frame allocator for kernels that
+//! have none, and [`sync`] has the atomics and locks of all that. [`hypercall`] is the crate below:
+//! everything that crosses into Xen.
+//!
+//! # Features
+//!
+//! | feature | effect |
+//! |---|---|
+//! | `real` | [`hypercall`] contains `RealXen`; the kernel defines the symbol `HYPERCALL_PAGE` |
+//! | `vmap-sync` | virtual areas lose their page-table entries when they are unmapped, unless the kernel chooses lazy unmapping |
+//! | `virtio-drivers` | `adapters::virtio_drivers` for drivers of that crate |
+//! | `dma-api` | `adapters::dma_api` for drivers of that crate; the final program needs a global allocator |
 #![no_std]
 
 #[cfg(any(feature = "virtio-drivers", feature = "dma-api"))]
@@ -36,5 +46,4 @@ pub mod rules;
 pub mod sync;
 pub mod vmap;
 
-/// Everything that crosses into Xen, as a crate of its own.
 pub use hypercall;
