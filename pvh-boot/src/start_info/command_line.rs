@@ -1,10 +1,10 @@
-//! Texts that end with a NUL.
+//! The reader of texts that end with a NUL.
 
 use core::str;
 
 use super::error::{Problem, StartInfoError};
 
-/// The text before the first NUL of `bytes`. The empty text is one.
+/// Returns the text before the first NUL of `bytes`. It may be empty.
 pub(super) fn until_nul<'a>(
     field: &'static str,
     bytes: &'a [u8],
@@ -27,23 +27,31 @@ mod tests {
 
     fn problem(bytes: &[u8]) -> (u64, Problem) {
         let error = until_nul("text", bytes).unwrap_err();
-        assert_eq!((error.field, error.index), ("text", None));
-        (error.value, error.problem)
+        assert_eq!((error.field(), error.index()), ("text", None));
+        (error.value(), error.problem())
     }
 
     #[test]
     fn a_text_ends_at_the_first_nul() {
         assert_eq!(until_nul("text", b"\0"), Ok(""));
         assert_eq!(until_nul("text", b"one two\0three\0"), Ok("one two"));
-        assert_eq!(until_nul("text", b"ok\0\xff\xff"), Ok("ok"), "what follows is no text");
+        assert_eq!(
+            until_nul("text", b"ok\0\xff\xff"),
+            Ok("ok"),
+            "the bytes after the NUL do not count"
+        );
         assert_eq!(until_nul("text", "größe=1\0".as_bytes()), Ok("größe=1"));
     }
 
     #[test]
-    fn a_text_without_end_or_meaning_is_refused() {
+    fn a_text_without_nul_or_not_in_utf8_is_refused() {
         assert_eq!(problem(b""), (0, Problem::Unterminated { within: 0 }));
         assert_eq!(problem(b"abc"), (b'c'.into(), Problem::Unterminated { within: 3 }));
         assert_eq!(problem(b"abc\xff\0"), (0xff, Problem::NotUtf8 { offset: 3 }));
-        assert_eq!(problem(b"\xc3\0"), (0xc3, Problem::NotUtf8 { offset: 0 }), "cut short");
+        assert_eq!(
+            problem(b"\xc3\0"),
+            (0xc3, Problem::NotUtf8 { offset: 0 }),
+            "an incomplete character"
+        );
     }
 }

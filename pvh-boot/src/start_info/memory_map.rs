@@ -1,23 +1,25 @@
-//! The memory map: regions of physical memory and what they are for.
+//! The memory map: regions of physical memory and their purposes.
 
 use super::error::{Problem, StartInfoError};
 
-/// What a region is for, as ACPI's address range types say it
-/// (`XEN_HVM_MEMMAP_TYPE_…` in `xen/include/public/arch-x86/hvm/start_info.h`; the
-/// entries of `XENMEM_memory_map` use the same numbers).
+/// The purpose of a memory region: an address range type of ACPI.
+///
+/// The header calls the types `XEN_HVM_MEMMAP_TYPE_…`
+/// (`xen/include/public/arch-x86/hvm/start_info.h`). `XENMEM_memory_map` uses the same numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum MemoryKind {
-    /// Ordinary memory.
+    /// RAM that the kernel may use.
     Ram,
-    /// Not to be used.
+    /// Memory or addresses that the kernel must not use.
     Reserved,
-    /// ACPI tables, free once they have been read.
+    /// ACPI tables. The kernel may use the memory after it has read them.
     Acpi,
-    /// ACPI non-volatile storage.
+    /// ACPI non-volatile storage. The kernel must not use it.
     Nvs,
-    /// Memory with errors.
+    /// Memory with errors. The kernel must not use it.
     Unusable,
-    /// A type that this crate has no name for: not to be used either.
+    /// Another type, with its number. The kernel must not use it.
     Other(u32),
 }
 
@@ -34,20 +36,24 @@ impl From<u32> for MemoryKind {
     }
 }
 
-/// A region of (pseudo-)physical memory, in bytes.
+/// A region of (pseudo-)physical memory.
+///
+/// Addresses and lengths are in bytes. [`check`] and the start-info readers accept a region only if
+/// `len` is not zero and `start + len` fits into 64 bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MemoryRegion {
-    /// First address.
+    /// First address of the region.
     pub start: u64,
-    /// Length. Not zero, and `start + len` does not overflow, in a region that
-    /// passed [`check`].
+    /// Length of the region.
     pub len: u64,
-    /// What the region is for.
+    /// Purpose of the region.
     pub kind: MemoryKind,
 }
 
 impl MemoryRegion {
-    /// The first address past the region; the highest address where that overflows.
+    /// Returns the first address past the region.
+    ///
+    /// Returns `u64::MAX` if `start + len` does not fit into 64 bits.
     pub const fn end(&self) -> u64 {
         self.start.saturating_add(self.len)
     }
@@ -57,12 +63,30 @@ impl MemoryRegion {
     }
 }
 
-/// Judges a whole map: no empty region, none that leaves 64 bits, and no region
-/// that shares addresses with RAM. Regions that are no RAM may overlap each other,
-/// and no order is asked for.
+/// Checks a whole memory map.
 ///
-/// The start-info readers have done this; it is public for maps that come from
-/// `XENMEM_memory_map`.
+/// Regions must not be empty, must end within 64 bits, and must not overlap RAM. Regions of other
+/// kinds may overlap each other. The regions may be in any order.
+///
+/// [`PvhStartInfo::read`](super::PvhStartInfo::read) has checked its memory map. Call this function
+/// for a map from `XENMEM_memory_map`, at any time.
+///
+/// ```
+/// use pvh_boot::start_info::{MemoryKind, MemoryRegion, memory_map};
+///
+/// let low = MemoryRegion { start: 0, len: 0xa_0000, kind: MemoryKind::Ram };
+/// let hole = MemoryRegion { start: 0xa_0000, len: 0x6_0000, kind: MemoryKind::Reserved };
+/// assert!(memory_map::check(&[low, hole]).is_ok());
+/// assert!(memory_map::check(&[low, low]).is_err());
+/// ```
+///
+/// # Errors
+///
+/// Returns the first region that breaks a rule:
+///
+/// - [`Problem::Zero`] for an empty region;
+/// - [`Problem::Overflow`] for a region that does not end within 64 bits;
+/// - [`Problem::Overlaps`] for a region that overlaps an earlier one, if one of the two is RAM.
 pub fn check(regions: &[MemoryRegion]) -> Result<(), StartInfoError> {
     for (index, region) in regions.iter().enumerate() {
         let MemoryRegion { start, len, kind } = *region;
@@ -95,14 +119,14 @@ mod tests {
     }
 
     #[test]
-    fn kinds_are_the_numbers_of_the_header() {
+    fn kinds_have_the_numbers_of_the_header() {
         let kinds: [MemoryKind; 8] = core::array::from_fn(|kind| (kind as u32).into());
         assert_eq!(kinds, [Other(0), Ram, Reserved, Acpi, Nvs, Unusable, Other(6), Other(7)]);
         assert_eq!(MemoryKind::from(!0), Other(!0));
     }
 
     #[test]
-    fn neighbours_and_overlaps_without_ram_are_fine() {
+    fn neighbours_and_overlaps_without_ram_are_accepted() {
         let map = [
             region(0x1000, 0x1000, Ram),
             region(0, 0x1000, Ram),
@@ -115,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_not_be_is_refused_by_name() {
+    fn empty_and_overflowing_regions_are_refused_by_name() {
         let good = region(0x1000, 0x1000, Ram);
         let error = check(&[good, region(0x9000, 0, Reserved)]).unwrap_err();
         assert_eq!(error, StartInfoError::new("memmap.size", 0, Problem::Zero).at(1));
@@ -139,8 +163,8 @@ mod tests {
         ] {
             for map in [[ram, other], [other, ram]] {
                 let error = check(&map).unwrap_err();
-                assert_eq!((error.field, error.index), ("memmap.addr", Some(1)));
-                assert_eq!(error.problem, Problem::Overlaps { other: 0 });
+                assert_eq!((error.field(), error.index()), ("memmap.addr", Some(1)));
+                assert_eq!(error.problem(), Problem::Overlaps { other: 0 });
             }
         }
     }

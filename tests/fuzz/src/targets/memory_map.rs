@@ -35,7 +35,7 @@ fn run(input: &[u8]) {
         &regions,
         check(&regions).err().map(|error| {
             assert!(!error.to_string().is_empty());
-            (error.index, error.problem)
+            (error.index(), error.problem())
         }),
     );
 }
