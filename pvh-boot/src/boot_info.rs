@@ -1,36 +1,49 @@
-//! What the entries hand to the kernel, and the macro that names the kernel.
+//! What the entries pass to the kernel, and the macro that names the kernel.
 
 use xen_sys::start_info;
 
-/// In which world the kernel was started, and where its start info lies.
+/// The kind of guest that Xen started, and the address of its start info.
 ///
-/// Nothing here has been read yet: [`start_info`](crate::start_info) judges it.
+/// The entries have not read the start info. The readers in [`start_info`](crate::start_info) check
+/// every field of it.
+///
+/// The enum is exhaustive: a kernel must handle each kind, so a new kind is a breaking change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BootInfo {
-    /// A PV guest, on the domain builder's page tables.
+    /// A PV guest. It runs on the page tables of the domain builder.
     Pv {
-        /// Virtual address of `struct start_info`, from `rsi`
-        /// (`xen/include/public/xen.h`, "Start-of-day memory layout", item 3d).
+        /// Virtual address of `struct start_info`.
+        ///
+        /// Xen passes it in `rsi`
+        /// (`xen/include/public/xen.h`, "Start-of-day memory layout").
         start_info: *const start_info,
     },
-    /// A PVH guest, on the page tables of this crate.
+    /// A PVH guest. It runs on the page tables of this crate.
     Pvh {
-        /// Physical address of `struct hvm_start_info`, from `ebx`
-        /// (`docs/misc/pvh.pandoc`). It is mapped at
-        /// [`LINEAR_BASE`](crate::layout::LINEAR_BASE) plus this.
+        /// Physical address of `struct hvm_start_info`.
+        ///
+        /// Xen passes it in `ebx`
+        /// (`docs/misc/pvh.pandoc`). The boot page tables map it at this address plus
+        /// [`LINEAR_BASE`](crate::layout::LINEAR_BASE).
         start_info: u32,
     },
 }
 
 /// Makes a `fn(BootInfo) -> !` the kernel that both entries call.
 ///
-/// ```ignore
-/// fn main(boot: pvh_boot::BootInfo) -> ! { loop {} }
-/// pvh_boot::entry!(main);
+/// ```
+/// fn kernel(boot: pvh_boot::BootInfo) -> ! {
+///     loop {}
+/// }
+///
+/// pvh_boot::entry!(kernel);
 /// ```
 ///
-/// It is called once, on the boot stack, with event delivery (PV) or interrupts
-/// (PVH) still off. On a hosted target the macro only checks the type.
+/// The entries call the function once, on the boot stack and on vCPU 0. Event delivery (PV) and
+/// interrupts (PVH) are still off. A kernel uses the macro exactly once. Without a
+/// use, or with two, the kernel does not build.
+///
+/// For a target other than `target_os = "none"`, the macro only checks the type of the function.
 #[macro_export]
 macro_rules! entry {
     ($main:path) => {
@@ -52,7 +65,8 @@ macro_rules! entry {
             ) = (
                 $crate::anchors::pvh_boot_pv_entry,
                 $crate::anchors::pvh_boot_pvh_entry,
-                // SAFETY: the address alone is taken, of a byte that is never written.
+                // SAFETY: `notes` defines the symbol as the first byte of a read-only section, so it
+                // is initialised, aligned as a `u8`, and never written.
                 unsafe { &$crate::anchors::NOTES },
             );
 
@@ -62,18 +76,17 @@ macro_rules! entry {
     };
 }
 
-#[cfg(target_os = "none")]
+#[cfg(any(target_os = "none", doc))]
 unsafe extern "Rust" {
-    /// Defined by [`entry!`](crate::entry) in the kernel.
+    /// The kernel's function. [`entry!`](crate::entry) defines the symbol.
     fn __pvh_boot_main(boot: BootInfo) -> !;
 }
 
-/// Calls the kernel that [`entry!`](crate::entry) named.
-#[cfg(target_os = "none")]
+/// Calls the kernel's function.
+#[cfg(any(target_os = "none", doc))]
 pub(crate) fn call_kernel(boot: BootInfo) -> ! {
-    // SAFETY: `entry!` is the only documented definition of this symbol and
-    // type-checks what it wraps; a missing definition is a link error. Any
-    // `BootInfo` is a valid argument.
+    // SAFETY: `entry!` defines this symbol with this signature, and the function that it wraps is
+    // safe. Without a definition the kernel does not link.
     unsafe { __pvh_boot_main(boot) }
 }
 
@@ -87,7 +100,7 @@ mod tests {
     entry!(main);
 
     #[test]
-    fn the_worlds_are_told_apart() {
+    fn the_two_kinds_of_guest_differ() {
         let pvh = BootInfo::Pvh { start_info: 0x1000 };
         assert_ne!(pvh, BootInfo::Pv { start_info: core::ptr::null() });
         assert!(std::panic::catch_unwind(|| main(pvh)).is_err());

@@ -1,12 +1,15 @@
-//! The ELF notes by which Xen recognises the image and learns how to start it.
+//! The ELF notes that tell Xen how to start the image.
 //!
-//! Read by `elf_xen_parse` in `xen/common/libelf/libelf-dominfo.c`, for domUs as
-//! well as for dom0; the meaning of each is in `xen/include/public/elfnote.h`. For
-//! a PVH start only `PHYS32_ENTRY` counts; the rest is for PV.
+//! `elf_xen_parse` reads them for a domU and for dom0 (`xen/common/libelf/libelf-dominfo.c`).
+//! `xen/include/public/elfnote.h` defines their meaning. A PVH start uses only `PHYS32_ENTRY`. A PV
+//! start uses the others.
 //!
-//! Left out on purpose: `HV_START_LOW` (32-bit guests only), `INIT_P2M` (the list
-//! stays in the boot mapping), `SUSPEND_CANCEL`, `BSD_SYMTAB`, and `PHYS32_RELOC`
-//! (the image runs where it was linked to).
+//! These notes are left out on purpose:
+//!
+//! * `HV_START_LOW` is for 32-bit guests.
+//! * Without `INIT_P2M`, the P2M list stays in the boot mapping, where the kernel expects it.
+//! * Without `PHYS32_RELOC`, Xen loads the image at the address for which it is linked.
+//! * `SUSPEND_CANCEL` and `BSD_SYMTAB` announce abilities that this crate cannot promise for a kernel.
 
 use core::arch::global_asm;
 
@@ -14,7 +17,7 @@ use crate::layout::KERNEL_BASE;
 use crate::pv_entry::pvh_boot_pv_entry;
 use crate::pvh_entry::pvh_boot_pvh_entry;
 
-/// Note types of `xen/include/public/elfnote.h` (`XEN_ELFNOTE_…`).
+/// Note types: `XEN_ELFNOTE_…` of `xen/include/public/elfnote.h`.
 mod kind {
     pub(super) const ENTRY: u32 = 1;
     pub(super) const HYPERCALL_PAGE: u32 = 2;
@@ -32,17 +35,20 @@ mod kind {
     pub(super) const PHYS32_ENTRY: u32 = 18;
 }
 
-/// Bits of `xen/include/public/features.h` (`XENFEAT_…`) that the image can live
-/// with. Without `DOM0`, `dom0_construct_pv` refuses a kernel that has the note.
-/// None is required: a required bit that the other world lacks would shut it out.
-const SUPPORTED_FEATURES: u32 = 1 << 0 // writable_page_tables: as PVH
-    | 1 << 2 // auto_translated_physmap: as PVH
+/// The `XENFEAT_…` bits that the image supports (`xen/include/public/features.h`).
+///
+/// `dom0_construct_pv` refuses a kernel whose note lacks `dom0`. The image requires no feature: Xen
+/// would refuse to start it as the kind of guest that lacks a required feature.
+const SUPPORTED_FEATURES: u32 = 1 << 0 // writable_page_tables, in a PVH guest
+    | 1 << 2 // auto_translated_physmap, in a PVH guest
     | 1 << 4 // pae_pgdir_above_4gb
-    | 1 << 8 // hvm_callback_vector: as PVH
+    | 1 << 8 // hvm_callback_vector, in a PVH guest
     | 1 << 11; // dom0
 
-/// One note: sizes of name and descriptor, type, name, descriptor, each padded to
-/// four bytes.
+/// The assembly of one note.
+///
+/// A note consists of the sizes of name and descriptor, the type, the name and the descriptor. Name
+/// and descriptor are padded to four bytes.
 macro_rules! note {
     ($kind:literal, $descriptor:expr) => {
         concat!(
@@ -68,14 +74,14 @@ global_asm!(
     note!("XEN_VERSION", ".asciz \"xen-3.0\""),
     note!("GUEST_OS", ".asciz \"xen-contig\""),
     note!("GUEST_VERSION", concat!(".asciz \"", env!("CARGO_PKG_VERSION"), "\"")),
-    // Any loader other than "generic" is refused unless the guest is Linux.
+    // Xen refuses any other loader, except for Linux.
     note!("LOADER", ".asciz \"generic\""),
     note!("PAE_MODE", ".asciz \"yes\""),
     note!("FEATURES", ".asciz \"pae_pgdir_above_4gb\""),
     note!("SUPPORTED_FEATURES", ".long {features}"),
-    // A PTE with its present bit clear holds no machine frame: mask and value.
+    // Mask and value: a page-table entry holds a machine frame if its present bit is set.
     note!("L1_MFN_VALID", ".quad 1, 1"),
-    // An initial RAM disk need not be mapped: start_info may give its frame.
+    // The domain builder may leave the module unmapped and pass its frame in the start info.
     note!("MOD_START_PFN", ".long 1"),
     ".popsection",
     PHYS32_ENTRY = const kind::PHYS32_ENTRY,
@@ -100,7 +106,7 @@ global_asm!(
 );
 
 unsafe extern "C" {
-    /// The first byte of the notes, for [`entry!`](crate::entry) to refer to.
+    /// The first byte of the notes. [`entry!`](crate::entry) references it.
     #[link_name = "pvh_boot_notes"]
     pub static NOTES: u8;
 }

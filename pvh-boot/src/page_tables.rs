@@ -1,38 +1,42 @@
-//! The first page tables of a PVH guest. A PV guest comes with its own.
+//! The first page tables of a PVH guest.
 //!
-//! | virtual | maps | rights |
+//! | virtual address | maps | rights |
 //! |---|---|---|
 //! | 0 | the first 4 GiB | all: the switch to 64-bit mode runs here |
 //! | [`LINEAR_BASE`] | the first 4 GiB | no execution |
 //! | [`KERNEL_BASE`] | the first GiB | all |
 //!
-//! Identity and linear mapping share their tables below the top level. The
-//! kernel's mapping has a directory of its own, so that the kernel can change
-//! rights there without touching the linear mapping. All pages are 2 MiB. The
-//! entry fills the tables in at run time; in the image they are zero, in `.bss`.
+//! The identity mapping and the linear mapping share their tables below the top level. The kernel's
+//! mapping has a second-level table of its own, so the kernel can change rights there and leave the
+//! linear mapping as it is. All pages are 2 MiB. The tables lie in `.bss`, and the PVH entry fills
+//! them.
+//!
+//! A PV guest starts on the page tables of the domain builder and does not use these.
+//!
+//! This module exists only for `target_os = "none"`.
 
 use core::cell::UnsafeCell;
 use core::slice;
 
 use crate::layout::{BOOT_MAPPED, ENTRIES, KERNEL_BASE, LARGE_PAGE_SIZE, LINEAR_BASE, PAGE_SIZE};
 
-/// Entry is valid.
+/// The entry is valid.
 pub(crate) const PRESENT: u32 = 1 << 0;
-/// Memory may be written.
+/// The CPU may write to the memory.
 pub(crate) const WRITABLE: u32 = 1 << 1;
-/// Entry of a second-level table maps 2 MiB.
+/// The entry of a second-level table maps 2 MiB.
 pub(crate) const LARGE: u32 = 1 << 7;
-/// No execution, as seen in the upper half of an entry.
+/// The CPU may not execute the memory. The bit is in the upper half of an entry.
 pub(crate) const NO_EXECUTE_HIGH: u32 = 1 << 31;
 
-/// Number of second-level tables for the identity and linear mappings.
+/// Number of second-level tables that the identity and linear mappings share.
 pub(crate) const LOW_DIRECTORIES: usize = (BOOT_MAPPED / (ENTRIES * LARGE_PAGE_SIZE)) as usize;
 
 type Table = [u64; ENTRIES as usize];
 
-/// All tables as one object: one symbol, fixed offsets.
+/// All boot page tables, with one symbol and fixed offsets for the entry.
 #[repr(C, align(4096))]
-pub(crate) struct BootTables {
+pub(crate) struct PvhTables {
     pml4: UnsafeCell<Table>,
     low_pdpt: UnsafeCell<Table>,
     kernel_pdpt: UnsafeCell<Table>,
@@ -40,17 +44,17 @@ pub(crate) struct BootTables {
     low_directories: UnsafeCell<[Table; LOW_DIRECTORIES]>,
 }
 
-// SAFETY: Rust code never reads or writes through this static. The PVH entry
-// fills it on the one boot CPU before any Rust runs; afterwards it belongs to the
-// CPU's page walker and to whoever the kernel makes its owner by address.
-unsafe impl Sync for BootTables {}
+// SAFETY: The cells are private and no Rust code accesses them, so threads cannot race through a
+// shared reference. The PVH entry fills the tables on the boot vCPU before any Rust code runs. Later
+// accesses are the CPU's page walks and the kernel's own, through addresses.
+unsafe impl Sync for PvhTables {}
 
 const fn empty() -> UnsafeCell<Table> {
     UnsafeCell::new([0; ENTRIES as usize])
 }
 
-/// The tables themselves.
-pub(crate) static BOOT_TABLES: BootTables = BootTables {
+/// The boot page tables, which the PVH entry fills.
+pub(crate) static BOOT_TABLES: PvhTables = PvhTables {
     pml4: empty(),
     low_pdpt: empty(),
     kernel_pdpt: empty(),
@@ -58,59 +62,64 @@ pub(crate) static BOOT_TABLES: BootTables = BootTables {
     low_directories: UnsafeCell::new([[0; ENTRIES as usize]; LOW_DIRECTORIES]),
 };
 
-/// Offsets of the tables in [`BOOT_TABLES`], for the entry.
+/// Offsets of the tables in [`BOOT_TABLES`], in bytes. The PVH entry uses them.
 pub(crate) mod offset {
-    use super::BootTables;
+    use super::PvhTables;
     use core::mem::offset_of;
 
-    pub(crate) const LOW_PDPT: usize = offset_of!(BootTables, low_pdpt);
-    pub(crate) const KERNEL_PDPT: usize = offset_of!(BootTables, kernel_pdpt);
-    pub(crate) const KERNEL_DIRECTORY: usize = offset_of!(BootTables, kernel_directory);
-    pub(crate) const LOW_DIRECTORIES: usize = offset_of!(BootTables, low_directories);
+    pub(crate) const LOW_PDPT: usize = offset_of!(PvhTables, low_pdpt);
+    pub(crate) const KERNEL_PDPT: usize = offset_of!(PvhTables, kernel_pdpt);
+    pub(crate) const KERNEL_DIRECTORY: usize = offset_of!(PvhTables, kernel_directory);
+    pub(crate) const LOW_DIRECTORIES: usize = offset_of!(PvhTables, low_directories);
 
     // The entry loads the address of the whole object into CR3.
-    const _: () = assert!(offset_of!(BootTables, pml4) == 0);
+    const _: () = assert!(offset_of!(PvhTables, pml4) == 0);
 }
 
-/// Where the boot page tables lie, so that the kernel can go on using or reclaim
-/// them.
+/// The place of the boot page tables of a PVH guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BootTablesRange {
-    /// Physical address of the top-level table, first of all; what CR3 holds.
+    /// Physical address of the first table in bytes.
+    ///
+    /// It is the top-level table, so `cr3` holds this address.
     pub physical: u64,
-    /// Number of 4 KiB tables, one after the other.
+    /// Number of consecutive 4 KiB tables.
     pub tables: u64,
 }
 
-/// The boot page tables of a PVH guest.
+/// Returns the place of the boot page tables of a PVH guest.
+///
+/// A kernel that has switched to page tables of its own can use the memory for something else. It may
+/// call this function at any time.
 pub fn boot_tables() -> BootTablesRange {
     BootTablesRange {
         physical: &raw const BOOT_TABLES as u64 - KERNEL_BASE,
-        tables: size_of::<BootTables>() as u64 / PAGE_SIZE,
+        tables: size_of::<PvhTables>() as u64 / PAGE_SIZE,
     }
 }
 
-/// Physical memory as the boot page tables map it: what
-/// [`PvhStartInfo::read`](crate::start_info::pvh::PvhStartInfo::read) wants as its
-/// `memory`.
+/// Returns `len` bytes at the physical address `physical`.
 ///
-/// `None` for physical address 0, for an empty or an over-long range.
+/// [`PvhStartInfo::read`](crate::start_info::pvh::PvhStartInfo::read) takes this function as its
+/// `memory`. The bytes are in the linear mapping. The function returns `None` if `physical` or `len` is
+/// 0, or if the range ends above [`BOOT_MAPPED`].
+///
+/// Call it in a PVH guest, from the entry until the kernel switches to page tables of its own.
 ///
 /// # Safety
 ///
-/// - The boot page tables of a PVH guest, or others with the same linear mapping
-///   of the range, are in force as long as the slice lives.
-/// - Nobody writes to the range as long as the slice lives. The range is the
-///   caller's to judge: a domain builder that points its start info into the
-///   running stack breaks this, and no reader can notice.
+/// - As long as the slice lives, the page tables in use map the range readable at [`LINEAR_BASE`], as
+///   the boot page tables do.
+/// - As long as the slice lives, no code writes to the range. The range often comes from the domain
+///   builder, and this function cannot check it: a range within the stack in use breaks this rule.
 pub unsafe fn boot_memory<'a>(physical: u64, len: usize) -> Option<&'a [u8]> {
     let end = physical.checked_add(len as u64)?;
     if physical == 0 || len == 0 || end > BOOT_MAPPED {
         return None;
     }
     let start = (LINEAR_BASE + physical) as *const u8;
-    // SAFETY: the range lies within the first 4 GiB, which the caller guarantees
-    // to be mapped readable at `LINEAR_BASE` and not to change meanwhile. Bytes
-    // have no alignment and no invalid values; 4 GiB is below `isize::MAX`.
+    // SAFETY: The range lies below `BOOT_MAPPED`. The first requirement of `# Safety` says that the
+    // page tables map it readable here, the second that it does not change. Any bytes are valid `u8`,
+    // and `BOOT_MAPPED` is less than `isize::MAX`.
     Some(unsafe { slice::from_raw_parts(start, len) })
 }

@@ -1,10 +1,9 @@
 //! The first instructions of a PVH guest.
 //!
-//! Xen starts vCPU 0 at `XEN_ELFNOTE_PHYS32_ENTRY` in 32-bit protected mode with
-//! flat segments, paging and interrupts off, and `ebx` holding the physical
-//! address of `struct hvm_start_info` (`docs/misc/pvh.pandoc`). Everything up to
-//! the jump to [`KERNEL_BASE`] therefore uses physical addresses: symbol minus
-//! base. No stack is needed before the boot stack, no SSE anywhere.
+//! Xen starts vCPU 0 in 32-bit protected mode, at the address in `XEN_ELFNOTE_PHYS32_ENTRY`. The
+//! segments are flat, and paging and interrupts are off. `ebx` holds the physical address of
+//! `struct hvm_start_info` (`docs/misc/pvh.pandoc`). All code up to the jump to [`KERNEL_BASE`]
+//! therefore uses physical addresses: the symbol minus the base.
 
 use core::arch::naked_asm;
 
@@ -25,16 +24,17 @@ const MSR_EFER: u32 = 0xc000_0080;
 const EFER_LONG_MODE_ENABLE: u32 = 1 << 8;
 const EFER_NO_EXECUTE_ENABLE: u32 = 1 << 11;
 
-/// What turns the virtual address of a symbol into its physical one when added:
-/// the negative of [`KERNEL_BASE`], which the assembler takes as a small number.
+/// The sum of this and the virtual address of a symbol is its physical address.
+///
+/// The assembler accepts this negative of [`KERNEL_BASE`] because it fits into 32 bits.
 const TO_PHYSICAL: u64 = KERNEL_BASE.wrapping_neg();
 
-/// Where Xen starts a PVH guest.
+/// The address at which Xen starts a PVH guest.
 ///
 /// # Safety
 ///
-/// Only for Xen to jump to, once, in the state that the module describes. It is
-/// 32-bit code: no function that Rust code can call.
+/// Only Xen may jump here, once, in the state that the module describes. Rust code must not call it,
+/// because it is 32-bit code.
 #[unsafe(no_mangle)]
 #[unsafe(naked)]
 #[unsafe(link_section = ".text.boot")]
@@ -45,7 +45,8 @@ pub unsafe extern "C" fn pvh_boot_pvh_entry() -> ! {
         "mov esp, offset {stack} + {top} + {to_physical}",
         "mov ebp, offset {tables} + {to_physical}",
 
-        // 2 MiB pages from physical 0 on: the directories of the low mapping ...
+        // The second-level tables of the identity and linear mappings: 2 MiB pages from
+        // physical address 0 on.
         "lea edi, [ebp + {low_directories}]",
         "mov eax, {large_page}",
         "mov ecx, {low_directories_entries}",
@@ -57,7 +58,7 @@ pub unsafe extern "C" fn pvh_boot_pvh_entry() -> ! {
         "dec ecx",
         "jnz 2b",
 
-        // ... and the one of the kernel mapping.
+        // The second-level table of the kernel's mapping: the same pages.
         "lea edi, [ebp + {kernel_directory}]",
         "mov eax, {large_page}",
         "mov ecx, {entries}",
@@ -69,7 +70,7 @@ pub unsafe extern "C" fn pvh_boot_pvh_entry() -> ! {
         "dec ecx",
         "jnz 3b",
 
-        // The low third-level table, an entry per directory.
+        // The third-level table of the identity and linear mappings.
         "lea edi, [ebp + {low_pdpt}]",
         "lea eax, [ebp + {low_directories} + {table}]",
         "mov ecx, {low_directory_count}",
@@ -80,11 +81,12 @@ pub unsafe extern "C" fn pvh_boot_pvh_entry() -> ! {
         "dec ecx",
         "jnz 4b",
 
-        // The kernel's third-level table.
+        // The third-level table of the kernel's mapping.
         "lea eax, [ebp + {kernel_directory} + {table}]",
         "mov dword ptr [ebp + {kernel_pdpt} + {kernel_pdpt_slot}], eax",
 
-        // The top level: identity, linear without execution, kernel.
+        // The top level: the identity mapping, the linear mapping without execution, the
+        // kernel's mapping.
         "lea eax, [ebp + {low_pdpt} + {table}]",
         "mov dword ptr [ebp], eax",
         "mov dword ptr [ebp + {linear_slot}], eax",
@@ -92,7 +94,7 @@ pub unsafe extern "C" fn pvh_boot_pvh_entry() -> ! {
         "lea eax, [ebp + {kernel_pdpt} + {table}]",
         "mov dword ptr [ebp + {kernel_slot}], eax",
 
-        // Long mode and the no-execute bit, then paging switches both on.
+        // Long mode and the no-execute bit take effect when paging is switched on.
         "mov eax, cr4",
         "or eax, {cr4}",
         "mov cr4, eax",
@@ -105,7 +107,7 @@ pub unsafe extern "C" fn pvh_boot_pvh_entry() -> ! {
         "or eax, {cr0}",
         "mov cr0, eax",
 
-        // Still 32-bit code, in compatibility mode: a far return loads cs.
+        // The CPU is in compatibility mode now. A far return loads cs with the 64-bit segment.
         "sub esp, 8",
         "mov word ptr [esp], {gdt_limit}",
         "mov dword ptr [esp + 2], offset {gdt} + {to_physical}",
@@ -145,12 +147,13 @@ pub unsafe extern "C" fn pvh_boot_pvh_entry() -> ! {
     )
 }
 
-/// The first 64-bit code, started at its physical address, with `ebx` as Xen left
-/// it: moves up to the kernel's addresses and calls Rust.
+/// Jumps from the physical addresses to the kernel's addresses and calls Rust.
+///
+/// It is the first 64-bit code. `ebx` still holds the value that Xen passed.
 ///
 /// # Safety
 ///
-/// Only for [`pvh_boot_pvh_entry`] to return into.
+/// Only [`pvh_boot_pvh_entry`] may jump here. Rust code must not call it.
 #[unsafe(naked)]
 #[unsafe(link_section = ".text.boot")]
 unsafe extern "C" fn long_mode() -> ! {
@@ -160,7 +163,7 @@ unsafe extern "C" fn long_mode() -> ! {
         "jmp rax",
         "2:",
         "mov rsp, offset {stack} + {top}",
-        // The GDT again by its virtual address, so that the identity mapping can go.
+        // Load the GDT by its virtual address, so that the kernel can drop the identity mapping.
         "sub rsp, 16",
         "mov word ptr [rsp], {gdt_limit}",
         "mov rax, offset {gdt}",
@@ -175,7 +178,7 @@ unsafe extern "C" fn long_mode() -> ! {
         "mov fs, eax",
         "mov gs, eax",
         "lldt ax",
-        // No caller: a walk along frame pointers ends here.
+        // A zero frame pointer ends a backtrace here.
         "xor ebp, ebp",
         "mov edi, ebx",
         "call {start}",
@@ -190,7 +193,7 @@ unsafe extern "C" fn long_mode() -> ! {
     )
 }
 
-/// The first Rust of a PVH guest.
+/// The first Rust function of a PVH guest.
 extern "C" fn start(start_info: u32) -> ! {
     call_kernel(BootInfo::Pvh { start_info })
 }

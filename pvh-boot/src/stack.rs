@@ -1,4 +1,6 @@
-//! The stack that both entries start on, and the page below it.
+//! The boot stack, which both entries use, and its guard page.
+//!
+//! This module exists only for `target_os = "none"`.
 
 use core::cell::UnsafeCell;
 
@@ -9,45 +11,45 @@ pub const BOOT_STACK_SIZE: usize = 128 << 10;
 
 const GUARD_SIZE: usize = PAGE_SIZE as usize;
 
-/// Guard and stack as one object, so that nothing can come between them.
+/// The guard page and the stack. One object keeps them adjacent.
 #[repr(C, align(4096))]
 pub(crate) struct BootStack {
     guard: UnsafeCell<[u8; GUARD_SIZE]>,
     stack: UnsafeCell<[u8; BOOT_STACK_SIZE]>,
 }
 
-// SAFETY: no Rust code ever reads or writes through this static; it is storage
-// for the stack pointer of the one boot CPU and otherwise only has its address
-// taken.
+// SAFETY: The cells are private and no Rust code accesses them, so threads cannot race through a
+// shared reference. Only the boot vCPU uses the bytes, through its stack pointer.
 unsafe impl Sync for BootStack {}
 
-/// The boot stack itself; zero, and thereby in `.bss`.
+/// The boot stack. It is zero in the image, so it lies in `.bss`.
 pub(crate) static BOOT_STACK: BootStack = BootStack {
     guard: UnsafeCell::new([0; GUARD_SIZE]),
     stack: UnsafeCell::new([0; BOOT_STACK_SIZE]),
 };
 
-/// Distance from the start of [`BOOT_STACK`] to the first stack pointer.
+/// Offset of the initial stack pointer in [`BOOT_STACK`], in bytes.
 pub(crate) const BOOT_STACK_TOP_OFFSET: usize = GUARD_SIZE + BOOT_STACK_SIZE;
 
 const _: () = assert!(size_of::<BootStack>() == BOOT_STACK_TOP_OFFSET);
 
-/// Where a stack lies. All addresses are virtual and page-aligned.
+/// The place of a stack. All addresses are virtual and page-aligned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StackBounds {
-    /// The page below the stack: nothing is kept there, so that the kernel can
-    /// unmap it and an overflow faults.
+    /// First byte of the guard page, which is directly below the stack.
     pub guard: u64,
-    /// Lowest byte of the stack.
+    /// First byte of the stack.
     pub bottom: u64,
-    /// One past the highest byte of the stack.
+    /// First byte past the stack. The stack grows downwards from here.
     pub top: u64,
 }
 
-/// The stack that [`entry!`](crate::entry)'s function runs on.
+/// Returns the place of the boot stack, on which the kernel's function starts.
 ///
-/// The guard page is mapped at first: the entries run on page tables in large
-/// pages (PVH) or on the domain builder's (PV).
+/// At the start, the guard page is mapped like its neighbours. The kernel should unmap it: then a stack
+/// overflow faults and does not overwrite other data. The crate stores nothing there.
+///
+/// A kernel may call this function at any time.
 pub fn boot_stack() -> StackBounds {
     let bottom = BOOT_STACK.stack.get() as u64;
     StackBounds {

@@ -1,42 +1,47 @@
-//! The flags that both kinds of start info share.
+//! The flags of both kinds of start info.
 
-/// `SIF_…` flags of `xen/include/public/xen.h`. Unknown bits are kept and ignored:
-/// newer Xens may set them.
+/// The `SIF_…` flags of a domain (`xen/include/public/xen.h`).
+///
+/// A later Xen may set further bits. [`bits`](Self::bits) returns them, and the readers accept them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StartFlags(u32);
 
 impl StartFlags {
-    /// Takes the field as Xen wrote it.
+    /// Wraps the flags of a start info, as Xen wrote them.
     pub const fn new(bits: u32) -> Self {
         Self(bits)
     }
 
-    /// The field as Xen wrote it.
+    /// Returns the flags as Xen wrote them.
     pub const fn bits(self) -> u32 {
         self.0
     }
 
-    /// `SIF_PRIVILEGED`: the domain may make privileged hypercalls.
+    /// Returns true if the domain may make privileged hypercalls (`SIF_PRIVILEGED`).
     pub const fn privileged(self) -> bool {
         self.0 & xen_sys::SIF_PRIVILEGED != 0
     }
 
-    /// `SIF_INITDOMAIN`: the initial control domain, dom0.
+    /// Returns true if the domain is dom0, the first domain (`SIF_INITDOMAIN`).
     pub const fn initial_domain(self) -> bool {
         self.0 & xen_sys::SIF_INITDOMAIN != 0
     }
 
-    /// `SIF_MULTIBOOT_MOD`: the module begins with a list of modules.
+    /// Returns true if the module starts with a list of modules (`SIF_MULTIBOOT_MOD`).
     pub const fn multiboot_module(self) -> bool {
         self.0 & xen_sys::SIF_MULTIBOOT_MOD != 0
     }
 
-    /// `SIF_MOD_START_PFN`: the module is given by frame and is not mapped.
+    /// Returns true if the module of a PV guest has a PFN (`SIF_MOD_START_PFN`).
+    ///
+    /// The domain builder has not mapped such a module. Otherwise the module has a virtual address.
     pub const fn module_by_frame(self) -> bool {
         self.0 & xen_sys::SIF_MOD_START_PFN != 0
     }
 
-    /// `SIF_VIRT_P2M_4TOOLS`: the tools understand a virtually mapped P2M list.
+    /// Returns true if the P2M may be virtually mapped (`SIF_VIRT_P2M_4TOOLS`).
+    ///
+    /// The toolstack of the machine can read such a P2M when it saves the domain.
     pub const fn tools_know_virtual_p2m(self) -> bool {
         self.0 & xen_sys::SIF_VIRT_P2M_4TOOLS != 0
     }
@@ -47,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_flag_is_its_bit_of_the_header() {
+    fn each_flag_is_one_bit_of_the_header() {
         let readers: [fn(StartFlags) -> bool; 5] = [
             StartFlags::privileged,
             StartFlags::initial_domain,

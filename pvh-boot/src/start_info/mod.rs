@@ -1,11 +1,13 @@
-//! Readers of what the domain builder says about the new domain.
+//! Readers of the start info of both kinds of guest.
 //!
-//! Pure: they look at bytes that they are given, and touch no other memory. A
-//! value that can't be true is an error that names the field and the value; it is
-//! never believed and never silently replaced.
+//! The start info is what the domain builder tells the kernel about its domain.
 //!
-//! The `pvh` crate reads the PVH structures too, but follows their pointers
-//! itself; here each access is the caller's to grant or refuse.
+//! The readers access only bytes that the kernel passes to them, so they run on any host. They check
+//! every field. For a value that cannot be right, they return an error that names the field and the
+//! value.
+//!
+//! A PVH start info contains physical addresses. The reader calls a function of the kernel for each of
+//! them, and the kernel decides which memory it may read.
 
 mod command_line;
 pub mod error;

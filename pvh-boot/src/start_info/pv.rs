@@ -1,7 +1,8 @@
-//! Reader of the `struct start_info` of a PV guest
-//! (`xen/include/public/xen.h`; written by `dom0_construct_pv` in
-//! `xen/arch/x86/pv/dom0_build.c` and by `start_info_x86_64` in
-//! `tools/libs/guest/xg_dom_x86.c`).
+//! The reader of the start info of a PV guest.
+//!
+//! `xen/include/public/xen.h` defines `struct start_info`. For dom0, `dom0_construct_pv` in
+//! `xen/arch/x86/pv/dom0_build.c` writes it. For a domU, `start_info_x86_64` in
+//! `tools/libs/guest/xg_dom_x86.c` does.
 
 use core::mem::offset_of;
 use core::slice;
@@ -16,7 +17,7 @@ use crate::layout::{KERNEL_BASE, PAGE_SIZE};
 #[cfg(test)]
 mod tests;
 
-// The layout of Xen 4.17 and 4.20, against which the reader was written.
+// The layout in the headers of Xen 4.17 and 4.20.
 const _: () = {
     assert!(size_of::<start_info>() == 1168);
     assert!(offset_of!(start_info, nr_pages) == 32);
@@ -35,91 +36,117 @@ const _: () = {
     assert!(offset_of!(start_info, nr_p2m_frames) == 1160);
 };
 
-/// Frames that 52-bit physical addresses can name.
+/// Number of frames that physical addresses of 52 bits can name.
 const MAX_FRAMES: u64 = 1 << 40;
 
-/// The highest port that any event-channel ABI has
-/// (`EVTCHN_FIFO_NR_CHANNELS` in `xen/include/public/event_channel.h`, minus one).
+/// The highest event channel of any event-channel ABI.
+///
+/// It is `EVTCHN_FIFO_NR_CHANNELS` of `xen/include/public/event_channel.h`, minus one.
 const MAX_PORT: u64 = (1 << 17) - 1;
 
-/// What a PV guest knows at its start. Frame numbers are plain numbers here: an
-/// MFN is a machine frame, a PFN a frame of the guest.
+/// The checked start info of a PV guest.
+///
+/// An MFN is a machine frame number and a PFN a guest frame number. Frames are 4 KiB. The fields have
+/// the names of `struct start_info` (`xen/include/public/xen.h`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct PvStartInfo<'a> {
-    /// The whole magic, `xen-<version>-<platform>`.
+    /// The magic: `xen-<version>-<platform>`.
     pub magic: &'a str,
-    /// Frames of the domain, PFN 0 upwards.
+    /// Number of frames of the domain. The first frame has PFN 0.
     pub nr_pages: u64,
-    /// Machine address of the shared info page.
+    /// Machine address of the shared page (`struct shared_info`).
     pub shared_info: u64,
-    /// What kind of domain this is.
+    /// Flags of the domain.
     pub flags: StartFlags,
-    /// MFN of the xenstore ring; 0 in a dom0, which runs the store itself.
+    /// MFN of the xenstore ring. It is 0 in a dom0, which runs xenstore itself.
     pub store_mfn: u64,
-    /// Event channel of the xenstore ring; 0 in a dom0.
+    /// Event channel of the xenstore ring. It is 0 in a dom0.
     pub store_evtchn: u32,
-    /// The console.
+    /// Console of the domain.
     pub console: PvConsole,
-    /// Virtual address of the top-level page table that is in force.
+    /// Virtual address of the top-level page table in use.
     pub pt_base: u64,
-    /// Page-table frames, from `pt_base` upwards.
+    /// Number of page-table frames, from `pt_base` upwards.
     pub nr_pt_frames: u64,
-    /// Virtual address of the list of MFNs, indexed by PFN: `nr_pages` of them.
+    /// Virtual address of the P2M: `nr_pages` MFNs of eight bytes, indexed by PFN.
     pub mfn_list: u64,
-    /// The initial module, if there is one.
+    /// The module, if the domain has one.
     pub module: Option<PvModule>,
-    /// First PFN of frames that hold the list, if it lies outside of the boot
-    /// mapping.
+    /// First PFN of the frames that hold the P2M, if it lies outside the boot mapping.
     pub first_p2m_pfn: u64,
-    /// Number of such frames; 0 as long as no `XEN_ELFNOTE_INIT_P2M` asks for it.
+    /// Number of these frames. It is 0 for an image without `XEN_ELFNOTE_INIT_P2M`.
     pub nr_p2m_frames: u64,
-    /// The kernel's command line.
+    /// Command line of the kernel. It may be empty.
     pub cmd_line: &'a str,
 }
 
 /// The console of a PV guest.
+///
+/// The enum is exhaustive: the union in `struct start_info` has these two members.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PvConsole {
-    /// A ring that the toolstack serves.
+    /// The console of a domU: a ring that a program in dom0 serves.
     DomU {
         /// MFN of the ring.
         mfn: u64,
         /// Event channel of the ring.
         evtchn: u32,
     },
-    /// Dom0 writes by `console_io`; Xen describes the screen.
+    /// The console of dom0: the hypercall `console_io`. Xen also describes the screen.
     Dom0 {
-        /// Offset of `struct dom0_vga_console_info` from the start info.
+        /// Offset of `struct dom0_vga_console_info` from the start info, in bytes.
         info_off: u32,
-        /// Its size; 0 if there is no screen.
+        /// Size of that structure in bytes. It is 0 without a screen.
         info_size: u32,
     },
 }
 
-/// The initial module, a RAM disk for other kernels.
+/// The module of a PV guest, for example a RAM disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PvModule {
-    /// Where it is.
+    /// Place of the module.
     pub place: PvModulePlace,
-    /// Its size in bytes.
+    /// Size of the module in bytes. It is not zero.
     pub len: u64,
 }
 
-/// Where the module is.
+/// The place of the module of a PV guest.
+///
+/// The enum is exhaustive: `SIF_MOD_START_PFN` selects one of the two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PvModulePlace {
-    /// Mapped, at this virtual address.
+    /// The domain builder has mapped the module at this virtual address.
     Mapped(u64),
-    /// Not mapped, from this PFN on.
+    /// The module starts at this PFN. The domain builder has not mapped it.
     Frame(u64),
 }
 
 impl<'a> PvStartInfo<'a> {
-    /// Judges every field of `raw`.
+    /// Checks every field of `raw`.
     ///
-    /// The addresses in the result are consistent with each other and with an
-    /// image whose `XEN_ELFNOTE_VIRT_BASE` is [`KERNEL_BASE`]; that there is memory
-    /// behind them only Xen can promise.
+    /// The addresses in the result agree with each other and with the value of
+    /// `XEN_ELFNOTE_VIRT_BASE`, [`KERNEL_BASE`]. The reader does not access the memory at these
+    /// addresses.
+    ///
+    /// The result borrows its texts from `raw`. A kernel may call this function from its first
+    /// instruction on.
+    ///
+    /// ```
+    /// use pvh_boot::start_info::PvStartInfo;
+    ///
+    /// /// Returns the number of frames of the domain.
+    /// fn frames(raw: &xen_sys::start_info) -> u64 {
+    ///     match PvStartInfo::read(raw) {
+    ///         Ok(info) => info.nr_pages,
+    ///         Err(error) => panic!("start info: {error}"),
+    ///     }
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Returns the first field whose value is not possible in a domain that Xen has built.
     pub fn read(raw: &'a start_info) -> Result<Self, StartInfoError> {
         let magic = magic(raw)?;
         let nr_pages = at_most("nr_pages", raw.nr_pages, MAX_FRAMES)?;
@@ -138,7 +165,7 @@ impl<'a> PvStartInfo<'a> {
         let pt_base = page_aligned("pt_base", raw.pt_base)?;
         in_boot_mapping("pt_base", pt_base, nr_pt_frames * PAGE_SIZE, nr_pages)?;
 
-        // Without XEN_ELFNOTE_INIT_P2M the list comes before the page tables.
+        // Without XEN_ELFNOTE_INIT_P2M, the P2M lies below the page tables.
         let mfn_list = page_aligned("mfn_list", raw.mfn_list)?;
         let list_len = nr_pages * size_of::<u64>() as u64;
         in_boot_mapping("mfn_list", mfn_list, list_len, nr_pages)?;
@@ -182,18 +209,18 @@ fn magic(raw: &start_info) -> Result<&str, StartInfoError> {
 
 fn console(raw: &start_info, flags: StartFlags) -> Result<PvConsole, StartInfoError> {
     if !flags.initial_domain() {
-        // SAFETY: both fields are integers without padding before or between them,
-        // valid with any bits, and `raw` is a reference to all of them.
+        // SAFETY: Both fields are integers without padding before or between them, so any bits are
+        // valid. `raw` references all of their bytes.
         let (mfn, evtchn) = unsafe { (raw.console.domU.mfn, raw.console.domU.evtchn) };
         at_most("console.domU.mfn", mfn, MAX_FRAMES - 1)?;
         at_most("console.domU.evtchn", evtchn.into(), MAX_PORT)?;
         return Ok(PvConsole::DomU { mfn, evtchn });
     }
-    // SAFETY: as above; the two cover the first eight bytes of the union, which
-    // are `domU.mfn` in the other view.
+    // SAFETY: Both fields are integers, so any bits are valid. They cover the first eight bytes of
+    // the union, which `raw` references and which are `domU.mfn` in its other member.
     let (info_off, info_size) = unsafe { (raw.console.dom0.info_off, raw.console.dom0.info_size) };
     if info_size != 0 {
-        // Item 3d of the start-of-day layout: it is in the page of the start info.
+        // Xen puts the structure into the page of the start info (item 3d of the layout in xen.h).
         let (start, len) = (u64::from(info_off), u64::from(info_size));
         let after = size_of::<start_info>() as u64;
         if start < after {
@@ -229,10 +256,10 @@ fn module(
     Ok(Some(PvModule { place, len }))
 }
 
-/// C strings are of `i8` in the header; texts are of bytes.
+/// Returns a C string of `xen-sys`, which consists of `i8`, as bytes.
 fn unsigned<const N: usize>(chars: &[i8; N]) -> &[u8] {
-    // SAFETY: `i8` and `u8` have the same size and alignment, and every bit pattern
-    // is valid for both; the lifetime is that of the argument.
+    // SAFETY: `i8` and `u8` have the same size and alignment, and any bits are valid for both. The
+    // result has the lifetime of `chars`.
     unsafe { slice::from_raw_parts(chars.as_ptr().cast(), N) }
 }
 
@@ -258,7 +285,7 @@ fn page_aligned(field: &'static str, value: u64) -> Result<u64, StartInfoError> 
     Ok(value)
 }
 
-/// Frames `first..first + count` must be the domain's.
+/// Checks that the domain has the frames `first..first + count`.
 fn frames_in_domain(
     field: &'static str,
     first: u64,
@@ -274,8 +301,10 @@ fn frames_in_domain(
     }
 }
 
-/// `start..start + len` must be in the boot mapping, which maps the first frames of
-/// the domain from [`KERNEL_BASE`] on, one to one (item 5 of the layout).
+/// Checks that `start..start + len` lies in the boot mapping.
+///
+/// The boot mapping maps the first frames of the domain in order, from [`KERNEL_BASE`] on (item 5 of
+/// the layout in xen.h).
 fn in_boot_mapping(
     field: &'static str,
     start: u64,

@@ -1,11 +1,11 @@
-//! Reader of the `struct hvm_start_info` of a PVH guest
-//! (`xen/include/public/arch-x86/hvm/start_info.h`; written by `pvh_load_kernel`
-//! in `xen/arch/x86/hvm/dom0_build.c` and by `add_module_to_list` and its caller
-//! in `tools/libs/guest/xg_dom_x86.c`).
+//! The reader of the start info of a PVH guest.
 //!
-//! The structure is a web of physical pointers. The reader follows none itself: it
-//! asks the caller for each piece, so that nothing is touched that the caller does
-//! not answer for.
+//! `xen/include/public/arch-x86/hvm/start_info.h` defines `struct hvm_start_info`. For dom0,
+//! `pvh_load_kernel` in `xen/arch/x86/hvm/dom0_build.c` writes it. For a domU, `add_module_to_list` and
+//! its caller in `tools/libs/guest/xg_dom_x86.c` do.
+//!
+//! The structure contains physical addresses of other structures. The reader calls a function of the
+//! kernel for each of them, so it accesses only memory that the kernel returns.
 
 use arrayvec::ArrayVec;
 
@@ -17,68 +17,111 @@ use super::memory_map::{self, MemoryRegion};
 #[cfg(test)]
 mod tests;
 
-/// `XEN_HVM_START_MAGIC_VALUE`.
+/// The magic at the start of the structure: `XEN_HVM_START_MAGIC_VALUE`.
 pub const MAGIC: u32 = 0x336e_c578;
 
-/// More modules than this are not believed.
+/// The highest number of modules that the reader accepts.
+///
+/// The reader does not allocate memory, so it needs a limit. Xen passes at most one module to dom0.
 pub const MAX_MODULES: usize = 32;
 
-/// More regions than this are not believed.
+/// The highest number of memory regions that the reader accepts.
+///
+/// The reader does not allocate memory, so it needs a limit. Linux's boot protocol has the same limit
+/// (`E820_MAX_ENTRIES_ZEROPAGE`).
 pub const MAX_REGIONS: usize = 128;
 
-/// A command line ends within this many bytes.
+/// The highest length of a command line in bytes, with its NUL.
+///
+/// Xen cuts dom0's command line to a quarter of this (`MAX_GUEST_CMDLINE` of
+/// `xen/include/public/xen.h`).
 pub const MAX_COMMAND_LINE: usize = 4096;
 
+/// A text is read in chunks that end at a multiple of this number of bytes.
 const CHUNK: u64 = 4096;
 
-/// Size of the structure in version 0, before the memory map came.
+/// Size of the structure in version 0, which has no memory map.
 const SIZE_V0: usize = 40;
 /// Size of the structure from version 1 on.
 const SIZE_V1: usize = 56;
 const MODULE_SIZE: usize = 32;
 const REGION_SIZE: usize = 24;
 
-/// What a PVH guest knows at its start. All addresses are guest-physical.
+/// The checked start info of a PVH guest.
+///
+/// All addresses are guest-physical, in bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct PvhStartInfo<'a> {
-    /// Version of the structure. Versions above 1 are read as version 1, which they
-    /// promise to be compatible with.
+    /// Version of the structure.
+    ///
+    /// The reader treats a version above 1 as version 1, because the header promises compatibility.
     pub version: u32,
-    /// What kind of domain this is.
+    /// Flags of the domain.
     pub flags: StartFlags,
-    /// The kernel's command line; empty if there is none.
+    /// Command line of the kernel. It may be empty.
     pub cmd_line: &'a str,
-    /// Address of the ACPI root pointer, if there is one.
+    /// Address of the ACPI root pointer (RSDP), if the domain has one.
     pub rsdp: Option<u64>,
-    /// The modules, RAM disks for other kernels.
+    /// Modules of the domain, for example a RAM disk.
     pub modules: ArrayVec<PvhModule<'a>, MAX_MODULES>,
-    /// The memory map. Empty if the builder gives none, as Xen's for a dom0 does
-    /// not: then `XENMEM_memory_map` is to be asked.
+    /// Memory map of the domain. It passed [`memory_map::check`].
+    ///
+    /// It is empty if the domain builder does not write one, as in a dom0 of Xen 4.17. The kernel then
+    /// makes the hypercall `XENMEM_memory_map`.
     pub memory_map: ArrayVec<MemoryRegion, MAX_REGIONS>,
 }
 
 /// A module of a PVH guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PvhModule<'a> {
-    /// Address of its first byte.
+    /// Address of the first byte.
     pub start: u64,
-    /// Its size in bytes.
+    /// Size in bytes.
     pub len: u64,
-    /// Its command line; empty if there is none.
+    /// Command line of the module. It may be empty.
     pub cmd_line: &'a str,
 }
 
 impl<'a> PvhStartInfo<'a> {
-    /// Reads the structure at `start_info` and all that it points to.
+    /// Reads and checks the structure at `start_info` and all that it points to.
     ///
-    /// `memory(address, len)` gives exactly `len` bytes from the physical `address`
-    /// on, or `None` where there are none; an answer of another length counts as
-    /// `None`.
+    /// `memory(address, len)` returns exactly `len` bytes at the physical `address`, or `None` if the
+    /// kernel cannot read them. The reader treats a slice of another length as `None`. In a kernel on
+    /// the boot page tables, `page_tables::boot_memory` is such a function.
+    ///
+    /// The result borrows its texts from `memory`. A kernel may call this function from its first
+    /// instruction on.
+    ///
+    /// ```
+    /// use pvh_boot::start_info::PvhStartInfo;
+    /// use pvh_boot::start_info::pvh::MAGIC;
+    ///
+    /// // One page of memory at 0x1000, with a start info of version 0 and a command line.
+    /// let mut page = [0; 4096];
+    /// page[..4].copy_from_slice(&MAGIC.to_le_bytes());
+    /// page[24..32].copy_from_slice(&0x1100_u64.to_le_bytes());
+    /// page[0x100..0x106].copy_from_slice(b"quiet\0");
+    /// let memory = |address: u64, len: usize| {
+    ///     let start = address.checked_sub(0x1000)? as usize;
+    ///     page.get(start..start.checked_add(len)?)
+    /// };
+    ///
+    /// let info = PvhStartInfo::read(0x1000, memory)?;
+    /// assert_eq!((info.version, info.cmd_line), (0, "quiet"));
+    /// assert!(info.modules.is_empty() && info.memory_map.is_empty());
+    /// # Ok::<(), pvh_boot::start_info::StartInfoError>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Returns the first field whose value is not possible in a domain that Xen has built. A pointer is
+    /// such a field if `memory` does not return the bytes that it points to.
     pub fn read<M>(start_info: u32, memory: M) -> Result<Self, StartInfoError>
     where
         M: Fn(u64, usize) -> Option<&'a [u8]>,
     {
-        let memory = Memory(memory);
+        let memory = PhysicalMemory(memory);
         let start_info = nonzero("hvm_start_info", start_info.into())?;
         let raw = memory.bytes("hvm_start_info", start_info, SIZE_V0)?;
         if u32_at(raw, 0) != MAGIC {
@@ -104,10 +147,11 @@ impl<'a> PvhStartInfo<'a> {
     }
 }
 
-/// The caller's memory, with errors that name the field that pointed there.
-struct Memory<M>(M);
+/// The `memory` function of the kernel. Its errors name the field.
+struct PhysicalMemory<M>(M);
 
-impl<'a, M: Fn(u64, usize) -> Option<&'a [u8]>> Memory<M> {
+impl<'a, M: Fn(u64, usize) -> Option<&'a [u8]>> PhysicalMemory<M> {
+    /// Returns the `len` bytes to which `field` points.
     fn bytes(
         &self,
         field: &'static str,
@@ -125,12 +169,12 @@ impl<'a, M: Fn(u64, usize) -> Option<&'a [u8]>> Memory<M> {
         ))
     }
 
-    /// The text at `address`; address 0 stands for no text.
+    /// Returns the text at `address`, or an empty text for address 0.
     fn text(&self, field: &'static str, address: u64) -> Result<&'a str, StartInfoError> {
         if address == 0 {
             return Ok("");
         }
-        // Page by page, as a short text may end where the readable memory does.
+        // The readable memory may end with the text, so the reader requests one page at a time.
         let mut len = 0;
         while len < MAX_COMMAND_LINE {
             let at = address.checked_add(len as u64).ok_or(StartInfoError::new(
@@ -148,7 +192,7 @@ impl<'a, M: Fn(u64, usize) -> Option<&'a [u8]>> Memory<M> {
         until_nul(field, self.bytes(field, address, len)?)
     }
 
-    /// A table of `count` entries of `size` bytes.
+    /// Returns the entries of a table. It has `count` entries of `size` bytes.
     fn table(
         &self,
         (pointer_field, address): (&'static str, u64),
@@ -231,7 +275,7 @@ fn nonzero(field: &'static str, value: u64) -> Result<u64, StartInfoError> {
     }
 }
 
-/// "Must be zero for version 1"; later versions may have found a use.
+/// Checks a reserved field. The header requires zero in version 1 only.
 fn reserved(field: &'static str, value: u32, version: u32) -> Result<(), StartInfoError> {
     if value != 0 && version == 1 {
         return Err(StartInfoError::new(field, value.into(), Problem::ReservedInUse));
@@ -239,14 +283,14 @@ fn reserved(field: &'static str, value: u32, version: u32) -> Result<(), StartIn
     Ok(())
 }
 
-/// The number at a fixed offset of a structure whose whole length was read.
+/// Returns the number of four bytes at offset `at` of a whole structure.
 fn u32_at(bytes: &[u8], at: usize) -> u32 {
     let mut value = [0; 4];
     value.copy_from_slice(&bytes[at..at + 4]);
     u32::from_le_bytes(value)
 }
 
-/// Like [`u32_at`], of eight bytes.
+/// Returns the number of eight bytes at offset `at`, as [`u32_at`] does.
 fn u64_at(bytes: &[u8], at: usize) -> u64 {
     let mut value = [0; 8];
     value.copy_from_slice(&bytes[at..at + 8]);

@@ -1,4 +1,4 @@
-//! A good dom0 and a good domU, and every way in which one field can be wrong.
+//! Tests of the reader with valid domains and with one wrong field.
 
 use core::mem::MaybeUninit;
 use std::boxed::Box;
@@ -7,21 +7,21 @@ use super::*;
 
 const SIZE: usize = size_of::<start_info>();
 
-/// Bytes with the alignment of the structure.
+/// The bytes of a start info, with its alignment.
 #[repr(C, align(8))]
 #[derive(Clone, Copy)]
 struct Raw([u8; SIZE]);
 
 impl Raw {
     fn view(&self) -> &start_info {
-        // SAFETY: same size, sufficient alignment, every byte initialised, and all
-        // fields are integers, valid with any bits.
+        // SAFETY: The bytes have the size of the structure, at least its alignment, and are
+        // initialised. All fields are integers, so any bits are valid.
         unsafe { &*(&raw const self.0).cast() }
     }
 }
 
 fn zeroed() -> Box<start_info> {
-    // SAFETY: all fields are integers or unions of integers, for which zero is valid.
+    // SAFETY: All fields are integers or unions of integers, so zeros are valid.
     Box::new(unsafe { MaybeUninit::zeroed().assume_init() })
 }
 
@@ -32,7 +32,7 @@ fn put(text: &mut [i8], value: &[u8]) {
     }
 }
 
-/// The structure as Xen lays it out, padding zero.
+/// Returns the bytes of a start info at the offsets of the header.
 fn bytes_of(info: &start_info) -> [u8; SIZE] {
     let mut bytes = [0; SIZE];
     let mut put = |at: usize, field: &[u8]| bytes[at..at + field.len()].copy_from_slice(field);
@@ -42,7 +42,7 @@ fn bytes_of(info: &start_info) -> [u8; SIZE] {
     put(48, &info.flags.to_le_bytes());
     put(56, &info.store_mfn.to_le_bytes());
     put(64, &info.store_evtchn.to_le_bytes());
-    // SAFETY: integers that cover each other's bytes, both written before.
+    // SAFETY: Both fields are integers, so any bits are valid. `info` references all of their bytes.
     let (mfn, evtchn) = unsafe { (info.console.domU.mfn, info.console.domU.evtchn) };
     put(72, &mfn.to_le_bytes());
     put(80, &evtchn.to_le_bytes());
@@ -58,14 +58,16 @@ fn bytes_of(info: &start_info) -> [u8; SIZE] {
 }
 
 #[test]
-fn the_layout_is_that_of_the_header() {
+fn the_reader_uses_the_offsets_of_the_header() {
     for good in [dom_u(), dom_0()] {
         let raw = Raw(bytes_of(&good));
         assert_eq!(PvStartInfo::read(raw.view()), PvStartInfo::read(&good));
     }
 }
 
-/// 64 MiB, image up to 2.5 MiB, list, start info, page tables.
+/// Returns a domU of 64 MiB.
+///
+/// The image ends at 2.5 MiB. The P2M, the start info and the page tables follow.
 fn dom_u() -> Box<start_info> {
     let mut raw = zeroed();
     put(&mut raw.magic, b"xen-3.0-x86_64");
@@ -93,7 +95,7 @@ fn dom_0() -> Box<start_info> {
     raw
 }
 
-/// Changes one thing in a good start info and expects it to be named.
+/// Changes one field of a valid start info and expects an error that names it.
 #[track_caller]
 fn refused(
     mut good: Box<start_info>,
@@ -136,7 +138,7 @@ fn a_good_dom_0_is_read() {
 }
 
 #[test]
-fn a_module_is_found_by_address_or_frame() {
+fn a_module_has_an_address_or_a_frame() {
     let mut raw = dom_u();
     (raw.mod_start, raw.mod_len) = (KERNEL_BASE + 0x26_0000, 0x1_0001);
     let module = PvStartInfo::read(&raw).unwrap().module.unwrap();
@@ -146,7 +148,7 @@ fn a_module_is_found_by_address_or_frame() {
     raw.flags = xen_sys::SIF_MOD_START_PFN;
     (raw.mod_start, raw.mod_len) = (0x3ffe, 0x1001);
     let module = PvStartInfo::read(&raw).unwrap().module.unwrap();
-    assert_eq!(module.place, PvModulePlace::Frame(0x3ffe), "up to the last frame");
+    assert_eq!(module.place, PvModulePlace::Frame(0x3ffe), "the module ends with the last frame");
 
     raw.mod_len = 0;
     assert_eq!(PvStartInfo::read(&raw).unwrap().module, None);
@@ -234,7 +236,7 @@ fn wrong_page_tables_are_refused() {
 }
 
 #[test]
-fn a_wrong_list_is_refused() {
+fn a_wrong_p2m_is_refused() {
     let field = "mfn_list";
     let odd = KERNEL_BASE + 0x28_0008;
     refused(dom_u(), |i| i.mfn_list = odd, field, odd, Problem::Misaligned { align: 4096 });
@@ -249,7 +251,7 @@ fn a_wrong_list_is_refused() {
 }
 
 #[test]
-fn wrong_frames_of_the_list_are_refused() {
+fn wrong_p2m_frames_are_refused() {
     let field = "first_p2m_pfn";
     let set = |first, count| {
         move |i: &mut start_info| (i.first_p2m_pfn, i.nr_p2m_frames) = (first, count)
@@ -259,7 +261,7 @@ fn wrong_frames_of_the_list_are_refused() {
     refused(dom_u(), set(!0, !0), field, !0, past(!0));
     let mut raw = dom_u();
     set(!0, 0)(&mut raw);
-    assert!(PvStartInfo::read(&raw).is_ok(), "no frames, no first one");
+    assert!(PvStartInfo::read(&raw).is_ok(), "without frames, the first one does not count");
 }
 
 #[test]
@@ -298,8 +300,8 @@ fn a_wrong_command_line_is_refused() {
     assert_eq!(PvStartInfo::read(&raw).unwrap().cmd_line, "");
 }
 
-/// What every accepted start info must satisfy, however it came about.
-fn check_sense(info: &PvStartInfo<'_>) {
+/// Checks what must hold for each accepted start info.
+fn check_consistent(info: &PvStartInfo<'_>) {
     assert!(info.nr_pages > 0 && info.nr_pages <= MAX_FRAMES);
     assert!(info.mfn_list.checked_add(info.nr_pages * 8).unwrap() <= info.pt_base);
     let tables = (info.pt_base - KERNEL_BASE) / PAGE_SIZE + info.nr_pt_frames;
@@ -318,7 +320,7 @@ fn no_flipped_bit_and_no_extreme_number_makes_the_reader_panic() {
             let mut raw = Raw(bytes);
             raw.0[bit / 8] ^= 1 << (bit % 8);
             if let Ok(info) = PvStartInfo::read(raw.view()) {
-                check_sense(&info);
+                check_consistent(&info);
             }
         }
         for at in (0..SIZE).step_by(8) {
@@ -330,7 +332,7 @@ fn no_flipped_bit_and_no_extreme_number_makes_the_reader_panic() {
                     raw.0[at..at + 8].copy_from_slice(&u64::to_le_bytes(value));
                     raw.0[second..second + 8].copy_from_slice(&u64::to_le_bytes(value));
                     if let Ok(info) = PvStartInfo::read(raw.view()) {
-                        check_sense(&info);
+                        check_consistent(&info);
                     }
                 }
             }
@@ -339,7 +341,7 @@ fn no_flipped_bit_and_no_extreme_number_makes_the_reader_panic() {
 }
 
 #[test]
-fn noise_is_never_believed() {
+fn random_bytes_are_refused() {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     for _ in 0..2000 {
         let mut raw = Raw([0; SIZE]);

@@ -1,11 +1,11 @@
-//! A model of physical memory, a good start info in it, and every way to be wrong.
+//! Tests of the reader with a model of physical memory.
 
 use std::vec::Vec;
 
 use super::*;
 use crate::start_info::MemoryKind;
 
-/// Physical memory from `base` on, and nothing elsewhere.
+/// A model of physical memory that has bytes only from `base` on.
 #[derive(Clone)]
 struct Ram {
     base: u64,
@@ -52,7 +52,7 @@ impl Ram {
     }
 }
 
-/// Two pages of memory with a domU's start info, all fields in use.
+/// Returns two pages of memory with the start info of a domU. It uses all fields.
 fn good() -> Ram {
     let mut ram = Ram { base: BASE, bytes: std::vec![0; 0x2000] };
     ram.u32(AT, MAGIC);
@@ -75,7 +75,7 @@ fn good() -> Ram {
     ram
 }
 
-/// Changes one thing in a good memory and expects it to be named.
+/// Changes one field of a valid start info and expects an error that names it.
 #[track_caller]
 fn refused(change: impl FnOnce(&mut Ram), expected: StartInfoError) {
     let mut ram = good();
@@ -102,8 +102,8 @@ fn a_good_start_info_is_read() {
 }
 
 #[test]
-fn xen_s_own_for_dom0_is_read() {
-    // Version 0, dom0's flags, everything else absent.
+fn the_start_info_that_xen_writes_for_dom0_is_read() {
+    // Version 0 with the flags of dom0. All other fields are zero.
     let mut ram = Ram { base: BASE, bytes: std::vec![0; AT + SIZE_V0] };
     ram.u32(AT, MAGIC);
     ram.u32(AT + 8, 3);
@@ -114,19 +114,19 @@ fn xen_s_own_for_dom0_is_read() {
 }
 
 #[test]
-fn version_0_has_no_memory_map_and_newer_ones_have() {
+fn only_versions_above_0_have_a_memory_map() {
     let mut ram = good();
     ram.u32(AT + 4, 0);
     ram.u32(AT + 52, !0);
-    assert!(ram.read().unwrap().memory_map.is_empty(), "those bytes belong to someone else");
+    assert!(ram.read().unwrap().memory_map.is_empty(), "version 0 does not have these fields");
     ram.u32(AT + 4, 2);
     ram.u32((MAP - BASE) as usize + 20, !0);
     let info = ram.read().unwrap();
-    assert_eq!((info.version, info.memory_map.len()), (2, 3), "a use for what was reserved");
+    assert_eq!((info.version, info.memory_map.len()), (2, 3), "version 2 may use reserved fields");
 }
 
 #[test]
-fn what_is_no_start_info_is_refused() {
+fn bytes_without_the_magic_are_refused() {
     refused(|ram| ram.u32(AT, 0), error("magic", 0, Problem::BadMagic));
     let flipped = MAGIC ^ 0x8000;
     refused(|ram| ram.u32(AT, flipped), error("magic", flipped.into(), Problem::BadMagic));
@@ -139,7 +139,7 @@ fn what_is_no_start_info_is_refused() {
 }
 
 #[test]
-fn an_answer_of_another_length_is_none() {
+fn a_slice_of_another_length_counts_as_unreadable() {
     let ram = good();
     for off in [-1isize, 1] {
         let info =
@@ -150,7 +150,7 @@ fn an_answer_of_another_length_is_none() {
 }
 
 #[test]
-fn absurd_counts_are_refused_before_anything_is_read() {
+fn counts_above_the_limits_are_refused() {
     for (at, field, limit) in [
         (AT + 12, "nr_modules", MAX_MODULES as u64),
         (AT + 48, "memmap_entries", MAX_REGIONS as u64),
@@ -163,7 +163,7 @@ fn absurd_counts_are_refused_before_anything_is_read() {
 }
 
 #[test]
-fn tables_that_are_nowhere_are_refused() {
+fn tables_outside_of_memory_are_refused() {
     for (at, field, len) in
         [(AT + 16, "modlist_paddr", MODULE_SIZE), (AT + 40, "memmap_paddr", 3 * REGION_SIZE)]
     {
@@ -178,7 +178,7 @@ fn tables_that_are_nowhere_are_refused() {
     let mut ram = good();
     ram.u64(AT + 16, 0);
     ram.u32(AT + 12, 0);
-    assert!(ram.read().unwrap().modules.is_empty(), "no modules need no table");
+    assert!(ram.read().unwrap().modules.is_empty(), "a table without entries needs no address");
 }
 
 #[test]
@@ -212,11 +212,11 @@ fn a_command_line_may_end_with_the_memory_and_cross_pages() {
     ram.bytes.resize(0x4000, 0);
     ram.bytes[0x1001..0x2000].fill(b'y');
     ram.u64(AT + 24, BASE + 0x1001);
-    assert_eq!(ram.read().unwrap().cmd_line.len(), MAX_COMMAND_LINE - 1, "the longest");
+    assert_eq!(ram.read().unwrap().cmd_line.len(), MAX_COMMAND_LINE - 1, "the longest text");
 }
 
 #[test]
-fn wrong_modules_are_refused_with_their_number() {
+fn a_wrong_module_is_refused_with_its_index() {
     let zero = error("modlist.paddr", 0, Problem::Zero).at(0);
     refused(|ram| ram.u64(0x200, 0), zero);
     let problem = Problem::Overflow { len: 0x1234 };
@@ -234,7 +234,7 @@ fn wrong_modules_are_refused_with_their_number() {
 }
 
 #[test]
-fn a_wrong_memory_map_is_refused_with_the_entry() {
+fn a_wrong_memory_region_is_refused_with_its_index() {
     let empty = error("memmap.size", 0, Problem::Zero).at(1);
     refused(|ram| ram.region(1, 0x1_0000_0000, 0, 1), empty);
     let past = error("memmap.addr", 2, Problem::Overflow { len: !1 }).at(2);
@@ -254,7 +254,7 @@ fn reserved_fields_in_use_are_refused_in_version_1() {
 }
 
 #[test]
-fn full_tables_are_read() {
+fn tables_at_the_limits_are_read() {
     let mut ram = good();
     ram.u32(AT + 48, MAX_REGIONS as u32);
     for index in 0..MAX_REGIONS {
@@ -270,7 +270,7 @@ fn full_tables_are_read() {
 }
 
 #[test]
-fn no_cut_makes_the_reader_panic_or_believe() {
+fn a_memory_that_ends_early_is_refused() {
     let whole = good();
     let needed = (MAP - BASE) as usize + 3 * REGION_SIZE;
     for len in 0..whole.bytes.len() {
@@ -302,7 +302,7 @@ fn no_flipped_bit_and_no_extreme_number_makes_the_reader_panic() {
 }
 
 #[test]
-fn noise_behind_a_good_magic_never_panics() {
+fn random_bytes_after_a_good_magic_never_panic() {
     let mut state = 0x2545_f491_4f6c_dd1d_u64;
     let mut ram = good();
     for _ in 0..2000 {
