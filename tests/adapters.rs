@@ -11,5 +11,7 @@ mod fault_sweep;
 mod faults;
 #[path = "adapters/host.rs"]
 mod host;
+#[path = "adapters/identity.rs"]
+mod identity;
 #[path = "adapters/virtio.rs"]
 mod virtio;

@@ -68,10 +68,10 @@ impl<P: Platform + Sync> DeviceMemory<P> {
         let (dma, pointer) = self.alloc(layout.size() as u64, &constraints).ok()?;
         if !pointer.addr().get().is_multiple_of(layout.align()) {
             // It was allocated just now, so it is known.
-            let _known = self.free(dma);
+            let _known = self.free(dma, pointer);
             return None;
         }
-        // SAFETY: one buffer, mapped there, nobody else's until it is freed by this address (M1).
+        // SAFETY: one buffer, mapped there, nobody else's until it is freed by these addresses (M1).
         Some(unsafe { DmaAllocHandle::new(pointer, pointer, dma.get().into(), layout) })
     }
 
@@ -80,7 +80,7 @@ impl<P: Platform + Sync> DeviceMemory<P> {
             return Ok(());
         }
         let dma = DmaAddr::new(handle.dma_addr().as_u64());
-        self.free(dma).map_err(|_| DmaError::CoherentReleaseFailed)
+        self.free(dma, handle.as_ptr()).map_err(|_| DmaError::CoherentReleaseFailed)
     }
 }
 
@@ -98,7 +98,7 @@ impl<P: Platform + Sync> DmaOp for DeviceMemory<P> {
     }
 
     unsafe fn dealloc_contiguous(&self, handle: DmaAllocHandle) {
-        // Of an address that is not known there is nothing to free: then it stays as it is.
+        // Nothing is lent at addresses that are not known, so there is nothing to free.
         let _leaked = self.release(handle);
     }
 
@@ -136,7 +136,7 @@ impl<P: Platform + Sync> DmaOp for DeviceMemory<P> {
             // they are copied without being looked at.
             unsafe { bounce.as_ptr().copy_from_nonoverlapping(addr, size.get()) };
         };
-        let bounced = self.bounce(size.get() as u64, &constraints, fill);
+        let bounced = self.bounce(bytes, &constraints, fill);
         let (dma, pointer) = bounced.map_err(|_| DmaError::NoMemory)?;
         // SAFETY: as above, and the bounce buffer lives until it is unmapped.
         Ok(unsafe { DmaMapHandle::new(addr, dma.get().into(), layout, Some(pointer)) })
@@ -144,7 +144,8 @@ impl<P: Platform + Sync> DmaOp for DeviceMemory<P> {
 
     unsafe fn unmap_streaming(&self, handle: DmaMapHandle) {
         if handle.bounce_ptr().is_some() {
-            drop(self.unbounce(DmaAddr::new(handle.dma_addr().as_u64())));
+            let dma = DmaAddr::new(handle.dma_addr().as_u64());
+            drop(self.unbounce(dma, handle.as_ptr()));
         }
     }
 }

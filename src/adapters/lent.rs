@@ -2,7 +2,6 @@
 
 use core::ptr::NonNull;
 
-use crate::addr::DmaAddr;
 use crate::dma::{CoherentBuffer, PoolObject, Told};
 use crate::platform::Platform;
 
@@ -22,10 +21,6 @@ impl<P: Platform> Memory<P> {
             Self::Buffer(buffer) => buffer.told_first(),
             Self::Object(object) => object.told(),
         }
-    }
-
-    pub fn dma_addr(&self) -> DmaAddr {
-        self.told().dma
     }
 
     pub fn as_ptr(&self) -> NonNull<u8> {

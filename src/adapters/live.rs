@@ -1,5 +1,6 @@
-//! What is lent to a driver that remembers nothing but a device address.
+//! What is lent to a driver that remembers nothing but addresses.
 
+use core::ptr::NonNull;
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 
 use super::MovedBuffer;
@@ -19,25 +20,50 @@ pub enum Purpose {
     Bounce = 3,
 }
 
-/// A slot in one word: free, busy, or for what it was lent (the bits from [`PURPOSE`] on) and at what
-/// address (those below). In one, so that whoever takes it back by its address can't enter the slot
-/// when it has come to hold something else, and is not in the way of whom that belongs to.
+/// How a driver names memory when it gives it back. Both addresses must match.
+///
+/// A device address alone does not identify memory: after a save and restore an old address can equal
+/// a new one, because other machine frames back the guest. An address of the processor stays unique as
+/// long as the memory there is in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Key {
+    cpu: u64,
+    dma: DmaAddr,
+}
+
+impl Key {
+    /// Memory that the driver knows at `cpu` and the device at `dma`.
+    pub fn new(cpu: NonNull<u8>, dma: DmaAddr) -> Self {
+        Self { cpu: cpu.addr().get() as u64, dma }
+    }
+
+    /// The address that the driver has for the device.
+    pub const fn dma(&self) -> DmaAddr {
+        self.dma
+    }
+}
+
+/// The word of a slot: its state in the low two bits, above them how often the slot was filled. So no
+/// two fills have the same word, and a compare-and-swap from a word that was read succeeds only if the
+/// slot still holds what it held then.
+const STATE: u64 = 3;
+/// Nothing is in the slot. The states of a slot that holds memory are those of [`Purpose`].
 const FREE: u64 = 0;
 /// Someone is filling or emptying the slot.
 const BUSY: u64 = 1;
-/// No address has so many bits: a machine address has 52 at most.
-const PURPOSE: u32 = 62;
+/// One fill more.
+const FILL: u64 = STATE + 1;
 
-/// The word of what is lent; `None` where there can be no such address.
-fn lent(purpose: Purpose, dma: DmaAddr) -> Option<u64> {
-    (dma.get() >> PURPOSE == 0).then_some((purpose as u64) << PURPOSE | dma.get())
+/// The word with another state.
+const fn with_state(word: u64, state: u64) -> u64 {
+    word & !STATE | state
 }
 
-/// What a word says is lent.
-fn parse(word: u64) -> Option<(Purpose, DmaAddr)> {
-    let purposes = [Purpose::Allocated, Purpose::Bounce];
-    let purpose = purposes.into_iter().find(|purpose| *purpose as u64 == word >> PURPOSE)?;
-    Some((purpose, DmaAddr::new(word & ((1 << PURPOSE) - 1))))
+/// What a word says the memory was lent for; `None` if the slot holds none.
+fn purpose(word: u64) -> Option<Purpose> {
+    [Purpose::Allocated, Purpose::Bounce]
+        .into_iter()
+        .find(|purpose| *purpose as u64 == word & STATE)
 }
 
 /// Room to remember one buffer that a driver has.
@@ -45,14 +71,14 @@ fn parse(word: u64) -> Option<(Purpose, DmaAddr)> {
 /// The embedder makes as many as there can be buffers at a time, allocated and bounced together: a
 /// `static` of `[const { LiveSlot::new() }; 256]`, say. Each takes about half a KiB.
 ///
-/// Nobody waits for anybody: whoever moves the word to busy is alone with the slot, and a slot that
-/// someone else is busy with is passed by.
+/// No call waits for another: whoever moves the word to busy is alone with the slot, and others pass by
+/// a slot that is busy.
 pub struct LiveSlot<P: Platform + 'static> {
     word: AtomicU64,
-    /// How often something was put into it: who reads the word and the next two without entering the
-    /// slot finds out by this whether they belong together.
-    fills: AtomicU64,
-    /// Where and how long what is lent is, meaningful while the word says that something is.
+    /// What is lent, meaningful while the word says that something is. They are written while the slot
+    /// is busy, and a reader who sees the same word before and after has read one fill.
+    cpu: AtomicU64,
+    dma: AtomicU64,
     at: AtomicU64,
     len: AtomicU64,
     /// Held by whoever made the slot busy, so it is always free to be locked.
@@ -65,7 +91,8 @@ impl<P: Platform> LiveSlot<P> {
         pub const fn new() -> Self {
             Self {
                 word: AtomicU64::new(FREE),
-                fills: AtomicU64::new(0),
+                cpu: AtomicU64::new(0),
+                dma: AtomicU64::new(0),
                 at: AtomicU64::new(0),
                 len: AtomicU64::new(0),
                 memory: Mutex::new(None),
@@ -74,11 +101,25 @@ impl<P: Platform> LiveSlot<P> {
     }
 
     fn is_free(&self) -> bool {
-        self.word.load(Relaxed) == FREE
+        self.word.load(Relaxed) & STATE == FREE
     }
 
+    /// Makes a slot busy that still has the word `from`.
     fn enter(&self, from: u64) -> bool {
-        self.word.compare_exchange(from, BUSY, AcqRel, Relaxed).is_ok()
+        let busy = with_state(from, BUSY);
+        self.word.compare_exchange(from, busy, AcqRel, Relaxed).is_ok()
+    }
+
+    fn key(&self) -> Key {
+        Key { cpu: self.cpu.load(Relaxed), dma: DmaAddr::new(self.dma.load(Relaxed)) }
+    }
+
+    fn told(&self) -> Told {
+        Told {
+            at: PseudoPhysAddr::new(self.at.load(Relaxed)),
+            dma: DmaAddr::new(self.dma.load(Relaxed)),
+            len: self.len.load(Relaxed),
+        }
     }
 }
 
@@ -91,63 +132,90 @@ impl<P: Platform> Default for LiveSlot<P> {
 /// A slot that is claimed before there is anything to put into it; dropped, it is free again.
 pub struct Claim<'s, P: Platform + 'static> {
     slot: &'s LiveSlot<P>,
+    /// The word of the slot before it was claimed.
+    free: u64,
 }
 
 impl<P: Platform> Claim<'_, P> {
     /// Claims a free slot.
     pub fn any(slots: &[LiveSlot<P>]) -> Option<Claim<'_, P>> {
-        slots.iter().find(|slot| slot.is_free() && slot.enter(FREE)).map(|slot| Claim { slot })
+        slots.iter().find_map(|slot| {
+            let free = slot.word.load(Relaxed);
+            (free & STATE == FREE && slot.enter(free)).then(|| Claim { slot, free })
+        })
     }
 
-    /// Remembers the memory.
-    pub fn keep(self, purpose: Purpose, memory: Memory<P>) {
-        let told = memory.told();
-        let word = lent(purpose, told.dma).expect("a machine address has 52 bits");
-        // Whoever sees the new count sees that what was there before is gone.
-        self.slot.fills.fetch_add(1, Release);
-        // Whoever sees one of the figures below sees the count, too.
+    /// Remembers the memory, which the driver knows at `cpu`. Returns the key to it.
+    pub fn keep(self, purpose: Purpose, cpu: NonNull<u8>, memory: Memory<P>) -> Key {
+        let (slot, told) = (self.slot, memory.told());
+        let key = Key::new(cpu, told.dma);
+        // A reader who sees one of the values below sees the busy word, too, behind its own fence.
         fence(Release);
-        self.slot.at.store(told.at.get(), Relaxed);
-        self.slot.len.store(told.len, Relaxed);
-        let before = self.slot.memory.lock().replace(memory);
+        slot.cpu.store(key.cpu, Relaxed);
+        slot.dma.store(key.dma.get(), Relaxed);
+        slot.at.store(told.at.get(), Relaxed);
+        slot.len.store(told.len, Relaxed);
+        let before = slot.memory.lock().replace(memory);
         debug_assert!(before.is_none(), "a slot that is claimed is empty");
-        self.slot.word.store(word, Release);
+        slot.word.store(with_state(self.free.wrapping_add(FILL), purpose as u64), Release);
         core::mem::forget(self);
+        key
     }
 }
 
 impl<P: Platform> Drop for Claim<'_, P> {
     fn drop(&mut self) {
-        self.slot.word.store(FREE, Release);
+        self.slot.word.store(self.free, Release);
     }
 }
 
-/// Takes back what was lent for a purpose at an address.
+/// Takes back what was lent for a purpose by this key.
+///
+/// Two slots can have one key only after a restore: a driver never gave back the memory of the first.
+/// The second is where the device was told, the first is not, so memory that is in place comes first.
 pub fn take<P: Platform>(
     slots: &[LiveSlot<P>],
-    purpose: Purpose,
-    dma: DmaAddr,
+    lent_for: Purpose,
+    key: Key,
+    p2m: &P2m<'_>,
 ) -> Option<Memory<P>> {
-    let word = lent(purpose, dma)?;
-    let holds = |slot: &&LiveSlot<P>| slot.word.load(Relaxed) == word && slot.enter(word);
-    let slot = slots.iter().find(holds)?;
-    let memory = slot.memory.lock().take();
-    slot.word.store(FREE, Release);
-    memory
+    [true, false].into_iter().find_map(|in_place| {
+        slots.iter().find_map(|slot| {
+            let word = slot.word.load(Acquire);
+            let is_it = purpose(word) == Some(lent_for)
+                && slot.key() == key
+                && (!in_place || slot.told().check_in_place(p2m).is_ok())
+                && slot.enter(word);
+            is_it.then(|| slot.empty(word))?
+        })
+    })
+}
+
+impl<P: Platform> LiveSlot<P> {
+    /// Empties the slot, which the caller made busy from `word`.
+    fn empty(&self, word: u64) -> Option<Memory<P>> {
+        let memory = self.memory.lock().take();
+        self.word.store(with_state(word, FREE), Release);
+        memory
+    }
 }
 
 /// What a slot holds, if its machine frames are not what they were. Does not enter the slot, for
 /// whoever wants to take its memory at the same time passes by one that is busy.
 pub fn moved<P: Platform>(slot: &LiveSlot<P>, p2m: &P2m<'_>) -> Option<MovedBuffer> {
     loop {
-        let fills = slot.fills.load(Acquire);
         let word = slot.word.load(Acquire);
-        let (purpose, dma) = parse(word)?;
-        let (at, len) = (PseudoPhysAddr::new(slot.at.load(Relaxed)), slot.len.load(Relaxed));
-        let moved = Told { at, dma, len }.check_in_place(p2m).err();
+        let purpose = purpose(word)?;
+        let (key, told) = (slot.key(), slot.told());
+        let moved = told.check_in_place(p2m).err();
         fence(Acquire);
-        if slot.word.load(Relaxed) == word && slot.fills.load(Relaxed) == fills {
-            return moved.map(|moved| MovedBuffer { dma, len, purpose, moved });
+        if slot.word.load(Relaxed) == word {
+            return moved.map(|moved| MovedBuffer {
+                dma: key.dma(),
+                len: told.len,
+                purpose,
+                moved,
+            });
         }
         // It was emptied, and perhaps filled anew, since it was looked at.
     }

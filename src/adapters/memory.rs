@@ -3,9 +3,10 @@
 use core::fmt;
 use core::ptr::NonNull;
 
+use super::MovedBuffer;
 use super::lent::Memory;
-use super::live::{self, Claim, LiveSlot, Purpose};
-use crate::addr::{DmaAddr, Gfn, PAGE_SIZE, Pfn, PseudoPhysAddr};
+use super::live::{self, Claim, Key, LiveSlot, Purpose};
+use crate::addr::{DmaAddr, PAGE_SIZE, Pfn, PseudoPhysAddr};
 use crate::dma::{
     AllocError, Allocator, AtomicPool, ConstraintError, Constraints, PoolExhausted, PoolObject,
     Zeroing,
@@ -17,8 +18,8 @@ const PAGE: u64 = PAGE_SIZE as u64;
 
 /// The memory of one device, or of several with the same constraints.
 ///
-/// Made once and kept in a `static`, for what drivers get of it is known by its device address
-/// alone. Every address that it hands out is above 0, which stands for "none" in driver crates.
+/// Made once and kept in a `static`, because drivers name what they get of it by addresses alone.
+/// Every device address that it hands out is above 0, which stands for "none" in driver crates.
 pub struct DeviceMemory<P: Platform + 'static> {
     allocator: &'static Allocator<P>,
     constraints: Constraints,
@@ -58,6 +59,19 @@ pub enum AdapterError {
     },
     /// The allocator has none.
     Alloc(AllocError),
+    /// The driver gave back memory that it does not have.
+    NotLent {
+        /// The device address that it named.
+        dma: DmaAddr,
+    },
+    /// Other machine frames back buffers that drivers have: the domain was saved and restored, or
+    /// migrated.
+    Moved {
+        /// How many buffers.
+        buffers: usize,
+        /// The first that was found.
+        first: MovedBuffer,
+    },
 }
 
 impl fmt::Display for AdapterError {
@@ -67,6 +81,15 @@ impl fmt::Display for AdapterError {
                 write!(f, "all {slots} slots for buffers of drivers are in use: make more")
             }
             Self::Alloc(error) => error.fmt(f),
+            Self::NotLent { dma } => write!(
+                f,
+                "no buffer at {dma} with this pointer is lent to a driver, or it was given back already"
+            ),
+            Self::Moved { buffers, first } => write!(
+                f,
+                "{buffers} buffers that drivers have were moved: reset the devices and set the \
+                 drivers up anew; the first is of {first}"
+            ),
         }
     }
 }
@@ -78,21 +101,6 @@ impl From<AllocError> for AdapterError {
         Self::Alloc(error)
     }
 }
-
-/// An address at which nothing is allocated.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct UnknownAddress {
-    /// The address.
-    pub dma: DmaAddr,
-}
-
-impl fmt::Display for UnknownAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "nothing is allocated at {}, or it was freed already", self.dma)
-    }
-}
-
-impl core::error::Error for UnknownAddress {}
 
 impl<P: Platform> fmt::Debug for DeviceMemory<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -148,7 +156,7 @@ impl<P: Platform> DeviceMemory<P> {
         live::count(self.live)
     }
 
-    /// Allocates `size` bytes and remembers them by their device address.
+    /// Allocates `size` bytes and remembers them by the two addresses that it returns.
     pub(super) fn alloc(
         &self,
         size: u64,
@@ -157,14 +165,19 @@ impl<P: Platform> DeviceMemory<P> {
         // The slot comes first: nothing is moved in vain.
         let claim = self.claim()?;
         let buffer = Memory::Buffer(self.allocator.alloc_coherent(size, constraints)?);
-        let addresses = (buffer.dma_addr(), buffer.as_ptr());
-        claim.keep(Purpose::Allocated, buffer);
-        Ok(addresses)
+        let cpu = buffer.as_ptr();
+        let key = claim.keep(Purpose::Allocated, cpu, buffer);
+        Ok((key.dma(), cpu))
     }
 
-    /// Frees what [`alloc`](Self::alloc) gave out.
-    pub(super) fn free(&self, dma: DmaAddr) -> Result<(), UnknownAddress> {
-        live::take(self.live, Purpose::Allocated, dma).map(drop).ok_or(UnknownAddress { dma })
+    /// Frees what [`alloc`](Self::alloc) gave out at these addresses.
+    pub(super) fn free(&self, dma: DmaAddr, cpu: NonNull<u8>) -> Result<(), AdapterError> {
+        let memory = self.take(Purpose::Allocated, Key::new(cpu, dma));
+        memory.map(drop).ok_or(AdapterError::NotLent { dma })
+    }
+
+    fn take(&self, purpose: Purpose, key: Key) -> Option<Memory<P>> {
+        live::take(self.live, purpose, key, self.allocator.platform().p2m())
     }
 
     /// Where the device finds the bytes as they are; `None` where it can't be given them: they are
@@ -184,37 +197,44 @@ impl<P: Platform> DeviceMemory<P> {
             let (pfn, page) = (Pfn::new(number), number - at.frame().number());
             // What the processor has there must be that frame, not something else that happens to
             // be mapped behind the guest's memory.
-            address(memory.pointer(pfn)) == base + number * PAGE
-                && p2m.gfn(pfn) == Some(Gfn::new(start.number() + page))
+            // A slice can be said to be longer than the address space, so this must not overflow.
+            address(memory.pointer(pfn)) == base.wrapping_add(number.wrapping_mul(PAGE))
+                && p2m.gfn(pfn) == Some(start.add(page))
         });
         let dma = DmaAddr::of(start).checked_add(at.offset() as u64)?;
         (in_line && constraints.admits(dma.get(), len)).then_some(dma)
     }
 
-    /// Makes a bounce buffer of `len` bytes, has it filled, and remembers it by its device address.
+    /// Makes a bounce buffer for `bytes` of the driver's, has it filled, and remembers it by the
+    /// driver's own address and the device address that it returns.
     pub(super) fn bounce(
         &self,
-        len: u64,
+        bytes: NonNull<[u8]>,
         constraints: &Constraints,
         fill: impl FnOnce(&mut Memory<P>),
     ) -> Result<(DmaAddr, NonNull<u8>), AdapterError> {
         let claim = self.claim()?;
+        let len = bytes.len() as u64;
         let pool = self.bounce.filter(|pool| len <= pool.bytes());
         let object = pool.and_then(|pool| pool.bounce().ok());
-        let object = object.filter(|object| constraints.admits(object.dma_addr().get(), len));
+        // Any type can be a pool, so what the object itself says of its length is what counts.
+        let object = object.filter(|object| {
+            len <= object.len() && constraints.admits(object.dma_addr().get(), len)
+        });
         let mut memory = match object {
             Some(object) => Memory::Object(object),
             None => Memory::Buffer(self.allocator.alloc_coherent(len, constraints)?),
         };
         fill(&mut memory);
-        let addresses = (memory.dma_addr(), memory.as_ptr());
-        claim.keep(Purpose::Bounce, memory);
-        Ok(addresses)
+        let pointer = memory.as_ptr();
+        let key = claim.keep(Purpose::Bounce, bytes.cast(), memory);
+        Ok((key.dma(), pointer))
     }
 
-    /// Takes a bounce buffer back; `None` where the address is none of one.
-    pub(super) fn unbounce(&self, dma: DmaAddr) -> Option<Memory<P>> {
-        live::take(self.live, Purpose::Bounce, dma)
+    /// Takes the bounce buffer back that stands in for the driver's memory at `bytes`; `None` if
+    /// there is none at this device address.
+    pub(super) fn unbounce(&self, dma: DmaAddr, bytes: NonNull<u8>) -> Option<Memory<P>> {
+        self.take(Purpose::Bounce, Key::new(bytes, dma))
     }
 
     fn claim(&self) -> Result<Claim<'static, P>, AdapterError> {

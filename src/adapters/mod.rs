@@ -1,7 +1,7 @@
 //! Coherent memory for driver crates that bring an interface of their own.
 //!
-//! * [`DeviceMemory`]: what the adapters share: buffers that are known by their device address
-//!   only, and bounce buffers for memory that the device can't be given as it is;
+//! * [`DeviceMemory`]: what the adapters share: buffers that drivers name by their two addresses,
+//!   and bounce buffers for memory that the device can't be given as it is;
 //! * [`virtio_drivers`] (feature `virtio-drivers`): that crate's `Hal`;
 //! * [`dma_api`] (feature `dma-api`): that crate's `DmaOp`.
 //!
@@ -27,5 +27,5 @@ mod moved;
 pub mod virtio_drivers;
 
 pub use live::{LiveSlot, Purpose};
-pub use memory::{AdapterError, BouncePool, DeviceMemory, UnknownAddress};
-pub use moved::{DeviceMoved, MovedBuffer};
+pub use memory::{AdapterError, BouncePool, DeviceMemory};
+pub use moved::MovedBuffer;

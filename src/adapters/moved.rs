@@ -3,7 +3,7 @@
 use core::fmt;
 
 use super::live::{self, Purpose};
-use super::{DeviceMemory, LiveSlot};
+use super::{AdapterError, DeviceMemory, LiveSlot};
 use crate::addr::DmaAddr;
 use crate::dma::Moved;
 use crate::platform::Platform;
@@ -32,28 +32,6 @@ impl fmt::Display for MovedBuffer {
     }
 }
 
-/// Memory of a device of which some moved.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DeviceMoved {
-    /// How many buffers.
-    pub buffers: usize,
-    /// The first that was found.
-    pub first: MovedBuffer,
-}
-
-impl fmt::Display for DeviceMoved {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { buffers, first } = self;
-        write!(
-            f,
-            "{buffers} buffers that drivers have were moved: reset the devices and set the drivers \
-             up anew; the first is of {first}"
-        )
-    }
-}
-
-impl core::error::Error for DeviceMoved {}
-
 impl<P: Platform> DeviceMemory<P> {
     /// The buffers that drivers have, allocated and bounced, whose machine frames are not what they
     /// were (C75).
@@ -70,12 +48,12 @@ impl<P: Platform> DeviceMemory<P> {
     /// after itself: it hands out nothing that moved.
     ///
     /// # Errors
-    /// How many moved, and the first of them.
-    pub fn check_in_place(&self) -> Result<(), DeviceMoved> {
+    /// [`AdapterError::Moved`]: how many moved, and the first of them.
+    pub fn check_in_place(&self) -> Result<(), AdapterError> {
         let mut moved = self.moved_buffers();
         match moved.next() {
             None => Ok(()),
-            Some(first) => Err(DeviceMoved { buffers: 1 + moved.count(), first }),
+            Some(first) => Err(AdapterError::Moved { buffers: 1 + moved.count(), first }),
         }
     }
 }

@@ -58,7 +58,7 @@ use crate::platform::Platform;
 
 const _: () = assert!(virtio_drivers::PAGE_SIZE == PAGE_SIZE, "both speak of the same pages");
 
-/// What `dma_dealloc` answers for an address that it does not know: `EINVAL`.
+/// What `dma_dealloc` answers for addresses at which nothing is allocated: `EINVAL`.
 const UNKNOWN: i32 = -22;
 
 /// Names the memory that [`XenHal`] hands out.
@@ -82,16 +82,21 @@ pub unsafe trait StaticDevice {
 
 /// A `Hal` on the memory that `S` names.
 ///
-/// * Queues are coherent buffers, freed by their device address.
+/// * Queues are coherent buffers, freed by the two addresses that `dma_alloc` returned.
 /// * A buffer is [shared in place](DeviceMemory::translate) where that can be, and bounced
 ///   otherwise. A bounce buffer begins as a copy of the driver's, whatever the direction, so that a
 ///   device which writes less than it may leaves the rest as it was, as without bouncing.
+/// * `share` of an empty buffer, which the trait forbids, returns the lowest address that the device
+///   can drive. No byte may be accessed there.
 ///
 /// # Panics
-/// `share` has no way to say that there is no memory for a bounce buffer, and no address would be a
-/// safe answer: it panics, with the reason. To keep that from happening, set up
-/// [a pool](DeviceMemory::with_bounce) and slots enough for all buffers that the drivers' queues
-/// take, and have drivers take larger ones from the allocator.
+/// `share` has no way to report that there is no memory for a bounce buffer, and no address would be a
+/// safe answer. So it panics with the length and the limit that was exceeded, if
+/// * all slots of the [`DeviceMemory`] are in use: have one for each buffer that the drivers' queues
+///   take, bounced or allocated;
+/// * the buffer is longer than one segment of the device, or than the longest extent that Xen permits
+///   this domain: have drivers take such buffers from `dma_alloc`;
+/// * there is no free memory: set up [a pool](DeviceMemory::with_bounce).
 #[derive(Debug)]
 pub struct XenHal<S>(PhantomData<S>);
 
@@ -108,8 +113,8 @@ unsafe impl<S: StaticDevice> Hal for XenHal<S> {
         }
     }
 
-    unsafe fn dma_dealloc(paddr: PhysAddr, _vaddr: NonNull<u8>, _pages: usize) -> i32 {
-        match S::memory().free(DmaAddr::new(paddr)) {
+    unsafe fn dma_dealloc(paddr: PhysAddr, vaddr: NonNull<u8>, _pages: usize) -> i32 {
+        match S::memory().free(DmaAddr::new(paddr), vaddr) {
             Ok(()) => 0,
             Err(_) => UNKNOWN,
         }
@@ -122,13 +127,16 @@ unsafe impl<S: StaticDevice> Hal for XenHal<S> {
 
     unsafe fn share(buffer: NonNull<[u8]>, _direction: BufferDirection) -> PhysAddr {
         let memory = S::memory();
+        if buffer.is_empty() {
+            return memory.constraints().lowest();
+        }
         if let Some(dma) = memory.translate(buffer, memory.constraints()) {
             return dma.get();
         }
         // SAFETY: valid, and nobody writes to it during this call, by the caller's word.
         let content = unsafe { buffer.as_ref() };
         let fill = |bounce: &mut super::lent::Memory<_>| bounce.write(content);
-        match memory.bounce(content.len() as u64, memory.constraints(), fill) {
+        match memory.bounce(buffer, memory.constraints(), fill) {
             Ok((dma, _)) => dma.get(),
             Err(error) => panic!("no bounce buffer of {} bytes: {error}", content.len()),
         }
@@ -136,7 +144,8 @@ unsafe impl<S: StaticDevice> Hal for XenHal<S> {
 
     unsafe fn unshare(paddr: PhysAddr, mut buffer: NonNull<[u8]>, direction: BufferDirection) {
         // What is no bounce buffer was shared in place, and there is nothing to undo.
-        let Some(bounce) = S::memory().unbounce(DmaAddr::new(paddr)) else { return };
+        let bounce = S::memory().unbounce(DmaAddr::new(paddr), buffer.cast());
+        let Some(bounce) = bounce else { return };
         if direction != BufferDirection::DriverToDevice {
             // SAFETY: valid, and nobody else uses it during this call, by the caller's word. The
             // device wrote to the bounce buffer, never here.

@@ -249,6 +249,17 @@ impl Scene {
         }
     }
 
+    /// What a restore can do: two guest frames swap the machine frames that back them, in the P2M and
+    /// in the M2P.
+    pub fn swap_backing(&self, one: Pfn, other: Pfn) {
+        let guest = self.guest();
+        let (mine, theirs) = (guest.mfn(one).unwrap(), guest.mfn(other).unwrap());
+        guest.forge(one, theirs);
+        guest.forge(other, mine);
+        guest.record(mine, Some(other));
+        guest.record(theirs, Some(one));
+    }
+
     /// What is beneath a frame for the device.
     pub fn mfn(&self, pfn: Pfn) -> u64 {
         Platform::p2m(&self.host).gfn(pfn).unwrap().number()

@@ -92,14 +92,42 @@ fn unshare(paddr: PhysAddr, content: &mut [u8]) {
     unsafe { Driver::unshare(paddr, NonNull::from(content), BOTH) };
 }
 
-fn allocate(pages: usize) -> (PhysAddr, NonNull<u8>) {
-    Driver::dma_alloc(pages, BOTH)
+fn allocate(pages: usize) -> Allocated {
+    let (paddr, pointer) = Driver::dma_alloc(pages, BOTH);
+    Allocated(paddr, pointer)
+}
+
+/// Memory that was allocated, sent from one thread to another.
+#[derive(Clone, Copy)]
+struct Allocated(PhysAddr, NonNull<u8>);
+
+// SAFETY: the pointer is only handed back to the allocator.
+unsafe impl Send for Allocated {}
+
+/// A buffer that a driver shares, sent from one thread to another.
+#[derive(Clone, Copy)]
+struct Buffer(NonNull<[u8]>);
+
+// SAFETY: of all threads that unshare the buffer one finds it and writes to it, and no other looks.
+unsafe impl Send for Buffer {}
+
+impl Buffer {
+    /// What a confused driver frees instead of unsharing it.
+    fn taken_for_allocated(self, paddr: PhysAddr) -> Allocated {
+        Allocated(paddr, self.0.cast())
+    }
+
+    fn unshare(self, paddr: PhysAddr) {
+        // SAFETY: the buffer lives until all threads of the scenario are joined. Some drivers give an
+        // address that was not shared, or no longer is: nothing is to come of that.
+        unsafe { Driver::unshare(paddr, self.0, BOTH) };
+    }
 }
 
 /// Whether there was something to free.
-fn free(paddr: PhysAddr) -> bool {
+fn free(Allocated(paddr, pointer): Allocated) -> bool {
     // SAFETY: as for `unshare`.
-    unsafe { Driver::dma_dealloc(paddr, NonNull::dangling(), 1) == 0 }
+    unsafe { Driver::dma_dealloc(paddr, pointer, 1) == 0 }
 }
 
 /// A device writes over the page.
@@ -116,10 +144,9 @@ fn two_allocate_and_free() {
     explore(2, || {
         let memory = Memory::new(2);
         let work = || {
-            let (paddr, _) = allocate(1);
-            assert_ne!(paddr, 0, "a slot for each, and memory enough");
-            assert!(free(paddr), "what was just allocated");
-            paddr
+            let memory = allocate(1);
+            assert_ne!(memory.0, 0, "a slot for each, and memory enough");
+            assert!(free(memory), "what was just allocated");
         };
         let other = spawn(work);
         work();
@@ -154,9 +181,9 @@ fn one_slot_serves_one_at_a_time() {
     explore(2, || {
         let memory = Memory::new(1);
         let work = || {
-            let (paddr, _) = allocate(1);
-            assert_eq!(paddr != 0, free(paddr), "freed if it was there");
-            paddr != 0
+            let memory = allocate(1);
+            assert_eq!(memory.0 != 0, free(memory), "freed if it was there");
+            memory.0 != 0
         };
         let other = spawn(work);
         let mine = work();
@@ -170,10 +197,9 @@ fn one_slot_serves_one_at_a_time() {
 fn a_double_free_frees_once() {
     explore(3, || {
         let memory = Memory::new(2);
-        let (paddr, _) = allocate(1);
-        let (kept, _) = allocate(1);
-        let other = spawn(move || free(paddr));
-        let mine = free(paddr);
+        let (twice, kept) = (allocate(1), allocate(1));
+        let other = spawn(move || free(twice));
+        let mine = free(twice);
         assert!(mine != join(other), "freed once, and by one of them");
         assert_eq!(memory.memory.live(), 1, "the other buffer is not touched");
         assert!(free(kept));
@@ -187,20 +213,22 @@ fn a_double_free_frees_once() {
 fn what_is_given_back_for_another_purpose_stays() {
     explore(2, || {
         let memory = Memory::new(2);
-        let (paddr, _) = allocate(1);
+        let memory_of_one = allocate(1);
         let mut content = [1; SMALL];
+        let buffer = Buffer(NonNull::from(&mut content[..]));
         let shared = share(&mut content);
         let other = spawn(move || {
             let mut nothing = [7; SMALL];
-            unshare(paddr, &mut nothing);
+            unshare(memory_of_one.0, &mut nothing);
             unshare(shared + 1, &mut nothing);
+            unshare(shared, &mut nothing);
             assert_eq!(nothing, [7; SMALL], "nothing was shared there");
-            free(shared)
+            free(buffer.taken_for_allocated(shared))
         });
         content.fill(0);
         unshare(shared, &mut content);
         assert_eq!(content, [1; SMALL], "the proper one found it");
-        assert!(free(paddr), "and so did this one");
+        assert!(free(memory_of_one), "and so did this one");
         assert!(!join(other));
         memory.ends_empty();
     });
@@ -214,8 +242,9 @@ fn a_stale_unshare_does_not_take_what_came_later() {
         let memory = Memory::new(2);
         let (mut small, mut large) = ([1; SMALL], [2; LARGE]);
         let stale = share(&mut small);
-        let other = spawn(move || unshare(stale, &mut [0; SMALL]));
-        unshare(stale, &mut small);
+        let buffer = Buffer(NonNull::from(&mut small[..]));
+        let other = spawn(move || buffer.unshare(stale));
+        buffer.unshare(stale);
         let later = share(&mut large);
         assert_ne!(stale, later);
         join(other);
@@ -234,9 +263,10 @@ fn a_stale_unshare_is_in_nobodys_way() {
         let memory = Memory::new(1);
         let (mut small, mut large) = ([1; SMALL], [2; LARGE]);
         let stale = share(&mut small);
-        let other = spawn(move || unshare(stale, &mut [0; SMALL]));
+        let buffer = Buffer(NonNull::from(&mut small[..]));
+        let other = spawn(move || buffer.unshare(stale));
         while memory.memory.live() > 0 {
-            unshare(stale, &mut small);
+            buffer.unshare(stale);
             loom::thread::yield_now();
         }
         let later = share(&mut large);
@@ -272,9 +302,9 @@ fn a_check_does_not_take_what_is_given_back_for_moved() {
     explore(2, || {
         let memory = Memory::with(GiveBack::AtOnce, 1);
         let device = memory.memory.get();
-        let (paddr, _) = allocate(2);
+        let pages = allocate(2);
         let checker = spawn(|| assert_eq!(device.check_in_place(), Ok(())));
-        assert!(free(paddr));
+        assert!(free(pages));
         join(checker);
         memory.ends_empty();
     });

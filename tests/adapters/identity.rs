@@ -1,0 +1,259 @@
+//! Device addresses are reused after a restore. Drivers still get back their own memory and no other.
+
+use std::marker::PhantomData;
+use std::ptr::NonNull;
+use std::sync::OnceLock;
+
+use dma_api::{
+    DeviceDma, DmaCoherency, DmaConstraints, DmaDeviceInfo, DmaDirection, DmaDomainId, DmaError,
+};
+use fake_xen::FakeGuest;
+use hypercall::{Mfn, Pfn};
+use virtio_drivers::{BufferDirection, Hal};
+use xen_contig::adapters::virtio_drivers::{StaticDevice, XenHal};
+use xen_contig::adapters::{AdapterError, BouncePool, DeviceMemory, LiveSlot};
+use xen_contig::addr::PAGE_SIZE;
+use xen_contig::dma::{Allocator, AtomicPool, Constraints, GiveBack, PoolConfig};
+
+use super::host::{FRAMES, Kernel, Scene};
+
+const BOTH: BufferDirection = BufferDirection::Both;
+
+macro_rules! device {
+    ($scene:expr) => {{
+        static SCENE: OnceLock<Scene> = OnceLock::new();
+        enum Device {}
+        // SAFETY: always the same memory, and no test has registers.
+        unsafe impl StaticDevice for Device {
+            type Platform = Kernel;
+
+            fn memory() -> &'static DeviceMemory<Kernel> {
+                SCENE.get().unwrap().memory
+            }
+
+            unsafe fn mmio_phys_to_virt(_address: u64, _size: usize) -> NonNull<u8> {
+                unreachable!("no test has registers")
+            }
+        }
+        let scene = *SCENE.get_or_init(|| $scene);
+        (scene, PhantomData::<XenHal<Device>>)
+    }};
+}
+
+fn scene(slots: usize) -> Scene {
+    Scene::new(FakeGuest::new(FRAMES), Constraints::default(), slots)
+}
+
+/// The guest frame at a device address.
+fn frame_at(scene: Scene, dma: u64) -> Pfn {
+    scene.guest().pfn(Mfn::new(dma / PAGE_SIZE as u64)).unwrap()
+}
+
+/// Device 1 has a queue. A restore swaps its machine frame with that of a free guest frame. Device 2
+/// then gets the address that device 1 had, and is torn down.
+#[test]
+fn freeing_a_reused_address_frees_the_new_memory_and_not_the_old() {
+    fn test<H: Hal>(_: PhantomData<H>, scene: Scene) {
+        let (old_address, old_pointer) = H::dma_alloc(1, BOTH);
+        let old_frame = frame_at(scene, old_address);
+        let mut others: Vec<_> = std::iter::from_fn(|| scene.take_frame()).collect();
+        let free = others.pop().unwrap();
+        let free_frame = free.first();
+        scene.swap_backing(old_frame, free_frame);
+        scene.give(free);
+        assert!(matches!(
+            scene.memory.check_in_place(),
+            Err(AdapterError::Moved { buffers: 1, .. })
+        ));
+
+        let (new_address, new_pointer) = H::dma_alloc(1, BOTH);
+        assert_eq!(new_address, old_address, "the restore made the address ambiguous");
+        // SAFETY: neither pair of addresses was returned by one allocation.
+        let wrong = unsafe {
+            [
+                H::dma_dealloc(new_address, NonNull::dangling(), 1),
+                H::dma_dealloc(new_address + PAGE_SIZE as u64, new_pointer, 1),
+            ]
+        };
+        assert_eq!(wrong, [-22, -22], "both addresses must match");
+        // SAFETY: as it was allocated.
+        assert_eq!(unsafe { H::dma_dealloc(new_address, new_pointer, 1) }, 0);
+        let reused = scene.take_frame().unwrap();
+        assert_eq!(reused.first(), free_frame, "the frame of device 2 is free");
+        assert!(scene.take_frame().is_none(), "device 1 still has its frame");
+        // SAFETY: as it was allocated.
+        assert_eq!(unsafe { H::dma_dealloc(old_address, old_pointer, 1) }, 0);
+        assert_eq!(scene.take_frame().unwrap().first(), old_frame);
+        assert_eq!(scene.memory.live(), 0);
+    }
+    let (scene, hal) = device!(scene(4));
+    test(hal, scene);
+}
+
+/// The same with bounce buffers: of two drivers, then of one driver that shares the same buffer again
+/// without having unshared it.
+#[test]
+fn unsharing_a_reused_address_copies_from_the_new_bounce_buffer() {
+    fn test<H: Hal>(_: PhantomData<H>, scene: Scene) {
+        let (mut first, mut second) = ([1_u8; 64], [2_u8; 64]);
+        let [first, second] = [&mut first, &mut second].map(|bytes| NonNull::from(&mut bytes[..]));
+        for again in [second, first] {
+            // SAFETY: an array of the test's.
+            let stale = unsafe { H::share(first, BOTH) };
+            let stale_frame = frame_at(scene, stale);
+            let mut others: Vec<_> = std::iter::from_fn(|| scene.take_frame()).collect();
+            let free = others.pop().unwrap();
+            scene.swap_backing(stale_frame, free.first());
+            scene.give(free);
+            // SAFETY: an array of the test's.
+            let shared = unsafe { H::share(again, BOTH) };
+            assert_eq!(shared, stale, "the restore made the address ambiguous");
+            scene.device_writes(shared, &[9; 64]);
+            // SAFETY: as they were shared, the later one first.
+            unsafe {
+                H::unshare(shared, again, BOTH);
+                assert_eq!(again.as_ref(), [9; 64], "what the device wrote");
+                assert_eq!(scene.memory.live(), 1, "the stale one stays");
+                H::unshare(stale, first, BOTH);
+            }
+            assert_eq!(scene.memory.live(), 0);
+            others.into_iter().for_each(|run| scene.give(run));
+        }
+    }
+    let (scene, hal) = device!(scene(4));
+    test(hal, scene);
+}
+
+/// Memory shared in place has no slot. A stale bounce buffer at its address is another driver's.
+#[test]
+fn unsharing_in_place_takes_no_stale_bounce_buffer() {
+    fn test<H: Hal>(_: PhantomData<H>, scene: Scene) {
+        let mut content = [1_u8; 64];
+        let bytes = NonNull::from(&mut content[..]);
+        // SAFETY: an array of the test's.
+        let stale = unsafe { H::share(bytes, BOTH) };
+        let (run, pointer) = scene.linear(1);
+        scene.swap_backing(frame_at(scene, stale), run.first());
+        let inside = NonNull::slice_from_raw_parts(NonNull::new(pointer).unwrap(), 64);
+        // SAFETY: a frame of the test's, unshared as it was shared.
+        unsafe {
+            pointer.write_bytes(5, 64);
+            assert_eq!(H::share(inside, BOTH), stale);
+            H::unshare(stale, inside, BOTH);
+            assert_eq!(inside.as_ref(), [5; 64]);
+        }
+        assert_eq!(scene.memory.live(), 1, "the bounce buffer is the other driver's");
+        // SAFETY: as it was shared.
+        unsafe { H::unshare(stale, bytes, BOTH) };
+        assert_eq!(scene.memory.live(), 0);
+        scene.give(run);
+    }
+    let (scene, hal) = device!(scene(4));
+    test(hal, scene);
+}
+
+#[test]
+fn an_empty_slice_is_shared_without_a_panic() {
+    fn test<H: Hal>(_: PhantomData<H>, scene: Scene) {
+        let mut nothing: [u8; 0] = [];
+        let nothing = NonNull::from(&mut nothing[..]);
+        // SAFETY: there are no bytes to access.
+        let address = unsafe { H::share(nothing, BOTH) };
+        assert_eq!(address, PAGE_SIZE as u64, "the lowest address in reach, and never 0");
+        // SAFETY: as it was shared.
+        unsafe { H::unshare(address, nothing, BOTH) };
+        scene.is_balanced();
+    }
+    let (scene, hal) = device!(scene(4));
+    test(hal, scene);
+}
+
+/// The trait has no error for this, so the panic names the length and the limit.
+#[test]
+#[should_panic(
+    expected = "no bounce buffer of 4097 bytes: 4097 bytes are more than one segment of 4096"
+)]
+fn sharing_more_than_can_be_bounced_names_the_limit() {
+    fn test<H: Hal>(_: PhantomData<H>) {
+        let content = vec![0_u8; 4097];
+        // SAFETY: a vector of the test's.
+        unsafe { H::share(NonNull::from(content.as_slice()), BOTH) };
+    }
+    let short = Constraints::builder().max_segment(4096).build().unwrap();
+    let (_, hal) = device!(Scene::new(FakeGuest::new(FRAMES), short, 4));
+    test(hal);
+}
+
+#[test]
+#[should_panic(
+    expected = "no bounce buffer of 3 bytes: all 64 slots for buffers of drivers are in use"
+)]
+fn the_bounce_after_the_last_slot_names_the_limit() {
+    fn test<H: Hal>(_: PhantomData<H>) {
+        let content = [[1_u8, 2, 3]; 65];
+        for bytes in &content {
+            // SAFETY: an array of the test's.
+            unsafe { H::share(NonNull::from(&bytes[..]), BufferDirection::DriverToDevice) };
+        }
+    }
+    let (_, hal) = device!(scene(64));
+    test(hal);
+}
+
+#[test]
+fn where_the_trait_has_an_error_it_is_returned() {
+    let short = Constraints::builder().max_segment(4096).build().unwrap();
+    let scene = Scene::new(FakeGuest::new(FRAMES), short, 64);
+    let reach = DmaConstraints::new(u64::MAX);
+    let info = DmaDeviceInfo::new(DmaDomainId::Direct, DmaCoherency::Coherent, reach);
+    let device = DeviceDma::new(info, scene.memory);
+    let mut long = vec![0_u8; 4097];
+    let error = device.map_streaming_slice(&mut long, 1, DmaDirection::Bidirectional).err();
+    assert_eq!(error, Some(DmaError::NoMemory));
+    let mut short: Vec<_> = (0..65).map(|_| [0_u8; 3]).collect();
+    let mapped: Vec<_> = short
+        .iter_mut()
+        .map(|bytes| device.map_streaming_slice(bytes, 1, DmaDirection::Bidirectional))
+        .collect();
+    assert!(mapped[..64].iter().all(Result::is_ok));
+    assert_eq!(mapped[64].as_ref().err(), Some(&DmaError::NoMemory));
+    drop(mapped);
+    scene.is_balanced();
+}
+
+/// Safe code can implement `BouncePool` and promise more bytes than its objects have.
+#[test]
+fn a_pool_that_promises_too_much_does_not_make_a_copy_overflow() {
+    struct Liar(AtomicPool<'static, Kernel, 1>);
+    impl BouncePool<Kernel> for Liar {
+        fn bounce(
+            &'static self,
+        ) -> Result<xen_contig::dma::PoolObject<'static, Kernel>, xen_contig::dma::PoolExhausted>
+        {
+            self.0.alloc()
+        }
+
+        fn bytes(&self) -> u64 {
+            1 << 20
+        }
+    }
+    let scene = scene(4);
+    let allocator: &'static Allocator<Kernel> =
+        Box::leak(Box::new(Allocator::new(scene.host, GiveBack::Keep)));
+    let config = PoolConfig::builder(16).build().unwrap();
+    let pool: &'static Liar =
+        Box::leak(Box::new(Liar(AtomicPool::new(allocator, &config).unwrap())));
+    let slots: Vec<LiveSlot<Kernel>> = (0..4).map(|_| LiveSlot::new()).collect();
+    let memory = DeviceMemory::new(allocator, &Constraints::default(), slots.leak()).unwrap();
+    let memory: &'static DeviceMemory<Kernel> = Box::leak(Box::new(memory.with_bounce(pool)));
+    let info = DmaDeviceInfo::new(
+        DmaDomainId::Direct,
+        DmaCoherency::Coherent,
+        DmaConstraints::new(u64::MAX),
+    );
+    let device = DeviceDma::new(info, memory);
+    let mut content = vec![7_u8; 600];
+    let mapped = device.map_streaming_slice(&mut content, 1, DmaDirection::Bidirectional).unwrap();
+    assert_eq!(pool.0.in_use(), 0, "no object is long enough");
+    assert_eq!(scene.device_reads(mapped.dma_addr().as_u64(), 600), [7; 600]);
+}
