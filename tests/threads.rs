@@ -11,7 +11,7 @@ use xen_contig::dma::{AllocError, Allocator, CoherentBuffer, Constraints, GiveBa
 use xen_contig::exchange::ExchangeError;
 use xen_contig::paging::Width;
 use xen_contig::platform::Platform;
-use xen_contig::vmap::{Area, Budget, Count, Flush, Mode, Protection};
+use xen_contig::vmap::{Area, AreaCount, Budget, Flush, Mode, Protection};
 
 type Kernel = &'static FakePlatform;
 type Buffer<'a> = CoherentBuffer<'a, Kernel>;
@@ -198,7 +198,7 @@ fn storm(policy: GiveBack, mode: Mode, seed: u64) {
     }
     guest.areas().purge_all(Flush::Now).expect("leftovers hold nothing");
     let stats = guest.areas().stats();
-    let none = Count::default();
+    let none = AreaCount::default();
     assert_eq!((stats.live, stats.leftover, stats.retired), (none, none, none));
     assert_eq!((platform.free_frames(), platform.accounts().quarantined()), (free, 0));
     assert_eq!(guest.given_up_dirty(), 0);

@@ -5,7 +5,7 @@ use spin::Mutex;
 use xen_contig::addr::{Gfn, MachineAddr, Mfn, Pfn};
 use xen_contig::p2m::{M2p, P2m};
 use xen_contig::paging::{FlushClock, Holder, LinearMapping};
-use xen_contig::vmap::{AreaTables, Budget, Entry, Sizes, Vmap};
+use xen_contig::vmap::{AreaEntry, AreaTables, Budget, Vmap, VmapSizes};
 
 use super::hypervisor::{Hypervisor, xen};
 use super::layout;
@@ -37,13 +37,13 @@ impl Tables {
 }
 
 /// How much there is to keep books of, in a guest of that many frames.
-pub const fn sizes(frames: u64) -> Sizes {
+pub const fn sizes(frames: u64) -> VmapSizes {
     let pages = layout::area_pages(frames);
-    Sizes { frames: frames as u32, pages, areas: pages / 32 }
+    VmapSizes { frames: frames as u32, pages, areas: pages / 32 }
 }
 
 /// What may be left behind: seven eighths of everything.
-pub const fn budget(sizes: Sizes) -> Budget {
+pub const fn budget(sizes: VmapSizes) -> Budget {
     Budget { pages: sizes.pages / 8 * 7, areas: sizes.areas / 8 * 7 }
 }
 
@@ -72,13 +72,15 @@ unsafe impl AreaTables for Tables {
         self.pages
     }
 
-    fn entry(&self, page: u32) -> Entry<'_> {
+    fn entry(&self, page: u32) -> AreaEntry<'_> {
         let Some(first) = self.level1 else {
-            return Entry::Plain(pvh::area_entry(self.address(page)));
+            return AreaEntry::plain(pvh::area_entry(self.address(page)));
         };
         let table = first.add(u64::from(page) / 512);
         let mfn = self.p2m.mfn(table).expect("page tables are never exchanged");
-        Entry::Validated(MachineAddr::new(MachineAddr::of(mfn).get() + u64::from(page) % 512 * 8))
+        AreaEntry::validated(MachineAddr::new(
+            MachineAddr::of(mfn).get() + u64::from(page) % 512 * 8,
+        ))
     }
 }
 

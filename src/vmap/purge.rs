@@ -1,34 +1,33 @@
-//! Dropping what unmapped areas left behind.
+//! Drops the entries that unmapped areas left behind.
 
 use core::ops::Range;
 
 use super::area::AreaId;
-use super::books::{Books, Claimed};
-use super::tables::Writer;
-use super::{AreaTables, Flush, PurgeError, Vmap};
+use super::areas::Vmap;
+use super::error::VmapError;
+use super::options::Flush;
+use super::registry::{AreaRegistry, Claimed};
+use super::report::Purged;
+use super::tables::AreaTables;
+use super::writer::EntryWriter;
 use crate::frames::FrameRun;
 use crate::paging::{Held, Holder};
 
-/// What a purge did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Purged {
-    /// Aliases that it dropped.
-    pub aliases: u32,
-    /// Areas of which it dropped the last.
-    pub areas: u32,
-    /// Whether it made a flush.
-    pub flushed: bool,
-}
-
 impl<T: AreaTables> Vmap<'_, T> {
-    /// Drops the leftover aliases of a run's frames, and nothing else, 512 to a hypercall.
+    /// Drops the leftover aliases of a run's frames and no others, 512 per hypercall.
     ///
-    /// With [`Flush::Inhibit`] there is no flush of any kind: vCPUs may remember the mappings until
-    /// the caller has all of them flushed, as the end of a transaction's detach does.
+    /// With [`Flush::Inhibit`] the guest asks for no flush ([F1](crate::rules#F1)). TLBs may remember the
+    /// mappings until a later flush of all vCPUs, such as the one of the transaction that follows
+    /// ([F2](crate::rules#F2), [F5](crate::rules#F5)).
+    ///
+    /// It may sleep: a PV guest makes hypercalls (`mmu_update`, and `mmuext_op` with [`Flush::Now`]). It
+    /// must not run in an interrupt handler, because it takes the lock of the areas.
     ///
     /// # Errors
-    /// A frame that an area in use maps: that is never dropped. And where Xen refuses.
-    pub fn purge(&self, run: &FrameRun, flush: Flush) -> Result<Purged, PurgeError> {
+    /// [`VmapError::InUse`] if a live area maps one of the frames; that area is left alone.
+    /// [`VmapError::NotDropped`] and [`VmapError::FlushRefused`] if Xen refuses. Aliases that were
+    /// dropped before the error stay dropped.
+    pub fn purge(&self, run: &FrameRun, flush: Flush) -> Result<Purged, VmapError> {
         let first = run.first().number();
         let mut frames = first..first + run.frames();
         let mut purged = Purged::default();
@@ -40,17 +39,18 @@ impl<T: AreaTables> Vmap<'_, T> {
         self.finish(flush, purged)
     }
 
-    /// Drops all leftover aliases.
+    /// Drops all leftover aliases, 512 per hypercall. It may sleep, as [`purge`](Self::purge) may.
     ///
     /// # Errors
-    /// Where Xen refuses; what was dropped before stays dropped.
-    pub fn purge_all(&self, flush: Flush) -> Result<Purged, PurgeError> {
-        // Those that are left behind meanwhile come last; nobody has to wait for them.
+    /// [`VmapError::NotDropped`] and [`VmapError::FlushRefused`] if Xen refuses. Aliases that were
+    /// dropped before the error stay dropped.
+    pub fn purge_all(&self, flush: Flush) -> Result<Purged, VmapError> {
+        // Areas that are unmapped meanwhile go to the end of the list. This call does not wait for them.
         let mut to_do = self.stats().leftover.pages as usize;
         let mut purged = Purged::default();
         while to_do > 0 {
             let mut claimed = Claimed::new();
-            self.books.lock().claim_leftovers(&mut claimed);
+            self.registry.lock().claim_leftovers(&mut claimed);
             if claimed.is_empty() {
                 break;
             }
@@ -60,20 +60,21 @@ impl<T: AreaTables> Vmap<'_, T> {
         self.finish(flush, purged)
     }
 
-    /// What an exchange of the run needs: [`purge`](Self::purge) without a flush, as
-    /// [`GuestMemory::purge`](crate::paging::GuestMemory::purge) answers.
+    /// Does what an exchange of the run needs: [`purge`](Self::purge) without a flush.
+    ///
+    /// The result is the one that [`GuestMemory::purge`](crate::paging::GuestMemory::purge) returns.
     ///
     /// # Errors
-    /// A frame that is held, and by whom.
+    /// A frame that an area still maps, and the area.
     pub fn vacate(&self, run: &FrameRun) -> Result<(), Held> {
         self.purge(run, Flush::Inhibit).map(|_| ()).map_err(|error| error.held(run.first()))
     }
 
-    /// Drops what is left of an area.
-    pub(super) fn purge_area(&self, id: AreaId, purged: &mut Purged) -> Result<(), PurgeError> {
+    /// Drops the leftover entries of an area.
+    pub(super) fn purge_area(&self, id: AreaId, purged: &mut Purged) -> Result<(), VmapError> {
         loop {
             let mut claimed = Claimed::new();
-            self.books.lock().claim_area(id, &mut claimed);
+            self.registry.lock().claim_area(id, &mut claimed);
             if claimed.is_empty() {
                 return Ok(());
             }
@@ -81,61 +82,67 @@ impl<T: AreaTables> Vmap<'_, T> {
         }
     }
 
-    fn finish(&self, flush: Flush, mut purged: Purged) -> Result<Purged, PurgeError> {
+    fn finish(&self, flush: Flush, mut purged: Purged) -> Result<Purged, VmapError> {
         if flush == Flush::Now {
             self.flush(&mut purged)?;
         }
         Ok(purged)
     }
 
-    /// Drops the entries of claimed pages, without the lock, and settles with the books.
-    fn drop_claimed(&self, claimed: &Claimed, purged: &mut Purged) -> Result<(), PurgeError> {
-        let mut left = &claimed[..];
-        while !left.is_empty() {
-            let mut writer = Writer::new(&self.tables);
-            // SAFETY: the owners have unmapped these pages, and the claims keep them from new ones.
+    /// Drops the entries of claimed pages without the lock, then gives up the claims.
+    fn drop_claimed(&self, claimed: &Claimed, purged: &mut Purged) -> Result<(), VmapError> {
+        let mut remaining = &claimed[..];
+        while !remaining.is_empty() {
+            let mut writer = EntryWriter::new(&self.tables);
+            // SAFETY: only pages of leftover areas are claimed, and the owners of those unmapped them.
+            // A claimed page belongs to no new area, because its area is not retired before the claim
+            // is given up. Both hold until `settle` below, after the batch was issued.
             let written = unsafe {
-                left.iter().try_for_each(|page| writer.unmap(*page)).and_then(|()| writer.issue())
+                remaining
+                    .iter()
+                    .try_for_each(|page| writer.unmap(*page))
+                    .and_then(|()| writer.issue())
             };
             let done = writer.done() as usize;
-            let mut books = self.books.lock();
-            let refused = written.err().and_then(|refusal| Some((*left.get(done)?, refusal.errno)));
+            let mut registry = self.registry.lock();
+            let refused =
+                written.err().and_then(|refusal| Some((*remaining.get(done)?, refusal.errno)));
             let (settled, rest, error) = match refused {
-                None => (left, &[][..], None),
-                Some((page, errno)) if books.index.is_linked(page) => {
-                    let held = self.held(&books, page);
-                    (left, &[][..], Some(PurgeError::Refused { held, errno }))
+                None => (remaining, &[][..], None),
+                Some((page, errno)) if registry.index.is_linked(page) => {
+                    let entry = self.held(&registry, page);
+                    (remaining, &[][..], Some(VmapError::NotDropped { entry, errno }))
                 }
-                // Somebody else has dropped it meanwhile, so nothing is amiss. But those behind it
-                // are still there.
+                // Another vCPU dropped the entry meanwhile, so this is not an error. The entries after
+                // it were not written yet.
                 Some(_) => {
-                    let (settled, rest) = left.split_at(done + 1);
+                    let (settled, rest) = remaining.split_at(done + 1);
                     (settled, rest, None)
                 }
             };
-            books.settle(settled, done, self.tables.flushes(), purged);
-            left = rest;
+            registry.settle(settled, done, self.tables.flushes(), purged);
+            remaining = rest;
             error.map_or(Ok(()), Err)?;
         }
         Ok(())
     }
 
-    fn claim(&self, frames: &mut Range<u64>, claimed: &mut Claimed) -> Result<(), PurgeError> {
-        let mut books = self.books.lock();
-        match books.claim_frames(frames, claimed) {
+    fn claim(&self, frames: &mut Range<u64>, claimed: &mut Claimed) -> Result<(), VmapError> {
+        let mut registry = self.registry.lock();
+        match registry.claim_frames(frames, claimed) {
             Ok(()) => Ok(()),
-            Err(page) => Err(PurgeError::InUse(self.held(&books, page))),
+            Err(page) => Err(VmapError::InUse(self.held(&registry, page))),
         }
     }
 
-    /// Which frame a page in the index maps, and for whom.
-    fn held(&self, books: &Books<'_>, page: u32) -> Held {
-        let record = books.record(books.index.area(page));
+    /// The frame that a page in the index maps, and the area that maps it.
+    fn held(&self, registry: &AreaRegistry<'_>, page: u32) -> Held {
+        let record = registry.record(registry.index.area(page));
         let (address, name) = (self.tables.address(page), record.name());
         let holder = match record.is_live() {
             true => Holder::Area { address, name },
             false => Holder::Leftover { address, name },
         };
-        Held { pfn: books.index.frame(page), holder }
+        Held { pfn: registry.index.frame(page), holder }
     }
 }

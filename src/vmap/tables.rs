@@ -1,31 +1,58 @@
-//! The first-level tables beneath the areas.
+//! The first-level page tables of the stretch of addresses.
 
-use core::sync::atomic::Ordering::Relaxed;
+use hypercall::{VirtAddr, Xen};
 
-use hypercall::ops::Pte;
-use hypercall::{PageTableFlags, VirtAddr, Xen};
-
-use crate::addr::{Gfn, MachineAddr, Mfn, PAGE_SIZE, Pfn};
-use crate::paging::{FlushClock, PteBatch, Refusal};
+use crate::addr::{Gfn, MachineAddr, PAGE_SIZE, Pfn};
+use crate::paging::FlushClock;
 use crate::sync::AtomicU64;
 
-/// A first-level entry.
+/// Where the first-level entry of a page is.
+///
+/// An [`AreaTables`] makes it and a [`Vmap`](super::Vmap) writes through it. Nobody else can, because a
+/// safe write to a page table would break [M4](crate::rules#M4):
+///
+/// ```compile_fail,E0616
+/// use xen_contig::vmap::AreaTables;
+///
+/// fn overwrite(tables: &impl AreaTables) {
+///     let _entry = tables.entry(0).0;
+/// }
+/// ```
 #[derive(Clone, Copy, Debug)]
-pub enum Entry<'a> {
-    /// Of a PV guest: written by Xen, which validates it and counts references.
+pub struct AreaEntry<'a>(pub(super) EntryPlace<'a>);
+
+/// The two places that an entry can be in.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum EntryPlace<'a> {
+    /// Xen writes the entry, validates it and counts references.
     Validated(MachineAddr),
-    /// Of a translated guest: its own memory.
+    /// The entry is memory of the guest, which writes it.
     Plain(&'a AtomicU64),
 }
 
-/// A stretch of virtual addresses with first-level tables of its own, set aside for areas.
+impl<'a> AreaEntry<'a> {
+    /// The entry of a PV guest at this machine address.
+    pub const fn validated(entry: MachineAddr) -> Self {
+        Self(EntryPlace::Validated(entry))
+    }
+
+    /// The entry of a translated guest (PVH).
+    pub const fn plain(entry: &'a AtomicU64) -> Self {
+        Self(EntryPlace::Plain(entry))
+    }
+}
+
+/// A stretch of virtual addresses with its own first-level tables, set aside for areas.
+///
+/// The methods are called with no lock held, and may be called on any vCPU.
 ///
 /// # Safety
-/// Duties of the implementor:
-/// * nobody else maps or uses anything in `pages()` pages from `base()` on;
-/// * [`entry`](Self::entry) is the entry of that page in every address space of the guest, for
-///   good, and maps nothing at first;
-/// * [`flushes`](Self::flushes) is the clock of this domain, the one that the transactions use.
+/// The implementor guarantees that
+/// * no other code maps or uses an address in the [`pages`](Self::pages) pages from
+///   [`base`](Self::base) on, all of which are canonical addresses;
+/// * [`entry`](Self::entry) names the entry of that page in every address space of the guest, and
+///   always the same one; the entry maps nothing at first;
+/// * [`flushes`](Self::flushes) is the clock of this domain, the one that transactions use.
 pub unsafe trait AreaTables {
     /// The seam to Xen.
     type Xen: Xen;
@@ -33,87 +60,23 @@ pub unsafe trait AreaTables {
     /// The seam to Xen, as the calling vCPU uses it.
     fn xen(&self) -> &Self::Xen;
 
-    /// By which all flushes of the domain are made.
+    /// The clock by which all flushes of the domain are made.
     fn flushes(&self) -> &FlushClock;
 
-    /// What goes into an entry for a frame; `None` where nothing lies beneath it.
+    /// The number that maps `pfn` in a page-table entry; `None` if no memory backs the frame.
     fn gfn(&self, pfn: Pfn) -> Option<Gfn>;
 
     /// The first address.
     fn base(&self) -> VirtAddr;
 
-    /// How many pages.
+    /// The number of pages.
     fn pages(&self) -> u32;
 
     /// The entry of a page below [`pages`](Self::pages).
-    fn entry(&self, page: u32) -> Entry<'_>;
+    fn entry(&self, page: u32) -> AreaEntry<'_>;
 
     /// The address of a page.
     fn address(&self, page: u32) -> VirtAddr {
         self.base() + u64::from(page) * PAGE_SIZE as u64
-    }
-}
-
-/// Writes entries, by as few hypercalls as can be. Flushes nothing.
-pub(super) struct Writer<'a, T: AreaTables> {
-    tables: &'a T,
-    batch: PteBatch<'a, T::Xen>,
-    /// Entries that took no hypercall.
-    plain: u64,
-}
-
-impl<'a, T: AreaTables> Writer<'a, T> {
-    pub fn new(tables: &'a T) -> Self {
-        Self { tables, batch: PteBatch::new(tables.xen()), plain: 0 }
-    }
-
-    /// How many entries are written for certain, counted from the first.
-    pub const fn done(&self) -> u64 {
-        self.plain + self.batch.done()
-    }
-
-    /// Maps a page.
-    ///
-    /// # Safety
-    /// The page is an area's that nobody uses yet.
-    pub unsafe fn map(
-        &mut self,
-        page: u32,
-        gfn: Gfn,
-        flags: PageTableFlags,
-    ) -> Result<(), Refusal> {
-        // A Gfn is what goes into an entry, and in PV that is the machine frame.
-        // SAFETY: the caller's.
-        unsafe { self.write(page, Pte::new(Mfn::new(gfn.number()), flags)) }
-    }
-
-    /// Drops the entry of a page.
-    ///
-    /// # Safety
-    /// The page is an area's that its owner has unmapped.
-    pub unsafe fn unmap(&mut self, page: u32) -> Result<(), Refusal> {
-        // SAFETY: the caller's.
-        unsafe { self.write(page, Pte::NOT_PRESENT) }
-    }
-
-    unsafe fn write(&mut self, page: u32, pte: Pte) -> Result<(), Refusal> {
-        match self.tables.entry(page) {
-            // SAFETY: the caller's.
-            Entry::Validated(entry) => unsafe { self.batch.write(entry, pte) },
-            Entry::Plain(entry) => {
-                entry.store(pte.raw(), Relaxed);
-                self.plain += 1;
-                Ok(())
-            }
-        }
-    }
-
-    /// Has Xen write what was collected.
-    ///
-    /// # Safety
-    /// As for the writes.
-    pub unsafe fn issue(&mut self) -> Result<(), Refusal> {
-        // SAFETY: the caller's.
-        unsafe { self.batch.issue() }
     }
 }

@@ -6,7 +6,7 @@ use xen_contig::addr::{AddressBits, Order, Pfn};
 use xen_contig::dma::GiveBack;
 use xen_contig::exchange::Exchanger;
 use xen_contig::platform::Platform;
-use xen_contig::vmap::{Budget, Flush, Mode, Protection, Stats};
+use xen_contig::vmap::{Budget, Flush, Mode, Protection, VmapStats};
 
 use crate::scene::{Scene, explore, join, spawn};
 
@@ -21,7 +21,7 @@ const GENEROUS: Budget = Budget { pages: 512, areas: 6 };
 /// Nothing is left, and every address is free again.
 fn is_empty(guest: &FakeGuest) {
     guest.areas().purge_all(Flush::Now).expect("leftovers that nothing holds");
-    assert_eq!(guest.areas().stats(), Stats { free_pages: 511, ..Stats::default() });
+    assert_eq!(guest.areas().stats(), VmapStats { free_pages: 511, ..VmapStats::default() });
 }
 
 /// A run whose frames are left behind in areas is exchanged while somebody else purges everything:

@@ -4,8 +4,6 @@
 
 mod refusals;
 
-use std::sync::atomic::Ordering::Relaxed;
-
 use fake_xen::{AreaConfig, Asked, Builder, FakeGuest, Fault, Logged};
 use hypercall::ops::MmuExtKind;
 use hypercall::{VirtAddr, XenErrno};
@@ -13,7 +11,7 @@ use xen_contig::addr::{AddressBits, Order, Pfn};
 use xen_contig::exchange::{Accounts, ExchangeError, Exchanger};
 use xen_contig::paging::Holder;
 use xen_contig::vmap::{
-    Area, AreaTables, Budget, Count, Entry, Flush, Mode, Protection, Purged, Stats, VmapError,
+    Area, AreaCount, Budget, Flush, Mode, Protection, Purged, VmapError, VmapStats,
 };
 
 const RW: Protection = Protection::ReadWrite;
@@ -71,7 +69,7 @@ fn an_area_shows_its_frames_and_nothing_beside_them() {
         guest.areas().vunmap(area).unwrap();
         guest.areas().vunmap(other).unwrap();
         guest.areas().purge_all(Flush::Now).unwrap();
-        assert_eq!(guest.areas().stats(), Stats { free_pages: 511, ..Stats::default() });
+        assert_eq!(guest.areas().stats(), VmapStats { free_pages: 511, ..VmapStats::default() });
         guest.check_whole();
     }
 }
@@ -95,7 +93,7 @@ fn lazy_costs_nothing_now_and_sync_one_flush() {
     let first = area.address();
     assert_eq!(calls(&lazy, || lazy.areas().vunmap(area).unwrap()), []);
     assert!(lazy.is_mapped(first));
-    assert_eq!(lazy.areas().stats().leftover, Count { areas: 1, pages: 8 });
+    assert_eq!(lazy.areas().stats().leftover, AreaCount { areas: 1, pages: 8 });
 
     let sync = guest(AreaConfig::sync(512));
     let area = vmap(&sync, 300, 8, "ring");
@@ -103,7 +101,7 @@ fn lazy_costs_nothing_now_and_sync_one_flush() {
     let made = calls(&sync, || sync.areas().vunmap(area).unwrap());
     assert_eq!(made, [Asked::MmuUpdate { updates: 8 }, Asked::MmuExt(vec![FLUSH_ALL])]);
     assert!(!sync.is_mapped(first));
-    assert_eq!(sync.areas().stats(), Stats { free_pages: 511, ..Stats::default() });
+    assert_eq!(sync.areas().stats(), VmapStats { free_pages: 511, ..VmapStats::default() });
 }
 
 #[test]
@@ -175,7 +173,7 @@ fn a_purge_reaches_every_frame_and_every_alias_of_a_large_run() {
         other => panic!("{other:?}"),
     });
     assert_eq!(updates.sum::<u64>(), 1500 + 150 * 7);
-    assert_eq!(guest.areas().stats().leftover, Count::default());
+    assert_eq!(guest.areas().stats().leftover, AreaCount::default());
 }
 
 /// Exchanges a run, as a driver's allocation does.
@@ -263,7 +261,7 @@ fn no_address_is_used_again_before_a_flush_has_covered_it() {
     guest.areas().vunmap(area).unwrap();
     assert_eq!(guest.areas().purge(&guest.run(300, 510), Flush::Inhibit).unwrap().areas, 1);
     let stats = guest.areas().stats();
-    assert_eq!((stats.retired, stats.free_pages), (Count { areas: 1, pages: 510 }, 0));
+    assert_eq!((stats.retired, stats.free_pages), (AreaCount { areas: 1, pages: 510 }, 0));
     // The model stops the test at an access that a stale translation could answer.
     let made = calls(&guest, || {
         let area = vmap(&guest, 1000, 10, "next");
@@ -319,7 +317,7 @@ fn past_the_budget_all_leftovers_go_without_a_flush() {
         });
         // The fourth is one too many by either measure, what the budget says is not.
         assert_eq!(made, [Asked::MmuUpdate { updates: 32 }]);
-        assert_eq!(guest.areas().stats().retired, Count { areas: 4, pages: 32 });
+        assert_eq!(guest.areas().stats().retired, AreaCount { areas: 4, pages: 32 });
     }
 }
 
@@ -328,9 +326,9 @@ fn a_translated_guest_maps_its_own_frame_numbers_without_a_hypercall() {
     let guest = Builder::new(2048).translated().areas(AreaConfig::lazy(512)).build();
     let made = calls(&guest, || {
         let area = vmap(&guest, 300, 8, "ring");
-        let Entry::Plain(entry) = guest.areas().tables().entry(0) else { panic!("its own memory") };
         // Present, writable, accessed and dirty, not to be executed.
-        assert_eq!(entry.load(Relaxed), 1 << 63 | 300 << 12 | 0x63);
+        let entry = guest.areas().tables().plain_entry(0);
+        assert_eq!(entry, Some(1 << 63 | 300 << 12 | 0x63));
         guest.areas().vunmap(area).unwrap();
         let purged = guest.areas().purge(&guest.run(300, 8), Flush::Inhibit).unwrap();
         assert_eq!((purged.aliases, purged.areas), (8, 1));

@@ -1,12 +1,14 @@
 //! What is refused, by the areas or by Xen, and what is left then.
 
+use std::cell::Cell;
+
 use fake_xen::{AreaConfig, Builder, FakeGuest, FakeXen, Fault};
 use hypercall::{VirtAddr, XenErrno};
 use xen_contig::addr::{Gfn, Pfn};
-use xen_contig::paging::{FlushClock, Held, Holder};
+use xen_contig::paging::FlushClock;
 use xen_contig::vmap::{
-    AreaTables, Budget, Count, Entry, Flush, Memory, Mode, PurgeError, Sizes, Stats, UnmapError,
-    Vmap, VmapError,
+    AreaCount, AreaEntry, AreaTables, Budget, Flush, Mode, Vmap, VmapError, VmapMemory, VmapSizes,
+    VmapStats,
 };
 
 use crate::{RW, frames, guest, page, vmap};
@@ -20,17 +22,17 @@ fn a_flush_that_xen_refused_covers_nothing() {
         let unmapped = guest.areas().vunmap(area).map_err(|error| error.to_string());
         let purged = guest.areas().purge_all(Flush::Now);
         assert_eq!(guest.xen().disarm(), 1, "the second call is the flush");
-        let refused = PurgeError::Flush { errno: XenErrno::EPERM };
+        let refused = VmapError::FlushRefused { errno: XenErrno::EPERM };
         match config.mode {
             Mode::Lazy => assert_eq!((unmapped, purged), (Ok(()), Err(refused))),
             // What the caller is told. The flush after it goes well, so there is another area.
             Mode::Sync => {
-                assert_eq!(unmapped, Err(UnmapError::Purge(refused).to_string()));
+                assert_eq!(unmapped, Err(refused.to_string()));
                 assert_eq!(purged.map(|purged| purged.flushed), Ok(true));
                 continue;
             }
         }
-        assert_eq!(guest.areas().stats().retired, Count { areas: 1, pages: 8 });
+        assert_eq!(guest.areas().stats().retired, AreaCount { areas: 1, pages: 8 });
     }
 }
 
@@ -42,7 +44,7 @@ fn what_could_not_be_mapped_as_a_whole_is_not_mapped_at_all() {
     let refused = guest.areas().vmap(frames, RW, "half");
     assert!(matches!(refused, Err(VmapError::Refused { pfn, .. }) if pfn == frames[1]));
     let stats = guest.areas().stats();
-    assert_eq!((stats.live, stats.leftover), (Count::default(), Count::default()));
+    assert_eq!((stats.live, stats.leftover), (AreaCount::default(), AreaCount::default()));
     assert!(!guest.is_mapped(guest.areas().tables().base()));
 }
 
@@ -56,10 +58,10 @@ fn what_makes_no_sense_is_refused_by_name() {
     assert_eq!(areas.vmap(frames(300, 511), RW, "many"), Err(many));
     areas.vunmap(vmap(&guest, 300, 510, "all")).unwrap();
     areas.purge_all(Flush::Now).unwrap();
-    let beyond = Pfn::new(2048);
-    assert_eq!(areas.vmap([beyond], RW, "beyond"), Err(VmapError::NotPopulated { pfn: beyond }));
-    let huge = Pfn::new(1 << 40);
-    assert_eq!(areas.vmap([huge], RW, "huge"), Err(VmapError::NotPopulated { pfn: huge }));
+    for pfn in [2048, 1 << 40, u64::MAX].map(Pfn::new) {
+        let refused = VmapError::NoSuchFrame { pfn, frames: 2048 };
+        assert_eq!(areas.vmap([pfn], RW, "beyond"), Err(refused));
+    }
     let (one, two) = (vmap(&guest, 300, 1, "one"), vmap(&guest, 301, 1, "two"));
     let full = VmapError::NoSpace { pages: 1, free: 507, areas: 2 };
     assert_eq!(areas.vmap([Pfn::new(302)], RW, "three"), Err(full));
@@ -67,8 +69,63 @@ fn what_makes_no_sense_is_refused_by_name() {
     let three = vmap(&guest, 302, 1, "three");
     let elsewhere =
         FakeGuest::areas(&Builder::new(2048).areas(AreaConfig::lazy(512)).build()).vunmap(two);
-    assert!(matches!(elsewhere, Err(UnmapError::Unknown(_))));
+    assert!(matches!(elsewhere, Err(VmapError::UnknownArea(_))));
     areas.vunmap(three).unwrap();
+}
+
+#[test]
+fn no_iterator_makes_a_request_count_for_ever() {
+    let guest = guest(AreaConfig::lazy(512));
+    let areas = guest.areas();
+    let endless = areas.vmap(std::iter::repeat(Pfn::new(300)), RW, "endless");
+    assert_eq!(endless, Err(VmapError::TooLarge { pages: usize::MAX, limit: 510 }));
+    let unsized_ = areas.vmap((0..u64::MAX).map(Pfn::new), RW, "all numbers");
+    assert_eq!(unsized_, Err(VmapError::TooLarge { pages: usize::MAX, limit: 510 }));
+    // Of no known length: the count stops above the limit.
+    let filtered = areas.vmap(std::iter::repeat(Pfn::new(300)).filter(|_| true), RW, "endless");
+    assert_eq!(filtered, Err(VmapError::TooLarge { pages: 511, limit: 510 }));
+    assert_eq!(areas.stats().live, AreaCount::default());
+}
+
+/// Frames that are others each time they are asked for.
+#[derive(Clone)]
+struct Fickle<'t> {
+    passes: &'t Cell<u32>,
+    asked: u32,
+}
+
+impl Iterator for Fickle<'_> {
+    type Item = Pfn;
+
+    fn next(&mut self) -> Option<Pfn> {
+        self.asked += 1;
+        self.passes.set(self.passes.get() + 1);
+        // One frame, which exists the first two times.
+        (self.asked == 1).then(|| Pfn::new(if self.passes.get() < 4 { 300 } else { 1 << 40 }))
+    }
+}
+
+#[test]
+fn an_iterator_that_changes_its_mind_is_checked_again() {
+    let guest = guest(AreaConfig::lazy(512));
+    let passes = Cell::new(0);
+    let refused = guest.areas().vmap(Fickle { passes: &passes, asked: 0 }, RW, "fickle");
+    let pfn = Pfn::new(1 << 40);
+    assert_eq!(refused, Err(VmapError::NoSuchFrame { pfn, frames: 2048 }));
+    assert_eq!(guest.areas().stats().live, AreaCount::default());
+    guest.check_whole();
+}
+
+#[test]
+fn memory_for_another_stretch_is_refused_by_its_number_of_pages() {
+    let guest = guest(AreaConfig::lazy(512));
+    let sizes = VmapSizes { frames: 2048, pages: 511, areas: 4 };
+    let block = vec![0_u64; sizes.bytes().div_ceil(8)].leak();
+    // SAFETY: the block is leaked, and nobody else's.
+    let memory = unsafe { VmapMemory::place(block.as_mut_ptr().cast(), sizes) };
+    let budget = Budget { pages: 512, areas: 512 };
+    let refused = Vmap::new(Elsewhere(&guest), memory, Mode::Lazy, budget).err();
+    assert_eq!(refused, Some(VmapError::WrongMemory { pages: 512, prepared: 511 }));
 }
 
 /// The tables of a guest's areas, said to be elsewhere.
@@ -98,7 +155,7 @@ unsafe impl AreaTables for Elsewhere<'_> {
         self.0.areas().tables().pages()
     }
 
-    fn entry(&self, page: u32) -> Entry<'_> {
+    fn entry(&self, page: u32) -> AreaEntry<'_> {
         self.0.areas().tables().entry(page)
     }
 }
@@ -106,16 +163,16 @@ unsafe impl AreaTables for Elsewhere<'_> {
 #[test]
 fn an_area_of_another_stretch_is_handed_back_even_if_its_numbers_are_the_same() {
     let guest = guest(AreaConfig::lazy(512));
-    let sizes = Sizes { frames: 2048, pages: 512, areas: 512 };
+    let sizes = VmapSizes { frames: 2048, pages: 512, areas: 512 };
     let block = vec![0_u64; sizes.bytes().div_ceil(8)].leak();
     // SAFETY: the block is leaked, and nobody else's.
-    let memory = unsafe { Memory::place(block.as_mut_ptr().cast(), sizes) };
+    let memory = unsafe { VmapMemory::place(block.as_mut_ptr().cast(), sizes) };
     let budget = Budget { pages: 512, areas: 512 };
-    let elsewhere = Vmap::new(Elsewhere(&guest), memory, Mode::Lazy, budget);
+    let elsewhere = Vmap::new(Elsewhere(&guest), memory, Mode::Lazy, budget).unwrap();
     let area = vmap(&guest, 300, 1, "here");
     let other = elsewhere.vmap([Pfn::new(301)], RW, "there").unwrap();
-    let Err(UnmapError::Unknown(area)) = elsewhere.vunmap(area) else { panic!("taken") };
-    assert_eq!(elsewhere.stats().live, Count { areas: 1, pages: 1 });
+    let Err(VmapError::UnknownArea(area)) = elsewhere.vunmap(area) else { panic!("taken") };
+    assert_eq!(elsewhere.stats().live, AreaCount { areas: 1, pages: 1 });
     elsewhere.vunmap(other).unwrap();
     guest.areas().vunmap(area).unwrap();
 }
@@ -140,8 +197,8 @@ fn no_refusal_of_xens_loses_an_entry_or_an_address() {
                 let hit = guest.xen().disarm() > 0;
                 // Whatever failed, the next attempt puts all of it right.
                 guest.areas().purge_all(Flush::Now).unwrap();
-                let live = Count { areas: 1, pages: 3 };
-                let stats = Stats { live, free_pages: 1023 - 4, ..Stats::default() };
+                let live = AreaCount { areas: 1, pages: 3 };
+                let stats = VmapStats { live, free_pages: 1023 - 4, ..VmapStats::default() };
                 assert_eq!(guest.areas().stats(), stats, "{config:?} call {call} {errno}");
                 assert_eq!(guest.read_at(1, standing.address()), 0);
                 for n in 0..1024 {
@@ -159,17 +216,4 @@ fn no_refusal_of_xens_loses_an_entry_or_an_address() {
     }
     println!("vmap: {cases} cases of a refused hypercall");
     assert!(cases > 30);
-}
-
-#[test]
-fn messages_name_what_they_are_about() {
-    let held = Held { pfn: Pfn::new(7), holder: Holder::Unknown };
-    for (message, words) in [
-        (VmapError::TooLarge { pages: 9, limit: 8 }.to_string(), "9 pages is more than the 8"),
-        (VmapError::NoSpace { pages: 5, free: 4, areas: 3 }.to_string(), "4 pages are free, 3"),
-        (PurgeError::Refused { held, errno: XenErrno::EINVAL }.to_string(), "-EINVAL; pfn 0x7"),
-        (PurgeError::Flush { errno: XenErrno::EPERM }.to_string(), "EPERM"),
-    ] {
-        assert!(message.contains(words), "{message}");
-    }
 }

@@ -14,7 +14,7 @@ use xen_contig::exchange::{Accounts, Capability};
 use xen_contig::frames::{FrameAllocator, FrameRun};
 use xen_contig::p2m::{M2p, P2m};
 use xen_contig::paging::Holder;
-use xen_contig::vmap::{Memory, Mode};
+use xen_contig::vmap::{Mode, VmapMemory};
 
 use super::areas::{self, Areas, Uses};
 use super::hypervisor::xen;
@@ -106,7 +106,7 @@ impl Ground {
             heap::init(cut(heap_frames).as_mut_ptr(), heap_bytes);
             let bitmap = cut(bitmap_frames).as_mut_ptr();
             let bitmap = core::slice::from_raw_parts_mut(bitmap, bitmap_words);
-            (bitmap, Memory::place(cut(books_frames).as_mut_ptr(), sizes))
+            (bitmap, VmapMemory::place(cut(books_frames).as_mut_ptr(), sizes))
         };
         let mut frames = FrameAllocator::new(bitmap, p2m.frames());
         for (start, end) in others.into_iter().chain([(first, end)]) {
@@ -116,7 +116,8 @@ impl Ground {
         let p2m: &P2m<'_> = Box::leak(Box::new(p2m));
         let linear: &Linear = Box::leak(Box::new(linear));
         let tables = areas::Tables::new(p2m, linear, area_tables);
-        let areas = Areas::new(tables, books, Mode::default(), areas::budget(sizes));
+        let areas = Areas::new(tables, books, Mode::default(), areas::budget(sizes))
+            .expect("memory of the same sizes");
         let areas: &Areas = Box::leak(Box::new(areas));
         linear.set_others(Others { areas, uses: Uses::new(), m2p });
         for (pfn, name) in shared {

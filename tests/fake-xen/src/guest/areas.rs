@@ -9,7 +9,7 @@ use hypercall::{Gfn, Pfn, VirtAddr};
 use xen_contig::addr::MachineAddr;
 use xen_contig::paging::FlushClock;
 use xen_contig::sync::AtomicU64;
-use xen_contig::vmap::{AreaTables, Budget, Entry, Memory, Mode, Sizes, Vmap};
+use xen_contig::vmap::{AreaEntry, AreaTables, Budget, Mode, Vmap, VmapMemory, VmapSizes};
 
 use super::FakeGuest;
 use crate::machine::INVALID_M2P;
@@ -95,15 +95,22 @@ unsafe impl AreaTables for FakeAreas {
         self.pages
     }
 
-    fn entry(&self, page: u32) -> Entry<'_> {
+    fn entry(&self, page: u32) -> AreaEntry<'_> {
         match self.plain.get(page as usize) {
-            Some(entry) => Entry::Plain(entry),
+            Some(entry) => AreaEntry::plain(entry),
             None => {
                 let page = (AREAS >> 12) + u64::from(page);
                 let entry = self.xen.with(|machine| machine.entry_of(page));
-                Entry::Validated(MachineAddr::new(entry.expect("a page of the stretch")))
+                AreaEntry::validated(MachineAddr::new(entry.expect("a page of the stretch")))
             }
         }
+    }
+}
+
+impl FakeAreas {
+    /// What the entry of a page of a translated guest holds; `None` in a PV guest.
+    pub fn plain_entry(&self, page: u32) -> Option<u64> {
+        Some(self.plain.get(page as usize)?.load(Relaxed))
     }
 }
 
@@ -120,11 +127,11 @@ pub(super) fn make(guest: &FakeGuest, config: AreaConfig) -> Vmap<'static, FakeA
         pages,
         plain: (0..plain).map(|_| AtomicU64::new(0)).collect(),
     };
-    let sizes = Sizes { frames: guest.frames as u32, pages, areas };
+    let sizes = VmapSizes { frames: guest.frames as u32, pages, areas };
     let block = vec![0_u64; sizes.bytes().div_ceil(8)].leak();
     // SAFETY: the block is the host's, leaked, and nobody else's.
-    let memory = unsafe { Memory::place(block.as_mut_ptr().cast(), sizes) };
-    Vmap::new(tables, memory, mode, budget)
+    let memory = unsafe { VmapMemory::place(block.as_mut_ptr().cast(), sizes) };
+    Vmap::new(tables, memory, mode, budget).expect("memory for as many pages")
 }
 
 impl FakeGuest {

@@ -1,59 +1,72 @@
-//! What is known of the areas, behind one lock. Nothing here calls Xen. The lock masks no events: a
-//! handler of events or traps must neither use areas nor make a hypercall that does.
+//! The registry of all areas, behind one lock.
+//!
+//! Nothing here calls Xen. The lock does not mask events, so a handler of events or traps must not use
+//! areas and must not make a hypercall that does.
 
 use core::ops::Range;
 
 use arrayvec::ArrayVec;
 
-use super::area::{Area, AreaId, List, Record, State};
-use super::index::Index;
-use super::space::Space;
-use super::{Budget, Count, Memory, Purged, Stats};
+use super::addresses::AddressPool;
+use super::alias_index::AliasIndex;
+use super::area::{Area, AreaId};
+use super::error::VmapError;
+use super::options::Budget;
+use super::record::{AreaRecord, AreaState, RecordList};
+use super::report::{AreaCount, Purged, VmapStats};
+use super::storage::VmapMemory;
 use crate::addr::{Pfn, VirtAddr};
 use crate::paging::FlushClock;
 
-/// Pages that are dropped in one hypercall: a first-level table's worth.
+/// Pages that are dropped in one hypercall: the entries of one first-level table.
 pub(super) const BATCH: usize = 512;
 
-/// Pages that somebody has claimed, to drop their entries.
+/// Pages that a vCPU has claimed to drop their entries.
 pub(super) type Claimed = ArrayVec<u32, BATCH>;
 
+/// What is known of the areas.
 #[derive(Debug)]
-pub(super) struct Books<'m> {
-    pub index: Index<'m>,
-    space: Space<'m>,
-    records: &'m mut [Record],
-    unused: List,
-    leftovers: List,
-    retired: List,
-    live: Count,
-    leftover: Count,
-    waiting: Count,
+pub(super) struct AreaRegistry<'m> {
+    pub index: AliasIndex<'m>,
+    space: AddressPool<'m>,
+    records: &'m mut [AreaRecord],
+    unused: RecordList,
+    leftovers: RecordList,
+    retired: RecordList,
+    live: AreaCount,
+    leftover: AreaCount,
+    waiting: AreaCount,
 }
 
-impl<'m> Books<'m> {
-    pub fn new(memory: Memory<'m>, pages: u32) -> Self {
-        let Memory { records, bitmap, slots, heads } = memory;
-        assert_eq!(slots.len(), pages as usize, "memory for another number of pages");
-        let mut unused = List::EMPTY;
+impl<'m> AreaRegistry<'m> {
+    /// The registry of no areas yet, for a stretch of `pages` pages.
+    ///
+    /// # Errors
+    /// [`VmapError::WrongMemory`] if the memory was prepared for another number of pages.
+    pub fn new(memory: VmapMemory<'m>, pages: u32) -> Result<Self, VmapError> {
+        let VmapMemory { records, bitmap, slots, heads } = memory;
+        if slots.len() != pages as usize {
+            return Err(VmapError::WrongMemory { pages, prepared: slots.len() });
+        }
+        let mut unused = RecordList::EMPTY;
         for record in 0..records.len() as u32 {
             unused.push(records, record);
         }
-        Self {
-            index: Index::new(heads, slots),
-            space: Space::new(bitmap, pages),
+        Ok(Self {
+            index: AliasIndex::new(heads, slots),
+            space: AddressPool::new(bitmap, pages),
             records,
             unused,
-            leftovers: List::EMPTY,
-            retired: List::EMPTY,
-            live: Count::default(),
-            leftover: Count::default(),
-            waiting: Count::default(),
-        }
+            leftovers: RecordList::EMPTY,
+            retired: RecordList::EMPTY,
+            live: AreaCount::default(),
+            leftover: AreaCount::default(),
+            waiting: AreaCount::default(),
+        })
     }
 
-    pub fn stats(&self) -> Stats {
-        Stats {
+    pub fn stats(&self) -> VmapStats {
+        VmapStats {
             live: self.live,
             leftover: self.leftover,
             retired: self.waiting,
@@ -61,16 +74,16 @@ impl<'m> Books<'m> {
         }
     }
 
-    pub fn record(&self, record: u32) -> &Record {
+    pub fn record(&self, record: u32) -> &AreaRecord {
         &self.records[record as usize]
     }
 
-    /// Whether more is left than the budget allows.
+    /// Returns true if unmapped areas left more behind than the budget allows.
     pub fn is_over(&self, budget: Budget) -> bool {
         self.leftover.pages > budget.pages || self.leftover.areas > budget.areas
     }
 
-    /// Begins an area: addresses and a record. `None` where there is none of either.
+    /// Begins an area. `None` if no addresses or no record are free.
     pub fn open(
         &mut self,
         pages: u32,
@@ -83,40 +96,41 @@ impl<'m> Books<'m> {
         let first = taken.numbers().start;
         let entry = &mut self.records[record as usize];
         let generation = entry.generation.wrapping_add(1);
-        *entry = Record { state: State::New(taken), name, generation, ..Record::UNUSED };
+        *entry =
+            AreaRecord { state: AreaState::New(taken), name, generation, ..AreaRecord::UNUSED };
         self.live.areas += 1;
         Some(Area::new(AreaId { record, generation }, first, pages, address(first)))
     }
 
-    /// Takes note of a page before its entry is written.
+    /// Records a page before its entry is written.
     pub fn link(&mut self, page: u32, pfn: Pfn, id: AreaId) {
         self.index.link(page, pfn, id.record);
         self.records[id.record as usize].linked += 1;
         self.live.pages += 1;
     }
 
-    /// All entries of a new area are written.
+    /// Hands a new area to its owner: all its entries are written.
     pub fn set_live(&mut self, area: &Area) {
         let record = &mut self.records[area.id().record as usize];
-        record.state = match core::mem::replace(&mut record.state, State::Unused) {
-            State::New(pages) => State::Live(pages),
+        record.state = match core::mem::replace(&mut record.state, AreaState::Unused) {
+            AreaState::New(pages) => AreaState::Live(pages),
             other => other,
         };
     }
 
-    /// Makes a leftover of a new area whose entries could not be written.
+    /// Makes a leftover of a new area whose entries could not all be written.
     pub fn abandon(&mut self, area: Area, clock: &FlushClock) {
         self.leave(area.id());
         self.retire_if_done(area.id().record, clock);
     }
 
-    /// Makes a leftover of an area that its owner is done with.
+    /// Makes a leftover of an area that its owner unmaps.
     ///
     /// # Errors
-    /// The area, if it is none of these books.
+    /// The area, if this registry does not know it.
     pub fn close(&mut self, area: Area) -> Result<(), Area> {
         let known = self.find(area.id()).is_some_and(|record| {
-            matches!(&record.state, State::Live(pages) if pages.numbers() == area.page_numbers())
+            matches!(&record.state, AreaState::Live(pages) if pages.numbers() == area.page_numbers())
         });
         if !known {
             return Err(area);
@@ -125,7 +139,7 @@ impl<'m> Books<'m> {
         Ok(())
     }
 
-    fn find(&self, id: AreaId) -> Option<&Record> {
+    fn find(&self, id: AreaId) -> Option<&AreaRecord> {
         let record = self.records.get(id.record as usize)?;
         (record.generation == id.generation).then_some(record)
     }
@@ -133,8 +147,8 @@ impl<'m> Books<'m> {
     fn leave(&mut self, id: AreaId) {
         let record = &mut self.records[id.record as usize];
         let linked = record.linked;
-        record.state = match core::mem::replace(&mut record.state, State::Unused) {
-            State::New(pages) | State::Live(pages) => State::Leftover(pages),
+        record.state = match core::mem::replace(&mut record.state, AreaState::Unused) {
+            AreaState::New(pages) | AreaState::Live(pages) => AreaState::Leftover(pages),
             other => other,
         };
         self.leftovers.push(self.records, id.record);
@@ -144,11 +158,11 @@ impl<'m> Books<'m> {
         self.leftover.pages += linked;
     }
 
-    /// Claims what is left of the first frames of `frames`, as many as it can, and takes these out
-    /// of `frames`.
+    /// Claims the leftover pages of the first frames of `frames`, and removes those frames from
+    /// `frames`.
     ///
     /// # Errors
-    /// A page whose owner has not unmapped it; then nothing is claimed.
+    /// A page of a live area that maps one of the frames. Nothing is claimed then.
     pub fn claim_frames(
         &mut self,
         frames: &mut Range<u64>,
@@ -158,7 +172,7 @@ impl<'m> Books<'m> {
             *frames = frames.end..frames.end;
             return Ok(());
         }
-        // No more than a table's worth under one hold of the lock.
+        // At most 512 frames while the lock is held once.
         let chunk = frames.start..frames.end.min(frames.start + BATCH as u64);
         for pfn in chunk.clone().map(Pfn::new) {
             for page in self.index.aliases(pfn) {
@@ -170,7 +184,8 @@ impl<'m> Books<'m> {
         for pfn in chunk {
             for page in self.index.aliases(Pfn::new(pfn)) {
                 if claimed.is_full() {
-                    // The rest of this frame's comes next time: what is claimed now is gone then.
+                    // The next call finds the rest of this frame's pages: the pages claimed now are
+                    // dropped by then.
                     return Ok(());
                 }
                 self.records[self.index.area(page) as usize].claims += 1;
@@ -181,19 +196,19 @@ impl<'m> Books<'m> {
         Ok(())
     }
 
-    /// Claims what is left of an area, as much as it can.
+    /// Claims the leftover pages of an area until `claimed` is full.
     pub fn claim_area(&mut self, id: AreaId, claimed: &mut Claimed) {
-        if self.find(id).is_some_and(|record| matches!(record.state, State::Leftover(_))) {
+        if self.find(id).is_some_and(|record| matches!(record.state, AreaState::Leftover(_))) {
             self.claim_record(id.record, claimed);
         }
     }
 
-    /// Claims what is left of all areas, the oldest first, as much as it can.
+    /// Claims the leftover pages of all areas, oldest area first, until `claimed` is full.
     pub fn claim_leftovers(&mut self, claimed: &mut Claimed) {
         let mut next = self.leftovers.first();
         while let Some(record) = next.filter(|_| !claimed.is_full()) {
             self.claim_record(record, claimed);
-            next = List::next(self.records, record);
+            next = RecordList::next(self.records, record);
         }
     }
 
@@ -212,8 +227,8 @@ impl<'m> Books<'m> {
         }
     }
 
-    /// Takes the first `done` of the claimed pages off the books, whose entries are gone, and gives
-    /// up the claims on all of them.
+    /// Gives up all claims, and removes the first `done` of the claimed pages, whose entries were
+    /// dropped.
     pub fn settle(
         &mut self,
         claimed: &[u32],
@@ -222,7 +237,7 @@ impl<'m> Books<'m> {
         purged: &mut Purged,
     ) {
         for (place, page) in claimed.iter().enumerate() {
-            // The claim has kept the page the area's, even if somebody else dropped it meanwhile.
+            // The claim kept the page with its area, even if another vCPU dropped the entry meanwhile.
             let record = self.index.area(*page);
             self.records[record as usize].claims -= 1;
             if place < done && self.index.unlink(*page) {
@@ -234,17 +249,17 @@ impl<'m> Books<'m> {
         }
     }
 
-    /// Retires an area of which nothing is left and nobody has a claim on.
+    /// Retires an area without linked pages and without claims.
     fn retire_if_done(&mut self, number: u32, clock: &FlushClock) -> bool {
         let record = &mut self.records[number as usize];
         if record.linked > 0 || record.claims > 0 {
             return false;
         }
-        record.state = match core::mem::replace(&mut record.state, State::Unused) {
-            State::Leftover(pages) => {
+        record.state = match core::mem::replace(&mut record.state, AreaState::Unused) {
+            AreaState::Leftover(pages) => {
                 self.waiting.areas += 1;
                 self.waiting.pages += pages.count();
-                State::Retired(Space::retire(pages, clock))
+                AreaState::Retired(AddressPool::retire(pages, clock))
             }
             other => {
                 record.state = other;
@@ -261,14 +276,15 @@ impl<'m> Books<'m> {
     pub fn reuse(&mut self, clock: &FlushClock) {
         while let Some(number) = self.retired.first() {
             let record = &mut self.records[number as usize];
-            let State::Retired(retired) = core::mem::replace(&mut record.state, State::Unused)
+            let AreaState::Retired(retired) =
+                core::mem::replace(&mut record.state, AreaState::Unused)
             else {
                 unreachable!("an area in the list of the retired is retired")
             };
             let count = retired.count();
             if let Err(retired) = self.space.reuse(retired, clock) {
-                // Those behind it were retired later still.
-                record.state = State::Retired(retired);
+                // The areas after it were retired later still.
+                record.state = AreaState::Retired(retired);
                 return;
             }
             self.retired.remove(self.records, number);
