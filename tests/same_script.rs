@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use fake_xen::{Builder, FakeGuest, FakeXen, NEIGHBOUR};
 use hypercall::ops::Pte;
 use hypercall::{DomId, Mfn, Pfn, VirtAddr};
-use script::{Ground, Page, Script, Verdict};
+use script::{Page, Script, ScriptGuest, ScriptResult};
 use xen_contig::paging::LinearMapping;
 
 /// The first frame of the run.
@@ -32,7 +32,7 @@ impl Model {
 }
 
 // SAFETY: the model's frames hold nothing of Rust's; the lists are boxes that live as long.
-unsafe impl Ground for Model {
+unsafe impl ScriptGuest for Model {
     type Xen = FakeXen;
 
     fn xen(&self) -> &FakeXen {
@@ -55,7 +55,7 @@ unsafe impl Ground for Model {
         RUN
     }
 
-    fn beneath(&self, pfn: Pfn) -> u64 {
+    fn backing(&self, pfn: Pfn) -> u64 {
         self.guest.p2m().gfn(pfn).expect("a populated frame").number()
     }
 
@@ -93,12 +93,12 @@ unsafe impl Ground for Model {
         2048
     }
 
-    fn nobodys(&self) -> Option<u64> {
+    fn unowned(&self) -> Option<u64> {
         // The model's own, as in Xen.
         Some(2)
     }
 
-    fn other(&self) -> DomId {
+    fn other_domain(&self) -> DomId {
         NEIGHBOUR
     }
 
@@ -118,13 +118,13 @@ fn same(model: &Model, script: Script) {
     let mut text = String::new();
     script.unpack(&mut text).expect("room in memory");
     let mut transcript = String::new();
-    let verdict = script::run(model, &text, |call, heard| {
-        transcript.extend([call, "\n", heard, "\n"]);
+    let verdict = script::run(model, &text, |call, answer| {
+        transcript.extend([call, "\n", answer, "\n"]);
     });
     match verdict {
-        Verdict::Same { calls } => assert!(calls > 0),
-        Verdict::Differs { line, call, expected, heard } => panic!(
-            "{transcript}\nline {line}: `{call}`: expected `{expected}`, the model: `{heard}`"
+        ScriptResult::Same { calls } => assert!(calls > 0),
+        ScriptResult::Differs { line, call, expected, answer } => panic!(
+            "{transcript}\nline {line}: `{call}`: expected `{expected}`, the model: `{answer}`"
         ),
     }
     model.guest.check_whole();
@@ -165,9 +165,9 @@ fn an_answer_that_differs_is_named() {
     let model = Model::new(Builder::new(1024), false);
     let verdict =
         script::run(&model, "# C05\n\nexchange 1x0 r0 for 1x0 r0 count=2\n= 0\n", |_, _| ());
-    let Verdict::Differs { line, call, expected, heard } = verdict else {
+    let ScriptResult::Differs { line, call, expected, answer } = verdict else {
         panic!("{verdict:?}");
     };
     assert_eq!((line, call, expected), (3, "exchange 1x0 r0 for 1x0 r0 count=2", "= 0"));
-    assert_eq!(&*heard, "= EINVAL done=2");
+    assert_eq!(&*answer, "= EINVAL done=2");
 }

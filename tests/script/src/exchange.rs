@@ -1,27 +1,29 @@
-//! `exchange`: XENMEM_exchange with any argument.
+//! The call `exchange`: `XENMEM_exchange` with any argument.
 
 use hypercall::abi::memory::{MemoryExchange, MemoryReservation};
 use hypercall::ops::MemoryOp;
 use hypercall::{DomId, Xen};
 
 use crate::line::Line;
-use crate::scene::{Call, List, Scene};
+use crate::player::{FrameList, Player};
 use crate::words::{Extents, Words, cut, extents, frames, number};
-use crate::{FRAMES, Ground};
+use crate::{FRAMES, ScriptGuest};
 
-/// `XENMEMF_exact_node_request`.
+/// `XENMEMF_exact_node_request` of Xen's `public/memory.h`.
 const EXACT_NODE: u32 = 1 << 17;
 
-/// The first byte of the address space that Xen keeps for itself (`HYPERVISOR_VIRT_START`).
+/// First virtual address of the range that Xen reserves (`HYPERVISOR_VIRT_START`).
 const XENS_OWN: u64 = 0xffff_8000_0000_0000;
 
-/// The first address that is none (`__addr_ok`).
+/// First non-canonical virtual address (`__addr_ok`).
 const NON_CANONICAL: u64 = 1 << 47;
 
-impl<G: Ground> Scene<'_, G> {
-    /// `exchange 8x0 r0-r7 for 1x3 r0 bits=30 node=1 exact=node count=0 domain=self in@=r2`
-    pub fn exchange(&mut self, mut words: Words<'_>) -> Call {
-        let limit = self.ground.limit();
+impl<G: ScriptGuest> Player<'_, G> {
+    /// Makes an exchange.
+    ///
+    /// Example: `exchange 8x0 r0-r7 for 1x3 r0 bits=30 node=1 exact=node count=0 in@=r2`
+    pub fn exchange(&mut self, mut words: Words<'_>) -> Option<Line> {
+        let limit = self.guest.limit();
         let input = extents(&mut words, limit)?;
         words.expect("for")?;
         let output = extents(&mut words, limit)?;
@@ -47,7 +49,8 @@ impl<G: Ground> Scene<'_, G> {
                 _ => return None,
             }
         }
-        // What is longer than the lists here begins with a frame that Xen does not take.
+        // A list that claims more entries than it has must start with a frame that Xen refuses, so
+        // that Xen does not read past it.
         let long = |extents: &Extents<'_>| extents.count > FRAMES;
         let stops = input.names.first() == Some(&"beyond") && argument.nr_exchanged == 0;
         if (long(&input) || long(&output)) && !stops {
@@ -55,42 +58,47 @@ impl<G: Ground> Scene<'_, G> {
         }
         let count = argument.nr_exchanged;
         let (in_before, out_before) = (in_list, out_list);
-        // SAFETY: the run is the script's, and nothing of Rust's lies in it (M1). The lists live
-        // across the call or lie where Xen finds them out (M3); they are as long as the argument
-        // says, or Xen stops at their first entry.
-        let answer = unsafe { self.ground.xen().memory_op(MemoryOp::Exchange(&mut argument)) };
+        // SAFETY: the script owns the run, which contains no Rust value
+        // ([M1](xen_contig::rules#M1)). The lists live across the call, or Xen refuses their
+        // addresses ([M3](xen_contig::rules#M3)). They are as long as the argument says, or Xen
+        // stops at their first entry.
+        let answer = unsafe { self.guest.xen().memory_op(MemoryOp::Exchange(&mut argument)) };
 
         let done = argument.nr_exchanged;
         let mut line = Line::answer(answer);
         line.add(format_args!(" done={done}"));
         line.set(" wrote in", "", written(&in_before, &in_list));
-        // A new frame may by chance have the number of the guest frame that it is for: what the
-        // count says is done has been written, too.
+        // Xen may choose the machine frame whose number the list already contains, and that entry
+        // then does not change. The entries that the count covers were written, too.
         let outs = |count: u64| ((count << input.order) >> output.order).min(FRAMES);
         let per_chunk = 1 << output.order.saturating_sub(input.order);
         let before = if answer.is_ok() { outs(count / per_chunk * per_chunk) } else { FRAMES };
-        let counted = match self.ground.is_translated() || count == input.count {
+        let counted = match self.guest.is_translated() || count == input.count {
             true => 0..0,
             false => before..outs(done),
         };
         let wrote = counted.fold(written(&out_before, &out_list), |wrote, word| wrote | 1 << word);
         line.set(" wrote out ", "", wrote);
-        let moved = self.take_over(&mut line, &out_before, &out_list, wrote, output.order);
-        self.tell(&mut line, moved);
+        let moved = self.note_new_frames(&mut line, &out_before, &out_list, wrote, output.order);
+        self.add_state(&mut line, moved);
         Some(line)
     }
 
-    /// The words of a list: frames that go by what is beneath them, frames that come by their own
-    /// numbers.
-    pub fn list(&self, extents: &Extents<'_>, comes: bool) -> Option<List> {
+    /// Returns the entries of a list.
+    ///
+    /// Returns `None` if a name is unknown or the list is too long.
+    ///
+    /// A frame that goes to Xen is named by its backing, a frame that comes by its guest frame
+    /// number.
+    pub fn list(&self, extents: &Extents<'_>, incoming: bool) -> Option<FrameList> {
         let (mut list, mut len) = ([u64::MAX; FRAMES as usize], 0);
         for name in &extents.names {
             let range = frames(name);
             let indices = range.clone().unwrap_or(0..=0).step_by(1 << extents.order.min(4));
             for index in indices {
                 *list.get_mut(len)? = match range {
-                    Some(_) if comes => self.pfn(index).number(),
-                    Some(_) => self.beneath[index as usize],
+                    Some(_) if incoming => self.pfn(index).number(),
+                    Some(_) => self.backing[index as usize],
                     None => self.frame(name)?,
                 };
                 len += 1;
@@ -99,20 +107,23 @@ impl<G: Ground> Scene<'_, G> {
         Some(list)
     }
 
-    /// Where a list lies that does not lie on the stack. One that lies in a frame of the run is
-    /// written while the frame is mapped writable, and else is what it was.
-    fn place(&self, name: &str, list: &List) -> Option<*mut u64> {
+    /// Returns the address `name` for a list that does not lie on the stack.
+    ///
+    /// A list in a frame of the run is written if the frame is mapped writable. Otherwise the frame
+    /// keeps its content.
+    fn place(&self, name: &str, list: &FrameList) -> Option<*mut u64> {
         match name {
             "null" => Some(core::ptr::null_mut()),
             "xen" => Some(XENS_OWN as *mut u64),
             "non-canonical" => Some(NON_CANONICAL as *mut u64),
             _ => {
                 let pfn = self.pfn(*frames(name)?.start());
-                let place = self.ground.list(pfn);
-                let pte = self.ground.pte(pfn);
+                let place = self.guest.list(pfn);
+                let pte = self.guest.pte(pfn);
                 if pte.is_present() && pte.is_writable() {
                     for (index, word) in list.iter().enumerate() {
-                        // SAFETY: within the frame, which is the script's (M1) and mapped.
+                        // SAFETY: the word lies in a frame that the script owns
+                        // ([M1](xen_contig::rules#M1)) and that is mapped writable.
                         unsafe { place.add(index).write_volatile(*word) };
                     }
                 }
@@ -121,48 +132,49 @@ impl<G: Ground> Scene<'_, G> {
         }
     }
 
-    /// Takes the frames that Xen wrote to an out-list for what is beneath the run now. Answers of
-    /// which frames that is so.
-    pub fn take_over(
+    /// Records the frames that Xen wrote to an out-list as backing of the run.
+    ///
+    /// Returns the frames of the run whose backing changed, as a bit set.
+    pub fn note_new_frames(
         &mut self,
         line: &mut Line,
-        before: &List,
-        after: &List,
+        before: &FrameList,
+        after: &FrameList,
         wrote: u32,
         order: u32,
     ) -> u32 {
-        let (first, mut moved) = (self.ground.run().number(), 0);
-        let mut old = self.beneath;
+        let (first, mut moved) = (self.guest.run().number(), 0);
+        let mut old = self.backing;
         for word in (0..FRAMES as usize).filter(|word| wrote >> word & 1 != 0) {
             if !after[word].is_multiple_of(1 << order) {
                 line.add(format_args!(" misaligned out[{word}]"));
             }
             let index = before[word].wrapping_sub(first);
             for page in (0..1 << order).filter(|page| index.wrapping_add(*page) < FRAMES) {
-                self.adopt(index + page, after[word] + page);
+                self.set_backing(index + page, after[word] + page);
                 moved |= 1 << (index + page);
             }
         }
-        // What went in with the first chunk may have come out with the second.
-        old.iter_mut().filter(|old| self.beneath.contains(old)).for_each(|old| *old = u64::MAX);
+        // The second chunk may return frames that the first chunk gave to Xen.
+        old.iter_mut().filter(|old| self.backing.contains(old)).for_each(|old| *old = u64::MAX);
         let kept = (0..FRAMES).filter(|index| moved >> index & 1 != 0);
         let mut both = 0;
         for index in kept.filter(|index| old[*index as usize] != u64::MAX) {
-            both |= u32::from(self.is_ours(old[index as usize])) << index;
+            both |= u32::from(self.owns(old[index as usize])) << index;
         }
         line.set(" keeping the old ", "r", both);
         moved
     }
 }
 
-/// The words that have changed.
-pub(crate) fn written(before: &List, after: &List) -> u32 {
+/// Returns the entries that differ, as a bit set.
+pub(crate) fn written(before: &FrameList, after: &FrameList) -> u32 {
     let changed = before.iter().zip(after).map(|(before, after)| before != after);
     changed.enumerate().fold(0, |set, (index, changed)| set | u32::from(changed) << index)
 }
 
-/// Extents whose first frames are in `list`.
-pub(crate) fn reservation(extents: &Extents<'_>, list: &mut List) -> MemoryReservation {
+/// Returns the argument for extents whose first frames are in `list`.
+pub(crate) fn reservation(extents: &Extents<'_>, list: &mut FrameList) -> MemoryReservation {
     MemoryReservation {
         extent_start: list.as_mut_ptr(),
         nr_extents: extents.count,

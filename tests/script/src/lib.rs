@@ -1,39 +1,40 @@
-//! One script of raw hypercalls, made on a real Xen and on a model of it, that must hear the same
-//! answers from both.
+//! A script of raw hypercalls that a real Xen and a model of Xen must answer alike.
 //!
-//! A script is a text: [`PV`] for PV guests, [`TRANSLATED`] for those that Xen translates for. It
-//! reads as the documentation of what Xen answers. A line that starts with a word is a call, the
-//! line behind it what comes of it:
+//! A script is a text: [`PV`] for PV guests and [`TRANSLATED`] for translated guests. It documents
+//! the answers of Xen. A line that starts with a word is a call. The next line is the answer,
+//! followed by the changes that the call made:
 //!
 //! ```text
-//! # Eight single frames for an extent.
+//! # Exchange eight single frames for one extent.
 //! exchange 8x0 r0-r7 for 1x3 r0
 //! = 0 done=8 wrote out 0 moved r0-r7
 //! ```
 //!
-//! | word | means |
+//! | word | meaning |
 //! |---|---|
-//! | `r0` … `r15` | sixteen frames of the guest. Where Xen takes machine frames: what is beneath them |
-//! | `8x0` | eight extents of order 0; `L` is the highest order that Xen permits this domain |
-//! | `beyond`, `free` | a machine frame behind the end of memory; one that is nobody's |
-//! | `done=8` | the count that Xen leaves behind |
-//! | `wrote out 0` | the words of a list that Xen wrote to; no other has changed |
-//! | `moved r0` | another frame of the guest's is beneath it than before, and the M2P says so |
-//! | `gone r0` | what was beneath it is no longer the guest's |
-//! | `m2p(r0)=r5` | what the M2P says where it says something else |
-//! | `unmapped`, `read-only`, `elsewhere` | linear mappings of the run that are not as usual |
+//! | `r0` … `r15` | the sixteen frames of the script, or their backing where Xen takes machine frames |
+//! | `8x0` | eight extents of order 0. `L` is the highest order that Xen permits this domain |
+//! | `beyond`, `free` | a machine frame past the end of memory; one that no domain owns |
+//! | `done=8` | the count that Xen wrote |
+//! | `wrote out 0` | the entries of a list that Xen changed. It changed no others |
+//! | `moved r0` | another machine frame of the guest backs `r0` now, and its M2P entry is right |
+//! | `gone r0` | the guest no longer owns the backing of `r0` |
+//! | `m2p(r0)=r5` | the M2P entry of the backing of `r0`, if it is not `r0` |
+//! | `unmapped`, `read-only`, `elsewhere` | frames whose linear mapping is not as at the start |
 //!
-//! A frame that no answer names is the guest's as before, with its M2P entry. Where dom0 and domU
-//! rightly differ, there is an answer for each: `dom0 = 0 …`, `domu = EINVAL …`.
+//! A frame that an answer does not name has its former backing, which the guest owns and whose M2P
+//! entry is right. Some answers differ between dom0 and a domU on purpose. The script then has an
+//! answer for each: `dom0 = 0 …`, `domu = EINVAL …`.
 //!
-//! What a guest stands on is a [`Ground`]: the model's for a host test, the kernel's for a self-test.
+//! A [`ScriptGuest`] makes the calls: a guest of the model in a host test, the kernel in a
+//! self-test.
 #![no_std]
 
 mod exchange;
 mod line;
 mod mapping;
+mod player;
 mod reservation;
-mod scene;
 mod text;
 mod words;
 
@@ -41,120 +42,135 @@ use hypercall::ops::Pte;
 use hypercall::{DomId, Pfn, VirtAddr, Xen};
 
 pub use line::Line;
-use scene::Scene;
+use player::Player;
 pub use text::{PV, Script, TRANSLATED};
 
-/// Frames that a script plays with.
+/// Number of frames that a script uses.
 pub const FRAMES: u64 = 16;
 
-/// A page of virtual addresses.
+/// A page of virtual addresses that a script maps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Page {
-    /// Where a frame is mapped linearly.
+    /// The linear mapping of a frame.
     Linear(Pfn),
-    /// Where the script makes a second mapping.
+    /// The page where the script makes a second mapping.
     Alias,
-    /// Where frames are mapped to see whether Xen still lets them be.
+    /// The page where the script maps a frame to find out whether the domain owns it.
     Probe,
-    /// Where there is not even a first-level table.
+    /// A page without a first-level page table.
     Nowhere,
 }
 
-/// What a script stands on: a Xen, and a guest with frames to spare.
+/// The guest that makes the calls of a script, and the Xen below it.
 ///
 /// # Safety
-/// Duties of the implementor:
-/// * the [`FRAMES`] frames from [`run`](Self::run) on are nobody else's (M1), hold nothing of
-///   Rust's, and are mapped linearly and nowhere else (S2);
-/// * nothing is mapped at [`Page::Alias`] and [`Page::Probe`], and nobody else maps anything there;
-/// * [`list`](Self::list) points to as much memory as a frame has, which Xen reaches exactly while
-///   the linear mapping maps that frame.
-pub unsafe trait Ground {
-    /// The seam to Xen.
+///
+/// An implementor must guarantee:
+///
+/// * The script alone uses the [`FRAMES`] frames from [`run`](Self::run) on. They contain no Rust
+///   value. The linear mapping maps them, and no other mapping does.
+/// * [`Page::Alias`] and [`Page::Probe`] are not mapped, and only the script maps them.
+/// * [`list`](Self::list) returns a pointer to 4096 bytes. Xen can access them exactly while the
+///   linear mapping maps that frame.
+pub unsafe trait ScriptGuest {
+    /// The implementation of the hypercalls.
     type Xen: Xen;
 
-    /// The seam to Xen.
+    /// Returns the implementation of the hypercalls.
     fn xen(&self) -> &Self::Xen;
 
-    /// Whether the guest may do what dom0 may.
+    /// Returns true if the guest has the privileges of dom0.
     fn is_dom0(&self) -> bool;
 
-    /// Whether Xen translates for the guest.
+    /// Returns true if Xen translates the frame numbers of the guest.
     fn is_translated(&self) -> bool;
 
-    /// The highest order that Xen permits the domain.
+    /// Returns the highest order that Xen permits this domain.
     fn limit(&self) -> u32;
 
-    /// The first of the frames.
+    /// Returns the first of the script's frames.
     fn run(&self) -> Pfn;
 
-    /// What Xen takes for a frame that goes: the machine frame beneath it, or in a translated guest
-    /// its own number.
-    fn beneath(&self, pfn: Pfn) -> u64;
+    /// Returns the number by which a frame goes to Xen.
+    ///
+    /// In a PV guest, it is the machine frame that backs `pfn`. In a translated guest, it is `pfn`.
+    fn backing(&self, pfn: Pfn) -> u64;
 
-    /// Notes what is beneath a frame from now on. In a PV guest alone.
+    /// Records the new backing of a frame. A translated guest ignores it.
     fn record(&self, pfn: Pfn, mfn: u64);
 
-    /// Machine address of the first-level entry that maps a frame linearly. In a PV guest alone.
+    /// Returns the machine address of a frame's entry in the linear mapping.
+    ///
+    /// It is an entry of a first-level page table. The script calls this in a PV guest only.
     fn entry(&self, pfn: Pfn) -> u64;
 
-    /// That entry as it stands. In a PV guest alone.
+    /// Returns a frame's entry in the linear mapping.
+    ///
+    /// The script calls this in a PV guest only.
     fn pte(&self, pfn: Pfn) -> Pte;
 
-    /// Where a page is.
+    /// Returns the address of a page.
     fn address(&self, page: Page) -> VirtAddr;
 
-    /// What the M2P has for a frame of the guest's. In a PV guest alone.
+    /// Returns the M2P's entry of a machine frame that this domain owns.
+    ///
+    /// The script calls this in a PV guest only.
     fn m2p(&self, mfn: u64) -> Option<u64>;
 
-    /// The first machine frame that the M2P has down as `pfn`, of this guest or another, and that
-    /// `fits`.
+    /// Returns the first machine frame whose M2P entry is `pfn` and that fits.
+    ///
+    /// A frame fits if `fits` returns true for it. The frame may belong to another domain.
     fn find(&self, pfn: Pfn, fits: &mut dyn FnMut(u64) -> bool) -> Option<u64>;
 
-    /// A multiple of 1024 that 1024 guest frame numbers without memory begin with.
+    /// Returns the first of 1024 guest frame numbers that have no memory.
+    ///
+    /// It is a multiple of 1024.
     fn hole(&self) -> u64;
 
-    /// A machine frame that is no guest's: Xen's or free.
-    fn nobodys(&self) -> Option<u64>;
+    /// Returns a machine frame that does not belong to any domain, if one is known.
+    fn unowned(&self) -> Option<u64>;
 
-    /// Another domain, over which this one has no rights.
-    fn other(&self) -> DomId;
+    /// Returns another domain, over which this domain has no privileges.
+    fn other_domain(&self) -> DomId;
 
-    /// The words of one of the frames.
+    /// Returns a pointer to the content of a frame of the run.
     fn list(&self, pfn: Pfn) -> *mut u64;
 }
 
-/// How the answers compare with those of a script.
+/// The result of a script.
 #[derive(Debug)]
 #[must_use]
-pub enum Verdict<'s> {
-    /// They are the same.
+pub enum ScriptResult<'s> {
+    /// All answers are those of the script.
     Same {
-        /// How many calls were made.
+        /// Number of calls that the script made.
         calls: usize,
     },
-    /// One is not, and no call was made behind it: the run is in no state to be used again.
+    /// An answer is not that of the script.
+    ///
+    /// The script ended with this call. Its frames must not be used again.
     Differs {
-        /// The line of the call, from 1.
+        /// Line number of the call in the script, from 1.
         line: usize,
         /// The call.
         call: &'s str,
-        /// What the script expects.
+        /// The answer in the script.
         expected: &'s str,
-        /// What came of it.
-        heard: Line,
+        /// The answer of Xen or of the model.
+        answer: Line,
     },
 }
 
-/// Makes the calls of a script, up to the first whose answer is not the script's. `hear` is told
-/// each call and what came of it.
+/// Makes the calls of a script until an answer differs from that of the script.
+///
+/// Calls `observe` with each call and its answer.
 pub fn run<'s>(
-    ground: &impl Ground,
+    guest: &impl ScriptGuest,
     script: &'s str,
-    mut hear: impl FnMut(&str, &str),
-) -> Verdict<'s> {
-    let mut scene = Scene::new(ground);
-    let (here, there) = if ground.is_dom0() { ("dom0 ", "domu ") } else { ("domu ", "dom0 ") };
+    mut observe: impl FnMut(&str, &str),
+) -> ScriptResult<'s> {
+    let mut player = Player::new(guest);
+    let (here, there) = if guest.is_dom0() { ("dom0 ", "domu ") } else { ("domu ", "dom0 ") };
     let mut lines = script
         .lines()
         .zip(1..)
@@ -163,12 +179,12 @@ pub fn run<'s>(
     let mut calls = 0;
     while let Some((call, line)) = lines.next() {
         let (call, expected) = (mine(call), lines.next().map_or("", |(text, _)| mine(text)));
-        let heard = scene.call(call);
-        hear(call, &heard);
-        if &*heard != expected {
-            return Verdict::Differs { line, call, expected, heard };
+        let answer = player.call(call);
+        observe(call, &answer);
+        if &*answer != expected {
+            return ScriptResult::Differs { line, call, expected, answer };
         }
         calls += 1;
     }
-    Verdict::Same { calls }
+    ScriptResult::Same { calls }
 }

@@ -1,4 +1,4 @@
-//! What comes of a call, as text.
+//! The answer to a call, as text.
 
 use core::fmt::{self, Write};
 use core::ops::Deref;
@@ -6,12 +6,14 @@ use core::ops::Deref;
 use arrayvec::ArrayString;
 use hypercall::XenErrno;
 
-/// A line of a transcript. What does not fit is cut off, which no expected line is.
+/// The answer to a call.
+///
+/// Text past 128 bytes is cut off. No answer in a script is that long, so a cut answer differs.
 #[derive(Clone, Debug, Default)]
 pub struct Line(ArrayString<128>);
 
 impl Line {
-    /// Starts with Xen's answer.
+    /// Makes a line that starts with the result of the hypercall.
     pub(crate) fn answer(answer: Result<u64, XenErrno>) -> Self {
         let mut line = Self::default();
         match answer {
@@ -24,7 +26,7 @@ impl Line {
         line
     }
 
-    /// A call that could not be made.
+    /// Makes the line of a call that the script could not make.
     pub(crate) fn malformed(why: &str) -> Self {
         let mut line = Self::default();
         line.add(format_args!("not made: {why}"));
@@ -32,11 +34,13 @@ impl Line {
     }
 
     pub(crate) fn add(&mut self, text: fmt::Arguments<'_>) {
-        // A line that is too long differs from any expected one, so it shows.
+        // A line that is cut off differs from each answer in the script.
         let _cut_off = self.0.write_fmt(text);
     }
 
-    /// Adds the members of a set in ranges: ` moved r0-r7,r9`; nothing for an empty set.
+    /// Adds the members of a bit set as ranges, such as ` moved r0-r7,r9`.
+    ///
+    /// Adds nothing for an empty set.
     pub(crate) fn set(&mut self, what: &str, prefix: &str, set: u32) {
         let has = |bit: u32| bit < 32 && set >> bit & 1 != 0;
         let mut before = what;

@@ -1,21 +1,22 @@
-//! `mmu_update`, `update_va_mapping` and `mmuext_op`: what is mapped where.
+//! The calls `mmu_update`, `update_va_mapping` and `mmuext_op`.
 
 use arrayvec::ArrayVec;
 use hypercall::ops::{MmuExtOp, MmuUpdate, Pte, UvmFlags};
 use hypercall::{DomId, Mfn, PageTableFlags, Xen};
 
 use crate::line::Line;
-use crate::scene::{Call, READ, Scene};
+use crate::player::{Player, READ};
 use crate::words::{Words, cut, frames};
-use crate::{FRAMES, Ground, Page};
+use crate::{FRAMES, Page, ScriptGuest};
 
-/// What the count of a list that Xen works through holds before: more than any list is long.
+/// Initial value of the count that Xen returns. No list is that long.
 const UNCOUNTED: u32 = 77;
 
-impl<G: Ground> Scene<'_, G> {
-    /// `mmu_update r0-r7=none r8=rw m2p:r9=r0 entry:beyond=none domain=self`: entries of the linear
-    /// mapping, of the M2P, and at the start of any frame, in order.
-    pub fn mmu_update(&mut self, words: Words<'_>) -> Call {
+impl<G: ScriptGuest> Player<'_, G> {
+    /// Writes entries of the linear mapping, of the M2P, and of other frames in order.
+    ///
+    /// Example: `mmu_update r0-r7=none r8=rw m2p:r9=r0 entry:beyond=none domain=self`
+    pub fn mmu_update(&mut self, words: Words<'_>) -> Option<Line> {
         let (mut updates, mut domain) = (ArrayVec::<MmuUpdate, { FRAMES as usize }>::new(), None);
         for (place, value) in words.map_while(|word| cut(word, b'=')) {
             match cut(place, b':') {
@@ -41,17 +42,21 @@ impl<G: Ground> Scene<'_, G> {
             }
         }
         let mut done = UNCOUNTED;
-        // SAFETY: mappings of the run, in which nothing of Rust's lies (M1).
+        // SAFETY: the updates change only mappings of the run, which the script owns and which
+        // contains no Rust value ([M1](xen_contig::rules#M1)). For frames that the domain does not
+        // own, Xen refuses the update.
         let answer = unsafe {
-            self.ground.xen().mmu_update(&updates, &mut done, domain.unwrap_or(DomId::SELF))
+            self.guest.xen().mmu_update(&updates, &mut done, domain.unwrap_or(DomId::SELF))
         };
         let mut line = Line::answer(answer);
-        self.count(&mut line, done);
+        self.add_count(&mut line, done);
         Some(line)
     }
 
-    /// `update_va_mapping alias=ro:r1`, with a flush of that address on all vCPUs.
-    pub fn update_va_mapping(&mut self, mut words: Words<'_>) -> Call {
+    /// Writes the entry of a virtual address and flushes the address on all vCPUs.
+    ///
+    /// Example: `update_va_mapping alias=ro:r1`
+    pub fn update_va_mapping(&mut self, mut words: Words<'_>) -> Option<Line> {
         let (place, value) = cut(words.next()?, b'=')?;
         let page = match place {
             "alias" => Page::Alias,
@@ -59,16 +64,20 @@ impl<G: Ground> Scene<'_, G> {
             _ => Page::Linear(self.pfn(*frames(place)?.start())),
         };
         let pte = self.target(value, place)?;
-        let (address, flush) = (self.ground.address(page), UvmFlags::INVLPG | UvmFlags::ALL);
-        // SAFETY: as in `mmu_update`; nothing is reached through the other pages.
-        let answer = unsafe { self.ground.xen().update_va_mapping(address, pte, flush) };
+        let (address, flush) = (self.guest.address(page), UvmFlags::INVLPG | UvmFlags::ALL);
+        // SAFETY: the script owns the frames of the run, which contain no Rust value
+        // ([M1](xen_contig::rules#M1)). The other pages are for the script, and nothing accesses
+        // memory through them.
+        let answer = unsafe { self.guest.xen().update_va_mapping(address, pte, flush) };
         let mut line = Line::answer(answer);
-        self.mappings(&mut line);
+        self.add_mappings(&mut line);
         Some(line)
     }
 
-    /// `mmuext_op flush pin:r0 unpin:r0 clear:r0 domain=self`
-    pub fn mmuext_op(&mut self, words: Words<'_>) -> Call {
+    /// Makes several operations on page tables and TLBs.
+    ///
+    /// Example: `mmuext_op flush pin:r0 unpin:r0 clear:r0 domain=self`
+    pub fn mmuext_op(&mut self, words: Words<'_>) -> Option<Line> {
         let (mut ops, mut domain) = (ArrayVec::<MmuExtOp, { FRAMES as usize }>::new(), None);
         for word in words {
             let op = match cut(word, b':').or_else(|| cut(word, b'=')) {
@@ -85,16 +94,18 @@ impl<G: Ground> Scene<'_, G> {
             ops.try_push(op).ok()?;
         }
         let mut done = UNCOUNTED;
-        // SAFETY: nothing of Rust's lies in the frames of the run (M1); a flush changes nothing.
+        // SAFETY: the script owns the frames of the run, which contain no Rust value
+        // ([M1](xen_contig::rules#M1)). A flush changes no mapping.
         let answer =
-            unsafe { self.ground.xen().mmuext_op(&ops, &mut done, domain.unwrap_or(DomId::SELF)) };
+            unsafe { self.guest.xen().mmuext_op(&ops, &mut done, domain.unwrap_or(DomId::SELF)) };
         let mut line = Line::answer(answer);
-        self.count(&mut line, done);
+        self.add_count(&mut line, done);
         Some(line)
     }
 
-    /// The entry that a word stands for: `none`, `rw`, `ro` or `uc`, of the frame behind a colon,
-    /// else of frame `own`.
+    /// Returns the entry for a word.
+    ///
+    /// The word is `none`, or `rw`, `ro` or `uc` with an optional frame. The frame follows a colon. Without one, the entry maps frame `own`.
     fn target(&self, word: &str, own: &str) -> Option<Pte> {
         let (rights, frame) = cut(word, b':').unwrap_or((word, own));
         let flags = match rights {
@@ -107,31 +118,33 @@ impl<G: Ground> Scene<'_, G> {
         Some(Pte::new(Mfn::new(self.frame(frame)?), flags))
     }
 
-    /// Where the linear mapping's entry of a frame is; somewhere, in a guest that has none to offer.
+    /// Returns the machine address of a frame's entry in the linear mapping.
+    ///
+    /// Returns 0 in a translated guest, which has no such address.
     fn entry(&self, index: u64) -> u64 {
-        let translated = self.ground.is_translated();
-        if translated { 0 } else { self.ground.entry(self.pfn(index)) }
+        let translated = self.guest.is_translated();
+        if translated { 0 } else { self.guest.entry(self.pfn(index)) }
     }
 
-    fn count(&self, line: &mut Line, done: u32) {
+    fn add_count(&self, line: &mut Line, done: u32) {
         match done {
             UNCOUNTED => line.add(format_args!(" done not told")),
             done => line.add(format_args!(" done={done}")),
         }
-        self.mappings(line);
+        self.add_mappings(line);
     }
 
-    /// Adds to a line what of the run is not mapped as usual.
-    fn mappings(&self, line: &mut Line) {
-        if self.ground.is_translated() {
+    /// Adds the frames of the run with an unusual linear mapping to a line.
+    fn add_mappings(&self, line: &mut Line) {
+        if self.guest.is_translated() {
             return;
         }
         let [mut unmapped, mut read_only, mut elsewhere] = [0; 3];
         for index in 0..FRAMES {
-            let pte = self.ground.pte(self.pfn(index));
+            let pte = self.guest.pte(self.pfn(index));
             if !pte.is_present() {
                 unmapped |= 1 << index;
-            } else if pte.mfn().number() != self.beneath[index as usize] {
+            } else if pte.mfn().number() != self.backing[index as usize] {
                 elsewhere |= 1 << index;
             } else if !pte.is_writable() {
                 read_only |= 1 << index;
@@ -140,11 +153,11 @@ impl<G: Ground> Scene<'_, G> {
         line.set(" unmapped ", "r", unmapped);
         line.set(" read-only ", "r", read_only);
         line.set(" elsewhere ", "r", elsewhere);
-        self.tell(line, 0);
+        self.add_state(line, 0);
     }
 }
 
-/// The names of the frames.
+/// The names of the frames in a script.
 const OWN: [&str; FRAMES as usize] = [
     "r0", "r1", "r2", "r3", "r4", "r5", "r6", "r7", "r8", "r9", "r10", "r11", "r12", "r13", "r14",
     "r15",

@@ -1,4 +1,4 @@
-//! `decrease`, `populate` and `increase`: memory given up and got without the exchange.
+//! The calls that change the reservation without an exchange.
 
 use hypercall::abi::memory::MemoryReservation;
 use hypercall::ops::MemoryOp;
@@ -6,19 +6,19 @@ use hypercall::{DomId, Xen, XenErrno};
 
 use crate::exchange::{reservation, written};
 use crate::line::Line;
-use crate::scene::{Call, Scene};
+use crate::player::Player;
 use crate::words::{self, Words, cut, extents, number};
-use crate::{FRAMES, Ground};
+use crate::{FRAMES, ScriptGuest};
 
-/// An operation on a reservation.
+/// An operation that changes the reservation of the domain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Operation {
+pub(crate) enum ReservationOp {
     Decrease,
     Populate,
     Increase,
 }
 
-impl Operation {
+impl ReservationOp {
     const fn of(self, argument: &mut MemoryReservation) -> MemoryOp<'_> {
         match self {
             Self::Decrease => MemoryOp::DecreaseReservation(argument),
@@ -28,15 +28,17 @@ impl Operation {
     }
 }
 
-/// The largest extent that is asked for to fill the domain up.
-const FILLING: u32 = 9;
+/// Order of the largest extent that `fill` takes.
+const LARGEST_FILLER: u32 = 9;
 
-impl<G: Ground> Scene<'_, G> {
-    /// `populate 1x3 r0 bits=30 domain=self`
-    pub fn reserve(&mut self, mut words: Words<'_>, operation: Operation) -> Call {
-        let extents = extents(&mut words, self.ground.limit())?;
-        let comes = operation != Operation::Decrease;
-        let mut list = self.list(&extents, comes)?;
+impl<G: ScriptGuest> Player<'_, G> {
+    /// Makes one of the three operations.
+    ///
+    /// Example: `populate 1x3 r0 bits=30 domain=self`
+    pub fn reserve(&mut self, mut words: Words<'_>, operation: ReservationOp) -> Option<Line> {
+        let extents = extents(&mut words, self.guest.limit())?;
+        let incoming = operation != ReservationOp::Decrease;
+        let mut list = self.list(&extents, incoming)?;
         let before = list;
         let mut argument = reservation(&extents, &mut list);
         for (key, value) in words.map_while(|word| cut(word, b'=')) {
@@ -46,87 +48,93 @@ impl<G: Ground> Scene<'_, G> {
                 _ => return None,
             }
         }
-        // A list that is too short is one that Xen refuses for its length alone.
+        // A list may be shorter than it claims only if Xen refuses its length before it reads the
+        // list.
         if extents.count > FRAMES && extents.count < 1 << 26 {
             return None;
         }
-        // SAFETY: the run is the script's, and nothing of Rust's lies in it (M1). The list lives
-        // across the call (M3).
-        let answer = unsafe { self.ground.xen().memory_op(operation.of(&mut argument)) };
+        // SAFETY: the script owns the run, which contains no Rust value
+        // ([M1](xen_contig::rules#M1)). The list lives across the call
+        // ([M3](xen_contig::rules#M3)).
+        let answer = unsafe { self.guest.xen().memory_op(operation.of(&mut argument)) };
         let mut line = Line::answer(answer);
         let wrote = written(&before, &list);
         line.set(" wrote ", "", wrote);
-        let moved = match comes {
-            true => self.take_over(&mut line, &before, &list, wrote, extents.order),
+        let moved = match incoming {
+            true => self.note_new_frames(&mut line, &before, &list, wrote, extents.order),
             false => 0,
         };
-        self.tell(&mut line, moved);
+        self.add_state(&mut line, moved);
         Some(line)
     }
 
-    /// `current_reservation own`, which is not a number to write down.
-    pub fn current_reservation(&mut self, mut words: Words<'_>) -> Call {
+    /// Asks for the size of a reservation: `current_reservation own`.
+    ///
+    /// The size differs from boot to boot, so the answer does not contain it.
+    pub fn current_reservation(&mut self, mut words: Words<'_>) -> Option<Line> {
         let domain = self.domain(words.next()?)?;
-        // SAFETY: asks for a number.
-        let answer = unsafe { self.ground.xen().memory_op(MemoryOp::CurrentReservation(domain)) };
+        // SAFETY: the hypercall only returns a number.
+        let answer = unsafe { self.guest.xen().memory_op(MemoryOp::CurrentReservation(domain)) };
         Some(Line::answer(answer.map(|_| 0)))
     }
 
-    /// `fill`: takes memory until the domain has as much as it may.
-    pub fn fill(&mut self) -> Call {
+    /// Takes memory until the domain has its maximum: `fill`.
+    pub fn fill(&mut self) -> Option<Line> {
         let ask = |op| {
-            // SAFETY: asks for a number.
-            unsafe { self.ground.xen().memory_op(op) }.ok()
+            // SAFETY: the hypercall only returns a number.
+            unsafe { self.guest.xen().memory_op(op) }.ok()
         };
         let maximum = ask(MemoryOp::MaximumReservation(DomId::SELF))?;
         let slack = maximum.checked_sub(ask(MemoryOp::CurrentReservation(DomId::SELF))?)?;
-        if slack >> FILLING > 1 {
-            return Some(Line::malformed("there is no maximum within reach"));
+        if slack >> LARGEST_FILLER > 1 {
+            return Some(Line::malformed(
+                "the domain is more than 1023 frames below its maximum, or has none",
+            ));
         }
-        // In a translated guest what comes needs a place, or it can't be named to go back.
-        let operation = match self.ground.is_translated() {
-            true => Operation::Populate,
-            false => Operation::Increase,
+        // A translated guest can return only memory that has a guest frame number.
+        let operation = match self.guest.is_translated() {
+            true => ReservationOp::Populate,
+            false => ReservationOp::Increase,
         };
-        for order in (0..=FILLING).filter(|order| slack >> order & 1 != 0) {
-            match self.one(order, self.ground.hole() + (1 << order), operation) {
-                Some(first) => self.filling.push((first, order)),
-                None => return Some(Line::malformed("Xen has no memory to fill the domain up")),
+        for order in (0..=LARGEST_FILLER).filter(|order| slack >> order & 1 != 0) {
+            match self.change_extent(order, self.guest.hole() + (1 << order), operation) {
+                Some(first) => self.fillers.push((first, order)),
+                None => return Some(Line::malformed("Xen has no memory for the domain")),
             }
         }
         Some(Line::answer(Ok(0)))
     }
 
-    /// `drain`: undoes `fill`.
-    pub fn drain(&mut self) -> Call {
-        for (first, order) in core::mem::take(&mut self.filling) {
-            self.one(order, first, Operation::Decrease)?;
+    /// Returns the memory that `fill` took: `drain`.
+    pub fn drain(&mut self) -> Option<Line> {
+        for (first, order) in core::mem::take(&mut self.fillers) {
+            self.change_extent(order, first, ReservationOp::Decrease)?;
         }
         Some(Line::answer(Ok(0)))
     }
 
-    /// Gets or gives up an extent that is not the run's. Answers what it is named by.
-    fn one(&mut self, order: u32, first: u64, operation: Operation) -> Option<u64> {
+    /// Takes or returns an extent outside the run. Returns its first frame.
+    fn change_extent(&mut self, order: u32, first: u64, operation: ReservationOp) -> Option<u64> {
         let mut list = [first; FRAMES as usize];
         let extents = words::Extents { count: 1, order, names: Default::default() };
         let mut argument = reservation(&extents, &mut list);
-        // SAFETY: what comes is used by nobody, and so is what goes.
-        let answer = unsafe { self.ground.xen().memory_op(operation.of(&mut argument)) };
+        // SAFETY: nothing uses the new memory, or the memory that is returned.
+        let answer = unsafe { self.guest.xen().memory_op(operation.of(&mut argument)) };
         (answer == Ok(1)).then_some(list[0])
     }
 
-    /// `find r0`: looks in the M2P for what an exchange has put beneath a frame without saying so.
-    pub fn find(&mut self, mut words: Words<'_>) -> Call {
+    /// Searches the M2P for a backing that an exchange did not report: `find r0`.
+    pub fn find(&mut self, mut words: Words<'_>) -> Option<Line> {
         let index = *words::frames(words.next()?)?.start();
-        let old = self.beneath[index as usize];
-        // Another guest may have a frame of that number, too.
-        let mut fits = |frame| frame != old && self.is_ours(frame);
-        let found = self.ground.find(self.pfn(index), &mut fits);
+        let old = self.backing[index as usize];
+        // Another domain may have a frame with the same number.
+        let mut fits = |frame| frame != old && self.owns(frame);
+        let found = self.guest.find(self.pfn(index), &mut fits);
         let mut line = Line::answer(found.map(|_| 0).ok_or(XenErrno::ENOENT));
         if let Some(frame) = found {
-            self.adopt(index, frame);
+            self.set_backing(index, frame);
         }
-        self.tell(&mut line, u32::from(found.is_some()) << index);
+        self.add_state(&mut line, u32::from(found.is_some()) << index);
         Some(line)
     }
 }

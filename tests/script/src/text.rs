@@ -1,4 +1,4 @@
-//! A script as it is embedded: packed by `build.rs`, without its comments.
+//! The embedded scripts, as `build.rs` packed them.
 
 mod packed {
     include!(concat!(env!("OUT_DIR"), "/packed.rs"));
@@ -6,27 +6,28 @@ mod packed {
 
 use core::fmt::{self, Write};
 
-/// A script that is to be unpacked.
+/// A packed script.
 #[derive(Clone, Copy, Debug)]
 pub struct Script(&'static [u8]);
 
 /// The script for PV guests.
 pub const PV: Script = Script(&packed::PV);
 
-/// The script for guests that Xen translates for (PVH).
+/// The script for translated guests (PVH).
 pub const TRANSLATED: Script = Script(&packed::TRANSLATED);
 
 impl Script {
-    /// Unpacks the script. Comments are empty lines in it.
+    /// Writes the script to `text`, with an empty line for each comment.
     ///
     /// # Errors
-    /// Those of `text`.
+    ///
+    /// Returns the errors of `text`.
     pub fn unpack(self, text: &mut impl Write) -> fmt::Result {
         self.0.iter().try_for_each(|code| expand(*code, text))
     }
 }
 
-/// A byte above 127 stands for two others.
+/// Writes the text of a byte. A byte above 127 stands for a pair of bytes.
 fn expand(code: u8, text: &mut impl Write) -> fmt::Result {
     match code.checked_sub(0x80) {
         None => text.write_char(code.into()),

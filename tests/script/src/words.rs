@@ -1,4 +1,6 @@
-//! The words of a call. Read with little code, for the kernel image has to be small.
+//! The words of a call.
+//!
+//! The code is small, because it is part of the kernel image.
 
 use core::ops::RangeInclusive;
 
@@ -6,7 +8,7 @@ use arrayvec::ArrayVec;
 
 use crate::FRAMES;
 
-/// The words that are left of a call.
+/// The remaining words of a call.
 #[derive(Debug)]
 pub(crate) struct Words<'c>(&'c str);
 
@@ -15,13 +17,13 @@ impl<'c> Words<'c> {
         Self(call)
     }
 
-    /// The next word, left where it is.
+    /// Returns the next word and keeps it.
     fn peek(&self) -> Option<&'c str> {
         let word = cut(self.0, b' ').map_or(self.0, |(word, _)| word);
         (!word.is_empty()).then_some(word)
     }
 
-    /// The next word if it is `expected`, and then the end of what it ends.
+    /// Takes the next word if it is `expected`.
     pub fn expect(&mut self, expected: &str) -> Option<&'c str> {
         if self.peek() == Some(expected) { self.next() } else { None }
     }
@@ -37,13 +39,13 @@ impl<'c> Iterator for Words<'c> {
     }
 }
 
-/// Cuts a text in two at the first `at`, an ASCII character.
+/// Splits a text at the first `at`, which is an ASCII character.
 pub(crate) fn cut(text: &str, at: u8) -> Option<(&str, &str)> {
     let place = text.as_bytes().iter().position(|byte| *byte == at)?;
     Some((&text[..place], &text[place + 1..]))
 }
 
-/// Frames of the run by their index: `r3` or `r0-r7`.
+/// Returns the indices of frames of the run: `r3` or `r0-r7`.
 pub(crate) fn frames(word: &str) -> Option<RangeInclusive<u64>> {
     let (first, last) = cut(word, b'-').unwrap_or((word, word));
     let index = |word: &str| match cut(word, b'r') {
@@ -53,7 +55,7 @@ pub(crate) fn frames(word: &str) -> Option<RangeInclusive<u64>> {
     Some(index(first)?..=index(last)?)
 }
 
-/// A number: `7`, or `2^60`.
+/// Returns a number: `7` or `2^60`.
 pub(crate) fn number(word: &str) -> Option<u64> {
     if let Some(("2", exponent)) = cut(word, b'^') {
         return 1_u64.checked_shl(number(exponent)? as u32);
@@ -64,7 +66,7 @@ pub(crate) fn number(word: &str) -> Option<u64> {
     })
 }
 
-/// Extents: their number and order, and the names of their first frames.
+/// Extents, with the names of their first frames.
 #[derive(Debug)]
 pub(crate) struct Extents<'c> {
     pub count: u64,
@@ -72,7 +74,9 @@ pub(crate) struct Extents<'c> {
     pub names: ArrayVec<&'c str, { FRAMES as usize }>,
 }
 
-/// Reads `8x0 r0-r7`, up to the end, a word with `=`, or `for`. `limit` is what `L` stands for.
+/// Reads extents such as `8x0 r0-r7`. `limit` is the order that `L` means.
+///
+/// The names end with the call, before a word with `=`, or before `for`.
 pub(crate) fn extents<'c>(words: &mut Words<'c>, limit: u32) -> Option<Extents<'c>> {
     let (count, order) = cut(words.next()?, b'x')?;
     let order = match order {

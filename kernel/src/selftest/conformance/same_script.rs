@@ -5,7 +5,7 @@ use alloc::string::String;
 
 use hypercall::ops::Pte;
 use hypercall::{DomId, Pfn, VirtAddr};
-use script::{FRAMES, Ground, Page, Verdict};
+use script::{FRAMES, Page, ScriptGuest, ScriptResult};
 use xen_contig::frames::FrameRun;
 use xen_contig::paging::{GuestMemory, LinearMapping};
 
@@ -26,7 +26,7 @@ struct Kernel<'m> {
     start_info: Option<StartInfo>,
     limit: u32,
     run: FrameRun,
-    nobodys: Option<u64>,
+    unowned: Option<u64>,
 }
 
 fn same_script(context: &Context<'_>) -> Check {
@@ -40,31 +40,31 @@ fn same_script(context: &Context<'_>) -> Check {
     if start_info.is_none() && is_pv(context) {
         error!("start info is not where the builder put it");
     }
-    let nobodys = match machine.m2p {
+    let unowned = match machine.m2p {
         Some(_) => m2p::frames_of_others(machine, 2).of_nobody.last().copied(),
         None => None,
     };
-    let kernel = Kernel { machine, start_info, limit: limit(context)?, run, nobodys };
+    let kernel = Kernel { machine, start_info, limit: limit(context)?, run, unowned };
     let script = if is_pv(context) { script::PV } else { script::TRANSLATED };
     let mut text = String::new();
     if script.unpack(&mut text).is_err() {
         error!("the script can't be unpacked");
     }
     match script::run(&kernel, &text, |_, _| ()) {
-        Verdict::Same { calls } => {
+        ScriptResult::Same { calls } => {
             say!("# same-script: {calls} calls were answered as the model answers them");
             machine.give(kernel.run);
             Ok(())
         }
-        Verdict::Differs { line, call, expected, heard } => {
-            fail!("line {line}: `{call}`: expected `{expected}`, heard `{heard}`")
+        ScriptResult::Differs { line, call, expected, answer } => {
+            fail!("line {line}: `{call}`: expected `{expected}`, answer `{answer}`")
         }
     }
 }
 
 // SAFETY: the run is from the frame allocator, which hands out what has the linear mapping alone;
 // both window slots are for tests, of which one runs at a time; lists are frames themselves.
-unsafe impl Ground for Kernel<'_> {
+unsafe impl ScriptGuest for Kernel<'_> {
     type Xen = Hypervisor;
 
     fn xen(&self) -> &Hypervisor {
@@ -87,7 +87,7 @@ unsafe impl Ground for Kernel<'_> {
         self.run.first()
     }
 
-    fn beneath(&self, pfn: Pfn) -> u64 {
+    fn backing(&self, pfn: Pfn) -> u64 {
         self.machine.p2m.gfn(pfn).map_or(u64::MAX, |gfn| gfn.number())
     }
 
@@ -127,11 +127,11 @@ unsafe impl Ground for Kernel<'_> {
         self.machine.p2m.frames().next_multiple_of(1024) + 0x1000
     }
 
-    fn nobodys(&self) -> Option<u64> {
-        self.nobodys
+    fn unowned(&self) -> Option<u64> {
+        self.unowned
     }
 
-    fn other(&self) -> DomId {
+    fn other_domain(&self) -> DomId {
         DomId(0)
     }
 
