@@ -1,8 +1,10 @@
-//! The atomics and locks of this crate: `core`'s and `spin`'s, or `loom`'s in a build with
-//! `--cfg loom`.
+//! The atomics and locks of this crate.
 //!
-//! Such a build is no kernel's: it lets `tests/loom` try every order in which threads can get on, and
-//! every value that the memory model lets them see. Public because an embedder's P2M is made of them.
+//! They are those of `core` and `spin`. A build with `--cfg loom` uses those of `loom`. Such a build is
+//! only for `tests/loom`, which runs every order of the threads' steps. It also tries every value that
+//! the memory model lets a thread read.
+//!
+//! The module is public because an embedder builds its P2M from these atomics.
 
 pub use hypercall::sync::{Mutex, MutexGuard};
 
@@ -16,7 +18,9 @@ pub use explored::Once;
 #[cfg(loom)]
 pub use loom::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, fence};
 
-/// A `const fn` that makes atomics. `loom`'s can't be made in a constant, so there it is a plain one.
+/// Defines a `const fn` that makes atomics.
+///
+/// A constant cannot contain an atomic of `loom`, so `--cfg loom` makes it a plain function.
 macro_rules! const_fn {
     ($(#[$attribute:meta])* $visibility:vis const fn $name:ident() -> $made:ty $body:block) => {
         #[cfg(not(loom))]
@@ -30,7 +34,7 @@ macro_rules! const_fn {
 }
 pub(crate) use const_fn;
 
-/// `spin`'s interface on `loom`'s atomics.
+/// The interface of `spin` on the atomics of `loom`.
 #[cfg(loom)]
 mod explored {
     use core::cell::OnceCell;
@@ -45,44 +49,50 @@ mod explored {
     const FILLING: u8 = 1;
     const FULL: u8 = 2;
 
-    /// A place that is filled once. `loom` sees to it that nobody looks before it is published.
+    /// A cell that is filled once.
+    ///
+    /// `loom` checks that no thread reads it before it is filled.
     pub struct Once<T> {
         state: AtomicU8,
         value: OnceCell<UnsafeCell<T>>,
     }
 
-    // SAFETY: `value` is written by whoever moved `state` to `FILLING` and read behind `FULL`.
+    // SAFETY: only the thread that changed `state` from `EMPTY` to `FILLING` writes `value`, so writes do
+    // not race. Other threads read it only after they have read `FULL` with acquire, so the write
+    // happens before. `T: Send + Sync` lets them share the value.
     unsafe impl<T: Send + Sync> Sync for Once<T> {}
 
     impl<T> Once<T> {
-        /// An empty place.
-        #[expect(clippy::new_without_default, reason = "spin's has none that is used")]
+        /// Makes an empty cell.
+        #[expect(clippy::new_without_default, reason = "nothing uses the `Default` of `spin`")]
         pub fn new() -> Self {
             Self { state: AtomicU8::new(EMPTY), value: OnceCell::new() }
         }
 
-        /// What is there, if it is complete.
+        /// Returns the value, if the cell is full.
         pub fn get(&self) -> Option<&T> {
             if self.state.load(Acquire) != FULL {
                 return None;
             }
-            // SAFETY: nobody writes to it once it is published; loom checks that it was before.
+            // SAFETY: `state` is `FULL`, so the one write to `value` has happened and no other follows.
+            // A shared reference is therefore valid as long as `self`.
             self.value.get().map(|value| value.with(|value| unsafe { &*value }))
         }
 
-        /// Fills the place, unless it is filled.
+        /// Fills the cell with the result of `make`, unless it is full. Returns the value.
         ///
         /// # Panics
-        /// If someone else is just filling it, for whom `spin`'s would wait.
+        ///
+        /// Panics if another thread is filling the cell. `spin` would wait for that thread.
         pub fn call_once(&self, make: impl FnOnce() -> T) -> &T {
             match self.state.compare_exchange(EMPTY, FILLING, AcqRel, Acquire) {
                 Ok(_) => {
                     let _was_empty = self.value.set(UnsafeCell::new(make()));
                     self.state.store(FULL, Release);
                 }
-                Err(state) => assert_eq!(state, FULL, "two fill one place"),
+                Err(state) => assert_eq!(state, FULL, "two threads fill one cell"),
             }
-            self.get().expect("just filled")
+            self.get().expect("the cell is full")
         }
     }
 
