@@ -5,7 +5,8 @@ use hypercall::XenErrno;
 use hypercall::trace::Span;
 use xen_contig::addr::{AddressBits, Order, PAGE_SIZE, Pfn};
 use xen_contig::dma::{
-    AllocError, Allocator, Backing, CoherentBuffer, Constraints, GiveBack, Request, Sleep,
+    AllocError, Allocator, Backing, BufferError, CoherentBuffer, Constraints, GiveBack, Layout,
+    PoolConfig, Request, Sleep,
 };
 use xen_contig::exchange::{Capability, ExchangeError, Node, OnRefusal};
 use xen_contig::paging::Width;
@@ -262,8 +263,8 @@ fn a_set_is_all_or_nothing() {
     let any = Constraints::default();
     let request = |size| Request { size, constraints: any };
     let error = scene.allocator.alloc_many(&[request(PAGE), request(8 << 20)]).unwrap_err();
-    assert_eq!(error.index, 1);
-    assert_eq!(error.error, AllocError::OrderNotPermitted { order: order(11), limit: order(9) });
+    let why = AllocError::OrderNotPermitted { order: order(11), limit: order(9) };
+    assert_eq!(error, (1, why));
     scene.is_balanced();
 }
 
@@ -274,10 +275,12 @@ fn halves_know_their_addresses_and_go_back_each() {
     let mut buffer = scene.allocator.alloc_coherent(4 * PAGE + 10, &any).unwrap();
     buffer.store(2 * PAGE, Width::Quad, 0x1234).unwrap();
     let first = buffer.dma_addr().get();
-    let buffer = buffer.split_at(0).unwrap_err().buffer;
-    let buffer = buffer.split_at(100).unwrap_err().buffer;
-    let buffer = buffer.split_at(5 * PAGE).unwrap_err().buffer;
-    let (left, right) = buffer.split_at(2 * PAGE).unwrap();
+    let len = buffer.len();
+    for at in [0, 100, 5 * PAGE, u64::MAX, u64::MAX - 4095] {
+        let refused = BufferError::NoPageBoundary { at, len };
+        assert_eq!(buffer.split_off(at).unwrap_err(), refused);
+    }
+    let (right, left) = (buffer.split_off(2 * PAGE).unwrap(), buffer);
     assert_eq!((left.len(), right.len()), (2 * PAGE, 2 * PAGE + 10));
     assert_eq!((left.dma_addr().get(), right.dma_addr().get()), (first, first + 2 * PAGE));
     assert_eq!(right.dma_addr_at(2 * PAGE + 9).unwrap().get(), first + 4 * PAGE + 9);
@@ -420,9 +423,12 @@ fn c75_a_buffer_that_was_moved_says_so() {
     let pfn = buffer.frames().first().add(2);
     let other = scene.platform.guest().mfn(buffer.frames().first()).unwrap();
     let before = scene.platform.guest().forge(pfn, other);
-    let moved = buffer.check_in_place().unwrap_err();
+    let Err(BufferError::Moved(moved)) = buffer.check_in_place() else { panic!("in place") };
     assert_eq!((moved.offset, moved.told.frame().number()), (2 * PAGE, before.number()));
     assert_eq!(moved.found.unwrap().frame().number(), other.number());
+    let (said, found) = (moved.to_string(), moved.found.unwrap());
+    assert!(said.contains(&format!("offset {} was at {}", moved.offset, moved.told)), "{said}");
+    assert!(said.contains(&format!("at {found}: allocate anew")), "{said}");
     scene.platform.guest().forge(pfn, before);
     assert_eq!(buffer.check_in_place(), Ok(()));
 }
@@ -596,9 +602,9 @@ fn c77_frames_that_do_not_come_back_are_told() {
 #[test]
 fn errors_say_what_can_be_done() {
     let scene = pv();
-    let buffer = scene.allocator.alloc_coherent(2 * PAGE, &Constraints::default()).unwrap();
-    let error = buffer.split_at(100).unwrap_err();
-    let told = "a buffer of 8192 bytes can't be cut at 100: no page boundary within it";
+    let mut buffer = scene.allocator.alloc_coherent(2 * PAGE, &Constraints::default()).unwrap();
+    let error = buffer.split_off(100).unwrap_err();
+    let told = "a buffer of 8192 bytes cannot be split at 100: choose a multiple of 4096 within it";
     assert_eq!(error.to_string(), told);
 }
 
@@ -695,7 +701,7 @@ fn without_memory_for_lists_nothing_moves_and_it_is_said() {
     let error = scene.allocator.alloc_coherent(16 * PAGE, &any).unwrap_err();
     assert_eq!(error, AllocError::NoListMemory { words: 16 + 16 });
     let request = Request { size: 16 * PAGE, constraints: any };
-    assert_eq!(scene.allocator.alloc_many(&[request, request]).unwrap_err().error, error);
+    assert_eq!(scene.allocator.alloc_many(&[request, request]).unwrap_err(), (0, error));
     let report = scene.allocator.give_back_waiting();
     let short = ExchangeError::ListTooShort { needed: 16, len: 0 };
     assert_eq!((report.given, report.kept, report.error), (0, 8, Some(short)));
@@ -744,4 +750,37 @@ fn an_allocation_is_a_span_whether_it_succeeds_or_fails() {
         assert_eq!(marks.first(), Some(&Mark::Enter(span)));
         assert_eq!(marks.last(), Some(&Mark::Leave(span)));
     }
+}
+
+/// Values at which an unchecked sum, product or shift goes wrong.
+const EXTREMES: [u64; 10] =
+    [0, 1, 2, PAGE - 1, PAGE, 1 << 30, 1 << 52, 1 << 63, u64::MAX - PAGE + 1, u64::MAX];
+
+#[test]
+fn no_value_makes_a_public_constructor_overflow() {
+    let (mut built, mut pools) = (0, 0);
+    for (mask, lowest) in EXTREMES.iter().flat_map(|mask| EXTREMES.map(|lowest| (*mask, lowest))) {
+        for (align, boundary) in EXTREMES.iter().flat_map(|a| EXTREMES.map(|b| (*a, b))) {
+            for (bytes, segments) in EXTREMES.into_iter().zip([16, usize::MAX].into_iter().cycle())
+            {
+                let builder = Constraints::builder().mask(mask).lowest(lowest).align(align);
+                let builder = builder.boundary(boundary).max_segment(bytes);
+                let _refused_or_not = builder.max_segments(segments).build();
+                let Ok(device) = builder.max_segments(4).build() else { continue };
+                built += 1;
+                let _placements = (device.placement(), device.wider_placement());
+                for size in EXTREMES {
+                    let _admitted = device.admits(bytes, size);
+                    for limit in [Order::ZERO, order(9), Order::MAX] {
+                        let Ok(layout) = Layout::new(size, &device, limit) else { continue };
+                        assert!(layout.frames() >= layout.used_frames());
+                    }
+                    let pool = PoolConfig::builder(size).align(bytes).boundary(boundary);
+                    let pool = pool.chunk(size).limit(bytes).reserve(lowest).constraints(device);
+                    pools += usize::from(pool.build().is_ok());
+                }
+            }
+        }
+    }
+    assert!(built > 1000 && pools > 10, "{built} {pools}");
 }

@@ -16,7 +16,7 @@ use hypercall::Order;
 use xen_contig::addr::{PAGE_SIZE, Pfn};
 use xen_contig::dma::{
     Allocator, AtomicPool, Backing, CoherentBuffer, Constraints, GiveBack, Pool, PoolConfig,
-    PoolObject,
+    PoolError, PoolObject,
 };
 use xen_contig::exchange::Accounts;
 use xen_contig::paging::Width;
@@ -181,7 +181,10 @@ impl<'k, 'g> Stage<'k, 'g> {
         let mut objects = fill(2 * OBJECTS, || pool.alloc().unwrap());
         self.arm(setting, wrong);
         let refill = pool.refill();
-        let added = refill.unwrap_or_else(|refill| refill.added);
+        let added = refill.unwrap_or_else(|error| match error {
+            PoolError::Alloc { added, .. } => added,
+            error => panic!("{error}"),
+        });
         assert_eq!(pool.capacity(), 2 * OBJECTS + added);
         let case = self.judge(2 * CHUNK + added / OBJECTS * CHUNK, &objects, refill.map(|_| ()));
         assert_eq!(pool.refill(), Ok(2 * OBJECTS - added), "once nothing is wrong any more");

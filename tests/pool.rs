@@ -8,8 +8,8 @@ use fake_xen::{Builder, FakeGuest, FakePlatform, FakeXen, Fault};
 use hypercall::XenErrno;
 use xen_contig::addr::{Order, PAGE_SIZE, Pfn};
 use xen_contig::dma::{
-    AllocError, Allocator, AtomicPool, Constraints, GiveBack, Pool, PoolBuilder, PoolConfig,
-    PoolConfigError, PoolError, PoolExhausted, PoolObject, RefillError, Sleep, Zeroing,
+    AllocError, Allocator, AtomicPool, BufferError, Constraints, GiveBack, Moved, Pool,
+    PoolBuilder, PoolConfig, PoolError, PoolObject, Sleep, Zeroing,
 };
 use xen_contig::exchange::{Accounts, ExchangeError};
 use xen_contig::frames::{Candidate, FrameRun};
@@ -140,8 +140,8 @@ fn a_pool_grows_to_its_limit_and_not_beyond() {
     assert!(cold > 0 && pool.capacity() == 4, "one chunk, exchanged once");
     let rest: Vec<Object<'_>> = (0..3).map(|_| pool.alloc().unwrap()).collect();
     assert_eq!((scene.calls(), pool.capacity(), pool.in_use()), (cold, 7, 7));
-    let exhausted = PoolExhausted { capacity: 7, in_use: 7, moved: 0, limit: 7 };
-    assert_eq!(pool.alloc().unwrap_err(), PoolError::Exhausted(exhausted));
+    let exhausted = PoolError::Exhausted { capacity: 7, in_use: 7, moved: 0, limit: 7 };
+    assert_eq!(pool.alloc().unwrap_err(), exhausted);
     drop(first);
     let again: Vec<Object<'_>> = (0..4).map(|_| pool.alloc().unwrap()).collect();
     assert_eq!((scene.calls(), pool.in_use()), (0, 7), "what comes back is used again");
@@ -161,7 +161,7 @@ fn a_pool_that_cannot_grow_says_why_and_is_as_it_was() {
     scene.platform.guest().fragment(Order::new(2).unwrap());
     let others: Vec<Object<'_>> = (0..3).map(|_| pool.alloc().unwrap()).collect();
     let error = pool.alloc().unwrap_err();
-    let no_memory = matches!(error, PoolError::Alloc(AllocError::Exchange(error))
+    let no_memory = matches!(error, PoolError::Alloc { error: AllocError::Exchange(error), .. }
         if matches!(error, ExchangeError::NoMemory { .. }));
     assert!(no_memory, "{error}");
     assert_eq!((pool.capacity(), pool.in_use()), (4, 4));
@@ -177,7 +177,7 @@ fn a_pool_that_cannot_grow_says_why_and_is_as_it_was() {
     let config = build(exchanged(64).constraints(awake));
     let pool: Pool<'_, _, 4> = Pool::new(&scene.allocator, &config).unwrap();
     scene.calls();
-    assert_eq!(pool.alloc().unwrap_err(), PoolError::Alloc(AllocError::MustNotSleep));
+    assert_eq!(pool.alloc().unwrap_err(), AllocError::MustNotSleep.into());
     assert_eq!(scene.calls(), 0);
 }
 
@@ -192,7 +192,7 @@ fn an_atomic_pool_makes_no_hypercall_and_takes_no_frame() {
     let mut objects: Vec<Object<'_>> = (0..8).map(|_| pool.alloc().unwrap()).collect();
     assert_eq!(
         pool.alloc().unwrap_err(),
-        PoolExhausted { capacity: 8, in_use: 8, moved: 0, limit: 10 },
+        PoolError::Exhausted { capacity: 8, in_use: 8, moved: 0, limit: 10 },
         "it may have more, but not from here"
     );
     are_sound(&scene, &mut objects, |_, _| true);
@@ -202,8 +202,8 @@ fn an_atomic_pool_makes_no_hypercall_and_takes_no_frame() {
 
     // 2 of 8 are free, 6 should be, and 2 more are all that there may be.
     assert!(pool.is_low());
-    let exhausted = PoolExhausted { capacity: 10, in_use: 6, moved: 0, limit: 10 };
-    assert_eq!(pool.refill(), Err(RefillError { added: 2, error: exhausted.into() }));
+    let exhausted = PoolError::Exhausted { capacity: 10, in_use: 6, moved: 0, limit: 10 };
+    assert_eq!(pool.refill(), Err(exhausted));
     objects.truncate(4);
     assert_eq!((pool.is_low(), pool.refill()), (false, Ok(0)));
     drop(objects);
@@ -238,11 +238,12 @@ fn a_refill_that_fails_keeps_what_it_got_and_goes_on_later() {
     let pool: AtomicPool<'_, _, 8> = AtomicPool::new(&scene.allocator, &config).unwrap();
     let mut objects: Vec<Object<'_>> = (0..4).map(|_| pool.alloc().unwrap()).collect();
     scene.platform.guest().fragment(Order::new(2).unwrap());
-    let RefillError { added, error } = pool.refill().unwrap_err();
-    assert!(added == 0 && matches!(error, PoolError::Alloc(AllocError::Exchange(_))), "{error}");
+    let error = pool.refill().unwrap_err();
+    let refused = matches!(error, PoolError::Alloc { added: 0, error: AllocError::Exchange(_) });
+    assert!(refused, "{error}");
     assert_eq!(
         pool.alloc().unwrap_err(),
-        PoolExhausted { capacity: 4, in_use: 4, moved: 0, limit: 32 },
+        PoolError::Exhausted { capacity: 4, in_use: 4, moved: 0, limit: 32 },
         "{error}"
     );
     scene.platform.guest().relieve();
@@ -260,16 +261,16 @@ fn a_pool_that_cannot_be_filled_at_boot_gives_all_back() {
     let config = build(exchanged(4000).reserve(400));
     scene.platform.guest().exhaust_but(120);
     let error = AtomicPool::<_, 128>::new(&scene.allocator, &config).unwrap_err();
-    assert!(matches!(error, PoolError::Alloc(AllocError::Exchange(_))), "{error}");
+    assert!(matches!(error, PoolError::Alloc { error: AllocError::Exchange(_), .. }), "{error}");
     scene.platform.guest().relieve();
     scene.is_balanced();
 
     let error = AtomicPool::<_, 2>::new(&scene.allocator, &config).unwrap_err();
-    let above = PoolConfigError::ReserveAboveLimit { reserve: 400, limit: 8 };
-    assert_eq!(error, PoolError::Config(above));
+    let above = PoolError::ReserveAboveLimit { reserve: 400, limit: 8 };
+    assert_eq!(error, above);
     let config = build(exchanged(4000).limit(9));
     let error = Pool::<_, 2>::new(&scene.allocator, &config).unwrap_err();
-    assert_eq!(error, PoolConfigError::LimitAboveRoom { limit: 9, room: 8 });
+    assert_eq!(error, PoolError::LimitAboveRoom { limit: 9, room: 8 });
     scene.is_balanced();
 }
 
@@ -289,8 +290,8 @@ fn every_call_of_a_refill_fails_once_and_nothing_is_lost() {
             assert_eq!(objects[0].load(0, Width::Quad), Ok(0x5afe));
             match refill {
                 Ok(added) => assert_eq!((added, pool.capacity()), (4, 8)),
-                Err(RefillError { added, error }) => {
-                    assert!(hit && added == 0 && matches!(error, PoolError::Alloc(_)), "{error}");
+                Err(error) => {
+                    assert!(hit && matches!(error, PoolError::Alloc { added: 0, .. }), "{error}");
                     assert_eq!(pool.capacity(), 4);
                     let lost = scene.platform.accounts().quarantined();
                     assert_eq!(scene.platform.free_frames() + lost, scene.free - 4);
@@ -443,7 +444,10 @@ fn threads_never_share_an_object_and_lose_none() {
                         held.push(object);
                     }
                     Err(error) => {
-                        assert!(error.capacity <= error.limit && error.limit == 64, "{error}");
+                        let PoolError::Exhausted { capacity, limit: 64, .. } = error else {
+                            panic!("{error}")
+                        };
+                        assert!(capacity <= 64, "{error}");
                         exhausted.fetch_add(1, Relaxed);
                     }
                 }
@@ -463,8 +467,8 @@ fn threads_never_share_an_object_and_lose_none() {
             start.wait();
             for _ in 0..ROUNDS / 10 {
                 let refill = pool.refill();
-                let at_most = |error: PoolError| matches!(error, PoolError::Exhausted(_));
-                assert!(refill.is_ok() || refill.is_err_and(|refill| at_most(refill.error)));
+                let at_most = |error: PoolError| matches!(error, PoolError::Exhausted { .. });
+                assert!(refill.is_ok() || refill.is_err_and(at_most));
                 thread::yield_now();
             }
         });
@@ -559,7 +563,8 @@ fn an_interrupt_handler_allocates_in_the_middle_of_a_refill() {
                 SERVED.fetch_add(1, Relaxed);
                 drop(object);
             }
-            Err(error) => assert_eq!(error.capacity, error.in_use),
+            Err(PoolError::Exhausted { capacity, in_use, .. }) => assert_eq!(capacity, in_use),
+            Err(error) => panic!("{error}"),
         }
     }
     let model: Model = Box::leak(Box::new(FakePlatform::new(FakeGuest::new(4096))));
@@ -603,11 +608,12 @@ fn c75_an_object_that_was_moved_says_so() {
     // The second object begins in the first page of the chunk and ends in the second.
     let (pfn, cut) = (page_of(&objects[1], 2999), PAGE - 3000);
     let before = move_page(&scene, pfn);
-    let moved = objects[1].check_in_place().unwrap_err();
+    let Err(BufferError::Moved(moved)) = objects[1].check_in_place() else { panic!("in place") };
     assert_eq!((moved.offset, moved.told), (cut, objects[1].dma_addr_at(cut).unwrap()));
     assert_ne!(moved.found, Some(moved.told));
     assert_eq!(objects[0].check_in_place(), Ok(()), "it lies in the page before");
-    assert_eq!(objects[2].check_in_place().unwrap_err().offset, 0);
+    let moved = objects[2].check_in_place();
+    assert!(matches!(moved, Err(BufferError::Moved(Moved { offset: 0, .. }))), "{moved:?}");
     scene.platform.guest().forge(pfn, before);
     assert!(objects.iter().all(|object| object.check_in_place() == Ok(())));
     drop(objects);
@@ -631,18 +637,23 @@ fn c75_a_pool_tells_what_moved_and_hands_out_no_more_of_it() {
     assert_eq!((moved[0].chunk, moved[0].objects, moved[0].taken), (1, 4, 2));
     assert_eq!((moved[0].moved.offset, moved[0].moved.told), (3 * PAGE, told));
     let report = pool.check_in_place().unwrap_err();
-    assert_eq!((report.chunks, report.taken, report.first), (1, 2, moved[0]));
+    assert_eq!(report, PoolError::Moved { chunks: 1, taken: 2, first: moved[0] });
+    let said = report.to_string();
+    assert!(
+        said.starts_with("1 chunks of the pool have moved, 2 of") && said.contains("chunk 1, of")
+    );
     assert_eq!((pool.capacity(), pool.in_use(), pool.is_low()), (8, 4, true));
 
     objects.extend(std::iter::from_fn(|| pool.alloc().ok()));
     assert_eq!(objects.len(), 6 + 4, "the rest of what did not move");
     let sound = objects.iter().filter(|object| object.check_in_place().is_ok()).count();
     assert_eq!(sound, 10, "each of them lies in a page that stayed");
-    let exhausted = PoolExhausted { capacity: 8, in_use: 8, moved: 4, limit: 12 };
+    let full = PoolError::Exhausted { capacity: 12, in_use: 12, moved: 0, limit: 12 }.to_string();
+    assert!(full.ends_with("raise its limit"), "{full}");
+    let exhausted = PoolError::Exhausted { capacity: 8, in_use: 8, moved: 4, limit: 12 };
     assert_eq!(pool.alloc().unwrap_err(), exhausted);
     assert!(exhausted.to_string().contains("4 more have moved: drop what is taken of them, then"));
-    let refill = pool.refill().unwrap_err();
-    assert_eq!((refill.added, refill.error), (0, exhausted.into()), "its place is taken");
+    assert_eq!(pool.refill().unwrap_err(), exhausted, "its place is taken");
 
     // The chunk goes back with what it has; the model wants its books in agreement for that.
     scene.platform.guest().forge(pfn, before);
@@ -662,7 +673,7 @@ fn c75_a_pool_that_nobody_checked_hands_out_no_address_from_before() {
     let page = page_of(&object, 0);
     drop(object);
     let before = move_page(&scene, page);
-    let exhausted = PoolExhausted { capacity: 0, in_use: 0, moved: 4, limit: 8 };
+    let exhausted = PoolError::Exhausted { capacity: 0, in_use: 0, moved: 4, limit: 8 };
     assert_eq!(pool.alloc().unwrap_err(), exhausted);
     assert!(exhausted.to_string().contains("refill"), "{exhausted}");
     assert_eq!(pool.refill(), Ok(4));

@@ -8,8 +8,7 @@ use super::lent::Memory;
 use super::live::{self, Claim, Key, LiveSlot, Purpose};
 use crate::addr::{DmaAddr, PAGE_SIZE, Pfn, PseudoPhysAddr};
 use crate::dma::{
-    AllocError, Allocator, AtomicPool, ConstraintError, Constraints, PoolExhausted, PoolObject,
-    Zeroing,
+    AllocError, Allocator, AtomicPool, ConstraintError, Constraints, PoolError, PoolObject, Zeroing,
 };
 use crate::paging::GuestMemory;
 use crate::platform::Platform;
@@ -33,14 +32,14 @@ pub trait BouncePool<P: Platform>: Sync {
     ///
     /// # Errors
     /// All are taken.
-    fn bounce(&'static self) -> Result<PoolObject<'static, P>, PoolExhausted>;
+    fn bounce(&'static self) -> Result<PoolObject<'static, P>, PoolError>;
 
     /// Bytes of each.
     fn bytes(&self) -> u64;
 }
 
 impl<P: Platform + Sync, const CHUNKS: usize> BouncePool<P> for AtomicPool<'static, P, CHUNKS> {
-    fn bounce(&'static self) -> Result<PoolObject<'static, P>, PoolExhausted> {
+    fn bounce(&'static self) -> Result<PoolObject<'static, P>, PoolError> {
         self.alloc()
     }
 
@@ -51,6 +50,7 @@ impl<P: Platform + Sync, const CHUNKS: usize> BouncePool<P> for AtomicPool<'stat
 
 /// Why there is no memory for a driver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum AdapterError {
     /// More buffers at a time than there are slots to remember them in.
     NoSlot {
@@ -72,6 +72,19 @@ pub enum AdapterError {
         /// The first that was found.
         first: MovedBuffer,
     },
+}
+
+impl AdapterError {
+    /// Returns true if the same call can succeed later although its caller changes nothing.
+    ///
+    /// Drivers can give buffers back, and the allocator can have memory again.
+    pub const fn is_transient(&self) -> bool {
+        match self {
+            Self::NoSlot { .. } => true,
+            Self::Alloc(error) => error.is_transient(),
+            Self::NotLent { .. } | Self::Moved { .. } => false,
+        }
+    }
 }
 
 impl fmt::Display for AdapterError {
@@ -239,5 +252,37 @@ impl<P: Platform> DeviceMemory<P> {
 
     fn claim(&self) -> Result<Claim<'static, P>, AdapterError> {
         Claim::any(self.live).ok_or(AdapterError::NoSlot { slots: self.live.len() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use std::string::ToString;
+
+    use super::*;
+    use crate::dma::Moved;
+
+    #[test]
+    fn every_error_says_what_failed_and_whether_it_can_pass() {
+        let dma = DmaAddr::new(0x5000);
+        let moved = Moved { offset: 9, told: dma, found: None };
+        let first = MovedBuffer { dma, len: 64, purpose: Purpose::Bounce, moved };
+        let table = [
+            (AdapterError::NoSlot { slots: 64 }, "all 64 slots"),
+            (AdapterError::Alloc(AllocError::MustNotSleep), "use a pool"),
+            (AdapterError::Alloc(AllocError::ZeroSize), "at least one byte"),
+            (AdapterError::NotLent { dma }, "no buffer at 0x5000"),
+            (AdapterError::Moved { buffers: 2, first }, "2 buffers that drivers have were moved"),
+        ];
+        for (error, words) in table {
+            assert!(error.to_string().contains(words), "{error}");
+            let transient = match error {
+                AdapterError::NoSlot { .. } => true,
+                AdapterError::Alloc(error) => error == AllocError::MustNotSleep,
+                AdapterError::NotLent { .. } | AdapterError::Moved { .. } => false,
+            };
+            assert_eq!(error.is_transient(), transient, "{error}");
+        }
     }
 }

@@ -7,7 +7,7 @@ use arrayvec::ArrayVec;
 
 use super::moved::Told;
 use super::span::Span;
-use super::{Allocator, MAX_SEGMENTS, Moved};
+use super::{Allocator, BufferError, MAX_SEGMENTS, Moved};
 use crate::addr::{DmaAddr, PAGE_SIZE, PseudoPhysAddr};
 use crate::frames::FrameRun;
 use crate::paging::{GuestMemory, Width};
@@ -41,49 +41,6 @@ pub struct CoherentBuffer<'a, P: Platform> {
     /// Whether the memory came from Xen, so that it can go back there.
     exchanged: bool,
 }
-
-/// An access that is not within the buffer, or not at a multiple of its width.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct OutOfBounds {
-    /// Where it began.
-    pub offset: u64,
-    /// How many bytes it was of.
-    pub bytes: u64,
-    /// How many the buffer has.
-    pub len: u64,
-}
-
-impl fmt::Display for OutOfBounds {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { offset, bytes, len } = self;
-        write!(f, "{bytes} bytes at offset {offset} are not in a buffer of {len}, or not aligned")
-    }
-}
-
-impl core::error::Error for OutOfBounds {}
-
-/// A buffer that can't be cut there: it comes back whole.
-pub struct SplitError<'a, P: Platform> {
-    /// The buffer.
-    pub buffer: CoherentBuffer<'a, P>,
-    /// Where it was to be cut.
-    pub at: u64,
-}
-
-impl<P: Platform> fmt::Debug for SplitError<'_, P> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?} can't be cut at {}: no page boundary within it", self.buffer, self.at)
-    }
-}
-
-impl<P: Platform> fmt::Display for SplitError<'_, P> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (at, len) = (self.at, self.buffer.len);
-        write!(f, "a buffer of {len} bytes can't be cut at {at}: no page boundary within it")
-    }
-}
-
-impl<P: Platform> core::error::Error for SplitError<'_, P> {}
 
 impl<P: Platform> fmt::Debug for CoherentBuffer<'_, P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -157,12 +114,13 @@ impl<'a, P: Platform> CoherentBuffer<'a, P> {
     /// restored or migrated, once its P2M is up to date again.
     ///
     /// # Errors
-    /// The first page that is not.
-    pub fn check_in_place(&self) -> Result<(), Moved> {
+    /// [`BufferError::Moved`]: the first page that is not.
+    pub fn check_in_place(&self) -> Result<(), BufferError> {
         let p2m = self.allocator.platform().p2m();
         self.told().try_for_each(|(offset, told)| {
             told.check_in_place(p2m)
                 .map_err(|moved| Moved { offset: offset + moved.offset, ..moved })
+                .map_err(BufferError::Moved)
         })
     }
 
@@ -190,7 +148,7 @@ impl<'a, P: Platform> CoherentBuffer<'a, P> {
     ///
     /// # Errors
     /// If it is not within the buffer or `offset` is no multiple of its width.
-    pub fn load(&self, offset: u64, width: Width) -> Result<u64, OutOfBounds> {
+    pub fn load(&self, offset: u64, width: Width) -> Result<u64, BufferError> {
         self.span().load(self.allocator.platform().memory(), offset, width)
     }
 
@@ -198,7 +156,7 @@ impl<'a, P: Platform> CoherentBuffer<'a, P> {
     ///
     /// # Errors
     /// As for [`load`](Self::load).
-    pub fn store(&mut self, offset: u64, width: Width, value: u64) -> Result<(), OutOfBounds> {
+    pub fn store(&mut self, offset: u64, width: Width, value: u64) -> Result<(), BufferError> {
         self.span().store(self.allocator.platform().memory(), offset, width, value)
     }
 
@@ -206,7 +164,7 @@ impl<'a, P: Platform> CoherentBuffer<'a, P> {
     ///
     /// # Errors
     /// If they are not all within it; none was copied then.
-    pub fn read(&self, offset: u64, into: &mut [u8]) -> Result<(), OutOfBounds> {
+    pub fn read(&self, offset: u64, into: &mut [u8]) -> Result<(), BufferError> {
         self.span().read(self.allocator.platform().memory(), offset, into)
     }
 
@@ -214,32 +172,22 @@ impl<'a, P: Platform> CoherentBuffer<'a, P> {
     ///
     /// # Errors
     /// If they do not all fit; none was copied then.
-    pub fn write(&mut self, offset: u64, from: &[u8]) -> Result<(), OutOfBounds> {
+    pub fn write(&mut self, offset: u64, from: &[u8]) -> Result<(), BufferError> {
         self.span().write(self.allocator.platform().memory(), offset, from)
     }
 
-    /// Cuts the buffer in two at a page boundary; each half gives itself back.
+    /// Splits the buffer at a page boundary. The buffer keeps the first `at` bytes, the rest is
+    /// returned. Each part is given back on its own.
     ///
     /// # Errors
-    /// The buffer, if `at` is no multiple of the page size within it.
-    #[expect(clippy::result_large_err, reason = "the buffer comes back whole, and is no larger")]
-    pub fn split_at(mut self, at: u64) -> Result<(Self, Self), SplitError<'a, P>> {
+    /// [`BufferError::NoPageBoundary`] if `at` is not a multiple of the page size within the buffer,
+    /// which stays whole.
+    pub fn split_off(&mut self, at: u64) -> Result<Self, BufferError> {
         if !at.is_multiple_of(PAGE) || at == 0 || at >= self.len {
-            return Err(SplitError { buffer: self, at });
+            return Err(BufferError::NoPageBoundary { at, len: self.len });
         }
         let Some(Ok((left, right))) = self.run.take().map(|run| run.split(at / PAGE)) else {
             unreachable!("a page boundary within the buffer is one within its run");
-        };
-        let half = |run, segments: &mut dyn Iterator<Item = Segment>| {
-            let segments: ArrayVec<Segment, MAX_SEGMENTS> = segments.collect();
-            let len = segments.iter().map(|segment| segment.len).sum();
-            Self {
-                allocator: self.allocator,
-                run: Some(run),
-                len,
-                segments,
-                exchanged: self.exchanged,
-            }
         };
         let before = |segment: &Segment| {
             let len = at.saturating_sub(segment.offset).min(segment.len);
@@ -251,11 +199,17 @@ impl<'a, P: Platform> CoherentBuffer<'a, P> {
             let offset = (segment.offset + skip).checked_sub(at)?;
             (skip < segment.len).then_some(Segment { dma, offset, len: segment.len - skip })
         };
-        let halves = (
-            half(left, &mut self.segments.iter().filter_map(before)),
-            half(right, &mut self.segments.iter().filter_map(behind)),
-        );
-        Ok(halves)
+        let rest = Self {
+            allocator: self.allocator,
+            run: Some(right),
+            len: self.len - at,
+            segments: self.segments.iter().filter_map(behind).collect(),
+            exchanged: self.exchanged,
+        };
+        self.segments = self.segments.iter().filter_map(before).collect();
+        self.run = Some(left);
+        self.len = at;
+        Ok(rest)
     }
 }
 

@@ -61,6 +61,7 @@ pub struct Builder(Constraints);
 
 /// Constraints that nothing can meet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum ConstraintError {
     /// The device can't reach a whole page.
     MaskTooNarrow {
@@ -74,7 +75,7 @@ pub enum ConstraintError {
         /// The mask.
         mask: u64,
     },
-    /// The alignment is no power of two.
+    /// The alignment is not a power of two.
     Alignment {
         /// The alignment.
         align: u64,
@@ -86,7 +87,7 @@ pub enum ConstraintError {
         /// The mask.
         mask: u64,
     },
-    /// The boundary is no power of two.
+    /// The boundary is not a power of two.
     Boundary {
         /// The boundary.
         boundary: u64,
@@ -105,6 +106,13 @@ pub enum ConstraintError {
     },
 }
 
+impl ConstraintError {
+    /// Returns true if the same call can succeed later although its caller changes nothing. None can.
+    pub const fn is_transient(&self) -> bool {
+        false
+    }
+}
+
 impl fmt::Display for ConstraintError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
@@ -112,12 +120,16 @@ impl fmt::Display for ConstraintError {
             Self::NothingBetween { lowest, mask } => {
                 write!(f, "no whole page lies between {lowest:#x} and mask {mask:#x}")
             }
-            Self::Alignment { align } => write!(f, "alignment {align:#x} is no power of two"),
+            Self::Alignment { align } => write!(f, "alignment {align:#x} is not a power of two"),
             Self::AlignmentAboveMask { align, mask } => {
                 write!(f, "alignment {align:#x} is out of reach of mask {mask:#x}")
             }
-            Self::Boundary { boundary } => write!(f, "boundary {boundary:#x} is no power of two"),
-            Self::MaxSegment => f.write_str("a segment must have at least one byte"),
+            Self::Boundary { boundary } => {
+                write!(f, "boundary {boundary:#x} is not a power of two")
+            }
+            Self::MaxSegment => {
+                f.write_str("a segment must have at least one byte: max_segment is 0")
+            }
             Self::MaxSegments { segments } => {
                 write!(f, "{segments} segments are not in 1..={MAX_SEGMENTS}")
             }
@@ -246,7 +258,7 @@ impl Constraints {
         wider.unwrap_or(Placement { bits, node: self.node })
     }
 
-    /// Where Xen is asked to put it next, for a mask that is no power of two less one: Xen can only
+    /// Where Xen is asked to put it next, for a mask that is not a power of two less one: Xen can only
     /// be told powers of two, so what comes from there has to be looked at.
     pub fn wider_placement(&self) -> Option<Placement> {
         let bits = AddressBits::new(self.bits_below().get() + 1).ok()?;
@@ -367,6 +379,7 @@ mod tests {
 
     #[test]
     fn contradictions_are_named() {
+        assert!(Constraints::builder().mask(8192).align(8192).build().is_ok());
         let error = |builder: Builder| builder.build().unwrap_err();
         let new = Constraints::builder;
         assert_eq!(error(new().mask(0xfff)), ConstraintError::MaskTooNarrow { mask: 0xfff });
@@ -392,6 +405,44 @@ mod tests {
             assert_eq!(error(new().max_segments(segments)), named);
         }
         assert_eq!(error(new().node(Node::Near(255))), ConstraintError::Node { node: 255 });
+    }
+
+    #[test]
+    fn every_error_says_what_failed_and_whether_it_can_pass() {
+        extern crate std;
+        use std::string::ToString;
+        type Error = ConstraintError;
+        let table = [
+            (Error::MaskTooNarrow { mask: 0xfff }, "mask 0xfff"),
+            (
+                Error::NothingBetween { lowest: 0xf001, mask: 0xffff },
+                "between 0xf001 and mask 0xffff",
+            ),
+            (Error::Alignment { align: 24 }, "alignment 0x18"),
+            (
+                Error::AlignmentAboveMask { align: 1 << 20, mask: 0xffff },
+                "alignment 0x100000 is out of reach of mask 0xffff",
+            ),
+            (Error::Boundary { boundary: 12 }, "boundary 0xc"),
+            (Error::MaxSegment, "at least one byte"),
+            (Error::MaxSegments { segments: 17 }, "17 segments"),
+            (Error::Node { node: 255 }, "node 255"),
+        ];
+        for (place, (error, words)) in table.into_iter().enumerate() {
+            assert!(error.to_string().contains(words), "{error}");
+            // A new variant does not compile until it has a place in the table.
+            let (own, transient) = match error {
+                Error::MaskTooNarrow { .. } => (0, false),
+                Error::NothingBetween { .. } => (1, false),
+                Error::Alignment { .. } => (2, false),
+                Error::AlignmentAboveMask { .. } => (3, false),
+                Error::Boundary { .. } => (4, false),
+                Error::MaxSegment => (5, false),
+                Error::MaxSegments { .. } => (6, false),
+                Error::Node { .. } => (7, false),
+            };
+            assert_eq!((own, transient), (place, error.is_transient()), "{error}");
+        }
     }
 
     #[test]

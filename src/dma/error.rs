@@ -18,6 +18,7 @@ const fn remedy(longest: u64) -> &'static str {
 
 /// Why there is no buffer. Nothing was lost, except where the error says quarantine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum AllocError {
     /// No bytes were asked for.
     ZeroSize,
@@ -224,6 +225,33 @@ impl fmt::Display for AllocError {
 impl core::error::Error for AllocError {}
 
 impl AllocError {
+    /// Returns true if the same call can succeed later although its caller changes nothing.
+    ///
+    /// Memory of the guest or of Xen can become free, and the holder of a frame can release it. Whether
+    /// the guest or the node can ever have enough is not known, so a transient error may last.
+    pub const fn is_transient(&self) -> bool {
+        match self {
+            Self::NoGuestMemory { .. }
+            | Self::NoListMemory { .. }
+            | Self::MustNotSleep
+            | Self::OutOfReach { .. }
+            | Self::NoFramesInReach { .. }
+            | Self::NoMemoryOnNode { .. } => true,
+            Self::Exchange(error) | Self::Lost { error, .. } => may_pass(*error),
+            Self::ZeroSize
+            | Self::TooLarge { .. }
+            | Self::Constraints(_)
+            | Self::OrderNotPermitted { .. }
+            | Self::SegmentTooLong { .. }
+            | Self::CrossesBoundary { .. }
+            | Self::SegmentBelowAlignment { .. }
+            | Self::TooManySegments { .. }
+            | Self::LargerThanReach { .. }
+            | Self::NodeNotTold { .. }
+            | Self::NoExchange(_) => false,
+        }
+    }
+
     /// A translated guest has no such frames where the device takes them.
     pub(super) const fn no_frames(frames: u64, constraints: &Constraints) -> Self {
         let (align, lowest, mask) = (constraints.align(), constraints.lowest(), constraints.mask());
@@ -253,6 +281,12 @@ impl AllocError {
     }
 }
 
+/// Returns true if the same exchange can succeed later.
+const fn may_pass(error: ExchangeError) -> bool {
+    use ExchangeError::{FrameBusy, FrameRefused, NoMemory, NoMemoryBelow};
+    matches!(error, NoMemory { .. } | NoMemoryBelow { .. } | FrameBusy { .. } | FrameRefused { .. })
+}
+
 impl From<ConstraintError> for AllocError {
     fn from(error: ConstraintError) -> Self {
         Self::Constraints(error)
@@ -262,5 +296,140 @@ impl From<ConstraintError> for AllocError {
 impl From<ExchangeError> for AllocError {
     fn from(error: ExchangeError) -> Self {
         Self::Exchange(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use std::string::ToString;
+
+    use hypercall::XenErrno;
+
+    use super::*;
+
+    #[test]
+    fn every_error_says_what_failed_and_whether_it_can_pass() {
+        type Error = AllocError;
+        let order = |order| Order::new(order).unwrap();
+        let bits = AddressBits::new(32).unwrap();
+        let (size, lowest, mask) = (9, 0x1000, 0xffff);
+        let none = ExchangeError::NoMemory { order: order(9), bits };
+        let never = ExchangeError::NotPermitted;
+        let bad = ConstraintError::MaskTooNarrow { mask: 0xfff };
+        let short = |limit| Error::SegmentBelowAlignment { segment: 0x1000, align: 0x2000, limit };
+        let denied = NoOrderPermitted { errno: XenErrno::EPERM };
+        let table = [
+            (0, Error::ZeroSize, false, "at least one byte"),
+            (
+                1,
+                Error::TooLarge { size, max: 8 },
+                false,
+                "9 bytes, alignment included, are more than 8",
+            ),
+            (2, Error::Constraints(bad), false, "mask 0xfff"),
+            (
+                3,
+                Error::OrderNotPermitted { order: order(10), limit: order(9) },
+                false,
+                "order 10 is needed, Xen permits this domain order 9",
+            ),
+            (
+                4,
+                Error::SegmentTooLong { size, max_segment: 8 },
+                false,
+                "9 bytes are more than one segment of 8: cut smaller objects",
+            ),
+            (
+                4,
+                Error::SegmentTooLong { size: 8193, max_segment: 8192 },
+                false,
+                "allow more segments",
+            ),
+            (
+                5,
+                Error::CrossesBoundary { size, boundary: 8 },
+                false,
+                "9 bytes cross a multiple of 0x8",
+            ),
+            (6, short(None), false, "0x1000 bytes can't each be aligned to 0x2000"),
+            (6, short(Some(order(0))), false, "raise Xen's memop-max-order"),
+            (
+                7,
+                Error::TooManySegments { needed: 3, allowed: 2, segment: 16 },
+                false,
+                "3 segments of up to 0x10 bytes are needed, 2 allowed",
+            ),
+            (8, Error::NoGuestMemory { frames: 5 }, true, "no 5 free frames"),
+            (9, Error::NoListMemory { words: 6 }, true, "list of 6 words"),
+            (10, Error::MustNotSleep, true, "use a pool"),
+            (
+                11,
+                Error::OutOfReach { lowest, mask, tries: 4 },
+                true,
+                "4 times and gave nothing between 0x1000 and 0xffff",
+            ),
+            (
+                12,
+                Error::LargerThanReach { size, align: 16, lowest, mask },
+                false,
+                "9 bytes from a multiple of 0x10",
+            ),
+            (
+                13,
+                Error::NoFramesInReach { frames: 5, align: 16, lowest, mask },
+                true,
+                "no 5 free frames in a row from a multiple of 0x10",
+            ),
+            (
+                14,
+                Error::NoMemoryOnNode { node: 3, order: order(9), bits },
+                true,
+                "order 9 below 2^32 on node 3",
+            ),
+            (15, Error::NodeNotTold { node: 3 }, false, "node 3"),
+            (16, Error::Exchange(none), true, "order 9"),
+            (16, Error::Exchange(never), false, ""),
+            (
+                17,
+                Error::Lost { frames: 7, error: none },
+                true,
+                "7 frames of the guest could not be brought back",
+            ),
+            (17, Error::Lost { frames: 7, error: never }, false, "quarantined"),
+            (18, Error::NoExchange(denied), false, "no exchange at all: -EPERM for order 0"),
+        ];
+        let mut next = 0;
+        for (place, error, transient, words) in table {
+            let text = error.to_string();
+            assert!(text.contains(words), "{text}");
+            assert_eq!(error.is_transient(), transient, "{text}");
+            // A new variant does not compile until it has a place in the table.
+            let own = match error {
+                Error::ZeroSize => 0,
+                Error::TooLarge { .. } => 1,
+                Error::Constraints(_) => 2,
+                Error::OrderNotPermitted { .. } => 3,
+                Error::SegmentTooLong { .. } => 4,
+                Error::CrossesBoundary { .. } => 5,
+                Error::SegmentBelowAlignment { .. } => 6,
+                Error::TooManySegments { .. } => 7,
+                Error::NoGuestMemory { .. } => 8,
+                Error::NoListMemory { .. } => 9,
+                Error::MustNotSleep => 10,
+                Error::OutOfReach { .. } => 11,
+                Error::LargerThanReach { .. } => 12,
+                Error::NoFramesInReach { .. } => 13,
+                Error::NoMemoryOnNode { .. } => 14,
+                Error::NodeNotTold { .. } => 15,
+                Error::Exchange(_) => 16,
+                Error::Lost { .. } => 17,
+                Error::NoExchange(_) => 18,
+            };
+            assert_eq!(own, place, "{text}");
+            assert!(place <= next, "every variant is in the table");
+            next = place + 1;
+        }
+        assert_eq!(next, 19);
     }
 }

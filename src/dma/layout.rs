@@ -195,6 +195,16 @@ mod tests {
     }
 
     #[test]
+    fn segments_as_long_as_their_alignment_are_enough() {
+        for (segment, align) in [(4096, 1), (4096, 4096), (1 << 14, 1 << 14)] {
+            let device = constraints(|it| it.max_segments(3).max_segment(segment).align(align));
+            let layout = layout(2 * segment + 1, &device, 9).unwrap();
+            let bytes: std::vec::Vec<u64> = layout.segments().iter().map(|it| it.bytes).collect();
+            assert_eq!(bytes, [segment, segment, 1]);
+        }
+    }
+
+    #[test]
     fn segments_below_their_alignment_name_whose_limit_it_is() {
         let refusal = |device: Constraints, limit| layout(1 << 22, &device, limit).unwrap_err();
         let aligned = || Constraints::builder().max_segments(4).align(1 << 22);

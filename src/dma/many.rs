@@ -1,6 +1,5 @@
 //! A whole set of buffers, a driver's rings and descriptors, in as few exchanges as possible.
 
-use core::fmt;
 use core::sync::atomic::Ordering::Relaxed;
 
 use arrayvec::ArrayVec;
@@ -22,23 +21,6 @@ pub struct Request {
     pub constraints: Constraints,
 }
 
-/// Why there is no set of buffers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ManyError {
-    /// Which of them could not be had.
-    pub index: usize,
-    /// Why not.
-    pub error: AllocError,
-}
-
-impl fmt::Display for ManyError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "buffer {} of the set: {}", self.index, self.error)
-    }
-}
-
-impl core::error::Error for ManyError {}
-
 /// An extent that a request needs from Xen.
 struct Wanted {
     index: usize,
@@ -55,11 +37,11 @@ impl<P: Platform> Allocator<P> {
     /// that it is asked for, are allocated one by one.
     ///
     /// # Errors
-    /// Which buffer could not be had, and why. The others have been given back.
+    /// The index of the request that failed, and its error. The other buffers have been given back.
     pub fn alloc_many<const N: usize>(
         &self,
         requests: &[Request; N],
-    ) -> Result<[CoherentBuffer<'_, P>; N], ManyError> {
+    ) -> Result<[CoherentBuffer<'_, P>; N], (usize, AllocError)> {
         let span = Span::Operation("alloc_many");
         self.platform().xen().within(span, || self.alloc_set(requests))
     }
@@ -67,7 +49,7 @@ impl<P: Platform> Allocator<P> {
     fn alloc_set<const N: usize>(
         &self,
         requests: &[Request; N],
-    ) -> Result<[CoherentBuffer<'_, P>; N], ManyError> {
+    ) -> Result<[CoherentBuffer<'_, P>; N], (usize, AllocError)> {
         let mut buffers = [const { None }; N];
         let mut wanted: ArrayVec<Wanted, N> = ArrayVec::new();
         for (index, request) in requests.iter().enumerate() {
@@ -90,7 +72,7 @@ impl<P: Platform> Allocator<P> {
         for (index, request) in requests.iter().enumerate() {
             if buffers[index].is_none() {
                 let buffer = self.alloc_coherent(request.size, &request.constraints);
-                buffers[index] = Some(buffer.map_err(|error| ManyError { index, error })?);
+                buffers[index] = Some(buffer.map_err(|error| (index, error))?);
             }
         }
         Ok(buffers.map(|buffer| buffer.expect("each was found, exchanged or allocated")))

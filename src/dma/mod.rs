@@ -41,6 +41,7 @@
 
 mod allocator;
 mod buffer;
+mod buffer_error;
 mod constraints;
 mod error;
 mod fit;
@@ -52,16 +53,14 @@ mod pool;
 mod span;
 
 pub use allocator::Allocator;
-pub use buffer::{CoherentBuffer, OutOfBounds, Segment, SplitError};
+pub use buffer::{CoherentBuffer, Segment};
+pub use buffer_error::BufferError;
 pub use constraints::{Backing, Builder, ConstraintError, Constraints, Sleep, Zeroing};
 pub use error::AllocError;
 pub use give_back::{GiveBack, GiveBackReport, Stats};
 pub use layout::{Layout, MAX_SEGMENTS, SegmentPlan};
-pub use many::{ManyError, Request};
+pub use many::Request;
 pub use moved::Moved;
 #[cfg(any(feature = "virtio-drivers", feature = "dma-api"))]
 pub(crate) use moved::Told;
-pub use pool::{
-    AtomicPool, MovedChunk, Pool, PoolBuilder, PoolConfig, PoolConfigError, PoolError,
-    PoolExhausted, PoolMoved, PoolObject, RefillError,
-};
+pub use pool::{AtomicPool, MovedChunk, Pool, PoolBuilder, PoolConfig, PoolError, PoolObject};

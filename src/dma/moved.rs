@@ -30,8 +30,6 @@ impl fmt::Display for Moved {
     }
 }
 
-impl core::error::Error for Moved {}
-
 /// A stretch that is contiguous for the device, and where the device was told that it lies.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Told {

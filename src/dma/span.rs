@@ -1,6 +1,6 @@
 //! Accesses to a stretch of DMA memory: raw, once each, and never beyond it (M5).
 
-use super::OutOfBounds;
+use super::BufferError;
 use crate::addr::PseudoPhysAddr;
 use crate::paging::{GuestMemory, Width};
 
@@ -22,14 +22,14 @@ impl Span {
     }
 
     /// Where an access lies. Aligned is the address, not the offset: a span may begin anywhere.
-    fn place(&self, offset: u64, bytes: u64, align: u64) -> Result<PseudoPhysAddr, OutOfBounds> {
-        let end = offset.checked_add(bytes).filter(|end| *end <= self.len);
-        let aligned = |at: &PseudoPhysAddr| at.get().is_multiple_of(align);
-        let start = self.at.checked_add(offset).filter(aligned);
-        match (end, start) {
-            (Some(_), Some(start)) => Ok(start),
-            _ => Err(OutOfBounds { offset, bytes, len: self.len }),
+    fn place(&self, offset: u64, bytes: u64, align: u64) -> Result<PseudoPhysAddr, BufferError> {
+        let out_of_bounds = BufferError::OutOfBounds { offset, bytes, len: self.len };
+        offset.checked_add(bytes).filter(|end| *end <= self.len).ok_or(out_of_bounds)?;
+        let start = self.at.checked_add(offset).ok_or(out_of_bounds)?;
+        if !start.get().is_multiple_of(align) {
+            return Err(BufferError::Misaligned { offset, width: align });
         }
+        Ok(start)
     }
 
     pub fn load(
@@ -37,7 +37,7 @@ impl Span {
         memory: &impl GuestMemory,
         offset: u64,
         width: Width,
-    ) -> Result<u64, OutOfBounds> {
+    ) -> Result<u64, BufferError> {
         let bytes = width.bytes() as u64;
         let at = self.place(offset, bytes, bytes)?;
         // SAFETY: within the span, whose frames are mapped and its holder's by `new`; aligned.
@@ -50,7 +50,7 @@ impl Span {
         offset: u64,
         width: Width,
         value: u64,
-    ) -> Result<(), OutOfBounds> {
+    ) -> Result<(), BufferError> {
         let bytes = width.bytes() as u64;
         let at = self.place(offset, bytes, bytes)?;
         // SAFETY: as in `load`.
@@ -63,7 +63,7 @@ impl Span {
         memory: &impl GuestMemory,
         offset: u64,
         into: &mut [u8],
-    ) -> Result<(), OutOfBounds> {
+    ) -> Result<(), BufferError> {
         self.place(offset, into.len() as u64, 1)?;
         for (index, byte) in (offset..).zip(into) {
             *byte = self.load(memory, index, Width::Byte)? as u8;
@@ -76,7 +76,7 @@ impl Span {
         memory: &impl GuestMemory,
         offset: u64,
         from: &[u8],
-    ) -> Result<(), OutOfBounds> {
+    ) -> Result<(), BufferError> {
         self.place(offset, from.len() as u64, 1)?;
         for (index, byte) in (offset..).zip(from) {
             self.store(memory, index, Width::Byte, (*byte).into())?;

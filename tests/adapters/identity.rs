@@ -228,7 +228,7 @@ fn a_pool_that_promises_too_much_does_not_make_a_copy_overflow() {
     impl BouncePool<Kernel> for Liar {
         fn bounce(
             &'static self,
-        ) -> Result<xen_contig::dma::PoolObject<'static, Kernel>, xen_contig::dma::PoolExhausted>
+        ) -> Result<xen_contig::dma::PoolObject<'static, Kernel>, xen_contig::dma::PoolError>
         {
             self.0.alloc()
         }

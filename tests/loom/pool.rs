@@ -2,8 +2,7 @@
 
 use loom::cell::UnsafeCell;
 use xen_contig::dma::{
-    AtomicPool, Constraints, GiveBack, Pool, PoolConfig, PoolError, PoolExhausted, PoolObject,
-    Zeroing,
+    AtomicPool, Constraints, GiveBack, Pool, PoolConfig, PoolError, PoolObject, Zeroing,
 };
 
 use crate::scene::{Kernel, Lasting, Scene, explore, join, spawn};
@@ -64,8 +63,10 @@ fn storm<const CHUNKS: usize>(reserve: u64, limit: u64, threads: usize, rounds: 
     scene.is_balanced();
 }
 
-fn is_possible(exhausted: &PoolExhausted) {
-    let PoolExhausted { capacity, in_use, limit, .. } = *exhausted;
+fn is_possible(exhausted: &PoolError) {
+    let PoolError::Exhausted { capacity, in_use, limit, .. } = *exhausted else {
+        panic!("{exhausted}")
+    };
     assert!(in_use <= capacity && capacity <= limit, "{exhausted}");
 }
 
@@ -125,7 +126,7 @@ fn two_that_grow_a_pool_add_a_chunk_each_or_are_told() {
         let (objects, all) = (pool.get(), contents.get());
         let work = move || match objects.alloc() {
             Ok(object) => all.touch(&object),
-            Err(PoolError::Exhausted(exhausted)) => is_possible(&exhausted),
+            Err(exhausted @ PoolError::Exhausted { .. }) => is_possible(&exhausted),
             Err(error) => panic!("{error}"),
         };
         let other = spawn(work);

@@ -3,7 +3,7 @@
 use core::fmt;
 
 use super::chunks::Chunks;
-use super::{MovedChunk, PoolConfig, PoolError, PoolExhausted, PoolMoved, PoolObject, RefillError};
+use super::{MovedChunk, PoolConfig, PoolError, PoolObject};
 use crate::dma::Allocator;
 use crate::platform::Platform;
 
@@ -25,7 +25,7 @@ use crate::platform::Platform;
 ///
 /// # Use
 /// ```
-/// use xen_contig::dma::{Allocator, AtomicPool, PoolConfig, PoolError, PoolObject, RefillError};
+/// use xen_contig::dma::{Allocator, AtomicPool, PoolConfig, PoolError, PoolObject};
 /// use xen_contig::platform::Platform;
 ///
 /// type Packets<'a, P> = AtomicPool<'a, P, 16>;
@@ -42,7 +42,7 @@ use crate::platform::Platform;
 /// }
 ///
 /// /// In a thread.
-/// fn outside<P: Platform>(packets: &Packets<'_, P>) -> Result<u64, RefillError> {
+/// fn outside<P: Platform>(packets: &Packets<'_, P>) -> Result<u64, PoolError> {
 ///     packets.refill()
 /// }
 /// ```
@@ -50,10 +50,10 @@ use crate::platform::Platform;
 /// A pool outlives its objects:
 ///
 /// ```compile_fail,E0505
-/// use xen_contig::dma::{AtomicPool, PoolExhausted};
+/// use xen_contig::dma::{AtomicPool, PoolError};
 /// use xen_contig::platform::Platform;
 ///
-/// fn keep<P: Platform>(pool: AtomicPool<'_, P, 8>) -> Result<(), PoolExhausted> {
+/// fn keep<P: Platform>(pool: AtomicPool<'_, P, 8>) -> Result<(), PoolError> {
 ///     let object = pool.alloc()?;
 ///     drop(pool);
 ///     object.len();
@@ -81,7 +81,7 @@ impl<'a, P: Platform, const CHUNKS: usize> AtomicPool<'a, P, CHUNKS> {
         let chunks: Chunks<'a, P, CHUNKS> = Chunks::new(allocator, config)?;
         let reserve = config.reserve(chunks.limit())?;
         let pool = Self { chunks, reserve };
-        pool.refill().map_err(|refill| refill.error)?;
+        pool.refill()?;
         Ok(pool)
     }
 
@@ -89,7 +89,7 @@ impl<'a, P: Platform, const CHUNKS: usize> AtomicPool<'a, P, CHUNKS> {
     ///
     /// # Errors
     /// Every object is taken.
-    pub fn alloc(&self) -> Result<PoolObject<'_, P>, PoolExhausted> {
+    pub fn alloc(&self) -> Result<PoolObject<'_, P>, PoolError> {
         self.chunks.take().ok_or_else(|| self.chunks.exhausted())
     }
 
@@ -106,10 +106,13 @@ impl<'a, P: Platform, const CHUNKS: usize> AtomicPool<'a, P, CHUNKS> {
     /// Why the reserve could not be had, and how many objects were added before:
     /// [`PoolError::Exhausted`] at the limit, also while the last chunk below it is just being
     /// filled by another caller; [`PoolError::Alloc`] where the allocator has no memory.
-    pub fn refill(&self) -> Result<u64, RefillError> {
+    pub fn refill(&self) -> Result<u64, PoolError> {
         let mut added = 0;
         while self.is_low() {
-            added += self.chunks.grow().map_err(|error| RefillError { added, error })?;
+            added += self.chunks.grow().map_err(|error| match error {
+                PoolError::Alloc { error, .. } => PoolError::Alloc { added, error },
+                error => error,
+            })?;
         }
         Ok(added)
     }
@@ -150,9 +153,9 @@ impl<'a, P: Platform, const CHUNKS: usize> AtomicPool<'a, P, CHUNKS> {
     /// [`in_use`](Self::in_use).
     ///
     /// # Errors
-    /// How much moved, and the first of it. Drop the objects that are in it, then
+    /// [`PoolError::Moved`]: how much moved, and the first of it. Drop the objects that are in it, then
     /// [`trim`](Self::trim).
-    pub fn check_in_place(&self) -> Result<(), PoolMoved> {
+    pub fn check_in_place(&self) -> Result<(), PoolError> {
         self.chunks.check_in_place()
     }
 

@@ -4,9 +4,7 @@ use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use core::{array, fmt};
 
 use super::taken::Taken;
-use super::{
-    MovedChunk, PoolConfig, PoolConfigError, PoolError, PoolExhausted, PoolMoved, PoolObject,
-};
+use super::{MovedChunk, PoolConfig, PoolError, PoolObject};
 use crate::addr::{DmaAddr, PseudoPhysAddr};
 use crate::dma::moved::Told;
 use crate::dma::{Allocator, CoherentBuffer, Zeroing};
@@ -80,7 +78,7 @@ impl<P: Platform> Drop for Chunk<'_, P> {
 
 impl<'a, P: Platform, const CHUNKS: usize> Chunks<'a, P, CHUNKS> {
     /// No chunks yet.
-    pub fn new(allocator: &'a Allocator<P>, config: &PoolConfig) -> Result<Self, PoolConfigError> {
+    pub fn new(allocator: &'a Allocator<P>, config: &PoolConfig) -> Result<Self, PoolError> {
         const { assert!(CHUNKS > 0, "a pool must have room for a chunk") };
         let limit = config.limit(CHUNKS)?;
         let places = array::from_fn(|_| Place::new());
@@ -122,11 +120,11 @@ impl<'a, P: Platform, const CHUNKS: usize> Chunks<'a, P, CHUNKS> {
         })
     }
 
-    pub fn exhausted(&self) -> PoolExhausted {
+    pub fn exhausted(&self) -> PoolError {
         let (capacity, in_use) = self.usage();
         let moved = self.filled().filter(|chunk| !chunk.serves());
         let moved = moved.map(|chunk| chunk.taken.objects()).sum();
-        PoolExhausted { capacity, in_use, moved, limit: self.limit }
+        PoolError::Exhausted { capacity, in_use, moved, limit: self.limit }
     }
 
     /// The chunks that are not where the device was told, found anew.
@@ -141,8 +139,8 @@ impl<'a, P: Platform, const CHUNKS: usize> Chunks<'a, P, CHUNKS> {
     }
 
     /// Hands out nothing of them any more.
-    pub fn check_in_place(&self) -> Result<(), PoolMoved> {
-        PoolMoved::sum(self.moved().inspect(|moved| {
+    pub fn check_in_place(&self) -> Result<(), PoolError> {
+        PoolError::of_moved(self.moved().inspect(|moved| {
             if let Some(chunk) = self.places[moved.chunk].chunk.get() {
                 chunk.moved.store(true, Relaxed);
             }
@@ -197,7 +195,7 @@ impl<'a, P: Platform, const CHUNKS: usize> Chunks<'a, P, CHUNKS> {
                 }
             };
         }
-        Err(self.exhausted().into())
+        Err(self.exhausted())
     }
 
     /// Gives up every chunk that no object was left in. Answers how many objects that was.

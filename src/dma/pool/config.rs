@@ -1,25 +1,24 @@
 //! What the objects of a pool are to be, checked for contradictions before anything moves.
 
-use core::fmt;
-
+use super::PoolError;
 use super::geometry::Geometry;
 use super::taken::MAX_OBJECTS;
 use crate::addr::{Order, PAGE_SIZE};
-use crate::dma::{ConstraintError, Constraints};
+use crate::dma::Constraints;
 
 const PAGE: u64 = PAGE_SIZE as u64;
 
 /// What the objects of a pool are to be. Made by [`PoolConfig::builder`].
 ///
 /// ```
-/// use xen_contig::dma::{PoolConfig, PoolConfigError};
+/// use xen_contig::dma::{PoolConfig, PoolError};
 ///
 /// let config = PoolConfig::builder(48).align(16).boundary(4096).limit(1000).build()?;
 /// assert_eq!((config.size(), config.objects_per_chunk()), (48, 85));
 ///
 /// let crossing = PoolConfig::builder(48).boundary(32).build();
-/// assert_eq!(crossing, Err(PoolConfigError::CrossesBoundary { size: 48, boundary: 32 }));
-/// # Ok::<(), PoolConfigError>(())
+/// assert_eq!(crossing, Err(PoolError::CrossesBoundary { size: 48, boundary: 32 }));
+/// # Ok::<(), PoolError>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PoolConfig {
@@ -41,125 +40,6 @@ pub struct PoolBuilder {
     limit: Option<u64>,
     reserve: Option<u64>,
     constraints: Constraints,
-}
-
-/// Wishes that contradict each other.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PoolConfigError {
-    /// Objects of no bytes.
-    ZeroSize,
-    /// An object larger than any coherent buffer.
-    TooLarge {
-        /// Bytes of an object, or of a chunk.
-        size: u64,
-        /// Bytes that there can be.
-        max: u64,
-    },
-    /// The alignment is no power of two.
-    Alignment {
-        /// The alignment.
-        align: u64,
-    },
-    /// The boundary is no power of two.
-    Boundary {
-        /// The boundary.
-        boundary: u64,
-    },
-    /// An object crosses the boundary wherever it lies.
-    CrossesBoundary {
-        /// Bytes of an object.
-        size: u64,
-        /// The boundary.
-        boundary: u64,
-    },
-    /// The device takes no segment as long as an object.
-    SegmentTooLong {
-        /// Bytes of an object.
-        size: u64,
-        /// The most bytes in a segment.
-        max_segment: u64,
-    },
-    /// A chunk that is not made of whole pages.
-    Chunk {
-        /// Bytes of a chunk.
-        chunk: u64,
-    },
-    /// A chunk that has no room for one object.
-    ChunkTooSmall {
-        /// Bytes of a chunk.
-        chunk: u64,
-        /// Bytes of an object.
-        size: u64,
-    },
-    /// More objects in a chunk than a pool keeps books of.
-    TooManyObjects {
-        /// Objects in a chunk.
-        objects: u64,
-        /// The most that there can be.
-        max: u64,
-    },
-    /// A pool of no objects.
-    ZeroLimit,
-    /// More objects than the pool's type has room for.
-    LimitAboveRoom {
-        /// Objects wanted.
-        limit: u64,
-        /// Objects in as many chunks as the pool can have.
-        room: u64,
-    },
-    /// More objects in reserve than there may be at all.
-    ReserveAboveLimit {
-        /// Objects in reserve.
-        reserve: u64,
-        /// The most objects.
-        limit: u64,
-    },
-    /// Nothing that the device reaches has the alignment of a chunk, for one.
-    Constraints(ConstraintError),
-}
-
-impl fmt::Display for PoolConfigError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match *self {
-            Self::ZeroSize => f.write_str("an object must have at least one byte"),
-            Self::TooLarge { size, max } => write!(f, "{size} bytes are more than {max}"),
-            Self::Alignment { align } => write!(f, "alignment {align:#x} is no power of two"),
-            Self::Boundary { boundary } => write!(f, "boundary {boundary:#x} is no power of two"),
-            Self::CrossesBoundary { size, boundary } => {
-                write!(f, "{size} bytes cross a multiple of {boundary:#x} wherever they lie")
-            }
-            Self::SegmentTooLong { size, max_segment } => {
-                write!(f, "objects of {size} bytes are more than one segment of {max_segment}")
-            }
-            Self::Chunk { chunk } => {
-                write!(f, "chunks of {chunk} bytes are no multiple of the page size")
-            }
-            Self::ChunkTooSmall { chunk, size } => {
-                write!(f, "chunks of {chunk} bytes have no room for an object of {size}")
-            }
-            Self::TooManyObjects { objects, max } => {
-                write!(f, "{objects} objects in a chunk are more than {max}: take smaller chunks")
-            }
-            Self::ZeroLimit => f.write_str("a pool must be allowed at least one object"),
-            Self::LimitAboveRoom { limit, room } => write!(
-                f,
-                "the pool has room for {room} objects, {limit} are wanted: give its type more \
-                 chunks, or take larger ones"
-            ),
-            Self::ReserveAboveLimit { reserve, limit } => {
-                write!(f, "{reserve} objects in reserve are more than the limit of {limit}")
-            }
-            Self::Constraints(error) => error.fmt(f),
-        }
-    }
-}
-
-impl core::error::Error for PoolConfigError {}
-
-impl From<ConstraintError> for PoolConfigError {
-    fn from(error: ConstraintError) -> Self {
-        Self::Constraints(error)
-    }
 }
 
 impl PoolConfig {
@@ -200,19 +80,19 @@ impl PoolConfig {
     }
 
     /// The most objects of a pool of `chunks` chunks.
-    pub(super) fn limit(&self, chunks: usize) -> Result<u64, PoolConfigError> {
+    pub(super) fn limit(&self, chunks: usize) -> Result<u64, PoolError> {
         let room = self.objects_per_chunk().saturating_mul(chunks as u64);
         match self.limit {
-            Some(limit) if limit > room => Err(PoolConfigError::LimitAboveRoom { limit, room }),
+            Some(limit) if limit > room => Err(PoolError::LimitAboveRoom { limit, room }),
             limit => Ok(limit.unwrap_or(room)),
         }
     }
 
     /// How many objects a pool of at most `limit` has free after a refill.
-    pub(super) fn reserve(&self, limit: u64) -> Result<u64, PoolConfigError> {
+    pub(super) fn reserve(&self, limit: u64) -> Result<u64, PoolError> {
         match self.reserve {
             Some(reserve) if reserve > limit => {
-                Err(PoolConfigError::ReserveAboveLimit { reserve, limit })
+                Err(PoolError::ReserveAboveLimit { reserve, limit })
             }
             Some(reserve) => Ok(reserve),
             None => Ok(limit.min(self.objects_per_chunk())),
@@ -259,50 +139,50 @@ impl PoolBuilder {
     ///
     /// # Errors
     /// The contradiction, by name and value.
-    pub fn build(self) -> Result<PoolConfig, PoolConfigError> {
+    pub fn build(self) -> Result<PoolConfig, PoolError> {
         let (size, max, device) = (self.size, Order::MAX.bytes(), self.constraints);
         let chunk = self.chunk.unwrap_or_else(|| size.min(max).next_multiple_of(PAGE));
         if size == 0 {
-            return Err(PoolConfigError::ZeroSize);
+            return Err(PoolError::ZeroSize);
         }
         if let Some(size) = [size, chunk].into_iter().find(|bytes| *bytes > max) {
-            return Err(PoolConfigError::TooLarge { size, max });
+            return Err(PoolError::TooLarge { size, max });
         }
         if !self.align.is_power_of_two() {
-            return Err(PoolConfigError::Alignment { align: self.align });
+            return Err(PoolError::Alignment { align: self.align });
         }
         if let Some(boundary) = self.boundary.filter(|boundary| !boundary.is_power_of_two()) {
-            return Err(PoolConfigError::Boundary { boundary });
+            return Err(PoolError::Boundary { boundary });
         }
         let align = self.align.max(device.align());
         let boundary = [self.boundary, device.boundary()].into_iter().flatten().min();
         if let Some(boundary) = boundary.filter(|boundary| size > *boundary) {
-            return Err(PoolConfigError::CrossesBoundary { size, boundary });
+            return Err(PoolError::CrossesBoundary { size, boundary });
         }
         if size > device.max_segment() {
             let max_segment = device.max_segment();
-            return Err(PoolConfigError::SegmentTooLong { size, max_segment });
+            return Err(PoolError::SegmentTooLong { size, max_segment });
         }
         if chunk == 0 || !chunk.is_multiple_of(PAGE) {
-            return Err(PoolConfigError::Chunk { chunk });
+            return Err(PoolError::Chunk { chunk });
         }
         if chunk < size {
-            return Err(PoolConfigError::ChunkTooSmall { chunk, size });
+            return Err(PoolError::ChunkTooSmall { chunk, size });
         }
         // Before the arithmetic below meets an alignment near the end of all addresses.
         device.to_builder().align(align).build()?;
         if align > max {
-            return Err(PoolConfigError::TooLarge { size: align, max });
+            return Err(PoolError::TooLarge { size: align, max });
         }
         let geometry = Geometry::new(size, align, boundary, chunk);
         let objects = geometry.objects();
         if objects > MAX_OBJECTS {
-            return Err(PoolConfigError::TooManyObjects { objects, max: MAX_OBJECTS });
+            return Err(PoolError::TooManyObjects { objects, max: MAX_OBJECTS });
         }
         match (self.reserve, self.limit) {
-            (_, Some(0)) => return Err(PoolConfigError::ZeroLimit),
+            (_, Some(0)) => return Err(PoolError::ZeroLimit),
             (Some(reserve), Some(limit)) if reserve > limit => {
-                return Err(PoolConfigError::ReserveAboveLimit { reserve, limit });
+                return Err(PoolError::ReserveAboveLimit { reserve, limit });
             }
             _ => {}
         }
@@ -322,10 +202,11 @@ impl PoolBuilder {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dma::ConstraintError;
 
     #[test]
     fn contradictions_are_named() {
-        type Error = PoolConfigError;
+        type Error = PoolError;
         let new = PoolConfig::builder;
         let error = |builder: PoolBuilder| builder.build().unwrap_err();
         let max = 1 << 30;
@@ -361,6 +242,28 @@ mod tests {
     }
 
     #[test]
+    fn what_is_just_allowed_is_no_contradiction() {
+        let new = PoolConfig::builder;
+        let max = 1 << 30;
+        let device = |builder: fn(crate::dma::Builder) -> crate::dma::Builder| {
+            builder(Constraints::builder()).build().unwrap()
+        };
+        for builder in [
+            new(max),
+            new(1).chunk(max).align(max),
+            new(1).align(max),
+            new(64).boundary(64),
+            new(64).constraints(device(|it| it.boundary(64))),
+            new(64).constraints(device(|it| it.max_segment(64))),
+            new(4096).chunk(4096),
+            new(8).chunk(4096),
+            new(8).limit(8).reserve(8),
+        ] {
+            assert!(builder.build().is_ok(), "{builder:?}: {:?}", builder.build());
+        }
+    }
+
+    #[test]
     fn the_stricter_of_pool_and_device_holds() {
         let device = Constraints::builder().align(256).boundary(1 << 16).build().unwrap();
         let config = PoolConfig::builder(100).align(64).constraints(device).build().unwrap();
@@ -376,9 +279,9 @@ mod tests {
         assert_eq!((whole.limit(4), whole.reserve(256)), (Ok(256), Ok(64)));
         let some = build(PoolConfig::builder(64).limit(100).reserve(70));
         assert_eq!((some.limit(4), some.reserve(100)), (Ok(100), Ok(70)));
-        assert_eq!(some.limit(1), Err(PoolConfigError::LimitAboveRoom { limit: 100, room: 64 }));
+        assert_eq!(some.limit(1), Err(PoolError::LimitAboveRoom { limit: 100, room: 64 }));
         let greedy = build(PoolConfig::builder(64).reserve(70));
-        let error = PoolConfigError::ReserveAboveLimit { reserve: 70, limit: 64 };
+        let error = PoolError::ReserveAboveLimit { reserve: 70, limit: 64 };
         assert_eq!(greedy.reserve(64), Err(error));
     }
 }

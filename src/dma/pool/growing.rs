@@ -3,7 +3,7 @@
 use core::fmt;
 
 use super::chunks::Chunks;
-use super::{MovedChunk, PoolConfig, PoolConfigError, PoolError, PoolMoved, PoolObject};
+use super::{MovedChunk, PoolConfig, PoolError, PoolObject};
 use crate::dma::Allocator;
 use crate::platform::Platform;
 
@@ -56,7 +56,7 @@ impl<'a, P: Platform, const CHUNKS: usize> Pool<'a, P, CHUNKS> {
     ///
     /// # Errors
     /// If the configuration wants more objects than `CHUNKS` chunks have.
-    pub fn new(allocator: &'a Allocator<P>, config: &PoolConfig) -> Result<Self, PoolConfigError> {
+    pub fn new(allocator: &'a Allocator<P>, config: &PoolConfig) -> Result<Self, PoolError> {
         Ok(Self { chunks: Chunks::new(allocator, config)? })
     }
 
@@ -106,9 +106,9 @@ impl<'a, P: Platform, const CHUNKS: usize> Pool<'a, P, CHUNKS> {
     /// [`in_use`](Self::in_use).
     ///
     /// # Errors
-    /// How much moved, and the first of it. Drop the objects that are in it, then
+    /// [`PoolError::Moved`]: how much moved, and the first of it. Drop the objects that are in it, then
     /// [`trim`](Self::trim).
-    pub fn check_in_place(&self) -> Result<(), PoolMoved> {
+    pub fn check_in_place(&self) -> Result<(), PoolError> {
         self.chunks.check_in_place()
     }
 

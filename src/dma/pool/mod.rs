@@ -6,8 +6,8 @@
 //! * [`AtomicPool`]: never does. Sized at boot and refilled outside, for where nothing may sleep
 //!   and no hypercall may be made, interrupt handlers among them;
 //! * [`PoolObject`]: what both hand out. It gives itself back;
-//! * [`PoolError`], [`PoolExhausted`], [`RefillError`]: why not, with the evidence inside;
-//! * [`PoolMoved`], [`MovedChunk`]: what lies elsewhere since the domain was saved and restored.
+//! * [`PoolError`]: why not, with the evidence inside;
+//! * [`MovedChunk`]: what lies elsewhere since the domain was saved and restored.
 //!
 //! # After save and restore, or migration
 //! What a device was told is not so any more (C75). Once the P2M is up to date again, a pool's
@@ -30,8 +30,8 @@ mod object;
 mod taken;
 
 pub use atomic::AtomicPool;
-pub use config::{PoolBuilder, PoolConfig, PoolConfigError};
-pub use error::{PoolError, PoolExhausted, RefillError};
+pub use config::{PoolBuilder, PoolConfig};
+pub use error::PoolError;
 pub use growing::Pool;
-pub use moved::{MovedChunk, PoolMoved};
+pub use moved::MovedChunk;
 pub use object::PoolObject;

@@ -2,6 +2,7 @@
 
 use core::fmt;
 
+use super::PoolError;
 use crate::dma::Moved;
 
 /// A chunk of a pool whose machine frames are not what they were.
@@ -24,37 +25,13 @@ impl fmt::Display for MovedChunk {
     }
 }
 
-/// A pool of which some moved. It hands out nothing of that any more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PoolMoved {
-    /// How many chunks.
-    pub chunks: usize,
-    /// How many of their objects are taken: those that a device may have been told of.
-    pub taken: u64,
-    /// The first of the chunks.
-    pub first: MovedChunk,
-}
-
-impl fmt::Display for PoolMoved {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { chunks, taken, first } = self;
-        write!(
-            f,
-            "{chunks} chunks of the pool have moved, {taken} of their objects are taken: drop \
-             those, then trim the pool; the first is {first}"
-        )
-    }
-}
-
-impl core::error::Error for PoolMoved {}
-
-impl PoolMoved {
-    /// Sums up the chunks that moved.
-    pub(super) fn sum(chunks: impl IntoIterator<Item = MovedChunk>) -> Result<(), Self> {
+impl PoolError {
+    /// [`PoolError::Moved`] if there is at least one chunk that moved.
+    pub(super) fn of_moved(chunks: impl IntoIterator<Item = MovedChunk>) -> Result<(), Self> {
         let mut chunks = chunks.into_iter();
         let Some(first) = chunks.next() else { return Ok(()) };
         let add = |(chunks, taken), next: MovedChunk| (chunks + 1, taken + next.taken);
         let (chunks, taken) = chunks.fold((1, first.taken), add);
-        Err(Self { chunks, taken, first })
+        Err(Self::Moved { chunks, taken, first })
     }
 }

@@ -7,7 +7,7 @@ use super::taken::Taken;
 use crate::addr::DmaAddr;
 use crate::dma::moved::Told;
 use crate::dma::span::Span;
-use crate::dma::{Allocator, Moved, OutOfBounds};
+use crate::dma::{Allocator, BufferError};
 use crate::paging::{GuestMemory, Width};
 use crate::platform::Platform;
 
@@ -72,9 +72,9 @@ impl<'p, P: Platform> PoolObject<'p, P> {
     /// restored or migrated, once its P2M is up to date again.
     ///
     /// # Errors
-    /// The first byte that is not. Drop the object then and take another.
-    pub fn check_in_place(&self) -> Result<(), Moved> {
-        self.told.check_in_place(self.allocator.platform().p2m())
+    /// [`BufferError::Moved`]: the first byte that is not. Drop the object then and take another.
+    pub fn check_in_place(&self) -> Result<(), BufferError> {
+        self.told.check_in_place(self.allocator.platform().p2m()).map_err(BufferError::Moved)
     }
 
     /// What the device was told.
@@ -93,7 +93,7 @@ impl<'p, P: Platform> PoolObject<'p, P> {
     ///
     /// # Errors
     /// If it is not within the object or its address is no multiple of its width.
-    pub fn load(&self, offset: u64, width: Width) -> Result<u64, OutOfBounds> {
+    pub fn load(&self, offset: u64, width: Width) -> Result<u64, BufferError> {
         self.span().load(self.allocator.platform().memory(), offset, width)
     }
 
@@ -101,7 +101,7 @@ impl<'p, P: Platform> PoolObject<'p, P> {
     ///
     /// # Errors
     /// As for [`load`](Self::load).
-    pub fn store(&mut self, offset: u64, width: Width, value: u64) -> Result<(), OutOfBounds> {
+    pub fn store(&mut self, offset: u64, width: Width, value: u64) -> Result<(), BufferError> {
         self.span().store(self.allocator.platform().memory(), offset, width, value)
     }
 
@@ -109,7 +109,7 @@ impl<'p, P: Platform> PoolObject<'p, P> {
     ///
     /// # Errors
     /// If they are not all within it; none was copied then.
-    pub fn read(&self, offset: u64, into: &mut [u8]) -> Result<(), OutOfBounds> {
+    pub fn read(&self, offset: u64, into: &mut [u8]) -> Result<(), BufferError> {
         self.span().read(self.allocator.platform().memory(), offset, into)
     }
 
@@ -117,7 +117,7 @@ impl<'p, P: Platform> PoolObject<'p, P> {
     ///
     /// # Errors
     /// If they do not all fit; none was copied then.
-    pub fn write(&mut self, offset: u64, from: &[u8]) -> Result<(), OutOfBounds> {
+    pub fn write(&mut self, offset: u64, from: &[u8]) -> Result<(), BufferError> {
         self.span().write(self.allocator.platform().memory(), offset, from)
     }
 

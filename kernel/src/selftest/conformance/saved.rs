@@ -3,7 +3,9 @@
 use alloc::vec::Vec;
 
 use xen_contig::addr::Gfn;
-use xen_contig::dma::{Constraints, GiveBack, Pool, PoolConfig, PoolObject};
+use xen_contig::dma::{
+    BufferError, Constraints, GiveBack, Pool, PoolConfig, PoolError, PoolObject,
+};
 use xen_contig::vmap::{Area, Mode};
 
 use crate::command_line::When;
@@ -150,7 +152,9 @@ impl Told<'_, '_> {
         let other = now.zip(gfns).position(|(now, told)| now != *told);
         match (other, buffer.check_in_place()) {
             (None, Ok(())) => Ok(()),
-            (Some(page), Err(moved)) if moved.offset == page as u64 * PAGE => Ok(()),
+            (Some(page), Err(BufferError::Moved(moved))) if moved.offset == page as u64 * PAGE => {
+                Ok(())
+            }
             (page, said) => fail!("of {buffer:?} page {page:?} is the first elsewhere: {said:?}"),
         }
     }
@@ -205,7 +209,7 @@ fn moved(
     );
     match pool.check_in_place() {
         Ok(()) if objects_moved == 0 => {}
-        Err(moved) if moved.taken == objects_moved as u64 => {}
+        Err(PoolError::Moved { taken, .. }) if taken == objects_moved as u64 => {}
         said => fail!("{objects_moved} objects of the pool lie elsewhere: {said:?}"),
     }
     let any = buffers_moved + objects_moved;

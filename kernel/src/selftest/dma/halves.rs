@@ -24,14 +24,14 @@ fn halves(context: &Context<'_>) -> Check {
             };
             fill(&mut buffer, seed, 0)?;
             let address = buffer.dma_addr_at(at);
-            let buffer = match buffer.split_at(at + 1) {
-                Ok(halves) => fail!("cut amid a page: {halves:?}"),
-                Err(error) => error.buffer,
+            if let Ok(rest) = buffer.split_off(at + 1) {
+                fail!("split amid a page: {rest:?}");
+            }
+            let right = match buffer.split_off(at) {
+                Ok(rest) => rest,
+                Err(error) => fail!("{error}"),
             };
-            let (left, right) = match buffer.split_at(at) {
-                Ok(halves) => halves,
-                Err(error) => fail!("{error:?}"),
-            };
+            let left = buffer;
             if Some(right.dma_addr()) != address {
                 fail!("byte {at} was at {address:?}, the half behind it is {right:?}");
             }

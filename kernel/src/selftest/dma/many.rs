@@ -31,8 +31,8 @@ fn many(context: &Context<'_>) -> Check {
         let made = calls() - before;
         let mut buffers = match result {
             Ok(buffers) => buffers,
-            Err(error) if is_shortage(&error.error) => skip!("{error}"),
-            Err(error) => fail!("{error}"),
+            Err((_, error)) if is_shortage(&error) => skip!("{error}"),
+            Err((at, error)) => fail!("request {at}: {error}"),
         };
         say!("# dma-many: {} buffers with {made} hypercalls", buffers.len());
         // Orders 4, 3, 2: zap, flush, an exchange for each, map.
@@ -65,19 +65,19 @@ fn all_or_nothing(context: &Context<'_>) -> Check {
             match allocator.alloc_many(&requests) {
                 Ok(buffers) => fail!("request {at} can't be met, but: {buffers:?}"),
                 // Those before it may be had or not; it is the one of which that is known.
-                Err(error) if is_shortage(&error.error) && error.index != at => {}
-                Err(error) => {
+                Err((index, error)) if is_shortage(&error) && index != at => {}
+                Err((index, error)) => {
                     let told = match machine.exchanger() {
-                        _ if error.index != at => false,
+                        _ if index != at => false,
                         Some(_) => matches!(
-                            error.error,
+                            error,
                             AllocError::SegmentTooLong { size, max_segment }
                                 if size == PAGE + 1 && max_segment == PAGE
                         ),
-                        None => matches!(error.error, AllocError::SegmentTooLong { .. }),
+                        None => matches!(error, AllocError::SegmentTooLong { .. }),
                     };
                     if !told {
-                        fail!("request {at} can't be met, and what was heard is: {error}");
+                        fail!("request {at} can't be met, but request {index} failed: {error}");
                     }
                 }
             }

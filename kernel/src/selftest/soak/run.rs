@@ -223,7 +223,7 @@ impl<'a, 'm> Soak<'a, 'm> {
     }
 
     fn split(&mut self) -> Check {
-        let Some(Live { buffer, seed, base }) = self.pick() else {
+        let Some(Live { mut buffer, seed, base }) = self.pick() else {
             self.tally.done("split-none");
             return Ok(());
         };
@@ -234,19 +234,20 @@ impl<'a, 'm> Soak<'a, 'm> {
             self.tally.done("split-crowded");
             return Ok(());
         }
-        match buffer.split_at(at) {
-            Ok((left, right)) => {
-                self.live.push(Live { buffer: left, seed, base });
-                self.live.push(Live { buffer: right, seed, base: base + at });
+        let len = buffer.len();
+        let rest = buffer.split_off(at);
+        self.live.push(Live { buffer, seed, base });
+        match rest {
+            Ok(rest) => {
+                self.live.push(Live { buffer: rest, seed, base: base + at });
                 self.tally.done("split");
                 Ok(())
             }
-            Err(error) if at == 0 || at >= error.buffer.len() => {
-                self.live.push(Live { buffer: error.buffer, seed, base });
+            Err(_) if at == 0 || at >= len => {
                 self.tally.done("split-at-end");
                 Ok(())
             }
-            Err(error) => fail!("{error:?}"),
+            Err(error) => fail!("{error}"),
         }
     }
 
@@ -270,8 +271,8 @@ impl<'a, 'm> Soak<'a, 'm> {
                 self.tally.done("alloc-many");
                 Ok(())
             }
-            Err(error) if error.index < SET => self.refused(error.error),
-            Err(error) => fail!("{error}"),
+            Err((index, error)) if index < SET => self.refused(error),
+            Err((index, error)) => fail!("request {index} of {SET}: {error}"),
         }
     }
 

@@ -18,9 +18,7 @@ use std::collections::HashSet;
 use fake_xen::{Builder, ExchangeFault, FakeGuest, Fault, Lie, Owner};
 use hypercall::XenErrno;
 use xen_contig::addr::{Mfn, Order, PAGE_SIZE, Pfn};
-use xen_contig::dma::{
-    AllocError, Allocator, CoherentBuffer, Constraints, ManyError, Request, Zeroing,
-};
+use xen_contig::dma::{AllocError, Allocator, CoherentBuffer, Constraints, Request, Zeroing};
 use xen_contig::exchange::{Accounts, ExchangeError};
 use xen_contig::platform::Platform;
 
@@ -266,7 +264,7 @@ impl<'a, 'g> Scene<'a, 'g> {
         let Ok(requests) = wants.iter().map(request).collect::<Result<Vec<_>, _>>() else {
             return Outcome::Contradiction;
         };
-        let buffers: Result<Vec<Buffer<'a, 'g>>, ManyError> = match requests[..] {
+        let buffers: Result<Vec<Buffer<'a, 'g>>, (usize, AllocError)> = match requests[..] {
             [] => return Outcome::Nothing,
             [a] => self.allocator.alloc_many(&[a]).map(Vec::from),
             [a, b] => self.allocator.alloc_many(&[a, b]).map(Vec::from),
@@ -280,7 +278,7 @@ impl<'a, 'g> Scene<'a, 'g> {
                 }
                 Outcome::Done
             }
-            Err(ManyError { error, index }) => {
+            Err((index, error)) => {
                 assert!(index < requests.len(), "buffer {index} of {}", requests.len());
                 Outcome::Refused(error)
             }
@@ -315,20 +313,21 @@ impl<'a, 'g> Scene<'a, 'g> {
             return Outcome::Nothing;
         }
         let index = index % self.buffers.len();
-        let Live { buffer, constraints, colour, cut } = self.buffers.swap_remove(index);
+        let Live { mut buffer, constraints, colour, cut } = self.buffers.swap_remove(index);
         let len = buffer.len();
-        match buffer.split_at(at) {
-            Ok((left, right)) => {
-                assert_eq!((left.len(), right.len()), (at, len - at));
+        match buffer.split_off(at) {
+            Ok(right) => {
+                assert_eq!((buffer.len(), right.len()), (at, len - at));
                 let right_colour = colour + at / PAGE;
-                self.buffers.push(Live { buffer: left, constraints, colour, cut });
+                self.buffers.push(Live { buffer, constraints, colour, cut });
                 let right = Live { buffer: right, constraints, colour: right_colour, cut: true };
                 self.buffers.push(right);
                 Outcome::Done
             }
             Err(error) => {
                 assert!(!at.is_multiple_of(PAGE) || at == 0 || at >= len, "{error:?}");
-                self.buffers.push(Live { buffer: error.buffer, constraints, colour, cut });
+                assert_eq!(buffer.len(), len, "the buffer stays whole");
+                self.buffers.push(Live { buffer, constraints, colour, cut });
                 Outcome::Nothing
             }
         }
