@@ -1,12 +1,14 @@
-//! Xen's errors, raw value kept.
+//! The errors that Xen returns.
 
 use core::fmt;
 use core::num::NonZeroU16;
 
-/// An error that Xen answered, as in `xen/include/public/errno.h`.
+/// An error that Xen returned (`public/errno.h`).
 ///
-/// Xen returns it negated; this type holds the positive number, whatever it is: a value without a
-/// name here is still told apart from every other one.
+/// Xen returns the number negated; this type holds the positive number. It keeps numbers that have
+/// no name here.
+///
+/// `Display` prints the name, or else the number, with a minus sign: `-EINVAL`, `-1234`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct XenErrno(NonZeroU16);
 
@@ -15,7 +17,7 @@ macro_rules! errnos {
         impl XenErrno {
             $($(#[$doc])* pub const $name: Self = Self(NonZeroU16::new($value).unwrap());)*
 
-            /// The name in `public/errno.h`, if it is one that this crate knows.
+            /// Returns the name in `public/errno.h`, if this crate knows the number.
             pub const fn name(self) -> Option<&'static str> {
                 match self.0.get() {
                     $($value => Some(stringify!($name)),)*
@@ -49,7 +51,7 @@ errnos! {
     EFAULT = 14,
     /// Device or resource busy.
     EBUSY = 16,
-    /// Exists already.
+    /// File exists.
     EEXIST = 17,
     /// No such device.
     ENODEV = 19,
@@ -70,12 +72,12 @@ errnos! {
 }
 
 impl XenErrno {
-    /// The positive error number.
+    /// Returns the positive error number.
     pub const fn raw(self) -> u16 {
         self.0.get()
     }
 
-    /// The error of that positive number, or `None` outside 1..=4095.
+    /// Makes the error of a positive number; `None` if it is not in 1..=4095.
     pub const fn from_raw(raw: u16) -> Option<Self> {
         match NonZeroU16::new(raw) {
             Some(value) if raw < 4096 => Some(Self(value)),
@@ -83,10 +85,11 @@ impl XenErrno {
         }
     }
 
-    /// Splits a hypercall's return value as Linux's `IS_ERR_VALUE` does: -4095..=-1 is an error.
+    /// Separates success and error in the return value of a hypercall.
     ///
-    /// A negative value below that range is no errno of Xen's; it is reported as `EOVERFLOW`
-    /// rather than taken for a huge success.
+    /// # Errors
+    /// The error if the value is in -4095..=-1, as for Linux's `IS_ERR_VALUE`. A value below that
+    /// range is not an error number of Xen's; it becomes `EOVERFLOW` rather than a huge success.
     pub const fn check(ret: i64) -> Result<u64, Self> {
         if ret >= 0 {
             return Ok(ret as u64);

@@ -1,29 +1,29 @@
-//! The numbers that name memory: one newtype per number space, no arithmetic across them.
+//! The numbers that name memory, one type per number space, without arithmetic between them.
 //!
 //! | word | meaning |
 //! |---|---|
-//! | [`Pfn`] | guest frame number: the guest's own, gap-free numbering (pseudo-physical) |
-//! | [`Mfn`] | machine frame number: what a PV guest's page tables hold, what a device sees there |
-//! | [`Gfn`] | the frame number a guest writes in its own page tables: an `Mfn` in PV, a `Pfn` in PVH |
+//! | [`Pfn`] | guest frame number: the guest's own numbering without gaps (pseudo-physical) |
+//! | [`Mfn`] | machine frame number: in the page tables of a PV guest, and what its devices see |
+//! | [`Gfn`] | the frame number in the guest's own page tables: an `Mfn` in PV, a `Pfn` in PVH |
 //! | [`Order`] | a run of `1 << order` frames of 4 KiB |
-//! | [`AddressBits`] | the width of an address limit as Xen takes it |
+//! | [`AddressBits`] | the width of an address limit, as Xen takes it |
 //! | [`DomId`] | a domain |
 
 use core::fmt;
 
-/// Bytes in a frame.
+/// The number of bytes in a frame.
 pub const PAGE_SIZE: usize = 4096;
 
-/// A number that its type can't hold, with the limits it broke.
+/// A number that is outside the range of its type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OutOfRange {
-    /// What the number was meant to be.
+    /// What the number stands for, such as `order`.
     pub what: &'static str,
     /// The number.
     pub value: u64,
-    /// The smallest one allowed.
+    /// The smallest number allowed.
     pub min: u64,
-    /// The largest one allowed.
+    /// The largest number allowed.
     pub max: u64,
 }
 
@@ -43,26 +43,26 @@ macro_rules! frame_number {
         pub struct $name(u64);
 
         impl $name {
-            /// Names a frame of this number space; whether it exists is not known here.
+            /// Makes the number of a frame, whether or not the frame exists.
             pub const fn new(number: u64) -> Self {
                 Self(number)
             }
 
-            /// The bare number.
+            /// Returns the number.
             pub const fn number(self) -> u64 {
                 self.0
             }
 
-            /// The frame `count` frames further on.
+            /// Returns the frame that lies `count` frames further.
             ///
             /// # Panics
-            /// If the number overflows 64 bits, which no frame number of x86 comes near.
+            /// If the number overflows 64 bits. Frame numbers of x86 have at most 52 bits.
             #[must_use]
             pub const fn add(self, count: u64) -> Self {
                 Self(self.0.checked_add(count).expect("frame number overflow"))
             }
 
-            /// Whether the frame can be the first of an extent of that order.
+            /// Returns true if an extent of that order can begin at this frame.
             pub const fn is_aligned(self, order: Order) -> bool {
                 self.0 & (order.frames() - 1) == 0
             }
@@ -83,22 +83,21 @@ macro_rules! frame_number {
 }
 
 frame_number! {
-    /// Guest frame number: the guest's own, gap-free numbering (pseudo-physical).
+    /// Guest frame number: the guest's own numbering without gaps (pseudo-physical).
     Pfn
 }
 frame_number! {
-    /// Machine frame number: what a PV guest's page tables hold, what a device sees there.
+    /// Machine frame number: in the page tables of a PV guest, and what its devices see.
     Mfn
 }
 frame_number! {
-    /// The frame number that a guest writes in its own page tables: an [`Mfn`] in PV, a [`Pfn`] in
-    /// PVH.
+    /// The frame number in the guest's own page tables: an [`Mfn`] in PV, a [`Pfn`] in PVH.
     Gfn
 }
 
 /// A power-of-two run of 4 KiB frames, order 0 (4 KiB) to 18 (1 GiB).
 ///
-/// 18 is the highest order that any Xen on x86 serves (`CONFIG_CTLDOM_MAX_ORDER`).
+/// 18 is the highest order that Xen on x86 serves to any domain (`CONFIG_CTLDOM_MAX_ORDER`).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Order(u8);
 
@@ -108,7 +107,10 @@ impl Order {
     /// 1 GiB.
     pub const MAX: Self = Self(18);
 
-    /// The order, if it is 0..=18.
+    /// Makes an order.
+    ///
+    /// # Errors
+    /// If the order is not in 0..=18.
     pub const fn new(order: u32) -> Result<Self, OutOfRange> {
         if order <= Self::MAX.0 as u32 {
             Ok(Self(order as u8))
@@ -117,27 +119,27 @@ impl Order {
         }
     }
 
-    /// The exponent.
+    /// Returns the exponent.
     pub const fn get(self) -> u32 {
         self.0 as u32
     }
 
-    /// Frames in the run.
+    /// Returns the number of frames in the run.
     pub const fn frames(self) -> u64 {
         1 << self.0
     }
 
-    /// Bytes in the run.
+    /// Returns the number of bytes in the run.
     pub const fn bytes(self) -> u64 {
         self.frames() * PAGE_SIZE as u64
     }
 
-    /// The next order up, unless this is the highest.
+    /// Returns the next higher order, or `None` for the highest.
     pub const fn next(self) -> Option<Self> {
         if self.0 < Self::MAX.0 { Some(Self(self.0 + 1)) } else { None }
     }
 
-    /// All orders from 0 to this one.
+    /// Iterates over all orders from 0 to this one.
     pub fn up_to(self) -> impl DoubleEndedIterator<Item = Self> + Clone {
         (0..=self.0).map(Self)
     }
@@ -155,18 +157,21 @@ impl fmt::Debug for Order {
     }
 }
 
-/// The width in bits of an address limit, 13..=64: every byte of the memory lies below `2^bits`.
+/// The width in bits of an address limit, 13..=64. Every byte of the memory lies below `2^bits`.
 ///
-/// Xen takes 0 and more than 64 for "no limit" and never has memory at 12 or less
-/// (`XENMEMF_address_bits`, `domain_clamp_alloc_bitsize`), so neither is a value of this type.
+/// Other values are not useful (`XENMEMF_address_bits`, `domain_clamp_alloc_bitsize`): Xen takes 0
+/// and more than 64 as "no limit", and has no memory for 12 or less.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AddressBits(u8);
 
 impl AddressBits {
-    /// No limit in practice.
+    /// A limit above all memory.
     pub const UNLIMITED: Self = Self(64);
 
-    /// The width, if it is 13..=64.
+    /// Makes a width.
+    ///
+    /// # Errors
+    /// If the width is not in 13..=64.
     pub const fn new(bits: u32) -> Result<Self, OutOfRange> {
         if bits >= 13 && bits <= 64 {
             Ok(Self(bits as u8))
@@ -175,12 +180,12 @@ impl AddressBits {
         }
     }
 
-    /// The number of bits.
+    /// Returns the number of bits.
     pub const fn get(self) -> u32 {
         self.0 as u32
     }
 
-    /// The first frame number beyond the limit.
+    /// Returns the first frame number past the limit.
     pub const fn frame_limit(self) -> u64 {
         1 << (self.0 - 12)
     }
@@ -198,7 +203,7 @@ impl fmt::Debug for AddressBits {
     }
 }
 
-/// A domain as hypercalls name it (`domid_t` in `public/xen.h`).
+/// The number of a domain (`domid_t` in `public/xen.h`).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[repr(transparent)]
 pub struct DomId(pub u16);

@@ -1,18 +1,18 @@
-//! The way back from an exception or an event of a PV guest.
+//! The return from an exception or event of a PV guest.
 
 use core::arch::naked_asm;
 
-/// Bytes from one stub of the hypercall page to the next (`pv_ring3_init_hypercall_page` in Xen's
+/// The size in bytes of a stub of the hypercall page (`pv_ring3_init_hypercall_page` in Xen's
 /// `arch/x86/pv/hypercall.c`).
 const STUB: u32 = 32;
 
-/// `HYPERVISOR_iret`: goes back to where an exception or event came from, and takes the event mask
-/// back to what it was there.
+/// Returns from an exception or event, and restores the event mask (`HYPERVISOR_iret`).
 ///
 /// # Safety
-/// Jumped to, never called, with all registers as they were when the frame was made, and on the
-/// stack a zero and then that frame: rip, cs, rflags, rsp, ss (`struct iret_context` in
-/// `public/arch-x86/xen-x86_64.h`; the page's stub pushes the rest).
+/// * The handler jumps here and does not call.
+/// * All registers hold their values from the time of the exception or event.
+/// * The stack holds a zero and then Xen's frame: rip, cs, rflags, rsp, ss. The stub of the hypercall
+///   page pushes the rest of `struct iret_context` (`public/arch-x86/xen-x86_64.h`).
 #[unsafe(naked)]
 pub unsafe extern "C" fn pv_iret() -> ! {
     naked_asm!("jmp HYPERCALL_PAGE + {stub}", stub = const STUB * xen_sys::__HYPERVISOR_iret)

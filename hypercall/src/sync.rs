@@ -1,6 +1,6 @@
-//! The lock of what several vCPUs use: `spin`'s, or `loom`'s in a build with `--cfg loom`.
+//! The lock of data that several vCPUs use: `spin`'s, or `loom`'s in a build with `--cfg loom`.
 //!
-//! Such a build is no kernel's: it lets a test try every order in which threads can get on.
+//! A build with `--cfg loom` is only for tests, which then run every order of their threads' steps.
 
 #[cfg(not(loom))]
 pub use spin::{Mutex, MutexGuard};
@@ -8,32 +8,32 @@ pub use spin::{Mutex, MutexGuard};
 #[cfg(loom)]
 pub use explored::{Mutex, MutexGuard};
 
-/// `spin`'s interface on `loom`'s lock.
+/// The interface of `spin` on the lock of `loom`.
 #[cfg(loom)]
 mod explored {
     use core::cell::{OnceCell, UnsafeCell};
     use core::fmt;
     use core::ops::{Deref, DerefMut};
 
-    /// A lock whose every use `loom` tries in every order.
+    /// A lock that `loom` takes in every possible order.
     pub struct Mutex<T> {
-        /// Made when it is used first: `loom`'s can't be made in a constant.
+        /// Made at its first use, because a constant cannot make a lock of `loom`.
         lock: OnceCell<loom::sync::Mutex<()>>,
         value: UnsafeCell<T>,
     }
 
-    // SAFETY: `value` is reached through a guard only. `lock` is made without a switch of threads,
-    // which loom runs one at a time.
+    // SAFETY: only a guard gives access to `value`. loom runs one thread at a time and does not switch
+    // threads while `lock` is made.
     unsafe impl<T: Send> Sync for Mutex<T> {}
 
-    /// Access to what is locked, until it is dropped.
+    /// Access to the locked value, until it is dropped.
     pub struct MutexGuard<'m, T> {
         value: &'m UnsafeCell<T>,
         _held: loom::sync::MutexGuard<'m, ()>,
     }
 
     impl<T> Mutex<T> {
-        /// An open lock.
+        /// Makes an open lock.
         pub const fn new(value: T) -> Self {
             Self { lock: OnceCell::new(), value: UnsafeCell::new(value) }
         }
@@ -45,13 +45,13 @@ mod explored {
         /// Waits for the lock.
         ///
         /// # Panics
-        /// If its holder has panicked.
+        /// If the thread that held the lock has panicked.
         pub fn lock(&self) -> MutexGuard<'_, T> {
             let held = self.lock_itself().lock().expect("a holder that did not panic");
             MutexGuard { value: &self.value, _held: held }
         }
 
-        /// Takes the lock if nobody has it.
+        /// Takes the lock if it is open.
         pub fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
             let held = self.lock_itself().try_lock().ok()?;
             Some(MutexGuard { value: &self.value, _held: held })
@@ -74,14 +74,14 @@ mod explored {
         type Target = T;
 
         fn deref(&self) -> &T {
-            // SAFETY: the lock is held.
+            // SAFETY: the guard holds the lock, so no other thread uses the value.
             unsafe { &*self.value.get() }
         }
     }
 
     impl<T> DerefMut for MutexGuard<'_, T> {
         fn deref_mut(&mut self) -> &mut T {
-            // SAFETY: the lock is held, and nobody else borrows its guard.
+            // SAFETY: the guard holds the lock and is borrowed exclusively.
             unsafe { &mut *self.value.get() }
         }
     }

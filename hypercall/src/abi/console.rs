@@ -2,26 +2,28 @@
 
 use super::assert_layout;
 
-/// Bytes of the ring towards the guest.
+/// The size in bytes of the ring towards the guest.
 pub const INPUT_RING_SIZE: usize = 1024;
-/// Bytes of the ring towards the backend.
+/// The size in bytes of the ring towards the backend.
 pub const OUTPUT_RING_SIZE: usize = 2048;
 
-/// `struct xencons_interface`. Lives in memory that the backend reads and writes at any time:
-/// never make a reference to one, go through raw pointers with volatile or atomic accesses.
+/// `struct xencons_interface`.
+///
+/// The backend reads and writes this memory at any time. Access it only through raw pointers, by
+/// volatile or atomic operations; never make a reference to it.
 #[repr(C)]
 pub struct ConsoleRing {
-    /// Bytes for the guest.
+    /// The ring of bytes for the guest.
     pub input: [u8; INPUT_RING_SIZE],
-    /// Bytes from the guest.
+    /// The ring of bytes from the guest.
     pub output: [u8; OUTPUT_RING_SIZE],
-    /// Where the guest reads next.
+    /// The index at which the guest reads next.
     pub in_cons: u32,
-    /// Where the backend writes next.
+    /// The index at which the backend writes next.
     pub in_prod: u32,
-    /// Where the backend reads next.
+    /// The index at which the backend reads next.
     pub out_cons: u32,
-    /// Where the guest writes next.
+    /// The index at which the guest writes next.
     pub out_prod: u32,
 }
 assert_layout!(ConsoleRing, size 3088,

@@ -1,6 +1,7 @@
 //! Structures and constants of Xen's public headers that `xen-sys` lacks.
 //!
-//! Each is `repr(C)` with its size and offsets asserted at compile time and names its header.
+//! Each structure is `repr(C)` and names its header; its size and offsets are asserted at compile
+//! time.
 
 pub mod console;
 pub mod hvm;
@@ -11,7 +12,7 @@ pub mod vcpu;
 pub mod version;
 pub mod xenstore;
 
-/// Asserts the layout of a structure at compile time: its size and the offset of each field.
+/// Asserts the size of a structure and the offsets of its fields at compile time.
 macro_rules! assert_layout {
     ($type:ty, size $size:literal, $($field:ident @ $offset:literal),+ $(,)?) => {
         const _: () = {
