@@ -2,7 +2,7 @@
 //! about is tested: `raw_exchange.rs`, `exchange.rs`, `hostile_xen.rs`, `refill.rs`.
 
 use fake_xen::{Builder, ExchangeFault, FakeGuest, GUEST, Lie, Owner, POISON};
-use hypercall::abi::memory::{self, MemoryExchange, MemoryReservation};
+use hypercall::abi::memory::{MemoryExchange, MemoryReservation};
 use hypercall::ops::{MemoryOp, MmuExtOp, MmuUpdate, Pte};
 use hypercall::{DomId, Xen, XenErrno};
 use xen_contig::addr::{AddressBits, Mfn, Order, Pfn};
@@ -67,11 +67,14 @@ fn c01_an_unreadable_argument_is_not_taken_for_a_refusal() {
 #[test]
 fn c17_no_command_has_room_for_a_start_extent() {
     // Six bits of the command are the sub-operation (MEMOP_CMD_MASK), what is above counts extents.
+    let mut list = [0];
+    let mut reservation = extents(&mut list, 0);
+    let mut exchange = MemoryExchange { input: reservation, output: reservation, nr_exchanged: 0 };
     for command in [
-        memory::XENMEM_INCREASE_RESERVATION,
-        memory::XENMEM_DECREASE_RESERVATION,
-        memory::XENMEM_POPULATE_PHYSMAP,
-        memory::XENMEM_EXCHANGE,
+        MemoryOp::IncreaseReservation(&mut reservation).number(),
+        MemoryOp::DecreaseReservation(&mut reservation).number(),
+        MemoryOp::PopulatePhysmap(&mut reservation).number(),
+        MemoryOp::Exchange(&mut exchange).number(),
     ] {
         assert!(command < 1 << 6, "{command}");
     }

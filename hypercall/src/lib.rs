@@ -1,24 +1,28 @@
-//! Everything of `xen-contig` that crosses into Xen, and the only part that does.
+//! Typed Xen hypercalls for kernels: everything of `xen-contig` that enters Xen, and the only part
+//! that does.
 //!
-//! * [`Xen`] is the one seam to the hypervisor. [`RealXen`] (feature `real`) calls it, a model may
-//!   stand in for it, [`Traced`] wraps either and records every call without changing any.
+//! * [`Call`] is a hypercall as a value, and [`Xen`] the trait that issues it. [`RealXen`] (feature
+//!   `real`) is Xen itself, [`Traced`] a wrapper that records every call. A model of Xen implements
+//!   the same trait.
 //! * [`ops`] holds the typed arguments, [`abi`] the structures that `xen-sys` lacks.
-//! * [`Multicall`] is a batch whose per-entry results can't be ignored.
-//! * [`sync`] is the lock of this crate and of those on top of it.
-//! * [`XenErrno`] is Xen's error with its raw value kept.
+//! * [`Multicall`] is a batch that checks every result.
+//! * [`trace`] holds what a tracer records, and the spans that group calls.
+//! * [`sync`] is the lock of this crate and of the library.
+//! * [`XenErrno`] is an error of Xen's.
 //!
 //! ```
 //! use hypercall::{ops::MemoryOp, DomId, Xen, XenErrno};
 //!
-//! /// How many frames the calling domain may hold at most.
+//! /// Returns the number of frames that the calling domain may have.
 //! fn max_pages(xen: &impl Xen) -> Result<u64, XenErrno> {
-//!     // SAFETY: asks for a number, hands no memory to Xen.
+//!     // SAFETY: this sub-operation only returns a number.
 //!     unsafe { xen.memory_op(MemoryOp::MaximumReservation(DomId::SELF)) }
 //! }
 //! ```
 #![no_std]
 
 pub mod abi;
+mod call;
 mod errno;
 mod frames;
 #[cfg(feature = "real")]
@@ -32,6 +36,7 @@ pub mod trace;
 mod traced;
 mod xen;
 
+pub use call::Call;
 pub use errno::XenErrno;
 pub use frames::{AddressBits, DomId, Gfn, Mfn, Order, OutOfRange, PAGE_SIZE, Pfn};
 #[cfg(feature = "real")]

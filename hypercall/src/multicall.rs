@@ -1,4 +1,4 @@
-//! A batch of calls whose per-entry results can't be ignored.
+//! A batch of hypercalls that checks every result.
 
 use core::fmt;
 use core::marker::PhantomData;
@@ -9,10 +9,10 @@ use x86_64::VirtAddr;
 use crate::ops::{MmuExtOp, MmuUpdate, MulticallEntry, Pte, UvmFlags};
 use crate::{DomId, Xen, XenErrno};
 
-/// Up to `N` calls that cross into Xen at once.
+/// A batch of up to `N` calls that enters Xen once.
 ///
-/// Xen runs the entries in order and goes on behind one that failed, so every result counts;
-/// [`issue`](Self::issue) is the only way to run the batch, and it looks at all of them.
+/// Xen runs the entries in order and continues after one that failed, so every result matters.
+/// [`issue`](Self::issue) checks all of them.
 #[derive(Debug)]
 #[must_use = "a batch does nothing until it is issued"]
 pub struct Multicall<'a, const N: usize> {
@@ -20,14 +20,14 @@ pub struct Multicall<'a, const N: usize> {
     lists: PhantomData<&'a ()>,
 }
 
-/// The first entry of a batch that failed.
+/// Why a batch failed, by its first entry that failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MulticallError {
-    /// Its place in the batch; `None` where Xen refused the batch as a whole.
+    /// The index of the entry; `None` if Xen refused the batch as a whole.
     pub index: Option<usize>,
-    /// How many entries failed.
+    /// The number of entries that failed.
     pub failed: usize,
-    /// What Xen answered.
+    /// Xen's error.
     pub errno: XenErrno,
 }
 
@@ -45,12 +45,12 @@ impl fmt::Display for MulticallError {
 impl core::error::Error for MulticallError {}
 
 impl<'a, const N: usize> Multicall<'a, N> {
-    /// An empty batch.
+    /// Makes an empty batch.
     pub const fn new() -> Self {
         Self { entries: ArrayVec::new_const(), lists: PhantomData }
     }
 
-    /// Whether another entry finds no room.
+    /// Returns true if the batch holds `N` entries.
     pub const fn is_full(&self) -> bool {
         self.entries.is_full()
     }
@@ -82,18 +82,19 @@ impl<'a, const N: usize> Multicall<'a, N> {
         self
     }
 
-    /// Runs the batch and empties it.
+    /// Issues the batch and empties it. An empty batch makes no hypercall.
     ///
     /// # Safety
-    /// As for the calls in it.
+    /// The requirements of each call in the batch; see the methods of [`Xen`].
     ///
     /// # Errors
-    /// The first entry that failed and how many did. The entries behind it have run.
+    /// The first entry that failed. Xen has run the entries after it, too.
     pub unsafe fn issue(&mut self, xen: &impl Xen) -> Result<(), MulticallError> {
         if self.entries.is_empty() {
             return Ok(());
         }
-        // SAFETY: the caller's; the lists live for 'a, which outlasts `self`.
+        // SAFETY: the lists live for 'a, which outlasts `self`. The requirements of each call are this
+        // function's own.
         let whole = unsafe { xen.multicall(&mut self.entries) };
         let outcome = match whole {
             Err(errno) => Err(MulticallError { index: None, failed: self.entries.len(), errno }),

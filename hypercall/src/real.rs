@@ -1,185 +1,210 @@
-//! The real Xen, by `xen-sys`.
+//! The real Xen, by the hypercall page.
 //!
-//! `xen-sys` calls through the symbol `HYPERCALL_PAGE`, which the kernel defines and Xen fills.
-//! Its `asm!` pushes a return address and claims `nostack`, so the target must have no red zone
-//! (`x86_64-unknown-none` has none). Its `hypercall_5` passes the fifth argument in r9 where Xen
-//! takes r8 (`public/arch-x86/xen-x86_64.h`); nothing here has five arguments.
+//! This module calls through `xen-sys`, whose functions call into the symbol `HYPERCALL_PAGE`;
+//! [`RealXen::new`] says what that page must be. Their `asm!` blocks pass argument 5 in r9, where
+//! Xen takes r8. Nothing here has five arguments.
 
 use core::num::NonZeroU64;
 use core::ptr;
 
-use x86_64::VirtAddr;
 use xen_sys::{hypercall_1, hypercall_2, hypercall_3, hypercall_4};
 
-use crate::abi::hvm::{HVMOP_FLUSH_TLBS, HVMOP_GET_PARAM, HVMOP_SET_PARAM, HvmParam};
-use crate::abi::physdev::{PHYSDEVOP_SET_IOPL, SetIopl};
+use crate::abi::hvm::HvmParam;
+use crate::abi::physdev::SetIopl;
 use crate::abi::sched::SchedPoll;
-use crate::abi::{memory as mem, vcpu as vcpu_abi, version};
 use crate::ops::{
-    EventChannelOp, HvmOp, MemoryOp, MmuExtOp, MmuUpdate, MulticallEntry, PhysdevOp, Port, Pte,
-    SchedOp, SegmentBase, TrapInfo, UvmFlags, VcpuOp, VersionOp,
+    EventChannelOp, HvmOp, HvmParamIndex, MemoryOp, PhysdevOp, Port, SchedOp, SegmentBase, VcpuOp,
+    VersionOp,
 };
-use crate::{DomId, Mfn, Xen, XenErrno};
+use crate::{Call, DomId, Mfn, Xen, XenErrno};
+
+/// Numbers of `public/hvm/hvm_op.h`.
+const HVMOP_SET_PARAM: u32 = 0;
+const HVMOP_GET_PARAM: u32 = 1;
+/// Its argument must be null.
+const HVMOP_FLUSH_TLBS: u32 = 5;
 
 /// The Xen that this kernel runs on.
+///
+/// Calls take no lock and may be made in any context, those included that must not be interrupted.
 #[derive(Clone, Copy, Debug)]
 pub struct RealXen(());
 
 impl RealXen {
-    /// Makes the handle.
+    /// Makes the handle. It has no size and can be copied.
     ///
     /// # Safety
-    /// The code runs as a Xen guest and `HYPERCALL_PAGE` has been filled by Xen.
+    /// The code is the kernel of a 64-bit Xen guest. The symbol `HYPERCALL_PAGE` names a page of 128
+    /// stubs of 32 bytes, one per hypercall number (`public/arch-x86/xen-x86_64.h`). As long as a
+    /// copy of the handle is used:
+    ///
+    /// * The page is mapped and executable, and holds stubs. Xen fills it before a PV guest starts
+    ///   that names it by `XEN_ELFNOTE_HYPERCALL_PAGE`, or when the guest writes its physical address
+    ///   to the MSR of CPUID leaf 0x4000_0002. A kernel may also fill it with its own stubs.
+    /// * A stub takes its arguments in rdi, rsi, rdx and r10, and passes them to Xen in these
+    ///   registers. It returns by `ret` with the result in rax.
+    /// * A stub preserves all registers except rax, the flags and the argument registers of its
+    ///   hypercall. So a stub with `syscall` saves rcx and r11, which this instruction overwrites. The
+    ///   direction flag stays clear.
+    /// * A stub may write to the stack below its return address. The kernel is built without a red
+    ///   zone, as all code for `x86_64-unknown-none` is: a hypercall pushes a return address without
+    ///   telling the compiler.
+    ///
+    /// Xen's own stubs meet the last three. Fill the page with `int3` until Xen fills it, so that a
+    /// call that comes too early traps.
     pub const unsafe fn new() -> Self {
         Self(())
     }
 }
 
-/// The address of an argument as a register takes it.
+/// Returns the address of an argument as a register takes it.
 fn addr<T>(argument: *const T) -> u64 {
     argument as u64
 }
 
-// SAFETY: every method is the hypercall that its name says, with the argument that the header
-// wants; xen-sys's asm tells the compiler that memory may change.
+// SAFETY: each arm issues the hypercall of its variant with the argument that Xen's header wants. It
+// returns Xen's result. The `asm!` blocks of xen-sys let the compiler assume that memory changes.
 unsafe impl Xen for RealXen {
-    unsafe fn memory_op(&self, op: MemoryOp<'_>) -> Result<u64, XenErrno> {
-        let (cmd, argument) = match op {
-            MemoryOp::Exchange(exchange) => (mem::XENMEM_EXCHANGE, addr(exchange)),
-            MemoryOp::DecreaseReservation(r) => (mem::XENMEM_DECREASE_RESERVATION, addr(r)),
-            MemoryOp::IncreaseReservation(r) => (mem::XENMEM_INCREASE_RESERVATION, addr(r)),
-            MemoryOp::PopulatePhysmap(r) => (mem::XENMEM_POPULATE_PHYSMAP, addr(r)),
-            MemoryOp::CurrentReservation(domain) => {
-                return ask(mem::XENMEM_CURRENT_RESERVATION, &domain);
-            }
-            MemoryOp::MaximumReservation(domain) => {
-                return ask(mem::XENMEM_MAXIMUM_RESERVATION, &domain);
-            }
-            MemoryOp::MaximumRamPage => (mem::XENMEM_MAXIMUM_RAM_PAGE, 0),
-            MemoryOp::MachphysMapping(mapping) => (mem::XENMEM_MACHPHYS_MAPPING, addr(mapping)),
-            MemoryOp::MemoryMap(map) => (mem::XENMEM_MEMORY_MAP, addr(map)),
-            MemoryOp::AddToPhysmap(arg) => (mem::XENMEM_ADD_TO_PHYSMAP, addr(arg)),
-        };
-        // SAFETY: the argument is of the type that the command takes; its lists are as the caller
-        // of this method promised (M3).
-        XenErrno::check(unsafe {
-            hypercall_2(xen_sys::__HYPERVISOR_memory_op, cmd.into(), argument)
-        })
-    }
-
-    unsafe fn mmu_update(
-        &self,
-        updates: &[MmuUpdate],
-        done: &mut u32,
-        domain: DomId,
-    ) -> Result<u64, XenErrno> {
-        // SAFETY: slice and counter live across the call; what the entries do is the caller's.
-        XenErrno::check(unsafe {
-            hypercall_4(
-                xen_sys::__HYPERVISOR_mmu_update,
-                addr(updates.as_ptr()),
-                updates.len() as u64,
-                addr(ptr::from_mut(done)),
-                domain.0.into(),
-            )
-        })
-    }
-
-    unsafe fn update_va_mapping(
-        &self,
-        address: VirtAddr,
-        pte: Pte,
-        flush: UvmFlags,
-    ) -> Result<u64, XenErrno> {
-        // SAFETY: plain values; what the change means is the caller's.
-        XenErrno::check(unsafe {
-            hypercall_3(
-                xen_sys::__HYPERVISOR_update_va_mapping,
-                address.as_u64(),
-                pte.raw(),
-                flush.bits(),
-            )
-        })
-    }
-
-    unsafe fn mmuext_op(
-        &self,
-        ops: &[MmuExtOp],
-        done: &mut u32,
-        domain: DomId,
-    ) -> Result<u64, XenErrno> {
-        // SAFETY: as for mmu_update.
-        XenErrno::check(unsafe {
-            hypercall_4(
-                xen_sys::__HYPERVISOR_mmuext_op,
-                addr(ops.as_ptr()),
-                ops.len() as u64,
-                addr(ptr::from_mut(done)),
-                domain.0.into(),
-            )
-        })
-    }
-
-    unsafe fn multicall(&self, entries: &mut [MulticallEntry]) -> Result<u64, XenErrno> {
-        // SAFETY: the slice is writable and lives; what it holds is the caller's.
-        XenErrno::check(unsafe {
-            hypercall_2(
-                xen_sys::__HYPERVISOR_multicall,
-                addr(entries.as_mut_ptr()),
-                entries.len() as u64,
-            )
-        })
-    }
-
-    fn console_write(&self, bytes: &[u8]) -> Result<u64, XenErrno> {
-        // SAFETY: Xen reads `bytes` and writes nothing.
-        XenErrno::check(unsafe {
-            hypercall_3(
-                xen_sys::__HYPERVISOR_console_io,
-                xen_sys::CONSOLEIO_write.into(),
-                bytes.len() as u64,
-                addr(bytes.as_ptr()),
-            )
-        })
-    }
-
-    fn sched_op(&self, op: SchedOp) -> Result<u64, XenErrno> {
-        let mut shutdown = xen_sys::sched_shutdown { reason: 0 };
-        let mut record = 0;
-        let mut poll = SchedPoll { ports: ptr::null_mut(), nr_ports: 0, timeout: 0 };
-        let mut polled = match op {
-            SchedOp::Poll { port: Some(Port(port)), .. } => port,
-            _ => 0,
-        };
-        let (cmd, argument) = match op {
-            SchedOp::Yield => (xen_sys::SCHEDOP_yield, 0),
-            SchedOp::Block => (xen_sys::SCHEDOP_block, 0),
-            SchedOp::Poll { port, timeout } => {
-                if port.is_some() {
-                    poll.ports = &raw mut polled;
-                    poll.nr_ports = 1;
+    #[inline(always)]
+    unsafe fn call(&self, call: &mut Call<'_>) -> Result<u64, XenErrno> {
+        // SAFETY: `RealXen::new` required the page of stubs. The arguments live across the call, are of
+        // the types that Xen's header names, and are what the variant's method in `Xen` requires.
+        let ret = unsafe {
+            match call {
+                Call::Memory(op) => memory(op),
+                Call::MmuUpdate { updates, done, domain } => hypercall_4(
+                    xen_sys::__HYPERVISOR_mmu_update,
+                    addr(updates.as_ptr()),
+                    updates.len() as u64,
+                    addr(ptr::from_mut(*done)),
+                    domain.0.into(),
+                ),
+                Call::UpdateVaMapping { address, pte, flush } => hypercall_3(
+                    xen_sys::__HYPERVISOR_update_va_mapping,
+                    address.as_u64(),
+                    pte.raw(),
+                    flush.bits(),
+                ),
+                Call::MmuExt { ops, done, domain } => hypercall_4(
+                    xen_sys::__HYPERVISOR_mmuext_op,
+                    addr(ops.as_ptr()),
+                    ops.len() as u64,
+                    addr(ptr::from_mut(*done)),
+                    domain.0.into(),
+                ),
+                Call::Multicall(entries) => hypercall_2(
+                    xen_sys::__HYPERVISOR_multicall,
+                    addr(entries.as_mut_ptr()),
+                    entries.len() as u64,
+                ),
+                Call::ConsoleWrite(bytes) => hypercall_3(
+                    xen_sys::__HYPERVISOR_console_io,
+                    xen_sys::CONSOLEIO_write.into(),
+                    bytes.len() as u64,
+                    addr(bytes.as_ptr()),
+                ),
+                Call::Sched(op) => sched(*op),
+                Call::Suspend { start_info } => suspend(*start_info),
+                Call::EventChannel(op) => event_channel(*op),
+                Call::Version(op) => version(op),
+                Call::Vcpu { op, vcpu } => vcpu_op(op, *vcpu),
+                Call::SetTrapTable(table) => {
+                    hypercall_1(xen_sys::__HYPERVISOR_set_trap_table, addr(table.as_ptr()))
                 }
-                poll.timeout = timeout.map_or(0, NonZeroU64::get);
-                (xen_sys::SCHEDOP_poll, addr(&poll))
-            }
-            SchedOp::Shutdown(reason) => {
-                shutdown.reason = reason as u32;
-                (xen_sys::SCHEDOP_shutdown, addr(&shutdown))
-            }
-            SchedOp::Suspend { start_info } => {
-                shutdown.reason = xen_sys::SHUTDOWN_suspend;
-                record = start_info.map_or(0, Mfn::number);
-                (xen_sys::SCHEDOP_shutdown, addr(&shutdown))
+                Call::SetCallbacks { event, failsafe } => hypercall_3(
+                    xen_sys::__HYPERVISOR_set_callbacks,
+                    event.as_u64(),
+                    failsafe.as_u64(),
+                    0,
+                ),
+                Call::SetSegmentBase(SegmentBase::GsKernel(base)) => hypercall_2(
+                    xen_sys::__HYPERVISOR_set_segment_base,
+                    xen_sys::SEGBASE_GS_KERNEL.into(),
+                    base.as_u64(),
+                ),
+                Call::Hvm(HvmOp::GetParam(index)) => return hvm_param(HVMOP_GET_PARAM, *index, 0),
+                Call::Hvm(HvmOp::FlushTlbs) => {
+                    hypercall_2(xen_sys::__HYPERVISOR_hvm_op, HVMOP_FLUSH_TLBS.into(), 0)
+                }
+                Call::SetHvmParam { index, value } => {
+                    return hvm_param(HVMOP_SET_PARAM, *index, *value).map(|_| 0);
+                }
+                Call::Physdev(op) => physdev(*op),
             }
         };
-        // SAFETY: none of them touches the guest's memory but to read its argument. Xen takes two
-        // arguments and leaves the third register alone.
-        XenErrno::check(unsafe {
-            hypercall_3(xen_sys::__HYPERVISOR_sched_op, cmd.into(), argument, record)
-        })
+        XenErrno::check(ret)
     }
+}
 
-    fn event_channel_op(&self, op: EventChannelOp) -> Result<u64, XenErrno> {
+/// # Safety
+/// The requirements of [`Xen::memory_op`], and a hypercall page as [`RealXen::new`] requires.
+unsafe fn memory(op: &mut MemoryOp<'_>) -> i64 {
+    let argument = match op {
+        MemoryOp::Exchange(exchange) => addr(ptr::from_mut(*exchange)),
+        MemoryOp::DecreaseReservation(reservation)
+        | MemoryOp::IncreaseReservation(reservation)
+        | MemoryOp::PopulatePhysmap(reservation) => addr(ptr::from_mut(*reservation)),
+        MemoryOp::CurrentReservation(domain) | MemoryOp::MaximumReservation(domain) => addr(domain),
+        MemoryOp::MaximumRamPage => 0,
+        MemoryOp::MachphysMapping(mapping) => addr(ptr::from_mut(*mapping)),
+        MemoryOp::MemoryMap(map) => addr(ptr::from_mut(*map)),
+        MemoryOp::AddToPhysmap(arg) => addr(*arg),
+    };
+    // SAFETY: the argument is of the type that the sub-operation takes. This function requires the
+    // rest.
+    unsafe { hypercall_2(xen_sys::__HYPERVISOR_memory_op, op.number().into(), argument) }
+}
+
+/// # Safety
+/// A hypercall page as [`RealXen::new`] requires.
+unsafe fn sched(op: SchedOp) -> i64 {
+    let mut shutdown = xen_sys::sched_shutdown { reason: 0 };
+    let mut poll = SchedPoll { ports: ptr::null_mut(), nr_ports: 0, timeout: 0 };
+    let mut polled = match op {
+        SchedOp::Poll { port: Some(Port(port)), .. } => port,
+        _ => 0,
+    };
+    let (command, argument) = match op {
+        SchedOp::Yield => (xen_sys::SCHEDOP_yield, 0),
+        SchedOp::Block => (xen_sys::SCHEDOP_block, 0),
+        SchedOp::Poll { port, timeout } => {
+            if port.is_some() {
+                poll.ports = &raw mut polled;
+                poll.nr_ports = 1;
+            }
+            poll.timeout = timeout.map_or(0, NonZeroU64::get);
+            (xen_sys::SCHEDOP_poll, addr(&raw const poll))
+        }
+        SchedOp::Shutdown(reason) => {
+            shutdown.reason = reason as u32;
+            (xen_sys::SCHEDOP_shutdown, addr(&raw const shutdown))
+        }
+    };
+    // SAFETY: Xen reads the argument, which lives across the call.
+    unsafe { hypercall_2(xen_sys::__HYPERVISOR_sched_op, command.into(), argument) }
+}
+
+/// # Safety
+/// The requirements of [`Xen::suspend`], and a hypercall page as [`RealXen::new`] requires.
+unsafe fn suspend(start_info: Option<Mfn>) -> i64 {
+    let shutdown = xen_sys::sched_shutdown { reason: xen_sys::SHUTDOWN_suspend };
+    // SAFETY: Xen reads the argument, which lives across the call, and leaves the third register to
+    // the toolstack.
+    unsafe {
+        hypercall_3(
+            xen_sys::__HYPERVISOR_sched_op,
+            xen_sys::SCHEDOP_shutdown.into(),
+            addr(&raw const shutdown),
+            start_info.map_or(0, Mfn::number),
+        )
+    }
+}
+
+/// # Safety
+/// A hypercall page as [`RealXen::new`] requires.
+unsafe fn event_channel(op: EventChannelOp) -> i64 {
+    // SAFETY: each arm pairs the sub-operation with its structure in `public/event_channel.h`.
+    unsafe {
         match op {
             EventChannelOp::Send(Port(port)) => {
                 event(xen_sys::EVTCHNOP_send, &mut xen_sys::evtchn_send { port }, |_| 0)
@@ -211,111 +236,79 @@ unsafe impl Xen for RealXen {
             ),
         }
     }
-
-    fn xen_version(&self, op: VersionOp<'_>) -> Result<u64, XenErrno> {
-        let (cmd, argument) = match op {
-            VersionOp::Version => (version::XENVER_VERSION, 0),
-            VersionOp::ExtraVersion(text) => (version::XENVER_EXTRAVERSION, addr(text)),
-            VersionOp::Features(info) => (version::XENVER_GET_FEATURES, addr(info)),
-        };
-        // SAFETY: the buffer is of the type and size that the command fills.
-        XenErrno::check(unsafe {
-            hypercall_2(xen_sys::__HYPERVISOR_xen_version, cmd.into(), argument)
-        })
-    }
-
-    unsafe fn vcpu_op(&self, op: VcpuOp<'_>, vcpu: u32) -> Result<u64, XenErrno> {
-        let (cmd, argument) = match op {
-            VcpuOp::Initialise(context) => (vcpu_abi::VCPUOP_INITIALISE, addr(context)),
-            VcpuOp::InitialiseHvm(context) => (vcpu_abi::VCPUOP_INITIALISE, addr(context)),
-            VcpuOp::Up => (vcpu_abi::VCPUOP_UP, 0),
-            VcpuOp::Down => (vcpu_abi::VCPUOP_DOWN, 0),
-            VcpuOp::IsUp => (vcpu_abi::VCPUOP_IS_UP, 0),
-            VcpuOp::GetRunstateInfo(info) => (vcpu_abi::VCPUOP_GET_RUNSTATE_INFO, addr(info)),
-            VcpuOp::RegisterVcpuInfo(info) => (vcpu_abi::VCPUOP_REGISTER_VCPU_INFO, addr(info)),
-        };
-        // SAFETY: the argument is of the type that the command takes; the rest is the caller's.
-        XenErrno::check(unsafe {
-            hypercall_3(xen_sys::__HYPERVISOR_vcpu_op, cmd.into(), vcpu.into(), argument)
-        })
-    }
-
-    unsafe fn set_trap_table(&self, table: &[TrapInfo]) -> Result<u64, XenErrno> {
-        // SAFETY: Xen reads up to the END entry, which the caller promised.
-        XenErrno::check(unsafe {
-            hypercall_1(xen_sys::__HYPERVISOR_set_trap_table, addr(table.as_ptr()))
-        })
-    }
-
-    unsafe fn set_callbacks(&self, event: VirtAddr, failsafe: VirtAddr) -> Result<u64, XenErrno> {
-        // SAFETY: plain values; what is at the addresses is the caller's.
-        XenErrno::check(unsafe {
-            hypercall_3(xen_sys::__HYPERVISOR_set_callbacks, event.as_u64(), failsafe.as_u64(), 0)
-        })
-    }
-
-    unsafe fn set_segment_base(&self, base: SegmentBase) -> Result<u64, XenErrno> {
-        let SegmentBase::GsKernel(base) = base;
-        // SAFETY: plain values; what the change means is the caller's.
-        XenErrno::check(unsafe {
-            hypercall_2(
-                xen_sys::__HYPERVISOR_set_segment_base,
-                xen_sys::SEGBASE_GS_KERNEL.into(),
-                base.as_u64(),
-            )
-        })
-    }
-
-    fn hvm_op(&self, op: HvmOp) -> Result<u64, XenErrno> {
-        let (cmd, index, value) = match op {
-            HvmOp::GetParam(index) => (HVMOP_GET_PARAM, index, 0),
-            HvmOp::SetParam(index, value) => (HVMOP_SET_PARAM, index, value),
-            HvmOp::FlushTlbs => {
-                // SAFETY: a flush changes no mapping and takes no argument.
-                return XenErrno::check(unsafe {
-                    hypercall_2(xen_sys::__HYPERVISOR_hvm_op, HVMOP_FLUSH_TLBS.into(), 0)
-                });
-            }
-        };
-        let mut param = HvmParam { domid: DomId::SELF, pad: 0, index: index as u32, value };
-        // SAFETY: `param` is what both commands take and lives across the call.
-        XenErrno::check(unsafe {
-            hypercall_2(xen_sys::__HYPERVISOR_hvm_op, cmd.into(), addr(ptr::from_mut(&mut param)))
-        })?;
-        Ok(if cmd == HVMOP_GET_PARAM { param.value } else { 0 })
-    }
-
-    fn physdev_op(&self, op: PhysdevOp) -> Result<u64, XenErrno> {
-        let PhysdevOp::SetIopl(iopl) = op;
-        let argument = SetIopl { iopl };
-        // SAFETY: Xen reads the argument, which lives across the call, and writes nothing.
-        XenErrno::check(unsafe {
-            hypercall_2(
-                xen_sys::__HYPERVISOR_physdev_op,
-                PHYSDEVOP_SET_IOPL.into(),
-                addr(&raw const argument),
-            )
-        })
-    }
 }
 
-/// A `memory_op` whose argument is a domain number.
-fn ask(cmd: u32, domain: &DomId) -> Result<u64, XenErrno> {
-    // SAFETY: Xen reads the domain number and writes nothing.
-    XenErrno::check(unsafe {
-        hypercall_2(xen_sys::__HYPERVISOR_memory_op, cmd.into(), addr(domain))
-    })
-}
-
-/// An `event_channel_op` with the argument of its command.
-fn event<T>(cmd: u32, argument: &mut T, port: impl Fn(&T) -> u32) -> Result<u64, XenErrno> {
-    // SAFETY: each caller pairs the command with the structure that the header pairs it with.
-    XenErrno::check(unsafe {
+/// Issues an `event_channel_op`. Returns what `port` reads from the argument, or Xen's error.
+///
+/// # Safety
+/// `argument` is the structure of the sub-operation, and the hypercall page is as [`RealXen::new`]
+/// requires.
+unsafe fn event<T>(command: u32, argument: &mut T, port: impl Fn(&T) -> u32) -> i64 {
+    // SAFETY: this function requires the page and the structure, which lives across the call.
+    let ret = unsafe {
         hypercall_2(
             xen_sys::__HYPERVISOR_event_channel_op,
-            cmd.into(),
+            command.into(),
             addr(ptr::from_mut(argument)),
         )
-    })?;
-    Ok(port(argument).into())
+    };
+    if ret < 0 { ret } else { port(argument).into() }
+}
+
+/// # Safety
+/// A hypercall page as [`RealXen::new`] requires.
+unsafe fn version(op: &mut VersionOp<'_>) -> i64 {
+    let argument = match op {
+        VersionOp::Version => 0,
+        VersionOp::ExtraVersion(text) => addr(ptr::from_mut(*text)),
+        VersionOp::Features(info) => addr(ptr::from_mut(*info)),
+    };
+    // SAFETY: the buffer is of the type and size that the sub-operation fills.
+    unsafe { hypercall_2(xen_sys::__HYPERVISOR_xen_version, op.command().0.into(), argument) }
+}
+
+/// # Safety
+/// The requirements of [`Xen::vcpu_op`], and a hypercall page as [`RealXen::new`] requires.
+unsafe fn vcpu_op(op: &mut VcpuOp<'_>, vcpu: u32) -> i64 {
+    let argument = match op {
+        VcpuOp::Initialise(context) => addr(*context),
+        VcpuOp::InitialiseHvm(context) => addr(*context),
+        VcpuOp::Up | VcpuOp::Down | VcpuOp::IsUp => 0,
+        VcpuOp::GetRunstateInfo(info) => addr(ptr::from_mut(*info)),
+        VcpuOp::RegisterVcpuInfo(info) => addr(ptr::from_mut(*info)),
+    };
+    // SAFETY: the argument is of the type that the sub-operation takes. This function requires the
+    // rest.
+    unsafe {
+        hypercall_3(xen_sys::__HYPERVISOR_vcpu_op, op.command().0.into(), vcpu.into(), argument)
+    }
+}
+
+/// Gets or sets a parameter. Returns its value.
+///
+/// # Safety
+/// The requirements of [`Xen::set_hvm_param`] if `command` sets the parameter, and a hypercall page
+/// as [`RealXen::new`] requires.
+unsafe fn hvm_param(command: u32, index: HvmParamIndex, value: u64) -> Result<u64, XenErrno> {
+    let mut param = HvmParam { domid: DomId::SELF, pad: 0, index: index as u32, value };
+    let argument = addr(ptr::from_mut(&mut param));
+    // SAFETY: `param` is the structure of both sub-operations and lives across the call. This function
+    // requires the rest.
+    let ret = unsafe { hypercall_2(xen_sys::__HYPERVISOR_hvm_op, command.into(), argument) };
+    XenErrno::check(ret).map(|_| param.value)
+}
+
+/// # Safety
+/// A hypercall page as [`RealXen::new`] requires.
+unsafe fn physdev(op: PhysdevOp) -> i64 {
+    let PhysdevOp::SetIopl(iopl) = op;
+    let argument = SetIopl { iopl };
+    // SAFETY: Xen reads the argument, which lives across the call, and writes nothing.
+    unsafe {
+        hypercall_2(
+            xen_sys::__HYPERVISOR_physdev_op,
+            op.command().0.into(),
+            addr(&raw const argument),
+        )
+    }
 }

@@ -1,19 +1,15 @@
 //! A hypervisor that records every call and changes none.
 
-use x86_64::VirtAddr;
-
-use crate::ops::{
-    EventChannelOp, HvmOp, MemoryOp, MmuExtOp, MmuUpdate, MulticallEntry, PhysdevOp, Pte, SchedOp,
-    SegmentBase, TrapInfo, UvmFlags, VcpuOp, VersionOp,
-};
 use crate::sync::Mutex;
-use crate::trace::{Call, Entry, Level, Ring, Span, Summary};
-use crate::{DomId, Xen, XenErrno};
+use crate::trace::{CallRecord, Entry, Level, Ring, Span, Summary};
+use crate::{Call, Xen, XenErrno};
 
-/// Tells the time for a trace: any function that answers a number does. A type without a value in
-/// it keeps a static [`Traced`] free of addresses, and so out of an image.
+/// The clock of a trace. Any function that returns a number is one.
+///
+/// A type without a value, instead of a function, keeps a static [`Traced`] all zeros, so that it
+/// takes no room in an image.
 pub trait Clock {
-    /// The time, in any unit.
+    /// Returns the time in any unit.
     fn now(&self) -> u64;
 }
 
@@ -23,11 +19,14 @@ impl<F: Fn() -> u64> Clock for F {
     }
 }
 
-/// Wraps a hypervisor; every call goes through unchanged and is recorded when it comes back.
+/// A wrapper that issues every hypercall unchanged and records it when it returns.
 ///
-/// The last [`RING_ENTRIES`](crate::trace::RING_ENTRIES) calls and the totals are kept at every
-/// level. At [`Level::Full`] each entry also goes to the sink that [`show`](Self::show) was given.
-/// A sink that makes hypercalls itself must make them past this wrapper.
+/// It keeps the last [`RING_ENTRIES`](crate::trace::RING_ENTRIES) calls and the totals at every
+/// level. At [`Level::Full`] it also passes each entry to the function given to
+/// [`show`](Self::show). That function must make its own hypercalls without this wrapper.
+///
+/// A call takes a spin lock for the time of recording it, and does not mask events. A handler of
+/// events or exceptions must therefore not call it: it could wait for the code that it interrupts.
 #[derive(Debug)]
 pub struct Traced<X, C = fn() -> u64> {
     inner: X,
@@ -45,7 +44,7 @@ struct State {
 }
 
 impl<X: Xen, C: Clock> Traced<X, C> {
-    /// Records what goes to `inner`, with the time that `clock` tells.
+    /// Makes a tracer of the calls to `inner`, at [`Level::Off`].
     pub const fn new(inner: X, clock: C) -> Self {
         Self {
             inner,
@@ -60,171 +59,69 @@ impl<X: Xen, C: Clock> Traced<X, C> {
         }
     }
 
-    /// Sets how much is shown and where a full trace goes.
+    /// Sets the level, and the function that receives the entries at [`Level::Full`].
     pub fn show(&self, level: Level, sink: fn(&Entry)) {
         let mut state = self.state.lock();
         state.level = level;
         state.sink = Some(sink);
     }
 
-    /// How much is shown.
+    /// Returns the level.
     pub fn level(&self) -> Level {
         self.state.lock().level
     }
 
-    /// The totals so far.
+    /// Returns the totals so far.
     pub fn summary(&self) -> Summary {
         self.state.lock().summary
     }
 
-    /// Hands the last entries to `see`, oldest first. Returns false where they are being written,
-    /// as they may be for a panic that came in the middle.
-    pub fn recent(&self, see: impl FnMut(&Entry)) -> bool {
+    /// Calls `visit` with each of the last entries, oldest first.
+    ///
+    /// Returns false, without a visit, if another vCPU or the interrupted code is recording a call.
+    /// It never waits, so a panic may call it.
+    pub fn recent(&self, visit: impl FnMut(&Entry)) -> bool {
         let Some(state) = self.state.try_lock() else { return false };
-        state.ring.iter().for_each(see);
+        state.ring.iter().for_each(visit);
         true
     }
 
-    /// Locks, and does not mask events: a handler of events or traps must make no traced hypercall,
-    /// or it may wait for what it has interrupted.
-    fn record(&self, time: u64, call: Call, result: Result<u64, XenErrno>, done: Option<u64>) {
-        let (entry, sink) = {
+    #[inline(never)]
+    fn record(
+        &self,
+        time: u64,
+        call: CallRecord,
+        result: Result<u64, XenErrno>,
+        done: Option<u64>,
+    ) {
+        let shown = {
             let mut state = self.state.lock();
             let entry = Entry { sequence: state.sequence, time, call, result, done };
             state.sequence += 1;
             state.summary.count(&entry.call, result);
-            state.ring.push(entry.clone());
-            (entry, state.sink.filter(|_| state.level == Level::Full))
+            let sink = state.sink.filter(|_| state.level == Level::Full);
+            let shown = sink.map(|sink| (sink, entry.clone()));
+            state.ring.push(entry);
+            shown
         };
-        // Outside the lock: a sink takes its time.
-        if let Some(sink) = sink {
+        // Without the lock: printing takes long.
+        if let Some((sink, entry)) = shown {
             sink(&entry);
         }
     }
-
-    fn plain(
-        &self,
-        call: Call,
-        make: impl FnOnce(&X) -> Result<u64, XenErrno>,
-    ) -> Result<u64, XenErrno> {
-        let time = self.clock.now();
-        let result = make(&self.inner);
-        self.record(time, call, result, None);
-        result
-    }
 }
 
-// SAFETY: each method is the inner one, called once with the arguments that came in; what comes
-// back is returned as it is.
+// SAFETY: `call` issues the call once through `inner` and returns its result; recording only reads
+// the arguments. `inner` keeps the promises of the trait, and so does the wrapper.
 unsafe impl<X: Xen, C: Clock> Xen for Traced<X, C> {
-    unsafe fn memory_op(&self, op: MemoryOp<'_>) -> Result<u64, XenErrno> {
+    #[inline(always)]
+    unsafe fn call(&self, call: &mut Call<'_>) -> Result<u64, XenErrno> {
         let time = self.clock.now();
-        let call = Call::memory(&op);
-        let (result, done) = match op {
-            MemoryOp::Exchange(exchange) => {
-                // SAFETY: the caller's.
-                let result = unsafe { self.inner.memory_op(MemoryOp::Exchange(exchange)) };
-                (result, Some(exchange.nr_exchanged))
-            }
-            // SAFETY: the caller's.
-            op => (unsafe { self.inner.memory_op(op) }, None),
-        };
-        self.record(time, call, result, done);
+        let record = call.describe();
+        // SAFETY: the requirements of `call` are those of the same call here.
+        let result = unsafe { self.inner.call(call) };
+        self.record(time, record, result, call.done());
         result
-    }
-
-    unsafe fn mmu_update(
-        &self,
-        updates: &[MmuUpdate],
-        done: &mut u32,
-        domain: DomId,
-    ) -> Result<u64, XenErrno> {
-        let time = self.clock.now();
-        // SAFETY: the caller's.
-        let result = unsafe { self.inner.mmu_update(updates, done, domain) };
-        self.record(time, Call::mmu_update(updates), result, Some((*done).into()));
-        result
-    }
-
-    unsafe fn update_va_mapping(
-        &self,
-        address: VirtAddr,
-        pte: Pte,
-        flush: UvmFlags,
-    ) -> Result<u64, XenErrno> {
-        self.plain(Call::update_va_mapping(address, pte, flush), |xen| {
-            // SAFETY: the caller's.
-            unsafe { xen.update_va_mapping(address, pte, flush) }
-        })
-    }
-
-    unsafe fn mmuext_op(
-        &self,
-        ops: &[MmuExtOp],
-        done: &mut u32,
-        domain: DomId,
-    ) -> Result<u64, XenErrno> {
-        let time = self.clock.now();
-        // SAFETY: the caller's.
-        let result = unsafe { self.inner.mmuext_op(ops, done, domain) };
-        self.record(time, Call::mmuext_op(ops), result, Some((*done).into()));
-        result
-    }
-
-    unsafe fn multicall(&self, entries: &mut [MulticallEntry]) -> Result<u64, XenErrno> {
-        let time = self.clock.now();
-        let call = Call::multicall(entries);
-        // SAFETY: the caller's.
-        let result = unsafe { self.inner.multicall(entries) };
-        let succeeded = entries.iter().filter(|entry| entry.result().is_ok()).count();
-        self.record(time, call, result, Some(succeeded as u64));
-        result
-    }
-
-    fn console_write(&self, bytes: &[u8]) -> Result<u64, XenErrno> {
-        self.plain(Call::console_write(bytes), |xen| xen.console_write(bytes))
-    }
-
-    fn sched_op(&self, op: SchedOp) -> Result<u64, XenErrno> {
-        self.plain(Call::sched_op(op), |xen| xen.sched_op(op))
-    }
-
-    fn event_channel_op(&self, op: EventChannelOp) -> Result<u64, XenErrno> {
-        self.plain(Call::event_channel_op(op), |xen| xen.event_channel_op(op))
-    }
-
-    fn xen_version(&self, op: VersionOp<'_>) -> Result<u64, XenErrno> {
-        self.plain(Call::xen_version(&op), |xen| xen.xen_version(op))
-    }
-
-    unsafe fn vcpu_op(&self, op: VcpuOp<'_>, vcpu: u32) -> Result<u64, XenErrno> {
-        // SAFETY: the caller's.
-        self.plain(Call::vcpu_op(&op, vcpu), |xen| unsafe { xen.vcpu_op(op, vcpu) })
-    }
-
-    unsafe fn set_trap_table(&self, table: &[TrapInfo]) -> Result<u64, XenErrno> {
-        // SAFETY: the caller's.
-        self.plain(Call::set_trap_table(table.len()), |xen| unsafe { xen.set_trap_table(table) })
-    }
-
-    unsafe fn set_callbacks(&self, event: VirtAddr, failsafe: VirtAddr) -> Result<u64, XenErrno> {
-        self.plain(Call::set_callbacks(event, failsafe), |xen| {
-            // SAFETY: the caller's.
-            unsafe { xen.set_callbacks(event, failsafe) }
-        })
-    }
-
-    unsafe fn set_segment_base(&self, base: SegmentBase) -> Result<u64, XenErrno> {
-        // SAFETY: the caller's.
-        self.plain(Call::set_segment_base(base), |xen| unsafe { xen.set_segment_base(base) })
-    }
-
-    fn hvm_op(&self, op: HvmOp) -> Result<u64, XenErrno> {
-        self.plain(Call::hvm_op(op), |xen| xen.hvm_op(op))
-    }
-
-    fn physdev_op(&self, op: PhysdevOp) -> Result<u64, XenErrno> {
-        self.plain(Call::physdev_op(op), |xen| xen.physdev_op(op))
     }
 
     #[inline]

@@ -2,17 +2,12 @@
 
 use core::sync::atomic::Ordering::Relaxed;
 
-use hypercall::ops::{
-    EventChannelOp, HvmOp, MemoryOp, MmuExtOp, MmuUpdate, MulticallEntry, Pte, SchedOp, TrapInfo,
-    UvmFlags, VcpuOp, VersionOp,
-};
-use hypercall::{DomId, VirtAddr, Xen, XenErrno};
+use hypercall::ops::HvmOp;
+use hypercall::{Call, Xen, XenErrno};
 use xen_contig::paging::FlushClock;
 use xen_contig::sync::AtomicU64;
 
 use crate::scene::{Lasting, explore, join, spawn};
-
-type Answer = Result<u64, XenErrno>;
 
 const PRESENT: u64 = 1;
 
@@ -68,53 +63,13 @@ fn one_s_own_flush_covers_what_came_before() {
 
 // SAFETY: flushes, and refuses everything else.
 unsafe impl Xen for Walker {
-    fn hvm_op(&self, op: HvmOp) -> Answer {
-        assert!(matches!(op, HvmOp::FlushTlbs));
-        self.flush();
-        Ok(0)
-    }
-
-    unsafe fn memory_op(&self, _: MemoryOp<'_>) -> Answer {
-        Err(XenErrno::ENOSYS)
-    }
-
-    unsafe fn mmu_update(&self, _: &[MmuUpdate], _: &mut u32, _: DomId) -> Answer {
-        Err(XenErrno::ENOSYS)
-    }
-
-    unsafe fn update_va_mapping(&self, _: VirtAddr, _: Pte, _: UvmFlags) -> Answer {
-        Err(XenErrno::ENOSYS)
-    }
-
-    unsafe fn mmuext_op(&self, _: &[MmuExtOp], _: &mut u32, _: DomId) -> Answer {
-        Err(XenErrno::ENOSYS)
-    }
-
-    unsafe fn multicall(&self, _: &mut [MulticallEntry]) -> Answer {
-        Err(XenErrno::ENOSYS)
-    }
-
-    fn console_write(&self, _: &[u8]) -> Answer {
-        Err(XenErrno::ENOSYS)
-    }
-
-    fn sched_op(&self, _: SchedOp) -> Answer {
-        Err(XenErrno::ENOSYS)
-    }
-
-    fn event_channel_op(&self, _: EventChannelOp) -> Answer {
-        Err(XenErrno::ENOSYS)
-    }
-
-    fn xen_version(&self, _: VersionOp<'_>) -> Answer {
-        Err(XenErrno::ENOSYS)
-    }
-
-    unsafe fn vcpu_op(&self, _: VcpuOp<'_>, _: u32) -> Answer {
-        Err(XenErrno::ENOSYS)
-    }
-
-    unsafe fn set_trap_table(&self, _: &[TrapInfo]) -> Answer {
-        Err(XenErrno::ENOSYS)
+    unsafe fn call(&self, call: &mut Call<'_>) -> Result<u64, XenErrno> {
+        match call {
+            Call::Hvm(HvmOp::FlushTlbs) => {
+                self.flush();
+                Ok(0)
+            }
+            _ => Err(XenErrno::ENOSYS),
+        }
     }
 }

@@ -3,40 +3,20 @@
 use super::assert_layout;
 use crate::DomId;
 
-/// `XENMEM_increase_reservation`.
-pub const XENMEM_INCREASE_RESERVATION: u32 = 0;
-/// `XENMEM_decrease_reservation`.
-pub const XENMEM_DECREASE_RESERVATION: u32 = 1;
-/// `XENMEM_maximum_ram_page`.
-pub const XENMEM_MAXIMUM_RAM_PAGE: u32 = 2;
-/// `XENMEM_current_reservation`.
-pub const XENMEM_CURRENT_RESERVATION: u32 = 3;
-/// `XENMEM_maximum_reservation`.
-pub const XENMEM_MAXIMUM_RESERVATION: u32 = 4;
-/// `XENMEM_populate_physmap`.
-pub const XENMEM_POPULATE_PHYSMAP: u32 = 6;
-/// `XENMEM_add_to_physmap`.
-pub const XENMEM_ADD_TO_PHYSMAP: u32 = 7;
-/// `XENMEM_memory_map`.
-pub const XENMEM_MEMORY_MAP: u32 = 9;
-/// `XENMEM_exchange`.
-pub const XENMEM_EXCHANGE: u32 = 11;
-/// `XENMEM_machphys_mapping`.
-pub const XENMEM_MACHPHYS_MAPPING: u32 = 12;
-
 /// `struct xen_memory_reservation`: a list of extents of one order.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct MemoryReservation {
-    /// The first frame of each extent; read or written by Xen as the operation says.
+    /// The list: the first frame of each extent. Xen reads or writes it, by the operation.
     pub extent_start: *mut u64,
-    /// Number of extents in the list.
+    /// The number of extents in the list.
     pub nr_extents: u64,
     /// Each extent is `1 << extent_order` frames.
     pub extent_order: u32,
-    /// `XENMEMF_*`: address bits in 0..8, node plus one in 8..16, flags above.
+    /// `XENMEMF_*`: address bits in bits 0..8, node plus one in 8..16, flags above. See
+    /// [`MemFlags`](crate::ops::MemFlags).
     pub mem_flags: u32,
-    /// Whose memory.
+    /// The domain that has the memory.
     pub domid: DomId,
 }
 assert_layout!(MemoryReservation, size 32,
@@ -46,44 +26,45 @@ assert_layout!(MemoryReservation, size 32,
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct MemoryExchange {
-    /// The extents given up: `Gfn` of each.
+    /// The in-extents, which the guest gives to Xen: the `Gfn` of each.
     pub input: MemoryReservation,
-    /// The extents wanted: `Pfn` of each on the way in, `Gfn` on the way out.
+    /// The out-extents, which Xen gives to the guest: the `Pfn` of each before the call, the `Gfn`
+    /// after it.
     pub output: MemoryReservation,
-    /// In-extents exchanged so far. Starts at 0; Xen counts it up.
+    /// The number of in-extents exchanged; 0 before the call.
     pub nr_exchanged: u64,
 }
 assert_layout!(MemoryExchange, size 72, input @ 0, output @ 32, nr_exchanged @ 64);
 
-/// `struct xen_machphys_mapping`: where a PV guest finds the machine-to-physical table.
+/// `struct xen_machphys_mapping`: the place of the machine-to-physical table of a PV guest.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
 pub struct MachphysMapping {
-    /// First virtual address of the table.
+    /// The first virtual address of the table.
     pub v_start: u64,
-    /// First virtual address behind it.
+    /// The first virtual address past the table.
     pub v_end: u64,
-    /// The highest machine frame number that it can be asked for.
+    /// The highest machine frame number that the table has an entry for.
     pub max_mfn: u64,
 }
 assert_layout!(MachphysMapping, size 24, v_start @ 0, v_end @ 8, max_mfn @ 16);
 
-/// `XENMAPSPACE_shared_info`: the page that a domain shares with Xen.
+/// `XENMAPSPACE_shared_info`: the space of the page that a domain shares with Xen.
 pub const XENMAPSPACE_SHARED_INFO: u32 = 0;
 
-/// `struct xen_add_to_physmap`: puts a page of Xen's at a frame of a translated guest.
+/// `struct xen_add_to_physmap`: a page of Xen's and the frame of a translated guest where it goes.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct AddToPhysmap {
-    /// Whose frame.
+    /// The domain that has the frame.
     pub domid: DomId,
-    /// How many pages, for the one space that takes a number; else 0.
+    /// The number of pages, for `XENMAPSPACE_gmfn_range`; else 0.
     pub size: u16,
-    /// `XENMAPSPACE_*`.
+    /// The space, `XENMAPSPACE_*`.
     pub space: u32,
-    /// Which page of that space.
+    /// The index of the page in that space.
     pub idx: u64,
-    /// The frame. What is there goes back to Xen.
+    /// The frame. The memory that was there returns to Xen.
     pub gpfn: u64,
 }
 assert_layout!(AddToPhysmap, size 24, domid @ 0, size @ 2, space @ 4, idx @ 8, gpfn @ 16);
@@ -92,22 +73,22 @@ assert_layout!(AddToPhysmap, size 24, domid @ 0, size @ 2, space @ 4, idx @ 8, g
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct MemoryMap {
-    /// Room in the buffer on the way in, entries written on the way out.
+    /// The capacity of the buffer in entries before the call, the number written after it.
     pub nr_entries: u32,
-    /// The entries.
+    /// The buffer of entries.
     pub buffer: *mut E820Entry,
 }
 assert_layout!(MemoryMap, size 16, nr_entries @ 0, buffer @ 8);
 
-/// An entry of the memory map, as BIOS INT 0x15 EAX=0xE820 returns it.
+/// An entry of the memory map, in the format of the BIOS call INT 0x15, EAX=0xE820.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C, packed)]
 pub struct E820Entry {
-    /// First byte.
+    /// The address of the first byte.
     pub start: u64,
-    /// Bytes.
+    /// The length in bytes.
     pub length: u64,
-    /// 1 is RAM.
+    /// The type; 1 is RAM.
     pub kind: u32,
 }
 assert_layout!(E820Entry, size 20, start @ 0, length @ 8, kind @ 16);

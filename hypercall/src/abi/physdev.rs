@@ -2,9 +2,6 @@
 
 use super::assert_layout;
 
-/// `PHYSDEVOP_set_iopl`.
-pub const PHYSDEVOP_SET_IOPL: u32 = 6;
-
 /// `struct physdev_set_iopl`.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]

@@ -2,50 +2,37 @@
 
 use super::assert_layout;
 
-/// `VCPUOP_initialise`.
-pub const VCPUOP_INITIALISE: u32 = 0;
-/// `VCPUOP_up`.
-pub const VCPUOP_UP: u32 = 1;
-/// `VCPUOP_down`.
-pub const VCPUOP_DOWN: u32 = 2;
-/// `VCPUOP_is_up`.
-pub const VCPUOP_IS_UP: u32 = 3;
-/// `VCPUOP_get_runstate_info`.
-pub const VCPUOP_GET_RUNSTATE_INFO: u32 = 4;
-/// `VCPUOP_register_vcpu_info`.
-pub const VCPUOP_REGISTER_VCPU_INFO: u32 = 10;
-
 /// `struct vcpu_register_vcpu_info`.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct RegisterVcpuInfo {
-    /// `Gfn` of the page that will hold the `vcpu_info`.
+    /// The `Gfn` of the page that will hold the `vcpu_info`.
     pub mfn: u64,
-    /// Byte offset in that page.
+    /// The byte offset in that page.
     pub offset: u32,
     /// Must be zero.
     pub reserved: u32,
 }
 assert_layout!(RegisterVcpuInfo, size 16, mfn @ 0, offset @ 8, reserved @ 12);
 
-/// `RUNSTATE_running`: on a processor.
+/// `RUNSTATE_running`: the vCPU runs.
 pub const RUNSTATE_RUNNING: u32 = 0;
-/// `RUNSTATE_runnable`: waiting for a processor.
+/// `RUNSTATE_runnable`: the vCPU waits for a physical CPU.
 pub const RUNSTATE_RUNNABLE: u32 = 1;
-/// `RUNSTATE_blocked`: idle, waiting for an event.
+/// `RUNSTATE_blocked`: the vCPU is idle and waits for an event.
 pub const RUNSTATE_BLOCKED: u32 = 2;
-/// `RUNSTATE_offline`: stopped.
+/// `RUNSTATE_offline`: the vCPU is stopped.
 pub const RUNSTATE_OFFLINE: u32 = 3;
 
 /// `struct vcpu_runstate_info`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct RunstateInfo {
-    /// `RUNSTATE_*` now.
+    /// The present state, `RUNSTATE_*`.
     pub state: u32,
-    /// Since when, in nanoseconds of system time.
+    /// The system time of the last change of state, in nanoseconds since boot.
     pub state_entry_time: u64,
-    /// Nanoseconds spent in each `RUNSTATE_*`.
+    /// The nanoseconds spent in each state, by the number of the state.
     pub time: [u64; 4],
 }
 assert_layout!(RunstateInfo, size 48, state @ 0, state_entry_time @ 8, time @ 16);
@@ -53,22 +40,21 @@ assert_layout!(RunstateInfo, size 48, state @ 0, state_entry_time @ 8, time @ 16
 /// `VCPU_HVM_MODE_64B`: the context of a vCPU that starts in 64-bit mode.
 pub const VCPU_HVM_MODE_64B: u32 = 1;
 
-/// `struct vcpu_hvm_context` (`public/hvm/hvm_vcpu.h`) with the 64-bit half of its union: the state
-/// that a vCPU of a translated guest starts with.
+/// `struct vcpu_hvm_context` (`public/hvm/hvm_vcpu.h`) with the 64-bit variant of its union: the
+/// state in which a vCPU of a translated guest starts.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct HvmContext {
-    /// [`VCPU_HVM_MODE_64B`].
+    /// Must be [`VCPU_HVM_MODE_64B`].
     pub mode: u32,
     /// Must be zero.
     pub pad: u32,
-    /// `cpu_regs.x86_64`.
+    /// The registers, `cpu_regs.x86_64`.
     pub regs: HvmRegisters64,
 }
 assert_layout!(HvmContext, size 120, mode @ 0, regs @ 8);
 
-/// `struct vcpu_hvm_x86_64` (`public/hvm/hvm_vcpu.h`). Segments are flat, interrupts as `rflags`
-/// says.
+/// `struct vcpu_hvm_x86_64` (`public/hvm/hvm_vcpu.h`). The vCPU starts with flat segments.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
 #[expect(missing_docs, reason = "each is the register of its name")]

@@ -1,6 +1,7 @@
 //! `HYPERVISOR_event_channel_op` (`public/event_channel.h`).
 
 use crate::DomId;
+use crate::trace::{Arg, CallRecord, Hypercall};
 
 /// An event-channel port of the calling domain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -8,28 +9,44 @@ pub struct Port(pub u32);
 
 /// A sub-operation of `event_channel_op`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum EventChannelOp {
     /// Notifies the other end.
     Send(Port),
-    /// Binds a virtual interrupt to a vCPU. Answers the port.
+    /// Binds a virtual interrupt to a vCPU. Returns the port.
     BindVirq {
-        /// `VIRQ_*`.
+        /// The interrupt, `VIRQ_*` of `public/xen.h`.
         virq: u32,
-        /// Where it is delivered.
+        /// The vCPU that receives it.
         vcpu: u32,
     },
-    /// Makes a port by which vCPUs notify this one. Answers the port.
+    /// Makes a port through which vCPUs of the domain notify one of them. Returns the port.
     BindIpi {
-        /// Where it is delivered.
+        /// The vCPU that receives the notifications.
         vcpu: u32,
     },
-    /// Makes a port that another domain may connect to. Answers the port.
+    /// Makes a port to which another domain may connect. Returns the port.
     AllocUnbound {
-        /// Which domain.
+        /// The other domain.
         remote: DomId,
     },
     /// Closes a port.
     Close(Port),
-    /// Lets a port deliver again.
+    /// Unmasks a port. An event that is pending there is delivered.
     Unmask(Port),
+}
+
+impl EventChannelOp {
+    pub(crate) fn describe(self) -> CallRecord {
+        let (word, name, value) = match self {
+            Self::Send(port) => ("send", "port", port.0),
+            Self::Close(port) => ("close", "port", port.0),
+            Self::Unmask(port) => ("unmask", "port", port.0),
+            Self::BindVirq { virq, .. } => ("bind_virq", "virq", virq),
+            Self::BindIpi { vcpu } => ("bind_ipi", "vcpu", vcpu),
+            Self::AllocUnbound { remote } => ("alloc_unbound", "remote", remote.0.into()),
+        };
+        let args = [Arg::Word(word), Arg::Number(name, value.into())];
+        CallRecord::new(Hypercall::EventChannelOp, args)
+    }
 }

@@ -4,23 +4,26 @@ use crate::abi::hvm::{
     HVM_PARAM_CALLBACK_IRQ, HVM_PARAM_CONSOLE_EVTCHN, HVM_PARAM_CONSOLE_PFN,
     HVM_PARAM_STORE_EVTCHN, HVM_PARAM_STORE_PFN,
 };
+use crate::trace::{Arg, CallRecord, Hypercall};
 
-/// A sub-operation of `hvm_op`, on the calling domain.
+/// A sub-operation of `hvm_op` on the calling domain that any code may ask for.
+///
+/// [`Xen::set_hvm_param`](crate::Xen::set_hvm_param) sets a parameter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum HvmOp {
-    /// Answers the value of a parameter.
+    /// Returns the value of a parameter.
     GetParam(HvmParamIndex),
-    /// Sets it.
-    SetParam(HvmParamIndex, u64),
-    /// Flushes the TLB of every vCPU (`HVMOP_flush_tlbs`).
+    /// Flushes the TLB of every vCPU of the domain (`HVMOP_flush_tlbs`).
     FlushTlbs,
 }
 
-/// `HVM_PARAM_*` (`public/hvm/params.h`).
+/// A parameter of a translated guest, `HVM_PARAM_*` (`public/hvm/params.h`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
+#[non_exhaustive]
 pub enum HvmParamIndex {
-    /// How events come; see
+    /// How Xen delivers events; see
     /// [`HVM_PARAM_CALLBACK_TYPE_VECTOR`](crate::abi::hvm::HVM_PARAM_CALLBACK_TYPE_VECTOR).
     CallbackIrq = HVM_PARAM_CALLBACK_IRQ,
     /// The `Pfn` of the xenstore ring.
@@ -31,4 +34,22 @@ pub enum HvmParamIndex {
     ConsolePfn = HVM_PARAM_CONSOLE_PFN,
     /// The event channel of the console.
     ConsoleEvtchn = HVM_PARAM_CONSOLE_EVTCHN,
+}
+
+impl HvmOp {
+    pub(crate) fn describe(self) -> CallRecord {
+        match self {
+            Self::GetParam(index) => index.describe("get_param"),
+            Self::FlushTlbs => {
+                CallRecord::new(Hypercall::HvmOp, [Arg::Word("flush_tlbs")]).flushing(1)
+            }
+        }
+    }
+}
+
+impl HvmParamIndex {
+    pub(crate) fn describe(self, word: &'static str) -> CallRecord {
+        let args = [Arg::Word(word), Arg::Number("param", self as u64)];
+        CallRecord::new(Hypercall::HvmOp, args)
+    }
 }

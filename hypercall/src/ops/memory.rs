@@ -3,61 +3,119 @@
 use crate::abi::memory::{
     AddToPhysmap, MachphysMapping, MemoryExchange, MemoryMap, MemoryReservation,
 };
+use crate::trace::{Arg, CallRecord, Hypercall};
 use crate::{AddressBits, DomId};
 
 /// A sub-operation of `memory_op` with its argument.
 ///
-/// The ones with lists hold raw pointers inside: whoever issues them answers for those, see
-/// [`Xen::memory_op`](crate::Xen::memory_op).
+/// The lists of the first four are raw pointers inside the argument;
+/// [`Xen::memory_op`](crate::Xen::memory_op) says what must hold for them.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum MemoryOp<'a> {
-    /// Swap extents of the caller for other ones. Answers 0; the progress is in `nr_exchanged`.
+    /// Exchanges extents of the caller for other ones. Returns 0; `nr_exchanged` says how many
+    /// in-extents were exchanged.
     Exchange(&'a mut MemoryExchange),
-    /// Give extents back to Xen. Answers how many went.
+    /// Returns extents to Xen. Returns the number of extents that Xen took.
     DecreaseReservation(&'a mut MemoryReservation),
-    /// Get extents from Xen, wherever they are. Answers how many came.
+    /// Obtains extents from Xen, at no place in the guest. Returns the number of extents that came.
     IncreaseReservation(&'a mut MemoryReservation),
-    /// Get extents from Xen at given places in the guest. Answers how many came.
+    /// Obtains extents from Xen at given guest frames. Returns the number of extents that came.
     PopulatePhysmap(&'a mut MemoryReservation),
-    /// Answers how many frames the domain has.
+    /// Returns the number of frames that the domain has.
     CurrentReservation(DomId),
-    /// Answers how many frames the domain may have.
+    /// Returns the number of frames that the domain may have.
     MaximumReservation(DomId),
-    /// Answers the first machine frame number behind RAM: `max_page` in Xen's `common/memory.c`, which
-    /// the public header calls the maximum machine frame number.
+    /// Returns the first machine frame number past RAM: `max_page` in Xen's `common/memory.c`. The
+    /// public header calls it the maximum machine frame number.
     MaximumRamPage,
-    /// Where the machine-to-physical table is.
+    /// Reports where the machine-to-physical table lies.
     MachphysMapping(&'a mut MachphysMapping),
-    /// The guest's memory map, E820 format.
+    /// Reports the guest's memory map in E820 format.
     MemoryMap(&'a mut MemoryMap),
-    /// Puts a page of Xen's at a frame of a translated guest; what is there goes back to Xen.
+    /// Maps a page of Xen's at a frame of a translated guest. The memory that was there returns to
+    /// Xen.
     AddToPhysmap(&'a AddToPhysmap),
 }
 
-/// `XENMEMF_*`: how Xen shall choose the memory.
+impl MemoryOp<'_> {
+    /// Returns the number of the sub-operation, `XENMEM_*`.
+    pub const fn number(&self) -> u32 {
+        self.command().0
+    }
+
+    /// The number and the name, as in the header.
+    const fn command(&self) -> (u32, &'static str) {
+        match self {
+            Self::IncreaseReservation(_) => (0, "increase_reservation"),
+            Self::DecreaseReservation(_) => (1, "decrease_reservation"),
+            Self::MaximumRamPage => (2, "maximum_ram_page"),
+            Self::CurrentReservation(_) => (3, "current_reservation"),
+            Self::MaximumReservation(_) => (4, "maximum_reservation"),
+            Self::PopulatePhysmap(_) => (6, "populate_physmap"),
+            Self::AddToPhysmap(_) => (7, "add_to_physmap"),
+            Self::MemoryMap(_) => (9, "memory_map"),
+            Self::Exchange(_) => (11, "exchange"),
+            Self::MachphysMapping(_) => (12, "machphys_mapping"),
+        }
+    }
+
+    pub(crate) fn describe(&self) -> CallRecord {
+        let mut record = CallRecord::new(Hypercall::MemoryOp, [Arg::Word(self.command().1)]);
+        match self {
+            Self::Exchange(exchange) => {
+                let (input, output) = (&exchange.input, &exchange.output);
+                record.push(Arg::Number("in", input.nr_extents));
+                record.push(Arg::Number("in_order", input.extent_order.into()));
+                record.push(Arg::Number("out", output.nr_extents));
+                record.push(Arg::Number("out_order", output.extent_order.into()));
+                record.push(Arg::Number("bits", (output.mem_flags & 0xff).into()));
+                record.push(Arg::Number("exchanged", exchange.nr_exchanged));
+                record.carrying(input.nr_extents as usize)
+            }
+            Self::DecreaseReservation(reservation)
+            | Self::IncreaseReservation(reservation)
+            | Self::PopulatePhysmap(reservation) => {
+                record.push(Arg::Number("extents", reservation.nr_extents));
+                record.push(Arg::Number("order", reservation.extent_order.into()));
+                record.push(Arg::Hex("flags", reservation.mem_flags.into()));
+                record.carrying(reservation.nr_extents as usize)
+            }
+            Self::AddToPhysmap(place) => {
+                record.push(Arg::Number("space", place.space.into()));
+                record.push(Arg::Hex("gfn", place.gpfn));
+                record
+            }
+            _ => record,
+        }
+    }
+}
+
+/// `XENMEMF_*`: which memory Xen should choose.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MemFlags(u32);
 
 impl MemFlags {
-    /// Every byte below the limit (`XENMEMF_address_bits`).
+    /// Makes flags for memory whose every byte lies below the limit (`XENMEMF_address_bits`).
     pub const fn address_bits(bits: AddressBits) -> Self {
         Self(bits.get())
     }
 
-    /// From that NUMA node if possible (`XENMEMF_node`).
+    /// Adds a preference for a NUMA node (`XENMEMF_node`).
     #[must_use]
     pub const fn near_node(self, node: u8) -> Self {
-        // Node 255 has no room in the field: 0 stands for any node, so Xen adds one.
+        // The field holds the node plus one, and 0 stands for any node. Node 255 does not fit and
+        // becomes 0.
         Self(self.0 & !0xff00 | ((node as u32 + 1) & 0xff) << 8)
     }
 
-    /// From that NUMA node or not at all (`XENMEMF_exact_node`).
+    /// Adds a NUMA node that all the memory must come from (`XENMEMF_exact_node`).
     #[must_use]
     pub const fn exactly_node(self, node: u8) -> Self {
         Self(self.near_node(node).0 | 1 << 17)
     }
 
-    /// The field as Xen takes it.
+    /// Returns the field as Xen takes it.
     pub const fn raw(self) -> u32 {
         self.0
     }

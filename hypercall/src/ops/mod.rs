@@ -1,16 +1,19 @@
-//! The typed arguments of each hypercall, one family per file.
+//! The typed arguments of each hypercall and their description in a trace, one hypercall per file.
 //!
-//! Arguments that Xen takes as an array ([`MmuUpdate`], [`MmuExtOp`], [`TrapInfo`]) have Xen's own
-//! layout, so that a slice of them is handed over as it is.
+//! Types that Xen takes as an array ([`MmuUpdate`], [`MmuExtOp`], [`TrapInfo`], [`MulticallEntry`])
+//! have Xen's layout, so a slice of them needs no conversion.
 
 mod event;
 mod hvm;
 mod memory;
-mod mmu;
+mod mmu_update;
+mod mmuext;
 mod multicall;
 mod physdev;
+mod pte;
 mod sched;
 mod segment;
+pub(crate) mod suspend;
 mod trap;
 mod vcpu;
 mod version;
@@ -18,11 +21,14 @@ mod version;
 pub use event::{EventChannelOp, Port};
 pub use hvm::{HvmOp, HvmParamIndex};
 pub use memory::{MemFlags, MemoryOp};
-pub use mmu::{MmuExtKind, MmuExtOp, MmuUpdate, MmuUpdateKind, Pte, UvmFlags};
+pub use mmu_update::{MmuUpdate, MmuUpdateKind};
+pub use mmuext::{MmuExtKind, MmuExtOp};
 pub use multicall::MulticallEntry;
 pub use physdev::PhysdevOp;
+pub use pte::{Pte, UvmFlags};
 pub use sched::{SchedOp, ShutdownReason};
 pub use segment::SegmentBase;
+pub use suspend::Suspended;
 pub use trap::TrapInfo;
 pub use vcpu::VcpuOp;
 pub use version::VersionOp;

@@ -3,15 +3,16 @@
 use x86_64::VirtAddr;
 
 use super::{MmuExtOp, MmuUpdate, Pte, UvmFlags};
+use crate::trace::{Arg, CallRecord, Hypercall};
 use crate::{DomId, XenErrno};
 
-/// One call of a batch, in Xen's own layout.
+/// One call of a batch, in Xen's layout.
 #[derive(Clone, Copy, Debug)]
 #[repr(transparent)]
 pub struct MulticallEntry(xen_sys::multicall_entry);
 
-/// What a result field holds before Xen has answered: a value that no hypercall returns, so that
-/// an entry that was never run is not read as a success.
+/// The result of an entry that Xen has not run. No hypercall returns this value, so such an entry is
+/// not mistaken for a success.
 const UNANSWERED: u64 = i64::MIN as u64;
 
 impl MulticallEntry {
@@ -24,7 +25,7 @@ impl MulticallEntry {
         })
     }
 
-    /// `update_va_mapping` as an entry.
+    /// Makes an entry for `update_va_mapping`.
     pub const fn update_va_mapping(address: VirtAddr, pte: Pte, flush: UvmFlags) -> Self {
         Self::of(
             xen_sys::__HYPERVISOR_update_va_mapping,
@@ -32,7 +33,7 @@ impl MulticallEntry {
         )
     }
 
-    /// `mmu_update` as an entry. The slice must live until the batch was issued.
+    /// Makes an entry for `mmu_update`. The slice must live until the batch was issued.
     pub fn mmu_update(updates: &[MmuUpdate], domain: DomId) -> Self {
         Self::of(
             xen_sys::__HYPERVISOR_mmu_update,
@@ -40,7 +41,7 @@ impl MulticallEntry {
         )
     }
 
-    /// `mmuext_op` as an entry. The slice must live until the batch was issued.
+    /// Makes an entry for `mmuext_op`. The slice must live until the batch was issued.
     pub fn mmuext_op(ops: &[MmuExtOp], domain: DomId) -> Self {
         Self::of(
             xen_sys::__HYPERVISOR_mmuext_op,
@@ -48,13 +49,13 @@ impl MulticallEntry {
         )
     }
 
-    /// The hypercall number.
+    /// Returns the hypercall number.
     pub const fn op(&self) -> u32 {
         self.0.op as u32
     }
 
-    /// Whether the call flushes a TLB, as far as the entry itself says: of a list of operations it
-    /// holds only the address.
+    /// Returns true if the call flushes a TLB, as far as the entry shows. An `mmuext_op` counts as a
+    /// flush, because its entry holds only the address of its list.
     pub const fn flushes(&self) -> bool {
         match self.op() {
             xen_sys::__HYPERVISOR_update_va_mapping => {
@@ -65,21 +66,29 @@ impl MulticallEntry {
         }
     }
 
-    /// The arguments as Xen takes them.
+    /// Returns the arguments as Xen takes them.
     pub const fn args(&self) -> [u64; 6] {
         self.0.args
     }
 
-    /// What Xen answered.
+    /// Returns the result of this call.
     ///
     /// # Errors
-    /// Xen's; `EOVERFLOW` where it did not answer at all.
+    /// Xen's error, or `EOVERFLOW` if Xen has not run the entry.
     pub const fn result(&self) -> Result<u64, XenErrno> {
         XenErrno::check(self.0.result as i64)
     }
 
-    /// Writes the answer, for a model that stands in for Xen.
+    /// Writes the result, for a model that stands in for Xen.
     pub const fn answer(&mut self, result: i64) {
         self.0.result = result as u64;
+    }
+
+    pub(crate) fn describe_all(entries: &[Self]) -> CallRecord {
+        let first = entries.first().map_or(0, |entry| entry.op().into());
+        let args = [Arg::Number("count", entries.len() as u64), Arg::Number("first_op", first)];
+        CallRecord::new(Hypercall::Multicall, args)
+            .carrying(entries.len())
+            .flushing(entries.iter().filter(|entry| entry.flushes()).count())
     }
 }

@@ -1,9 +1,29 @@
 //! `HYPERVISOR_physdev_op` (`public/physdev.h`).
 
+use crate::trace::{Arg, CallRecord, Hypercall};
+
 /// A sub-operation of `physdev_op`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum PhysdevOp {
-    /// Sets the I/O privilege level of the calling vCPU, 0..=3. A PV kernel counts as level 1: from
-    /// there on Xen carries out its port I/O as far as the domain has been given the ports.
+    /// Sets the I/O privilege level of the calling vCPU, 0..=3.
+    ///
+    /// A PV kernel runs at level 1. From that level on, Xen carries out its port I/O for the ports
+    /// that the domain was given.
     SetIopl(u32),
+}
+
+impl PhysdevOp {
+    /// The number `PHYSDEVOP_*` and the name, as in the header.
+    pub(crate) const fn command(self) -> (u32, &'static str) {
+        match self {
+            Self::SetIopl(_) => (6, "set_iopl"),
+        }
+    }
+
+    pub(crate) fn describe(self) -> CallRecord {
+        let Self::SetIopl(iopl) = self;
+        let args = [Arg::Word(self.command().1), Arg::Number("iopl", iopl.into())];
+        CallRecord::new(Hypercall::PhysdevOp, args)
+    }
 }

@@ -3,53 +3,51 @@
 use core::num::NonZeroU64;
 
 use super::Port;
-use crate::Mfn;
+use crate::trace::{Arg, CallRecord, Hypercall};
 
-/// A sub-operation of `sched_op`.
+/// A sub-operation of `sched_op` that any code may ask for.
+///
+/// [`Xen::suspend`](crate::Xen::suspend) suspends the domain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum SchedOp {
     /// Lets another vCPU run.
     Yield,
-    /// Sleeps until an event is pending, with events enabled.
+    /// Sleeps until an event is pending. Xen enables events for the caller.
     Block,
-    /// Sleeps until an event may be delivered, until the port has one pending, masked or not, or
-    /// until the time has come, with events left as they are.
+    /// Sleeps until an event may be delivered, until the port has one pending (even if it is
+    /// masked), or until the timeout. Events stay enabled or disabled as they are.
     Poll {
-        /// Which port.
+        /// The port.
         port: Option<Port>,
-        /// System time in nanoseconds since boot; `None` for never.
+        /// The system time, in nanoseconds since boot, at which to wake up; `None` for never.
         timeout: Option<NonZeroU64>,
     },
-    /// Ends the domain. Does not come back.
+    /// Ends the domain. Does not return.
     Shutdown(ShutdownReason),
-    /// Has the domain suspended (`SHUTDOWN_suspend`), so that the toolstack can save it. Answers
-    /// [`RESTORED`](Self::RESTORED) where the domain has been made anew, by a restore or at the end
-    /// of a migration, and [`CANCELLED`](Self::CANCELLED) where it is the same one.
-    ///
-    /// A PV guest names the machine frame of its start info: the toolstack looks for it in the
-    /// register of a third argument, and rewrites that page (`write_one_vcpu_basic` of libxenguest).
-    Suspend {
-        /// The frame; `None` in a translated guest.
-        start_info: Option<Mfn>,
-    },
 }
 
 impl SchedOp {
-    /// What [`Suspend`](Self::Suspend) answers in a domain that has been made anew.
-    pub const RESTORED: u64 = 0;
-    /// What [`Suspend`](Self::Suspend) answers where the domain was not saved, or saved and kept
-    /// (`modify_returncode` of libxenguest).
-    pub const CANCELLED: u64 = 1;
+    pub(crate) fn describe(self) -> CallRecord {
+        let (word, reason) = match self {
+            Self::Yield => ("yield", None),
+            Self::Block => ("block", None),
+            Self::Poll { .. } => ("poll", None),
+            Self::Shutdown(reason) => ("shutdown", Some(Arg::Number("reason", reason as u64))),
+        };
+        CallRecord::new(Hypercall::SchedOp, [Some(Arg::Word(word)), reason].into_iter().flatten())
+    }
 }
 
-/// `SHUTDOWN_*`: why a domain ends.
+/// Why a domain ends, `SHUTDOWN_*`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
+#[non_exhaustive]
 pub enum ShutdownReason {
-    /// It is done.
+    /// The domain has finished.
     Poweroff = xen_sys::SHUTDOWN_poweroff,
-    /// It wants to be started again.
+    /// The domain asks to be started again.
     Reboot = xen_sys::SHUTDOWN_reboot,
-    /// It can't go on; Xen logs it.
+    /// The domain cannot continue; Xen logs it.
     Crash = xen_sys::SHUTDOWN_crash,
 }

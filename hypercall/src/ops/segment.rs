@@ -2,10 +2,21 @@
 
 use x86_64::VirtAddr;
 
+use crate::trace::{Arg, CallRecord, Hypercall};
+
 /// A segment base of a 64-bit PV vCPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum SegmentBase {
-    /// GS while the vCPU runs its kernel (`SEGBASE_GS_KERNEL`). Xen swaps it with the user's where
-    /// the vCPU changes over, so a kernel never does.
+    /// The base of GS while the vCPU runs its kernel (`SEGBASE_GS_KERNEL`). Xen swaps it with the
+    /// base of user mode when the vCPU changes between the two, so a PV kernel never swaps it.
     GsKernel(VirtAddr),
+}
+
+impl SegmentBase {
+    pub(crate) fn describe(self) -> CallRecord {
+        let Self::GsKernel(base) = self;
+        let args = [Arg::Word("gs_kernel"), Arg::Hex("base", base.as_u64())];
+        CallRecord::new(Hypercall::SetSegmentBase, args)
+    }
 }

@@ -2,16 +2,17 @@
 
 use x86_64::VirtAddr;
 
-/// Where a PV guest wants an exception delivered, in Xen's own layout.
+/// The handler of one exception of a PV guest, in Xen's layout.
 #[derive(Clone, Copy, Debug)]
 #[repr(transparent)]
 pub struct TrapInfo(xen_sys::trap_info);
 
 impl TrapInfo {
-    /// Ends a table; Xen stops at a null address.
+    /// The end of a table: Xen stops at a null address.
     pub const END: Self = Self(xen_sys::trap_info { vector: 0, flags: 0, cs: 0, address: 0 });
 
-    /// Delivers `vector` to `handler` with events masked (`TI_SET_IF`), callable from ring 0 alone.
+    /// Delivers `vector` to `handler` with events masked (`TI_SET_IF`). Only ring 0 may raise it by
+    /// an instruction.
     pub const fn new(vector: u8, handler: VirtAddr) -> Self {
         Self(xen_sys::trap_info {
             vector,
@@ -21,12 +22,12 @@ impl TrapInfo {
         })
     }
 
-    /// The exception.
+    /// Returns the vector of the exception.
     pub const fn vector(&self) -> u8 {
         self.0.vector
     }
 
-    /// Where it goes; 0 ends the table.
+    /// Returns the address of the handler; 0 ends the table.
     pub const fn address(&self) -> u64 {
         self.0.address
     }

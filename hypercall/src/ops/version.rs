@@ -1,14 +1,31 @@
 //! `HYPERVISOR_xen_version` (`public/version.h`).
 
 use crate::abi::version::FeatureInfo;
+use crate::trace::{Arg, CallRecord, Hypercall};
 
 /// A sub-operation of `xen_version`.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum VersionOp<'a> {
-    /// Answers major << 16 | minor.
+    /// Returns `major << 16 | minor`.
     Version,
-    /// What follows the minor number, NUL-terminated.
+    /// Reports what follows the minor number, NUL-terminated.
     ExtraVersion(&'a mut [u8; 16]),
-    /// 32 feature bits (`public/features.h`).
+    /// Reports 32 feature bits (`public/features.h`).
     Features(&'a mut FeatureInfo),
+}
+
+impl VersionOp<'_> {
+    /// The number `XENVER_*` and the name, as in the header.
+    pub(crate) const fn command(&self) -> (u32, &'static str) {
+        match self {
+            Self::Version => (0, "version"),
+            Self::ExtraVersion(_) => (1, "extraversion"),
+            Self::Features(_) => (6, "get_features"),
+        }
+    }
+
+    pub(crate) fn describe(&self) -> CallRecord {
+        CallRecord::new(Hypercall::XenVersion, [Arg::Word(self.command().1)])
+    }
 }

@@ -4,24 +4,27 @@ use core::fmt;
 
 use arrayvec::ArrayVec;
 
-use super::Call;
+use super::CallRecord;
 use crate::XenErrno;
 
-/// How many entries are kept.
+/// The number of entries that a [`Ring`] keeps.
 pub const RING_ENTRIES: usize = 64;
 
-/// A hypercall that came back.
+/// A hypercall that has returned.
+///
+/// `Display` prints the line of the trace.
 #[derive(Clone, Debug)]
 pub struct Entry {
-    /// Counts every traced call from 0.
+    /// The number of calls that this tracer recorded before.
     pub sequence: u64,
-    /// When it was made, in the tracer's clock.
+    /// The time just before the call, in the unit of the tracer's [`Clock`](crate::Clock).
     pub time: u64,
-    /// What was asked.
-    pub call: Call,
-    /// What Xen answered.
+    /// The hypercall and its arguments before the call.
+    pub call: CallRecord,
+    /// The result of the hypercall.
     pub result: Result<u64, XenErrno>,
-    /// How much of it was done, where the call reports that apart from its result.
+    /// How much was done, for hypercalls that report it apart from the result; see
+    /// [`Call::done`](crate::Call::done).
     pub done: Option<u64>,
 }
 
@@ -40,17 +43,17 @@ impl fmt::Display for Entry {
 #[derive(Debug)]
 pub struct Ring {
     entries: ArrayVec<Entry, RING_ENTRIES>,
-    /// The oldest, once there are as many as there is room for.
+    /// The index of the oldest entry in a full ring; 0 until then.
     next: usize,
 }
 
 impl Ring {
-    /// An empty ring: zeros alone, so that one in a static takes no room in an image.
+    /// Makes an empty ring. Its bytes are all zero, so a static one takes no room in an image.
     pub const fn new() -> Self {
         Self { entries: ArrayVec::new_const(), next: 0 }
     }
 
-    /// Adds an entry, over the oldest one.
+    /// Adds an entry. A full ring overwrites its oldest one.
     pub fn push(&mut self, entry: Entry) {
         if let Err(full) = self.entries.try_push(entry) {
             self.entries[self.next] = full.element();
@@ -58,7 +61,7 @@ impl Ring {
         }
     }
 
-    /// The entries, oldest first.
+    /// Iterates over the entries, oldest first.
     pub fn iter(&self) -> impl Iterator<Item = &Entry> {
         let (newer, older) = self.entries.split_at(self.next);
         older.iter().chain(newer)

@@ -2,30 +2,32 @@
 
 use core::fmt;
 
-use super::{Call, Hypercall};
+use super::{CallRecord, Hypercall};
 use crate::XenErrno;
 
 /// The totals of one hypercall.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Row {
-    /// How often it was made.
+    /// The number of calls.
     pub calls: u64,
-    /// How many operations those carried.
+    /// The number of operations that the calls carried, whether or not they were done.
     pub sub_operations: u64,
-    /// How many of the operations flushed a TLB.
+    /// The number of operations that flush a TLB.
     pub flushes: u64,
-    /// How many calls answered an error.
+    /// The number of calls that returned an error.
     pub errors: u64,
 }
 
-/// The totals of all hypercalls. Its `Display` is a table of those that were made.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// The totals of all hypercalls.
+///
+/// `Display` prints a table with a row for each hypercall that was called, and their total.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Summary {
     rows: [Row; Hypercall::COUNT],
 }
 
 impl Summary {
-    /// No calls.
+    /// Makes a summary without calls.
     pub const fn new() -> Self {
         Self {
             rows: [const { Row { calls: 0, sub_operations: 0, flushes: 0, errors: 0 } };
@@ -33,12 +35,12 @@ impl Summary {
         }
     }
 
-    /// The totals of one hypercall.
+    /// Returns the totals of one hypercall.
     pub const fn row(&self, hypercall: Hypercall) -> Row {
         self.rows[hypercall as usize]
     }
 
-    /// All of them together.
+    /// Returns the sum over all hypercalls.
     pub fn total(&self) -> Row {
         self.rows.iter().fold(Row::default(), |sum, row| Row {
             calls: sum.calls + row.calls,
@@ -58,12 +60,18 @@ impl Summary {
         }
     }
 
-    pub(crate) fn count(&mut self, call: &Call, result: Result<u64, XenErrno>) {
+    pub(crate) fn count(&mut self, call: &CallRecord, result: Result<u64, XenErrno>) {
         let row = &mut self.rows[call.hypercall as usize];
         row.calls += 1;
         row.sub_operations += u64::from(call.sub_operations);
         row.flushes += u64::from(call.flushes);
         row.errors += u64::from(result.is_err());
+    }
+}
+
+impl Default for Summary {
+    fn default() -> Self {
+        Self::new()
     }
 }
 

@@ -20,7 +20,7 @@ mod shared;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use hypercall::abi::hvm::HVM_PARAM_CALLBACK_TYPE_VECTOR;
-use hypercall::ops::{EventChannelOp, HvmOp, HvmParamIndex, Port};
+use hypercall::ops::{EventChannelOp, HvmParamIndex, Port};
 use hypercall::{Xen, XenErrno};
 
 use super::hypervisor::xen;
@@ -112,8 +112,8 @@ pub fn start(kind: Kind) -> Result<(), Refused> {
         Kind::Pv => traps::pv::set_callbacks().map_err(|errno| ("set_callbacks", errno)),
         Kind::Pvh => {
             let via = HVM_PARAM_CALLBACK_TYPE_VECTOR | u64::from(traps::pvh::UPCALL_VECTOR);
-            xen()
-                .hvm_op(HvmOp::SetParam(HvmParamIndex::CallbackIrq, via))
+            // SAFETY: the IDT has a handler for interrupts at this vector.
+            unsafe { xen().set_hvm_param(HvmParamIndex::CallbackIrq, via) }
                 .map_err(|errno| ("HVM_PARAM_CALLBACK_IRQ", errno))
         }
     }?;

@@ -18,7 +18,7 @@ mod xenstore;
 use core::fmt::{self, Write};
 
 use arrayvec::ArrayString;
-use hypercall::ops::{EventChannelOp, Port, SchedOp};
+use hypercall::ops::{EventChannelOp, Port, SchedOp, Suspended};
 use hypercall::{DomId, Xen, XenErrno};
 
 use crate::boot::{console_ring, share_page};
@@ -142,14 +142,16 @@ pub fn suspend(machine: &Machine) -> Result<Resumed, SuspendError> {
     events::mask();
     let answer = match StartInfo::of(machine) {
         Some(info) => suspend_pv(machine, info),
-        None => untraced().sched_op(SchedOp::Suspend { start_info: None }),
+        // SAFETY: the module is for a guest with one vCPU, and events are masked. A translated guest has
+        // no start info. `take_up` obtains anew what a restored domain has lost, before anything uses it.
+        None => unsafe { untraced().suspend(None) },
     };
     let resumed = match answer {
-        Ok(SchedOp::RESTORED) => {
+        Ok(Suspended::Restored) => {
             take_up(machine);
             Ok(Resumed::Restored)
         }
-        Ok(_) => Ok(Resumed::Kept),
+        Ok(Suspended::Cancelled) => Ok(Resumed::Kept),
         Err(errno) => Err(SuspendError::Xen("SCHEDOP_shutdown", errno)),
     };
     if resumed != Ok(Resumed::Restored) {
@@ -160,7 +162,7 @@ pub fn suspend(machine: &Machine) -> Result<Resumed, SuspendError> {
 
 /// The page that is shared with Xen is no frame of the domain, and the rings are to be named by
 /// guest frames.
-fn suspend_pv(machine: &Machine, info: StartInfo) -> Result<u64, XenErrno> {
+fn suspend_pv(machine: &Machine, info: StartInfo) -> Result<Suspended, XenErrno> {
     let guest_frame = |mfn| {
         // SAFETY: the rings are frames of this domain, hence RAM.
         let pfn = machine.m2p.and_then(|m2p| unsafe { m2p.pfn(mfn) });
@@ -172,8 +174,12 @@ fn suspend_pv(machine: &Machine, info: StartInfo) -> Result<u64, XenErrno> {
         info.set(rings);
         return Err(errno);
     }
-    let answer = untraced().sched_op(SchedOp::Suspend { start_info: Some(info.mfn()) });
-    if answer != Ok(SchedOp::RESTORED) {
+    // SAFETY: the frame is that of the start info, which `StartInfo` reads anew each time. The module is
+    // for a guest with one vCPU, and events are masked. The shared page, which is no frame of the domain,
+    // is hidden, and `tell_p2m` told the toolstack the P2M list. `suspend` calls `take_up` before
+    // anything uses what a restored domain has lost.
+    let answer = unsafe { untraced().suspend(Some(info.mfn())) };
+    if answer != Ok(Suspended::Restored) {
         info.set(rings);
         if let Err(errno) = events::show(Kind::Pv, shared) {
             panic!("mapping the shared page again, mfn {shared}: {errno}");

@@ -55,7 +55,7 @@ impl Machine {
                 machine.set_m2p(mfn.number(), pfn);
                 Ok(())
             }
-            MmuUpdateKind::Other => Err(XenErrno::ENOSYS),
+            _ => Err(XenErrno::ENOSYS),
         })
     }
 
@@ -140,7 +140,7 @@ impl Machine {
             }
             // The upper levels are the model's own.
             MmuExtKind::PinTable { .. } => Err(XenErrno::EINVAL),
-            MmuExtKind::Other { .. } => Err(XenErrno::ENOSYS),
+            _ => Err(XenErrno::ENOSYS),
         })
     }
 

@@ -1,4 +1,4 @@
-//! The seam: hypercalls of the thread's vCPU.
+//! The hypercalls of the model, made by the vCPU of the calling thread.
 
 #![expect(unsafe_code, reason = "the trait is unsafe to implement, and multicalls carry pointers")]
 
@@ -7,11 +7,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use hypercall::abi::memory::{MachphysMapping, MemoryReservation};
 use hypercall::ops::{
-    EventChannelOp, HvmOp, MemoryOp, MmuExtOp, MmuUpdate, MulticallEntry, Pte, SchedOp, TrapInfo,
-    UvmFlags, VcpuOp, VersionOp,
+    EventChannelOp, HvmOp, MemoryOp, MulticallEntry, Pte, SchedOp, UvmFlags, VcpuOp, VersionOp,
 };
 use hypercall::trace::Span;
-use hypercall::{DomId, VirtAddr, Xen, XenErrno};
+use hypercall::{Call, DomId, VirtAddr, Xen, XenErrno};
 use xen_contig::sync::AtomicU64;
 
 use crate::fault::{Cut, ExchangeFault, Fault};
@@ -28,15 +27,15 @@ pub enum Mark {
     Leave(Span),
 }
 
-/// What a call answers: `(what, how much was done is in the arguments)`.
+/// The result of a call.
 type Answer = Result<u64, XenErrno>;
 
 /// The model hypervisor; each thread calls it as a vCPU of the guest. A clone is the same machine.
 #[derive(Clone, Debug)]
 pub struct FakeXen {
     machine: Arc<Mutex<Machine>>,
-    /// Counts hypercalls and accesses to memory. Under loom these are where another vCPU may get on:
-    /// loom knows nothing of the lock, and of this nothing but that all change it.
+    /// Counts hypercalls and accesses to memory. Loom does not see the lock, so this atomic is where
+    /// it lets another vCPU run.
     turns: Arc<AtomicU64>,
     marks: Arc<Mutex<Vec<Mark>>>,
 }
@@ -110,8 +109,8 @@ impl FakeXen {
         see(&mut self.machine.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Runs a call: counts it, lets an armed fault have its say, and logs it.
-    fn call(&self, asked: Asked, run: impl FnOnce(&mut Machine, Option<Cut>) -> Answer) -> Answer {
+    /// Runs a call: counts it, applies an armed fault, and logs it.
+    fn run(&self, asked: Asked, run: impl FnOnce(&mut Machine, Option<Cut>) -> Answer) -> Answer {
         self.turn();
         self.with(|machine| {
             let cut = machine.faults.next_call();
@@ -125,7 +124,7 @@ impl FakeXen {
     }
 
     fn other(&self, name: &'static str, run: impl FnOnce(&mut Machine) -> Answer) -> Answer {
-        self.call(Asked::Other(name), |machine, _| run(machine))
+        self.run(Asked::Other(name), |machine, _| run(machine))
     }
 
     fn reservation(
@@ -133,7 +132,7 @@ impl FakeXen {
         asked: Asked,
         run: impl FnOnce(&mut Machine, Option<Cut>) -> u64,
     ) -> Answer {
-        self.call(asked, |machine, cut| {
+        self.run(asked, |machine, cut| {
             let done = run(machine, cut);
             // A cut with an errno says that although extents were done, which no Xen does.
             cut.and_then(|cut| cut.errno).map_or(Ok(done), Err)
@@ -143,26 +142,26 @@ impl FakeXen {
     /// Runs an entry of a multicall.
     ///
     /// # Safety
-    /// The lists that the entry names are there, by the word of whoever issued the batch.
+    /// The requirements of the call in the entry. A list that it names lives and is as long as it says.
     unsafe fn entry(&self, entry: &MulticallEntry) -> Answer {
         let [first, second, third, fourth, ..] = entry.args();
         let mut done = 0;
         match entry.op() {
             xen_sys::__HYPERVISOR_update_va_mapping => {
                 let (pte, flush) = (Pte::from_raw(second), UvmFlags::from_bits_retain(third));
-                // SAFETY: as for the batch.
+                // SAFETY: this function requires what the call requires.
                 unsafe { self.update_va_mapping(VirtAddr::new_truncate(first), pte, flush) }
             }
             xen_sys::__HYPERVISOR_mmu_update => {
-                // SAFETY: the caller's: a pointer and a count.
+                // SAFETY: this function requires that the list is there.
                 let list = unsafe { slice(first, second) };
-                // SAFETY: as for the batch.
+                // SAFETY: this function requires what the call requires.
                 unsafe { self.mmu_update(list, &mut done, DomId(fourth as u16)) }
             }
             xen_sys::__HYPERVISOR_mmuext_op => {
-                // SAFETY: the caller's: a pointer and a count.
+                // SAFETY: this function requires that the list is there.
                 let list = unsafe { slice(first, second) };
-                // SAFETY: as for the batch.
+                // SAFETY: this function requires what the call requires.
                 unsafe { self.mmuext_op(list, &mut done, DomId(fourth as u16)) }
             }
             _ => Err(XenErrno::ENOSYS),
@@ -170,15 +169,15 @@ impl FakeXen {
     }
 }
 
-/// A list of a multicall's entry.
+/// Returns the list of an entry.
 ///
 /// # Safety
-/// There are `count` of `T` at `start`, and they live for `'a`.
+/// `count` values of `T` lie at `start` and live for `'a`.
 unsafe fn slice<'a, T>(start: u64, count: u64) -> &'a [T] {
     if count == 0 {
         return &[];
     }
-    // SAFETY: the caller's.
+    // SAFETY: this function requires it.
     unsafe { std::slice::from_raw_parts(start as *const T, count as usize) }
 }
 
@@ -186,15 +185,75 @@ fn extents(reservation: &MemoryReservation) -> (u64, u32) {
     (reservation.nr_extents, reservation.extent_order)
 }
 
-// SAFETY: every method does to the modelled machine what Xen does to a real one, touches nothing of
-// the caller's but the arguments, and keeps no pointer.
+// SAFETY: `call` does to the modelled machine what Xen does to a real one, and reports it. It touches
+// nothing of the caller's except the arguments, and keeps no pointer.
 unsafe impl Xen for FakeXen {
-    unsafe fn memory_op(&self, op: MemoryOp<'_>) -> Answer {
+    unsafe fn call(&self, call: &mut Call<'_>) -> Answer {
+        match call {
+            Call::Memory(op) => self.memory(op),
+            Call::MmuUpdate { updates, done, domain } => self
+                .run(Asked::MmuUpdate { updates: updates.len() }, |machine, cut| {
+                    machine.mmu_update(updates, done, *domain, cut)
+                }),
+            Call::UpdateVaMapping { address, pte, flush } => {
+                let address = address.as_u64();
+                let asked = Asked::UpdateVaMapping { address, flush: flush.flushes() };
+                self.run(asked, |machine, _| {
+                    machine.update_va_mapping(vcpu::current() as usize, address >> 12, *pte, *flush)
+                })
+            }
+            Call::MmuExt { ops, done, domain } => {
+                let kinds = ops.iter().map(|op| op.kind()).collect();
+                self.run(Asked::MmuExt(kinds), |machine, cut| {
+                    machine.mmuext_op(vcpu::current() as usize, ops, done, *domain, cut)
+                })
+            }
+            // SAFETY: `Xen::multicall` requires what the entries require.
+            Call::Multicall(entries) => unsafe { self.batch(entries) },
+            Call::ConsoleWrite(bytes) => self.other("console_io", |machine| {
+                if !machine.domain.privileged {
+                    return Err(XenErrno::EPERM);
+                }
+                machine.console.extend_from_slice(bytes);
+                Ok(0)
+            }),
+            Call::Sched(op) => {
+                if *op == SchedOp::Yield {
+                    vcpu::give_way();
+                }
+                self.other("sched_op", |_| Ok(0))
+            }
+            Call::EventChannel(op) => self.event_channel(*op),
+            Call::Version(op) => self.version(op),
+            Call::Vcpu { op, vcpu } => self.other("vcpu_op", |machine| match op {
+                _ if *vcpu as usize >= machine.tlbs.len() => Err(XenErrno::ENOENT),
+                VcpuOp::IsUp => Ok(1),
+                _ => Ok(0),
+            }),
+            Call::SetTrapTable(_) => self.other("set_trap_table", |_| Ok(0)),
+            Call::Hvm(op) => self.hvm(*op),
+            Call::SetHvmParam { .. } => self.translated_only(|_| Ok(0)),
+            _ => Err(XenErrno::ENOSYS),
+        }
+    }
+
+    fn enter(&self, span: Span) {
+        self.mark(Mark::Enter(span));
+    }
+
+    fn leave(&self, span: Span) {
+        self.mark(Mark::Leave(span));
+    }
+}
+
+/// The calls that have sub-operations.
+impl FakeXen {
+    fn memory(&self, op: &mut MemoryOp<'_>) -> Answer {
         match op {
             MemoryOp::Exchange(arg) => {
                 let (input, output) = (extents(&arg.input), extents(&arg.output));
                 let bits = arg.output.mem_flags & 0xff;
-                self.call(Asked::Exchange { input, output, bits }, |machine, _| {
+                self.run(Asked::Exchange { input, output, bits }, |machine, _| {
                     machine.exchange(arg)
                 })
             }
@@ -211,10 +270,10 @@ unsafe impl Xen for FakeXen {
                 |machine, cut| machine.populate(arg, cut, false),
             ),
             MemoryOp::CurrentReservation(domain) => self.other("current_reservation", |machine| {
-                machine.caller(domain).map(|()| machine.domain.pages)
+                machine.caller(*domain).map(|()| machine.domain.pages)
             }),
             MemoryOp::MaximumReservation(domain) => self.other("maximum_reservation", |machine| {
-                machine.caller(domain).map(|()| machine.domain.max_pages)
+                machine.caller(*domain).map(|()| machine.domain.max_pages)
             }),
             MemoryOp::MaximumRamPage => {
                 self.other("maximum_ram_page", |machine| Ok(machine.frames.len() as u64))
@@ -223,65 +282,30 @@ unsafe impl Xen for FakeXen {
                 let v_start = machine.m2p.as_ptr() as u64;
                 let max_mfn = machine.m2p.len() as u64 - 1;
                 let v_end = v_start + machine.m2p.len() as u64 * 8;
-                *mapping = MachphysMapping { v_start, v_end, max_mfn };
+                **mapping = MachphysMapping { v_start, v_end, max_mfn };
                 Ok(0)
             }),
-            MemoryOp::MemoryMap(_) => self.other("memory_map", |_| Err(XenErrno::ENOSYS)),
-            MemoryOp::AddToPhysmap(_) => self.other("add_to_physmap", |_| Err(XenErrno::ENOSYS)),
+            _ => self.other("memory_op", |_| Err(XenErrno::ENOSYS)),
         }
     }
 
-    unsafe fn mmu_update(&self, updates: &[MmuUpdate], done: &mut u32, domain: DomId) -> Answer {
-        self.call(Asked::MmuUpdate { updates: updates.len() }, |machine, cut| {
-            machine.mmu_update(updates, done, domain, cut)
-        })
-    }
-
-    unsafe fn update_va_mapping(&self, address: VirtAddr, pte: Pte, flush: UvmFlags) -> Answer {
-        let address = address.as_u64();
-        let flushes = flush.intersects(UvmFlags::TLB_FLUSH | UvmFlags::INVLPG);
-        self.call(Asked::UpdateVaMapping { address, flush: flushes }, |machine, _| {
-            machine.update_va_mapping(vcpu::current() as usize, address >> 12, pte, flush)
-        })
-    }
-
-    unsafe fn mmuext_op(&self, ops: &[MmuExtOp], done: &mut u32, domain: DomId) -> Answer {
-        let kinds = ops.iter().map(|op| op.kind()).collect();
-        self.call(Asked::MmuExt(kinds), |machine, cut| {
-            machine.mmuext_op(vcpu::current() as usize, ops, done, domain, cut)
-        })
-    }
-
-    unsafe fn multicall(&self, entries: &mut [MulticallEntry]) -> Answer {
-        self.call(Asked::Multicall { entries: entries.len() }, |_, _| Ok(0))?;
+    /// Runs a batch, each entry as a call of its own.
+    ///
+    /// # Safety
+    /// The requirements of each entry, whose lists live.
+    unsafe fn batch(&self, entries: &mut [MulticallEntry]) -> Answer {
+        self.run(Asked::Multicall { entries: entries.len() }, |_, _| Ok(0))?;
         for entry in entries {
-            // SAFETY: the caller's.
+            // SAFETY: this function requires it of each entry.
             let answer = unsafe { self.entry(entry) };
             entry.answer(answer.map_or_else(|errno| -i64::from(errno.raw()), |done| done as i64));
         }
         Ok(0)
     }
 
-    fn console_write(&self, bytes: &[u8]) -> Answer {
-        self.other("console_io", |machine| {
-            if !machine.domain.privileged {
-                return Err(XenErrno::EPERM);
-            }
-            machine.console.extend_from_slice(bytes);
-            Ok(0)
-        })
-    }
-
-    fn sched_op(&self, op: SchedOp) -> Answer {
-        if op == SchedOp::Yield {
-            vcpu::give_way();
-        }
-        self.other("sched_op", |_| Ok(0))
-    }
-
-    fn event_channel_op(&self, op: EventChannelOp) -> Answer {
+    fn event_channel(&self, op: EventChannelOp) -> Answer {
         match op {
-            EventChannelOp::Send(_) => self.call(Asked::Send, |_, _| Ok(0)),
+            EventChannelOp::Send(_) => self.run(Asked::Send, |_, _| Ok(0)),
             EventChannelOp::BindVirq { .. }
             | EventChannelOp::BindIpi { .. }
             | EventChannelOp::AllocUnbound { .. } => self.other("event_channel_op", |machine| {
@@ -291,14 +315,15 @@ unsafe impl Xen for FakeXen {
             EventChannelOp::Close(_) | EventChannelOp::Unmask(_) => {
                 self.other("event_channel_op", |_| Ok(0))
             }
+            _ => self.other("event_channel_op", |_| Err(XenErrno::ENOSYS)),
         }
     }
 
-    fn xen_version(&self, op: VersionOp<'_>) -> Answer {
+    fn version(&self, op: &mut VersionOp<'_>) -> Answer {
         self.other("xen_version", |machine| match op {
             VersionOp::Version => Ok(4 << 16 | 17),
             VersionOp::ExtraVersion(text) => {
-                *text = *b".7-model\0\0\0\0\0\0\0\0";
+                **text = *b".7-model\0\0\0\0\0\0\0\0";
                 Ok(0)
             }
             VersionOp::Features(info) => {
@@ -307,37 +332,25 @@ unsafe impl Xen for FakeXen {
                 info.submap = if info.submap_idx == 0 { of_kind } else { 0 };
                 Ok(0)
             }
+            _ => Err(XenErrno::ENOSYS),
         })
     }
 
-    unsafe fn vcpu_op(&self, op: VcpuOp<'_>, vcpu: u32) -> Answer {
-        self.other("vcpu_op", |machine| match op {
-            _ if vcpu as usize >= machine.tlbs.len() => Err(XenErrno::ENOENT),
-            VcpuOp::IsUp => Ok(1),
-            _ => Ok(0),
-        })
-    }
-
-    unsafe fn set_trap_table(&self, _: &[TrapInfo]) -> Answer {
-        self.other("set_trap_table", |_| Ok(0))
-    }
-
-    fn hvm_op(&self, op: HvmOp) -> Answer {
-        self.other("hvm_op", |machine| match op {
-            _ if !machine.domain.is_translated() => Err(XenErrno::ENOSYS),
-            HvmOp::GetParam(_) | HvmOp::SetParam(..) => Ok(0),
+    fn hvm(&self, op: HvmOp) -> Answer {
+        self.translated_only(|machine| match op {
+            HvmOp::GetParam(_) => Ok(0),
             HvmOp::FlushTlbs => {
                 machine.tlbs.iter_mut().for_each(|tlb| tlb.flush());
                 Ok(0)
             }
+            _ => Err(XenErrno::ENOSYS),
         })
     }
 
-    fn enter(&self, span: Span) {
-        self.mark(Mark::Enter(span));
-    }
-
-    fn leave(&self, span: Span) {
-        self.mark(Mark::Leave(span));
+    fn translated_only(&self, run: impl FnOnce(&mut Machine) -> Answer) -> Answer {
+        self.other("hvm_op", |machine| match machine.domain.is_translated() {
+            true => run(machine),
+            false => Err(XenErrno::ENOSYS),
+        })
     }
 }

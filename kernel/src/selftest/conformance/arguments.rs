@@ -3,7 +3,8 @@
 use alloc::format;
 use alloc::vec::Vec;
 
-use hypercall::abi::memory::{MemoryExchange, XENMEM_EXCHANGE};
+use hypercall::abi::memory::MemoryExchange;
+use hypercall::ops::MemoryOp;
 use hypercall::{DomId, XenErrno};
 
 use super::raw::{self, NOWHERE, Specimen, extents, is_pv, limit, refuses};
@@ -243,7 +244,8 @@ fn start_extent(context: &Context<'_>) -> Check {
         output: extents(&mut out, 0),
         nr_exchanged: 0,
     };
-    let command = u64::from(XENMEM_EXCHANGE) | 1 << COMMAND_BITS;
+    let exchange = MemoryOp::Exchange(&mut argument).number();
+    let command = u64::from(exchange) | 1 << COMMAND_BITS;
     let place = &raw mut argument as u64;
     // SAFETY: an exchange of an unmapped frame of ours, should Xen make one of it; the argument
     // and its lists live across the call.

@@ -1,0 +1,112 @@
+//! A hypercall as a value.
+
+use x86_64::VirtAddr;
+
+use crate::ops::{
+    EventChannelOp, HvmOp, HvmParamIndex, MemoryOp, MmuExtOp, MmuUpdate, MulticallEntry, PhysdevOp,
+    Pte, SchedOp, SegmentBase, TrapInfo, UvmFlags, VcpuOp, VersionOp, suspend,
+};
+use crate::trace::{Arg, CallRecord, Hypercall};
+use crate::{DomId, Mfn};
+
+/// A hypercall with its arguments.
+///
+/// Each variant names the method of [`Xen`](crate::Xen) that makes it. That method's documentation says what the
+/// hypercall does and what it requires.
+#[non_exhaustive]
+#[expect(missing_docs, reason = "each field is the argument of its name")]
+pub enum Call<'a> {
+    /// [`Xen::memory_op`](crate::Xen::memory_op).
+    Memory(MemoryOp<'a>),
+    /// [`Xen::mmu_update`](crate::Xen::mmu_update).
+    MmuUpdate { updates: &'a [MmuUpdate], done: &'a mut u32, domain: DomId },
+    /// [`Xen::update_va_mapping`](crate::Xen::update_va_mapping).
+    UpdateVaMapping { address: VirtAddr, pte: Pte, flush: UvmFlags },
+    /// [`Xen::mmuext_op`](crate::Xen::mmuext_op).
+    MmuExt { ops: &'a [MmuExtOp], done: &'a mut u32, domain: DomId },
+    /// [`Xen::multicall`](crate::Xen::multicall).
+    Multicall(&'a mut [MulticallEntry]),
+    /// [`Xen::console_write`](crate::Xen::console_write).
+    ConsoleWrite(&'a [u8]),
+    /// [`Xen::sched_op`](crate::Xen::sched_op).
+    Sched(SchedOp),
+    /// [`Xen::suspend`](crate::Xen::suspend).
+    Suspend { start_info: Option<Mfn> },
+    /// [`Xen::event_channel_op`](crate::Xen::event_channel_op).
+    EventChannel(EventChannelOp),
+    /// [`Xen::xen_version`](crate::Xen::xen_version).
+    Version(VersionOp<'a>),
+    /// [`Xen::vcpu_op`](crate::Xen::vcpu_op).
+    Vcpu { op: VcpuOp<'a>, vcpu: u32 },
+    /// [`Xen::set_trap_table`](crate::Xen::set_trap_table).
+    SetTrapTable(&'a [TrapInfo]),
+    /// [`Xen::set_callbacks`](crate::Xen::set_callbacks).
+    SetCallbacks { event: VirtAddr, failsafe: VirtAddr },
+    /// [`Xen::set_segment_base`](crate::Xen::set_segment_base).
+    SetSegmentBase(SegmentBase),
+    /// [`Xen::hvm_op`](crate::Xen::hvm_op).
+    Hvm(HvmOp),
+    /// [`Xen::set_hvm_param`](crate::Xen::set_hvm_param).
+    SetHvmParam { index: HvmParamIndex, value: u64 },
+    /// [`Xen::physdev_op`](crate::Xen::physdev_op).
+    Physdev(PhysdevOp),
+}
+
+impl Call<'_> {
+    /// Decodes the hypercall and its arguments for a trace.
+    // Always inlined, as are all functions from a method of `Xen` to the one that issues a call: the
+    // variant is a constant there, so that nothing remains of the `match`.
+    #[inline(always)]
+    pub fn describe(&self) -> CallRecord {
+        match self {
+            Self::Memory(op) => op.describe(),
+            Self::MmuUpdate { updates, .. } => MmuUpdate::describe_all(updates),
+            Self::UpdateVaMapping { address, pte, flush } => {
+                let args = [
+                    Arg::Hex("va", address.as_u64()),
+                    Arg::Hex("pte", pte.raw()),
+                    Arg::Hex("flush", flush.bits()),
+                ];
+                CallRecord::new(Hypercall::UpdateVaMapping, args).flushing(flush.flushes().into())
+            }
+            Self::MmuExt { ops, .. } => MmuExtOp::describe_all(ops),
+            Self::Multicall(entries) => MulticallEntry::describe_all(entries),
+            Self::ConsoleWrite(bytes) => {
+                let args = [Arg::Word("write"), Arg::Number("bytes", bytes.len() as u64)];
+                CallRecord::new(Hypercall::ConsoleIo, args)
+            }
+            Self::Sched(op) => op.describe(),
+            Self::Suspend { start_info } => suspend::describe(*start_info),
+            Self::EventChannel(op) => op.describe(),
+            Self::Version(op) => op.describe(),
+            Self::Vcpu { op, vcpu } => op.describe(*vcpu),
+            Self::SetTrapTable(table) => {
+                let args = [Arg::Number("entries", table.len() as u64)];
+                CallRecord::new(Hypercall::SetTrapTable, args).carrying(table.len())
+            }
+            Self::SetCallbacks { event, failsafe } => {
+                let args =
+                    [Arg::Hex("event", event.as_u64()), Arg::Hex("failsafe", failsafe.as_u64())];
+                CallRecord::new(Hypercall::SetCallbacks, args)
+            }
+            Self::SetSegmentBase(base) => base.describe(),
+            Self::Hvm(op) => op.describe(),
+            Self::SetHvmParam { index, .. } => index.describe("set_param"),
+            Self::Physdev(op) => op.describe(),
+        }
+    }
+
+    /// Returns how much of a call was done, if its arguments report that apart from the result: the
+    /// in-extents exchanged, the updates and operations done, the entries that succeeded.
+    #[inline(always)]
+    pub fn done(&self) -> Option<u64> {
+        match self {
+            Self::Memory(MemoryOp::Exchange(exchange)) => Some(exchange.nr_exchanged),
+            Self::MmuUpdate { done, .. } | Self::MmuExt { done, .. } => Some(u64::from(**done)),
+            Self::Multicall(entries) => {
+                Some(entries.iter().filter(|entry| entry.result().is_ok()).count() as u64)
+            }
+            _ => None,
+        }
+    }
+}
