@@ -6,9 +6,8 @@
 use hypercall::XenErrno;
 use hypercall::abi::memory::MemoryExchange;
 
-use crate::content::Content;
 use crate::fault::{ExchangeFault, Lie};
-use crate::frame::{Frame, Owner};
+use crate::frame::Owner;
 use crate::machine::Machine;
 
 /// `XENMEMF_exact_node_request`.
@@ -235,9 +234,9 @@ impl Machine {
     }
 
     fn reassign(&mut self, mfn: u64) {
-        let content = std::mem::replace(&mut self.frames[mfn as usize].content, Content::Fill(0));
-        self.frames[mfn as usize] = Frame { content, ..Frame::of(Owner::Domain(self.domain.id)) };
-        self.dirty -= u64::from(self.frames[mfn as usize].content.uniform() != Some(0));
+        let frame = &mut self.frames[mfn as usize];
+        frame.renew(Owner::Domain(self.domain.id));
+        self.dirty -= u64::from(frame.content.uniform() != Some(0));
     }
 
     /// Tells the guest and the M2P of a new extent: too late for a rollback.

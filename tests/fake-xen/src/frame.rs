@@ -31,7 +31,7 @@ pub enum PageType {
 }
 
 /// A machine frame.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Frame {
     pub owner: Owner,
     /// The reference that ownership itself is (`PGC_allocated`).
@@ -61,6 +61,12 @@ impl Frame {
             special: false,
             content: Content::Fill(0),
         }
+    }
+
+    /// Gives the frame to another owner, with no references. Its bytes stay.
+    pub fn renew(&mut self, owner: Owner) {
+        let content = std::mem::replace(&mut self.content, Content::Fill(0));
+        *self = Self { content, ..Self::of(owner) };
     }
 
     /// Whether the frame can be used as `kind`, beside what it is used as already.

@@ -31,6 +31,7 @@ mod list;
 mod log;
 mod machine;
 mod mmu;
+mod ram;
 mod reservation;
 mod tables;
 mod tlb;

@@ -1,8 +1,8 @@
 //! Lists that a hypercall's argument points to.
 //!
-//! They are the test's own memory. A test may declare that a list lies in a guest frame: then the
-//! model reads and writes it only while the guest's linear mapping maps that frame, as Xen would
-//! (M3).
+//! They are the test's own memory. A list may also lie in a guest frame: in the memory of a guest
+//! with real memory, or because a test declares it. The model reads and writes such a list only
+//! while the guest's page tables map the frame, as Xen does ([M3](xen_contig::rules#M3)).
 
 #![expect(unsafe_code, reason = "the argument of a hypercall is a raw pointer, here as in Xen")]
 
@@ -10,7 +10,6 @@ use std::ops::Range;
 
 use hypercall::XenErrno;
 
-use crate::guest::LINEAR;
 use crate::machine::Machine;
 
 /// The first address that is none, and the first behind Xen's own part of the address space: no
@@ -36,15 +35,18 @@ impl Machine {
     /// Reads an entry of a list that is an argument of the hypercall under way.
     pub fn read(&self, list: *mut u64, index: u64) -> Result<u64, XenErrno> {
         self.reachable(list, index, false)?;
-        // SAFETY: whoever made the hypercall answers for the list (M3), and the model asks for no
-        // entry beyond the count that came with it.
+        // SAFETY: the contract of the hypercall demands a list of as many entries as its argument
+        // counts ([M3](xen_contig::rules#M3)), and the model reads none beyond. A list in a guest
+        // frame is mapped, as `reachable` checked.
         Ok(unsafe { list.add(index as usize).read() })
     }
 
     /// Writes an entry of such a list.
     pub fn write(&self, list: *mut u64, index: u64, value: u64) -> Result<(), XenErrno> {
         self.reachable(list, index, true)?;
-        // SAFETY: as above; M3 says that nobody else uses the list meanwhile.
+        // SAFETY: the contract of the hypercall demands a writable list of as many entries as its
+        // argument counts, which nothing else accesses ([M3](xen_contig::rules#M3)). A list in a
+        // guest frame is mapped writable, as `reachable` checked.
         unsafe { list.add(index as usize).write(value) };
         Ok(())
     }
@@ -55,15 +57,18 @@ impl Machine {
         if list.is_null() || address >= BARRED.start {
             return Err(XenErrno::EFAULT);
         }
-        let Some((range, pfn)) = self.places.lists.iter().find(|(at, _)| at.contains(&address))
-        else {
-            return Ok(());
+        let page = match self.places.lists.iter().find(|(at, _)| at.contains(&address)) {
+            Some((range, pfn)) => self.layout.linear_page(pfn + (address - range.start) / 4096),
+            None if self.in_window(address) => address >> 12,
+            None => return Ok(()),
         };
-        let page = (LINEAR >> 12) + pfn + (address - range.start) / 4096;
-        let pte = self.entry_of(page).map(|entry| self.read_entry(entry));
-        match pte {
-            Some(pte) if pte.is_present() && (pte.is_writable() || !write) => Ok(()),
+        match self.mapping_of(page) {
+            pte if pte.is_present() && (pte.is_writable() || !write) => Ok(()),
             _ => Err(XenErrno::EFAULT),
         }
+    }
+
+    fn in_window(&self, address: u64) -> bool {
+        self.ram.as_ref().is_some_and(|ram| ram.contains(address >> 12))
     }
 }

@@ -12,7 +12,8 @@ use crate::frame::{Frame, Owner, PageType};
 use crate::heap::Heap;
 use crate::list::Places;
 use crate::log::Log;
-use crate::tables::AddressSpace;
+use crate::ram::Ram;
+use crate::tables::{AddressSpace, Layout};
 use crate::tlb::Tlb;
 
 /// What the machine-to-physical table holds for a frame that is no guest's.
@@ -36,6 +37,9 @@ pub(crate) struct Machine {
     pub heap: Heap,
     pub domain: Domain,
     pub space: AddressSpace,
+    pub layout: Layout,
+    /// The frames' bytes, where the guest has pointers to them.
+    pub ram: Option<Ram>,
     pub tlbs: Vec<Tlb>,
     pub faults: Faults,
     pub log: Log,
@@ -52,18 +56,32 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    pub fn new(frames: u64, domain: Domain, vcpus: usize) -> Self {
+    pub fn new(
+        frames: u64,
+        domain: Domain,
+        vcpus: usize,
+        layout: Layout,
+        ram: Option<Ram>,
+    ) -> Self {
         let owner = |mfn| match mfn {
             0..XEN_FRAMES => Owner::Xen,
             mfn if HOLE.contains(&mfn) => Owner::Hole,
             _ => Owner::Free,
         };
+        let content = |mfn| match &ram {
+            Some(ram) => Content::Ram(ram.frame(mfn)),
+            None => Content::Fill(0),
+        };
+        let frame = |mfn| Frame { content: content(mfn), ..Frame::of(owner(mfn)) };
+        let frames: Vec<Frame> = (0..frames).map(frame).collect();
         let mut machine = Self {
-            frames: (0..frames).map(|mfn| Frame::of(owner(mfn))).collect(),
-            m2p: (0..frames).map(|_| AtomicU64::new(INVALID_M2P)).collect(),
+            m2p: frames.iter().map(|_| AtomicU64::new(INVALID_M2P)).collect(),
+            frames,
             heap: Heap::new(),
             domain,
             space: AddressSpace::default(),
+            layout,
+            ram,
             tlbs: vec![Tlb::default(); vcpus],
             faults: Faults::default(),
             log: Log::default(),
@@ -74,9 +92,9 @@ impl Machine {
             console: Vec::new(),
             next_port: 1,
         };
-        for mfn in XEN_FRAMES..frames {
+        for mfn in XEN_FRAMES..machine.frames.len() as u64 {
             if machine.frames[mfn as usize].owner == Owner::Free {
-                machine.frames[mfn as usize].content = Content::Fill(POISON);
+                machine.frames[mfn as usize].content.fill(POISON);
                 machine.heap.give(mfn, 0);
             }
         }
@@ -123,8 +141,9 @@ impl Machine {
     /// Gives an extent to the heap, poisoned.
     pub fn free(&mut self, first: u64, order: u32) {
         for mfn in first..first + (1 << order) {
-            self.frames[mfn as usize] =
-                Frame { content: Content::Fill(POISON), ..Frame::of(Owner::Free) };
+            let frame = &mut self.frames[mfn as usize];
+            frame.renew(Owner::Free);
+            frame.content.fill(POISON);
             self.set_m2p(mfn, INVALID_M2P);
         }
         self.heap.give(first, order);

@@ -3,7 +3,6 @@
 use hypercall::ops::{MmuExtKind, MmuExtOp, MmuUpdate, MmuUpdateKind, Pte, UvmFlags};
 use hypercall::{DomId, XenErrno};
 
-use crate::content::Content;
 use crate::fault::Cut;
 use crate::frame::PageType;
 use crate::machine::Machine;
@@ -135,7 +134,7 @@ impl Machine {
                 if !frame.admits(PageType::Writable) {
                     return Err(XenErrno::EINVAL);
                 }
-                frame.content = Content::Fill(0);
+                frame.content.fill(0);
                 Ok(())
             }
             // The upper levels are the model's own.

@@ -36,10 +36,12 @@ impl Machine {
     fn remove(&mut self, gfn: u64) -> bool {
         let mfn = match &mut self.domain.physmap {
             None => gfn,
-            Some(physmap) => match physmap.get_mut(gfn as usize).and_then(Option::take) {
-                Some(mfn) => mfn,
-                None => return false,
-            },
+            Some(physmap) => {
+                let taken = physmap.get_mut(gfn as usize).and_then(Option::take);
+                let Some(mfn) = taken else { return false };
+                self.physmap_changed(gfn);
+                mfn
+            }
         };
         let Some(frame) = self.own(mfn) else { return false };
         // Given up before, and there for as long as something maps it (`put_page_alloc_ref`).
@@ -103,7 +105,10 @@ impl Machine {
         for (slot, mfn) in slots.iter_mut().zip(first..) {
             lost |= slot.replace(mfn).is_some();
         }
-        (0..frames).for_each(|page| self.set_m2p(first + page, pfn + page));
+        for page in 0..frames {
+            self.set_m2p(first + page, pfn + page);
+            self.physmap_changed(pfn + page);
+        }
         if lost {
             self.violation(&format!("pfn {pfn:#x} was populated over: its frame is lost"));
         }

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use hypercall::ops::Pte;
-use hypercall::{PageTableFlags, XenErrno};
+use hypercall::{Mfn, PageTableFlags, XenErrno};
 
 use crate::content::WORDS;
 use crate::frame::{Owner, PageType};
@@ -17,6 +17,24 @@ const FAST: u64 = PageTableFlags::ACCESSED.bits() | PageTableFlags::DIRTY.bits()
 /// `PAGE_CACHE_ATTRS`; the last is where other levels have the bit of large pages.
 const CACHE_ATTRIBUTES: PageTableFlags =
     PageTableFlags::WRITE_THROUGH.union(PageTableFlags::NO_CACHE).union(PageTableFlags::HUGE_PAGE);
+
+/// Where the parts of the guest's address space begin.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Layout {
+    /// The linear mapping: frame *n* is *n* pages further on.
+    pub linear: u64,
+    /// The first of 512 pages for aliases.
+    pub aliases: u64,
+    /// The virtual areas.
+    pub areas: u64,
+}
+
+impl Layout {
+    /// The number of the page at which the linear mapping maps a frame.
+    pub const fn linear_page(&self, pfn: u64) -> u64 {
+        (self.linear >> 12) + pfn
+    }
+}
 
 /// Which first-level table covers which 2 MiB of virtual addresses.
 #[derive(Debug, Default)]
@@ -44,11 +62,39 @@ impl Machine {
         Pte::from_raw(frame.content.read((entry & 0xfff) as usize / 8))
     }
 
+    /// The entry that maps a page. In a translated guest it is Xen's: where the page is one of the
+    /// linear mapping, it maps the guest frame's machine frame.
+    pub fn mapping_of(&self, page: u64) -> Pte {
+        match &self.domain.physmap {
+            None => self.entry_of(page).map_or(Pte::NOT_PRESENT, |entry| self.read_entry(entry)),
+            Some(physmap) => {
+                let pfn = page.checked_sub(self.layout.linear_page(0));
+                let mfn = pfn.and_then(|pfn| physmap.get(pfn as usize).copied().flatten());
+                let flags = PageTableFlags::PRESENT | PageTableFlags::WRITABLE;
+                mfn.map_or(Pte::NOT_PRESENT, |mfn| Pte::new(Mfn::new(mfn), flags))
+            }
+        }
+    }
+
+    /// Maps the linear page of a translated guest's frame anew.
+    pub fn physmap_changed(&self, pfn: u64) {
+        if let Some(ram) = &self.ram {
+            let page = self.layout.linear_page(pfn);
+            ram.show(page, self.mapping_of(page));
+        }
+    }
+
     /// Puts a table into the address space; what an entry of the second level would do.
     pub fn hook(&mut self, place: u64, table: u64) -> Result<(), XenErrno> {
         self.get_table(table)?;
         self.space.tables.insert(place, table);
         self.space.places.entry(table).or_default().push(place);
+        if let Some(ram) = &self.ram {
+            for index in 0..WORDS as u64 {
+                let pte = self.read_entry((table << 12) + index * 8);
+                ram.show(place * WORDS as u64 + index, pte);
+            }
+        }
         Ok(())
     }
 

@@ -45,8 +45,14 @@ impl Tlb {
 }
 
 impl Machine {
-    /// Notes for every vCPU that a page's entry changed.
+    /// Notes for every vCPU that a page's entry changed, and maps the page of a real memory anew.
+    ///
+    /// A pointer shows the new frame at once. The host can't keep the old translation, as a
+    /// processor may until it flushes.
     pub fn pte_changed(&mut self, page: u64, old: Pte, new: Pte) {
+        if let Some(ram) = &self.ram {
+            ram.show(page, new);
+        }
         if old.is_present() && !(new.is_present() && new.mfn() == old.mfn()) {
             for tlb in &mut self.tlbs {
                 tlb.outdated(page, old.mfn().number());
@@ -58,7 +64,7 @@ impl Machine {
     ///
     /// Stops the test where a real machine would fault, and where it might reach the wrong frame.
     pub fn translate(&self, vcpu: usize, page: u64, write: bool) -> Option<u64> {
-        let pte = self.entry_of(page).map_or(Pte::NOT_PRESENT, |entry| self.read_entry(entry));
+        let pte = self.mapping_of(page);
         let address = page << 12;
         let mfn = pte.mfn().number();
         for stale in self.tlbs[vcpu].held(page) {
@@ -72,7 +78,11 @@ impl Machine {
         }
         if !pte.is_present() || (write && !pte.is_writable()) {
             let access = if write { "writes to" } else { "reads" };
-            self.violation(&format!("vCPU {vcpu} {access} {address:#x}, whose entry is {pte:?}"));
+            let why = match self.domain.is_translated() {
+                true => "which is a hole".to_string(),
+                false => format!("whose entry is {pte:?}"),
+            };
+            self.violation(&format!("vCPU {vcpu} {access} {address:#x}, {why}"));
             return None;
         }
         Some(mfn)

@@ -7,9 +7,8 @@ use xen_contig::addr::{MachineAddr, PseudoPhysAddr};
 use xen_contig::frames::FrameRun;
 use xen_contig::paging::{EntryRow, FlushClock, GuestMemory, Held, Holder, LinearMapping, Width};
 
-use super::{ALIASES, FakeGuest, LINEAR};
+use super::FakeGuest;
 use crate::content::{Content, WORDS};
-use crate::machine::Machine;
 use crate::vcpu;
 
 impl FakeGuest {
@@ -25,7 +24,7 @@ impl FakeGuest {
 
     /// Fills a frame through the linear mapping.
     pub fn fill(&self, pfn: Pfn, value: u64) {
-        self.reach(vcpu::current(), pfn, true, |content| *content = Content::Fill(value));
+        self.reach(vcpu::current(), pfn, true, |content| content.fill(value));
     }
 
     /// The word that a frame repeats from end to end, read through the linear mapping.
@@ -36,7 +35,8 @@ impl FakeGuest {
     /// Reads a word through an alias.
     pub fn read_alias(&self, vcpu: u32, slot: u64, word: usize) -> u64 {
         self.xen.with(|machine| {
-            let mfn = machine.translate(vcpu as usize, (ALIASES >> 12) + slot, false);
+            let mfn =
+                machine.translate(vcpu as usize, (machine.layout.aliases >> 12) + slot, false);
             mfn.map_or(0, |mfn| machine.frames[mfn as usize].content.read(word))
         })
     }
@@ -54,8 +54,8 @@ impl FakeGuest {
     }
 
     /// The address of a frame in the linear mapping.
-    pub const fn address(&self, pfn: Pfn) -> VirtAddr {
-        VirtAddr::new(LINEAR + (pfn.number() << 12))
+    pub fn address(&self, pfn: Pfn) -> VirtAddr {
+        VirtAddr::new(self.layout.linear + (pfn.number() << 12))
     }
 
     fn reach<R: Default>(
@@ -67,26 +67,11 @@ impl FakeGuest {
     ) -> R {
         self.xen.turn();
         self.xen.with(|machine| {
-            let mfn = machine.reach(vcpu as usize, pfn.number(), write);
+            let page = machine.layout.linear_page(pfn.number());
+            let mfn = machine.translate(vcpu as usize, page, write);
             // None only while the test is being stopped already.
             mfn.map_or_else(R::default, |mfn| access(&mut machine.frames[mfn as usize].content))
         })
-    }
-}
-
-impl Machine {
-    /// The machine frame that a vCPU reaches at a guest frame's linear address.
-    fn reach(&self, vcpu: usize, pfn: u64, write: bool) -> Option<u64> {
-        match &self.domain.physmap {
-            None => self.translate(vcpu, (LINEAR >> 12) + pfn, write),
-            Some(physmap) => {
-                let mfn = physmap.get(pfn as usize).copied().flatten();
-                if mfn.is_none() {
-                    self.violation(&format!("vCPU {vcpu} accesses pfn {pfn:#x}, which is a hole"));
-                }
-                mfn
-            }
-        }
     }
 }
 
@@ -94,12 +79,12 @@ impl Machine {
 unsafe impl GuestMemory for FakeGuest {
     unsafe fn zero(&self, first: Pfn, frames: u64) {
         for pfn in first.number()..first.number() + frames {
-            let zero = |content: &mut Content| *content = Content::Fill(0);
-            self.reach(vcpu::current(), Pfn::new(pfn), true, zero);
+            self.fill(Pfn::new(pfn), 0);
         }
     }
 
-    /// An address that means nothing to the host: who follows it crashes the test.
+    /// Returns the frame's address in the linear mapping. The host can only follow it in a guest
+    /// with [real memory](super::Builder::real_memory); without, an access crashes the test.
     fn pointer(&self, pfn: Pfn) -> *mut u8 {
         self.address(pfn).as_mut_ptr()
     }
@@ -114,29 +99,21 @@ unsafe impl GuestMemory for FakeGuest {
     }
 
     unsafe fn load(&self, at: PseudoPhysAddr, width: Width) -> u64 {
-        let (word, shift, mask) = bits(at, width);
-        (self.read(vcpu::current(), at.frame(), word) >> shift) & mask
+        let load = |content: &mut Content| content.load(at.offset(), width.bytes());
+        self.reach(vcpu::current(), at.frame(), false, load)
     }
 
     unsafe fn store(&self, at: PseudoPhysAddr, width: Width, value: u64) {
-        let (word, shift, mask) = bits(at, width);
-        let old = self.read(vcpu::current(), at.frame(), word) & !(mask << shift);
-        self.write(vcpu::current(), at.frame(), word, old | (value & mask) << shift);
+        let store = |content: &mut Content| content.store(at.offset(), width.bytes(), value);
+        self.reach(vcpu::current(), at.frame(), true, store);
     }
-}
-
-/// Where in a frame a value lies: in which word, from which bit on, and how wide.
-fn bits(at: PseudoPhysAddr, width: Width) -> (usize, usize, u64) {
-    let (offset, bytes) = (at.offset(), width.bytes());
-    assert!(offset.is_multiple_of(bytes), "{at} is no multiple of {bytes}");
-    (offset / 8, offset % 8 * 8, u64::MAX >> (64 - 8 * bytes))
 }
 
 // SAFETY: the tables that the builder made map frame n at LINEAR + n * 4096 and stay where they are;
 // an alias exists where the test made one.
 unsafe impl LinearMapping for FakeGuest {
     fn entry(&self, pfn: Pfn) -> MachineAddr {
-        let page = (LINEAR >> 12) + pfn.number();
+        let page = self.layout.linear_page(pfn.number());
         let entry = self.xen.with(|machine| machine.entry_of(page));
         MachineAddr::new(entry.expect("a frame of the linear mapping"))
     }

@@ -5,7 +5,7 @@
 use hypercall::ops::Pte;
 use hypercall::{Mfn, PageTableFlags, Pfn, VirtAddr};
 
-use super::{ALIASES, FakeGuest, LINEAR};
+use super::FakeGuest;
 use crate::frame::{Frame, Owner};
 use crate::machine::{INVALID_M2P, NEIGHBOUR};
 
@@ -18,7 +18,7 @@ impl FakeGuest {
         let flags = PageTableFlags::PRESENT | PageTableFlags::WRITABLE;
         let mfn = self.mfn(pfn).expect("a populated frame");
         self.set_alias(slot, Pte::new(mfn, flags));
-        VirtAddr::new(ALIASES + (slot << 12))
+        self.alias_address(slot)
     }
 
     /// Takes the alias away. Flushes nothing.
@@ -27,8 +27,8 @@ impl FakeGuest {
     }
 
     /// The address of an alias slot. There is no first-level table behind the last of 512.
-    pub const fn alias_address(&self, slot: u64) -> VirtAddr {
-        VirtAddr::new(ALIASES + (slot << 12))
+    pub fn alias_address(&self, slot: u64) -> VirtAddr {
+        VirtAddr::new(self.layout.aliases + (slot << 12))
     }
 
     /// Machine address of the entry behind an alias slot.
@@ -36,8 +36,8 @@ impl FakeGuest {
     /// # Panics
     /// Beyond the last slot.
     pub fn alias_entry(&self, slot: u64) -> u64 {
-        let entry = self.xen.with(|machine| machine.entry_of((ALIASES >> 12) + slot));
-        entry.expect("a slot below 512")
+        let page = (self.layout.aliases >> 12) + slot;
+        self.xen.with(|machine| machine.entry_of(page)).expect("a slot below 512")
     }
 
     fn set_alias(&self, slot: u64, pte: Pte) {
@@ -73,7 +73,8 @@ impl FakeGuest {
     pub fn linear_entry(&self, pfn: Pfn) -> Pte {
         self.xen.turn();
         self.xen.with(|machine| {
-            let entry = machine.entry_of((LINEAR >> 12) + pfn.number()).expect("a frame");
+            let entry =
+                machine.entry_of(machine.layout.linear_page(pfn.number())).expect("a frame");
             machine.read_entry(entry)
         })
     }
@@ -93,7 +94,7 @@ impl FakeGuest {
         self.xen.with(|machine| {
             let limit = machine.frames.len() as u64;
             let mfn = machine.heap.take(0, limit, u64::MAX).expect("a free frame");
-            machine.frames[mfn as usize] = Frame::of(Owner::Domain(NEIGHBOUR));
+            machine.frames[mfn as usize].renew(Owner::Domain(NEIGHBOUR));
             Mfn::new(mfn)
         })
     }

@@ -15,9 +15,6 @@ use super::FakeGuest;
 use crate::machine::INVALID_M2P;
 use crate::xen::FakeXen;
 
-/// Where areas are made.
-pub(super) const AREAS: u64 = 0xffff_d000_0000_0000;
-
 /// What areas a guest has.
 #[derive(Clone, Copy, Debug)]
 pub struct AreaConfig {
@@ -57,6 +54,7 @@ pub struct FakeAreas {
     /// Empty in a translated guest.
     p2m: Arc<[AtomicU64]>,
     frames: u64,
+    base: u64,
     pages: u32,
     /// Entries of a translated guest, which has no tables in the model.
     plain: Vec<AtomicU64>,
@@ -88,7 +86,7 @@ unsafe impl AreaTables for FakeAreas {
     }
 
     fn base(&self) -> VirtAddr {
-        VirtAddr::new(AREAS)
+        VirtAddr::new(self.base)
     }
 
     fn pages(&self) -> u32 {
@@ -99,7 +97,7 @@ unsafe impl AreaTables for FakeAreas {
         match self.plain.get(page as usize) {
             Some(entry) => AreaEntry::plain(entry),
             None => {
-                let page = (AREAS >> 12) + u64::from(page);
+                let page = (self.base >> 12) + u64::from(page);
                 let entry = self.xen.with(|machine| machine.entry_of(page));
                 AreaEntry::validated(MachineAddr::new(entry.expect("a page of the stretch")))
             }
@@ -124,6 +122,7 @@ pub(super) fn make(guest: &FakeGuest, config: AreaConfig) -> Vmap<'static, FakeA
         flushes: guest.flushes.clone(),
         p2m: guest.p2m.clone(),
         frames: guest.frames,
+        base: guest.layout.areas,
         pages,
         plain: (0..plain).map(|_| AtomicU64::new(0)).collect(),
     };

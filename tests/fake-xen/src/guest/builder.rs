@@ -8,12 +8,20 @@ use hypercall::ops::Pte;
 use xen_contig::paging::FlushClock;
 use xen_contig::sync::AtomicU64;
 
-use super::areas::{self, AREAS};
-use super::{ALIASES, AreaConfig, FakeGuest, LINEAR};
-use crate::content::{Content, WORDS};
+use super::areas;
+use super::{AreaConfig, FakeGuest, LINEAR};
+use crate::content::WORDS;
 use crate::domain::{Domain, GUEST};
 use crate::machine::Machine;
+use crate::ram::Ram;
+use crate::tables::Layout;
 use crate::xen::FakeXen;
+
+/// Where aliases are made without real memory.
+const ALIASES: u64 = 0xffff_c900_0000_0000;
+
+/// Where areas are made without real memory.
+const AREAS: u64 = 0xffff_d000_0000_0000;
 
 /// What machine and what guest.
 #[derive(Clone, Debug)]
@@ -27,6 +35,7 @@ pub struct Builder {
     privileged: bool,
     seed: u64,
     areas: Option<AreaConfig>,
+    real_memory: bool,
 }
 
 impl Builder {
@@ -42,6 +51,7 @@ impl Builder {
             privileged: false,
             seed: 0x5eed_0fa1_1c0d_e001,
             areas: None,
+            real_memory: false,
         }
     }
 
@@ -93,6 +103,42 @@ impl Builder {
         Self { areas: Some(areas), ..self }
     }
 
+    /// With memory that the test can access through pointers.
+    ///
+    /// [`FakeGuest::address`], the pointer of a buffer and the pointers of virtual areas are then
+    /// addresses of the host. They show the machine frame that the guest's page tables map there.
+    /// Accesses must be volatile ([M5](xen_contig::rules#M5)). An access to a page that is not
+    /// mapped ends the process with `SIGSEGV`; a driver must not touch memory that a transaction
+    /// holds. The areas of a translated guest stay without real memory, because the guest's own page
+    /// tables map them and the model has none.
+    ///
+    /// The whole machine takes memory of the host, and each frame of the guest a mapping of the
+    /// process. Linux limits the mappings of a process (`vm.max_map_count`, 65,530 by default), so
+    /// all guests of a process together may have about 60,000 frames. A guest of 1,024 frames is
+    /// built in a few milliseconds, which is why bulk tests do without.
+    #[must_use]
+    pub const fn real_memory(self) -> Self {
+        Self { real_memory: true, ..self }
+    }
+
+    /// The guest's address space, and its memory if the test has pointers to it.
+    fn memory(&self) -> (Layout, Option<Ram>) {
+        let mut layout = Layout { linear: LINEAR, aliases: ALIASES, areas: AREAS };
+        if !self.real_memory {
+            return (layout, None);
+        }
+        let linear_tables = self.frames.div_ceil(WORDS as u64);
+        let area_tables = self.areas.map_or(0, |areas| areas.tables());
+        let tables = if self.translated { linear_tables } else { linear_tables + 1 + area_tables };
+        let ram = Ram::new(self.machine_frames, tables * WORDS as u64);
+        layout.linear = ram.window();
+        if !self.translated {
+            layout.aliases = layout.linear + (linear_tables << 21);
+            layout.areas = layout.aliases + (1 << 21);
+        }
+        (layout, Some(ram))
+    }
+
     /// Builds it.
     ///
     /// # Panics
@@ -107,7 +153,8 @@ impl Builder {
             exchange_denied: None,
             physmap: None,
         };
-        let mut machine = Machine::new(self.machine_frames, domain, self.vcpus);
+        let (layout, ram) = self.memory();
+        let mut machine = Machine::new(self.machine_frames, domain, self.vcpus, layout, ram);
         let limit = self.machine_frames;
         let mut mfns: Vec<u64> = (0..self.frames)
             .map(|_| machine.heap.take(0, limit, u64::MAX).expect("a machine with room"))
@@ -115,11 +162,12 @@ impl Builder {
         scatter(&mut mfns, self.seed);
         for (pfn, mfn) in mfns.iter().enumerate() {
             machine.assign(*mfn, 0);
-            machine.frames[*mfn as usize].content = Content::Fill(0);
+            machine.frames[*mfn as usize].content.fill(0);
             machine.set_m2p(*mfn, pfn as u64);
         }
         let (flushes, tables, p2m) = if self.translated {
             machine.domain.physmap = Some(mfns.into_iter().map(Some).collect());
+            (0..self.frames).for_each(|pfn| machine.physmap_changed(pfn));
             (FlushClock::translated(), 0, Arc::default())
         } else {
             let area_tables = self.areas.map_or(0, |areas| areas.tables());
@@ -127,7 +175,7 @@ impl Builder {
             (FlushClock::pv(), tables, mfns.into_iter().map(AtomicU64::new).collect())
         };
         let (xen, flushes, frames) = (FakeXen::new(machine), Arc::new(flushes), self.frames);
-        let mut guest = FakeGuest { xen, flushes, p2m, frames, tables, areas: None };
+        let mut guest = FakeGuest { xen, flushes, p2m, frames, layout, tables, areas: None };
         guest.areas = self.areas.map(|config| areas::make(&guest, config));
         guest
     }
@@ -136,25 +184,25 @@ impl Builder {
 /// The linear mapping, and tables for aliases and areas behind it, all in the guest's first frames.
 /// Those are mapped read-only, as Xen wants its page tables. Answers how many frames that took.
 fn build_tables(machine: &mut Machine, mfns: &[u64], area_tables: u64) -> u64 {
+    let Layout { linear, aliases, areas } = machine.layout;
     let linear_tables = mfns.len().div_ceil(WORDS);
     let tables = linear_tables + 1 + area_tables as usize;
     assert!(tables < mfns.len(), "a guest with room for its tables");
     let read_only = PageTableFlags::PRESENT | PageTableFlags::NO_EXECUTE;
     for (table, covered) in mfns.chunks(WORDS).enumerate() {
-        let mut words = Box::new([0; WORDS]);
         for (index, mfn) in covered.iter().enumerate() {
             let is_table = table * WORDS + index < tables;
             let writable =
                 if is_table { PageTableFlags::empty() } else { PageTableFlags::WRITABLE };
-            words[index] = Pte::new(Mfn::new(*mfn), read_only | writable).raw();
+            let pte = Pte::new(Mfn::new(*mfn), read_only | writable);
+            machine.frames[mfns[table] as usize].content.write(index, pte.raw());
         }
-        machine.frames[mfns[table] as usize].content = Content::Words(words);
-        machine.hook((LINEAR >> 21) + table as u64, mfns[table]).expect("a sound linear mapping");
+        machine.hook((linear >> 21) + table as u64, mfns[table]).expect("a sound linear mapping");
     }
-    machine.hook(ALIASES >> 21, mfns[linear_tables]).expect("a sound table for aliases");
+    machine.hook(aliases >> 21, mfns[linear_tables]).expect("a sound table for aliases");
     for table in 0..area_tables {
         let mfn = mfns[linear_tables + 1 + table as usize];
-        machine.hook((AREAS >> 21) + table, mfn).expect("a sound table for areas");
+        machine.hook((areas >> 21) + table, mfn).expect("a sound table for areas");
     }
     tables as u64
 }

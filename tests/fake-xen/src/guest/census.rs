@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use hypercall::{Mfn, Pfn};
 
-use super::{FakeGuest, LINEAR};
+use super::FakeGuest;
 use crate::content::WORDS;
 use crate::frame::{Owner, PageType};
 use crate::machine::{INVALID_M2P, Machine};
@@ -106,7 +106,7 @@ impl FakeGuest {
 
 impl Machine {
     fn linear(&self, pfn: u64) -> Option<hypercall::ops::Pte> {
-        self.entry_of((LINEAR >> 12) + pfn).map(|entry| self.read_entry(entry))
+        self.entry_of(self.layout.linear_page(pfn)).map(|entry| self.read_entry(entry))
     }
 
     /// Of a page table it is no news that its entries change.

@@ -4,6 +4,7 @@
 //! * `access`: memory accesses of a vCPU, and the linear mapping that the component is told of;
 //! * `alias`: what else may refer to a frame;
 //! * [`FakeAreas`]: a stretch of addresses for virtual areas;
+//! * `device`: accesses of a device, by its address;
 //! * [`FakePlatform`]: a kernel with a frame allocator, for the allocator of buffers;
 //! * `supply`: how much memory Xen has to give;
 //! * [`Census`]: every frame in one place, all books in agreement.
@@ -13,6 +14,7 @@ mod alias;
 mod areas;
 mod builder;
 mod census;
+mod device;
 mod platform;
 mod supply;
 
@@ -27,6 +29,7 @@ use xen_contig::sync::AtomicU64;
 use xen_contig::vmap::Vmap;
 
 use crate::machine::INVALID_M2P;
+use crate::tables::Layout;
 use crate::xen::FakeXen;
 
 pub use areas::{AreaConfig, FakeAreas};
@@ -34,11 +37,9 @@ pub use builder::Builder;
 pub use census::{Census, Snapshot};
 pub use platform::FakePlatform;
 
-/// Where the linear mapping begins: frame *n* is at `LINEAR + n * 4096`.
+/// Where the linear mapping begins: frame *n* is at `LINEAR + n * 4096`. A guest with
+/// [real memory](Builder::real_memory) has its linear mapping elsewhere.
 pub const LINEAR: u64 = 0xffff_8880_0000_0000;
-
-/// Where aliases are made.
-const ALIASES: u64 = 0xffff_c900_0000_0000;
 
 /// A guest on a model machine.
 #[derive(Debug)]
@@ -49,6 +50,7 @@ pub struct FakeGuest {
     /// The table that [`P2m`] reads and writes; empty in a translated guest.
     p2m: Arc<[AtomicU64]>,
     frames: u64,
+    layout: Layout,
     /// Frames at the bottom that hold the page tables.
     tables: u64,
     areas: Option<Vmap<'static, FakeAreas>>,

@@ -3,7 +3,7 @@
 use hypercall::{AddressBits, Order};
 
 use super::FakeGuest;
-use crate::frame::{Frame, Owner};
+use crate::frame::Owner;
 use crate::machine::Machine;
 
 impl FakeGuest {
@@ -64,7 +64,7 @@ impl FakeGuest {
 impl Machine {
     fn hog(&mut self, mfn: u64) {
         if self.heap.take_frame(mfn) {
-            self.frames[mfn as usize] = Frame::of(Owner::Xen);
+            self.frames[mfn as usize].renew(Owner::Xen);
             self.hogs.push(mfn);
         }
     }

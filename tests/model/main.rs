@@ -1,4 +1,6 @@
-//! The model's own teeth: what would make the other tests pass for nothing must stop a test here.
+//! The model's own checks. A defect that would let the other tests pass must stop a test here.
+
+mod real_memory;
 
 use fake_xen::{Builder, Census, FakeGuest, POISON};
 use hypercall::abi::memory::MemoryReservation;
