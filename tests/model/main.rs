@@ -1,5 +1,6 @@
 //! The model's own checks. A defect that would let the other tests pass must stop a test here.
 
+mod examples;
 mod real_memory;
 
 use fake_xen::{Builder, Census, FakeGuest, POISON};
