@@ -1,22 +1,46 @@
-//! A model hypervisor for host tests: it enforces Xen's rules and fights back.
+//! A model of Xen for tests on the host, which enforces Xen's rules.
 //!
-//! [`FakeXen`] stands in for Xen at the [`hypercall::Xen`] seam. Behind it is a machine whose frames
-//! have owners, reference counts, types and content, a heap that can be fragmented, and vCPUs whose
-//! TLBs hold every translation that nobody flushed. A thread is a vCPU (see [`run_on`]). It refuses what Xen refuses, with Xen's errno
-//! and at Xen's point in the order of checks. Where a real machine would go wrong without a word
-//! (an access through a stale translation, a page-table write to a data frame, a frame given up
-//! while a vCPU can still reach it), the model stops the test.
+//! [`FakeXen`] implements [`hypercall::Xen`]. It has a machine whose frames have owners, reference
+//! counts, types and bytes, a heap that can be fragmented, and vCPUs. The TLB of a vCPU keeps every
+//! translation until it is flushed. A thread is a vCPU, see [`run_on`].
 //!
-//! [`FakeGuest`] is the kernel around the code under test: a P2M, a linear mapping in first-level
-//! tables that are real, typed frames, aliases on demand, and [`FakeGuest::check`], which finds
-//! every frame in exactly one place (M1) and P2M, page tables and M2P in agreement (M4), or stops
-//! the test.
+//! The model refuses what Xen refuses, with Xen's errno and at Xen's point in the order of checks.
+//! Where a real machine would go wrong without a message, the model stops the test. Examples are an
+//! access through a stale translation, a page-table write to a data frame, and the exchange of a
+//! frame that a vCPU can still reach.
 //!
-//! What goes wrong on demand is a [`Fault`] (a refusal at a certain call) or an [`ExchangeFault`]
-//! (inside an exchange, made-up answers included).
+//! [`FakeGuest`] is the kernel around the code under test. It has a P2M, page tables in typed frames,
+//! and aliases on demand. [`FakeGuest::check`] finds every frame in exactly one place
+//! ([M1](xen_contig::rules#M1)) and compares P2M, page tables and M2P
+//! ([M4](xen_contig::rules#M4)). [`FakePlatform`] adds a frame allocator, for tests of
+//! [`Allocator`](xen_contig::dma::Allocator).
 //!
-//! The model was written from Xen 4.17's `common/memory.c` and `arch/x86/mm.c`; each part names the
-//! function that it stands for.
+//! A guest of [`Builder::real_memory`] has pointers that the host can follow. A test of a driver
+//! uses them, and plays the device with [`FakeGuest::dma_read`] and [`FakeGuest::dma_write`]:
+//!
+//! ```
+//! use fake_xen::{Builder, FakePlatform};
+//! use xen_contig::dma::{Allocator, Constraints, GiveBack};
+//!
+//! let platform = &FakePlatform::new(Builder::new(1024).real_memory().build());
+//! let allocator = Allocator::new(platform, GiveBack::Keep);
+//! let buffer = allocator.alloc_coherent(16 << 10, &Constraints::default())?;
+//!
+//! // The driver writes through the pointer. The device knows the address in its register.
+//! let descriptor = buffer.as_ptr().cast::<u64>();
+//! // SAFETY: the buffer is mapped and larger than a word, and the access is volatile.
+//! unsafe { descriptor.write_volatile(0x1234) };
+//! let mut seen = [0; 8];
+//! platform.guest().dma_read(buffer.dma_addr(), &mut seen);
+//! assert_eq!(u64::from_le_bytes(seen), 0x1234);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! A test provokes errors with a [`Fault`], which makes a certain call fail, and with an
+//! [`ExchangeFault`], which makes an exchange fail inside or answer falsely.
+//!
+//! The model was written from Xen 4.17's `common/memory.c` and `arch/x86/mm.c`. Each part names the
+//! function that it models.
 
 #![deny(unsafe_code)]
 
@@ -49,3 +73,8 @@ pub use log::{Asked, Logged};
 pub use machine::NEIGHBOUR;
 pub use vcpu::run_on;
 pub use xen::{FakeXen, Mark};
+
+/// Compiles and runs the code of `README.md`.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
