@@ -1,6 +1,6 @@
 //! Virtual areas and an exchange of the frames that they map: `cargo run --example vmap`.
 //!
-//! A kernel that unmaps lazily leaves page-table entries behind. Xen refuses to exchange a frame
+//! After a lazy unmap the page-table entries remain. Xen refuses to exchange a frame
 //! while an entry maps it. The library removes these entries first, without a flush of its own.
 
 use std::error::Error;

@@ -207,7 +207,7 @@ fn a_frame_that_was_given_up_is_freed_with_its_last_mapping() {
 fn new_memory_is_poisoned() {
     let guest = Builder::new(1024).translated().max_pages(1025).build();
     let mut list = [700];
-    // SAFETY: the list has an entry and is used by nobody else; the frame holds nothing of Rust's.
+    // SAFETY: the list has one entry and nothing else uses it; no Rust object lies in the frame.
     let done = unsafe {
         let mut arg = reservation(&mut list);
         guest.xen().memory_op(MemoryOp::DecreaseReservation(&mut arg)).unwrap();

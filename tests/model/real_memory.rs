@@ -96,7 +96,7 @@ fn a_device_follows_the_ring_that_a_driver_wrote() {
             }
         }
 
-        // The device reverses the order of the entries: it fills each with the number from behind.
+        // The device reverses the order of the entries: it fills each with its distance from the end.
         let register = ring.dma_addr();
         for entry in 0..ENTRIES {
             let mut words = [[0; 8]; 2];

@@ -1,4 +1,4 @@
-//! What Xen allows the guest, and how much it has.
+//! What Xen permits the guest, and how many frames the guest has.
 
 use hypercall::{DomId, XenErrno};
 
@@ -9,17 +9,17 @@ pub const GUEST: DomId = DomId(1);
 #[derive(Debug)]
 pub(crate) struct Domain {
     pub id: DomId,
-    /// Frames that it has (`tot_pages`).
+    /// The number of its frames (`tot_pages`).
     pub pages: u64,
-    /// Frames that it may have (`max_pages`).
+    /// The highest number of frames that it may have (`max_pages`).
     pub max_pages: u64,
     /// The highest order of an extent (`memop-max-order`).
     pub max_order: u32,
-    /// A control domain: may ask for NUMA nodes, may write to Xen's log.
+    /// A control domain: it may choose NUMA nodes and write to Xen's log.
     pub privileged: bool,
-    /// What a policy (XSM) answers to an exchange, if it objects.
+    /// The error of a policy (XSM) that denies exchanges.
     pub exchange_denied: Option<XenErrno>,
-    /// Xen's own map for a translated guest: `Pfn` to machine frame.
+    /// Xen's map of a translated guest: from `Pfn` to machine frame.
     pub physmap: Option<Vec<Option<u64>>>,
 }
 
@@ -28,7 +28,7 @@ impl Domain {
         self.physmap.is_some()
     }
 
-    /// Whether a hypercall's domain number means the caller.
+    /// Returns true if a hypercall's domain number means the caller.
     pub fn is_self(&self, id: DomId) -> bool {
         id == DomId::SELF || id == self.id
     }

@@ -1,7 +1,7 @@
 //! `XENMEM_exchange`, step by step as `memory_exchange` in Xen's `common/memory.c` goes.
 //!
-//! Xen never asks whether a TLB still reaches the frames that it takes, and the model would not
-//! know otherwise than by an access much later; so here the exchange itself stops the test then.
+//! Xen does not check whether a TLB still reaches the frames that it takes. The model does, and stops
+//! the test: without the check only a much later access could show the error.
 
 use hypercall::XenErrno;
 use hypercall::abi::memory::MemoryExchange;
@@ -16,7 +16,7 @@ const EXACT_NODE: u32 = 1 << 17;
 /// `MAX_NUMNODES`, which is also the field's value for the last of them.
 const NODES: u32 = 64;
 
-/// Whether memory was asked for from a node that the machine has not got, and from that alone.
+/// Whether the caller demands memory of a NUMA node that the machine does not have.
 #[derive(Clone, Copy, Debug)]
 struct Elsewhere(bool);
 
@@ -24,7 +24,7 @@ struct Elsewhere(bool);
 type Late = Option<XenErrno>;
 
 impl Machine {
-    /// Exchanges; a lie that is armed may replace the deed, the answer, or both.
+    /// Runs an exchange. An armed [`Lie`] replaces the exchange, the answer, or both.
     pub fn exchange(&mut self, arg: &mut MemoryExchange) -> Result<u64, XenErrno> {
         let Some(ExchangeFault::Lie(lie)) = self.faults.exchange.clone() else {
             return self.honest_exchange(arg);
@@ -112,8 +112,7 @@ impl Machine {
         if fine { Ok(()) } else { Err(XenErrno::EFAULT) }
     }
 
-    /// `propagate_node`, on a machine of one node: whether the memory is wanted from another node
-    /// and from no other.
+    /// Checks the NUMA node on a machine with one node (`propagate_node`).
     fn node(&self, mem_flags: u32) -> Result<Elsewhere, XenErrno> {
         let (node, exact) = (mem_flags >> 8 & 0xff, mem_flags & EXACT_NODE != 0);
         let fine = node == 0 || if self.domain.privileged { node <= NODES } else { !exact };
@@ -149,7 +148,7 @@ impl Machine {
             .steal_chunk(arg, chunk * in_count..(chunk + 1) * in_count, &mut stolen)
             .and_then(|()| {
                 for index in chunk * out_count..(chunk + 1) * out_count {
-                    // No frame shall be its own Pfn, or a mix-up of the two would go unseen.
+                    // No frame gets its own Pfn as its number: a test could not see a mix-up of the two.
                     let avoid = self.peek(arg, index);
                     let limit = self.frame_limit(arg.output.mem_flags);
                     let limit = if elsewhere { 0 } else { limit };
@@ -199,7 +198,7 @@ impl Machine {
         Ok(())
     }
 
-    /// Takes a frame from the domain if nobody refers to it (`steal_page`).
+    /// Takes a frame from the domain if it has no references (`steal_page`).
     fn steal(&mut self, gfn: u64, count: u64) -> Result<(), XenErrno> {
         if let Some(physmap) = &self.domain.physmap {
             let populated = physmap.get(gfn as usize).copied().flatten().is_some();
@@ -239,7 +238,7 @@ impl Machine {
         self.dirty -= u64::from(frame.content.uniform() != Some(0));
     }
 
-    /// Tells the guest and the M2P of a new extent: too late for a rollback.
+    /// Reports a new extent to the guest and the M2P. A failure here cannot be rolled back.
     fn hand_over(&mut self, arg: &MemoryExchange, index: u64, first: u64) -> Late {
         if self.faulty(|fault| *fault == ExchangeFault::OutUnreadable(index)) {
             return Some(XenErrno::EFAULT);

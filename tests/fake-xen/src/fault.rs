@@ -1,8 +1,8 @@
-//! What goes wrong on demand: refusals at a certain call, and a Xen that lies.
+//! Faults on demand: a certain hypercall fails, or an exchange goes wrong inside.
 
 use hypercall::XenErrno;
 
-/// A refusal of one hypercall, counted from when it was armed.
+/// Makes one hypercall fail. Calls are counted from the moment it is armed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fault {
     call: u64,
@@ -11,25 +11,25 @@ pub struct Fault {
 }
 
 impl Fault {
-    /// The `call`-th hypercall from now, counted from 1, answers `errno` and does nothing.
+    /// The `call`-th hypercall, counted from 1, does nothing and returns `errno`.
     pub const fn refuse(call: u64, errno: XenErrno) -> Self {
         Self { call, after: 0, errno: Some(errno) }
     }
 
-    /// The `call`-th hypercall from now does nothing and answers a count of 0, as the reservation
-    /// operations do.
+    /// The `call`-th hypercall does nothing and returns a count of 0, as the reservation operations
+    /// do.
     pub const fn stop(call: u64) -> Self {
         Self { call, after: 0, errno: None }
     }
 
-    /// The same, but that many entries or extents are done before.
+    /// The same, but Xen does `entries` entries or extents first.
     #[must_use]
     pub const fn after(self, entries: u64) -> Self {
         Self { after: entries, ..self }
     }
 }
 
-/// What goes wrong inside one exchange.
+/// A fault inside one exchange.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ExchangeFault {
     /// Entry *n* of the in-list can't be read (C24).
@@ -44,14 +44,14 @@ pub enum ExchangeFault {
     IommuMap(u64, XenErrno),
     /// The domain is dying when the chunk is assigned (C58).
     Dying,
-    /// An answer made up by the test.
+    /// A false answer.
     Lie(Lie),
 }
 
-/// An answer to an exchange that has nothing to do with what was done.
+/// A false answer to an exchange.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lie {
-    /// Whether the exchange is done all the same.
+    /// Whether the exchange is done.
     pub commit: bool,
     /// The result.
     pub answer: Result<u64, XenErrno>,
@@ -72,7 +72,7 @@ pub(crate) struct Faults {
     pub preempt: bool,
 }
 
-/// What is left of a call that a fault hit.
+/// How far a call gets that a fault hits, and its error.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Cut {
     pub after: u64,
@@ -86,7 +86,7 @@ impl Faults {
         self.hits = 0;
     }
 
-    /// Counts a call; answers how it is cut short, if it is.
+    /// Counts a call. Returns how the call is cut short if the fault hits it.
     pub fn next_call(&mut self) -> Option<Cut> {
         self.calls += 1;
         let fault = self.armed.filter(|fault| fault.call == self.calls)?;

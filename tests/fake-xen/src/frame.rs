@@ -1,15 +1,15 @@
-//! What Xen knows of a machine frame: its owner, who refers to it, and what it is used as.
+//! What Xen knows about a machine frame: its owner, its references and its type.
 
 use hypercall::DomId;
 
 use crate::content::Content;
 
-/// Whose a frame is.
+/// The owner of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Owner {
-    /// No memory at all: a hole in the machine's memory map.
+    /// A hole in the machine's memory map, which is not memory.
     Hole,
-    /// Xen's heap has it.
+    /// Xen's heap.
     Free,
     /// Xen itself.
     Xen,
@@ -19,7 +19,7 @@ pub enum Owner {
     Stolen,
 }
 
-/// What a frame is used as. A frame has one use at a time; it changes when nobody relies on it.
+/// What a frame is used as. A frame has one type at a time, and changes it when its type count is 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PageType {
     /// Nothing in particular.
@@ -36,9 +36,9 @@ pub(crate) struct Frame {
     pub owner: Owner,
     /// The reference that ownership itself is (`PGC_allocated`).
     pub allocated: bool,
-    /// References besides it: one per mapping, pin, hook and hold.
+    /// All other references: one for each mapping, pin, hook and hold.
     pub references: u32,
-    /// The part of `references` that nobody in this domain made: a peer's grant mapping.
+    /// The part of `references` that another domain made: grant mappings.
     pub holds: u32,
     pub kind: PageType,
     pub kind_count: u32,
@@ -69,7 +69,7 @@ impl Frame {
         *self = Self { content, ..Self::of(owner) };
     }
 
-    /// Whether the frame can be used as `kind`, beside what it is used as already.
+    /// Returns true if the frame can also be used as `kind`.
     pub fn admits(&self, kind: PageType) -> bool {
         self.kind_count == 0 || self.kind == kind
     }

@@ -1,7 +1,7 @@
 //! Xen's heap: free frames in blocks of powers of two, merged with their buddies.
 //!
-//! Like Xen's it serves an extent aligned to its own size, from the highest addresses that the
-//! caller's limit allows, so that low memory is spared.
+//! As in Xen, an extent is aligned to its size. It comes from the highest addresses below the caller's
+//! limit, so that low memory is spared.
 
 use std::collections::BTreeSet;
 
@@ -61,7 +61,7 @@ impl Heap {
         None
     }
 
-    /// Takes the extent at `start` out of a free block; what is left of it stays free.
+    /// Takes the extent at `start` out of a free block. The remaining frames stay free.
     fn split(&mut self, mut block: u64, from: u32, start: u64, order: u32) {
         self.blocks[from as usize].remove(&block);
         for size in (order..from).rev() {
@@ -88,7 +88,7 @@ impl Heap {
         false
     }
 
-    /// Takes a block back and merges it with its buddies.
+    /// Frees a block and merges it with its buddies.
     pub fn give(&mut self, first: u64, order: u32) {
         self.free += 1 << order;
         let (mut first, mut order) = (first, order);

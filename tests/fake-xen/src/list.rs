@@ -12,8 +12,8 @@ use hypercall::XenErrno;
 
 use crate::machine::Machine;
 
-/// The first address that is none, and the first behind Xen's own part of the address space: no
-/// list of a PV guest's may begin between them (`__addr_ok`).
+/// Addresses at which no list of a PV guest may begin (`__addr_ok`): those that are not canonical, and
+/// Xen's part of the address space.
 const BARRED: Range<u64> = 1 << 47..0xffff_8800_0000_0000;
 
 /// Lists that were declared to lie in guest frames.
@@ -23,9 +23,9 @@ pub(crate) struct Places {
 }
 
 impl Machine {
-    /// Whether a list of `count` entries, of which the first `done` are not looked at, can be the
-    /// guest's (`guest_handle_subrange_okay`). Of a PV guest's Xen looks at the first address and at
-    /// the length, and leaves the rest to the copying; of a translated guest's at nothing.
+    /// Returns true if a list of `count` entries, read from entry `done` on, can be the guest's
+    /// (`guest_handle_subrange_okay`). For a PV guest Xen checks the first address and the length;
+    /// copying finds the other errors. For a translated guest Xen checks nothing.
     pub fn plausible(&self, list: *mut u64, done: u64, count: u64) -> bool {
         let start = (list as u64).wrapping_add(done.wrapping_mul(8));
         let fits = count.wrapping_sub(done) < u64::MAX / 8;
@@ -52,7 +52,7 @@ impl Machine {
     }
 
     fn reachable(&self, list: *mut u64, index: u64, write: bool) -> Result<(), XenErrno> {
-        // The host's memory, which lists lie in, ends where barred addresses begin.
+        // Lists lie in memory of the host, which ends where the barred addresses begin.
         let address = (list as u64).wrapping_add(index.wrapping_mul(8));
         if list.is_null() || address >= BARRED.start {
             return Err(XenErrno::EFAULT);

@@ -1,4 +1,4 @@
-//! The machine: its frames, their owners, and Xen's books about them.
+//! The machine: its frames, their owners, and Xen's records about them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -16,7 +16,7 @@ use crate::ram::Ram;
 use crate::tables::{AddressSpace, Layout};
 use crate::tlb::Tlb;
 
-/// What the machine-to-physical table holds for a frame that is no guest's.
+/// The M2P's entry for a frame that belongs to no guest.
 pub(crate) const INVALID_M2P: u64 = u64::MAX;
 
 /// The other domain: it owns a [`foreign_frame`](crate::FakeGuest::foreign_frame) and does nothing.
@@ -28,11 +28,11 @@ const XEN_FRAMES: u64 = 16;
 /// The hole below 1 MiB, as on a PC.
 const HOLE: std::ops::Range<u64> = 0xa0..0x100;
 
-/// Everything that the model knows; behind one lock.
+/// The state of the model. One lock guards it.
 #[derive(Debug)]
 pub(crate) struct Machine {
     pub frames: Vec<Frame>,
-    /// Read by the guest without a hypercall, as the real one is.
+    /// The guest reads it without a hypercall, as on a real machine.
     pub m2p: Arc<[AtomicU64]>,
     pub heap: Heap,
     pub domain: Domain,
@@ -44,13 +44,13 @@ pub(crate) struct Machine {
     pub faults: Faults,
     pub log: Log,
     pub places: Places,
-    /// Frames that Xen took out of the heap to fragment or exhaust it.
+    /// Frames that a test took out of the heap.
     pub hogs: Vec<u64>,
-    /// Frames that were given up with something else in them than zeros.
+    /// How many frames returned to Xen were not zeroed.
     pub dirty: u64,
     /// How often an exchange was preempted.
     pub preemptions: u64,
-    /// What was written to Xen's console.
+    /// The text that was written to Xen's console.
     pub console: Vec<u8>,
     pub next_port: u32,
 }
@@ -101,9 +101,9 @@ impl Machine {
         machine
     }
 
-    /// Stops the test: somebody broke a rule that a real machine would not even report.
+    /// Stops the test, because a rule was broken that a real machine would not report.
     ///
-    /// While a panic is under way already it says nothing: a second one would hide the first.
+    /// During a panic it does nothing: a second panic would hide the first.
     pub fn violation(&self, what: &str) {
         if !std::thread::panicking() {
             panic!("the model's rules were broken: {what}");
@@ -114,7 +114,7 @@ impl Machine {
         self.frames.get(usize::try_from(mfn).ok()?)
     }
 
-    /// The frame, if it is the domain's (`get_page_from_gfn` of a PV guest).
+    /// The frame, if it belongs to the domain (`get_page_from_gfn` of a PV guest).
     pub fn own(&mut self, mfn: u64) -> Option<&mut Frame> {
         let owner = Owner::Domain(self.domain.id);
         self.frames.get_mut(usize::try_from(mfn).ok()?).filter(|frame| frame.owner == owner)
@@ -128,7 +128,7 @@ impl Machine {
         self.m2p[mfn as usize].store(pfn, Relaxed);
     }
 
-    /// Drops a reference; a frame that its owner has let go of is freed with the last one.
+    /// Drops a reference. The last one frees a frame that its owner has released.
     pub fn put_page(&mut self, mfn: u64) {
         let frame = &mut self.frames[mfn as usize];
         frame.references = frame.references.checked_sub(1).expect("a reference of this frame");
@@ -149,7 +149,7 @@ impl Machine {
         self.heap.give(first, order);
     }
 
-    /// Makes an extent the domain's (`assign_pages`).
+    /// Gives an extent to the domain (`assign_pages`).
     pub fn assign(&mut self, first: u64, order: u32) {
         for mfn in first..first + (1 << order) {
             let frame = &mut self.frames[mfn as usize];
@@ -160,7 +160,7 @@ impl Machine {
     }
 
     /// The first frame number beyond what `XENMEMF_address_bits` allows (`domain_clamp_alloc_bitsize`
-    /// and `bits_to_zone`): no bits and more than 64 are no limit, 12 and less leave nothing.
+    /// and `bits_to_zone`). 0 bits and 64 or more set no limit; 12 or fewer admit no frame.
     pub fn frame_limit(&self, mem_flags: u32) -> u64 {
         let frames = self.frames.len() as u64;
         match mem_flags & 0xff {

@@ -198,8 +198,8 @@ unsafe fn map(
     file: c_int,
     offset: usize,
 ) -> NonNull<u8> {
-    // SAFETY: a new range is no one else's; for MAP_FIXED the contract of this function demands a
-    // range that the caller may replace.
+    // SAFETY: without MAP_FIXED the kernel chooses a range that nothing uses. With MAP_FIXED the
+    // `# Safety` section of this function demands a range of the caller without Rust objects.
     let mapped =
         unsafe { libc::mmap(address.cast(), bytes, rights, kind, file, offset as libc::off_t) };
     assert!(

@@ -1,6 +1,6 @@
 //! `XENMEM_decrease_reservation`, `XENMEM_populate_physmap` and `XENMEM_increase_reservation`.
 //!
-//! All three answer how many extents they did and no error: what stopped them is not told.
+//! All three return how many extents they did, and no error: Xen does not report what stopped them.
 
 use hypercall::abi::memory::MemoryReservation;
 
@@ -32,7 +32,8 @@ impl Machine {
         arg.nr_extents
     }
 
-    /// `guest_remove_page`. A mapped frame goes too: it is freed when its last mapping does (C76).
+    /// Removes a guest frame (`guest_remove_page`). A mapped frame is freed with its last mapping
+    /// ([C76](xen_contig::conformance#C76)).
     fn remove(&mut self, gfn: u64) -> bool {
         let mfn = match &mut self.domain.physmap {
             None => gfn,
@@ -44,7 +45,7 @@ impl Machine {
             }
         };
         let Some(frame) = self.own(mfn) else { return false };
-        // Given up before, and there for as long as something maps it (`put_page_alloc_ref`).
+        // It was removed before, and exists only while something maps it (`put_page_alloc_ref`).
         if !std::mem::replace(&mut frame.allocated, false) {
             return true;
         }
@@ -63,7 +64,7 @@ impl Machine {
             if cut.is_some_and(|cut| cut.after == index) {
                 return index;
             }
-            // What comes without a place has a list to be named in alone, and need not have one.
+            // An increase reads no list; it writes one if the caller wants to know the frames.
             let pfn = match placed.then(|| self.read(arg.extent_start, index)) {
                 Some(Ok(pfn)) => pfn,
                 None => u64::MAX,

@@ -1,6 +1,6 @@
 //! First-level page tables: every entry holds a reference on the frame that it maps.
 //!
-//! The levels above are the model's own: [`AddressSpace`] tells which table covers which 2 MiB.
+//! The model has no tables of higher levels: [`AddressSpace`] records which table covers which 2 MiB.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -11,10 +11,10 @@ use crate::content::WORDS;
 use crate::frame::{Owner, PageType};
 use crate::machine::Machine;
 
-/// Bits of an entry that may change without a look at the frame (`FASTPATH_FLAG_WHITELIST`).
+/// Bits of an entry that may change without a check of the frame (`FASTPATH_FLAG_WHITELIST`).
 const FAST: u64 = PageTableFlags::ACCESSED.bits() | PageTableFlags::DIRTY.bits();
 
-/// `PAGE_CACHE_ATTRS`; the last is where other levels have the bit of large pages.
+/// `PAGE_CACHE_ATTRS`. The last is the bit that means a large page in other levels.
 const CACHE_ATTRIBUTES: PageTableFlags =
     PageTableFlags::WRITE_THROUGH.union(PageTableFlags::NO_CACHE).union(PageTableFlags::HUGE_PAGE);
 
@@ -44,7 +44,7 @@ pub(crate) struct AddressSpace {
 }
 
 impl AddressSpace {
-    /// The machine frames that are tables of the address space, once per place.
+    /// The machine frames that are tables of the address space, once for each 2 MiB that they cover.
     pub fn tables(&self) -> impl Iterator<Item = (u64, u64)> {
         self.tables.iter().map(|(place, mfn)| (*place, *mfn))
     }
@@ -84,7 +84,7 @@ impl Machine {
         }
     }
 
-    /// Puts a table into the address space; what an entry of the second level would do.
+    /// Puts a table into the address space, as an entry of the second level does.
     pub fn hook(&mut self, place: u64, table: u64) -> Result<(), XenErrno> {
         self.get_table(table)?;
         self.space.tables.insert(place, table);
@@ -98,7 +98,7 @@ impl Machine {
         Ok(())
     }
 
-    /// Makes a frame a page table, or adds a user of one: validates it at the first.
+    /// Makes a frame a page table, or adds a user to one. The first user validates it.
     pub fn get_table(&mut self, table: u64) -> Result<(), XenErrno> {
         let frame = self.own(table).ok_or(XenErrno::EINVAL)?;
         if !frame.admits(PageType::L1) {
@@ -145,13 +145,13 @@ impl Machine {
         if !pte.is_present() {
             return Ok(());
         }
-        // Only who has devices may say how memory is cached (`l1_disallow_mask`).
+        // Only a domain with devices may choose how memory is cached (`l1_disallow_mask`).
         if !self.domain.privileged && pte.flags().intersects(CACHE_ATTRIBUTES) {
             return Err(XenErrno::EINVAL);
         }
         let mfn = pte.mfn().number();
         match self.frame(mfn).map(|frame| frame.owner) {
-            // Not RAM, so it is a device's, and dom0 has them all.
+            // Memory of a device, to which dom0 has access.
             None | Some(Owner::Hole) if self.domain.privileged => return Ok(()),
             None | Some(Owner::Hole) => return Err(XenErrno::EPERM),
             Some(Owner::Domain(id)) if id == self.domain.id => {}
@@ -183,8 +183,8 @@ impl Machine {
         self.put_page(mfn);
     }
 
-    /// Writes an entry of a validated table (`mod_l1_entry`): the new frame's references first, so
-    /// that a refusal leaves everything as it was.
+    /// Writes an entry of a validated table (`mod_l1_entry`). It takes the references on the new frame
+    /// first, so that a refusal changes nothing.
     pub fn write_entry(&mut self, entry: u64, new: Pte) -> Result<(), XenErrno> {
         let old = self.read_entry(entry);
         let similar = old.is_present() && (old.raw() ^ new.raw()) & !FAST == 0;

@@ -1,8 +1,8 @@
-//! What a vCPU may still remember of page tables that have changed since.
+//! Translations that a vCPU may still use although the page tables have changed.
 //!
-//! A processor may fetch a translation at any time, by speculation too. So a vCPU is taken to hold
-//! *every* translation that an address has had since that vCPU last flushed it, whether or not the
-//! guest went there. Not-present entries are never held (x86).
+//! A processor may fetch a translation at any time, also by speculation. The model therefore assumes
+//! that a vCPU keeps *every* translation that an address has had since the vCPU last flushed it, even
+//! if the guest did not access the address. x86 never caches an entry that is not present.
 
 use std::collections::HashMap;
 
@@ -10,7 +10,7 @@ use hypercall::ops::Pte;
 
 use crate::machine::Machine;
 
-/// The translations that one vCPU may hold although the tables say otherwise by now.
+/// The outdated translations that one vCPU may still use.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Tlb {
     stale: HashMap<u64, Vec<u64>>,
@@ -33,7 +33,7 @@ impl Tlb {
         self.stale.remove(&page);
     }
 
-    /// The frames that an access to `page` may reach besides the one that the tables name.
+    /// The frames that an access to `page` may reach instead of the one that the tables name.
     pub fn held(&self, page: u64) -> &[u64] {
         self.stale.get(&page).map_or(&[], Vec::as_slice)
     }
@@ -60,9 +60,9 @@ impl Machine {
         }
     }
 
-    /// The machine frame that `vcpu` reaches at a page, the way a processor finds it.
+    /// The machine frame that `vcpu` reaches at a page.
     ///
-    /// Stops the test where a real machine would fault, and where it might reach the wrong frame.
+    /// Stops the test if a real machine would fault, or could reach the wrong frame.
     pub fn translate(&self, vcpu: usize, page: u64, write: bool) -> Option<u64> {
         let pte = self.mapping_of(page);
         let address = page << 12;

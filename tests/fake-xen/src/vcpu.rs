@@ -9,7 +9,7 @@ thread_local! {
 /// Makes the calling thread that vCPU: its hypercalls and its accesses to memory are that vCPU's from
 /// now on. A thread that never says is vCPU 0.
 ///
-/// Under loom all threads are one vCPU: they are no threads of the host's.
+/// Under loom all threads are one vCPU, because loom runs them in one thread of the host.
 pub fn run_on(vcpu: u32) {
     VCPU.set(vcpu);
 }

@@ -1,4 +1,4 @@
-//! Accesses to the guest's memory, the way its vCPUs make them.
+//! Accesses of vCPUs to the guest's memory.
 
 #![expect(unsafe_code, reason = "the traits are unsafe to implement")]
 
@@ -27,7 +27,7 @@ impl FakeGuest {
         self.reach(vcpu::current(), pfn, true, |content| content.fill(value));
     }
 
-    /// The word that a frame repeats from end to end, read through the linear mapping.
+    /// The word that fills a frame, read through the linear mapping; `None` if its words differ.
     pub fn uniform(&self, pfn: Pfn) -> Option<u64> {
         self.reach(vcpu::current(), pfn, false, |content| content.uniform())
     }
@@ -41,14 +41,14 @@ impl FakeGuest {
         })
     }
 
-    /// Fills every usable frame with a word of its own.
+    /// Fills every usable frame with its own [`colour`](Self::colour).
     pub fn paint(&self) {
         for pfn in self.usable() {
             self.fill(pfn, Self::colour(pfn));
         }
     }
 
-    /// What [`paint`](Self::paint) gave a frame.
+    /// The word with which [`paint`](Self::paint) fills a frame.
     pub const fn colour(pfn: Pfn) -> u64 {
         pfn.number() ^ 0xfeed_0000_0000_0000
     }
@@ -75,7 +75,7 @@ impl FakeGuest {
     }
 }
 
-// SAFETY: zeroes exactly the frames it is given, through the translations that a vCPU would use.
+// SAFETY: `zero` fills exactly the given frames, through the translations that a vCPU uses.
 unsafe impl GuestMemory for FakeGuest {
     unsafe fn zero(&self, first: Pfn, frames: u64) {
         for pfn in first.number()..first.number() + frames {
@@ -109,8 +109,8 @@ unsafe impl GuestMemory for FakeGuest {
     }
 }
 
-// SAFETY: the tables that the builder made map frame n at LINEAR + n * 4096 and stay where they are;
-// an alias exists where the test made one.
+// SAFETY: the builder's tables map each frame at `address` and never move. An alias exists only where
+// the test made one.
 unsafe impl LinearMapping for FakeGuest {
     fn entry(&self, pfn: Pfn) -> MachineAddr {
         let page = self.layout.linear_page(pfn.number());
@@ -137,7 +137,7 @@ unsafe impl LinearMapping for FakeGuest {
             let records = (0..machine.frames.len() as u64).map(|mfn| (machine.m2p(mfn), mfn));
             records.filter(|(pfn, _)| wanted.contains(pfn)).collect()
         });
-        // Not under the machine's lock: who sees makes hypercalls.
+        // After the machine's lock is released, because `see` makes hypercalls.
         recorded.into_iter().for_each(|(pfn, mfn)| see(Pfn::new(pfn), Mfn::new(mfn)));
     }
 }

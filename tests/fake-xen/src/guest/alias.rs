@@ -1,6 +1,7 @@
-//! What else may refer to a frame: aliases, a peer's grant mapping, Xen itself.
+//! Other references to a frame: aliases, a peer's grant mapping, Xen itself.
 //!
-//! The tests set the scene with these; they are no hypercalls, are not logged and meet no faults.
+//! A test prepares its case with these methods. They are not hypercalls: the model does not log them,
+//! and faults do not hit them.
 
 use hypercall::ops::Pte;
 use hypercall::{Mfn, PageTableFlags, Pfn, VirtAddr};
@@ -21,17 +22,17 @@ impl FakeGuest {
         self.alias_address(slot)
     }
 
-    /// Takes the alias away. Flushes nothing.
+    /// Removes the alias. Flushes nothing.
     pub fn unalias(&self, slot: u64) {
         self.set_alias(slot, Pte::NOT_PRESENT);
     }
 
-    /// The address of an alias slot. There is no first-level table behind the last of 512.
+    /// The address of an alias slot. After the last of 512 slots the address has no first-level table.
     pub fn alias_address(&self, slot: u64) -> VirtAddr {
         VirtAddr::new(self.layout.aliases + (slot << 12))
     }
 
-    /// Machine address of the entry behind an alias slot.
+    /// The machine address of the entry that maps an alias slot.
     ///
     /// # Panics
     /// Beyond the last slot.
@@ -45,7 +46,7 @@ impl FakeGuest {
         self.xen.with(|machine| machine.write_entry(entry, pte)).expect("an alias");
     }
 
-    /// A peer maps the frame by a grant, and lets go of it again with `unhold`.
+    /// A peer maps the frame by a grant, until [`unhold`](Self::unhold).
     pub fn hold(&self, pfn: Pfn) {
         self.change(pfn, |frame| {
             frame.references += 1;
@@ -79,14 +80,15 @@ impl FakeGuest {
         })
     }
 
-    /// Declares that a list of the test's lies in guest frames from `pfn` on (M3).
+    /// Declares that a list of the test lies in guest frames from `pfn` on
+    /// ([M3](xen_contig::rules#M3)).
     pub fn place(&self, list: &[u64], pfn: Pfn) {
         let range = list.as_ptr_range();
         let range = range.start as u64..range.end as u64;
         self.xen.with(|machine| machine.places.lists.push((range, pfn.number())));
     }
 
-    /// Lets another domain have a free frame.
+    /// Gives a free frame to another domain.
     ///
     /// # Panics
     /// If none is free.
@@ -99,7 +101,7 @@ impl FakeGuest {
         })
     }
 
-    /// Writes a falsehood into the M2P: `mfn` is `pfn`, or no guest's. Answers what was there.
+    /// Writes a false entry into the M2P: `mfn` backs `pfn`, or no guest frame. Returns the old entry.
     pub fn record(&self, mfn: Mfn, pfn: Option<Pfn>) -> Option<Pfn> {
         let before = self.pfn(mfn);
         let number = pfn.map_or(INVALID_M2P, Pfn::number);
@@ -107,12 +109,12 @@ impl FakeGuest {
         before
     }
 
-    /// Whose a machine frame is; `None` beyond the machine.
+    /// The owner of a machine frame; `None` beyond the machine.
     pub fn owner(&self, mfn: Mfn) -> Option<Owner> {
         self.xen.with(|machine| machine.frame(mfn.number()).map(|frame| frame.owner))
     }
 
-    /// What policy (XSM) answers to exchanges from now on.
+    /// Makes policy (XSM) answer exchanges with an error from now on, or no longer.
     pub fn deny_exchange(&self, errno: Option<hypercall::XenErrno>) {
         self.xen.with(|machine| machine.domain.exchange_denied = errno);
     }

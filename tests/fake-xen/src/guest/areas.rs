@@ -1,4 +1,4 @@
-//! Virtual areas: a stretch of addresses with first-level tables of its own, and accesses there.
+//! Virtual areas: an address range with its own first-level tables, and accesses in it.
 
 #![expect(unsafe_code, reason = "the trait is unsafe to implement, and lent memory is claimed")]
 
@@ -15,21 +15,21 @@ use super::FakeGuest;
 use crate::machine::INVALID_M2P;
 use crate::xen::FakeXen;
 
-/// What areas a guest has.
+/// The size and the mode of a guest's virtual areas.
 #[derive(Clone, Copy, Debug)]
 pub struct AreaConfig {
-    /// Pages of addresses; rounded up to a table's worth.
+    /// Pages of the address range, rounded up to a multiple of 512.
     pub pages: u32,
     /// Records of areas.
     pub areas: u32,
-    /// When entries go.
+    /// When entries are removed.
     pub mode: Mode,
-    /// What may be left behind.
+    /// How much may stay mapped after it was unmapped lazily.
     pub budget: Budget,
 }
 
 impl AreaConfig {
-    /// Lazy, with room for as many areas as there are pages, all of which may be left behind.
+    /// Lazy, with one record for each page. All pages may stay mapped.
     pub const fn lazy(pages: u32) -> Self {
         let budget = Budget { pages, areas: pages };
         Self { pages, areas: pages, mode: Mode::Lazy, budget }
@@ -40,7 +40,7 @@ impl AreaConfig {
         Self { mode: Mode::Sync, ..Self::lazy(pages) }
     }
 
-    /// First-level tables that the stretch needs.
+    /// The number of first-level tables.
     pub(super) const fn tables(&self) -> u64 {
         self.pages.div_ceil(512) as u64
     }
@@ -56,11 +56,11 @@ pub struct FakeAreas {
     frames: u64,
     base: u64,
     pages: u32,
-    /// Entries of a translated guest, which has no tables in the model.
+    /// The entries of a translated guest. The model has no page tables for it.
     plain: Vec<AtomicU64>,
 }
 
-// SAFETY: the builder set the stretch and its tables aside.
+// SAFETY: the builder reserved the address range and its tables for this value.
 unsafe impl AreaTables for FakeAreas {
     type Xen = FakeXen;
 
@@ -128,7 +128,7 @@ pub(super) fn make(guest: &FakeGuest, config: AreaConfig) -> Vmap<'static, FakeA
     };
     let sizes = VmapSizes { frames: guest.frames as u32, pages, areas };
     let block = vec![0_u64; sizes.bytes().div_ceil(8)].leak();
-    // SAFETY: the block is the host's, leaked, and nobody else's.
+    // SAFETY: the block is allocated here and leaked, so nothing else uses it, and it never moves.
     let memory = unsafe { VmapMemory::place(block.as_mut_ptr().cast(), sizes) };
     Vmap::new(tables, memory, mode, budget).expect("memory for as many pages")
 }
@@ -137,7 +137,7 @@ impl FakeGuest {
     /// The guest's virtual areas.
     ///
     /// # Panics
-    /// If the guest was built without.
+    /// If the guest was built without areas.
     pub fn areas(&self) -> &Vmap<'static, FakeAreas> {
         self.areas.as_ref().expect("a guest built with areas")
     }

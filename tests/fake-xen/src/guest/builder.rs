@@ -1,4 +1,4 @@
-//! Makes a machine and the guest in it, as a domain builder does.
+//! Builds a machine and its guest, as a toolstack's domain builder does.
 
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ const ALIASES: u64 = 0xffff_c900_0000_0000;
 /// Where areas are made without real memory.
 const AREAS: u64 = 0xffff_d000_0000_0000;
 
-/// What machine and what guest.
+/// Builds a machine and its guest.
 #[derive(Clone, Debug)]
 pub struct Builder {
     frames: u64,
@@ -55,55 +55,55 @@ impl Builder {
         }
     }
 
-    /// How many frames the machine has.
+    /// Sets how many frames the machine has.
     #[must_use]
     pub const fn machine_frames(self, machine_frames: u64) -> Self {
         Self { machine_frames, ..self }
     }
 
-    /// How many frames the guest may have; without this, as many as it has.
+    /// Sets how many frames the guest may have. The default is the number that it has.
     #[must_use]
     pub const fn max_pages(self, max_pages: u64) -> Self {
         Self { max_pages, ..self }
     }
 
-    /// How many vCPUs.
+    /// Sets the number of vCPUs.
     #[must_use]
     pub const fn vcpus(self, vcpus: usize) -> Self {
         Self { vcpus, ..self }
     }
 
-    /// The highest order that Xen permits.
+    /// Sets the highest order that Xen permits.
     #[must_use]
     pub const fn max_order(self, max_order: u32) -> Self {
         Self { max_order, ..self }
     }
 
-    /// A guest for which Xen translates (PVH).
+    /// Makes it a translated guest (PVH).
     #[must_use]
     pub const fn translated(self) -> Self {
         Self { translated: true, ..self }
     }
 
-    /// A control domain (dom0).
+    /// Makes it a control domain (dom0).
     #[must_use]
     pub const fn privileged(self) -> Self {
         Self { privileged: true, ..self }
     }
 
-    /// Another scattering of the guest over the machine.
+    /// Sets the seed by which the guest's frames are scattered over the machine.
     #[must_use]
     pub const fn seed(self, seed: u64) -> Self {
         Self { seed, ..self }
     }
 
-    /// With virtual areas.
+    /// Adds virtual areas.
     #[must_use]
     pub const fn areas(self, areas: AreaConfig) -> Self {
         Self { areas: Some(areas), ..self }
     }
 
-    /// With memory that the test can access through pointers.
+    /// Gives the guest memory that the test can access through pointers.
     ///
     /// [`FakeGuest::address`], the pointer of a buffer and the pointers of virtual areas are then
     /// addresses of the host. They show the machine frame that the guest's page tables map there.
@@ -139,7 +139,7 @@ impl Builder {
         (layout, Some(ram))
     }
 
-    /// Builds it.
+    /// Builds the machine and the guest.
     ///
     /// # Panics
     /// If the machine is too small for the guest.
@@ -181,8 +181,8 @@ impl Builder {
     }
 }
 
-/// The linear mapping, and tables for aliases and areas behind it, all in the guest's first frames.
-/// Those are mapped read-only, as Xen wants its page tables. Answers how many frames that took.
+/// Builds the tables of the linear mapping, of aliases and of areas in the guest's first frames.
+/// These are mapped read-only, as Xen requires for page tables. Returns the number of tables.
 fn build_tables(machine: &mut Machine, mfns: &[u64], area_tables: u64) -> u64 {
     let Layout { linear, aliases, areas } = machine.layout;
     let linear_tables = mfns.len().div_ceil(WORDS);
@@ -207,8 +207,8 @@ fn build_tables(machine: &mut Machine, mfns: &[u64], area_tables: u64) -> u64 {
     tables as u64
 }
 
-/// Shuffles until no frame is its own number and no two neighbours are neighbours in the machine:
-/// a guest that is contiguous by accident would prove nothing.
+/// Shuffles until no frame backs its own number and no two neighbours are neighbours in the machine.
+/// A guest that is contiguous by accident would make tests pass for nothing.
 fn scatter(mfns: &mut [u64], seed: u64) {
     let mut random = seed | 1;
     let mut below = |limit: usize| {

@@ -1,4 +1,5 @@
-//! Every frame in exactly one place (M1), and all books in agreement (M4).
+//! Every frame in exactly one place ([M1](xen_contig::rules#M1)), and P2M, page tables and M2P in
+//! agreement ([M4](xen_contig::rules#M4)).
 
 use std::collections::HashMap;
 
@@ -18,11 +19,11 @@ pub struct Census {
     pub unmapped: Vec<Pfn>,
     /// Guest frames without machine memory.
     pub holes: Vec<Pfn>,
-    /// Machine frames that Xen has down as the guest's and that the guest has nowhere.
+    /// Machine frames that Xen counts as the guest's and that the guest's P2M does not name.
     pub orphans: Vec<Mfn>,
 }
 
-/// What one guest frame is: machine frame, linear entry, content.
+/// One guest frame: its machine frame, its linear entry and its content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct State {
     mfn: Option<Mfn>,
@@ -37,13 +38,12 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// The runs of frames, first and count, that have other memory beneath them, or another
-    /// mapping, than in `other`.
+    /// The runs of frames, first and count, whose machine frame or mapping differs from `other`.
     pub fn moved(&self, other: &Self) -> Vec<(Pfn, u64)> {
         self.differ(other, |a, b| (a.mfn, a.pte) != (b.mfn, b.pte))
     }
 
-    /// The runs of frames that hold something else than in `other`.
+    /// The runs of frames whose content differs from `other`.
     pub fn rewritten(&self, other: &Self) -> Vec<(Pfn, u64)> {
         self.differ(other, |a, b| a.content != b.content)
     }
@@ -66,7 +66,7 @@ impl FakeGuest {
     /// Counts every frame.
     ///
     /// # Panics
-    /// Where the books disagree.
+    /// If P2M, page tables, M2P, reference counts or owners disagree.
     pub fn check(&self) -> Census {
         let beneath: Vec<Option<u64>> =
             (0..self.frames).map(|pfn| self.mfn(Pfn::new(pfn)).map(Mfn::number)).collect();
@@ -77,10 +77,10 @@ impl FakeGuest {
         })
     }
 
-    /// Counts, and wants every guest frame mapped and nothing lost.
+    /// Checks that every guest frame is mapped and that no frame is lost.
     ///
     /// # Panics
-    /// Where the books disagree or anything is lost.
+    /// As for [`check`](Self::check), and if a frame is unmapped or lost.
     pub fn check_whole(&self) {
         let census = self.check();
         let whole =
@@ -109,13 +109,13 @@ impl Machine {
         self.entry_of(self.layout.linear_page(pfn)).map(|entry| self.read_entry(entry))
     }
 
-    /// Of a page table it is no news that its entries change.
+    /// The content of a frame as one number. It is 0 for a page table, whose entries may change.
     fn fingerprint(&self, mfn: u64) -> u64 {
         let frame = &self.frames[mfn as usize];
         if frame.kind == PageType::L1 { 0 } else { frame.content.fingerprint() }
     }
 
-    /// The references and the type count of each frame, counted anew from the tables.
+    /// Compares the references and type counts of each frame with the page tables.
     fn check_references(&self) {
         let mut references: HashMap<u64, u32> = HashMap::new();
         let mut users: HashMap<u64, u32> = HashMap::new();
@@ -147,7 +147,7 @@ impl Machine {
         }
     }
 
-    /// The heap against the owners, and the domain's count against its frames.
+    /// Compares the heap with the owners, and the domain's count with its frames.
     fn check_owners(&self) {
         let mut in_heap = vec![false; self.frames.len()];
         for mfn in self.heap.frames() {

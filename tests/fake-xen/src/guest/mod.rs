@@ -1,13 +1,13 @@
 //! The kernel around the code under test.
 //!
-//! * [`Builder`]: makes the machine and the guest in it;
-//! * `access`: memory accesses of a vCPU, and the linear mapping that the component is told of;
-//! * `alias`: what else may refer to a frame;
-//! * [`FakeAreas`]: a stretch of addresses for virtual areas;
+//! * [`Builder`]: builds the machine and the guest;
+//! * `access`: memory accesses of a vCPU, and the library's traits for the linear mapping;
+//! * `alias`: other references to a frame;
+//! * [`FakeAreas`]: an address range for virtual areas;
 //! * `device`: accesses of a device, by its address;
 //! * [`FakePlatform`]: a kernel with a frame allocator, for the allocator of buffers;
-//! * `supply`: how much memory Xen has to give;
-//! * [`Census`]: every frame in one place, all books in agreement.
+//! * `supply`: how much memory Xen's heap has;
+//! * [`Census`]: counts every frame and compares all records.
 
 mod access;
 mod alias;
@@ -45,7 +45,7 @@ pub const LINEAR: u64 = 0xffff_8880_0000_0000;
 #[derive(Debug)]
 pub struct FakeGuest {
     xen: FakeXen,
-    /// Shared with the virtual areas, if there are any.
+    /// Shared with the virtual areas, if the guest has any.
     flushes: Arc<FlushClock>,
     /// The table that [`P2m`] reads and writes; empty in a translated guest.
     p2m: Arc<[AtomicU64]>,
@@ -57,8 +57,8 @@ pub struct FakeGuest {
 }
 
 impl FakeGuest {
-    /// A PV guest of that many frames on a machine of four times as many, two vCPUs, extents up to
-    /// order 9.
+    /// A PV guest of `frames` frames with two vCPUs, on a machine of four times as many frames. Xen
+    /// permits extents up to order 9.
     pub fn new(frames: u64) -> Self {
         Builder::new(frames).build()
     }
@@ -90,16 +90,16 @@ impl FakeGuest {
     /// A run for the code under test.
     ///
     /// # Panics
-    /// Where it reaches into the page tables or beyond the guest's memory.
+    /// If the run contains page tables or ends beyond the guest's memory.
     #[expect(unsafe_code, reason = "claims the frames for the test")]
     pub fn run(&self, first: u64, frames: u64) -> FrameRun {
         assert!(first >= self.tables && first + frames <= self.frames, "no such run");
-        // SAFETY: the model's frames are nobody's memory; a test that claims them twice breaks M1
-        // in the model alone, which is what the model is for.
+        // SAFETY: no Rust object lies in the model's frames. A test that claims a frame twice breaks
+        // [M1](xen_contig::rules#M1) in the model only, which the model exists to find out.
         unsafe { FrameRun::new(Pfn::new(first), frames) }
     }
 
-    /// The machine frame that Xen has beneath a guest frame; `None` for a hole.
+    /// The machine frame that backs a guest frame; `None` for a hole.
     pub fn mfn(&self, pfn: Pfn) -> Option<Mfn> {
         let number = pfn.number();
         match self.p2m.get(number as usize) {
@@ -114,7 +114,7 @@ impl FakeGuest {
         }
     }
 
-    /// The guest frame that Xen's M2P has on record.
+    /// The guest frame that Xen's M2P records for a machine frame.
     pub fn pfn(&self, mfn: Mfn) -> Option<Pfn> {
         match self.xen.with(|machine| machine.m2p(mfn.number())) {
             INVALID_M2P => None,
@@ -122,7 +122,7 @@ impl FakeGuest {
         }
     }
 
-    /// Writes a falsehood into the P2M: `pfn` has `mfn` beneath it. Answers what was there.
+    /// Writes a false entry into the P2M: `mfn` backs `pfn`. Returns the old entry.
     ///
     /// # Panics
     /// In a translated guest, which has no P2M.
@@ -130,7 +130,7 @@ impl FakeGuest {
         Mfn::new(self.p2m[pfn.number() as usize].swap(mfn.number(), Relaxed))
     }
 
-    /// Writes into the P2M what an exchange has done: `count` frames from `mfn` on beneath `pfn`.
+    /// Records an exchange in the P2M: `count` frames from `mfn` on back those from `pfn` on.
     pub fn forge_all(&self, pfn: u64, mfn: u64, count: u64) {
         for index in 0..count {
             self.forge(Pfn::new(pfn + index), Mfn::new(mfn + index));

@@ -1,4 +1,4 @@
-//! The kernel around the allocator: a guest with a frame allocator.
+//! A kernel around the library's allocator: a guest with a frame allocator.
 
 #![expect(unsafe_code, reason = "the trait is unsafe to implement")]
 
@@ -14,7 +14,8 @@ use xen_contig::sync::{Mutex, MutexGuard};
 use super::FakeGuest;
 use crate::xen::FakeXen;
 
-/// A guest whose usable frames are in a frame allocator. It lives as long as the test.
+/// A guest whose usable frames are in a frame allocator. The guest is leaked: it lives as long as the
+/// process.
 #[derive(Debug)]
 pub struct FakePlatform {
     guest: &'static FakeGuest,
@@ -30,7 +31,7 @@ impl FakePlatform {
         Self::around(Box::leak(Box::new(guest)))
     }
 
-    /// The same for a guest that is somebody else's.
+    /// The same for a guest that the caller keeps.
     pub fn around(guest: &'static FakeGuest) -> Self {
         let words = FrameAllocator::bitmap_words(guest.frames());
         let bitmap = Box::leak(vec![0; words].into_boxed_slice());
@@ -53,7 +54,7 @@ impl FakePlatform {
         self.allocator().free_frames()
     }
 
-    /// Lets the kernel have no memory for extent lists, or have it again.
+    /// Denies the kernel memory for extent lists, or no longer.
     pub fn deny_lists(&self, denied: bool) {
         self.lists_denied.store(denied, Relaxed);
     }
@@ -63,7 +64,8 @@ impl FakePlatform {
     }
 }
 
-// SAFETY: one model, one guest; the allocator hands out each frame once, and lists are the host's.
+// SAFETY: all methods speak of one guest. The allocator hands out each frame once. The lists are
+// memory of the host and lie in no run.
 unsafe impl Platform for &FakePlatform {
     type Xen = FakeXen;
     type Memory = FakeGuest;

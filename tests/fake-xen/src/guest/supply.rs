@@ -1,4 +1,4 @@
-//! How much memory Xen has to give, and in what pieces.
+//! How much memory Xen's heap has, and in which pieces.
 
 use hypercall::{AddressBits, Order};
 
@@ -17,7 +17,7 @@ impl FakeGuest {
         self.xen.with(|machine| machine.heap.highest_order())
     }
 
-    /// Fragments the heap, so that no extent of `order` is free: one frame of each goes.
+    /// Fragments the heap until no extent of `order` is free: takes one frame of each.
     pub fn fragment(&self, order: Order) {
         self.xen.with(|machine| {
             for mfn in (0..machine.frames.len() as u64).step_by(order.frames() as usize) {
@@ -26,7 +26,7 @@ impl FakeGuest {
         });
     }
 
-    /// Takes everything below `2^bits` that is free.
+    /// Takes all free memory below `2^bits`.
     pub fn exhaust_below(&self, bits: AddressBits) {
         self.xen.with(|machine| {
             for mfn in 0..bits.frame_limit().min(machine.frames.len() as u64) {
@@ -35,7 +35,7 @@ impl FakeGuest {
         });
     }
 
-    /// Takes free frames until `left` are left.
+    /// Takes free frames until `left` remain.
     pub fn exhaust_but(&self, left: u64) {
         self.xen.with(|machine| {
             for mfn in 0..machine.frames.len() as u64 {
@@ -46,7 +46,7 @@ impl FakeGuest {
         });
     }
 
-    /// Gives back all that the above took.
+    /// Releases the memory that the methods above took.
     pub fn relieve(&self) {
         self.xen.with(|machine| {
             for mfn in std::mem::take(&mut machine.hogs) {
@@ -55,7 +55,7 @@ impl FakeGuest {
         });
     }
 
-    /// How many frames Xen got back with something else in them than zeros (C57).
+    /// How many frames returned to Xen were not zeroed ([C57](xen_contig::conformance#C57)).
     pub fn given_up_dirty(&self) -> u64 {
         self.xen.with(|machine| machine.dirty)
     }
