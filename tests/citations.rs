@@ -5,6 +5,8 @@
 //! `[M3](crate::rules#M3)` in the library and `[M3](xen_contig::rules#M3)` elsewhere. A citation in
 //! Markdown is a link to the file, relative to where it stands.
 
+#![forbid(unsafe_code)]
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,5 +1,7 @@
 //! The kernel's command line, which is pure and so can be tested where there is no Xen.
 
+#![forbid(unsafe_code)]
+
 extern crate alloc;
 
 #[path = "../kernel/src/command_line.rs"]

@@ -1,5 +1,7 @@
 //! The allocator of coherent buffers against the model.
 
+#![forbid(unsafe_code)]
+
 use fake_xen::{Builder, FakeGuest, FakePlatform, Fault, Mark};
 use hypercall::XenErrno;
 use hypercall::trace::Span;

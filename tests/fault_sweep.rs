@@ -1,6 +1,8 @@
 //! Every hypercall of every operation fails once, with each errno that it may give: nothing is lost
 //! that is not accounted for, and nothing outside the run is touched.
 
+#![forbid(unsafe_code)]
+
 #[path = "faults/count.rs"]
 mod count;
 

@@ -4,6 +4,8 @@
 //!
 //! The exchange itself has a sweep of its own in `fault_sweep.rs`.
 
+#![forbid(unsafe_code)]
+
 mod faults;
 
 use fake_xen::POISON;

@@ -3,6 +3,8 @@
 //! accounted for afterwards, all books agree, objects that were handed out before and a buffer of
 //! somebody else's are intact, and the pool goes on.
 
+#![forbid(unsafe_code)]
+
 #[path = "faults/arm.rs"]
 mod arm;
 mod faults;

@@ -2,6 +2,8 @@
 //! frames are never mapped again, and what the guest says of it is true. The one such failure that a
 //! run comes back from, C51, is in `torn.rs`.
 
+#![forbid(unsafe_code)]
+
 use fake_xen::{ExchangeFault, FakeGuest, FakeXen, Lie, Owner};
 use hypercall::XenErrno;
 use xen_contig::addr::{AddressBits, Mfn, Order, Pfn};

@@ -4,6 +4,8 @@
 //! What failed once is tried first the next time: it is kept in `properties.regressions`.
 //! `PROPTEST_CASES` is the number of sequences per property.
 
+#![forbid(unsafe_code)]
+
 use fake_xen::{ExchangeFault, Lie};
 use fuzz::scene::{Outcome, Setting, Step, Want, play};
 use hypercall::XenErrno;

@@ -1,6 +1,8 @@
 //! Host threads as vCPUs: they share an allocator and virtual areas, and the model sees to it that
 //! none reaches memory through a translation that is gone.
 
+#![forbid(unsafe_code)]
+
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::thread;

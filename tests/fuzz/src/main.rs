@@ -1,5 +1,7 @@
 //! `fuzz <target>|all|list [--seconds N] [--seed N] [--keep]`, `fuzz replay <target> <file>…`
 
+#![forbid(unsafe_code)]
+
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
