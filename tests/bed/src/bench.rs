@@ -3,16 +3,14 @@
 //! QEMU counts instructions, Xen's and the guest's alike, in place of time: a figure is the same on
 //! every host. Each mode is booted twice to show that.
 
-use std::path::Path;
-use std::time::Duration;
-
 use crate::boot::{Clock, Dom0Boot, Dom0Spec};
 use crate::choice::{KernelArgs, Mode};
-use crate::cli::Cli;
+use crate::context::Context;
 use crate::error::Result;
-use crate::findings::{Findings, log_dir};
+use crate::findings::Findings;
 use crate::guest::Verdict;
 use crate::outcome::Outcome;
+use crate::parallel::{self, Need, Part};
 use crate::progress::Progress;
 use crate::setup::Bed;
 
@@ -25,50 +23,45 @@ const MODES: [Mode; 2] = [Mode::PvDom0, Mode::PvhDom0];
 
 const BOOTS: [&str; 2] = ["first", "second"];
 
-/// Prints the figures of each mode and says the last line.
-pub fn run(bed: &Bed, cli: &Cli, image: &[u8], progress: &mut Progress) -> Result<Verdict> {
-    let args = KernelArgs::new(&format!("{TESTS} {}", cli.args.as_str()))?;
+/// Prints the figures of each mode on the chosen Xen and the last line.
+pub fn run(context: &Context, progress: &mut Progress) -> Result<Verdict> {
+    let bed = context.bed(progress)?;
     let mut findings = Findings::default();
-    let mut outcomes = Vec::new();
-    let mut report = String::new();
-    for mode in MODES {
+    parallel::run(parts(context, &bed)?, progress, &mut findings)?;
+    Ok(findings.close())
+}
+
+/// Returns a part for each mode on one Xen. Counted instructions do not depend on what else runs.
+pub fn parts<'p>(context: &'p Context, bed: &'p Bed) -> Result<Vec<Part<'p>>> {
+    MODES.into_iter().map(|mode| part(context, bed, mode)).collect()
+}
+
+fn part<'p>(context: &'p Context, bed: &'p Bed, mode: Mode) -> Result<Part<'p>> {
+    let args = KernelArgs::new(&format!("{TESTS} {}", context.cli.args.as_str()))?;
+    let spec = Dom0Spec {
+        processors: Some(1),
+        clock: Clock::Instructions,
+        ..Dom0Spec::new(mode, args, context.cli.timeout)
+    };
+    Ok(Part::new(Need::machine(spec.vcpus, spec.memory), move |progress, findings| {
         let mut seen = Vec::new();
         for which in BOOTS {
             progress.step(format!("{mode} on Xen {}, {which} boot", bed.xen), "the next");
-            let spec = spec(cli, mode, &args);
-            let dir = log_dir(bed, &format!("{mode}-bench-{which}"))?;
-            let outcome = boot(bed, &spec, image, &dir, progress, &mut seen)?;
-            outcomes.push(outcome);
+            let dir = bed.log_dir(&format!("{mode}-bench-{which}"))?;
+            let mut boot = Dom0Boot::run(bed, &spec, &context.image, &dir, progress, |_| false)?;
+            boot.machine.stop();
+            seen.push(figures(&boot.log.guest));
+            let seen_now = (&boot.log, &boot.end, boot.seconds);
+            let exit = spec.args.expected_exit();
+            findings.judge(progress, Outcome::of_dom0(bed.xen, mode, seen_now, exit, &dir)?);
         }
-        let lines: String = seen[0].iter().map(|line| format!("{line}\n")).collect();
-        report.push_str(&format!("\n{mode} on Xen {}:\n{lines}", bed.xen));
-        findings.note(&format!("{mode}: two boots, the same figures"), same(&seen[0], &seen[1]));
-    }
-    println!("{report}");
-    Ok(findings.close(&outcomes))
-}
-
-fn spec(cli: &Cli, mode: Mode, args: &KernelArgs) -> Dom0Spec {
-    let limit: Duration = cli.timeout;
-    Dom0Spec {
-        processors: Some(1),
-        clock: Clock::Instructions,
-        ..Dom0Spec::new(mode, args.clone(), limit)
-    }
-}
-
-fn boot(
-    bed: &Bed,
-    spec: &Dom0Spec,
-    image: &[u8],
-    dir: &Path,
-    progress: &mut Progress,
-    seen: &mut Vec<Vec<String>>,
-) -> Result<Outcome> {
-    let boot = Dom0Boot::run(bed, spec, image, dir, progress, |_| false)?;
-    seen.push(figures(&boot.log.guest));
-    let told = (&boot.log, &boot.end, boot.seconds);
-    Outcome::of_dom0(bed.xen, spec.mode, told, spec.args.expected_exit(), dir)
+        progress.line(&format!("\n{mode} on Xen {}:", bed.xen));
+        seen[0].iter().for_each(|line| progress.line(line));
+        progress.line("");
+        let name = format!("{mode} on Xen {}: two boots, the same figures", bed.xen);
+        findings.note(progress, &name, same(&seen[0], &seen[1]));
+        Ok(())
+    }))
 }
 
 /// What the tests said besides their results.

@@ -13,7 +13,7 @@ use crate::witness::Request;
 pub const HELP: &str = "\
 bed: boots xen-contig under a real Xen in QEMU and says what came of it
 
-usage: bed setup | run | test | witness | conformance | soak | vcpus | virtio | bench
+usage: bed setup | run | test | test-long | witness | conformance | soak | vcpus | virtio | bench
        [options]
 
   setup    fetch Xen, its tools and a dom0 kernel (installing none), make the bed
@@ -21,6 +21,9 @@ usage: bed setup | run | test | witness | conformance | soak | vcpus | virtio | 
            0 success, 3 skip, 4 error, 5 failure, 6 crash, 7 timeout
   test     every mode, guests that misbehave, wrong input, the outside witness, guests that are
            saved and restored, `vcpus` and `virtio`
+  test-long
+           `soak`, `vcpus`, `conformance` and `bench`, every limit of the exchange's order, many
+           restarts, and the fuzzer, on both Xens
   witness  have the image fill a buffer, and read it from below Xen
   conformance
            try every row of docs/CONFORMANCE.md on each Xen and print the table
@@ -32,8 +35,8 @@ usage: bed setup | run | test | witness | conformance | soak | vcpus | virtio | 
   bench    instructions and hypercalls of mapping, purging, allocating and giving back, as dom0
 
 options:
-  --xen 4.17|4.20    the Xen release [4.17; `conformance`, `vcpus`, `virtio`: both;
-                     `test`: these two and saved guests on both]
+  --xen 4.17|4.20    the Xen release [4.17; `conformance`, `vcpus`, `virtio`,
+                     `test-long`: both; `test`: vCPUs, virtio and saved guests on both]
   --mode MODE        pv-dom0, pv-domu, pvh-dom0, pvh-domu or all [all]
   --vcpus N          vCPUs of the guest [1]
   --memory MIB       domU modes: the domain's memory [as in xen-configs/];
@@ -43,6 +46,9 @@ options:
   --timeout SECONDS  the limit of each guest [240]
   --probe O:B        what `witness` asks for: order and address bits [9:30]
   --model FILE       what `cargo test` printed, for the model's column of `conformance`
+                     and `test-long`
+  --fuzz FILE        the fuzzer that `test-long` runs; without it none is run
+  --seconds N        seconds that `test-long` fuzzes each target [600]
   --target DIR       where the bed is made [target/bed]
   --mirror URL       a Debian mirror [the machine's own]
   --gdb              dom0 modes: stop at the first instruction and wait for a debugger on
@@ -54,25 +60,47 @@ options:
 pub enum Action {
     /// Make the bed.
     Setup,
-    /// Boot the image.
-    Run,
-    /// Run the whole suite.
-    Test,
-    /// Look from below Xen.
-    Witness,
-    /// Print the table of what Xen does.
-    Conformance,
-    /// Try at random for long.
-    Soak,
-    /// Try several vCPUs.
-    Vcpus,
-    /// Drive a virtio disk.
-    Virtio,
-    /// Count instructions.
-    Bench,
+    /// Boot guests.
+    Boot(Suite),
     /// Explain.
     Help,
 }
+
+/// The guests that are booted, and what is checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Suite {
+    /// The image in the chosen modes.
+    Run,
+    /// The whole suite of `make test`.
+    Test,
+    /// What takes too long for `make test`.
+    Long,
+    /// Memory as seen from below Xen.
+    Witness,
+    /// The table of what Xen does.
+    Conformance,
+    /// Many random operations.
+    Soak,
+    /// Several vCPUs.
+    Vcpus,
+    /// A virtio disk.
+    Virtio,
+    /// Counted instructions.
+    Bench,
+}
+
+/// The words for the suites.
+const SUITES: [(&str, Suite); 9] = [
+    ("run", Suite::Run),
+    ("test", Suite::Test),
+    ("test-long", Suite::Long),
+    ("witness", Suite::Witness),
+    ("conformance", Suite::Conformance),
+    ("soak", Suite::Soak),
+    ("vcpus", Suite::Vcpus),
+    ("virtio", Suite::Virtio),
+    ("bench", Suite::Bench),
+];
 
 /// The command line, read.
 #[derive(Clone, Debug)]
@@ -99,6 +127,10 @@ pub struct Cli {
     pub probe: Request,
     /// `--model`
     pub model: Option<PathBuf>,
+    /// `--fuzz`
+    pub fuzz: Option<PathBuf>,
+    /// `--seconds`
+    pub seconds: u32,
     /// `--target`
     pub target: PathBuf,
     /// `--mirror`
@@ -131,6 +163,8 @@ impl Cli {
             timeout: Duration::from_secs(240),
             probe: Request { order: 9, bits: 30, seed: 0 },
             model: None,
+            fuzz: None,
+            seconds: 600,
             target: PathBuf::from("target/bed"),
             mirror: None,
             gdb: false,
@@ -158,32 +192,34 @@ impl Cli {
                 }
                 Long("probe") => cli.probe = text(&mut parser)?.parse()?,
                 Long("model") => cli.model = Some(text(&mut parser)?.into()),
+                Long("fuzz") => cli.fuzz = Some(text(&mut parser)?.into()),
+                Long("seconds") => {
+                    cli.seconds = parse_count("--seconds", &text(&mut parser)?, MAX_SECONDS)?;
+                }
                 Long("target") => cli.target = text(&mut parser)?.into(),
                 Long("mirror") => cli.mirror = Some(text(&mut parser)?),
                 Long("gdb") => {
                     cli.gdb = true;
                     cli.timeout = Duration::from_secs(3600);
                 }
-                Value(word) if chosen.is_none() => {
-                    chosen = Some(match word.to_str() {
-                        Some("setup") => Action::Setup,
-                        Some("run") => Action::Run,
-                        Some("test") => Action::Test,
-                        Some("witness") => Action::Witness,
-                        Some("conformance") => Action::Conformance,
-                        Some("soak") => Action::Soak,
-                        Some("vcpus") => Action::Vcpus,
-                        Some("virtio") => Action::Virtio,
-                        Some("bench") => Action::Bench,
-                        Some("help") => Action::Help,
-                        _ => return Err(Error::Usage(format!("there is no command {word:?}"))),
-                    });
-                }
+                Value(word) if chosen.is_none() => chosen = Some(action(&word.to_string_lossy())?),
                 other => return Err(usage(other.unexpected())),
             }
         }
         cli.action = chosen.ok_or_else(|| Error::Usage("no command was given".to_owned()))?;
         Ok(cli)
+    }
+}
+
+fn action(word: &str) -> Result<Action> {
+    match word {
+        "setup" => Ok(Action::Setup),
+        "help" => Ok(Action::Help),
+        _ => {
+            let suite = SUITES.iter().find(|(name, _)| *name == word);
+            let unknown = || Error::Usage(format!("there is no command {word:?}"));
+            suite.map(|(_, suite)| Action::Boot(*suite)).ok_or_else(unknown)
+        }
     }
 }
 
@@ -208,7 +244,7 @@ mod tests {
     fn a_whole_command_line() {
         let cli =
             parse("run --xen 4.20 --mode pvh-domu --vcpus 2 --memory 64 --timeout 9").unwrap();
-        assert_eq!((cli.action, cli.xen), (Action::Run, XenVersion::V4_20));
+        assert_eq!((cli.action, cli.xen), (Action::Boot(Suite::Run), XenVersion::V4_20));
         assert_eq!(cli.modes, [Mode::PvhDomu]);
         assert_eq!((cli.vcpus, cli.memory), (Some(2), Some(64)));
         assert_eq!(cli.timeout, Duration::from_secs(9));

@@ -14,13 +14,15 @@ pub struct Expectation {
     /// The mode.
     pub mode: Mode,
     /// What is special about it.
-    pub label: &'static str,
+    pub label: String,
     /// The kernel command line.
     pub args: KernelArgs,
     /// MiB of a domU, or of the machine of a dom0.
     pub memory: Option<u32>,
     /// MiB of a dom0, where Xen is to keep the rest of the machine's.
     pub dom0_memory: Option<u32>,
+    /// The highest order that Xen exchanges for a dom0, where not Xen's default.
+    pub max_order: Option<u32>,
     /// vCPUs, where not one.
     pub vcpus: Option<u32>,
     /// Processors of a dom0's machine, where not one for each vCPU.
@@ -43,15 +45,21 @@ impl Expectation {
     }
 
     /// A guest as configured that succeeds.
-    pub fn success(mode: Mode, label: &'static str, args: KernelArgs, limit: Duration) -> Self {
+    pub fn success(
+        mode: Mode,
+        label: impl Into<String>,
+        args: KernelArgs,
+        limit: Duration,
+    ) -> Self {
         let (verdict, words, passed) = (Verdict::Success, "", Vec::new());
-        let (memory, dom0_memory, vcpus, processors) = (None, None, None, None);
+        let (memory, dom0_memory, max_order, vcpus, processors) = (None, None, None, None, None);
         Self {
             mode,
-            label,
+            label: label.into(),
             args,
             memory,
             dom0_memory,
+            max_order,
             vcpus,
             processors,
             verdict,
@@ -84,6 +92,7 @@ impl Expectation {
         Dom0Spec {
             memory: self.memory.unwrap_or(DEFAULT_MIB),
             dom0_memory: self.dom0_memory,
+            max_order: self.max_order,
             vcpus: self.vcpus.unwrap_or(1),
             processors: self.processors,
             ..Dom0Spec::new(self.mode, self.args.clone(), self.limit)

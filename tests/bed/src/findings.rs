@@ -1,130 +1,85 @@
-//! What a run of many guests found: checks counted, what failed kept for the end.
+//! Collects the checks of a suite and the verdicts on its guests.
 
-use std::path::PathBuf;
-
-use crate::boot::Dom0Boot;
-use crate::domu::JobResult;
-use crate::error::Result;
-use crate::expectation::Expectation;
-use crate::guest::{Counts, End, Verdict};
+use crate::guest::{Counts, Verdict};
 use crate::outcome::{self, Outcome};
 use crate::progress::Progress;
-use crate::setup::{Bed, make_dir};
-use crate::witness::Testimony;
 
-/// Collects what was found.
+/// The checks that were made, and the guests that are judged by their own tests.
 #[derive(Debug, Default)]
 pub struct Findings {
     counts: Counts,
     failed: Vec<String>,
+    outcomes: Vec<Outcome>,
 }
 
 impl Findings {
-    /// Notes one check; an error says what is wrong.
-    pub fn note(&mut self, name: &str, result: std::result::Result<(), String>) {
+    /// Counts and prints one check; an error says what is wrong.
+    pub fn note(
+        &mut self,
+        progress: &Progress,
+        name: &str,
+        result: std::result::Result<(), String>,
+    ) {
         match result {
             Ok(()) => {
                 self.counts.passed += 1;
-                println!("ok      {name}");
+                progress.line(&format!("ok      {name}"));
             }
             Err(why) => {
                 self.counts.failed += 1;
-                println!("NOT OK  {name}: {why}");
+                progress.line(&format!("NOT OK  {name}: {why}"));
                 self.failed.push(format!("{name}: {why}"));
             }
         }
     }
 
-    /// Notes what a witness saw.
-    pub fn note_testimony(&mut self, seen: &Testimony) {
-        let name = format!("witness of {}", seen.mode);
-        match seen.told() {
-            Ok(words) => self.note(&format!("{name}: {words}"), Ok(())),
-            Err(words) => self.note(&name, Err(words)),
-        }
+    /// Counts the tests of a guest, and prints its verdict.
+    pub fn judge(&mut self, progress: &mut Progress, outcome: Outcome) {
+        progress.say(&format!("{}: {}", outcome.mode, outcome.judgement.verdict));
+        self.outcomes.push(outcome);
     }
 
-    /// Boots each of the dom0s and notes whether it is as expected.
-    pub fn try_dom0s(
-        &mut self,
-        bed: &Bed,
-        expectations: &[Expectation],
-        image: &[u8],
-        progress: &mut Progress,
-    ) -> Result<()> {
-        for expectation in expectations {
-            let name = expectation.name();
-            progress.step(format!("{name} on Xen {}", bed.xen), "the next guest");
-            let dir = log_dir(bed, &name)?;
-            let mut once =
-                || Dom0Boot::run(bed, &expectation.dom0(), image, &dir, progress, |_| false);
-            let mut boot = once()?;
-            if expectation.may_stand_still() && boot.end == End::StillRunning {
-                say_stood_still(&name);
-                boot = once()?;
-            }
-            let told = (&boot.log, &boot.end, boot.seconds);
-            let exit = expectation.args.expected_exit();
-            let outcome = Outcome::of_dom0(bed.xen, expectation.mode, told, exit, &dir)?;
-            self.note_guest(bed, &name, expectation.met_by(&outcome, &boot.log.guest));
-        }
-        Ok(())
+    /// Adds the findings of another part.
+    pub fn add(&mut self, other: Self) {
+        self.counts.add(other.counts);
+        self.failed.extend(other.failed);
+        self.outcomes.extend(other.outcomes);
     }
 
-    /// Notes whether the domUs, made in the order of `expectations`, were as expected.
-    pub fn note_domus(
-        &mut self,
-        bed: &Bed,
-        expectations: &[Expectation],
-        results: &[JobResult],
-    ) -> Result<()> {
-        for (expectation, result) in expectations.iter().zip(results) {
-            let dir = log_dir(bed, &result.job.name)?;
-            let outcome = Outcome::of_domu(bed.xen, result, &dir)?;
-            let lines = result.report.guest_lines();
-            self.note_guest(bed, &result.job.name, expectation.met_by(&outcome, &lines));
-        }
-        Ok(())
+    /// Returns the guests that are judged by their own tests.
+    pub fn outcomes(&self) -> &[Outcome] {
+        &self.outcomes
     }
 
-    fn note_guest(&mut self, bed: &Bed, name: &str, result: std::result::Result<(), String>) {
-        self.note(&format!("{name} on Xen {}", bed.xen), result);
-    }
-
-    /// Says everything once more that a reader must not miss, and the last line: of these checks
-    /// and of guests that were judged each by its own tests.
-    pub fn close(self, outcomes: &[Outcome]) -> Verdict {
-        outcomes.iter().flat_map(Outcome::details).for_each(|line| println!("{line}"));
-        self.failed.iter().for_each(|line| println!("NOT OK  {line}"));
+    /// Returns the checks so far and the tests of the guests together.
+    pub fn counts(&self) -> Counts {
         let mut counts = self.counts;
-        outcomes.iter().for_each(|outcome| counts.add(outcome.judgement.counts));
-        let guests = outcomes.iter().map(|outcome| outcome.judgement.verdict).max();
-        let checks = match (self.counts.passed, self.counts.failed) {
-            // No check was made.
-            (0, 0) => Verdict::Error,
-            (_, 0) => Verdict::Success,
-            _ => Verdict::Failure,
-        };
-        let verdict = guests.map_or(checks, |guests| guests.max(checks));
-        println!("bed: the verdict is {verdict} (exit status {})", verdict.exit_status());
-        println!("{}", outcome::last_line(counts));
-        verdict
+        self.outcomes.iter().for_each(|outcome| counts.add(outcome.judgement.counts));
+        counts
     }
-}
 
-/// Says why a guest is tried once more.
-pub fn say_stood_still(name: &str) {
-    println!(
-        "bed: {name} stood still, as QEMU lets a PVH guest of several vCPUs now and then (see \
-         `Threads`): once more"
-    );
-}
+    /// Returns the worst verdict.
+    pub fn verdict(&self) -> Verdict {
+        let guests = self.outcomes.iter().map(|outcome| outcome.judgement.verdict).max();
+        let checks = match (self.counts.passed, self.counts.failed) {
+            (0, 0) => None,
+            (_, 0) => Some(Verdict::Success),
+            _ => Some(Verdict::Failure),
+        };
+        // A suite without a guest and without a check proves nothing.
+        guests.max(checks).unwrap_or(Verdict::Error)
+    }
 
-/// The directory of a guest's logs.
-pub fn log_dir(bed: &Bed, name: &str) -> Result<PathBuf> {
-    let dir = bed.dir.join(name);
-    make_dir(&dir)?;
-    Ok(dir)
+    /// Prints the table of the guests, everything that failed, and the last line.
+    pub fn close(mut self) -> Verdict {
+        if !self.outcomes.is_empty() {
+            self.outcomes.sort_by_key(Outcome::place);
+            println!("\n{}", outcome::table(&self.outcomes));
+        }
+        self.outcomes.iter().flat_map(Outcome::details).for_each(|line| println!("{line}"));
+        self.failed.iter().for_each(|line| println!("NOT OK  {line}"));
+        outcome::close(self.verdict(), self.counts())
+    }
 }
 
 #[cfg(test)]
@@ -133,19 +88,22 @@ mod tests {
 
     #[test]
     fn one_check_that_failed_is_a_failure() {
+        let progress = Progress::start();
         let mut findings = Findings::default();
-        findings.note("a", Ok(()));
-        findings.note("b", Err("why".to_owned()));
+        findings.note(&progress, "a", Ok(()));
+        let mut part = Findings::default();
+        part.note(&progress, "b", Err("why".to_owned()));
+        findings.add(part);
         assert_eq!((findings.counts.passed, findings.counts.failed), (1, 1));
         assert_eq!(findings.failed, ["b: why"]);
-        assert_eq!(findings.close(&[]), Verdict::Failure);
+        assert_eq!(findings.close(), Verdict::Failure);
     }
 
     #[test]
-    fn nothing_looked_at_is_no_success() {
-        assert_eq!(Findings::default().close(&[]), Verdict::Error);
+    fn a_suite_without_checks_is_an_error() {
+        assert_eq!(Findings::default().close(), Verdict::Error);
         let mut findings = Findings::default();
-        findings.note("a", Ok(()));
-        assert_eq!(findings.close(&[]), Verdict::Success);
+        findings.note(&Progress::start(), "a", Ok(()));
+        assert_eq!(findings.close(), Verdict::Success);
     }
 }

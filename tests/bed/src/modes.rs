@@ -5,11 +5,15 @@ use std::time::Duration;
 
 use crate::boot::{DEFAULT_MIB, Dom0Boot, Dom0Spec};
 use crate::choice::{KernelArgs, Mode};
+use crate::context::Context;
 use crate::domu::{self, Goal, Job, SessionSpec};
 use crate::error::Result;
+use crate::findings::Findings;
+use crate::guest::Verdict;
 use crate::outcome::Outcome;
+use crate::parallel::{self, Need, Part};
 use crate::progress::Progress;
-use crate::setup::{Bed, make_dir};
+use crate::setup::Bed;
 
 /// What is to be run.
 #[derive(Clone, Debug)]
@@ -30,68 +34,92 @@ pub struct RunSpec {
     pub gdb: bool,
 }
 
-/// Runs the modes, all domU modes in one boot of the Linux dom0, and judges each.
-pub fn run(
-    bed: &Bed,
-    spec: &RunSpec,
-    image: &[u8],
-    progress: &mut Progress,
-) -> Result<Vec<Outcome>> {
-    let mut outcomes = Vec::new();
-    let (dom0s, domus): (Vec<Mode>, Vec<Mode>) = spec.modes.iter().partition(|mode| mode.is_dom0());
-    for (index, &mode) in dom0s.iter().enumerate() {
-        let next = dom0s.get(index + 1).or(domus.first()).map_or("the table", |mode| mode.as_str());
-        progress.step(format!("{mode}: booting the image as dom0 of Xen {}", bed.xen), next);
-        let outcome = run_dom0(bed, spec, mode, image, progress)?;
-        progress.say(&format!("{mode}: {}", outcome.judgement.verdict));
-        outcomes.push(outcome);
-    }
-    if !domus.is_empty() {
-        let jobs = domus.iter().map(|&mode| job(spec, mode)).collect();
-        let session = SessionSpec { jobs, root: spec.root.clone(), name: "linux-dom0" };
-        let (results, mut machine) = domu::run(bed, &session, image, progress)?;
-        machine.stop();
-        for result in &results {
-            let dir = bed.dir.join(result.job.mode.as_str());
-            make_dir(&dir)?;
-            let outcome = Outcome::of_domu(bed.xen, result, &dir)?;
-            progress.say(&format!("{}: {}", outcome.mode, outcome.judgement.verdict));
-            outcomes.push(outcome);
+impl RunSpec {
+    /// Returns what the command line asks for, in `modes`.
+    pub fn chosen(context: &Context, modes: Vec<Mode>) -> Self {
+        let cli = &context.cli;
+        Self {
+            modes,
+            vcpus: cli.vcpus,
+            memory: cli.memory,
+            args: cli.args.clone(),
+            limit: cli.timeout,
+            root: context.root.clone(),
+            gdb: cli.gdb,
         }
     }
-    outcomes.sort_by_key(|outcome| Mode::ALL.iter().position(|mode| *mode == outcome.mode));
-    Ok(outcomes)
-}
 
-fn run_dom0(
-    bed: &Bed,
-    spec: &RunSpec,
-    mode: Mode,
-    image: &[u8],
-    progress: &mut Progress,
-) -> Result<Outcome> {
-    let dir = bed.dir.join(mode.as_str());
-    make_dir(&dir)?;
-    let dom0 = Dom0Spec {
-        memory: spec.memory.unwrap_or(DEFAULT_MIB),
-        vcpus: spec.vcpus.unwrap_or(1),
-        gdb: spec.gdb,
-        ..Dom0Spec::new(mode, spec.args.clone(), spec.limit)
-    };
-    let boot = Dom0Boot::run(bed, &dom0, image, &dir, progress, |_| false)?;
-    let told = (&boot.log, &boot.end, boot.seconds);
-    Outcome::of_dom0(bed.xen, mode, told, spec.args.expected_exit(), &dir)
-}
-
-/// The `xl create` of a domU mode.
-pub fn job(spec: &RunSpec, mode: Mode) -> Job {
-    Job {
-        name: mode.to_string(),
-        mode,
-        memory: spec.memory,
-        vcpus: spec.vcpus,
-        args: spec.args.clone(),
-        limit: spec.limit,
-        goal: Goal::of(&spec.args),
+    /// Returns the `xl create` of a domU mode.
+    pub fn job(&self, mode: Mode) -> Job {
+        Job {
+            name: mode.to_string(),
+            mode,
+            memory: self.memory,
+            vcpus: self.vcpus,
+            args: self.args.clone(),
+            limit: self.limit,
+            goal: Goal::of(&self.args),
+        }
     }
+
+    fn dom0(&self, mode: Mode) -> Dom0Spec {
+        Dom0Spec {
+            memory: self.memory.unwrap_or(DEFAULT_MIB),
+            vcpus: self.vcpus.unwrap_or(1),
+            gdb: self.gdb,
+            ..Dom0Spec::new(mode, self.args.clone(), self.limit)
+        }
+    }
+}
+
+/// Boots the chosen modes and prints the verdicts.
+pub fn run(context: &Context, progress: &mut Progress) -> Result<Verdict> {
+    let bed = context.bed(progress)?;
+    let spec = RunSpec::chosen(context, context.cli.modes.clone());
+    let mut findings = Findings::default();
+    parallel::run(parts(context, &bed, &spec), progress, &mut findings)?;
+    Ok(findings.close())
+}
+
+/// Returns a part for each dom0 mode, and one for all domU modes, which share a boot of the Linux
+/// dom0. Each guest is judged by its own tests.
+pub fn parts<'p>(context: &'p Context, bed: &'p Bed, spec: &RunSpec) -> Vec<Part<'p>> {
+    let (dom0s, domus): (Vec<Mode>, Vec<Mode>) = spec.modes.iter().partition(|mode| mode.is_dom0());
+    let mut parts: Vec<_> =
+        dom0s.into_iter().map(|mode| dom0_part(context, bed, spec.dom0(mode))).collect();
+    if !domus.is_empty() {
+        let jobs = domus.into_iter().map(|mode| spec.job(mode)).collect();
+        let session = SessionSpec { jobs, root: spec.root.clone(), name: "linux-dom0" };
+        parts.push(session_part(context, bed, session));
+    }
+    parts
+}
+
+fn dom0_part<'p>(context: &'p Context, bed: &'p Bed, spec: Dom0Spec) -> Part<'p> {
+    // Two debuggers can't share a port.
+    let need = if spec.gdb { Need::alone() } else { Need::machine(spec.vcpus, spec.memory) };
+    Part::new(need, move |progress, findings| {
+        let mode = spec.mode;
+        let dir = bed.log_dir(mode.as_str())?;
+        progress
+            .step(format!("{mode}: booting the image as dom0 of Xen {}", bed.xen), "its verdict");
+        let mut boot = Dom0Boot::run(bed, &spec, &context.image, &dir, progress, |_| false)?;
+        boot.machine.stop();
+        let seen = (&boot.log, &boot.end, boot.seconds);
+        let exit = spec.args.expected_exit();
+        findings.judge(progress, Outcome::of_dom0(bed.xen, mode, seen, exit, &dir)?);
+        Ok(())
+    })
+}
+
+fn session_part<'p>(context: &'p Context, bed: &'p Bed, session: SessionSpec) -> Part<'p> {
+    Part::new(session.need(), move |progress, findings| {
+        let (results, mut machine) = domu::run(bed, &session, &context.image, progress)?;
+        machine.stop();
+        for result in &results {
+            let dir = bed.log_dir(&result.job.name)?;
+            findings.judge(progress, Outcome::of_domu(bed.xen, result, &dir)?);
+        }
+        Ok(())
+    })
 }

@@ -52,6 +52,13 @@ impl Outcome {
         Ok(outcome)
     }
 
+    /// Returns the place in the order of the closing table: by Xen, then by mode.
+    pub fn place(&self) -> (usize, usize) {
+        let of = |found: Option<usize>| found.unwrap_or(usize::MAX);
+        let xen = of(XenVersion::ALL.iter().position(|xen| *xen == self.xen));
+        (xen, of(Mode::ALL.iter().position(|mode| *mode == self.mode)))
+    }
+
     fn write_logs(&self, console: &[String], xen: &[String]) -> Result<()> {
         make_dir(&self.dir)?;
         write(&self.dir.join("console.log"), joined(console).as_bytes())?;
@@ -118,15 +125,17 @@ pub fn table(outcomes: &[Outcome]) -> String {
     text
 }
 
-/// The runner's last line.
-pub fn last_line(counts: Counts) -> String {
-    let Counts { passed, failed, skipped } = counts;
-    format!("bed: {passed} passed, {failed} failed, {skipped} skipped")
+/// Prints the verdict and the last line.
+pub fn close(verdict: Verdict, counts: Counts) -> Verdict {
+    println!("bed: the verdict is {verdict} (exit status {})", verdict.exit_status());
+    println!("{}", last_line(counts));
+    verdict
 }
 
-/// The worst of all verdicts. No guest at all is an error.
-pub fn worst(outcomes: &[Outcome]) -> Verdict {
-    outcomes.iter().map(|outcome| outcome.judgement.verdict).max().unwrap_or(Verdict::Error)
+/// The runner's last line.
+fn last_line(counts: Counts) -> String {
+    let Counts { passed, failed, skipped } = counts;
+    format!("bed: {passed} passed, {failed} failed, {skipped} skipped")
 }
 
 #[cfg(test)]
@@ -145,14 +154,6 @@ mod tests {
 
     const GOOD: &str = "KTAP version 1\n1..1\nok 1 a\nTest result: SUCCESS";
     const BAD: &str = "KTAP version 1\n1..1\nnot ok 1 a # why\nTest result: FAILURE";
-
-    #[test]
-    fn the_worst_verdict_counts() {
-        let all = [outcome(GOOD, End::PowerOff), outcome(BAD, End::PowerOff)];
-        assert_eq!(worst(&all), Verdict::Failure);
-        assert_eq!(worst(&all[..1]), Verdict::Success);
-        assert_eq!(worst(&[]), Verdict::Error);
-    }
 
     #[test]
     fn a_failure_says_what_and_where() {

@@ -2,9 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-/// A clock that speaks. Plain lines, so that a log file reads as well as a terminal.
+use crate::output::Output;
+
+/// A clock that prints. Plain lines, so that a log file reads as well as a terminal.
 #[derive(Debug)]
 pub struct Progress {
+    output: Output,
     started: Instant,
     spoken: Instant,
     stepped: Instant,
@@ -12,17 +15,27 @@ pub struct Progress {
     next: String,
 }
 
-/// A wait this long without news gets a sign of life.
+/// After this time without a line, [`Progress::tick`] prints one.
 const QUIET: Duration = Duration::from_secs(10);
 
 impl Progress {
     /// Starts the clock.
     pub fn start() -> Self {
-        let now = Instant::now();
-        Self { started: now, spoken: now, stepped: now, doing: String::new(), next: String::new() }
+        Self::at(Output::direct(), Instant::now())
     }
 
-    /// Says what happens from now on, and what after that.
+    /// Returns a printer with the same clock for another output.
+    pub fn to(&self, output: Output) -> Self {
+        Self::at(output, self.started)
+    }
+
+    fn at(output: Output, started: Instant) -> Self {
+        let now = Instant::now();
+        let (doing, next) = (String::new(), String::new());
+        Self { output, started, spoken: now, stepped: now, doing, next }
+    }
+
+    /// Prints what begins now and what comes next.
     pub fn step(&mut self, doing: impl Into<String>, next: impl Into<String>) {
         self.doing = doing.into();
         self.next = next.into();
@@ -34,15 +47,25 @@ impl Progress {
         self.say(&line);
     }
 
-    /// Says something that happened.
+    /// Prints a line with the time since the start.
     pub fn say(&mut self, what: &str) {
         self.spoken = Instant::now();
-        println!("bed [{:>6.1} s] {what}", self.started.elapsed().as_secs_f64());
+        self.line(&format!("bed [{:>6.1} s] {what}", self.started.elapsed().as_secs_f64()));
     }
 
-    /// Called often while waiting: says now and then that the step still goes on.
+    /// Prints a line as it is.
+    pub fn line(&self, line: &str) {
+        self.output.print(line);
+    }
+
+    /// Prints a command that is about to run.
+    pub fn echo(&self, command: &str) {
+        self.line(&format!("+ {command}"));
+    }
+
+    /// Called often while waiting; prints now and then that the step still goes on.
     pub fn tick(&mut self) {
-        if self.spoken.elapsed() >= QUIET {
+        if self.spoken.elapsed() >= QUIET && self.output.is_direct() {
             let seconds = self.stepped.elapsed().as_secs();
             let line = format!("… for {seconds} s: {}", self.doing);
             self.say(&line);
@@ -50,7 +73,7 @@ impl Progress {
     }
 }
 
-/// Shows a command that is about to run.
+/// Prints a command that is about to run, of a step that never runs beside another one.
 pub fn echo(command: &str) {
-    println!("+ {command}");
+    Output::direct().print(&format!("+ {command}"));
 }

@@ -1,100 +1,118 @@
-//! `bed soak`: random operations of the allocator for long, as PV dom0 and as PV domU.
+//! `bed soak`: many random operations of the allocator, as PV dom0 and as PV domU.
 //!
-//! The image keeps accounts of its own. For the domU there is a witness besides: the Linux dom0 asks
-//! Xen for the domain's memory before the domain has run one instruction and again when it has ended
-//! and is preserved, and has its M2P hold against the P2M that the guest lists on either side.
+//! The image keeps accounts of its own. The Linux dom0 is a second witness for the domU. It asks Xen for
+//! the domain's memory before the domain runs, and again when it has ended and is preserved. Both times
+//! it compares Xen's M2P with the P2M that the guest lists.
 
 use std::path::Path;
+use std::time::Duration;
 
+use crate::boot::{Dom0Boot, Dom0Spec};
 use crate::choice::{KernelArgs, Mode};
 use crate::cli::Cli;
+use crate::context::Context;
 use crate::domu::{self, Goal, Job, JobResult, SessionSpec};
 use crate::error::Result;
-use crate::guest::{Counts, Verdict};
-use crate::modes::{self, RunSpec};
-use crate::outcome::{self, Outcome};
+use crate::findings::Findings;
+use crate::guest::Verdict;
+use crate::outcome::Outcome;
+use crate::parallel::{self, Need, Part};
 use crate::progress::Progress;
-use crate::setup::{Bed, make_dir, write};
+use crate::setup::{Bed, write};
 
-/// What a dom0 soaks: small, so that it is nearly full soon.
+/// Memory of the dom0's machine in MiB: small, so that it is nearly full soon.
 const DOM0_MIB: u32 = 512;
 
 /// The domU's default memory, in MiB.
 const DOMU_MIB: u32 = 64;
 
-/// The guests' command lines; what the user adds comes last.
+/// A soak takes about a minute and a half on two processors without other work.
+const LIMIT: Duration = Duration::from_secs(900);
+
+/// Returns the time limit: at least [`LIMIT`].
+fn limit(cli: &Cli) -> Duration {
+    cli.timeout.max(LIMIT)
+}
+
+/// Returns a guest's command line; the user's own options come last.
 fn args(tests: &str, more: &KernelArgs) -> Result<KernelArgs> {
     KernelArgs::new(&format!("{tests} {}", more.as_str()))
 }
 
-/// Runs both soaks and says the last line.
-pub fn run(
-    bed: &Bed,
-    cli: &Cli,
-    image: &[u8],
-    root: &Path,
-    progress: &mut Progress,
-) -> Result<Verdict> {
-    let spec = RunSpec {
-        modes: vec![Mode::PvDom0],
-        vcpus: cli.vcpus,
-        memory: Some(DOM0_MIB),
-        args: args("selftest=soak,accounts-balanced", &cli.args)?,
-        limit: cli.timeout,
-        root: root.to_owned(),
-        gdb: false,
-    };
-    let mut outcomes = modes::run(bed, &spec, image, progress)?;
-    outcomes.iter().for_each(|outcome| quote(&outcome.dir));
+/// Runs both soaks on the chosen Xen and prints the last line.
+pub fn run(context: &Context, progress: &mut Progress) -> Result<Verdict> {
+    let bed = context.bed(progress)?;
+    let mut findings = Findings::default();
+    parallel::run(parts(context, &bed)?, progress, &mut findings)?;
+    Ok(findings.close())
+}
 
+/// Returns the parts for both soaks on one Xen.
+pub fn parts<'p>(context: &'p Context, bed: &'p Bed) -> Result<Vec<Part<'p>>> {
+    Ok(vec![dom0(context, bed)?, domu(context, bed)?])
+}
+
+fn dom0<'p>(context: &'p Context, bed: &'p Bed) -> Result<Part<'p>> {
+    let cli = &context.cli;
+    let args = args("selftest=soak,accounts-balanced", &cli.args)?;
+    let (memory, vcpus) = (DOM0_MIB, cli.vcpus.unwrap_or(1));
+    let spec = Dom0Spec { memory, vcpus, ..Dom0Spec::new(Mode::PvDom0, args, limit(cli)) };
+    Ok(Part::new(Need::machine(vcpus, memory), move |progress, findings| {
+        let dir = bed.log_dir("pv-dom0-soak")?;
+        progress.step(format!("pv-dom0: the soak on Xen {}", bed.xen), "its verdict");
+        let mut boot = Dom0Boot::run(bed, &spec, &context.image, &dir, progress, |_| false)?;
+        boot.machine.stop();
+        let seen = (&boot.log, &boot.end, boot.seconds);
+        let exit = spec.args.expected_exit();
+        let outcome = Outcome::of_dom0(bed.xen, spec.mode, seen, exit, &dir)?;
+        quote(&dir, progress);
+        findings.judge(progress, outcome);
+        Ok(())
+    }))
+}
+
+fn domu<'p>(context: &'p Context, bed: &'p Bed) -> Result<Part<'p>> {
+    let cli = &context.cli;
     let job = Job {
         name: "pv-domu-soak".to_owned(),
         mode: Mode::PvDomu,
         memory: Some(cli.memory.unwrap_or(DOMU_MIB)),
         vcpus: cli.vcpus,
         args: args("selftest=p2m-before,soak,p2m-after,accounts-balanced", &cli.args)?,
-        limit: cli.timeout,
+        limit: limit(cli),
         goal: Goal::Watch,
     };
-    let session = SessionSpec { jobs: vec![job], root: root.to_owned(), name: "linux-dom0-soak" };
-    let (results, mut machine) = domu::run(bed, &session, image, progress)?;
-    machine.stop();
-    let mut counts = Counts::default();
-    for result in &results {
-        let dir = bed.dir.join(&result.job.name);
-        make_dir(&dir)?;
-        outcomes.push(Outcome::of_domu(bed.xen, result, &dir)?);
-        quote(&dir);
-        write(&dir.join("xen-view.log"), seen(result).as_bytes())?;
-        for (what, view) in views(result) {
-            match view {
-                Ok(said) => {
-                    counts.passed += 1;
-                    println!("ok      seen from dom0: {what}: {said}");
-                }
-                Err(why) => {
-                    counts.failed += 1;
-                    println!("NOT OK  seen from dom0: {what}: {why}; see {}", dir.display());
+    let (jobs, root) = (vec![job], context.root.clone());
+    let session = SessionSpec { jobs, root, name: "linux-dom0-soak" };
+    Ok(Part::new(session.need(), move |progress, findings| {
+        let (results, mut machine) = domu::run(bed, &session, &context.image, progress)?;
+        machine.stop();
+        for result in &results {
+            let dir = bed.log_dir(&result.job.name)?;
+            let outcome = Outcome::of_domu(bed.xen, result, &dir)?;
+            quote(&dir, progress);
+            findings.judge(progress, outcome);
+            write(&dir.join("xen-view.log"), seen(result).as_bytes())?;
+            for (what, view) in views(result) {
+                let name = format!("seen from dom0: {what}");
+                match view {
+                    Ok(said) => findings.note(progress, &format!("{name}: {said}"), Ok(())),
+                    Err(why) => {
+                        let why = format!("{why}; see {}", dir.display());
+                        findings.note(progress, &name, Err(why));
+                    }
                 }
             }
         }
-    }
-    println!("\n{}", outcome::table(&outcomes));
-    outcomes.iter().flat_map(Outcome::details).for_each(|line| println!("{line}"));
-    let mut verdict = outcome::worst(&outcomes);
-    if counts.failed > 0 {
-        verdict = verdict.max(Verdict::Failure);
-    }
-    outcomes.iter().for_each(|outcome| counts.add(outcome.judgement.counts));
-    println!("bed: the verdict is {verdict} (exit status {})", verdict.exit_status());
-    println!("{}", outcome::last_line(counts));
-    Ok(verdict)
+        Ok(())
+    }))
 }
 
-/// Shows the figures that a guest printed.
-fn quote(dir: &Path) {
+/// Prints the figures that a guest printed.
+fn quote(dir: &Path, progress: &Progress) {
     let console = std::fs::read_to_string(dir.join("console.log")).unwrap_or_default();
-    console.lines().filter(|line| line.starts_with("# soak: ")).for_each(|line| println!("{line}"));
+    let figures = console.lines().filter(|line| line.starts_with("# soak: "));
+    figures.for_each(|line| progress.line(line));
 }
 
 /// All that dom0 saw, for the logs.

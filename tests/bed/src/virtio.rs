@@ -1,8 +1,8 @@
-//! `bed virtio`: a driver of the crate `virtio-drivers`, on the library's adapter, in the image that
-//! is built with it: does it move data between a real device and memory that Xen exchanged?
+//! `bed virtio`: does a driver of the crate `virtio-drivers`, on the library's adapter, move data between
+//! a real device and memory that Xen exchanged?
 //!
-//! The device is a virtio disk of QEMU's, which knows of no Xen and takes machine addresses. Its file
-//! is made here, with content that the guest checks, and read here when the guest is done.
+//! The device is a virtio disk of QEMU's, which does not know Xen and takes machine addresses. Its file
+//! is made here, with content that the guest checks, and read here after the guest has ended.
 
 use std::fs;
 use std::path::Path;
@@ -10,14 +10,15 @@ use std::time::Duration;
 
 use crate::boot::{Dom0Boot, Dom0Spec};
 use crate::choice::{KernelArgs, Mode};
-use crate::cli::Cli;
+use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::expectation::Expectation;
-use crate::findings::{Findings, log_dir};
+use crate::findings::Findings;
 use crate::guest::Verdict;
 use crate::outcome::Outcome;
+use crate::parallel::{self, Need, Part};
 use crate::progress::Progress;
-use crate::setup::{Bed, SetupOptions, prepare, write};
+use crate::setup::{Bed, write};
 use crate::witness::fresh_seed;
 
 /// The disk, in the boot's directory.
@@ -35,60 +36,44 @@ const DOM0_MIB: u32 = 512;
 const PASSED: [&str; 4] =
     ["virtio-blk-queue", "virtio-blk-reads", "virtio-blk-writes", "accounts-balanced"];
 
-/// Tries both kinds of dom0 on each Xen and says the last line.
-pub fn run(
-    cli: &Cli,
-    options: &SetupOptions,
-    image: &[u8],
-    progress: &mut Progress,
-) -> Result<Verdict> {
-    let mut findings = Findings::default();
-    check(cli, options, image, progress, &mut findings)?;
-    println!();
-    Ok(findings.close(&[]))
-}
-
-/// Tries both kinds of dom0 on each Xen: on all of them, unless one is chosen.
-pub fn check(
-    cli: &Cli,
-    options: &SetupOptions,
-    image: &[u8],
-    progress: &mut Progress,
-    findings: &mut Findings,
-) -> Result<()> {
-    for xen in cli.xens() {
-        let bed = prepare(xen, options, progress)?;
-        for mode in [Mode::PvDom0, Mode::PvhDom0] {
-            try_one(&bed, mode, cli.timeout, image, progress, findings)?;
-        }
+/// Tries both kinds of dom0 on each Xen and prints the last line.
+pub fn run(context: &Context, progress: &mut Progress) -> Result<Verdict> {
+    let beds = context.beds(progress)?;
+    let mut parts = Vec::new();
+    for bed in &beds {
+        parts.extend(self::parts(context, bed)?);
     }
-    Ok(())
+    let mut findings = Findings::default();
+    parallel::run(parts, progress, &mut findings)?;
+    println!();
+    Ok(findings.close())
 }
 
-fn try_one(
-    bed: &Bed,
-    mode: Mode,
-    limit: Duration,
-    image: &[u8],
-    progress: &mut Progress,
-    findings: &mut Findings,
-) -> Result<()> {
+/// Returns the parts for both kinds of dom0 on one Xen.
+pub fn parts<'p>(context: &'p Context, bed: &'p Bed) -> Result<Vec<Part<'p>>> {
+    [Mode::PvDom0, Mode::PvhDom0].into_iter().map(|mode| part(context, bed, mode)).collect()
+}
+
+fn part<'p>(context: &'p Context, bed: &'p Bed, mode: Mode) -> Result<Part<'p>> {
     let seed = fresh_seed();
-    let guest = expectation(mode, seed, limit)?;
-    let name = format!("{} on Xen {}", guest.name(), bed.xen);
-    progress.step(&name, "what the guest wrote to the disk");
-    let dir = log_dir(bed, &guest.name())?;
-    let disk = dir.join(DISK);
-    write(&disk, &content(seed, |_, word| word))?;
+    let guest = expectation(mode, seed, context.cli.timeout)?;
     let spec = Dom0Spec { disk: Some(DISK), ..guest.dom0() };
-    let mut boot = Dom0Boot::run(bed, &spec, image, &dir, progress, |_| false)?;
-    boot.machine.stop();
-    let told = (&boot.log, &boot.end, boot.seconds);
-    let outcome = Outcome::of_dom0(bed.xen, mode, told, guest.args.expected_exit(), &dir)?;
-    findings.note(&name, guest.met_by(&outcome, &boot.log.guest));
-    let found = fs::read(&disk).map_err(|e| Error::file("reading", &disk, e))?;
-    findings.note(&format!("{name}: its disk, seen from outside"), is_written(seed, &found, &disk));
-    Ok(())
+    Ok(Part::new(Need::machine(spec.vcpus, spec.memory), move |progress, findings| {
+        let name = format!("{} on Xen {}", guest.name(), bed.xen);
+        progress.step(&name, "what the guest wrote to the disk");
+        let dir = bed.log_dir(&guest.name())?;
+        let disk = dir.join(DISK);
+        write(&disk, &content(seed, |_, word| word))?;
+        let mut boot = Dom0Boot::run(bed, &spec, &context.image, &dir, progress, |_| false)?;
+        boot.machine.stop();
+        let seen = (&boot.log, &boot.end, boot.seconds);
+        let outcome = Outcome::of_dom0(bed.xen, mode, seen, guest.args.expected_exit(), &dir)?;
+        findings.note(progress, &name, guest.met_by(&outcome, &boot.log.guest));
+        let found = fs::read(&disk).map_err(|e| Error::file("reading", &disk, e))?;
+        let written = is_written(seed, &found, &disk);
+        findings.note(progress, &format!("{name}: its disk, seen from outside"), written);
+        Ok(())
+    }))
 }
 
 fn expectation(mode: Mode, seed: u64, limit: Duration) -> Result<Expectation> {

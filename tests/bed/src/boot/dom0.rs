@@ -22,6 +22,8 @@ pub struct Dom0Spec {
     pub memory: u32,
     /// MiB of dom0, where Xen is to keep the rest.
     pub dom0_memory: Option<u32>,
+    /// The highest order that Xen exchanges, where not its default (`memop-max-order`).
+    pub max_order: Option<u32>,
     /// dom0's vCPUs.
     pub vcpus: u32,
     /// Processors of the machine, where not one for each vCPU.
@@ -45,6 +47,7 @@ impl Dom0Spec {
             mode,
             memory: DEFAULT_MIB,
             dom0_memory: None,
+            max_order: None,
             vcpus: 1,
             processors: None,
             clock: Clock::Time,
@@ -88,7 +91,7 @@ impl Dom0Boot {
             .map_err(|e| Error::file("resolving", &bed.hypervisor, e))?;
         let machine = MachineSpec {
             hypervisor,
-            xen_args: for_image(spec.mode, spec.vcpus, spec.dom0_memory),
+            xen_args: for_image(spec.mode, spec.vcpus, spec.dom0_memory, spec.max_order),
             modules: vec![("image".to_owned(), spec.args.as_str().to_owned())],
             memory: spec.memory,
             cpus: spec.processors.unwrap_or(spec.vcpus.max(2)),
@@ -104,7 +107,7 @@ impl Dom0Boot {
             limit: spec.limit,
             gdb: spec.gdb,
         };
-        let mut machine = Machine::start(&machine, dir)?;
+        let mut machine = Machine::start(&machine, dir, progress)?;
         let end = wait(&mut machine, progress, enough);
         let seconds = machine.elapsed().as_secs_f64();
         // Read once more: Xen says its last word and dies a moment later.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::Monitor;
 use crate::command;
 use crate::error::{Error, Result};
-use crate::progress::echo;
+use crate::progress::Progress;
 
 /// What is to be started.
 #[derive(Clone, Debug)]
@@ -88,7 +88,7 @@ const QEMU_LOG: &str = "qemu.log";
 
 impl Machine {
     /// Starts the machine, its files in `dir`.
-    pub fn start(spec: &MachineSpec, dir: &Path) -> Result<Self> {
+    pub fn start(spec: &MachineSpec, dir: &Path, progress: &Progress) -> Result<Self> {
         for old in [SERIAL, CONTROL, QEMU_LOG] {
             let path = dir.join(old);
             if path.exists() {
@@ -105,7 +105,7 @@ impl Machine {
         qemu.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log);
         let command_path = dir.join("qemu.cmd");
         crate::setup::write(&command_path, format!("{}\n", command::shown(&qemu)).as_bytes())?;
-        echo(&format!("qemu-system-x86_64 … ({} has all of it)", command_path.display()));
+        progress.echo(&format!("qemu-system-x86_64 … (all of it: {})", command_path.display()));
         command::output(Command::new("qemu-system-x86_64").arg("--version"))?;
         let started = Instant::now();
         let mut child =

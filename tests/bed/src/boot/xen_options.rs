@@ -34,11 +34,15 @@ const STAY: &str = "dom0_vcpus_pin";
 const ALL_REGISTERS: &str = "spec-ctrl=eager-fpu";
 
 /// Returns the command line for the image as dom0. Without `dom0_mib` Xen gives it nearly all memory.
-pub fn for_image(mode: Mode, vcpus: u32, dom0_mib: Option<u32>) -> String {
+pub fn for_image(mode: Mode, vcpus: u32, dom0_mib: Option<u32>, max_order: Option<u32>) -> String {
     let mut words = COMMON.join(" ");
     words.push_str(&format!(" {SERIAL_BUFFER} dom0_max_vcpus={vcpus} {STAY}"));
     if let Some(mib) = dom0_mib {
         words.push_str(&format!(" dom0_mem={mib}M,max:{mib}M"));
+    }
+    if let Some(order) = max_order {
+        // For domUs, for those with I/O resources, for the control domain, and for the hardware domain.
+        words.push_str(&format!(" memop-max-order={order},{order},{order},{order}"));
     }
     if mode == Mode::PvhDom0 {
         words.push_str(" dom0=pvh");
@@ -63,11 +67,13 @@ mod tests {
 
     #[test]
     fn dom0_memory_is_set_where_it_is_asked_for() {
-        assert!(!for_image(Mode::PvDom0, 1, None).contains("dom0_mem"));
-        let pvh = for_image(Mode::PvhDom0, 2, None);
+        assert!(!for_image(Mode::PvDom0, 1, None, None).contains("dom0_mem"));
+        let pvh = for_image(Mode::PvhDom0, 2, None, None);
         assert!(pvh.ends_with("dom0_max_vcpus=2 dom0_vcpus_pin dom0=pvh"), "{pvh}");
-        let kept = for_image(Mode::PvDom0, 1, Some(1300));
+        let kept = for_image(Mode::PvDom0, 1, Some(1300), None);
         assert!(kept.ends_with("dom0_mem=1300M,max:1300M"), "{kept}");
+        let limited = for_image(Mode::PvDom0, 1, None, Some(4));
+        assert!(limited.ends_with("memop-max-order=4,4,4,4"), "{limited}");
         assert!(for_linux().contains("dom0_mem=512M,max:512M"));
     }
 }

@@ -9,19 +9,22 @@ use std::fs;
 use std::path::Path;
 
 use crate::choice::{KernelArgs, Mode};
-use crate::cli::Cli;
+use crate::context::Context;
 use crate::error::{Error, Result};
-use crate::findings::log_dir;
+use crate::findings::Findings;
 use crate::guest::Verdict;
 use crate::modes::{self, RunSpec};
 use crate::outcome::{self, Outcome};
+use crate::parallel::{self, Part};
 use crate::progress::Progress;
 use crate::saved;
-use crate::setup::{SetupOptions, prepare};
+use crate::setup::Bed;
 
 use report::{OnXen, Report};
+use results::{Model, Results};
+use rows::Row;
 
-/// The table, seen from the repository's root.
+/// The table, as a path from the repository's root.
 const TABLE: &str = "docs/CONFORMANCE.md";
 
 /// The modes that see a difference; a PVH dom0 is to the exchange what a PVH domU is.
@@ -30,59 +33,84 @@ const MODES: [Mode; 3] = [Mode::PvDom0, Mode::PvDomu, Mode::PvhDomu];
 /// The self-tests that are named after rows, and no others.
 const TESTS: &str = "selftest=c0*,c1*,c2*,c3*,c4*,c5*,c6*,c7*,accounts-balanced";
 
-/// Runs the self-tests on each Xen and prints the table.
-pub fn run(
-    cli: &Cli,
-    options: &SetupOptions,
-    image: &[u8],
-    root: &Path,
-    progress: &mut Progress,
-) -> Result<Verdict> {
-    let read =
-        |path: &Path| fs::read_to_string(path).map_err(|error| Error::file("reading", path, error));
-    let rows = rows::parse(&read(&root.join(TABLE))?);
-    let model = cli.model.as_deref().map(read).transpose()?;
-    let model = model.as_deref().map(results::of_cargo);
-    let mut report = Report { rows: &rows, model, xens: Vec::new() };
-    let mut outcomes = Vec::new();
-    for xen in cli.xens() {
-        let bed = prepare(xen, options, progress)?;
-        let spec = RunSpec {
-            modes: MODES.to_vec(),
-            vcpus: cli.vcpus,
-            memory: cli.memory,
-            args: KernelArgs::new(TESTS)?,
-            limit: cli.timeout,
-            root: root.to_owned(),
-            gdb: false,
-        };
-        let these = modes::run(&bed, &spec, image, progress)?;
-        let mut modes = Vec::new();
-        for outcome in &these {
-            modes.push(results::of_guest(&read(&outcome.dir.join("console.log"))?));
-        }
-        let (_, saved) = saved::run(&bed, image, root, progress)?;
-        for result in &saved {
-            let lines = result.report.guest_lines();
-            let mode = MODES.iter().zip(&mut modes).find(|(mode, _)| **mode == result.job.mode);
-            mode.into_iter()
-                .for_each(|(_, rows)| rows.extend(results::of_guest(&lines.join("\n"))));
-            outcomes.push(Outcome::of_domu(xen, result, &log_dir(&bed, &result.job.name)?)?);
-        }
-        report.xens.push(OnXen { xen, modes });
-        outcomes.extend(these);
+/// Runs the self-tests on each Xen, prints the table, and counts its answers.
+pub fn run(context: &Context, progress: &mut Progress) -> Result<Verdict> {
+    let table = Table::read(context)?;
+    let beds = context.beds(progress)?;
+    let mut parts = Vec::new();
+    for bed in &beds {
+        parts.extend(self::parts(context, bed)?);
     }
-    Ok(close(&report, &outcomes))
+    let mut guests = Findings::default();
+    parallel::run(parts, progress, &mut guests)?;
+    let report = table.report(&beds)?;
+    println!("\n{}", report.text());
+    guests.outcomes().iter().flat_map(Outcome::details).for_each(|line| println!("{line}"));
+    let counts = report.counts();
+    let of_rows = if counts.failed > 0 { Verdict::Failure } else { Verdict::Success };
+    Ok(outcome::close(guests.verdict().max(of_rows), counts))
 }
 
-fn close(report: &Report<'_>, outcomes: &[Outcome]) -> Verdict {
-    println!("\n{}", report.text());
-    outcomes.iter().flat_map(Outcome::details).for_each(|line| println!("{line}"));
-    let mut verdict = outcome::worst(outcomes);
-    if report.counts().failed > 0 {
-        verdict = verdict.max(Verdict::Failure);
+/// Returns the parts that answer the rows on one Xen.
+pub fn parts<'p>(context: &'p Context, bed: &'p Bed) -> Result<Vec<Part<'p>>> {
+    let chosen = RunSpec::chosen(context, MODES.to_vec());
+    let spec = RunSpec { args: KernelArgs::new(TESTS)?, ..chosen };
+    let mut parts = modes::parts(context, bed, &spec);
+    parts.push(saved::part(context, bed)?);
+    Ok(parts)
+}
+
+/// Prints the table for parts that ran, and notes whether all answers are those of the table.
+pub fn note(
+    context: &Context,
+    beds: &[Bed],
+    progress: &Progress,
+    findings: &mut Findings,
+) -> Result<()> {
+    let table = Table::read(context)?;
+    let report = table.report(beds)?;
+    progress.line(&format!("\n{}", report.text()));
+    let result = match report.counts().failed {
+        0 => Ok(()),
+        failed => Err(format!("{failed} answers differ; see the lines after the table")),
+    };
+    findings.note(progress, "every row of the conformance table is answered as it says", result);
+    Ok(())
+}
+
+/// The table, and what the model answers.
+struct Table {
+    rows: Vec<Row>,
+    model: Option<Model>,
+}
+
+impl Table {
+    fn read(context: &Context) -> Result<Self> {
+        let rows = rows::parse(&read(&context.root.join(TABLE))?);
+        let model = context.cli.model.as_deref().map(read).transpose()?;
+        Ok(Self { rows, model: model.as_deref().map(results::of_cargo) })
     }
-    println!("bed: the verdict is {verdict} (exit status {})", verdict.exit_status());
-    println!("{}", outcome::last_line(report.counts()));
-    verdict
+
+    /// Adds what the guests answered, from their logs.
+    fn report(&self, beds: &[Bed]) -> Result<Report<'_>> {
+        let mut xens = Vec::new();
+        for bed in beds {
+            let modes = MODES.iter().map(|mode| answers(bed, *mode)).collect::<Result<_>>()?;
+            xens.push(OnXen { xen: bed.xen, modes });
+        }
+        Ok(Report { rows: &self.rows, model: self.model.clone(), xens })
+    }
+}
+
+fn answers(bed: &Bed, mode: Mode) -> Result<Results> {
+    let console = |name: String| read(&bed.dir.join(name).join("console.log"));
+    let mut answers = results::of_guest(&console(mode.to_string())?);
+    if !mode.is_dom0() {
+        answers.extend(results::of_guest(&console(format!("{mode}-{}", saved::LABEL))?));
+    }
+    Ok(answers)
+}
+
+fn read(path: &Path) -> Result<String> {
+    fs::read_to_string(path).map_err(|error| Error::file("reading", path, error))
 }

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use super::jobs::{Goal, Job, pack};
 use super::report::{JobReport, SessionReport};
-use crate::boot::{Clock, Machine, MachineSpec, Threads, for_linux};
+use crate::boot::{Clock, LINUX_MIB, Machine, MachineSpec, Threads, for_linux};
 use crate::choice::Mode;
 use crate::error::{Error, Result};
 use crate::guest::{End, MachineEnd, SerialLog};
+use crate::parallel::Need;
 use crate::progress::Progress;
 use crate::setup::{Bed, make_dir, write};
 
@@ -23,6 +24,20 @@ pub struct SessionSpec {
     pub root: PathBuf,
     /// Names the directory of the boot's own logs below the bed's.
     pub name: &'static str,
+}
+
+impl SessionSpec {
+    /// Returns the memory of the session's machine in MiB.
+    fn mib(&self) -> u32 {
+        let largest = self.jobs.iter().filter_map(|job| job.memory).max().unwrap_or(0);
+        LEAST_MIB.max(largest.saturating_add(LINUX_MIB + XEN_MIB))
+    }
+
+    /// Returns what the session needs while other parts of a suite run.
+    pub fn need(&self) -> Need {
+        let vcpus = self.jobs.iter().filter_map(|job| job.vcpus).max().unwrap_or(1);
+        Need::machine(vcpus, self.mib()).with_linux()
+    }
 }
 
 /// A job that is over.
@@ -66,7 +81,6 @@ pub fn run(
     write(&dir.join("initramfs"), &initramfs)?;
     let linux = dir.join("vmlinuz");
     fs::copy(&bed.linux, &linux).map_err(|e| Error::file("copying", &bed.linux, e))?;
-    let largest = spec.jobs.iter().filter_map(|job| job.memory).max().unwrap_or(0);
     let resolve =
         |path: &Path| fs::canonicalize(path).map_err(|e| Error::file("resolving", path, e));
     let machine = MachineSpec {
@@ -76,7 +90,7 @@ pub fn run(
             ("vmlinuz".to_owned(), "console=hvc0 quiet panic=-1".to_owned()),
             ("initramfs".to_owned(), String::new()),
         ],
-        memory: LEAST_MIB.max(largest.saturating_add(crate::boot::LINUX_MIB + XEN_MIB)),
+        memory: spec.mib(),
         cpus: 2,
         clock: Clock::Time,
         threads: match spec.jobs.iter().any(wakes_itself_under_svm) {
@@ -93,7 +107,7 @@ pub fn run(
         format!("booting Xen {} with a Linux dom0", bed.xen),
         spec.jobs.first().map_or("", |job| job.name.as_str()),
     );
-    let mut machine = Machine::start(&machine, &dir)?;
+    let mut machine = Machine::start(&machine, &dir, progress)?;
     let mut watch = Watch { spec, started: Vec::new(), finished: Vec::new(), ready: false };
     let (report, broken) = loop {
         let ended = machine.has_ended();

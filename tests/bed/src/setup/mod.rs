@@ -36,6 +36,15 @@ pub struct Bed {
     pub initramfs: PathBuf,
 }
 
+impl Bed {
+    /// Makes and returns the directory for the logs of a guest.
+    pub fn log_dir(&self, name: &str) -> Result<PathBuf> {
+        let dir = self.dir.join(name);
+        make_dir(&dir)?;
+        Ok(dir)
+    }
+}
+
 /// What was asked of the setup.
 #[derive(Clone, Debug)]
 pub struct SetupOptions {

@@ -1,7 +1,8 @@
 //! `bed test`: the image in every mode, guests that misbehave, wrong input, the witness, guests that
 //! are saved and restored, several vCPUs, and a virtio disk.
 //!
-//! All domains are made in one boot of the Linux dom0; a dom0 of our own boots in seconds.
+//! Machines with a single vCPU run two at a time. Each domU mode has one boot of the Linux dom0, in
+//! which all its domains are made; a dom0 of our own boots in seconds.
 
 mod guests;
 mod wrong_input;
@@ -10,116 +11,95 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::choice::{KernelArgs, Mode};
-use crate::cli::Cli;
+use crate::context::Context;
 use crate::domu::{self, SessionSpec};
 use crate::error::Result;
 use crate::expectation::Expectation;
-use crate::findings::{Findings, log_dir};
+use crate::expected;
+use crate::findings::Findings;
 use crate::guest::Verdict;
 use crate::modes::{self, RunSpec};
-use crate::outcome::{self, Outcome};
+use crate::outcome::Outcome;
+use crate::parallel::{self, Part};
 use crate::progress::Progress;
 use crate::saved;
-use crate::setup::{Bed, SetupOptions};
+use crate::setup::Bed;
 use crate::vcpus;
 use crate::virtio;
 use crate::witness::{self, Request};
 
-/// Runs everything and says the last line.
-pub fn run(
-    bed: &Bed,
-    cli: &Cli,
-    options: &SetupOptions,
-    image: &[u8],
-    root: &Path,
-    progress: &mut Progress,
-) -> Result<Verdict> {
+/// Runs everything and prints the last line.
+pub fn run(context: &Context, progress: &mut Progress) -> Result<Verdict> {
     let mut findings = Findings::default();
-    progress.step("wrong input", "the image as dom0");
-    wrong_input::check(bed, &mut findings)?;
-    let mut outcomes = dom0_modes(bed, cli, image, root, progress)?;
-    findings.try_dom0s(bed, &guests::dom0s()?, image, progress)?;
-    let request = Request { seed: witness::fresh_seed(), ..cli.probe };
-    let seen = witness::dom0(bed, request, image, progress)?;
-    findings.note_testimony(&seen);
-    let seen = witness::device(bed, image, progress)?;
-    findings.note("witness of the device behind the IOMMU, pvh-dom0", seen);
-    outcomes.extend(domus(bed, cli, image, root, progress, &mut findings)?);
-    outcomes.sort_by_key(|outcome| Mode::ALL.iter().position(|mode| *mode == outcome.mode));
-    saved::check(cli, options, image, root, progress, &mut findings)?;
-    vcpus::check(cli, options, image, root, progress, &mut findings)?;
-    virtio::check(cli, options, image, progress, &mut findings)?;
-    Ok(close(&outcomes, findings))
-}
-
-fn run_spec(cli: &Cli, modes: Vec<Mode>, root: &Path) -> RunSpec {
-    RunSpec {
-        modes,
-        vcpus: cli.vcpus,
-        memory: cli.memory,
-        args: cli.args.clone(),
-        limit: cli.timeout,
-        root: root.to_owned(),
-        gdb: false,
+    let bed = context.bed(progress)?;
+    let beds = context.beds(progress)?;
+    progress.step("wrong input", "the image as domU");
+    wrong_input::check(&bed, progress, &mut findings)?;
+    // The long parts first, so that the short ones fill the time beside them.
+    let mut parts = vec![
+        domus(context, &bed, Mode::PvDomu, "linux-dom0-pv")?,
+        domus(context, &bed, Mode::PvhDomu, "linux-dom0-pvh")?,
+    ];
+    for bed in &beds {
+        parts.push(saved::part(context, bed)?);
     }
-}
-
-fn dom0_modes(
-    bed: &Bed,
-    cli: &Cli,
-    image: &[u8],
-    root: &Path,
-    progress: &mut Progress,
-) -> Result<Vec<Outcome>> {
-    let modes = Mode::ALL.into_iter().filter(|mode| mode.is_dom0()).collect();
-    modes::run(bed, &run_spec(cli, modes, root), image, progress)
-}
-
-/// One Linux dom0 for the domU modes, the misbehaving domUs, and last the witness's.
-fn domus(
-    bed: &Bed,
-    cli: &Cli,
-    image: &[u8],
-    root: &Path,
-    progress: &mut Progress,
-    findings: &mut Findings,
-) -> Result<Vec<Outcome>> {
-    let modes: Vec<Mode> = Mode::ALL.into_iter().filter(|mode| !mode.is_dom0()).collect();
-    let run = run_spec(cli, modes.clone(), root);
-    let expectations = guests::domus()?;
-    let request = Request { seed: witness::fresh_seed(), ..cli.probe };
-    let mut jobs: Vec<domu::Job> = modes.iter().map(|&mode| modes::job(&run, mode)).collect();
-    jobs.extend(expectations.iter().map(Expectation::job));
-    jobs.push(witness::domu_job(request)?);
-    let session = SessionSpec { jobs, root: root.to_owned(), name: "linux-dom0" };
-    let (results, mut machine) = domu::run(bed, &session, image, progress)?;
-    let (in_modes, rest) = results.split_at(modes.len());
-    let (odd, witnesses) = rest.split_at(expectations.len());
-    let mut outcomes = Vec::new();
-    for result in in_modes {
-        let dir = log_dir(bed, &result.job.name)?;
-        outcomes.push(Outcome::of_domu(bed.xen, result, &dir)?);
+    let dom0s = Mode::ALL.into_iter().filter(|mode| mode.is_dom0()).collect();
+    parts.extend(modes::parts(context, &bed, &RunSpec::chosen(context, dom0s)));
+    let guests = guests::dom0s()?.into_iter();
+    parts.extend(guests.map(|guest| expected::dom0(context, &bed, guest)));
+    parts.push(witness::dom0(context, &bed));
+    parts.push(witness::device(context, &bed));
+    for bed in &beds {
+        parts.extend(virtio::parts(context, bed)?);
     }
-    findings.note_domus(bed, &expectations, odd)?;
-    for result in witnesses {
-        let dir = log_dir(bed, &result.job.name)?;
-        let lines = result.report.guest_lines();
-        let seen = witness::testify(result.job.mode, &lines, request, &mut machine, &dir)?;
-        findings.note_testimony(&seen);
+    // Machines that run alone come last.
+    for bed in &beds {
+        parts.extend(vcpus::parts(context, bed)?);
     }
-    Ok(outcomes)
-}
-
-fn close(outcomes: &[Outcome], findings: Findings) -> Verdict {
-    println!("\n{}", outcome::table(outcomes));
+    parallel::run(parts, progress, &mut findings)?;
     if let Some(faults) = fault_cases(Path::new("target/tmp/fault-cases")) {
-        println!("bed: the host tests tried {faults} faults");
+        println!("\nbed: the host tests tried {faults} faults");
     }
-    findings.close(outcomes)
+    Ok(findings.close())
 }
 
-/// How many faults the host tests tried, if `make test` ran them: each of their sweeps leaves a file
-/// that begins with a number.
+/// Returns a part with a boot of the Linux dom0 for one domU mode: the image as configured, guests that
+/// misbehave, and in PV the witness, which must be last.
+fn domus<'p>(
+    context: &'p Context,
+    bed: &'p Bed,
+    mode: Mode,
+    name: &'static str,
+) -> Result<Part<'p>> {
+    let run = RunSpec::chosen(context, vec![mode]);
+    let expectations = guests::domus(mode)?;
+    let request = Request { seed: witness::fresh_seed(), ..context.cli.probe };
+    let mut jobs = vec![run.job(mode)];
+    jobs.extend(expectations.iter().map(Expectation::job));
+    if mode == Mode::PvDomu {
+        jobs.push(witness::domu_job(request)?);
+    }
+    let session = SessionSpec { jobs, root: context.root.clone(), name };
+    Ok(Part::new(session.need(), move |progress, findings| {
+        let (results, mut machine) = domu::run(bed, &session, &context.image, progress)?;
+        if let Some(configured) = results.first() {
+            let dir = bed.log_dir(&configured.job.name)?;
+            findings.judge(progress, Outcome::of_domu(bed.xen, configured, &dir)?);
+        }
+        let odd = results.iter().skip(1).take(expectations.len()).cloned().collect::<Vec<_>>();
+        expected::note_domus(bed, &expectations, &odd, progress, findings)?;
+        for result in results.iter().skip(1 + expectations.len()) {
+            let dir = bed.log_dir(&result.job.name)?;
+            let lines = result.report.guest_lines();
+            let seen = witness::testify(result.job.mode, &lines, request, &mut machine, &dir)?;
+            seen.note(progress, findings);
+        }
+        Ok(())
+    }))
+}
+
+/// Returns how many faults the host tests tried, if `make test` ran them: each of their sweeps writes a
+/// file that begins with a number.
 fn fault_cases(dir: &Path) -> Option<u64> {
     let files = std::fs::read_dir(dir).ok()?.filter_map(|entry| entry.ok());
     let contents = files.filter_map(|file| std::fs::read_to_string(file.path()).ok());

@@ -9,13 +9,14 @@ use crate::command;
 use crate::error::{Error, Result};
 use crate::findings::Findings;
 use crate::guest::Verdict;
+use crate::progress::Progress;
 use crate::setup::{Bed, make_dir, write};
 
 /// A port of this machine without a listener stands for a network that is down.
 const NOWHERE: &str = "http://127.0.0.1:9/debian";
 
 /// Tries everything.
-pub fn check(bed: &Bed, findings: &mut Findings) -> Result<()> {
+pub fn check(bed: &Bed, progress: &Progress, findings: &mut Findings) -> Result<()> {
     let dir = bed.dir.join("wrong-input");
     make_dir(&dir)?;
     let text = dir.join("no-elf");
@@ -47,7 +48,7 @@ pub fn check(bed: &Bed, findings: &mut Findings) -> Result<()> {
         ),
     ];
     for (name, words, expected) in cases {
-        findings.note(name, try_one(&words, expected)?);
+        findings.note(progress, name, try_one(&words, expected)?);
     }
     Ok(())
 }

@@ -2,66 +2,39 @@
 
 mod guests;
 
-use std::path::Path;
-
-use crate::cli::Cli;
-use crate::domu::{self, JobResult, SessionSpec};
+use crate::context::Context;
 use crate::error::Result;
 use crate::expectation::Expectation;
-use crate::findings::{Findings, say_stood_still};
-use crate::guest::{End, Verdict};
+use crate::expected;
+use crate::findings::Findings;
+use crate::guest::Verdict;
+use crate::parallel::{self, Part};
 use crate::progress::Progress;
-use crate::setup::{SetupOptions, prepare};
+use crate::setup::Bed;
 
 use guests::Guests;
 
-/// Tries every guest on each Xen and says the last line.
-pub fn run(
-    cli: &Cli,
-    options: &SetupOptions,
-    image: &[u8],
-    root: &Path,
-    progress: &mut Progress,
-) -> Result<Verdict> {
+/// Tries every guest on each Xen and prints the last line.
+pub fn run(context: &Context, progress: &mut Progress) -> Result<Verdict> {
+    let beds = context.beds(progress)?;
+    let mut parts = Vec::new();
+    for bed in &beds {
+        parts.extend(self::parts(context, bed)?);
+    }
     let mut findings = Findings::default();
-    check(cli, options, image, root, progress, &mut findings)?;
+    parallel::run(parts, progress, &mut findings)?;
     println!();
-    Ok(findings.close(&[]))
+    Ok(findings.close())
 }
 
-/// Tries every guest on each Xen: on all of them, unless one is chosen.
-pub fn check(
-    cli: &Cli,
-    options: &SetupOptions,
-    image: &[u8],
-    root: &Path,
-    progress: &mut Progress,
-    findings: &mut Findings,
-) -> Result<()> {
-    for xen in cli.xens() {
-        let bed = prepare(xen, options, progress)?;
-        let Guests { dom0s, domus } = guests::of(cli.timeout)?;
-        findings.try_dom0s(&bed, &dom0s, image, progress)?;
-        // Apart: when a machine stands still, all guests in it do.
-        let (shaky, firm): (Vec<_>, Vec<_>) =
-            domus.into_iter().partition(Expectation::may_stand_still);
-        let mut session = |domus: &[Expectation], name| -> Result<Vec<JobResult>> {
-            let jobs = domus.iter().map(Expectation::job).collect();
-            let session = SessionSpec { jobs, root: root.to_owned(), name };
-            let (results, mut machine) = domu::run(&bed, &session, image, progress)?;
-            machine.stop();
-            Ok(results)
-        };
-        let results = session(&firm, "linux-dom0-vcpus")?;
-        findings.note_domus(&bed, &firm, &results)?;
-        let mut results = session(&shaky, "linux-dom0-vcpus-pvh")?;
-        // The guest alone, or the whole machine.
-        let stands = |result: &&JobResult| matches!(result.end, End::StillRunning | End::Lost(_));
-        if let Some(still) = results.iter().find(stands) {
-            say_stood_still(&still.job.name);
-            results = session(&shaky, "linux-dom0-vcpus-pvh")?;
-        }
-        findings.note_domus(&bed, &shaky, &results)?;
-    }
-    Ok(())
+/// Returns the parts for every guest on one Xen.
+pub fn parts<'p>(context: &'p Context, bed: &'p Bed) -> Result<Vec<Part<'p>>> {
+    let Guests { dom0s, domus } = guests::of(context.cli.timeout)?;
+    let mut parts: Vec<_> =
+        dom0s.into_iter().map(|guest| expected::dom0(context, bed, guest)).collect();
+    // In a machine of their own: when QEMU stops one guest, it stops all guests of its machine.
+    let (shaky, firm): (Vec<_>, Vec<_>) = domus.into_iter().partition(Expectation::may_stand_still);
+    parts.push(expected::domus(context, bed, "linux-dom0-vcpus", firm));
+    parts.push(expected::domus(context, bed, "linux-dom0-vcpus-pvh", shaky));
+    Ok(parts)
 }

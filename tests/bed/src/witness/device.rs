@@ -1,37 +1,46 @@
 //! Which machine frame does a device write to that is given guest frame numbers?
 //!
-//! A PVH dom0 has QEMU's `edu` device write a pattern and tells the address that it gave the device.
-//! The IOMMU has to make a machine address of it that the guest never hears of: so the pattern must
-//! lie in the machine's memory once, and elsewhere.
+//! A PVH dom0 has QEMU's `edu` device write a pattern and prints the address that it gave the device.
+//! The IOMMU translates it to a machine address that the guest does not know. So the pattern must be
+//! in the machine's memory once, at another address.
 
 use super::{LIMIT, dump, fresh_seed};
 use crate::boot::{Dom0Boot, Dom0Spec};
 use crate::choice::{KernelArgs, Mode};
+use crate::context::Context;
 use crate::error::Result;
+use crate::parallel::{Need, Part};
 use crate::progress::Progress;
-use crate::setup::{Bed, make_dir};
+use crate::setup::{Bed, write};
 
 /// MiB of the machine: all of it is searched.
 const MIB: u32 = 512;
 const PAGE: usize = 4096;
 const PREFIX: &str = "edu: ";
 
-/// Boots the image as PVH dom0, has the device write, and looks for what it wrote. Answers what was
-/// seen, or what is wrong.
-pub fn device(
+/// Returns a part that boots the image as PVH dom0, has the device write, and searches the machine's
+/// memory for what it wrote.
+pub fn device<'p>(context: &'p Context, bed: &'p Bed) -> Part<'p> {
+    Part::new(Need::machine(1, MIB), move |progress, findings| {
+        let seen = search(bed, &context.image, progress)?;
+        findings.note(progress, "witness of the device behind the IOMMU, pvh-dom0", seen);
+        Ok(())
+    })
+}
+
+fn search(
     bed: &Bed,
     image: &[u8],
     progress: &mut Progress,
 ) -> Result<std::result::Result<(), String>> {
-    let dir = bed.dir.join("witness-pvh-dom0-device");
-    make_dir(&dir)?;
+    let dir = bed.log_dir("witness-pvh-dom0-device")?;
     let seed = fresh_seed();
     let args = KernelArgs::new(&format!("selftest=edu-dma-shown seed={seed}"))?;
     let spec = Dom0Spec { memory: MIB, ..Dom0Spec::new(Mode::PvhDom0, args, LIMIT) };
     progress.step("witness: a PVH dom0's device writes", "searching the machine's memory");
-    let is_told = |line: &str| line.starts_with(PREFIX);
-    let mut boot = Dom0Boot::run(bed, &spec, image, &dir, progress, is_told)?;
-    crate::setup::write(&dir.join("console.log"), boot.log.guest.join("\n").as_bytes())?;
+    let is_claim = |line: &str| line.starts_with(PREFIX);
+    let mut boot = Dom0Boot::run(bed, &spec, image, &dir, progress, is_claim)?;
+    write(&dir.join("console.log"), boot.log.guest.join("\n").as_bytes())?;
     let Some(claim) = boot.log.guest.iter().find_map(|line| Claim::parse(line)) else {
         return Ok(Err(format!(
             "the guest does not say where the device wrote; see {}",

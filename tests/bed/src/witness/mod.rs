@@ -6,15 +6,19 @@ mod device;
 mod probe;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::boot::{Dom0Boot, Dom0Spec, Machine};
+use crate::boot::{DEFAULT_MIB, Dom0Boot, Dom0Spec, Machine};
 use crate::choice::{KernelArgs, Mode};
+use crate::context::Context;
 use crate::domu::{self, Goal, Job, SessionSpec};
 use crate::error::{Error, Result};
+use crate::findings::Findings;
+use crate::guest::Verdict;
+use crate::parallel::{self, Need, Part};
 use crate::progress::Progress;
-use crate::setup::{Bed, make_dir};
+use crate::setup::{Bed, write};
 
 pub use device::device;
 pub use probe::{PREFIX, Probe, Request};
@@ -31,8 +35,17 @@ pub struct Testimony {
 }
 
 impl Testimony {
-    /// What was seen, or what is wrong, in words.
-    pub fn told(&self) -> std::result::Result<String, String> {
+    /// Notes what was seen.
+    pub fn note(&self, progress: &Progress, findings: &mut Findings) {
+        let name = format!("witness of {}", self.mode);
+        match self.result() {
+            Ok(words) => findings.note(progress, &format!("{name}: {words}"), Ok(())),
+            Err(words) => findings.note(progress, &name, Err(words)),
+        }
+    }
+
+    /// Returns what was seen, or what is wrong, in words.
+    fn result(&self) -> std::result::Result<String, String> {
         match (&self.claim, &self.fault) {
             (Err(why), _) => Err(why.clone()),
             (Ok(claim), Some(fault)) => Err(format!("{fault} (the guest says `{claim}`)")),
@@ -56,39 +69,45 @@ pub fn fresh_seed() -> u64 {
     now.as_nanos() as u64 & 0x0fff_ffff_ffff_ffff
 }
 
-/// Boots the image as PV dom0 with a probe and checks the buffer.
-pub fn dom0(
-    bed: &Bed,
-    request: Request,
-    image: &[u8],
-    progress: &mut Progress,
-) -> Result<Testimony> {
-    let dir = bed.dir.join("witness-pv-dom0");
-    make_dir(&dir)?;
-    let spec = Dom0Spec::new(Mode::PvDom0, probe_args(request)?, LIMIT);
-    progress
-        .step("witness: booting the image as dom0 with a probe", "reading the machine's memory");
-    let mut boot = Dom0Boot::run(bed, &spec, image, &dir, progress, is_claim)?;
-    crate::setup::write(&dir.join("console.log"), boot.log.guest.join("\n").as_bytes())?;
-    testify(Mode::PvDom0, &boot.log.guest, request, &mut boot.machine, &dir)
+/// `bed witness`: reads the buffers of a dom0 and of a domU, and finds the writes of a device.
+pub fn run(context: &Context, progress: &mut Progress) -> Result<Verdict> {
+    let bed = context.bed(progress)?;
+    let parts = vec![dom0(context, &bed), domu(context, &bed)?, device(context, &bed)];
+    let mut findings = Findings::default();
+    parallel::run(parts, progress, &mut findings)?;
+    Ok(findings.close())
 }
 
-/// Boots the image as PV domU with a probe and checks the buffer.
-pub fn domu(
-    bed: &Bed,
-    request: Request,
-    image: &[u8],
-    root: &Path,
-    progress: &mut Progress,
-) -> Result<Testimony> {
-    let session = SessionSpec {
-        jobs: vec![domu_job(request)?],
-        root: PathBuf::from(root),
-        name: "linux-dom0-witness",
-    };
-    let (results, mut machine) = domu::run(bed, &session, image, progress)?;
-    let lines = results.first().map(|result| result.report.guest_lines()).unwrap_or_default();
-    testify(Mode::PvDomu, &lines, request, &mut machine, &bed.dir.join(session.name))
+/// Returns a part that boots the image as PV dom0 with a probe and checks the buffer.
+pub fn dom0<'p>(context: &'p Context, bed: &'p Bed) -> Part<'p> {
+    Part::new(Need::machine(1, DEFAULT_MIB), move |progress, findings| {
+        let request = Request { seed: fresh_seed(), ..context.cli.probe };
+        let dir = bed.log_dir("witness-pv-dom0")?;
+        let spec = Dom0Spec::new(Mode::PvDom0, probe_args(request)?, LIMIT);
+        progress.step(
+            "witness: booting the image as dom0 with a probe",
+            "reading the machine's memory",
+        );
+        let mut boot = Dom0Boot::run(bed, &spec, &context.image, &dir, progress, is_claim)?;
+        write(&dir.join("console.log"), boot.log.guest.join("\n").as_bytes())?;
+        let lines = &boot.log.guest;
+        testify(Mode::PvDom0, lines, request, &mut boot.machine, &dir)?.note(progress, findings);
+        Ok(())
+    })
+}
+
+/// Returns a part that boots the image as PV domU with a probe and checks the buffer.
+fn domu<'p>(context: &'p Context, bed: &'p Bed) -> Result<Part<'p>> {
+    let request = Request { seed: fresh_seed(), ..context.cli.probe };
+    let jobs = vec![domu_job(request)?];
+    let session = SessionSpec { jobs, root: context.root.clone(), name: "linux-dom0-witness" };
+    Ok(Part::new(session.need(), move |progress, findings| {
+        let (results, mut machine) = domu::run(bed, &session, &context.image, progress)?;
+        let lines = results.first().map(|result| result.report.guest_lines()).unwrap_or_default();
+        let dir = bed.log_dir(session.name)?;
+        testify(Mode::PvDomu, &lines, request, &mut machine, &dir)?.note(progress, findings);
+        Ok(())
+    }))
 }
 
 /// The job of a probe in a PV domU, which must be the last of its session.

@@ -1,0 +1,130 @@
+//! `bed test-long`: what takes too long for `bed test`, on both Xens unless one is chosen.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use crate::bench;
+use crate::choice::{KernelArgs, Mode};
+use crate::command;
+use crate::conformance;
+use crate::context::Context;
+use crate::error::Result;
+use crate::expectation::Expectation;
+use crate::expected;
+use crate::findings::Findings;
+use crate::guest::Verdict;
+use crate::parallel::{self, Need, Part};
+use crate::progress::Progress;
+use crate::setup::Bed;
+use crate::soak;
+use crate::vcpus;
+
+/// Runs everything and prints how long it took.
+pub fn run(context: &Context, progress: &mut Progress) -> Result<Verdict> {
+    let started = Instant::now();
+    let beds = context.beds(progress)?;
+    let mut parts = match &context.cli.fuzz {
+        Some(program) => fuzz(context, program)?,
+        None => Vec::new(),
+    };
+    for bed in &beds {
+        parts.extend(conformance::parts(context, bed)?);
+        parts.extend(soak::parts(context, bed)?);
+        parts.extend(bench::parts(context, bed)?);
+        parts.extend(order_limits(context, bed)?);
+        parts.extend(restarts(context, bed)?);
+    }
+    // Machines that run alone come last.
+    for bed in &beds {
+        parts.extend(vcpus::parts(context, bed)?);
+    }
+    let mut findings = Findings::default();
+    parallel::run(parts, progress, &mut findings)?;
+    conformance::note(context, &beds, progress, &mut findings)?;
+    let seconds = started.elapsed().as_secs();
+    println!("\nbed: test-long took {} min {} s", seconds / 60, seconds % 60);
+    Ok(findings.close())
+}
+
+/// Memory that a part with a fuzzer may use, in MiB.
+const FUZZ_MIB: u32 = 1024;
+
+/// Time that a fuzzer gets to start and to shorten what it found, besides its own.
+const FUZZ_EXTRA: u32 = 300;
+
+/// Returns a part for each target of the fuzzer.
+fn fuzz<'p>(context: &'p Context, program: &'p Path) -> Result<Vec<Part<'p>>> {
+    let targets = command::succeed(Command::new(program).arg("list"))?;
+    let parts = targets.lines().map(|target| {
+        let target = target.to_owned();
+        Part::new(Need::machine(1, FUZZ_MIB), move |progress, findings| {
+            let seconds = context.cli.seconds;
+            progress.step(format!("fuzzing {target} for {seconds} s"), "the next target");
+            let result = fuzz_one(program, &target, seconds, progress)?;
+            findings.note(progress, &format!("fuzz {target}, {seconds} s"), result);
+            Ok(())
+        })
+    });
+    Ok(parts.collect())
+}
+
+fn fuzz_one(
+    program: &Path,
+    target: &str,
+    seconds: u32,
+    progress: &Progress,
+) -> Result<std::result::Result<(), String>> {
+    let limit = (seconds + FUZZ_EXTRA).to_string();
+    let mut fuzzer = Command::new("timeout");
+    fuzzer.args(["--kill-after=5", &limit]).arg(program).arg(target);
+    fuzzer.args(["--seconds", &seconds.to_string()]);
+    progress.echo(&command::shown(&fuzzer));
+    let out = command::output(&mut fuzzer)?;
+    let said = command::both(&out);
+    said.lines().for_each(|line| progress.line(line));
+    Ok(if out.status.success() { Ok(()) } else { Err(format!("the fuzzer's {}", out.status)) })
+}
+
+/// The limits of the exchange's order that Xen can be booted with: every order that it knows.
+const ORDER_LIMITS: std::ops::RangeInclusive<u32> = 0..=18;
+
+/// What is tried under each limit: tests that allocate by single frames, and the limit itself.
+const ORDER_TESTS: &str = "selftest=exchange-order-*,order-limit-refused,accounts-balanced";
+
+/// A dom0 takes seconds.
+const LIMIT: Duration = Duration::from_secs(240);
+
+/// Returns a part with a PV dom0 for each limit of the exchange's order (`memop-max-order`).
+fn order_limits<'p>(context: &'p Context, bed: &'p Bed) -> Result<Vec<Part<'p>>> {
+    let args = KernelArgs::new(ORDER_TESTS)?;
+    let guest = |order| {
+        let label = format!("max-order-{order}");
+        let good = Expectation::success(Mode::PvDom0, label, args.clone(), LIMIT);
+        let passed = vec!["exchange-order-0", "order-limit-refused", "accounts-balanced"];
+        Expectation { max_order: Some(order), passed, ..good }
+    };
+    Ok(ORDER_LIMITS.map(|order| expected::dom0(context, bed, guest(order))).collect())
+}
+
+/// How many times each kind of guest is started.
+const STARTS: u32 = 10;
+
+/// Returns parts that start every kind of guest [`STARTS`] times, with all its tests.
+fn restarts<'p>(context: &'p Context, bed: &'p Bed) -> Result<Vec<Part<'p>>> {
+    let guest = |mode, number| {
+        let label = format!("start-{number}");
+        Expectation::success(mode, label, KernelArgs::default(), LIMIT)
+    };
+    let mut parts = Vec::new();
+    for mode in [Mode::PvDom0, Mode::PvhDom0] {
+        parts.extend((1..=STARTS).map(|n| expected::dom0(context, bed, guest(mode, n))));
+    }
+    for (mode, name) in
+        [(Mode::PvDomu, "linux-dom0-starts-pv"), (Mode::PvhDomu, "linux-dom0-starts-pvh")]
+    {
+        let guests = (1..=STARTS).map(|n| guest(mode, n)).collect();
+        parts.push(expected::domus(context, bed, name, guests));
+    }
+    Ok(parts)
+}

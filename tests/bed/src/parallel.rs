@@ -1,0 +1,284 @@
+//! Runs the parts of a suite side by side, at most two machines at a time.
+
+use std::panic;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+
+use crate::error::Result;
+use crate::findings::Findings;
+use crate::output::Output;
+use crate::progress::Progress;
+
+/// What a part uses while it runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Need {
+    /// Processors that it keeps busy.
+    processors: u32,
+    /// Memory of its machine.
+    mib: u32,
+    /// Machines with a Linux dom0.
+    linux: u32,
+}
+
+/// What all parts that run at the same time may use together. Linux and its domains often run at the
+/// same time, so two such machines would keep more than two processors busy.
+const ALL: Need = Need { processors: 2, mib: 8192, linux: 1 };
+
+impl Need {
+    /// Returns the need of a machine with `mib` MiB whose guest has `vcpus` vCPUs.
+    ///
+    /// A machine whose guest has several vCPUs runs alone. Each vCPU keeps a thread of QEMU busy, and
+    /// vCPUs that wait for each other are slow when these threads share a processor.
+    pub fn machine(vcpus: u32, mib: u32) -> Self {
+        Self { processors: if vcpus > 1 { ALL.processors } else { 1 }, mib, linux: 0 }
+    }
+
+    /// Returns the same need of a machine with a Linux dom0.
+    pub fn with_linux(self) -> Self {
+        Self { linux: 1, ..self }
+    }
+
+    /// Returns the need of a part that must run alone.
+    pub fn alone() -> Self {
+        ALL
+    }
+
+    /// Returns the need, cut to what `all` has.
+    fn cut_to(self, all: Self) -> Self {
+        Self {
+            processors: self.processors.min(all.processors),
+            mib: self.mib.min(all.mib),
+            linux: self.linux.min(all.linux),
+        }
+    }
+
+    fn fits(self, free: Self) -> bool {
+        self.processors <= free.processors && self.mib <= free.mib && self.linux <= free.linux
+    }
+
+    fn plus(self, other: Self) -> Self {
+        Self {
+            processors: self.processors + other.processors,
+            mib: self.mib + other.mib,
+            linux: self.linux + other.linux,
+        }
+    }
+
+    /// Returns what is free after `other`, which fits, was taken.
+    fn minus(self, other: Self) -> Self {
+        Self {
+            processors: self.processors - other.processors,
+            mib: self.mib - other.mib,
+            linux: self.linux - other.linux,
+        }
+    }
+}
+
+/// A part of a suite.
+pub struct Part<'p> {
+    need: Need,
+    run: Box<Run<'p>>,
+}
+
+type Run<'p> = dyn FnOnce(&mut Progress, &mut Findings) -> Result<()> + Send + 'p;
+
+impl<'p> Part<'p> {
+    /// Makes a part from what it needs and what it does.
+    pub fn new(
+        need: Need,
+        run: impl FnOnce(&mut Progress, &mut Findings) -> Result<()> + Send + 'p,
+    ) -> Self {
+        Self { need, run: Box::new(run) }
+    }
+}
+
+/// Runs the parts and adds what each found to `findings`, in the order of the parts.
+///
+/// Whenever there is room, the first part that fits starts. After an error no further part starts; the
+/// error of the first part that has one is returned when all running parts have ended.
+pub fn run(parts: Vec<Part<'_>>, progress: &Progress, findings: &mut Findings) -> Result<()> {
+    let processors = thread::available_parallelism().map_or(1, |number| number.get() as u32);
+    run_in(Need { processors: processors.min(ALL.processors), ..ALL }, parts, progress, findings)
+}
+
+fn run_in(
+    all: Need,
+    parts: Vec<Part<'_>>,
+    progress: &Progress,
+    findings: &mut Findings,
+) -> Result<()> {
+    let room = Room::new(all);
+    let outputs = Output::of_parts(parts.len());
+    let results = thread::scope(|scope| {
+        let mut threads: Vec<_> = parts.iter().map(|_| None).collect();
+        let mut pending: Vec<_> = parts.into_iter().zip(outputs).enumerate().collect();
+        while !pending.is_empty() {
+            let needs: Vec<_> = pending.iter().map(|(_, (part, _))| part.need).collect();
+            let Some((index, share)) = room.take_first_of(&needs) else { break };
+            let (number, (part, output)) = pending.remove(index);
+            let mut progress = progress.to(output.clone());
+            threads[number] = Some(scope.spawn(move || {
+                let _end = output.end_on_drop();
+                let mut findings = Findings::default();
+                let result = (part.run)(&mut progress, &mut findings);
+                if result.is_err() {
+                    share.room.fail();
+                }
+                drop(share);
+                result.map(|()| findings)
+            }));
+        }
+        let results = threads.into_iter().flatten().map(|thread| match thread.join() {
+            Ok(result) => result,
+            Err(panicked) => panic::resume_unwind(panicked),
+        });
+        results.collect::<Vec<_>>()
+    });
+    for result in results {
+        findings.add(result?);
+    }
+    Ok(())
+}
+
+/// Processors and memory for parts.
+struct Room {
+    all: Need,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+struct State {
+    free: Need,
+    failed: bool,
+}
+
+/// What a running part uses; returned to the room on drop.
+struct Share<'r> {
+    room: &'r Room,
+    used: Need,
+}
+
+impl Room {
+    fn new(all: Need) -> Self {
+        let state = Mutex::new(State { free: all, failed: false });
+        Self { all, state, changed: Condvar::new() }
+    }
+
+    /// Waits until one of `needs` is free, and takes the first one that is. A need that is larger than
+    /// the room takes all of it. Returns `None` if a part has failed.
+    fn take_first_of(&self, needs: &[Need]) -> Option<(usize, Share<'_>)> {
+        let needs: Vec<_> = needs.iter().map(|need| need.cut_to(self.all)).collect();
+        let first = |free| needs.iter().position(|need| need.fits(free));
+        let is_full = |state: &mut State| !state.failed && first(state.free).is_none();
+        let waited = self.changed.wait_while(self.lock(), is_full);
+        let mut state = waited.unwrap_or_else(PoisonError::into_inner);
+        if state.failed {
+            return None;
+        }
+        let index = first(state.free)?;
+        let used = needs[index];
+        state.free = state.free.minus(used);
+        Some((index, Share { room: self, used }))
+    }
+
+    fn fail(&self) {
+        self.lock().failed = true;
+    }
+
+    /// Locks the state. No code can panic between its changes, so it is whole after a panic, too.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Share<'_> {
+    fn drop(&mut self) {
+        let mut state = self.room.lock();
+        state.free = state.free.plus(self.used);
+        self.room.changed.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+    use crate::error::Error;
+
+    const ROOM: Need = Need { processors: 2, mib: 100, linux: 1 };
+
+    fn one(mib: u32) -> Need {
+        Need { processors: 1, mib, linux: 0 }
+    }
+
+    fn run_all(parts: Vec<Part<'_>>) -> (Result<()>, Findings) {
+        let mut findings = Findings::default();
+        let result = run_in(ROOM, parts, &Progress::start(), &mut findings);
+        (result, findings)
+    }
+
+    #[test]
+    fn two_small_parts_run_at_the_same_time() {
+        let both = Barrier::new(2);
+        let part = || {
+            Part::new(one(50), |progress, findings| {
+                both.wait();
+                findings.note(progress, "both run", Ok(()));
+                Ok(())
+            })
+        };
+        let (result, findings) = run_all(vec![part(), part()]);
+        assert!(result.is_ok());
+        assert_eq!(findings.counts().passed, 2);
+    }
+
+    #[test]
+    fn parts_that_need_more_than_is_free_run_alone() {
+        for need in [Need::machine(2, 1), one(51), one(1000), one(1).with_linux()] {
+            let (running, most) = (AtomicU32::new(0), AtomicU32::new(0));
+            let part = || {
+                Part::new(need, |_, _| {
+                    most.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                    thread::yield_now();
+                    running.fetch_sub(1, Ordering::SeqCst);
+                    Ok(())
+                })
+            };
+            let (result, _) = run_all((0..20).map(|_| part()).collect());
+            assert!(result.is_ok());
+            assert_eq!(most.into_inner(), 1, "{need:?}");
+        }
+    }
+
+    #[test]
+    fn a_later_part_starts_if_an_earlier_one_does_not_fit() {
+        let together = Barrier::new(2);
+        let linux = |waits| {
+            let together = &together;
+            Part::new(one(1).with_linux(), move |progress, findings| {
+                if waits {
+                    together.wait();
+                }
+                findings.note(progress, "linux", Ok(()));
+                Ok(())
+            })
+        };
+        let small = Part::new(one(1), |_, _| {
+            together.wait();
+            Ok(())
+        });
+        let (result, findings) = run_all(vec![linux(true), linux(false), small]);
+        assert!(result.is_ok());
+        assert_eq!(findings.counts().passed, 2);
+    }
+
+    #[test]
+    fn after_an_error_no_further_part_starts() {
+        let fail = Part::new(Need::alone(), |_, _| Err(Error::QemuStart("why".to_owned())));
+        let later = Part::new(one(1), |_, _| unreachable!("the part before it failed"));
+        let (result, _) = run_all(vec![fail, later]);
+        assert!(result.unwrap_err().to_string().contains("why"));
+    }
+}
