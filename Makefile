@@ -22,6 +22,9 @@ CHOSEN = $(if $(filter file,$(origin XEN)),,--xen "$$XEN")
 GUEST := --mode "$$MODE" $${VCPUS:+--vcpus "$$VCPUS"} $${MEMORY:+--memory "$$MEMORY"} \
 	$${ARGS:+--args "$$ARGS"}
 
+# Each test program runs under a limit of time and of memory.
+LIMITED := --config "target.x86_64-unknown-linux-gnu.runner = ['sh', '$(CURDIR)/tests/bed/limited.sh']"
+
 # Features of the library that are off unless a kernel wants them.
 ADAPTERS := --features xen-contig/virtio-drivers,xen-contig/dma-api
 
@@ -29,11 +32,14 @@ ADAPTERS := --features xen-contig/virtio-drivers,xen-contig/dma-api
 SAY_STATUS = status=$$?; [ $$status -eq 0 ] || echo "make $@: the runner's exit status is $$status" >&2; exit $$status
 
 .NOTPARALLEL:
-.PHONY: help run test vcpus virtio conformance soak bench fuzz image lint prose docs gdb clean setup bed check-choice
+.PHONY: help run test test-long vcpus virtio conformance soak bench fuzz fuzzer model image lint prose docs gdb clean setup bed check-choice
 
 help:
 	@echo 'make run     build the image, boot it under Xen in QEMU, say what came of it'
 	@echo 'make test    lints, host tests, and the whole test bed'
+	@echo 'make test-long'
+	@echo '             what takes too long for that: fuzzing, soaks, storms, conformance, benchmarks,'
+	@echo '             every limit of the order, restarts'
 	@echo 'make vcpus   the part of it with one, two and four vCPUs, and 100,000 operations of four'
 	@echo 'make virtio  a driver of the crate virtio-drivers on the adapter, with a real disk, as dom0'
 	@echo 'make conformance'
@@ -44,20 +50,21 @@ help:
 	@echo 'make fuzz    hostile input for the parsers and from Xen, SECONDS for each target'
 	@echo 'make image   the kernel image: target/image/xen-contig'
 	@echo 'make lint    formatting, clippy, documentation, choice of words and spelling'
-	@echo 'make docs    the documentation: target/doc'
+	@echo 'make docs    the documentation: target/doc/xen_contig/index.html'
 	@echo 'make gdb     boot MODE (pv-dom0 or pvh-dom0) stopped, waiting for a debugger'
 	@echo 'make clean   remove everything made, the fetched packages included'
 	@echo
 	@echo 'MODE=pv-dom0|pv-domu|pvh-dom0|pvh-domu|all   [all]'
-	@echo 'XEN=4.17|4.20                                [4.17; conformance, vcpus, virtio: both;'
-	@echo '                                              test: the last two and saved guests]'
+	@echo 'XEN=4.17|4.20                                [4.17; conformance, vcpus, virtio and'
+	@echo '                                              test-long: both; test: both for vCPUs, virtio'
+	@echo '                                              and saved guests]'
 	@echo 'VCPUS=n         vCPUs of the guest           [1]'
 	@echo 'MEMORY=MiB      domU modes: memory of the domain [as in xen-configs/]'
 	@echo '                dom0 modes: memory of the machine [2048]; Xen gives dom0 nearly all of it'
 	@echo 'ARGS="..."      kernel command line, e.g. ARGS="trace=summary seed=7"'
 	@echo 'TIMEOUT=n       seconds that each guest may take [240]'
 	@echo 'FUZZ=target     what to fuzz: one of tests/fuzz/corpus/, or all [all]'
-	@echo 'SECONDS=n       seconds for each target      [60]'
+	@echo 'SECONDS=n       seconds for each target      [60; test-long: 600]'
 	@echo 'TOOLCHAIN=rustup|debian|auto                 [auto]'
 	@echo
 	@echo 'Exit status of the runner: 0 success, 3 skip, 4 error, 5 failure, 6 crash, 7 timeout.'
@@ -67,13 +74,18 @@ run: check-choice image bed
 
 test: check-choice lint
 	@rm -rf target/tmp/fault-cases
-	@$(TOOLS) cargo test --locked $(ADAPTERS)
-	@$(TOOLS) cargo test --locked -p xen-contig --features vmap-sync --test vmap
-	@RUSTFLAGS='--cfg loom' $(TOOLS) cargo test --locked -p xen-contig --test loom $(ADAPTERS) --target-dir target/loom
+	@$(TOOLS) cargo test --locked $(LIMITED) $(ADAPTERS)
+	@$(TOOLS) cargo test --locked $(LIMITED) -p xen-contig --features vmap-sync --test vmap
+	@RUSTFLAGS='--cfg loom' $(TOOLS) cargo test --locked $(LIMITED) -p xen-contig --test loom $(ADAPTERS) --target-dir target/loom
 	@$(MAKE) --no-print-directory fuzz FUZZ=all SECONDS=1
-	@$(MAKE) --no-print-directory image bed
+	@$(MAKE) --no-print-directory bed
 	@$(TOOLS) reproduce
 	@(set -x; $(BED) test $(CHOSEN) $(LIMIT)); $(SAY_STATUS)
+
+# Ten minutes for each target of the fuzzer, unless SECONDS says otherwise.
+test-long: check-choice image bed model fuzzer
+	@(set -x; $(BED) test-long --model $(MODEL) --fuzz $(FUZZER) \
+		--seconds $(if $(filter file,$(origin SECONDS)),600,$(SECONDS)) $(CHOSEN) $(LIMIT)); $(SAY_STATUS)
 
 vcpus: check-choice image bed
 	@(set -x; $(BED) vcpus $(CHOSEN) $(LIMIT)); $(SAY_STATUS)
@@ -89,25 +101,33 @@ bench: check-choice image bed
 CONFORMANCE = $(CHOSEN) $${VCPUS:+--vcpus "$$VCPUS"} $${MEMORY:+--memory "$$MEMORY"} $(LIMIT)
 MODEL := target/conformance-model.log
 
-conformance: check-choice image bed
-	@echo 'testing against the model (its words go to $(MODEL))'
-	@$(TOOLS) cargo test --locked --no-fail-fast >$(MODEL) 2>&1 \
-		|| grep -q '^test result' $(MODEL) || { tail -n 30 $(MODEL); exit 4; }
+conformance: check-choice image bed model
 	@(set -x; $(BED) conformance --model $(MODEL) $(CONFORMANCE)); $(SAY_STATUS)
+
+model: setup
+	@echo 'testing against the model (the output goes to $(MODEL))'
+	@mkdir -p target
+	@$(TOOLS) cargo test --locked $(LIMITED) --no-fail-fast >$(MODEL) 2>&1 \
+		|| grep -q '^test result' $(MODEL) || { tail -n 30 $(MODEL); exit 4; }
 
 soak: check-choice image bed
 	@(set -x; $(BED) soak $(CHOICE) $${VCPUS:+--vcpus "$$VCPUS"} $${MEMORY:+--memory "$$MEMORY"} \
 		$${ARGS:+--args "$$ARGS"}); $(SAY_STATUS)
 
 # The compiler counts the edges that an input takes; stable Rust can. With a target named, these
-# flags are for it alone and not for build scripts. Finds end the recipe with status 5 and are kept.
-# GNU ld keeps all that is counted, and so the calls to a page that is the kernel's; none is made here.
-fuzz: export RUSTFLAGS = -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=3 \
+# flags are for it alone and not for build scripts. GNU ld keeps everything that is counted, so the
+# calls to the kernel's hypercall page are linked too; the fuzzer makes none of them.
+FUZZER := target/x86_64-unknown-linux-gnu/fuzz/fuzz
+
+fuzzer: export RUSTFLAGS = -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=3 \
 	-Cllvm-args=-sanitizer-coverage-inline-8bit-counters \
 	-Cllvm-args=-sanitizer-coverage-trace-compares -Clink-arg=-Wl,--defsym=HYPERCALL_PAGE=0
-fuzz: setup
-	@$(TOOLS) cargo run --locked -p fuzz --profile fuzz --target x86_64-unknown-linux-gnu -- \
-		$(FUZZ) --seconds $(SECONDS)
+fuzzer: setup
+	@$(TOOLS) cargo build --locked -p fuzz --profile fuzz --target x86_64-unknown-linux-gnu
+
+# Finds end the recipe with status 5 and are kept.
+fuzz: fuzzer
+	@(set -x; $(FUZZER) $(FUZZ) --seconds $(SECONDS))
 
 image: setup
 	@$(TOOLS) image
@@ -129,6 +149,7 @@ prose: setup
 docs: setup
 	@RUSTDOCFLAGS='-D warnings' $(TOOLS) cargo doc --locked --no-deps \
 		--features xen-contig/real $(ADAPTERS)
+	@echo 'the documentation begins at target/doc/xen_contig/index.html'
 
 gdb: check-choice image bed
 	@echo 'In another terminal: gdb target/image/xen-contig.debug -ex "target remote localhost:1234"'
