@@ -18,11 +18,21 @@ const RULES: &str = "src/rules.rs";
 const ROWS: &str = "docs/CONFORMANCE.md";
 
 /// Directories and files whose citations are not yet links. This list must become empty.
-const UNCONVERTED: &[&str] = &["src/", "kernel/", "hypercall/", "tests/", "README.md"];
+const UNCONVERTED: &[&str] = &[
+    "kernel/src/machine.rs",
+    "kernel/src/selftest/",
+    "kernel/src/suspend/",
+    "src/dma/",
+    "src/exchange/",
+    "src/frames.rs",
+    "src/paging/",
+    "src/platform.rs",
+    "tests/",
+];
 
 /// Crates that do not depend on the library, so that their documentation cannot link to it. They
 /// state the fact in place of citing it.
-const WITHOUT_LIBRARY: &[&str] = &["hypercall/", "pvh-boot/"];
+const WITHOUT_LIBRARY: &[&str] = &["hypercall/", "pvh-boot/", "tests/bed/", "tests/words/"];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -188,7 +198,8 @@ fn ids() -> BTreeSet<String> {
 fn every_citation_is_a_link_to_what_it_cites() {
     let ids = ids();
     let mut complaints = Vec::new();
-    for path in files() {
+    // This file's samples are wrong on purpose.
+    for path in files().into_iter().filter(|path| path != file!()) {
         let converted = !UNCONVERTED.iter().any(|place| path.starts_with(place));
         for (number, line) in prose(&path, &read(&path)) {
             for citation in citations(line) {

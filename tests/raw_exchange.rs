@@ -113,7 +113,8 @@ fn c10_a_list_of_xens_is_efault() {
     for start in [1 << 47, 0xffff_8000_0000_0000, 0xffff_87ff_ffff_fff8, u64::MAX - 3, 0] {
         let result = untouched(|x| x.input.extent_start = start as *mut u64);
         assert_eq!(result, (Err(XenErrno::EFAULT), 0), "{start:#x}");
-        // Whether an out-list is there at all is found out behind the commit point (C50).
+        // Whether an out-list is there at all is found out behind the commit point
+        // ([C50](xen_contig::conformance#C50)).
         if barred.contains(&start) {
             let result = untouched(|x| x.output.extent_start = start as *mut u64);
             assert_eq!(result, (Err(XenErrno::EFAULT), 0), "{start:#x}");

@@ -17,8 +17,9 @@
 //! }
 //! ```
 //!
-//! That crate has Rust references to memory that a device may write, against rule M5: its users
-//! have to keep the device away while they hold one, as it says itself.
+//! That crate has Rust references to memory that a device may write, against rule
+//! [M5](crate::rules#M5): its users have to keep the device away while they hold one, as it says
+//! itself.
 //!
 //! * Constraints of a call and of the [`DeviceMemory`] hold together, the stricter of each. A
 //!   boundary that is no power of two can't be kept and is answered like missing memory.
@@ -71,7 +72,8 @@ impl<P: Platform + Sync> DeviceMemory<P> {
             let _known = self.free(dma, pointer);
             return None;
         }
-        // SAFETY: one buffer, mapped there, nobody else's until it is freed by these addresses (M1).
+        // SAFETY: one buffer, mapped there, nobody else's until it is freed by these addresses
+        // ([M1](crate::rules#M1)).
         Some(unsafe { DmaAllocHandle::new(pointer, pointer, dma.get().into(), layout) })
     }
 
@@ -131,9 +133,9 @@ impl<P: Platform + Sync> DmaOp for DeviceMemory<P> {
             return Ok(unsafe { DmaMapHandle::new(addr, dma.get().into(), layout, None) });
         }
         let fill = |bounce: &mut Memory<P>| {
-            // SAFETY: the caller's buffer is live; the bounce buffer is as long, ours alone (M1),
-            // and no device knows of it yet. Bytes that were never written may be among them, so
-            // they are copied without being looked at.
+            // SAFETY: the caller's buffer is live; the bounce buffer is as long, ours alone
+            // ([M1](crate::rules#M1)), and no device knows of it yet. Bytes that were never written
+            // may be among them, so they are copied without being looked at.
             unsafe { bounce.as_ptr().copy_from_nonoverlapping(addr, size.get()) };
         };
         let bounced = self.bounce(bytes, &constraints, fill);

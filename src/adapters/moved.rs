@@ -1,4 +1,5 @@
-//! What the save and restore, or the migration, of the domain does to memory of drivers (C75).
+//! What the save and restore, or the migration, of the domain does to memory of drivers
+//! ([C75](crate::conformance#C75)).
 
 use core::fmt;
 
@@ -34,7 +35,7 @@ impl fmt::Display for MovedBuffer {
 
 impl<P: Platform> DeviceMemory<P> {
     /// The buffers that drivers have, allocated and bounced, whose machine frames are not what they
-    /// were (C75).
+    /// were ([C75](crate::conformance#C75)).
     pub fn moved_buffers(&self) -> impl Iterator<Item = MovedBuffer> {
         let p2m = self.allocator().platform().p2m();
         self.slots().iter().filter_map(move |slot: &LiveSlot<P>| live::moved(slot, p2m))

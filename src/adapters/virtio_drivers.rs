@@ -100,8 +100,9 @@ pub unsafe trait StaticDevice {
 #[derive(Debug)]
 pub struct XenHal<S>(PhantomData<S>);
 
-// SAFETY: a coherent buffer is mapped, page-aligned, zeroed and nobody else's (M1), until it is
-// freed by the one who has its address; the registers are the business of `StaticDevice`.
+// SAFETY: a coherent buffer is mapped, page-aligned, zeroed and nobody else's
+// ([M1](crate::rules#M1)), until it is freed by the one who has its address; the registers are the
+// business of `StaticDevice`.
 unsafe impl<S: StaticDevice> Hal for XenHal<S> {
     fn dma_alloc(pages: usize, _direction: BufferDirection) -> (PhysAddr, NonNull<u8>) {
         let memory = S::memory();

@@ -3,8 +3,8 @@
 //! * [`Constraints`]: what a device can reach, checked for contradictions before anything moves;
 //! * [`Allocator`]: hands out [`CoherentBuffer`]s, exchanging memory only where what there is does
 //!   not fit already;
-//! * [`CoherentBuffer`]: memory that a device reads and writes. It is never a Rust reference (M5),
-//!   knows its device addresses, and gives itself back;
+//! * [`CoherentBuffer`]: memory that a device reads and writes. It is never a Rust reference
+//!   ([M5](crate::rules#M5)), knows its device addresses, and gives itself back;
 //! * [`GiveBack`]: when memory goes back to Xen;
 //! * [`Pool`], [`AtomicPool`]: small objects out of coherent buffers, the latter for where nothing
 //!   may sleep;

@@ -1,4 +1,4 @@
-//! Whether memory still lies where the device was told (C75).
+//! Whether memory still lies where the device was told ([C75](crate::conformance#C75)).
 
 use core::fmt;
 
@@ -7,8 +7,8 @@ use crate::p2m::P2m;
 
 const PAGE: u64 = PAGE_SIZE as u64;
 
-/// Memory whose machine frames are not what they were (C75): the domain was saved and restored, or
-/// migrated. The device must be given other memory.
+/// Memory whose machine frames are not what they were ([C75](crate::conformance#C75)): the domain
+/// was saved and restored, or migrated. The device must be given other memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Moved {
     /// The first byte that the device would not find where it was told.

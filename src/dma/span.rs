@@ -1,4 +1,5 @@
-//! Accesses to a stretch of DMA memory: raw, once each, and never beyond it (M5).
+//! Accesses to a stretch of DMA memory: raw, once each, and never beyond it
+//! ([M5](crate::rules#M5)).
 
 use super::BufferError;
 use crate::addr::PseudoPhysAddr;
@@ -16,7 +17,7 @@ impl Span {
     ///
     /// # Safety
     /// As long as the span is used they lie in populated, mapped frames that belong to its holder
-    /// (M1).
+    /// ([M1](crate::rules#M1)).
     pub const unsafe fn new(at: PseudoPhysAddr, len: u64) -> Self {
         Self { at, len }
     }

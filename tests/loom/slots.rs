@@ -278,8 +278,8 @@ fn a_stale_unshare_is_in_nobodys_way() {
     });
 }
 
-/// A check of what drivers have (C75) beside one who gives back and takes: nothing has moved, and
-/// figures of two buffers are never put together.
+/// A check of what drivers have ([C75](xen_contig::conformance#C75)) beside one who gives back and
+/// takes: nothing has moved, and figures of two buffers are never put together.
 #[test]
 fn a_check_sees_whole_buffers() {
     explore(3, || {

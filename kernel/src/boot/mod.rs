@@ -100,8 +100,9 @@ impl Ground {
             first += frames;
             layout::linear(Pfn::new(first - frames))
         };
-        // SAFETY: the spare run is mapped by the linear mapping and used by nobody (M1); these
-        // pieces of it are cut off before the rest goes to the allocator.
+        // SAFETY: the spare run is mapped by the linear mapping and used by nobody
+        // ([M1](xen_contig::rules#M1)); these pieces of it are cut off before the rest goes to the
+        // allocator.
         let (bitmap, books) = unsafe {
             heap::init(cut(heap_frames).as_mut_ptr(), heap_bytes);
             let bitmap = cut(bitmap_frames).as_mut_ptr();
@@ -145,7 +146,8 @@ fn give_populated(frames: &mut FrameAllocator<'_>, p2m: &P2m<'_>, start: u64, en
     let mut next = start;
     while let Some(first) = (next..end).find(populated) {
         let last = (first..end).find(|pfn| !populated(pfn)).unwrap_or(end);
-        // SAFETY: nobody uses these frames (M1), by the word of the boot code.
+        // SAFETY: nobody uses these frames ([M1](xen_contig::rules#M1)), by the word of the boot
+        // code.
         let run = unsafe { FrameRun::new(Pfn::new(first), last - first) };
         if let Err(error) = frames.give(run) {
             panic!("boot memory map overlaps itself: {error}");

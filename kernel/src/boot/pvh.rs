@@ -127,7 +127,7 @@ pub fn share_page(page: Pfn) -> Result<(), XenErrno> {
         idx: 0,
         gpfn: page.number(),
     };
-    // SAFETY: the page is nobody's (M1), and from here on Xen's.
+    // SAFETY: the page is nobody's ([M1](xen_contig::rules#M1)), and from here on Xen's.
     unsafe { xen().memory_op(MemoryOp::AddToPhysmap(&argument)) }?;
     events::map(Kind::Pvh, Gfn::new(page.number()))
 }

@@ -84,7 +84,7 @@ impl Registers {
     /// Reads a register of 32 bits.
     pub fn read(&self, register: Narrow) -> u32 {
         // SAFETY: the slot shows the registers as long as `self` lives, and they are aligned to
-        // their size. Not Rust's memory, so volatile alone (M5).
+        // their size. Not Rust's memory, so volatile alone ([M5](xen_contig::rules#M5)).
         unsafe { Self::at::<u32>(register as u16).read_volatile() }
     }
 
@@ -104,7 +104,8 @@ impl Registers {
     ///
     /// # Safety
     /// A write to the command register starts the engine: what the other registers tell it to write
-    /// to is memory that is the caller's to be written by a device (M1, M5).
+    /// to is memory that is the caller's to be written by a device ([M1](xen_contig::rules#M1),
+    /// [M5](xen_contig::rules#M5)).
     pub unsafe fn write_wide(&self, register: Wide, value: u64) {
         // SAFETY: as for `read`; what the device does is the caller's.
         unsafe { Self::at::<u64>(register as u16).write_volatile(value) };

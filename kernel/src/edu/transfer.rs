@@ -92,8 +92,9 @@ impl Edu {
     /// Copies the device's own memory from `offset` on to memory.
     ///
     /// # Safety
-    /// The memory is the caller's (M1), no reference to it exists (M5), and it stays the caller's
-    /// for good if the engine is [`Stuck`](TransferError::Stuck).
+    /// The memory is the caller's ([M1](xen_contig::rules#M1)), no reference to it exists
+    /// ([M5](xen_contig::rules#M5)), and it stays the caller's for good if the engine is
+    /// [`Stuck`](TransferError::Stuck).
     ///
     /// # Errors
     /// Why not.

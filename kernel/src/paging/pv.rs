@@ -145,7 +145,8 @@ impl Scribe<'_> {
         self.show(pte);
         for index in 0..ENTRIES {
             let slot = self.page.as_mut_ptr::<u64>();
-            // SAFETY: the page now shows the table's frame, which nobody uses yet (M1).
+            // SAFETY: the page now shows the table's frame, which nobody uses yet
+            // ([M1](xen_contig::rules#M1)).
             unsafe { slot.add(index as usize).write_volatile(entry(index).raw()) };
         }
     }
@@ -223,7 +224,7 @@ pub fn build(p2m: &P2m<'_>, tables: &Tables, boot: &BootTables, builders: Range<
 
 /// Takes away what the builder mapped beyond the image, and gives the image its rights: W^X, and
 /// nothing at the stack's guard page. From then on every frame outside the image has the linear
-/// mapping alone (S2).
+/// mapping alone ([S2](xen_contig::rules#S2)).
 pub fn drop_boot_mapping(p2m: &P2m<'_>, mapped_end: u64) {
     let image = image();
     let guard = pvh_boot::boot_stack().guard;
@@ -272,6 +273,7 @@ pub fn set_window(
     target: Option<(Mfn, PageTableFlags)>,
 ) -> Result<(), hypercall::XenErrno> {
     let pte = target.map_or(Pte::NOT_PRESENT, |(mfn, flags)| Pte::new(mfn, flags));
-    // SAFETY: window slots hold nothing of Rust's; who uses one keeps to raw pointers (M5).
+    // SAFETY: window slots hold nothing of Rust's; who uses one keeps to raw pointers
+    // ([M5](xen_contig::rules#M5)).
     unsafe { xen().update_va_mapping(layout::window(slot), pte, UvmFlags::INVLPG) }.map(|_| ())
 }

@@ -41,7 +41,8 @@ impl Builder {
         assert!(table + PAGE <= self.spare.end, "not enough memory for the page tables");
         self.spare.start += PAGE;
         for index in 0..512 {
-            // SAFETY: the frame is spare (M1) and mapped at the linear base.
+            // SAFETY: the frame is spare ([M1](xen_contig::rules#M1)) and mapped at the linear
+            // base.
             unsafe { entry(table, index).write_volatile(0) };
         }
         table
@@ -137,7 +138,7 @@ pub fn set_window(slot: u64, target: Option<(Gfn, PageTableFlags)>) {
     let address = layout::window(slot);
     let pte = target.map_or(0, |(gfn, flags)| (gfn.number() * PAGE) | flags.bits());
     // SAFETY: the builder made the window's tables. Window slots hold nothing of Rust's; who uses
-    // one keeps to raw pointers (M5).
+    // one keeps to raw pointers ([M5](xen_contig::rules#M5)).
     unsafe { entry_of(address).write_volatile(pte) };
     tlb::flush(address);
 }

@@ -23,7 +23,7 @@ fn pattern(seed: u64, pfn: Pfn, index: usize) -> u64 {
 pub fn dirty(run: &FrameRun, seed: u64) {
     for pfn in run.iter() {
         for index in words(run.frames()) {
-            // SAFETY: the run is ours (M1) and mapped.
+            // SAFETY: the run is ours ([M1](xen_contig::rules#M1)) and mapped.
             unsafe { word(pfn, index).write_volatile(pattern(seed, pfn, index)) };
         }
     }
@@ -42,7 +42,7 @@ pub fn is_zero(run: &FrameRun, whose: &str) -> Check {
 fn holds(run: &FrameRun, whose: &str, expected: impl Fn(Pfn, usize) -> u64) -> Check {
     for pfn in run.iter() {
         for index in words(run.frames()) {
-            // SAFETY: the run is ours (M1) and mapped.
+            // SAFETY: the run is ours ([M1](xen_contig::rules#M1)) and mapped.
             let found = unsafe { word(pfn, index).read_volatile() };
             let expected = expected(pfn, index);
             if found != expected {
@@ -56,8 +56,8 @@ fn holds(run: &FrameRun, whose: &str, expected: impl Fn(Pfn, usize) -> u64) -> C
     Ok(())
 }
 
-/// Checks for each frame of a run that P2M, page table and Xen's M2P say the same (M4), and that
-/// the machine frame is `expected(i)` where that is known.
+/// Checks for each frame of a run that P2M, page table and Xen's M2P say the same
+/// ([M4](xen_contig::rules#M4)), and that the machine frame is `expected(i)` where that is known.
 pub fn agree(machine: &Machine, run: &FrameRun, expected: impl Fn(u64) -> Option<Mfn>) -> Check {
     let Some(m2p) = machine.m2p else { return Ok(()) };
     for (index, pfn) in run.iter().enumerate() {

@@ -94,8 +94,8 @@ fn round_trip(
             fail!("from memory, {bytes} bytes at {start}: {error}");
         }
         buffer.fill(piece, |at| filler(seed, round, at));
-        // SAFETY: the piece is the buffer's, which is ours (M1) and never a reference (M5). A
-        // failure leaves the buffer to nobody.
+        // SAFETY: the piece is the buffer's, which is ours ([M1](xen_contig::rules#M1)) and never a
+        // reference ([M5](xen_contig::rules#M5)). A failure leaves the buffer to nobody.
         if let Err(error) = unsafe { edu.store(offset, start, bytes) } {
             fail!("to memory, {bytes} bytes at {start}: {error}");
         }
@@ -193,7 +193,8 @@ fn holds_after(
     }
     // Only now: what is left of the address may be the witness's own.
     witness.fill(0..ENGINE_BYTES, |at| filler(seed, round, at));
-    // SAFETY: the witness is ours (M1) and never a reference (M5). A failure leaves it to nobody.
+    // SAFETY: the witness is ours ([M1](xen_contig::rules#M1)) and never a reference
+    // ([M5](xen_contig::rules#M5)). A failure leaves it to nobody.
     if let Err(error) = unsafe { edu.store(0, witness.device_address(0), ENGINE_BYTES) } {
         fail!("to memory at {}: {error}", witness.device_address(0));
     }

@@ -210,7 +210,7 @@ impl<'a, 'm> Vcpu<'a, 'm> {
         };
         let mark = self.random.next();
         for (page, pfn) in (0..).zip(run.iter()) {
-            // SAFETY: the run is this vCPU's (M1) and mapped.
+            // SAFETY: the run is this vCPU's ([M1](xen_contig::rules#M1)) and mapped.
             unsafe { word(pfn, 3).write_volatile(mark ^ page) };
         }
         self.tally.mapped.fetch_add(1, Relaxed);

@@ -62,8 +62,8 @@ pub fn area(machine: &Machine, id: VcpuId) -> Option<&'static Area> {
     let area = pages(machine, mem::size_of::<Area>() as u64, "vCPU data")?.as_mut_ptr::<Area>();
     let stack = Stack { bounds: Some((bottom, bottom + STACK)) };
     let descriptors = Descriptors::new(fault_stack + FAULT_STACK);
-    // SAFETY: the pages are mapped, nobody else's (M1) and never given back; there are enough for
-    // an `Area`.
+    // SAFETY: the pages are mapped, nobody else's ([M1](xen_contig::rules#M1)) and never given
+    // back; there are enough for an `Area`.
     unsafe {
         area.write(Area { local: Local::new(id, stack, Mailbox::empty()), descriptors });
         Some(&*area)

@@ -95,7 +95,8 @@ impl<'a, P: Platform, const CHUNKS: usize> Pool<'a, P, CHUNKS> {
         self.chunks.limit()
     }
 
-    /// The chunks whose machine frames are not what they were (C75). Looks, and changes nothing.
+    /// The chunks whose machine frames are not what they were ([C75](crate::conformance#C75)).
+    /// Looks, and changes nothing.
     pub fn moved_chunks(&self) -> impl Iterator<Item = MovedChunk> {
         self.chunks.moved()
     }

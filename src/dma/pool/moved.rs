@@ -1,4 +1,5 @@
-//! What the save and restore, or the migration, of the domain does to a pool (C75).
+//! What the save and restore, or the migration, of the domain does to a pool
+//! ([C75](crate::conformance#C75)).
 
 use core::fmt;
 

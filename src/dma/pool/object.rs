@@ -14,9 +14,9 @@ use crate::platform::Platform;
 /// An object out of a pool: contiguous for the processor and for the device.
 ///
 /// As with a [`CoherentBuffer`](crate::dma::CoherentBuffer), the device may write at any time, so
-/// the memory is never a reference (M5). Dropping the object gives it back to its pool, with one
-/// atomic operation and without a hypercall: stop the device first. Forgetting it leaks it and is
-/// safe: a pool never gives up memory that an object was left in.
+/// the memory is never a reference ([M5](crate::rules#M5)). Dropping the object gives it back to
+/// its pool, with one atomic operation and without a hypercall: stop the device first. Forgetting
+/// it leaks it and is safe: a pool never gives up memory that an object was left in.
 pub struct PoolObject<'p, P: Platform> {
     allocator: &'p Allocator<P>,
     taken: &'p Taken,
@@ -48,7 +48,7 @@ impl<'p, P: Platform> PoolObject<'p, P> {
     }
 
     /// The first byte, for the processor. Valid as long as the object lives; the device may write
-    /// at any time, so access it volatile and make no reference of it (M5).
+    /// at any time, so access it volatile and make no reference of it ([M5](crate::rules#M5)).
     ///
     /// # Panics
     /// If the embedder maps guest memory at address 0.
@@ -85,7 +85,7 @@ impl<'p, P: Platform> PoolObject<'p, P> {
 
     fn span(&self) -> Span {
         // SAFETY: the object lies in a buffer that the pool holds, and is its holder's until it is
-        // dropped (M1).
+        // dropped ([M1](crate::rules#M1)).
         unsafe { Span::new(self.told.at, self.told.len) }
     }
 

@@ -1,4 +1,4 @@
-//! Guests that are saved and restored, on each Xen (row C75).
+//! Guests that are saved and restored, on each Xen.
 
 use std::time::Duration;
 

@@ -32,17 +32,18 @@ impl Fault {
 /// A fault inside one exchange.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ExchangeFault {
-    /// Entry *n* of the in-list can't be read (C24).
+    /// Entry *n* of the in-list can't be read ([C24](xen_contig::conformance#C24)).
     InUnreadable(u64),
-    /// The *n*-th frame can't be taken out of the IOMMU (C35).
+    /// The *n*-th frame can't be taken out of the IOMMU ([C35](xen_contig::conformance#C35)).
     IommuUnmap(u64, XenErrno),
-    /// Entry *n* of the out-list can't be read when its extent has been assigned (C50).
+    /// Entry *n* of the out-list can't be read when its extent has been assigned
+    /// ([C50](xen_contig::conformance#C50)).
     OutUnreadable(u64),
-    /// Entry *n* of the out-list can't be written (C51).
+    /// Entry *n* of the out-list can't be written ([C51](xen_contig::conformance#C51)).
     OutUnwritable(u64),
-    /// The *n*-th new extent can't be mapped in the IOMMU (C52).
+    /// The *n*-th new extent can't be mapped in the IOMMU ([C52](xen_contig::conformance#C52)).
     IommuMap(u64, XenErrno),
-    /// The domain is dying when the chunk is assigned (C58).
+    /// The domain is dying when the chunk is assigned ([C58](xen_contig::conformance#C58)).
     Dying,
     /// A false answer.
     Lie(Lie),

@@ -1,4 +1,5 @@
-//! C02 to C18: what Xen says to the argument itself, before it takes a frame.
+//! [C02](xen_contig::conformance#C02) to [C18](xen_contig::conformance#C18): what Xen says to the
+//! argument itself, before it takes a frame.
 
 use alloc::format;
 use alloc::vec::Vec;

@@ -1,4 +1,5 @@
-//! C70 to C73: exchanges of many chunks.
+//! [C70](xen_contig::conformance#C70) to [C73](xen_contig::conformance#C73): exchanges of many
+//! chunks.
 
 use alloc::vec::Vec;
 

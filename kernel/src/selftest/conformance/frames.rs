@@ -1,5 +1,6 @@
-//! C24 to C34: frames that Xen does not take, each found behind one that it had taken already, so
-//! that the way back is tried as well.
+//! [C24](xen_contig::conformance#C24) to [C34](xen_contig::conformance#C34): frames that Xen does
+//! not take, each found behind one that it had taken already, so that the way back is tried as
+//! well.
 
 use alloc::format;
 use alloc::vec::Vec;

@@ -1,5 +1,6 @@
-//! C50 to C54: what Xen does not look at before it is too late. Each of these loses a frame to a
-//! guest that has nothing but the hypercall's answer to go by, and each finds it again.
+//! [C50](xen_contig::conformance#C50) to [C54](xen_contig::conformance#C54): what Xen does not look
+//! at before it is too late. Each of these loses a frame to a guest that has nothing but the
+//! hypercall's answer to go by, and each finds it again.
 
 use alloc::vec::Vec;
 

@@ -60,8 +60,8 @@ pub fn extents(list: &mut [u64], order: u32) -> MemoryReservation {
 /// The exchange as it is.
 ///
 /// # Safety
-/// The lists are as the argument says or refused before they are used (M3). Nothing of Rust's lies
-/// in frames that Xen takes.
+/// The lists are as the argument says or refused before they are used ([M3](xen_contig::rules#M3)).
+/// Nothing of Rust's lies in frames that Xen takes.
 pub unsafe fn exchange(argument: &mut MemoryExchange) -> Answer {
     // SAFETY: the caller's.
     unsafe { xen().memory_op(MemoryOp::Exchange(argument)) }
@@ -87,7 +87,8 @@ pub unsafe fn call(op: u32, args: [u64; 6]) -> Answer {
 pub fn map(entries: impl Iterator<Item = (Pfn, Pte)>) -> Check {
     let mut batch: Multicall<'_, BATCH> = Multicall::new();
     let issue = |batch: &mut Multicall<'_, BATCH>| {
-        // SAFETY: callers map and unmap only frames of theirs (M1), which hold nothing of Rust's.
+        // SAFETY: callers map and unmap only frames of theirs ([M1](xen_contig::rules#M1)), which
+        // hold nothing of Rust's.
         match unsafe { batch.issue(xen()) } {
             Ok(()) => Ok(()),
             Err(error) => error!("linear mapping: {error}"),

@@ -1,4 +1,5 @@
-//! C76 and C77: giving memory up and getting it back, which is all that a translated guest has.
+//! [C76](xen_contig::conformance#C76) and [C77](xen_contig::conformance#C77): giving memory up and
+//! getting it back, which is all that a translated guest has.
 
 use alloc::vec;
 use alloc::vec::Vec;

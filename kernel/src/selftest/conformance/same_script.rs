@@ -34,7 +34,7 @@ fn same_script(context: &Context<'_>) -> Check {
     let Some(run) = machine.take(FRAMES) else {
         skip!("the guest has no {FRAMES} free frames in a row")
     };
-    // SAFETY: the run is ours alone (M1) and mapped.
+    // SAFETY: the run is ours alone ([M1](xen_contig::rules#M1)) and mapped.
     unsafe { machine.linear.zero(run.first(), FRAMES) };
     let start_info = StartInfo::find(machine);
     if start_info.is_none() && is_pv(context) {

@@ -1,4 +1,5 @@
-//! C75: the domain is saved and restored, and its memory lies in other machine frames.
+//! [C75](xen_contig::conformance#C75): the domain is saved and restored, and its memory lies in
+//! other machine frames.
 
 use alloc::vec::Vec;
 

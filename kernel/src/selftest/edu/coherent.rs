@@ -72,8 +72,8 @@ fn round_trip<P: Platform>(
     if let Err(outside) = buffer.write(part.start, &blank) {
         fail!("{outside}");
     }
-    // SAFETY: the part is the buffer's, which is ours (M1) and never a reference (M5). After a
-    // failure the caller forgets the buffer.
+    // SAFETY: the part is the buffer's, which is ours ([M1](xen_contig::rules#M1)) and never a
+    // reference ([M5](xen_contig::rules#M5)). After a failure the caller forgets the buffer.
     if let Err(error) = unsafe { edu.store(0, start, bytes) } {
         fail!("to memory, {bytes} bytes at {start}: {error}");
     }

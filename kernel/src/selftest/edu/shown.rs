@@ -42,7 +42,8 @@ pub fn shown(context: &Context<'_>) -> Check {
             fail!("{outside}");
         }
     }
-    // SAFETY: the buffer is ours for good (M1), since the kernel holds, and never a reference (M5).
+    // SAFETY: the buffer is ours for good ([M1](xen_contig::rules#M1)), since the kernel holds, and
+    // never a reference ([M5](xen_contig::rules#M5)).
     if let Err(error) = unsafe { edu.store(0, start, BYTES) } {
         fail!("to memory: {error}");
     }

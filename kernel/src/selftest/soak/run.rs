@@ -127,7 +127,7 @@ impl<'a, 'm> Soak<'a, 'm> {
         (tally, intact)
     }
 
-    /// Every frame is somewhere (M1).
+    /// Every frame is somewhere ([M1](xen_contig::rules#M1)).
     fn account(&self, number: u64) -> Check {
         let free = self.free();
         let held: u64 = self.held.iter().map(FrameRun::frames).sum();

@@ -54,7 +54,8 @@ fn shows(context: &Context<'_>, mode: Mode) -> Check {
 fn look(seed: u64, area: &Area, frames: impl Iterator<Item = Pfn>) -> Check {
     for (index, pfn) in (0..).zip(frames) {
         let value = seed ^ ((index + 1) * 0x0101_0101);
-        // SAFETY: the frame is the test's (M1) and mapped by the linear mapping.
+        // SAFETY: the frame is the test's ([M1](xen_contig::rules#M1)) and mapped by the linear
+        // mapping.
         unsafe { word(pfn, 9).write_volatile(value) };
         match try_read(page(area, index) + 72_u64) {
             Ok(found) if found == value => {}
@@ -80,7 +81,7 @@ fn read_only(context: &Context<'_>) -> Check {
         Err(error) => fail!("mapping for reads alone: {error}"),
     };
     let read = try_read(area.address());
-    // SAFETY: the frame is the test's (M1).
+    // SAFETY: the frame is the test's ([M1](xen_contig::rules#M1)).
     let written = unsafe { try_write(area.address(), 1) };
     unmap(machine, area, Mode::Sync)?;
     if read.is_err() || written.is_ok() {

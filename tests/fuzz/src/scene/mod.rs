@@ -4,8 +4,9 @@
 //! [`Scene::check`] looks at every frame:
 //!
 //! * each is free, held by a buffer, waiting to be given back, or quarantined, and these add up
-//!   (M1);
-//! * P2M, page tables and Xen's M2P agree (M4), and what is quarantined is mapped nowhere;
+//!   ([M1](xen_contig::rules#M1));
+//! * P2M, page tables and Xen's M2P agree ([M4](xen_contig::rules#M4)), and what is quarantined is
+//!   mapped nowhere;
 //! * no two buffers share a machine frame; each holds what was written into it, lies where its
 //!   constraints want it, and where it says that it lies;
 //! * nothing is quarantined unless something went wrong, and Xen never got a frame uncleared.
@@ -193,8 +194,9 @@ impl<'a, 'g> Scene<'a, 'g> {
             Step::Deny(deny) => guest.deny_exchange(deny.then_some(XenErrno::EPERM)),
             Step::Hold(index) => {
                 let free = self.kernel.free();
-                // Of a translated guest Xen takes such a frame without a word (C76): only the kernel
-                // knows what it has granted, and must not call it free.
+                // Of a translated guest Xen takes such a frame without a word
+                // ([C76](xen_contig::conformance#C76)): only the kernel knows what it has granted,
+                // and must not call it free.
                 if free.is_empty() || self.kernel.p2m().is_translated() {
                     return Outcome::Nothing;
                 }
