@@ -123,7 +123,7 @@ mod tests {
     fn lines_come_in_the_order_of_the_parts() {
         let printed = Arc::new(Mutex::new(String::new()));
         let paper = Arc::clone(&printed);
-        let parts = Output::with_printer(3, move |line| {
+        let parts = Output::with_printer(4, move |line| {
             paper.lock().unwrap().push_str(&format!("{line} "))
         });
         let seen = || printed.lock().unwrap().clone();
@@ -133,6 +133,7 @@ mod tests {
         assert_eq!(seen(), "a1 ", "the first part prints at once");
         assert!(parts[0].is_direct() && !parts[1].is_direct());
         parts[2].print("c1");
+        parts[3].print("d1");
         ends[2] = None;
         parts[0].print("a2");
         assert_eq!(seen(), "a1 a2 ", "the others wait, also one that has ended");
@@ -140,6 +141,6 @@ mod tests {
         assert_eq!(seen(), "a1 a2 b1 ");
         parts[1].print("b2");
         ends[1] = None;
-        assert_eq!(seen(), "a1 a2 b1 b2 c1 ");
+        assert_eq!(seen(), "a1 a2 b1 b2 c1 d1 ", "the third has ended long ago");
     }
 }
