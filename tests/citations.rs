@@ -314,6 +314,20 @@ fn functions_in_the_way_of_a_request_exist() {
 }
 
 #[test]
+fn the_code_in_the_tutorial_is_the_example() {
+    let (tutorial, example) = (read("docs/EMBEDDING.md"), read("examples/embed.rs"));
+    let blocks: Vec<&str> = tutorial
+        .split("```rust,ignore\n")
+        .skip(1)
+        .filter_map(|rest| rest.split_once("```"))
+        .map(|(block, _)| block)
+        .collect();
+    let strange: Vec<&&str> = blocks.iter().filter(|block| !example.contains(**block)).collect();
+    assert!(strange.is_empty(), "not in examples/embed.rs: {strange:#?}");
+    assert!(blocks.len() >= 3, "{blocks:#?}");
+}
+
+#[test]
 fn citations_are_told_from_other_text() {
     let cited = |line: &str| -> Vec<(String, Option<String>)> {
         citations(line).into_iter().map(|found| (found.id, found.target)).collect()
