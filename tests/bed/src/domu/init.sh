@@ -117,7 +117,7 @@ job() {
     [ "$goal" = watch ] && paused=-p
     { printf "xl create %s" "${paused:+$paused }$config"; [ $# -gt 0 ] && printf " '%s'" "$@"; echo; } | section command
     # shellcheck disable=SC2086 # Where it is empty it is no argument.
-    (cd /xen-configs; timeout 100 xl create $paused "${config#xen-configs/}" "kernel=\"/target/image/xen-contig\"" "$@") >/tmp/create 2>&1
+    timeout 100 xl create $paused "$config" "$@" >/tmp/create 2>&1
     rc=$?
     cd "$dir" || return
     section create </tmp/create
