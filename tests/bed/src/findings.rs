@@ -85,6 +85,24 @@ impl Findings {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::guest::End;
+    use crate::outcome::tests::{BAD, GOOD, outcome};
+
+    #[test]
+    fn the_worst_verdict_of_guests_and_checks_counts() {
+        let progress = &mut Progress::start();
+        let mut findings = Findings::default();
+        findings.judge(progress, outcome(GOOD, End::PowerOff));
+        assert_eq!(findings.verdict(), Verdict::Success);
+        findings.judge(progress, outcome(BAD, End::PowerOff));
+        findings.judge(progress, outcome(GOOD, End::PowerOff));
+        findings.note(progress, "a", Ok(()));
+        assert_eq!(findings.verdict(), Verdict::Failure);
+        let mut failed = Findings::default();
+        failed.judge(progress, outcome(GOOD, End::PowerOff));
+        failed.note(progress, "a", Err("why".to_owned()));
+        assert_eq!(failed.verdict(), Verdict::Failure);
+    }
 
     #[test]
     fn one_check_that_failed_is_a_failure() {

@@ -139,10 +139,10 @@ fn last_line(counts: Counts) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
 
-    fn outcome(console: &str, end: End) -> Outcome {
+    pub fn outcome(console: &str, end: End) -> Outcome {
         Outcome {
             xen: XenVersion::V4_17,
             mode: Mode::PvDomu,
@@ -152,8 +152,8 @@ mod tests {
         }
     }
 
-    const GOOD: &str = "KTAP version 1\n1..1\nok 1 a\nTest result: SUCCESS";
-    const BAD: &str = "KTAP version 1\n1..1\nnot ok 1 a # why\nTest result: FAILURE";
+    pub const GOOD: &str = "KTAP version 1\n1..1\nok 1 a\nTest result: SUCCESS";
+    pub const BAD: &str = "KTAP version 1\n1..1\nnot ok 1 a # why\nTest result: FAILURE";
 
     #[test]
     fn a_failure_says_what_and_where() {
