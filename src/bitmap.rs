@@ -1,11 +1,11 @@
-//! Which of a row of numbered things are free, a bit for each: frames of the guest, pages of a
-//! stretch of addresses. Simple enough to be believed, and its accounts can be checked to the bit.
+//! Which of the numbers below a limit are free, one bit for each. The numbers are guest frames, or
+//! pages of a stretch of addresses.
 
-/// What a search is told of the run that begins with a number.
+/// What the caller of a search says about the run that begins with a number.
 pub(crate) enum Try {
-    /// It is what is looked for.
+    /// The run fits.
     Fits,
-    /// It is not, and neither is any that begins before this one.
+    /// The run does not fit, and no run that begins before this number does.
     From(u64),
 }
 
@@ -15,38 +15,38 @@ pub(crate) struct Bitmap<'a> {
     words: &'a mut [u64],
     limit: u64,
     free: u64,
-    /// Where the last run was taken; the next one is looked for behind it.
+    /// The number after the run that was taken last. The next search begins there.
     hint: u64,
-    /// Where the run begins that came back last: a search for what fits starts there.
+    /// Where the run begins that was given back last. `take_where` begins there.
     returned: u64,
-    /// No free one lies below, so that a search need not look there again.
+    /// All numbers below are taken, so no search looks there.
     lowest: u64,
-    /// No free one lies here or above.
+    /// This number and all above it are taken.
     end: u64,
 }
 
 impl<'a> Bitmap<'a> {
-    /// Words that `count` numbers need.
+    /// Returns the number of words that `count` numbers need.
     pub const fn words(count: u64) -> usize {
         count.div_ceil(64) as usize
     }
 
-    /// Nothing free, for numbers below `limit`.
+    /// Returns a bitmap of the numbers below `limit`, none of them free.
     ///
     /// # Panics
-    /// If there are fewer words than [`words`](Self::words) says.
+    /// If there are fewer words than [`words`](Self::words) returns.
     pub fn new(words: &'a mut [u64], limit: u64) -> Self {
         assert!(words.len() >= Self::words(limit), "a bitmap too small for {limit}");
         words.fill(0);
         Self { words, limit, free: 0, hint: 0, returned: 0, lowest: limit, end: 0 }
     }
 
-    /// How many are free.
+    /// Returns how many numbers are free.
     pub const fn free(&self) -> u64 {
         self.free
     }
 
-    /// Takes a run of `count` whose first is a multiple of `align`, a power of two.
+    /// Takes a run of `count` numbers, the first of which is a multiple of `align`, a power of two.
     pub fn take(&mut self, count: u64, align: u64) -> Option<u64> {
         if count == 0 || count > self.free || !align.is_power_of_two() {
             return None;
@@ -59,8 +59,9 @@ impl<'a> Bitmap<'a> {
         Some(first)
     }
 
-    /// Takes a run of `count` that `fits` accepts, asking it `budget` times at most. What came back
-    /// last is looked at first: it served once and may serve again.
+    /// Takes a run of `count` numbers that `fits` accepts. Calls `fits` at most `budget` times.
+    ///
+    /// The search begins with the run that was given back last, because it may fit again.
     pub fn take_where(
         &mut self,
         count: u64,
@@ -94,7 +95,7 @@ impl<'a> Bitmap<'a> {
     /// Takes a run back.
     ///
     /// # Errors
-    /// The first that is free already or beyond the limit; nothing was taken back.
+    /// The first number that is free already or beyond the limit. Then no number is taken back.
     pub fn give(&mut self, first: u64, count: u64) -> Result<(), u64> {
         let end = first.checked_add(count).filter(|end| *end <= self.limit);
         let wrong = match end {
@@ -116,7 +117,7 @@ impl<'a> Bitmap<'a> {
         Ok(())
     }
 
-    /// First-fit from `from` on.
+    /// Returns the first fit from `from` on.
     fn search(&mut self, from: u64, count: u64, align: u64) -> Option<u64> {
         let mut first = from;
         loop {
@@ -138,7 +139,7 @@ impl<'a> Bitmap<'a> {
         }
     }
 
-    /// The first free one of `from..end`.
+    /// Returns the first free number in `from..end`.
     fn next_free(&self, from: u64, end: u64) -> Option<u64> {
         let mut start = from;
         while start < end {
@@ -152,7 +153,7 @@ impl<'a> Bitmap<'a> {
         None
     }
 
-    /// The last of the run that is not free: all starts up to it can be skipped.
+    /// Returns the last number of the run that is taken: no fit begins at or before it.
     fn last_taken(&self, first: u64, count: u64) -> Option<u64> {
         let (mut end, start) = (first + count, first);
         while end > start {
