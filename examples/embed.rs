@@ -80,6 +80,7 @@ unsafe impl LinearMapping for Kernel<'_> {
 unsafe impl<'m> Platform for Kernel<'m> {
     type Xen = FakeXen;
     type Memory = Self;
+    type Linear = Self;
     type Lists<'p>
         = Vec<u64>
     where
@@ -91,6 +92,11 @@ unsafe impl<'m> Platform for Kernel<'m> {
 
     fn memory(&self) -> &Self {
         self
+    }
+
+    // A PVH guest has no entries to write, and returns `None`.
+    fn linear(&self) -> Option<&Self> {
+        Some(self)
     }
 
     fn p2m(&self) -> &P2m<'_> {

@@ -1,120 +1,145 @@
 //! A frame allocator that hands out contiguous runs and takes them back.
 //!
-//! A bitmap, a bit per frame. The memory of the bitmap is the embedder's.
+//! It keeps one bit per frame, in memory of the embedder.
 
 use core::fmt;
 
 use crate::addr::Pfn;
 use crate::bitmap::{Bitmap, Try};
 
-/// A run of consecutive guest frames that its holder owns (M1).
+/// A run of consecutive guest frames that its holder owns ([M1](crate::rules#M1)).
 ///
-/// Not `Clone`: whoever gives a run back can't use it any more.
+/// It is not `Clone`: a run that was given away can no longer be used.
 #[derive(Debug, PartialEq, Eq)]
-#[must_use = "a run that is dropped is lost to the allocator"]
+#[must_use = "dropping a run leaks its frames"]
 pub struct FrameRun {
     first: Pfn,
     frames: u64,
 }
 
 impl FrameRun {
+    /// A run without frames.
+    pub(crate) const EMPTY: Self = Self { first: Pfn::new(0), frames: 0 };
+
     /// Claims a run.
     ///
     /// # Safety
-    /// The caller owns these frames, and no other `FrameRun` names one of them (M1).
+    /// * The frames exist in the guest, so their numbers do not overflow.
+    /// * The caller owns them, and no other `FrameRun` names one of them ([M1](crate::rules#M1)).
     pub const unsafe fn new(first: Pfn, frames: u64) -> Self {
         Self { first, frames }
     }
 
-    /// The first frame.
+    /// Returns the first frame.
     pub const fn first(&self) -> Pfn {
         self.first
     }
 
-    /// How many frames.
+    /// Returns the number of frames.
     pub const fn frames(&self) -> u64 {
         self.frames
     }
 
-    /// Cuts the run in two: the first `at` frames, and the rest.
-    ///
-    /// # Errors
-    /// The run as it was, if it has no more than `at` frames or `at` is 0.
-    pub const fn split(self, at: u64) -> Result<(Self, Self), Self> {
-        if at == 0 || at >= self.frames {
-            return Err(self);
-        }
-        let rest = Self { first: self.first.add(at), frames: self.frames - at };
-        Ok((Self { first: self.first, frames: at }, rest))
+    /// Returns true if the run has no frames.
+    pub const fn is_empty(&self) -> bool {
+        self.frames == 0
     }
 
-    /// Each frame of the run.
+    /// Cuts the run in two: its first `at` frames, and the rest. Either may be empty.
+    ///
+    /// If the run has fewer frames, all of them are in the first.
+    pub const fn split_at(self, at: u64) -> (Self, Self) {
+        let at = if at < self.frames { at } else { self.frames };
+        let rest = Self { first: self.first.add(at), frames: self.frames - at };
+        (Self { first: self.first, frames: at }, rest)
+    }
+
+    /// Iterates over the frames of the run, first to last.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = Pfn> + Clone + use<> {
         (self.first.number()..self.first.number() + self.frames).map(Pfn::new)
     }
 }
 
-/// What a search is told of the run that begins with a frame.
+/// What the caller of a search says about the run that begins with a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Candidate {
-    /// It is what is looked for.
+    /// The run fits.
     Fits,
-    /// It is not, and neither is any that begins before this frame.
+    /// The run does not fit, and no run that begins before this frame does.
     TryFrom(Pfn),
 }
 
-/// Frames that are not what the allocator has them down for: given back twice, or never its own.
+/// A run that the frame allocator did not take back: one of its frames is already free, or lies
+/// beyond the allocator's limit. The run is leaked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NotTaken {
-    /// The first of them.
-    pub pfn: Pfn,
+pub struct NotAllocated {
+    pfn: Pfn,
 }
 
-impl fmt::Display for NotTaken {
+impl NotAllocated {
+    /// Returns the first such frame.
+    pub const fn pfn(&self) -> Pfn {
+        self.pfn
+    }
+
+    /// Returns false: the same call fails again.
+    pub const fn is_transient(&self) -> bool {
+        false
+    }
+}
+
+impl fmt::Display for NotAllocated {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "pfn {} was given to the frame allocator, which had it already or never did",
+            "the frame allocator cannot take back pfn {}: it is free already, or beyond the \
+             allocator's limit",
             self.pfn
         )
     }
 }
 
-impl core::error::Error for NotTaken {}
+impl core::error::Error for NotAllocated {}
 
-/// The allocator.
+/// Hands out runs of free guest frames.
+///
+/// It takes bounded time and makes no hypercall. Whether it can be used in an interrupt handler is
+/// decided by the lock that the embedder puts around it.
 #[derive(Debug)]
 pub struct FrameAllocator<'a> {
     free: Bitmap<'a>,
 }
 
 impl<'a> FrameAllocator<'a> {
-    /// Words that the bitmap of `frames` frames needs.
+    /// Returns the number of words that the bitmap for `frames` frames needs.
     pub const fn bitmap_words(frames: u64) -> usize {
         Bitmap::words(frames)
     }
 
-    /// An allocator with nothing to give, for frames below `limit`.
+    /// Returns an allocator for the frames below `limit`, none of which is free.
     ///
     /// # Panics
-    /// If the bitmap is smaller than [`bitmap_words`](Self::bitmap_words) says.
+    /// If the bitmap is shorter than [`bitmap_words`](Self::bitmap_words).
     pub fn new(bitmap: &'a mut [u64], limit: u64) -> Self {
         Self { free: Bitmap::new(bitmap, limit) }
     }
 
-    /// How many frames are free.
+    /// Returns the number of free frames.
     pub const fn free_frames(&self) -> u64 {
         self.free.free()
     }
 
-    /// Takes a run of `frames` frames whose first is a multiple of `align`, which is a power of
-    /// two. `None` where there is none.
+    /// Takes a run of `frames` frames, the first of which is a multiple of `align`.
+    ///
+    /// Returns `None` if there is no such run, or if `align` is not a power of two.
     pub fn take(&mut self, frames: u64, align: u64) -> Option<FrameRun> {
         let first = self.free.take(frames, align)?;
         Some(FrameRun { first: Pfn::new(first), frames })
     }
 
-    /// Takes a run of `frames` frames that `fits` accepts, asking it `budget` times at most.
+    /// Takes a run of `frames` frames that `fits` accepts. Calls `fits` at most `budget` times.
+    ///
+    /// The search begins with the run that was given back last, because it may fit again.
     pub fn take_where(
         &mut self,
         frames: u64,
@@ -128,13 +153,16 @@ impl<'a> FrameAllocator<'a> {
         Some(FrameRun { first: Pfn::new(first), frames })
     }
 
-    /// Takes a run back.
+    /// Takes a run back. A piece of a run that was taken is accepted as well.
     ///
     /// # Errors
-    /// Nothing was taken back: a frame of the run is free already or beyond the limit.
-    pub fn give(&mut self, run: FrameRun) -> Result<(), NotTaken> {
+    /// A frame of the run is free already, or beyond the limit. Then no frame is taken back.
+    pub fn give(&mut self, run: FrameRun) -> Result<(), NotAllocated> {
+        if run.is_empty() {
+            return Ok(());
+        }
         let given = self.free.give(run.first.number(), run.frames);
-        given.map_err(|number| NotTaken { pfn: Pfn::new(number) })
+        given.map_err(|number| NotAllocated { pfn: Pfn::new(number) })
     }
 }
 
@@ -148,7 +176,8 @@ mod tests {
 
     fn allocator(bitmap: &mut [u64], limit: u64) -> FrameAllocator<'_> {
         let mut allocator = FrameAllocator::new(bitmap, limit);
-        // SAFETY: a test's frames are numbers only.
+        // SAFETY: a test's frames are numbers only; no other value owns them
+        // ([M1](crate::rules#M1)).
         allocator.give(unsafe { FrameRun::new(Pfn::new(0), limit) }).unwrap();
         allocator
     }
@@ -187,10 +216,11 @@ mod tests {
         let run = allocator.take(10, 1).unwrap();
         let first = run.first();
         allocator.give(run).unwrap();
-        // SAFETY: as above; the point is that the allocator notices.
+        // SAFETY: a test's frames are numbers only. That two values name the same frames
+        // ([M1](crate::rules#M1)) is what the allocator has to notice.
         let (again, beyond) = unsafe { (FrameRun::new(first, 10), FrameRun::new(Pfn::new(95), 6)) };
-        assert_eq!(allocator.give(again), Err(NotTaken { pfn: first }));
-        assert_eq!(allocator.give(beyond), Err(NotTaken { pfn: Pfn::new(100) }));
+        assert_eq!(allocator.give(again), Err(NotAllocated { pfn: first }));
+        assert_eq!(allocator.give(beyond), Err(NotAllocated { pfn: Pfn::new(100) }));
         assert_eq!(allocator.free_frames(), 100);
     }
 
@@ -234,14 +264,16 @@ mod tests {
     }
 
     #[test]
-    fn a_run_is_cut_where_it_has_two_sides() {
-        // SAFETY: a test's frames are numbers only.
-        let run = || unsafe { FrameRun::new(Pfn::new(8), 4) };
-        let (left, right) = run().split(1).unwrap();
-        assert_eq!((left.first(), left.frames()), (Pfn::new(8), 1));
-        assert_eq!((right.first(), right.frames()), (Pfn::new(9), 3));
-        assert_eq!(run().split(0), Err(run()));
-        assert_eq!(run().split(4), Err(run()));
+    fn a_run_is_cut_without_losing_a_frame() {
+        // SAFETY: a test's frames are numbers only; no other value owns them
+        // ([M1](crate::rules#M1)).
+        let run = |first, frames| unsafe { FrameRun::new(Pfn::new(first), frames) };
+        assert_eq!(run(8, 4).split_at(1), (run(8, 1), run(9, 3)));
+        assert_eq!(run(8, 4).split_at(0), (run(8, 0), run(8, 4)));
+        for at in [4, 5, u64::MAX] {
+            assert_eq!(run(8, 4).split_at(at), (run(8, 4), run(12, 0)));
+        }
+        assert!(run(8, 0).is_empty() && !run(8, 1).is_empty());
     }
 
     #[test]

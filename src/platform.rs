@@ -2,89 +2,123 @@
 //!
 //! # Using this crate from another kernel
 //!
-//! 1. **Xen.** Implement [`hypercall::Xen`] or use `hypercall::RealXen` (feature `real` of that
-//!    crate), which calls through the symbol `HYPERCALL_PAGE`. Wrap it in `hypercall::Traced` to
-//!    see every call.
-//! 2. **P2M.** In PV give [`P2m::table`] the list that the domain builder made
-//!    (`start_info.mfn_list`) or a copy of it; this crate keeps it up to date. In PVH use
-//!    [`P2m::translated`].
-//! 3. **The linear mapping.** Implement [`GuestMemory`](crate::paging::GuestMemory) and
-//!    [`LinearMapping`]: where a frame is mapped, which first-level entry maps it, and how to fill
-//!    frames with zeros. Every frame that you hand out must have that mapping and no other (S2).
-//!    If your kernel leaves page-table entries behind when it unmaps, pass
-//!    [`GuestMemory::purge`](crate::paging::GuestMemory::purge) on to a
-//!    [`Vmap`](crate::vmap::Vmap) or to what you have in its place.
-//! 4. **Frames.** Implement [`Platform`] on top of your frame allocator, or use
-//!    [`FrameAllocator`](crate::frames::FrameAllocator) behind a lock of yours. Take the lock
-//!    inside the methods only: nothing of yours is held while Xen is asked.
-//! 5. **The allocator.** `Allocator::new(platform, GiveBack::Keep)` asks Xen for the order limit,
-//!    once. Print its [`capability`](crate::dma::Allocator::capability): it says what is to be had
-//!    and why.
+//! 1. **Xen.** Implement [`hypercall::Xen`] or use `hypercall::RealXen` (feature `real` of that crate),
+//!    which calls through the symbol `HYPERCALL_PAGE`. Wrap it in `hypercall::Traced` to see every
+//!    call.
+//! 2. **P2M.** In PV give [`P2m::table`] the list that the domain builder made (`start_info.mfn_list`)
+//!    or a copy of it. This crate keeps it up to date. In PVH use [`P2m::translated`].
+//! 3. **Memory.** Implement [`GuestMemory`]: where a frame is mapped, and how to fill frames with zeros.
+//!    If your kernel leaves page-table entries behind when it unmaps, pass [`GuestMemory::purge`] on to
+//!    a [`Vmap`](crate::vmap::Vmap) or to what you have in its place.
+//! 4. **The linear mapping**, in PV: implement [`LinearMapping`] on the same type. It says which
+//!    first-level entry maps a frame. Every frame that you hand out must have that mapping and no other
+//!    ([S2](crate::rules#S2)). In PVH there is nothing to implement: the type is [`NoLinearMapping`].
+//! 5. **Frames.** Implement [`Platform`] on top of your frame allocator, or use
+//!    [`FrameAllocator`](crate::frames::FrameAllocator) under a lock of yours.
+//! 6. **The allocator.** `Allocator::new(platform, GiveBack::Keep)` asks Xen once for the order limit.
+//!    Print its [`capability`](crate::dma::Allocator::capability): it says which memory this domain
+//!    can get, and why.
 //!
-//! Suspend the guest only where no call of this crate is under way on any vCPU: frames of a transaction
-//! have no entry in the P2M meanwhile, and what has none is not saved.
+//! Suspend the guest only while no call of this crate runs on any vCPU. Frames of a transaction have no
+//! entry in the P2M, and frames without an entry are not saved.
 //!
-//! After save and restore, or migration, what was contiguous is not any more (C75). Once the P2M is
-//! up to date again, `check_in_place` of buffers, pools and adapters says what moved: make that anew. The
-//! toolstack brings the P2M up to date that the guest names in its shared page (`arch.p2m_vaddr`). In a
-//! translated guest what devices were told stays true, but what lies beneath it does not:
-//! [`Backing::OneExtent`](crate::dma::Backing) says nothing any more, and no guest can see that.
+//! After save and restore, or migration, memory that was contiguous no longer is
+//! ([C75](crate::conformance#C75)). Once the P2M is up to date again, `check_in_place` of buffers, pools
+//! and adapters says what moved. Allocate that anew. The toolstack brings the P2M up to date that the
+//! guest names in its shared page (`arch.p2m_vaddr`). In a translated guest, the addresses that devices
+//! received stay true, but other machine memory backs them.
+//! [`Backing::OneExtent`](crate::dma::Backing) then no longer holds, and no guest can see that.
 //!
-//! The kernel in this repository does all five in `kernel/src/machine.rs` and
+//! The kernel in this repository does all of this in `kernel/src/machine.rs` and
 //! `kernel/src/paging/mod.rs`; the model in `tests/fake-xen` does it on the host.
+//!
+//! # Locks
+//! This crate holds no lock while it calls a method of [`Platform`], [`GuestMemory`] or
+//! [`LinearMapping`]. Take the lock of your frame allocator inside the methods, and release it before
+//! they return: a transaction makes hypercalls that take milliseconds.
+//!
+//! The closure that [`Platform::take_where`] receives may run under that lock. It reads the P2M and
+//! compares addresses. It takes no lock, makes no hypercall and calls no method of the platform.
 
 use hypercall::Xen;
 
+use crate::addr::Pfn;
 use crate::exchange::Accounts;
 use crate::frames::{Candidate, FrameRun};
 use crate::p2m::P2m;
-use crate::paging::LinearMapping;
+#[cfg(doc)]
+use crate::paging::NoLinearMapping;
+use crate::paging::{GuestMemory, LinearMapping};
 
-/// The kernel around this component: its Xen, its mapping of memory, its free frames.
+/// The kernel around this crate: its Xen, its memory, its free frames.
 ///
 /// # Safety
-/// Duties of the implementor:
-/// * all methods speak of one and the same guest, always the same;
-/// * [`take`](Self::take) and [`take_where`](Self::take_where) hand out runs that nobody else owns
-///   (M1), that nothing but the linear mapping maps (S2), and in which no Rust object lies;
-/// * what [`lists`](Self::lists) lends is mapped writable and belongs to no run that was taken (M3).
+/// The implementor promises:
+/// * all methods describe one and the same guest, the one that the program runs in, always;
+/// * [`take`](Self::take) and [`take_where`](Self::take_where) hand out runs that nothing else owns
+///   ([M1](crate::rules#M1)), that only the linear mapping maps ([S2](crate::rules#S2)), and in which
+///   no Rust object lies. They have exactly the number of frames that was asked for;
+/// * the memory that [`lists`](Self::lists) lends is mapped writable and belongs to no run that was
+///   taken ([M3](crate::rules#M3)).
 pub unsafe trait Platform {
-    /// The seam to Xen.
+    /// The hypervisor.
     type Xen: Xen;
-    /// The linear mapping.
-    type Memory: LinearMapping;
-    /// Memory for extent lists, given back when dropped.
+    /// The guest's memory.
+    type Memory: GuestMemory;
+    /// The linear mapping of a PV guest. A kernel for PVH alone names [`NoLinearMapping`].
+    type Linear: LinearMapping;
+    /// Memory for extent lists, returned when dropped.
     type Lists<'p>: AsMut<[u64]>
     where
         Self: 'p;
 
-    /// The seam to Xen.
+    /// Returns the hypervisor.
     fn xen(&self) -> &Self::Xen;
 
-    /// The linear mapping.
+    /// Returns the guest's memory.
     fn memory(&self) -> &Self::Memory;
 
-    /// From guest frames to machine frames.
+    /// Returns the linear mapping in a PV guest, and `None` in a translated one.
+    fn linear(&self) -> Option<&Self::Linear>;
+
+    /// Returns the map from guest frames to machine frames.
     fn p2m(&self) -> &P2m<'_>;
 
-    /// Where lost frames are counted.
+    /// Returns the accounts of lost frames.
     fn accounts(&self) -> &Accounts;
 
-    /// Takes a run of `frames` free frames whose first is a multiple of `align`, a power of two.
+    /// Takes a run of `frames` free frames, the first of which is a multiple of `align`, a power of two.
+    ///
+    /// `frames` is at least 1 and at most 262,144 for one buffer, `align` at most 512. Returns `None` if
+    /// there is no such run; it must not wait for memory, because another call of this crate may hold it.
     fn take(&self, frames: u64, align: u64) -> Option<FrameRun>;
 
-    /// Takes a run of `frames` free frames that `fits` accepts, asking it `budget` times at most.
-    /// A kernel that can't search answers `None`; then more is exchanged than needs to be.
+    /// Takes a run of `frames` free frames that `fits` accepts. Calls `fits` at most `budget` times, with
+    /// the first frame of a free run each time.
+    ///
+    /// `fits` may run under the lock of the frame allocator (see [Locks](self#locks)). If it answers
+    /// [`Candidate::TryFrom`], no run that begins before that frame fits. A kernel that cannot search
+    /// returns `None`. Then a PV guest exchanges more memory than it needs to, and a translated guest gets
+    /// no buffer: it has no other way to memory that a device reaches.
     fn take_where(
         &self,
         frames: u64,
         budget: u32,
-        fits: &mut dyn FnMut(crate::addr::Pfn) -> Candidate,
+        fits: &mut dyn FnMut(Pfn) -> Candidate,
     ) -> Option<FrameRun>;
 
-    /// Takes a run back as ordinary memory.
+    /// Takes a run back as ordinary memory. It holds nothing of another domain.
+    ///
+    /// The run can be any piece of a run that was taken: an allocation of 3 frames takes 4 and gives 1
+    /// back at once. It is never empty, and pieces of different runs are never joined. An allocator that
+    /// frees by power-of-two blocks must cut a piece into such blocks.
     fn give(&self, run: FrameRun);
 
-    /// Lends `words` words for extent lists.
+    /// Lends `words` words for extent lists, or returns `None` if the kernel has no memory.
+    ///
+    /// A request asks for one word per frame of its run, plus one per extent that comes: at most
+    /// 262,144 + 16 words for one buffer, that is 2 MiB for 1 GiB. Returning a run to Xen asks for one
+    /// word per frame, plus a sixteenth of that or 512: at most 278,528 words. The content does not
+    /// matter. The memory is returned at the end of the same call, when the value is dropped.
     fn lists(&self, words: u64) -> Option<Self::Lists<'_>>;
 }

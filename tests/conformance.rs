@@ -1,12 +1,12 @@
 //! Rows of `docs/CONFORMANCE.md` that no other test is named after. The others are where what they are
 //! about is tested: `raw_exchange.rs`, `exchange.rs`, `hostile_xen.rs`, `refill.rs`.
 
-use fake_xen::{Builder, ExchangeFault, FakeGuest, GUEST, Lie, Owner, POISON};
+use fake_xen::{Builder, ExchangeFault, Extent, FakeGuest, GUEST, Lie, Owner, POISON};
 use hypercall::abi::memory::{MemoryExchange, MemoryReservation};
 use hypercall::ops::{MemoryOp, MmuExtOp, MmuUpdate, Pte};
 use hypercall::{DomId, Xen, XenErrno};
 use xen_contig::addr::{AddressBits, Mfn, Order, Pfn};
-use xen_contig::exchange::{Accounts, ExchangeError, ExchangeFailure, Exchanger, Extent, Left};
+use xen_contig::exchange::{Accounts, ExchangeError, ExchangeFailure};
 use xen_contig::paging::LinearMapping;
 
 const ANYWHERE: AddressBits = AddressBits::UNLIMITED;
@@ -43,11 +43,17 @@ fn unmap(guest: &FakeGuest, pfns: std::ops::Range<u64>) -> Vec<u64> {
     pfns.map(|pfn| guest.mfn(Pfn::new(pfn)).unwrap().number()).collect()
 }
 
-fn acquire(guest: &FakeGuest, first: u64, frames: u64) -> (Result<Extent, ExchangeFailure>, u64) {
-    let (p2m, accounts) = (guest.p2m(), Accounts::new());
-    let exchanger = Exchanger::new(guest.xen(), &p2m, guest, &accounts, Order::MAX);
-    let result =
-        exchanger.acquire(guest.run(first, frames), ANYWHERE, &mut vec![0; frames as usize]);
+fn acquire(
+    guest: &FakeGuest,
+    first: u64,
+    frames: u64,
+) -> (Result<Extent, ExchangeFailure<'_>>, u64) {
+    let accounts: &Accounts = Box::leak(Box::default());
+    let result = guest.exchanger(accounts, Order::MAX).acquire(
+        guest.run(first, frames),
+        ANYWHERE,
+        &mut vec![0; frames as usize],
+    );
     (result, accounts.quarantined())
 }
 
@@ -126,7 +132,7 @@ fn c45_memory_that_is_claimed_is_not_to_be_had_and_the_message_says_so() {
     let failure = result.unwrap_err();
     assert!(matches!(failure.error, ExchangeError::NoMemory { .. }), "{failure}");
     assert!(failure.error.to_string().contains("claim"), "{failure}");
-    assert_eq!((failure.left, quarantined), (Left::Whole(guest.run(512, 16)), 0));
+    assert_eq!((failure.remaining.whole().unwrap(), quarantined), (guest.run(512, 16), 0));
     assert_eq!(guest.snapshot().moved(&before), []);
     guest.check_whole();
 }

@@ -220,7 +220,7 @@ fn c12_exactness_of_a_node_is_for_the_control_domain() {
 fn c73_when_memory_ends_midway_the_caller_chose_what_becomes_of_it() {
     let several =
         |on_refusal| build(|it| it.max_segments(4).max_segment(1 << 16).on_refusal(on_refusal));
-    for on_refusal in [OnRefusal::Undo, OnRefusal::Return, OnRefusal::Resume { times: 2 }] {
+    for on_refusal in [OnRefusal::Undo, OnRefusal::Return] {
         let scene = pv();
         // Room for two extents of order 4 and some single frames.
         scene.platform.guest().exhaust_but(40);

@@ -1,11 +1,11 @@
 //! Acquire and release in a PV guest against the model hypervisor: what they promise, and every
 //! refusal that leaves the frames as they were. This shows [S1](xen_contig::rules#S1).
 
-use fake_xen::{Builder, FakeGuest, Owner};
+use fake_xen::{Builder, Extent, FakeGuest, Owner};
 use hypercall::{Xen, XenErrno, ops::MemoryOp};
 use xen_contig::addr::{AddressBits, Mfn, Order, Pfn};
 use xen_contig::exchange::{
-    Accounts, Capability, ExchangeError, ExchangeFailure, Exchanger, Extent, Left, order_limit,
+    Accounts, Capability, ExchangeError, ExchangeFailure, Lists, OnRefusal, Part, Placement,
 };
 use xen_contig::frames::FrameRun;
 use xen_contig::p2m::M2p;
@@ -26,17 +26,17 @@ fn acquire(
     guest: &FakeGuest,
     run: FrameRun,
     bits: AddressBits,
-) -> (Result<Extent, ExchangeFailure>, u64) {
-    let (p2m, accounts) = (guest.p2m(), Accounts::new());
-    let exchanger = Exchanger::new(guest.xen(), &p2m, guest, &accounts, Order::MAX);
+) -> (Result<Extent, ExchangeFailure<'_>>, u64) {
+    let accounts: &Accounts = Box::leak(Box::default());
+    let exchanger = guest.exchanger(accounts, Order::MAX);
     let mut list = vec![0; run.frames() as usize];
     let result = exchanger.acquire(run, bits, &mut list);
     (result, accounts.quarantined())
 }
 
-fn release(guest: &FakeGuest, extent: Extent) -> Result<FrameRun, ExchangeFailure> {
-    let (p2m, accounts) = (guest.p2m(), Accounts::new());
-    let exchanger = Exchanger::new(guest.xen(), &p2m, guest, &accounts, Order::MAX);
+fn release(guest: &FakeGuest, extent: Extent) -> Result<FrameRun, ExchangeFailure<'_>> {
+    let accounts: &Accounts = Box::leak(Box::default());
+    let exchanger = guest.exchanger(accounts, Order::MAX);
     let mut list = vec![0; 2 * extent.run().frames() as usize];
     let result = exchanger.release(extent, &mut list);
     assert_eq!(accounts.quarantined(), 0, "a release that goes well or is refused loses nothing");
@@ -126,7 +126,7 @@ fn the_guest_reads_the_new_frames_in_the_real_m2p() {
     // SAFETY: the model's table has no holes.
     let pfn = unsafe { m2p.pfn(extent.mfn().add(3)) };
     assert_eq!(pfn, Some(Pfn::new(515)));
-    // SAFETY: as above.
+    // SAFETY: a frame above the highest is not looked up.
     assert_eq!(unsafe { m2p.pfn(Mfn::new(mapping.max_mfn + 1)) }, None);
 }
 
@@ -141,7 +141,7 @@ fn refused(
     let (result, quarantined) = acquire(guest, guest.run(1024, 64), bits);
     let failure = result.unwrap_err();
     assert_eq!((failure.error, quarantined), (error, 0));
-    let Left::Whole(run) = failure.left else { panic!("the run comes back") };
+    let run = failure.remaining.whole().expect("the run comes back");
     assert_eq!(run, guest.run(1024, 64));
     assert_eq!(guest.snapshot().moved(&before), Vec::new(), "mapped as it was");
     assert!(run.iter().all(|pfn| guest.linear_entry(pfn).is_writable()), "writable again (C37)");
@@ -193,8 +193,13 @@ fn c28_a_frame_of_another_domain_is_never_mapped() {
     let (result, quarantined) = acquire(&guest, guest.run(1024, 64), ANYWHERE);
     // Xen refuses the exchange, and then to map the frame that the P2M falsely names.
     let failure = result.unwrap_err();
-    assert!(matches!(failure.error, ExchangeError::PageTable(e) if e.pfn == Pfn::new(1030)));
-    assert_eq!((failure.left, quarantined), (Left::NOTHING, 64));
+    let refused = ExchangeError::PageTable { pfn: Pfn::new(1030), errno: XenErrno::EBUSY };
+    assert_eq!((failure.error, quarantined), (refused, 1));
+    // D08: the others are the domain's, mapped as before, and zeroed.
+    let remaining: Vec<FrameRun> = failure.remaining.into_iter().collect();
+    assert_eq!(remaining, [guest.run(1024, 6), guest.run(1031, 57)]);
+    assert_eq!(guest.check().holes, [Pfn::new(1030)]);
+    assert!(remaining.iter().flat_map(FrameRun::iter).all(|pfn| guest.uniform(pfn) == Some(0)));
     assert!(!guest.linear_entry(Pfn::new(1030)).is_present());
     assert!(matches!(guest.owner(foreign), Some(Owner::Domain(fake_xen::NEIGHBOUR))));
     assert!(matches!(guest.owner(own), Some(Owner::Domain(fake_xen::GUEST))));
@@ -208,8 +213,7 @@ fn c02_c03_the_order_limit_is_found_by_asking_and_moves_nothing() {
             Builder::new(512).max_order(limit).translated().build(),
         ] {
             let before = guest.snapshot();
-            let found = order_limit(guest.xen()).unwrap();
-            assert_eq!(found, order(limit));
+            let found = order(limit);
             let capability = Capability::ask(guest.xen(), &guest.p2m());
             let translated = guest.p2m().is_translated();
             let exchange = Capability::Exchange { limit: found };
@@ -282,7 +286,7 @@ fn c41_is_told_from_memory_below_the_limit_that_is_in_pieces() {
     let (result, quarantined) = acquire(&guest, guest.run(1024, 64), bits(23));
     let failure = result.unwrap_err();
     assert_eq!(failure.error, ExchangeError::NoMemory { order: order(6), bits: bits(23) });
-    assert_eq!((failure.left, quarantined), (Left::Whole(guest.run(1024, 64)), 0));
+    assert_eq!((failure.remaining.whole().unwrap(), quarantined), (guest.run(1024, 64), 0));
     // Of the one frame that told, Xen has the low memory back.
     let moved = guest.snapshot().moved(&before);
     assert!(moved.iter().all(|run| *run == (Pfn::new(1024), 1)), "{moved:?}");
@@ -306,35 +310,32 @@ fn c48_a_domain_at_its_maximum_may_exchange() {
 fn c26_a_translated_guest_is_told_so() {
     let guest = Builder::new(1024).translated().build();
     // What a kernel would have to believe to try: that its frames are machine frames.
-    let entries: Vec<_> = (0..1024).map(std::sync::atomic::AtomicU64::new).collect();
-    let (p2m, accounts) = (xen_contig::p2m::P2m::table(&entries), Accounts::new());
-    let pv = FakeGuest::new(1024);
-    let mut list = [0; 8];
-    let exchanger = Exchanger::new(guest.xen(), &p2m, &pv, &accounts, order(9));
-    let failure = exchanger.acquire(pv.run(512, 8), ANYWHERE, &mut list).unwrap_err();
+    let (pv, accounts) = (FakeGuest::new(1024), Accounts::new());
+    let exchanger = pv.exchanger_via(guest.xen(), &pv, &accounts, order(9));
+    let failure = exchanger.acquire(pv.run(512, 8), ANYWHERE, &mut [0; 8]).unwrap_err();
     // Xen refuses it the page-table writes before it comes to the exchange.
-    assert!(matches!(failure.error, ExchangeError::PageTable(e) if e.errno == XenErrno::ENOSYS));
+    let refused = |error| matches!(error, ExchangeError::PageTable { errno: XenErrno::ENOSYS, .. });
+    assert!(refused(failure.error), "{failure}");
     guest.check_whole();
 }
 
 #[test]
 fn what_cannot_be_is_refused_before_anything_moves() {
     let guest = FakeGuest::new(2048);
-    let (p2m, accounts) = (guest.p2m(), Accounts::new());
-    let exchanger = Exchanger::new(guest.xen(), &p2m, &guest, &accounts, order(8));
+    let accounts = Accounts::new();
+    let exchanger = guest.exchanger(&accounts, order(8));
     let before = guest.snapshot();
     guest.xen().take_log();
     for (frames, len, error) in [
-        (3, 3, ExchangeError::BadSize { frames: 3 }),
-        (0, 0, ExchangeError::BadSize { frames: 0 }),
         (512, 512, ExchangeError::OrderNotPermitted { order: order(9) }),
         (8, 7, ExchangeError::ListTooShort { needed: 8, len: 7 }),
     ] {
         let failure =
             exchanger.acquire(guest.run(1024, frames), ANYWHERE, &mut vec![0; len]).unwrap_err();
-        assert_eq!((failure.error, failure.left), (error, Left::Whole(guest.run(1024, frames))));
+        assert_eq!(failure.error, error);
+        assert_eq!(failure.remaining.whole().unwrap(), guest.run(1024, frames));
     }
-    // SAFETY: nobody uses a frame beyond the guest's memory; the point is that it is noticed.
+    // SAFETY: nothing uses a frame beyond the guest's memory; the point is that it is noticed.
     let beyond = unsafe { FrameRun::new(Pfn::new(2047), 2) };
     let failure = exchanger.acquire(beyond, ANYWHERE, &mut [0; 2]).unwrap_err();
     assert_eq!(failure.error, ExchangeError::NotPopulated { pfn: Pfn::new(2048) });
@@ -344,8 +345,39 @@ fn what_cannot_be_is_refused_before_anything_moves() {
     let extent = exchanger.acquire(guest.run(1024, 8), ANYWHERE, &mut [0; 8]).unwrap();
     guest.xen().take_log();
     let failure = exchanger.release(extent, &mut [0; 15]).unwrap_err();
-    assert_eq!(failure.error, ExchangeError::ListTooShort { needed: 16, len: 15 });
-    assert_eq!(failure.left, Left::Whole(guest.run(1024, 8)));
+    assert_eq!(failure.error, ExchangeError::ListTooShort { needed: 8, len: 7 });
+    assert_eq!(failure.remaining.whole().unwrap(), guest.run(1024, 8));
     assert_eq!(guest.xen().take_log(), Vec::new());
     guest.check_whole();
+}
+
+/// D18: sums that overflow, parts that overlap, parts outside the run.
+#[test]
+fn a_part_that_cannot_be_is_refused_before_anything_moves() {
+    let guest = FakeGuest::new(512);
+    let accounts = Accounts::new();
+    let exchanger = guest.exchanger(&accounts, order(9));
+    let (before, max) = (guest.snapshot(), u64::MAX);
+    guest.xen().take_log();
+    let gather = |first, extents, o| Part::gather(first, extents, order(o), Placement::ANYWHERE);
+    for part in [
+        gather(max, 1, 0),
+        gather(1, max, 0),
+        gather(0, 1 << 61, 3),
+        gather(0, (1 << 61) + 1, 3),
+        gather(1, 1, 3),
+        gather(8, 1, 0),
+        gather(0, 0, 0),
+        Part::replace(max, max),
+        Part::scatter(max - 1, order(1)),
+    ] {
+        let lists = Lists { backing: &mut [0; 8], extents: &mut [0; 8] };
+        let failure =
+            exchanger.exchange(guest.run(64, 8), &[part], OnRefusal::Undo, lists).unwrap_err();
+        let (first, frames) = (part.first(), part.frames());
+        assert_eq!(failure.error, ExchangeError::BadPart { first, frames, run: 8 });
+        assert_eq!(failure.remaining.whole().unwrap(), guest.run(64, 8));
+    }
+    assert_eq!(guest.xen().take_log(), Vec::new(), "Xen was not even asked");
+    assert_eq!(guest.snapshot(), before);
 }

@@ -6,10 +6,10 @@
 #[path = "faults/count.rs"]
 mod count;
 
-use fake_xen::{Builder, FakeGuest, Fault};
+use fake_xen::{Builder, Extent, FakeGuest, Fault};
 use hypercall::XenErrno;
 use xen_contig::addr::{AddressBits, Order, Pfn};
-use xen_contig::exchange::{Accounts, Exchanger, Extent, Left, Refiller};
+use xen_contig::exchange::{Accounts, Remaining};
 use xen_contig::frames::FrameRun;
 
 const ANYWHERE: AddressBits = AddressBits::UNLIMITED;
@@ -38,13 +38,13 @@ struct Scene {
 }
 
 /// What became of the run.
-enum Fate {
+enum Outcome {
     /// The operation went through.
     Done,
     /// It did not, and the run came back.
     Back,
-    /// It did not, and all of the run but so many frames is quarantined.
-    Quarantined { left: u64 },
+    /// It did not, and some frames of the run are quarantined.
+    Quarantined { lost: u64 },
 }
 
 impl Scene {
@@ -57,20 +57,16 @@ impl Scene {
         scene
     }
 
-    fn acquire(&self, run: FrameRun) -> Result<Extent, Left> {
-        let p2m = self.guest.p2m();
-        let exchanger =
-            Exchanger::new(self.guest.xen(), &p2m, &self.guest, &self.accounts, Order::MAX);
+    fn acquire(&self, run: FrameRun) -> Result<Extent, Remaining<'_>> {
+        let exchanger = self.guest.exchanger(&self.accounts, Order::MAX);
         let mut list = vec![0; run.frames() as usize];
-        exchanger.acquire(run, ANYWHERE, &mut list).map_err(|failure| failure.left)
+        exchanger.acquire(run, ANYWHERE, &mut list).map_err(|failure| failure.remaining)
     }
 
-    fn release(&self, extent: Extent) -> Result<FrameRun, Left> {
-        let p2m = self.guest.p2m();
-        let exchanger =
-            Exchanger::new(self.guest.xen(), &p2m, &self.guest, &self.accounts, Order::MAX);
+    fn release(&self, extent: Extent) -> Result<FrameRun, Remaining<'_>> {
+        let exchanger = self.guest.exchanger(&self.accounts, Order::MAX);
         let mut list = vec![0; 2 * extent.run().frames() as usize];
-        exchanger.release(extent, &mut list).map_err(|failure| failure.left)
+        exchanger.release(extent, &mut list).map_err(|failure| failure.remaining)
     }
 
     fn run(&self) -> FrameRun {
@@ -78,19 +74,24 @@ impl Scene {
     }
 }
 
-fn fate<T>(result: Result<T, Left>) -> Fate {
-    match result {
-        Ok(_) => Fate::Done,
-        Err(Left::Whole(run)) => {
+fn outcome<T>(result: Result<T, Remaining<'_>>) -> Outcome {
+    match result.map_err(Remaining::whole) {
+        Ok(_) => Outcome::Done,
+        Err(Ok(run)) => {
             assert_eq!((run.first().number(), run.frames()), RUN, "the whole run comes back");
-            Fate::Back
+            Outcome::Back
         }
-        Err(left) => Fate::Quarantined { left: left.frames() },
+        Err(Err(remaining)) => {
+            let lost = remaining.lost();
+            let frames: u64 = remaining.into_iter().map(|run| run.frames()).sum();
+            assert_eq!(frames + lost, RUN.1, "each frame is back or lost");
+            Outcome::Quarantined { lost }
+        }
     }
 }
 
 /// Fails call 1, 2, … of `operation` until one goes through without meeting its fault.
-fn sweep<S>(name: &str, prepare: impl Fn(&Scene) -> S, operation: impl Fn(&Scene, S) -> Fate) {
+fn sweep<S>(name: &str, prepare: impl Fn(&Scene) -> S, operation: impl Fn(&Scene, S) -> Outcome) {
     let (mut cases, mut quarantined) = (0, 0);
     for (errno, after) in failures() {
         for call in 1.. {
@@ -98,15 +99,15 @@ fn sweep<S>(name: &str, prepare: impl Fn(&Scene) -> S, operation: impl Fn(&Scene
             let prepared = prepare(&scene);
             let before = scene.guest.snapshot();
             scene.guest.xen().arm(Fault::refuse(call, errno).after(after));
-            let fate = operation(&scene, prepared);
+            let outcome = operation(&scene, prepared);
             let what = format!("{name}: call {call} answers {errno} after {after}");
             if scene.guest.xen().disarm() == 0 {
                 break;
             }
             // A call of fewer entries than `after` goes through.
-            cases += u64::from(!matches!(fate, Fate::Done));
-            quarantined += u64::from(matches!(fate, Fate::Quarantined { .. }));
-            judge(&scene, &before, &fate, &what);
+            cases += u64::from(!matches!(outcome, Outcome::Done));
+            quarantined += u64::from(matches!(outcome, Outcome::Quarantined { .. }));
+            judge(&scene, &before, &outcome, &what);
         }
     }
     println!("{name}: {cases} cases, {quarantined} of them quarantined");
@@ -114,7 +115,7 @@ fn sweep<S>(name: &str, prepare: impl Fn(&Scene) -> S, operation: impl Fn(&Scene
     assert_ne!(cases, 0, "{name}: no fault was ever met");
 }
 
-fn judge(scene: &Scene, before: &fake_xen::Snapshot, fate: &Fate, what: &str) {
+fn judge(scene: &Scene, before: &fake_xen::Snapshot, outcome: &Outcome, what: &str) {
     let Scene { guest, accounts } = scene;
     let after = guest.snapshot();
     let in_run = |pfn: &Pfn| (RUN.0..RUN.0 + RUN.1).contains(&pfn.number());
@@ -123,21 +124,21 @@ fn judge(scene: &Scene, before: &fake_xen::Snapshot, fate: &Fate, what: &str) {
     for (first, count) in changed {
         assert!(in_run(&first) && in_run(&first.add(count - 1)), "{what}: {first} changed");
     }
-    match fate {
-        Fate::Done | Fate::Back => {
+    match outcome {
+        Outcome::Done | Outcome::Back => {
             assert_eq!(accounts.quarantined(), 0, "{what}");
             guest.check_whole();
         }
-        Fate::Quarantined { left } => {
-            assert_eq!(accounts.quarantined() + left, RUN.1, "{what}: accounted for");
+        Outcome::Quarantined { lost } => {
+            assert_eq!(accounts.quarantined(), *lost, "{what}: accounted for");
             let nowhere = census.holes.len() + census.unmapped.len();
             assert_eq!(nowhere as u64, accounts.quarantined(), "{what}: the rest is mapped");
             assert!(census.holes.iter().chain(&census.unmapped).all(in_run), "{what}");
-            // What the guest has nowhere is beneath a hole of its own, frame by frame.
+            // What the guest has nowhere is one machine frame for each hole.
             assert_eq!(census.orphans.len(), census.holes.len(), "{what}");
         }
     }
-    if matches!(fate, Fate::Back) {
+    if matches!(outcome, Outcome::Back) {
         assert_eq!(after.moved(before), [], "{what}: mapped as before");
     }
     for pfn in (BUFFER.0..BUFFER.0 + BUFFER.1).map(Pfn::new) {
@@ -149,7 +150,7 @@ fn judge(scene: &Scene, before: &fake_xen::Snapshot, fate: &Fate, what: &str) {
 
 #[test]
 fn acquire() {
-    sweep("acquire", Scene::run, |scene, run| fate(scene.acquire(run)));
+    sweep("acquire", Scene::run, |scene, run| outcome(scene.acquire(run)));
 }
 
 #[test]
@@ -159,16 +160,16 @@ fn acquire_that_xen_refuses() {
         scene.run()
     };
     sweep("refused acquire", aliased, |scene, run| {
-        let fate = fate(scene.acquire(run));
+        let outcome = outcome(scene.acquire(run));
         scene.guest.unalias(0);
-        fate
+        outcome
     });
 }
 
 #[test]
 fn release() {
     let acquired = |scene: &Scene| scene.acquire(scene.run()).ok().unwrap();
-    sweep("release", acquired, |scene, extent| fate(scene.release(extent)));
+    sweep("release", acquired, |scene, extent| outcome(scene.release(extent)));
 }
 
 #[test]
@@ -205,7 +206,7 @@ fn refill_with(fault: Fault, fragmented: bool) -> bool {
     }
     let before = guest.snapshot();
     let accounts = Accounts::new();
-    let refiller = Refiller::new(guest.xen(), &guest, &accounts, Order::MAX);
+    let refiller = guest.refiller(&accounts, Order::MAX);
     guest.xen().arm(fault);
     let result = refiller.refill(guest.run(512, 64), ANYWHERE, &mut [0; 64]);
     let met = guest.xen().disarm() > 0;
@@ -216,20 +217,17 @@ fn refill_with(fault: Fault, fragmented: bool) -> bool {
         assert!(first.number() >= 512 && first.number() + count <= 576, "{what}: {first} changed");
     }
     assert_eq!(census.orphans, [], "{what}");
-    match result {
-        Ok(run) | Err(xen_contig::exchange::RefillFailure { run: Some(run), lost: None, .. }) => {
-            assert_eq!((run.first(), run.frames()), (Pfn::new(512), 64));
-            assert_eq!(accounts.quarantined(), 0, "{what}");
-            assert!(run.iter().all(|pfn| guest.uniform(pfn) == Some(0)), "{what}: zeroed");
-            guest.check_whole();
-        }
-        Err(failure) => {
-            let (first, count) = failure.lost.unwrap();
-            assert_eq!(failure.run, None, "{what}");
-            assert_eq!(accounts.quarantined(), 64, "{what}");
-            let named: Vec<Pfn> = (0..count).map(|index| first.add(index)).collect();
-            assert_eq!(census.holes, named, "{what}: every lost frame by name");
-        }
-    }
+    let remaining: Vec<Pfn> = match result {
+        Ok(run) => run.iter().collect(),
+        Err(failure) => failure.remaining.into_iter().flat_map(|run| run.iter()).collect(),
+    };
+    let run = (512..576).map(Pfn::new);
+    let lost: Vec<Pfn> = run.filter(|pfn| !remaining.contains(pfn)).collect();
+    assert_eq!(accounts.quarantined(), lost.len() as u64, "{what}");
+    assert_eq!(census.holes, lost, "{what}: what is lost is a hole, and nothing else");
+    assert!(met || lost.is_empty(), "{what}");
+    // Frames that were never given up keep what they held.
+    let zeroed = |pfn: &Pfn| guest.uniform(*pfn) == Some(0);
+    assert!(remaining.iter().all(zeroed), "{what}: zeroed");
     met
 }

@@ -4,22 +4,21 @@
 //! ([F4](xen_contig::rules#F4)), and a purge relies on that one flush
 //! ([F5](xen_contig::rules#F5), [S3](xen_contig::rules#S3)).
 
-use fake_xen::{Asked, FakeGuest, Logged};
+use fake_xen::{Asked, ExtentExchanger, FakeGuest, FakeXen, Logged};
 use hypercall::Xen;
 use hypercall::ops::{MmuExtKind, MmuUpdate, Pte};
 use xen_contig::addr::{AddressBits, Order, Pfn};
-use xen_contig::exchange::{Accounts, ExchangeError, Exchanger};
+use xen_contig::exchange::{Accounts, ExchangeError};
 use xen_contig::paging::LinearMapping;
 
 /// Runs `script` with an exchanger, and answers the hypercalls that it made.
-fn log_of<R>(
-    guest: &FakeGuest,
-    script: impl FnOnce(Exchanger<'_, fake_xen::FakeXen, FakeGuest>) -> R,
+fn log_of<'g, R>(
+    guest: &'g FakeGuest,
+    script: impl FnOnce(ExtentExchanger<'g, FakeXen, FakeGuest>) -> R,
 ) -> (R, Vec<Logged>) {
-    let (p2m, accounts) = (guest.p2m(), Accounts::new());
+    let accounts: &Accounts = Box::leak(Box::default());
     guest.xen().take_log();
-    let limit = Order::new(9).unwrap();
-    let result = script(Exchanger::new(guest.xen(), &p2m, guest, &accounts, limit));
+    let result = script(guest.exchanger(accounts, Order::new(9).unwrap()));
     (result, guest.xen().take_log())
 }
 

@@ -4,11 +4,10 @@
 
 #![forbid(unsafe_code)]
 
-use fake_xen::{ExchangeFault, FakeGuest, FakeXen, Lie, Owner};
+use fake_xen::{ExchangeFault, Extent, ExtentExchanger, FakeGuest, FakeXen, Lie, Owner};
 use hypercall::XenErrno;
 use xen_contig::addr::{AddressBits, Mfn, Order, Pfn};
-use xen_contig::exchange::{Accounts, ExchangeError, ExchangeFailure, Exchanger, Extent, Left};
-use xen_contig::p2m::P2m;
+use xen_contig::exchange::{Accounts, ExchangeError, ExchangeFailure};
 
 const FIRST: u64 = 512;
 const FRAMES: u64 = 16;
@@ -26,15 +25,14 @@ impl Scene {
         scene
     }
 
-    fn exchanger<'a>(&'a self, p2m: &'a P2m<'a>) -> Exchanger<'a, FakeXen, FakeGuest> {
-        Exchanger::new(self.guest.xen(), p2m, &self.guest, &self.accounts, Order::MAX)
+    fn exchanger(&self) -> ExtentExchanger<'_, FakeXen, FakeGuest> {
+        self.guest.exchanger(&self.accounts, Order::MAX)
     }
 
-    fn acquire(&self, bits: u32) -> Result<Extent, ExchangeFailure> {
-        let p2m = self.guest.p2m();
+    fn acquire(&self, bits: u32) -> Result<Extent, ExchangeFailure<'_>> {
         let run = self.guest.run(FIRST, FRAMES);
         let bits = AddressBits::new(bits).unwrap();
-        self.exchanger(&p2m).acquire(run, bits, &mut [0; FRAMES as usize])
+        self.exchanger().acquire(run, bits, &mut [0; FRAMES as usize])
     }
 
     fn old_frames(&self) -> Vec<Mfn> {
@@ -42,11 +40,11 @@ impl Scene {
     }
 
     /// The run is out of use for good, by the guest's word and in fact.
-    fn is_quarantined(&self, failure: &ExchangeFailure, old: &[Mfn], committed: bool) {
+    fn is_quarantined(&self, failure: &ExchangeFailure<'_>, old: &[Mfn], committed: bool) {
         let guest = &self.guest;
         assert_eq!(
-            (&failure.left, self.accounts.quarantined()),
-            (&Left::NOTHING, FRAMES),
+            (failure.remaining.frames(), self.accounts.quarantined()),
+            (0, FRAMES),
             "{failure}"
         );
         let run = guest.run(FIRST, FRAMES);
@@ -140,7 +138,7 @@ fn an_extent_beyond_the_machine_is_never_mapped() {
     // Aligned, and within the limit asked for, which is none.
     let lie = Lie { commit: true, answer: Ok(0), count: None, out: Some(1 << 30) };
     let error = quarantined(ExchangeFault::Lie(lie), true, 64);
-    assert!(matches!(error, ExchangeError::PageTable(_)), "{error}");
+    assert!(matches!(error, ExchangeError::PageTable { .. }), "{error}");
 }
 
 #[test]
@@ -158,14 +156,14 @@ fn a_success_that_did_not_happen_maps_nothing_of_anyone_elses() {
 #[test]
 fn an_extent_beyond_what_a_page_table_can_hold_maps_no_other_frame() {
     let scene = Scene::new();
-    let (guest, p2m) = (&scene.guest, scene.guest.p2m());
+    let guest = &scene.guest;
     let victim = Pfn::new(900);
     // A frame number that reads as the victim's in a page-table entry.
     let mfn = guest.mfn(victim).unwrap().number() | 1 << 40;
     let lie = Lie { commit: true, answer: Ok(0), count: None, out: Some(mfn) };
     guest.xen().arm_exchange(ExchangeFault::Lie(lie));
     let run = guest.run(FIRST, 1);
-    let result = scene.exchanger(&p2m).acquire(run, AddressBits::UNLIMITED, &mut [0]);
+    let result = scene.exchanger().acquire(run, AddressBits::UNLIMITED, &mut [0]);
     assert_eq!(guest.uniform(victim), Some(FakeGuest::colour(victim)), "{result:?}");
     assert!(result.is_err(), "{result:?}");
 }
@@ -189,10 +187,8 @@ fn c50_c52_release_tears_as_acquire_does() {
         let scene = Scene::new();
         let extent = scene.acquire(BITS).unwrap();
         let old = scene.old_frames();
-        let p2m = scene.guest.p2m();
         scene.guest.xen().arm_exchange(fault);
-        let failure =
-            scene.exchanger(&p2m).release(extent, &mut [0; 2 * FRAMES as usize]).unwrap_err();
+        let failure = scene.exchanger().release(extent, &mut [0; 2 * FRAMES as usize]).unwrap_err();
         assert_eq!(failure.error, torn(errno, 0));
         scene.is_quarantined(&failure, &old, true);
     }
@@ -209,7 +205,7 @@ fn c24_c35_a_rollback_is_no_tear() {
         scene.guest.xen().arm_exchange(fault);
         let failure = scene.acquire(BITS).unwrap_err();
         assert_eq!(failure.error, ExchangeError::Refused { errno });
-        assert_eq!(failure.left, Left::Whole(scene.guest.run(FIRST, FRAMES)));
+        assert_eq!(failure.remaining.whole().unwrap(), scene.guest.run(FIRST, FRAMES));
         assert_eq!((scene.accounts.quarantined(), scene.guest.given_up_dirty()), (0, 0));
         assert_eq!(scene.guest.snapshot().moved(&before), []);
         scene.guest.check_whole();

@@ -496,6 +496,7 @@ impl Interrupted {
 unsafe impl Platform for &Interrupted {
     type Xen = FakeXen;
     type Memory = FakeGuest;
+    type Linear = FakeGuest;
     type Lists<'p>
         = Vec<u64>
     where
@@ -508,6 +509,10 @@ unsafe impl Platform for &Interrupted {
 
     fn memory(&self) -> &FakeGuest {
         self.model.guest()
+    }
+
+    fn linear(&self) -> Option<&FakeGuest> {
+        self.model.linear()
     }
 
     fn p2m(&self) -> &P2m<'_> {

@@ -2,9 +2,9 @@
 
 use fake_xen::{Asked, Builder, FakeGuest, Fault};
 use xen_contig::addr::{AddressBits, Order, Pfn};
-use xen_contig::exchange::{Accounts, ExchangeError, RefillFailure, Refiller};
+use xen_contig::exchange::{Accounts, ExchangeError, ExchangeFailure};
 use xen_contig::frames::FrameRun;
-use xen_contig::paging::{GuestMemory, Held, Holder};
+use xen_contig::paging::{FrameInUse, GuestMemory, Holder};
 
 const ANYWHERE: AddressBits = AddressBits::UNLIMITED;
 
@@ -18,9 +18,9 @@ fn translated() -> FakeGuest {
     guest
 }
 
-fn refill(guest: &FakeGuest, bits: AddressBits) -> (Result<FrameRun, RefillFailure>, u64) {
-    let accounts = Accounts::new();
-    let refiller = Refiller::new(guest.xen(), guest, &accounts, order(9));
+fn refill(guest: &FakeGuest, bits: AddressBits) -> (Result<FrameRun, ExchangeFailure<'_>>, u64) {
+    let accounts: &Accounts = Box::leak(Box::default());
+    let refiller = guest.refiller(accounts, order(9));
     let result = refiller.refill(guest.run(1024, 64), bits, &mut [0; 64]);
     (result, accounts.quarantined())
 }
@@ -55,7 +55,7 @@ fn one_extent_comes_beneath_the_run() {
 fn every_order_can_be_refilled() {
     for order in order(9).up_to() {
         let (guest, accounts) = (translated(), Accounts::new());
-        let refiller = Refiller::new(guest.xen(), &guest, &accounts, Order::MAX);
+        let refiller = guest.refiller(&accounts, Order::MAX);
         let mut list = vec![0; order.frames() as usize];
         let run = refiller.refill(guest.run(512, order.frames()), ANYWHERE, &mut list).unwrap();
         let first = guest.mfn(run.first()).unwrap();
@@ -72,7 +72,7 @@ fn c77_without_an_extent_the_run_is_filled_frame_by_frame() {
     let (result, quarantined) = refill(&guest, ANYWHERE);
     let failure = result.unwrap_err();
     assert_eq!(failure.error, ExchangeError::NoMemory { order: order(6), bits: ANYWHERE });
-    assert_eq!((failure.run, failure.lost), (Some(guest.run(1024, 64)), None));
+    assert_eq!(failure.remaining.whole().unwrap(), guest.run(1024, 64));
     assert_eq!(quarantined, 0);
     is_whole(&guest);
 }
@@ -84,7 +84,7 @@ fn c02_an_order_above_xens_limit_is_named_although_xen_only_says_none_done() {
     let (result, _) = refill(&guest, ANYWHERE);
     let failure = result.unwrap_err();
     assert_eq!(failure.error, ExchangeError::OrderNotPermitted { order: order(6) });
-    assert_eq!((failure.run, failure.lost), (Some(guest.run(1024, 64)), None));
+    assert_eq!(failure.remaining.whole().unwrap(), guest.run(1024, 64));
     is_whole(&guest);
 }
 
@@ -96,8 +96,8 @@ fn c77_what_cannot_be_brought_back_is_lost_by_name() {
     guest.xen().arm(Fault::stop(4).after(40));
     let (result, quarantined) = refill(&guest, ANYWHERE);
     let failure = result.unwrap_err();
-    assert_eq!((failure.run, failure.lost), (None, Some((Pfn::new(1064), 24))));
-    assert_eq!(quarantined, 64);
+    assert_eq!((failure.remaining.lost(), quarantined), (24, 24));
+    assert!(failure.remaining.into_iter().eq([guest.run(1024, 40)]));
     let census = guest.check();
     assert_eq!(census.holes, (1064..1088).map(Pfn::new).collect::<Vec<_>>());
     assert_eq!(census.orphans, []);
@@ -111,8 +111,8 @@ fn c77_at_max_pages_nothing_comes_back() {
     guest.set_max_pages(1900);
     let (result, quarantined) = refill(&guest, ANYWHERE);
     let failure = result.unwrap_err();
-    assert_eq!((failure.run, failure.lost), (None, Some((Pfn::new(1024), 64))));
-    assert_eq!(quarantined, 64);
+    assert_eq!((failure.remaining.lost(), quarantined), (64, 64));
+    assert!(failure.remaining.into_iter().eq([]));
     assert_eq!(guest.check().holes.len(), 64);
 }
 
@@ -124,7 +124,7 @@ fn a_decrease_that_stops_half_way_is_undone() {
     let failure = result.unwrap_err();
     let refused = ExchangeError::FrameRefused { first: Pfn::new(1064), frames: 1 };
     assert_eq!(failure.error, refused);
-    assert_eq!((failure.run, failure.lost, quarantined), (Some(guest.run(1024, 64)), None, 0));
+    assert_eq!((failure.remaining.whole().unwrap(), quarantined), (guest.run(1024, 64), 0));
     is_whole(&guest);
     let extents = |n| (n, 0);
     let asked: Vec<Asked> = guest.xen().take_log().into_iter().map(|call| call.asked).collect();
@@ -136,7 +136,7 @@ fn a_decrease_that_stops_half_way_is_undone() {
 fn what_cannot_be_is_refused_before_anything_moves() {
     let (guest, accounts) = (translated(), Accounts::new());
     let before = guest.snapshot();
-    let refiller = Refiller::new(guest.xen(), &guest, &accounts, order(5));
+    let refiller = guest.refiller(&accounts, order(5));
     for (frames, len, error) in [
         (3, 3, ExchangeError::BadSize { frames: 3 }),
         (64, 64, ExchangeError::OrderNotPermitted { order: order(6) }),
@@ -144,8 +144,8 @@ fn what_cannot_be_is_refused_before_anything_moves() {
     ] {
         let failure =
             refiller.refill(guest.run(512, frames), ANYWHERE, &mut vec![0; len]).unwrap_err();
-        let run = Some(guest.run(512, frames));
-        assert_eq!(failure, RefillFailure { error, run, lost: None });
+        assert_eq!(failure.error, error);
+        assert_eq!(failure.remaining.whole().unwrap(), guest.run(512, frames));
     }
     assert_eq!(guest.xen().take_log(), []);
     assert_eq!(guest.snapshot(), before);
@@ -154,13 +154,13 @@ fn what_cannot_be_is_refused_before_anything_moves() {
 /// A kernel that knows who has one of its frames.
 struct Kernel<'g> {
     guest: &'g FakeGuest,
-    held: Held,
+    held: FrameInUse,
 }
 
 // SAFETY: as the model, which does all the work.
 unsafe impl GuestMemory for Kernel<'_> {
     unsafe fn zero(&self, first: Pfn, frames: u64) {
-        // SAFETY: by the caller's word.
+        // SAFETY: the frames are populated, and nothing else uses them (M1): the function's requirement.
         unsafe { self.guest.zero(first, frames) };
     }
 
@@ -168,7 +168,7 @@ unsafe impl GuestMemory for Kernel<'_> {
         self.guest.pointer(pfn)
     }
 
-    fn purge(&self, run: &FrameRun) -> Result<(), Held> {
+    fn purge(&self, run: &FrameRun) -> Result<(), FrameInUse> {
         match run.iter().any(|pfn| pfn == self.held.pfn) {
             true => Err(self.held),
             false => Ok(()),
@@ -180,16 +180,17 @@ unsafe impl GuestMemory for Kernel<'_> {
 fn c76_a_frame_that_the_kernel_says_is_in_use_is_not_given_up() {
     let (guest, accounts) = (translated(), Accounts::new());
     let (pfn, holder) = (Pfn::new(1030), Holder::Granted { reference: 8 });
-    let memory = Kernel { guest: &guest, held: Held { pfn, holder } };
-    let refiller = Refiller::new(guest.xen(), &memory, &accounts, order(9));
+    let memory = Kernel { guest: &guest, held: FrameInUse { pfn, holder } };
+    let refiller = guest.refiller_via(&memory, &accounts, order(9));
     let (before, mut list) = (guest.snapshot(), [0; 64]);
     let failure = refiller.refill(guest.run(1024, 64), ANYWHERE, &mut list).unwrap_err();
     let error = ExchangeError::FrameBusy { pfn, mfn: None, holder };
-    assert_eq!(failure, RefillFailure { error, run: Some(guest.run(1024, 64)), lost: None });
+    assert_eq!(failure.error, error);
+    assert_eq!(failure.remaining.whole().unwrap(), guest.run(1024, 64));
     assert_eq!((guest.xen().take_log(), accounts.quarantined()), (vec![], 0));
     assert_eq!(guest.snapshot(), before, "not even zeroed");
     let other = refiller.refill(guest.run(1088, 64), ANYWHERE, &mut list);
-    assert_eq!(other, Ok(guest.run(1088, 64)), "nobody has these");
+    assert_eq!(other.unwrap(), guest.run(1088, 64), "nobody has these");
 }
 
 #[test]
@@ -198,7 +199,7 @@ fn an_order_that_xen_does_not_permit_leaves_the_run_populated() {
     // Below what the refiller was told: Xen answers a count of 0, as for a lack of memory.
     guest.set_max_order(5);
     let (result, quarantined) = refill(&guest, ANYWHERE);
-    assert_eq!(result.unwrap_err().run, Some(guest.run(1024, 64)));
+    assert_eq!(result.unwrap_err().remaining.whole().unwrap(), guest.run(1024, 64));
     assert_eq!(quarantined, 0);
     is_whole(&guest);
 }
@@ -211,4 +212,28 @@ fn the_model_catches_an_access_to_a_hole() {
     let (result, _) = refill(&guest, ANYWHERE);
     assert!(result.is_err());
     guest.read(1, Pfn::new(1050), 0);
+}
+
+/// D08: a frame that does not come back costs that frame, and no other.
+#[test]
+fn c77_a_refill_loses_the_frames_that_are_gone_and_no_others() {
+    let guest = translated();
+    guest.set_max_pages(2047);
+    guest.fragment(order(6));
+    let (result, quarantined) = refill(&guest, ANYWHERE);
+    let failure = result.unwrap_err();
+    assert_eq!((failure.remaining.lost(), quarantined), (1, 1));
+    assert!(failure.remaining.into_iter().eq([guest.run(1024, 63)]));
+    assert_eq!(guest.check().holes, [Pfn::new(1087)]);
+    assert!((1024..1087).all(|pfn| guest.uniform(Pfn::new(pfn)) == Some(0)));
+
+    // What was never given up lies after the hole.
+    let guest = translated();
+    guest.xen().arm(Fault::stop(1).after(40));
+    guest.set_max_pages(2018);
+    let (result, quarantined) = refill(&guest, ANYWHERE);
+    let failure = result.unwrap_err();
+    assert_eq!((failure.remaining.lost(), quarantined), (30, 30));
+    assert!(failure.remaining.into_iter().eq([guest.run(1024, 10), guest.run(1064, 24)]));
+    assert_eq!(guest.check().holes, (1034..1064).map(Pfn::new).collect::<Vec<_>>());
 }

@@ -12,7 +12,7 @@ use hypercall::ops::{
 use hypercall::trace::{Entry, Hypercall, Level, Phase, RING_ENTRIES, Row, Span};
 use hypercall::{DomId, Multicall, MulticallError, Traced, Xen, XenErrno};
 use xen_contig::addr::{AddressBits, Mfn, Order, Pfn};
-use xen_contig::exchange::{Accounts, Exchanger, order_limit};
+use xen_contig::exchange::{Accounts, Capability};
 use xen_contig::paging::LinearMapping;
 
 fn clock() -> u64 {
@@ -23,9 +23,9 @@ fn clock() -> u64 {
 /// A script with successes and refusals of every kind, on any hypervisor: what it saw.
 fn script(guest: &FakeGuest, xen: &impl Xen) -> Vec<String> {
     let mut seen = Vec::new();
-    let (p2m, accounts) = (guest.p2m(), Accounts::new());
-    seen.push(format!("{:?}", order_limit(xen)));
-    let exchanger = Exchanger::new(xen, &p2m, guest, &accounts, Order::MAX);
+    let accounts = Accounts::new();
+    seen.push(format!("{:?}", Capability::ask(xen, &guest.p2m())));
+    let exchanger = guest.exchanger_via(xen, guest, &accounts, Order::MAX);
     let mut list = [0; 128];
     let extent = exchanger.acquire(guest.run(1024, 64), AddressBits::UNLIMITED, &mut list);
     seen.push(format!("{extent:?}"));

@@ -7,14 +7,15 @@ use hypercall::ops::{MemoryOp, VersionOp};
 use hypercall::{DomId, XenErrno};
 use spin::Mutex;
 use x86_64::registers::control::Cr3;
-use xen_contig::addr::{AddressBits, Mfn, PAGE_SIZE, Pfn};
-use xen_contig::exchange::{Accounts, Capability, Exchanger, Refiller};
+use xen_contig::addr::{AddressBits, Mfn, Order, PAGE_SIZE, Pfn};
+use xen_contig::exchange::{Accounts, Capability, Refiller};
 use xen_contig::frames::{Candidate, FrameAllocator, FrameRun};
 use xen_contig::p2m::{M2p, P2m};
 use xen_contig::platform::Platform;
 use xen_contig::vmap::Mode;
 
 use super::areas::Areas;
+use super::extent::ExtentExchanger;
 use super::hypervisor::{Hypervisor, xen};
 use super::kind::Kind;
 use super::paging::Linear;
@@ -58,20 +59,29 @@ impl fmt::Display for Machine {
 
 impl Machine {
     /// The exchange, as far as the domain's limit. `None` in a translated guest.
-    pub fn exchanger(&self) -> Option<Exchanger<'_, Hypervisor, Linear>> {
+    pub fn exchanger(&self) -> Option<ExtentExchanger<'_, Hypervisor, Linear>> {
         match self.capability {
-            Capability::Exchange { limit } => {
-                Some(Exchanger::new(xen(), self.p2m, self.linear, &self.accounts, limit))
-            }
+            Capability::Exchange { limit } => self.exchanger_up_to(limit),
             _ => None,
         }
+    }
+
+    /// The exchange as far as `limit`, whatever Xen permits. `None` in a translated guest.
+    pub fn exchanger_up_to(&self, limit: Order) -> Option<ExtentExchanger<'_, Hypervisor, Linear>> {
+        self.linear.first_table()?;
+        // SAFETY: there is one machine, and it describes the guest that the kernel runs in. A PV one:
+        // it has first-level tables. Runs come from its frame allocator
+        // ([M1](xen_contig::rules#M1)).
+        Some(unsafe { ExtentExchanger::new(xen(), *self.p2m, self.linear, &self.accounts, limit) })
     }
 
     /// The refill, as far as the domain's limit. `None` in a PV guest.
     pub fn refiller(&self) -> Option<Refiller<'_, Hypervisor, Linear>> {
         match self.capability {
             Capability::Refill { limit } => {
-                Some(Refiller::new(xen(), self.linear, &self.accounts, limit))
+                // SAFETY: there is one machine, and it describes the guest that the kernel runs in.
+                // Runs come from its frame allocator ([M1](xen_contig::rules#M1)).
+                Some(unsafe { Refiller::new(xen(), self.linear, &self.accounts, limit) })
             }
             _ => None,
         }
@@ -178,6 +188,7 @@ impl AsMut<[u64]> for Lists<'_> {
 unsafe impl Platform for &Machine {
     type Xen = Hypervisor;
     type Memory = Linear;
+    type Linear = Linear;
     type Lists<'p>
         = Lists<'p>
     where
@@ -189,6 +200,10 @@ unsafe impl Platform for &Machine {
 
     fn memory(&self) -> &Linear {
         self.linear
+    }
+
+    fn linear(&self) -> Option<&Linear> {
+        self.linear.first_table().map(|_| self.linear)
     }
 
     fn p2m(&self) -> &P2m<'_> {

@@ -30,6 +30,7 @@ mod console;
 mod edu;
 mod events;
 mod exit;
+mod extent;
 mod heap;
 mod hypervisor;
 mod kind;

@@ -13,7 +13,7 @@ use super::{AllocError, CoherentBuffer, Constraints, GiveBack, Layout, MAX_SEGME
 use crate::addr::{AddressBits, Order, PAGE_SIZE, Pfn};
 use crate::exchange::{
     Capability, ExchangeError, ExchangeFailure, Exchanger, Lists, Node, OnRefusal, Part, Placement,
-    Progress, RefillFailure, Refiller,
+    Progress, Refiller,
 };
 use crate::frames::{Candidate, FrameRun};
 use crate::paging::GuestMemory;
@@ -58,22 +58,25 @@ impl<P: Platform> Allocator<P> {
         self.policy
     }
 
-    pub(super) fn exchanger(&self) -> Option<Exchanger<'_, P::Xen, P::Memory>> {
+    pub(super) fn exchanger(&self) -> Option<Exchanger<'_, P::Xen, P::Linear>> {
         let Capability::Exchange { limit } = self.capability else { return None };
         let platform = &self.platform;
-        Some(Exchanger::new(
-            platform.xen(),
-            platform.p2m(),
-            platform.memory(),
-            platform.accounts(),
-            limit,
-        ))
+        let linear = platform.linear()?;
+        // SAFETY: all that a platform returns belongs to one guest, and runs come from its frame
+        // allocator alone ([M1](crate::rules#M1)): the promises of the trait `Platform`.
+        Some(unsafe {
+            Exchanger::new(platform.xen(), *platform.p2m(), linear, platform.accounts(), limit)
+        })
     }
 
     fn refiller(&self) -> Option<Refiller<'_, P::Xen, P::Memory>> {
         let Capability::Refill { limit } = self.capability else { return None };
         let platform = &self.platform;
-        Some(Refiller::new(platform.xen(), platform.memory(), platform.accounts(), limit))
+        // SAFETY: all that a platform returns belongs to one guest, and runs come from its frame
+        // allocator alone ([M1](crate::rules#M1)): the promises of the trait `Platform`.
+        Some(unsafe {
+            Refiller::new(platform.xen(), platform.memory(), platform.accounts(), limit)
+        })
     }
 
     /// Allocates `size` bytes, 1 to 1 GiB.
@@ -203,9 +206,9 @@ impl<P: Platform> Allocator<P> {
                 self.books.exchanged.fetch_add(1, Relaxed);
                 Ok(self.finish(run, &layout, frames, constraints))
             }
-            Err(RefillFailure { error, run, .. }) => {
-                let error = AllocError::of(error, frames, run.is_none());
-                run.into_iter().for_each(|run| platform.give(run));
+            Err(ExchangeFailure { error, remaining }) => {
+                let error = AllocError::of(error, remaining.lost());
+                remaining.into_iter().for_each(|run| platform.give(run));
                 Err(error)
             }
         }
@@ -213,7 +216,7 @@ impl<P: Platform> Allocator<P> {
 
     fn exchange(
         &self,
-        exchanger: &Exchanger<'_, P::Xen, P::Memory>,
+        exchanger: &Exchanger<'_, P::Xen, P::Linear>,
         layout: &Layout,
         constraints: &Constraints,
     ) -> Result<CoherentBuffer<'_, P>, AllocError> {
@@ -234,15 +237,14 @@ impl<P: Platform> Allocator<P> {
                 break Err(AllocError::NoListMemory { words });
             };
             let parts = parts(layout, placement);
-            let (beneath, scratch) = lists.as_mut().split_at_mut(frames as usize);
-            let lists = Lists { beneath, scratch };
+            let (backing, extents) = lists.as_mut().split_at_mut(frames as usize);
+            let lists = Lists { backing, extents };
             let Progress { run, done, error } =
                 match self.exchange_on_record(exchanger, run, &parts, on_refusal, lists) {
                     Ok(progress) => progress,
-                    Err(ExchangeFailure { error, left }) => {
-                        let lost = frames - left.frames();
-                        let error = AllocError::of(error, lost, lost > 0);
-                        left.into_iter().for_each(|run| self.give_zeroed(run));
+                    Err(ExchangeFailure { error, remaining }) => {
+                        let error = AllocError::of(error, remaining.lost());
+                        remaining.into_iter().for_each(|run| self.give_zeroed(run));
                         break Err(error);
                     }
                 };
@@ -326,16 +328,13 @@ impl<P: Platform> Allocator<P> {
         });
         let lengths: ArrayVec<u64, MAX_SEGMENTS> = whole.map(|segment| segment.bytes).collect();
         let used = lengths.iter().sum::<u64>().div_ceil(PAGE);
-        let run = match run.split(used) {
-            Ok((run, surplus)) => {
-                // SAFETY: mapped and ours alone (M1). It goes to whoever asks next, and may hold
-                // what another domain left there (C56).
-                unsafe { self.platform.memory().zero(surplus.first(), surplus.frames()) };
-                self.platform.give(surplus);
-                run
-            }
-            Err(run) => run,
-        };
+        let (run, surplus) = run.split_at(used);
+        if !surplus.is_empty() {
+            // SAFETY: mapped and ours alone (M1). It goes to whoever asks next, and may hold
+            // what another domain left there (C56).
+            unsafe { self.platform.memory().zero(surplus.first(), surplus.frames()) };
+            self.platform.give(surplus);
+        }
         if constraints.zeroing() == Zeroing::Zeroed {
             // SAFETY: the run is mapped and ours alone (M1).
             unsafe { self.platform.memory().zero(run.first(), run.frames()) };

@@ -186,8 +186,8 @@ impl<'a, P: Platform> CoherentBuffer<'a, P> {
         if !at.is_multiple_of(PAGE) || at == 0 || at >= self.len {
             return Err(BufferError::NoPageBoundary { at, len: self.len });
         }
-        let Some(Ok((left, right))) = self.run.take().map(|run| run.split(at / PAGE)) else {
-            unreachable!("a page boundary within the buffer is one within its run");
+        let Some((left, right)) = self.run.take().map(|run| run.split_at(at / PAGE)) else {
+            unreachable!("only a drop takes the run");
         };
         let before = |segment: &Segment| {
             let len = at.saturating_sub(segment.offset).min(segment.len);

@@ -4,7 +4,7 @@ use core::fmt;
 
 use super::{ConstraintError, Constraints};
 use crate::addr::{AddressBits, Order, PAGE_SIZE};
-use crate::exchange::{ExchangeError, NoOrderPermitted, Node};
+use crate::exchange::{ExchangeError, Node};
 
 /// What helps against a segment limit below a page.
 const POOL: &str = "cut smaller objects out of a pool";
@@ -139,7 +139,7 @@ pub enum AllocError {
         error: ExchangeError,
     },
     /// Xen permits no exchange at all.
-    NoExchange(NoOrderPermitted),
+    NoExchange(ExchangeError),
 }
 
 impl fmt::Display for AllocError {
@@ -237,7 +237,7 @@ impl AllocError {
             | Self::OutOfReach { .. }
             | Self::NoFramesInReach { .. }
             | Self::NoMemoryOnNode { .. } => true,
-            Self::Exchange(error) | Self::Lost { error, .. } => may_pass(*error),
+            Self::Exchange(error) | Self::Lost { error, .. } => error.is_transient(),
             Self::ZeroSize
             | Self::TooLarge { .. }
             | Self::Constraints(_)
@@ -270,21 +270,15 @@ impl AllocError {
         }
     }
 
-    /// What an exchange or a refill answered for so many frames; `lost` is whether they are nobody's
-    /// any more. Some errors say that themselves.
-    pub(super) const fn of(error: ExchangeError, frames: u64, lost: bool) -> Self {
+    /// Returns the error of an exchange or a refill after which `frames` frames are quarantined. Some
+    /// errors say that themselves.
+    pub(super) const fn of(error: ExchangeError, frames: u64) -> Self {
         match error {
             ExchangeError::Torn { .. } | ExchangeError::BadExtent { .. } => Self::Exchange(error),
-            error if lost => Self::Lost { frames, error },
+            error if frames > 0 => Self::Lost { frames, error },
             error => Self::Exchange(error),
         }
     }
-}
-
-/// Returns true if the same exchange can succeed later.
-const fn may_pass(error: ExchangeError) -> bool {
-    use ExchangeError::{FrameBusy, FrameRefused, NoMemory, NoMemoryBelow};
-    matches!(error, NoMemory { .. } | NoMemoryBelow { .. } | FrameBusy { .. } | FrameRefused { .. })
 }
 
 impl From<ConstraintError> for AllocError {
@@ -304,8 +298,6 @@ mod tests {
     extern crate std;
     use std::string::ToString;
 
-    use hypercall::XenErrno;
-
     use super::*;
 
     #[test]
@@ -318,7 +310,7 @@ mod tests {
         let never = ExchangeError::NotPermitted;
         let bad = ConstraintError::MaskTooNarrow { mask: 0xfff };
         let short = |limit| Error::SegmentBelowAlignment { segment: 0x1000, align: 0x2000, limit };
-        let denied = NoOrderPermitted { errno: XenErrno::EPERM };
+        let denied = ExchangeError::OrderNotPermitted { order: order(0) };
         let table = [
             (0, Error::ZeroSize, false, "at least one byte"),
             (
@@ -397,7 +389,12 @@ mod tests {
                 "7 frames of the guest could not be brought back",
             ),
             (17, Error::Lost { frames: 7, error: never }, false, "quarantined"),
-            (18, Error::NoExchange(denied), false, "no exchange at all: -EPERM for order 0"),
+            (
+                18,
+                Error::NoExchange(denied),
+                false,
+                "does not permit this domain extents of order 0",
+            ),
         ];
         let mut next = 0;
         for (place, error, transient, words) in table {

@@ -9,9 +9,9 @@ use core::sync::atomic::Ordering::Relaxed;
 use arrayvec::ArrayVec;
 
 use super::Allocator;
-use crate::addr::Mfn;
+use crate::addr::{Mfn, Pfn};
 use crate::exchange::{
-    ExchangeError, ExchangeFailure, Exchanger, Left, Lists, OnRefusal, Part, Progress,
+    ExchangeError, ExchangeFailure, Exchanger, Lists, OnRefusal, Part, Progress, Remaining,
 };
 use crate::frames::FrameRun;
 use crate::paging::GuestMemory;
@@ -27,11 +27,11 @@ const STEPS: usize = 16;
 const STEP: u64 = 512;
 
 /// A run that did not go back as a whole.
-struct Unswapped {
+struct Unswapped<'a> {
     /// Frames of it that did.
     given: u64,
     /// The others, but for those that are quarantined.
-    left: Left,
+    remaining: Remaining<'a>,
     error: ExchangeError,
 }
 
@@ -127,12 +127,12 @@ impl<P: Platform> Allocator<P> {
                     report.given += frames;
                     self.platform().give(run);
                 }
-                Err(Unswapped { given, left, error }) => {
+                Err(Unswapped { given, remaining, error }) => {
                     report.given += given;
                     report.error = Some(error);
-                    report.kept += left.frames();
-                    report.quarantined += frames - given - left.frames();
-                    for run in left {
+                    report.kept += remaining.frames();
+                    report.quarantined += remaining.lost();
+                    for run in remaining {
                         if let Err(crowded) = refused.try_push(run) {
                             self.give_crowded_out(crowded.element());
                         }
@@ -157,7 +157,7 @@ impl<P: Platform> Allocator<P> {
             GiveBack::AtOnce => match self.swap(run) {
                 Ok(run) => self.platform().give(run),
                 Err(unswapped) => {
-                    unswapped.left.into_iter().for_each(|run| self.wait_or_give(run));
+                    unswapped.remaining.into_iter().for_each(|run| self.wait_or_give(run));
                 }
             },
         }
@@ -185,22 +185,22 @@ impl<P: Platform> Allocator<P> {
 
     /// Swaps all frames of a run for others, a step at a time. Steps that went stay gone, and are
     /// ordinary memory.
-    fn swap(&self, run: FrameRun) -> Result<FrameRun, Unswapped> {
+    fn swap(&self, run: FrameRun) -> Result<FrameRun, Unswapped<'_>> {
         let Some(exchanger) = self.exchanger() else { return Ok(run) };
         let step = run.frames().div_ceil(STEPS as u64).max(STEP).min(run.frames());
         let Some(mut lists) = self.platform().lists(run.frames() + step) else {
             let needed = run.frames() + step;
             self.books.refusals.fetch_add(1, Relaxed);
             let error = ExchangeError::ListTooShort { needed, len: 0 };
-            return Err(Unswapped { given: 0, left: Left::Whole(run), error });
+            return Err(Unswapped { given: 0, remaining: run.into(), error });
         };
         let frames = run.frames();
         let parts: ArrayVec<Part, STEPS> = (0..frames)
             .step_by(step as usize)
             .map(|first| Part::replace(first, step.min(frames - first)))
             .collect();
-        let (beneath, scratch) = lists.as_mut().split_at_mut(frames as usize);
-        let lists = Lists { beneath, scratch };
+        let (backing, extents) = lists.as_mut().split_at_mut(frames as usize);
+        let lists = Lists { backing, extents };
         match self.exchange_on_record(&exchanger, run, &parts, OnRefusal::Return, lists) {
             Ok(Progress { run, done, error }) => {
                 self.books.given_back.fetch_add(done, Relaxed);
@@ -209,51 +209,45 @@ impl<P: Platform> Allocator<P> {
                 unsafe { self.platform().memory().zero(run.first(), run.frames()) };
                 let Some(error) = error else { return Ok(run) };
                 self.books.refusals.fetch_add(1, Relaxed);
-                let left = match run.split(done) {
-                    Ok((given, left)) => {
-                        self.platform().give(given);
-                        left
-                    }
-                    Err(run) => run,
-                };
-                Err(Unswapped { given: done, left: Left::Whole(left), error })
+                let (given, rest) = run.split_at(done);
+                if !given.is_empty() {
+                    self.platform().give(given);
+                }
+                Err(Unswapped { given: done, remaining: rest.into(), error })
             }
             Err(failure) => {
                 self.books.refusals.fetch_add(1, Relaxed);
-                Err(Unswapped { given: 0, left: failure.left, error: failure.error })
+                let ExchangeFailure { error, remaining } = failure;
+                Err(Unswapped { given: 0, remaining, error })
             }
         }
     }
 
     /// An exchange, with what it does to low memory written down, whatever comes of it. Of a run
     /// of which some is quarantined nobody knows.
-    pub(super) fn exchange_on_record(
+    pub(super) fn exchange_on_record<'a>(
         &self,
-        exchanger: &Exchanger<'_, P::Xen, P::Memory>,
+        exchanger: &Exchanger<'a, P::Xen, P::Linear>,
         run: FrameRun,
         parts: &[Part],
         on_refusal: OnRefusal,
         lists: Lists<'_>,
-    ) -> Result<Progress, ExchangeFailure> {
-        let before = self.low_frames(&run);
+    ) -> Result<Progress, ExchangeFailure<'a>> {
+        let (first, frames) = (run.first(), run.frames());
+        let before = self.low_frames(first, frames);
         let result = exchanger.exchange(run, parts, on_refusal, lists);
-        let run = match &result {
-            Ok(progress) => Some(&progress.run),
-            Err(ExchangeFailure { left: Left::Whole(run), .. }) => Some(run),
-            Err(_) => None,
-        };
-        if let Some(run) = run {
-            let after = self.low_frames(run);
+        if result.as_ref().err().is_none_or(|failure| failure.remaining.lost() == 0) {
+            let after = self.low_frames(first, frames);
             self.books.below_4g.fetch_add(after.0.wrapping_sub(before.0), Relaxed);
             self.books.below_16m.fetch_add(after.1.wrapping_sub(before.1), Relaxed);
         }
         result
     }
 
-    /// Frames of the run below 4 GiB and below 16 MiB.
-    fn low_frames(&self, run: &FrameRun) -> (u64, u64) {
+    /// Frames of a run below 4 GiB and below 16 MiB.
+    fn low_frames(&self, first: Pfn, frames: u64) -> (u64, u64) {
         let (mut below_4g, mut below_16m) = (0, 0);
-        self.platform().p2m().mfns(run.first(), run.frames()).for_each(|mfn| {
+        self.platform().p2m().mfns(first, frames).for_each(|mfn| {
             let number = mfn.map_or(u64::MAX, Mfn::number);
             below_4g += u64::from(number < 1 << 20);
             below_16m += u64::from(number < 1 << 12);

@@ -115,24 +115,22 @@ impl<P: Platform> Allocator<P> {
         let Some(mut lists) = self.platform().lists(frames + N as u64) else {
             return self.platform().give(run);
         };
-        let (beneath, scratch) = lists.as_mut().split_at_mut(frames as usize);
+        let (backing, extents) = lists.as_mut().split_at_mut(frames as usize);
         // What is exchanged before a refusal is as good as any; the rest is tried alone.
-        let lists = Lists { beneath, scratch };
+        let lists = Lists { backing, extents };
         let exchanged = self.exchange_on_record(&exchanger, run, &parts, OnRefusal::Return, lists);
         let Progress { mut run, done, .. } = match exchanged {
             Ok(progress) => progress,
             Err(failure) => {
-                failure.left.into_iter().for_each(|run| self.give_zeroed(run));
+                failure.remaining.into_iter().for_each(|run| self.give_zeroed(run));
                 return;
             }
         };
         let mut end = 0;
         for extent in wanted {
             end += extent.order.frames();
-            let (piece, rest) = match run.split(extent.order.frames()) {
-                Ok((piece, rest)) => (piece, Some(rest)),
-                Err(piece) => (piece, None),
-            };
+            let piece;
+            (piece, run) = run.split_at(extent.order.frames());
             let constraints = &requests[extent.index].constraints;
             let frames = extent.order.frames();
             if end <= done && self.in_reach(&piece, &extent.layout, frames, constraints) {
@@ -141,10 +139,6 @@ impl<P: Platform> Allocator<P> {
                 buffers[extent.index] = Some(buffer);
             } else {
                 self.give_unfit(piece, end <= done);
-            }
-            match rest {
-                Some(rest) => run = rest,
-                None => return,
             }
         }
     }

@@ -1,14 +1,17 @@
-//! Which kind of contiguous memory is to be had here, and why.
+//! Which contiguous memory this domain can get, and why.
 
 use core::fmt;
 
 use hypercall::Xen;
 
-use super::{NoOrderPermitted, order_limit};
+use super::error::ExchangeError;
+use super::permission::order_limit;
 use crate::addr::Order;
 use crate::p2m::P2m;
 
-/// What this domain can have. A call that does nothing succeeds on every guest (C09), so this is
+/// Which contiguous memory this domain can get.
+///
+/// A call that does nothing succeeds in every guest ([C09](crate::conformance#C09)). So this is
 /// found from the kind of guest and from the order limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Capability {
@@ -17,20 +20,20 @@ pub enum Capability {
         /// The highest order that Xen permits.
         limit: Order,
     },
-    /// Translated: extents up to this order beneath a `Gfn` run, their machine frames hidden.
+    /// Translated: extents up to this order that back a `Gfn` run, their machine frames hidden.
     Refill {
         /// The highest order that Xen permits.
         limit: Order,
     },
-    /// Nothing.
+    /// None.
     None {
-        /// Why.
-        why: NoOrderPermitted,
+        /// The cause.
+        why: ExchangeError,
     },
 }
 
 impl Capability {
-    /// Asks Xen.
+    /// Asks Xen. Makes at most 20 hypercalls, which move nothing.
     pub fn ask(xen: &impl Xen, p2m: &P2m<'_>) -> Self {
         match order_limit(xen) {
             Err(why) => Self::None { why },
@@ -54,7 +57,7 @@ impl fmt::Display for Capability {
                  ({} KiB), machine frames hidden by Xen, devices see guest frames",
                 limit.bytes() >> 10
             ),
-            Self::None { why } => write!(f, "nothing: {why}"),
+            Self::None { why } => write!(f, "no contiguous memory: {why}"),
         }
     }
 }

@@ -1,26 +1,35 @@
-//! What went wrong, with the evidence.
+//! Why an exchange or a refill failed.
 
 use core::fmt;
 
 use hypercall::XenErrno;
 
-use super::Left;
 use crate::addr::{AddressBits, Mfn, Order, Pfn};
-use crate::paging::{Holder, PteError};
+use crate::paging::Holder;
 
-/// Why an exchange did not happen.
+/// Why an exchange or a refill failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum ExchangeError {
-    /// The run is no power of two of frames, or more than 1 GiB. Nothing moved.
+    /// The run of a refill is not a power of two of frames, or is longer than 1 GiB. Nothing moved.
     BadSize {
-        /// How many frames it has.
+        /// The number of frames in the run.
         frames: u64,
     },
-    /// The list that the caller lent has no room for an entry per frame. Nothing moved.
+    /// A part is empty, overlaps the part before it, or ends outside the run. Nothing moved.
+    BadPart {
+        /// The first frame of the part, counted from the first of the run.
+        first: u64,
+        /// The number of frames in the part.
+        frames: u64,
+        /// The number of frames in the run.
+        run: u64,
+    },
+    /// A list that the caller lent is too short. Nothing moved.
     ListTooShort {
-        /// Entries needed.
+        /// The number of entries needed.
         needed: u64,
-        /// Entries there.
+        /// The number of entries in the list.
         len: usize,
     },
     /// The P2M has no machine frame for a frame of the run. Nothing moved.
@@ -28,104 +37,132 @@ pub enum ExchangeError {
         /// The frame.
         pfn: Pfn,
     },
-    /// Above what Xen lets this domain have in one extent (`memop-max-order`).
+    /// The order is above what Xen permits this domain in one extent (`memop-max-order`).
     OrderNotPermitted {
-        /// The order asked for.
+        /// The order.
         order: Order,
     },
-    /// Xen permits the order, but a policy (XSM) denies the exchange to this domain.
+    /// Xen permits the order, but a policy (XSM) denies this domain the exchange.
     NotPermitted,
-    /// Memory of exactly that NUMA node is not for this domain, or there is no such node.
+    /// This domain may not ask for memory of exactly that NUMA node, or there is no such node.
     NodeNotPermitted {
         /// The node.
         node: u8,
     },
-    /// Something has hold of this frame: a virtual area that is in use, and then Xen was not even
-    /// asked; or Xen does not take it (`EINVAL`), because something else maps it, or it is a page
-    /// table, granted, shared, or not ours.
+    /// A frame is in use. Either a virtual area maps it, and then Xen was not asked. Or Xen refused
+    /// it (`EINVAL`): something else maps it, or it is a page table, granted, shared, or not owned
+    /// by this domain.
     FrameBusy {
         /// The frame.
         pfn: Pfn,
-        /// What lies beneath it; `None` in a translated guest, which is not told.
+        /// The machine frame that backs it; `None` in a translated guest.
         mfn: Option<Mfn>,
-        /// Who has hold of it, as far as the guest can tell.
+        /// What references it, as far as the guest can tell.
         holder: Holder,
     },
-    /// Xen does not take one of these frames, and which one could not be found out.
+    /// Xen refused frames of this stretch, and did not say which one it means.
     FrameRefused {
-        /// First frame of the chunk that it was in.
+        /// The first frame of the stretch.
         first: Pfn,
-        /// How many frames that has.
+        /// The number of frames in it.
         frames: u64,
     },
     /// Xen has no free extent of that order below the limit.
     NoMemory {
-        /// The order asked for.
+        /// The order.
         order: Order,
         /// The address limit.
         bits: AddressBits,
     },
-    /// Xen has no free memory below the limit at all, not even a single frame.
+    /// Xen has no free memory below the limit, not even a single frame.
     NoMemoryBelow {
         /// The address limit.
         bits: AddressBits,
     },
-    /// The exchange is not for translated (PVH, HVM) guests.
+    /// Xen does not exchange memory of translated (PVH, HVM) guests.
     TranslatedGuest,
-    /// Any other refusal; nothing moved.
+    /// Xen refused the call with an error that has no meaning of its own here. Nothing moved.
     Refused {
-        /// What Xen answered.
+        /// Xen's answer.
         errno: XenErrno,
     },
-    /// Xen refused a page-table write.
-    PageTable(PteError),
-    /// Xen refused to flush the TLBs, so that the frames could not be given up.
+    /// Xen refused to write the page-table entry of a frame. If that happened on the way back, the
+    /// frame is quarantined.
+    PageTable {
+        /// The first such frame.
+        pfn: Pfn,
+        /// Xen's answer.
+        errno: XenErrno,
+    },
+    /// Xen refused to flush the TLBs, so the frames could not be given up.
     Flush {
-        /// What Xen answered.
+        /// Xen's answer.
         errno: XenErrno,
     },
-    /// Xen failed behind its commit point: the old frames of a chunk are gone, and which the new ones
-    /// are was not said. What comes back of the run all the same has beneath it what Xen's M2P says.
+    /// Xen failed after its commit point. The old frames of a chunk are gone, and Xen did not report
+    /// the new ones. Frames that Xen's M2P confirms are recovered, the others are quarantined.
     Torn {
-        /// What Xen answered, if it was an error.
+        /// Xen's answer, if it was an error.
         errno: Option<XenErrno>,
-        /// Extents that it reported as exchanged.
+        /// The number of extents that Xen reported as exchanged.
         exchanged: u64,
     },
-    /// Xen reported success with an extent that can't be what was asked for.
+    /// Xen reported success with an extent that does not satisfy the request. The frames of the part
+    /// are quarantined.
     BadExtent {
-        /// The first frame that it named.
+        /// The first frame that Xen reported.
         mfn: Mfn,
-        /// The order asked for, to which the extent must be aligned.
+        /// The order that was asked for, which the extent must be aligned to.
         order: Order,
-        /// The address limit asked for.
+        /// The address limit that was asked for.
         bits: AddressBits,
     },
+}
+
+impl ExchangeError {
+    /// Returns true if the same call can succeed later although the caller changes nothing.
+    ///
+    /// Memory of Xen can become free, and a frame that is in use can be released by its holder.
+    pub const fn is_transient(&self) -> bool {
+        match self {
+            Self::NoMemory { .. } | Self::NoMemoryBelow { .. } | Self::FrameRefused { .. } => true,
+            Self::FrameBusy { holder, .. } => holder.is_transient(),
+            Self::Refused { errno } | Self::Flush { errno } => {
+                matches!(*errno, XenErrno::EAGAIN | XenErrno::EBUSY | XenErrno::ENOMEM)
+            }
+            _ => false,
+        }
+    }
 }
 
 impl fmt::Display for ExchangeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
-            Self::BadSize { frames } => {
-                write!(
-                    f,
-                    "a run of {frames} frames is no power of two up to {}",
-                    Order::MAX.frames()
-                )
-            }
+            Self::BadSize { frames } => write!(
+                f,
+                "a run of {frames} frames cannot be refilled: the number must be a power of two up \
+                 to {}",
+                Order::MAX.frames()
+            ),
+            Self::BadPart { first, frames, run } => write!(
+                f,
+                "a part of {frames} frames from frame {first} on is empty, overlaps the part before \
+                 it, or ends outside the run of {run} frames"
+            ),
             Self::ListTooShort { needed, len } => {
-                write!(f, "the extent list holds {len} entries, the run needs {needed}")
+                write!(f, "a list of {len} entries is too short: {needed} are needed")
             }
             Self::NotPopulated { pfn } => write!(f, "pfn {pfn} has no machine frame"),
             Self::OrderNotPermitted { order } => write!(
                 f,
-                "order {order} is above what Xen permits this domain (see Xen's memop-max-order)"
+                "Xen does not permit this domain extents of order {order}: use a lower order, or \
+                 raise memop-max-order on Xen's command line"
             ),
-            Self::NotPermitted => f.write_str("a policy of Xen's denies this domain the exchange"),
+            Self::NotPermitted => f.write_str("a policy of Xen denies this domain the exchange"),
             Self::NodeNotPermitted { node } => write!(
                 f,
-                "memory of exactly node {node} is not for this domain (only the control domain may \
-                 ask), or there is no such node"
+                "Xen does not permit this domain memory of exactly node {node} (only the control \
+                 domain may ask), or the machine has no such node"
             ),
             Self::FrameBusy { pfn, mfn: Some(mfn), holder } => {
                 write!(f, "frame busy: pfn {pfn} mfn {mfn} {holder}")
@@ -135,8 +172,8 @@ impl fmt::Display for ExchangeError {
             }
             Self::FrameRefused { first, frames } => write!(
                 f,
-                "Xen refused a frame of the {frames} from pfn {first} on (EINVAL): \
-                 still mapped elsewhere, a page table, granted, or not this domain's"
+                "Xen refused the {frames} frames from pfn {first} on and did not say which one it \
+                 means: still mapped elsewhere, a page table, granted, or not owned by this domain"
             ),
             Self::NoMemory { order, bits } => write!(
                 f,
@@ -147,47 +184,30 @@ impl fmt::Display for ExchangeError {
                 write!(f, "Xen has no free memory below 2^{bits}, not even a single frame")
             }
             Self::TranslatedGuest => {
-                f.write_str("Xen does not exchange memory for translated (PVH, HVM) guests")
+                f.write_str("Xen does not exchange memory of translated (PVH, HVM) guests")
             }
-            Self::Refused { errno } => write!(f, "Xen refused the exchange: {errno}"),
-            Self::PageTable(error) => error.fmt(f),
+            Self::Refused { errno } => write!(f, "Xen refused the call: {errno}"),
+            Self::PageTable { pfn, errno } => {
+                write!(f, "Xen refused to write the page-table entry of pfn {pfn}: {errno}")
+            }
             Self::Flush { errno } => write!(f, "Xen refused to flush the TLBs: {errno}"),
             Self::Torn { errno: Some(errno), exchanged } => write!(
                 f,
-                "Xen failed with {errno} behind the commit point, {exchanged} extents exchanged: \
-                 frames that can't be found again are quarantined"
+                "Xen failed with {errno} after the commit point, {exchanged} extents exchanged: \
+                 frames that cannot be found again are quarantined"
             ),
             Self::Torn { errno: None, exchanged } => write!(
                 f,
                 "Xen reported success but only {exchanged} extents exchanged: \
-                 the frames are quarantined"
+                 the frames of the part are quarantined"
             ),
             Self::BadExtent { mfn, order, bits } => write!(
                 f,
-                "Xen answered mfn {mfn}, which is no extent of order {order} below 2^{bits}: \
-                 the frames are quarantined"
+                "Xen reported mfn {mfn}, which is not an extent of order {order} below 2^{bits}: \
+                 the frames of the part are quarantined"
             ),
         }
     }
 }
 
 impl core::error::Error for ExchangeError {}
-
-/// An exchange that did not happen, and what became of the frames.
-#[derive(Debug, PartialEq, Eq)]
-pub struct ExchangeFailure {
-    /// Why.
-    pub error: ExchangeError,
-    /// The run, mapped with the frames that it had. After [`ExchangeError::Torn`] with whatever is
-    /// beneath it, zeroed, and without the frames of which nobody knows that: they are quarantined
-    /// (M6).
-    pub left: Left,
-}
-
-impl fmt::Display for ExchangeFailure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.error.fmt(f)
-    }
-}
-
-impl core::error::Error for ExchangeFailure {}

@@ -1,42 +1,41 @@
-//! The transaction: machine-contiguous memory beneath guest frames, and back.
+//! The transaction: machine-contiguous memory that backs guest frames, and back.
 //!
-//! * [`Exchanger`] does it in a PV guest, by `XENMEM_exchange`;
-//! * [`Refiller`] does it in a translated guest (PVH), by giving frames up and populating their
-//!   places again;
-//! * [`Capability`] says which of the two is to be had here, and why;
-//! * [`ExchangeError`] says what went wrong, with the evidence.
+//! * [`Exchanger`] exchanges memory of a PV guest, by `XENMEM_exchange`;
+//! * [`Refiller`] does it in a translated guest (PVH): it gives frames up and populates their places
+//!   again;
+//! * [`Capability`] says which of the two is available here, and why;
+//! * [`ExchangeError`] says what went wrong, [`ExchangeFailure`] what remains of the run.
 //!
 //! # The way of a run through an exchange
 //! ```text
-//! Mapped --detach--> Detached --exchange--> Exchanged --attach--> mapped again
-//!                                              |   ^
-//!                                              +---+ resume, undo
-//!                                              +--> torn: what is found is mapped, the rest quarantined
+//! FrameRun --check--> Detached --exchange--> Exchanged --attach--> FrameRun, mapped again
+//!                                               |
+//!                                               +- refused: undone, or kept as far as it came
+//!                                               +- torn: what is found is mapped, the rest quarantined
 //! ```
-//!
-//! Which TLB flush is made on this way, by whom and when, is said by the rules [F1](crate::rules#F1)
-//! to [F5](crate::rules#F5).
+//! Xen is asked in one place (`transaction::ask`), its reply is decoded in one place (`reply`), and the
+//! cause of a refusal is found in one place (`transaction::diagnose`): there a busy frame gets its
+//! name. The flushes follow the rules [F1](crate::rules#F1) to [F5](crate::rules#F5).
 
-mod call;
+mod accounts;
 mod capability;
 mod error;
-mod given_up;
-mod left;
-mod limit;
-mod outcome;
+mod exchanger;
+mod failure;
+mod guest;
 mod part;
-mod plan;
-mod pv;
-mod recover;
+mod permission;
+mod refill;
+mod reply;
+mod request;
 mod transaction;
-mod translated;
 
+pub use accounts::Accounts;
 pub use capability::Capability;
-pub use error::{ExchangeError, ExchangeFailure};
-pub use left::Left;
-pub use limit::{NoOrderPermitted, node_permitted, order_limit, order_permitted};
-pub use outcome::{Fate, Outcome, Request, decode};
+pub use error::ExchangeError;
+pub use exchanger::Exchanger;
+pub use failure::{ExchangeFailure, Remaining, RemainingRuns};
 pub use part::{Node, Part, Placement};
-pub use plan::Plan;
-pub use pv::{Accounts, Exchanger, Extent, Lists, OnRefusal, Progress};
-pub use translated::{RefillFailure, Refiller};
+pub use refill::Refiller;
+pub use reply::{ExchangeReply, PartOutcome, Rest};
+pub use request::{Lists, OnRefusal, Progress};

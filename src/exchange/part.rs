@@ -4,35 +4,41 @@ use hypercall::ops::MemFlags;
 
 use crate::addr::{AddressBits, Order};
 
-/// Where the new frames shall lie.
+/// Where the new frames must lie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Placement {
-    /// Every byte below `2^bits`.
+    /// Every byte lies below `2^bits`.
     pub bits: AddressBits,
-    /// On which NUMA node.
+    /// The NUMA node.
     pub node: Node,
 }
 
-/// On which NUMA node memory shall lie.
+/// The NUMA node that memory must or should come from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Node {
-    /// Wherever Xen sees fit.
+    /// Any node.
     #[default]
     Any,
-    /// There if possible. A hint: Xen takes memory from elsewhere, and ignores a hint of a domU.
+    /// This node if possible. Xen may use other nodes, and ignores the hint of a domU
+    /// ([C13](crate::conformance#C13)).
     Near(u8),
-    /// There or nowhere. Xen grants this to the control domain alone.
+    /// This node only. Xen permits it to the control domain alone ([C12](crate::conformance#C12)).
     Exactly(u8),
 }
 
 impl Placement {
-    /// Anywhere below `2^bits`.
+    /// Returns the placement "anywhere below `2^bits`".
     pub const fn below(bits: AddressBits) -> Self {
         Self { bits, node: Node::Any }
     }
 
-    /// Anywhere at all.
+    /// No limit.
     pub const ANYWHERE: Self = Self::below(AddressBits::UNLIMITED);
+
+    /// Returns true if the placement limits the address.
+    pub(super) const fn is_limited(self) -> bool {
+        self.bits.get() < AddressBits::UNLIMITED.get()
+    }
 
     pub(super) const fn mem_flags(self) -> MemFlags {
         let flags = MemFlags::address_bits(self.bits);
@@ -44,13 +50,16 @@ impl Placement {
     }
 }
 
-/// What one call of `XENMEM_exchange` is to do with a stretch of a run.
+/// What one `XENMEM_exchange` call does with a stretch of a run.
 ///
-/// Xen works chunk by chunk, a chunk being the larger of an in-extent and an out-extent: each is
-/// exchanged or left alone as a whole.
+/// Xen works in chunks. A chunk is the larger of an in-extent and an out-extent: Xen exchanges it as
+/// a whole or leaves it alone.
+///
+/// Numbers that no run can satisfy are accepted here and refused by
+/// [`Exchanger::exchange`](super::Exchanger::exchange), before anything moves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Part {
-    /// Its first frame, counted from the first of the run.
+    /// The first frame, counted from the first of the run.
     first: u64,
     frames: u64,
     input: Order,
@@ -59,59 +68,66 @@ pub struct Part {
 }
 
 impl Part {
-    /// Single frames for `extents` extents of `order`.
+    /// Returns a part that gives up single frames for `extents` extents of `order`.
     pub const fn gather(first: u64, extents: u64, order: Order, placement: Placement) -> Self {
-        let frames = extents * order.frames();
+        // A product that saturates is longer than any run, so the exchange refuses the part.
+        let frames = extents.saturating_mul(order.frames());
         Self { first, frames, input: Order::ZERO, output: order, placement }
     }
 
-    /// One extent of `order` for single frames, wherever they are.
+    /// Returns a part that gives up one extent of `order` for single frames.
     pub const fn scatter(first: u64, order: Order) -> Self {
         let placement = Placement::ANYWHERE;
         Self { first, frames: order.frames(), input: order, output: Order::ZERO, placement }
     }
 
-    /// Single frames for other single frames, wherever they are.
+    /// Returns a part that gives up single frames for other single frames.
     pub const fn replace(first: u64, frames: u64) -> Self {
         let placement = Placement::ANYWHERE;
         Self { first, frames, input: Order::ZERO, output: Order::ZERO, placement }
     }
 
-    /// Its first frame, counted from the first of the run.
+    /// Returns the first frame, counted from the first of the run.
     pub const fn first(&self) -> u64 {
         self.first
     }
 
-    /// How many frames.
+    /// Returns the number of frames.
     pub const fn frames(&self) -> u64 {
         self.frames
     }
 
-    /// The order of what is given up.
+    /// Returns the order of the extents that are given up.
     pub const fn input(&self) -> Order {
         self.input
     }
 
-    /// The order of what comes.
+    /// Returns the order of the extents that come.
     pub const fn output(&self) -> Order {
         self.output
     }
 
-    /// Where it shall lie.
+    /// Returns where the extents that come must lie.
     pub const fn placement(&self) -> Placement {
         self.placement
     }
 
-    /// Frames in a chunk.
-    pub(super) const fn chunk(&self) -> u64 {
-        if self.input.get() > self.output.get() {
-            self.input.frames()
-        } else {
-            self.output.frames()
-        }
+    /// Returns the higher of both orders: that of a chunk, and the one that Xen's limit is about.
+    pub(super) const fn order(&self) -> Order {
+        if self.input.get() > self.output.get() { self.input } else { self.output }
     }
 
-    /// What is left of the part behind `done` frames, which are whole chunks.
+    /// Returns the number of entries that the out-list needs.
+    pub(super) const fn out_extents(&self) -> u64 {
+        self.frames >> self.output.get()
+    }
+
+    /// Returns the frame after the last one, or `None` if there is no such number.
+    pub(super) const fn end(&self) -> Option<u64> {
+        self.first.checked_add(self.frames)
+    }
+
+    /// Returns the rest of the part after `done` frames, which are whole chunks.
     pub(super) const fn after(self, done: u64) -> Self {
         Self { first: self.first + done, frames: self.frames - done, ..self }
     }

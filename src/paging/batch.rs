@@ -1,72 +1,38 @@
-//! Many first-level entries written with few hypercalls.
-
-use core::fmt;
+//! Writes many first-level entries with few hypercalls.
 
 use arrayvec::ArrayVec;
 use hypercall::ops::{MmuUpdate, Pte};
 use hypercall::{DomId, Xen, XenErrno};
 
-use crate::addr::{MachineAddr, Pfn};
+use crate::addr::MachineAddr;
 
-/// Entries in one `mmu_update`: a whole first-level table. The batch is 8 KiB, which a kernel
-/// stack of 64 KiB bears: one at a time.
+/// Entries in one `mmu_update`: a whole first-level table. The batch takes 8 KiB of the stack, so at
+/// most one exists at a time.
 const BATCH: usize = 512;
 
-/// A page-table write that Xen refused, by its frame.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PteError {
-    /// The frame whose entry it was.
-    pub pfn: Pfn,
-    /// What Xen answered.
-    pub errno: XenErrno,
-}
-
-impl PteError {
-    /// The error of a batch whose first write was for `first`.
-    pub(crate) const fn of(refusal: Refusal, first: Pfn) -> Self {
-        Self { pfn: first.add(refusal.index), errno: refusal.errno }
-    }
-}
-
-impl fmt::Display for PteError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Xen refused the page-table entry of pfn {}: {}", self.pfn, self.errno)
-    }
-}
-
-impl core::error::Error for PteError {}
-
-/// A write that Xen refused, by its place among those of a batch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Refusal {
-    /// How many writes came before it; all of them were done.
-    pub index: u64,
-    /// What Xen answered.
-    pub errno: XenErrno,
-}
-
-/// Collects writes of first-level entries and hands them to Xen by the table.
+/// Collects writes of first-level entries and hands them to Xen in batches of 512.
 ///
-/// Nothing in here flushes a TLB, see [F1](crate::rules#F1). Nor does Xen of
-/// its own accord, 4.17 and 4.20 alike: `do_mmu_update` in its `x86/mm.c` flushes for the tables above
-/// the first level alone, and `mod_l1_entry`, for an entry that is dropped, gives the reference on
-/// the frame back and no more. Two things are Xen's own business. To *map* a frame may flush, when it
-/// changes its type, say from a page table's (`_get_page_type`). And a domain that runs on shadow
-/// page tables, as in a live migration, has them kept up to date.
+/// Nothing here flushes a TLB ([F1](crate::rules#F1)). Nor does Xen on its own account, 4.17 and 4.20
+/// alike: `do_mmu_update` in its `x86/mm.c` flushes for tables above the first level alone.
+/// `mod_l1_entry` drops the reference on the frame of an entry that is cleared, and does no more. Two
+/// things are Xen's own business. Mapping a frame may flush if that changes its type, for example from a
+/// page table's (`_get_page_type`). And Xen keeps the shadow page tables of a domain up to date, as it
+/// has them during a live migration.
 #[derive(Debug)]
-pub struct PteBatch<'a, X> {
+pub(crate) struct PteBatch<'a, X> {
     xen: &'a X,
     updates: ArrayVec<MmuUpdate, BATCH>,
     done: u64,
 }
 
 impl<'a, X: Xen> PteBatch<'a, X> {
-    /// An empty batch.
+    /// Returns an empty batch.
     pub const fn new(xen: &'a X) -> Self {
         Self { xen, updates: ArrayVec::new_const(), done: 0 }
     }
 
-    /// How many writes Xen has done.
+    /// Returns how many writes Xen has done, counted from the first. After an error this is the place
+    /// of the write that Xen refused.
     pub const fn done(&self) -> u64 {
         self.done
     }
@@ -74,24 +40,25 @@ impl<'a, X: Xen> PteBatch<'a, X> {
     /// Adds a write; issues the batch when it is full.
     ///
     /// # Safety
-    /// As for [`Xen::mmu_update`].
+    /// No reference or code is in use through the mapping that the write changes.
     ///
     /// # Errors
-    /// The write that Xen refused; all before it were done, none from it on.
-    pub unsafe fn write(&mut self, entry: MachineAddr, pte: Pte) -> Result<(), Refusal> {
+    /// Xen refused a write. It has done all before it ([`done`](Self::done)), and none from it on.
+    pub unsafe fn write(&mut self, entry: MachineAddr, pte: Pte) -> Result<(), XenErrno> {
         self.updates.push(MmuUpdate::page_table(entry.get(), pte));
         if self.updates.is_full() {
-            // SAFETY: the caller's.
+            // SAFETY: each write in the batch was added under the requirement of `write` or
+            // `write_row`, which is that of `issue`.
             unsafe { self.issue()? };
         }
         Ok(())
     }
 
-    /// Adds writes of entries that lie side by side, from `first` on; issues the batch whenever it is
+    /// Adds writes of entries that lie side by side, from `first` on. Issues the batch whenever it is
     /// full.
     ///
     /// # Safety
-    /// As for [`Xen::mmu_update`].
+    /// No reference or code is in use through the mappings that the writes change.
     ///
     /// # Errors
     /// As for [`write`](Self::write).
@@ -99,7 +66,7 @@ impl<'a, X: Xen> PteBatch<'a, X> {
         &mut self,
         first: MachineAddr,
         ptes: impl Iterator<Item = Pte>,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), XenErrno> {
         let mut entry = first.get();
         let mut updates = ptes.map(|pte| {
             let update = MmuUpdate::page_table(entry, pte);
@@ -112,24 +79,27 @@ impl<'a, X: Xen> PteBatch<'a, X> {
             if !self.updates.is_full() {
                 return Ok(());
             }
-            // SAFETY: the caller's.
+            // SAFETY: each write in the batch was added under the requirement of `write` or
+            // `write_row`, which is that of `issue`.
             unsafe { self.issue()? };
         }
     }
 
-    /// Hands what was collected to Xen.
+    /// Hands the collected writes to Xen.
     ///
     /// # Safety
-    /// As for [`Xen::mmu_update`].
+    /// No reference or code is in use through the mappings that the writes change.
     ///
     /// # Errors
     /// As for [`write`](Self::write).
-    pub unsafe fn issue(&mut self) -> Result<(), Refusal> {
+    pub unsafe fn issue(&mut self) -> Result<(), XenErrno> {
         if self.updates.is_empty() {
             return Ok(());
         }
         let mut done = 0;
-        // SAFETY: the caller's.
+        // SAFETY: the writes change no mapping that is in use: the function's requirement. Updates and
+        // counter are exclusively borrowed, so nothing else touches them during the call
+        // ([M3](crate::rules#M3)).
         let result = unsafe { self.xen.mmu_update(&self.updates, &mut done, DomId::SELF) };
         let count = self.updates.len() as u64;
         self.updates.clear();
@@ -140,7 +110,7 @@ impl<'a, X: Xen> PteBatch<'a, X> {
             }
             Err(errno) => {
                 self.done += u64::from(done).min(count - 1);
-                Err(Refusal { index: self.done, errno })
+                Err(errno)
             }
         }
     }

@@ -1,31 +1,32 @@
-//! What else has hold of a frame.
+//! What else references a frame.
 
 use core::fmt;
 
 use crate::addr::{Pfn, VirtAddr};
 
-/// Who has hold of a frame that Xen does not take, as far as the guest can tell.
+/// What references a frame that Xen refuses to take, as far as the guest can tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Holder {
-    /// Nobody that the guest knows of.
+    /// Nothing that the guest knows of.
     Unknown,
     /// A virtual area that its owner has not unmapped.
     Area {
-        /// Where the area maps the frame.
+        /// The address at which the area maps the frame.
         address: VirtAddr,
-        /// What its owner called it.
+        /// The name of the area.
         name: &'static str,
     },
-    /// A virtual area that was unmapped, but whose page-table entries have not been dropped.
+    /// A virtual area that was unmapped, but whose page-table entries were not dropped.
     Leftover {
-        /// Where the area maps the frame.
+        /// The address at which the area maps the frame.
         address: VirtAddr,
-        /// What its owner called it.
+        /// The name of the area.
         name: &'static str,
     },
     /// A page-table entry that belongs to no virtual area.
     Mapping {
-        /// What address it is the entry of.
+        /// The address that the entry maps.
         address: VirtAddr,
     },
     /// The frame is a page table.
@@ -43,11 +44,18 @@ pub enum Holder {
         /// The entry of the grant table.
         reference: u32,
     },
-    /// The frame is shared with another domain or with Xen.
+    /// The frame is shared with another domain or with Xen for good.
     Shared {
-        /// As what.
+        /// What it is shared as.
         name: &'static str,
     },
+}
+
+impl Holder {
+    /// Returns true if the holder can release the frame.
+    pub const fn is_transient(&self) -> bool {
+        !matches!(self, Self::Shared { .. })
+    }
 }
 
 impl fmt::Display for Holder {
@@ -72,19 +80,27 @@ impl fmt::Display for Holder {
     }
 }
 
-/// A frame that something has hold of.
+/// A frame that is in use, and what references it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Held {
+pub struct FrameInUse {
     /// The frame.
     pub pfn: Pfn,
-    /// By whom.
+    /// What references it.
     pub holder: Holder,
 }
 
-impl fmt::Display for Held {
+impl FrameInUse {
+    /// Returns true if the same call can succeed later although the caller changes nothing: the
+    /// holder can release the frame.
+    pub const fn is_transient(&self) -> bool {
+        self.holder.is_transient()
+    }
+}
+
+impl fmt::Display for FrameInUse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "pfn {} {}", self.pfn, self.holder)
     }
 }
 
-impl core::error::Error for Held {}
+impl core::error::Error for FrameInUse {}

@@ -1,16 +1,18 @@
-//! Page-table edits through Xen.
+//! Page-table edits through Xen, and what the embedding kernel says about its memory.
 //!
-//! * [`GuestMemory`], [`LinearMapping`]: what the embedding kernel tells about its mapping;
-//! * [`Held`], [`Holder`]: what else has hold of a frame;
-//! * [`PteBatch`]: many first-level entries written with few `mmu_update` calls;
-//! * [`FlushClock`]: which flush of all vCPUs covers what.
+//! * [`GuestMemory`]: the guest's memory as the kernel reaches it;
+//! * [`LinearMapping`]: the page-table entries that map it in a PV guest;
+//! * [`FrameInUse`], [`Holder`]: what else references a frame;
+//! * [`FlushClock`]: which flush of all vCPUs covers which removed mappings.
 
 mod batch;
 mod flush;
 mod holder;
 mod linear;
+mod memory;
 
-pub use batch::{PteBatch, PteError, Refusal};
+pub(crate) use batch::PteBatch;
 pub use flush::{FlushClock, FlushTime};
-pub use holder::{Held, Holder};
-pub use linear::{EntryRow, GuestMemory, LinearMapping, Width};
+pub use holder::{FrameInUse, Holder};
+pub use linear::{EntryRow, LinearMapping, NoLinearMapping};
+pub use memory::{GuestMemory, Width};

@@ -237,15 +237,15 @@ impl<'m, T: AreaTables> Vmap<'m, T> {
             self.registry.lock().link(page, pfn, area.id());
             // SAFETY: the area is new and its owner does not have it yet, so no code uses its addresses.
             let written = unsafe { writer.map(page, gfn, protection.flags()) };
-            written.map_err(|refusal| {
-                let pfn = frames.clone().nth(refusal.index as usize).unwrap_or(pfn);
-                VmapError::Refused { pfn, errno: refusal.errno }
+            written.map_err(|errno| {
+                let pfn = frames.clone().nth(writer.done() as usize).unwrap_or(pfn);
+                VmapError::Refused { pfn, errno }
             })?;
         }
         // SAFETY: the owner still does not have the area, so no code uses its addresses.
-        unsafe { writer.issue() }.map_err(|refusal| {
-            let pfn = frames.clone().nth(refusal.index as usize).unwrap_or(Pfn::new(0));
-            VmapError::Refused { pfn, errno: refusal.errno }
+        unsafe { writer.issue() }.map_err(|errno| {
+            let pfn = frames.clone().nth(writer.done() as usize).unwrap_or(Pfn::new(0));
+            VmapError::Refused { pfn, errno }
         })
     }
 

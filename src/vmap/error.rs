@@ -6,7 +6,7 @@ use hypercall::XenErrno;
 
 use super::area::Area;
 use crate::addr::Pfn;
-use crate::paging::{Held, Holder};
+use crate::paging::{FrameInUse, Holder};
 
 /// Why frames were not mapped, or why entries were not dropped.
 #[derive(Debug, PartialEq, Eq)]
@@ -57,11 +57,11 @@ pub enum VmapError {
         errno: XenErrno,
     },
     /// A live area maps one of the frames. The area was left alone.
-    InUse(Held),
+    InUse(FrameInUse),
     /// Xen refused to drop an entry. The next purge tries again.
     NotDropped {
         /// The frame, and the area that maps it.
-        entry: Held,
+        entry: FrameInUse,
         /// Xen's answer.
         errno: XenErrno,
     },
@@ -97,11 +97,11 @@ impl VmapError {
     }
 
     /// The frame that a purge of the run from `first` on could not free, and its holder.
-    pub(super) const fn held(&self, first: Pfn) -> Held {
+    pub(super) const fn held(&self, first: Pfn) -> FrameInUse {
         match self {
             Self::InUse(entry) | Self::NotDropped { entry, .. } => *entry,
             // A purge without a flush has no other error.
-            _ => Held { pfn: first, holder: Holder::Unknown },
+            _ => FrameInUse { pfn: first, holder: Holder::Unknown },
         }
     }
 }
@@ -180,7 +180,7 @@ mod tests {
     #[test]
     fn every_error_says_what_failed_and_whether_it_can_pass() {
         let pfn = Pfn::new(7);
-        let entry = Held { pfn, holder: Holder::Unknown };
+        let entry = FrameInUse { pfn, holder: Holder::Unknown };
         let id = AreaId { record: 0, generation: 1 };
         let area = || Area::new(id, 3, 2, VirtAddr::new(0x3000));
         let table = [

@@ -22,8 +22,8 @@
 //! matter how many aliases the frame has.
 //!
 //! # Flushes
-//! A purge with [`Flush::Inhibit`] makes no flush, and Xen makes none for it (see
-//! [`PteBatch`](crate::paging::PteBatch)). A TLB may still remember the addresses that it freed, so
+//! A purge with [`Flush::Inhibit`] makes no flush, and Xen makes none for it
+//! ([F1](crate::rules#F1)). A TLB may still remember the addresses that it freed, so
 //! they are *retired*. The registry keeps the time of the [`FlushClock`](crate::paging::FlushClock) at
 //! which their last entry was dropped. A virtual address is reused only after every TLB was flushed
 //! since its last page-table entry was removed. `AddressPool::reuse` is the only way from retired

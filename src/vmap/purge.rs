@@ -11,7 +11,7 @@ use super::report::Purged;
 use super::tables::AreaTables;
 use super::writer::EntryWriter;
 use crate::frames::FrameRun;
-use crate::paging::{Held, Holder};
+use crate::paging::{FrameInUse, Holder};
 
 impl<T: AreaTables> Vmap<'_, T> {
     /// Drops the leftover aliases of a run's frames and no others, 512 per hypercall.
@@ -66,7 +66,7 @@ impl<T: AreaTables> Vmap<'_, T> {
     ///
     /// # Errors
     /// A frame that an area still maps, and the area.
-    pub fn vacate(&self, run: &FrameRun) -> Result<(), Held> {
+    pub fn vacate(&self, run: &FrameRun) -> Result<(), FrameInUse> {
         self.purge(run, Flush::Inhibit).map(|_| ()).map_err(|error| error.held(run.first()))
     }
 
@@ -105,8 +105,7 @@ impl<T: AreaTables> Vmap<'_, T> {
             };
             let done = writer.done() as usize;
             let mut registry = self.registry.lock();
-            let refused =
-                written.err().and_then(|refusal| Some((*remaining.get(done)?, refusal.errno)));
+            let refused = written.err().and_then(|errno| Some((*remaining.get(done)?, errno)));
             let (settled, rest, error) = match refused {
                 None => (remaining, &[][..], None),
                 Some((page, errno)) if registry.index.is_linked(page) => {
@@ -136,13 +135,13 @@ impl<T: AreaTables> Vmap<'_, T> {
     }
 
     /// The frame that a page in the index maps, and the area that maps it.
-    fn held(&self, registry: &AreaRegistry<'_>, page: u32) -> Held {
+    fn held(&self, registry: &AreaRegistry<'_>, page: u32) -> FrameInUse {
         let record = registry.record(registry.index.area(page));
         let (address, name) = (self.tables.address(page), record.name());
         let holder = match record.is_live() {
             true => Holder::Area { address, name },
             false => Holder::Leftover { address, name },
         };
-        Held { pfn: registry.index.frame(page), holder }
+        FrameInUse { pfn: registry.index.frame(page), holder }
     }
 }

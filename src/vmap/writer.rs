@@ -2,12 +2,12 @@
 
 use core::sync::atomic::Ordering::Relaxed;
 
-use hypercall::PageTableFlags;
 use hypercall::ops::Pte;
+use hypercall::{PageTableFlags, XenErrno};
 
 use super::tables::{AreaEntry, AreaTables, EntryPlace};
 use crate::addr::{Gfn, Mfn};
-use crate::paging::{PteBatch, Refusal};
+use crate::paging::PteBatch;
 
 /// Writes entries of areas. It makes no flush ([F1](crate::rules#F1)).
 pub(super) struct EntryWriter<'a, T: AreaTables> {
@@ -36,7 +36,7 @@ impl<'a, T: AreaTables> EntryWriter<'a, T> {
         page: u32,
         gfn: Gfn,
         flags: PageTableFlags,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), XenErrno> {
         // An entry takes a Gfn, which in PV is the machine frame.
         let pte = Pte::new(Mfn::new(gfn.number()), flags);
         // SAFETY: no code uses the address of the page, by the requirement of `map`.
@@ -48,7 +48,7 @@ impl<'a, T: AreaTables> EntryWriter<'a, T> {
     /// # Safety
     /// The owner of the area unmapped it, so no code uses the address of the page any more. The page
     /// is claimed, so it belongs to no new area before the entry is dropped.
-    pub unsafe fn unmap(&mut self, page: u32) -> Result<(), Refusal> {
+    pub unsafe fn unmap(&mut self, page: u32) -> Result<(), XenErrno> {
         // SAFETY: no code uses the address of the page, by the requirement of `unmap`.
         unsafe { self.write(page, Pte::NOT_PRESENT) }
     }
@@ -57,7 +57,7 @@ impl<'a, T: AreaTables> EntryWriter<'a, T> {
     ///
     /// # Safety
     /// No code uses the address of the page until the batch is issued.
-    unsafe fn write(&mut self, page: u32, pte: Pte) -> Result<(), Refusal> {
+    unsafe fn write(&mut self, page: u32, pte: Pte) -> Result<(), XenErrno> {
         let AreaEntry(place) = self.tables.entry(page);
         match place {
             // SAFETY: `AreaTables` guarantees that the entry maps this page and nothing else. No code
@@ -76,7 +76,7 @@ impl<'a, T: AreaTables> EntryWriter<'a, T> {
     ///
     /// # Safety
     /// What [`map`](Self::map) and [`unmap`](Self::unmap) require still holds for all their pages.
-    pub unsafe fn issue(&mut self) -> Result<(), Refusal> {
+    pub unsafe fn issue(&mut self) -> Result<(), XenErrno> {
         // SAFETY: the batch holds entries of this stretch alone, and no code uses their addresses by
         // the requirement of `issue`.
         unsafe { self.batch.issue() }

@@ -71,6 +71,7 @@ unsafe impl LinearMapping for Arena {
 unsafe impl Platform for Kernel {
     type Xen = FakeXen;
     type Memory = Arena;
+    type Linear = Arena;
     type Lists<'p>
         = Vec<u64>
     where
@@ -82,6 +83,10 @@ unsafe impl Platform for Kernel {
 
     fn memory(&self) -> &Arena {
         &self.memory
+    }
+
+    fn linear(&self) -> Option<&Arena> {
+        self.model.linear().map(|_| &self.memory)
     }
 
     fn p2m(&self) -> &P2m<'_> {

@@ -4,7 +4,6 @@ use fake_xen::{AreaConfig, FakeGuest, Fault};
 use hypercall::XenErrno;
 use xen_contig::addr::{AddressBits, Order, Pfn};
 use xen_contig::dma::GiveBack;
-use xen_contig::exchange::Exchanger;
 use xen_contig::platform::Platform;
 use xen_contig::vmap::{Budget, Flush, Mode, Protection, VmapStats};
 
@@ -40,8 +39,7 @@ fn a_purge_for_an_exchange_and_one_of_everything_meet() {
             guest.areas().vunmap(area).expect("an area of these books");
         }
         let purger = spawn(move || guest.areas().purge_all(Flush::Inhibit));
-        let (xen, p2m, accounts) = (platform.xen(), platform.p2m(), platform.accounts());
-        let exchanger = Exchanger::new(xen, p2m, guest, accounts, Order::MAX);
+        let exchanger = guest.exchanger(platform.accounts(), Order::MAX);
         let extent = exchanger.acquire(run, AddressBits::UNLIMITED, &mut [0; 2]);
         let extent = extent.expect("leftovers do not hold a frame");
         let purged = join(purger).expect("nothing to refuse");

@@ -2,7 +2,6 @@
 
 use xen_contig::addr::{AddressBits, Order, Pfn};
 use xen_contig::dma::GiveBack;
-use xen_contig::exchange::Exchanger;
 use xen_contig::platform::Platform;
 
 use crate::scene::{Kernel, Scene, explore, join, spawn};
@@ -32,8 +31,8 @@ fn a_lookup_beside_an_exchange_sees_no_frame_that_is_not_there() {
                 }
             }
         });
-        let (xen, p2m, accounts) = (platform.xen(), platform.p2m(), platform.accounts());
-        let exchanger = Exchanger::new(xen, p2m, guest, accounts, Order::MAX);
+        let p2m = platform.p2m();
+        let exchanger = guest.exchanger(platform.accounts(), Order::MAX);
         let extent = exchanger.acquire(run, AddressBits::UNLIMITED, &mut [0; 2]);
         let extent = extent.expect("a machine with room");
         join(looker);
@@ -53,8 +52,8 @@ fn exchanges_of_different_frames_keep_out_of_each_others_way() {
         let platform = scene.platform.get();
         let exchange = move || {
             let run = platform.take(2, 2).expect("a fresh guest");
-            let (xen, p2m, accounts) = (platform.xen(), platform.p2m(), platform.accounts());
-            let exchanger = Exchanger::new(xen, p2m, platform.guest(), accounts, Order::MAX);
+            let p2m = platform.p2m();
+            let exchanger = platform.guest().exchanger(platform.accounts(), Order::MAX);
             let extent = exchanger.acquire(run, AddressBits::UNLIMITED, &mut [0; 2]);
             let extent = extent.expect("a machine with room");
             for (pfn, at) in extent.run().iter().zip(0..) {

@@ -8,7 +8,7 @@ use fake_xen::{AreaConfig, Asked, Builder, FakeGuest, Fault, Logged};
 use hypercall::ops::MmuExtKind;
 use hypercall::{VirtAddr, XenErrno};
 use xen_contig::addr::{AddressBits, Order, Pfn};
-use xen_contig::exchange::{Accounts, ExchangeError, Exchanger};
+use xen_contig::exchange::{Accounts, ExchangeError};
 use xen_contig::paging::Holder;
 use xen_contig::vmap::{
     Area, AreaCount, Budget, Flush, Mode, Protection, Purged, VmapError, VmapStats,
@@ -178,9 +178,9 @@ fn a_purge_reaches_every_frame_and_every_alias_of_a_large_run() {
 
 /// Exchanges a run, as a driver's allocation does.
 fn exchange(guest: &FakeGuest, first: u64, order: u32) -> Result<(), ExchangeError> {
-    let (p2m, accounts) = (guest.p2m(), Accounts::new());
+    let accounts = Accounts::new();
     let limit = Order::new(9).unwrap();
-    let exchanger = Exchanger::new(guest.xen(), &p2m, guest, &accounts, limit);
+    let exchanger = guest.exchanger(&accounts, limit);
     let run = guest.run(first, 1 << order);
     let mut list = vec![0; 1 << order];
     let result = exchanger.acquire(run, AddressBits::UNLIMITED, &mut list);

@@ -111,8 +111,9 @@ fn boot_p2m(info: &PvStartInfo<'_>) -> P2m<'static> {
 fn p2m_at(list: *const AtomicU64, frames: u64) -> P2m<'static> {
     // SAFETY: the builder wrote `frames` entries there, the reader checked that the list lies
     // within the memory that it mapped, and the frames of the list are never freed. Both mappings
-    // of it are only accessed atomically.
-    P2m::table(unsafe { slice::from_raw_parts(list, frames as usize) })
+    // of it are only accessed atomically. They say which machine frame backs each frame, and the
+    // kernel writes to none but those of frames that it owns ([M4](xen_contig::rules#M4)).
+    unsafe { P2m::table(slice::from_raw_parts(list, frames as usize)) }
 }
 
 /// Which frame the builder made the xenstore ring of.

@@ -10,7 +10,7 @@ use spin::Once;
 use xen_contig::addr::{Gfn, MachineAddr, Mfn, PAGE_SIZE, Pfn};
 use xen_contig::frames::FrameRun;
 use xen_contig::p2m::{M2p, P2m};
-use xen_contig::paging::{EntryRow, FlushClock, GuestMemory, Held, Holder, LinearMapping};
+use xen_contig::paging::{EntryRow, FlushClock, FrameInUse, GuestMemory, Holder, LinearMapping};
 
 use super::areas::{self, Areas, Uses};
 use super::hypervisor::xen;
@@ -178,9 +178,9 @@ unsafe impl GuestMemory for Linear {
         layout::linear(pfn).as_mut_ptr()
     }
 
-    fn purge(&self, run: &FrameRun) -> Result<(), Held> {
+    fn purge(&self, run: &FrameRun) -> Result<(), FrameInUse> {
         let vacated = self.others.get().map_or(Ok(()), |others| others.areas.vacate(run));
-        if let Err(Held { pfn, holder }) = vacated {
+        if let Err(FrameInUse { pfn, holder }) = vacated {
             let mfn = self.tables.as_ref().and_then(|(p2m, _)| p2m.mfn(pfn));
             say_busy(pfn, mfn, holder);
         }

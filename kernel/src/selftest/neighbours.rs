@@ -56,7 +56,7 @@ fn there_and_back<'m>(machine: &'m Machine, run: Owned<'m>) -> Result<Owned<'m>,
         Ok(run) => Ok(Owned::of(machine, run)),
         Err(failure) => {
             let told = format!("{failure}");
-            failure.run.into_iter().for_each(|run| machine.give(run));
+            failure.remaining.into_iter().for_each(|run| machine.give(run));
             fail!("{told}")
         }
     }

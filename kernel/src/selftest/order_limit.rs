@@ -1,16 +1,16 @@
 //! Is one order more than Xen permits refused, and told so?
 
-use alloc::format;
 use alloc::vec::Vec;
 
 use hypercall::abi::memory::{MemoryExchange, MemoryReservation};
 use hypercall::ops::MemoryOp;
 use hypercall::{DomId, Xen, XenErrno};
 use xen_contig::addr::Order;
-use xen_contig::exchange::{Capability, ExchangeError, Exchanger, Left};
+use xen_contig::exchange::{Capability, ExchangeError, ExchangeFailure};
 
-use super::owned::{Owned, give_left};
-use super::{Check, Context, Outcome, Test, books, fail};
+use super::owned::Owned;
+use super::{Check, Context, Test, books, fail};
+use crate::extent::ExtentExchanger;
 use crate::hypervisor::xen;
 use crate::machine::{ANYWHERE, Machine};
 
@@ -29,7 +29,7 @@ fn refused(context: &Context<'_>) -> Check {
         Err(XenErrno::EPERM) => {}
         other => fail!("order {} is one above the limit, Xen answered {other:?}", limit.get() + 1),
     }
-    match (machine.exchanger(), limit.next()) {
+    match (machine.exchanger_up_to(Order::MAX), limit.next()) {
         (Some(exchanger), Some(above)) => told(machine, &exchanger, above),
         // The component has no orders above 18, so it can't be asked for one.
         _ => Ok(()),
@@ -39,7 +39,7 @@ fn refused(context: &Context<'_>) -> Check {
 /// Goes past the component's own check to Xen's, and sees the run come back.
 fn told<L: xen_contig::paging::LinearMapping>(
     machine: &Machine,
-    exchanger: &Exchanger<'_, impl Xen, L>,
+    exchanger: &ExtentExchanger<'_, impl Xen, L>,
     above: Order,
 ) -> Check {
     let run = machine.take(above.frames()).map(|run| Owned::of(machine, run));
@@ -48,15 +48,20 @@ fn told<L: xen_contig::paging::LinearMapping>(
         return Ok(());
     };
     let run = run.into_run();
-    let failure = match exchanger.with_limit(Order::MAX).acquire(run, ANYWHERE, lists.words()) {
+    let failure = match exchanger.acquire(run, ANYWHERE, lists.words()) {
         Ok(extent) => fail!("order {above} was refused before and is granted now: {extent:?}"),
         Err(failure) => failure,
     };
-    let agreed = match &failure.left {
-        Left::Whole(run) => books::agree(machine, run, |_| None),
-        pieces => Err(Outcome::Fail(format!("of the run came back {pieces:?}"))),
+    let ExchangeFailure { error, remaining } = failure;
+    let agreed = match remaining.whole() {
+        Ok(run) => books::agree(machine, &Owned::of(machine, run), |_| None),
+        Err(remaining) => {
+            let lost = remaining.lost();
+            remaining.into_iter().for_each(|run| machine.give(run));
+            fail!("{lost} frames of the run are lost: {error}")
+        }
     };
-    match give_left(machine, failure) {
+    match error {
         ExchangeError::OrderNotPermitted { order } if order == above => agreed,
         error => fail!("expected to hear that order {above} is not permitted, heard: {error}"),
     }

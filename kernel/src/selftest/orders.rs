@@ -4,11 +4,12 @@ use alloc::format;
 use alloc::vec::Vec;
 
 use xen_contig::addr::Order;
-use xen_contig::exchange::{Capability, ExchangeError, Extent};
+use xen_contig::exchange::{Capability, ExchangeError};
 
 use super::owned::{Owned, give_left};
 use super::{Check, Context, Test, books, fail, skip};
 use crate::Machine;
+use crate::extent::Extent;
 use crate::machine::ANYWHERE;
 
 pub fn add(machine: &Machine, tests: &mut Vec<Test>) {

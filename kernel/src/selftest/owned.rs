@@ -57,8 +57,8 @@ impl Drop for Owned<'_> {
 /// Gives back what a failure left, and says why there was one.
 pub fn give_left(
     machine: &Machine,
-    failure: ExchangeFailure,
+    failure: ExchangeFailure<'_>,
 ) -> xen_contig::exchange::ExchangeError {
-    failure.left.into_iter().for_each(|run| machine.give(run));
+    failure.remaining.into_iter().for_each(|run| machine.give(run));
     failure.error
 }

@@ -7,7 +7,7 @@
 use alloc::vec::Vec;
 
 use xen_contig::addr::Mfn;
-use xen_contig::exchange::{ExchangeError, ExchangeFailure, Left};
+use xen_contig::exchange::{ExchangeError, ExchangeFailure};
 use xen_contig::paging::Holder;
 
 use super::owned::{Owned, give_left};
@@ -52,10 +52,14 @@ fn refused_then_taken(context: &Context<'_>) -> Check {
         Err(failure) => failure,
         Ok(extent) => fail!("Xen took pfn {aliased} although an alias maps it: {extent:?}"),
     };
-    let ExchangeFailure { error, left: Left::Whole(run) } = failure else {
-        fail!("the run did not come back: {}", give_left(machine, failure))
+    let ExchangeFailure { error, remaining } = failure;
+    let run = match remaining.whole() {
+        Ok(run) => Owned::of(machine, run),
+        Err(remaining) => {
+            remaining.into_iter().for_each(|run| machine.give(run));
+            fail!("the run did not come back: {error}")
+        }
     };
-    let run = Owned::of(machine, run);
     let by_window = Holder::Mapping { address: window(slot::ALIAS) };
     match error {
         ExchangeError::FrameBusy { pfn, mfn: busy, holder }

@@ -7,7 +7,7 @@ use hypercall::abi::memory::{MemoryExchange, MemoryReservation};
 use hypercall::ops::MemoryOp;
 use hypercall::{DomId, Xen, XenErrno};
 use xen_contig::addr::Order;
-use xen_contig::exchange::{Capability, ExchangeError};
+use xen_contig::exchange::{Capability, ExchangeError, ExchangeFailure};
 
 use super::{Check, Context, Test, books, fail, skip};
 use crate::Machine;
@@ -88,11 +88,18 @@ fn refill(context: &Context<'_>, order: Order) -> Check {
         }
         Err(failure) => {
             let told = format!("{failure}");
-            let Some(run) = failure.run else { fail!("{told}") };
+            let ExchangeFailure { error, remaining } = failure;
+            let run = match remaining.whole() {
+                Ok(run) => run,
+                Err(remaining) => {
+                    remaining.into_iter().for_each(|run| machine.give(run));
+                    fail!("{told}")
+                }
+            };
             let zero = books::is_zero(&run, "run brought back frame by frame");
             machine.give(run);
             zero?;
-            match failure.error {
+            match error {
                 ExchangeError::NoMemory { .. } => skip!("{told}; brought back frame by frame"),
                 _ => fail!("{told}"),
             }

@@ -123,9 +123,8 @@ impl Requests {
 /// Tells the toolstack where a PV guest's P2M is.
 fn tell_p2m(machine: &Machine) {
     let top = machine.top_table().and_then(|pfn| machine.p2m.mfn(pfn));
-    if let (Some(entries), Some(top)) = (machine.p2m.entries(), top) {
-        let address = hypercall::VirtAddr::from_ptr(entries.as_ptr());
-        events::tell_p2m(entries.len() as u64, address, top);
+    if let (Some(address), Some(top)) = (machine.p2m.table_address(), top) {
+        events::tell_p2m(machine.p2m.frames(), address, top);
     }
 }
 

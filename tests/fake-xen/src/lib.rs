@@ -67,7 +67,8 @@ pub use domain::GUEST;
 pub use fault::{ExchangeFault, Fault, Lie};
 pub use frame::{Owner, PageType};
 pub use guest::{
-    AreaConfig, Builder, Census, FakeAreas, FakeGuest, FakePlatform, LINEAR, Snapshot,
+    AreaConfig, Builder, Census, Extent, ExtentExchanger, FakeAreas, FakeGuest, FakePlatform,
+    LINEAR, Snapshot,
 };
 pub use log::{Asked, Logged};
 pub use machine::NEIGHBOUR;

@@ -11,10 +11,10 @@ use hypercall::ops::{MemoryOp, Pte};
 use hypercall::{Call, PageTableFlags, Xen, XenErrno};
 use xen_contig::addr::{MachineAddr, Mfn, Order, PAGE_SIZE, Pfn};
 use xen_contig::exchange::{
-    Accounts, ExchangeError, ExchangeFailure, Exchanger, Left, Lists, OnRefusal, Part, Placement,
+    Accounts, ExchangeError, ExchangeFailure, Exchanger, Lists, OnRefusal, Part, Placement,
 };
 use xen_contig::frames::FrameRun;
-use xen_contig::paging::{FlushClock, GuestMemory, Held, Holder, LinearMapping};
+use xen_contig::paging::{FlushClock, FrameInUse, GuestMemory, Holder, LinearMapping};
 
 use super::raw::{limit, map, pv_only};
 use super::start_info::StartInfo;
@@ -47,7 +47,9 @@ pub fn add(tests: &mut Vec<Test>) {
 
 /// What came of an exchange that tore.
 struct Torn {
-    failure: ExchangeFailure,
+    error: ExchangeError,
+    /// The runs that came back.
+    remaining: Vec<FrameRun>,
     first: Pfn,
     /// What lay beneath each frame.
     old: Vec<Option<Mfn>>,
@@ -76,18 +78,22 @@ fn tear(context: &Context<'_>, torn: u64, hidden: Option<u64>) -> Result<Torn, O
     let words = unsafe {
         core::slice::from_raw_parts_mut(crate::machine::word(list.first(), 0), 2 * ENTRIES)
     };
-    let scratch = &mut words[ENTRIES - torn as usize..][..EXTENTS as usize];
+    let extents = &mut words[ENTRIES - torn as usize..][..EXTENTS as usize];
     let xen = WriteProtecting { xen: xen(), list: second, mfn };
     let linear = Hiding { linear: machine.linear, hidden: hidden.map(|index| first.add(index)) };
     // Of its own: what is quarantined here is found again.
     let accounts = Accounts::new();
-    let exchanger = Exchanger::new(&xen, machine.p2m, &linear, &accounts, Order::MAX);
+    // SAFETY: there is one machine, whose hypervisor and linear mapping `xen` and `linear` pass on.
+    let exchanger = unsafe { Exchanger::new(&xen, *machine.p2m, &linear, &accounts, Order::MAX) };
     let parts = [Part::gather(0, EXTENTS, ORDER, Placement::ANYWHERE)];
-    let lists = Lists { beneath: &mut alloc::vec![0; FRAMES as usize], scratch };
+    let lists = Lists { backing: &mut alloc::vec![0; FRAMES as usize], extents };
     let result = exchanger.exchange(run.into_run(), &parts, OnRefusal::Undo, lists);
     drop(list);
     match result {
-        Err(failure) => Ok(Torn { failure, first, old, quarantined: accounts.quarantined() }),
+        Err(ExchangeFailure { error, remaining }) => {
+            let remaining = remaining.into_iter().collect();
+            Ok(Torn { error, remaining, first, old, quarantined: accounts.quarantined() })
+        }
         Ok(progress) => {
             machine.give(progress.run);
             fail!("chunk {torn}: Xen wrote a read-only list: {:?}", progress.error)
@@ -98,11 +104,11 @@ fn tear(context: &Context<'_>, torn: u64, hidden: Option<u64>) -> Result<Torn, O
 /// Wants the whole run back.
 fn recovers(context: &Context<'_>, torn: u64) -> Check {
     let machine = context.machine;
-    let Torn { failure, old, quarantined, .. } = tear(context, torn, None)?;
+    let Torn { error, mut remaining, old, quarantined, .. } = tear(context, torn, None)?;
     let done = torn * ORDER.frames();
     let expected = ExchangeError::Torn { errno: Some(XenErrno::EFAULT), exchanged: done };
-    let ExchangeFailure { error, left: Left::Whole(run) } = failure else {
-        fail!("chunk {torn}: {quarantined} frames lost: {failure}")
+    let Some(run) = remaining.pop().filter(|run| run.frames() == FRAMES) else {
+        fail!("chunk {torn}: {quarantined} frames lost: {error}")
     };
     // Those that Xen did not reach are as before; of the others none is.
     let reached = done + ORDER.frames();
@@ -125,10 +131,11 @@ fn recovers(context: &Context<'_>, torn: u64) -> Check {
 fn spares_the_others(context: &Context<'_>, torn: u64) -> Check {
     let machine = context.machine;
     let done = torn * ORDER.frames();
-    let Torn { failure, first, old, quarantined } = tear(context, torn, Some(done + torn))?;
+    let Torn { error: _, remaining, first, old, quarantined } =
+        tear(context, torn, Some(done + torn))?;
     let behind = done + ORDER.frames();
     let (mut checks, mut pieces) = (Ok(()), Vec::new());
-    for run in failure.left {
+    for run in remaining {
         let at = run.first().number() - first.number();
         pieces.push((at, run.frames()));
         // Those before have new memory, those behind the old.
@@ -202,7 +209,7 @@ unsafe impl GuestMemory for Hiding {
         self.linear.pointer(pfn)
     }
 
-    fn purge(&self, run: &FrameRun) -> Result<(), Held> {
+    fn purge(&self, run: &FrameRun) -> Result<(), FrameInUse> {
         self.linear.purge(run)
     }
 

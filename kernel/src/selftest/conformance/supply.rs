@@ -202,7 +202,7 @@ fn content_of_new_frames(context: &Context<'_>) -> Check {
         Ok(extent) => extent,
         Err(failure) => {
             let told = alloc::format!("{}", failure.error);
-            failure.left.into_iter().for_each(|run| machine.give(run));
+            failure.remaining.into_iter().for_each(|run| machine.give(run));
             skip!("{told}")
         }
     };

@@ -34,10 +34,7 @@ fn devices() -> Result<Vec<(&'static str, Constraints)>, super::Outcome> {
             build(|it| it.boundary(1 << 14).max_segments(16).align(8192))?,
         ),
         ("node 0 if possible", build(|it| it.node(Node::Near(0)))?),
-        (
-            "parts if need be",
-            build(|it| it.max_segments(16).on_refusal(OnRefusal::Resume { times: 1 }))?,
-        ),
+        ("parts if need be", build(|it| it.max_segments(16).on_refusal(OnRefusal::Return))?),
         ("not zeroed", build(|it| it.zeroing(Zeroing::Whatever))?),
     ])
 }

@@ -293,8 +293,8 @@ pub fn scatter(machine: &Machine, mut run: FrameRun) -> Result<FrameRun, Outcome
         if parts.is_empty() {
             return Ok(run);
         }
-        let (beneath, scratch) = lists.words().split_at_mut(frames as usize);
-        run = match exchanger.exchange(run, &parts, OnRefusal::Return, Lists { beneath, scratch }) {
+        let (backing, extents) = lists.words().split_at_mut(frames as usize);
+        run = match exchanger.exchange(run, &parts, OnRefusal::Return, Lists { backing, extents }) {
             Ok(progress) => match progress.error {
                 None => progress.run,
                 Some(error) => {
@@ -306,7 +306,7 @@ pub fn scatter(machine: &Machine, mut run: FrameRun) -> Result<FrameRun, Outcome
                 }
             },
             Err(failure) => {
-                failure.left.into_iter().for_each(|run| machine.give(run));
+                failure.remaining.into_iter().for_each(|run| machine.give(run));
                 fail!("swapping frames for others: {}", failure.error)
             }
         };

@@ -4,11 +4,12 @@ use core::cmp::Ordering;
 use core::ops::Range;
 
 use xen_contig::addr::{AddressBits, DmaAddr, Gfn, Mfn, Order, PAGE_SIZE, Pfn};
-use xen_contig::exchange::{ExchangeError, Extent};
+use xen_contig::exchange::ExchangeError;
 use xen_contig::frames::{Candidate, FrameRun};
 
 use super::{Check, Outcome, error, fail, skip};
 use crate::edu::MASK;
+use crate::extent::Extent;
 use crate::layout;
 use crate::machine::Machine;
 use crate::selftest::owned::{Owned, give_left};

@@ -56,10 +56,8 @@ pub fn constraints(random: &mut Random, size: u64) -> Result<Constraints, Constr
         40..45 => it = it.max_segment(random.within(1, 64 * PAGE)),
         _ => {}
     }
-    match random.below(100) {
-        0..20 => it = it.on_refusal(OnRefusal::Return),
-        20..30 => it = it.on_refusal(OnRefusal::Resume { times: 2 }),
-        _ => {}
+    if random.chance(20) {
+        it = it.on_refusal(OnRefusal::Return);
     }
     match random.below(100) {
         0..5 => it = it.node(Node::Near(random.below(2) as u8)),

@@ -6,12 +6,12 @@ use core::slice;
 use virtio_drivers::{BufferDirection, Hal};
 use xen_contig::adapters::virtio_drivers::StaticDevice;
 use xen_contig::addr::{Mfn, PAGE_SIZE, Pfn};
-use xen_contig::exchange::Extent;
 use xen_contig::frames::FrameRun;
 
 use super::watch::Watched;
 use super::{Check, Outcome, error, fail, skip};
 use crate::Machine;
+use crate::extent::Extent;
 use crate::layout::linear;
 use crate::machine::ANYWHERE;
 use crate::virtio::Kernel;
@@ -72,7 +72,7 @@ fn scattered(machine: &Machine, act: impl FnOnce(&mut [u8]) -> Check) -> Check {
         machine.give(run);
         return done;
     }
-    let Ok((left, right)) = run.split(1) else { error!("a run of two frames is not cut in two") };
+    let (left, right) = run.split_at(1);
     // The first gets other memory than it had, which was the only neighbour of the second's.
     let done = exchange(machine, left).and_then(|moved| {
         let done = act_on(first, act);
@@ -96,7 +96,7 @@ fn exchange(machine: &Machine, run: FrameRun) -> Result<Extent, Outcome> {
     match exchanger.acquire(run, ANYWHERE, lists.words()) {
         Ok(extent) => Ok(extent),
         Err(failure) => {
-            failure.left.into_iter().for_each(|run| machine.give(run));
+            failure.remaining.into_iter().for_each(|run| machine.give(run));
             fail!("{}", failure.error)
         }
     }
@@ -113,7 +113,7 @@ fn give_back(machine: &Machine, extent: Extent) -> Check {
             Ok(())
         }
         Err(failure) => {
-            failure.left.into_iter().for_each(|run| machine.give(run));
+            failure.remaining.into_iter().for_each(|run| machine.give(run));
             fail!("{}", failure.error)
         }
     }

@@ -7,15 +7,16 @@ use alloc::vec::Vec;
 use hypercall::PageTableFlags;
 use hypercall::trace::Hypercall;
 use xen_contig::addr::{MachineAddr, Order, Pfn};
-use xen_contig::exchange::{ExchangeError, Exchanger, Left};
+use xen_contig::exchange::ExchangeError;
 use xen_contig::frames::FrameRun;
-use xen_contig::paging::{FlushClock, GuestMemory, Held, Holder, LinearMapping};
+use xen_contig::paging::{FlushClock, FrameInUse, GuestMemory, Holder, LinearMapping};
 use xen_contig::vmap::{Area, Mode};
 
 use super::picture::{self, Picture};
 use super::{
     Check, Context, Outcome, Owned, Test, books, fail, give_left, map_frames, skip, unmap,
 };
+use crate::extent::ExtentExchanger;
 use crate::hypervisor;
 use crate::machine::{ANYWHERE, Machine};
 use crate::paging::Linear;
@@ -47,7 +48,7 @@ unsafe impl GuestMemory for Forgetful<'_> {
         self.0.pointer(pfn)
     }
 
-    fn purge(&self, _: &FrameRun) -> Result<(), Held> {
+    fn purge(&self, _: &FrameRun) -> Result<(), FrameInUse> {
         Ok(())
     }
 
@@ -96,7 +97,9 @@ fn leftover(context: &Context<'_>) -> Check {
     // Without a purge.
     let memory = Forgetful(machine.linear);
     let xen = hypervisor::xen();
-    let forgetful = Exchanger::new(xen, machine.p2m, &memory, &machine.accounts, limit);
+    // SAFETY: there is one machine, whose linear mapping `memory` passes on.
+    let forgetful =
+        unsafe { ExtentExchanger::new(xen, *machine.p2m, &memory, &machine.accounts, limit) };
     let refusal = forgetful.acquire(run.into_run(), ANYWHERE, lists.words());
     let run = refused(machine, refusal, |error| match error {
         ExchangeError::FrameBusy { pfn, mfn: Some(busy), holder } => {
@@ -133,19 +136,22 @@ fn leftover(context: &Context<'_>) -> Check {
 /// Wants a refusal, the one that is expected. Returns the run.
 fn refused<'m, T: core::fmt::Debug>(
     machine: &'m Machine,
-    result: Result<T, xen_contig::exchange::ExchangeFailure>,
+    result: Result<T, xen_contig::exchange::ExchangeFailure<'_>>,
     is_expected: impl Fn(ExchangeError) -> bool,
 ) -> Result<Owned<'m>, Outcome> {
     match result {
         Ok(extent) => fail!("Xen took the run although something maps it: {extent:?}"),
-        Err(failure) => match failure.left {
-            Left::Whole(run) if is_expected(failure.error) => Ok(Owned::of(machine, run)),
-            left => {
-                let heard = format!("heard: {}; the run: {left:?}", failure.error);
-                left.into_iter().for_each(|run| machine.give(run));
-                Err(Outcome::Fail(heard))
+        Err(failure) if is_expected(failure.error) && failure.remaining.lost() == 0 => {
+            match failure.remaining.whole() {
+                Ok(run) => Ok(Owned::of(machine, run)),
+                Err(_) => unreachable!("nothing is lost"),
             }
-        },
+        }
+        Err(failure) => {
+            let heard = format!("heard: {failure}");
+            give_left(machine, failure);
+            Err(Outcome::Fail(heard))
+        }
     }
 }
 

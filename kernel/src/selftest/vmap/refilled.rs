@@ -30,8 +30,9 @@ fn refill_purges(context: &Context<'_>) -> Check {
     let (run, refused) = match refiller.refill(run.into_run(), ANYWHERE, lists.words()) {
         Ok(run) => (Owned::of(machine, run), None),
         Err(failure) => {
-            let Some(run) = failure.run else { fail!("{}", failure.error) };
-            (Owned::of(machine, run), Some(failure.error))
+            let error = failure.error;
+            let Ok(run) = failure.remaining.whole() else { fail!("{error}") };
+            (Owned::of(machine, run), Some(error))
         }
     };
     let still_there = try_read(address);
@@ -51,7 +52,7 @@ fn refill_purges(context: &Context<'_>) -> Check {
             }
         }
         Err(failure) => {
-            failure.run.into_iter().for_each(|run| machine.give(run));
+            failure.remaining.into_iter().for_each(|run| machine.give(run));
             skip!("{}", failure.error)
         }
     }

@@ -5,7 +5,9 @@
 use hypercall::{Mfn, PageTableFlags, Pfn, VirtAddr};
 use xen_contig::addr::{MachineAddr, PseudoPhysAddr};
 use xen_contig::frames::FrameRun;
-use xen_contig::paging::{EntryRow, FlushClock, GuestMemory, Held, Holder, LinearMapping, Width};
+use xen_contig::paging::{
+    EntryRow, FlushClock, FrameInUse, GuestMemory, Holder, LinearMapping, Width,
+};
 
 use super::FakeGuest;
 use crate::content::{Content, WORDS};
@@ -89,7 +91,7 @@ unsafe impl GuestMemory for FakeGuest {
         self.address(pfn).as_mut_ptr()
     }
 
-    fn purge(&self, run: &FrameRun) -> Result<(), Held> {
+    fn purge(&self, run: &FrameRun) -> Result<(), FrameInUse> {
         self.areas.as_ref().map_or(Ok(()), |areas| areas.vacate(run))
     }
 

@@ -6,6 +6,7 @@
 //! * [`FakeAreas`]: an address range for virtual areas;
 //! * `device`: accesses of a device, by its address;
 //! * [`FakePlatform`]: a kernel with a frame allocator, for the allocator of buffers;
+//! * [`ExtentExchanger`]: exchanges a whole run for one extent, and back;
 //! * `supply`: how much memory Xen's heap has;
 //! * [`Census`]: counts every frame and compares all records.
 
@@ -15,6 +16,7 @@ mod areas;
 mod builder;
 mod census;
 mod device;
+mod extent;
 mod platform;
 mod supply;
 
@@ -35,6 +37,7 @@ use crate::xen::FakeXen;
 pub use areas::{AreaConfig, FakeAreas};
 pub use builder::Builder;
 pub use census::{Census, Snapshot};
+pub use extent::{Extent, ExtentExchanger};
 pub use platform::FakePlatform;
 
 /// Where the linear mapping begins: frame *n* is at `LINEAR + n * 4096`. A guest with
@@ -69,11 +72,14 @@ impl FakeGuest {
     }
 
     /// The guest's own map.
+    #[expect(unsafe_code, reason = "the model's table is the guest's P2M")]
     pub fn p2m(&self) -> P2m<'_> {
         if self.xen.with(|machine| machine.domain.is_translated()) {
             P2m::translated(self.frames)
         } else {
-            P2m::table(&self.p2m)
+            // SAFETY: the builder filled the table with the guest's frames, and nothing else writes
+            // to it (M4), except a test that wants a falsehood in it.
+            unsafe { P2m::table(&self.p2m) }
         }
     }
 

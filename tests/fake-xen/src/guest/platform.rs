@@ -69,6 +69,7 @@ impl FakePlatform {
 unsafe impl Platform for &FakePlatform {
     type Xen = FakeXen;
     type Memory = FakeGuest;
+    type Linear = FakeGuest;
     type Lists<'p>
         = Vec<u64>
     where
@@ -80,6 +81,10 @@ unsafe impl Platform for &FakePlatform {
 
     fn memory(&self) -> &FakeGuest {
         self.guest
+    }
+
+    fn linear(&self) -> Option<&FakeGuest> {
+        (!self.p2m.is_translated()).then_some(self.guest)
     }
 
     fn p2m(&self) -> &P2m<'_> {

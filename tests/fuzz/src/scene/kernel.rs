@@ -87,6 +87,7 @@ impl<'g> Kernel<'g> {
 unsafe impl Platform for &Kernel<'_> {
     type Xen = FakeXen;
     type Memory = FakeGuest;
+    type Linear = FakeGuest;
     type Lists<'p>
         = Vec<u64>
     where
@@ -98,6 +99,10 @@ unsafe impl Platform for &Kernel<'_> {
 
     fn memory(&self) -> &FakeGuest {
         self.guest
+    }
+
+    fn linear(&self) -> Option<&FakeGuest> {
+        (!self.p2m.is_translated()).then_some(self.guest)
     }
 
     fn p2m(&self) -> &P2m<'_> {

@@ -127,9 +127,8 @@ fn want(bytes: &mut Bytes<'_>) -> Want {
 /// What a caller may have chosen for when Xen refuses.
 pub(super) const fn on_refusal(choice: u8) -> OnRefusal {
     match choice % 4 {
-        0 | 1 => OnRefusal::Undo,
         2 => OnRefusal::Return,
-        _ => OnRefusal::Resume { times: 2 },
+        _ => OnRefusal::Undo,
     }
 }
 

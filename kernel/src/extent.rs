@@ -1,0 +1,151 @@
+//! One extent in exchange for a whole run, and back: the shortest way to contiguous memory.
+
+use core::ops::Deref;
+
+use hypercall::Xen;
+use xen_contig::addr::{AddressBits, MachineAddr, Mfn, Order};
+use xen_contig::exchange::{
+    Accounts, ExchangeError, ExchangeFailure, Exchanger, Lists, OnRefusal, Part, Placement,
+    Progress,
+};
+use xen_contig::frames::FrameRun;
+use xen_contig::p2m::P2m;
+use xen_contig::paging::LinearMapping;
+
+/// A run that one extent backs.
+#[derive(Debug)]
+#[must_use = "dropping an extent leaks its frames"]
+pub struct Extent {
+    run: FrameRun,
+    mfn: Mfn,
+    order: Order,
+}
+
+impl Extent {
+    /// Returns the guest frames.
+    pub const fn run(&self) -> &FrameRun {
+        &self.run
+    }
+
+    /// Returns the first machine frame; the others follow it.
+    pub const fn mfn(&self) -> Mfn {
+        self.mfn
+    }
+
+    /// Returns the machine address of the first byte.
+    pub const fn machine_addr(&self) -> MachineAddr {
+        MachineAddr::of(self.mfn)
+    }
+
+    /// Returns the order of the extent.
+    pub const fn order(&self) -> Order {
+        self.order
+    }
+}
+
+/// An [`Exchanger`] that can also exchange a whole run for one extent, and back.
+#[derive(Debug)]
+pub struct ExtentExchanger<'a, X, L> {
+    exchanger: Exchanger<'a, X, L>,
+    p2m: P2m<'a>,
+    linear: &'a L,
+}
+
+impl<'a, X: Xen, L: LinearMapping> ExtentExchanger<'a, X, L> {
+    /// Returns an exchanger for extents up to `limit`.
+    ///
+    /// # Safety
+    /// * `xen`, `p2m` and `linear` belong to the same PV guest, the one that this code runs in.
+    /// * Every [`FrameRun`] of the program names frames of that guest.
+    pub unsafe fn new(
+        xen: &'a X,
+        p2m: P2m<'a>,
+        linear: &'a L,
+        accounts: &'a Accounts,
+        limit: Order,
+    ) -> Self {
+        // SAFETY: the function's requirements are those of `Exchanger::new`.
+        let exchanger = unsafe { Exchanger::new(xen, p2m, linear, accounts, limit) };
+        Self { exchanger, p2m, linear }
+    }
+
+    /// Exchanges the machine frames of `run` for one extent below `2^bits`, zeroed. `list` has an entry
+    /// per frame.
+    ///
+    /// # Errors
+    /// What the exchange returned. The run remains, zeroed, unless the error says quarantine.
+    pub fn acquire(
+        &self,
+        run: FrameRun,
+        bits: AddressBits,
+        list: &mut [u64],
+    ) -> Result<Extent, ExchangeFailure<'a>> {
+        let frames = run.frames();
+        let order = frames.is_power_of_two().then(|| Order::new(frames.ilog2()).ok()).flatten();
+        let Some(order) = order else {
+            return Err(failure(ExchangeError::BadSize { frames }, run));
+        };
+        let part = Part::gather(0, 1, order, Placement::below(bits));
+        let run = self.whole(run, part, Lists { backing: list, extents: &mut [0] })?;
+        match self.p2m.mfn(run.first()) {
+            Some(mfn) => Ok(Extent { run, mfn, order }),
+            None => Err(failure(ExchangeError::NotPopulated { pfn: run.first() }, run)),
+        }
+    }
+
+    /// Exchanges the extent for single frames. The run comes back zeroed. `list` has two entries per
+    /// frame. If Xen no longer permits the order, the extent is given up frame by frame.
+    ///
+    /// # Errors
+    /// What the exchange returned. The run remains as ordinary memory, unless the error says quarantine.
+    pub fn release(
+        &self,
+        extent: Extent,
+        list: &mut [u64],
+    ) -> Result<FrameRun, ExchangeFailure<'a>> {
+        let Extent { run, order, .. } = extent;
+        let (frames, len) = (run.frames(), list.len());
+        let Some((backing, extents)) = list.split_at_mut_checked(frames as usize) else {
+            return Err(failure(ExchangeError::ListTooShort { needed: frames, len }, run));
+        };
+        let refused = match self.whole(run, Part::scatter(0, order), Lists { backing, extents }) {
+            Err(ExchangeFailure {
+                error: error @ ExchangeError::OrderNotPermitted { .. },
+                remaining,
+            }) => remaining.whole().map_err(|remaining| ExchangeFailure { error, remaining })?,
+            other => return other,
+        };
+        let (backing, extents) = list.split_at_mut(frames as usize);
+        self.whole(refused, Part::replace(0, frames), Lists { backing, extents })
+    }
+
+    /// Exchanges the part, and zeroes the run: some of it may come from Xen even after a refusal.
+    fn whole(
+        &self,
+        run: FrameRun,
+        part: Part,
+        lists: Lists<'_>,
+    ) -> Result<FrameRun, ExchangeFailure<'a>> {
+        let Progress { run, error, .. } =
+            self.exchanger.exchange(run, &[part], OnRefusal::Undo, lists)?;
+        // SAFETY: the run is mapped again, and `run` proves that nothing else uses it
+        // ([M1](xen_contig::rules#M1)).
+        unsafe { self.linear.zero(run.first(), run.frames()) };
+        match error {
+            Some(error) => Err(failure(error, run)),
+            None => Ok(run),
+        }
+    }
+}
+
+impl<'a, X, L> Deref for ExtentExchanger<'a, X, L> {
+    type Target = Exchanger<'a, X, L>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.exchanger
+    }
+}
+
+fn failure<'a>(error: ExchangeError, run: FrameRun) -> ExchangeFailure<'a> {
+    ExchangeFailure { error, remaining: run.into() }
+}

@@ -1,0 +1,32 @@
+//! How many frames the guest has lost.
+
+use core::sync::atomic::Ordering::Relaxed;
+
+use crate::sync::{AtomicU64, const_fn};
+
+/// Counts the frames in quarantine ([M1](crate::rules#M1), [M6](crate::rules#M6)).
+///
+/// A frame is quarantined if its machine frame is unknown, or if Xen refuses to map that. It is
+/// never used again.
+#[derive(Debug, Default)]
+pub struct Accounts {
+    quarantined: AtomicU64,
+}
+
+impl Accounts {
+    const_fn! {
+        /// Returns accounts with no frame in quarantine.
+        pub const fn new() -> Self {
+            Self { quarantined: AtomicU64::new(0) }
+        }
+    }
+
+    /// Returns the number of frames in quarantine.
+    pub fn quarantined(&self) -> u64 {
+        self.quarantined.load(Relaxed)
+    }
+
+    pub(super) fn quarantine(&self, frames: u64) {
+        self.quarantined.fetch_add(frames, Relaxed);
+    }
+}

@@ -1,0 +1,98 @@
+//! The exchange in a PV guest.
+
+use hypercall::Xen;
+use hypercall::trace::{Phase, Span};
+
+use super::accounts::Accounts;
+use super::failure::ExchangeFailure;
+use super::guest::Guest;
+use super::part::Part;
+use super::request::{Lists, OnRefusal, Progress, check};
+use super::transaction::Detached;
+use crate::addr::Order;
+use crate::frames::FrameRun;
+use crate::p2m::P2m;
+use crate::paging::LinearMapping;
+
+/// Exchanges the machine frames that back runs of guest frames, in a PV guest.
+#[derive(Debug)]
+pub struct Exchanger<'a, X, L> {
+    guest: Guest<'a, X, L>,
+    limit: Order,
+}
+
+// Not derived: a derive would also require `X: Clone` and `L: Clone`, which are only borrowed.
+impl<X, L> Clone for Exchanger<'_, X, L> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<X, L> Copy for Exchanger<'_, X, L> {}
+
+impl<'a, X: Xen, L: LinearMapping> Exchanger<'a, X, L> {
+    /// Returns an exchanger for extents up to `limit`
+    /// ([`Capability::Exchange`](super::Capability::Exchange)).
+    ///
+    /// # Safety
+    /// * `xen`, `p2m` and `linear` belong to the same PV guest, the one that this code runs in.
+    /// * Every [`FrameRun`] of the program names frames of that guest.
+    pub const unsafe fn new(
+        xen: &'a X,
+        p2m: P2m<'a>,
+        linear: &'a L,
+        accounts: &'a Accounts,
+        limit: Order,
+    ) -> Self {
+        Self { guest: Guest { xen, p2m, linear, accounts }, limit }
+    }
+
+    /// Returns the highest order of an extent.
+    pub const fn limit(&self) -> Order {
+        self.limit
+    }
+
+    /// Exchanges the machine frames of some parts of a run, one part per hypercall.
+    ///
+    /// The run is unmapped once and mapped once, with one flush in all ([F2](crate::rules#F2)). Frames
+    /// that no part names keep their machine frames. The content of the run is lost; memory that
+    /// comes from Xen is not zeroed here.
+    ///
+    /// Makes hypercalls that take time in proportion to the run, so it must not be called in an
+    /// interrupt handler or under a lock of the kernel's. It takes no lock of its own, and several vCPUs
+    /// may exchange different runs at the same time.
+    ///
+    /// # Errors
+    /// * Before anything moves: a part or a list does not fit the run, an order is above the limit, a
+    ///   frame is not populated or in use. The run remains as it was.
+    /// * Xen refused a page-table write or the flush. Nothing moved. A frame that Xen refuses to map
+    ///   again is quarantined; the others remain.
+    /// * Xen failed past the commit point. Frames whose machine frame is unknown are quarantined
+    ///   ([M6](crate::rules#M6)); the others remain, zeroed.
+    ///
+    /// If Xen refuses a part, that is not an error here: see [`Progress::error`]. To find the cause,
+    /// one frame of the run may get another machine frame.
+    pub fn exchange(
+        &self,
+        run: FrameRun,
+        parts: &[Part],
+        on_refusal: OnRefusal,
+        lists: Lists<'_>,
+    ) -> Result<Progress, ExchangeFailure<'a>> {
+        let xen = self.guest.xen;
+        let checked =
+            xen.within(Span::Phase(Phase::Plan), || check(&run, parts, &lists, self.limit));
+        if let Err(error) = checked {
+            return Err(ExchangeFailure::without_loss(error, run));
+        }
+        let detached = Detached::new(self.guest, run, lists)?;
+        let exchanged = xen.within(Span::Phase(Phase::Exchange), || {
+            let exchanged = detached.exchange(parts);
+            match on_refusal {
+                OnRefusal::Undo => exchanged.undo(parts),
+                OnRefusal::Return => exchanged,
+            }
+        });
+        exchanged.attach()
+    }
+}

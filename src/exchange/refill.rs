@@ -1,0 +1,219 @@
+//! Contiguous machine memory that backs a run of a translated guest.
+//!
+//! Xen refuses the exchange there, and never reports a machine frame. What remains is to give the
+//! frames up (`XENMEM_decrease_reservation`) and to populate their places with one extent
+//! (`XENMEM_populate_physmap`). In between the guest has a hole, which Xen may be unable to fill. Then
+//! it is filled frame by frame, and frames that do not come back are quarantined
+//! ([C77](crate::conformance#C77)).
+
+use hypercall::abi::memory::MemoryReservation;
+use hypercall::ops::{MemFlags, MemoryOp};
+use hypercall::trace::{Phase, Span};
+use hypercall::{DomId, Xen, XenErrno};
+
+use super::accounts::Accounts;
+use super::error::ExchangeError;
+use super::failure::{ExchangeFailure, Remaining};
+use super::permission::{Permission, order_permitted};
+use super::request::has_room;
+use crate::addr::{AddressBits, Order, Pfn};
+use crate::frames::FrameRun;
+use crate::paging::{FrameInUse, GuestMemory};
+
+/// Refills runs of a translated guest with contiguous machine memory.
+#[derive(Clone, Copy, Debug)]
+pub struct Refiller<'a, X, M> {
+    xen: &'a X,
+    memory: &'a M,
+    accounts: &'a Accounts,
+    limit: Order,
+}
+
+impl<'a, X: Xen, M: GuestMemory> Refiller<'a, X, M> {
+    /// Returns a refiller for extents up to `limit`
+    /// ([`Capability::Refill`](super::Capability::Refill)).
+    ///
+    /// # Safety
+    /// * `xen` and `memory` belong to the same translated guest, the one that this code runs in.
+    /// * Every [`FrameRun`] of the program names frames of that guest.
+    pub const unsafe fn new(
+        xen: &'a X,
+        memory: &'a M,
+        accounts: &'a Accounts,
+        limit: Order,
+    ) -> Self {
+        Self { xen, memory, accounts, limit }
+    }
+
+    /// Returns the highest order of an extent.
+    pub const fn limit(&self) -> Order {
+        self.limit
+    }
+
+    /// Backs `run` with one extent of machine memory below `2^bits`, zeroed.
+    ///
+    /// If the run is aligned to 2 MiB, Xen can map it with superpages. `list` is lent for the time of
+    /// the call and has an entry per frame. Makes hypercalls that take time in proportion to the run,
+    /// so it must not be called in an interrupt handler or under a lock of the kernel's.
+    ///
+    /// # Errors
+    /// * Before anything moves: the run or the list has a wrong size, the order is above the limit, or
+    ///   the kernel says that a frame is in use ([`GuestMemory::purge`]).
+    /// * Xen refused to take a frame, or has no such extent. The run remains, zeroed, but for frames
+    ///   that did not come back: those are quarantined.
+    pub fn refill(
+        &self,
+        run: FrameRun,
+        bits: AddressBits,
+        list: &mut [u64],
+    ) -> Result<FrameRun, ExchangeFailure<'a>> {
+        let order = match self.check(&run, list) {
+            Ok(order) => order,
+            Err(error) => return Err(ExchangeFailure::without_loss(error, run)),
+        };
+        self.xen.within(Span::Phase(Phase::Zero), || {
+            // SAFETY: the run is populated, and `run` proves that nothing else uses it
+            // ([M1](crate::rules#M1)). Xen may pass its content on.
+            unsafe { self.memory.zero(run.first(), run.frames()) };
+        });
+        let list = &mut list[..run.frames() as usize];
+        let answer =
+            self.xen.within(Span::Phase(Phase::Exchange), || self.swap(&run, order, bits, list));
+        // What came from Xen may hold anything ([C56](crate::conformance#C56)).
+        let (error, gone) = match answer {
+            Ok(()) => {
+                self.zero(run.first(), run.frames());
+                return Ok(run);
+            }
+            Err(refusal) => refusal,
+        };
+        let back = self.bring_back(&run, &mut list[..gone as usize]);
+        self.zero(run.first(), back);
+        self.accounts.quarantine(gone - back);
+        let hole = run.first().add(back);
+        Err(ExchangeFailure { error, remaining: Remaining::around(run, hole, gone - back) })
+    }
+
+    /// Checks the request before anything moves. Returns the order of the extent.
+    fn check(&self, run: &FrameRun, list: &[u64]) -> Result<Order, ExchangeError> {
+        let frames = run.frames();
+        let bad_size = ExchangeError::BadSize { frames };
+        if !frames.is_power_of_two() {
+            return Err(bad_size);
+        }
+        let order = Order::new(frames.ilog2()).map_err(|_| bad_size)?;
+        if order > self.limit {
+            return Err(ExchangeError::OrderNotPermitted { order });
+        }
+        has_room(frames, list)?;
+        // Xen takes a frame from every other holder of it, a peer with a grant included
+        // ([C76](crate::conformance#C76)). So the kernel alone can say that a frame is in use.
+        self.xen.within(Span::Phase(Phase::Purge), || self.memory.purge(run)).map_err(
+            |FrameInUse { pfn, holder }| ExchangeError::FrameBusy { pfn, mfn: None, holder },
+        )?;
+        Ok(order)
+    }
+
+    /// Gives the frames up and populates their places with one extent.
+    ///
+    /// # Errors
+    /// Why it failed, and how many frames of the run are gone, counted from the first.
+    fn swap(
+        &self,
+        run: &FrameRun,
+        order: Order,
+        bits: AddressBits,
+        list: &mut [u64],
+    ) -> Result<(), (ExchangeError, u64)> {
+        let given =
+            self.call(Operation::Decrease, name(run, list), Order::ZERO, MemFlags::default());
+        if given.done < run.frames() {
+            // Xen stops at the first frame that it refuses; those before it are gone.
+            let error = match given.errno {
+                Some(errno) => ExchangeError::Refused { errno },
+                None => {
+                    let first = run.first().add(given.done);
+                    ExchangeError::FrameRefused { first, frames: 1 }
+                }
+            };
+            return Err((error, given.done));
+        }
+        let mut first = [run.first().number()];
+        let flags = MemFlags::address_bits(bits);
+        let populated = self.call(Operation::Populate, &mut first, order, flags);
+        if populated.done == 1 {
+            return Ok(());
+        }
+        // Xen reports "none done" both for an order that it does not permit and for a lack of memory.
+        let error = match populated.errno {
+            Some(errno) if errno != XenErrno::ENOMEM => ExchangeError::Refused { errno },
+            _ if order_permitted(self.xen, order) == Permission::Denied => {
+                ExchangeError::OrderNotPermitted { order }
+            }
+            _ => ExchangeError::NoMemory { order, bits },
+        };
+        Err((error, run.frames()))
+    }
+
+    /// Populates the first `list.len()` frames of the run one by one. Returns how many came back.
+    fn bring_back(&self, run: &FrameRun, list: &mut [u64]) -> u64 {
+        self.call(Operation::Populate, name(run, list), Order::ZERO, MemFlags::default()).done
+    }
+
+    /// Zeroes frames that are populated again.
+    fn zero(&self, first: Pfn, frames: u64) {
+        self.xen.within(Span::Phase(Phase::Zero), || {
+            // SAFETY: Xen reported these frames as populated. They belong to the run that this
+            // refill owns, so nothing else uses them ([M1](crate::rules#M1)).
+            unsafe { self.memory.zero(first, frames) };
+        });
+    }
+
+    fn call(
+        &self,
+        operation: Operation,
+        list: &mut [u64],
+        order: Order,
+        mem_flags: MemFlags,
+    ) -> Answer {
+        if list.is_empty() {
+            return Answer { done: 0, errno: None };
+        }
+        let extents = list.len() as u64;
+        let mut reservation = MemoryReservation {
+            extent_start: list.as_mut_ptr(),
+            nr_extents: extents,
+            extent_order: order.get(),
+            mem_flags: mem_flags.raw(),
+            domid: DomId::SELF,
+        };
+        let op = match operation {
+            Operation::Decrease => MemoryOp::DecreaseReservation(&mut reservation),
+            Operation::Populate => MemoryOp::PopulatePhysmap(&mut reservation),
+        };
+        // SAFETY: the list is a Rust object and exclusively borrowed. So it lies outside the run and
+        // nothing else touches it ([M1](crate::rules#M1), [M3](crate::rules#M3)). The frames that it
+        // names are the run's, which nothing uses.
+        match unsafe { self.xen.memory_op(op) } {
+            Ok(done) => Answer { done: done.min(extents), errno: None },
+            Err(errno) => Answer { done: 0, errno: Some(errno) },
+        }
+    }
+}
+
+/// Lists the frames of a run, as many as the list has entries.
+fn name<'l>(run: &FrameRun, list: &'l mut [u64]) -> &'l mut [u64] {
+    run.iter().zip(list.iter_mut()).for_each(|(pfn, entry)| *entry = pfn.number());
+    list
+}
+
+enum Operation {
+    Decrease,
+    Populate,
+}
+
+/// How many extents Xen did, and the error if it returned one.
+struct Answer {
+    done: u64,
+    errno: Option<XenErrno>,
+}

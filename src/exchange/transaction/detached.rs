@@ -1,0 +1,124 @@
+//! The state in which no page-table entry maps the run.
+
+use hypercall::Xen;
+use hypercall::trace::{Phase, Span};
+
+use super::entries;
+use crate::exchange::accounts::Accounts;
+use crate::exchange::error::ExchangeError;
+use crate::exchange::failure::{ExchangeFailure, Remaining};
+use crate::exchange::guest::Guest;
+use crate::exchange::request::Lists;
+use crate::frames::FrameRun;
+use crate::paging::{FrameInUse, LinearMapping};
+
+/// A run that no page-table entry maps ([M2](crate::rules#M2)).
+pub(in crate::exchange) struct Detached<'t, 'a, X, L> {
+    pub(super) guest: Guest<'a, X, L>,
+    pub(super) run: FrameRun,
+    /// The machine frame that backs each frame of the run.
+    pub(super) backing: &'t mut [u64],
+    /// Room for the longest out-list.
+    pub(super) out_list: &'t mut [u64],
+    pub(super) guard: UnwindGuard<'a>,
+}
+
+impl<'t, 'a, X: Xen, L: LinearMapping> Detached<'t, 'a, X, L> {
+    /// Takes a run out of the linear mapping. The lists are long enough for it.
+    ///
+    /// # Errors
+    /// The P2M has no machine frame for a frame; a frame is in use; Xen refused a page-table write
+    /// or the flush. The run is mapped again as it was.
+    pub fn new(
+        guest: Guest<'a, X, L>,
+        run: FrameRun,
+        lists: Lists<'t>,
+    ) -> Result<Self, ExchangeFailure<'a>> {
+        let Lists { backing, extents: out_list } = lists;
+        let backing = &mut backing[..run.frames() as usize];
+        let Guest { xen, accounts, .. } = guest;
+        let free = note_backing(&guest, &run, backing)
+            // Rule F5: before the flush at the end of `clear`, which covers these addresses, too.
+            .and_then(|()| xen.within(Span::Phase(Phase::Purge), || purge(&guest, &run)));
+        if let Err(error) = free {
+            return Err(ExchangeFailure::without_loss(error, run));
+        }
+        // SAFETY: the run is populated and mapped, and `run` proves that nothing else uses it
+        // ([M1](crate::rules#M1)). Xen scrubs what it gets from 4.17 on
+        // ([C57](crate::conformance#C57)); an older one would pass the content on.
+        xen.within(Span::Phase(Phase::Zero), || unsafe {
+            guest.linear.zero(run.first(), run.frames())
+        });
+        let guard = UnwindGuard { accounts, frames: run.frames() };
+        let detached = Self { guest, run, backing, out_list, guard };
+        match xen.within(Span::Phase(Phase::Detach), || detached.clear()) {
+            Ok(()) => Ok(detached),
+            Err(error) => Err(detached.restore(error)),
+        }
+    }
+
+    /// Clears the page-table entries of the run, forgets its machine frames, and flushes.
+    fn clear(&self) -> Result<(), ExchangeError> {
+        let Guest { xen, p2m, linear, .. } = self.guest;
+        entries::clear(&self.guest, &self.run)?;
+        p2m.set_run(self.run.first(), self.run.iter().map(|_| None));
+        // Rule F2: the one flush, of every vCPU, and the last operation before Xen gets the run.
+        linear.flushes().flush_all(xen).map_err(|errno| ExchangeError::Flush { errno })
+    }
+
+    /// Maps the run again after a failure in which no frame moved.
+    #[cold]
+    fn restore(self, error: ExchangeError) -> ExchangeFailure<'a> {
+        let Self { guest, run, backing, guard, .. } = self;
+        let mapping = entries::map(&guest, &run, backing, &(0..0));
+        guard.disarm();
+        guest.accounts.quarantine(mapping.refused);
+        let remaining = Remaining::in_p2m(run, mapping.refused, guest.p2m);
+        ExchangeFailure { error: mapping.error.unwrap_or(error), remaining }
+    }
+}
+
+/// Writes down which machine frame backs each frame of the run.
+fn note_backing<X, L>(
+    guest: &Guest<'_, X, L>,
+    run: &FrameRun,
+    backing: &mut [u64],
+) -> Result<(), ExchangeError> {
+    let mut mfns = guest.p2m.mfns(run.first(), run.frames());
+    for (pfn, slot) in run.iter().zip(backing) {
+        let mfn = mfns.next().flatten().ok_or(ExchangeError::NotPopulated { pfn })?;
+        *slot = mfn.number();
+    }
+    Ok(())
+}
+
+/// Has the kernel drop the aliases of the run that nothing uses any more.
+fn purge<X, L: LinearMapping>(
+    guest: &Guest<'_, X, L>,
+    run: &FrameRun,
+) -> Result<(), ExchangeError> {
+    guest.linear.purge(run).map_err(|FrameInUse { pfn, holder }| {
+        let mfn = guest.p2m.mfn(pfn);
+        ExchangeError::FrameBusy { pfn, mfn, holder }
+    })
+}
+
+/// Quarantines the run if a panic unwinds through the transaction: its frames are unmapped then, and
+/// what backs them may be unknown.
+pub(super) struct UnwindGuard<'a> {
+    accounts: &'a Accounts,
+    frames: u64,
+}
+
+impl UnwindGuard<'_> {
+    /// Ends the transaction: from here on its frames have an owner again, or are counted as lost.
+    pub fn disarm(self) {
+        core::mem::forget(self);
+    }
+}
+
+impl Drop for UnwindGuard<'_> {
+    fn drop(&mut self) {
+        self.accounts.quarantine(self.frames);
+    }
+}

@@ -1,0 +1,114 @@
+//! Finds the cause of a refusal. Where an error has several causes, Xen is asked questions that tell
+//! them apart.
+
+use hypercall::{Xen, XenErrno};
+
+use super::detached::Detached;
+use super::recover::Torn;
+use crate::addr::{AddressBits, Mfn, Order};
+use crate::exchange::error::ExchangeError;
+use crate::exchange::part::{Node, Part, Placement};
+use crate::exchange::permission::{Permission, node_permitted, order_permitted};
+use crate::paging::LinearMapping;
+
+/// Where no guest's memory lies: Xen keeps the machine's first MiB and more to itself.
+const NOWHERE: Placement = Placement::below(match AddressBits::new(13) {
+    Ok(bits) => bits,
+    Err(_) => AddressBits::UNLIMITED,
+});
+
+impl<X: Xen, L: LinearMapping> Detached<'_, '_, X, L> {
+    /// Returns why Xen refused a part, of which it exchanged nothing.
+    pub(super) fn diagnose(&mut self, errno: XenErrno, part: &Part) -> Result<ExchangeError, Torn> {
+        match errno {
+            XenErrno::EPERM => Ok(self.what_is_not_permitted(part)),
+            XenErrno::EINVAL => self.what_is_invalid(part),
+            XenErrno::ENOMEM => self.what_is_exhausted(part),
+            XenErrno::EOPNOTSUPP => Ok(ExchangeError::TranslatedGuest),
+            errno => Ok(ExchangeError::Refused { errno }),
+        }
+    }
+
+    /// `EPERM`: the order, or the exchange as such?
+    fn what_is_not_permitted(&self, part: &Part) -> ExchangeError {
+        let order = part.order();
+        match order_permitted(self.guest.xen, order) {
+            Permission::Denied => ExchangeError::OrderNotPermitted { order },
+            Permission::Granted => ExchangeError::NotPermitted,
+            Permission::Unknown(_) => ExchangeError::Refused { errno: XenErrno::EPERM },
+        }
+    }
+
+    /// `EINVAL`: the NUMA node, or a frame, and which one?
+    fn what_is_invalid(&mut self, part: &Part) -> Result<ExchangeError, Torn> {
+        let node = match part.placement().node {
+            Node::Exactly(node) => match node_permitted(self.guest.xen, node) {
+                Permission::Denied => return Ok(ExchangeError::NodeNotPermitted { node }),
+                answer => answer,
+            },
+            Node::Any | Node::Near(_) => Permission::Granted,
+        };
+        if let Some(index) = self.find_refused_frame(part)? {
+            let pfn = self.run.first().add(index);
+            let mfn = self.backing.get(index as usize).map(|number| Mfn::new(*number));
+            let holder = self.guest.linear.holder(pfn, mfn);
+            return Ok(ExchangeError::FrameBusy { pfn, mfn, holder });
+        }
+        Ok(match node {
+            Permission::Unknown(_) => ExchangeError::Refused { errno: XenErrno::EINVAL },
+            Permission::Granted | Permission::Denied => ExchangeError::FrameRefused {
+                first: self.run.first().add(part.first()),
+                frames: part.order().frames(),
+            },
+        })
+    }
+
+    /// `ENOMEM`: is there no extent of that order, or nothing at all below the limit?
+    fn what_is_exhausted(&mut self, part: &Part) -> Result<ExchangeError, Torn> {
+        let Placement { bits, .. } = part.placement();
+        let no_extent = ExchangeError::NoMemory { order: part.order(), bits };
+        if !part.placement().is_limited() {
+            return Ok(no_extent);
+        }
+        let nothing = ExchangeError::NoMemoryBelow { bits };
+        if part.output() == Order::ZERO {
+            return Ok(nothing);
+        }
+        // A single frame tells: either it comes from there, or there is none.
+        let single = Part::gather(part.first(), 1, Order::ZERO, part.placement());
+        let progress = self.exchange_part(&single)?;
+        if progress.done == 1 {
+            // It is returned to Xen: repeated requests would otherwise collect all memory that is
+            // scarce. If Xen refuses it, it is memory like any other.
+            let _kept_if_refused = self.exchange_part(&Part::replace(part.first(), 1))?;
+        }
+        Ok(match progress.refusal {
+            Some(XenErrno::ENOMEM) => nothing,
+            _ => no_extent,
+        })
+    }
+
+    /// Finds the frame that Xen refuses in the first chunk of a part, counted from the first of the
+    /// run. `None` if Xen answers anything but the two errors below.
+    ///
+    /// Xen takes all frames of a chunk before it looks for memory. So an exchange for memory that
+    /// cannot exist moves nothing. Its error tells whether Xen would take the frames (`ENOMEM`) or not
+    /// (`EINVAL`).
+    fn find_refused_frame(&mut self, part: &Part) -> Result<Option<u64>, Torn> {
+        let (mut first, mut frames) = (part.first(), part.order().frames());
+        loop {
+            let asked = (frames / 2).max(1);
+            let Ok(order) = Order::new(asked.ilog2()) else { return Ok(None) };
+            let question = Part::gather(first, 1, order, NOWHERE);
+            match self.exchange_part(&question)?.refusal {
+                Some(XenErrno::EINVAL) if frames == 1 => return Ok(Some(first)),
+                Some(XenErrno::EINVAL) => frames = asked,
+                Some(XenErrno::ENOMEM) if frames > 1 => {
+                    first += asked;
+                    frames -= asked;
+                }
+                _ => return Ok(None),
+            }
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! The guest's memory, as the embedding kernel reaches it.
+
+use super::holder::{FrameInUse, Holder};
+use crate::addr::{Mfn, Pfn, PseudoPhysAddr};
+use crate::frames::FrameRun;
+
+/// The guest's memory, as the kernel reaches it.
+///
+/// The methods are called with no lock of this crate held, and some of them between hypercalls of a
+/// transaction. They must not allocate or exchange memory.
+///
+/// # Safety
+/// The implementor promises:
+/// * [`zero`](Self::zero) fills exactly the frames that it is given;
+/// * [`pointer`](Self::pointer) is the address at which a populated frame is mapped, readable and
+///   writable. Neighbouring frames are mapped side by side;
+/// * [`load`](Self::load) and [`store`](Self::store) access exactly the word that they are given.
+pub unsafe trait GuestMemory {
+    /// Fills `frames` frames from `first` on with zeros.
+    ///
+    /// The writes need not be volatile: no device has the address of the frames at that moment, and a
+    /// hypercall is a barrier for the compiler. But a device may read the memory soon after. So an
+    /// implementation with plain writes ends with `compiler_fence(SeqCst)`; `asm!` that is not `nomem`,
+    /// such as `rep stosq`, needs none.
+    ///
+    /// # Safety
+    /// The frames are populated and mapped, and nothing else uses them ([M1](crate::rules#M1)).
+    unsafe fn zero(&self, first: Pfn, frames: u64);
+
+    /// Returns the address at which a frame is mapped.
+    fn pointer(&self, pfn: Pfn) -> *mut u8;
+
+    /// Drops all mappings of the run's frames that nothing uses any more, except the linear one.
+    /// Flushes nothing ([F1](crate::rules#F1)). Called before the run is given up.
+    ///
+    /// A kernel that leaves no such mappings behind need not implement it. One with virtual areas calls
+    /// [`Vmap::vacate`](crate::vmap::Vmap::vacate). In a translated guest Xen takes even frames that
+    /// another domain maps ([C76](crate::conformance#C76)). So there it must also name frames that are
+    /// granted or shared, if a run can have such a frame.
+    ///
+    /// # Errors
+    /// A frame that is in use, and what references it. Its mappings were not touched.
+    fn purge(&self, _run: &FrameRun) -> Result<(), FrameInUse> {
+        Ok(())
+    }
+
+    /// Returns what references a frame that Xen refuses to take, as far as the kernel can tell.
+    ///
+    /// Called on failure alone, so it may walk page tables. `mfn` is the machine frame that backs the
+    /// frame in a PV guest: the P2M does not have it at that moment.
+    fn holder(&self, _pfn: Pfn, _mfn: Option<Mfn>) -> Holder {
+        Holder::Unknown
+    }
+
+    /// Reads a word of 1, 2, 4 or 8 bytes once, as a device driver needs it.
+    ///
+    /// # Safety
+    /// The word lies in populated, mapped frames of the caller's, at a multiple of its size.
+    unsafe fn load(&self, at: PseudoPhysAddr, width: Width) -> u64 {
+        let pointer = self.pointer(at.frame()).wrapping_add(at.offset());
+        // SAFETY: the word is mapped and aligned: the function's requirement, and the trait's promise
+        // about `pointer`. The access is volatile, and makes no reference ([M5](crate::rules#M5)).
+        unsafe {
+            match width {
+                Width::Byte => pointer.read_volatile().into(),
+                Width::Word => pointer.cast::<u16>().read_volatile().into(),
+                Width::Double => pointer.cast::<u32>().read_volatile().into(),
+                Width::Quad => pointer.cast::<u64>().read_volatile(),
+            }
+        }
+    }
+
+    /// Writes a word of 1, 2, 4 or 8 bytes once.
+    ///
+    /// # Safety
+    /// The word lies in populated, mapped frames of the caller's, at a multiple of its size.
+    unsafe fn store(&self, at: PseudoPhysAddr, width: Width, value: u64) {
+        let pointer = self.pointer(at.frame()).wrapping_add(at.offset());
+        // SAFETY: the word is mapped and aligned: the function's requirement, and the trait's promise
+        // about `pointer`. The access is volatile, and makes no reference ([M5](crate::rules#M5)).
+        unsafe {
+            match width {
+                Width::Byte => pointer.write_volatile(value as u8),
+                Width::Word => pointer.cast::<u16>().write_volatile(value as u16),
+                Width::Double => pointer.cast::<u32>().write_volatile(value as u32),
+                Width::Quad => pointer.cast::<u64>().write_volatile(value),
+            }
+        }
+    }
+}
+
+/// The width of an access.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Width {
+    /// 1 byte.
+    Byte,
+    /// 2 bytes.
+    Word,
+    /// 4 bytes.
+    Double,
+    /// 8 bytes.
+    Quad,
+}
+
+impl Width {
+    /// Returns the number of bytes.
+    pub const fn bytes(self) -> usize {
+        match self {
+            Self::Byte => 1,
+            Self::Word => 2,
+            Self::Double => 4,
+            Self::Quad => 8,
+        }
+    }
+}
