@@ -17,19 +17,6 @@ const RULES: &str = "src/rules.rs";
 /// Where the rows are defined.
 const ROWS: &str = "docs/CONFORMANCE.md";
 
-/// Directories and files whose citations are not yet links. This list must become empty.
-const UNCONVERTED: &[&str] = &[
-    "kernel/src/machine.rs",
-    "kernel/src/selftest/",
-    "kernel/src/suspend/",
-    "src/dma/",
-    "src/exchange/",
-    "src/frames.rs",
-    "src/paging/",
-    "src/platform.rs",
-    "tests/",
-];
-
 /// Crates that do not depend on the library, so that their documentation cannot link to it. They
 /// state the fact in place of citing it.
 const WITHOUT_LIBRARY: &[&str] = &["hypercall/", "pvh-boot/", "tests/bed/", "tests/words/"];
@@ -200,13 +187,10 @@ fn every_citation_is_a_link_to_what_it_cites() {
     let mut complaints = Vec::new();
     // This file's samples are wrong on purpose.
     for path in files().into_iter().filter(|path| path != file!()) {
-        let converted = !UNCONVERTED.iter().any(|place| path.starts_with(place));
         for (number, line) in prose(&path, &read(&path)) {
             for citation in citations(line) {
-                if converted || citation.target.is_some() {
-                    let complaint = complaint(&path, &citation, &ids);
-                    complaints.extend(complaint.map(|what| format!("{path}:{number}: {what}")));
-                }
+                let complaint = complaint(&path, &citation, &ids);
+                complaints.extend(complaint.map(|what| format!("{path}:{number}: {what}")));
             }
         }
     }

@@ -122,7 +122,8 @@ fn c37_after_a_rollback_the_frames_are_as_before_and_map_writable() {
 
 #[test]
 fn c45_memory_that_is_claimed_is_not_to_be_had_and_the_message_says_so() {
-    // Xen's answer is that of C40; there are free extents all the while.
+    // Xen's answer is that of [C40](xen_contig::conformance#C40); there are free extents all the
+    // while.
     let guest = FakeGuest::new(1024);
     let before = guest.snapshot();
     assert!(guest.highest_free_order() >= Some(4));

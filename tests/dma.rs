@@ -211,7 +211,7 @@ fn c12_exactness_of_a_node_is_for_the_control_domain() {
     let error = scene.allocator.alloc_coherent(2 * PAGE, &exact).unwrap_err();
     assert_eq!(error, ExchangeError::NodeNotPermitted { node: 0 }.into());
     scene.is_balanced();
-    // C13: without exactness it is a hint.
+    // [C13](xen_contig::conformance#C13): without exactness it is a hint.
     let near = build(|it| it.node(Node::Near(0)));
     assert!(scene.allocator.alloc_coherent(2 * PAGE, &near).is_ok());
 }

@@ -86,7 +86,8 @@ fn every_order_up_to_nine_goes_there_and_back() {
     let guest = FakeGuest::new(2048);
     for order in order(9).up_to() {
         there_and_back(&guest, 1024, order, ANYWHERE);
-        // A guest run need not be aligned; the extent is all the same (C55).
+        // A guest run need not be aligned; the extent is all the same
+        // ([C55](xen_contig::conformance#C55)).
         there_and_back(&guest, 701, order, bits(24));
     }
 }

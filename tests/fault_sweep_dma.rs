@@ -238,7 +238,7 @@ fn giving_back() {
 }
 
 /// A surplus is zeroed before it becomes ordinary memory, since it may hold what another domain left
-/// there (C56). So may all that an exchange brings.
+/// there ([C56](xen_contig::conformance#C56)). So may all that an exchange brings.
 #[test]
 fn what_becomes_ordinary_memory_holds_nothing_of_another_domains() {
     let unreachable = Step::Alloc(Want { lowest: 1 << 40, ..Want::bytes(16 * PAGE) });

@@ -1,6 +1,6 @@
 //! Answers from behind the commit point, and answers that can't be: the run is quarantined, the old
 //! frames are never mapped again, and what the guest says of it is true. The one such failure that a
-//! run comes back from, C51, is in `torn.rs`.
+//! run comes back from, [C51](xen_contig::conformance#C51), is in `torn.rs`.
 
 #![forbid(unsafe_code)]
 

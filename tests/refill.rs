@@ -160,7 +160,8 @@ struct Kernel<'g> {
 // SAFETY: as the model, which does all the work.
 unsafe impl GuestMemory for Kernel<'_> {
     unsafe fn zero(&self, first: Pfn, frames: u64) {
-        // SAFETY: the frames are populated, and nothing else uses them (M1): the function's requirement.
+        // SAFETY: the frames are populated, and nothing else uses them
+        // ([M1](xen_contig::rules#M1)): the function's requirement.
         unsafe { self.guest.zero(first, frames) };
     }
 

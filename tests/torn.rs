@@ -1,6 +1,6 @@
-//! C51, where the run comes back: the new frames are found by Xen's M2P, and only where there is no
-//! doubt. Otherwise the chunk is quarantined, and what lies on either side of it comes back. What is
-//! lost as a whole is in `hostile_xen.rs`, too.
+//! [C51](xen_contig::conformance#C51), where the run comes back: the new frames are found by Xen's
+//! M2P, and only where there is no doubt. Otherwise the chunk is quarantined, and what lies on
+//! either side of it comes back. What is lost as a whole is in `hostile_xen.rs`, too.
 
 use std::cell::Cell;
 use std::ops::Range;
@@ -362,7 +362,8 @@ fn a_count_that_does_not_fit_the_record_is_not_believed() {
         (true, Some(0), 0..16),
         (true, Some(4), 4..16),
         (true, Some(8), 8..16),
-        // All but the last chunk, which is on record: the same as C51 in the last one.
+        // All but the last chunk, which is on record: the same as
+        // [C51](xen_contig::conformance#C51) in the last one.
         (true, Some(12), 16..16),
         (true, None, 0..16),
         (false, Some(4), 0..16),
@@ -451,7 +452,8 @@ struct Reader<'g> {
 // SAFETY: passes everything on.
 unsafe impl GuestMemory for Reader<'_> {
     unsafe fn zero(&self, first: Pfn, frames: u64) {
-        // SAFETY: the frames are mapped, and nothing else uses them (M1): the function's requirement.
+        // SAFETY: the frames are mapped, and nothing else uses them ([M1](xen_contig::rules#M1)):
+        // the function's requirement.
         unsafe { self.guest.zero(first, frames) }
     }
 

@@ -118,8 +118,8 @@ impl Machine {
         }
     }
 
-    /// Words of memory outside any transaction, for extent lists (M3). They are given back with
-    /// [`Lists::give_back`].
+    /// Words of memory outside any transaction, for extent lists ([M3](xen_contig::rules#M3)). They
+    /// are given back with [`Lists::give_back`].
     pub fn lists(&self, words: u64) -> Option<Lists<'_>> {
         let frames = (words * 8).div_ceil(PAGE_SIZE as u64).max(1);
         let run = self.frames.lock().take(frames, 1)?;
@@ -162,8 +162,8 @@ impl Lists<'_> {
     pub fn words(&mut self) -> &mut [u64] {
         let Some(run) = &self.run else { return &mut [] };
         let words = run.frames() as usize * (PAGE_SIZE / 8);
-        // SAFETY: the run is mapped and ours alone (M1); any bytes are a u64; the borrow of self
-        // keeps the run from going back meanwhile.
+        // SAFETY: the run is mapped and ours alone ([M1](xen_contig::rules#M1)); any bytes are a
+        // u64; the borrow of self keeps the run from going back meanwhile.
         unsafe { core::slice::from_raw_parts_mut(layout::linear(run.first()).as_mut_ptr(), words) }
     }
 }
@@ -239,7 +239,8 @@ unsafe impl Platform for &Machine {
 /// A word of a frame, through the linear mapping.
 ///
 /// # Safety
-/// The frame is mapped and belongs to the caller (M1); `index` is below 512.
+/// The frame is mapped and belongs to the caller ([M1](xen_contig::rules#M1)); `index` is below
+/// 512.
 pub unsafe fn word(pfn: Pfn, index: usize) -> *mut u64 {
     // SAFETY: within the frame, by the caller's word.
     unsafe { layout::linear(pfn).as_mut_ptr::<u64>().add(index) }

@@ -152,7 +152,7 @@ impl<P: Platform> Allocator<P> {
         let fits = &mut |pfn| search.fits(pfn);
         let run = platform.take_where(layout.used_frames(), search.budget(), fits)?;
         if constraints.zeroing() == Zeroing::Zeroed {
-            // SAFETY: the run is mapped and ours alone (M1).
+            // SAFETY: the run is mapped and ours alone ([M1](crate::rules#M1)).
             unsafe { platform.memory().zero(run.first(), run.frames()) };
         }
         self.books.found.fetch_add(1, Relaxed);
@@ -160,15 +160,16 @@ impl<P: Platform> Allocator<P> {
         Some(CoherentBuffer::new(self, run, lengths, false))
     }
 
-    /// Makes ordinary memory of a run that Xen may have put something beneath (C56).
+    /// Makes ordinary memory of a run that Xen may have put something beneath
+    /// ([C56](crate::conformance#C56)).
     pub(super) fn give_zeroed(&self, run: FrameRun) {
         self.give_unfit(run, false);
     }
 
     /// Gives a run back that does not serve, by the policy if it was exchanged. What another domain
-    /// may have left in it ends here (C56).
+    /// may have left in it ends here ([C56](crate::conformance#C56)).
     pub(super) fn give_unfit(&self, run: FrameRun, exchanged: bool) {
-        // SAFETY: the run is mapped and ours alone (M1).
+        // SAFETY: the run is mapped and ours alone ([M1](crate::rules#M1)).
         unsafe { self.platform.memory().zero(run.first(), run.frames()) };
         self.give_back(run, exchanged);
     }
@@ -330,13 +331,13 @@ impl<P: Platform> Allocator<P> {
         let used = lengths.iter().sum::<u64>().div_ceil(PAGE);
         let (run, surplus) = run.split_at(used);
         if !surplus.is_empty() {
-            // SAFETY: mapped and ours alone (M1). It goes to whoever asks next, and may hold
-            // what another domain left there (C56).
+            // SAFETY: mapped and ours alone ([M1](crate::rules#M1)). It goes to whoever asks next,
+            // and may hold what another domain left there ([C56](crate::conformance#C56)).
             unsafe { self.platform.memory().zero(surplus.first(), surplus.frames()) };
             self.platform.give(surplus);
         }
         if constraints.zeroing() == Zeroing::Zeroed {
-            // SAFETY: the run is mapped and ours alone (M1).
+            // SAFETY: the run is mapped and ours alone ([M1](crate::rules#M1)).
             unsafe { self.platform.memory().zero(run.first(), run.frames()) };
         }
         CoherentBuffer::new(self, run, lengths, true)

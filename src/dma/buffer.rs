@@ -28,8 +28,8 @@ pub struct Segment {
 
 /// A coherent buffer: contiguous for the processor, in one segment or a few for the device.
 ///
-/// The device may write at any time, so the memory is never a reference (M5): it is read and
-/// written by [`load`](Self::load) and [`store`](Self::store), or through
+/// The device may write at any time, so the memory is never a reference ([M5](crate::rules#M5)): it
+/// is read and written by [`load`](Self::load) and [`store`](Self::store), or through
 /// [`as_ptr`](Self::as_ptr) with volatile accesses. Dropping the buffer gives it back by the
 /// allocator's policy: stop the device first. Forgetting it leaks the memory and is safe.
 pub struct CoherentBuffer<'a, P: Platform> {
@@ -81,7 +81,7 @@ impl<'a, P: Platform> CoherentBuffer<'a, P> {
     }
 
     /// The first byte, for the processor. Valid as long as the buffer lives; the device may write
-    /// at any time, so access it volatile and make no reference of it (M5).
+    /// at any time, so access it volatile and make no reference of it ([M5](crate::rules#M5)).
     pub fn as_ptr(&self) -> NonNull<u8> {
         let pointer = self.allocator.platform().memory().pointer(self.run().first());
         NonNull::new(pointer).expect("the linear mapping does not map page 0")
@@ -140,7 +140,8 @@ impl<'a, P: Platform> CoherentBuffer<'a, P> {
     }
 
     fn span(&self) -> Span {
-        // SAFETY: the buffer's frames are mapped and its own (M1) until it is dropped.
+        // SAFETY: the buffer's frames are mapped and its own ([M1](crate::rules#M1)) until it is
+        // dropped.
         unsafe { Span::new(PseudoPhysAddr::of(self.run().first()), self.len) }
     }
 

@@ -56,7 +56,7 @@ pub struct GiveBackReport {
     pub given: u64,
     /// Frames that it did not take. They are the guest's, as ordinary memory or still waiting.
     pub kept: u64,
-    /// Frames that are nobody's any more: what became of them is not known (M6).
+    /// Frames that are nobody's any more: what became of them is not known ([M6](crate::rules#M6)).
     pub quarantined: u64,
     /// Why not, of the last refusal.
     pub error: Option<ExchangeError>,
@@ -204,8 +204,9 @@ impl<P: Platform> Allocator<P> {
         match self.exchange_on_record(&exchanger, run, &parts, OnRefusal::Return, lists) {
             Ok(Progress { run, done, error }) => {
                 self.books.given_back.fetch_add(done, Relaxed);
-                // SAFETY: the run is mapped and ours alone (M1); what another domain may have left
-                // in the frames that came ends here (C56).
+                // SAFETY: the run is mapped and ours alone ([M1](crate::rules#M1)); what another
+                // domain may have left in the frames that came ends here
+                // ([C56](crate::conformance#C56)).
                 unsafe { self.platform().memory().zero(run.first(), run.frames()) };
                 let Some(error) = error else { return Ok(run) };
                 self.books.refusals.fetch_add(1, Relaxed);

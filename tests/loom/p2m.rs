@@ -7,7 +7,7 @@ use xen_contig::platform::Platform;
 use crate::scene::{Kernel, Scene, explore, join, spawn};
 
 /// Who looks up a frame that a transaction holds sees what was, nothing, or what is: in that order,
-/// and what is new only once Xen and the page tables say so, too (M4).
+/// and what is new only once Xen and the page tables say so, too ([M4](xen_contig::rules#M4)).
 #[test]
 fn a_lookup_beside_an_exchange_sees_no_frame_that_is_not_there() {
     explore(4, || {

@@ -73,7 +73,7 @@ fn refused_then_taken(context: &Context<'_>) -> Check {
     books::holds_pattern(&run, context.seed, "the restored run")?;
     // The alias still shows the frame, so it really is the old one that was mapped back.
     let alias = window(slot::ALIAS).as_ptr::<u64>();
-    // SAFETY: the alias is mapped; the frame is ours (M1).
+    // SAFETY: the alias is mapped; the frame is ours ([M1](xen_contig::rules#M1)).
     let (through_alias, directly) = unsafe {
         let frame = crate::machine::word(aliased, 0);
         (alias.read_volatile(), frame.read_volatile())

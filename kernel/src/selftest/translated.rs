@@ -55,7 +55,8 @@ fn exchange_refused(context: &Context<'_>) -> Check {
     };
     let mut exchange =
         MemoryExchange { input: one(&mut input), output: one(&mut output), nr_exchanged: 0 };
-    // SAFETY: the lists live across the call (M3); the frame is ours (M1) and unused meanwhile.
+    // SAFETY: the lists live across the call ([M3](xen_contig::rules#M3)); the frame is ours
+    // ([M1](xen_contig::rules#M1)) and unused meanwhile.
     let answer = unsafe { xen().memory_op(MemoryOp::Exchange(&mut exchange)) };
     let kept = books::holds_pattern(&run, context.seed, "the frame after the refusal");
     machine.give(run);

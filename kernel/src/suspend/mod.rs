@@ -3,7 +3,8 @@
 //! `xl save`, `xl migrate` and `xl save -c` ask for it by an event channel that the guest names in
 //! xenstore. The guest then gives up what the toolstack can't save, asks Xen to be suspended, and
 //! comes back with the same memory contents, in a PV guest in other machine frames: the toolstack
-//! rewrites P2M and page tables, and all that the guest has told a device is wrong (C75).
+//! rewrites P2M and page tables, and all that the guest has told a device is wrong
+//! ([C75](xen_contig::conformance#C75)).
 //!
 //! | question | place |
 //! |---|---|

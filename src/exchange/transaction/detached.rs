@@ -38,7 +38,8 @@ impl<'t, 'a, X: Xen, L: LinearMapping> Detached<'t, 'a, X, L> {
         let backing = &mut backing[..run.frames() as usize];
         let Guest { xen, accounts, .. } = guest;
         let free = note_backing(&guest, &run, backing)
-            // Rule F5: before the flush at the end of `clear`, which covers these addresses, too.
+            // Rule [F5](crate::rules#F5): before the flush at the end of `clear`, which covers
+            // these addresses, too.
             .and_then(|()| xen.within(Span::Phase(Phase::Purge), || purge(&guest, &run)));
         if let Err(error) = free {
             return Err(ExchangeFailure::without_loss(error, run));
@@ -62,7 +63,8 @@ impl<'t, 'a, X: Xen, L: LinearMapping> Detached<'t, 'a, X, L> {
         let Guest { xen, p2m, linear, .. } = self.guest;
         entries::clear(&self.guest, &self.run)?;
         p2m.set_run(self.run.first(), self.run.iter().map(|_| None));
-        // Rule F2: the one flush, of every vCPU, and the last operation before Xen gets the run.
+        // Rule [F2](crate::rules#F2): the one flush, of every vCPU, and the last operation before
+        // Xen gets the run.
         linear.flushes().flush_all(xen).map_err(|errno| ExchangeError::Flush { errno })
     }
 

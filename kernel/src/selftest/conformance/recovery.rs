@@ -1,5 +1,5 @@
-//! C51, of the component: the new frames of an exchange that failed behind the commit point come back,
-//! or all but the chunk of which they can't be found.
+//! [C51](xen_contig::conformance#C51), of the component: the new frames of an exchange that failed
+//! behind the commit point come back, or all but the chunk of which they can't be found.
 //!
 //! The component's lists are memory that it can write, so it can't run into this by itself. Here the
 //! hypervisor that it is given takes the writable mapping of the out list away for the time of the
@@ -73,8 +73,8 @@ fn tear(context: &Context<'_>, torn: u64, hidden: Option<u64>) -> Result<Torn, O
     // The entries before `torn` lie at the end of the list's first page, the others in the second.
     let second = list.first().add(1);
     let Some(mfn) = machine.p2m.mfn(second) else { fail!("the allocator gave out a hole") };
-    // SAFETY: two frames of ours (M1), mapped side by side and used by nobody else until they are
-    // given back below.
+    // SAFETY: two frames of ours ([M1](xen_contig::rules#M1)), mapped side by side and used by
+    // nobody else until they are given back below.
     let words = unsafe {
         core::slice::from_raw_parts_mut(crate::machine::word(list.first(), 0), 2 * ENTRIES)
     };
@@ -146,7 +146,8 @@ fn spares_the_others(context: &Context<'_>, torn: u64) -> Check {
     let reachable = lost.clone().find(|pfn| {
         machine.p2m.mfn(*pfn).is_some() || machine.linear.read(*pfn).is_some_and(Pte::is_present)
     });
-    // SAFETY: a stretch of the run above that nobody has (M1): it was not among what came back.
+    // SAFETY: a stretch of the run above that nobody has ([M1](xen_contig::rules#M1)): it was not
+    // among what came back.
     let lost = unsafe { FrameRun::new(first.add(done), ORDER.frames()) };
     find_again(context, &lost)?;
     // SAFETY: as above, and mapped.

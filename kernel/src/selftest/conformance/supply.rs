@@ -1,4 +1,5 @@
-//! C40 to C60: what Xen has to give, and what it gives.
+//! [C40](xen_contig::conformance#C40) to [C60](xen_contig::conformance#C60): what Xen has to give,
+//! and what it gives.
 
 use alloc::vec;
 use alloc::vec::Vec;

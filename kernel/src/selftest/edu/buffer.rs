@@ -162,7 +162,8 @@ impl<'m> Buffer<'m> {
     /// Writes `value(offset)` to each byte of a part.
     pub fn fill(&self, part: Range<u64>, value: impl Fn(u64) -> u8) {
         for offset in part {
-            // SAFETY: within the buffer, which is mapped and ours (M1); never a reference (M5).
+            // SAFETY: within the buffer, which is mapped and ours ([M1](xen_contig::rules#M1));
+            // never a reference ([M5](xen_contig::rules#M5)).
             unsafe { self.byte(offset).write_volatile(value(offset)) };
         }
     }

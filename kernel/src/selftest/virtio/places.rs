@@ -52,8 +52,9 @@ fn coherent<S: StaticDevice<Platform = Kernel>>(act: impl FnOnce(&mut [u8]) -> C
     if dma == 0 {
         skip!("there is no memory for {PAGES} pages");
     }
-    // SAFETY: the pages are ours (M1) until they are freed below. A driver of that crate takes its
-    // buffers as slices, so it has to be one (M5); the device has them while nobody else looks.
+    // SAFETY: the pages are ours ([M1](xen_contig::rules#M1)) until they are freed below. A driver
+    // of that crate takes its buffers as slices, so it has to be one ([M5](xen_contig::rules#M5));
+    // the device has them while nobody else looks.
     let done = act(unsafe { slice::from_raw_parts_mut(pointer.as_ptr(), PAGES * PAGE_SIZE) });
     // SAFETY: as it was allocated; the device is done with it, or was reset.
     let freed = unsafe { Watched::<S>::dma_dealloc(dma, pointer, PAGES) };
@@ -83,8 +84,9 @@ fn scattered(machine: &Machine, act: impl FnOnce(&mut [u8]) -> Check) -> Check {
 }
 
 fn act_on(first: Pfn, act: impl FnOnce(&mut [u8]) -> Check) -> Check {
-    // SAFETY: two frames of the test's (M1), mapped side by side, and ordinary memory. A driver's
-    // buffers are slices (see `coherent`); the device has them while nobody else looks (M5).
+    // SAFETY: two frames of the test's ([M1](xen_contig::rules#M1)), mapped side by side, and
+    // ordinary memory. A driver's buffers are slices (see `coherent`); the device has them while
+    // nobody else looks ([M5](xen_contig::rules#M5)).
     act(unsafe { slice::from_raw_parts_mut(linear(first).as_mut_ptr(), 2 * PAGE_SIZE) })
 }
 

@@ -1,7 +1,7 @@
 //! Does a refill, before it gives a run up, drop what is left of areas, and spare those in use?
 //!
-//! Xen takes a frame from a translated guest whoever maps it (C76), so nobody but the kernel can say
-//! no.
+//! Xen takes a frame from a translated guest whoever maps it ([C76](xen_contig::conformance#C76)),
+//! so nobody but the kernel can say no.
 
 use alloc::vec::Vec;
 

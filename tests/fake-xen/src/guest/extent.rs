@@ -68,7 +68,8 @@ impl FakeGuest {
         limit: Order,
     ) -> ExtentExchanger<'a, X, L> {
         let p2m = self.p2m();
-        // SAFETY: all parts are this model's, and runs name its frames, which are numbers only (M1).
+        // SAFETY: all parts are this model's, and runs name its frames, which are numbers only
+        // ([M1](xen_contig::rules#M1)).
         let exchanger = unsafe { Exchanger::new(xen, p2m, linear, accounts, limit) };
         ExtentExchanger { exchanger, p2m, linear }
     }
@@ -89,7 +90,8 @@ impl FakeGuest {
         accounts: &'a Accounts,
         limit: Order,
     ) -> Refiller<'a, FakeXen, M> {
-        // SAFETY: all parts are this model's, and runs name its frames, which are numbers only (M1).
+        // SAFETY: all parts are this model's, and runs name its frames, which are numbers only
+        // ([M1](xen_contig::rules#M1)).
         unsafe { Refiller::new(self.xen(), memory, accounts, limit) }
     }
 }
@@ -118,7 +120,8 @@ impl<'a, X: Xen, L: LinearMapping> ExtentExchanger<'a, X, L> {
     }
 
     /// Exchanges the extent for single frames. The run comes back zeroed. `list` has two entries per
-    /// frame. If Xen no longer permits the order (C04), the extent is given up frame by frame.
+    /// frame. If Xen no longer permits the order ([C04](xen_contig::conformance#C04)), the extent
+    /// is given up frame by frame.
     ///
     /// # Errors
     /// What the exchange returned. The run remains as ordinary memory, unless the error says quarantine.
@@ -152,7 +155,8 @@ impl<'a, X: Xen, L: LinearMapping> ExtentExchanger<'a, X, L> {
     ) -> Result<FrameRun, ExchangeFailure<'a>> {
         let Progress { run, error, .. } =
             self.exchanger.exchange(run, &[part], OnRefusal::Undo, lists)?;
-        // SAFETY: the run is mapped again, and nothing else uses the model's frames (M1).
+        // SAFETY: the run is mapped again, and nothing else uses the model's frames
+        // ([M1](xen_contig::rules#M1)).
         unsafe { self.linear.zero(run.first(), run.frames()) };
         match error {
             Some(error) => Err(failure(error, run)),

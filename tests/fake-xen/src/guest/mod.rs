@@ -78,7 +78,7 @@ impl FakeGuest {
             P2m::translated(self.frames)
         } else {
             // SAFETY: the builder filled the table with the guest's frames, and nothing else writes
-            // to it (M4), except a test that wants a falsehood in it.
+            // to it ([M4](xen_contig::rules#M4)), except a test that wants a falsehood in it.
             unsafe { P2m::table(&self.p2m) }
         }
     }
