@@ -1,4 +1,4 @@
-//! The kernel command line. Pure, so that the host tests it.
+//! The kernel command line. The host tests compile this file too.
 //!
 //! `selftest=all|none|<glob>,…` · `trace=off|summary|full` · `vmap=lazy|sync` · `seed=<u64>` ·
 //! `probe=<order>:<address bits>` · `exit=poweroff|reboot|crash|hold`
@@ -13,30 +13,30 @@ use xen_contig::vmap::Mode;
 
 use super::exit::Exit;
 
-/// When a self-test is run.
+/// When a self-test runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum When {
     /// With all the others.
     Always,
-    /// Where a pattern asks for it: it takes long, or writes to a disk.
+    /// If a pattern matches its name: it takes long, or writes to a disk.
     Asked,
-    /// Where it is named in full: it ends the kernel.
+    /// If its full name is given: it ends the kernel.
     Named,
 }
 
 /// Which self-tests to run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Selection {
-    /// All that are run without being asked for.
+    /// All that run by default.
     All,
     /// None.
     None,
-    /// Those that one of the patterns matches; `*` stands for any text.
+    /// Those whose name matches one of the patterns; `*` stands for any text.
     Globs(Vec<String>),
 }
 
 impl Selection {
-    /// Whether a test is to be run.
+    /// Returns true if the test should run.
     pub fn includes(&self, name: &str, when: When) -> bool {
         match self {
             Self::All => when == When::Always,
@@ -49,7 +49,7 @@ impl Selection {
     }
 }
 
-/// A buffer to allocate and show to a witness.
+/// A buffer for a witness that reads machine memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Probe {
     /// Its size.
@@ -63,35 +63,35 @@ pub struct Probe {
 pub struct Options {
     /// Self-tests.
     pub selftest: Selection,
-    /// How much of the hypercall trace is shown.
+    /// How much of the hypercall trace is printed.
     pub trace: Level,
-    /// What the patterns of tests and probe start from.
+    /// The seed of the patterns of tests and probe.
     pub seed: u64,
-    /// Allocate, show, hold.
+    /// The buffer for a witness, instead of self-tests.
     pub probe: Option<Probe>,
-    /// When unmapped areas lose their entries; as built where nothing is said.
+    /// When unmapped areas lose their entries; `None` leaves it as built.
     pub vmap: Option<Mode>,
-    /// How to end; power off where nothing is said.
+    /// How to end; `None` powers off.
     pub exit: Option<Exit>,
 }
 
-/// Something on the command line that is not understood.
+/// An option on the command line that the kernel does not understand.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Complaint {
-    /// No such option.
+    /// The option is unknown.
     Unknown(String),
-    /// The option is known, its value is not.
+    /// The value is malformed.
     BadValue {
-        /// `option=value` as it stands.
+        /// The option, as it stands on the command line.
         word: String,
-        /// What it could have been.
+        /// The values that the option takes.
         expected: &'static str,
     },
-    /// A number of the value is out of its range.
+    /// A number is out of its range.
     OutOfRange {
-        /// `option=value` as it stands.
+        /// The option, as it stands on the command line.
         word: String,
-        /// Which number and which range.
+        /// The number and its range.
         range: OutOfRange,
     },
 }
@@ -189,10 +189,10 @@ fn is_glob(text: &str) -> bool {
         && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-*".contains(&b))
 }
 
-/// Decimal, or hexadecimal behind `0x`.
+/// Reads a decimal number, or a hexadecimal one after `0x`.
 fn number(text: &str) -> Option<u64> {
     match text.strip_prefix("0x") {
-        // from_str_radix takes a sign, which is no digit.
+        // from_str_radix would accept a sign.
         Some(digits) if digits.bytes().all(|b| b.is_ascii_hexdigit()) => {
             u64::from_str_radix(digits, 16).ok()
         }
@@ -201,8 +201,10 @@ fn number(text: &str) -> Option<u64> {
     }
 }
 
-/// Whether `name` matches `glob`, where `*` stands for any text. Each piece between two stars is
-/// taken at its first place, so the time is bounded by the product of the lengths.
+/// Returns true if `name` matches `glob`, in which `*` stands for any text.
+///
+/// Each piece between two stars matches at its first place, so the time is at most the product of
+/// the lengths.
 fn matches(glob: &str, name: &str) -> bool {
     let Some((prefix, glob)) = glob.split_once('*') else { return glob == name };
     let Some(mut name) = name.strip_prefix(prefix) else { return false };

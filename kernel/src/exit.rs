@@ -3,19 +3,19 @@
 use hypercall::Xen;
 use hypercall::ops::{SchedOp, ShutdownReason};
 
-use super::console;
-use super::hypervisor::untraced;
+use crate::console;
+use crate::hypervisor::untraced;
 
 /// `exit=` on the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
-    /// The domain is done.
+    /// Powers the domain off.
     Poweroff,
-    /// It wants to be started again.
+    /// Asks for the domain to be started again.
     Reboot,
-    /// Xen logs it as crashed.
+    /// Makes Xen log the domain as crashed.
     Crash,
-    /// It stays, doing nothing.
+    /// Keeps the domain, which does nothing more.
     Hold,
 }
 
@@ -28,12 +28,12 @@ pub fn exit(exit: Exit) -> ! {
         Exit::Hold => hold(),
     };
     console::drain();
-    // There is nobody left to tell of an error; holding is what remains.
+    // The console is drained, so an error can't be printed. The domain is held instead.
     let _refused = untraced().sched_op(SchedOp::Shutdown(reason));
     hold()
 }
 
-/// Sleeps for good, with events left as they are: `SCHEDOP_block` would enable them.
+/// Sleeps forever, without unmasking events as `SCHEDOP_block` would.
 pub fn hold() -> ! {
     loop {
         if untraced().sched_op(SchedOp::Poll { port: None, timeout: None }).is_err() {

@@ -3,35 +3,39 @@
 //! | from | what | rights |
 //! |---|---|---|
 //! | 0 | nothing: a null pointer faults | – |
-//! | [`LINEAR_BASE`] | every frame of the guest | read, write; text, rodata and page tables read |
+//! | [`LINEAR_BASE`] | every frame of the guest | read, write; some only read, see below |
 //! | [`WINDOW_BASE`] | 2 MiB for single pages: shared pages, aliases, registers | read, write |
 //! | [`AREAS_BASE`] | virtual areas, see [`area_pages`] | by area |
 //! | [`KERNEL_BASE`] | the image, from 2 MiB on | text RX, rodata R, data and bss RW |
+//!
+//! The linear mapping of text, rodata and page tables is read-only. A PVH guest writes some page
+//! tables itself, those of window and areas: their linear mapping is writable.
 
 use x86_64::VirtAddr;
 use xen_contig::addr::{PAGE_SIZE, Pfn};
 
 pub use pvh_boot::layout::{KERNEL_BASE, LINEAR_BASE};
 
-/// Where single pages are mapped: 512 slots, one first-level table.
+/// The start of the window for single pages: 512 slots, one first-level table.
 pub const WINDOW_BASE: u64 = 0xffff_c900_0000_0000;
 
-/// Slots in the window.
+/// The number of slots in the window.
 pub const WINDOW_SLOTS: u64 = 512;
 
-/// Where virtual areas are made, in a top-level slot of their own.
+/// The start of the virtual areas, which have a top-level slot of their own.
 pub const AREAS_BASE: u64 = 0xffff_c980_0000_0000;
 
-/// Pages of addresses for virtual areas in a guest of that many frames, a multiple of 512. 512 MiB
-/// of addresses cost 1 MiB of page tables and 2 MiB of books, which a guest of 64 MiB bears; a
-/// smaller one has as many pages as frames.
+/// The pages of addresses for virtual areas in a guest of `frames` frames: a multiple of 512.
+///
+/// 512 MiB of addresses cost 1 MiB of page tables and 2 MiB of metadata. A guest of 64 MiB can
+/// afford that; a smaller one has as many pages as frames.
 pub const fn area_pages(frames: u64) -> u32 {
     const ALL: u32 = 1 << 17;
     const ROOMY: u64 = 1 << 14;
     if frames >= ROOMY { ALL } else { (frames as u32).next_multiple_of(512) }
 }
 
-/// How many frames the linear mapping has room for: its one top-level slot, 512 GiB.
+/// The frames that the linear mapping has room for: one top-level slot, 512 GiB.
 pub const LINEAR_FRAMES: u64 = 1 << 27;
 
 /// The linear address of a frame.
@@ -50,9 +54,9 @@ pub fn window(slot: u64) -> VirtAddr {
     VirtAddr::new(WINDOW_BASE + slot * PAGE_SIZE as u64)
 }
 
-/// What each window slot is for.
+/// The use of each window slot.
 pub mod slot {
-    /// The console ring of a PVH guest, which lies outside its RAM.
+    /// The console ring of a PVH guest, which lies outside of its RAM.
     pub const CONSOLE: u64 = 0;
     /// A second mapping that a self-test makes of a frame.
     pub const ALIAS: u64 = 1;
@@ -60,11 +64,11 @@ pub mod slot {
     pub const DEVICE: u64 = 2;
     /// The page that Xen shares with the domain.
     pub const SHARED_INFO: u64 = 3;
-    /// The xenstore ring of a PVH guest, which lies outside its RAM.
+    /// The xenstore ring of a PVH guest, which lies outside of its RAM.
     pub const XENSTORE: u64 = 4;
     /// The first page of a virtio device's registers.
     pub const VIRTIO: u64 = 5;
-    /// How many slots there are for them.
+    /// The number of slots for such registers.
     pub const VIRTIO_PAGES: u64 = 16;
 }
 
@@ -79,7 +83,7 @@ pub struct Image {
     pub data: (u64, u64),
 }
 
-/// Where the image lies.
+/// Returns the boundaries of the image.
 pub fn image() -> Image {
     unsafe extern "C" {
         static __text_start: u8;

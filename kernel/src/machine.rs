@@ -1,4 +1,4 @@
-//! The machine as the rest of the kernel sees it, once it has booted.
+//! The machine after boot: what drivers and self-tests work with.
 
 use core::fmt;
 
@@ -14,51 +14,47 @@ use xen_contig::p2m::{M2p, P2m};
 use xen_contig::platform::Platform;
 use xen_contig::vmap::Mode;
 
-use super::areas::Areas;
-use super::extent::ExtentExchanger;
-use super::hypervisor::{Hypervisor, xen};
-use super::kind::Kind;
-use super::paging::Linear;
-use super::{layout, say};
+use crate::areas::Areas;
+use crate::console::say;
+use crate::extent::ExtentExchanger;
+use crate::guest::guest;
+use crate::hypervisor::{Hypervisor, xen};
+use crate::layout;
+use crate::paging::Linear;
+use crate::paging::walk::{self, Mapping, Visit};
 
-/// What booting leaves behind.
+/// What booting found and set up.
 pub struct Machine {
-    /// PV or PVH.
-    pub kind: Kind,
     /// Whether this is dom0.
     pub initial_domain: bool,
     /// From guest frames to machine frames.
     pub p2m: &'static P2m<'static>,
-    /// Xen's word on machine frames; PV alone may read it.
+    /// Xen's M2P, which a PV guest may read.
     pub m2p: Option<M2p>,
-    /// The frame of a PV guest's start info, as the builder left it.
+    /// The frame of a PV guest's start info.
     pub start_info: Option<Pfn>,
-    /// Where a translated guest has the page that Xen shares with it.
-    pub shared_page: Option<Pfn>,
+    /// The number of frames with memory. A PVH guest has fewer than frame numbers.
+    pub memory: u64,
     /// The linear mapping.
     pub linear: &'static Linear,
     /// The virtual areas.
     pub areas: &'static Areas,
     /// Free frames.
     pub frames: Mutex<FrameAllocator<'static>>,
-    /// Frames lost to failures.
+    /// The count of frames that failures have cost.
     pub accounts: Accounts,
-    /// What contiguous memory is to be had.
+    /// Which contiguous memory this domain can get.
     pub capability: Capability,
 }
 
 impl fmt::Display for Machine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let kind = match self.kind {
-            Kind::Pv => "PV",
-            Kind::Pvh => "PVH",
-        };
-        write!(f, "{kind} {}", if self.initial_domain { "dom0" } else { "domU" })
+        write!(f, "{} {}", guest().name(), if self.initial_domain { "dom0" } else { "domU" })
     }
 }
 
 impl Machine {
-    /// The exchange, as far as the domain's limit. `None` in a translated guest.
+    /// The exchange, up to the domain's order limit; `None` in a PVH guest.
     pub fn exchanger(&self) -> Option<ExtentExchanger<'_, Hypervisor, Linear>> {
         match self.capability {
             Capability::Exchange { limit } => self.exchanger_up_to(limit),
@@ -66,21 +62,21 @@ impl Machine {
         }
     }
 
-    /// The exchange as far as `limit`, whatever Xen permits. `None` in a translated guest.
+    /// The exchange, up to `limit`, whatever Xen permits; `None` in a PVH guest.
     pub fn exchanger_up_to(&self, limit: Order) -> Option<ExtentExchanger<'_, Hypervisor, Linear>> {
         self.linear.first_table()?;
-        // SAFETY: there is one machine, and it describes the guest that the kernel runs in. A PV one:
-        // it has first-level tables. Runs come from its frame allocator
-        // ([M1](xen_contig::rules#M1)).
+        // SAFETY: there is one machine, which describes the guest that the kernel runs in. It is a PV
+        // guest, since it has first-level tables. All runs come from its frame allocator (rule
+        // [M1](xen_contig::rules#M1)).
         Some(unsafe { ExtentExchanger::new(xen(), *self.p2m, self.linear, &self.accounts, limit) })
     }
 
-    /// The refill, as far as the domain's limit. `None` in a PV guest.
+    /// The refill, up to the domain's order limit; `None` in a PV guest.
     pub fn refiller(&self) -> Option<Refiller<'_, Hypervisor, Linear>> {
         match self.capability {
             Capability::Refill { limit } => {
-                // SAFETY: there is one machine, and it describes the guest that the kernel runs in.
-                // Runs come from its frame allocator ([M1](xen_contig::rules#M1)).
+                // SAFETY: there is one machine, which describes the guest that the kernel runs in. All
+                // runs come from its frame allocator (rule [M1](xen_contig::rules#M1)).
                 Some(unsafe { Refiller::new(xen(), self.linear, &self.accounts, limit) })
             }
             _ => None,
@@ -91,35 +87,45 @@ impl Machine {
     pub fn top_table(&self) -> Option<Pfn> {
         let (top, _) = Cr3::read();
         let mfn = Mfn::new(top.start_address().as_u64() / PAGE_SIZE as u64);
-        // SAFETY: a page table is RAM.
+        // SAFETY: page tables of this domain lie in RAM.
         unsafe { self.m2p?.pfn(mfn) }
     }
 
-    /// How many frames Xen has on record for this domain.
+    /// The number of frames that Xen counts for this domain.
     pub fn current_reservation(&self) -> Result<u64, XenErrno> {
-        // SAFETY: asks for a number.
+        // SAFETY: the call only returns a number.
         unsafe { xen().memory_op(MemoryOp::CurrentReservation(DomId::SELF)) }
     }
 
-    /// Takes a run aligned to its size or to 2 MiB, whichever is less; `None` where the guest has
-    /// none. It is the machine frames whose alignment devices see; guest frames need no more than
-    /// a superpage of the nested page tables does.
+    /// Calls `see` with every mapping of the guest, except those of Xen.
+    pub fn mappings(&self, mut see: impl FnMut(Mapping)) {
+        walk::visit(self.m2p, self.p2m.frames(), |visit| {
+            if let Visit::Page(mapping) = visit {
+                see(mapping);
+            }
+        });
+    }
+
+    /// Takes a run of free frames; `None` if the guest has none.
+    ///
+    /// The run is aligned to its size, up to 2 MiB. Devices see the alignment of machine frames.
+    /// Guest frames need only that of a large page in the nested page tables.
     pub fn take(&self, frames: u64) -> Option<FrameRun> {
         self.frames.lock().take(frames, frames.next_power_of_two().min(512))
     }
 
-    /// Gives a run back.
+    /// Frees a run.
     ///
     /// # Panics
-    /// If the allocator has it already: then the books are wrong and nothing is safe any more.
+    /// If a frame of it is free already: then two owners have had it.
     pub fn give(&self, run: FrameRun) {
         if let Err(error) = self.frames.lock().give(run) {
             panic!("{error}");
         }
     }
 
-    /// Words of memory outside any transaction, for extent lists ([M3](xen_contig::rules#M3)). They
-    /// are given back with [`Lists::give_back`].
+    /// Takes memory for extent lists, which lies outside all runs (rule
+    /// [M3](xen_contig::rules#M3)). It is freed on drop.
     pub fn lists(&self, words: u64) -> Option<Lists<'_>> {
         let frames = (words * 8).div_ceil(PAGE_SIZE as u64).max(1);
         let run = self.frames.lock().take(frames, 1)?;
@@ -140,7 +146,7 @@ impl Machine {
             version & 0xffff
         );
         let free = self.frames.lock().free_frames();
-        say!("# memory: {} frames, {free} free ({} MiB)", self.p2m.frames(), free >> 8);
+        say!("# memory: {} frames, {free} free ({} MiB)", self.memory, free >> 8);
         say!("# contiguous memory: {}", self.capability);
         let mode = match self.areas.mode() {
             Mode::Lazy => "lazy",
@@ -151,7 +157,7 @@ impl Machine {
     }
 }
 
-/// Memory for extent lists; gives itself back.
+/// Memory for extent lists. It is freed on drop.
 pub struct Lists<'m> {
     machine: &'m Machine,
     run: Option<FrameRun>,
@@ -162,8 +168,9 @@ impl Lists<'_> {
     pub fn words(&mut self) -> &mut [u64] {
         let Some(run) = &self.run else { return &mut [] };
         let words = run.frames() as usize * (PAGE_SIZE / 8);
-        // SAFETY: the run is mapped and ours alone ([M1](xen_contig::rules#M1)); any bytes are a
-        // u64; the borrow of self keeps the run from going back meanwhile.
+        // SAFETY: the linear mapping maps the run, which belongs to `self` alone (rule
+        // [M1](xen_contig::rules#M1)). Any bytes are valid words. The borrow of `self` keeps the run
+        // from being freed while the slice lives.
         unsafe { core::slice::from_raw_parts_mut(layout::linear(run.first()).as_mut_ptr(), words) }
     }
 }
@@ -182,9 +189,9 @@ impl AsMut<[u64]> for Lists<'_> {
     }
 }
 
-// SAFETY: one machine, one guest. Runs come from the frame allocator, which hands out each frame
-// once, and of frames that the boot code found to have the linear mapping alone. Lists come from
-// there, too, so they lie in no other run.
+// SAFETY: there is one machine, so all methods concern the same guest. `take` and `take_where` use
+// the frame allocator, which hands out each frame once. The boot code gave it only frames that
+// nothing but the linear mapping maps. `lists` takes its memory there too, so it lies in no other run.
 unsafe impl Platform for &Machine {
     type Xen = Hypervisor;
     type Memory = Linear;
@@ -236,13 +243,12 @@ unsafe impl Platform for &Machine {
     }
 }
 
-/// A word of a frame, through the linear mapping.
+/// The address of a word of a frame, through the linear mapping.
 ///
 /// # Safety
-/// The frame is mapped and belongs to the caller ([M1](xen_contig::rules#M1)); `index` is below
-/// 512.
+/// The linear mapping maps the frame, and `index` is below 512.
 pub unsafe fn word(pfn: Pfn, index: usize) -> *mut u64 {
-    // SAFETY: within the frame, by the caller's word.
+    // SAFETY: by this function's contract the word lies within a mapped frame.
     unsafe { layout::linear(pfn).as_mut_ptr::<u64>().add(index) }
 }
 

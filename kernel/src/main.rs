@@ -1,22 +1,34 @@
-//! The guest kernel: everything that the library needs around it to boot on a bare Xen, as PV or PVH,
-//! as dom0 or domU, and the self-tests that it runs there.
+//! The guest kernel and its boot self-tests.
+//!
+//! It contains everything that the library needs around it to boot on Xen without an operating
+//! system: as PV or PVH guest, as dom0 or domU.
+//!
+//! The modules form layers. Each uses only the ones above it in this table, apart from [`Guest`]:
+//! through that trait the lower layers reach the implementations in [`pv`] and [`pvh`].
 //!
 //! | question | place |
 //! |---|---|
-//! | what happens first? | [`boot`] |
-//! | what is mapped where? | [`layout`], [`paging`] |
-//! | which virtual areas are there, who holds a frame? | [`areas`] |
-//! | where does output go? | [`console`] |
-//! | what does an exception do? | [`traps`], [`panic`] |
-//! | which CPUs are there, and how do they get work? | [`vcpu`] |
-//! | how does one wake another? | [`events`] |
-//! | what may the command line say? | [`command_line`] |
-//! | how do hypercalls get traced? | [`hypervisor`] |
-//! | which devices are there? | [`pci`] |
-//! | how does a device move data? | [`edu`], [`virtio`] |
+//! | what is mapped where? | [`layout`] |
+//! | how do hypercalls reach Xen, and how are they traced? | [`hypervisor`] |
+//! | which vCPU is this, and what belongs to it alone? | [`vcpu`] |
+//! | what differs between PV and PVH? | [`guest`] |
+//! | what does Xen share with the domain, and what time is it? | [`shared_page`], [`time`] |
+//! | how are events masked, sent and handled? | [`events`] |
+//! | where does output go? | [`console`], [`trace`] |
+//! | how does the kernel end, and what does a panic do? | [`exit`], [`panic`] |
+//! | what does an exception do? | [`traps`] |
+//! | what do page tables contain, and what maps a frame? | [`paging`], [`areas`] |
+//! | where does memory for Rust's `alloc` come from? | [`heap`] |
+//! | how is a whole run exchanged for one extent? | [`extent`] |
+//! | what do drivers and self-tests work with? | [`machine`] |
+//! | how do the other vCPUs start and get work? | [`smp`] |
+//! | what happens first? | [`pv`], [`pvh`], [`boot`] |
+//! | which devices are there, and how do they move data? | [`pci`], [`edu`], [`virtio`] |
 //! | how is the guest saved and restored? | [`suspend`] |
-//! | what is tested at boot? | [`selftest`] |
-//! | what does the verdict mean? | [`verdict`] |
+//! | what may the command line say? | [`command_line`] |
+//! | what is tested at boot, and what does the verdict mean? | [`selftest`], [`verdict`], [`probe`] |
+//!
+//! [`Guest`]: guest::Guest
 
 #![no_std]
 #![no_main]
@@ -31,52 +43,59 @@ mod edu;
 mod events;
 mod exit;
 mod extent;
+mod guest;
 mod heap;
 mod hypervisor;
-mod kind;
 mod layout;
 mod machine;
 mod paging;
 mod panic;
 mod pci;
 mod probe;
+mod pv;
+mod pvh;
 mod selftest;
+mod shared_page;
+mod smp;
 mod suspend;
+mod time;
+mod trace;
 mod traps;
 mod vcpu;
 mod verdict;
 mod virtio;
 
-pub(crate) use console::say;
-pub use exit::{Exit, exit};
-pub use machine::Machine;
+use console::say;
+use exit::Exit;
+use verdict::Verdict;
 
 pvh_boot::entry!(main);
 
-/// What both entries call, on the boot stack of the first vCPU, with interrupts and events off.
+/// The first function of the kernel.
+///
+/// Both entries call it, on the boot stack of the first vCPU, with interrupts and events off.
 fn main(boot: pvh_boot::BootInfo) -> ! {
     let (machine, command_line) = boot::start(boot);
     let (options, complaints) = command_line::parse(&command_line);
-    hypervisor::show_trace(options.trace);
+    trace::show(options.trace);
     if let Some(mode) = options.vmap {
         machine.areas.set_mode(mode);
     }
     machine.report();
-    vcpu::start(&machine);
+    smp::start(&machine);
 
-    let exit = options.exit.unwrap_or(Exit::Poweroff);
     for complaint in &complaints {
         say!("# command line: {complaint}");
     }
     let verdict = if !complaints.is_empty() {
-        say!("# nothing is run on a command line that is not understood");
-        verdict::none_run(verdict::Verdict::Error)
+        say!("# the command line has errors, so nothing runs");
+        verdict::none_run(Verdict::Error)
     } else if let Some(request) = options.probe {
         probe::run(&machine, request, options.seed)
     } else {
         selftest::run(&machine, &options)
     };
-    hypervisor::show_summary();
+    trace::show_summary();
     say!("Test result: {verdict}");
-    exit::exit(exit)
+    exit::exit(options.exit.unwrap_or(Exit::Poweroff))
 }

@@ -3,14 +3,17 @@
 use core::panic::PanicInfo;
 use core::sync::atomic::{AtomicU32, Ordering};
 
-use super::exit::{Exit, exit, hold};
-use super::{console, hypervisor, say, vcpu};
+use crate::console::{self, say};
+use crate::exit::{Exit, exit, hold};
+use crate::{trace, vcpu};
 
-/// The vCPU that panicked first, and how often it has panicked since.
-static FIRST: AtomicU32 = AtomicU32::new(NOBODY);
+/// The vCPU that panicked first.
+static FIRST: AtomicU32 = AtomicU32::new(NONE);
+
+/// How many more times that vCPU has panicked.
 static AGAIN: AtomicU32 = AtomicU32::new(0);
 
-const NOBODY: u32 = u32::MAX;
+const NONE: u32 = u32::MAX;
 
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {
@@ -20,20 +23,22 @@ fn panic(info: &PanicInfo<'_>) -> ! {
         Some(location) => say!("panic: {} (at {location}, on vCPU {vcpu})", info.message()),
         None => say!("panic: {} (on vCPU {vcpu})", info.message()),
     }
-    hypervisor::show_recent();
+    trace::show_recent();
     exit(Exit::Crash)
 }
 
-/// Gives the console to this vCPU alone: all others are stopped. One that panics while another one
-/// does waits for the end; one that panics while it prints a panic says so once more, and no more.
+/// Stops all other vCPUs and gives the console to this one.
+///
+/// A vCPU that panics while another one does waits for the end. A vCPU that panics while it prints
+/// a panic prints the second one too; a third one ends the domain.
 pub fn take_over() {
     let me = vcpu::current().number();
-    match FIRST.compare_exchange(NOBODY, me, Ordering::AcqRel, Ordering::Acquire) {
+    match FIRST.compare_exchange(NONE, me, Ordering::AcqRel, Ordering::Acquire) {
         Ok(_) => vcpu::stop_others(),
         Err(first) if first != me => hold(),
         Err(_) if AGAIN.fetch_add(1, Ordering::Relaxed) > 0 => exit(Exit::Crash),
         Err(_) => {}
     }
-    // SAFETY: all other vCPUs are stopped, and this one does not go back.
+    // SAFETY: all other vCPUs are stopped, and this one never returns to the code that panicked.
     unsafe { console::break_lock() };
 }

@@ -1,17 +1,17 @@
-//! `probe=<order>:<address bits>`: a buffer for somebody who can look at the machine from below.
+//! `probe=<order>:<address bits>`: a buffer for a witness that reads machine memory.
 
 use xen_contig::addr::{PAGE_SIZE, Pfn};
 
-use super::command_line::Probe;
-use super::exit::hold;
-use super::machine::{Machine, word};
-use super::say;
-use super::verdict::{Verdict, none_run};
+use crate::command_line::Probe;
+use crate::console::say;
+use crate::exit::hold;
+use crate::machine::{Machine, word};
+use crate::verdict::{Verdict, none_run};
 
-/// The last word of a frame that has the complement, at byte 4088.
+/// The index of the word that holds the complement, at byte 4088.
 const LAST: usize = PAGE_SIZE / 8 - 1;
 
-/// Allocates the buffer, fills it, tells where it is, and holds. Comes back where it can't.
+/// Allocates the buffer, fills it, prints where it is, and holds. Returns only if it failed.
 pub fn run(machine: &Machine, probe: Probe, seed: u64) -> Verdict {
     let Probe { order, bits } = probe;
     let Some(exchanger) = machine.exchanger() else {
@@ -43,7 +43,7 @@ pub fn run(machine: &Machine, probe: Probe, seed: u64) -> Verdict {
 }
 
 fn write(pfn: Pfn, value: u64) {
-    // SAFETY: the frame belongs to the extent, which is ours and mapped.
+    // SAFETY: the frame belongs to the extent that `run` holds. The linear mapping maps it.
     unsafe {
         word(pfn, 0).write_volatile(value);
         word(pfn, LAST).write_volatile(!value);

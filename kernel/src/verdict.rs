@@ -1,15 +1,15 @@
-//! The verdict: KTAP lines, and one word at the end that only ever gets worse.
+//! The KTAP lines of the tests, and the verdict, which only gets worse.
 
 use core::fmt;
 
-use super::say;
+use crate::console::say;
 
 /// How a run ended, best first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Verdict {
-    /// All that ran did well.
+    /// All tests that ran passed.
     Success,
-    /// Nothing could be run here.
+    /// No test could run here.
     Skip,
     /// The test or its surroundings are broken.
     Error,
@@ -28,16 +28,16 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// What a test says of itself.
+/// The result of a test.
 #[derive(Debug)]
 pub enum Outcome {
-    /// It is as it should be.
+    /// The test passed.
     Pass,
-    /// It can't be tried here, and why.
+    /// The test does not apply here, with the reason.
     Skip(alloc::string::String),
-    /// The surroundings did not let it be tried, and how.
+    /// The test or its surroundings are broken, with the cause.
     Error(alloc::string::String),
-    /// It is not as it should be, and how.
+    /// What is tested is broken, with the symptom.
     Fail(alloc::string::String),
 }
 
@@ -78,13 +78,13 @@ impl Report {
         }
     }
 
-    /// The verdict of all tests: `Skip` where none was run to its end.
+    /// The verdict of all tests: `Skip` if none passed and none failed.
     pub fn verdict(&self) -> Verdict {
         if self.passed == 0 { self.worst.max(Verdict::Skip) } else { self.worst }
     }
 }
 
-/// The lines of a run without tests.
+/// Prints the lines of a run without tests. Returns its verdict.
 pub fn none_run(verdict: Verdict) -> Verdict {
     Report::plan(0);
     verdict

@@ -9,8 +9,9 @@ use hypercall::ops::{EventChannelOp, Port};
 use crate::events;
 use crate::hypervisor::untraced;
 
-/// How often the kernel naps, a millisecond at a time, for a backend that does not empty the ring
-/// before it gives it up: one on a busy host may not run for seconds, and what it misses is lost.
+/// How many times the kernel naps, a millisecond each, until it gives up a backend.
+///
+/// A backend on a busy host may not run for seconds, and what it misses is lost.
 const PATIENCE: u32 = 20_000;
 
 /// The guest's end of the ring.
@@ -19,34 +20,39 @@ pub struct Ring {
     port: Port,
 }
 
-// SAFETY: the page is shared memory that is only accessed through raw pointers; the ring itself
-// is behind the console's lock.
+// SAFETY: the page is mapped on all vCPUs, and `Ring` accesses it through raw pointers only. The
+// methods that write take `&mut self`, so two vCPUs never write at the same time.
 unsafe impl Send for Ring {}
 
-/// The backend does not read.
+/// The backend does not read the ring.
 pub struct BackendGone;
 
 impl Ring {
     /// The ring at `page`, whose backend listens at `port`.
     ///
     /// # Safety
-    /// `page` maps the console page, writable, until [`move_to`](Self::move_to) says otherwise.
+    /// `page` maps the console page, writable, until [`move_to`](Self::move_to) names another one.
     pub const unsafe fn new(page: *mut ConsoleRing, port: Port) -> Self {
         Self { page, port }
     }
 
+    /// Uses another mapping of the page.
+    ///
     /// # Safety
-    /// As for [`new`](Self::new).
+    /// `page` maps the console page, writable, until the next call of this method.
     pub const unsafe fn move_to(&mut self, page: *mut ConsoleRing) {
         self.page = page;
     }
 
-    /// Listens at another port, where the backend has changed.
+    /// Uses the port of another backend.
     pub const fn rebind(&mut self, port: Port) {
         self.port = port;
     }
 
-    /// Writes all of `text`, waiting for the backend where the ring is full.
+    /// Writes all of `text`. Waits for the backend while the ring is full.
+    ///
+    /// # Errors
+    /// The backend does not read the ring.
     pub fn write(&mut self, text: &[u8]) -> Result<(), BackendGone> {
         let mut patience = PATIENCE;
         let mut rest = text;
@@ -65,8 +71,9 @@ impl Ring {
         Ok(())
     }
 
-    /// Waits until the backend has taken all there is, if it does: a domain that ends takes what is
-    /// left in its ring with it.
+    /// Waits until the backend has read the whole ring, for a limited time.
+    ///
+    /// What remains in the ring of a domain that ends is lost.
     pub fn drain(&mut self) {
         let mut patience = PATIENCE;
         while patience > 0 && !self.is_empty() {
@@ -76,7 +83,8 @@ impl Ring {
     }
 
     fn is_empty(&self) -> bool {
-        // SAFETY: the page is mapped (see `new`); the indices are shared, so they are atomics.
+        // SAFETY: by the contracts of `new` and `move_to` the page is mapped. The backend shares the
+        // indices, so all accesses to them are atomic.
         unsafe {
             let consumer = AtomicU32::from_ptr(&raw mut (*self.page).out_cons);
             let producer = AtomicU32::from_ptr(&raw mut (*self.page).out_prod);
@@ -89,16 +97,17 @@ impl Ring {
         sent.map(|_| ()).map_err(|_| BackendGone)
     }
 
-    /// Writes what fits.
+    /// Writes as much as fits. Returns the number of bytes.
     fn write_some(&mut self, text: &[u8]) -> usize {
-        // SAFETY: the page is mapped (see `new`) and the fields lie within it. The indices are
-        // shared with the backend, so they are atomics; the bytes between them are ours to write.
+        // SAFETY: by the contracts of `new` and `move_to` the page is mapped writable, and the fields
+        // lie within it. The backend shares the indices, so all accesses to them are atomic. It does
+        // not read the bytes from `producer` on before the new index is stored.
         unsafe {
             let consumer = AtomicU32::from_ptr(&raw mut (*self.page).out_cons);
             let producer = AtomicU32::from_ptr(&raw mut (*self.page).out_prod);
             let start = producer.load(Ordering::Relaxed);
             let used = start.wrapping_sub(consumer.load(Ordering::Acquire));
-            // A backend that counts nonsense gets nothing rather than an overrun.
+            // If the backend's index is nonsense, this writes nothing instead of overrunning.
             let free = OUTPUT_RING_SIZE.saturating_sub(used as usize);
             let count = text.len().min(free);
             let output = (&raw mut (*self.page).output).cast::<u8>();

@@ -9,41 +9,41 @@ use super::registers::{Narrow, NotMapped, Registers};
 use crate::machine::Machine;
 use crate::pci::{self, Function, MemoryBar, NoConfigSpace, Ports};
 
-/// What the device calls itself on the bus.
+/// The device's vendor and device numbers.
 const ID: (VendorId, DeviceId) = (0x1234, 0x11e8);
 
-/// What it calls itself in its first register: version 1.0, `edu`.
+/// The contents of its first register: version 1.0, `edu`.
 const IDENTIFICATION: u32 = 0x0100_00ed;
 
 /// The device, taken by this driver.
 pub struct Edu {
-    // Dropped in this order: first the registers go, then the function's right to do DMA. The
-    // engine is idle then: a transfer borrows the device until it is done.
+    // Dropped in this order: the registers are unmapped before the function loses its right to do
+    // DMA. The engine is idle by then, because a transfer borrows the device until it is done.
     pub(super) registers: Registers,
     function: Function,
     bar: MemoryBar,
 }
 
-/// Why there is no device to be had.
+/// Why there is no device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoEdu {
-    /// There is no bus to look at.
+    /// Configuration space is not available.
     Config(NoConfigSpace),
-    /// It is not on the bus.
+    /// The device is not on the bus.
     Absent,
-    /// It is there, but firmware gave its registers no place.
+    /// Firmware gave the device's registers no address.
     NoMemory,
-    /// Its registers can't be reached.
+    /// The registers were not mapped.
     NotMapped(NotMapped),
-    /// What answers is another device.
+    /// Another device answers.
     Stranger {
-        /// What it calls itself.
+        /// The contents of its first register.
         identification: u32,
     },
 }
 
 impl NoEdu {
-    /// Whether nothing is wrong: this is a machine, or a domain, without the device.
+    /// Returns true if the machine or the domain simply has no such device.
     pub const fn is_expected(&self) -> bool {
         matches!(self, Self::Absent | Self::Config(NoConfigSpace::NotInitialDomain))
     }
@@ -71,25 +71,24 @@ impl Edu {
     /// Finds the device on the bus and takes it.
     ///
     /// # Errors
-    /// Why not.
+    /// There is no device that this driver can use.
     pub fn open(machine: &Machine) -> Result<Self, NoEdu> {
         let ports = Ports::open(machine).map_err(NoEdu::Config)?;
         let address = pci::find(&ports, ID).ok_or(NoEdu::Absent)?;
         let function = Function::take(ports, address).ok_or(NoEdu::Absent)?;
         let bar = function.memory(0).ok_or(NoEdu::NoMemory)?;
         function.enable();
-        // SAFETY: it calls itself an edu device, its first memory is its registers, and it has
-        // just been told to decode them.
-        let registers =
-            unsafe { Registers::map(machine.kind, Gfn::new(bar.start / PAGE_SIZE as u64)) }
-                .map_err(NoEdu::NotMapped)?;
+        // SAFETY: the function is an edu device by its numbers. Its first memory holds its registers,
+        // and `enable` made it decode them.
+        let registers = unsafe { Registers::map(Gfn::new(bar.start / PAGE_SIZE as u64)) }
+            .map_err(NoEdu::NotMapped)?;
         match registers.read(Narrow::Identification) {
             IDENTIFICATION => Ok(Self { registers, function, bar }),
             identification => Err(NoEdu::Stranger { identification }),
         }
     }
 
-    /// What the device makes of a number: its complement, if it is alive.
+    /// The device's answer to a number: the complement, if the device works.
     pub fn liveness(&self, value: u32) -> u32 {
         self.registers.write_liveness(value);
         self.registers.read(Narrow::Liveness)

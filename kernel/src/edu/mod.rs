@@ -1,8 +1,14 @@
-//! A driver for QEMU's `edu` device (`docs/specs/edu.rst` there): a DMA engine between the machine's
-//! memory and 4 KiB of the device's own.
+//! A driver for QEMU's `edu` device (`docs/specs/edu.rst` in QEMU's tree).
 //!
-//! It is here because its engine drives 28 address bits and silently drops the rest. So most memory
-//! of a machine with 4 GiB is out of its reach, and an address that is wrong shows as wrong bytes.
+//! The device has a DMA engine between the machine's memory and 4 KiB of its own. The engine drives
+//! 28 address bits and silently drops the others. So most memory of a machine with 4 GiB is out of
+//! its reach, and a wrong address leads to wrong bytes.
+//!
+//! | question | place |
+//! |---|---|
+//! | how is the device found? | `device` |
+//! | where are its registers mapped? | `registers` |
+//! | how does it move data? | `transfer` |
 
 mod device;
 mod registers;

@@ -6,15 +6,15 @@ use hypercall::XenErrno;
 use spin::{Mutex, MutexGuard};
 use xen_contig::addr::Gfn;
 
-use crate::kind::Kind;
+use crate::guest::guest;
 use crate::layout::{slot, window};
-use crate::paging::{REGISTERS, set_window};
+use crate::paging::REGISTERS;
 
 /// Registers of 32 bits.
 #[derive(Clone, Copy, Debug)]
 #[repr(u16)]
 pub enum Narrow {
-    /// What the device is.
+    /// Names the device.
     Identification = 0x00,
     /// Reads as the complement of what was written.
     Liveness = 0x04,
@@ -24,26 +24,25 @@ pub enum Narrow {
 #[derive(Clone, Copy, Debug)]
 #[repr(u16)]
 pub enum Wide {
-    /// Where the engine reads.
+    /// The address that the engine reads.
     Source = 0x80,
-    /// Where it writes.
+    /// The address that the engine writes.
     Destination = 0x88,
-    /// How many bytes.
+    /// The number of bytes.
     Count = 0x90,
     /// Starts the engine, and shows whether it runs.
     Command = 0x98,
 }
 
-/// The slot is one driver's at a time.
+/// One driver at a time uses the slot.
 static SLOT: Mutex<()> = Mutex::new(());
 
 /// The registers. Dropping this unmaps them.
 pub struct Registers {
-    kind: Kind,
     _slot: MutexGuard<'static, ()>,
 }
 
-/// Why the registers can't be reached.
+/// Why the registers were not mapped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotMapped {
     /// Another driver has the window slot.
@@ -67,14 +66,14 @@ impl Registers {
     /// Maps the page of registers.
     ///
     /// # Safety
-    /// `page` is the first page of the memory of an `edu` device, which decodes it.
+    /// `page` is the first page of an `edu` device's registers, and the device decodes it.
     ///
     /// # Errors
-    /// Why not.
-    pub unsafe fn map(kind: Kind, page: Gfn) -> Result<Self, NotMapped> {
+    /// The slot is in use, or Xen refused.
+    pub unsafe fn map(page: Gfn) -> Result<Self, NotMapped> {
         let slot = SLOT.try_lock().ok_or(NotMapped::SlotInUse)?;
-        set_window(kind, slot::DEVICE, Some((page, REGISTERS))).map_err(NotMapped::Refused)?;
-        Ok(Self { kind, _slot: slot })
+        guest().set_window(slot::DEVICE, Some((page, REGISTERS))).map_err(NotMapped::Refused)?;
+        Ok(Self { _slot: slot })
     }
 
     fn at<T>(offset: u16) -> *mut T {
@@ -83,39 +82,39 @@ impl Registers {
 
     /// Reads a register of 32 bits.
     pub fn read(&self, register: Narrow) -> u32 {
-        // SAFETY: the slot shows the registers as long as `self` lives, and they are aligned to
-        // their size. Not Rust's memory, so volatile alone ([M5](xen_contig::rules#M5)).
+        // SAFETY: the slot maps the registers while `self` lives, and they are aligned to their size.
+        // They are not Rust objects, so the access is volatile.
         unsafe { Self::at::<u32>(register as u16).read_volatile() }
     }
 
-    /// Writes the liveness register, which has no other effect than on what it reads as.
+    /// Writes the liveness register. This changes only what the register reads as.
     pub fn write_liveness(&self, value: u32) {
-        // SAFETY: as for `read`.
+        // SAFETY: the slot maps the registers while `self` lives, and they are aligned to their size.
         unsafe { Self::at::<u32>(Narrow::Liveness as u16).write_volatile(value) };
     }
 
     /// Reads a register of 64 bits.
     pub fn read_wide(&self, register: Wide) -> u64 {
-        // SAFETY: as for `read`.
+        // SAFETY: the slot maps the registers while `self` lives, and they are aligned to their size.
         unsafe { Self::at::<u64>(register as u16).read_volatile() }
     }
 
     /// Writes a register of 64 bits.
     ///
     /// # Safety
-    /// A write to the command register starts the engine: what the other registers tell it to write
-    /// to is memory that is the caller's to be written by a device ([M1](xen_contig::rules#M1),
-    /// [M5](xen_contig::rules#M5)).
+    /// A write to the command register starts the engine. Then the memory that the other registers
+    /// tell it to write is used by nothing else (rule [M1](xen_contig::rules#M1)), and no Rust
+    /// reference to it exists (rule [M5](xen_contig::rules#M5)).
     pub unsafe fn write_wide(&self, register: Wide, value: u64) {
-        // SAFETY: as for `read`; what the device does is the caller's.
+        // SAFETY: the slot maps the registers while `self` lives, and they are aligned to their size.
+        // By this function's contract the engine writes only memory that nothing else uses.
         unsafe { Self::at::<u64>(register as u16).write_volatile(value) };
     }
 }
 
 impl Drop for Registers {
     fn drop(&mut self) {
-        // Taking a page out of the window is refused to nobody; if it were, the slot would go on
-        // showing registers, and the next driver's page replaces them.
-        let _unmapped = set_window(self.kind, slot::DEVICE, None);
+        // Xen never refuses this. If it did, the next driver's page would replace this one.
+        let _unmapped = guest().set_window(slot::DEVICE, None);
     }
 }

@@ -5,48 +5,51 @@ use core::hint;
 
 use xen_contig::addr::DmaAddr;
 
-use super::Edu;
+use super::device::Edu;
 use super::registers::Wide;
 
-/// The addresses that the engine can drive. It drops the bits above, silently.
+/// The addresses that the engine can drive. It silently drops the bits above.
 pub const MASK: u64 = (1 << 28) - 1;
 
-/// Bytes of the device's own memory that are used: one less than it has. QEMU 7.2 takes a transfer
-/// of the last one for one out of bounds, and ends itself with a hardware error.
+/// The bytes of the device's own memory that the driver uses: one less than it has.
+///
+/// QEMU 7.2 takes a transfer of the last byte for one out of bounds, and ends itself with a hardware
+/// error.
 pub const ENGINE_BYTES: u64 = 4095;
 
-/// Where the engine sees the device's own memory.
+/// The address at which the engine sees the device's own memory.
 const ENGINE_BASE: u64 = 0x40000;
 
 /// Bits of the command register.
 const RUN: u64 = 1;
 const TO_MEMORY: u64 = 2;
 
-/// Looks at the command register before the engine is given up. The engine takes 100 ms of QEMU's
-/// clock; a look takes 0.1 to 10 µs, so this is 1.6 s at least.
+/// How many times the driver reads the command register until it gives up.
+///
+/// The engine takes 100 ms of QEMU's clock. A read takes 0.1 to 10 µs, so the limit is 1.6 s or more.
 const PATIENCE: u32 = 1 << 24;
 
 /// Why no data moved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TransferError {
-    /// Not within the device's own memory. Nothing was started.
+    /// The range lies outside of the device's own memory. The engine was not started.
     Engine {
-        /// The first byte of it.
+        /// The first byte.
         offset: u64,
-        /// How many bytes.
+        /// The number of bytes.
         bytes: u64,
     },
-    /// The engine can't drive the addresses. Nothing was started.
+    /// The engine can't drive the addresses. The engine was not started.
     AboveMask {
         /// The first byte.
         start: DmaAddr,
-        /// How many bytes.
+        /// The number of bytes.
         bytes: u64,
     },
-    /// The engine does not come to an end. It may still write: the memory is lost.
+    /// The engine does not stop. It may still write, so the memory is lost.
     Stuck {
-        /// How often it was looked at.
-        looks: u32,
+        /// How many times the driver has read the command register.
+        reads: u32,
     },
 }
 
@@ -60,7 +63,7 @@ impl fmt::Display for TransferError {
             Self::AboveMask { start, bytes } => {
                 write!(f, "{bytes} bytes from {start} on are not within the mask {MASK:#x}")
             }
-            Self::Stuck { looks } => write!(f, "the engine still runs after {looks} looks"),
+            Self::Stuck { reads } => write!(f, "the engine still runs after {reads} reads"),
         }
     }
 }
@@ -68,16 +71,16 @@ impl fmt::Display for TransferError {
 impl core::error::Error for TransferError {}
 
 impl Edu {
-    /// Copies memory to the device's own, from `offset` on there.
+    /// Copies memory to the device's own memory, from `offset` on.
     ///
-    /// Addresses above the mask are not refused, unlike for [`store`](Self::store): what the device
-    /// then reads is other memory, which does no harm and can be told from what it holds.
+    /// Unlike [`store`](Self::store) this accepts addresses above the mask. The device then reads
+    /// other memory, which does no harm and shows in what it read.
     ///
     /// # Safety
-    /// `start`, and `start` within the mask, name RAM.
+    /// `start`, and `start` without the bits above the mask, are addresses of RAM.
     ///
     /// # Errors
-    /// Why not.
+    /// The range is invalid, or the engine does not stop.
     pub unsafe fn fetch(
         &mut self,
         start: DmaAddr,
@@ -85,19 +88,19 @@ impl Edu {
         bytes: u64,
     ) -> Result<(), TransferError> {
         let engine = engine(offset, bytes)?;
-        // SAFETY: the engine writes to the device's own memory alone.
+        // SAFETY: the engine writes only the device's own memory.
         unsafe { self.run(start.get(), engine, bytes, RUN) }
     }
 
-    /// Copies the device's own memory from `offset` on to memory.
+    /// Copies the device's own memory, from `offset` on, to memory.
     ///
     /// # Safety
-    /// The memory is the caller's ([M1](xen_contig::rules#M1)), no reference to it exists
-    /// ([M5](xen_contig::rules#M5)), and it stays the caller's for good if the engine is
-    /// [`Stuck`](TransferError::Stuck).
+    /// Nothing else uses the memory (rule [M1](xen_contig::rules#M1)), and no Rust reference to it
+    /// exists (rule [M5](xen_contig::rules#M5)). If the engine is [`Stuck`](TransferError::Stuck),
+    /// this holds forever.
     ///
     /// # Errors
-    /// Why not.
+    /// A range is invalid, or the engine does not stop.
     pub unsafe fn store(
         &mut self,
         offset: u64,
@@ -106,15 +109,16 @@ impl Edu {
     ) -> Result<(), TransferError> {
         let engine = engine(offset, bytes)?;
         reachable(start, bytes)?;
-        // SAFETY: the engine writes to this memory alone, all of which it can drive; the rest is
-        // the caller's word.
+        // SAFETY: `reachable` says that the engine can drive all addresses of the memory, so it writes
+        // no other. By this function's contract nothing else uses the memory.
         unsafe { self.run(engine, start.get(), bytes, RUN | TO_MEMORY) }
     }
 
     /// Runs the engine and waits for its end.
     ///
     /// # Safety
-    /// What it writes to is memory of the device's own, or as [`store`](Self::store) says.
+    /// `destination` is the device's own memory. Or it is memory that nothing else uses, until the
+    /// engine has stopped.
     unsafe fn run(
         &mut self,
         source: u64,
@@ -123,9 +127,9 @@ impl Edu {
         command: u64,
     ) -> Result<(), TransferError> {
         let registers = &self.registers;
-        // SAFETY: the engine is idle, or an earlier transfer is stuck and it takes no write. The
-        // command comes last; x86 lets no earlier store to memory pass it, so that the engine sees
-        // what the caller wrote.
+        // SAFETY: the engine is idle, or stuck in an earlier transfer and accepts no write. By this
+        // function's contract nothing else uses what the engine writes. The command comes last: x86
+        // keeps the order of stores, so the engine sees everything that was written before.
         unsafe {
             registers.write_wide(Wide::Source, source);
             registers.write_wide(Wide::Destination, destination);
@@ -138,14 +142,14 @@ impl Edu {
             }
             hint::spin_loop();
         }
-        Err(TransferError::Stuck { looks: PATIENCE })
+        Err(TransferError::Stuck { reads: PATIENCE })
     }
 }
 
-/// Whether the engine can drive the addresses of so many bytes from `start` on.
+/// Checks that the engine can drive the addresses of `bytes` bytes from `start` on.
 ///
 /// # Errors
-/// [`AboveMask`](TransferError::AboveMask) if not.
+/// [`AboveMask`](TransferError::AboveMask) if it can't.
 pub fn reachable(start: DmaAddr, bytes: u64) -> Result<(), TransferError> {
     match start.checked_add(bytes) {
         Some(end) if end.get() <= MASK + 1 => Ok(()),
@@ -153,7 +157,7 @@ pub fn reachable(start: DmaAddr, bytes: u64) -> Result<(), TransferError> {
     }
 }
 
-/// Where the engine sees a part of the device's own memory.
+/// The address at which the engine sees a part of the device's own memory.
 fn engine(offset: u64, bytes: u64) -> Result<u64, TransferError> {
     match offset.checked_add(bytes) {
         Some(end) if end <= ENGINE_BYTES && bytes > 0 => Ok(ENGINE_BASE + offset),

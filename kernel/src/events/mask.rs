@@ -1,81 +1,45 @@
 //! Masking events, and sleeping until one comes.
 
-use core::arch::asm;
-use core::sync::atomic::Ordering;
-
 use hypercall::Xen;
-use hypercall::ops::{SchedOp, VersionOp};
+use hypercall::ops::SchedOp;
 
-use super::clock::{Deadline, tsc};
-use super::shared::{self, kind};
+use crate::guest::guest;
 use crate::hypervisor::untraced;
-use crate::kind::Kind;
-use crate::vcpu::{current, local};
+use crate::shared_page;
+use crate::time::{Deadline, tsc};
+use crate::vcpu::local;
 
-/// Keeps events from being delivered on this vCPU; they stay pending. Does not nest.
+/// Keeps events from being delivered on this vCPU. They stay pending. Calls do not nest.
 pub fn mask() {
-    match kind() {
-        Some(Kind::Pv) => shared::mask_upcalls(current()),
-        Some(Kind::Pvh) => x86_64::instructions::interrupts::disable(),
-        None => {}
-    }
-    local().events.masked_since.store(tsc(), Ordering::Relaxed);
+    guest().mask_events();
+    local().events.begin_masked(tsc());
 }
 
-/// Whether events are kept from being delivered on this vCPU.
+/// Returns true if events are kept from being delivered on this vCPU.
 pub fn is_masked() -> bool {
-    match kind() {
-        Some(Kind::Pv) => shared::masks_upcalls(current()),
-        Some(Kind::Pvh) => !x86_64::instructions::interrupts::are_enabled(),
-        None => true,
-    }
+    guest().masks_events()
 }
 
-/// Ends the stretch that [`mask`] began.
+/// Ends the stretch that [`mask`] began, and delivers pending events at once.
 pub fn unmask() {
     account();
-    enable();
+    guest().unmask_events();
 }
 
-/// Lets events be delivered, those that are pending at once.
-pub fn enable() {
-    match kind() {
-        Some(Kind::Pv) if shared::unmask_upcalls(current()) => {
-            // Xen looks for events on its way back from any hypercall. This one does nothing else,
-            // so its answer says nothing.
-            let _version = untraced().xen_version(VersionOp::Version);
-        }
-        Some(Kind::Pvh) => x86_64::instructions::interrupts::enable(),
-        Some(Kind::Pv) | None => {}
-    }
-}
-
-/// Ends the stretch that [`mask`] began and sleeps until an event has come, both in one step: an
-/// event that is pending already ends the sleep before it begins.
+/// Ends the stretch that [`mask`] began and sleeps until an event has come, in one step.
+///
+/// An event that is already pending ends the sleep before it begins.
 ///
 /// # Panics
-/// If Xen does not know how to.
+/// If Xen refuses to let the vCPU sleep.
 pub fn block() {
     account();
-    match kind() {
-        // Not in the trace: it would drown what the trace is there to show.
-        Some(Kind::Pv) => {
-            if let Err(errno) = untraced().sched_op(SchedOp::Block) {
-                panic!("SCHEDOP_block: {errno}");
-            }
-        }
-        // `SCHEDOP_block` would leave the interrupt flag off, and Xen goes by that one. `sti` takes
-        // effect behind the next instruction, so nothing comes between the two; Xen takes `hlt` for
-        // `SCHEDOP_block`.
-        //
-        // SAFETY: the handler of events leaves everything as it was.
-        Some(Kind::Pvh) => unsafe { asm!("sti", "hlt", options(nostack)) },
-        None => {}
-    }
+    guest().block();
 }
 
-/// Sleeps until `done`, of which another vCPU gives notice, or until the deadline has passed.
-/// Returns whether it is done.
+/// Sleeps until `done` returns true or the deadline has passed. Returns what `done` said last.
+///
+/// Another vCPU gives notice when `done` may have changed.
 pub fn wait_until(deadline: Deadline, done: impl Fn() -> bool) -> bool {
     let port = local().events.port();
     loop {
@@ -85,30 +49,28 @@ pub fn wait_until(deadline: Deadline, done: impl Fn() -> bool) -> bool {
             return done();
         }
         account();
-        // Sees an event that is pending although it is masked, so none is missed. Should Xen refuse
-        // to sleep, the loop goes on without.
+        // Xen also sees an event that is pending while it is masked, so none is missed. If Xen
+        // refuses to sleep, the loop asks again.
         let timeout = Some(deadline.nanoseconds());
         let _slept = untraced().sched_op(SchedOp::Poll { port: Some(port), timeout });
-        enable();
+        guest().unmask_events();
     }
 }
 
-/// Leaves the processor to others for a millisecond, or as long as Xen sees fit before there is a
-/// clock. For what nobody gives notice of.
+/// Leaves the processor to others for a millisecond, or as long as Xen likes without a clock.
+///
+/// For changes that come without an event.
 pub fn nap() {
-    let op = match kind() {
-        Some(_) => {
-            SchedOp::Poll { port: None, timeout: Some(Deadline::in_milliseconds(1).nanoseconds()) }
-        }
-        None => SchedOp::Yield,
+    let op = if shared_page::is_mapped() {
+        SchedOp::Poll { port: None, timeout: Some(Deadline::in_milliseconds(1).nanoseconds()) }
+    } else {
+        SchedOp::Yield
     };
-    // Should Xen refuse to sleep, the caller asks again the sooner.
+    // If Xen refuses to sleep, the caller only looks again earlier.
     let _slept = untraced().sched_op(op);
 }
 
-/// Ends a stretch.
+/// Records the stretch that [`mask`] began.
 fn account() {
-    let mine = &local().events;
-    let since = mine.masked_since.load(Ordering::Relaxed);
-    mine.keep(tsc().saturating_sub(since));
+    local().events.end_masked(tsc());
 }

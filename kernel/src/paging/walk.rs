@@ -1,4 +1,4 @@
-//! Reads the page tables that are in force, as the processor would.
+//! Reading the page tables that are in force, as the processor does.
 
 use hypercall::PageTableFlags;
 use hypercall::ops::Pte;
@@ -7,27 +7,26 @@ use xen_contig::addr::{Mfn, PAGE_SIZE, Pfn};
 use xen_contig::p2m::M2p;
 
 use crate::layout;
-use crate::machine::Machine;
 
-/// Top-level slots that a PV guest leaves to Xen (`public/arch-x86/xen-x86_64.h`).
+/// The top-level slots that belong to Xen in a PV guest (`public/arch-x86/xen-x86_64.h`).
 const XEN_SLOTS: core::ops::Range<u64> = 256..272;
 
-/// A mapping, of whatever size.
+/// A mapping of one page, small or large.
 #[derive(Clone, Copy, Debug)]
 pub struct Mapping {
-    /// First address.
+    /// The first address.
     pub address: u64,
-    /// How many bytes.
+    /// The size in bytes.
     pub size: u64,
     /// The first frame, as page tables name frames.
     pub frame: u64,
-    /// Whether every level allows writes.
+    /// Whether all levels allow writes.
     pub writable: bool,
-    /// Whether no level forbids execution.
+    /// Whether all levels allow execution.
     pub executable: bool,
 }
 
-/// What a walk comes by.
+/// What a walk visits.
 #[derive(Clone, Copy, Debug)]
 pub enum Visit {
     /// A page table.
@@ -36,48 +35,43 @@ pub enum Visit {
         frame: u64,
         /// 1 to 4.
         level: u8,
+        /// The first address that it translates.
+        address: u64,
     },
     /// A mapping.
     Page(Mapping),
 }
 
-/// Shows every mapping of the guest's own to `see`.
-pub fn mappings(machine: &Machine, mut see: impl FnMut(Mapping)) {
-    visit(machine.m2p, machine.p2m.frames(), |visit| {
-        if let Visit::Page(mapping) = visit {
-            see(mapping);
-        }
-    });
-}
-
-/// Shows every table and every mapping of the guest's own to `see`. `m2p` is of a PV guest, whose
-/// tables name machine frames; `frames` is how many frames the guest has.
+/// Calls `see` with every table and every mapping of the guest, except those of Xen.
+///
+/// `m2p` belongs to a PV guest, whose tables name machine frames. The guest has `frames` frames.
 pub fn visit(m2p: Option<M2p>, frames: u64, mut see: impl FnMut(Visit)) {
     let (top, _) = Cr3::read();
     let top = top.start_address().as_u64() / PAGE_SIZE as u64;
-    level(&Ground { m2p, frames }, top, 4, 0, (true, true), &mut see);
+    level(&Frames { m2p, count: frames }, top, 4, 0, (true, true), &mut see);
 }
 
-struct Ground {
+/// How the guest's page tables name its frames.
+struct Frames {
     m2p: Option<M2p>,
-    frames: u64,
+    count: u64,
 }
 
 fn level(
-    ground: &Ground,
+    frames: &Frames,
     table: u64,
     depth: u8,
     base: u64,
     (writable, executable): (bool, bool),
     see: &mut impl FnMut(Visit),
 ) {
-    see(Visit::Table { frame: table, level: depth });
+    see(Visit::Table { frame: table, level: depth, address: base });
     let shift = 12 + 9 * (depth - 1);
     for index in 0..512 {
         if depth == 4 && XEN_SLOTS.contains(&index) {
             continue;
         }
-        let Some(entry) = read(ground, table, index) else { return };
+        let Some(entry) = read(frames, table, index) else { return };
         if !entry.is_present() {
             continue;
         }
@@ -94,22 +88,22 @@ fn level(
             let (writable, executable) = rights;
             see(Visit::Page(Mapping { address, size: 1 << shift, frame, writable, executable }));
         } else {
-            level(ground, frame, depth - 1, address, rights, see);
+            level(frames, frame, depth - 1, address, rights, see);
         }
     }
 }
 
 /// An entry of the table in a frame, as page tables name frames.
-fn read(ground: &Ground, table: u64, index: u64) -> Option<Pte> {
-    let pfn = match ground.m2p {
-        // SAFETY: page tables name RAM alone.
+fn read(frames: &Frames, table: u64, index: u64) -> Option<Pte> {
+    let pfn = match frames.m2p {
+        // SAFETY: page tables of this domain lie in RAM.
         Some(m2p) => unsafe { m2p.pfn(Mfn::new(table)) }?,
         None => Pfn::new(table),
     };
-    if pfn.number() >= ground.frames {
+    if pfn.number() >= frames.count {
         return None;
     }
     let slot = layout::linear(pfn).as_ptr::<u64>();
-    // SAFETY: a frame of the guest, mapped readable by the linear mapping.
+    // SAFETY: the linear mapping maps every frame of the guest readable; the index is below 512.
     Some(Pte::from_raw(unsafe { slot.add(index as usize).read_volatile() }))
 }

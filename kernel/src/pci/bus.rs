@@ -3,15 +3,14 @@
 use arrayvec::ArrayVec;
 use pci_types::{DeviceId, PciAddress, PciHeader, PciPciBridgeHeader, VendorId};
 
-use super::Ports;
+use super::ports::Ports;
 
-/// What a read gives where there is no function.
-const NOBODY: VendorId = 0xffff;
+/// The vendor number that a read returns if there is no function.
+const ABSENT: VendorId = 0xffff;
 
 /// The first function with that vendor and device number.
 pub fn find(ports: &Ports, wanted: (VendorId, DeviceId)) -> Option<PciAddress> {
-    // Bus 0 and every bus that a bridge leads to, each once: bridges that firmware left in a circle
-    // end nowhere.
+    // Bus 0 and every bus that a bridge leads to, each once. So bridges in a circle do no harm.
     let mut buses: ArrayVec<u8, 256> = ArrayVec::new();
     buses.push(0);
     let mut next = 0;
@@ -24,15 +23,15 @@ pub fn find(ports: &Ports, wanted: (VendorId, DeviceId)) -> Option<PciAddress> {
                 if id == wanted {
                     return Some(address);
                 }
-                let there = id.0 != NOBODY;
+                let there = id.0 != ABSENT;
                 if let Some(bus) = leads_to(ports, address).filter(|_| there)
                     && !buses.contains(&bus)
                 {
-                    // No more than 256 can differ.
+                    // At most 256 numbers differ.
                     buses.push(bus);
                 }
-                // A device has a function 0 or is not there at all, and others only if that says
-                // so: some answer to all eight numbers.
+                // A device has a function 0, which says whether there are others. Some devices
+                // with one function answer to all eight numbers.
                 let more = there && PciHeader::new(address).has_multiple_functions(ports);
                 if function == 0 && !more {
                     break;
@@ -43,7 +42,7 @@ pub fn find(ports: &Ports, wanted: (VendorId, DeviceId)) -> Option<PciAddress> {
     None
 }
 
-/// The bus behind a bridge; `None` where the function is none.
+/// The bus that a bridge leads to; `None` if the function is not a bridge.
 fn leads_to(ports: &Ports, address: PciAddress) -> Option<u8> {
     let bridge = PciPciBridgeHeader::from_header(PciHeader::new(address), ports)?;
     Some(bridge.secondary_bus_number(ports))

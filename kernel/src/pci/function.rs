@@ -4,7 +4,7 @@ use core::fmt;
 
 use pci_types::{Bar, CommandRegister, EndpointHeader, PciAddress, PciHeader};
 
-use super::Ports;
+use super::ports::Ports;
 
 /// A function that a driver has taken.
 pub struct Function {
@@ -12,28 +12,31 @@ pub struct Function {
     address: PciAddress,
 }
 
-/// Memory of a function's, as addresses on the bus: in PV machine addresses, in PVH guest ones,
-/// which Xen makes the same.
+/// The memory of a function, as addresses on the bus.
+///
+/// They are machine addresses in a PV guest, and guest addresses in a PVH guest; Xen makes the two
+/// the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MemoryBar {
     /// The first byte.
     pub start: u64,
-    /// How many bytes.
+    /// The size in bytes.
     pub bytes: u64,
 }
 
 impl Function {
-    /// Takes the function at `address`; `None` where it is a bridge.
+    /// Takes the function at `address`; `None` if it is a bridge.
     pub fn take(ports: Ports, address: PciAddress) -> Option<Self> {
         EndpointHeader::from_header(PciHeader::new(address), &ports)?;
         Some(Self { ports, address })
     }
 
-    /// The memory at a base address register; `None` where there is none that has been given a
-    /// place. The function's memory is off the bus afterwards, until [`enable`](Self::enable).
+    /// The memory at a base address register; `None` if there is none, or it has no address.
+    ///
+    /// This takes the function's memory off the bus, until [`enable`](Self::enable).
     pub fn memory(&self, slot: u8) -> Option<MemoryBar> {
-        // The size shows when ones are written to the register. While the function decodes it, its
-        // memory would move, and Xen's vPCI takes no such write.
+        // Writing ones to the register shows the size. The memory would move if the function still
+        // decoded it, and Xen's vPCI refuses such a write.
         self.command(|command| command - CommandRegister::MEMORY_ENABLE);
         let endpoint = EndpointHeader::from_header(PciHeader::new(self.address), &self.ports)?;
         let (start, bytes) = match endpoint.bar(slot, &self.ports)? {

@@ -1,8 +1,13 @@
-//! The PCI bus, as far as a driver needs it: configuration space, the search for a device, and its
-//! memory. What the fields of configuration space mean is `pci_types`' business.
+//! The PCI bus, as far as a driver needs it.
 //!
-//! Only dom0 has a bus to look at. Xen lets it: a PV dom0's accesses to the ports trap and Xen
-//! carries them out, a PVH dom0's go to Xen's vPCI.
+//! | question | place |
+//! |---|---|
+//! | how is configuration space read and written? | `ports` |
+//! | how is a device found? | `bus` |
+//! | where is its memory, and may it use the bus? | `function` |
+//!
+//! Only dom0 has a bus. Xen carries out a PV dom0's accesses to the ports, which trap. Those of a
+//! PVH dom0 go to Xen's vPCI. The crate `pci_types` knows the fields of configuration space.
 
 mod bus;
 mod function;

@@ -1,38 +1,49 @@
 //! Configuration space by the ports 0xcf8 and 0xcfc ("configuration mechanism #1").
 
 use core::fmt;
+use core::marker::PhantomData;
 
-use hypercall::ops::PhysdevOp;
-use hypercall::{Xen, XenErrno};
+use hypercall::XenErrno;
 use pci_types::{ConfigRegionAccess, PciAddress};
 use spin::Mutex;
 use x86_64::instructions::port::Port;
 
-use crate::hypervisor::xen;
-use crate::kind::Kind;
+use crate::guest::guest;
 use crate::machine::Machine;
 
-/// Which function and register the data port shows.
+/// The port that selects a function and a register.
 const ADDRESS: u16 = 0xcf8;
-/// That register.
+/// The port that accesses that register.
 const DATA: u16 = 0xcfc;
-/// Of the address port: the data port is configuration space.
+/// The bit of the address port that makes the data port access configuration space.
 const ENABLE: u32 = 1 << 31;
 
-/// The level from which on Xen carries out a PV kernel's port I/O (`iopl_ok`).
-const KERNEL_LEVEL: u32 = 1;
-
-/// Address and data port are one thing, to be used by one at a time.
+/// Address and data port form a pair, which one vCPU at a time may use.
 static PAIR: Mutex<()> = Mutex::new(());
 
-/// Configuration space. Whoever has it may use the ports.
+/// The right to use the ports of configuration space, on one vCPU.
+///
+/// Xen grants port I/O to a single PV vCPU. So the type is not `Send`: it can't be used on another
+/// vCPU, where the access would fault.
 #[derive(Debug)]
-pub struct Ports(());
+pub struct Ports(PhantomData<*mut ()>);
 
-/// Why configuration space can't be had.
+// Compiles only while `Ports` is neither `Send` nor `Sync`: otherwise both implementations apply to
+// it, and the compiler can't infer `_`.
+const _: () = {
+    trait NotSend<T> {
+        const HOLDS: () = ();
+    }
+    impl<T> NotSend<()> for T {}
+    impl<T: Send> NotSend<u8> for T {}
+    impl<T: Sync> NotSend<u16> for T {}
+    <Ports as NotSend<_>>::HOLDS
+};
+
+/// Why configuration space is not available.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoConfigSpace {
-    /// A domU: the machine's devices are dom0's.
+    /// This is a domU. The machine's devices belong to dom0.
     NotInitialDomain,
     /// Xen does not let this kernel use ports.
     Refused(XenErrno),
@@ -50,23 +61,20 @@ impl fmt::Display for NoConfigSpace {
 impl core::error::Error for NoConfigSpace {}
 
 impl Ports {
-    /// Asks Xen for the ports.
+    /// Asks Xen to let this vCPU use the ports.
     ///
     /// # Errors
-    /// Why not.
+    /// The domain has no devices, or Xen refused.
     pub fn open(machine: &Machine) -> Result<Self, NoConfigSpace> {
         if !machine.initial_domain {
             return Err(NoConfigSpace::NotInitialDomain);
         }
-        if machine.kind == Kind::Pv {
-            let granted = xen().physdev_op(PhysdevOp::SetIopl(KERNEL_LEVEL));
-            granted.map_err(NoConfigSpace::Refused)?;
-        }
-        Ok(Self(()))
+        guest().allow_ports().map_err(NoConfigSpace::Refused)?;
+        Ok(Self(PhantomData))
     }
 }
 
-/// What the address port takes. The mechanism reaches one segment and 256 bytes of a function.
+/// The value for the address port. It can name one segment, and 256 bytes of a function.
 fn selector(address: PciAddress, offset: u16) -> u32 {
     debug_assert!(address.segment() == 0 && offset < 0x100);
     let [bus, device, function] =
@@ -77,8 +85,8 @@ fn selector(address: PciAddress, offset: u16) -> u32 {
 impl ConfigRegionAccess for Ports {
     unsafe fn read(&self, address: PciAddress, offset: u16) -> u32 {
         let _pair = PAIR.lock();
-        // SAFETY: `open` made sure that neither access faults; reading a standard header has no
-        // side effect, and the lock keeps the pair of accesses together.
+        // SAFETY: Xen lets this vCPU use the ports: `open` asked on it, and `Ports` never leaves it.
+        // Reading configuration space changes no memory. The lock keeps the two accesses together.
         unsafe {
             Port::new(ADDRESS).write(selector(address, offset));
             Port::new(DATA).read()
@@ -87,7 +95,9 @@ impl ConfigRegionAccess for Ports {
 
     unsafe fn write(&self, address: PciAddress, offset: u16, value: u32) {
         let _pair = PAIR.lock();
-        // SAFETY: as for the read; what the value does to the function is the caller's.
+        // SAFETY: Xen lets this vCPU use the ports: `open` asked on it, and `Ports` never leaves it.
+        // The lock keeps the two accesses together. By the contract of `ConfigRegionAccess::write`
+        // the function accepts the value.
         unsafe {
             Port::new(ADDRESS).write(selector(address, offset));
             Port::new(DATA).write(value);

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use hypercall::XenErrno;
 
 use super::{Check, Context, Test, fail};
-use crate::Machine;
+use crate::machine::Machine;
 
 /// The accounts at one time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -13,9 +13,9 @@ use super::dma::ground::{
 };
 use super::{Check, Context, Test, fail, skip};
 use crate::command_line::When;
-use crate::events::tsc;
 use crate::machine::Machine;
 use crate::say;
+use crate::time::tsc;
 
 /// 2 MiB: the largest extent of a plain domU.
 const ORDER: u32 = 9;

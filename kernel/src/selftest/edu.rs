@@ -16,9 +16,9 @@ use xen_contig::addr::{DmaAddr, Gfn, Order, PAGE_SIZE};
 
 use self::buffer::{Buffer, above_mask, device_frame};
 use super::{Check, Context, Outcome, Test, error, fail, skip};
-use crate::Machine;
 use crate::command_line::When;
 use crate::edu::{ENGINE_BYTES, Edu, MASK, reachable};
+use crate::machine::Machine;
 use crate::say;
 
 const PAGE: u64 = PAGE_SIZE as u64;

@@ -8,7 +8,7 @@ use core::arch::asm;
 use super::{Check, Test, error, fail, skip};
 use crate::command_line::When;
 use crate::exit::{Exit, exit};
-use crate::{say, vcpu};
+use crate::{say, smp, vcpu};
 
 pub fn add(tests: &mut Vec<Test>) {
     let mut add = |name, run: fn() -> Check| {
@@ -31,7 +31,7 @@ fn panic_elsewhere() -> Check {
     let prints = || loop {
         say!("# misbehave-panic-elsewhere: still here");
     };
-    match vcpu::run_on(other, &panics, prints) {
+    match smp::run_on(other, &panics, prints) {
         Ok(()) => fail!("vCPU {} has come back from a panic", other.number()),
         Err(why) => error!("{why}"),
     }

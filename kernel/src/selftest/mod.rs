@@ -46,8 +46,8 @@ use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use crate::Machine;
 use crate::command_line::{Options, When};
+use crate::machine::Machine;
 use crate::verdict::{Outcome, Report, Verdict};
 
 /// What a test needs to know.

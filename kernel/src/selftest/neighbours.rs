@@ -7,8 +7,8 @@ use xen_contig::frames::FrameRun;
 
 use super::owned::{Owned, give_left};
 use super::{Check, Context, Test, books, fail, skip};
-use crate::Machine;
 use crate::machine::ANYWHERE;
+use crate::machine::Machine;
 
 /// Frames on each side, and in the run between them.
 const FRAMES: u64 = 8;

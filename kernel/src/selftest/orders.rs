@@ -8,9 +8,9 @@ use xen_contig::exchange::{Capability, ExchangeError};
 
 use super::owned::{Owned, give_left};
 use super::{Check, Context, Test, books, fail, skip};
-use crate::Machine;
 use crate::extent::Extent;
 use crate::machine::ANYWHERE;
+use crate::machine::Machine;
 
 pub fn add(machine: &Machine, tests: &mut Vec<Test>) {
     let Capability::Exchange { limit } = machine.capability else { return };

@@ -7,7 +7,7 @@ use xen_contig::exchange::ExchangeFailure;
 use xen_contig::frames::FrameRun;
 
 use super::{Outcome, skip};
-use crate::Machine;
+use crate::machine::Machine;
 
 /// A run that is given back when it is dropped.
 pub struct Owned<'m> {

@@ -1,21 +1,25 @@
-//! Is no page both writable and executable, and are page 0 and the pages below stacks unmapped?
+//! Is no page both writable and executable, are page tables read-only, and are page 0 and the pages
+//! below stacks unmapped?
 
 use alloc::vec::Vec;
 
 use xen_contig::addr::PAGE_SIZE;
 
 use super::{Check, Context, Test, fail};
-use crate::paging::walk::{Mapping, mappings};
+use crate::layout::{AREAS_BASE, WINDOW_BASE};
+use crate::machine::Machine;
+use crate::paging::walk::{self, Mapping, Visit};
 use crate::vcpu;
 
 pub fn add(tests: &mut Vec<Test>) {
     tests.push(Test::new("write-xor-execute", write_xor_execute));
+    tests.push(Test::new("page-tables-read-only", page_tables_read_only));
     tests.push(Test::new("null-and-guard-unmapped", null_and_guard));
 }
 
 fn write_xor_execute(context: &Context<'_>) -> Check {
     let (mut both, mut executable) = (None, 0);
-    mappings(context.machine, |mapping| {
+    context.machine.mappings(|mapping| {
         executable += u64::from(mapping.executable);
         if mapping.writable && mapping.executable {
             both = both.or(Some(mapping));
@@ -29,15 +33,45 @@ fn write_xor_execute(context: &Context<'_>) -> Check {
     }
 }
 
+/// No writable mapping names a page table, except those that a PVH guest writes itself.
+fn page_tables_read_only(context: &Context<'_>) -> Check {
+    let Machine { m2p, p2m, .. } = context.machine;
+    // Window and areas lie in adjacent top-level slots. Xen lets a PV guest write no table at all.
+    let written = WINDOW_BASE..AREAS_BASE + (1 << 39);
+    let mut tables = Vec::new();
+    walk::visit(*m2p, p2m.frames(), |visit| match visit {
+        Visit::Table { address, level: 1..=3, .. }
+            if m2p.is_none() && written.contains(&address) => {}
+        Visit::Table { frame, .. } => tables.push(frame),
+        Visit::Page(_) => {}
+    });
+    tables.sort_unstable();
+    let mut wrong = None;
+    context.machine.mappings(|mapping| {
+        let frames = mapping.frame..mapping.frame + mapping.size / PAGE_SIZE as u64;
+        let next = tables.partition_point(|table| *table < frames.start);
+        if mapping.writable && tables.get(next).is_some_and(|table| frames.contains(table)) {
+            wrong = wrong.or(Some(mapping));
+        }
+    });
+    match wrong {
+        Some(mapping) => fail!("a writable mapping names a page table: {mapping:x?}"),
+        None if tables.len() < 4 => fail!("the walk found only {} page tables", tables.len()),
+        None => Ok(()),
+    }
+}
+
 fn null_and_guard(context: &Context<'_>) -> Check {
     // The page below each stack.
-    let guards: Vec<u64> =
-        vcpu::online().map(|vcpu| vcpu.stack.bottom() - PAGE_SIZE as u64).collect();
+    let guards: Vec<u64> = vcpu::online()
+        .flat_map(|vcpu| [vcpu.stack, vcpu.fault_stack])
+        .map(|stack| stack.guard())
+        .collect();
     let holds = |mapping: &Mapping, address: u64| {
         (mapping.address..=mapping.address + (mapping.size - 1)).contains(&address)
     };
     let (mut wrong, mut stacks) = (None, 0);
-    mappings(context.machine, |mapping| {
+    context.machine.mappings(|mapping| {
         for guard in guards.iter().copied() {
             if holds(&mapping, 0) || holds(&mapping, guard) {
                 wrong = wrong.or(Some(mapping));

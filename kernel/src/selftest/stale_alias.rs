@@ -6,15 +6,16 @@
 
 use alloc::vec::Vec;
 
-use xen_contig::addr::Mfn;
+use xen_contig::addr::{Gfn, Mfn};
 use xen_contig::exchange::{ExchangeError, ExchangeFailure};
 use xen_contig::paging::Holder;
 
 use super::owned::{Owned, give_left};
 use super::{Check, Context, Test, books, error, fail, skip};
+use crate::guest::guest;
 use crate::layout::{slot, window};
 use crate::machine::ANYWHERE;
-use crate::paging::{READ_WRITE, pv};
+use crate::paging::READ_WRITE;
 
 /// Frames in the run; the alias is of the one in the middle.
 const FRAMES: u64 = 8;
@@ -27,7 +28,7 @@ fn stale_alias(context: &Context<'_>) -> Check {
     let result = refused_then_taken(context);
     if result.is_err() && context.machine.exchanger().is_some() {
         // For the tests that follow; where Xen refuses, they will name it.
-        let _best_effort = pv::set_window(slot::ALIAS, None);
+        let _best_effort = guest().set_window(slot::ALIAS, None);
     }
     result
 }
@@ -44,7 +45,8 @@ fn refused_then_taken(context: &Context<'_>) -> Check {
     let before: Vec<Option<Mfn>> = run.iter().map(|pfn| machine.p2m.mfn(pfn)).collect();
     let aliased = run.first().add(FRAMES / 2);
     let Some(mfn) = machine.p2m.mfn(aliased) else { fail!("pfn {aliased} has no machine frame") };
-    if let Err(errno) = pv::set_window(slot::ALIAS, Some((mfn, READ_WRITE))) {
+    if let Err(errno) = guest().set_window(slot::ALIAS, Some((Gfn::new(mfn.number()), READ_WRITE)))
+    {
         error!("mapping mfn {mfn} a second time: {errno}");
     }
 
@@ -82,7 +84,7 @@ fn refused_then_taken(context: &Context<'_>) -> Check {
         fail!("the alias shows {through_alias:#x}, pfn {aliased} holds {directly:#x}");
     }
 
-    if let Err(errno) = pv::set_window(slot::ALIAS, None) {
+    if let Err(errno) = guest().set_window(slot::ALIAS, None) {
         error!("dropping the alias: {errno}");
     }
     let released = exchanger

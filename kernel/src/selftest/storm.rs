@@ -22,6 +22,7 @@ use super::{Check, Context, Outcome, Test, error, fail, skip};
 use crate::command_line::When;
 use crate::machine::{Machine, word};
 use crate::say;
+use crate::smp;
 use crate::traps::try_read;
 use crate::vcpu::{self, VcpuId};
 
@@ -71,7 +72,7 @@ fn storm(context: &Context<'_>, operations: u64) -> Check {
                 failure.lock().get_or_insert(outcome);
             }
         };
-        if let Err(undelivered) = vcpu::everywhere(&work) {
+        if let Err(undelivered) = smp::everywhere(&work) {
             error!("{undelivered}");
         }
         // One to set each of the others off, and one when the last is done.

@@ -10,10 +10,12 @@ use hypercall::{VirtAddr, Xen};
 use spin::Mutex;
 
 use super::{Check, Outcome, Test, error, fail, skip};
-use crate::events::{self, Deadline};
+use crate::events;
 use crate::hypervisor::xen;
+use crate::smp::{self, Undelivered};
+use crate::time::Deadline;
 use crate::traps::{try_read, try_write};
-use crate::vcpu::{self, Undelivered, VcpuId};
+use crate::vcpu::{self, VcpuId};
 use crate::{layout, say};
 
 /// How long a vCPU may take to fall asleep, in seconds of system time. Only a hang comes near it.
@@ -30,7 +32,7 @@ pub fn add(tests: &mut Vec<Test>) {
 
 /// Xen has them up, and each has answered.
 fn online() -> Check {
-    let configured = vcpu::configured();
+    let configured = smp::configured();
     for id in (0..configured).take(vcpu::MAX as usize) {
         // SAFETY: asks a question.
         match unsafe { xen().vcpu_op(VcpuOp::IsUp, id) } {
@@ -135,7 +137,7 @@ fn side_by_side() -> Check {
         wait_for(2);
         vcpu::current()
     };
-    match vcpu::run_on(other, &there, here) {
+    match smp::run_on(other, &there, here) {
         Ok(VcpuId::BOOT) => Ok(()),
         Ok(id) => fail!("what was to run on vCPU 0 ran on vCPU {}", id.number()),
         Err(why) => error!("{why}"),
@@ -160,16 +162,16 @@ fn wake_ups() -> Check {
     let refused = Mutex::new(None);
     let from_second = || {
         for _ in 0..ROUNDS {
-            if let Err(why) = vcpu::run_on(third, &|| {}, || {}) {
+            if let Err(why) = smp::run_on(third, &|| {}, || {}) {
                 *refused.lock() = Some(why);
             }
         }
         // The first vCPU waits for this, and takes no work meanwhile.
-        if vcpu::run_on(VcpuId::BOOT, &|| {}, || {}) != Err(Undelivered::Busy(VcpuId::BOOT)) {
+        if smp::run_on(VcpuId::BOOT, &|| {}, || {}) != Err(Undelivered::Busy(VcpuId::BOOT)) {
             *refused.lock() = Some(Undelivered::Offline(VcpuId::BOOT));
         }
     };
-    if let Err(why) = vcpu::run_on(second, &from_second, || {}) {
+    if let Err(why) = smp::run_on(second, &from_second, || {}) {
         error!("{why}");
     }
     match refused.into_inner() {
@@ -247,7 +249,7 @@ fn idle_blocks() -> Check {
             fail!("vCPU {} ran without work: {before:?}, then {after:?}", id.number());
         }
         // It was the sleep that ends by an event.
-        if let Err(why) = vcpu::run_on(id, &|| {}, || {}) {
+        if let Err(why) = smp::run_on(id, &|| {}, || {}) {
             error!("{why}");
         }
         if vcpu.events.fired() == fired {
@@ -282,7 +284,7 @@ fn masked() -> Check {
 }
 
 fn everywhere(work: &(dyn Fn(VcpuId) + Sync)) -> Check {
-    match vcpu::everywhere(work) {
+    match smp::everywhere(work) {
         Ok(()) => Ok(()),
         Err(why) => error!("{why}"),
     }

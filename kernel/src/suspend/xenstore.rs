@@ -1,42 +1,45 @@
-//! Writing to xenstore, one key at a time (`docs/misc/xenstore.txt` in Xen's tree).
+//! Writing keys to xenstore (`docs/misc/xenstore.txt` in Xen's tree).
 
 use core::fmt;
 use core::sync::atomic::{AtomicU32, Ordering};
 
 use arrayvec::ArrayString;
 use hypercall::abi::xenstore::{Header, RING_SIZE, StoreRing, XS_ERROR, XS_WRITE};
-use hypercall::ops::{EventChannelOp, HvmOp, HvmParamIndex, Port};
+use hypercall::ops::{EventChannelOp, Port};
 use hypercall::{Xen, XenErrno};
-use xen_contig::addr::Gfn;
 
-use super::start_info::StartInfo;
-use crate::events::{Deadline, nap};
+use crate::events::nap;
+use crate::guest::guest;
 use crate::hypervisor::xen;
-use crate::kind::Kind;
-use crate::layout::{self, slot};
-use crate::machine::Machine;
-use crate::paging::{READ_WRITE, set_window};
+use crate::time::Deadline;
 
-/// How long xenstored may take, in seconds: dom0 may be busy.
+/// How many seconds xenstored may take: dom0 may be busy.
 const PATIENCE: u64 = 60;
+
+/// The longest message, without its header (`XENSTORE_PAYLOAD_MAX` in `public/io/xs_wire.h`).
+const LONGEST: u32 = 4096;
+
+/// The number of the request, which its answer repeats. A number other than 0 shows that it does.
+const REQUEST: u32 = 0x7863;
 
 /// Why a key was not written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StoreError {
     /// The domain has no xenstore ring.
     Absent,
-    /// The ring could not be mapped, or xenstored not be notified.
+    /// Xen refused to map the ring or to notify xenstored.
     Xen(XenErrno),
     /// xenstored does not answer.
     Silent,
-    /// It does not do what it was asked for, by its own word (`xsd_errors` in
-    /// `public/io/xs_wire.h`).
+    /// xenstored refuses, with this error (`xsd_errors` in `public/io/xs_wire.h`).
     Refused(ArrayString<16>),
-    /// It answered another question, or what is no answer: this kind of message, of this length.
+    /// The message in the ring does not answer the request.
     Odd {
-        /// `XS_*`.
+        /// The kind of the message, `XS_*`.
         kind: u32,
-        /// Bytes.
+        /// The number of the request that it answers.
+        request: u32,
+        /// Its length in bytes.
         len: u32,
     },
 }
@@ -48,9 +51,11 @@ impl fmt::Display for StoreError {
             Self::Xen(errno) => write!(f, "xenstore's ring: {errno}"),
             Self::Silent => write!(f, "xenstored has not answered for {PATIENCE} s"),
             Self::Refused(word) => write!(f, "xenstored refuses: {word}"),
-            Self::Odd { kind, len } => {
-                write!(f, "xenstored answers with a message of kind {kind} and {len} bytes")
-            }
+            Self::Odd { kind, request, len } => write!(
+                f,
+                "request {REQUEST:#x} of kind {XS_WRITE} was answered by a message of kind {kind} \
+                 with {len} bytes for request {request:#x}"
+            ),
         }
     }
 }
@@ -69,36 +74,25 @@ struct Half {
 }
 
 impl Store {
-    /// Finds the ring. One at a time: there is one ring.
-    pub fn open(machine: &Machine) -> Result<Self, StoreError> {
-        match machine.kind {
-            Kind::Pv => {
-                let (info, m2p) =
-                    StartInfo::of(machine).zip(machine.m2p).ok_or(StoreError::Absent)?;
-                let (mfn, port) = info.store().ok_or(StoreError::Absent)?;
-                // SAFETY: the page is a frame of this domain, so it is RAM.
-                let pfn = unsafe { m2p.pfn(mfn) }.filter(|pfn| machine.p2m.mfn(*pfn) == Some(mfn));
-                let pfn = pfn.ok_or(StoreError::Absent)?;
-                Ok(Self { page: layout::linear(pfn).as_mut_ptr(), port })
-            }
-            Kind::Pvh => {
-                let param = |index| xen().hvm_op(HvmOp::GetParam(index)).map_err(StoreError::Xen);
-                let page = param(HvmParamIndex::StorePfn)?;
-                let port = u32::try_from(param(HvmParamIndex::StoreEvtchn)?);
-                let (1.., Ok(port @ 1..)) = (page, port) else { return Err(StoreError::Absent) };
-                let target = Some((Gfn::new(page), READ_WRITE));
-                set_window(Kind::Pvh, slot::XENSTORE, target).map_err(StoreError::Xen)?;
-                Ok(Self { page: layout::window(slot::XENSTORE).as_mut_ptr(), port: Port(port) })
-            }
-        }
+    /// Finds the ring.
+    ///
+    /// # Errors
+    /// The domain has no ring, or Xen refused to map it.
+    pub fn open() -> Result<Self, StoreError> {
+        let (page, port) =
+            guest().store_ring().map_err(StoreError::Xen)?.ok_or(StoreError::Absent)?;
+        Ok(Self { page, port })
     }
 
     /// Writes a value. The path is relative to the domain's own.
+    ///
+    /// # Errors
+    /// xenstored refused the write, or did not answer it.
     pub fn write(&mut self, path: &str, value: &str) -> Result<(), StoreError> {
         let deadline = Deadline::in_seconds(PATIENCE);
         let len = (path.len() + 1 + value.len()) as u32;
         let Header { kind, request, transaction, len } =
-            Header { kind: XS_WRITE, request: 0, transaction: 0, len };
+            Header { kind: XS_WRITE, request: REQUEST, transaction: 0, len };
         for word in [kind, request, transaction, len] {
             self.send(&word.to_le_bytes(), deadline)?;
         }
@@ -113,7 +107,11 @@ impl Store {
             self.receive(&mut bytes, deadline)?;
             *word = u32::from_le_bytes(bytes);
         }
-        let [kind, _, _, len] = head;
+        let [kind, request, _, len] = head;
+        // Checked before the contents are read: a wrong length would make this wait for nothing.
+        if request != REQUEST || len > LONGEST {
+            return Err(StoreError::Odd { kind, request, len });
+        }
         let mut text = ArrayString::new();
         for _ in 0..len {
             let mut byte = [0];
@@ -125,12 +123,12 @@ impl Store {
         match kind {
             XS_WRITE => Ok(()),
             XS_ERROR => Err(StoreError::Refused(text)),
-            _ => Err(StoreError::Odd { kind, len }),
+            _ => Err(StoreError::Odd { kind, request, len }),
         }
     }
 
     fn requests(&self) -> Half {
-        // SAFETY: fields of the page, of which no reference is made.
+        // SAFETY: the page is mapped, and the fields lie within it. Only addresses are computed.
         unsafe {
             Half {
                 bytes: (&raw mut (*self.page).req).cast(),
@@ -141,7 +139,7 @@ impl Store {
     }
 
     fn answers(&self) -> Half {
-        // SAFETY: as above.
+        // SAFETY: the page is mapped, and the fields lie within it. Only addresses are computed.
         unsafe {
             Half {
                 bytes: (&raw mut (*self.page).rsp).cast(),
@@ -156,7 +154,8 @@ impl Store {
         for byte in bytes {
             self.wait(deadline, || ring.filled() < RING_SIZE as u32)?;
             let writer = ring.writer().load(Ordering::Relaxed);
-            // SAFETY: within the ring; the byte is ours to write as long as the ring is not full.
+            // SAFETY: the byte lies within the ring. The ring is not full, so xenstored does not read
+            // the byte before the new index is stored.
             unsafe { ring.bytes.add(writer as usize % RING_SIZE).write_volatile(*byte) };
             ring.writer().store(writer.wrapping_add(1), Ordering::Release);
         }
@@ -168,14 +167,15 @@ impl Store {
         for byte in bytes {
             self.wait(deadline, || ring.filled() > 0)?;
             let reader = ring.reader().load(Ordering::Relaxed);
-            // SAFETY: within the ring; the byte is ours to read as long as the ring is not empty.
+            // SAFETY: the byte lies within the ring. The ring is not empty, so xenstored does not write
+            // the byte before the new index is stored.
             *byte = unsafe { ring.bytes.add(reader as usize % RING_SIZE).read_volatile() };
             ring.reader().store(reader.wrapping_add(1), Ordering::Release);
         }
         Ok(())
     }
 
-    /// Naps until it is so.
+    /// Naps until `so` returns true.
     fn wait(&self, deadline: Deadline, so: impl Fn() -> bool) -> Result<(), StoreError> {
         while !so() {
             if deadline.has_passed() {
@@ -195,16 +195,18 @@ impl Store {
 
 impl Half {
     fn reader(&self) -> &AtomicU32 {
-        // SAFETY: the page is mapped, and both sides access the index as a whole.
+        // SAFETY: the page is mapped as long as the domain runs, and both sides access the index as a
+        // whole.
         unsafe { AtomicU32::from_ptr(self.reader) }
     }
 
     fn writer(&self) -> &AtomicU32 {
-        // SAFETY: as above.
+        // SAFETY: the page is mapped as long as the domain runs, and both sides access the index as a
+        // whole.
         unsafe { AtomicU32::from_ptr(self.writer) }
     }
 
-    /// How many bytes wait in the ring.
+    /// The number of bytes in the ring.
     fn filled(&self) -> u32 {
         let writer = self.writer().load(Ordering::Acquire);
         writer.wrapping_sub(self.reader().load(Ordering::Acquire))

@@ -5,15 +5,14 @@ use core::fmt;
 
 use x86_64::VirtAddr;
 
-use super::Frame;
+use super::frame::Frame;
 
-/// The exception that an attempt led to.
+/// The page fault that an attempt caused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fault {
-    /// What was accessed.
+    /// The address that was accessed.
     pub address: VirtAddr,
-    /// The error code of the page fault (Intel SDM, volume 3, 4.7): bit 0, the page is there; bit 1,
-    /// it was a write.
+    /// The error code (Intel SDM, volume 3, 4.7). Bit 0: the page is present. Bit 1: a write.
     pub error: u64,
 }
 
@@ -25,11 +24,11 @@ impl fmt::Display for Fault {
     }
 }
 
-/// A page fault.
+/// The vector of a page fault.
 const PAGE_FAULT: u64 = 14;
 
-// Each attempt is one instruction with a known address. On its fault the handler goes on at
-// `attempt_failed` instead, with the error code in rax.
+// Each attempt is one instruction with a known address. If it faults, the handler returns to
+// `attempt_failed` with the error code in rax.
 global_asm!(
     ".pushsection .text.traps, \"ax\", @progbits",
     "attempt_read:",
@@ -46,7 +45,7 @@ global_asm!(
     ".popsection",
 );
 
-/// What an attempt leaves in rax and rdx.
+/// The result of an attempt, in rax and rdx.
 #[repr(C)]
 struct Attempted {
     value: u64,
@@ -59,13 +58,13 @@ unsafe extern "C" {
     static attempt_failed: u8;
 }
 
-/// Reads the word at `address`, whatever is there or is not.
+/// Reads the word at `address`, which need not be mapped.
 ///
 /// # Errors
-/// The page fault that the processor answered with.
+/// The access caused a page fault.
 pub fn try_read(address: VirtAddr) -> Result<u64, Fault> {
-    // SAFETY: reading a word of memory changes nothing; registers of devices are not mapped but
-    // where their driver knows it. Should there be no such memory, the handler sees to it.
+    // SAFETY: reading memory changes nothing. Device registers are mapped only in window slots, which
+    // no caller passes. If nothing is mapped, `recover` turns the fault into an error.
     let attempted = unsafe { attempt_read(address.as_u64()) };
     match attempted.failed {
         0 => Ok(attempted.value),
@@ -73,15 +72,16 @@ pub fn try_read(address: VirtAddr) -> Result<u64, Fault> {
     }
 }
 
-/// Writes the word at `address`, if that can be written.
+/// Writes the word at `address`, which need not be mapped or writable.
 ///
 /// # Safety
-/// If it can be written, nobody minds: it is the caller's memory, or no memory at all.
+/// If the word can be written, no other code uses it.
 ///
 /// # Errors
-/// The page fault that the processor answered with.
+/// The access caused a page fault.
 pub unsafe fn try_write(address: VirtAddr, value: u64) -> Result<(), Fault> {
-    // SAFETY: the caller's. Should there be no such memory, the handler sees to it.
+    // SAFETY: by this function's contract no other code uses the word. If it can't be written,
+    // `recover` turns the fault into an error.
     let attempted = unsafe { attempt_write(address.as_u64(), value) };
     match attempted.failed {
         0 => Ok(()),
@@ -89,7 +89,7 @@ pub unsafe fn try_write(address: VirtAddr, value: u64) -> Result<(), Fault> {
     }
 }
 
-/// Has a frame go on behind a failed attempt, if it is the frame of one.
+/// Makes the frame of a failed attempt return to its error path. Returns false for other frames.
 pub fn recover(frame: &mut Frame) -> bool {
     let attempts = [attempt_read as *const () as u64, attempt_write as *const () as u64];
     let recovers = frame.vector == PAGE_FAULT && attempts.contains(&frame.rip);

@@ -1,21 +1,21 @@
 //! The first and the last instructions of each exception and event.
 //!
-//! Xen delivers an exception to a PV kernel with rcx and r11 pushed on top of the frame that the
-//! processor would push, because its own way there, `sysret`, needs those two registers
-//! (`create_bounce_frame` in Xen's `x86_64/entry.S`). Apart from that both kinds of guest see the
-//! same frame, error code included. They go back in different ways: a PVH guest by `iretq`, a PV
-//! guest by the hypercall, which also takes its event mask back to what it was.
+//! Xen enters a PV kernel by `sysret`, which needs rcx and r11. So Xen pushes these two on top of
+//! the frame that the processor would push (`create_bounce_frame` in Xen's `x86_64/entry.S`). Apart
+//! from that both kinds of guest see the same frame, error code included. A PVH guest returns by
+//! `iretq`. A PV guest returns by a hypercall, which also restores its event mask.
 //!
-//! Events come through here, too, as vectors of their own behind those of the exceptions.
+//! Events have vectors of their own, which follow those of the exceptions.
 
 use core::arch::global_asm;
 
-use super::{EVENT, FAILSAFE, handle};
+use super::frame::{EVENT, FAILSAFE};
+use super::handle::handle;
 
 /// Bytes from one stub to the next.
 const STUB: u64 = 16;
 
-// The exceptions with an error code are those of the Intel SDM, volume 3, table 6-1.
+// Intel SDM, volume 3, table 6-1 says which exceptions have an error code.
 global_asm!(
     ".macro trap_stub vector, pv",
     ".balign {stub}",
@@ -97,7 +97,7 @@ global_asm!(
     "push 0",
     "push {event}",
     "jmp pv_trap_common",
-    // Xen pushes the four data segments, too.
+    // Xen pushes the four data segments too.
     "pv_failsafe_stub:",
     "pop rcx",
     "pop r11",
@@ -112,7 +112,7 @@ global_asm!(
     "pv_trap_common:",
     "trap_call",
     "add rsp, 8",
-    // In the place of the error code: no flag of `struct iret_context`.
+    // The error code's place holds the flags of `struct iret_context`: none.
     "mov qword ptr [rsp], 0",
     "jmp {pv_iret}",
     ".popsection",
@@ -131,27 +131,27 @@ unsafe extern "C" {
     static pv_failsafe_stub: u8;
 }
 
-/// Where the processor goes for an exception.
+/// The address of the entry for an exception of a PVH guest.
 pub fn stub(vector: usize) -> u64 {
     &raw const trap_stubs as u64 + vector as u64 * STUB
 }
 
-/// Where Xen goes for an exception of a PV guest.
+/// The address of the entry for an exception of a PV guest.
 pub fn pv_stub(vector: usize) -> u64 {
     &raw const pv_trap_stubs as u64 + vector as u64 * STUB
 }
 
-/// Where the processor goes for an event.
+/// The address of the entry for an event of a PVH guest.
 pub fn event() -> u64 {
     &raw const event_stub as u64
 }
 
-/// Where Xen goes for an event of a PV guest.
+/// The address of the entry for an event of a PV guest.
 pub fn pv_event() -> u64 {
     &raw const pv_event_stub as u64
 }
 
-/// Where Xen goes when it can't load a segment of a PV guest's.
+/// The address that Xen enters if it can't load a segment of a PV guest.
 pub fn pv_failsafe() -> u64 {
     &raw const pv_failsafe_stub as u64
 }

@@ -2,12 +2,13 @@
 
 use x86_64::registers::control::Cr2;
 
-use super::Frame;
+use super::frame::{FAILSAFE, Frame};
+use crate::console::say;
 use crate::exit::{Exit, exit};
-use crate::{hypervisor, panic, say, vcpu};
+use crate::{panic, trace, vcpu};
 
-/// Names by vector, from the Intel SDM, volume 3, table 6-1.
-const NAMES: [&str; super::FAILSAFE as usize + 1] = [
+/// The names of the vectors, from the Intel SDM, volume 3, table 6-1.
+const NAMES: [&str; FAILSAFE as usize + 1] = [
     "divide error",
     "debug",
     "NMI",
@@ -34,10 +35,10 @@ const NAMES: [&str; super::FAILSAFE as usize + 1] = [
     "failsafe callback",
 ];
 
-/// Deepest chain of callers that is printed.
+/// The number of callers that are printed at most.
 const CALLERS: usize = 16;
 
-/// Prints and crashes.
+/// Prints the exception and crashes the domain.
 pub extern "C" fn report(frame: &Frame) -> ! {
     panic::take_over();
     let name = NAMES.get(frame.vector as usize).copied().unwrap_or("unknown");
@@ -61,7 +62,7 @@ pub extern "C" fn report(frame: &Frame) -> ! {
     }
     registers(frame);
     callers(frame);
-    hypervisor::show_recent();
+    trace::show_recent();
     exit(Exit::Crash)
 }
 
@@ -76,7 +77,7 @@ fn registers(frame: &Frame) {
     say!("  cs {:x} ss {:x} rflags {:x}", frame.cs & 0xffff, frame.ss & 0xffff, frame.rflags);
 }
 
-/// Follows the frame pointers as far as they stay in the vCPU's stack.
+/// Prints the callers, by the frame pointers that lie on the vCPU's stack.
 fn callers(frame: &Frame) {
     let stack = vcpu::local().stack;
     let mut rbp = frame.rbp;
@@ -84,7 +85,8 @@ fn callers(frame: &Frame) {
         if !rbp.is_multiple_of(16) || !stack.holds(rbp) {
             return;
         }
-        // SAFETY: within the stack, which is mapped and ends at a page; whatever is there is a u64.
+        // SAFETY: the two words lie on the stack, which is mapped and ends at a page boundary. Any bit
+        // pattern is a valid u64.
         let (next, caller) = unsafe { (*(rbp as *const u64), *((rbp + 8) as *const u64)) };
         if caller == 0 {
             return;

@@ -4,25 +4,26 @@ use hypercall::Xen;
 use hypercall::abi::vcpu::{RUNSTATE_RUNNING, RunstateInfo};
 use hypercall::ops::{SchedOp, VcpuOp};
 
-use super::{current, online};
-use crate::hypervisor::untraced;
+use super::local::{current, online};
+use crate::hypervisor::handle::untraced;
 
-/// How often the kernel looks whether a vCPU has left its processor. Xen interrupts that one at
-/// once, so this is only what keeps a panic from waiting for good.
-const LOOKS: u32 = 100_000;
-
-/// Stops every other vCPU for good, in the middle of whatever it does.
+/// How many times the kernel asks whether a vCPU has left its processor.
 ///
-/// Errors are left aside: this is for a panic, which has something more important to say.
+/// Xen interrupts the vCPU at once. The limit only keeps a panic from waiting forever.
+const PROBES: u32 = 100_000;
+
+/// Stops every other vCPU for good, whatever it is doing.
+///
+/// Ignores errors: the panic that calls this has something more important to say.
 pub fn stop_others() {
     let me = current();
     for id in online().map(|local| local.id).filter(|id| *id != me) {
-        // SAFETY: the vCPU keeps its state and does not run on.
+        // SAFETY: stopping a vCPU changes no memory; its stack and data stay allocated.
         let _stopped = unsafe { untraced().vcpu_op(VcpuOp::Down, id.number()) };
-        for _ in 0..LOOKS {
+        for _ in 0..PROBES {
             let mut info = RunstateInfo::default();
             let ask = VcpuOp::GetRunstateInfo(&mut info);
-            // SAFETY: Xen fills the structure.
+            // SAFETY: Xen writes the structure, which is borrowed for the call.
             let asked = unsafe { untraced().vcpu_op(ask, id.number()) };
             if asked.is_err() || info.state != RUNSTATE_RUNNING {
                 break;

@@ -1,14 +1,14 @@
-//! Configuration space, as `virtio-drivers` asks for it.
+//! Configuration space for `virtio-drivers`.
 
 use pci_types::{ConfigRegionAccess, PciAddress};
 use virtio_drivers::transport::pci::bus::{ConfigurationAccess, DeviceFunction};
 
 use crate::pci::Ports;
 
-/// Configuration space by the kernel's ports.
+/// Configuration space, accessed by the kernel's ports.
 pub struct Access<'p>(pub &'p Ports);
 
-/// The name of a function in the words of `virtio-drivers`.
+/// The address of a function in the type of `virtio-drivers`.
 pub fn function(address: PciAddress) -> DeviceFunction {
     let (bus, device, function) = (address.bus(), address.device(), address.function());
     DeviceFunction { bus, device, function }
@@ -20,13 +20,13 @@ fn address(function: DeviceFunction) -> PciAddress {
 
 impl ConfigurationAccess for Access<'_> {
     fn read_word(&self, function: DeviceFunction, register_offset: u8) -> u32 {
-        // SAFETY: to read the header or a capability of virtio's has no side effect.
+        // SAFETY: reads of the header or a virtio capability have no side effect.
         unsafe { self.0.read(address(function), register_offset.into()) }
     }
 
     fn write_word(&mut self, function: DeviceFunction, register_offset: u8, data: u32) {
-        // SAFETY: the crate writes to the command register and to base address registers, to learn
-        // their sizes, and puts back what was there.
+        // SAFETY: the crate writes the command register, and base address registers to learn their
+        // sizes. It restores the old values of those.
         unsafe { self.0.write(address(function), register_offset.into(), data) };
     }
 

@@ -16,17 +16,18 @@ use super::transport::{BusTransport, Queue};
 use crate::machine::Machine;
 use crate::pci::{self, Function, MemoryBar, NoConfigSpace, Ports};
 
-/// What a block device calls itself on the bus: a modern one, and one that speaks the legacy
-/// interface as well (virtio 1.1, 4.1.2).
+/// The vendor and device numbers of block devices (virtio 1.1, 4.1.2).
+///
+/// The first has only the modern interface; the second has the legacy interface too.
 const IDS: [(VendorId, DeviceId); 2] = [(VIRTIO_VENDOR_ID, 0x1042), (VIRTIO_VENDOR_ID, 0x1001)];
 
-/// Where a virtio capability says which memory its registers are in.
+/// The offset in a virtio capability that names the base address register.
 const CAPABILITY_BAR: u8 = 4;
 
 /// The device, taken by this driver.
 pub struct Device {
-    // Dropped in this order: first the registers go, then the function's right to do DMA. A
-    // transport borrows the device and resets it before.
+    // Dropped in this order: the registers are unmapped before the function loses its right to do
+    // DMA. A transport borrows the device, so its reset comes first.
     _registers: Registers,
     function: Function,
     ports: Ports,
@@ -35,28 +36,28 @@ pub struct Device {
     queue: Mutex<Option<Queue>>,
 }
 
-/// Why there is no device to be had.
+/// Why there is no device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NoDevice {
-    /// There is no bus to look at.
+    /// Configuration space is not available.
     Config(NoConfigSpace),
-    /// It is not on the bus.
+    /// The device is not on the bus.
     Absent,
-    /// It speaks the legacy interface alone.
+    /// The device has only the legacy interface.
     Legacy,
-    /// It is there, but firmware gave its registers no place.
+    /// Firmware gave the device's registers no address.
     NoMemory {
-        /// Which base address register they are to be at.
+        /// The number of the base address register.
         slot: u8,
     },
-    /// Its registers can't be reached.
+    /// The registers were not mapped.
     NotMapped(NotMapped),
-    /// The crate does not take it.
+    /// The crate refuses the device.
     Transport(VirtioPciError),
 }
 
 impl NoDevice {
-    /// Whether nothing is wrong: this is a machine, or a domain, without the device.
+    /// Returns true if the machine or the domain simply has no such device.
     pub const fn is_expected(&self) -> bool {
         matches!(self, Self::Absent | Self::Config(NoConfigSpace::NotInitialDomain))
     }
@@ -85,7 +86,7 @@ impl Device {
     /// Finds the device on the bus and takes it.
     ///
     /// # Errors
-    /// Why not.
+    /// There is no device that this driver can use.
     pub fn open(machine: &Machine) -> Result<Self, NoDevice> {
         let ports = Ports::open(machine).map_err(NoDevice::Config)?;
         let found = IDS.iter().find_map(|id| pci::find(&ports, *id));
@@ -95,38 +96,33 @@ impl Device {
         let slot = registers_of(&ports, address).ok_or(NoDevice::Legacy)?;
         let bar = function.memory(slot).ok_or(NoDevice::NoMemory { slot })?;
         function.enable();
-        // Nobody listens to its interrupts: the driver looks at the queue.
+        // The driver polls the queue, so no code handles interrupts.
         PciHeader::new(address)
             .update_command(&ports, |command| command | CommandRegister::INTERRUPT_DISABLE);
-        // SAFETY: it calls itself a virtio device, its capability says that its registers are in
-        // this memory, and it has just been told to decode it.
-        let registers =
-            unsafe { Registers::map(machine.kind, bar) }.map_err(NoDevice::NotMapped)?;
+        // SAFETY: the function is a virtio device by its numbers. Its capability says that this memory
+        // holds its registers, and `enable` made it decode the memory.
+        let registers = unsafe { Registers::map(bar) }.map_err(NoDevice::NotMapped)?;
         let queue = Mutex::new(None);
         Ok(Self { _registers: registers, function, ports, address, bar, queue })
     }
 
-    /// The transport for a driver, which finds the registers by `H`.
+    /// Makes the transport for a driver, which finds the registers by `H`.
     ///
     /// # Errors
-    /// What the crate does not like about the device.
+    /// The crate refuses the device.
     pub fn transport<H: Hal>(&self) -> Result<BusTransport<'_>, NoDevice> {
         let mut root = PciRoot::new(Access(&self.ports));
         let pci = PciTransport::new::<H, _>(&mut root, function(self.address));
-        pci.map(|pci| BusTransport::new(pci, self)).map_err(NoDevice::Transport)
+        pci.map(|pci| BusTransport::new(pci, &self.queue)).map_err(NoDevice::Transport)
     }
 
-    /// What the device was last told of its queue.
+    /// What a driver last told the device about its queue.
     pub fn queue(&self) -> Option<Queue> {
         *self.queue.lock()
     }
-
-    pub(super) fn note(&self, queue: Queue) {
-        *self.queue.lock() = Some(queue);
-    }
 }
 
-/// The base address register at which the modern interface's registers are.
+/// The number of the base address register of the modern interface.
 fn registers_of(ports: &Ports, address: PciAddress) -> Option<u8> {
     let (root, function) = (PciRoot::new(Access(ports)), function(address));
     let common = root.capabilities(function).find(|capability| {

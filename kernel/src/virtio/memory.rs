@@ -1,4 +1,4 @@
-//! The memory of virtio devices: two of them, of different reach.
+//! The memory of virtio devices: two kinds, of different reach.
 
 use core::ptr::{self, NonNull};
 
@@ -10,14 +10,16 @@ use xen_contig::dma::{Allocator, Constraints, GiveBack};
 use super::registers;
 use crate::machine::Machine;
 
-/// The embedding kernel, in the words of the library.
+/// The embedding kernel, as the library sees it.
 pub type Kernel = &'static Machine;
 
-/// What the devices can drive: 28 bits, as if it were `edu`, so that a guest's memory is seldom
-/// within reach as it is; and everything, as it is in truth.
+/// The masks of the two kinds of devices.
+///
+/// The first is that of `edu`: it makes the adapter exchange memory, since little is within 28 bits.
+/// The second is the real one.
 const MASKS: [u64; 2] = [(1 << 28) - 1, u64::MAX];
 
-/// Buffers that a driver may have at a time.
+/// The number of buffers that a driver may have at a time.
 const SLOTS: usize = 32;
 
 static LIVE: [[LiveSlot<Kernel>; SLOTS]; MASKS.len()] =
@@ -25,7 +27,7 @@ static LIVE: [[LiveSlot<Kernel>; SLOTS]; MASKS.len()] =
 static ALLOCATOR: Once<Allocator<Kernel>> = Once::new();
 static MEMORIES: [Once<DeviceMemory<Kernel>>; MASKS.len()] = [const { Once::new() }; MASKS.len()];
 
-/// Devices with the mask of that number.
+/// Devices with the mask of that index.
 pub enum Masked<const WHICH: usize> {}
 
 /// Devices that drive 28 address bits.
@@ -34,7 +36,7 @@ pub type Narrow = Masked<0>;
 /// Devices that drive all address bits.
 pub type Wide = Masked<1>;
 
-/// Where all the memory comes from. What drivers give back goes back to Xen at once.
+/// The allocator of all this memory. It returns freed memory to Xen at once.
 ///
 /// # Panics
 /// Before [`set_up`].
@@ -42,9 +44,9 @@ pub fn allocator() -> &'static Allocator<Kernel> {
     ALLOCATOR.get().expect("set up before any driver")
 }
 
-/// Sets the memory up, once. To be called before any driver is made.
+/// Sets the memory up. The first call counts, and it comes before any driver is made.
 pub fn set_up(machine: &Machine) {
-    // SAFETY: `main` has the one machine there is, never returns and never moves it.
+    // SAFETY: `main` owns the only machine. It never returns and never moves the machine.
     let machine: Kernel = unsafe { &*ptr::from_ref(machine) };
     let allocator = ALLOCATOR.call_once(|| Allocator::new(machine, GiveBack::AtOnce));
     for ((memory, mask), live) in MEMORIES.iter().zip(MASKS).zip(&LIVE) {
@@ -56,7 +58,8 @@ pub fn set_up(machine: &Machine) {
     }
 }
 
-// SAFETY: for each number there is one memory; registers are mapped where `registers` says.
+// SAFETY: each index has one memory, always the same. `registers::at` returns where the registers are
+// mapped.
 unsafe impl<const WHICH: usize> StaticDevice for Masked<WHICH> {
     type Platform = Kernel;
 

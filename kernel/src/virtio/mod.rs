@@ -1,7 +1,15 @@
-//! A virtio block device on the PCI bus, for the driver of the crate `virtio-drivers`, whose memory
-//! the library's adapter supplies.
+//! A virtio block device on the PCI bus, for the driver of the crate `virtio-drivers`.
 //!
-//! The driver is not ours: it shows that the adapter serves a driver that others wrote.
+//! The library's adapter supplies the driver's memory. Others wrote the driver: it shows that the
+//! adapter serves a driver that does not know this project.
+//!
+//! | question | place |
+//! |---|---|
+//! | how is the device found? | `device` |
+//! | how does the crate read configuration space? | `access` |
+//! | where are the registers mapped? | `registers` |
+//! | which memory does the driver get? | `memory` |
+//! | what does the transport add to the crate's? | `transport` |
 
 mod access;
 mod device;

@@ -7,28 +7,27 @@ use hypercall::XenErrno;
 use spin::Mutex;
 use xen_contig::addr::{Gfn, PAGE_SIZE};
 
-use crate::kind::Kind;
+use crate::guest::guest;
 use crate::layout::{slot, window};
-use crate::paging::{REGISTERS, set_window};
+use crate::paging::REGISTERS;
 use crate::pci::MemoryBar;
 
 const PAGE: u64 = PAGE_SIZE as u64;
 
-/// The memory that the slots show. One device's at a time.
+/// The memory that the slots map: that of one device at a time.
 static SHOWN: Mutex<Option<MemoryBar>> = Mutex::new(None);
 
 /// The registers. Dropping this unmaps them.
 pub struct Registers {
-    kind: Kind,
     pages: u64,
 }
 
-/// Why the registers can't be reached.
+/// Why the registers were not mapped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotMapped {
     /// Another driver has the window slots.
     SlotsInUse,
-    /// There are not slots enough.
+    /// The registers need more slots than there are.
     TooLarge {
         /// Bytes of registers.
         bytes: u64,
@@ -42,11 +41,7 @@ impl fmt::Display for NotMapped {
         match self {
             Self::SlotsInUse => f.write_str("another driver uses the window slots"),
             Self::TooLarge { bytes } => {
-                write!(
-                    f,
-                    "{bytes} bytes are more than the {} window slots show",
-                    slot::VIRTIO_PAGES
-                )
+                write!(f, "{bytes} bytes do not fit into {} window slots", slot::VIRTIO_PAGES)
             }
             Self::Refused(errno) => write!(f, "Xen does not let them be mapped: {errno}"),
         }
@@ -59,11 +54,11 @@ impl Registers {
     /// Maps the memory of a device.
     ///
     /// # Safety
-    /// It is a virtio device's memory of registers, which the device decodes.
+    /// `bar` is the memory that holds a virtio device's registers, and the device decodes it.
     ///
     /// # Errors
-    /// Why not.
-    pub unsafe fn map(kind: Kind, bar: MemoryBar) -> Result<Self, NotMapped> {
+    /// The slots are in use or too few, or Xen refused.
+    pub unsafe fn map(bar: MemoryBar) -> Result<Self, NotMapped> {
         let mut shown = SHOWN.lock();
         if shown.is_some() {
             return Err(NotMapped::SlotsInUse);
@@ -72,11 +67,11 @@ impl Registers {
         if pages > slot::VIRTIO_PAGES {
             return Err(NotMapped::TooLarge { bytes: bar.bytes });
         }
-        // Unmaps what is mapped so far, should Xen refuse one.
-        let mut registers = Self { kind, pages: 0 };
+        // If Xen refuses a page, `unmap` removes those before it.
+        let mut registers = Self { pages: 0 };
         for page in 0..pages {
             let frame = Gfn::new(bar.start / PAGE + page);
-            let mapped = set_window(kind, slot::VIRTIO + page, Some((frame, REGISTERS)));
+            let mapped = guest().set_window(slot::VIRTIO + page, Some((frame, REGISTERS)));
             if let Err(errno) = mapped {
                 registers.unmap();
                 core::mem::forget(registers);
@@ -90,9 +85,8 @@ impl Registers {
 
     fn unmap(&self) {
         for page in 0..self.pages {
-            // Refused to nobody; if it were, the slot would go on showing registers, and the next
-            // driver's page replaces them.
-            let _unmapped = set_window(self.kind, slot::VIRTIO + page, None);
+            // Xen never refuses this. If it did, the next driver's page would replace this one.
+            let _unmapped = guest().set_window(slot::VIRTIO + page, None);
         }
     }
 }
@@ -104,10 +98,10 @@ impl Drop for Registers {
     }
 }
 
-/// Where a block of registers is mapped.
+/// The address at which a block of registers is mapped.
 ///
 /// # Panics
-/// If it is outside the memory that is mapped: the driver's crate has no error for that.
+/// If the block lies outside of the mapped memory. The driver's crate has no error for that.
 pub fn at(address: u64, bytes: usize) -> NonNull<u8> {
     let shown = *SHOWN.lock();
     let offset = shown.and_then(|bar| {

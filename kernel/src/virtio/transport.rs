@@ -1,42 +1,42 @@
-//! The transport of `virtio-drivers` for modern PCI devices, with what that leaves out.
+//! The transport of `virtio-drivers` for modern PCI devices, with two additions.
 
+use spin::Mutex;
 use virtio_drivers::transport::pci::PciTransport;
 use virtio_drivers::transport::{DeviceStatus, DeviceType, InterruptStatus, Transport};
 use virtio_drivers::{Error, PhysAddr};
 use xen_contig::addr::DmaAddr;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-use super::Device;
-
 /// `VIRTIO_F_ACCESS_PLATFORM` (virtio 1.1, 6.1): the device's accesses go through an IOMMU.
 const ACCESS_PLATFORM: u64 = 1 << 33;
 
-/// What a device was told of its queue.
+/// What the driver told the device about its queue.
 #[derive(Clone, Copy, Debug)]
 pub struct Queue {
-    /// Where the descriptors are.
+    /// The address of the descriptors.
     pub descriptors: DmaAddr,
-    /// Where the ring is that the driver writes.
+    /// The address of the ring that the driver writes.
     pub driver_area: DmaAddr,
-    /// Where the ring is that the device writes.
+    /// The address of the ring that the device writes.
     pub device_area: DmaAddr,
-    /// Whether the device had agreed to the features by then.
+    /// The device's status at that time, which shows whether it accepted the features.
     pub status: DeviceStatus,
 }
 
-/// The crate's own transport, and beside it:
-/// * a device behind an IOMMU insists on a feature that the crate's drivers do not know, and that
-///   asks nothing of them where addresses are the `Hal`'s anyway: it is accepted for them;
-/// * the addresses of the queue are kept for whoever checks them.
+/// The transport of `virtio-drivers` for modern PCI devices, with two additions.
+///
+/// * It accepts `VIRTIO_F_ACCESS_PLATFORM`, on which a device behind an IOMMU insists. The crate's
+///   drivers do not know the feature. They fulfil it, because they take all addresses from `Hal`.
+/// * It records the addresses of the queue, for self-tests.
 pub struct BusTransport<'d> {
-    // Reset when it is dropped; the device's registers are mapped until then.
+    // Its drop resets the device, so the registers stay mapped until then.
     pci: PciTransport,
-    device: &'d Device,
+    queue: &'d Mutex<Option<Queue>>,
 }
 
 impl<'d> BusTransport<'d> {
-    pub(super) const fn new(pci: PciTransport, device: &'d Device) -> Self {
-        Self { pci, device }
+    pub(super) const fn new(pci: PciTransport, queue: &'d Mutex<Option<Queue>>) -> Self {
+        Self { pci, queue }
     }
 }
 
@@ -88,7 +88,7 @@ impl Transport for BusTransport<'_> {
     ) {
         let [descriptors_at, driver_at, device_at] =
             [descriptors, driver_area, device_area].map(DmaAddr::new);
-        self.device.note(Queue {
+        *self.queue.lock() = Some(Queue {
             descriptors: descriptors_at,
             driver_area: driver_at,
             device_area: device_at,

@@ -7,15 +7,16 @@ use alloc::vec::Vec;
 
 use hypercall::ops::{MmuExtOp, Pte};
 use hypercall::{DomId, Xen, XenErrno};
-use xen_contig::addr::{Mfn, Pfn};
+use xen_contig::addr::{Gfn, Mfn, Pfn};
 
 use super::m2p;
 use super::raw::{self, NOWHERE, Specimen, is_pv, map, pv_only, refuses};
 use super::start_info::StartInfo;
+use crate::guest::guest;
 use crate::hypervisor::{untraced, xen};
 use crate::layout::{linear, slot, window};
 use crate::machine::word;
-use crate::paging::{READ, READ_WRITE, pv};
+use crate::paging::{READ, READ_WRITE};
 use crate::say;
 use crate::selftest::{Check, Context, Test, error, fail, skip};
 
@@ -208,12 +209,12 @@ fn mapped_twice(context: &Context<'_>) -> Check {
     for (what, flags) in [("writable alias", READ_WRITE), ("read-only alias", READ)] {
         let specimen = Specimen::take(context, 4)?;
         let mfn = Mfn::new(specimen.gfns()[1]);
-        if let Err(errno) = pv::set_window(slot::ALIAS, Some((mfn, flags))) {
+        if let Err(errno) = guest().set_window(slot::ALIAS, Some((Gfn::new(mfn.number()), flags))) {
             error!("mapping mfn {mfn} a second time: {errno}");
         }
         // SAFETY: as above.
         let attempt = unsafe { specimen.attempt(0, 2, |_| ()) };
-        if let Err(errno) = pv::set_window(slot::ALIAS, None) {
+        if let Err(errno) = guest().set_window(slot::ALIAS, None) {
             error!("dropping the alias: {errno}");
         }
         // The alias gone, the same call succeeds.

@@ -7,14 +7,15 @@ use alloc::vec::Vec;
 use hypercall::XenErrno;
 use hypercall::abi::memory::MemoryExchange;
 use hypercall::ops::Pte;
-use xen_contig::addr::{Mfn, Pfn};
+use xen_contig::addr::{Gfn, Pfn};
 
 use super::m2p;
 use super::raw::{self, NOWHERE, Specimen, map, pv_only};
 use super::supply::least_bits;
+use crate::guest::guest;
 use crate::layout::{linear, window};
 use crate::machine::word;
-use crate::paging::{READ, READ_WRITE, pv};
+use crate::paging::{READ, READ_WRITE};
 use crate::selftest::{Check, Context, Test, fail, skip};
 
 /// A frame number that no guest has, for the M2P to be searched for.
@@ -32,10 +33,10 @@ pub fn add(tests: &mut Vec<Test>) {
 
 /// Whether a frame is no longer the domain's: then Xen refuses to map it.
 fn is_gone(mfn: u64) -> bool {
-    let mapped = pv::set_window(NOWHERE, Some((Mfn::new(mfn), READ)));
+    let mapped = guest().set_window(NOWHERE, Some((Gfn::new(mfn), READ)));
     if mapped.is_ok() {
         // What was just mapped can be unmapped.
-        let _infallible = pv::set_window(NOWHERE, None);
+        let _infallible = guest().set_window(NOWHERE, None);
     }
     mapped.is_err()
 }

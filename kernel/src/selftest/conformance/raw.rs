@@ -11,10 +11,11 @@ use xen_contig::frames::FrameRun;
 
 use super::start_info::StartInfo;
 use crate::hypervisor::xen;
+use crate::layout;
+use crate::machine::Machine;
 use crate::paging::READ_WRITE;
 use crate::selftest::owned::Owned;
 use crate::selftest::{Check, Context, books, error, fail, skip};
-use crate::{Machine, layout};
 
 /// Xen's answer.
 pub type Answer = Result<u64, XenErrno>;

@@ -9,17 +9,17 @@ use alloc::vec::Vec;
 
 use hypercall::ops::{MemoryOp, Pte};
 use hypercall::{Call, PageTableFlags, Xen, XenErrno};
-use xen_contig::addr::{MachineAddr, Mfn, Order, PAGE_SIZE, Pfn};
+use xen_contig::addr::{MachineAddr, Mfn, Order, PAGE_SIZE, Pfn, PseudoPhysAddr};
 use xen_contig::exchange::{
     Accounts, ExchangeError, ExchangeFailure, Exchanger, Lists, OnRefusal, Part, Placement,
 };
 use xen_contig::frames::FrameRun;
-use xen_contig::paging::{FlushClock, FrameInUse, GuestMemory, Holder, LinearMapping};
+use xen_contig::paging::{EntryRow, FlushClock, FrameInUse, GuestMemory, Holder, LinearMapping, Width};
 
 use super::raw::{limit, map, pv_only};
 use super::start_info::StartInfo;
-use crate::Machine;
 use crate::hypervisor::{Hypervisor, xen};
+use crate::machine::Machine;
 use crate::paging::{Linear, READ, READ_WRITE};
 use crate::selftest::owned::Owned;
 use crate::selftest::{Check, Context, Outcome, Test, books, error, fail, skip};
@@ -199,10 +199,11 @@ struct Hiding {
     hidden: Option<Pfn>,
 }
 
-// SAFETY: passes everything on.
+// SAFETY: every method passes its arguments on to `Linear`, which fulfils the contract.
 unsafe impl GuestMemory for Hiding {
     unsafe fn zero(&self, first: Pfn, frames: u64) {
-        // SAFETY: the caller's.
+        // SAFETY: by the contract of `GuestMemory::zero` the frames are populated and mapped, and no
+        // other code uses them. `Linear::zero` has the same contract.
         unsafe { self.linear.zero(first, frames) }
     }
 
@@ -217,12 +218,29 @@ unsafe impl GuestMemory for Hiding {
     fn holder(&self, pfn: Pfn, mfn: Option<Mfn>) -> Holder {
         self.linear.holder(pfn, mfn)
     }
+
+    unsafe fn load(&self, at: PseudoPhysAddr, width: Width) -> u64 {
+        // SAFETY: by the contract of `GuestMemory::load` the word lies in mapped frames, aligned to its
+        // size. `Linear::load` has the same contract.
+        unsafe { self.linear.load(at, width) }
+    }
+
+    unsafe fn store(&self, at: PseudoPhysAddr, width: Width, value: u64) {
+        // SAFETY: by the contract of `GuestMemory::store` the word lies in mapped frames, aligned to its
+        // size. `Linear::store` has the same contract.
+        unsafe { self.linear.store(at, width, value) }
+    }
 }
 
-// SAFETY: passes everything on; a kernel need not show any record.
+// SAFETY: every method passes its arguments on to `Linear`, which fulfils the contract. `on_record`
+// leaves out one frame, which the contract permits: a kernel may leave out all.
 unsafe impl LinearMapping for Hiding {
     fn entry(&self, pfn: Pfn) -> MachineAddr {
         self.linear.entry(pfn)
+    }
+
+    fn entries(&self, first: Pfn, frames: u64) -> EntryRow {
+        self.linear.entries(first, frames)
     }
 
     fn flags(&self) -> PageTableFlags {

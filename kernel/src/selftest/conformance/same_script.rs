@@ -14,8 +14,9 @@ use super::raw::{NOWHERE, is_pv, limit};
 use super::start_info::StartInfo;
 use crate::hypervisor::{Hypervisor, xen};
 use crate::layout::{WINDOW_SLOTS, linear, slot, window};
+use crate::machine::Machine;
+use crate::say;
 use crate::selftest::{Check, Context, Test, error, fail, skip};
-use crate::{Machine, say};
 
 pub fn add(tests: &mut alloc::vec::Vec<Test>) {
     tests.push(Test::new("same-script", same_script));

@@ -10,7 +10,7 @@ use xen_contig::dma::{
 use xen_contig::vmap::{Area, Mode};
 
 use crate::command_line::When;
-use crate::events::{self, Deadline};
+use crate::events;
 use crate::machine::Machine;
 use crate::say;
 use crate::selftest::dma::ground::{
@@ -19,7 +19,8 @@ use crate::selftest::dma::ground::{
 use crate::selftest::owned::Owned;
 use crate::selftest::vmap::{map, unmap};
 use crate::selftest::{Check, Context, Outcome, Test, books, error, fail, skip};
-use crate::suspend::{Requests, Resumed, suspend};
+use crate::suspend::{Requests, Resumed};
+use crate::time::Deadline;
 use crate::traps::try_read;
 use crate::vcpu;
 
@@ -104,7 +105,7 @@ fn until_restored(machine: &Machine, check: impl Fn() -> Check) -> Check {
         if !requests.wait(Deadline::in_seconds(PATIENCE)) {
             error!("nobody has saved the domain for {PATIENCE} s: `xl save` does");
         }
-        let resumed = match suspend(machine) {
+        let resumed = match requests.suspend() {
             Ok(resumed) => resumed,
             Err(error) => fail!("{error}"),
         };

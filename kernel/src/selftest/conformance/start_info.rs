@@ -10,8 +10,8 @@ use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use pvh_boot::start_info::{PvConsole, PvStartInfo};
 use xen_contig::addr::{Mfn, Pfn};
 
-use crate::Machine;
 use crate::layout::{self, image_frame};
+use crate::machine::Machine;
 
 /// Start info.
 pub struct StartInfo(PvStartInfo<'static>);

@@ -7,7 +7,7 @@ use xen_contig::dma::{Constraints, GiveBack, GiveBackReport, Stats};
 
 use super::ground::{Confined, PAGE, balanced, calls, is_sound, served};
 use super::{Check, Context, Test, fail, skip};
-use crate::Machine;
+use crate::machine::Machine;
 
 pub fn add(tests: &mut Vec<Test>) {
     for (name, policy) in [

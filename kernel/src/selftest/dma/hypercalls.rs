@@ -9,7 +9,7 @@ use xen_contig::exchange::Capability;
 
 use super::ground::{Allocator, Confined, PAGE, balanced, build, calls, is_sound, served};
 use super::{Check, Context, Outcome, Test, fail, skip};
-use crate::Machine;
+use crate::machine::Machine;
 use crate::say;
 
 /// What an order up to 9 may take, cold.

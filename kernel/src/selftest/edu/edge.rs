@@ -12,7 +12,8 @@ use super::buffer::{Buffer, FIRST_ABOVE, device_frame, take_at};
 use super::{Check, Context, Outcome, PAGE, fail, open, round_trip, skip};
 use crate::edu::{Edu, MASK, TransferError, reachable};
 use crate::machine::ANYWHERE;
-use crate::{Machine, say};
+use crate::machine::Machine;
+use crate::say;
 
 /// Orders that Xen is asked for: each may come from elsewhere.
 const ORDERS: [u32; 4] = [9, 4, 2, 0];

@@ -29,9 +29,9 @@ use xen_contig::frames::Candidate;
 use self::disk::Disk;
 use self::watch::{Handed, How};
 use super::{Check, Context, Outcome, Test, error, fail, skip};
-use crate::Machine;
 use crate::command_line::When;
 use crate::hypervisor::xen;
+use crate::machine::Machine;
 use crate::say;
 use crate::virtio::{Device, Kernel, Narrow, Wide, allocator, set_up};
 

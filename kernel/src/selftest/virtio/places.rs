@@ -10,10 +10,10 @@ use xen_contig::frames::FrameRun;
 
 use super::watch::Watched;
 use super::{Check, Outcome, error, fail, skip};
-use crate::Machine;
 use crate::extent::Extent;
 use crate::layout::linear;
 use crate::machine::ANYWHERE;
+use crate::machine::Machine;
 use crate::virtio::Kernel;
 
 /// Where a buffer lies.

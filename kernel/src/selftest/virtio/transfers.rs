@@ -11,7 +11,7 @@ use super::disk::{AT_A_TIME, Disk, Request, Way};
 use super::places::{self, Place};
 use super::watch::{self, Handed, How};
 use super::{Check, Context, HALF, examine, fail, is_balanced, made, nothing_in_reach, open, ours};
-use crate::Machine;
+use crate::machine::Machine;
 use crate::say;
 use crate::virtio::{Device, Kernel, Narrow, Wide};
 

@@ -18,8 +18,8 @@ use xen_contig::dma::Constraints;
 use xen_contig::p2m::M2p;
 
 use super::{Check, fail};
-use crate::Machine;
 use crate::layout::LINEAR_BASE;
+use crate::machine::Machine;
 use crate::say;
 use crate::traps::try_read;
 use crate::virtio::{Kernel, allocator};

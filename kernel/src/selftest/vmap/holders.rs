@@ -2,21 +2,22 @@
 
 use alloc::vec::Vec;
 
-use xen_contig::addr::Pfn;
-use xen_contig::paging::Holder;
+use xen_contig::addr::{Gfn, Pfn};
+use xen_contig::paging::{GuestMemory, Holder};
 use xen_contig::vmap::Mode;
 
 use super::{Check, Context, Owned, Test, error, fail, map, skip, unmap};
+use crate::guest::guest;
 use crate::layout::{slot, window};
 use crate::machine::Machine;
-use crate::paging::{READ_WRITE, pv};
+use crate::paging::READ_WRITE;
 
 pub fn add(tests: &mut Vec<Test>) {
     tests.push(Test::new("vmap-holders-named", holders));
 }
 
 fn is(machine: &Machine, pfn: Pfn, expected: Holder) -> Check {
-    let holder = machine.linear.find_holder(pfn, machine.p2m.mfn(pfn));
+    let holder = machine.linear.holder(pfn, machine.p2m.mfn(pfn));
     if holder != expected {
         fail!("pfn {pfn} {holder}; expected: {expected}");
     }
@@ -50,11 +51,12 @@ fn holders(context: &Context<'_>) -> Check {
     }
     is(machine, free, Holder::Unknown)?;
     // By no area.
-    if let Err(errno) = pv::set_window(slot::ALIAS, Some((mfn, READ_WRITE))) {
+    if let Err(errno) = guest().set_window(slot::ALIAS, Some((Gfn::new(mfn.number()), READ_WRITE)))
+    {
         error!("mapping mfn {mfn} a second time: {errno}");
     }
     let by_window = is(machine, mapped, Holder::Mapping { address: window(slot::ALIAS) });
-    if let Err(errno) = pv::set_window(slot::ALIAS, None) {
+    if let Err(errno) = guest().set_window(slot::ALIAS, None) {
         error!("dropping the alias: {errno}");
     }
     by_window?;

@@ -6,9 +6,9 @@ use hypercall::trace::Row;
 use xen_contig::vmap::{Flush, Mode};
 
 use super::{Check, Context, Outcome, Owned, Test, cost_of, fail, give_left, map, skip, unmap};
-use crate::events::tsc;
 use crate::machine::{ANYWHERE, Machine};
 use crate::say;
+use crate::time::tsc;
 
 /// Pages of an area.
 const PAGES: u64 = 16;

@@ -13,6 +13,7 @@ use xen_contig::vmap::Mode;
 use super::{Check, Context, Outcome, Owned, Test, error, fail, give_left, map, skip, unmap};
 use crate::machine::{ANYWHERE, Machine};
 use crate::say;
+use crate::smp;
 use crate::traps::try_read;
 use crate::vcpu::{self, VcpuId};
 
@@ -114,7 +115,7 @@ fn round(machine: &Machine, other: VcpuId, seen: &Seen) -> Check {
         }
         Ok(())
     };
-    match vcpu::run_on(other, &read, exchange) {
+    match smp::run_on(other, &read, exchange) {
         Ok(result) => result,
         Err(undelivered) => Err(Outcome::Error(alloc::format!("{undelivered}"))),
     }

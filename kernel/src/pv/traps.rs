@@ -1,35 +1,35 @@
-//! Exceptions and events of a PV guest: Xen takes them and delivers them where the guest says.
+//! How Xen finds the exception and event entries of a PV guest.
 
 use hypercall::ops::TrapInfo;
 use hypercall::{VirtAddr, Xen, XenErrno};
 use xen_sys::vcpu_guest_context;
 
-use super::{EXCEPTIONS, entry};
 use crate::hypervisor::xen;
+use crate::traps::{EXCEPTIONS, entry};
 
-/// Hands the trap table of the first vCPU to Xen.
+/// Gives Xen the trap table of the first vCPU.
 pub fn init() {
     let mut table = [TrapInfo::END; EXCEPTIONS + 1];
     for (vector, slot) in table.iter_mut().take(EXCEPTIONS).enumerate() {
         *slot = trap(vector);
     }
-    // SAFETY: the table ends with END; the stubs take Xen's frame.
+    // SAFETY: the table ends with END, and the entries expect the frame that Xen pushes.
     if let Err(errno) = unsafe { xen().set_trap_table(&table) } {
         panic!("set_trap_table: {errno}");
     }
 }
 
-/// Tells Xen where the first vCPU takes events.
+/// Tells Xen where the first vCPU handles events.
 ///
 /// # Errors
-/// Xen's.
+/// Xen refused it.
 pub fn set_callbacks() -> Result<u64, XenErrno> {
     let (event, failsafe) = (entry::pv_event(), entry::pv_failsafe());
-    // SAFETY: both stubs take Xen's frame.
+    // SAFETY: both entries expect the frame that Xen pushes.
     unsafe { xen().set_callbacks(VirtAddr::new(event), VirtAddr::new(failsafe)) }
 }
 
-/// Gives the first state of another vCPU the same traps and callbacks.
+/// Puts the same traps and callbacks into the first state of another vCPU.
 pub fn fill(context: &mut vcpu_guest_context) {
     for (vector, slot) in context.trap_ctxt.iter_mut().take(EXCEPTIONS).enumerate() {
         *slot = trap(vector).into();

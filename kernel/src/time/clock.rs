@@ -1,38 +1,32 @@
-//! Time: the TSC, and Xen's system time made from it.
+//! Xen's system time.
 
 use core::num::NonZeroU64;
 
-use super::shared;
-use crate::vcpu;
-
-/// The processor's time-stamp counter.
-pub fn tsc() -> u64 {
-    // SAFETY: Xen lets guests read the TSC or emulates it. `rdtscp` is another matter.
-    unsafe { core::arch::x86_64::_rdtsc() }
-}
+use super::counter::tsc;
+use crate::{shared_page, vcpu};
 
 /// A point in Xen's system time.
 #[derive(Clone, Copy, Debug)]
 pub struct Deadline(NonZeroU64);
 
 impl Deadline {
-    /// So many seconds from now.
+    /// The time `seconds` seconds from now.
     pub fn in_seconds(seconds: u64) -> Self {
         Self::in_milliseconds(seconds.saturating_mul(1000))
     }
 
-    /// So many milliseconds from now.
+    /// The time `milliseconds` milliseconds from now.
     pub fn in_milliseconds(milliseconds: u64) -> Self {
         let then = now().saturating_add(milliseconds.saturating_mul(1_000_000));
         Self(NonZeroU64::new(then).unwrap_or(NonZeroU64::MIN))
     }
 
-    /// Whether it has passed.
+    /// Returns true if the time has passed.
     pub fn has_passed(self) -> bool {
         now() >= self.0.get()
     }
 
-    /// Nanoseconds, as Xen takes them.
+    /// The time in nanoseconds, as Xen takes it.
     pub fn nanoseconds(self) -> NonZeroU64 {
         self.0
     }
@@ -42,10 +36,10 @@ impl Deadline {
 fn now() -> u64 {
     let id = vcpu::current();
     loop {
-        // Xen makes the version odd while it writes the rest.
-        let before = shared::time(id);
+        // Xen makes the version odd while it writes the other fields.
+        let before = shared_page::time(id);
         let time = tsc();
-        let after = shared::time(id);
+        let after = shared_page::time(id);
         if before.version != after.version || before.version % 2 == 1 {
             continue;
         }

@@ -13,11 +13,12 @@ use hypercall::{DomId, Multicall, PageTableFlags, VirtAddr, Xen};
 use xen_contig::addr::{MachineAddr, Mfn, PAGE_SIZE, Pfn};
 use xen_contig::p2m::{M2p, P2m};
 
-use super::{EXECUTE, READ, READ_WRITE, TABLE};
 use crate::hypervisor::xen;
 use crate::layout::{
     self, AREAS_BASE, KERNEL_BASE, LINEAR_BASE, LINEAR_FRAMES, WINDOW_BASE, image, image_frame,
 };
+use crate::paging::{EXECUTE, READ, READ_WRITE, TABLE};
+use crate::vcpu::Stack;
 
 /// Entries per table.
 const ENTRIES: u64 = 512;
@@ -227,11 +228,11 @@ pub fn build(p2m: &P2m<'_>, tables: &Tables, boot: &BootTables, builders: Range<
 /// mapping alone ([S2](xen_contig::rules#S2)).
 pub fn drop_boot_mapping(p2m: &P2m<'_>, mapped_end: u64) {
     let image = image();
-    let guard = pvh_boot::boot_stack().guard;
+    let guards = [Stack::Boot, Stack::BootFault].map(|stack| stack.guard());
     let rights = |address: u64| {
         let within = |(start, end): (u64, u64)| (start..end).contains(&address);
         match address {
-            _ if address == guard => None,
+            _ if guards.contains(&address) => None,
             _ if within(image.text) => Some(EXECUTE),
             _ if within(image.rodata) => Some(READ),
             _ if within(image.data) => Some(READ_WRITE),

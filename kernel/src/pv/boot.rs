@@ -6,43 +6,47 @@ use core::sync::atomic::AtomicU64;
 
 use hypercall::Xen;
 use hypercall::abi::memory::MachphysMapping;
-use hypercall::ops::{MemoryOp, Port};
+use hypercall::ops::{MemoryOp, Port, SegmentBase};
 use pvh_boot::start_info::{PvConsole, PvStartInfo};
 use xen_contig::addr::{Gfn, Mfn, PAGE_SIZE, Pfn};
 use xen_contig::p2m::{M2p, P2m};
 use xen_sys::start_info as xen_sys_start_info;
 
-use super::{CommandLine, Ground};
+use super::guest::PV;
+use super::paging::{self, BootTables, Tables};
+use super::start_info::StartInfo;
+use super::traps;
+use crate::boot::{BootState, CommandLine};
 use crate::console::{self, Ring};
 use crate::hypervisor::xen;
-use crate::kind::Kind;
 use crate::layout::{self, KERNEL_BASE, image_frame};
 use crate::paging::Linear;
-use crate::paging::pv::{self as paging, BootTables, Tables};
-use crate::{events, traps};
+use crate::{guest, shared_page, vcpu};
 
-/// Takes the domain from the builder's state to the kernel's.
-pub fn start(start_info: *const xen_sys_start_info) -> (Ground, CommandLine) {
-    // SAFETY: Xen passes the address of the page that holds it, mapped and left alone since; the
-    // reader judges what it says.
+/// Takes the domain from the state in which the builder leaves it to the common part of booting.
+pub fn boot(start_info: *const xen_sys_start_info) -> BootState {
+    guest::choose(&PV);
+    adopt_first_vcpu();
+    // SAFETY: Xen passes the address of the page that holds the start info. The builder maps the
+    // page, and nothing has changed it. The reader checks the contents.
     let info = match PvStartInfo::read(unsafe { &*start_info }) {
         Ok(info) => info,
         Err(error) => panic!("start info: {error}"),
     };
-    traps::pv::init();
+    traps::init();
 
     let m2p = machine_to_phys();
     let boot_p2m = boot_p2m(&info);
     let ring = console_ring(&info, &m2p);
 
-    // All that the builder placed lies in a row behind the image (public/xen.h, "Start-of-day
-    // memory layout"): the module, the P2M, start info and shared pages, page tables, stack.
+    // Everything that the builder placed follows the image (public/xen.h, "Start-of-day memory
+    // layout"): the module, the P2M, start info and shared pages, page tables, stack.
     let at = |address: u64| image_frame(address).number();
     let p2m_end = at(info.mfn_list) + (info.nr_pages * 8).div_ceil(PAGE_SIZE as u64);
     let tables_end = at(info.pt_base) + info.nr_pt_frames;
-    let ring_end = ring.map_or(0, |(pfn, _)| pfn.number() + 1);
+    let ring_end = ring.map_or(0, |pfn| pfn.number() + 1);
     let info_end = at(start_info as u64) + 1;
-    // One more for the stack that the builder gives, which lies behind everything.
+    // One more page for the builder's stack, which lies at the end.
     let used_end = [p2m_end, tables_end, ring_end, info_end].into_iter().fold(0, u64::max) + 1;
 
     let boot_tables = BootTables::new(info.pt_base, m2p);
@@ -51,53 +55,69 @@ pub fn start(start_info: *const xen_sys_start_info) -> (Ground, CommandLine) {
     let builders = at(info.pt_base)..tables_end;
     let level1 = paging::build(&boot_p2m, &tables, &boot_tables, builders);
 
-    // The same table as before, now through the linear mapping.
+    // The list of the builder, now through the linear mapping.
     let p2m = || p2m_at(layout::linear(image_frame(info.mfn_list)).as_ptr(), info.nr_pages);
-    let (p2m, linear) = (p2m(), Linear::pv(p2m(), level1));
-    if let Some((pfn, _)) = ring {
-        // SAFETY: the linear mapping maps the console page like every frame.
+    let linear = Linear::pv(p2m(), level1);
+    if let Some(pfn) = ring {
+        // SAFETY: the linear mapping maps the frame of the ring writable, for good.
         unsafe { console::move_ring(layout::linear(pfn).as_mut_ptr()) };
     }
     let command_line = copy(info.cmd_line);
-    paging::drop_boot_mapping(&p2m, boot_mapped_end);
+    paging::drop_boot_mapping(&p2m(), boot_mapped_end);
 
     let shared = Gfn::new(info.shared_info / PAGE_SIZE as u64);
-    if let Err(errno) = events::map(Kind::Pv, shared) {
+    if let Err(errno) = shared_page::map(shared) {
         panic!("mapping the shared page, mfn {shared}: {errno}");
     }
 
-    let rings = [ring.map(|(pfn, _)| (pfn, "console ring")), store_ring(&info, &m2p)];
+    let rings = [ring.map(|pfn| (pfn, "console ring")), store_ring(&info, &m2p)];
     let rings = rings.into_iter().flatten().collect();
     let image_start = image_frame(layout::image().text.0).number();
     let mut others = ArrayVec::new();
     others.push((0, image_start));
     others.push((used_end, tables.first()));
-    let ground = Ground {
-        kind: Kind::Pv,
+    let start_info = image_frame(start_info as u64);
+    // SAFETY: this is the frame of the start info. The linear mapping maps it, and it is not among
+    // the frames that are handed over as unused.
+    PV.set_start_info(unsafe { StartInfo::new(start_info, p2m(), m2p) });
+    BootState {
+        command_line,
         initial_domain: info.flags.initial_domain(),
-        p2m,
+        p2m: p2m(),
         m2p: Some(m2p),
-        start_info: Some(image_frame(start_info as u64)),
-        shared_page: None,
+        start_info: Some(start_info),
         linear,
         area_tables: Some(Pfn::new(tables.areas())),
+        memory: info.nr_pages,
         shared: rings,
         spare: (tables.end(), info.nr_pages),
         others,
-    };
-    (ground, command_line)
+    }
+}
+
+/// Makes the vCPU find its data.
+fn adopt_first_vcpu() {
+    let first = vcpu::boot();
+    // SAFETY: nothing uses GS before this.
+    if unsafe { first.xen.set_segment_base(SegmentBase::GsKernel(first.gs_base())) }.is_err() {
+        // A panic needs the GS base too. This loop is where a debugger finds the vCPU.
+        loop {
+            core::hint::spin_loop();
+        }
+    }
+    first.list();
 }
 
 fn copy(text: &str) -> CommandLine {
     CommandLine::from(text).unwrap_or_default()
 }
 
-/// Where Xen's machine-to-physical table is.
+/// Asks Xen where its M2P is.
 fn machine_to_phys() -> M2p {
     let mut mapping = MachphysMapping::default();
-    // SAFETY: Xen fills the structure.
+    // SAFETY: Xen writes the structure, which is borrowed for the call.
     match unsafe { xen().memory_op(MemoryOp::MachphysMapping(&mut mapping)) } {
-        // SAFETY: this is what XENMEM_machphys_mapping answered.
+        // SAFETY: Xen says that its M2P is there, and that it has entries up to `max_mfn`.
         Ok(_) => unsafe { M2p::new(mapping.v_start as *const u64, mapping.max_mfn) },
         Err(errno) => panic!("XENMEM_machphys_mapping: {errno}"),
     }
@@ -107,33 +127,33 @@ fn boot_p2m(info: &PvStartInfo<'_>) -> P2m<'static> {
     p2m_at(info.mfn_list as *const AtomicU64, info.nr_pages)
 }
 
-/// The builder's list of machine frames as a P2M.
+/// The builder's list of machine frames at `list`, as a P2M.
 fn p2m_at(list: *const AtomicU64, frames: u64) -> P2m<'static> {
-    // SAFETY: the builder wrote `frames` entries there, the reader checked that the list lies
-    // within the memory that it mapped, and the frames of the list are never freed. Both mappings
-    // of it are only accessed atomically. They say which machine frame backs each frame, and the
-    // kernel writes to none but those of frames that it owns ([M4](xen_contig::rules#M4)).
+    // SAFETY: the builder wrote `frames` entries there, and the reader checked that the list lies
+    // within the memory that the builder mapped. The frames of the list are never freed, and all
+    // accesses are atomic. The list says which machine frame backs each frame, and only the library
+    // writes to it (rule [M4](xen_contig::rules#M4)).
     unsafe { P2m::table(slice::from_raw_parts(list, frames as usize)) }
 }
 
-/// Which frame the builder made the xenstore ring of.
+/// The frame of the xenstore ring.
 fn store_ring(info: &PvStartInfo<'_>, m2p: &M2p) -> Option<(Pfn, &'static str)> {
     if info.store_mfn == 0 {
         return None;
     }
-    // SAFETY: the page is a frame of this domain, so it is RAM.
+    // SAFETY: the builder made the ring of a frame of this domain, which is RAM.
     let pfn = unsafe { m2p.pfn(Mfn::new(info.store_mfn)) }?;
     Some((pfn, "xenstore ring"))
 }
 
 /// Sets up the console ring of a domU at its boot address. Returns its frame.
-fn console_ring(info: &PvStartInfo<'_>, m2p: &M2p) -> Option<(Pfn, Port)> {
+fn console_ring(info: &PvStartInfo<'_>, m2p: &M2p) -> Option<Pfn> {
     let PvConsole::DomU { mfn, evtchn } = info.console else { return None };
-    // SAFETY: the console page is a frame of this domain, so it is RAM.
+    // SAFETY: the builder made the ring of a frame of this domain, which is RAM.
     let pfn = unsafe { m2p.pfn(Mfn::new(mfn)) }.filter(|pfn| pfn.number() < info.nr_pages)?;
     let page = (KERNEL_BASE + pfn.number() * PAGE_SIZE as u64) as *mut _;
-    let port = Port(evtchn);
-    // SAFETY: the builder maps the console page with everything that it placed.
-    console::use_ring(unsafe { Ring::new(page, port) });
-    Some((pfn, port))
+    // SAFETY: the builder maps the ring with everything that it placed, until `boot` moves the ring to
+    // the linear mapping.
+    console::use_ring(unsafe { Ring::new(page, Port(evtchn)) });
+    Some(pfn)
 }

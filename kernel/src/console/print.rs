@@ -1,0 +1,129 @@
+//! Printing lines to all sinks.
+
+use core::fmt::{self, Write};
+
+use arrayvec::ArrayString;
+use hypercall::Xen;
+use hypercall::ops::Port as EventPort;
+use spin::Mutex;
+use x86_64::instructions::port::Port;
+
+use super::ring::Ring;
+use crate::hypervisor::untraced;
+
+/// The longest line in bytes.
+///
+/// Xen's guest console splits longer lines anyway (`DOMAIN_PBUF_SIZE` is 200 in
+/// `xen/common/domain.c`).
+const LINE: usize = 192;
+
+/// The port that Xen watches in HVM guests (`XEN_HVM_DEBUGCONS_IOPORT`).
+const DEBUG_PORT: u16 = 0xe9;
+
+struct Console {
+    line: ArrayString<LINE>,
+    xen_log: bool,
+    debug_port: bool,
+    ring: Option<Ring>,
+}
+
+static CONSOLE: Mutex<Console> = Mutex::new(Console {
+    line: ArrayString::new_const(),
+    xen_log: true,
+    debug_port: false,
+    ring: None,
+});
+
+/// Adds port 0xe9, which a PVH guest may use.
+pub fn use_debug_port() {
+    CONSOLE.lock().debug_port = true;
+}
+
+/// Adds the PV console ring.
+pub fn use_ring(ring: Ring) {
+    CONSOLE.lock().ring = Some(ring);
+}
+
+/// Makes the ring use another mapping of its page.
+///
+/// # Safety
+/// `address` maps the same page, writable, from now on.
+pub unsafe fn move_ring(address: *mut hypercall::abi::console::ConsoleRing) {
+    if let Some(ring) = &mut CONSOLE.lock().ring {
+        // SAFETY: by this function's contract `address` maps the ring's page, writable, from now on.
+        unsafe { ring.move_to(address) };
+    }
+}
+
+/// Makes the ring use the event channel of another backend.
+pub fn rebind_ring(port: EventPort) {
+    if let Some(ring) = &mut CONSOLE.lock().ring {
+        ring.rebind(port);
+    }
+}
+
+/// Prints a line.
+macro_rules! say {
+    ($($argument:tt)*) => { $crate::console::line(format_args!($($argument)*)) };
+}
+pub(crate) use say;
+
+/// Prints a line; use [`say!`].
+pub fn line(text: fmt::Arguments<'_>) {
+    let mut console = CONSOLE.lock();
+    // Writing can't fail: text that does not fit the line continues on the next one.
+    let _infallible = console.write_fmt(text);
+    console.end_line();
+}
+
+/// Waits until the backend has read everything that was printed.
+pub fn drain() {
+    if let Some(ring) = &mut CONSOLE.lock().ring {
+        ring.drain();
+    }
+}
+
+/// Releases the console's lock, so that a panic in the middle of a line can print.
+///
+/// # Safety
+/// The code that holds the lock never runs again.
+pub unsafe fn break_lock() {
+    // SAFETY: by this function's contract the holder of the lock never uses its guard again.
+    unsafe { CONSOLE.force_unlock() };
+}
+
+impl Console {
+    fn end_line(&mut self) {
+        self.line.push('\n');
+        let text = self.line.as_bytes();
+        self.xen_log = self.xen_log && untraced().console_write(text).is_ok();
+        if self.debug_port && !self.xen_log {
+            let mut port = Port::new(DEBUG_PORT);
+            for byte in text {
+                // SAFETY: Xen writes the byte to its log and does nothing else with it.
+                unsafe { port.write(*byte) };
+            }
+        }
+        if let Some(ring) = &mut self.ring
+            && ring.write(text).is_err()
+        {
+            self.ring = None;
+        }
+        self.line.clear();
+    }
+}
+
+impl Write for Console {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for c in text.chars() {
+            // One byte remains for the line feed.
+            if c == '\n' || self.line.len() + c.len_utf8() >= LINE {
+                self.end_line();
+            }
+            if c != '\n' {
+                self.line.push(c);
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,193 @@
+//! A PVH guest's page tables.
+//!
+//! They are new ones, with pages of 2 MiB where one set of rights applies to all of it, and without
+//! an identity mapping.
+
+use core::ops::Range;
+use core::sync::atomic::Ordering;
+
+use hypercall::PageTableFlags;
+use x86_64::PhysAddr;
+use x86_64::instructions::tlb;
+use x86_64::registers::control::{Cr3, Cr3Flags};
+use x86_64::structures::paging::PhysFrame;
+use xen_contig::addr::{Gfn, PAGE_SIZE};
+
+use crate::layout::{self, AREAS_BASE, KERNEL_BASE, LINEAR_BASE, image};
+use crate::paging::{ADDRESS, EXECUTE, READ, READ_WRITE, TABLE, own_entry};
+use crate::vcpu::Stack;
+
+const PAGE: u64 = PAGE_SIZE as u64;
+const LARGE: u64 = 2 << 20;
+const ENTRIES: u64 = 512;
+
+/// Page tables under construction.
+///
+/// The tables are frames below 4 GiB, which the boot page tables map at the linear base.
+pub struct Builder {
+    top: u64,
+    /// The first table. The others follow it up to the spare memory.
+    first: u64,
+    /// The memory from which tables are cut.
+    spare: Range<u64>,
+}
+
+impl Builder {
+    /// Starts with an empty top-level table.
+    ///
+    /// Tables are cut from `spare`: unused physical memory below 4 GiB.
+    pub fn new(spare: Range<u64>) -> Self {
+        let mut builder = Self { top: 0, first: spare.start, spare };
+        builder.top = builder.table();
+        builder
+    }
+
+    /// Makes an empty table.
+    fn table(&mut self) -> u64 {
+        let table = self.spare.start;
+        assert!(table + PAGE <= self.spare.end, "not enough memory for the page tables");
+        self.spare.start += PAGE;
+        for index in 0..ENTRIES {
+            // SAFETY: the frame is spare, and the boot page tables map it at the linear base.
+            unsafe { entry(table, index).write_volatile(0) };
+        }
+        table
+    }
+
+    /// Maps the page of `size` bytes at `virt` to `phys`.
+    fn map(&mut self, virt: u64, phys: u64, size: u64, flags: PageTableFlags) {
+        let last = if size == LARGE { 21 } else { 12 };
+        let mut table = self.top;
+        for shift in [39, 30, 21, 12] {
+            let slot = entry(table, (virt >> shift) % ENTRIES);
+            if shift == last {
+                let huge = if size == LARGE { PageTableFlags::HUGE_PAGE.bits() } else { 0 };
+                // SAFETY: the slot belongs to a table of this builder, which is not in force yet.
+                unsafe { slot.write_volatile(phys | flags.bits() | huge) };
+                return;
+            }
+            // SAFETY: the slot belongs to a table of this builder.
+            let present = unsafe { slot.read_volatile() };
+            table = if present != 0 {
+                present & ADDRESS
+            } else {
+                let lower = self.table();
+                // SAFETY: the slot belongs to a table of this builder, which is not in force yet.
+                unsafe { slot.write_volatile(lower | TABLE.bits()) };
+                lower
+            };
+        }
+    }
+
+    /// Maps RAM at the linear base. Text and constants of the image are read-only there too.
+    pub fn map_linear(&mut self, ram: Range<u64>) {
+        let image = image();
+        let fixed = image.text.0 - KERNEL_BASE..image.rodata.1 - KERNEL_BASE;
+        let mut phys = ram.start;
+        while phys + PAGE <= ram.end {
+            let large = phys.is_multiple_of(LARGE)
+                && phys + LARGE <= ram.end
+                && (phys + LARGE <= fixed.start || phys >= fixed.end);
+            let size = if large { LARGE } else { PAGE };
+            let flags = if fixed.contains(&phys) { READ } else { READ_WRITE };
+            self.map(LINEAR_BASE + phys, phys, size, flags);
+            phys += size;
+        }
+    }
+
+    /// Maps the image with its rights, except the guard pages of the stacks.
+    pub fn map_image(&mut self) {
+        let image = image();
+        let guards = [Stack::Boot, Stack::BootFault].map(|stack| stack.guard());
+        for ((start, end), flags) in
+            [(image.text, EXECUTE), (image.rodata, READ), (image.data, READ_WRITE)]
+        {
+            for virt in (start..end).step_by(PAGE_SIZE).filter(|virt| !guards.contains(virt)) {
+                self.map(virt, virt - KERNEL_BASE, PAGE, flags);
+            }
+        }
+    }
+
+    /// Makes all tables that exist so far read-only in the linear mapping.
+    ///
+    /// Tables that are made later stay writable: the kernel writes those of window and areas.
+    pub fn protect_tables(&mut self) {
+        let mut table = self.first;
+        // Splitting a large page makes a table, so the end may move.
+        while table < self.spare.start {
+            self.protect(table);
+            table += PAGE;
+        }
+    }
+
+    /// Makes a frame of RAM read-only in the linear mapping.
+    fn protect(&mut self, phys: u64) {
+        let index = |shift: u32| ((LINEAR_BASE + phys) >> shift) % ENTRIES;
+        let mut table = self.top;
+        for shift in [39, 30] {
+            // SAFETY: `map_linear` has mapped the frame, so there is a table on each level.
+            table = unsafe { entry(table, index(shift)).read_volatile() } & ADDRESS;
+        }
+        let slot = entry(table, index(21));
+        // SAFETY: the slot belongs to a table of this builder.
+        let mut present = unsafe { slot.read_volatile() };
+        if present & PageTableFlags::HUGE_PAGE.bits() != 0 {
+            let lower = self.table();
+            let small = present & !PageTableFlags::HUGE_PAGE.bits();
+            for index in 0..ENTRIES {
+                // SAFETY: the slot belongs to the table that was just made.
+                unsafe { entry(lower, index).write_volatile(small + index * PAGE) };
+            }
+            present = lower | TABLE.bits();
+            // SAFETY: the slot belongs to a table of this builder, which is not in force yet.
+            unsafe { slot.write_volatile(present) };
+        }
+        // SAFETY: the slot belongs to a table of this builder, which is not in force yet.
+        unsafe { entry(present & ADDRESS, index(12)).write_volatile(phys | READ.bits()) };
+    }
+
+    /// Makes the tables of the window, so that [`set_window`] finds them.
+    pub fn make_window(&mut self) {
+        self.map(layout::WINDOW_BASE, 0, PAGE, PageTableFlags::empty());
+    }
+
+    /// Maps a frame at a window slot.
+    pub fn map_window(&mut self, slot: u64, frame: Gfn) {
+        self.map(layout::window(slot).as_u64(), frame.number() * PAGE, PAGE, READ_WRITE);
+    }
+
+    /// Makes the first-level tables of the virtual areas, so that [`own_entry`] finds them.
+    pub fn make_areas(&mut self, pages: u32) {
+        for page in (0..u64::from(pages)).step_by(ENTRIES as usize) {
+            self.map(AREAS_BASE + page * PAGE, 0, PAGE, PageTableFlags::empty());
+        }
+    }
+
+    /// Puts the new tables in force. Returns the spare memory that remains.
+    ///
+    /// # Safety
+    /// RAM, image and window are mapped. Nothing is used any more at an address that only the boot
+    /// page tables map.
+    pub unsafe fn switch(self) -> Range<u64> {
+        let frame = PhysFrame::containing_address(PhysAddr::new(self.top));
+        // SAFETY: by this function's contract the new tables map everything that is in use. They map
+        // the image, and with it the running code and its stack, at the same addresses as before.
+        unsafe { Cr3::write(frame, Cr3Flags::empty()) };
+        self.spare
+    }
+}
+
+/// Maps a frame at a window slot, or removes what is mapped there.
+pub fn set_window(slot: u64, target: Option<(Gfn, PageTableFlags)>) {
+    let address = layout::window(slot);
+    let pte = target.map_or(0, |(gfn, flags)| (gfn.number() * PAGE) | flags.bits());
+    // SAFETY: this is a PVH guest. The builder made the window's table, which is never freed, after
+    // it protected the other tables. Window slots hold no Rust objects.
+    unsafe { own_entry(address) }.store(pte, Ordering::Relaxed);
+    tlb::flush(address);
+}
+
+/// The address of an entry of a table, through the linear mapping of the boot page tables.
+fn entry(table: u64, index: u64) -> *mut u64 {
+    (LINEAR_BASE + table + index * 8) as *mut u64
+}

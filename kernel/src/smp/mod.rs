@@ -1,0 +1,14 @@
+//! Several vCPUs: starting them, and giving them work.
+//!
+//! | question | place |
+//! |---|---|
+//! | how are the other vCPUs started? | `start` |
+//! | where do their stacks and data lie? | `memory` |
+//! | how does a vCPU get work, and what does it do without? | `work` |
+
+mod memory;
+mod start;
+mod work;
+
+pub use start::{configured, start};
+pub use work::{Undelivered, everywhere, run_on};

@@ -1,0 +1,102 @@
+//! Starting the vCPUs that Xen has configured.
+
+use core::fmt;
+
+use hypercall::ops::VcpuOp;
+use hypercall::{Xen, XenErrno};
+
+use super::memory;
+use super::work::idle;
+use crate::console::say;
+use crate::guest::guest;
+use crate::hypervisor::xen;
+use crate::machine::Machine;
+use crate::time::Deadline;
+use crate::vcpu::{self, Local, MAX, VcpuId};
+use crate::{events, trace};
+
+/// How many seconds of system time the first vCPU waits for an answer of the others.
+///
+/// Emulated machines are slow, so only a vCPU that hangs takes so long.
+const PATIENCE: u64 = 30;
+
+/// Why a vCPU is not up.
+enum Down {
+    /// The guest has no frames for its stacks and data.
+    NoMemory,
+    /// Xen refused a step.
+    Refused(&'static str, XenErrno),
+    /// It was started and has not answered.
+    Silent,
+}
+
+impl fmt::Display for Down {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoMemory => f.write_str("no frames for its stacks"),
+            Self::Refused(step, errno) => write!(f, "{step}: {errno}"),
+            Self::Silent => write!(f, "started, but silent for {PATIENCE} s"),
+        }
+    }
+}
+
+/// The number of vCPUs that Xen has for this domain, up or not.
+pub fn configured() -> u32 {
+    // SAFETY: the call only returns a number.
+    (0..).find(|id| unsafe { xen().vcpu_op(VcpuOp::IsUp, *id) }.is_err()).unwrap_or(0)
+}
+
+/// Makes events come on this vCPU, starts all others, and waits until each has answered.
+///
+/// Names on the console each vCPU that does not answer. The kernel does not use it then.
+pub fn start(machine: &Machine) {
+    let configured = configured();
+    if configured > MAX {
+        say!("# vcpus: {} of {configured} stay down: the limit is {MAX}", configured - MAX);
+    }
+    if let Err((step, errno)) = events::start() {
+        say!("# vcpus: no events, so only vCPU 0 is used: {step}: {errno}");
+        return;
+    }
+    let mut started = [None; MAX as usize];
+    for id in (1..configured).filter_map(VcpuId::new) {
+        match start_one(machine, id) {
+            Ok(local) => started[id.index()] = Some(local),
+            Err(why) => not_up(id, &why),
+        }
+    }
+    let deadline = Deadline::in_seconds(PATIENCE);
+    for local in started.into_iter().flatten() {
+        if !events::wait_until(deadline, || local.events.has_answered()) {
+            not_up(local.id, &Down::Silent);
+        }
+    }
+    say!("# vcpus: {} of {configured} up", vcpu::count());
+}
+
+fn not_up(id: VcpuId, why: &Down) {
+    say!("# vcpus: vCPU {} is not up: {why}", id.number());
+}
+
+/// Makes a vCPU and starts it.
+fn start_one(machine: &Machine, id: VcpuId) -> Result<&'static Local, Down> {
+    let local = memory::local(machine, id).ok_or(Down::NoMemory)?;
+    trace::show_likewise(&local.xen);
+    events::bind(local).map_err(|(step, errno)| Down::Refused(step, errno))?;
+    // SAFETY: the stacks were just made for this vCPU, which runs only once it is up.
+    unsafe { guest().initialise_vcpu(local, entry) }
+        .map_err(|errno| Down::Refused("VCPUOP_initialise", errno))?;
+    // SAFETY: Xen has just accepted the vCPU's first state.
+    unsafe { xen().vcpu_op(VcpuOp::Up, id.number()) }
+        .map_err(|errno| Down::Refused("VCPUOP_up", errno))?;
+    Ok(local)
+}
+
+/// The first function of a vCPU, on its own stack, with events masked.
+extern "C" fn entry(local: &'static Local) -> ! {
+    guest().enter_vcpu(local);
+    assert_eq!(vcpu::current(), local.id, "the GS base is that of another vCPU");
+    local.list();
+    events::arrived();
+    idle()
+}

@@ -1,0 +1,167 @@
+//! Work for other vCPUs, and what a vCPU does without any.
+//!
+//! A vCPU has a mailbox with room for one job. The sender puts a job into it and notifies the vCPU.
+//! The last vCPU that finishes the job notifies the one that waits for it. A job borrows from the
+//! sender's stack, so the sender does not continue before all have finished.
+//!
+//! No vCPU spins, and no wake-up is lost. A vCPU that wants to sleep masks events first, then looks,
+//! and then sleeps by a call that unmasks and sleeps in one step ([`events::block`]). The look sees
+//! everything that happened before it. What happens later comes with a notification. That stays
+//! pending while events are masked, and Xen checks for pending events before it lets the vCPU sleep.
+
+use core::fmt;
+use core::sync::atomic::{AtomicUsize, Ordering};
+
+use arrayvec::ArrayVec;
+
+use crate::events;
+use crate::vcpu::{Job, Local, MAX, Mailbox, VcpuId, current, local, of, online};
+
+/// Why a vCPU was not given work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Undelivered {
+    /// The vCPU is not up.
+    Offline(VcpuId),
+    /// The vCPU has work already, as the first one always has.
+    Busy(VcpuId),
+    /// The vCPU is the sender, which can't wait for itself.
+    Caller(VcpuId),
+}
+
+impl fmt::Display for Undelivered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Offline(id) => write!(f, "vCPU {} is not up", id.number()),
+            Self::Busy(id) => write!(f, "vCPU {} has work already", id.number()),
+            Self::Caller(id) => write!(f, "vCPU {} can't wait for itself", id.number()),
+        }
+    }
+}
+
+/// Runs `work` on vCPU `id` and `here` on this one at the same time. Waits for both.
+///
+/// # Errors
+/// The vCPU was not given the work. Then neither has run.
+pub fn run_on<R>(
+    id: VcpuId,
+    work: &(dyn Fn() + Sync),
+    here: impl FnOnce() -> R,
+) -> Result<R, Undelivered> {
+    if id == current() {
+        return Err(Undelivered::Caller(id));
+    }
+    let target = of(id).ok_or(Undelivered::Offline(id))?;
+    let work = |_: VcpuId| work();
+    let job = Job { work: &work, remaining: AtomicUsize::new(1), waiter: current() };
+    // SAFETY: `wait` below returns only when the job's `remaining` is 0.
+    unsafe { post(target, &job)? };
+    events::expect_notice();
+    let result = here();
+    wait(&job);
+    Ok(result)
+}
+
+/// Runs `work` on every vCPU that is up, this one included, at the same time. Waits for all.
+///
+/// Each vCPU passes its own number to `work`.
+///
+/// # Errors
+/// A vCPU has work already. Then some others may have run `work`, and this one has not.
+pub fn everywhere(work: &(dyn Fn(VcpuId) + Sync)) -> Result<(), Undelivered> {
+    let me = current();
+    // One list for counting and sending: a vCPU may come up between the two.
+    let others: ArrayVec<&Local, { MAX as usize }> =
+        online().filter(|local| local.id != me).collect();
+    let job = Job { work, remaining: AtomicUsize::new(others.len()), waiter: me };
+    let mut posted = 0;
+    let mut refused = None;
+    for target in &others {
+        // SAFETY: `wait` below returns only when the job's `remaining` is 0.
+        match unsafe { post(target, &job) } {
+            Ok(()) => posted += 1,
+            Err(error) => {
+                refused = Some(error);
+                break;
+            }
+        }
+    }
+    match refused {
+        None => {
+            if posted > 0 {
+                events::expect_notice();
+            }
+            work(me);
+        }
+        Some(_) => {
+            job.remaining.fetch_sub(others.len() - posted, Ordering::AcqRel);
+        }
+    }
+    wait(&job);
+    refused.map_or(Ok(()), Err)
+}
+
+/// Puts a job into a mailbox and wakes its vCPU.
+///
+/// # Safety
+/// The job lives until its `remaining` is 0.
+unsafe fn post(target: &Local, job: &Job<'_>) -> Result<(), Undelivered> {
+    // SAFETY: by this function's contract the job lives until its `remaining` is 0.
+    if !unsafe { target.mailbox.put(job) } {
+        return Err(Undelivered::Busy(target.id));
+    }
+    events::notify(target);
+    Ok(())
+}
+
+/// Sleeps until all vCPUs have finished a job.
+fn wait(job: &Job<'_>) {
+    if job.remaining.load(Ordering::Acquire) == 0 {
+        return;
+    }
+    loop {
+        events::mask();
+        if job.remaining.load(Ordering::Acquire) == 0 {
+            events::unmask();
+            return;
+        }
+        events::block();
+    }
+}
+
+/// Does the work that comes, and sleeps in between.
+pub fn idle() -> ! {
+    let mailbox = &local().mailbox;
+    loop {
+        events::mask();
+        let job = mailbox.job();
+        if job.is_null() {
+            events::block();
+            continue;
+        }
+        events::unmask();
+        // SAFETY: the job is in this vCPU's mailbox, and `remaining` still counts this vCPU.
+        unsafe { carry_out(mailbox, job) };
+    }
+}
+
+/// Runs a job and counts this vCPU as finished.
+///
+/// # Safety
+/// The job is in the mailbox, and its `remaining` counts this vCPU.
+unsafe fn carry_out(mailbox: &Mailbox, job: *const Job<'static>) {
+    // SAFETY: by the contract of `Mailbox::put` the job lives until its `remaining` is 0, and by this
+    // function's contract `remaining` counts this vCPU. The reference ends before it goes down.
+    let waiter = unsafe {
+        let job = &*job;
+        (job.work)(current());
+        job.waiter
+    };
+    // Cleared before the sender continues, because it may send more.
+    mailbox.clear();
+    // SAFETY: the job lives until `remaining` is 0, which this very operation may bring about. The job
+    // is not used after it.
+    let last = unsafe { (*job).remaining.fetch_sub(1, Ordering::AcqRel) } == 1;
+    if last && let Some(waiter) = of(waiter) {
+        events::give_notice(waiter);
+    }
+}

@@ -1,0 +1,154 @@
+//! How a toolstack asks for the domain to be saved, and what the guest does then.
+
+use core::fmt::{self, Write};
+
+use arrayvec::ArrayString;
+use hypercall::ops::{EventChannelOp, Port, SchedOp, Suspended};
+use hypercall::{DomId, Xen, XenErrno};
+
+use super::xenstore::{Store, StoreError};
+use crate::guest::guest;
+use crate::hypervisor::{untraced, xen};
+use crate::machine::Machine;
+use crate::time::Deadline;
+use crate::{console, events, shared_page, vcpu};
+
+/// The key from which libxl reads the port (`xs_suspend_evtchn_port`), in the domain's own path.
+const KEY: &str = "device/suspend/event-channel";
+
+/// Why a guest can't be saved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SuspendError {
+    /// The guest has several vCPUs.
+    Vcpus(usize),
+    /// The guest is dom0.
+    InitialDomain,
+    /// Xen refused this step.
+    Xen(&'static str, XenErrno),
+    /// The port was not written to xenstore.
+    Store(StoreError),
+}
+
+impl fmt::Display for SuspendError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Vcpus(count) => {
+                write!(f, "only a guest with one vCPU can be saved, and this one has {count}")
+            }
+            Self::InitialDomain => f.write_str("dom0 can't be saved"),
+            Self::Xen(step, errno) => write!(f, "{step}: {errno}"),
+            Self::Store(error) => write!(f, "{KEY}: {error}"),
+        }
+    }
+}
+
+/// How a guest runs again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resumed {
+    /// In a new domain.
+    Restored,
+    /// In the same domain, which was saved and continues, or was not saved after all.
+    Kept,
+}
+
+/// The event channel by which the toolstack asks for the domain to be saved.
+pub struct Requests {
+    port: Port,
+}
+
+impl Requests {
+    /// Makes the event channel, names it in xenstore, and tells the toolstack where the P2M is.
+    ///
+    /// A restored domain needs a new one.
+    ///
+    /// # Errors
+    /// The guest can't be saved, or Xen or xenstored refused a step.
+    pub fn open(machine: &Machine) -> Result<Self, SuspendError> {
+        if machine.initial_domain {
+            return Err(SuspendError::InitialDomain);
+        }
+        if vcpu::count() > 1 {
+            return Err(SuspendError::Vcpus(vcpu::count()));
+        }
+        tell_p2m(machine);
+        let made = xen().event_channel_op(EventChannelOp::AllocUnbound { remote: DomId(0) });
+        let port = made.map_err(|errno| SuspendError::Xen("EVTCHNOP_alloc_unbound", errno))?;
+        let port = Port(port as u32);
+        let mut text = ArrayString::<10>::new();
+        let _fits = write!(text, "{}", port.0);
+        let written = Store::open().and_then(|mut store| store.write(KEY, &text));
+        match written {
+            Ok(()) => Ok(Self { port }),
+            Err(error) => {
+                // No other domain knows the port, so it does no harm if Xen keeps it.
+                let _closed = xen().event_channel_op(EventChannelOp::Close(port));
+                Err(SuspendError::Store(error))
+            }
+        }
+    }
+
+    /// Sleeps until the toolstack asks or the deadline has passed. Returns true if it asks.
+    pub fn wait(&self, deadline: Deadline) -> bool {
+        while !shared_page::take_port(self.port) {
+            if deadline.has_passed() {
+                return false;
+            }
+            let timeout = Some(deadline.nanoseconds());
+            // If Xen refuses to sleep, the loop asks again.
+            let _slept = untraced().sched_op(SchedOp::Poll { port: Some(self.port), timeout });
+        }
+        true
+    }
+
+    /// Suspends the domain. Returns when it runs again.
+    ///
+    /// Then events are as at boot: those of the vCPU's own port are delivered, all others are masked.
+    ///
+    /// # Errors
+    /// Xen refused it. Then everything is as before.
+    ///
+    /// # Panics
+    /// If Xen refuses a restored domain the shared page or the events that it has at boot.
+    pub fn suspend(self) -> Result<Resumed, SuspendError> {
+        console::drain();
+        events::mask();
+        // SAFETY: `open` made sure that there is one vCPU and told the toolstack where the P2M is.
+        // Events are masked. `resume` comes first after a restore.
+        match unsafe { guest().suspend() } {
+            Ok(Suspended::Restored) => {
+                resume();
+                Ok(Resumed::Restored)
+            }
+            Ok(Suspended::Cancelled) => {
+                events::unmask();
+                Ok(Resumed::Kept)
+            }
+            Err(errno) => {
+                events::unmask();
+                Err(SuspendError::Xen("SCHEDOP_shutdown", errno))
+            }
+        }
+    }
+}
+
+/// Tells the toolstack where a PV guest's P2M is.
+fn tell_p2m(machine: &Machine) {
+    let top = machine.top_table().and_then(|pfn| machine.p2m.mfn(pfn));
+    if let (Some(address), Some(top)) = (machine.p2m.table_address(), top) {
+        shared_page::tell_p2m(machine.p2m.frames(), address, top);
+    }
+}
+
+/// Sets up again what a restored domain has lost: the shared page and its events.
+fn resume() {
+    let console = match guest().resume() {
+        Ok(console) => console,
+        Err(errno) => panic!("sharing a page with Xen in the restored domain: {errno}"),
+    };
+    if let Some(port) = console {
+        console::rebind_ring(port);
+    }
+    if let Err((step, errno)) = events::start() {
+        panic!("{step} in the restored domain: {errno}");
+    }
+}

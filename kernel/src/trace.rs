@@ -1,0 +1,47 @@
+//! Printing the hypercall trace.
+
+use hypercall::trace::{Entry, Level, Summary};
+
+use crate::console::say;
+use crate::hypervisor::{Hypervisor, xen};
+use crate::vcpu;
+
+/// Prints as much of the trace as `level` says, from now on, on all vCPUs that are up.
+pub fn show(level: Level) {
+    vcpu::online().for_each(|vcpu| vcpu.xen.show(level, print));
+}
+
+/// Makes the handle of a new vCPU print as much as that of the running one.
+pub fn show_likewise(new: &Hypervisor) {
+    new.show(xen().level(), print);
+}
+
+/// Prints an entry, with the vCPU that made the call if there are several.
+fn print(entry: &Entry) {
+    match vcpu::count() {
+        0 | 1 => say!("# trace {entry}"),
+        _ => say!("# trace {} {entry}", vcpu::current()),
+    }
+}
+
+/// Prints the table of all vCPUs' calls, if the trace is on.
+pub fn show_summary() {
+    if xen().level() != Level::Off {
+        let mut all = Summary::new();
+        vcpu::online().for_each(|vcpu| all.add(&vcpu.xen.summary()));
+        for line in alloc::format!("{all}").lines() {
+            say!("# trace {line}");
+        }
+    }
+}
+
+/// Prints the last calls of this vCPU, for a panic.
+pub fn show_recent() {
+    match vcpu::count() {
+        0 | 1 => say!("# trace: the last hypercalls, oldest first"),
+        _ => say!("# trace: the last hypercalls of {}, oldest first", vcpu::current()),
+    }
+    if !xen().recent(print) {
+        say!("# trace: is being written, can't be read");
+    }
+}

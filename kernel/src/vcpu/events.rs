@@ -1,0 +1,96 @@
+//! The event port of one vCPU, and what it counts.
+
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+
+use hypercall::ops::Port;
+
+/// The event port of one vCPU, and what it counts.
+pub struct EventState {
+    /// The port; 0 before there is one.
+    port: AtomicU32,
+    /// Whether the vCPU has reached the loop in which it waits for work.
+    answered: AtomicBool,
+    /// How many times the port has fired.
+    fired: AtomicU64,
+    /// Notifications that the vCPU has sent, and those that it expects back.
+    sent: AtomicU64,
+    /// The TSC when the vCPU last masked its events.
+    masked_since: AtomicU64,
+    /// The longest stretch with events masked, in ticks of the TSC.
+    longest: AtomicU64,
+}
+
+impl EventState {
+    /// The state of a vCPU without a port.
+    pub const fn new() -> Self {
+        Self {
+            port: AtomicU32::new(0),
+            answered: AtomicBool::new(false),
+            fired: AtomicU64::new(0),
+            sent: AtomicU64::new(0),
+            masked_since: AtomicU64::new(0),
+            longest: AtomicU64::new(0),
+        }
+    }
+
+    /// The port by which other vCPUs wake this one.
+    pub fn port(&self) -> Port {
+        Port(self.port.load(Ordering::Acquire))
+    }
+
+    /// Sets the port.
+    pub fn set_port(&self, port: Port) {
+        self.port.store(port.0, Ordering::Release);
+    }
+
+    /// Returns true if the vCPU has reached the loop in which it waits for work.
+    pub fn has_answered(&self) -> bool {
+        self.answered.load(Ordering::Acquire)
+    }
+
+    /// Records that the vCPU has reached that loop.
+    pub fn set_answered(&self) {
+        self.answered.store(true, Ordering::Release);
+    }
+
+    /// How many times the port has fired.
+    pub fn fired(&self) -> u64 {
+        self.fired.load(Ordering::Relaxed)
+    }
+
+    /// Counts an event.
+    pub fn count_fired(&self) {
+        self.fired.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many notifications the vCPU has sent and expected back.
+    pub fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
+    }
+
+    /// Counts a notification.
+    pub fn count_sent(&self) {
+        self.sent.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Records that events are masked since the TSC's `now`.
+    pub fn begin_masked(&self, now: u64) {
+        self.masked_since.store(now, Ordering::Relaxed);
+    }
+
+    /// Ends the stretch that [`begin_masked`](Self::begin_masked) began.
+    pub fn end_masked(&self, now: u64) {
+        let since = self.masked_since.load(Ordering::Relaxed);
+        self.record_masked(now.saturating_sub(since));
+    }
+
+    /// Records a stretch of that many ticks with events masked.
+    pub fn record_masked(&self, ticks: u64) {
+        self.longest.fetch_max(ticks, Ordering::Relaxed);
+    }
+
+    /// The longest stretch with events masked, in ticks of the TSC.
+    pub fn longest_masked(&self) -> u64 {
+        self.longest.load(Ordering::Relaxed)
+    }
+}
