@@ -30,7 +30,7 @@
 //! [`Backing::OneExtent`](crate::dma::Backing) then no longer holds, and no guest can see that.
 //!
 //! The kernel in this repository does all of this in `kernel/src/machine.rs` and
-//! `kernel/src/paging/mod.rs`; the model in `tests/fake-xen` does it on the host.
+//! `kernel/src/paging/linear.rs`; the model in `tests/fake-xen` does it on the host.
 //!
 //! # Locks
 //! This crate holds no lock while it calls a method of [`Platform`], [`GuestMemory`] or

@@ -1,0 +1,71 @@
+//! A self-test, and how it ends early.
+
+use alloc::boxed::Box;
+use alloc::string::String;
+
+use super::accounts::Accounts;
+use crate::command_line::When;
+use crate::machine::Machine;
+use crate::verdict::Outcome;
+
+/// What a test works with.
+pub struct Context<'m> {
+    /// The machine.
+    pub machine: &'m Machine,
+    /// The seed of all patterns.
+    pub seed: u64,
+    /// The accounts before the first test.
+    pub before: Accounts,
+}
+
+/// The result of a test, or of a step of it. An error ends the test.
+pub type Check = Result<(), Outcome>;
+
+/// The body of a test.
+type Body = Box<dyn Fn(&Context<'_>) -> Check>;
+
+/// A self-test.
+pub struct Test {
+    /// Its name on the command line and in the report.
+    pub name: String,
+    /// When it runs.
+    pub when: When,
+    /// What it does.
+    pub run: Body,
+}
+
+impl Test {
+    /// A test that runs by default.
+    pub fn new(name: impl Into<String>, run: impl Fn(&Context<'_>) -> Check + 'static) -> Self {
+        Self { name: name.into(), when: When::Always, run: Box::new(run) }
+    }
+
+    /// Makes the test run at other times.
+    pub fn when(self, when: When) -> Self {
+        Self { when, ..self }
+    }
+}
+
+/// Ends the test: what is tested is broken.
+macro_rules! fail {
+    ($($argument:tt)*) => {
+        return Err($crate::verdict::Outcome::Fail(alloc::format!($($argument)*)))
+    };
+}
+pub(super) use fail;
+
+/// Ends the test: the test or its surroundings are broken.
+macro_rules! error {
+    ($($argument:tt)*) => {
+        return Err($crate::verdict::Outcome::Error(alloc::format!($($argument)*)))
+    };
+}
+pub(super) use error;
+
+/// Ends the test: it does not apply here.
+macro_rules! skip {
+    ($($argument:tt)*) => {
+        return Err($crate::verdict::Outcome::Skip(alloc::format!($($argument)*)))
+    };
+}
+pub(super) use skip;
