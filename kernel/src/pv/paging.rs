@@ -1,10 +1,11 @@
-//! A PV guest's page tables: the builder's are kept, the linear mapping and the window are hooked
-//! into its top level, and what the builder mapped beyond the image is taken away.
+//! A PV guest's page tables.
 //!
-//! Xen wants page tables mapped read-only, and refuses to make a page table of a frame that any
-//! writable mapping still names. So the new tables come from a run of frames that the builder did
-//! not map. Each is filled through one page of the image, the stack's guard page, which has no
-//! other use until it is unmapped for good.
+//! The kernel keeps the builder's tables. It hooks the linear mapping, the window and the areas into
+//! their top level, and removes what the builder mapped in addition to the image.
+//!
+//! Xen accepts page tables only if all their mappings are read-only. So the new tables come from a
+//! run of frames that the builder did not map. Each is filled through one page of the image: the
+//! stack's guard page, which is not used otherwise and is unmapped later.
 
 use core::ops::Range;
 
@@ -20,16 +21,16 @@ use crate::layout::{
 use crate::paging::{EXECUTE, READ, READ_WRITE, TABLE};
 use crate::vcpu::Stack;
 
-/// Entries per table.
+/// The number of entries in a table.
 const ENTRIES: u64 = 512;
 
-/// Calls in one crossing into Xen: 8 KiB on the stack.
+/// The number of calls in a multicall: 8 KiB on the stack.
 const BATCH: usize = 128;
 
-/// The builder's page tables, which its own mapping shows at [`KERNEL_BASE`].
+/// The builder's page tables. The builder maps them at [`KERNEL_BASE`], like all that it placed.
 #[derive(Clone, Copy, Debug)]
 pub struct BootTables {
-    /// Address of the top level.
+    /// The address of the top level.
     base: u64,
     m2p: M2p,
 }
@@ -45,25 +46,25 @@ impl BootTables {
         image_frame(self.base)
     }
 
-    /// Whether the builder mapped an address.
+    /// Returns true if the builder mapped the address.
     fn is_mapped(&self, address: u64) -> bool {
         let mut table = self.base;
         for shift in [39, 30, 21, 12] {
             let index = (address >> shift) % ENTRIES;
-            // SAFETY: `table` is a page table that the builder maps readable, with 512 entries.
+            // SAFETY: `table` is a page table, which the builder maps readable. The index is below 512.
             let raw = unsafe { (table as *const u64).add(index as usize).read_volatile() };
             let pte = Pte::from_raw(raw);
             if !pte.is_present() {
                 return false;
             }
-            // SAFETY: what a page table names is a frame of this domain, hence RAM.
+            // SAFETY: page tables name frames of this domain, which are RAM.
             let Some(pfn) = (unsafe { self.m2p.pfn(pte.mfn()) }) else { return false };
             table = KERNEL_BASE + pfn.number() * PAGE_SIZE as u64;
         }
         true
     }
 
-    /// The first frame that the builder's mapping, which starts with frame 0, does not show.
+    /// The first frame that the builder did not map. Its mapping starts with frame 0.
     pub fn mapped_end(&self) -> u64 {
         let first_unmapped =
             (0..).find(|pfn| !self.is_mapped(KERNEL_BASE + pfn * PAGE_SIZE as u64));
@@ -71,14 +72,16 @@ impl BootTables {
     }
 }
 
-/// The run of frames that the new page tables go to: all first-level tables of the linear mapping
-/// in order, then its second level, its third, the three tables of the window, and the tables of the
-/// virtual areas from the first level up.
+/// The run of frames for the new page tables.
+///
+/// It begins with all first-level tables of the linear mapping, in order. Its second level and its
+/// third follow, then the three tables of the window, and the tables of the virtual areas from the
+/// first level up.
 #[derive(Clone, Copy, Debug)]
 pub struct Tables {
     frames: u64,
     first: u64,
-    /// First-level tables of the areas: one second-level table names them all.
+    /// The number of first-level tables of the areas. One second-level table names them all.
     areas: u64,
 }
 
@@ -120,7 +123,7 @@ impl Tables {
         self.first + self.level1() + self.level2() + 1 + 3
     }
 
-    /// The first frame behind it.
+    /// The frame after the run.
     pub const fn end(&self) -> u64 {
         self.areas() + self.areas + 2
     }
@@ -146,14 +149,15 @@ impl Scribe<'_> {
         self.show(pte);
         for index in 0..ENTRIES {
             let slot = self.page.as_mut_ptr::<u64>();
-            // SAFETY: the page now shows the table's frame, which nobody uses yet
-            // ([M1](xen_contig::rules#M1)).
+            // SAFETY: the page maps the table's frame, which nothing uses yet (rule
+            // [M1](xen_contig::rules#M1)).
             unsafe { slot.add(index as usize).write_volatile(entry(index).raw()) };
         }
     }
 
+    /// Maps what `pte` names at the page.
     fn show(&self, pte: Pte) {
-        // SAFETY: the page is the stack's guard: nothing of Rust's is in it.
+        // SAFETY: the page is the guard of the boot stack, which contains no Rust objects.
         let shown = unsafe { xen().update_va_mapping(self.page, pte, UvmFlags::INVLPG) };
         if let Err(errno) = shown {
             panic!("mapping a frame as a page table to be ({pte:?}): {errno}");
@@ -162,6 +166,7 @@ impl Scribe<'_> {
 }
 
 /// Builds the linear mapping, the window and the areas, and hooks them into the builder's top level.
+///
 /// `builders` are the frames of the builder's page tables, which stay in use. Returns the first of
 /// the run of first-level tables.
 pub fn build(p2m: &P2m<'_>, tables: &Tables, boot: &BootTables, builders: Range<u64>) -> Pfn {
@@ -216,16 +221,18 @@ pub fn build(p2m: &P2m<'_>, tables: &Tables, boot: &BootTables, builders: Range<
     let hooks =
         [hook(LINEAR_BASE, level3), hook(WINDOW_BASE, window1 + 2), hook(AREAS_BASE, areas2 + 1)];
     let mut done = 0;
-    // SAFETY: the slots were empty, so no mapping changes; Xen validates all that is below.
+    // SAFETY: the slots were empty, so no mapping changes. Xen checks the tables below them.
     if let Err(errno) = unsafe { xen().mmu_update(&hooks, &mut done, DomId::SELF) } {
         panic!("Xen refused the linear mapping, window or areas (hook {done} of 3): {errno}");
     }
     Pfn::new(level1)
 }
 
-/// Takes away what the builder mapped beyond the image, and gives the image its rights: W^X, and
-/// nothing at the stack's guard page. From then on every frame outside the image has the linear
-/// mapping alone ([S2](xen_contig::rules#S2)).
+/// Removes what the builder mapped in addition to the image, and gives the image its rights.
+///
+/// No page of the image is both writable and executable, and the guard pages of the stacks are not
+/// mapped. From then on the linear mapping is the only one of each frame outside of the image (rule
+/// [S2](xen_contig::rules#S2)).
 pub fn drop_boot_mapping(p2m: &P2m<'_>, mapped_end: u64) {
     let image = image();
     let guards = [Stack::Boot, Stack::BootFault].map(|stack| stack.guard());
@@ -261,20 +268,23 @@ pub fn drop_boot_mapping(p2m: &P2m<'_>, mapped_end: u64) {
 }
 
 fn issue(batch: &mut Multicall<'_, BATCH>) {
-    // SAFETY: the image keeps every right that it uses; nothing else of Rust's is reached through
-    // the builder's mapping any more: start info has been copied, P2M and console have moved.
+    // SAFETY: the image keeps every right that it uses. No other Rust object is used through the
+    // builder's mapping any more: the start info is copied, and P2M and console use the linear mapping.
     if let Err(error) = unsafe { batch.issue(xen()) } {
         panic!("dropping the builder's mappings: {error}");
     }
 }
 
-/// Maps `mfn` at a window slot, or nothing.
+/// Maps a machine frame at a window slot, or removes what is mapped there.
+///
+/// # Errors
+/// Xen does not let the domain map the frame with these flags.
 pub fn set_window(
     slot: u64,
     target: Option<(Mfn, PageTableFlags)>,
 ) -> Result<(), hypercall::XenErrno> {
     let pte = target.map_or(Pte::NOT_PRESENT, |(mfn, flags)| Pte::new(mfn, flags));
-    // SAFETY: window slots hold nothing of Rust's; who uses one keeps to raw pointers
-    // ([M5](xen_contig::rules#M5)).
+    // SAFETY: window slots hold no Rust objects. Their users access them through raw pointers only
+    // (rule [M5](xen_contig::rules#M5)).
     unsafe { xen().update_va_mapping(layout::window(slot), pte, UvmFlags::INVLPG) }.map(|_| ())
 }
