@@ -8,6 +8,7 @@
 //! |---|---|
 //! | [`arguments`] | [C02](xen_contig::conformance#C02)–[C18](xen_contig::conformance#C18): the argument itself |
 //! | [`frames`] | [C24](xen_contig::conformance#C24)–[C34](xen_contig::conformance#C34): frames that Xen does not take |
+//! | [`descriptors`] | [C31](xen_contig::conformance#C31): frames with descriptors, run by [`frames`] |
 //! | [`supply`] | [C40](xen_contig::conformance#C40)–[C48](xen_contig::conformance#C48), [C55](xen_contig::conformance#C55)–[C60](xen_contig::conformance#C60): what Xen has to give |
 //! | [`lists`] | [C50](xen_contig::conformance#C50)–[C54](xen_contig::conformance#C54): too late for a way back |
 //! | [`recovery`] | [C51](xen_contig::conformance#C51) of the component, which finds the new frames |
@@ -20,6 +21,7 @@
 
 mod arguments;
 mod chunks;
+mod descriptors;
 mod frames;
 mod lists;
 mod m2p;
