@@ -6,9 +6,10 @@ use xen_contig::p2m::P2m;
 use xen_contig::paging::FlushClock;
 use xen_contig::vmap::{AreaEntry, AreaTables, Budget, Vmap, VmapSizes};
 
-use crate::hypervisor::{Hypervisor, xen};
+use crate::hypervisor::Hypervisor;
 use crate::layout;
 use crate::paging::own_entry;
+use crate::vcpu::xen;
 
 /// The virtual areas of this kernel.
 pub type Areas = Vmap<'static, Tables>;

@@ -1,4 +1,4 @@
-//! The kernel's virtual addresses.
+//! The kernel's virtual addresses, and the rights of its mappings.
 //!
 //! | from | what | rights |
 //! |---|---|---|
@@ -11,6 +11,7 @@
 //! The linear mapping of text, rodata and page tables is read-only. A PVH guest writes some page
 //! tables itself, those of window and areas: their linear mapping is writable.
 
+use hypercall::PageTableFlags;
 use x86_64::VirtAddr;
 use xen_contig::addr::{PAGE_SIZE, Pfn};
 
@@ -71,6 +72,30 @@ pub mod slot {
     /// The number of slots for such registers.
     pub const VIRTIO_PAGES: u64 = 16;
 }
+
+/// Flags of memory that is read and written.
+pub const READ_WRITE: PageTableFlags = PageTableFlags::PRESENT
+    .union(PageTableFlags::WRITABLE)
+    .union(PageTableFlags::ACCESSED)
+    .union(PageTableFlags::DIRTY)
+    .union(PageTableFlags::NO_EXECUTE);
+
+/// Flags of memory that is only read.
+pub const READ: PageTableFlags =
+    PageTableFlags::PRESENT.union(PageTableFlags::ACCESSED).union(PageTableFlags::NO_EXECUTE);
+
+/// Flags of code.
+pub const EXECUTE: PageTableFlags = PageTableFlags::PRESENT.union(PageTableFlags::ACCESSED);
+
+/// Flags of an entry that names a lower table.
+pub const TABLE: PageTableFlags = PageTableFlags::PRESENT
+    .union(PageTableFlags::WRITABLE)
+    .union(PageTableFlags::ACCESSED)
+    .union(PageTableFlags::DIRTY);
+
+/// Flags of a device's registers. Neither reads nor writes are cached.
+pub const REGISTERS: PageTableFlags =
+    READ_WRITE.union(PageTableFlags::NO_CACHE).union(PageTableFlags::WRITE_THROUGH);
 
 /// Boundaries of the image, from the linker script. All are page-aligned.
 #[derive(Clone, Copy, Debug)]

@@ -18,10 +18,11 @@ use crate::areas::Areas;
 use crate::console::say;
 use crate::extent::ExtentExchanger;
 use crate::guest::guest;
-use crate::hypervisor::{Hypervisor, xen};
+use crate::hypervisor::Hypervisor;
 use crate::layout;
 use crate::paging::Linear;
 use crate::paging::walk::{self, Mapping, Visit};
+use crate::vcpu::xen;
 
 /// What booting found and set up.
 pub struct Machine {

@@ -8,8 +8,8 @@
 //!
 //! | question | place |
 //! |---|---|
-//! | what is mapped where? | [`layout`] |
-//! | how do hypercalls reach Xen, and how are they traced? | [`hypervisor`] |
+//! | what is mapped where, with which rights? | [`layout`] |
+//! | how are ticks counted, and how do hypercalls reach Xen? | [`tsc`], [`hypervisor`] |
 //! | which vCPU is this, and what belongs to it alone? | [`vcpu`] |
 //! | what differs between PV and PVH? | [`guest`] |
 //! | what does Xen share with the domain, and what time is it? | [`shared_page`], [`time`] |
@@ -61,6 +61,7 @@ mod suspend;
 mod time;
 mod trace;
 mod traps;
+mod tsc;
 mod vcpu;
 mod verdict;
 mod virtio;

@@ -10,8 +10,7 @@ use xen_contig::addr::{Gfn, Mfn, PAGE_SIZE};
 use xen_sys::{shared_info, vcpu_info, vcpu_time_info};
 
 use crate::guest::guest;
-use crate::layout::{self, slot};
-use crate::paging::READ_WRITE;
+use crate::layout::{self, READ_WRITE, slot};
 use crate::vcpu::VcpuId;
 
 const _: () = assert!(size_of::<shared_info>() == 3136 && size_of::<vcpu_info>() == 64);

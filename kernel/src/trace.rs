@@ -3,8 +3,8 @@
 use hypercall::trace::{Entry, Level, Summary};
 
 use crate::console::say;
-use crate::hypervisor::{Hypervisor, xen};
-use crate::vcpu;
+use crate::hypervisor::Hypervisor;
+use crate::vcpu::{self, xen};
 
 /// Prints as much of the trace as `level` says, from now on, on all vCPUs that are up.
 pub fn show(level: Level) {

@@ -14,9 +14,9 @@ use xen_contig::vmap::{Mode, VmapMemory};
 
 use super::state::BootState;
 use crate::areas::{self, Areas};
-use crate::hypervisor::xen;
 use crate::machine::Machine;
 use crate::paging::{Linear, Others, Uses};
+use crate::vcpu::xen;
 use crate::{heap, layout, pv, pvh};
 
 /// Boots. Returns a machine with page tables, heap, frames and console, and the command line.

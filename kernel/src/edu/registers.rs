@@ -7,8 +7,7 @@ use spin::{Mutex, MutexGuard};
 use xen_contig::addr::Gfn;
 
 use crate::guest::guest;
-use crate::layout::{slot, window};
-use crate::paging::REGISTERS;
+use crate::layout::{REGISTERS, slot, window};
 
 /// Registers of 32 bits.
 #[derive(Clone, Copy, Debug)]

@@ -4,10 +4,9 @@ use hypercall::Xen;
 use hypercall::ops::{EventChannelOp, Port};
 
 use crate::guest::{Refused, guest};
-use crate::hypervisor::xen;
 use crate::shared_page;
-use crate::time::tsc;
-use crate::vcpu::{self, Local, local};
+use crate::tsc::tsc;
+use crate::vcpu::{self, Local, local, xen};
 
 /// Makes the port by which other vCPUs wake `target`.
 ///

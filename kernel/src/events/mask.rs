@@ -6,7 +6,8 @@ use hypercall::ops::SchedOp;
 use crate::guest::guest;
 use crate::hypervisor::untraced;
 use crate::shared_page;
-use crate::time::{Deadline, tsc};
+use crate::time::Deadline;
+use crate::tsc::tsc;
 use crate::vcpu::local;
 
 /// Keeps events from being delivered on this vCPU. They stay pending. Calls do not nest.

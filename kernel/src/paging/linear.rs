@@ -8,12 +8,11 @@ use xen_contig::frames::FrameRun;
 use xen_contig::p2m::{M2p, P2m};
 use xen_contig::paging::{EntryRow, FlushClock, FrameInUse, GuestMemory, Holder, LinearMapping};
 
-use super::flags::READ_WRITE;
 use super::uses::{Uses, find_holder};
 use crate::areas::Areas;
-use crate::hypervisor::xen;
-use crate::layout;
+use crate::layout::{self, READ_WRITE};
 use crate::traps::try_read;
+use crate::vcpu::xen;
 
 /// The machine frames that 2 MiB of Xen's M2P describe.
 ///

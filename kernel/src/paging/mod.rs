@@ -2,7 +2,6 @@
 //!
 //! | question | place |
 //! |---|---|
-//! | which rights do mappings have? | `flags` |
 //! | what do the page tables in force map? | [`walk`] |
 //! | where is an entry that the guest writes itself? | `own` |
 //! | which frames are shared or lent, and what else maps a frame? | `uses` |
@@ -10,13 +9,11 @@
 //!
 //! [`pv`](crate::pv) and [`pvh`](crate::pvh) build the tables at boot and map window slots.
 
-mod flags;
 mod linear;
 mod own;
 mod uses;
 pub mod walk;
 
-pub use flags::{EXECUTE, READ, READ_WRITE, REGISTERS, TABLE};
 pub use linear::{Linear, Others};
 pub use own::{ADDRESS, own_entry};
 pub use uses::Uses;

@@ -18,9 +18,9 @@ use super::start_info::StartInfo;
 use super::traps;
 use crate::boot::{BootState, CommandLine};
 use crate::console::{self, Ring};
-use crate::hypervisor::xen;
 use crate::layout::{self, KERNEL_BASE, image_frame};
 use crate::paging::Linear;
+use crate::vcpu::xen;
 use crate::{guest, shared_page, vcpu};
 
 /// Takes the domain from the state in which the builder leaves it to the common part of booting.

@@ -9,10 +9,10 @@ use xen_contig::addr::{Gfn, Mfn};
 use super::start_info::StartInfo;
 use super::{paging, traps, vcpu};
 use crate::guest::{Guest, Refused, VcpuEntry};
-use crate::hypervisor::{untraced, xen};
+use crate::hypervisor::untraced;
 use crate::layout;
 use crate::shared_page;
-use crate::vcpu::{Local, current};
+use crate::vcpu::{Local, current, xen};
 
 /// The level from which on Xen carries out a PV kernel's port I/O (`iopl_ok` in Xen's
 /// `pv/emul-priv-op.c`).

@@ -14,12 +14,11 @@ use hypercall::{DomId, Multicall, PageTableFlags, VirtAddr, Xen};
 use xen_contig::addr::{MachineAddr, Mfn, PAGE_SIZE, Pfn};
 use xen_contig::p2m::{M2p, P2m};
 
-use crate::hypervisor::xen;
 use crate::layout::{
-    self, AREAS_BASE, KERNEL_BASE, LINEAR_BASE, LINEAR_FRAMES, WINDOW_BASE, image, image_frame,
+    self, AREAS_BASE, EXECUTE, KERNEL_BASE, LINEAR_BASE, LINEAR_FRAMES, READ, READ_WRITE, TABLE,
+    WINDOW_BASE, image, image_frame,
 };
-use crate::paging::{EXECUTE, READ, READ_WRITE, TABLE};
-use crate::vcpu::Stack;
+use crate::vcpu::{Stack, xen};
 
 /// The number of entries in a table.
 const ENTRIES: u64 = 512;

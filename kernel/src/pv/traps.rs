@@ -4,8 +4,8 @@ use hypercall::ops::TrapInfo;
 use hypercall::{VirtAddr, Xen, XenErrno};
 use xen_sys::vcpu_guest_context;
 
-use crate::hypervisor::xen;
 use crate::traps::{EXCEPTIONS, entry};
+use crate::vcpu::xen;
 
 /// Gives Xen the trap table of the first vCPU.
 pub fn init() {

@@ -10,8 +10,7 @@ use xen_sys::{FLAT_KERNEL_CS, FLAT_KERNEL_SS, VGCF_in_kernel, vcpu_guest_context
 
 use super::traps;
 use crate::guest::VcpuEntry;
-use crate::hypervisor::xen;
-use crate::vcpu::Local;
+use crate::vcpu::{Local, xen};
 
 /// Gives Xen the first state of a vCPU.
 ///

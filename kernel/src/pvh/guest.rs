@@ -15,11 +15,10 @@ use xen_contig::addr::{Gfn, Pfn};
 use super::descriptors::{self, UPCALL_VECTOR};
 use super::{paging, vcpu};
 use crate::guest::{Guest, Refused, VcpuEntry};
-use crate::hypervisor::{untraced, xen};
-use crate::layout::{self, slot};
-use crate::paging::READ_WRITE;
+use crate::hypervisor::untraced;
+use crate::layout::{self, READ_WRITE, slot};
 use crate::shared_page;
-use crate::vcpu::Local;
+use crate::vcpu::{Local, xen};
 
 /// The operations of a PVH guest.
 pub struct Pvh {

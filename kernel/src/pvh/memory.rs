@@ -9,8 +9,8 @@ use pvh_boot::start_info::pvh::MAX_REGIONS;
 use pvh_boot::start_info::{MemoryKind, MemoryRegion, memory_map};
 use xen_contig::addr::PAGE_SIZE;
 
-use crate::hypervisor::xen;
 use crate::layout;
+use crate::vcpu::xen;
 
 const PAGE: u64 = PAGE_SIZE as u64;
 

@@ -13,8 +13,10 @@ use x86_64::registers::control::{Cr3, Cr3Flags};
 use x86_64::structures::paging::PhysFrame;
 use xen_contig::addr::{Gfn, PAGE_SIZE};
 
-use crate::layout::{self, AREAS_BASE, KERNEL_BASE, LINEAR_BASE, image};
-use crate::paging::{ADDRESS, EXECUTE, READ, READ_WRITE, TABLE, own_entry};
+use crate::layout::{
+    self, AREAS_BASE, EXECUTE, KERNEL_BASE, LINEAR_BASE, READ, READ_WRITE, TABLE, image,
+};
+use crate::paging::{ADDRESS, own_entry};
 use crate::vcpu::Stack;
 
 const PAGE: u64 = PAGE_SIZE as u64;

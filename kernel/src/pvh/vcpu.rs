@@ -7,8 +7,7 @@ use x86_64::registers::control::{Cr0, Cr3, Cr4};
 use x86_64::registers::model_specific::Efer;
 
 use crate::guest::VcpuEntry;
-use crate::hypervisor::xen;
-use crate::vcpu::Local;
+use crate::vcpu::{Local, xen};
 
 /// Bit 1 of the flags is always set. Interrupts are off.
 const RFLAGS: u64 = 1 << 1;

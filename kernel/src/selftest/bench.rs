@@ -15,7 +15,7 @@ use super::{Check, Context, Test, fail, skip};
 use crate::command_line::When;
 use crate::machine::Machine;
 use crate::say;
-use crate::time::tsc;
+use crate::tsc::tsc;
 
 /// 2 MiB: the largest extent of a plain domU.
 const ORDER: u32 = 9;

@@ -11,8 +11,8 @@ use xen_contig::exchange::{Capability, ExchangeError, ExchangeFailure};
 use super::owned::Owned;
 use super::{Check, Context, Test, books, fail};
 use crate::extent::ExtentExchanger;
-use crate::hypervisor::xen;
 use crate::machine::{ANYWHERE, Machine};
+use crate::vcpu::xen;
 
 pub fn add(tests: &mut Vec<Test>) {
     tests.push(Test::new("order-limit-refused", refused));

@@ -13,9 +13,8 @@ use xen_contig::paging::Holder;
 use super::owned::{Owned, give_left};
 use super::{Check, Context, Test, books, error, fail, skip};
 use crate::guest::guest;
-use crate::layout::{slot, window};
+use crate::layout::{READ_WRITE, slot, window};
 use crate::machine::ANYWHERE;
-use crate::paging::READ_WRITE;
 
 /// Frames in the run; the alias is of the one in the middle.
 const FRAMES: u64 = 8;

@@ -11,9 +11,9 @@ use xen_contig::exchange::{Capability, ExchangeError, ExchangeFailure};
 
 use super::{Check, Context, Test, books, fail, skip};
 use crate::command_line::When;
-use crate::hypervisor::xen;
 use crate::machine::ANYWHERE;
 use crate::machine::Machine;
+use crate::vcpu::xen;
 
 /// The order of a superpage, which is what a refill is for. Above it Xen takes its time: a dom0
 /// behind an IOMMU pays a flush for each frame that it gives up.

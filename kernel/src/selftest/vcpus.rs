@@ -11,11 +11,10 @@ use spin::Mutex;
 
 use super::{Check, Outcome, Test, error, fail, skip};
 use crate::events;
-use crate::hypervisor::xen;
 use crate::smp::{self, Undelivered};
 use crate::time::Deadline;
 use crate::traps::{try_read, try_write};
-use crate::vcpu::{self, VcpuId};
+use crate::vcpu::{self, VcpuId, xen};
 use crate::{layout, say};
 
 /// How long a vCPU may take to fall asleep, in seconds of system time. Only a hang comes near it.

@@ -9,10 +9,9 @@ use super::memory;
 use super::work::idle;
 use crate::console::say;
 use crate::guest::guest;
-use crate::hypervisor::xen;
 use crate::machine::Machine;
 use crate::time::Deadline;
-use crate::vcpu::{self, Local, MAX, VcpuId};
+use crate::vcpu::{self, Local, MAX, VcpuId, xen};
 use crate::{events, trace};
 
 /// How many seconds of system time the first vCPU waits for an answer of the others.

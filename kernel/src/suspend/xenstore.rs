@@ -10,8 +10,8 @@ use hypercall::{Xen, XenErrno};
 
 use crate::events::nap;
 use crate::guest::guest;
-use crate::hypervisor::xen;
 use crate::time::Deadline;
+use crate::vcpu::xen;
 
 /// How many seconds xenstored may take: dom0 may be busy.
 const PATIENCE: u64 = 60;

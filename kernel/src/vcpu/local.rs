@@ -10,7 +10,7 @@ use super::events::EventState;
 use super::id::{MAX, VcpuId};
 use super::mailbox::Mailbox;
 use super::stack::Stack;
-use crate::hypervisor::handle::{self, Hypervisor};
+use crate::hypervisor::{self, Hypervisor};
 
 /// The data of one vCPU. Other vCPUs use it to send work and to add up counters.
 #[repr(C)]
@@ -39,7 +39,7 @@ impl Local {
             id,
             stack,
             fault_stack,
-            xen: handle::new(),
+            xen: hypervisor::new(),
             mailbox,
             events: EventState::new(),
         }
@@ -77,6 +77,11 @@ pub fn local() -> &'static Local {
         asm!("mov {}, gs:[0]", out(reg) this, options(pure, readonly, nostack, preserves_flags));
         &*this
     }
+}
+
+/// Xen, with every call recorded in the trace of the vCPU that runs this.
+pub fn xen() -> &'static Hypervisor {
+    &local().xen
 }
 
 /// The vCPU that runs this.

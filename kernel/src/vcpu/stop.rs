@@ -5,7 +5,7 @@ use hypercall::abi::vcpu::{RUNSTATE_RUNNING, RunstateInfo};
 use hypercall::ops::{SchedOp, VcpuOp};
 
 use super::local::{current, online};
-use crate::hypervisor::handle::untraced;
+use crate::hypervisor::untraced;
 
 /// How many times the kernel asks whether a vCPU has left its processor.
 ///

@@ -8,8 +8,7 @@ use spin::Mutex;
 use xen_contig::addr::{Gfn, PAGE_SIZE};
 
 use crate::guest::guest;
-use crate::layout::{slot, window};
-use crate::paging::REGISTERS;
+use crate::layout::{REGISTERS, slot, window};
 use crate::pci::MemoryBar;
 
 const PAGE: u64 = PAGE_SIZE as u64;

@@ -6,9 +6,8 @@ use hypercall::{DomId, XenErrno};
 use xen_contig::addr::Pfn;
 
 use super::raw::{self, Specimen, pv_only};
-use crate::layout::linear;
+use crate::layout::{READ, READ_WRITE, linear};
 use crate::machine::word;
-use crate::paging::{READ, READ_WRITE};
 use crate::selftest::{Check, Context, Test, error};
 
 /// Entries of a page of descriptors.

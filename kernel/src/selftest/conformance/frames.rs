@@ -13,12 +13,12 @@ use super::raw::{self, NOWHERE, Specimen, is_pv, map, pv_only, refuses};
 use super::start_info::StartInfo;
 use super::{descriptors, m2p};
 use crate::guest::guest;
-use crate::hypervisor::{untraced, xen};
-use crate::layout::{linear, slot, window};
+use crate::hypervisor::untraced;
+use crate::layout::{READ, READ_WRITE, linear, slot, window};
 use crate::machine::word;
-use crate::paging::{READ, READ_WRITE};
 use crate::say;
 use crate::selftest::{Check, Context, Test, error, fail, skip};
+use crate::vcpu::xen;
 
 /// `GNTTABOP_setup_table` (`public/grant_table.h`).
 const SETUP_TABLE: u64 = 2;

@@ -13,9 +13,8 @@ use super::m2p;
 use super::raw::{self, NOWHERE, Specimen, map, pv_only};
 use super::supply::least_bits;
 use crate::guest::guest;
-use crate::layout::{linear, window};
+use crate::layout::{READ, READ_WRITE, linear, window};
 use crate::machine::word;
-use crate::paging::{READ, READ_WRITE};
 use crate::selftest::{Check, Context, Test, fail, skip};
 
 /// A frame number that no guest has, for the M2P to be searched for.

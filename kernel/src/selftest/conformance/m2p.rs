@@ -9,8 +9,8 @@ use x86_64::registers::control::Cr3;
 use xen_contig::addr::{Mfn, PAGE_SIZE, Pfn};
 
 use super::raw::Answer;
-use crate::hypervisor::xen;
 use crate::machine::Machine;
+use crate::vcpu::xen;
 
 /// Xen maps the table in pieces of 2 MiB and leaves out those without a frame of RAM: a piece
 /// covers this many frames.

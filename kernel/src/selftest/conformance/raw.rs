@@ -10,12 +10,11 @@ use xen_contig::exchange::Capability;
 use xen_contig::frames::FrameRun;
 
 use super::start_info::StartInfo;
-use crate::hypervisor::xen;
-use crate::layout;
+use crate::layout::{self, READ_WRITE};
 use crate::machine::Machine;
-use crate::paging::READ_WRITE;
 use crate::selftest::owned::Owned;
 use crate::selftest::{Check, Context, books, error, fail, skip};
+use crate::vcpu::xen;
 
 /// Xen's answer.
 pub type Answer = Result<u64, XenErrno>;

@@ -14,15 +14,19 @@ use xen_contig::exchange::{
     Accounts, ExchangeError, ExchangeFailure, Exchanger, Lists, OnRefusal, Part, Placement,
 };
 use xen_contig::frames::FrameRun;
-use xen_contig::paging::{EntryRow, FlushClock, FrameInUse, GuestMemory, Holder, LinearMapping, Width};
+use xen_contig::paging::{
+    EntryRow, FlushClock, FrameInUse, GuestMemory, Holder, LinearMapping, Width,
+};
 
 use super::raw::{limit, map, pv_only};
 use super::start_info::StartInfo;
-use crate::hypervisor::{Hypervisor, xen};
+use crate::hypervisor::Hypervisor;
+use crate::layout::{READ, READ_WRITE};
 use crate::machine::Machine;
-use crate::paging::{Linear, READ, READ_WRITE};
+use crate::paging::Linear;
 use crate::selftest::owned::Owned;
 use crate::selftest::{Check, Context, Outcome, Test, books, error, fail, skip};
+use crate::vcpu::xen;
 
 /// Entries of the out list in a page.
 const ENTRIES: usize = PAGE_SIZE / 8;

@@ -11,11 +11,11 @@ use hypercall::ops::MemoryOp;
 use super::Outcome;
 use super::raw::{Answer, Specimen, extents, is_pv, limit};
 use super::supply::slack;
-use crate::hypervisor::xen;
+use crate::layout::READ_WRITE;
 use crate::machine::word;
-use crate::paging::READ_WRITE;
 use crate::say;
 use crate::selftest::{Check, Context, Test, fail};
+use crate::vcpu::xen;
 use xen_contig::addr::Pfn;
 
 pub fn add(tests: &mut Vec<Test>) {

@@ -12,11 +12,12 @@ use xen_contig::paging::{GuestMemory, LinearMapping};
 use super::m2p;
 use super::raw::{NOWHERE, is_pv, limit};
 use super::start_info::StartInfo;
-use crate::hypervisor::{Hypervisor, xen};
+use crate::hypervisor::Hypervisor;
 use crate::layout::{WINDOW_SLOTS, linear, slot, window};
 use crate::machine::Machine;
 use crate::say;
 use crate::selftest::{Check, Context, Test, error, fail, skip};
+use crate::vcpu::xen;
 
 pub fn add(tests: &mut alloc::vec::Vec<Test>) {
     tests.push(Test::new("same-script", same_script));

@@ -9,10 +9,10 @@ use hypercall::{DomId, Xen, XenErrno};
 
 use super::Outcome;
 use super::raw::{Specimen, extents, limit, pv_only, refuses};
-use crate::hypervisor::xen;
 use crate::machine::{ANYWHERE, word};
 use crate::say;
 use crate::selftest::{Check, Context, Test, books, fail, skip};
+use crate::vcpu::xen;
 use xen_contig::addr::Pfn;
 
 /// Frames that a content is looked for in.

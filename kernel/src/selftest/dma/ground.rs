@@ -10,11 +10,11 @@ use xen_contig::frames::FrameRun;
 use xen_contig::paging::Width;
 
 use super::{Check, Outcome, error, fail, skip};
-use crate::hypervisor::xen;
 use crate::machine::Machine;
 use crate::say;
 use crate::selftest::accounts::Accounts;
 use crate::selftest::{Context, books};
+use crate::vcpu::xen;
 
 /// Bytes of a frame.
 pub const PAGE: u64 = PAGE_SIZE as u64;

@@ -30,9 +30,9 @@ use self::disk::Disk;
 use self::watch::{Handed, How};
 use super::{Check, Context, Outcome, Test, error, fail, skip};
 use crate::command_line::When;
-use crate::hypervisor::xen;
 use crate::machine::Machine;
 use crate::say;
+use crate::vcpu::xen;
 use crate::virtio::{Device, Kernel, Narrow, Wide, allocator, set_up};
 
 pub fn add(tests: &mut Vec<Test>) {

@@ -8,9 +8,8 @@ use xen_contig::vmap::Mode;
 
 use super::{Check, Context, Owned, Test, error, fail, map, skip, unmap};
 use crate::guest::guest;
-use crate::layout::{slot, window};
+use crate::layout::{READ_WRITE, slot, window};
 use crate::machine::Machine;
-use crate::paging::READ_WRITE;
 
 pub fn add(tests: &mut Vec<Test>) {
     tests.push(Test::new("vmap-holders-named", holders));

@@ -17,11 +17,11 @@ use super::{
     Check, Context, Outcome, Owned, Test, books, fail, give_left, map_frames, skip, unmap,
 };
 use crate::extent::ExtentExchanger;
-use crate::hypervisor;
 use crate::machine::{ANYWHERE, Machine};
 use crate::paging::Linear;
 use crate::selftest::dma::ground::scatter;
 use crate::traps::try_read;
+use crate::vcpu::xen;
 
 /// Frames of the run.
 const FRAMES: u64 = 16;
@@ -96,7 +96,7 @@ fn leftover(context: &Context<'_>) -> Check {
 
     // Without a purge.
     let memory = Forgetful(machine.linear);
-    let xen = hypervisor::xen();
+    let xen = xen();
     // SAFETY: there is one machine, whose linear mapping `memory` passes on.
     let forgetful =
         unsafe { ExtentExchanger::new(xen, *machine.p2m, &memory, &machine.accounts, limit) };
@@ -168,7 +168,7 @@ fn in_use(context: &Context<'_>) -> Check {
     let area = map_frames(machine, [aliased].into_iter(), "net-rx")?;
     unmap(machine, dead, Mode::Lazy)?;
     let Some(exchanger) = machine.exchanger() else { fail!("the exchange is gone") };
-    let asked = || hypervisor::xen().summary().row(Hypercall::MemoryOp).calls;
+    let asked = || xen().summary().row(Hypercall::MemoryOp).calls;
     let before = asked();
     let refusal = exchanger.acquire(run.into_run(), ANYWHERE, lists.words());
     let made = asked() - before;

@@ -8,7 +8,7 @@ use xen_contig::vmap::{Flush, Mode};
 use super::{Check, Context, Outcome, Owned, Test, cost_of, fail, give_left, map, skip, unmap};
 use crate::machine::{ANYWHERE, Machine};
 use crate::say;
-use crate::time::tsc;
+use crate::tsc::tsc;
 
 /// Pages of an area.
 const PAGES: u64 = 16;

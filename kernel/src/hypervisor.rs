@@ -1,8 +1,11 @@
-//! The handle of Xen that each vCPU has.
+//! The kernel's handles of Xen: the real hypervisor, one traced handle for each vCPU.
+//!
+//! [`vcpu::xen`](crate::vcpu::xen) is the handle of the running vCPU. [`trace`](crate::trace) prints
+//! what the handles have recorded.
 
 use hypercall::{Clock, RealXen, Traced};
 
-use crate::time::tsc;
+use crate::tsc::tsc;
 
 /// The handle of Xen that each vCPU has.
 pub type Hypervisor = Traced<RealXen, Tsc>;

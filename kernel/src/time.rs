@@ -1,8 +1,8 @@
-//! Xen's system time.
+//! The time that Xen keeps for the domain.
 
 use core::num::NonZeroU64;
 
-use super::counter::tsc;
+use crate::tsc::tsc;
 use crate::{shared_page, vcpu};
 
 /// A point in Xen's system time.
