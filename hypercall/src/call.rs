@@ -96,6 +96,19 @@ impl Call<'_> {
         }
     }
 
+    /// Returns true if [`done`](Self::done) returns a number. A tracer asks before the call, when the
+    /// variant is still a constant.
+    #[inline(always)]
+    pub(crate) fn reports_done(&self) -> bool {
+        matches!(
+            self,
+            Self::Memory(MemoryOp::Exchange(_))
+                | Self::MmuUpdate { .. }
+                | Self::MmuExt { .. }
+                | Self::Multicall(_)
+        )
+    }
+
     /// Returns how much of a call was done, if its arguments report that apart from the result: the
     /// in-extents exchanged, the updates and operations done, the entries that succeeded.
     #[inline(always)]

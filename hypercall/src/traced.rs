@@ -1,7 +1,7 @@
 //! A hypervisor that records every call and changes none.
 
 use crate::sync::Mutex;
-use crate::trace::{CallRecord, Entry, Level, Ring, Span, Summary};
+use crate::trace::{Entry, Level, Ring, Span, Summary};
 use crate::{Call, Xen, XenErrno};
 
 /// The clock of a trace. Any function that returns a number is one.
@@ -87,18 +87,12 @@ impl<X: Xen, C: Clock> Traced<X, C> {
     }
 
     #[inline(never)]
-    fn record(
-        &self,
-        time: u64,
-        call: CallRecord,
-        result: Result<u64, XenErrno>,
-        done: Option<u64>,
-    ) {
+    fn record(&self, mut entry: Entry) {
         let shown = {
             let mut state = self.state.lock();
-            let entry = Entry { sequence: state.sequence, time, call, result, done };
+            entry.sequence = state.sequence;
             state.sequence += 1;
-            state.summary.count(&entry.call, result);
+            state.summary.count(&entry.call, entry.result);
             let sink = state.sink.filter(|_| state.level == Level::Full);
             let shown = sink.map(|sink| (sink, entry.clone()));
             state.ring.push(entry);
@@ -117,10 +111,14 @@ unsafe impl<X: Xen, C: Clock> Xen for Traced<X, C> {
     #[inline(always)]
     unsafe fn call(&self, call: &mut Call<'_>) -> Result<u64, XenErrno> {
         let time = self.clock.now();
-        let record = call.describe();
+        let mut entry =
+            Entry { sequence: 0, time, call: call.describe(), result: Ok(0), done: None };
+        let reports_done = call.reports_done();
         // SAFETY: the requirements of `call` are those of the same call here.
         let result = unsafe { self.inner.call(call) };
-        self.record(time, record, result, call.done());
+        entry.result = result;
+        entry.done = if reports_done { call.done() } else { None };
+        self.record(entry);
         result
     }
 

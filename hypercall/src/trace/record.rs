@@ -49,8 +49,8 @@ impl CallRecord {
     /// A call of one operation that flushes nothing.
     #[inline]
     pub(crate) fn new(hypercall: Hypercall, args: impl IntoIterator<Item = Arg>) -> Self {
-        let mut record =
-            Self { hypercall, sub_operations: 1, flushes: 0, args: ArrayVec::new_const() };
+        // Not `new_const`: the compiler copies the empty array of a constant.
+        let mut record = Self { hypercall, sub_operations: 1, flushes: 0, args: ArrayVec::new() };
         args.into_iter().for_each(|arg| record.push(arg));
         record
     }

@@ -55,9 +55,11 @@ impl Ring {
 
     /// Adds an entry. A full ring overwrites its oldest one.
     pub fn push(&mut self, entry: Entry) {
-        if let Err(full) = self.entries.try_push(entry) {
-            self.entries[self.next] = full.element();
+        if self.entries.is_full() {
+            self.entries[self.next] = entry;
             self.next = (self.next + 1) % RING_ENTRIES;
+        } else {
+            self.entries.push(entry);
         }
     }
 
