@@ -9,7 +9,7 @@ use hypercall::ops::{
     EventChannelOp, HvmOp, HvmParamIndex, MemoryOp, MmuExtOp, MmuUpdate, MulticallEntry, PhysdevOp,
     Port, Pte, SchedOp, UvmFlags, VcpuOp, VersionOp,
 };
-use hypercall::trace::{Entry, Hypercall, Level, Phase, RING_ENTRIES, Row, Span};
+use hypercall::trace::{CallTotals, Hypercall, Level, Phase, RING_ENTRIES, Span, TraceEntry};
 use hypercall::{DomId, Multicall, MulticallError, Traced, Xen, XenErrno};
 use xen_contig::addr::{AddressBits, Mfn, Order, Pfn};
 use xen_contig::exchange::{Accounts, Capability};
@@ -92,7 +92,7 @@ fn the_summary_counts_what_the_hypervisor_saw() {
     let summary = traced.summary();
     let count = |which: fn(&Asked) -> Option<usize>| {
         let calls = || log.iter().filter_map(|call| Some((which(&call.asked)?, call.answer)));
-        Row {
+        CallTotals {
             calls: calls().count() as u64,
             sub_operations: calls().map(|(sub_operations, _)| sub_operations as u64).sum(),
             flushes: log
@@ -111,13 +111,16 @@ fn the_summary_counts_what_the_hypervisor_saw() {
         _ => None,
     });
     // Two entries that fail, and 64 for each of three zaps and three attaches.
-    assert_eq!(mmu_update, Row { calls: 7, sub_operations: 2 + 6 * 64, flushes: 0, errors: 1 });
+    assert_eq!(
+        mmu_update,
+        CallTotals { calls: 7, sub_operations: 2 + 6 * 64, flushes: 0, errors: 1 }
+    );
     assert_eq!(summary.row(Hypercall::MmuUpdate), mmu_update);
-    assert_eq!(mmuext, Row { calls: 4, sub_operations: 4, flushes: 3, errors: 1 });
+    assert_eq!(mmuext, CallTotals { calls: 4, sub_operations: 4, flushes: 3, errors: 1 });
     assert_eq!(summary.row(Hypercall::MmuExtOp), mmuext);
     assert_eq!(summary.row(Hypercall::UpdateVaMapping).calls, 1);
     assert_eq!(summary.row(Hypercall::Multicall).calls, 1);
-    assert_eq!(summary.row(Hypercall::SetTrapTable), Row::default());
+    assert_eq!(summary.row(Hypercall::SetTrapTable), CallTotals::default());
     let errors = log.iter().filter(|call| call.answer.is_err()).count() as u64;
     // The entry of the multicall is a call of its own in the log of the model alone.
     assert_eq!((summary.total().calls, summary.total().errors), (log.len() as u64 - 1, errors));
@@ -148,7 +151,7 @@ fn the_ring_keeps_the_last_entries() {
 #[test]
 fn the_sink_sees_each_call_at_full_level_alone() {
     static SEEN: Mutex<Vec<String>> = Mutex::new(Vec::new());
-    fn sink(entry: &Entry) {
+    fn sink(entry: &TraceEntry) {
         SEEN.lock().unwrap().push(format!("{}", entry.call));
     }
     let guest = FakeGuest::new(512);
@@ -207,7 +210,7 @@ fn a_traced_multicall_is_one_call() {
     let guest = FakeGuest::new(1024);
     let traced = Traced::new(guest.xen().clone(), clock);
     assert!(batch_of_three(&guest, &traced).is_err());
-    let row = Row { calls: 1, sub_operations: 4, flushes: 1, errors: 0 };
+    let row = CallTotals { calls: 1, sub_operations: 4, flushes: 1, errors: 0 };
     assert_eq!(traced.summary().row(Hypercall::Multicall), row);
     let mut done = None;
     traced.recent(|entry| done = entry.done);
@@ -278,6 +281,6 @@ fn a_call_that_the_hypervisor_does_not_know_returns_enosys() {
     let guest = FakeGuest::new(512);
     let traced = Traced::new(guest.xen().clone(), clock);
     assert_eq!(traced.physdev_op(PhysdevOp::SetIopl(1)), Err(XenErrno::ENOSYS));
-    let row = Row { calls: 1, sub_operations: 1, flushes: 0, errors: 1 };
+    let row = CallTotals { calls: 1, sub_operations: 1, flushes: 0, errors: 1 };
     assert_eq!(traced.summary().row(Hypercall::PhysdevOp), row);
 }

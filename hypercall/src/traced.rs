@@ -1,7 +1,7 @@
 //! A hypervisor that records every call and changes none.
 
 use crate::sync::Mutex;
-use crate::trace::{Entry, Level, Ring, Span, Summary};
+use crate::trace::{Level, Span, Summary, TraceEntry, TraceRing};
 use crate::{Call, Xen, XenErrno};
 
 /// The clock of a trace. Any function that returns a number is one.
@@ -31,15 +31,15 @@ impl<F: Fn() -> u64> Clock for F {
 pub struct Traced<X, C = fn() -> u64> {
     inner: X,
     clock: C,
-    state: Mutex<State>,
+    state: Mutex<TraceState>,
 }
 
 #[derive(Debug)]
-struct State {
+struct TraceState {
     sequence: u64,
     level: Level,
-    sink: Option<fn(&Entry)>,
-    ring: Ring,
+    sink: Option<fn(&TraceEntry)>,
+    ring: TraceRing,
     summary: Summary,
 }
 
@@ -49,18 +49,18 @@ impl<X: Xen, C: Clock> Traced<X, C> {
         Self {
             inner,
             clock,
-            state: Mutex::new(State {
+            state: Mutex::new(TraceState {
                 sequence: 0,
                 level: Level::Off,
                 sink: None,
-                ring: Ring::new(),
+                ring: TraceRing::new(),
                 summary: Summary::new(),
             }),
         }
     }
 
     /// Sets the level, and the function that receives the entries at [`Level::Full`].
-    pub fn show(&self, level: Level, sink: fn(&Entry)) {
+    pub fn show(&self, level: Level, sink: fn(&TraceEntry)) {
         let mut state = self.state.lock();
         state.level = level;
         state.sink = Some(sink);
@@ -80,14 +80,14 @@ impl<X: Xen, C: Clock> Traced<X, C> {
     ///
     /// Returns false, without a visit, if another vCPU or the interrupted code is recording a call.
     /// It never waits, so a panic may call it.
-    pub fn recent(&self, visit: impl FnMut(&Entry)) -> bool {
+    pub fn recent(&self, visit: impl FnMut(&TraceEntry)) -> bool {
         let Some(state) = self.state.try_lock() else { return false };
         state.ring.iter().for_each(visit);
         true
     }
 
     #[inline(never)]
-    fn record(&self, mut entry: Entry) {
+    fn record(&self, mut entry: TraceEntry) {
         let shown = {
             let mut state = self.state.lock();
             entry.sequence = state.sequence;
@@ -112,7 +112,7 @@ unsafe impl<X: Xen, C: Clock> Xen for Traced<X, C> {
     unsafe fn call(&self, call: &mut Call<'_>) -> Result<u64, XenErrno> {
         let time = self.clock.now();
         let mut entry =
-            Entry { sequence: 0, time, call: call.describe(), result: Ok(0), done: None };
+            TraceEntry { sequence: 0, time, call: call.describe(), result: Ok(0), done: None };
         let reports_done = call.reports_done();
         // SAFETY: the requirements of `call` are those of the same call here.
         let result = unsafe { self.inner.call(call) };

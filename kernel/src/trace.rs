@@ -1,6 +1,6 @@
 //! Printing the hypercall trace.
 
-use hypercall::trace::{Entry, Level, Summary};
+use hypercall::trace::{Level, Summary, TraceEntry};
 
 use crate::console::say;
 use crate::hypervisor::Hypervisor;
@@ -17,7 +17,7 @@ pub fn show_likewise(new: &Hypervisor) {
 }
 
 /// Prints an entry, with the vCPU that made the call if there are several.
-fn print(entry: &Entry) {
+fn print(entry: &TraceEntry) {
     match vcpu::count() {
         0 | 1 => say!("# trace {entry}"),
         _ => say!("# trace {} {entry}", vcpu::current()),

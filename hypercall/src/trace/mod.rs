@@ -1,10 +1,10 @@
 //! What a [`Traced`](crate::Traced) hypervisor records.
 //!
 //! * [`CallRecord`]: a hypercall and its decoded arguments;
-//! * [`Entry`]: a record with number, time and result; it prints as one line of the trace;
+//! * [`TraceEntry`]: a record with number, time and result; it prints as one line of the trace;
 //! * [`Span`]: an operation or one of its phases, which hypercalls belong to;
 //! * [`Summary`]: the number of calls, sub-operations, flushes and errors per hypercall;
-//! * [`Ring`]: the last entries, for a panic to print.
+//! * [`TraceRing`]: the last entries, for a panic to print.
 
 mod hypercall;
 mod level;
@@ -16,6 +16,6 @@ mod summary;
 pub use hypercall::Hypercall;
 pub use level::Level;
 pub use record::{Arg, CallRecord};
-pub use ring::{Entry, RING_ENTRIES, Ring};
+pub use ring::{RING_ENTRIES, TraceEntry, TraceRing};
 pub use span::{Phase, Span};
-pub use summary::{Row, Summary};
+pub use summary::{CallTotals, Summary};

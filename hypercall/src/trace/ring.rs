@@ -7,14 +7,14 @@ use arrayvec::ArrayVec;
 use super::CallRecord;
 use crate::XenErrno;
 
-/// The number of entries that a [`Ring`] keeps.
+/// The number of entries that a [`TraceRing`] keeps.
 pub const RING_ENTRIES: usize = 64;
 
 /// A hypercall that has returned.
 ///
 /// `Display` prints the line of the trace.
 #[derive(Clone, Debug)]
-pub struct Entry {
+pub struct TraceEntry {
     /// The number of calls that this tracer recorded before.
     pub sequence: u64,
     /// The time just before the call, in the unit of the tracer's [`Clock`](crate::Clock).
@@ -28,7 +28,7 @@ pub struct Entry {
     pub done: Option<u64>,
 }
 
-impl fmt::Display for Entry {
+impl fmt::Display for TraceEntry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "#{:06} @{:012} {} -> ", self.sequence, self.time, self.call)?;
         match self.result {
@@ -41,20 +41,20 @@ impl fmt::Display for Entry {
 
 /// A ring of the last [`RING_ENTRIES`] entries.
 #[derive(Debug)]
-pub struct Ring {
-    entries: ArrayVec<Entry, RING_ENTRIES>,
+pub struct TraceRing {
+    entries: ArrayVec<TraceEntry, RING_ENTRIES>,
     /// The index of the oldest entry in a full ring; 0 until then.
     next: usize,
 }
 
-impl Ring {
+impl TraceRing {
     /// Makes an empty ring. Its bytes are all zero, so a static one takes no room in an image.
     pub const fn new() -> Self {
         Self { entries: ArrayVec::new_const(), next: 0 }
     }
 
     /// Adds an entry. A full ring overwrites its oldest one.
-    pub fn push(&mut self, entry: Entry) {
+    pub fn push(&mut self, entry: TraceEntry) {
         if self.entries.is_full() {
             self.entries[self.next] = entry;
             self.next = (self.next + 1) % RING_ENTRIES;
@@ -64,13 +64,13 @@ impl Ring {
     }
 
     /// Iterates over the entries, oldest first.
-    pub fn iter(&self) -> impl Iterator<Item = &Entry> {
+    pub fn iter(&self) -> impl Iterator<Item = &TraceEntry> {
         let (newer, older) = self.entries.split_at(self.next);
         older.iter().chain(newer)
     }
 }
 
-impl Default for Ring {
+impl Default for TraceRing {
     fn default() -> Self {
         Self::new()
     }

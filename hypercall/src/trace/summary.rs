@@ -7,7 +7,7 @@ use crate::XenErrno;
 
 /// The totals of one hypercall.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Row {
+pub struct CallTotals {
     /// The number of calls.
     pub calls: u64,
     /// The number of operations that the calls carried, whether or not they were done.
@@ -23,26 +23,26 @@ pub struct Row {
 /// `Display` prints a table with a row for each hypercall that was called, and their total.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Summary {
-    rows: [Row; Hypercall::COUNT],
+    rows: [CallTotals; Hypercall::COUNT],
 }
 
 impl Summary {
     /// Makes a summary without calls.
     pub const fn new() -> Self {
         Self {
-            rows: [const { Row { calls: 0, sub_operations: 0, flushes: 0, errors: 0 } };
+            rows: [const { CallTotals { calls: 0, sub_operations: 0, flushes: 0, errors: 0 } };
                 Hypercall::COUNT],
         }
     }
 
     /// Returns the totals of one hypercall.
-    pub const fn row(&self, hypercall: Hypercall) -> Row {
+    pub const fn row(&self, hypercall: Hypercall) -> CallTotals {
         self.rows[hypercall as usize]
     }
 
     /// Returns the sum over all hypercalls.
-    pub fn total(&self) -> Row {
-        self.rows.iter().fold(Row::default(), |sum, row| Row {
+    pub fn total(&self) -> CallTotals {
+        self.rows.iter().fold(CallTotals::default(), |sum, row| CallTotals {
             calls: sum.calls + row.calls,
             sub_operations: sum.sub_operations + row.sub_operations,
             flushes: sum.flushes + row.flushes,

@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use hypercall::trace::Row;
+use hypercall::trace::CallTotals;
 use xen_contig::vmap::{Flush, Mode};
 
 use super::{Check, Context, Outcome, Owned, Test, cost_of, fail, give_left, map, unmap};
@@ -22,7 +22,7 @@ pub fn add(tests: &mut Vec<Test>) {
 }
 
 /// What it costs to purge what is left of one area over all frames of a run.
-fn purge_one(machine: &Machine) -> Result<Row, Outcome> {
+fn purge_one(machine: &Machine) -> Result<CallTotals, Outcome> {
     let run = Owned::take(machine, FRAMES)?;
     // What earlier tests left of these frames.
     if let Err(error) = machine.areas.purge(&run, Flush::Inhibit) {
@@ -37,11 +37,11 @@ fn purge_one(machine: &Machine) -> Result<Row, Outcome> {
     }
 }
 
-fn expected(machine: &Machine) -> Row {
+fn expected(machine: &Machine) -> CallTotals {
     match machine.exchanger() {
-        Some(_) => Row { calls: 1, sub_operations: FRAMES, flushes: 0, errors: 0 },
+        Some(_) => CallTotals { calls: 1, sub_operations: FRAMES, flushes: 0, errors: 0 },
         // A translated guest's page tables are its own memory.
-        None => Row::default(),
+        None => CallTotals::default(),
     }
 }
 

@@ -22,7 +22,7 @@ mod refilled;
 
 use alloc::vec::Vec;
 
-use hypercall::trace::{Row, Summary};
+use hypercall::trace::{CallTotals, Summary};
 use xen_contig::addr::Pfn;
 use xen_contig::frames::FrameRun;
 use xen_contig::vmap::{Area, Mode, Protection};
@@ -72,7 +72,7 @@ pub fn unmap(machine: &Machine, area: Area, mode: Mode) -> Check {
 }
 
 /// What `act` cost in hypercalls, of all vCPUs together.
-pub fn cost_of<R>(act: impl FnOnce() -> R) -> (R, Row) {
+pub fn cost_of<R>(act: impl FnOnce() -> R) -> (R, CallTotals) {
     let total = || {
         let mut all = Summary::new();
         vcpu::online().for_each(|vcpu| all.add(&vcpu.xen.summary()));
@@ -81,7 +81,7 @@ pub fn cost_of<R>(act: impl FnOnce() -> R) -> (R, Row) {
     let before = total();
     let result = act();
     let after = total();
-    let row = Row {
+    let row = CallTotals {
         calls: after.calls - before.calls,
         sub_operations: after.sub_operations - before.sub_operations,
         flushes: after.flushes - before.flushes,

@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use hypercall::trace::Row;
+use hypercall::trace::CallTotals;
 use xen_contig::vmap::{Flush, Mode};
 
 use super::{Check, Context, Outcome, Owned, Test, cost_of, fail, give_left, map, skip, unmap};
@@ -26,7 +26,7 @@ pub fn add(tests: &mut Vec<Test>) {
 
 /// What something cost.
 struct Cost {
-    row: Row,
+    row: CallTotals,
     ticks: u64,
 }
 
@@ -74,7 +74,7 @@ fn clear(machine: &Machine) -> Check {
 /// Hundredths of a number per `count`, as text with a point.
 fn print(mode: &str, what: &str, cost: &Cost, count: u64) {
     let per = |total: u64| (total / count, total % count * 100 / count);
-    let Row { calls, sub_operations, flushes, .. } = cost.row;
+    let CallTotals { calls, sub_operations, flushes, .. } = cost.row;
     let ((calls, c), (operations, o), (flushes, f)) =
         (per(calls), per(sub_operations), per(flushes));
     say!(
