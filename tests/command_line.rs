@@ -23,7 +23,7 @@ use command_line::{Complaint, Probe, Selection, When, parse};
 use exit::Exit;
 use hypercall::trace::Level;
 use xen_contig::addr::{AddressBits, Order};
-use xen_contig::vmap::Mode;
+use xen_contig::vmap::UnmapMode;
 
 fn complaint(text: &str) -> String {
     let (_, complaints) = parse(text);
@@ -46,7 +46,7 @@ fn every_option_is_understood() {
     let (options, complaints) = parse(text);
     assert_eq!(complaints, []);
     assert_eq!((options.trace, options.seed), (Level::Full, 255));
-    assert_eq!((options.vmap, options.exit), (Some(Mode::Sync), Some(Exit::Hold)));
+    assert_eq!((options.vmap, options.exit), (Some(UnmapMode::Sync), Some(Exit::Hold)));
     let probe = Probe { order: Order::new(9).unwrap(), bits: AddressBits::new(30).unwrap() };
     assert_eq!(options.probe, Some(probe));
     assert!(options.selftest.includes("exchange-order-3", When::Always));

@@ -48,7 +48,9 @@ fn pv() -> Scene {
     Scene::new(FakeGuest::new(4096), GiveBack::AtOnce)
 }
 
-fn build(build: impl FnOnce(xen_contig::dma::Builder) -> xen_contig::dma::Builder) -> Constraints {
+fn build(
+    build: impl FnOnce(xen_contig::dma::ConstraintsBuilder) -> xen_contig::dma::ConstraintsBuilder,
+) -> Constraints {
     build(Constraints::builder()).build().unwrap()
 }
 

@@ -13,7 +13,7 @@ use xen_contig::dma::{AllocError, Allocator, CoherentBuffer, Constraints, GiveBa
 use xen_contig::exchange::ExchangeError;
 use xen_contig::paging::Width;
 use xen_contig::platform::Platform;
-use xen_contig::vmap::{Area, AreaCount, Budget, Flush, Mode, Protection};
+use xen_contig::vmap::{Area, AreaCount, Budget, Flush, Protection, UnmapMode};
 
 type Kernel = &'static FakePlatform;
 type Buffer<'a> = CoherentBuffer<'a, Kernel>;
@@ -159,7 +159,7 @@ fn ends(buffer: &Buffer<'_>) -> impl Iterator<Item = u64> + use<> {
     (0..len).step_by(PAGE as usize).flat_map(move |first| [first, (first + PAGE).min(len) - 1])
 }
 
-fn storm(policy: GiveBack, mode: Mode, seed: u64) {
+fn storm(policy: GiveBack, mode: UnmapMode, seed: u64) {
     // Two records for each vCPU: room for an area must be made again and again.
     let budget = Budget { pages: 512, areas: 2 * VCPUS };
     let areas = AreaConfig { areas: 2 * VCPUS, mode, budget, ..AreaConfig::lazy(512) };
@@ -217,20 +217,20 @@ fn storm(policy: GiveBack, mode: Mode, seed: u64) {
 
 #[test]
 fn vcpus_share_memory_that_is_kept() {
-    storm(GiveBack::Keep, Mode::Lazy, 1);
+    storm(GiveBack::Keep, UnmapMode::Lazy, 1);
 }
 
 #[test]
 fn vcpus_share_memory_that_goes_back_at_once() {
-    storm(GiveBack::AtOnce, Mode::Lazy, 2);
+    storm(GiveBack::AtOnce, UnmapMode::Lazy, 2);
 }
 
 #[test]
 fn vcpus_share_memory_that_goes_back_later() {
-    storm(GiveBack::Later, Mode::Lazy, 3);
+    storm(GiveBack::Later, UnmapMode::Lazy, 3);
 }
 
 #[test]
 fn vcpus_share_memory_and_unmap_at_once() {
-    storm(GiveBack::AtOnce, Mode::Sync, 4);
+    storm(GiveBack::AtOnce, UnmapMode::Sync, 4);
 }

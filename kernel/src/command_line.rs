@@ -9,7 +9,7 @@ use core::fmt;
 
 use hypercall::trace::Level;
 use xen_contig::addr::{AddressBits, Order, OutOfRange};
-use xen_contig::vmap::Mode;
+use xen_contig::vmap::UnmapMode;
 
 use super::exit::Exit;
 
@@ -70,7 +70,7 @@ pub struct Options {
     /// The buffer for a witness, instead of self-tests.
     pub probe: Option<Probe>,
     /// When unmapped areas lose their entries; `None` leaves it as built.
-    pub vmap: Option<Mode>,
+    pub vmap: Option<UnmapMode>,
     /// How to end; `None` powers off.
     pub exit: Option<Exit>,
 }
@@ -152,8 +152,8 @@ fn option(options: &mut Options, word: &str) -> Result<(), Complaint> {
         }
         "vmap" => {
             options.vmap = Some(match value {
-                "lazy" => Mode::Lazy,
-                "sync" => Mode::Sync,
+                "lazy" => UnmapMode::Lazy,
+                "sync" => UnmapMode::Sync,
                 _ => return Err(bad("lazy or sync")),
             });
         }

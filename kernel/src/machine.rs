@@ -12,7 +12,7 @@ use xen_contig::exchange::{Accounts, Capability, Refiller};
 use xen_contig::frames::{Candidate, FrameAllocator, FrameRun};
 use xen_contig::p2m::{M2p, P2m};
 use xen_contig::platform::Platform;
-use xen_contig::vmap::Mode;
+use xen_contig::vmap::UnmapMode;
 
 use crate::areas::Areas;
 use crate::console::say;
@@ -150,8 +150,8 @@ impl Machine {
         say!("# memory: {} frames, {free} free ({} MiB)", self.memory, free >> 8);
         say!("# contiguous memory: {}", self.capability);
         let mode = match self.areas.mode() {
-            Mode::Lazy => "lazy",
-            Mode::Sync => "sync",
+            UnmapMode::Lazy => "lazy",
+            UnmapMode::Sync => "sync",
         };
         let pages = self.areas.stats().free_pages;
         say!("# virtual areas: {mode}, {pages} pages ({} MiB)", pages.div_ceil(256));

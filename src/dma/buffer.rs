@@ -6,7 +6,7 @@ use core::ptr::NonNull;
 use arrayvec::ArrayVec;
 
 use super::moved::Told;
-use super::span::Span;
+use super::span::BufferSpan;
 use super::{Allocator, BufferError, MAX_SEGMENTS, Moved};
 use crate::addr::{DmaAddr, PAGE_SIZE, PseudoPhysAddr};
 use crate::frames::FrameRun;
@@ -139,10 +139,10 @@ impl<'a, P: Platform> CoherentBuffer<'a, P> {
         Told { at, dma: self.dma_addr(), len: self.segments[0].len }
     }
 
-    fn span(&self) -> Span {
+    fn span(&self) -> BufferSpan {
         // SAFETY: the buffer's frames are mapped and its own ([M1](crate::rules#M1)) until it is
         // dropped.
-        unsafe { Span::new(PseudoPhysAddr::of(self.run().first()), self.len) }
+        unsafe { BufferSpan::new(PseudoPhysAddr::of(self.run().first()), self.len) }
     }
 
     /// Reads a word, once.

@@ -57,7 +57,7 @@ pub struct Constraints {
 /// Collects constraints.
 #[derive(Clone, Copy, Debug)]
 #[must_use = "a builder is nothing until it is built"]
-pub struct Builder(Constraints);
+pub struct ConstraintsBuilder(Constraints);
 
 /// Constraints that nothing can meet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -160,13 +160,13 @@ impl Default for Constraints {
 
 impl Constraints {
     /// Starts from no constraints: one zeroed segment anywhere.
-    pub fn builder() -> Builder {
-        Builder(Self::default())
+    pub fn builder() -> ConstraintsBuilder {
+        ConstraintsBuilder(Self::default())
     }
 
     /// Starts from these constraints.
-    pub const fn to_builder(&self) -> Builder {
-        Builder(*self)
+    pub const fn to_builder(&self) -> ConstraintsBuilder {
+        ConstraintsBuilder(*self)
     }
 
     /// The highest address of a byte that the device can drive.
@@ -276,7 +276,7 @@ impl Constraints {
     }
 }
 
-impl Builder {
+impl ConstraintsBuilder {
     /// The highest address of a byte that the device can drive: `2^n - 1` or anything else.
     pub const fn mask(self, mask: u64) -> Self {
         Self(Constraints { mask, ..self.0 })
@@ -380,7 +380,7 @@ mod tests {
     #[test]
     fn contradictions_are_named() {
         assert!(Constraints::builder().mask(8192).align(8192).build().is_ok());
-        let error = |builder: Builder| builder.build().unwrap_err();
+        let error = |builder: ConstraintsBuilder| builder.build().unwrap_err();
         let new = Constraints::builder;
         assert_eq!(error(new().mask(0xfff)), ConstraintError::MaskTooNarrow { mask: 0xfff });
         assert_eq!(
@@ -479,7 +479,7 @@ mod tests {
 
     #[test]
     fn what_a_device_takes_has_edges() {
-        let build = |builder: Builder| builder.build().unwrap();
+        let build = |builder: ConstraintsBuilder| builder.build().unwrap();
         let mask = build(Constraints::builder().mask(0xffff));
         assert!(mask.admits(0xf000, 0x1000) && !mask.admits(0xf000, 0x1001));
         assert!(!mask.admits(0, 0) && !mask.admits(u64::MAX, 2));

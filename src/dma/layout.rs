@@ -129,7 +129,7 @@ mod tests {
     use super::*;
 
     fn constraints(
-        build: impl FnOnce(super::super::Builder) -> super::super::Builder,
+        build: impl FnOnce(super::super::ConstraintsBuilder) -> super::super::ConstraintsBuilder,
     ) -> Constraints {
         build(Constraints::builder()).build().unwrap()
     }

@@ -55,7 +55,7 @@ mod span;
 pub use allocator::Allocator;
 pub use buffer::{CoherentBuffer, Segment};
 pub use buffer_error::BufferError;
-pub use constraints::{Backing, Builder, ConstraintError, Constraints, Sleep, Zeroing};
+pub use constraints::{Backing, ConstraintError, Constraints, ConstraintsBuilder, Sleep, Zeroing};
 pub use error::AllocError;
 pub use give_back::{GiveBack, GiveBackReport, Stats};
 pub use layout::{Layout, MAX_SEGMENTS, SegmentPlan};

@@ -7,12 +7,12 @@ use crate::paging::{GuestMemory, Width};
 
 /// A stretch of DMA memory, as the guest addresses it.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Span {
+pub(super) struct BufferSpan {
     at: PseudoPhysAddr,
     len: u64,
 }
 
-impl Span {
+impl BufferSpan {
     /// The `len` bytes from `at` on.
     ///
     /// # Safety

@@ -5,7 +5,7 @@ use hypercall::trace::{Phase, Span};
 
 use super::accounts::Accounts;
 use super::failure::ExchangeFailure;
-use super::guest::Guest;
+use super::guest::GuestHandle;
 use super::part::Part;
 use super::request::{Lists, OnRefusal, Progress, check};
 use super::transaction::Detached;
@@ -17,7 +17,7 @@ use crate::paging::LinearMapping;
 /// Exchanges the machine frames that back runs of guest frames, in a PV guest.
 #[derive(Debug)]
 pub struct Exchanger<'a, X, L> {
-    guest: Guest<'a, X, L>,
+    guest: GuestHandle<'a, X, L>,
     limit: Order,
 }
 
@@ -44,7 +44,7 @@ impl<'a, X: Xen, L: LinearMapping> Exchanger<'a, X, L> {
         accounts: &'a Accounts,
         limit: Order,
     ) -> Self {
-        Self { guest: Guest { xen, p2m, linear, accounts }, limit }
+        Self { guest: GuestHandle { xen, p2m, linear, accounts }, limit }
     }
 
     /// Returns the highest order of an extent.

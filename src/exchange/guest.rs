@@ -8,7 +8,7 @@ use crate::p2m::P2m;
 /// All four belong to the same guest: the contract of
 /// [`Exchanger::new`](super::Exchanger::new) says so.
 #[derive(Debug)]
-pub(super) struct Guest<'a, X, L> {
+pub(super) struct GuestHandle<'a, X, L> {
     pub xen: &'a X,
     pub p2m: P2m<'a>,
     pub linear: &'a L,
@@ -16,10 +16,10 @@ pub(super) struct Guest<'a, X, L> {
 }
 
 // Not derived: a derive would also require `X: Clone` and `L: Clone`, which are only borrowed.
-impl<X, L> Clone for Guest<'_, X, L> {
+impl<X, L> Clone for GuestHandle<'_, X, L> {
     fn clone(&self) -> Self {
         *self
     }
 }
 
-impl<X, L> Copy for Guest<'_, X, L> {}
+impl<X, L> Copy for GuestHandle<'_, X, L> {}

@@ -8,7 +8,7 @@ use hypercall::ops::SchedOp;
 use super::addresses::AddressPool;
 use super::area::Area;
 use super::error::VmapError;
-use super::options::{Budget, Flush, Mode, Protection};
+use super::options::{Budget, Flush, Protection, UnmapMode};
 use super::registry::AreaRegistry;
 use super::report::{Alias, Purged, VmapStats};
 use super::storage::VmapMemory;
@@ -40,12 +40,18 @@ impl<'m, T: AreaTables> Vmap<'m, T> {
     pub fn new(
         tables: T,
         memory: VmapMemory<'m>,
-        mode: Mode,
+        mode: UnmapMode,
         budget: Budget,
     ) -> Result<Self, VmapError> {
         let frames = memory.heads.len() as u64;
         let registry = Mutex::new(AreaRegistry::new(memory, tables.pages())?);
-        Ok(Self { tables, sync: AtomicBool::new(mode == Mode::Sync), budget, frames, registry })
+        Ok(Self {
+            tables,
+            sync: AtomicBool::new(mode == UnmapMode::Sync),
+            budget,
+            frames,
+            registry,
+        })
     }
 
     /// The page tables of the stretch of addresses.
@@ -54,13 +60,13 @@ impl<'m, T: AreaTables> Vmap<'m, T> {
     }
 
     /// When the entries of unmapped areas are dropped.
-    pub fn mode(&self) -> Mode {
-        if self.sync.load(Relaxed) { Mode::Sync } else { Mode::Lazy }
+    pub fn mode(&self) -> UnmapMode {
+        if self.sync.load(Relaxed) { UnmapMode::Sync } else { UnmapMode::Lazy }
     }
 
     /// Changes when entries are dropped. Entries that are left over already stay.
-    pub fn set_mode(&self, mode: Mode) {
-        self.sync.store(mode == Mode::Sync, Relaxed);
+    pub fn set_mode(&self, mode: UnmapMode) {
+        self.sync.store(mode == UnmapMode::Sync, Relaxed);
     }
 
     /// How much unmapped areas may leave behind.
@@ -165,7 +171,7 @@ impl<'m, T: AreaTables> Vmap<'m, T> {
     /// The owner must not access the area's addresses any more. Its frames have no user but their
     /// owner, even while entries are left.
     ///
-    /// [`Mode::Lazy`] makes no hypercall unless the budget is exceeded. [`Mode::Sync`] makes one
+    /// [`UnmapMode::Lazy`] makes no hypercall unless the budget is exceeded. [`UnmapMode::Sync`] makes one
     /// `mmu_update` per 512 pages and one flush, so the call may sleep.
     ///
     /// # Errors
@@ -184,12 +190,12 @@ impl<'m, T: AreaTables> Vmap<'m, T> {
         };
         let mut purged = Purged::default();
         match self.mode() {
-            Mode::Sync => {
+            UnmapMode::Sync => {
                 self.purge_area(id, &mut purged)?;
                 self.flush(&mut purged)
             }
-            Mode::Lazy if is_over_budget => self.purge_all(Flush::Inhibit).map(drop),
-            Mode::Lazy => Ok(()),
+            UnmapMode::Lazy if is_over_budget => self.purge_all(Flush::Inhibit).map(drop),
+            UnmapMode::Lazy => Ok(()),
         }
     }
 

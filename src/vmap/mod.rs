@@ -8,9 +8,9 @@
 //! * [`VmapMemory`] is the memory of the registry.
 //!
 //! # Lazy and sync
-//! To unmap an area takes a hypercall and a flush of every vCPU. [`Mode::Lazy`] postpones both. The
+//! To unmap an area takes a hypercall and a flush of every vCPU. [`UnmapMode::Lazy`] postpones both. The
 //! entries stay as *leftovers* until an exchange needs the frames, or until there are more leftovers
-//! than the [`Budget`] allows. [`Mode::Sync`] does both at once. Most kernels are lazy, so an exchange
+//! than the [`Budget`] allows. [`UnmapMode::Sync`] does both at once. Most kernels are lazy, so an exchange
 //! meets frames that are still mapped although their mapping has no user. Xen refuses to exchange a
 //! frame while any entry refers to it ([S4](crate::rules#S4)).
 //!
@@ -62,7 +62,7 @@
 //! use xen_contig::paging::FlushClock;
 //! use xen_contig::sync::AtomicU64;
 //! use xen_contig::vmap::{
-//!     AreaEntry, AreaTables, Budget, Flush, Mode, Protection, Vmap, VmapError, VmapMemory, VmapSizes,
+//!     AreaEntry, AreaTables, Budget, Flush, UnmapMode, Protection, Vmap, VmapError, VmapMemory, VmapSizes,
 //! };
 //!
 //! /// 512 pages of addresses of a translated guest, mapped by one first-level table.
@@ -123,7 +123,7 @@
 //! // areas exist.
 //! let memory = unsafe { VmapMemory::place(block, sizes) };
 //! let budget = Budget { pages: 448, areas: 14 };
-//! let areas = Vmap::new(tables, memory, Mode::Lazy, budget)?;
+//! let areas = Vmap::new(tables, memory, UnmapMode::Lazy, budget)?;
 //!
 //! visit(&areas)?;
 //! assert_eq!(areas.stats().leftover.pages, 2);
@@ -150,7 +150,7 @@ pub use alias_index::PageSlot;
 pub use area::Area;
 pub use areas::Vmap;
 pub use error::VmapError;
-pub use options::{Budget, Flush, Mode, Protection};
+pub use options::{Budget, Flush, Protection, UnmapMode};
 pub use record::AreaRecord;
 pub use report::{Alias, AreaCount, Purged, VmapStats};
 pub use storage::{VmapMemory, VmapSizes};

@@ -4,14 +4,14 @@ use hypercall::PageTableFlags;
 
 /// When the page-table entries of an unmapped area are dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
+pub enum UnmapMode {
     /// When an exchange needs the frames, or when the budget is spent.
     Lazy,
     /// At once, with a flush of all vCPUs.
     Sync,
 }
 
-impl Default for Mode {
+impl Default for UnmapMode {
     /// Lazy, unless the feature `vmap-sync` is on.
     fn default() -> Self {
         if cfg!(feature = "vmap-sync") { Self::Sync } else { Self::Lazy }

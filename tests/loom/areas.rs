@@ -5,13 +5,13 @@ use hypercall::XenErrno;
 use xen_contig::addr::{AddressBits, Order, Pfn};
 use xen_contig::dma::GiveBack;
 use xen_contig::platform::Platform;
-use xen_contig::vmap::{Budget, Flush, Mode, Protection, VmapStats};
+use xen_contig::vmap::{Budget, Flush, Protection, UnmapMode, VmapStats};
 
 use crate::scene::{Scene, explore, join, spawn};
 
 const RW: Protection = Protection::ReadWrite;
 
-fn config(mode: Mode, budget: Budget) -> AreaConfig {
+fn config(mode: UnmapMode, budget: Budget) -> AreaConfig {
     AreaConfig { areas: 6, mode, budget, ..AreaConfig::lazy(512) }
 }
 
@@ -28,7 +28,7 @@ fn is_empty(guest: &FakeGuest) {
 #[test]
 fn a_purge_for_an_exchange_and_one_of_everything_meet() {
     explore(4, || {
-        let scene = Scene::with_areas(GiveBack::Keep, config(Mode::Lazy, GENEROUS));
+        let scene = Scene::with_areas(GiveBack::Keep, config(UnmapMode::Lazy, GENEROUS));
         let (platform, guest) = (scene.platform.get(), scene.guest.get());
         let run = platform.take(2, 2).expect("a fresh guest");
         let first = run.first();
@@ -55,7 +55,7 @@ fn a_purge_for_an_exchange_and_one_of_everything_meet() {
 #[test]
 fn an_area_that_is_being_made_is_in_use() {
     explore(3, || {
-        let scene = Scene::with_areas(GiveBack::Keep, config(Mode::Lazy, GENEROUS));
+        let scene = Scene::with_areas(GiveBack::Keep, config(UnmapMode::Lazy, GENEROUS));
         let (platform, guest) = (scene.platform.get(), scene.guest.get());
         let run = platform.take(2, 2).expect("a fresh guest");
         let first = run.first();
@@ -78,7 +78,7 @@ fn an_area_that_is_being_made_is_in_use() {
 #[test]
 fn a_refusal_of_what_is_gone_already_leaves_nothing_behind() {
     explore(3, || {
-        let scene = Scene::with_areas(GiveBack::Keep, config(Mode::Lazy, GENEROUS));
+        let scene = Scene::with_areas(GiveBack::Keep, config(UnmapMode::Lazy, GENEROUS));
         let (platform, guest) = (scene.platform.get(), scene.guest.get());
         let run = platform.take(2, 2).expect("a fresh guest");
         let first = run.first();
@@ -106,7 +106,7 @@ fn a_refusal_of_what_is_gone_already_leaves_nothing_behind() {
 #[test]
 fn there_is_room_as_long_as_not_all_is_in_use() {
     explore(2, || {
-        let config = AreaConfig { areas: 2, ..config(Mode::Lazy, GENEROUS) };
+        let config = AreaConfig { areas: 2, ..config(UnmapMode::Lazy, GENEROUS) };
         let scene = Scene::with_areas(GiveBack::Keep, config);
         let (platform, guest) = (scene.platform.get(), scene.guest.get());
         let work = move |colour: u64| {
@@ -124,7 +124,7 @@ fn there_is_room_as_long_as_not_all_is_in_use() {
 
 /// Two vCPUs make, use and end areas over frames of their own, and have addresses reused: each finds
 /// its own frame at its addresses, in the tables and in its TLB.
-fn storm(preemptions: usize, mode: Mode, budget: Budget) {
+fn storm(preemptions: usize, mode: UnmapMode, budget: Budget) {
     explore(preemptions, move || {
         let scene = Scene::with_areas(GiveBack::Keep, config(mode, budget));
         let (platform, guest) = (scene.platform.get(), scene.guest.get());
@@ -155,15 +155,15 @@ fn use_area(guest: &FakeGuest, pfn: Pfn, colour: u64) {
 
 #[test]
 fn lazy_areas_keep_apart() {
-    storm(3, Mode::Lazy, GENEROUS);
+    storm(3, UnmapMode::Lazy, GENEROUS);
 }
 
 #[test]
 fn areas_past_the_budget_keep_apart() {
-    storm(2, Mode::Lazy, Budget { pages: 0, areas: 0 });
+    storm(2, UnmapMode::Lazy, Budget { pages: 0, areas: 0 });
 }
 
 #[test]
 fn sync_areas_keep_apart() {
-    storm(2, Mode::Sync, GENEROUS);
+    storm(2, UnmapMode::Sync, GENEROUS);
 }

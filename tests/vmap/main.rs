@@ -11,7 +11,7 @@ use xen_contig::addr::{AddressBits, Order, Pfn};
 use xen_contig::exchange::{Accounts, ExchangeError};
 use xen_contig::paging::Holder;
 use xen_contig::vmap::{
-    Area, AreaCount, Budget, Flush, Mode, Protection, Purged, VmapError, VmapStats,
+    Area, AreaCount, Budget, Flush, Protection, Purged, UnmapMode, VmapError, VmapStats,
 };
 
 const RW: Protection = Protection::ReadWrite;
@@ -285,11 +285,11 @@ fn an_owner_is_named_before_what_is_left_over_and_a_mode_can_be_changed() {
         }
         let holder = areas.holder(Pfn::new(300));
         assert!(matches!(holder, Some(Holder::Area { name: "live", .. })), "{holder:?}");
-        areas.set_mode(Mode::Sync);
-        assert_eq!(areas.mode(), Mode::Sync);
+        areas.set_mode(UnmapMode::Sync);
+        assert_eq!(areas.mode(), UnmapMode::Sync);
         let made = calls(&guest, || ends.drain(..).for_each(|area| areas.vunmap(area).unwrap()));
         assert_eq!(flushes(&made), 1);
-        areas.set_mode(Mode::Lazy);
+        areas.set_mode(UnmapMode::Lazy);
         assert!(matches!(areas.holder(Pfn::new(300)), Some(Holder::Leftover { name: "left", .. })));
         areas.purge_all(Flush::Now).unwrap();
     }
@@ -342,6 +342,6 @@ fn a_translated_guest_maps_its_own_frame_numbers_without_a_hypercall() {
 
 #[test]
 fn the_default_follows_the_feature() {
-    let expected = if cfg!(feature = "vmap-sync") { Mode::Sync } else { Mode::Lazy };
-    assert_eq!(Mode::default(), expected);
+    let expected = if cfg!(feature = "vmap-sync") { UnmapMode::Sync } else { UnmapMode::Lazy };
+    assert_eq!(UnmapMode::default(), expected);
 }

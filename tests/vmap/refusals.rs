@@ -7,8 +7,8 @@ use hypercall::{VirtAddr, XenErrno};
 use xen_contig::addr::{Gfn, Pfn};
 use xen_contig::paging::FlushClock;
 use xen_contig::vmap::{
-    AreaCount, AreaEntry, AreaTables, Budget, Flush, Mode, Vmap, VmapError, VmapMemory, VmapSizes,
-    VmapStats,
+    AreaCount, AreaEntry, AreaTables, Budget, Flush, UnmapMode, Vmap, VmapError, VmapMemory,
+    VmapSizes, VmapStats,
 };
 
 use crate::{RW, frames, guest, page, vmap};
@@ -24,9 +24,9 @@ fn a_flush_that_xen_refused_covers_nothing() {
         assert_eq!(guest.xen().disarm(), 1, "the second call is the flush");
         let refused = VmapError::FlushRefused { errno: XenErrno::EPERM };
         match config.mode {
-            Mode::Lazy => assert_eq!((unmapped, purged), (Ok(()), Err(refused))),
+            UnmapMode::Lazy => assert_eq!((unmapped, purged), (Ok(()), Err(refused))),
             // What the caller is told. The flush after it goes well, so there is another area.
-            Mode::Sync => {
+            UnmapMode::Sync => {
                 assert_eq!(unmapped, Err(refused.to_string()));
                 assert_eq!(purged.map(|purged| purged.flushed), Ok(true));
                 continue;
@@ -124,7 +124,7 @@ fn memory_for_another_stretch_is_refused_by_its_number_of_pages() {
     // SAFETY: the block is leaked, and nobody else's.
     let memory = unsafe { VmapMemory::place(block.as_mut_ptr().cast(), sizes) };
     let budget = Budget { pages: 512, areas: 512 };
-    let refused = Vmap::new(Elsewhere(&guest), memory, Mode::Lazy, budget).err();
+    let refused = Vmap::new(Elsewhere(&guest), memory, UnmapMode::Lazy, budget).err();
     assert_eq!(refused, Some(VmapError::WrongMemory { pages: 512, prepared: 511 }));
 }
 
@@ -168,7 +168,7 @@ fn an_area_of_another_stretch_is_handed_back_even_if_its_numbers_are_the_same() 
     // SAFETY: the block is leaked, and nobody else's.
     let memory = unsafe { VmapMemory::place(block.as_mut_ptr().cast(), sizes) };
     let budget = Budget { pages: 512, areas: 512 };
-    let elsewhere = Vmap::new(Elsewhere(&guest), memory, Mode::Lazy, budget).unwrap();
+    let elsewhere = Vmap::new(Elsewhere(&guest), memory, UnmapMode::Lazy, budget).unwrap();
     let area = vmap(&guest, 300, 1, "here");
     let other = elsewhere.vmap([Pfn::new(301)], RW, "there").unwrap();
     let Err(VmapError::UnknownArea(area)) = elsewhere.vunmap(area) else { panic!("taken") };

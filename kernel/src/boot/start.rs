@@ -10,7 +10,7 @@ use xen_contig::exchange::{Accounts, Capability};
 use xen_contig::frames::{FrameAllocator, FrameRun};
 use xen_contig::p2m::P2m;
 use xen_contig::paging::{Holder, LinearMapping};
-use xen_contig::vmap::{Mode, VmapMemory};
+use xen_contig::vmap::{UnmapMode, VmapMemory};
 
 use super::state::BootState;
 use crate::areas::{self, Areas};
@@ -85,7 +85,7 @@ fn machine(state: BootState) -> Machine {
     let p2m: &P2m<'_> = Box::leak(Box::new(p2m));
     let linear: &Linear = Box::leak(Box::new(linear));
     let tables = areas::Tables::new(p2m, linear.flushes(), area_tables);
-    let areas = Areas::new(tables, metadata, Mode::default(), areas::budget(sizes))
+    let areas = Areas::new(tables, metadata, UnmapMode::default(), areas::budget(sizes))
         .expect("memory of the same sizes");
     let areas: &Areas = Box::leak(Box::new(areas));
     linear.set_others(Others { areas, uses: Uses::new(), m2p });

@@ -245,9 +245,10 @@ mod tests {
     fn what_is_just_allowed_is_no_contradiction() {
         let new = PoolConfig::builder;
         let max = 1 << 30;
-        let device = |builder: fn(crate::dma::Builder) -> crate::dma::Builder| {
-            builder(Constraints::builder()).build().unwrap()
-        };
+        let device =
+            |builder: fn(crate::dma::ConstraintsBuilder) -> crate::dma::ConstraintsBuilder| {
+                builder(Constraints::builder()).build().unwrap()
+            };
         for builder in [
             new(max),
             new(1).chunk(max).align(max),

@@ -6,7 +6,7 @@ use core::ptr::NonNull;
 use super::taken::Taken;
 use crate::addr::DmaAddr;
 use crate::dma::moved::Told;
-use crate::dma::span::Span;
+use crate::dma::span::BufferSpan;
 use crate::dma::{Allocator, BufferError};
 use crate::paging::{GuestMemory, Width};
 use crate::platform::Platform;
@@ -83,10 +83,10 @@ impl<'p, P: Platform> PoolObject<'p, P> {
         self.told
     }
 
-    fn span(&self) -> Span {
+    fn span(&self) -> BufferSpan {
         // SAFETY: the object lies in a buffer that the pool holds, and is its holder's until it is
         // dropped ([M1](crate::rules#M1)).
-        unsafe { Span::new(self.told.at, self.told.len) }
+        unsafe { BufferSpan::new(self.told.at, self.told.len) }
     }
 
     /// Reads a word, once.

@@ -7,14 +7,14 @@ use super::entries;
 use crate::exchange::accounts::Accounts;
 use crate::exchange::error::ExchangeError;
 use crate::exchange::failure::{ExchangeFailure, Remaining};
-use crate::exchange::guest::Guest;
+use crate::exchange::guest::GuestHandle;
 use crate::exchange::request::Lists;
 use crate::frames::FrameRun;
 use crate::paging::{FrameInUse, LinearMapping};
 
 /// A run that no page-table entry maps ([M2](crate::rules#M2)).
 pub(in crate::exchange) struct Detached<'t, 'a, X, L> {
-    pub(super) guest: Guest<'a, X, L>,
+    pub(super) guest: GuestHandle<'a, X, L>,
     pub(super) run: FrameRun,
     /// The machine frame that backs each frame of the run.
     pub(super) backing: &'t mut [u64],
@@ -30,13 +30,13 @@ impl<'t, 'a, X: Xen, L: LinearMapping> Detached<'t, 'a, X, L> {
     /// The P2M has no machine frame for a frame; a frame is in use; Xen refused a page-table write
     /// or the flush. The run is mapped again as it was.
     pub fn new(
-        guest: Guest<'a, X, L>,
+        guest: GuestHandle<'a, X, L>,
         run: FrameRun,
         lists: Lists<'t>,
     ) -> Result<Self, ExchangeFailure<'a>> {
         let Lists { backing, extents: out_list } = lists;
         let backing = &mut backing[..run.frames() as usize];
-        let Guest { xen, accounts, .. } = guest;
+        let GuestHandle { xen, accounts, .. } = guest;
         let free = note_backing(&guest, &run, backing)
             // Rule [F5](crate::rules#F5): before the flush at the end of `clear`, which covers
             // these addresses, too.
@@ -60,7 +60,7 @@ impl<'t, 'a, X: Xen, L: LinearMapping> Detached<'t, 'a, X, L> {
 
     /// Clears the page-table entries of the run, forgets its machine frames, and flushes.
     fn clear(&self) -> Result<(), ExchangeError> {
-        let Guest { xen, p2m, linear, .. } = self.guest;
+        let GuestHandle { xen, p2m, linear, .. } = self.guest;
         entries::clear(&self.guest, &self.run)?;
         p2m.set_run(self.run.first(), self.run.iter().map(|_| None));
         // Rule [F2](crate::rules#F2): the one flush, of every vCPU, and the last operation before
@@ -82,7 +82,7 @@ impl<'t, 'a, X: Xen, L: LinearMapping> Detached<'t, 'a, X, L> {
 
 /// Writes down which machine frame backs each frame of the run.
 fn note_backing<X, L>(
-    guest: &Guest<'_, X, L>,
+    guest: &GuestHandle<'_, X, L>,
     run: &FrameRun,
     backing: &mut [u64],
 ) -> Result<(), ExchangeError> {
@@ -96,7 +96,7 @@ fn note_backing<X, L>(
 
 /// Has the kernel drop the aliases of the run that nothing uses any more.
 fn purge<X, L: LinearMapping>(
-    guest: &Guest<'_, X, L>,
+    guest: &GuestHandle<'_, X, L>,
     run: &FrameRun,
 ) -> Result<(), ExchangeError> {
     guest.linear.purge(run).map_err(|FrameInUse { pfn, holder }| {

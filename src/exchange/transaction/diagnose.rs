@@ -4,7 +4,7 @@
 use hypercall::{Xen, XenErrno};
 
 use super::detached::Detached;
-use super::recover::Torn;
+use super::recover::TornExchange;
 use crate::addr::{AddressBits, Mfn, Order};
 use crate::exchange::error::ExchangeError;
 use crate::exchange::part::{Node, Part, Placement};
@@ -19,7 +19,11 @@ const NOWHERE: Placement = Placement::below(match AddressBits::new(13) {
 
 impl<X: Xen, L: LinearMapping> Detached<'_, '_, X, L> {
     /// Returns why Xen refused a part, of which it exchanged nothing.
-    pub(super) fn diagnose(&mut self, errno: XenErrno, part: &Part) -> Result<ExchangeError, Torn> {
+    pub(super) fn diagnose(
+        &mut self,
+        errno: XenErrno,
+        part: &Part,
+    ) -> Result<ExchangeError, TornExchange> {
         match errno {
             XenErrno::EPERM => Ok(self.what_is_not_permitted(part)),
             XenErrno::EINVAL => self.what_is_invalid(part),
@@ -40,7 +44,7 @@ impl<X: Xen, L: LinearMapping> Detached<'_, '_, X, L> {
     }
 
     /// `EINVAL`: the NUMA node, or a frame, and which one?
-    fn what_is_invalid(&mut self, part: &Part) -> Result<ExchangeError, Torn> {
+    fn what_is_invalid(&mut self, part: &Part) -> Result<ExchangeError, TornExchange> {
         let node = match part.placement().node {
             Node::Exactly(node) => match node_permitted(self.guest.xen, node) {
                 Permission::Denied => return Ok(ExchangeError::NodeNotPermitted { node }),
@@ -64,7 +68,7 @@ impl<X: Xen, L: LinearMapping> Detached<'_, '_, X, L> {
     }
 
     /// `ENOMEM`: is there no extent of that order, or nothing at all below the limit?
-    fn what_is_exhausted(&mut self, part: &Part) -> Result<ExchangeError, Torn> {
+    fn what_is_exhausted(&mut self, part: &Part) -> Result<ExchangeError, TornExchange> {
         let Placement { bits, .. } = part.placement();
         let no_extent = ExchangeError::NoMemory { order: part.order(), bits };
         if !part.placement().is_limited() {
@@ -94,7 +98,7 @@ impl<X: Xen, L: LinearMapping> Detached<'_, '_, X, L> {
     /// Xen takes all frames of a chunk before it looks for memory. So an exchange for memory that
     /// cannot exist moves nothing. Its error tells whether Xen would take the frames (`ENOMEM`) or not
     /// (`EINVAL`).
-    fn find_refused_frame(&mut self, part: &Part) -> Result<Option<u64>, Torn> {
+    fn find_refused_frame(&mut self, part: &Part) -> Result<Option<u64>, TornExchange> {
         let (mut first, mut frames) = (part.first(), part.order().frames());
         loop {
             let asked = (frames / 2).max(1);

@@ -7,12 +7,12 @@ use hypercall::{Xen, XenErrno};
 
 use crate::addr::{Mfn, Pfn};
 use crate::exchange::error::ExchangeError;
-use crate::exchange::guest::Guest;
+use crate::exchange::guest::GuestHandle;
 use crate::frames::FrameRun;
 use crate::paging::{LinearMapping, PteBatch};
 
 /// What became of a run that was to be mapped.
-pub(super) struct Mapping {
+pub(super) struct MapResult {
     /// Frames that Xen refused to map. They are unmapped, and the P2M has no machine frame for them.
     pub refused: u64,
     /// Why, for the first of them.
@@ -21,7 +21,7 @@ pub(super) struct Mapping {
 
 /// Clears the entries of a run.
 pub(super) fn clear<X: Xen, L: LinearMapping>(
-    guest: &Guest<'_, X, L>,
+    guest: &GuestHandle<'_, X, L>,
     run: &FrameRun,
 ) -> Result<(), ExchangeError> {
     let entries = run.iter().map(|_| Pte::NOT_PRESENT);
@@ -38,12 +38,12 @@ pub(super) fn clear<X: Xen, L: LinearMapping>(
 /// so there is nothing to flush ([F3](crate::rules#F3)). A frame that Xen refuses to map is left out
 /// and costs a hypercall; all others are mapped.
 pub(super) fn map<X: Xen, L: LinearMapping>(
-    guest: &Guest<'_, X, L>,
+    guest: &GuestHandle<'_, X, L>,
     run: &FrameRun,
     backing: &[u64],
     unknown: &Range<u64>,
-) -> Mapping {
-    let mut mapping = Mapping { refused: 0, error: None };
+) -> MapResult {
+    let mut mapping = MapResult { refused: 0, error: None };
     for mut stretch in [0..unknown.start, unknown.end..run.frames()] {
         while !stretch.is_empty() {
             let first = run.first().add(stretch.start);
@@ -74,7 +74,7 @@ pub(super) fn map<X: Xen, L: LinearMapping>(
 /// Takes a frame that Xen refused to map out of the tables. Its entry may still be present if Xen
 /// refused to clear it, too. The frame is quarantined, so a second refusal changes nothing.
 #[cold]
-fn give_up<X: Xen, L: LinearMapping>(guest: &Guest<'_, X, L>, pfn: Pfn) {
+fn give_up<X: Xen, L: LinearMapping>(guest: &GuestHandle<'_, X, L>, pfn: Pfn) {
     guest.p2m.set(pfn, None);
     // SAFETY: the frame belongs to the transaction's run, so nothing uses it ([M1](crate::rules#M1)).
     let _best_effort = unsafe { write(guest, pfn, 1, core::iter::once(Pte::NOT_PRESENT)) };
@@ -90,7 +90,7 @@ fn give_up<X: Xen, L: LinearMapping>(guest: &Guest<'_, X, L>, pfn: Pfn) {
 /// * The machine frames in the entries belong to this domain.
 #[inline(never)]
 unsafe fn write<X: Xen, L: LinearMapping>(
-    guest: &Guest<'_, X, L>,
+    guest: &GuestHandle<'_, X, L>,
     first: Pfn,
     frames: u64,
     mut ptes: impl Iterator<Item = Pte>,

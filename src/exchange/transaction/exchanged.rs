@@ -7,7 +7,7 @@ use hypercall::trace::{Phase, Span};
 
 use super::detached::Detached;
 use super::entries;
-use super::recover::Torn;
+use super::recover::TornExchange;
 use crate::exchange::error::ExchangeError;
 use crate::exchange::failure::{ExchangeFailure, Remaining};
 use crate::exchange::part::Part;
@@ -27,7 +27,7 @@ pub(super) enum Ending {
     /// Xen refused what follows the first `done` frames, counted through the parts.
     Refused { done: u64, error: ExchangeError },
     /// Xen failed past the commit point.
-    Torn(Torn),
+    Torn(TornExchange),
 }
 
 impl<'a, X: Xen, L: LinearMapping> Exchanged<'_, 'a, X, L> {
@@ -45,7 +45,7 @@ impl<'a, X: Xen, L: LinearMapping> Exchanged<'_, 'a, X, L> {
     }
 
     /// Exchanges the first `done` frames of the parts for single frames.
-    fn replace(&mut self, parts: &[Part], mut done: u64) -> Result<(), Torn> {
+    fn replace(&mut self, parts: &[Part], mut done: u64) -> Result<(), TornExchange> {
         // As many frames per call as the out-list has entries.
         let step = self.detached.out_list.len().max(1);
         for part in parts {

@@ -7,7 +7,7 @@ use hypercall::{Xen, XenErrno};
 use super::ask::ask;
 use super::detached::Detached;
 use super::exchanged::{Ending, Exchanged};
-use super::recover::{Torn, TornPart, recover};
+use super::recover::{TornExchange, TornPart, recover};
 use crate::exchange::error::ExchangeError;
 use crate::exchange::part::Part;
 use crate::exchange::reply::{PartOutcome, Rest};
@@ -28,7 +28,7 @@ impl<'t, 'a, X: Xen, L: LinearMapping> Detached<'t, 'a, X, L> {
         Exchanged { detached: self, ending }
     }
 
-    fn exchange_parts(&mut self, parts: &[Part]) -> Result<Ending, Torn> {
+    fn exchange_parts(&mut self, parts: &[Part]) -> Result<Ending, TornExchange> {
         let mut done = 0;
         for part in parts {
             let progress = self.exchange_part(part)?;
@@ -42,7 +42,7 @@ impl<'t, 'a, X: Xen, L: LinearMapping> Detached<'t, 'a, X, L> {
     }
 
     /// Exchanges a part.
-    pub(super) fn exchange_part(&mut self, part: &Part) -> Result<PartProgress, Torn> {
+    pub(super) fn exchange_part(&mut self, part: &Part) -> Result<PartProgress, TornExchange> {
         let first = self.run.first().add(part.first());
         let backing = &mut self.backing[part.first() as usize..][..part.frames() as usize];
         let out_list = &mut self.out_list[..part.out_extents() as usize];
@@ -61,7 +61,7 @@ impl<'t, 'a, X: Xen, L: LinearMapping> Detached<'t, 'a, X, L> {
         part: &Part,
         outcome: &PartOutcome,
         nr_exchanged: u64,
-    ) -> Result<PartProgress, Torn> {
+    ) -> Result<PartProgress, TornExchange> {
         let done = outcome.exchanged;
         let whole = part.first()..part.first() + part.frames();
         let backing = &mut self.backing[whole.start as usize..][..done as usize];
@@ -81,11 +81,14 @@ impl<'t, 'a, X: Xen, L: LinearMapping> Detached<'t, 'a, X, L> {
                     Some(errno) if believed => self.recover_part(part, done, errno),
                     _ => whole,
                 };
-                Err(Torn { error, unknown })
+                Err(TornExchange { error, unknown })
             }
             Rest::BadExtent(mfn) => {
                 let (order, bits) = (part.output(), part.placement().bits);
-                Err(Torn { error: ExchangeError::BadExtent { mfn, order, bits }, unknown: whole })
+                Err(TornExchange {
+                    error: ExchangeError::BadExtent { mfn, order, bits },
+                    unknown: whole,
+                })
             }
         }
     }

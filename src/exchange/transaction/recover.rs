@@ -38,11 +38,11 @@ use hypercall::{DomId, Xen, XenErrno};
 
 use crate::addr::{Mfn, Pfn};
 use crate::exchange::error::ExchangeError;
-use crate::exchange::guest::Guest;
+use crate::exchange::guest::GuestHandle;
 use crate::paging::LinearMapping;
 
 /// Xen failed past the commit point, or its reply contradicts itself. It is asked nothing more.
-pub(super) struct Torn {
+pub(super) struct TornExchange {
     /// What is reported.
     pub error: ExchangeError,
     /// The frames whose machine frame is unknown, counted from the first of the run. Empty if the
@@ -70,7 +70,7 @@ pub(super) struct TornPart<'t> {
 /// If new frames of the failing chunk were found, they are in `backing` and in the P2M, and mapped.
 /// Nothing else of the part is mapped.
 pub(super) fn recover<X: Xen, L: LinearMapping>(
-    guest: &Guest<'_, X, L>,
+    guest: &GuestHandle<'_, X, L>,
     torn: TornPart<'_>,
 ) -> Range<u64> {
     let TornPart { first, chunk, done, errno, backing } = torn;
@@ -84,7 +84,7 @@ pub(super) fn recover<X: Xen, L: LinearMapping>(
     // A chunk has up to 262,144 frames, and the M2P at least as many records. Sorted, each record
     // takes 18 comparisons and no memory.
     failing.sort_unstable();
-    let mut search = Search {
+    let mut search = RecordedFrames {
         guest,
         first,
         before,
@@ -127,8 +127,8 @@ pub(super) fn recover<X: Xen, L: LinearMapping>(
 }
 
 /// What the M2P records of a part.
-struct Search<'s, 'a, X, L> {
-    guest: &'s Guest<'a, X, L>,
+struct RecordedFrames<'s, 'a, X, L> {
+    guest: &'s GuestHandle<'a, X, L>,
     first: Pfn,
     /// The machine frames before the failing chunk, as Xen reported them.
     before: &'s [u64],
@@ -146,7 +146,7 @@ struct Search<'s, 'a, X, L> {
     doubtful: bool,
 }
 
-impl<X: Xen, L: LinearMapping> Search<'_, '_, X, L> {
+impl<X: Xen, L: LinearMapping> RecordedFrames<'_, '_, X, L> {
     /// Takes note of a record.
     fn visit(&mut self, pfn: Pfn, mfn: Mfn) {
         let Some(index) = pfn.number().checked_sub(self.first.number()) else { return };
@@ -176,7 +176,7 @@ impl<X: Xen, L: LinearMapping> Search<'_, '_, X, L> {
 
 /// Unmaps what the search mapped at a frame. The frame is quarantined: a P2M without it keeps it out
 /// of use even if Xen refuses to clear the entry.
-fn forget<X: Xen, L: LinearMapping>(guest: &Guest<'_, X, L>, pfn: Pfn) {
+fn forget<X: Xen, L: LinearMapping>(guest: &GuestHandle<'_, X, L>, pfn: Pfn) {
     if guest.p2m.mfn(pfn).is_some() {
         let _best_effort = write(guest, pfn, Pte::NOT_PRESENT);
         guest.p2m.set(pfn, None);
@@ -185,7 +185,7 @@ fn forget<X: Xen, L: LinearMapping>(guest: &Guest<'_, X, L>, pfn: Pfn) {
 
 /// Writes the linear entry of a frame.
 fn write<X: Xen, L: LinearMapping>(
-    guest: &Guest<'_, X, L>,
+    guest: &GuestHandle<'_, X, L>,
     pfn: Pfn,
     pte: Pte,
 ) -> Result<u64, XenErrno> {

@@ -7,7 +7,7 @@ use xen_contig::addr::Gfn;
 use xen_contig::dma::{
     BufferError, Constraints, GiveBack, Pool, PoolConfig, PoolError, PoolObject,
 };
-use xen_contig::vmap::{Area, Mode};
+use xen_contig::vmap::{Area, UnmapMode};
 
 use crate::command_line::When;
 use crate::events;
@@ -240,7 +240,7 @@ impl<'m> Areas<'m> {
             Ok(Owned::of(machine, scatter(machine, run.into_run())?))
         };
         let (frames, leftover) = (scattered()?, scattered()?);
-        unmap(machine, map(machine, &leftover, "left behind")?, Mode::Lazy)?;
+        unmap(machine, map(machine, &leftover, "left behind")?, UnmapMode::Lazy)?;
         books::dirty(&frames, context.seed);
         books::dirty(&leftover, context.seed);
         let area = map(machine, &frames, "in use")?;
@@ -265,6 +265,6 @@ impl<'m> Areas<'m> {
     }
 
     fn end(self) -> Check {
-        unmap(self.machine, self.area, Mode::Lazy)
+        unmap(self.machine, self.area, UnmapMode::Lazy)
     }
 }

@@ -30,7 +30,9 @@ pub fn calls() -> u64 {
 }
 
 /// Constraints that are known not to contradict each other.
-pub fn build(build: impl FnOnce(dma::Builder) -> dma::Builder) -> Result<Constraints, Outcome> {
+pub fn build(
+    build: impl FnOnce(dma::ConstraintsBuilder) -> dma::ConstraintsBuilder,
+) -> Result<Constraints, Outcome> {
     match build(Constraints::builder()).build() {
         Ok(constraints) => Ok(constraints),
         Err(contradiction) => fail!("these constraints can be met: {contradiction}"),

@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 
 use hypercall::VirtAddr;
 use xen_contig::addr::Pfn;
-use xen_contig::vmap::{Area, Flush, Mode, Protection};
+use xen_contig::vmap::{Area, Flush, Protection, UnmapMode};
 
 use super::{Check, Context, Owned, Test, error, fail, map_frames, unmap};
 use crate::machine::{Machine, word};
@@ -14,8 +14,8 @@ use crate::traps::{try_read, try_write};
 const PAGES: u64 = 7;
 
 pub fn add(tests: &mut Vec<Test>) {
-    tests.push(Test::new("vmap-shows-its-frames", |context| shows(context, Mode::Lazy)));
-    tests.push(Test::new("vmap-sync-unmaps-at-once", |context| shows(context, Mode::Sync)));
+    tests.push(Test::new("vmap-shows-its-frames", |context| shows(context, UnmapMode::Lazy)));
+    tests.push(Test::new("vmap-sync-unmaps-at-once", |context| shows(context, UnmapMode::Sync)));
     tests.push(Test::new("vmap-read-only", read_only));
 }
 
@@ -24,7 +24,7 @@ fn page(area: &Area, index: u64) -> VirtAddr {
 }
 
 /// Maps scattered frames, last first, looks at them from both sides, and ends the area.
-fn shows(context: &Context<'_>, mode: Mode) -> Check {
+fn shows(context: &Context<'_>, mode: UnmapMode) -> Check {
     let machine = context.machine;
     let run = Owned::take(machine, 2 * PAGES)?;
     let scattered = (0..PAGES).rev().map(|index| run.first().add(2 * index));
@@ -42,7 +42,7 @@ fn shows(context: &Context<'_>, mode: Mode) -> Check {
     if beside.iter().any(Result::is_ok) {
         fail!("a page beside the area can be read: {beside:x?}");
     }
-    if left != (mode == Mode::Lazy) {
+    if left != (mode == UnmapMode::Lazy) {
         fail!("after vunmap in mode {mode:?}, can the area be read? {left}");
     }
     match try_read(address) {
@@ -83,7 +83,7 @@ fn read_only(context: &Context<'_>) -> Check {
     let read = try_read(area.address());
     // SAFETY: the frame is the test's ([M1](xen_contig::rules#M1)).
     let written = unsafe { try_write(area.address(), 1) };
-    unmap(machine, area, Mode::Sync)?;
+    unmap(machine, area, UnmapMode::Sync)?;
     if read.is_err() || written.is_ok() {
         fail!("reading: {read:x?}, writing: {written:?}");
     }
@@ -97,7 +97,7 @@ fn writable_page_table_is_refused(machine: &Machine) -> Check {
         Err(xen_contig::vmap::VmapError::Refused { pfn, .. }) if pfn == table => {}
         Err(other) => fail!("a writable mapping of a page table: {other}"),
         Ok(area) => {
-            unmap(machine, area, Mode::Sync)?;
+            unmap(machine, area, UnmapMode::Sync)?;
             error!("Xen mapped the top-level table pfn {table} writable")
         }
     }

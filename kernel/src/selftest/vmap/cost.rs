@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 
 use hypercall::trace::CallTotals;
-use xen_contig::vmap::{Flush, Mode};
+use xen_contig::vmap::{Flush, UnmapMode};
 
 use super::{Check, Context, Outcome, Owned, Test, cost_of, fail, give_left, map, unmap};
 use crate::machine::{ANYWHERE, Machine};
@@ -29,7 +29,7 @@ fn purge_one(machine: &Machine) -> Result<CallTotals, Outcome> {
         fail!("purging: {error}");
     }
     let area = map(machine, &run, "ours")?;
-    unmap(machine, area, Mode::Lazy)?;
+    unmap(machine, area, UnmapMode::Lazy)?;
     let (purged, cost) = cost_of(|| machine.areas.purge(&run, Flush::Inhibit));
     match purged {
         Ok(purged) if purged.aliases as u64 == FRAMES && !purged.flushed => Ok(cost),
@@ -63,7 +63,7 @@ fn exact(context: &Context<'_>) -> Check {
     let unrelated = UNRELATED.min(room.saturating_sub(2 * FRAMES as u32));
     for _ in 0..unrelated / 250 {
         let area = map(machine, &run, "unrelated")?;
-        unmap(machine, area, Mode::Lazy)?;
+        unmap(machine, area, UnmapMode::Lazy)?;
     }
     let left = machine.areas.stats().leftover.pages;
     let crowded = purge_one(machine)?;
@@ -96,14 +96,14 @@ fn one_flush(context: &Context<'_>) -> Check {
         super::skip!("the guest has no memory for lists")
     };
     let area = map(machine, &run, "ours")?;
-    unmap(machine, area, Mode::Lazy)?;
+    unmap(machine, area, UnmapMode::Lazy)?;
     let sent = vcpu::notifications();
     let (result, cost) = cost_of(|| exchanger.acquire(run.into_run(), ANYWHERE, lists.words()));
     let sent = vcpu::notifications() - sent;
     match result.and_then(|extent| exchanger.release(extent, lists.words())) {
         Ok(run) => {
             let next = map(machine, &Owned::of(machine, run), "next");
-            unmap(machine, next?, Mode::Lazy)?;
+            unmap(machine, next?, UnmapMode::Lazy)?;
         }
         Err(failure) => super::skip!("{}", give_left(machine, failure)),
     }

@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 
 use xen_contig::addr::{Gfn, Pfn};
 use xen_contig::paging::{GuestMemory, Holder};
-use xen_contig::vmap::Mode;
+use xen_contig::vmap::UnmapMode;
 
 use super::{Check, Context, Owned, Test, error, fail, map, skip, unmap};
 use crate::guest::guest;
@@ -63,7 +63,7 @@ fn holders(context: &Context<'_>) -> Check {
     let area = map(machine, &run, "holder")?;
     let address = area.address();
     let in_use = is(machine, mapped, Holder::Area { address, name: "holder" });
-    unmap(machine, area, Mode::Lazy)?;
+    unmap(machine, area, UnmapMode::Lazy)?;
     let left = is(machine, free, Holder::Leftover { address: address + 4096_u64, name: "holder" });
     if let Err(error) = machine.areas.purge_all(xen_contig::vmap::Flush::Inhibit) {
         fail!("purging: {error}");

@@ -10,7 +10,7 @@ use xen_contig::addr::{MachineAddr, Order, Pfn};
 use xen_contig::exchange::ExchangeError;
 use xen_contig::frames::FrameRun;
 use xen_contig::paging::{FlushClock, FrameInUse, GuestMemory, Holder, LinearMapping};
-use xen_contig::vmap::{Area, Mode};
+use xen_contig::vmap::{Area, UnmapMode};
 
 use super::picture::{self, Picture};
 use super::{
@@ -91,7 +91,7 @@ fn leftover(context: &Context<'_>) -> Check {
     let Some(mfn) = machine.p2m.mfn(aliased) else { fail!("pfn {aliased} has no machine frame") };
     let area = map_frames(machine, run.iter().skip(ALIASED as usize).take(3), "leftover")?;
     let address = area.address();
-    unmap(machine, area, Mode::Lazy)?;
+    unmap(machine, area, UnmapMode::Lazy)?;
     let mut picture = Picture::of(machine, &run);
 
     // Without a purge.
@@ -166,7 +166,7 @@ fn in_use(context: &Context<'_>) -> Check {
     // Beside the one in use, a leftover of the same frames.
     let dead = map_frames(machine, run.iter(), "dead")?;
     let area = map_frames(machine, [aliased].into_iter(), "net-rx")?;
-    unmap(machine, dead, Mode::Lazy)?;
+    unmap(machine, dead, UnmapMode::Lazy)?;
     let Some(exchanger) = machine.exchanger() else { fail!("the exchange is gone") };
     let asked = || xen().summary().row(Hypercall::MemoryOp).calls;
     let before = asked();
@@ -178,7 +178,7 @@ fn in_use(context: &Context<'_>) -> Check {
             if pfn == aliased && holder == expected)
     })?;
     let untouched = still_shows(&area);
-    unmap(machine, area, Mode::Lazy)?;
+    unmap(machine, area, UnmapMode::Lazy)?;
     let then = exchanger
         .acquire(run.into_run(), ANYWHERE, lists.words())
         .and_then(|extent| exchanger.release(extent, lists.words()));

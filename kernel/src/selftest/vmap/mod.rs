@@ -25,7 +25,7 @@ use alloc::vec::Vec;
 use hypercall::trace::{CallTotals, Summary};
 use xen_contig::addr::Pfn;
 use xen_contig::frames::FrameRun;
-use xen_contig::vmap::{Area, Mode, Protection};
+use xen_contig::vmap::{Area, Protection, UnmapMode};
 
 use super::owned::{Owned, give_left};
 use super::{Check, Context, Outcome, Test, books, error, fail, skip};
@@ -60,7 +60,7 @@ pub fn map_frames(
 }
 
 /// Ends an area in a mode, and puts back the mode that the kernel has.
-pub fn unmap(machine: &Machine, area: Area, mode: Mode) -> Check {
+pub fn unmap(machine: &Machine, area: Area, mode: UnmapMode) -> Check {
     let before = machine.areas.mode();
     machine.areas.set_mode(mode);
     let result = machine.areas.vunmap(area);

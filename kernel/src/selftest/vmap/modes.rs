@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 
 use hypercall::trace::CallTotals;
-use xen_contig::vmap::{Flush, Mode};
+use xen_contig::vmap::{Flush, UnmapMode};
 
 use super::{Check, Context, Outcome, Owned, Test, cost_of, fail, give_left, map, skip, unmap};
 use crate::machine::{ANYWHERE, Machine};
@@ -45,7 +45,7 @@ fn compare(context: &Context<'_>) -> Check {
     say!("# vmap: ticks are of the TSC: instructions, Xen's included, where QEMU counts them");
     say!("# vmap:                  hypercalls  operations  flushes     ticks");
     let mut cycles = Vec::new();
-    for (name, mode) in [("lazy", Mode::Lazy), ("sync", Mode::Sync)] {
+    for (name, mode) in [("lazy", UnmapMode::Lazy), ("sync", UnmapMode::Sync)] {
         clear(machine)?;
         let cost = cycle(machine, mode)?;
         print(name, "cycle", &cost, CYCLES);
@@ -84,7 +84,7 @@ fn print(mode: &str, what: &str, cost: &Cost, count: u64) {
     );
 }
 
-fn cycle(machine: &Machine, mode: Mode) -> Result<Cost, Outcome> {
+fn cycle(machine: &Machine, mode: UnmapMode) -> Result<Cost, Outcome> {
     let run = Owned::take(machine, PAGES)?;
     measure(|| {
         for _ in 0..CYCLES {
@@ -95,7 +95,7 @@ fn cycle(machine: &Machine, mode: Mode) -> Result<Cost, Outcome> {
     })
 }
 
-fn allocation(machine: &Machine, mode: Mode) -> Result<Cost, Outcome> {
+fn allocation(machine: &Machine, mode: UnmapMode) -> Result<Cost, Outcome> {
     let Some(exchanger) = machine.exchanger() else { fail!("no exchange") };
     let mut run = Some(Owned::take(machine, PAGES)?);
     let Some(mut lists) = machine.lists(2 * PAGES) else {

@@ -8,7 +8,7 @@
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 
-use xen_contig::vmap::Mode;
+use xen_contig::vmap::UnmapMode;
 
 use super::{Check, Context, Outcome, Owned, Test, error, fail, give_left, map, skip, unmap};
 use crate::machine::{ANYWHERE, Machine};
@@ -95,7 +95,7 @@ fn round(machine: &Machine, other: VcpuId, seen: &Seen) -> Check {
         while !reading.load(SeqCst) {
             core::hint::spin_loop();
         }
-        let unmapped = unmap(machine, area, Mode::Lazy);
+        let unmapped = unmap(machine, area, UnmapMode::Lazy);
         let result = exchanger.acquire(run.into_run(), ANYWHERE, lists.words());
         if unmapped.is_err() || result.is_err() {
             end.store(true, SeqCst);

@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 
 use xen_contig::exchange::ExchangeError;
 use xen_contig::paging::Holder;
-use xen_contig::vmap::{Flush, Mode};
+use xen_contig::vmap::{Flush, UnmapMode};
 
 use super::{Check, Context, Owned, Test, fail, map, skip, unmap};
 use crate::machine::ANYWHERE;
@@ -36,7 +36,7 @@ fn refill_purges(context: &Context<'_>) -> Check {
         }
     };
     let still_there = try_read(address);
-    unmap(machine, area, Mode::Lazy)?;
+    unmap(machine, area, UnmapMode::Lazy)?;
     let holder = Holder::Area { address, name: "net-rx" };
     let expected = ExchangeError::FrameBusy { pfn: first, mfn: None, holder };
     if refused != Some(expected) || still_there.is_err() {

@@ -9,7 +9,7 @@ use hypercall::{Gfn, Pfn, VirtAddr};
 use xen_contig::addr::MachineAddr;
 use xen_contig::paging::FlushClock;
 use xen_contig::sync::AtomicU64;
-use xen_contig::vmap::{AreaEntry, AreaTables, Budget, Mode, Vmap, VmapMemory, VmapSizes};
+use xen_contig::vmap::{AreaEntry, AreaTables, Budget, UnmapMode, Vmap, VmapMemory, VmapSizes};
 
 use super::FakeGuest;
 use crate::machine::INVALID_M2P;
@@ -23,7 +23,7 @@ pub struct AreaConfig {
     /// Records of areas.
     pub areas: u32,
     /// When entries are removed.
-    pub mode: Mode,
+    pub mode: UnmapMode,
     /// How much may stay mapped after it was unmapped lazily.
     pub budget: Budget,
 }
@@ -32,12 +32,12 @@ impl AreaConfig {
     /// Lazy, with one record for each page. All pages may stay mapped.
     pub const fn lazy(pages: u32) -> Self {
         let budget = Budget { pages, areas: pages };
-        Self { pages, areas: pages, mode: Mode::Lazy, budget }
+        Self { pages, areas: pages, mode: UnmapMode::Lazy, budget }
     }
 
     /// The same, sync.
     pub const fn sync(pages: u32) -> Self {
-        Self { mode: Mode::Sync, ..Self::lazy(pages) }
+        Self { mode: UnmapMode::Sync, ..Self::lazy(pages) }
     }
 
     /// The number of first-level tables.

@@ -1,7 +1,7 @@
 //! The kernel's command line.
 
 use hypercall::trace::Level;
-use xen_contig::vmap::Mode;
+use xen_contig::vmap::UnmapMode;
 
 use super::Target;
 use exit::Exit;
@@ -117,8 +117,8 @@ fn say(options: &Options) -> String {
     }
     if let Some(vmap) = options.vmap {
         let vmap = match vmap {
-            Mode::Lazy => "lazy",
-            Mode::Sync => "sync",
+            UnmapMode::Lazy => "lazy",
+            UnmapMode::Sync => "sync",
         };
         line += &format!(" vmap={vmap}");
     }
