@@ -19,7 +19,7 @@ mod exit {
     }
 }
 
-use command_line::{Complaint, Probe, Selection, When, parse};
+use command_line::{Complaint, ProbeBuffer, Selection, When, parse};
 use exit::Exit;
 use hypercall::trace::Level;
 use xen_contig::addr::{AddressBits, Order};
@@ -47,7 +47,7 @@ fn every_option_is_understood() {
     assert_eq!(complaints, []);
     assert_eq!((options.trace, options.seed), (Level::Full, 255));
     assert_eq!((options.vmap, options.exit), (Some(UnmapMode::Sync), Some(Exit::Hold)));
-    let probe = Probe { order: Order::new(9).unwrap(), bits: AddressBits::new(30).unwrap() };
+    let probe = ProbeBuffer { order: Order::new(9).unwrap(), bits: AddressBits::new(30).unwrap() };
     assert_eq!(options.probe, Some(probe));
     assert!(options.selftest.includes("exchange-order-3", When::Always));
     assert!(options.selftest.includes("stale-alias", When::Asked));

@@ -12,11 +12,11 @@ use crate::paging::own_entry;
 use crate::vcpu::xen;
 
 /// The virtual areas of this kernel.
-pub type Areas = Vmap<'static, Tables>;
+pub type Areas = Vmap<'static, AreaPageTables>;
 
 /// The first-level tables of the virtual areas.
 #[derive(Debug)]
-pub struct Tables {
+pub struct AreaPageTables {
     p2m: &'static P2m<'static>,
     flushes: &'static FlushClock,
     pages: u32,
@@ -24,7 +24,7 @@ pub struct Tables {
     level1: Option<Pfn>,
 }
 
-impl Tables {
+impl AreaPageTables {
     /// The tables that were made at boot.
     ///
     /// `flushes` is the clock of all flushes of this domain, that of the linear mapping.
@@ -55,7 +55,7 @@ pub const fn budget(sizes: VmapSizes) -> Budget {
 
 // SAFETY: the areas have a top-level slot of their own in the only address space. Its tables were
 // made at boot and are never changed or freed, so `entry` is always the entry of its page.
-unsafe impl AreaTables for Tables {
+unsafe impl AreaTables for AreaPageTables {
     type Xen = Hypervisor;
 
     fn xen(&self) -> &Hypervisor {

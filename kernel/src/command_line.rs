@@ -51,7 +51,7 @@ impl Selection {
 
 /// A buffer for a witness that reads machine memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Probe {
+pub struct ProbeBuffer {
     /// Its size.
     pub order: Order,
     /// Its address limit.
@@ -68,7 +68,7 @@ pub struct Options {
     /// The seed of the patterns of tests and probe.
     pub seed: u64,
     /// The buffer for a witness, instead of self-tests.
-    pub probe: Option<Probe>,
+    pub probe: Option<ProbeBuffer>,
     /// When unmapped areas lose their entries; `None` leaves it as built.
     pub vmap: Option<UnmapMode>,
     /// How to end; `None` powers off.
@@ -165,7 +165,7 @@ fn option(options: &mut Options, word: &str) -> Result<(), Complaint> {
                 number(text).and_then(|n| u32::try_from(n).ok()).ok_or_else(|| bad(expected))
             };
             let range = |range| Complaint::OutOfRange { word: word.to_string(), range };
-            options.probe = Some(Probe {
+            options.probe = Some(ProbeBuffer {
                 order: Order::new(small(order)?).map_err(range)?,
                 bits: AddressBits::new(small(bits)?).map_err(range)?,
             });

@@ -15,13 +15,13 @@ use xen_contig::paging::LinearMapping;
 /// A run that one extent backs.
 #[derive(Debug)]
 #[must_use = "dropping an extent leaks its frames"]
-pub struct Extent {
+pub struct ExtentRun {
     run: FrameRun,
     mfn: Mfn,
     order: Order,
 }
 
-impl Extent {
+impl ExtentRun {
     /// Returns the guest frames.
     pub const fn run(&self) -> &FrameRun {
         &self.run
@@ -45,13 +45,13 @@ impl Extent {
 
 /// An [`Exchanger`] that can also exchange a whole run for one extent, and back.
 #[derive(Debug)]
-pub struct ExtentExchanger<'a, X, L> {
+pub struct WholeRunExchanger<'a, X, L> {
     exchanger: Exchanger<'a, X, L>,
     p2m: P2m<'a>,
     linear: &'a L,
 }
 
-impl<'a, X: Xen, L: LinearMapping> ExtentExchanger<'a, X, L> {
+impl<'a, X: Xen, L: LinearMapping> WholeRunExchanger<'a, X, L> {
     /// Returns an exchanger for extents up to `limit`.
     ///
     /// # Safety
@@ -79,7 +79,7 @@ impl<'a, X: Xen, L: LinearMapping> ExtentExchanger<'a, X, L> {
         run: FrameRun,
         bits: AddressBits,
         list: &mut [u64],
-    ) -> Result<Extent, ExchangeFailure<'a>> {
+    ) -> Result<ExtentRun, ExchangeFailure<'a>> {
         let frames = run.frames();
         let order = frames.is_power_of_two().then(|| Order::new(frames.ilog2()).ok()).flatten();
         let Some(order) = order else {
@@ -88,7 +88,7 @@ impl<'a, X: Xen, L: LinearMapping> ExtentExchanger<'a, X, L> {
         let part = Part::gather(0, 1, order, Placement::below(bits));
         let run = self.whole(run, part, Lists { backing: list, extents: &mut [0] })?;
         match self.p2m.mfn(run.first()) {
-            Some(mfn) => Ok(Extent { run, mfn, order }),
+            Some(mfn) => Ok(ExtentRun { run, mfn, order }),
             None => Err(failure(ExchangeError::NotPopulated { pfn: run.first() }, run)),
         }
     }
@@ -100,10 +100,10 @@ impl<'a, X: Xen, L: LinearMapping> ExtentExchanger<'a, X, L> {
     /// What the exchange returned. The run remains as ordinary memory, unless the error says quarantine.
     pub fn release(
         &self,
-        extent: Extent,
+        extent: ExtentRun,
         list: &mut [u64],
     ) -> Result<FrameRun, ExchangeFailure<'a>> {
-        let Extent { run, order, .. } = extent;
+        let ExtentRun { run, order, .. } = extent;
         let (frames, len) = (run.frames(), list.len());
         let Some((backing, extents)) = list.split_at_mut_checked(frames as usize) else {
             return Err(failure(ExchangeError::ListTooShort { needed: frames, len }, run));
@@ -138,7 +138,7 @@ impl<'a, X: Xen, L: LinearMapping> ExtentExchanger<'a, X, L> {
     }
 }
 
-impl<'a, X, L> Deref for ExtentExchanger<'a, X, L> {
+impl<'a, X, L> Deref for WholeRunExchanger<'a, X, L> {
     type Target = Exchanger<'a, X, L>;
 
     fn deref(&self) -> &Self::Target {

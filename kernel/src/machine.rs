@@ -16,12 +16,12 @@ use xen_contig::vmap::UnmapMode;
 
 use crate::areas::Areas;
 use crate::console::say;
-use crate::extent::ExtentExchanger;
+use crate::extent::WholeRunExchanger;
 use crate::guest::guest;
 use crate::hypervisor::Hypervisor;
 use crate::layout;
 use crate::paging::Linear;
-use crate::paging::walk::{self, Mapping, Visit};
+use crate::paging::walk::{self, PageMapping, Visit};
 use crate::vcpu::xen;
 
 /// What booting found and set up.
@@ -56,7 +56,7 @@ impl fmt::Display for Machine {
 
 impl Machine {
     /// The exchange, up to the domain's order limit; `None` in a PVH guest.
-    pub fn exchanger(&self) -> Option<ExtentExchanger<'_, Hypervisor, Linear>> {
+    pub fn exchanger(&self) -> Option<WholeRunExchanger<'_, Hypervisor, Linear>> {
         match self.capability {
             Capability::Exchange { limit } => self.exchanger_up_to(limit),
             _ => None,
@@ -64,12 +64,17 @@ impl Machine {
     }
 
     /// The exchange, up to `limit`, whatever Xen permits; `None` in a PVH guest.
-    pub fn exchanger_up_to(&self, limit: Order) -> Option<ExtentExchanger<'_, Hypervisor, Linear>> {
+    pub fn exchanger_up_to(
+        &self,
+        limit: Order,
+    ) -> Option<WholeRunExchanger<'_, Hypervisor, Linear>> {
         self.linear.first_table()?;
         // SAFETY: there is one machine, which describes the guest that the kernel runs in. It is a PV
         // guest, since it has first-level tables. All runs come from its frame allocator (rule
         // [M1](xen_contig::rules#M1)).
-        Some(unsafe { ExtentExchanger::new(xen(), *self.p2m, self.linear, &self.accounts, limit) })
+        Some(unsafe {
+            WholeRunExchanger::new(xen(), *self.p2m, self.linear, &self.accounts, limit)
+        })
     }
 
     /// The refill, up to the domain's order limit; `None` in a PV guest.
@@ -99,7 +104,7 @@ impl Machine {
     }
 
     /// Calls `see` with every mapping of the guest, except those of Xen.
-    pub fn mappings(&self, mut see: impl FnMut(Mapping)) {
+    pub fn mappings(&self, mut see: impl FnMut(PageMapping)) {
         walk::visit(self.m2p, self.p2m.frames(), |visit| {
             if let Visit::Page(mapping) = visit {
                 see(mapping);
@@ -127,10 +132,10 @@ impl Machine {
 
     /// Takes memory for extent lists, which lies outside all runs (rule
     /// [M3](xen_contig::rules#M3)). It is freed on drop.
-    pub fn lists(&self, words: u64) -> Option<Lists<'_>> {
+    pub fn lists(&self, words: u64) -> Option<ListMemory<'_>> {
         let frames = (words * 8).div_ceil(PAGE_SIZE as u64).max(1);
         let run = self.frames.lock().take(frames, 1)?;
-        Some(Lists { machine: self, run: Some(run) })
+        Some(ListMemory { machine: self, run: Some(run) })
     }
 
     /// Prints what was found at boot.
@@ -159,12 +164,12 @@ impl Machine {
 }
 
 /// Memory for extent lists. It is freed on drop.
-pub struct Lists<'m> {
+pub struct ListMemory<'m> {
     machine: &'m Machine,
     run: Option<FrameRun>,
 }
 
-impl Lists<'_> {
+impl ListMemory<'_> {
     /// The words.
     pub fn words(&mut self) -> &mut [u64] {
         let Some(run) = &self.run else { return &mut [] };
@@ -176,7 +181,7 @@ impl Lists<'_> {
     }
 }
 
-impl Drop for Lists<'_> {
+impl Drop for ListMemory<'_> {
     fn drop(&mut self) {
         if let Some(run) = self.run.take() {
             self.machine.give(run);
@@ -184,7 +189,7 @@ impl Drop for Lists<'_> {
     }
 }
 
-impl AsMut<[u64]> for Lists<'_> {
+impl AsMut<[u64]> for ListMemory<'_> {
     fn as_mut(&mut self) -> &mut [u64] {
         self.words()
     }
@@ -198,7 +203,7 @@ unsafe impl Platform for &Machine {
     type Memory = Linear;
     type Linear = Linear;
     type Lists<'p>
-        = Lists<'p>
+        = ListMemory<'p>
     where
         Self: 'p;
 
@@ -239,7 +244,7 @@ unsafe impl Platform for &Machine {
         Machine::give(self, run);
     }
 
-    fn lists(&self, words: u64) -> Option<Lists<'_>> {
+    fn lists(&self, words: u64) -> Option<ListMemory<'_>> {
         Machine::lists(self, words)
     }
 }

@@ -2,7 +2,7 @@
 
 use xen_contig::addr::{PAGE_SIZE, Pfn};
 
-use crate::command_line::Probe;
+use crate::command_line::ProbeBuffer;
 use crate::console::say;
 use crate::exit::hold;
 use crate::machine::{Machine, word};
@@ -12,8 +12,8 @@ use crate::verdict::{Verdict, none_run};
 const LAST: usize = PAGE_SIZE / 8 - 1;
 
 /// Allocates the buffer, fills it, prints where it is, and holds. Returns only if it failed.
-pub fn run(machine: &Machine, probe: Probe, seed: u64) -> Verdict {
-    let Probe { order, bits } = probe;
+pub fn run(machine: &Machine, probe: ProbeBuffer, seed: u64) -> Verdict {
+    let ProbeBuffer { order, bits } = probe;
     let Some(exchanger) = machine.exchanger() else {
         say!("# probe: {}", machine.capability);
         return none_run(Verdict::Skip);

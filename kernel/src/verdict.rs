@@ -30,7 +30,7 @@ impl fmt::Display for Verdict {
 
 /// The result of a test.
 #[derive(Debug)]
-pub enum Outcome {
+pub enum TestOutcome {
     /// The test passed.
     Pass,
     /// The test does not apply here, with the reason.
@@ -43,13 +43,13 @@ pub enum Outcome {
 
 /// Counts tests and prints their lines.
 #[derive(Debug)]
-pub struct Report {
+pub struct TestReport {
     number: usize,
     passed: usize,
     worst: Verdict,
 }
 
-impl Report {
+impl TestReport {
     /// Announces `planned` tests.
     pub fn plan(planned: usize) -> Self {
         say!("KTAP version 1");
@@ -58,20 +58,20 @@ impl Report {
     }
 
     /// Prints the line of a test.
-    pub fn line(&mut self, name: &str, outcome: &Outcome) {
+    pub fn line(&mut self, name: &str, outcome: &TestOutcome) {
         self.number += 1;
         let number = self.number;
         match outcome {
-            Outcome::Pass => {
+            TestOutcome::Pass => {
                 self.passed += 1;
                 say!("ok {number} {name}");
             }
-            Outcome::Skip(why) => say!("ok {number} {name} # SKIP {why}"),
-            Outcome::Error(why) => {
+            TestOutcome::Skip(why) => say!("ok {number} {name} # SKIP {why}"),
+            TestOutcome::Error(why) => {
                 self.worst = self.worst.max(Verdict::Error);
                 say!("not ok {number} {name} # ERROR {why}");
             }
-            Outcome::Fail(why) => {
+            TestOutcome::Fail(why) => {
                 self.worst = self.worst.max(Verdict::Failure);
                 say!("not ok {number} {name} # {why}");
             }
@@ -86,6 +86,6 @@ impl Report {
 
 /// Prints the lines of a run without tests. Returns its verdict.
 pub fn none_run(verdict: Verdict) -> Verdict {
-    Report::plan(0);
+    TestReport::plan(0);
     verdict
 }

@@ -15,7 +15,7 @@ use xen_contig::vmap::{UnmapMode, VmapMemory};
 use super::state::BootState;
 use crate::areas::{self, Areas};
 use crate::machine::Machine;
-use crate::paging::{Linear, Others, Uses};
+use crate::paging::{FrameUsers, Linear, Uses};
 use crate::vcpu::xen;
 use crate::{heap, layout, pv, pvh};
 
@@ -84,11 +84,11 @@ fn machine(state: BootState) -> Machine {
     let capability = Capability::ask(xen(), &p2m);
     let p2m: &P2m<'_> = Box::leak(Box::new(p2m));
     let linear: &Linear = Box::leak(Box::new(linear));
-    let tables = areas::Tables::new(p2m, linear.flushes(), area_tables);
+    let tables = areas::AreaPageTables::new(p2m, linear.flushes(), area_tables);
     let areas = Areas::new(tables, metadata, UnmapMode::default(), areas::budget(sizes))
         .expect("memory of the same sizes");
     let areas: &Areas = Box::leak(Box::new(areas));
-    linear.set_others(Others { areas, uses: Uses::new(), m2p });
+    linear.set_others(FrameUsers { areas, uses: Uses::new(), m2p });
     for (pfn, name) in shared {
         linear.note_use(pfn, Holder::Shared { name });
     }

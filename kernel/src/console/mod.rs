@@ -17,4 +17,4 @@ mod ring;
 
 pub(crate) use print::say;
 pub use print::{break_lock, drain, line, move_ring, rebind_ring, use_debug_port, use_ring};
-pub use ring::Ring;
+pub use ring::ConsoleQueue;

@@ -8,7 +8,7 @@ use hypercall::ops::Port as EventPort;
 use spin::Mutex;
 use x86_64::instructions::port::Port;
 
-use super::ring::Ring;
+use super::ring::ConsoleQueue;
 use crate::hypervisor::untraced;
 
 /// The longest line in bytes.
@@ -24,7 +24,7 @@ struct Console {
     line: ArrayString<LINE>,
     xen_log: bool,
     debug_port: bool,
-    ring: Option<Ring>,
+    ring: Option<ConsoleQueue>,
 }
 
 static CONSOLE: Mutex<Console> = Mutex::new(Console {
@@ -40,7 +40,7 @@ pub fn use_debug_port() {
 }
 
 /// Adds the PV console ring.
-pub fn use_ring(ring: Ring) {
+pub fn use_ring(ring: ConsoleQueue) {
     CONSOLE.lock().ring = Some(ring);
 }
 

@@ -15,19 +15,19 @@ use crate::hypervisor::untraced;
 const PATIENCE: u32 = 20_000;
 
 /// The guest's end of the ring.
-pub struct Ring {
+pub struct ConsoleQueue {
     page: *mut ConsoleRing,
     port: Port,
 }
 
-// SAFETY: the page is mapped on all vCPUs, and `Ring` accesses it through raw pointers only. The
+// SAFETY: the page is mapped on all vCPUs, and `ConsoleQueue` accesses it through raw pointers only. The
 // methods that write take `&mut self`, so two vCPUs never write at the same time.
-unsafe impl Send for Ring {}
+unsafe impl Send for ConsoleQueue {}
 
 /// The backend does not read the ring.
 pub struct BackendGone;
 
-impl Ring {
+impl ConsoleQueue {
     /// The ring at `page`, whose backend listens at `port`.
     ///
     /// # Safety

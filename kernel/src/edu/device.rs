@@ -5,7 +5,7 @@ use core::fmt;
 use pci_types::{DeviceId, VendorId};
 use xen_contig::addr::{Gfn, PAGE_SIZE};
 
-use super::registers::{Narrow, NotMapped, Registers};
+use super::registers::{EduNotMapped, EduRegisters, Narrow};
 use crate::machine::Machine;
 use crate::pci::{self, Function, MemoryBar, NoConfigSpace, Ports};
 
@@ -19,7 +19,7 @@ const IDENTIFICATION: u32 = 0x0100_00ed;
 pub struct Edu {
     // Dropped in this order: the registers are unmapped before the function loses its right to do
     // DMA. The engine is idle by then, because a transfer borrows the device until it is done.
-    pub(super) registers: Registers,
+    pub(super) registers: EduRegisters,
     function: Function,
     bar: MemoryBar,
 }
@@ -34,7 +34,7 @@ pub enum NoEdu {
     /// Firmware gave the device's registers no address.
     NoMemory,
     /// The registers were not mapped.
-    NotMapped(NotMapped),
+    NotMapped(EduNotMapped),
     /// Another device answers.
     Stranger {
         /// The contents of its first register.
@@ -80,7 +80,7 @@ impl Edu {
         function.enable();
         // SAFETY: the function is an edu device by its numbers. Its first memory holds its registers,
         // and `enable` made it decode them.
-        let registers = unsafe { Registers::map(Gfn::new(bar.start / PAGE_SIZE as u64)) }
+        let registers = unsafe { EduRegisters::map(Gfn::new(bar.start / PAGE_SIZE as u64)) }
             .map_err(NoEdu::NotMapped)?;
         match registers.read(Narrow::Identification) {
             IDENTIFICATION => Ok(Self { registers, function, bar }),

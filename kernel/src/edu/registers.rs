@@ -37,20 +37,20 @@ pub enum Wide {
 static SLOT: Mutex<()> = Mutex::new(());
 
 /// The registers. Dropping this unmaps them.
-pub struct Registers {
+pub struct EduRegisters {
     _slot: MutexGuard<'static, ()>,
 }
 
 /// Why the registers were not mapped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NotMapped {
+pub enum EduNotMapped {
     /// Another driver has the window slot.
     SlotInUse,
     /// Xen does not let the domain map them.
     Refused(XenErrno),
 }
 
-impl fmt::Display for NotMapped {
+impl fmt::Display for EduNotMapped {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::SlotInUse => f.write_str("another driver uses the window slot"),
@@ -59,9 +59,9 @@ impl fmt::Display for NotMapped {
     }
 }
 
-impl core::error::Error for NotMapped {}
+impl core::error::Error for EduNotMapped {}
 
-impl Registers {
+impl EduRegisters {
     /// Maps the page of registers.
     ///
     /// # Safety
@@ -69,9 +69,9 @@ impl Registers {
     ///
     /// # Errors
     /// The slot is in use, or Xen refused.
-    pub unsafe fn map(page: Gfn) -> Result<Self, NotMapped> {
-        let slot = SLOT.try_lock().ok_or(NotMapped::SlotInUse)?;
-        guest().set_window(slot::DEVICE, Some((page, REGISTERS))).map_err(NotMapped::Refused)?;
+    pub unsafe fn map(page: Gfn) -> Result<Self, EduNotMapped> {
+        let slot = SLOT.try_lock().ok_or(EduNotMapped::SlotInUse)?;
+        guest().set_window(slot::DEVICE, Some((page, REGISTERS))).map_err(EduNotMapped::Refused)?;
         Ok(Self { _slot: slot })
     }
 
@@ -111,7 +111,7 @@ impl Registers {
     }
 }
 
-impl Drop for Registers {
+impl Drop for EduRegisters {
     fn drop(&mut self) {
         // Xen never refuses this. If it did, the next driver's page would replace this one.
         let _unmapped = guest().set_window(slot::DEVICE, None);

@@ -28,12 +28,12 @@ pub struct Linear {
     tables: Option<(P2m<'static>, Pfn)>,
     flushes: FlushClock,
     /// What else maps frames. The areas need the linear mapping, so they are made later.
-    others: Once<Others>,
+    others: Once<FrameUsers>,
 }
 
 /// What may reference a frame in addition to the linear mapping.
 #[derive(Debug)]
-pub struct Others {
+pub struct FrameUsers {
     /// The virtual areas.
     pub areas: &'static Areas,
     /// Frames that are in use for good or lent.
@@ -56,7 +56,7 @@ impl Linear {
     }
 
     /// Sets what else may reference frames. The first call counts.
-    pub fn set_others(&self, others: Others) {
+    pub fn set_others(&self, others: FrameUsers) {
         self.others.call_once(|| others);
     }
 
@@ -118,7 +118,9 @@ unsafe impl GuestMemory for Linear {
     }
 
     fn holder(&self, pfn: Pfn, mfn: Option<Mfn>) -> Holder {
-        let Some(Others { areas, uses, m2p }) = self.others.get() else { return Holder::Unknown };
+        let Some(FrameUsers { areas, uses, m2p }) = self.others.get() else {
+            return Holder::Unknown;
+        };
         match (m2p, mfn) {
             (Some(m2p), Some(mfn)) => {
                 find_holder(areas, uses, *m2p, areas.tables().frames(), pfn, mfn)
@@ -153,7 +155,7 @@ unsafe impl LinearMapping for Linear {
     }
 
     fn on_record(&self, first: Pfn, frames: u64, see: &mut dyn FnMut(Pfn, Mfn)) {
-        let Some(Others { m2p: Some(m2p), .. }) = self.others.get() else { return };
+        let Some(FrameUsers { m2p: Some(m2p), .. }) = self.others.get() else { return };
         // SAFETY: the call only returns a number.
         let Ok(end) = (unsafe { xen().memory_op(MemoryOp::MaximumRamPage) }) else { return };
         let wanted = first.number()..first.number() + frames;

@@ -14,6 +14,6 @@ mod own;
 mod uses;
 pub mod walk;
 
-pub use linear::{Linear, Others};
+pub use linear::{FrameUsers, Linear};
 pub use own::{ADDRESS, own_entry};
 pub use uses::Uses;

@@ -13,7 +13,7 @@ const XEN_SLOTS: core::ops::Range<u64> = 256..272;
 
 /// A mapping of one page, small or large.
 #[derive(Clone, Copy, Debug)]
-pub struct Mapping {
+pub struct PageMapping {
     /// The first address.
     pub address: u64,
     /// The size in bytes.
@@ -39,7 +39,7 @@ pub enum Visit {
         address: u64,
     },
     /// A mapping.
-    Page(Mapping),
+    Page(PageMapping),
 }
 
 /// Calls `see` with every table and every mapping of the guest, except those of Xen.
@@ -48,17 +48,17 @@ pub enum Visit {
 pub fn visit(m2p: Option<M2p>, frames: u64, mut see: impl FnMut(Visit)) {
     let (top, _) = Cr3::read();
     let top = top.start_address().as_u64() / PAGE_SIZE as u64;
-    level(&Frames { m2p, count: frames }, top, 4, 0, (true, true), &mut see);
+    level(&NamedFrames { m2p, count: frames }, top, 4, 0, (true, true), &mut see);
 }
 
 /// How the guest's page tables name its frames.
-struct Frames {
+struct NamedFrames {
     m2p: Option<M2p>,
     count: u64,
 }
 
 fn level(
-    frames: &Frames,
+    frames: &NamedFrames,
     table: u64,
     depth: u8,
     base: u64,
@@ -86,7 +86,13 @@ fn level(
         let frame = entry.mfn().number();
         if depth == 1 || flags.contains(PageTableFlags::HUGE_PAGE) {
             let (writable, executable) = rights;
-            see(Visit::Page(Mapping { address, size: 1 << shift, frame, writable, executable }));
+            see(Visit::Page(PageMapping {
+                address,
+                size: 1 << shift,
+                frame,
+                writable,
+                executable,
+            }));
         } else {
             level(frames, frame, depth - 1, address, rights, see);
         }
@@ -94,7 +100,7 @@ fn level(
 }
 
 /// An entry of the table in a frame, as page tables name frames.
-fn read(frames: &Frames, table: u64, index: u64) -> Option<Pte> {
+fn read(frames: &NamedFrames, table: u64, index: u64) -> Option<Pte> {
     let pfn = match frames.m2p {
         // SAFETY: page tables of this domain lie in RAM.
         Some(m2p) => unsafe { m2p.pfn(Mfn::new(table)) }?,

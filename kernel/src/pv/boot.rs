@@ -13,11 +13,11 @@ use xen_contig::p2m::{M2p, P2m};
 use xen_sys::start_info as xen_sys_start_info;
 
 use super::guest::PV;
-use super::paging::{self, BootTables, Tables};
-use super::start_info::StartInfo;
+use super::paging::{self, BootTables, TableRegion};
+use super::start_info::StartInfoPage;
 use super::traps;
 use crate::boot::{BootState, CommandLine};
-use crate::console::{self, Ring};
+use crate::console::{self, ConsoleQueue};
 use crate::layout::{self, KERNEL_BASE, image_frame};
 use crate::paging::Linear;
 use crate::vcpu::xen;
@@ -51,7 +51,7 @@ pub fn boot(start_info: *const xen_sys_start_info) -> BootState {
 
     let boot_tables = BootTables::new(info.pt_base, m2p);
     let boot_mapped_end = boot_tables.mapped_end();
-    let tables = Tables::plan(info.nr_pages, boot_mapped_end.max(used_end));
+    let tables = TableRegion::plan(info.nr_pages, boot_mapped_end.max(used_end));
     let builders = at(info.pt_base)..tables_end;
     let level1 = paging::build(&boot_p2m, &tables, &boot_tables, builders);
 
@@ -79,7 +79,7 @@ pub fn boot(start_info: *const xen_sys_start_info) -> BootState {
     let start_info = image_frame(start_info as u64);
     // SAFETY: this is the frame of the start info. The linear mapping maps it, and it is not among
     // the frames that are handed over as unused.
-    PV.set_start_info(unsafe { StartInfo::new(start_info, p2m(), m2p) });
+    PV.set_start_info(unsafe { StartInfoPage::new(start_info, p2m(), m2p) });
     BootState {
         command_line,
         initial_domain: info.flags.initial_domain(),
@@ -154,6 +154,6 @@ fn console_ring(info: &PvStartInfo<'_>, m2p: &M2p) -> Option<Pfn> {
     let page = (KERNEL_BASE + pfn.number() * PAGE_SIZE as u64) as *mut _;
     // SAFETY: the builder maps the ring with everything that it placed, until `boot` moves the ring to
     // the linear mapping.
-    console::use_ring(unsafe { Ring::new(page, Port(evtchn)) });
+    console::use_ring(unsafe { ConsoleQueue::new(page, Port(evtchn)) });
     Some(pfn)
 }

@@ -6,7 +6,7 @@ use hypercall::{PageTableFlags, Xen, XenErrno};
 use spin::Once;
 use xen_contig::addr::{Gfn, Mfn};
 
-use super::start_info::StartInfo;
+use super::start_info::StartInfoPage;
 use super::{paging, traps, vcpu};
 use crate::guest::{Guest, Refused, VcpuEntry};
 use crate::hypervisor::untraced;
@@ -20,7 +20,7 @@ const KERNEL_LEVEL: u32 = 1;
 
 /// The operations of a PV guest.
 pub struct Pv {
-    start_info: Once<StartInfo>,
+    start_info: Once<StartInfoPage>,
 }
 
 /// The one PV guest.
@@ -28,11 +28,11 @@ pub(super) static PV: Pv = Pv { start_info: Once::new() };
 
 impl Pv {
     /// Sets where the start info is. The first call counts.
-    pub(super) fn set_start_info(&self, start_info: StartInfo) {
+    pub(super) fn set_start_info(&self, start_info: StartInfoPage) {
         self.start_info.call_once(|| start_info);
     }
 
-    fn start_info(&self) -> &StartInfo {
+    fn start_info(&self) -> &StartInfoPage {
         self.start_info.get().expect("boot sets it")
     }
 }
@@ -110,7 +110,7 @@ impl Guest for Pv {
             return Err(errno);
         }
         // SAFETY: by this function's contract the domain has one vCPU, with events masked, and the
-        // toolstack knows the P2M. The frame is that of the start info, which `StartInfo` reads anew
+        // toolstack knows the P2M. The frame is that of the start info, which `StartInfoPage` reads anew
         // each time. The shared page, which is not a frame of the domain, is unmapped. `resume` sets
         // up what a restored domain has lost, before anything uses it.
         let answer = unsafe { untraced().suspend(Some(info.mfn())) };

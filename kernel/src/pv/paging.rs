@@ -77,14 +77,14 @@ impl BootTables {
 /// third follow, then the three tables of the window, and the tables of the virtual areas from the
 /// first level up.
 #[derive(Clone, Copy, Debug)]
-pub struct Tables {
+pub struct TableRegion {
     frames: u64,
     first: u64,
     /// The number of first-level tables of the areas. One second-level table names them all.
     areas: u64,
 }
 
-impl Tables {
+impl TableRegion {
     /// Plans the tables of a guest with `frames` frames, from frame `first` on.
     ///
     /// # Panics
@@ -168,7 +168,7 @@ impl Scribe<'_> {
 ///
 /// `builders` are the frames of the builder's page tables, which stay in use. Returns the first of
 /// the run of first-level tables.
-pub fn build(p2m: &P2m<'_>, tables: &Tables, boot: &BootTables, builders: Range<u64>) -> Pfn {
+pub fn build(p2m: &P2m<'_>, tables: &TableRegion, boot: &BootTables, builders: Range<u64>) -> Pfn {
     let scribe = Scribe { page: VirtAddr::new(pvh_boot::boot_stack().guard), p2m };
     let image = image();
     let read_only = image_frame(image.text.0).number()..image_frame(image.rodata.1).number();

@@ -12,7 +12,7 @@ use crate::layout;
 
 /// The page with the start info.
 #[derive(Debug)]
-pub struct StartInfo {
+pub struct StartInfoPage {
     pfn: Pfn,
     p2m: P2m<'static>,
     m2p: M2p,
@@ -25,7 +25,7 @@ pub struct Rings {
     console: u64,
 }
 
-impl StartInfo {
+impl StartInfoPage {
     /// The start info in a frame.
     ///
     /// # Safety

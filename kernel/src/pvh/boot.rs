@@ -11,9 +11,9 @@ use xen_contig::p2m::P2m;
 
 use super::guest::{PVH, console_ring};
 use super::memory::{self, Bounds};
-use super::paging::Builder;
+use super::paging::TableBuilder;
 use crate::boot::{BootState, CommandLine};
-use crate::console::{self, Ring};
+use crate::console::{self, ConsoleQueue};
 use crate::guest::{self, Guest};
 use crate::layout::{self, slot};
 use crate::paging::Linear;
@@ -56,7 +56,7 @@ pub fn boot(start_info: u32) -> BootState {
 
     let ring = console_ring();
     let end_of_ram = ram.iter().map(|(_, end)| *end).fold(0, u64::max);
-    let mut builder = Builder::new(start..end.min(BOOT_MAPPED));
+    let mut builder = TableBuilder::new(start..end.min(BOOT_MAPPED));
     for &(start, end) in &ram {
         assert!(end <= layout::LINEAR_FRAMES * PAGE, "RAM up to {end:#x} is too high to map");
         builder.map_linear(start..end);
@@ -79,7 +79,9 @@ pub fn boot(start_info: u32) -> BootState {
     }
     if let Some((_, port)) = ring {
         // SAFETY: the window slot maps the page of the ring, writable, for good.
-        console::use_ring(unsafe { Ring::new(layout::window(slot::CONSOLE).as_mut_ptr(), port) });
+        console::use_ring(unsafe {
+            ConsoleQueue::new(layout::window(slot::CONSOLE).as_mut_ptr(), port)
+        });
     }
 
     let to_frames = |(start, end): Bounds| (start / PAGE, end / PAGE);

@@ -26,7 +26,7 @@ const ENTRIES: u64 = 512;
 /// Page tables under construction.
 ///
 /// The tables are frames below 4 GiB, which the boot page tables map at the linear base.
-pub struct Builder {
+pub struct TableBuilder {
     top: u64,
     /// The first table. The others follow it up to the spare memory.
     first: u64,
@@ -34,7 +34,7 @@ pub struct Builder {
     spare: Range<u64>,
 }
 
-impl Builder {
+impl TableBuilder {
     /// Starts with an empty top-level table.
     ///
     /// Tables are cut from `spare`: unused physical memory below 4 GiB.

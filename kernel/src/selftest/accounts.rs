@@ -4,12 +4,12 @@ use alloc::vec::Vec;
 
 use hypercall::XenErrno;
 
-use super::{Check, Context, Test, fail};
+use super::{Check, Test, TestContext, fail};
 use crate::machine::Machine;
 
 /// The accounts at one time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Accounts {
+pub struct AccountsSnapshot {
     /// Frames that the allocator has.
     free: u64,
     /// Frames in quarantine.
@@ -18,7 +18,7 @@ pub struct Accounts {
     reservation: Result<u64, XenErrno>,
 }
 
-impl Accounts {
+impl AccountsSnapshot {
     /// The accounts now.
     pub fn of(machine: &Machine) -> Self {
         Self {
@@ -33,8 +33,8 @@ pub fn add(tests: &mut Vec<Test>) {
     tests.push(Test::new("accounts-balanced", balanced));
 }
 
-fn balanced(context: &Context<'_>) -> Check {
-    let now = Accounts::of(context.machine);
+fn balanced(context: &TestContext<'_>) -> Check {
+    let now = AccountsSnapshot::of(context.machine);
     if now != context.before {
         fail!("before: {:?}, now: {now:?}", context.before);
     }

@@ -6,14 +6,14 @@ use xen_contig::addr::AddressBits;
 use xen_contig::exchange::ExchangeError;
 
 use super::owned::give_left;
-use super::{Check, Context, Test, fail, skip};
+use super::{Check, Test, TestContext, fail, skip};
 use crate::say;
 
 pub fn add(tests: &mut Vec<Test>) {
     tests.push(Test::new("address-bits", address_bits));
 }
 
-fn address_bits(context: &Context<'_>) -> Check {
+fn address_bits(context: &TestContext<'_>) -> Check {
     let machine = context.machine;
     let Some(exchanger) = machine.exchanger() else {
         skip!("Xen hides machine frames from translated guests")

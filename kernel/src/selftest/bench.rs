@@ -11,7 +11,7 @@ use xen_contig::dma::GiveBack;
 use super::dma::ground::{
     Allocator, Confined, PAGE, balanced, build, calls, is_sound, is_zero, served,
 };
-use super::{Check, Context, Test, fail, skip};
+use super::{Check, Test, TestContext, fail, skip};
 use crate::command_line::When;
 use crate::machine::Machine;
 use crate::say;
@@ -30,7 +30,7 @@ pub fn add(tests: &mut Vec<Test>) {
     tests.push(Test::new("bench-coherent", coherent).when(When::Asked));
 }
 
-fn coherent(context: &Context<'_>) -> Check {
+fn coherent(context: &TestContext<'_>) -> Check {
     let machine = context.machine;
     if machine.exchanger().is_none() {
         skip!("a translated guest does not exchange");

@@ -14,8 +14,8 @@ use core::ops::Range;
 
 use xen_contig::addr::{DmaAddr, Gfn, Order, PAGE_SIZE};
 
-use self::buffer::{Buffer, above_mask, device_frame};
-use super::{Check, Context, Outcome, Test, error, fail, skip};
+use self::buffer::{EduBuffer, above_mask, device_frame};
+use super::{Check, Test, TestContext, TestOutcome, error, fail, skip};
 use crate::command_line::When;
 use crate::edu::{ENGINE_BYTES, Edu, MASK, reachable};
 use crate::machine::Machine;
@@ -39,7 +39,7 @@ pub fn add(tests: &mut Vec<Test>) {
 }
 
 /// Takes the device, or says why there is nothing to be tested.
-fn open(machine: &Machine) -> Result<Edu, Outcome> {
+fn open(machine: &Machine) -> Result<Edu, TestOutcome> {
     match Edu::open(machine) {
         Ok(edu) => Ok(edu),
         Err(why) if why.is_expected() => skip!("{why}"),
@@ -47,7 +47,7 @@ fn open(machine: &Machine) -> Result<Edu, Outcome> {
     }
 }
 
-fn found(context: &Context<'_>) -> Check {
+fn found(context: &TestContext<'_>) -> Check {
     let edu = open(context.machine)?;
     say!("# edu-found: {edu}");
     for value in [0, 0xffff_ffff, 0x1234_5678] {
@@ -74,7 +74,7 @@ fn filler(seed: u64, round: u64, offset: u64) -> u8 {
 /// `window` is what is looked at: nothing in it but the part may change.
 fn round_trip(
     edu: &mut Edu,
-    buffer: &Buffer<'_>,
+    buffer: &EduBuffer<'_>,
     part: Range<u64>,
     window: Range<u64>,
     (seed, round): (u64, u64),
@@ -115,9 +115,9 @@ fn round_trip(
     }
 }
 
-fn round_trips(context: &Context<'_>) -> Check {
+fn round_trips(context: &TestContext<'_>) -> Check {
     let mut edu = open(context.machine)?;
-    let buffer = Buffer::new(context.machine, ORDER)?;
+    let buffer = EduBuffer::new(context.machine, ORDER)?;
     let end = buffer.bytes();
     say!("# edu-dma-round-trip: {} KiB at {}", end >> 10, buffer.device_address(0));
     let parts = [
@@ -138,17 +138,17 @@ fn round_trips(context: &Context<'_>) -> Check {
 
 /// Is ordinary memory above the mask out of the device's reach, and is it the exchange that brings
 /// the same guest frames into it? Else the other tests would prove nothing.
-fn out_of_reach(context: &Context<'_>) -> Check {
+fn out_of_reach(context: &TestContext<'_>) -> Check {
     let (machine, seed) = (context.machine, context.seed);
     let mut edu = open(machine)?;
-    let witness = Buffer::new(machine, Order::ZERO)?;
+    let witness = EduBuffer::new(machine, Order::ZERO)?;
     let Some(run) = above_mask(machine, ORDER.frames()) else {
         witness.give_back()?;
         skip!("the device can reach all of the guest's free memory as it is")
     };
     let Some(frame) = device_frame(machine, run.first()) else { fail!("{run:?} has no memory") };
     let address = DmaAddr::of(Gfn::new(frame));
-    let ordinary = Buffer::as_it_is(machine, run);
+    let ordinary = EduBuffer::as_it_is(machine, run);
     ordinary.fill(0..PAGE, |at| pattern(seed, 0, at));
     if holds_after(&mut edu, address, &witness, (seed, 0))? {
         fail!("the device read {address}, although its mask is {MASK:#x}");
@@ -183,9 +183,9 @@ fn out_of_reach(context: &Context<'_>) -> Check {
 fn holds_after(
     edu: &mut Edu,
     address: DmaAddr,
-    witness: &Buffer<'_>,
+    witness: &EduBuffer<'_>,
     (seed, round): (u64, u64),
-) -> Result<bool, Outcome> {
+) -> Result<bool, TestOutcome> {
     witness.fill(0..ENGINE_BYTES, |_| 0);
     // SAFETY: RAM at the address, and RAM at what is left of it within the mask (`above_mask`).
     if let Err(error) = unsafe { edu.fetch(address, 0, ENGINE_BYTES) } {

@@ -5,7 +5,7 @@
 //!
 //! | helper | what it does |
 //! |---|---|
-//! | `test` | the types [`Test`] and [`Context`]; `fail!`, `error!` and `skip!` |
+//! | `test` | the types [`Test`] and [`TestContext`]; `fail!`, `error!` and `skip!` |
 //! | `run` | runs the tests that the command line selects |
 //! | `owned` | a run of frames that is freed on drop |
 //! | `books` | patterns in frames; checks that Xen and the guest agree on them |
@@ -37,8 +37,8 @@ use alloc::vec::Vec;
 
 use crate::command_line::Options;
 use crate::machine::Machine;
-use crate::verdict::{Outcome, Verdict};
-use test::{Check, Context, Test, error, fail, skip};
+use crate::verdict::{TestOutcome, Verdict};
+use test::{Check, Test, TestContext, error, fail, skip};
 
 /// Runs the self-tests that the command line selects.
 pub fn run(machine: &Machine, options: &Options) -> Verdict {

@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use xen_contig::frames::FrameRun;
 
 use super::owned::{Owned, give_left};
-use super::{Check, Context, Test, books, fail, skip};
+use super::{Check, Test, TestContext, books, fail, skip};
 use crate::machine::ANYWHERE;
 use crate::machine::Machine;
 
@@ -17,7 +17,7 @@ pub fn add(tests: &mut Vec<Test>) {
     tests.push(Test::new("neighbours-unharmed", neighbours));
 }
 
-fn neighbours(context: &Context<'_>) -> Check {
+fn neighbours(context: &TestContext<'_>) -> Check {
     let (machine, seed) = (context.machine, context.seed);
     let Some(whole) = machine.take(3 * FRAMES) else {
         skip!("the guest has no {} free frames in a row", 3 * FRAMES)
@@ -40,7 +40,10 @@ fn neighbours(context: &Context<'_>) -> Check {
 }
 
 /// Exchanges or refills the run, as the guest can, and gives the extent back.
-fn there_and_back<'m>(machine: &'m Machine, run: Owned<'m>) -> Result<Owned<'m>, super::Outcome> {
+fn there_and_back<'m>(
+    machine: &'m Machine,
+    run: Owned<'m>,
+) -> Result<Owned<'m>, super::TestOutcome> {
     let Some(mut lists) = machine.lists(2 * FRAMES) else { skip!("the guest has no free frame") };
     if let Some(exchanger) = machine.exchanger() {
         let released = exchanger

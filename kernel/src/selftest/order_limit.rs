@@ -9,8 +9,8 @@ use xen_contig::addr::Order;
 use xen_contig::exchange::{Capability, ExchangeError, ExchangeFailure};
 
 use super::owned::Owned;
-use super::{Check, Context, Test, books, fail};
-use crate::extent::ExtentExchanger;
+use super::{Check, Test, TestContext, books, fail};
+use crate::extent::WholeRunExchanger;
 use crate::machine::{ANYWHERE, Machine};
 use crate::vcpu::xen;
 
@@ -18,7 +18,7 @@ pub fn add(tests: &mut Vec<Test>) {
     tests.push(Test::new("order-limit-refused", refused));
 }
 
-fn refused(context: &Context<'_>) -> Check {
+fn refused(context: &TestContext<'_>) -> Check {
     let machine = context.machine;
     let limit = match machine.capability {
         Capability::Exchange { limit } | Capability::Refill { limit } => limit,
@@ -39,7 +39,7 @@ fn refused(context: &Context<'_>) -> Check {
 /// Goes past the component's own check to Xen's, and sees the run come back.
 fn told<L: xen_contig::paging::LinearMapping>(
     machine: &Machine,
-    exchanger: &ExtentExchanger<'_, impl Xen, L>,
+    exchanger: &WholeRunExchanger<'_, impl Xen, L>,
     above: Order,
 ) -> Check {
     let run = machine.take(above.frames()).map(|run| Owned::of(machine, run));

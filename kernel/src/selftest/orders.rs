@@ -7,8 +7,8 @@ use xen_contig::addr::Order;
 use xen_contig::exchange::{Capability, ExchangeError};
 
 use super::owned::{Owned, give_left};
-use super::{Check, Context, Test, books, fail, skip};
-use crate::extent::Extent;
+use super::{Check, Test, TestContext, books, fail, skip};
+use crate::extent::ExtentRun;
 use crate::machine::ANYWHERE;
 use crate::machine::Machine;
 
@@ -21,7 +21,7 @@ pub fn add(machine: &Machine, tests: &mut Vec<Test>) {
     }
 }
 
-fn exchange(context: &Context<'_>, order: Order) -> Check {
+fn exchange(context: &TestContext<'_>, order: Order) -> Check {
     let (machine, seed) = (context.machine, context.seed);
     let Some(exchanger) = machine.exchanger() else { skip!("{}", machine.capability) };
     let frames = order.frames();
@@ -57,7 +57,7 @@ fn exchange(context: &Context<'_>, order: Order) -> Check {
 }
 
 /// Looks at an extent, and writes to it.
-fn check(machine: &Machine, extent: &Extent, order: Order, seed: u64) -> Check {
+fn check(machine: &Machine, extent: &ExtentRun, order: Order, seed: u64) -> Check {
     let first = extent.mfn();
     if extent.order() != order || !first.is_aligned(order) {
         fail!("asked for order {order}, got order {} at mfn {first}", extent.order());

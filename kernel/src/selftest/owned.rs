@@ -6,7 +6,7 @@ use core::ops::Deref;
 use xen_contig::exchange::ExchangeFailure;
 use xen_contig::frames::FrameRun;
 
-use super::{Outcome, skip};
+use super::{TestOutcome, skip};
 use crate::machine::Machine;
 
 /// A run that is given back when it is dropped.
@@ -18,7 +18,7 @@ pub struct Owned<'m> {
 
 impl<'m> Owned<'m> {
     /// Takes a run, or skips the test.
-    pub fn take(machine: &'m Machine, frames: u64) -> Result<Self, Outcome> {
+    pub fn take(machine: &'m Machine, frames: u64) -> Result<Self, TestOutcome> {
         match machine.take(frames) {
             Some(run) => Ok(Self::of(machine, run)),
             None => skip!("the guest has no {frames} free frames in a row"),

@@ -5,10 +5,10 @@ use alloc::vec::Vec;
 
 use xen_contig::addr::PAGE_SIZE;
 
-use super::{Check, Context, Test, fail};
+use super::{Check, Test, TestContext, fail};
 use crate::layout::{AREAS_BASE, WINDOW_BASE};
 use crate::machine::Machine;
-use crate::paging::walk::{self, Mapping, Visit};
+use crate::paging::walk::{self, PageMapping, Visit};
 use crate::vcpu;
 
 pub fn add(tests: &mut Vec<Test>) {
@@ -17,7 +17,7 @@ pub fn add(tests: &mut Vec<Test>) {
     tests.push(Test::new("null-and-guard-unmapped", null_and_guard));
 }
 
-fn write_xor_execute(context: &Context<'_>) -> Check {
+fn write_xor_execute(context: &TestContext<'_>) -> Check {
     let (mut both, mut executable) = (None, 0);
     context.machine.mappings(|mapping| {
         executable += u64::from(mapping.executable);
@@ -34,7 +34,7 @@ fn write_xor_execute(context: &Context<'_>) -> Check {
 }
 
 /// No writable mapping names a page table, except those that a PVH guest writes itself.
-fn page_tables_read_only(context: &Context<'_>) -> Check {
+fn page_tables_read_only(context: &TestContext<'_>) -> Check {
     let Machine { m2p, p2m, .. } = context.machine;
     // Window and areas lie in adjacent top-level slots. Xen lets a PV guest write no table at all.
     let written = WINDOW_BASE..AREAS_BASE + (1 << 39);
@@ -61,13 +61,13 @@ fn page_tables_read_only(context: &Context<'_>) -> Check {
     }
 }
 
-fn null_and_guard(context: &Context<'_>) -> Check {
+fn null_and_guard(context: &TestContext<'_>) -> Check {
     // The page below each stack.
     let guards: Vec<u64> = vcpu::online()
         .flat_map(|vcpu| [vcpu.stack, vcpu.fault_stack])
         .map(|stack| stack.guard())
         .collect();
-    let holds = |mapping: &Mapping, address: u64| {
+    let holds = |mapping: &PageMapping, address: u64| {
         (mapping.address..=mapping.address + (mapping.size - 1)).contains(&address)
     };
     let (mut wrong, mut stacks) = (None, 0);

@@ -2,20 +2,20 @@
 
 use alloc::vec::Vec;
 
-use super::accounts::Accounts;
-use super::test::{Context, Test};
+use super::accounts::AccountsSnapshot;
+use super::test::{Test, TestContext};
 use crate::command_line::Options;
 use crate::machine::Machine;
-use crate::verdict::{Outcome, Report, Verdict};
+use crate::verdict::{TestOutcome, TestReport, Verdict};
 
 /// Runs those of `tests` that the command line selects, and prints a line for each.
 pub fn run(machine: &Machine, options: &Options, mut tests: Vec<Test>) -> Verdict {
     tests.retain(|test| options.selftest.includes(&test.name, test.when));
-    let mut report = Report::plan(tests.len());
-    let before = Accounts::of(machine);
-    let context = Context { machine, seed: options.seed, before };
+    let mut report = TestReport::plan(tests.len());
+    let before = AccountsSnapshot::of(machine);
+    let context = TestContext { machine, seed: options.seed, before };
     for test in &tests {
-        let outcome = (test.run)(&context).err().unwrap_or(Outcome::Pass);
+        let outcome = (test.run)(&context).err().unwrap_or(TestOutcome::Pass);
         report.line(&test.name, &outcome);
     }
     report.verdict()

@@ -11,7 +11,7 @@ use xen_contig::exchange::{ExchangeError, ExchangeFailure};
 use xen_contig::paging::Holder;
 
 use super::owned::{Owned, give_left};
-use super::{Check, Context, Test, books, error, fail, skip};
+use super::{Check, Test, TestContext, books, error, fail, skip};
 use crate::guest::guest;
 use crate::layout::{READ_WRITE, slot, window};
 use crate::machine::ANYWHERE;
@@ -23,7 +23,7 @@ pub fn add(tests: &mut Vec<Test>) {
     tests.push(Test::new("stale-alias", stale_alias));
 }
 
-fn stale_alias(context: &Context<'_>) -> Check {
+fn stale_alias(context: &TestContext<'_>) -> Check {
     let result = refused_then_taken(context);
     if result.is_err() && context.machine.exchanger().is_some() {
         // For the tests that follow; where Xen refuses, they will name it.
@@ -32,7 +32,7 @@ fn stale_alias(context: &Context<'_>) -> Check {
     result
 }
 
-fn refused_then_taken(context: &Context<'_>) -> Check {
+fn refused_then_taken(context: &TestContext<'_>) -> Check {
     let machine = context.machine;
     let Some(exchanger) = machine.exchanger() else {
         skip!("Xen does not look for mappings of a translated guest's frames")

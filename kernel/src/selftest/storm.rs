@@ -17,8 +17,8 @@ use xen_contig::vmap::{Area, Flush, Protection, VmapError};
 use super::dma::ground::{
     Allocator, Buffer, Hog, balanced, build, fill, holds, is_shortage, scatter,
 };
-use super::soak::Random;
-use super::{Check, Context, Outcome, Test, error, fail, skip};
+use super::soak::SoakRandom;
+use super::{Check, Test, TestContext, TestOutcome, error, fail, skip};
 use crate::command_line::When;
 use crate::machine::{Machine, word};
 use crate::say;
@@ -42,7 +42,7 @@ pub fn add(tests: &mut Vec<Test>) {
 
 /// What was done, by all vCPUs together.
 #[derive(Default)]
-struct Tally {
+struct StormTally {
     allocated: AtomicU64,
     mapped: AtomicU64,
     purges: AtomicU64,
@@ -50,10 +50,10 @@ struct Tally {
     refused: AtomicU64,
 }
 
-fn storm(context: &Context<'_>, operations: u64) -> Check {
+fn storm(context: &TestContext<'_>, operations: u64) -> Check {
     let machine = context.machine;
     let live = machine.areas.stats().live;
-    let tally = Tally::default();
+    let tally = StormTally::default();
     let vcpus = vcpu::count() as u64;
     let mut sent = 0;
     balanced(context, GiveBack::AtOnce, |allocator| {
@@ -65,7 +65,7 @@ fn storm(context: &Context<'_>, operations: u64) -> Check {
             let share = operations / vcpus + rest;
             let seed =
                 context.seed ^ (u64::from(id.number()) + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-            let mut vcpu = Vcpu::new(machine, allocator, &tally, seed);
+            let mut vcpu = StormVcpu::new(machine, allocator, &tally, seed);
             let result = vcpu.run(share).and(vcpu.end());
             if let Err(outcome) = result {
                 say!("# storm: {id} gives up");
@@ -102,7 +102,7 @@ fn storm(context: &Context<'_>, operations: u64) -> Check {
 }
 
 /// Takes all of the guest's memory but for a piece whose frames are no neighbours in the machine.
-fn confine(machine: &Machine) -> Result<Hog<'_>, Outcome> {
+fn confine(machine: &Machine) -> Result<Hog<'_>, TestOutcome> {
     let free = { machine.frames.lock().free_frames() };
     let frames = (FRAMES * vcpu::count() as u64).min(free / 2);
     let Some(left) = machine.take(frames) else {
@@ -122,24 +122,24 @@ struct Mapped {
 }
 
 /// What one vCPU has.
-struct Vcpu<'a, 'm> {
+struct StormVcpu<'a, 'm> {
     machine: &'m Machine,
     allocator: &'a Allocator<'m>,
-    tally: &'a Tally,
-    random: Random,
+    tally: &'a StormTally,
+    random: SoakRandom,
     buffers: Vec<(Buffer<'a, 'm>, u64)>,
     mapped: Vec<Mapped>,
 }
 
-impl<'a, 'm> Vcpu<'a, 'm> {
+impl<'a, 'm> StormVcpu<'a, 'm> {
     fn new(
         machine: &'m Machine,
         allocator: &'a Allocator<'m>,
-        tally: &'a Tally,
+        tally: &'a StormTally,
         seed: u64,
     ) -> Self {
         let (buffers, mapped) = (Vec::with_capacity(LIVE), Vec::with_capacity(LIVE));
-        Self { machine, allocator, tally, random: Random::new(seed), buffers, mapped }
+        Self { machine, allocator, tally, random: SoakRandom::new(seed), buffers, mapped }
     }
 
     fn run(&mut self, operations: u64) -> Check {

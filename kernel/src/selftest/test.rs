@@ -3,26 +3,26 @@
 use alloc::boxed::Box;
 use alloc::string::String;
 
-use super::accounts::Accounts;
+use super::accounts::AccountsSnapshot;
 use crate::command_line::When;
 use crate::machine::Machine;
-use crate::verdict::Outcome;
+use crate::verdict::TestOutcome;
 
 /// What a test works with.
-pub struct Context<'m> {
+pub struct TestContext<'m> {
     /// The machine.
     pub machine: &'m Machine,
     /// The seed of all patterns.
     pub seed: u64,
     /// The accounts before the first test.
-    pub before: Accounts,
+    pub before: AccountsSnapshot,
 }
 
 /// The result of a test, or of a step of it. An error ends the test.
-pub type Check = Result<(), Outcome>;
+pub type Check = Result<(), TestOutcome>;
 
 /// The body of a test.
-type Body = Box<dyn Fn(&Context<'_>) -> Check>;
+type Body = Box<dyn Fn(&TestContext<'_>) -> Check>;
 
 /// A self-test.
 pub struct Test {
@@ -36,7 +36,7 @@ pub struct Test {
 
 impl Test {
     /// A test that runs by default.
-    pub fn new(name: impl Into<String>, run: impl Fn(&Context<'_>) -> Check + 'static) -> Self {
+    pub fn new(name: impl Into<String>, run: impl Fn(&TestContext<'_>) -> Check + 'static) -> Self {
         Self { name: name.into(), when: When::Always, run: Box::new(run) }
     }
 
@@ -49,7 +49,7 @@ impl Test {
 /// Ends the test: what is tested is broken.
 macro_rules! fail {
     ($($argument:tt)*) => {
-        return Err($crate::verdict::Outcome::Fail(alloc::format!($($argument)*)))
+        return Err($crate::verdict::TestOutcome::Fail(alloc::format!($($argument)*)))
     };
 }
 pub(super) use fail;
@@ -57,7 +57,7 @@ pub(super) use fail;
 /// Ends the test: the test or its surroundings are broken.
 macro_rules! error {
     ($($argument:tt)*) => {
-        return Err($crate::verdict::Outcome::Error(alloc::format!($($argument)*)))
+        return Err($crate::verdict::TestOutcome::Error(alloc::format!($($argument)*)))
     };
 }
 pub(super) use error;
@@ -65,7 +65,7 @@ pub(super) use error;
 /// Ends the test: it does not apply here.
 macro_rules! skip {
     ($($argument:tt)*) => {
-        return Err($crate::verdict::Outcome::Skip(alloc::format!($($argument)*)))
+        return Err($crate::verdict::TestOutcome::Skip(alloc::format!($($argument)*)))
     };
 }
 pub(super) use skip;

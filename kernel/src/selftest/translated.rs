@@ -9,7 +9,7 @@ use hypercall::{DomId, Xen, XenErrno};
 use xen_contig::addr::Order;
 use xen_contig::exchange::{Capability, ExchangeError, ExchangeFailure};
 
-use super::{Check, Context, Test, books, fail, skip};
+use super::{Check, Test, TestContext, books, fail, skip};
 use crate::command_line::When;
 use crate::machine::ANYWHERE;
 use crate::machine::Machine;
@@ -38,7 +38,7 @@ pub fn add(machine: &Machine, tests: &mut Vec<Test>) {
 }
 
 /// Asks for a real exchange of a real frame and sees it refused, with the frame as it was.
-fn exchange_refused(context: &Context<'_>) -> Check {
+fn exchange_refused(context: &TestContext<'_>) -> Check {
     let machine = context.machine;
     if !machine.p2m.is_translated() {
         skip!("PV guest: Xen exchanges its memory");
@@ -66,7 +66,7 @@ fn exchange_refused(context: &Context<'_>) -> Check {
     }
 }
 
-fn refill(context: &Context<'_>, order: Order) -> Check {
+fn refill(context: &TestContext<'_>, order: Order) -> Check {
     let (machine, seed) = (context.machine, context.seed);
     let Some(refiller) = machine.refiller() else { skip!("{}", machine.capability) };
     let frames = order.frames();

@@ -9,7 +9,7 @@ use hypercall::trace::Hypercall;
 use hypercall::{VirtAddr, Xen};
 use spin::Mutex;
 
-use super::{Check, Outcome, Test, error, fail, skip};
+use super::{Check, Test, TestOutcome, error, fail, skip};
 use crate::events;
 use crate::smp::{self, Undelivered};
 use crate::time::Deadline;
@@ -52,7 +52,7 @@ fn online() -> Check {
 
 /// What a vCPU saw of itself.
 #[derive(Clone, Copy, Debug)]
-struct Seen {
+struct VcpuIdentity {
     told: VcpuId,
     is: VcpuId,
     /// Where a variable of its lies.
@@ -79,7 +79,13 @@ fn work() -> Check {
         let me = vcpu::local();
         let local = core::ptr::from_ref(me) as u64;
         let stack = &raw const marker as u64;
-        seen.lock().push(Seen { told, is: me.id, stack, local, masked: events::is_masked() });
+        seen.lock().push(VcpuIdentity {
+            told,
+            is: me.id,
+            stack,
+            local,
+            masked: events::is_masked(),
+        });
     })?;
     // One to each of the others, and one back from the last.
     let others = vcpu::count() as u64 - 1;
@@ -96,7 +102,7 @@ fn work() -> Check {
         fail!("{} of {} vCPUs have run the work", seen.len(), vcpu::count());
     }
     for vcpu in vcpu::online() {
-        let mine = |it: &&Seen| it.told == vcpu.id;
+        let mine = |it: &&VcpuIdentity| it.told == vcpu.id;
         let Some(one) = seen.iter().find(mine).filter(|_| seen.iter().filter(mine).count() == 1)
         else {
             fail!("vCPU {} has not run the work once: {seen:x?}", vcpu.id.number());
@@ -108,7 +114,7 @@ fn work() -> Check {
         if !right {
             fail!("vCPU {} saw {one:x?}", vcpu.id.number());
         }
-        let shares = |other: &&Seen| other.told != vcpu.id && vcpu.stack.holds(other.stack);
+        let shares = |other: &&VcpuIdentity| other.told != vcpu.id && vcpu.stack.holds(other.stack);
         if let Some(other) = seen.iter().find(shares) {
             fail!("vCPU {} runs on the stack of vCPU {}", other.is.number(), vcpu.id.number());
         }
@@ -258,7 +264,7 @@ fn idle_blocks() -> Check {
     Ok(())
 }
 
-fn runstate(id: VcpuId) -> Result<RunstateInfo, Outcome> {
+fn runstate(id: VcpuId) -> Result<RunstateInfo, TestOutcome> {
     let mut info = RunstateInfo::default();
     // SAFETY: Xen fills the structure.
     match unsafe { xen().vcpu_op(VcpuOp::GetRunstateInfo(&mut info), id.number()) } {

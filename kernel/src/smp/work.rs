@@ -15,7 +15,7 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 use arrayvec::ArrayVec;
 
 use crate::events;
-use crate::vcpu::{Job, Local, MAX, Mailbox, VcpuId, current, local, of, online};
+use crate::vcpu::{Local, MAX, Mailbox, VcpuId, VcpuJob, current, local, of, online};
 
 /// Why a vCPU was not given work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,7 +52,7 @@ pub fn run_on<R>(
     }
     let target = of(id).ok_or(Undelivered::Offline(id))?;
     let work = |_: VcpuId| work();
-    let job = Job { work: &work, remaining: AtomicUsize::new(1), waiter: current() };
+    let job = VcpuJob { work: &work, remaining: AtomicUsize::new(1), waiter: current() };
     // SAFETY: `wait` below returns only when the job's `remaining` is 0.
     unsafe { post(target, &job)? };
     events::expect_notice();
@@ -72,7 +72,7 @@ pub fn everywhere(work: &(dyn Fn(VcpuId) + Sync)) -> Result<(), Undelivered> {
     // One list for counting and sending: a vCPU may come up between the two.
     let others: ArrayVec<&Local, { MAX as usize }> =
         online().filter(|local| local.id != me).collect();
-    let job = Job { work, remaining: AtomicUsize::new(others.len()), waiter: me };
+    let job = VcpuJob { work, remaining: AtomicUsize::new(others.len()), waiter: me };
     let mut posted = 0;
     let mut refused = None;
     for target in &others {
@@ -104,7 +104,7 @@ pub fn everywhere(work: &(dyn Fn(VcpuId) + Sync)) -> Result<(), Undelivered> {
 ///
 /// # Safety
 /// The job lives until its `remaining` is 0.
-unsafe fn post(target: &Local, job: &Job<'_>) -> Result<(), Undelivered> {
+unsafe fn post(target: &Local, job: &VcpuJob<'_>) -> Result<(), Undelivered> {
     // SAFETY: by this function's contract the job lives until its `remaining` is 0.
     if !unsafe { target.mailbox.put(job) } {
         return Err(Undelivered::Busy(target.id));
@@ -114,7 +114,7 @@ unsafe fn post(target: &Local, job: &Job<'_>) -> Result<(), Undelivered> {
 }
 
 /// Sleeps until all vCPUs have finished a job.
-fn wait(job: &Job<'_>) {
+fn wait(job: &VcpuJob<'_>) {
     if job.remaining.load(Ordering::Acquire) == 0 {
         return;
     }
@@ -148,7 +148,7 @@ pub fn idle() -> ! {
 ///
 /// # Safety
 /// The job is in the mailbox, and its `remaining` counts this vCPU.
-unsafe fn carry_out(mailbox: &Mailbox, job: *const Job<'static>) {
+unsafe fn carry_out(mailbox: &Mailbox, job: *const VcpuJob<'static>) {
     // SAFETY: by the contract of `Mailbox::put` the job lives until its `remaining` is 0, and by this
     // function's contract `remaining` counts this vCPU. The reference ends before it goes down.
     let waiter = unsafe {

@@ -5,18 +5,18 @@ use core::fmt;
 
 use x86_64::VirtAddr;
 
-use super::frame::Frame;
+use super::frame::TrapFrame;
 
 /// The page fault that an attempt caused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Fault {
+pub struct PageFault {
     /// The address that was accessed.
     pub address: VirtAddr,
     /// The error code (Intel SDM, volume 3, 4.7). Bit 0: the page is present. Bit 1: a write.
     pub error: u64,
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for PageFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let access = if self.error & 2 != 0 { "writing to" } else { "reading from" };
         let why = if self.error & 1 != 0 { "not allowed" } else { "not mapped" };
@@ -62,13 +62,13 @@ unsafe extern "C" {
 ///
 /// # Errors
 /// The access caused a page fault.
-pub fn try_read(address: VirtAddr) -> Result<u64, Fault> {
+pub fn try_read(address: VirtAddr) -> Result<u64, PageFault> {
     // SAFETY: reading memory changes nothing. Device registers are mapped only in window slots, which
     // no caller passes. If nothing is mapped, `recover` turns the fault into an error.
     let attempted = unsafe { attempt_read(address.as_u64()) };
     match attempted.failed {
         0 => Ok(attempted.value),
-        _ => Err(Fault { address, error: attempted.value }),
+        _ => Err(PageFault { address, error: attempted.value }),
     }
 }
 
@@ -79,18 +79,18 @@ pub fn try_read(address: VirtAddr) -> Result<u64, Fault> {
 ///
 /// # Errors
 /// The access caused a page fault.
-pub unsafe fn try_write(address: VirtAddr, value: u64) -> Result<(), Fault> {
+pub unsafe fn try_write(address: VirtAddr, value: u64) -> Result<(), PageFault> {
     // SAFETY: by this function's contract no other code uses the word. If it can't be written,
     // `recover` turns the fault into an error.
     let attempted = unsafe { attempt_write(address.as_u64(), value) };
     match attempted.failed {
         0 => Ok(()),
-        _ => Err(Fault { address, error: attempted.value }),
+        _ => Err(PageFault { address, error: attempted.value }),
     }
 }
 
 /// Makes the frame of a failed attempt return to its error path. Returns false for other frames.
-pub fn recover(frame: &mut Frame) -> bool {
+pub fn recover(frame: &mut TrapFrame) -> bool {
     let attempts = [attempt_read as *const () as u64, attempt_write as *const () as u64];
     let recovers = frame.vector == PAGE_FAULT && attempts.contains(&frame.rip);
     if recovers {

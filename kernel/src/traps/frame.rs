@@ -3,7 +3,7 @@
 /// The registers that the entry and the processor push, the last one first.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
-pub struct Frame {
+pub struct TrapFrame {
     pub r15: u64,
     pub r14: u64,
     pub r13: u64,
@@ -33,10 +33,10 @@ pub struct Frame {
 /// The number of exceptions that the architecture defines.
 pub const EXCEPTIONS: usize = 22;
 
-/// The vector of an event in a [`Frame`].
+/// The vector of an event in a [`TrapFrame`].
 pub const EVENT: u64 = 22;
 
-/// The vector of Xen's failsafe callback in a [`Frame`].
+/// The vector of Xen's failsafe callback in a [`TrapFrame`].
 pub const FAILSAFE: u64 = 23;
 
 /// The interrupt flag. In the frame of a PV guest it is the opposite of the event mask.

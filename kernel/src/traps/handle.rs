@@ -1,14 +1,14 @@
 //! The function that every entry calls.
 
 use super::attempt::recover;
-use super::frame::{EVENT, Frame, INTERRUPTS};
+use super::frame::{EVENT, INTERRUPTS, TrapFrame};
 use super::report::report;
 use crate::events;
 
 /// Handles an exception or event, with events masked since the TSC's `since`.
 ///
 /// Returns after an event, and after a fault that an attempt has caused.
-pub extern "C" fn handle(frame: &mut Frame, since: u64) {
+pub extern "C" fn handle(frame: &mut TrapFrame, since: u64) {
     if frame.vector == EVENT {
         events::upcall(since);
     } else if !recover(frame) {

@@ -2,7 +2,7 @@
 
 use x86_64::registers::control::Cr2;
 
-use super::frame::{FAILSAFE, Frame};
+use super::frame::{FAILSAFE, TrapFrame};
 use crate::console::say;
 use crate::exit::{Exit, exit};
 use crate::{panic, trace, vcpu};
@@ -39,7 +39,7 @@ const NAMES: [&str; FAILSAFE as usize + 1] = [
 const CALLERS: usize = 16;
 
 /// Prints the exception and crashes the domain.
-pub extern "C" fn report(frame: &Frame) -> ! {
+pub extern "C" fn report(frame: &TrapFrame) -> ! {
     panic::take_over();
     let name = NAMES.get(frame.vector as usize).copied().unwrap_or("unknown");
     say!(
@@ -66,11 +66,11 @@ pub extern "C" fn report(frame: &Frame) -> ! {
     exit(Exit::Crash)
 }
 
-fn registers(frame: &Frame) {
-    let Frame { rax, rbx, rcx, rdx, rsi, rdi, rbp, rsp, .. } = frame;
+fn registers(frame: &TrapFrame) {
+    let TrapFrame { rax, rbx, rcx, rdx, rsi, rdi, rbp, rsp, .. } = frame;
     say!("  rax {rax:016x} rbx {rbx:016x} rcx {rcx:016x} rdx {rdx:016x}");
     say!("  rsi {rsi:016x} rdi {rdi:016x} rbp {rbp:016x} rsp {rsp:016x}");
-    let Frame { r8, r9, r10, r11, r12, r13, r14, r15, .. } = frame;
+    let TrapFrame { r8, r9, r10, r11, r12, r13, r14, r15, .. } = frame;
     say!("  r8  {r8:016x} r9  {r9:016x} r10 {r10:016x} r11 {r11:016x}");
     say!("  r12 {r12:016x} r13 {r13:016x} r14 {r14:016x} r15 {r15:016x}");
     // Xen saves a PV guest's event mask in the upper half of cs (`struct cpu_user_regs`).
@@ -78,7 +78,7 @@ fn registers(frame: &Frame) {
 }
 
 /// Prints the callers, by the frame pointers that lie on the vCPU's stack.
-fn callers(frame: &Frame) {
+fn callers(frame: &TrapFrame) {
     let stack = vcpu::local().stack;
     let mut rbp = frame.rbp;
     for _ in 0..CALLERS {

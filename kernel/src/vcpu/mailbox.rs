@@ -6,7 +6,7 @@ use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 use super::id::VcpuId;
 
 /// Work for one or more vCPUs. It lies on the stack of the vCPU that waits for it.
-pub struct Job<'a> {
+pub struct VcpuJob<'a> {
     /// What to do. Each vCPU passes its own number.
     pub work: &'a (dyn Fn(VcpuId) + Sync),
     /// The number of vCPUs that have not finished the work.
@@ -16,7 +16,7 @@ pub struct Job<'a> {
 }
 
 /// The mailbox in which a vCPU finds its work.
-pub struct Mailbox(AtomicPtr<Job<'static>>);
+pub struct Mailbox(AtomicPtr<VcpuJob<'static>>);
 
 impl Mailbox {
     /// An empty mailbox.
@@ -33,13 +33,13 @@ impl Mailbox {
     ///
     /// # Safety
     /// The job lives until its `remaining` is 0.
-    pub unsafe fn put(&self, job: &Job<'_>) -> bool {
-        let job = ptr::from_ref(job).cast_mut().cast::<Job<'static>>();
+    pub unsafe fn put(&self, job: &VcpuJob<'_>) -> bool {
+        let job = ptr::from_ref(job).cast_mut().cast::<VcpuJob<'static>>();
         self.0.compare_exchange(ptr::null_mut(), job, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 
     /// The job in the mailbox; null if there is none.
-    pub fn job(&self) -> *const Job<'static> {
+    pub fn job(&self) -> *const VcpuJob<'static> {
         self.0.load(Ordering::Acquire)
     }
 

@@ -11,7 +11,7 @@ use virtio_drivers::transport::pci::{
 };
 
 use super::access::{Access, function};
-use super::registers::{NotMapped, Registers};
+use super::registers::{VirtioNotMapped, VirtioRegisters};
 use super::transport::{BusTransport, Queue};
 use crate::machine::Machine;
 use crate::pci::{self, Function, MemoryBar, NoConfigSpace, Ports};
@@ -25,10 +25,10 @@ const IDS: [(VendorId, DeviceId); 2] = [(VIRTIO_VENDOR_ID, 0x1042), (VIRTIO_VEND
 const CAPABILITY_BAR: u8 = 4;
 
 /// The device, taken by this driver.
-pub struct Device {
+pub struct VirtioDevice {
     // Dropped in this order: the registers are unmapped before the function loses its right to do
     // DMA. A transport borrows the device, so its reset comes first.
-    _registers: Registers,
+    _registers: VirtioRegisters,
     function: Function,
     ports: Ports,
     address: PciAddress,
@@ -51,7 +51,7 @@ pub enum NoDevice {
         slot: u8,
     },
     /// The registers were not mapped.
-    NotMapped(NotMapped),
+    NotMapped(VirtioNotMapped),
     /// The crate refuses the device.
     Transport(VirtioPciError),
 }
@@ -82,7 +82,7 @@ impl fmt::Display for NoDevice {
 
 impl core::error::Error for NoDevice {}
 
-impl Device {
+impl VirtioDevice {
     /// Finds the device on the bus and takes it.
     ///
     /// # Errors
@@ -101,7 +101,7 @@ impl Device {
             .update_command(&ports, |command| command | CommandRegister::INTERRUPT_DISABLE);
         // SAFETY: the function is a virtio device by its numbers. Its capability says that this memory
         // holds its registers, and `enable` made it decode the memory.
-        let registers = unsafe { Registers::map(bar) }.map_err(NoDevice::NotMapped)?;
+        let registers = unsafe { VirtioRegisters::map(bar) }.map_err(NoDevice::NotMapped)?;
         let queue = Mutex::new(None);
         Ok(Self { _registers: registers, function, ports, address, bar, queue })
     }
@@ -132,7 +132,7 @@ fn registers_of(ports: &Ports, address: PciAddress) -> Option<u8> {
     Some(Access(ports).read_word(function, common.offset + CAPABILITY_BAR) as u8)
 }
 
-impl fmt::Display for Device {
+impl fmt::Display for VirtioDevice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let MemoryBar { start, bytes } = self.bar;
         write!(f, "{}, registers at {start:#x} ({} KiB)", self.function, bytes >> 10)

@@ -17,6 +17,6 @@ mod memory;
 mod registers;
 mod transport;
 
-pub use device::Device;
+pub use device::VirtioDevice;
 pub use memory::{Kernel, Narrow, Wide, allocator, set_up};
 pub use transport::BusTransport;

@@ -17,13 +17,13 @@ const PAGE: u64 = PAGE_SIZE as u64;
 static SHOWN: Mutex<Option<MemoryBar>> = Mutex::new(None);
 
 /// The registers. Dropping this unmaps them.
-pub struct Registers {
+pub struct VirtioRegisters {
     pages: u64,
 }
 
 /// Why the registers were not mapped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NotMapped {
+pub enum VirtioNotMapped {
     /// Another driver has the window slots.
     SlotsInUse,
     /// The registers need more slots than there are.
@@ -35,7 +35,7 @@ pub enum NotMapped {
     Refused(XenErrno),
 }
 
-impl fmt::Display for NotMapped {
+impl fmt::Display for VirtioNotMapped {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::SlotsInUse => f.write_str("another driver uses the window slots"),
@@ -47,9 +47,9 @@ impl fmt::Display for NotMapped {
     }
 }
 
-impl core::error::Error for NotMapped {}
+impl core::error::Error for VirtioNotMapped {}
 
-impl Registers {
+impl VirtioRegisters {
     /// Maps the memory of a device.
     ///
     /// # Safety
@@ -57,14 +57,14 @@ impl Registers {
     ///
     /// # Errors
     /// The slots are in use or too few, or Xen refused.
-    pub unsafe fn map(bar: MemoryBar) -> Result<Self, NotMapped> {
+    pub unsafe fn map(bar: MemoryBar) -> Result<Self, VirtioNotMapped> {
         let mut shown = SHOWN.lock();
         if shown.is_some() {
-            return Err(NotMapped::SlotsInUse);
+            return Err(VirtioNotMapped::SlotsInUse);
         }
         let pages = bar.bytes.div_ceil(PAGE);
         if pages > slot::VIRTIO_PAGES {
-            return Err(NotMapped::TooLarge { bytes: bar.bytes });
+            return Err(VirtioNotMapped::TooLarge { bytes: bar.bytes });
         }
         // If Xen refuses a page, `unmap` removes those before it.
         let mut registers = Self { pages: 0 };
@@ -74,7 +74,7 @@ impl Registers {
             if let Err(errno) = mapped {
                 registers.unmap();
                 core::mem::forget(registers);
-                return Err(NotMapped::Refused(errno));
+                return Err(VirtioNotMapped::Refused(errno));
             }
             registers.pages = page + 1;
         }
@@ -90,7 +90,7 @@ impl Registers {
     }
 }
 
-impl Drop for Registers {
+impl Drop for VirtioRegisters {
     fn drop(&mut self) {
         self.unmap();
         *SHOWN.lock() = None;

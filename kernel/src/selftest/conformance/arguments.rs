@@ -11,7 +11,7 @@ use hypercall::{DomId, XenErrno};
 use super::raw::{self, NOWHERE, Specimen, extents, is_pv, limit, refuses};
 use crate::layout::window;
 use crate::say;
-use crate::selftest::{Check, Context, Test, fail, skip};
+use crate::selftest::{Check, Test, TestContext, fail, skip};
 
 /// Bits of the command that name the sub-operation; a start extent is above (`MEMOP_EXTENT_SHIFT`).
 const COMMAND_BITS: u32 = 6;
@@ -47,7 +47,7 @@ pub fn add(tests: &mut Vec<Test>) {
     tests.push(Test::new("c18-count-within-a-chunk", count_within_a_chunk));
 }
 
-fn order_above_limit(context: &Context<'_>) -> Check {
+fn order_above_limit(context: &TestContext<'_>) -> Check {
     let above = limit(context)? + 1;
     // The sizes differ, too, and the count is absurd: the order is looked at before either.
     // SAFETY: refused before Xen looks at a list.
@@ -62,7 +62,7 @@ fn order_above_limit(context: &Context<'_>) -> Check {
     }
 }
 
-fn limit_by_asking(context: &Context<'_>) -> Check {
+fn limit_by_asking(context: &TestContext<'_>) -> Check {
     let found = limit(context)?;
     for order in 0..=40 {
         let (mut none, mut nowhere) = ([], []);
@@ -86,7 +86,7 @@ fn limit_by_asking(context: &Context<'_>) -> Check {
     }
 }
 
-fn count_above_extents(context: &Context<'_>) -> Check {
+fn count_above_extents(context: &TestContext<'_>) -> Check {
     // SAFETY: refused before Xen looks at a list.
     unsafe {
         refuses(context, ONE, "one above", XenErrno::EINVAL, |x| x.nr_exchanged = 2)?;
@@ -94,7 +94,7 @@ fn count_above_extents(context: &Context<'_>) -> Check {
     }
 }
 
-fn domids_differ(context: &Context<'_>) -> Check {
+fn domids_differ(context: &TestContext<'_>) -> Check {
     // A domain need not know its own number, so all that it could have are tried.
     for id in [0, 1, 2, 3, 0x7fef] {
         let what = format!("in self, out {id}");
@@ -106,7 +106,7 @@ fn domids_differ(context: &Context<'_>) -> Check {
     Ok(())
 }
 
-fn size_overflows(context: &Context<'_>) -> Check {
+fn size_overflows(context: &TestContext<'_>) -> Check {
     let order = limit(context)?;
     // SAFETY: refused before Xen looks at a list.
     unsafe {
@@ -124,7 +124,7 @@ fn size_overflows(context: &Context<'_>) -> Check {
     }
 }
 
-fn sizes_differ(context: &Context<'_>) -> Check {
+fn sizes_differ(context: &TestContext<'_>) -> Check {
     // SAFETY: refused before Xen looks at a list.
     unsafe {
         refuses(context, ONE, "orders", XenErrno::EINVAL, |x| x.output.extent_order = 1)?;
@@ -133,7 +133,7 @@ fn sizes_differ(context: &Context<'_>) -> Check {
     }
 }
 
-fn nothing_to_do(context: &Context<'_>) -> Check {
+fn nothing_to_do(context: &TestContext<'_>) -> Check {
     let succeeds = |what: &str, done: u64, oddity: &dyn Fn(&mut MemoryExchange)| -> Check {
         let specimen = Specimen::take(context, 1)?;
         // SAFETY: all is done by the count, so Xen looks at no list.
@@ -152,7 +152,7 @@ fn nothing_to_do(context: &Context<'_>) -> Check {
     })
 }
 
-fn list_of_xens(context: &Context<'_>) -> Check {
+fn list_of_xens(context: &TestContext<'_>) -> Check {
     let nowhere = window(NOWHERE).as_u64();
     for start in [XENS_OWN, 0xffff_87ff_ffff_fff8, u64::MAX - 7, 0x7fff_ffff_f000, 0, nowhere] {
         let what = format!("in-list at {start:#x}");
@@ -182,7 +182,7 @@ fn list_of_xens(context: &Context<'_>) -> Check {
     Ok(())
 }
 
-fn node_refused(context: &Context<'_>) -> Check {
+fn node_refused(context: &TestContext<'_>) -> Check {
     let (what, flags) = match context.machine.initial_domain {
         true => ("a node out of range", NO_SUCH_NODE),
         false => ("an exact node", EXACT_NODE | 1 << NODE),
@@ -191,7 +191,7 @@ fn node_refused(context: &Context<'_>) -> Check {
     unsafe { refuses(context, ONE, what, XenErrno::EINVAL, |x| x.output.mem_flags = flags) }
 }
 
-fn node_as_a_hint(context: &Context<'_>) -> Check {
+fn node_as_a_hint(context: &TestContext<'_>) -> Check {
     if context.machine.initial_domain {
         skip!("dom0 may name nodes");
     }
@@ -211,7 +211,7 @@ fn node_as_a_hint(context: &Context<'_>) -> Check {
     attempt.succeeded("a node that there is not", 1)
 }
 
-fn unknown_domain(context: &Context<'_>) -> Check {
+fn unknown_domain(context: &TestContext<'_>) -> Check {
     // The last two are DOMID_IO and DOMID_XEN: domains to Xen, but not by number here.
     for id in [0x7000, 0x7fef, 0x7ff1, 0x7ff2] {
         let what = format!("domain {id:#x}");
@@ -225,7 +225,7 @@ fn unknown_domain(context: &Context<'_>) -> Check {
     Ok(())
 }
 
-fn domain_without_rights(context: &Context<'_>) -> Check {
+fn domain_without_rights(context: &TestContext<'_>) -> Check {
     if context.machine.initial_domain {
         skip!("dom0 has rights over every domain");
     }
@@ -237,7 +237,7 @@ fn domain_without_rights(context: &Context<'_>) -> Check {
     }
 }
 
-fn start_extent(context: &Context<'_>) -> Check {
+fn start_extent(context: &TestContext<'_>) -> Check {
     let specimen = Specimen::take(context, 1)?;
     let (mut input, mut out) = ([specimen.gfns()[0]], [specimen.pfns()[0]]);
     let mut argument = MemoryExchange {
@@ -261,7 +261,7 @@ fn start_extent(context: &Context<'_>) -> Check {
     }
 }
 
-fn count_within_a_chunk(context: &Context<'_>) -> Check {
+fn count_within_a_chunk(context: &TestContext<'_>) -> Check {
     let specimen = Specimen::take(context, 4)?;
     // SAFETY: an ordinary exchange but for the count.
     let attempt = unsafe { specimen.attempt(0, 2, |x| x.nr_exchanged = 3) };

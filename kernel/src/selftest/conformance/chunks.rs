@@ -8,7 +8,7 @@ use hypercall::XenErrno;
 use super::raw::{Specimen, pv_only};
 use super::supply::least_bits;
 use crate::say;
-use crate::selftest::{Check, Context, Test, fail, skip};
+use crate::selftest::{Check, Test, TestContext, fail, skip};
 
 /// Chunks that take longer than the time between two of Xen's timers under emulation.
 const MANY: u64 = 2048;
@@ -19,7 +19,7 @@ pub fn add(tests: &mut Vec<Test>) {
     tests.push(Test::new("c73-memory-ends-midway", memory_ends_midway));
 }
 
-fn many_chunks(context: &Context<'_>) -> Check {
+fn many_chunks(context: &TestContext<'_>) -> Check {
     pv_only(context)?;
     // As many as the guest has; each is a chunk, behind which Xen may stop and start again.
     let sizes = (6..=MANY.ilog2()).rev().map(|order| 1 << order);
@@ -49,7 +49,7 @@ fn many_chunks(context: &Context<'_>) -> Check {
     Ok(())
 }
 
-fn count_in_in_extents(context: &Context<'_>) -> Check {
+fn count_in_in_extents(context: &TestContext<'_>) -> Check {
     pv_only(context)?;
     // In-extents larger than out-extents, smaller, and both of several frames.
     for (in_order, out_order, extents) in [(4, 0, 1), (0, 4, 16), (4, 2, 1), (1, 3, 8), (2, 2, 4)] {
@@ -63,7 +63,7 @@ fn count_in_in_extents(context: &Context<'_>) -> Check {
     Ok(())
 }
 
-fn memory_ends_midway(context: &Context<'_>) -> Check {
+fn memory_ends_midway(context: &TestContext<'_>) -> Check {
     pv_only(context)?;
     // As many single frames as there can be below a limit, some of which Xen itself has; or as many
     // as there is room for in the lists, which may be enough, too.

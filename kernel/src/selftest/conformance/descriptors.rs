@@ -8,7 +8,7 @@ use xen_contig::addr::Pfn;
 use super::raw::{self, Specimen, pv_only};
 use crate::layout::{READ, READ_WRITE, linear};
 use crate::machine::word;
-use crate::selftest::{Check, Context, Test, error};
+use crate::selftest::{Check, Test, TestContext, error};
 
 /// Entries of a page of descriptors.
 const DESCRIPTORS: u64 = 512;
@@ -18,7 +18,7 @@ pub fn add(tests: &mut Vec<Test>) {
     tests.push(Test::new("c31-local-descriptors", local_descriptors));
 }
 
-fn global_descriptors(context: &Context<'_>) -> Check {
+fn global_descriptors(context: &TestContext<'_>) -> Check {
     pv_only(context)?;
     let mut specimen = Specimen::take(context, 1)?;
     specimen.map_one(0, Some(READ_WRITE))?;
@@ -48,7 +48,7 @@ fn global_descriptors(context: &Context<'_>) -> Check {
 }
 
 /// Xen takes a frame of the LDT when a descriptor in it is first used, and not before.
-fn local_descriptors(context: &Context<'_>) -> Check {
+fn local_descriptors(context: &TestContext<'_>) -> Check {
     /// `struct mmuext_op` (`public/xen.h`), as this command fills it.
     #[repr(C)]
     struct SetLdt {

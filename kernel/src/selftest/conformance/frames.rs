@@ -17,7 +17,7 @@ use crate::hypervisor::untraced;
 use crate::layout::{READ, READ_WRITE, linear, slot, window};
 use crate::machine::word;
 use crate::say;
-use crate::selftest::{Check, Context, Test, error, fail, skip};
+use crate::selftest::{Check, Test, TestContext, error, fail, skip};
 use crate::vcpu::xen;
 
 /// `GNTTABOP_setup_table` (`public/grant_table.h`).
@@ -45,7 +45,7 @@ pub fn add(tests: &mut Vec<Test>) {
 }
 
 /// Tries to exchange a good frame and then `gfn`, and wants EINVAL and the good frame back.
-fn bad_frame(context: &Context<'_>, what: &str, gfn: u64) -> Check {
+fn bad_frame(context: &TestContext<'_>, what: &str, gfn: u64) -> Check {
     // SAFETY: the second entry of the in-list is the specimen's, of which it has two. The frame
     // that goes there instead holds nothing of Rust's, or the callers would not try.
     unsafe {
@@ -55,7 +55,7 @@ fn bad_frame(context: &Context<'_>, what: &str, gfn: u64) -> Check {
     }
 }
 
-fn in_list_nowhere(context: &Context<'_>) -> Check {
+fn in_list_nowhere(context: &TestContext<'_>) -> Check {
     let nowhere = window(NOWHERE).as_mut_ptr::<u64>();
     // SAFETY: nothing can be read there, and so no frame is taken.
     unsafe {
@@ -63,7 +63,7 @@ fn in_list_nowhere(context: &Context<'_>) -> Check {
     }
 }
 
-fn in_list_ends_early(context: &Context<'_>) -> Check {
+fn in_list_ends_early(context: &TestContext<'_>) -> Check {
     pv_only(context)?;
     // The first entry is the last word of a page, and the next page is not mapped.
     let machine = context.machine;
@@ -84,7 +84,7 @@ fn in_list_ends_early(context: &Context<'_>) -> Check {
     refused
 }
 
-fn in_list_among_the_frames(context: &Context<'_>) -> Check {
+fn in_list_among_the_frames(context: &TestContext<'_>) -> Check {
     pv_only(context)?;
     let mut specimen = Specimen::take(context, 4)?;
     let list = linear(Pfn::new(specimen.pfns()[2])).as_mut_ptr::<u64>();
@@ -106,7 +106,7 @@ fn in_list_among_the_frames(context: &Context<'_>) -> Check {
     unmapped.refused("unmapped", XenErrno::EFAULT, 0)
 }
 
-fn frame_that_is_none(context: &Context<'_>) -> Check {
+fn frame_that_is_none(context: &TestContext<'_>) -> Check {
     if !is_pv(context) {
         for gfn in [1 << 30, 1 << 40] {
             // SAFETY: there is no such frame.
@@ -129,7 +129,7 @@ fn frame_that_is_none(context: &Context<'_>) -> Check {
     bad_frame(context, "the local APIC", 0xf_ee00)
 }
 
-fn translated_caller(context: &Context<'_>) -> Check {
+fn translated_caller(context: &TestContext<'_>) -> Check {
     if is_pv(context) {
         skip!("PV guest: Xen exchanges its memory");
     }
@@ -140,7 +140,7 @@ fn translated_caller(context: &Context<'_>) -> Check {
     }
 }
 
-fn frame_of_others(context: &Context<'_>) -> Check {
+fn frame_of_others(context: &TestContext<'_>) -> Check {
     pv_only(context)?;
     let others = m2p::frames_of_others(context.machine, 8);
     for mfn in &others.of_guests {
@@ -157,14 +157,14 @@ fn frame_of_others(context: &Context<'_>) -> Check {
     Ok(())
 }
 
-fn shared_info(context: &Context<'_>) -> Check {
+fn shared_info(context: &TestContext<'_>) -> Check {
     pv_only(context)?;
     let Some(info) = StartInfo::find(context.machine) else { error!("no start info") };
     // Nothing maps it, so it is for being Xen's that it is refused.
     bad_frame(context, "shared_info", info.shared_info >> 12)
 }
 
-fn grant_table(context: &Context<'_>) -> Check {
+fn grant_table(context: &TestContext<'_>) -> Check {
     /// `struct gnttab_setup_table` (`public/grant_table.h`).
     #[repr(C)]
     struct SetupTable {
@@ -189,7 +189,7 @@ fn grant_table(context: &Context<'_>) -> Check {
     bad_frame(context, "grant table", frame)
 }
 
-fn mapped_twice(context: &Context<'_>) -> Check {
+fn mapped_twice(context: &TestContext<'_>) -> Check {
     pv_only(context)?;
     // By the linear mapping alone, which is one mapping more than there may be.
     for (what, index, flags) in
@@ -227,7 +227,7 @@ fn mapped_twice(context: &Context<'_>) -> Check {
 
 /// A page table that Xen knows, but that no processor uses, holds on to a frame all the same: so
 /// do those of a vCPU that is elsewhere.
-fn mapped_by_idle_tables(context: &Context<'_>) -> Check {
+fn mapped_by_idle_tables(context: &TestContext<'_>) -> Check {
     pv_only(context)?;
     let specimen = Specimen::take(context, 4)?;
     let mut table = Specimen::take(context, 1)?;
@@ -259,7 +259,7 @@ fn mapped_by_idle_tables(context: &Context<'_>) -> Check {
     attempt.refused("mapped by a table of nobody's", XenErrno::EINVAL, 0)
 }
 
-fn page_table(context: &Context<'_>) -> Check {
+fn page_table(context: &TestContext<'_>) -> Check {
     pv_only(context)?;
     let machine = context.machine;
     let Some(m2p) = machine.m2p else { return Ok(()) };
@@ -275,7 +275,7 @@ fn page_table(context: &Context<'_>) -> Check {
     refused
 }
 
-fn ring_page(context: &Context<'_>) -> Check {
+fn ring_page(context: &TestContext<'_>) -> Check {
     pv_only(context)?;
     let machine = context.machine;
     let Some(info) = StartInfo::find(machine) else { error!("no start info") };
@@ -321,7 +321,7 @@ fn ring_page(context: &Context<'_>) -> Check {
     Ok(())
 }
 
-fn same_frame_twice(context: &Context<'_>) -> Check {
+fn same_frame_twice(context: &TestContext<'_>) -> Check {
     pv_only(context)?;
     // SAFETY: frames of the specimen alone.
     unsafe {
@@ -331,7 +331,7 @@ fn same_frame_twice(context: &Context<'_>) -> Check {
     }
 }
 
-fn bad_frame_in_an_extent(context: &Context<'_>) -> Check {
+fn bad_frame_in_an_extent(context: &TestContext<'_>) -> Check {
     pv_only(context)?;
     for bad in [0, 3, 7] {
         let specimen = Specimen::contiguous(context, 3)?;

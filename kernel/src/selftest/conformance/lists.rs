@@ -15,7 +15,7 @@ use super::supply::least_bits;
 use crate::guest::guest;
 use crate::layout::{READ, READ_WRITE, linear, window};
 use crate::machine::word;
-use crate::selftest::{Check, Context, Test, fail, skip};
+use crate::selftest::{Check, Test, TestContext, fail, skip};
 
 /// A frame number that no guest has, for the M2P to be searched for.
 const MARK: u64 = 0xc51_c51_c51;
@@ -40,7 +40,7 @@ fn is_gone(mfn: u64) -> bool {
     mapped.is_err()
 }
 
-fn out_list_unreadable(context: &Context<'_>) -> Check {
+fn out_list_unreadable(context: &TestContext<'_>) -> Check {
     pv_only(context)?;
     // Below this Xen has so few frames that each can be asked about.
     let bits = least_bits(context)?;
@@ -88,7 +88,7 @@ fn out_list_unreadable(context: &Context<'_>) -> Check {
     Ok(())
 }
 
-fn out_list_not_writable(context: &Context<'_>) -> Check {
+fn out_list_not_writable(context: &TestContext<'_>) -> Check {
     pv_only(context)?;
     let bits = least_bits(context)?;
     let end = 1 << (bits - 12);
@@ -132,7 +132,7 @@ fn out_list_not_writable(context: &Context<'_>) -> Check {
     Ok(())
 }
 
-fn lists_overlap(context: &Context<'_>) -> Check {
+fn lists_overlap(context: &TestContext<'_>) -> Check {
     pv_only(context)?;
     let mut specimen = Specimen::take(context, 1)?;
     let (old, pfn) = (specimen.gfns()[0], specimen.pfns()[0]);
@@ -155,7 +155,7 @@ fn lists_overlap(context: &Context<'_>) -> Check {
     Ok(())
 }
 
-fn out_frame_in_use(context: &Context<'_>) -> Check {
+fn out_frame_in_use(context: &TestContext<'_>) -> Check {
     pv_only(context)?;
     let specimen = Specimen::take(context, 2)?;
     let first = specimen.pfns()[0];

@@ -23,7 +23,7 @@ pub fn end_of_ram() -> Result<u64, XenErrno> {
 }
 
 /// Frames that the guest does not own.
-pub struct Others {
+pub struct ForeignFrames {
     /// The M2P has them down as someone's.
     pub of_guests: Vec<u64>,
     /// The M2P has them down as no guest's: free, or Xen's own.
@@ -66,7 +66,7 @@ pub fn find_near(
 }
 
 /// Finds up to `count` of either kind, spread over the memory around the guest's own.
-pub fn frames_of_others(machine: &Machine, count: u64) -> Others {
+pub fn frames_of_others(machine: &Machine, count: u64) -> ForeignFrames {
     // Twice, since the heap has no room for all of them: once to count, once to pick.
     let each = |see: &mut dyn FnMut(u64, bool)| {
         each_near(machine, |mfn, recorded| {
@@ -88,7 +88,7 @@ pub fn frames_of_others(machine: &Machine, count: u64) -> Others {
         seen[kind] += 1;
     });
     let [of_nobody, of_guests] = picked;
-    Others { of_guests, of_nobody }
+    ForeignFrames { of_guests, of_nobody }
 }
 
 /// The guest frame that the M2P has for a machine frame near one of the guest's.

@@ -36,7 +36,7 @@ mod supply;
 use alloc::vec::Vec;
 
 use super::Test;
-use crate::verdict::Outcome;
+use crate::verdict::TestOutcome;
 
 pub fn add(tests: &mut Vec<Test>) {
     arguments::add(tests);

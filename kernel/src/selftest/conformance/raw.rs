@@ -13,7 +13,7 @@ use super::start_info::StartInfo;
 use crate::layout::{self, READ_WRITE};
 use crate::machine::Machine;
 use crate::selftest::owned::Owned;
-use crate::selftest::{Check, Context, books, error, fail, skip};
+use crate::selftest::{Check, TestContext, books, error, fail, skip};
 use crate::vcpu::xen;
 
 /// Xen's answer.
@@ -26,12 +26,12 @@ pub const NOWHERE: u64 = 511;
 const BATCH: usize = 64;
 
 /// Whether this is a PV guest, which is to say that there is an exchange to be had.
-pub fn is_pv(context: &Context<'_>) -> bool {
+pub fn is_pv(context: &TestContext<'_>) -> bool {
     context.machine.m2p.is_some()
 }
 
 /// The highest order that Xen permits this domain.
-pub fn limit(context: &Context<'_>) -> Result<u32, super::Outcome> {
+pub fn limit(context: &TestContext<'_>) -> Result<u32, super::TestOutcome> {
     match context.machine.capability {
         Capability::Exchange { limit } | Capability::Refill { limit } => Ok(limit.get()),
         Capability::None { why } => fail!("{why}"),
@@ -39,7 +39,7 @@ pub fn limit(context: &Context<'_>) -> Result<u32, super::Outcome> {
 }
 
 /// Skips a test that needs an exchange to get far.
-pub fn pv_only(context: &Context<'_>) -> Check {
+pub fn pv_only(context: &TestContext<'_>) -> Check {
     if !is_pv(context) {
         skip!("Xen refuses a translated guest's exchange at the first frame");
     }
@@ -133,7 +133,7 @@ pub struct Attempt {
 
 impl<'c> Specimen<'c> {
     /// Takes frames.
-    pub fn take(context: &Context<'c>, frames: u64) -> Result<Self, super::Outcome> {
+    pub fn take(context: &TestContext<'c>, frames: u64) -> Result<Self, super::TestOutcome> {
         let (machine, seed) = (context.machine, context.seed);
         let start_info = StartInfo::find(machine);
         if start_info.is_none() && machine.m2p.is_some() {
@@ -151,7 +151,7 @@ impl<'c> Specimen<'c> {
     }
 
     /// A run whose machine memory is one extent of `order`; in PV only.
-    pub fn contiguous(context: &Context<'c>, order: u32) -> Result<Self, super::Outcome> {
+    pub fn contiguous(context: &TestContext<'c>, order: u32) -> Result<Self, super::TestOutcome> {
         let mut specimen = Self::take(context, 1 << order)?;
         // SAFETY: an ordinary exchange of unmapped frames of ours.
         let attempt = unsafe { specimen.attempt(0, order, |_| ()) };
@@ -309,7 +309,7 @@ impl Attempt {
 /// # Safety
 /// As for [`Specimen::attempt`].
 pub unsafe fn refuses(
-    context: &Context<'_>,
+    context: &TestContext<'_>,
     (frames, out_order): (u64, u32),
     what: &str,
     errno: XenErrno,

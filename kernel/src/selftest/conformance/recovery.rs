@@ -25,7 +25,7 @@ use crate::layout::{READ, READ_WRITE};
 use crate::machine::Machine;
 use crate::paging::Linear;
 use crate::selftest::owned::Owned;
-use crate::selftest::{Check, Context, Outcome, Test, books, error, fail, skip};
+use crate::selftest::{Check, Test, TestContext, TestOutcome, books, error, fail, skip};
 use crate::vcpu::xen;
 
 /// Entries of the out list in a page.
@@ -50,7 +50,7 @@ pub fn add(tests: &mut Vec<Test>) {
 }
 
 /// What came of an exchange that tore.
-struct Torn {
+struct TornRun {
     error: ExchangeError,
     /// The runs that came back.
     remaining: Vec<FrameRun>,
@@ -63,7 +63,7 @@ struct Torn {
 
 /// Exchanges so that Xen fails behind the commit point of chunk `torn`. One frame, if any, the M2P
 /// does not show.
-fn tear(context: &Context<'_>, torn: u64, hidden: Option<u64>) -> Result<Torn, Outcome> {
+fn tear(context: &TestContext<'_>, torn: u64, hidden: Option<u64>) -> Result<TornRun, TestOutcome> {
     pv_only(context)?;
     let machine = context.machine;
     if limit(context)? < ORDER.get() {
@@ -96,7 +96,7 @@ fn tear(context: &Context<'_>, torn: u64, hidden: Option<u64>) -> Result<Torn, O
     match result {
         Err(ExchangeFailure { error, remaining }) => {
             let remaining = remaining.into_iter().collect();
-            Ok(Torn { error, remaining, first, old, quarantined: accounts.quarantined() })
+            Ok(TornRun { error, remaining, first, old, quarantined: accounts.quarantined() })
         }
         Ok(progress) => {
             machine.give(progress.run);
@@ -106,9 +106,9 @@ fn tear(context: &Context<'_>, torn: u64, hidden: Option<u64>) -> Result<Torn, O
 }
 
 /// Wants the whole run back.
-fn recovers(context: &Context<'_>, torn: u64) -> Check {
+fn recovers(context: &TestContext<'_>, torn: u64) -> Check {
     let machine = context.machine;
-    let Torn { error, mut remaining, old, quarantined, .. } = tear(context, torn, None)?;
+    let TornRun { error, mut remaining, old, quarantined, .. } = tear(context, torn, None)?;
     let done = torn * ORDER.frames();
     let expected = ExchangeError::Torn { errno: Some(XenErrno::EFAULT), exchanged: done };
     let Some(run) = remaining.pop().filter(|run| run.frames() == FRAMES) else {
@@ -132,10 +132,10 @@ fn recovers(context: &Context<'_>, torn: u64) -> Check {
 }
 
 /// Wants back all but the chunk, of which a frame can't be found.
-fn spares_the_others(context: &Context<'_>, torn: u64) -> Check {
+fn spares_the_others(context: &TestContext<'_>, torn: u64) -> Check {
     let machine = context.machine;
     let done = torn * ORDER.frames();
-    let Torn { error: _, remaining, first, old, quarantined } =
+    let TornRun { error: _, remaining, first, old, quarantined } =
         tear(context, torn, Some(done + torn))?;
     let behind = done + ORDER.frames();
     let (mut checks, mut pieces) = (Ok(()), Vec::new());
@@ -177,7 +177,7 @@ fn come_back(machine: &Machine, run: FrameRun, mfn: &dyn Fn(u64) -> Option<Mfn>)
 
 /// Maps what Xen has on record for frames that the component gave up looking for, as a kernel that
 /// shows it all can: what is another domain's, Xen refuses to map.
-fn find_again(context: &Context<'_>, lost: &FrameRun) -> Check {
+fn find_again(context: &TestContext<'_>, lost: &FrameRun) -> Check {
     let machine = context.machine;
     let Some(info) = StartInfo::find(machine) else {
         error!("start info is not where the builder put it")

@@ -8,13 +8,13 @@ use hypercall::Xen;
 use hypercall::abi::memory::MemoryReservation;
 use hypercall::ops::MemoryOp;
 
-use super::Outcome;
+use super::TestOutcome;
 use super::raw::{Answer, Specimen, extents, is_pv, limit};
 use super::supply::slack;
 use crate::layout::READ_WRITE;
 use crate::machine::word;
 use crate::say;
-use crate::selftest::{Check, Context, Test, fail};
+use crate::selftest::{Check, Test, TestContext, fail};
 use crate::vcpu::xen;
 use xen_contig::addr::Pfn;
 
@@ -40,7 +40,7 @@ fn populate(list: &mut [u64], order: u32, oddity: impl FnOnce(&mut MemoryReserva
     unsafe { xen().memory_op(MemoryOp::PopulatePhysmap(&mut reservation)) }
 }
 
-fn reservation(context: &Context<'_>) -> Result<u64, Outcome> {
+fn reservation(context: &TestContext<'_>) -> Result<u64, TestOutcome> {
     match context.machine.current_reservation() {
         Ok(frames) => Ok(frames),
         Err(errno) => fail!("the domain's size is not to be had: {errno}"),
@@ -53,7 +53,7 @@ struct Hole<'c> {
 }
 
 impl<'c> Hole<'c> {
-    fn make(context: &Context<'c>, frames: u64) -> Result<Self, Outcome> {
+    fn make(context: &TestContext<'c>, frames: u64) -> Result<Self, TestOutcome> {
         let specimen = Specimen::take(context, frames)?;
         let mut list = specimen.gfns().to_vec();
         // SAFETY: a specimen holds nothing, and it is not touched before it is filled.
@@ -79,7 +79,7 @@ impl<'c> Hole<'c> {
     }
 }
 
-fn decrease_of_a_mapped_frame(context: &Context<'_>) -> Check {
+fn decrease_of_a_mapped_frame(context: &TestContext<'_>) -> Check {
     let before = reservation(context)?;
     let mut specimen = Specimen::take(context, 1)?;
     let pfn = Pfn::new(specimen.pfns()[0]);
@@ -115,7 +115,7 @@ fn decrease_of_a_mapped_frame(context: &Context<'_>) -> Check {
     Ok(())
 }
 
-fn populate_below_any_memory(context: &Context<'_>) -> Check {
+fn populate_below_any_memory(context: &TestContext<'_>) -> Check {
     let hole = Hole::make(context, 2)?;
     let answers = [1, 12].map(|bits| {
         let mut list = hole.specimen.pfns();
@@ -128,7 +128,7 @@ fn populate_below_any_memory(context: &Context<'_>) -> Check {
     Ok(())
 }
 
-fn populate_above_the_limit(context: &Context<'_>) -> Check {
+fn populate_above_the_limit(context: &TestContext<'_>) -> Check {
     let above = limit(context)? + 1;
     let hole = Hole::make(context, 1)?;
     let mut list = hole.specimen.pfns();
@@ -140,7 +140,7 @@ fn populate_above_the_limit(context: &Context<'_>) -> Check {
     Ok(())
 }
 
-fn populate_at_the_maximum(context: &Context<'_>) -> Check {
+fn populate_at_the_maximum(context: &TestContext<'_>) -> Check {
     let slack = slack(context)?;
     // Guest frames behind the guest's memory, of which nobody has heard.
     let first = context.machine.p2m.frames() + 0x1000;
@@ -158,7 +158,7 @@ fn populate_at_the_maximum(context: &Context<'_>) -> Check {
     Ok(())
 }
 
-fn populate_an_extent(context: &Context<'_>) -> Check {
+fn populate_an_extent(context: &TestContext<'_>) -> Check {
     const ORDER: u32 = 4;
     let mut hole = Hole::make(context, 1 << ORDER)?;
     let mut list = vec![hole.specimen.pfns()[0]];

@@ -16,14 +16,14 @@ use crate::hypervisor::Hypervisor;
 use crate::layout::{WINDOW_SLOTS, linear, slot, window};
 use crate::machine::Machine;
 use crate::say;
-use crate::selftest::{Check, Context, Test, error, fail, skip};
+use crate::selftest::{Check, Test, TestContext, error, fail, skip};
 use crate::vcpu::xen;
 
 pub fn add(tests: &mut alloc::vec::Vec<Test>) {
     tests.push(Test::new("same-script", same_script));
 }
 
-struct Kernel<'m> {
+struct ScriptKernel<'m> {
     machine: &'m Machine,
     start_info: Option<StartInfo>,
     limit: u32,
@@ -31,7 +31,7 @@ struct Kernel<'m> {
     unowned: Option<u64>,
 }
 
-fn same_script(context: &Context<'_>) -> Check {
+fn same_script(context: &TestContext<'_>) -> Check {
     let machine = context.machine;
     let Some(run) = machine.take(FRAMES) else {
         skip!("the guest has no {FRAMES} free frames in a row")
@@ -46,7 +46,7 @@ fn same_script(context: &Context<'_>) -> Check {
         Some(_) => m2p::frames_of_others(machine, 2).of_nobody.last().copied(),
         None => None,
     };
-    let kernel = Kernel { machine, start_info, limit: limit(context)?, run, unowned };
+    let kernel = ScriptKernel { machine, start_info, limit: limit(context)?, run, unowned };
     let script = if is_pv(context) { script::PV } else { script::TRANSLATED };
     let mut text = String::new();
     if script.unpack(&mut text).is_err() {
@@ -66,7 +66,7 @@ fn same_script(context: &Context<'_>) -> Check {
 
 // SAFETY: the run is from the frame allocator, which hands out what has the linear mapping alone;
 // both window slots are for tests, of which one runs at a time; lists are frames themselves.
-unsafe impl ScriptGuest for Kernel<'_> {
+unsafe impl ScriptGuest for ScriptKernel<'_> {
     type Xen = Hypervisor;
 
     fn xen(&self) -> &Hypervisor {

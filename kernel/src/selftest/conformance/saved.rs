@@ -18,7 +18,7 @@ use crate::selftest::dma::ground::{
 };
 use crate::selftest::owned::Owned;
 use crate::selftest::vmap::{map, unmap};
-use crate::selftest::{Check, Context, Outcome, Test, books, error, fail, skip};
+use crate::selftest::{Check, Test, TestContext, TestOutcome, books, error, fail, skip};
 use crate::suspend::{Requests, Resumed};
 use crate::time::Deadline;
 use crate::traps::try_read;
@@ -50,7 +50,7 @@ pub fn add(tests: &mut Vec<Test>) {
     tests.push(Test::new("c75-save-and-restore", saved).when(When::Named));
 }
 
-fn saved(context: &Context<'_>) -> Check {
+fn saved(context: &TestContext<'_>) -> Check {
     let machine = context.machine;
     let areas = machine.areas.stats().live;
     // Memory that was given back is used again where it lies: after the restore the allocator has
@@ -138,12 +138,12 @@ fn events_come() -> Check {
 }
 
 /// A buffer, and where its frames were when a device was told.
-struct Told<'a, 'm> {
+struct SavedBuffer<'a, 'm> {
     buffer: Buffer<'a, 'm>,
     gfns: Vec<Option<Gfn>>,
 }
 
-impl Told<'_, '_> {
+impl SavedBuffer<'_, '_> {
     /// Checks that the guest's books agree with Xen's, that the bytes are there, and that what the
     /// buffer says of where it lies is true.
     fn check(&self, machine: &Machine, seed: u64) -> Check {
@@ -163,17 +163,17 @@ impl Told<'_, '_> {
 }
 
 fn buffers<'a, 'm>(
-    context: &Context<'m>,
+    context: &TestContext<'m>,
     allocator: &'a Allocator<'m>,
     constraints: &Constraints,
-) -> Result<Vec<Told<'a, 'm>>, Outcome> {
+) -> Result<Vec<SavedBuffer<'a, 'm>>, TestOutcome> {
     let mut buffers = Vec::new();
     for len in SIZES {
         let served = served(allocator.alloc_coherent(len, constraints), "c75", "before")?;
         let Some(mut buffer) = served else { continue };
         fill(&mut buffer, context.seed ^ len, 0)?;
         let gfns = buffer.frames().iter().map(|pfn| context.machine.p2m.gfn(pfn)).collect();
-        buffers.push(Told { buffer, gfns });
+        buffers.push(SavedBuffer { buffer, gfns });
     }
     if buffers.is_empty() {
         skip!("there was no memory for any buffer");
@@ -183,7 +183,7 @@ fn buffers<'a, 'm>(
 
 fn objects<'p, 'm>(
     pool: &'p Pool<'_, &'m Machine, CHUNKS>,
-) -> Result<Vec<PoolObject<'p, &'m Machine>>, Outcome> {
+) -> Result<Vec<PoolObject<'p, &'m Machine>>, TestOutcome> {
     let mut objects = Vec::new();
     while objects.len() < OBJECTS {
         match pool.alloc() {
@@ -198,7 +198,7 @@ fn objects<'p, 'm>(
 /// was tried; in a translated guest the device's frames are the guest's, and they are what they were.
 fn moved(
     machine: &Machine,
-    buffers: &[Told<'_, '_>],
+    buffers: &[SavedBuffer<'_, '_>],
     pool: &Pool<'_, &Machine, CHUNKS>,
     objects: &[PoolObject<'_, &Machine>],
 ) -> Check {
@@ -233,7 +233,7 @@ struct Areas<'m> {
 }
 
 impl<'m> Areas<'m> {
-    fn set(context: &Context<'m>) -> Result<Self, Outcome> {
+    fn set(context: &TestContext<'m>) -> Result<Self, TestOutcome> {
         let machine = context.machine;
         let scattered = || {
             let run = Owned::take(machine, FRAMES)?;

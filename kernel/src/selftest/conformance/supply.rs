@@ -7,11 +7,11 @@ use alloc::vec::Vec;
 use hypercall::ops::MemoryOp;
 use hypercall::{DomId, Xen, XenErrno};
 
-use super::Outcome;
+use super::TestOutcome;
 use super::raw::{Specimen, extents, limit, pv_only, refuses};
 use crate::machine::{ANYWHERE, word};
 use crate::say;
-use crate::selftest::{Check, Context, Test, books, fail, skip};
+use crate::selftest::{Check, Test, TestContext, books, fail, skip};
 use crate::vcpu::xen;
 use xen_contig::addr::Pfn;
 
@@ -33,7 +33,7 @@ pub fn add(tests: &mut Vec<Test>) {
 }
 
 /// The least width of an address below which Xen has a frame to give.
-pub fn least_bits(context: &Context<'_>) -> Result<u32, Outcome> {
+pub fn least_bits(context: &TestContext<'_>) -> Result<u32, TestOutcome> {
     let mut specimen = Specimen::take(context, 1)?;
     for bits in 13..=40 {
         // SAFETY: an ordinary exchange of a frame that holds nothing of Rust's.
@@ -59,7 +59,7 @@ pub fn least_bits(context: &Context<'_>) -> Result<u32, Outcome> {
     skip!("Xen has no frame below 2^40")
 }
 
-fn no_block(context: &Context<'_>) -> Check {
+fn no_block(context: &TestContext<'_>) -> Check {
     pv_only(context)?;
     let (bits, limit) = (least_bits(context)?, limit(context)?);
     // An extent of all memory below a limit can't be had: Xen itself has some of that. Single
@@ -67,7 +67,7 @@ fn no_block(context: &Context<'_>) -> Check {
     // beyond what Xen permits, the memory there may be in pieces all the same.
     for order in (1..=limit.min(bits - 12)).rev() {
         let mut specimen = match Specimen::take(context, 1 << order) {
-            Err(Outcome::Skip(_)) => continue,
+            Err(TestOutcome::Skip(_)) => continue,
             taken => taken?,
         };
         // SAFETY: an ordinary exchange of frames that hold nothing of Rust's.
@@ -87,7 +87,7 @@ fn no_block(context: &Context<'_>) -> Check {
     skip!("Xen has extents of every order that may be asked for, below 2^{bits} even")
 }
 
-fn nothing_below(context: &Context<'_>) -> Check {
+fn nothing_below(context: &TestContext<'_>) -> Check {
     pv_only(context)?;
     let least = least_bits(context)?;
     for bits in [1, 11, 12, 13, least - 1] {
@@ -100,7 +100,7 @@ fn nothing_below(context: &Context<'_>) -> Check {
     Ok(())
 }
 
-fn bits_without_a_limit(context: &Context<'_>) -> Check {
+fn bits_without_a_limit(context: &TestContext<'_>) -> Check {
     pv_only(context)?;
     for bits in [0, 52, 53, 64, 65, 255] {
         let specimen = Specimen::take(context, 2)?;
@@ -113,7 +113,7 @@ fn bits_without_a_limit(context: &Context<'_>) -> Check {
 }
 
 /// How many more frames Xen lets the domain have; skips where that is next to no limit.
-pub fn slack(context: &Context<'_>) -> Result<u64, Outcome> {
+pub fn slack(context: &TestContext<'_>) -> Result<u64, TestOutcome> {
     // SAFETY: asks for a number.
     let maximum = unsafe { xen().memory_op(MemoryOp::MaximumReservation(DomId::SELF)) };
     let (Ok(maximum), Ok(current)) = (maximum, context.machine.current_reservation()) else {
@@ -125,7 +125,7 @@ pub fn slack(context: &Context<'_>) -> Result<u64, Outcome> {
     }
 }
 
-fn at_maximum(context: &Context<'_>) -> Check {
+fn at_maximum(context: &TestContext<'_>) -> Check {
     pv_only(context)?;
     let slack = slack(context)?;
     let mut more = vec![0; slack as usize];
@@ -153,7 +153,7 @@ fn at_maximum(context: &Context<'_>) -> Check {
     attempt.succeeded("at the maximum", 8)
 }
 
-fn aligned(context: &Context<'_>) -> Check {
+fn aligned(context: &TestContext<'_>) -> Check {
     pv_only(context)?;
     let mut tried = 0;
     for order in 1..=limit(context)?.min(9) {
@@ -181,7 +181,7 @@ fn not_zero(run: &xen_contig::frames::FrameRun) -> usize {
     run.iter().flat_map(words).count()
 }
 
-fn content_of_new_frames(context: &Context<'_>) -> Check {
+fn content_of_new_frames(context: &TestContext<'_>) -> Check {
     pv_only(context)?;
     let machine = context.machine;
     // Xen's word first: whatever it is, it is no promise.
@@ -215,7 +215,7 @@ fn content_of_new_frames(context: &Context<'_>) -> Check {
     zero
 }
 
-fn content_of_old_frames(context: &Context<'_>) -> Check {
+fn content_of_old_frames(context: &TestContext<'_>) -> Check {
     pv_only(context)?;
     let mut specimen = Specimen::take(context, FRAMES)?;
     let old: Vec<u64> = specimen.gfns().to_vec();
@@ -247,7 +247,7 @@ fn content_of_old_frames(context: &Context<'_>) -> Check {
     Ok(())
 }
 
-fn contiguous_already(context: &Context<'_>) -> Check {
+fn contiguous_already(context: &TestContext<'_>) -> Check {
     pv_only(context)?;
     for order in [0, 3] {
         let mut specimen = match order {

@@ -8,7 +8,7 @@ use xen_contig::dma::{AllocError, Constraints, GiveBack, Zeroing};
 use xen_contig::exchange::{Capability, Node, OnRefusal};
 
 use super::ground::{Confined, PAGE, balanced, build, is_sound, is_zero, served};
-use super::{Check, Context, Test, fail, skip};
+use super::{Check, Test, TestContext, fail, skip};
 use crate::say;
 
 pub fn add(tests: &mut Vec<Test>) {
@@ -17,7 +17,7 @@ pub fn add(tests: &mut Vec<Test>) {
 }
 
 /// What devices are like. Masks lie above 256 MiB, where any bed's Xen has memory left.
-fn devices() -> Result<Vec<(&'static str, Constraints)>, super::Outcome> {
+fn devices() -> Result<Vec<(&'static str, Constraints)>, super::TestOutcome> {
     Ok(vec![
         ("mask 2^32-1", build(|it| it.mask(0xffff_ffff))?),
         ("mask 2^30-1", build(|it| it.mask((1 << 30) - 1))?),
@@ -39,7 +39,7 @@ fn devices() -> Result<Vec<(&'static str, Constraints)>, super::Outcome> {
     ])
 }
 
-fn constraints(context: &Context<'_>) -> Check {
+fn constraints(context: &TestContext<'_>) -> Check {
     let machine = context.machine;
     let sizes = [1, PAGE, 3 * PAGE + 1, 1 << 16, 100_000];
     balanced(context, GiveBack::AtOnce, |allocator| {
@@ -80,7 +80,7 @@ fn constraints(context: &Context<'_>) -> Check {
 }
 
 /// More than Xen permits in one extent comes as several segments where the device takes them.
-fn above_limit(context: &Context<'_>) -> Check {
+fn above_limit(context: &TestContext<'_>) -> Check {
     let machine = context.machine;
     let Capability::Exchange { limit } = machine.capability else {
         skip!("nothing is exchanged here")

@@ -6,7 +6,7 @@ use xen_contig::addr::Mfn;
 use xen_contig::dma::{Constraints, GiveBack, GiveBackReport, Stats};
 
 use super::ground::{Confined, PAGE, balanced, calls, is_sound, served};
-use super::{Check, Context, Test, fail, skip};
+use super::{Check, Test, TestContext, fail, skip};
 use crate::machine::Machine;
 
 pub fn add(tests: &mut Vec<Test>) {
@@ -23,7 +23,7 @@ pub fn add(tests: &mut Vec<Test>) {
 /// Frames of the buffer; the size is a byte less, so it takes all of an extent of order 4.
 const FRAMES: u64 = 16;
 
-fn give_back(context: &Context<'_>, policy: GiveBack) -> Check {
+fn give_back(context: &TestContext<'_>, policy: GiveBack) -> Check {
     let machine = context.machine;
     if machine.exchanger().is_none() {
         skip!("nothing is exchanged here, so nothing goes back");
@@ -81,7 +81,7 @@ fn is_in_line(machine: &Machine, first: xen_contig::addr::Pfn, was: Option<Mfn>)
 }
 
 /// More buffers wait than there is room for: the others become ordinary memory, and none is lost.
-fn crowd(context: &Context<'_>) -> Check {
+fn crowd(context: &TestContext<'_>) -> Check {
     let machine = context.machine;
     if machine.exchanger().is_none() {
         skip!("nothing is exchanged here, so nothing goes back");

@@ -9,11 +9,11 @@ use xen_contig::exchange::{ExchangeError, Lists, OnRefusal, Part};
 use xen_contig::frames::FrameRun;
 use xen_contig::paging::Width;
 
-use super::{Check, Outcome, error, fail, skip};
+use super::{Check, TestOutcome, error, fail, skip};
 use crate::machine::Machine;
 use crate::say;
-use crate::selftest::accounts::Accounts;
-use crate::selftest::{Context, books};
+use crate::selftest::accounts::AccountsSnapshot;
+use crate::selftest::{TestContext, books};
 use crate::vcpu::xen;
 
 /// Bytes of a frame.
@@ -32,7 +32,7 @@ pub fn calls() -> u64 {
 /// Constraints that are known not to contradict each other.
 pub fn build(
     build: impl FnOnce(dma::ConstraintsBuilder) -> dma::ConstraintsBuilder,
-) -> Result<Constraints, Outcome> {
+) -> Result<Constraints, TestOutcome> {
     match build(Constraints::builder()).build() {
         Ok(constraints) => Ok(constraints),
         Err(contradiction) => fail!("these constraints can be met: {contradiction}"),
@@ -42,16 +42,16 @@ pub fn build(
 /// Runs a body with an allocator of its own, and checks that every frame is back afterwards, by the
 /// guest's books and by Xen's.
 pub fn balanced(
-    context: &Context<'_>,
+    context: &TestContext<'_>,
     policy: GiveBack,
     body: impl FnOnce(&Allocator<'_>) -> Check,
 ) -> Check {
     let machine = context.machine;
-    let before = Accounts::of(machine);
+    let before = AccountsSnapshot::of(machine);
     let allocator = Allocator::new(machine, policy);
     let result = body(&allocator);
     settle(&allocator)?;
-    let now = Accounts::of(machine);
+    let now = AccountsSnapshot::of(machine);
     result?;
     if now != before {
         fail!("before: {before:?}, now: {now:?}, {:?}", allocator.stats());
@@ -79,7 +79,7 @@ pub fn served<T>(
     result: Result<T, AllocError>,
     test: &str,
     what: &str,
-) -> Result<Option<T>, Outcome> {
+) -> Result<Option<T>, TestOutcome> {
     match result {
         Ok(buffer) => Ok(Some(buffer)),
         Err(error) if is_shortage(&error) => {
@@ -236,7 +236,7 @@ const PIECE: u64 = 4096;
 
 impl<'m> Confined<'m> {
     /// Confines the guest. Skips where it has not so many frames in a row.
-    pub fn to(machine: &'m Machine, frames: u64) -> Result<Self, Outcome> {
+    pub fn to(machine: &'m Machine, frames: u64) -> Result<Self, TestOutcome> {
         let Some(mut run) = machine.take(frames) else {
             skip!("the guest has no {frames} free frames in a row")
         };
@@ -280,7 +280,7 @@ impl<'m> Confined<'m> {
 ///
 /// Xen may hand out single frames in a row, upwards or downwards, so it does not do to swap them all:
 /// every second frame is swapped by a call of its own, and its neighbours stay.
-pub fn scatter(machine: &Machine, mut run: FrameRun) -> Result<FrameRun, Outcome> {
+pub fn scatter(machine: &Machine, mut run: FrameRun) -> Result<FrameRun, TestOutcome> {
     /// Calls of one transaction.
     const PARTS: usize = 512;
     let Some(exchanger) = machine.exchanger() else { return Ok(run) };

@@ -5,13 +5,13 @@ use alloc::vec::Vec;
 use xen_contig::dma::GiveBack;
 
 use super::ground::{Confined, PAGE, balanced, build, fill, holds, is_sound, served};
-use super::{Check, Context, Test, fail, skip};
+use super::{Check, Test, TestContext, fail, skip};
 
 pub fn add(tests: &mut Vec<Test>) {
     tests.push(Test::new("dma-halves", halves));
 }
 
-fn halves(context: &Context<'_>) -> Check {
+fn halves(context: &TestContext<'_>) -> Check {
     let (machine, seed) = (context.machine, context.seed);
     let constraints = build(|it| it.max_segment(4 * PAGE).max_segments(4))?;
     let size = 13 * PAGE + 10;

@@ -8,7 +8,7 @@ use xen_contig::dma::{Constraints, GiveBack};
 use xen_contig::exchange::Capability;
 
 use super::ground::{Allocator, Confined, PAGE, balanced, build, calls, is_sound, served};
-use super::{Check, Context, Outcome, Test, fail, skip};
+use super::{Check, Test, TestContext, TestOutcome, fail, skip};
 use crate::machine::Machine;
 use crate::say;
 
@@ -19,7 +19,7 @@ pub fn add(tests: &mut Vec<Test>) {
     tests.push(Test::new("dma-hypercalls", hypercalls));
 }
 
-fn hypercalls(context: &Context<'_>) -> Check {
+fn hypercalls(context: &TestContext<'_>) -> Check {
     let machine = context.machine;
     let limit = match machine.capability {
         Capability::Exchange { limit } => limit,
@@ -38,7 +38,7 @@ fn hypercalls(context: &Context<'_>) -> Check {
         });
         match counting {
             Ok(()) => {}
-            Err(Outcome::Skip(why)) => {
+            Err(TestOutcome::Skip(why)) => {
                 say!("# dma-hypercalls: order {order}: {why}");
                 continue;
             }
@@ -73,7 +73,7 @@ fn count(
     machine: &Machine,
     allocator: &Allocator<'_>,
     order: Order,
-) -> Result<Option<(u64, u64)>, Outcome> {
+) -> Result<Option<(u64, u64)>, TestOutcome> {
     // The lists take frames, too, and lie in front of the aligned run.
     let confined = Confined::to(machine, order.frames() + order.frames().min(512))?;
     let constraints = match order {
@@ -104,7 +104,7 @@ fn count(
 
 /// Constraints that no free frame meets, so that even a single one has to be exchanged. A PVH guest
 /// has no such frame to exchange for, so there all may be met.
-fn out_of_reach(machine: &Machine) -> Result<Constraints, Outcome> {
+fn out_of_reach(machine: &Machine) -> Result<Constraints, TestOutcome> {
     let free = super::ground::Hog::all(machine);
     let lowest =
         free.runs().iter().flat_map(|run| run.iter()).filter_map(|pfn| machine.p2m.mfn(pfn)).min();

@@ -7,7 +7,7 @@ use xen_contig::dma::{AllocError, Constraints, GiveBack, Request};
 use super::ground::{
     Confined, PAGE, balanced, build, calls, fill, holds, is_shortage, is_sound, is_zero,
 };
-use super::{Check, Context, Test, fail, skip};
+use super::{Check, Test, TestContext, fail, skip};
 use crate::say;
 
 pub fn add(tests: &mut Vec<Test>) {
@@ -20,7 +20,7 @@ fn requests(constraints: Constraints) -> [Request; 5] {
     [16 * PAGE, 2 * PAGE + 1, 8 * PAGE, 13 * PAGE, PAGE].map(|size| Request { size, constraints })
 }
 
-fn many(context: &Context<'_>) -> Check {
+fn many(context: &TestContext<'_>) -> Check {
     let (machine, seed) = (context.machine, context.seed);
     let any = Constraints::default();
     let requests = requests(any);
@@ -53,7 +53,7 @@ fn many(context: &Context<'_>) -> Check {
 }
 
 /// One of the set can't be had: none is, and the error says which and why.
-fn all_or_nothing(context: &Context<'_>) -> Check {
+fn all_or_nothing(context: &TestContext<'_>) -> Check {
     let machine = context.machine;
     let any = Constraints::default();
     let page = build(|it| it.max_segment(PAGE))?;

@@ -29,7 +29,7 @@ mod translated;
 
 use alloc::vec::Vec;
 
-use super::{Check, Context, Outcome, Test, error, fail, skip};
+use super::{Check, Test, TestContext, TestOutcome, error, fail, skip};
 
 pub fn add(tests: &mut Vec<Test>) {
     sizes::add(tests);

@@ -9,7 +9,7 @@ use xen_contig::exchange::{Capability, ExchangeError, Node};
 use super::ground::{
     Allocator, Confined, Hog, PAGE, balanced, build, calls, is_shortage, is_sound,
 };
-use super::{Check, Context, Test, fail, skip};
+use super::{Check, Test, TestContext, fail, skip};
 
 pub fn add(tests: &mut Vec<Test>) {
     tests.push(Test::new("dma-refused-before-xen", before_xen));
@@ -32,7 +32,7 @@ fn refused(
 }
 
 /// What can be said without Xen is, with not one hypercall.
-fn before_xen(context: &Context<'_>) -> Check {
+fn before_xen(context: &TestContext<'_>) -> Check {
     let machine = context.machine;
     balanced(context, GiveBack::AtOnce, |allocator| {
         let confined = Confined::to(machine, 64)?;
@@ -67,7 +67,7 @@ fn before_xen(context: &Context<'_>) -> Check {
     })
 }
 
-fn order_above_limit(context: &Context<'_>) -> Check {
+fn order_above_limit(context: &TestContext<'_>) -> Check {
     let machine = context.machine;
     let Capability::Exchange { limit } = machine.capability else {
         skip!("nothing is exchanged here")
@@ -94,7 +94,7 @@ fn order_above_limit(context: &Context<'_>) -> Check {
 }
 
 /// Memory that nobody has: the error says of which order and below what.
-fn by_xen(context: &Context<'_>) -> Check {
+fn by_xen(context: &TestContext<'_>) -> Check {
     let machine = context.machine;
     if machine.exchanger().is_none() {
         skip!("nothing is exchanged here");
@@ -130,7 +130,7 @@ fn by_xen(context: &Context<'_>) -> Check {
 }
 
 /// Exactness of a node is for the control domain of a PV guest.
-fn node(context: &Context<'_>) -> Check {
+fn node(context: &TestContext<'_>) -> Check {
     let machine = context.machine;
     let exact = |node| build(|it| it.node(Node::Exactly(node)));
     if machine.exchanger().is_none() {
@@ -163,7 +163,7 @@ fn node(context: &Context<'_>) -> Check {
 }
 
 /// A guest without free frames, and one without enough of them in a row.
-fn guest_full(context: &Context<'_>) -> Check {
+fn guest_full(context: &TestContext<'_>) -> Check {
     let machine = context.machine;
     if machine.exchanger().is_none() {
         skip!("nothing is exchanged here; see dma-no-frames-in-reach");

@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use xen_contig::dma::{Constraints, GiveBack};
 
 use super::ground::{Confined, Hog, PAGE, balanced, build, fill, holds, is_sound, is_zero, served};
-use super::{Check, Context, Test, fail, skip};
+use super::{Check, Test, TestContext, fail, skip};
 use crate::say;
 use crate::selftest::books;
 
@@ -17,7 +17,7 @@ pub fn add(tests: &mut Vec<Test>) {
 
 const MIB: u64 = 1 << 20;
 
-fn odd_sizes(context: &Context<'_>) -> Check {
+fn odd_sizes(context: &TestContext<'_>) -> Check {
     let machine = context.machine;
     // 2 MiB + 1 takes two extents where Xen permits order 9 at most.
     let constraints = build(|it| it.max_segments(2))?;
@@ -55,7 +55,7 @@ fn odd_sizes(context: &Context<'_>) -> Check {
 
 /// Of an extent that is larger than what was asked for the rest is ordinary memory: anybody may
 /// write to it, and the buffer keeps what it holds, and the other way round.
-fn surplus(context: &Context<'_>) -> Check {
+fn surplus(context: &TestContext<'_>) -> Check {
     let (machine, seed) = (context.machine, context.seed);
     let size = MIB + 1;
     let used = size.div_ceil(PAGE);

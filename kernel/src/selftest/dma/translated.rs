@@ -9,7 +9,7 @@ use xen_contig::frames::Candidate;
 use super::ground::{
     Confined, PAGE, balanced, build, calls, fill, holds, is_sound, is_zero, served,
 };
-use super::{Check, Context, Test, fail, skip};
+use super::{Check, Test, TestContext, fail, skip};
 use crate::machine::Machine;
 use crate::say;
 
@@ -22,7 +22,7 @@ pub fn add(tests: &mut Vec<Test>) {
 }
 
 /// Devices see guest frames: those in a row are contiguous, and no hypercall is needed.
-fn contiguous(context: &Context<'_>) -> Check {
+fn contiguous(context: &TestContext<'_>) -> Check {
     let (machine, seed) = (context.machine, context.seed);
     if machine.exchanger().is_some() {
         skip!("PV guest: what is contiguous is decided by the exchange");
@@ -74,7 +74,7 @@ fn is_free_behind(machine: &Machine, half: u64) -> bool {
     is_free
 }
 
-fn out_of_reach(context: &Context<'_>) -> Check {
+fn out_of_reach(context: &TestContext<'_>) -> Check {
     let machine = context.machine;
     if machine.exchanger().is_some() {
         skip!("PV guest: the exchange brings memory into reach");

@@ -7,9 +7,9 @@ use xen_contig::addr::{AddressBits, DmaAddr, Gfn, Mfn, Order, PAGE_SIZE, Pfn};
 use xen_contig::exchange::ExchangeError;
 use xen_contig::frames::{Candidate, FrameRun};
 
-use super::{Check, Outcome, error, fail, skip};
+use super::{Check, TestOutcome, error, fail, skip};
 use crate::edu::MASK;
-use crate::extent::Extent;
+use crate::extent::ExtentRun;
 use crate::layout;
 use crate::machine::Machine;
 use crate::selftest::owned::{Owned, give_left};
@@ -63,22 +63,22 @@ pub fn above_mask(machine: &Machine, frames: u64) -> Option<FrameRun> {
 }
 
 /// A buffer for the device: contiguous as the device sees it, and below its mask.
-pub struct Buffer<'m> {
+pub struct EduBuffer<'m> {
     machine: &'m Machine,
-    memory: Memory,
+    memory: EduMemory,
 }
 
-enum Memory {
+enum EduMemory {
     /// PV: machine frames, exchanged.
-    Extent(Extent),
+    Extent(ExtentRun),
     /// PVH: guest frames as they are; the IOMMU translates.
     Run(FrameRun),
 }
 
-impl<'m> Buffer<'m> {
+impl<'m> EduBuffer<'m> {
     /// Makes a buffer: in PV of memory that the device could not reach, by an exchange; in PVH of
     /// guest frames that are low enough.
-    pub fn new(machine: &'m Machine, order: Order) -> Result<Self, Outcome> {
+    pub fn new(machine: &'m Machine, order: Order) -> Result<Self, TestOutcome> {
         let frames = order.frames();
         if machine.exchanger().is_some() {
             let Some(run) = above_mask(machine, frames) else {
@@ -98,14 +98,14 @@ impl<'m> Buffer<'m> {
         machine: &'m Machine,
         run: FrameRun,
         bits: AddressBits,
-    ) -> Result<Self, Outcome> {
+    ) -> Result<Self, TestOutcome> {
         let Some(exchanger) = machine.exchanger() else { error!("{}", machine.capability) };
         let run = Owned::of(machine, run);
         let Some(mut lists) = machine.lists(run.frames()) else {
             error!("the guest has no room for the list of {} frames", run.frames())
         };
         match exchanger.acquire(run.into_run(), bits, lists.words()) {
-            Ok(extent) => Ok(Self { machine, memory: Memory::Extent(extent) }),
+            Ok(extent) => Ok(Self { machine, memory: EduMemory::Extent(extent) }),
             Err(failure) => match give_left(machine, failure) {
                 error @ ExchangeError::NoMemory { .. } => skip!("{error}"),
                 error => fail!("{error}"),
@@ -114,23 +114,23 @@ impl<'m> Buffer<'m> {
     }
 
     /// The same guest frames, brought into the device's reach by an exchange.
-    pub fn make_reachable(self) -> Result<Self, Outcome> {
+    pub fn make_reachable(self) -> Result<Self, TestOutcome> {
         match self.memory {
-            Memory::Run(run) => Self::exchanged(self.machine, run, BITS),
-            Memory::Extent(_) => Ok(self),
+            EduMemory::Run(run) => Self::exchanged(self.machine, run, BITS),
+            EduMemory::Extent(_) => Ok(self),
         }
     }
 
     /// Takes a run whose frames are neighbours for the device without further ado.
     pub fn as_it_is(machine: &'m Machine, run: FrameRun) -> Self {
-        Self { machine, memory: Memory::Run(run) }
+        Self { machine, memory: EduMemory::Run(run) }
     }
 
     /// The guest frames.
     pub fn run(&self) -> &FrameRun {
         match &self.memory {
-            Memory::Extent(extent) => extent.run(),
-            Memory::Run(run) => run,
+            EduMemory::Extent(extent) => extent.run(),
+            EduMemory::Run(run) => run,
         }
     }
 
@@ -143,8 +143,8 @@ impl<'m> Buffer<'m> {
     pub fn device_address(&self, offset: u64) -> DmaAddr {
         let first = match &self.memory {
             // In PV the device sees machine frames, in PVH guest frames.
-            Memory::Extent(extent) => extent.mfn().number(),
-            Memory::Run(run) => run.first().number(),
+            EduMemory::Extent(extent) => extent.mfn().number(),
+            EduMemory::Run(run) => run.first().number(),
         };
         DmaAddr::new(DmaAddr::of(Gfn::new(first)).get() + offset)
     }
@@ -181,11 +181,11 @@ impl<'m> Buffer<'m> {
     pub fn give_back(self) -> Check {
         let Self { machine, memory } = self;
         let extent = match memory {
-            Memory::Run(run) => {
+            EduMemory::Run(run) => {
                 machine.give(run);
                 return Ok(());
             }
-            Memory::Extent(extent) => extent,
+            EduMemory::Extent(extent) => extent,
         };
         let mfn: Mfn = extent.mfn();
         let Some(exchanger) = machine.exchanger() else { error!("{}", machine.capability) };

@@ -8,14 +8,14 @@ use core::ops::Range;
 use xen_contig::dma::{Allocator, CoherentBuffer, ConstraintError, Constraints, GiveBack};
 use xen_contig::platform::Platform;
 
-use super::{Check, Context, PAGE, error, fail, filler, open, pattern};
+use super::{Check, PAGE, TestContext, error, fail, filler, open, pattern};
 use crate::edu::{ENGINE_BYTES, Edu, MASK};
 use crate::say;
 
 /// Neither a power of two nor whole pages.
 const BYTES: u64 = 5 * PAGE + 7;
 
-pub fn coherent(context: &Context<'_>) -> Check {
+pub fn coherent(context: &TestContext<'_>) -> Check {
     let mut edu = open(context.machine)?;
     // What the device can't reach is refused by name, before anything moves.
     match Constraints::builder().mask(MASK).lowest(MASK + 1).build() {

@@ -8,8 +8,8 @@ use alloc::vec::Vec;
 
 use xen_contig::addr::{Order, Pfn};
 
-use super::buffer::{Buffer, FIRST_ABOVE, device_frame, take_at};
-use super::{Check, Context, Outcome, PAGE, fail, open, round_trip, skip};
+use super::buffer::{EduBuffer, FIRST_ABOVE, device_frame, take_at};
+use super::{Check, PAGE, TestContext, TestOutcome, fail, open, round_trip, skip};
 use crate::edu::{Edu, MASK, TransferError, reachable};
 use crate::machine::ANYWHERE;
 use crate::machine::Machine;
@@ -26,7 +26,7 @@ const JUST_FREED: [u32; 1] = [0];
 /// Behind the last byte that the device can address.
 const EDGE: u64 = MASK + 1;
 
-pub fn mask_edge(context: &Context<'_>) -> Check {
+pub fn mask_edge(context: &TestContext<'_>) -> Check {
     let machine = context.machine;
     let mut edu = open(machine)?;
     let (moved, buffer) = if machine.exchanger().is_none() {
@@ -41,7 +41,7 @@ pub fn mask_edge(context: &Context<'_>) -> Check {
             match nearest_extent(machine, &JUST_FREED) {
                 Ok(nearest) => (moved, nearest),
                 Err(outcome) => {
-                    moved.map_or(Ok(()), Buffer::give_back)?;
+                    moved.map_or(Ok(()), EduBuffer::give_back)?;
                     return Err(outcome);
                 }
             }
@@ -52,7 +52,7 @@ pub fn mask_edge(context: &Context<'_>) -> Check {
     at_the_end(context, &mut edu, &buffer)?;
     drop(edu);
     buffer.give_back()?;
-    moved.map_or(Ok(()), Buffer::give_back)?;
+    moved.map_or(Ok(()), EduBuffer::give_back)?;
     if end != EDGE {
         skip!("nobody but Xen itself has the memory below {EDGE:#x}; tried up to {end:#x}")
     }
@@ -60,17 +60,17 @@ pub fn mask_edge(context: &Context<'_>) -> Check {
 }
 
 /// Asks Xen at several orders, and keeps the extent that ends nearest to the edge.
-fn nearest_extent<'m>(machine: &'m Machine, orders: &[u32]) -> Result<Buffer<'m>, Outcome> {
+fn nearest_extent<'m>(machine: &'m Machine, orders: &[u32]) -> Result<EduBuffer<'m>, TestOutcome> {
     let mut tried = Vec::new();
     for order in orders.iter().filter_map(|order| Order::new(*order).ok()) {
-        let buffer = match Buffer::new(machine, order) {
+        let buffer = match EduBuffer::new(machine, order) {
             Ok(buffer) => buffer,
-            Err(Outcome::Skip(why)) => {
+            Err(TestOutcome::Skip(why)) => {
                 say!("# edu-dma-mask-edge: order {order}: {why}");
                 continue;
             }
             Err(other) => {
-                tried.into_iter().try_for_each(Buffer::give_back)?;
+                tried.into_iter().try_for_each(EduBuffer::give_back)?;
                 return Err(other);
             }
         };
@@ -89,32 +89,32 @@ fn nearest_extent<'m>(machine: &'m Machine, orders: &[u32]) -> Result<Buffer<'m>
         skip!("Xen has no memory below the edge for any order tried")
     };
     let nearest = tried.swap_remove(nearest);
-    tried.into_iter().try_for_each(Buffer::give_back)?;
+    tried.into_iter().try_for_each(EduBuffer::give_back)?;
     Ok(nearest)
 }
 
 /// Exchanges the last frame below the edge for another one, if it is the guest's and free: then Xen
 /// has it, and the next one who asks gets it.
-fn give_edge_to_xen(machine: &Machine) -> Result<Option<Buffer<'_>>, Outcome> {
+fn give_edge_to_xen(machine: &Machine) -> Result<Option<EduBuffer<'_>>, TestOutcome> {
     let last = |pfn: &Pfn| device_frame(machine, *pfn) == Some(FIRST_ABOVE - 1);
     let owned = (0..machine.p2m.frames()).map(Pfn::new).find(last);
     match owned.and_then(|pfn| take_at(machine, pfn, 1)) {
-        Some(run) => Buffer::exchanged(machine, run, ANYWHERE).map(Some),
+        Some(run) => EduBuffer::exchanged(machine, run, ANYWHERE).map(Some),
         None => Ok(None),
     }
 }
 
 /// The guest's frames right below the edge, which is where the device sees them in PVH.
-fn highest_run(machine: &Machine) -> Result<Buffer<'_>, Outcome> {
+fn highest_run(machine: &Machine) -> Result<EduBuffer<'_>, TestOutcome> {
     const FRAMES: u64 = 4;
     match take_at(machine, Pfn::new(FIRST_ABOVE - FRAMES), FRAMES) {
-        Some(run) => Ok(Buffer::as_it_is(machine, run)),
+        Some(run) => Ok(EduBuffer::as_it_is(machine, run)),
         None => skip!("the guest's frames right below {EDGE:#x} are not free"),
     }
 }
 
 /// Moves data at the end of the buffer, and no further.
-fn at_the_end(context: &Context<'_>, edu: &mut Edu, buffer: &Buffer<'_>) -> Check {
+fn at_the_end(context: &TestContext<'_>, edu: &mut Edu, buffer: &EduBuffer<'_>) -> Check {
     let end = buffer.bytes();
     let window = end.saturating_sub(2 * PAGE)..end;
     let across = end.saturating_sub(PAGE + 13)..end - PAGE + 14;

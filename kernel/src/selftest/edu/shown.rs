@@ -7,7 +7,7 @@
 use xen_contig::dma::{Allocator, Constraints, GiveBack};
 use xen_contig::paging::Width;
 
-use super::{Check, Context, PAGE, error, fail, open};
+use super::{Check, PAGE, TestContext, error, fail, open};
 use crate::edu::MASK;
 use crate::exit::hold;
 use crate::say;
@@ -15,7 +15,7 @@ use crate::say;
 /// Bytes that the device moves.
 const BYTES: u64 = 2048;
 
-pub fn shown(context: &Context<'_>) -> Check {
+pub fn shown(context: &TestContext<'_>) -> Check {
     let mut edu = open(context.machine)?;
     let constraints = match Constraints::builder().mask(MASK).build() {
         Ok(constraints) => constraints,

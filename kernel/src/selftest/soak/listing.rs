@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 
 use xen_contig::addr::{Mfn, Pfn};
 
-use super::{Check, Context, Test, skip};
+use super::{Check, Test, TestContext, skip};
 use crate::command_line::When;
 use crate::say;
 
@@ -21,7 +21,7 @@ pub fn add(tests: &mut Vec<Test>, name: &'static str) {
     tests.push(Test::new(name, move |context| listing(context, name)).when(When::Asked));
 }
 
-fn listing(context: &Context<'_>, name: &str) -> Check {
+fn listing(context: &TestContext<'_>, name: &str) -> Check {
     let p2m = context.machine.p2m;
     if p2m.is_translated() {
         skip!("Xen hides machine frames from translated guests");

@@ -23,16 +23,16 @@ mod requests;
 mod run;
 mod tally;
 
-pub use random::Random;
+pub use random::SoakRandom;
 
 use alloc::vec::Vec;
 
 use xen_contig::dma::{Allocator, GiveBack};
 
 use self::run::Soak;
-use super::accounts::Accounts;
+use super::accounts::AccountsSnapshot;
 use super::dma::ground::{Hog, settle};
-use super::{Check, Context, Outcome, Test, books, fail, skip};
+use super::{Check, Test, TestContext, TestOutcome, books, fail, skip};
 use crate::command_line::When;
 use crate::say;
 
@@ -49,9 +49,9 @@ pub fn add(tests: &mut Vec<Test>) {
     listing::add(tests, "p2m-after");
 }
 
-fn soak(context: &Context<'_>, operations: u64) -> Check {
+fn soak(context: &TestContext<'_>, operations: u64) -> Check {
     let machine = context.machine;
-    let before = Accounts::of(machine);
+    let before = AccountsSnapshot::of(machine);
     let allocators =
         [GiveBack::Keep, GiveBack::AtOnce, GiveBack::Later].map(|it| Allocator::new(machine, it));
     let mut soak = Soak::start(machine, &allocators, context.seed)?;
@@ -75,7 +75,7 @@ fn soak(context: &Context<'_>, operations: u64) -> Check {
     if tally.total() != operations {
         fail!("{operations} operations, but {} are accounted for", tally.total());
     }
-    let now = Accounts::of(machine);
+    let now = AccountsSnapshot::of(machine);
     if now != before {
         fail!("before: {before:?}, now: {now:?}");
     }

@@ -2,9 +2,9 @@
 
 /// xorshift64*, which is random enough to mix operations.
 #[derive(Clone, Debug)]
-pub struct Random(u64);
+pub struct SoakRandom(u64);
 
-impl Random {
+impl SoakRandom {
     /// The sequence of a seed.
     pub fn new(seed: u64) -> Self {
         // The state must not be 0; seeds that are neighbours begin far apart.

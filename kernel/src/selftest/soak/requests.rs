@@ -4,11 +4,11 @@ use xen_contig::addr::Order;
 use xen_contig::dma::{ConstraintError, Constraints, MAX_SEGMENTS, Sleep, Zeroing};
 use xen_contig::exchange::{Node, OnRefusal};
 
-use super::random::Random;
+use super::random::SoakRandom;
 use crate::selftest::dma::ground::PAGE;
 
 /// A random size.
-pub fn size(random: &mut Random) -> u64 {
+pub fn size(random: &mut SoakRandom) -> u64 {
     match random.below(1000) {
         0..350 => random.within(1, 4 * PAGE),
         350..850 => random.within(1, 16 * PAGE),
@@ -23,7 +23,7 @@ pub fn size(random: &mut Random) -> u64 {
 
 /// Random constraints for so many bytes, which may contradict each other. Most are such that memory
 /// seldom meets them as it is, so that it has to be exchanged.
-pub fn constraints(random: &mut Random, size: u64) -> Result<Constraints, ConstraintError> {
+pub fn constraints(random: &mut SoakRandom, size: u64) -> Result<Constraints, ConstraintError> {
     let mut it = Constraints::builder();
     match random.below(100) {
         0..50 => {}

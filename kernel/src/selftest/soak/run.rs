@@ -6,10 +6,10 @@ use xen_contig::dma::{AllocError, Constraints, GiveBack, Request, Zeroing};
 use xen_contig::exchange::{Capability, ExchangeError};
 use xen_contig::frames::FrameRun;
 
-use super::random::Random;
+use super::random::SoakRandom;
 use super::requests;
-use super::tally::Tally;
-use super::{Check, Outcome, fail, skip};
+use super::tally::SoakTally;
+use super::{Check, TestOutcome, fail, skip};
 use crate::machine::Machine;
 use crate::say;
 use crate::selftest::dma::ground::{
@@ -29,7 +29,7 @@ const HELD: usize = 192;
 const INTERVAL: u64 = 10_000;
 
 /// A buffer and what it holds.
-struct Live<'a, 'm> {
+struct SoakBuffer<'a, 'm> {
     buffer: Buffer<'a, 'm>,
     seed: u64,
     /// Where it began in the buffer that it was cut from.
@@ -40,13 +40,13 @@ struct Live<'a, 'm> {
 pub struct Soak<'a, 'm> {
     machine: &'m Machine,
     allocators: &'a [Allocator<'m>; 3],
-    random: Random,
+    random: SoakRandom,
     /// All of the guest's memory that has no part in this.
     hog: Hog<'m>,
     /// Pieces of the rest that are held.
     held: Vec<FrameRun>,
-    live: Vec<Live<'a, 'm>>,
-    tally: Tally,
+    live: Vec<SoakBuffer<'a, 'm>>,
+    tally: SoakTally,
     /// Frames that are free, held, in buffers or waiting, all together.
     frames: u64,
 }
@@ -57,7 +57,7 @@ impl<'a, 'm> Soak<'a, 'm> {
         machine: &'m Machine,
         allocators: &'a [Allocator<'m>; 3],
         seed: u64,
-    ) -> Result<Self, Outcome> {
+    ) -> Result<Self, TestOutcome> {
         let free = { machine.frames.lock().free_frames() };
         let frames = LEFT.min(free / 2);
         let Some(left) = machine.take(frames) else {
@@ -68,7 +68,7 @@ impl<'a, 'm> Soak<'a, 'm> {
         let hog = Hog::all(machine);
         machine.give(left);
         let (held, live) = (Vec::with_capacity(HELD), Vec::with_capacity(LIVE));
-        let (random, tally) = (Random::new(seed), Tally::default());
+        let (random, tally) = (SoakRandom::new(seed), SoakTally::default());
         let mut soak = Self { machine, allocators, random, hog, held, live, tally, frames };
         // Small pieces and large ones side by side; then every other one is let go.
         for _ in 0..HELD {
@@ -77,7 +77,7 @@ impl<'a, 'm> Soak<'a, 'm> {
         for _ in 0..HELD / 2 {
             soak.release();
         }
-        soak.tally = Tally::default();
+        soak.tally = SoakTally::default();
         say!("# soak: {} of {free} free frames are left, {} of them free", frames, soak.free());
         Ok(soak)
     }
@@ -117,10 +117,11 @@ impl<'a, 'm> Soak<'a, 'm> {
     }
 
     /// Frees all, and says what became of the operations, and of the last buffers.
-    pub fn end(self) -> (Tally, Check) {
+    pub fn end(self) -> (SoakTally, Check) {
         let Self { machine, live, held, tally, hog, .. } = self;
-        let intact =
-            live.iter().try_for_each(|Live { buffer, seed, base }| holds(buffer, *seed, *base));
+        let intact = live
+            .iter()
+            .try_for_each(|SoakBuffer { buffer, seed, base }| holds(buffer, *seed, *base));
         drop(live);
         held.into_iter().for_each(|run| machine.give(run));
         drop(hog);
@@ -183,7 +184,7 @@ impl<'a, 'm> Soak<'a, 'm> {
         }
         let seed = self.random.next();
         fill(&mut buffer, seed, 0)?;
-        self.live.push(Live { buffer, seed, base: 0 });
+        self.live.push(SoakBuffer { buffer, seed, base: 0 });
         Ok(())
     }
 
@@ -206,13 +207,13 @@ impl<'a, 'm> Soak<'a, 'm> {
         }
     }
 
-    fn pick(&mut self) -> Option<Live<'a, 'm>> {
+    fn pick(&mut self) -> Option<SoakBuffer<'a, 'm>> {
         let count = self.live.len() as u64;
         (count > 0).then(|| self.live.swap_remove(self.random.below(count.max(1)) as usize))
     }
 
     fn free_one(&mut self) -> Check {
-        let Some(Live { buffer, seed, base }) = self.pick() else {
+        let Some(SoakBuffer { buffer, seed, base }) = self.pick() else {
             self.tally.done("free-none");
             return Ok(());
         };
@@ -223,23 +224,23 @@ impl<'a, 'm> Soak<'a, 'm> {
     }
 
     fn split(&mut self) -> Check {
-        let Some(Live { mut buffer, seed, base }) = self.pick() else {
+        let Some(SoakBuffer { mut buffer, seed, base }) = self.pick() else {
             self.tally.done("split-none");
             return Ok(());
         };
         let pages = buffer.len().div_ceil(PAGE);
         let at = self.random.within(0, pages) * PAGE;
         if self.live.len() + 2 > LIVE {
-            self.live.push(Live { buffer, seed, base });
+            self.live.push(SoakBuffer { buffer, seed, base });
             self.tally.done("split-crowded");
             return Ok(());
         }
         let len = buffer.len();
         let rest = buffer.split_off(at);
-        self.live.push(Live { buffer, seed, base });
+        self.live.push(SoakBuffer { buffer, seed, base });
         match rest {
             Ok(rest) => {
-                self.live.push(Live { buffer: rest, seed, base: base + at });
+                self.live.push(SoakBuffer { buffer: rest, seed, base: base + at });
                 self.tally.done("split");
                 Ok(())
             }
@@ -306,7 +307,7 @@ impl<'a, 'm> Soak<'a, 'm> {
                 self.tally.done("scatter");
                 Ok(())
             }
-            Err(Outcome::Skip(_)) => {
+            Err(TestOutcome::Skip(_)) => {
                 self.tally.done("scatter-no-memory");
                 Ok(())
             }

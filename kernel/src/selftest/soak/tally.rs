@@ -9,12 +9,12 @@ use crate::say;
 
 /// What became of operations.
 #[derive(Clone, Debug, Default)]
-pub struct Tally {
-    done: Counts,
-    refused: Counts,
+pub struct SoakTally {
+    done: NamedCounts,
+    refused: NamedCounts,
 }
 
-impl Tally {
+impl SoakTally {
     /// An operation that was done.
     pub fn done(&mut self, what: &'static str) {
         self.done.add(what);
@@ -50,9 +50,9 @@ impl Tally {
 /// Counts under names, a dozen at most, in the order in which they came. A map would be 5 KB of the
 /// image.
 #[derive(Clone, Debug, Default)]
-struct Counts(Vec<(String, u64)>);
+struct NamedCounts(Vec<(String, u64)>);
 
-impl Counts {
+impl NamedCounts {
     fn add(&mut self, name: &str) {
         match self.0.iter_mut().find(|(known, _)| known == name) {
             Some((_, count)) => *count += 1,

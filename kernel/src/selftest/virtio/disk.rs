@@ -7,8 +7,8 @@ use virtio_drivers::device::blk::{BlkReq, BlkResp, SECTOR_SIZE, VirtIOBlk};
 use xen_contig::adapters::virtio_drivers::StaticDevice;
 
 use super::watch::Watched;
-use super::{Check, Outcome, error, fail};
-use crate::virtio::{BusTransport, Device, Kernel};
+use super::{Check, TestOutcome, error, fail};
+use crate::virtio::{BusTransport, Kernel, VirtioDevice};
 
 /// Requests that the driver's queue takes at a time: 16 descriptors, three for each.
 pub const AT_A_TIME: usize = 5;
@@ -27,7 +27,7 @@ pub enum Way {
 }
 
 /// A request, and what the device needs for it.
-pub struct Request<'b> {
+pub struct DiskRequest<'b> {
     way: Way,
     sector: usize,
     buffer: &'b mut [u8],
@@ -36,7 +36,7 @@ pub struct Request<'b> {
     token: Option<u16>,
 }
 
-impl<'b> Request<'b> {
+impl<'b> DiskRequest<'b> {
     /// A request for as many sectors, from `sector` on, as the buffer has room for.
     pub fn new(way: Way, sector: usize, buffer: &'b mut [u8]) -> Self {
         let (header, response) = (BlkReq::default(), BlkResp::default());
@@ -47,14 +47,14 @@ impl<'b> Request<'b> {
 type Driver<'d, S> = VirtIOBlk<Watched<S>, BusTransport<'d>>;
 
 /// The disk. Dropping this resets the device.
-pub struct Disk<'d, S: StaticDevice<Platform = Kernel>> {
+pub struct VirtioDisk<'d, S: StaticDevice<Platform = Kernel>> {
     /// `None` after a failure.
     driver: Option<Driver<'d, S>>,
 }
 
-impl<'d, S: StaticDevice<Platform = Kernel>> Disk<'d, S> {
+impl<'d, S: StaticDevice<Platform = Kernel>> VirtioDisk<'d, S> {
     /// Has a driver take the device.
-    pub fn new(device: &'d Device) -> Result<Self, Outcome> {
+    pub fn new(device: &'d VirtioDevice) -> Result<Self, TestOutcome> {
         let transport = match device.transport::<Watched<S>>() {
             Ok(transport) => transport,
             Err(why) => error!("{why}"),
@@ -72,11 +72,11 @@ impl<'d, S: StaticDevice<Platform = Kernel>> Disk<'d, S> {
 
     /// Reads into one buffer.
     pub fn read(&mut self, sector: usize, buffer: &mut [u8]) -> Check {
-        self.transfer(&mut [Request::new(Way::Read, sector, buffer)])
+        self.transfer(&mut [DiskRequest::new(Way::Read, sector, buffer)])
     }
 
     /// Gives the device all requests, and comes back when they are done.
-    pub fn transfer(&mut self, requests: &mut [Request<'_>]) -> Check {
+    pub fn transfer(&mut self, requests: &mut [DiskRequest<'_>]) -> Check {
         let Some(driver) = &mut self.driver else { error!("the device was given up") };
         let done = run(driver, requests);
         if done.is_err() {
@@ -89,10 +89,10 @@ impl<'d, S: StaticDevice<Platform = Kernel>> Disk<'d, S> {
 
 fn run<S: StaticDevice<Platform = Kernel>>(
     driver: &mut Driver<'_, S>,
-    requests: &mut [Request<'_>],
+    requests: &mut [DiskRequest<'_>],
 ) -> Check {
     for request in &mut *requests {
-        let Request { sector, buffer, header, response, .. } = request;
+        let DiskRequest { sector, buffer, header, response, .. } = request;
         // SAFETY: the requests are borrowed until they are done or the device is reset, and nobody
         // looks at them before.
         let started = unsafe {
@@ -122,9 +122,9 @@ fn run<S: StaticDevice<Platform = Kernel>>(
 fn complete<S: StaticDevice<Platform = Kernel>>(
     driver: &mut Driver<'_, S>,
     token: u16,
-    request: &mut Request<'_>,
+    request: &mut DiskRequest<'_>,
 ) -> Result<(), Error> {
-    let Request { buffer, header, response, .. } = request;
+    let DiskRequest { buffer, header, response, .. } = request;
     // SAFETY: the same buffers as the request was started with.
     unsafe {
         match request.way {
@@ -135,7 +135,9 @@ fn complete<S: StaticDevice<Platform = Kernel>>(
 }
 
 /// The next chain that the device is done with.
-fn wait<S: StaticDevice<Platform = Kernel>>(driver: &mut Driver<'_, S>) -> Result<u16, Outcome> {
+fn wait<S: StaticDevice<Platform = Kernel>>(
+    driver: &mut Driver<'_, S>,
+) -> Result<u16, TestOutcome> {
     for _ in 0..PATIENCE {
         if let Some(token) = driver.peek_used() {
             return Ok(token);
@@ -145,7 +147,7 @@ fn wait<S: StaticDevice<Platform = Kernel>>(driver: &mut Driver<'_, S>) -> Resul
     fail!("the device is not done after {PATIENCE} looks")
 }
 
-fn told(request: &Request<'_>) -> alloc::string::String {
-    let Request { way, sector, buffer, .. } = request;
+fn told(request: &DiskRequest<'_>) -> alloc::string::String {
+    let DiskRequest { way, sector, buffer, .. } = request;
     alloc::format!("{way:?} of {} sectors from {sector} on", buffer.len() / SECTOR_SIZE)
 }

@@ -26,19 +26,19 @@ use virtio_drivers::transport::DeviceStatus;
 use xen_contig::adapters::virtio_drivers::StaticDevice;
 use xen_contig::frames::Candidate;
 
-use self::disk::Disk;
+use self::disk::VirtioDisk;
 use self::watch::{Handed, How};
-use super::{Check, Context, Outcome, Test, error, fail, skip};
+use super::{Check, Test, TestContext, TestOutcome, error, fail, skip};
 use crate::command_line::When;
 use crate::machine::Machine;
 use crate::say;
 use crate::vcpu::xen;
-use crate::virtio::{Device, Kernel, Narrow, Wide, allocator, set_up};
+use crate::virtio::{Kernel, Narrow, VirtioDevice, Wide, allocator, set_up};
 
 pub fn add(tests: &mut Vec<Test>) {
     // They write to a disk.
     let mut asked = |name, run| tests.push(Test::new(name, run).when(When::Asked));
-    asked("virtio-blk-queue", queue as fn(&Context<'_>) -> Check);
+    asked("virtio-blk-queue", queue as fn(&TestContext<'_>) -> Check);
     asked("virtio-blk-reads", transfers::reads);
     asked("virtio-blk-writes", transfers::writes);
 }
@@ -47,9 +47,9 @@ pub fn add(tests: &mut Vec<Test>) {
 const HALF: usize = 256;
 
 /// Takes the device, or says why there is nothing to be tested.
-fn open(machine: &Machine) -> Result<Device, Outcome> {
+fn open(machine: &Machine) -> Result<VirtioDevice, TestOutcome> {
     set_up(machine);
-    match Device::open(machine) {
+    match VirtioDevice::open(machine) {
         Ok(device) => Ok(device),
         Err(why) if why.is_expected() => skip!("{why}"),
         Err(why) => error!("{why}"),
@@ -84,10 +84,10 @@ fn made(seed: u64, at: usize) -> u8 {
 
 /// A disk that was made for these tests, or a reason to leave it alone.
 fn ours<'d, S: StaticDevice<Platform = Kernel>>(
-    context: &Context<'_>,
-    device: &'d Device,
-) -> Result<Disk<'d, S>, Outcome> {
-    let mut disk = Disk::new(device)?;
+    context: &TestContext<'_>,
+    device: &'d VirtioDevice,
+) -> Result<VirtioDisk<'d, S>, TestOutcome> {
+    let mut disk = VirtioDisk::new(device)?;
     if disk.capacity() != 2 * HALF as u64 {
         skip!("the disk has {} sectors, not {}: it is left alone", disk.capacity(), 2 * HALF);
     }
@@ -128,7 +128,7 @@ fn is_balanced() -> Check {
 }
 
 /// How many exchanges that succeeded are in the trace, of the calls that are kept.
-fn traced_exchanges(since: u64) -> Result<u64, Outcome> {
+fn traced_exchanges(since: u64) -> Result<u64, TestOutcome> {
     let mut count = 0;
     let read = xen().recent(|entry| {
         let exchange = entry.call.args().first() == Some(&Arg::Word("exchange"));
@@ -138,20 +138,20 @@ fn traced_exchanges(since: u64) -> Result<u64, Outcome> {
 }
 
 /// The number of the next call in the trace.
-fn next_call() -> Result<u64, Outcome> {
+fn next_call() -> Result<u64, TestOutcome> {
     let mut next = 0;
     let read = xen().recent(|entry| next = entry.sequence + 1);
     if read { Ok(next) } else { error!("the trace can't be read") }
 }
 
 /// Was the device told machine addresses of memory that was exchanged for the queue?
-fn queue(context: &Context<'_>) -> Check {
+fn queue(context: &TestContext<'_>) -> Check {
     let machine = context.machine;
     let device = open(machine)?;
     nothing_in_reach(machine)?;
     watch::take();
     let since = next_call()?;
-    let disk = Disk::<Narrow>::new(&device)?;
+    let disk = VirtioDisk::<Narrow>::new(&device)?;
     let traced = traced_exchanges(since)?;
     let Some(told) = device.queue() else { fail!("the device was told of no queue") };
     let handed = watch::take();

@@ -9,8 +9,8 @@ use xen_contig::addr::{Mfn, PAGE_SIZE, Pfn};
 use xen_contig::frames::FrameRun;
 
 use super::watch::Watched;
-use super::{Check, Outcome, error, fail, skip};
-use crate::extent::Extent;
+use super::{Check, TestOutcome, error, fail, skip};
+use crate::extent::ExtentRun;
 use crate::layout::linear;
 use crate::machine::ANYWHERE;
 use crate::machine::Machine;
@@ -18,7 +18,7 @@ use crate::virtio::Kernel;
 
 /// Where a buffer lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum BufferPlace {
     /// On the stack, which is in the image: the linear mapping is elsewhere.
     Stack,
     /// On the heap, which is in the linear mapping.
@@ -36,13 +36,13 @@ const PAGES: usize = 4;
 /// Calls `act` with memory at each place that there is.
 pub fn each<S: StaticDevice<Platform = Kernel>>(
     machine: &Machine,
-    mut act: impl FnMut(Place, &mut [u8]) -> Check,
+    mut act: impl FnMut(BufferPlace, &mut [u8]) -> Check,
 ) -> Check {
-    act(Place::Stack, &mut [0; PAGES * PAGE_SIZE])?;
-    act(Place::Heap, &mut vec![0; PAGES * PAGE_SIZE])?;
-    coherent::<S>(|memory| act(Place::Coherent, memory))?;
+    act(BufferPlace::Stack, &mut [0; PAGES * PAGE_SIZE])?;
+    act(BufferPlace::Heap, &mut vec![0; PAGES * PAGE_SIZE])?;
+    coherent::<S>(|memory| act(BufferPlace::Coherent, memory))?;
     if machine.exchanger().is_some() {
-        scattered(machine, |memory| act(Place::Scattered, memory))?;
+        scattered(machine, |memory| act(BufferPlace::Scattered, memory))?;
     }
     Ok(())
 }
@@ -90,7 +90,7 @@ fn act_on(first: Pfn, act: impl FnOnce(&mut [u8]) -> Check) -> Check {
     act(unsafe { slice::from_raw_parts_mut(linear(first).as_mut_ptr(), 2 * PAGE_SIZE) })
 }
 
-fn exchange(machine: &Machine, run: FrameRun) -> Result<Extent, Outcome> {
+fn exchange(machine: &Machine, run: FrameRun) -> Result<ExtentRun, TestOutcome> {
     let (exchanger, lists) = (machine.exchanger(), machine.lists(1));
     let (Some(exchanger), Some(mut lists)) = (exchanger, lists) else {
         error!("{}, or no room for a list", machine.capability)
@@ -104,7 +104,7 @@ fn exchange(machine: &Machine, run: FrameRun) -> Result<Extent, Outcome> {
     }
 }
 
-fn give_back(machine: &Machine, extent: Extent) -> Check {
+fn give_back(machine: &Machine, extent: ExtentRun) -> Check {
     let (exchanger, lists) = (machine.exchanger(), machine.lists(2));
     let (Some(exchanger), Some(mut lists)) = (exchanger, lists) else {
         error!("{}, or no room for the lists", machine.capability)

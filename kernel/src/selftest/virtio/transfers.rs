@@ -7,13 +7,15 @@ use virtio_drivers::device::blk::SECTOR_SIZE;
 use xen_contig::adapters::virtio_drivers::StaticDevice;
 use xen_contig::addr::PAGE_SIZE;
 
-use super::disk::{AT_A_TIME, Disk, Request, Way};
-use super::places::{self, Place};
+use super::disk::{AT_A_TIME, DiskRequest, VirtioDisk, Way};
+use super::places::{self, BufferPlace};
 use super::watch::{self, Handed, How};
-use super::{Check, Context, HALF, examine, fail, is_balanced, made, nothing_in_reach, open, ours};
+use super::{
+    Check, HALF, TestContext, examine, fail, is_balanced, made, nothing_in_reach, open, ours,
+};
 use crate::machine::Machine;
 use crate::say;
-use crate::virtio::{Device, Kernel, Narrow, Wide};
+use crate::virtio::{Kernel, Narrow, VirtioDevice, Wide};
 
 /// What memory holds that no transfer is to touch.
 fn filler(at: usize) -> u8 {
@@ -22,7 +24,7 @@ fn filler(at: usize) -> u8 {
 
 /// What came of the buffers that were lent.
 #[derive(Debug, Default)]
-struct Tally {
+struct TransferTally {
     in_place: u64,
     bounced: u64,
     exchanges: u64,
@@ -31,22 +33,22 @@ struct Tally {
 /// What must come of a buffer at a place; `None` where it depends on the machine.
 fn expected<S: StaticDevice<Platform = Kernel>>(
     machine: &Machine,
-    place: Place,
+    place: BufferPlace,
     crosses_pages: bool,
 ) -> Option<How> {
     let reaches_all = machine.exchanger().is_none() || S::memory().constraints().mask() == u64::MAX;
     match place {
-        Place::Stack => Some(How::Bounced),
-        Place::Coherent => Some(How::InPlace),
-        Place::Scattered if crosses_pages => Some(How::Bounced),
-        Place::Heap | Place::Scattered if !reaches_all => Some(How::Bounced),
-        Place::Scattered => Some(How::InPlace),
-        Place::Heap => None,
+        BufferPlace::Stack => Some(How::Bounced),
+        BufferPlace::Coherent => Some(How::InPlace),
+        BufferPlace::Scattered if crosses_pages => Some(How::Bounced),
+        BufferPlace::Heap | BufferPlace::Scattered if !reaches_all => Some(How::Bounced),
+        BufferPlace::Scattered => Some(How::InPlace),
+        BufferPlace::Heap => None,
     }
 }
 
 /// Reads single requests to every place.
-pub fn reads(context: &Context<'_>) -> Check {
+pub fn reads(context: &TestContext<'_>) -> Check {
     let device = open(context.machine)?;
     nothing_in_reach(context.machine)?;
     read_everywhere::<Narrow>(context, &device, "28 bits")?;
@@ -55,13 +57,13 @@ pub fn reads(context: &Context<'_>) -> Check {
 }
 
 fn read_everywhere<S: StaticDevice<Platform = Kernel>>(
-    context: &Context<'_>,
-    device: &Device,
+    context: &TestContext<'_>,
+    device: &VirtioDevice,
     reach: &str,
 ) -> Check {
     let machine = context.machine;
     let mut disk = ours::<S>(context, device)?;
-    let (mut tally, mut sector) = (Tally::default(), 1);
+    let (mut tally, mut sector) = (TransferTally::default(), 1);
     places::each::<S>(machine, |place, memory| {
         // An edge between pages with room on both sides, wherever the memory begins.
         let edge = memory.len() - PAGE_SIZE - memory.as_ptr().addr() % PAGE_SIZE;
@@ -83,7 +85,7 @@ fn read_everywhere<S: StaticDevice<Platform = Kernel>>(
         }
         Ok(())
     })?;
-    let Tally { in_place, bounced, exchanges } = tally;
+    let TransferTally { in_place, bounced, exchanges } = tally;
     say!(
         "# virtio-blk-reads: device of {reach}: {in_place} buffers in place, {bounced} bounced, \
          {exchanges} exchanges"
@@ -94,7 +96,7 @@ fn read_everywhere<S: StaticDevice<Platform = Kernel>>(
     Ok(())
 }
 
-impl Tally {
+impl TransferTally {
     fn add(&mut self, one: &Handed) {
         self.in_place += u64::from(one.how == How::InPlace);
         self.bounced += u64::from(one.how == How::Bounced);
@@ -104,8 +106,8 @@ impl Tally {
 
 /// Reads into a part of the memory, and looks at all of it.
 fn read_one<S: StaticDevice<Platform = Kernel>>(
-    context: &Context<'_>,
-    disk: &mut Disk<'_, S>,
+    context: &TestContext<'_>,
+    disk: &mut VirtioDisk<'_, S>,
     sector: usize,
     memory: &mut [u8],
     part: Range<usize>,
@@ -129,7 +131,7 @@ fn read_one<S: StaticDevice<Platform = Kernel>>(
 }
 
 /// Writes the second half of the disk, several requests at a time, and reads all of it.
-pub fn writes(context: &Context<'_>) -> Check {
+pub fn writes(context: &TestContext<'_>) -> Check {
     let device = open(context.machine)?;
     nothing_in_reach(context.machine)?;
     let (seed, middle) = (context.seed, HALF + HALF / 2);
@@ -153,8 +155,8 @@ pub fn writes(context: &Context<'_>) -> Check {
 
 /// Moves all of the sectors, as many requests at a time as the queue takes, of these sizes in turn.
 fn all<S: StaticDevice<Platform = Kernel>>(
-    context: &Context<'_>,
-    disk: &mut Disk<'_, S>,
+    context: &TestContext<'_>,
+    disk: &mut VirtioDisk<'_, S>,
     way: Way,
     sectors: Range<usize>,
     sizes: &[usize],
@@ -177,7 +179,7 @@ fn all<S: StaticDevice<Platform = Kernel>>(
 /// Moves pieces of the disk, each its first sector and how many, all at a time.
 fn together<S: StaticDevice<Platform = Kernel>>(
     machine: &Machine,
-    disk: &mut Disk<'_, S>,
+    disk: &mut VirtioDisk<'_, S>,
     way: Way,
     pieces: &[(usize, usize)],
     content: &dyn Fn(usize) -> u8,
@@ -194,8 +196,10 @@ fn together<S: StaticDevice<Platform = Kernel>>(
         buffers.push(before.chain((0..count * SECTOR_SIZE).map(value)).collect());
     }
     let each = pieces.iter().zip(&mut buffers).enumerate();
-    let mut requests: Vec<Request<'_>> = each
-        .map(|(index, ((sector, _), buffer))| Request::new(way, *sector, &mut buffer[odd(index)..]))
+    let mut requests: Vec<DiskRequest<'_>> = each
+        .map(|(index, ((sector, _), buffer))| {
+            DiskRequest::new(way, *sector, &mut buffer[odd(index)..])
+        })
         .collect();
     disk.transfer(&mut requests)?;
     drop(requests);

@@ -6,7 +6,7 @@ use hypercall::VirtAddr;
 use xen_contig::addr::Pfn;
 use xen_contig::vmap::{Area, Flush, Protection, UnmapMode};
 
-use super::{Check, Context, Owned, Test, error, fail, map_frames, unmap};
+use super::{Check, Owned, Test, TestContext, error, fail, map_frames, unmap};
 use crate::machine::{Machine, word};
 use crate::traps::{try_read, try_write};
 
@@ -24,7 +24,7 @@ fn page(area: &Area, index: u64) -> VirtAddr {
 }
 
 /// Maps scattered frames, last first, looks at them from both sides, and ends the area.
-fn shows(context: &Context<'_>, mode: UnmapMode) -> Check {
+fn shows(context: &TestContext<'_>, mode: UnmapMode) -> Check {
     let machine = context.machine;
     let run = Owned::take(machine, 2 * PAGES)?;
     let scattered = (0..PAGES).rev().map(|index| run.first().add(2 * index));
@@ -73,7 +73,7 @@ fn look(seed: u64, area: &Area, frames: impl Iterator<Item = Pfn>) -> Check {
 }
 
 /// An area for reads alone can't be written, and Xen lets a page table be mapped so.
-fn read_only(context: &Context<'_>) -> Check {
+fn read_only(context: &TestContext<'_>) -> Check {
     let machine = context.machine;
     let run = Owned::take(machine, 1)?;
     let area = match machine.areas.vmap(run.iter(), Protection::ReadOnly, "read-only") {

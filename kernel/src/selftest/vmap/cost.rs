@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use hypercall::trace::CallTotals;
 use xen_contig::vmap::{Flush, UnmapMode};
 
-use super::{Check, Context, Outcome, Owned, Test, cost_of, fail, give_left, map, unmap};
+use super::{Check, Owned, Test, TestContext, TestOutcome, cost_of, fail, give_left, map, unmap};
 use crate::machine::{ANYWHERE, Machine};
 use crate::{say, vcpu};
 
@@ -22,7 +22,7 @@ pub fn add(tests: &mut Vec<Test>) {
 }
 
 /// What it costs to purge what is left of one area over all frames of a run.
-fn purge_one(machine: &Machine) -> Result<CallTotals, Outcome> {
+fn purge_one(machine: &Machine) -> Result<CallTotals, TestOutcome> {
     let run = Owned::take(machine, FRAMES)?;
     // What earlier tests left of these frames.
     if let Err(error) = machine.areas.purge(&run, Flush::Inhibit) {
@@ -45,7 +45,7 @@ fn expected(machine: &Machine) -> CallTotals {
     }
 }
 
-fn flushes_nothing(context: &Context<'_>) -> Check {
+fn flushes_nothing(context: &TestContext<'_>) -> Check {
     let sent = vcpu::notifications();
     let cost = purge_one(context.machine)?;
     if cost != expected(context.machine) || vcpu::notifications() != sent {
@@ -55,7 +55,7 @@ fn flushes_nothing(context: &Context<'_>) -> Check {
 }
 
 /// With many pages left of other areas, the same calls with as many operations.
-fn exact(context: &Context<'_>) -> Check {
+fn exact(context: &TestContext<'_>) -> Check {
     let machine = context.machine;
     let alone = purge_one(machine)?;
     let run = Owned::take(machine, 250)?;
@@ -86,7 +86,7 @@ fn exact(context: &Context<'_>) -> Check {
 }
 
 /// From purge to attach, an exchange of frames with leftovers makes one flush.
-fn one_flush(context: &Context<'_>) -> Check {
+fn one_flush(context: &TestContext<'_>) -> Check {
     let machine = context.machine;
     let Some(exchanger) = machine.exchanger() else {
         super::skip!("a translated guest does not exchange")

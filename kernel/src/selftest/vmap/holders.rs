@@ -6,7 +6,7 @@ use xen_contig::addr::{Gfn, Pfn};
 use xen_contig::paging::{GuestMemory, Holder};
 use xen_contig::vmap::UnmapMode;
 
-use super::{Check, Context, Owned, Test, error, fail, map, skip, unmap};
+use super::{Check, Owned, Test, TestContext, error, fail, map, skip, unmap};
 use crate::guest::guest;
 use crate::layout::{READ_WRITE, slot, window};
 use crate::machine::Machine;
@@ -23,7 +23,7 @@ fn is(machine: &Machine, pfn: Pfn, expected: Holder) -> Check {
     Ok(())
 }
 
-fn holders(context: &Context<'_>) -> Check {
+fn holders(context: &TestContext<'_>) -> Check {
     let machine = context.machine;
     let Some(top) = machine.top_table() else {
         skip!("a translated guest's exchange is refused before Xen looks at a frame")

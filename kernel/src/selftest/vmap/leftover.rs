@@ -14,9 +14,9 @@ use xen_contig::vmap::{Area, UnmapMode};
 
 use super::picture::{self, Picture};
 use super::{
-    Check, Context, Outcome, Owned, Test, books, fail, give_left, map_frames, skip, unmap,
+    Check, Owned, Test, TestContext, TestOutcome, books, fail, give_left, map_frames, skip, unmap,
 };
-use crate::extent::ExtentExchanger;
+use crate::extent::WholeRunExchanger;
 use crate::machine::{ANYWHERE, Machine};
 use crate::paging::Linear;
 use crate::selftest::dma::ground::scatter;
@@ -72,14 +72,14 @@ unsafe impl LinearMapping for Forgetful<'_> {
     }
 }
 
-fn limit(machine: &Machine) -> Result<Order, Outcome> {
+fn limit(machine: &Machine) -> Result<Order, TestOutcome> {
     match machine.exchanger() {
         Some(exchanger) => Ok(exchanger.limit()),
         None => skip!("Xen does not look for mappings of a translated guest's frames"),
     }
 }
 
-fn leftover(context: &Context<'_>) -> Check {
+fn leftover(context: &TestContext<'_>) -> Check {
     let machine = context.machine;
     let limit = limit(machine)?;
     let run = Owned::take(machine, FRAMES)?.into_run();
@@ -99,7 +99,7 @@ fn leftover(context: &Context<'_>) -> Check {
     let xen = xen();
     // SAFETY: there is one machine, whose linear mapping `memory` passes on.
     let forgetful =
-        unsafe { ExtentExchanger::new(xen, *machine.p2m, &memory, &machine.accounts, limit) };
+        unsafe { WholeRunExchanger::new(xen, *machine.p2m, &memory, &machine.accounts, limit) };
     let refusal = forgetful.acquire(run.into_run(), ANYWHERE, lists.words());
     let run = refused(machine, refusal, |error| match error {
         ExchangeError::FrameBusy { pfn, mfn: Some(busy), holder } => {
@@ -138,7 +138,7 @@ fn refused<'m, T: core::fmt::Debug>(
     machine: &'m Machine,
     result: Result<T, xen_contig::exchange::ExchangeFailure<'_>>,
     is_expected: impl Fn(ExchangeError) -> bool,
-) -> Result<Owned<'m>, Outcome> {
+) -> Result<Owned<'m>, TestOutcome> {
     match result {
         Ok(extent) => fail!("Xen took the run although something maps it: {extent:?}"),
         Err(failure) if is_expected(failure.error) && failure.remaining.lost() == 0 => {
@@ -150,12 +150,12 @@ fn refused<'m, T: core::fmt::Debug>(
         Err(failure) => {
             let heard = format!("heard: {failure}");
             give_left(machine, failure);
-            Err(Outcome::Fail(heard))
+            Err(TestOutcome::Fail(heard))
         }
     }
 }
 
-fn in_use(context: &Context<'_>) -> Check {
+fn in_use(context: &TestContext<'_>) -> Check {
     let machine = context.machine;
     limit(machine)?;
     let run = Owned::take(machine, FRAMES)?;
@@ -197,7 +197,7 @@ fn still_shows(area: &Area) -> Check {
     match try_read(area.address()) {
         Ok(_) => Ok(()),
         Err(fault) => {
-            Err(Outcome::Fail(format!("the area was torn down under its owner: {fault}")))
+            Err(TestOutcome::Fail(format!("the area was torn down under its owner: {fault}")))
         }
     }
 }

@@ -28,7 +28,7 @@ use xen_contig::frames::FrameRun;
 use xen_contig::vmap::{Area, Protection, UnmapMode};
 
 use super::owned::{Owned, give_left};
-use super::{Check, Context, Outcome, Test, books, error, fail, skip};
+use super::{Check, Test, TestContext, TestOutcome, books, error, fail, skip};
 use crate::machine::Machine;
 use crate::vcpu;
 
@@ -43,7 +43,7 @@ pub fn add(tests: &mut Vec<Test>) {
 }
 
 /// Maps a run of frames as an area of a test's.
-pub fn map(machine: &Machine, run: &FrameRun, name: &'static str) -> Result<Area, Outcome> {
+pub fn map(machine: &Machine, run: &FrameRun, name: &'static str) -> Result<Area, TestOutcome> {
     map_frames(machine, run.iter(), name)
 }
 
@@ -52,7 +52,7 @@ pub fn map_frames(
     machine: &Machine,
     frames: impl Iterator<Item = Pfn> + Clone,
     name: &'static str,
-) -> Result<Area, Outcome> {
+) -> Result<Area, TestOutcome> {
     match machine.areas.vmap(frames, Protection::ReadWrite, name) {
         Ok(area) => Ok(area),
         Err(error) => fail!("mapping \"{name}\": {error}"),

@@ -5,7 +5,9 @@ use alloc::vec::Vec;
 use hypercall::trace::CallTotals;
 use xen_contig::vmap::{Flush, UnmapMode};
 
-use super::{Check, Context, Outcome, Owned, Test, cost_of, fail, give_left, map, skip, unmap};
+use super::{
+    Check, Owned, Test, TestContext, TestOutcome, cost_of, fail, give_left, map, skip, unmap,
+};
 use crate::machine::{ANYWHERE, Machine};
 use crate::say;
 use crate::tsc::tsc;
@@ -31,14 +33,14 @@ struct Cost {
 }
 
 /// Runs `act` and says what it cost.
-fn measure(act: impl FnOnce() -> Check) -> Result<Cost, Outcome> {
+fn measure(act: impl FnOnce() -> Check) -> Result<Cost, TestOutcome> {
     let start = tsc();
     let (result, row) = cost_of(act);
     let ticks = tsc() - start;
     result.map(|()| Cost { row, ticks })
 }
 
-fn compare(context: &Context<'_>) -> Check {
+fn compare(context: &TestContext<'_>) -> Check {
     let machine = context.machine;
     say!("# vmap: per cycle: an area of {PAGES} pages mapped and unmapped; per allocation:");
     say!("# vmap: {PAGES} frames that were in such an area, exchanged and given back");
@@ -84,7 +86,7 @@ fn print(mode: &str, what: &str, cost: &Cost, count: u64) {
     );
 }
 
-fn cycle(machine: &Machine, mode: UnmapMode) -> Result<Cost, Outcome> {
+fn cycle(machine: &Machine, mode: UnmapMode) -> Result<Cost, TestOutcome> {
     let run = Owned::take(machine, PAGES)?;
     measure(|| {
         for _ in 0..CYCLES {
@@ -95,7 +97,7 @@ fn cycle(machine: &Machine, mode: UnmapMode) -> Result<Cost, Outcome> {
     })
 }
 
-fn allocation(machine: &Machine, mode: UnmapMode) -> Result<Cost, Outcome> {
+fn allocation(machine: &Machine, mode: UnmapMode) -> Result<Cost, TestOutcome> {
     let Some(exchanger) = machine.exchanger() else { fail!("no exchange") };
     let mut run = Some(Owned::take(machine, PAGES)?);
     let Some(mut lists) = machine.lists(2 * PAGES) else {

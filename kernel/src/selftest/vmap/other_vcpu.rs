@@ -10,7 +10,9 @@ use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 
 use xen_contig::vmap::UnmapMode;
 
-use super::{Check, Context, Outcome, Owned, Test, error, fail, give_left, map, skip, unmap};
+use super::{
+    Check, Owned, Test, TestContext, TestOutcome, error, fail, give_left, map, skip, unmap,
+};
 use crate::machine::{ANYWHERE, Machine};
 use crate::say;
 use crate::smp;
@@ -32,7 +34,7 @@ pub fn add(tests: &mut Vec<Test>) {
 
 /// What the second vCPU saw.
 #[derive(Default)]
-struct Seen {
+struct VcpuReads {
     /// Reads that went well before the exchange was through.
     before: AtomicU64,
     /// Reads that were begun after that, and went well.
@@ -41,7 +43,7 @@ struct Seen {
     faults: AtomicU64,
 }
 
-fn other_vcpu(context: &Context<'_>) -> Check {
+fn other_vcpu(context: &TestContext<'_>) -> Check {
     let machine = context.machine;
     if machine.exchanger().is_none() {
         skip!("a translated guest's frames do not move");
@@ -49,7 +51,7 @@ fn other_vcpu(context: &Context<'_>) -> Check {
     let Some(other) = vcpu::online().map(|vcpu| vcpu.id).find(|id| *id != vcpu::current()) else {
         skip!("there is one vCPU")
     };
-    let seen = Seen::default();
+    let seen = VcpuReads::default();
     for _ in 0..ROUNDS {
         round(machine, other, &seen)?;
     }
@@ -65,7 +67,7 @@ fn other_vcpu(context: &Context<'_>) -> Check {
     Ok(())
 }
 
-fn round(machine: &Machine, other: VcpuId, seen: &Seen) -> Check {
+fn round(machine: &Machine, other: VcpuId, seen: &VcpuReads) -> Check {
     let Some(exchanger) = machine.exchanger() else { fail!("no exchange") };
     let run = Owned::take(machine, FRAMES)?;
     let Some(mut lists) = machine.lists(2 * FRAMES) else {
@@ -117,6 +119,6 @@ fn round(machine: &Machine, other: VcpuId, seen: &Seen) -> Check {
     };
     match smp::run_on(other, &read, exchange) {
         Ok(result) => result,
-        Err(undelivered) => Err(Outcome::Error(alloc::format!("{undelivered}"))),
+        Err(undelivered) => Err(TestOutcome::Error(alloc::format!("{undelivered}"))),
     }
 }

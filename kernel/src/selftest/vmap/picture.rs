@@ -10,7 +10,7 @@ use crate::machine::Machine;
 use crate::say;
 
 /// A row of frames at one time.
-struct Row {
+struct PictureRow {
     /// Where an extent of the machine begins, and where it goes on.
     machine: String,
     /// What maps the frame.
@@ -20,7 +20,7 @@ struct Row {
     highest: Option<Mfn>,
 }
 
-impl Row {
+impl PictureRow {
     fn of(machine: &Machine, run: &FrameRun) -> Self {
         let mut row = Self {
             machine: String::new(),
@@ -53,8 +53,8 @@ impl Row {
 /// A region before and after.
 pub struct Picture {
     title: String,
-    before: Row,
-    after: Option<Row>,
+    before: PictureRow,
+    after: Option<PictureRow>,
 }
 
 impl Picture {
@@ -63,12 +63,12 @@ impl Picture {
         let (first, last) = (run.first(), run.first().add(run.frames() - 1));
         let mut title = String::new();
         let _infallible = write!(title, "pfn {first} to {last}, a column for each frame");
-        Self { title, before: Row::of(machine, run), after: None }
+        Self { title, before: PictureRow::of(machine, run), after: None }
     }
 
     /// The region afterwards.
     pub fn after(&mut self, machine: &Machine, run: &FrameRun) {
-        self.after = Some(Row::of(machine, run));
+        self.after = Some(PictureRow::of(machine, run));
     }
 }
 

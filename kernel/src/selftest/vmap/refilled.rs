@@ -9,7 +9,7 @@ use xen_contig::exchange::ExchangeError;
 use xen_contig::paging::Holder;
 use xen_contig::vmap::{Flush, UnmapMode};
 
-use super::{Check, Context, Owned, Test, fail, map, skip, unmap};
+use super::{Check, Owned, Test, TestContext, fail, map, skip, unmap};
 use crate::machine::ANYWHERE;
 use crate::traps::try_read;
 
@@ -20,7 +20,7 @@ pub fn add(tests: &mut Vec<Test>) {
     tests.push(Test::new("vmap-refill-purges", refill_purges));
 }
 
-fn refill_purges(context: &Context<'_>) -> Check {
+fn refill_purges(context: &TestContext<'_>) -> Check {
     let machine = context.machine;
     let Some(refiller) = machine.refiller() else { skip!("{}", machine.capability) };
     let run = Owned::take(machine, FRAMES)?;
