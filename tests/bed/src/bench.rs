@@ -3,15 +3,15 @@
 //! QEMU counts instructions, Xen's and the guest's alike, in place of time: a figure is the same on
 //! every host. Each mode is booted twice to show that.
 
-use crate::boot::{Clock, Dom0Boot, Dom0Spec};
-use crate::choice::{KernelArgs, Mode};
-use crate::context::Context;
+use crate::boot::{Dom0Boot, Dom0Spec, MachineClock};
+use crate::choice::{GuestMode, KernelArgs};
+use crate::context::SuiteContext;
 use crate::error::Result;
 use crate::findings::Findings;
-use crate::guest::Verdict;
-use crate::outcome::Outcome;
-use crate::parallel::{self, Need, Part};
-use crate::progress::Progress;
+use crate::guest::GuestVerdict;
+use crate::outcome::GuestOutcome;
+use crate::parallel::{self, Need, SuitePart};
+use crate::progress::ProgressLog;
 use crate::setup::Bed;
 
 /// The tests that print figures, and the one that sees to it that they lost nothing.
@@ -19,12 +19,12 @@ const TESTS: &str = "selftest=vmap-lazy-and-sync,vmap-purge-is-exact,vcpus-maske
                      bench-*,accounts-balanced";
 
 /// Dom0s alone: in a domU's machine a Linux runs as well, whose instructions would count.
-const MODES: [Mode; 2] = [Mode::PvDom0, Mode::PvhDom0];
+const MODES: [GuestMode; 2] = [GuestMode::PvDom0, GuestMode::PvhDom0];
 
 const BOOTS: [&str; 2] = ["first", "second"];
 
 /// Prints the figures of each mode on the chosen Xen and the last line.
-pub fn run(context: &Context, progress: &mut Progress) -> Result<Verdict> {
+pub fn run(context: &SuiteContext, progress: &mut ProgressLog) -> Result<GuestVerdict> {
     let bed = context.bed(progress)?;
     let mut findings = Findings::default();
     parallel::run(parts(context, &bed)?, progress, &mut findings)?;
@@ -32,18 +32,18 @@ pub fn run(context: &Context, progress: &mut Progress) -> Result<Verdict> {
 }
 
 /// Returns a part for each mode on one Xen. Counted instructions do not depend on what else runs.
-pub fn parts<'p>(context: &'p Context, bed: &'p Bed) -> Result<Vec<Part<'p>>> {
+pub fn parts<'p>(context: &'p SuiteContext, bed: &'p Bed) -> Result<Vec<SuitePart<'p>>> {
     MODES.into_iter().map(|mode| part(context, bed, mode)).collect()
 }
 
-fn part<'p>(context: &'p Context, bed: &'p Bed, mode: Mode) -> Result<Part<'p>> {
+fn part<'p>(context: &'p SuiteContext, bed: &'p Bed, mode: GuestMode) -> Result<SuitePart<'p>> {
     let args = KernelArgs::new(&format!("{TESTS} {}", context.cli.args.as_str()))?;
     let spec = Dom0Spec {
         processors: Some(1),
-        clock: Clock::Instructions,
+        clock: MachineClock::Instructions,
         ..Dom0Spec::new(mode, args, context.cli.timeout)
     };
-    Ok(Part::new(Need::machine(spec.vcpus, spec.memory), move |progress, findings| {
+    Ok(SuitePart::new(Need::machine(spec.vcpus, spec.memory), move |progress, findings| {
         let mut seen = Vec::new();
         for which in BOOTS {
             progress.step(format!("{mode} on Xen {}, {which} boot", bed.xen), "the next");
@@ -53,7 +53,7 @@ fn part<'p>(context: &'p Context, bed: &'p Bed, mode: Mode) -> Result<Part<'p>> 
             seen.push(figures(&boot.log.guest));
             let seen_now = (&boot.log, &boot.end, boot.seconds);
             let exit = spec.args.expected_exit();
-            findings.judge(progress, Outcome::of_dom0(bed.xen, mode, seen_now, exit, &dir)?);
+            findings.judge(progress, GuestOutcome::of_dom0(bed.xen, mode, seen_now, exit, &dir)?);
         }
         progress.line(&format!("\n{mode} on Xen {}:", bed.xen));
         seen[0].iter().for_each(|line| progress.line(line));

@@ -55,7 +55,7 @@ impl fmt::Display for XenVersion {
 
 /// How the image meets Xen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
+pub enum GuestMode {
     /// The control domain, paravirtualised.
     PvDom0,
     /// A domain that `xl create` makes, paravirtualised.
@@ -66,7 +66,7 @@ pub enum Mode {
     PvhDomu,
 }
 
-impl Mode {
+impl GuestMode {
     /// All modes, in the order in which they are run and reported.
     pub const ALL: [Self; 4] = [Self::PvDom0, Self::PvDomu, Self::PvhDom0, Self::PvhDomu];
 
@@ -107,7 +107,7 @@ impl Mode {
     }
 }
 
-impl fmt::Display for Mode {
+impl fmt::Display for GuestMode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.as_str())
     }
@@ -170,7 +170,7 @@ mod tests {
 
     #[test]
     fn unknown_choices_name_the_value() {
-        let mode = Mode::parse_choice("pv-domx").unwrap_err().to_string();
+        let mode = GuestMode::parse_choice("pv-domx").unwrap_err().to_string();
         assert!(mode.contains("pv-domx") && mode.contains("pvh-dom0"), "{mode}");
         let xen = "4.18".parse::<XenVersion>().unwrap_err().to_string();
         assert!(xen.contains("4.18") && xen.contains("4.20"), "{xen}");
@@ -180,7 +180,7 @@ mod tests {
 
     #[test]
     fn all_means_every_mode() {
-        assert_eq!(Mode::parse_choice("all").unwrap(), Mode::ALL);
+        assert_eq!(GuestMode::parse_choice("all").unwrap(), GuestMode::ALL);
     }
 
     #[test]

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use lexopt::prelude::*;
 
-use crate::choice::{KernelArgs, Mode, XenVersion, parse_count};
+use crate::choice::{GuestMode, KernelArgs, XenVersion, parse_count};
 use crate::error::{Error, Result};
-use crate::witness::Request;
+use crate::witness::ProbeRequest;
 
 /// What `bed --help` prints.
 pub const HELP: &str = "\
@@ -112,7 +112,7 @@ pub struct Cli {
     /// Whether it was given.
     pub xen_chosen: bool,
     /// `--mode`
-    pub modes: Vec<Mode>,
+    pub modes: Vec<GuestMode>,
     /// `--vcpus`
     pub vcpus: Option<u32>,
     /// `--memory`
@@ -124,7 +124,7 @@ pub struct Cli {
     /// `--timeout`
     pub timeout: Duration,
     /// `--probe`
-    pub probe: Request,
+    pub probe: ProbeRequest,
     /// `--model`
     pub model: Option<PathBuf>,
     /// `--fuzz`
@@ -155,13 +155,13 @@ impl Cli {
             action: Action::Help,
             xen: XenVersion::V4_17,
             xen_chosen: false,
-            modes: Mode::ALL.to_vec(),
+            modes: GuestMode::ALL.to_vec(),
             vcpus: None,
             memory: None,
             args: KernelArgs::default(),
             image: PathBuf::from("target/image/xen-contig"),
             timeout: Duration::from_secs(240),
-            probe: Request { order: 9, bits: 30, seed: 0 },
+            probe: ProbeRequest { order: 9, bits: 30, seed: 0 },
             model: None,
             fuzz: None,
             seconds: 600,
@@ -177,7 +177,7 @@ impl Cli {
                     cli.xen = text(&mut parser)?.parse()?;
                     cli.xen_chosen = true;
                 }
-                Long("mode") => cli.modes = Mode::parse_choice(&text(&mut parser)?)?,
+                Long("mode") => cli.modes = GuestMode::parse_choice(&text(&mut parser)?)?,
                 Long("vcpus") => {
                     cli.vcpus = Some(parse_count("--vcpus", &text(&mut parser)?, MAX_VCPUS)?)
                 }
@@ -245,7 +245,7 @@ mod tests {
         let cli =
             parse("run --xen 4.20 --mode pvh-domu --vcpus 2 --memory 64 --timeout 9").unwrap();
         assert_eq!((cli.action, cli.xen), (Action::Boot(Suite::Run), XenVersion::V4_20));
-        assert_eq!(cli.modes, [Mode::PvhDomu]);
+        assert_eq!(cli.modes, [GuestMode::PvhDomu]);
         assert_eq!((cli.vcpus, cli.memory), (Some(2), Some(64)));
         assert_eq!(cli.timeout, Duration::from_secs(9));
     }

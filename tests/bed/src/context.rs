@@ -4,12 +4,12 @@ use std::path::PathBuf;
 
 use crate::cli::Cli;
 use crate::error::Result;
-use crate::progress::Progress;
+use crate::progress::ProgressLog;
 use crate::setup::{self, Bed, SetupOptions};
 
 /// What every suite works with.
 #[derive(Clone, Debug)]
-pub struct Context {
+pub struct SuiteContext {
     /// The command line.
     pub cli: Cli,
     /// How a bed is made.
@@ -20,14 +20,14 @@ pub struct Context {
     pub root: PathBuf,
 }
 
-impl Context {
+impl SuiteContext {
     /// Makes the bed of the chosen Xen ready.
-    pub fn bed(&self, progress: &mut Progress) -> Result<Bed> {
+    pub fn bed(&self, progress: &mut ProgressLog) -> Result<Bed> {
         setup::prepare(self.cli.xen, &self.options, progress)
     }
 
     /// Makes the beds of all Xens ready, or that of the chosen one.
-    pub fn beds(&self, progress: &mut Progress) -> Result<Vec<Bed>> {
+    pub fn beds(&self, progress: &mut ProgressLog) -> Result<Vec<Bed>> {
         self.cli
             .xens()
             .into_iter()

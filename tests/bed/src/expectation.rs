@@ -3,16 +3,16 @@
 use std::time::Duration;
 
 use crate::boot::{DEFAULT_MIB, Dom0Spec};
-use crate::choice::{KernelArgs, Mode};
-use crate::domu::{Goal, Job};
-use crate::guest::Verdict;
-use crate::outcome::Outcome;
+use crate::choice::{GuestMode, KernelArgs};
+use crate::domu::{DomuJob, Goal};
+use crate::guest::GuestVerdict;
+use crate::outcome::GuestOutcome;
 
 /// A guest and what the runner must call it.
 #[derive(Clone, Debug)]
 pub struct Expectation {
     /// The mode.
-    pub mode: Mode,
+    pub mode: GuestMode,
     /// What is special about it.
     pub label: String,
     /// The kernel command line.
@@ -28,7 +28,7 @@ pub struct Expectation {
     /// Processors of a dom0's machine, where not one for each vCPU.
     pub processors: Option<u32>,
     /// The verdict.
-    pub verdict: Verdict,
+    pub verdict: GuestVerdict,
     /// What must be said, by the runner's reasons or on the guest's console.
     pub words: &'static str,
     /// Tests that must have passed: one that was skipped proves nothing.
@@ -40,18 +40,18 @@ pub struct Expectation {
 impl Expectation {
     /// Whether the emulator may let this guest stand still: see `Threads`.
     pub fn may_stand_still(&self) -> bool {
-        let under_svm = matches!(self.mode, Mode::PvhDom0 | Mode::PvhDomu);
-        under_svm && self.vcpus > Some(1) && self.verdict == Verdict::Success
+        let under_svm = matches!(self.mode, GuestMode::PvhDom0 | GuestMode::PvhDomu);
+        under_svm && self.vcpus > Some(1) && self.verdict == GuestVerdict::Success
     }
 
     /// A guest as configured that succeeds.
     pub fn success(
-        mode: Mode,
+        mode: GuestMode,
         label: impl Into<String>,
         args: KernelArgs,
         limit: Duration,
     ) -> Self {
-        let (verdict, words, passed) = (Verdict::Success, "", Vec::new());
+        let (verdict, words, passed) = (GuestVerdict::Success, "", Vec::new());
         let (memory, dom0_memory, max_order, vcpus, processors) = (None, None, None, None, None);
         Self {
             mode,
@@ -75,8 +75,8 @@ impl Expectation {
     }
 
     /// The `xl create` of a domU.
-    pub fn job(&self) -> Job {
-        Job {
+    pub fn job(&self) -> DomuJob {
+        DomuJob {
             name: self.name(),
             mode: self.mode,
             memory: self.memory,
@@ -100,7 +100,11 @@ impl Expectation {
     }
 
     /// Whether the runner called the guest by its right name, for the right reason.
-    pub fn met_by(&self, outcome: &Outcome, console: &[String]) -> std::result::Result<(), String> {
+    pub fn met_by(
+        &self,
+        outcome: &GuestOutcome,
+        console: &[String],
+    ) -> std::result::Result<(), String> {
         let judgement = &outcome.judgement;
         let reasons = judgement.reasons.join("; ");
         if judgement.verdict != self.verdict {
@@ -147,16 +151,16 @@ mod tests {
     use crate::choice::{GuestExit, XenVersion};
     use crate::guest::{End, judge};
 
-    fn expectation(verdict: Verdict, words: &'static str) -> Expectation {
+    fn expectation(verdict: GuestVerdict, words: &'static str) -> Expectation {
         let limit = Duration::from_secs(1);
-        let good = Expectation::success(Mode::PvDomu, "x", KernelArgs::default(), limit);
+        let good = Expectation::success(GuestMode::PvDomu, "x", KernelArgs::default(), limit);
         Expectation { verdict, words, ..good }
     }
 
-    fn outcome(console: &str, end: End) -> Outcome {
-        Outcome {
+    fn outcome(console: &str, end: End) -> GuestOutcome {
+        GuestOutcome {
             xen: XenVersion::V4_17,
-            mode: Mode::PvDomu,
+            mode: GuestMode::PvDomu,
             judgement: judge(console.lines(), &end, GuestExit::PowerOff),
             seconds: 1.0,
             dir: PathBuf::from("logs"),
@@ -165,11 +169,11 @@ mod tests {
 
     #[test]
     fn the_right_name_for_the_right_reason() {
-        let panic = expectation(Verdict::Crash, "no verdict");
+        let panic = expectation(GuestVerdict::Crash, "no verdict");
         assert_eq!(panic.met_by(&outcome("", End::Crash), &[]), Ok(()));
         let timed_out = panic.met_by(&outcome("", End::StillRunning), &[]).unwrap_err();
         assert!(timed_out.contains("CRASH was expected, not TIMEOUT"), "{timed_out}");
-        let option = expectation(Verdict::Error, "wibble");
+        let option = expectation(GuestVerdict::Error, "wibble");
         let error = outcome("KTAP version 1\n1..0\nTest result: ERROR", End::PowerOff);
         assert!(option.met_by(&error, &[]).unwrap_err().contains("nothing says `wibble`"));
         assert_eq!(option.met_by(&error, &["unknown option wibble".to_owned()]), Ok(()));
@@ -178,7 +182,7 @@ mod tests {
     #[test]
     fn a_skipped_test_has_not_passed() {
         let passed = vec!["found", "round-trip"];
-        let device = Expectation { passed, ..expectation(Verdict::Success, "") };
+        let device = Expectation { passed, ..expectation(GuestVerdict::Success, "") };
         let console = |skip: &str| {
             let line = |(index, name)| format!("ok {} {name}{skip}", index + 1);
             (0..).zip(&device.passed).map(line).collect::<Vec<_>>()

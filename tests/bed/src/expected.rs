@@ -1,21 +1,25 @@
 //! Boots guests and holds the runner's verdict on each against what was expected.
 
 use crate::boot::Dom0Boot;
-use crate::context::Context;
+use crate::context::SuiteContext;
 use crate::domu::{self, JobResult, SessionSpec};
 use crate::error::Result;
 use crate::expectation::Expectation;
 use crate::findings::Findings;
 use crate::guest::End;
-use crate::outcome::Outcome;
-use crate::parallel::{Need, Part};
-use crate::progress::Progress;
+use crate::outcome::GuestOutcome;
+use crate::parallel::{Need, SuitePart};
+use crate::progress::ProgressLog;
 use crate::setup::Bed;
 
 /// Returns a part that boots a dom0 and notes whether it is as expected.
-pub fn dom0<'p>(context: &'p Context, bed: &'p Bed, expectation: Expectation) -> Part<'p> {
+pub fn dom0<'p>(
+    context: &'p SuiteContext,
+    bed: &'p Bed,
+    expectation: Expectation,
+) -> SuitePart<'p> {
     let spec = expectation.dom0();
-    Part::new(Need::machine(spec.vcpus, spec.memory), move |progress, findings| {
+    SuitePart::new(Need::machine(spec.vcpus, spec.memory), move |progress, findings| {
         let name = expectation.name();
         progress.step(format!("{name} on Xen {}", bed.xen), "the next guest");
         let dir = bed.log_dir(&name)?;
@@ -28,7 +32,7 @@ pub fn dom0<'p>(context: &'p Context, bed: &'p Bed, expectation: Expectation) ->
         boot.machine.stop();
         let seen = (&boot.log, &boot.end, boot.seconds);
         let exit = expectation.args.expected_exit();
-        let outcome = Outcome::of_dom0(bed.xen, expectation.mode, seen, exit, &dir)?;
+        let outcome = GuestOutcome::of_dom0(bed.xen, expectation.mode, seen, exit, &dir)?;
         let result = expectation.met_by(&outcome, &boot.log.guest);
         findings.note(progress, &format!("{name} on Xen {}", bed.xen), result);
         Ok(())
@@ -38,14 +42,14 @@ pub fn dom0<'p>(context: &'p Context, bed: &'p Bed, expectation: Expectation) ->
 /// Returns a part that makes domUs in one boot of the Linux dom0 and notes whether they are as
 /// expected. If a guest stands still that the emulator may stop, all are made once more.
 pub fn domus<'p>(
-    context: &'p Context,
+    context: &'p SuiteContext,
     bed: &'p Bed,
     name: &'static str,
     expectations: Vec<Expectation>,
-) -> Part<'p> {
+) -> SuitePart<'p> {
     let jobs = expectations.iter().map(Expectation::job).collect();
     let session = SessionSpec { jobs, root: context.root.clone(), name };
-    Part::new(session.need(), move |progress, findings| {
+    SuitePart::new(session.need(), move |progress, findings| {
         let mut results = session_of(context, bed, &session, progress)?;
         let is_still = |(expectation, result): &(&Expectation, &JobResult)| {
             // The guest alone, or the whole machine.
@@ -61,10 +65,10 @@ pub fn domus<'p>(
 }
 
 fn session_of(
-    context: &Context,
+    context: &SuiteContext,
     bed: &Bed,
     session: &SessionSpec,
-    progress: &mut Progress,
+    progress: &mut ProgressLog,
 ) -> Result<Vec<JobResult>> {
     let (results, mut machine) = domu::run(bed, session, &context.image, progress)?;
     machine.stop();
@@ -76,12 +80,12 @@ pub fn note_domus(
     bed: &Bed,
     expectations: &[Expectation],
     results: &[JobResult],
-    progress: &Progress,
+    progress: &ProgressLog,
     findings: &mut Findings,
 ) -> Result<()> {
     for (expectation, result) in expectations.iter().zip(results) {
         let name = &result.job.name;
-        let outcome = Outcome::of_domu(bed.xen, result, &bed.log_dir(name)?)?;
+        let outcome = GuestOutcome::of_domu(bed.xen, result, &bed.log_dir(name)?)?;
         let met = expectation.met_by(&outcome, &result.report.guest_lines());
         findings.note(progress, &format!("{name} on Xen {}", bed.xen), met);
     }
@@ -89,7 +93,7 @@ pub fn note_domus(
 }
 
 /// Prints why a guest is tried once more.
-fn say_stood_still(name: &str, progress: &Progress) {
+fn say_stood_still(name: &str, progress: &ProgressLog) {
     progress.line(&format!(
         "bed: {name} stood still, as QEMU sometimes stops a PVH guest of several vCPUs (see \
          `Threads`): once more"

@@ -4,11 +4,11 @@ use std::fs::{File, TryLockError};
 use std::path::Path;
 
 use crate::error::{Error, Result};
-use crate::progress::Progress;
+use crate::progress::ProgressLog;
 use crate::setup::make_dir;
 
 /// Locks the bed in `target` while the result lives; waits for another process that holds it.
-pub fn take(target: &Path, progress: &mut Progress) -> Result<File> {
+pub fn take(target: &Path, progress: &mut ProgressLog) -> Result<File> {
     make_dir(target)?;
     let path = target.join("lock");
     let file = File::create(&path).map_err(|e| Error::file("making", &path, e))?;
@@ -30,7 +30,7 @@ mod tests {
     #[test]
     fn the_bed_is_had_by_one_at_a_time() {
         let dir = std::env::temp_dir().join(format!("bed-lock-{}", std::process::id()));
-        let held = take(&dir, &mut Progress::start()).unwrap();
+        let held = take(&dir, &mut ProgressLog::start()).unwrap();
         let second = File::open(dir.join("lock")).unwrap();
         assert!(matches!(second.try_lock(), Err(TryLockError::WouldBlock)));
         drop(held);

@@ -5,23 +5,23 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::bench;
-use crate::choice::{KernelArgs, Mode};
+use crate::choice::{GuestMode, KernelArgs};
 use crate::command;
 use crate::conformance;
-use crate::context::Context;
+use crate::context::SuiteContext;
 use crate::error::Result;
 use crate::expectation::Expectation;
 use crate::expected;
 use crate::findings::Findings;
-use crate::guest::Verdict;
-use crate::parallel::{self, Need, Part};
-use crate::progress::Progress;
+use crate::guest::GuestVerdict;
+use crate::parallel::{self, Need, SuitePart};
+use crate::progress::ProgressLog;
 use crate::setup::Bed;
 use crate::soak;
 use crate::vcpus;
 
 /// Runs everything and prints how long it took.
-pub fn run(context: &Context, progress: &mut Progress) -> Result<Verdict> {
+pub fn run(context: &SuiteContext, progress: &mut ProgressLog) -> Result<GuestVerdict> {
     let started = Instant::now();
     let beds = context.beds(progress)?;
     let mut parts = match &context.cli.fuzz {
@@ -54,11 +54,11 @@ const FUZZ_MIB: u32 = 1024;
 const FUZZ_EXTRA: u32 = 300;
 
 /// Returns a part for each target of the fuzzer.
-fn fuzz<'p>(context: &'p Context, program: &'p Path) -> Result<Vec<Part<'p>>> {
+fn fuzz<'p>(context: &'p SuiteContext, program: &'p Path) -> Result<Vec<SuitePart<'p>>> {
     let targets = command::succeed(Command::new(program).arg("list"))?;
     let parts = targets.lines().map(|target| {
         let target = target.to_owned();
-        Part::new(Need::machine(1, FUZZ_MIB), move |progress, findings| {
+        SuitePart::new(Need::machine(1, FUZZ_MIB), move |progress, findings| {
             let seconds = context.cli.seconds;
             progress.step(format!("fuzzing {target} for {seconds} s"), "the next target");
             let result = fuzz_one(program, &target, seconds, progress)?;
@@ -73,7 +73,7 @@ fn fuzz_one(
     program: &Path,
     target: &str,
     seconds: u32,
-    progress: &Progress,
+    progress: &ProgressLog,
 ) -> Result<std::result::Result<(), String>> {
     let limit = (seconds + FUZZ_EXTRA).to_string();
     let mut fuzzer = Command::new("timeout");
@@ -96,11 +96,11 @@ const ORDER_TESTS: &str = "selftest=exchange-order-*,order-limit-refused,account
 const LIMIT: Duration = Duration::from_secs(240);
 
 /// Returns a part with a PV dom0 for each limit of the exchange's order (`memop-max-order`).
-fn order_limits<'p>(context: &'p Context, bed: &'p Bed) -> Result<Vec<Part<'p>>> {
+fn order_limits<'p>(context: &'p SuiteContext, bed: &'p Bed) -> Result<Vec<SuitePart<'p>>> {
     let args = KernelArgs::new(ORDER_TESTS)?;
     let guest = |order| {
         let label = format!("max-order-{order}");
-        let good = Expectation::success(Mode::PvDom0, label, args.clone(), LIMIT);
+        let good = Expectation::success(GuestMode::PvDom0, label, args.clone(), LIMIT);
         let passed = vec!["exchange-order-0", "order-limit-refused", "accounts-balanced"];
         Expectation { max_order: Some(order), passed, ..good }
     };
@@ -111,17 +111,17 @@ fn order_limits<'p>(context: &'p Context, bed: &'p Bed) -> Result<Vec<Part<'p>>>
 const STARTS: u32 = 10;
 
 /// Returns parts that start every kind of guest [`STARTS`] times, with all its tests.
-fn restarts<'p>(context: &'p Context, bed: &'p Bed) -> Result<Vec<Part<'p>>> {
+fn restarts<'p>(context: &'p SuiteContext, bed: &'p Bed) -> Result<Vec<SuitePart<'p>>> {
     let guest = |mode, number| {
         let label = format!("start-{number}");
         Expectation::success(mode, label, KernelArgs::default(), LIMIT)
     };
     let mut parts = Vec::new();
-    for mode in [Mode::PvDom0, Mode::PvhDom0] {
+    for mode in [GuestMode::PvDom0, GuestMode::PvhDom0] {
         parts.extend((1..=STARTS).map(|n| expected::dom0(context, bed, guest(mode, n))));
     }
     for (mode, name) in
-        [(Mode::PvDomu, "linux-dom0-starts-pv"), (Mode::PvhDomu, "linux-dom0-starts-pvh")]
+        [(GuestMode::PvDomu, "linux-dom0-starts-pv"), (GuestMode::PvhDomu, "linux-dom0-starts-pvh")]
     {
         let guests = (1..=STARTS).map(|n| guest(mode, n)).collect();
         parts.push(expected::domus(context, bed, name, guests));

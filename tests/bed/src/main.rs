@@ -35,10 +35,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use cli::{Action, Cli, Suite};
-use context::Context;
+use context::SuiteContext;
 use error::Result;
-use guest::Verdict;
-use progress::Progress;
+use guest::GuestVerdict;
+use progress::ProgressLog;
 use setup::SetupOptions;
 
 fn main() -> ExitCode {
@@ -47,16 +47,16 @@ fn main() -> ExitCode {
         Ok(verdict) => ExitCode::from(verdict.exit_status()),
         Err(error) => {
             eprintln!("bed: error: {error}");
-            ExitCode::from(Verdict::Error.exit_status())
+            ExitCode::from(GuestVerdict::Error.exit_status())
         }
     }
 }
 
-fn act(cli: Cli) -> Result<Verdict> {
+fn act(cli: Cli) -> Result<GuestVerdict> {
     match cli.action {
         Action::Help => {
             print!("{}", cli::HELP);
-            Ok(Verdict::Success)
+            Ok(GuestVerdict::Success)
         }
         Action::Setup => set_up(&cli),
         Action::Boot(suite) => boot(cli, suite),
@@ -67,21 +67,21 @@ fn options(cli: &Cli) -> SetupOptions {
     SetupOptions { target: cli.target.clone(), mirror: cli.mirror.clone() }
 }
 
-fn set_up(cli: &Cli) -> Result<Verdict> {
-    let mut progress = Progress::start();
+fn set_up(cli: &Cli) -> Result<GuestVerdict> {
+    let mut progress = ProgressLog::start();
     let _held = lock::take(&cli.target, &mut progress)?;
     setup::prepare(cli.xen, &options(cli), &mut progress)?;
     progress.say(&format!("the bed of Xen {} is ready", cli.xen));
-    Ok(Verdict::Success)
+    Ok(GuestVerdict::Success)
 }
 
-fn boot(cli: Cli, suite: Suite) -> Result<Verdict> {
-    let mut progress = Progress::start();
+fn boot(cli: Cli, suite: Suite) -> Result<GuestVerdict> {
+    let mut progress = ProgressLog::start();
     // Before the setup, so that a wrong path is reported before a download.
     let image = image::load(&cli.image)?;
     let _held = lock::take(&cli.target, &mut progress)?;
     let (options, root) = (options(&cli), PathBuf::from("."));
-    let context = Context { cli, options, image, root };
+    let context = SuiteContext { cli, options, image, root };
     match suite {
         Suite::Run => modes::run(&context, &mut progress),
         Suite::Test => suite::run(&context, &mut progress),

@@ -4,22 +4,22 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::boot::{DEFAULT_MIB, Dom0Boot, Dom0Spec};
-use crate::choice::{KernelArgs, Mode};
-use crate::context::Context;
-use crate::domu::{self, Goal, Job, SessionSpec};
+use crate::choice::{GuestMode, KernelArgs};
+use crate::context::SuiteContext;
+use crate::domu::{self, DomuJob, Goal, SessionSpec};
 use crate::error::Result;
 use crate::findings::Findings;
-use crate::guest::Verdict;
-use crate::outcome::Outcome;
-use crate::parallel::{self, Need, Part};
-use crate::progress::Progress;
+use crate::guest::GuestVerdict;
+use crate::outcome::GuestOutcome;
+use crate::parallel::{self, Need, SuitePart};
+use crate::progress::ProgressLog;
 use crate::setup::Bed;
 
 /// What is to be run.
 #[derive(Clone, Debug)]
 pub struct RunSpec {
     /// The modes.
-    pub modes: Vec<Mode>,
+    pub modes: Vec<GuestMode>,
     /// vCPUs, if chosen.
     pub vcpus: Option<u32>,
     /// MiB, if chosen: of the domain in domU modes, of the machine in dom0 modes.
@@ -36,7 +36,7 @@ pub struct RunSpec {
 
 impl RunSpec {
     /// Returns what the command line asks for, in `modes`.
-    pub fn chosen(context: &Context, modes: Vec<Mode>) -> Self {
+    pub fn chosen(context: &SuiteContext, modes: Vec<GuestMode>) -> Self {
         let cli = &context.cli;
         Self {
             modes,
@@ -50,8 +50,8 @@ impl RunSpec {
     }
 
     /// Returns the `xl create` of a domU mode.
-    pub fn job(&self, mode: Mode) -> Job {
-        Job {
+    pub fn job(&self, mode: GuestMode) -> DomuJob {
+        DomuJob {
             name: mode.to_string(),
             mode,
             memory: self.memory,
@@ -62,7 +62,7 @@ impl RunSpec {
         }
     }
 
-    fn dom0(&self, mode: Mode) -> Dom0Spec {
+    fn dom0(&self, mode: GuestMode) -> Dom0Spec {
         Dom0Spec {
             memory: self.memory.unwrap_or(DEFAULT_MIB),
             vcpus: self.vcpus.unwrap_or(1),
@@ -73,7 +73,7 @@ impl RunSpec {
 }
 
 /// Boots the chosen modes and prints the verdicts.
-pub fn run(context: &Context, progress: &mut Progress) -> Result<Verdict> {
+pub fn run(context: &SuiteContext, progress: &mut ProgressLog) -> Result<GuestVerdict> {
     let bed = context.bed(progress)?;
     let spec = RunSpec::chosen(context, context.cli.modes.clone());
     let mut findings = Findings::default();
@@ -83,8 +83,9 @@ pub fn run(context: &Context, progress: &mut Progress) -> Result<Verdict> {
 
 /// Returns a part for each dom0 mode, and one for all domU modes, which share a boot of the Linux
 /// dom0. Each guest is judged by its own tests.
-pub fn parts<'p>(context: &'p Context, bed: &'p Bed, spec: &RunSpec) -> Vec<Part<'p>> {
-    let (dom0s, domus): (Vec<Mode>, Vec<Mode>) = spec.modes.iter().partition(|mode| mode.is_dom0());
+pub fn parts<'p>(context: &'p SuiteContext, bed: &'p Bed, spec: &RunSpec) -> Vec<SuitePart<'p>> {
+    let (dom0s, domus): (Vec<GuestMode>, Vec<GuestMode>) =
+        spec.modes.iter().partition(|mode| mode.is_dom0());
     let mut parts: Vec<_> =
         dom0s.into_iter().map(|mode| dom0_part(context, bed, spec.dom0(mode))).collect();
     if !domus.is_empty() {
@@ -95,10 +96,10 @@ pub fn parts<'p>(context: &'p Context, bed: &'p Bed, spec: &RunSpec) -> Vec<Part
     parts
 }
 
-fn dom0_part<'p>(context: &'p Context, bed: &'p Bed, spec: Dom0Spec) -> Part<'p> {
+fn dom0_part<'p>(context: &'p SuiteContext, bed: &'p Bed, spec: Dom0Spec) -> SuitePart<'p> {
     // Two debuggers can't share a port.
     let need = if spec.gdb { Need::alone() } else { Need::machine(spec.vcpus, spec.memory) };
-    Part::new(need, move |progress, findings| {
+    SuitePart::new(need, move |progress, findings| {
         let mode = spec.mode;
         let dir = bed.log_dir(mode.as_str())?;
         progress
@@ -107,18 +108,22 @@ fn dom0_part<'p>(context: &'p Context, bed: &'p Bed, spec: Dom0Spec) -> Part<'p>
         boot.machine.stop();
         let seen = (&boot.log, &boot.end, boot.seconds);
         let exit = spec.args.expected_exit();
-        findings.judge(progress, Outcome::of_dom0(bed.xen, mode, seen, exit, &dir)?);
+        findings.judge(progress, GuestOutcome::of_dom0(bed.xen, mode, seen, exit, &dir)?);
         Ok(())
     })
 }
 
-fn session_part<'p>(context: &'p Context, bed: &'p Bed, session: SessionSpec) -> Part<'p> {
-    Part::new(session.need(), move |progress, findings| {
+fn session_part<'p>(
+    context: &'p SuiteContext,
+    bed: &'p Bed,
+    session: SessionSpec,
+) -> SuitePart<'p> {
+    SuitePart::new(session.need(), move |progress, findings| {
         let (results, mut machine) = domu::run(bed, &session, &context.image, progress)?;
         machine.stop();
         for result in &results {
             let dir = bed.log_dir(&result.job.name)?;
-            findings.judge(progress, Outcome::of_domu(bed.xen, result, &dir)?);
+            findings.judge(progress, GuestOutcome::of_domu(bed.xen, result, &dir)?);
         }
         Ok(())
     })

@@ -4,19 +4,19 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use crate::choice::{GuestExit, Mode, XenVersion};
+use crate::choice::{GuestExit, GuestMode, XenVersion};
 use crate::domu::JobResult;
 use crate::error::Result;
-use crate::guest::{Counts, End, Judgement, SerialLog, Verdict, judge};
+use crate::guest::{End, GuestVerdict, Judgement, SerialLog, TestCounts, judge};
 use crate::setup::{make_dir, write};
 
 /// One guest's boot, judged.
 #[derive(Clone, Debug)]
-pub struct Outcome {
+pub struct GuestOutcome {
     /// The Xen release.
     pub xen: XenVersion,
     /// The mode.
-    pub mode: Mode,
+    pub mode: GuestMode,
     /// The verdict and why.
     pub judgement: Judgement,
     /// How long it took.
@@ -25,11 +25,11 @@ pub struct Outcome {
     pub dir: PathBuf,
 }
 
-impl Outcome {
+impl GuestOutcome {
     /// Judges a dom0 boot and writes its logs.
     pub fn of_dom0(
         xen: XenVersion,
-        mode: Mode,
+        mode: GuestMode,
         (log, end, seconds): (&SerialLog, &End, f64),
         expected: GuestExit,
         dir: &Path,
@@ -56,14 +56,14 @@ impl Outcome {
     pub fn place(&self) -> (usize, usize) {
         let of = |found: Option<usize>| found.unwrap_or(usize::MAX);
         let xen = of(XenVersion::ALL.iter().position(|xen| *xen == self.xen));
-        (xen, of(Mode::ALL.iter().position(|mode| *mode == self.mode)))
+        (xen, of(GuestMode::ALL.iter().position(|mode| *mode == self.mode)))
     }
 
     fn write_logs(&self, console: &[String], xen: &[String]) -> Result<()> {
         make_dir(&self.dir)?;
         write(&self.dir.join("console.log"), joined(console).as_bytes())?;
         write(&self.dir.join("xl-dmesg.log"), joined(xen).as_bytes())?;
-        let Counts { passed, failed, skipped } = self.judgement.counts;
+        let TestCounts { passed, failed, skipped } = self.judgement.counts;
         let result = json!({
             "xen": self.xen.as_str(),
             "mode": self.mode.as_str(),
@@ -84,7 +84,7 @@ impl Outcome {
         let name = format!("{} on Xen {}", self.mode, self.xen);
         let words = self.judgement.reasons.iter().chain(&self.judgement.failures);
         let mut lines: Vec<String> = words.map(|line| format!("{name}: {line}")).collect();
-        if self.judgement.verdict > Verdict::Skip {
+        if self.judgement.verdict > GuestVerdict::Skip {
             lines.push(format!("{name}: its console is in {}/console.log", self.dir.display()));
         }
         lines
@@ -103,7 +103,7 @@ fn joined(lines: &[String]) -> String {
 }
 
 /// The closing table, a line per guest.
-pub fn table(outcomes: &[Outcome]) -> String {
+pub fn table(outcomes: &[GuestOutcome]) -> String {
     let mut text = format!(
         "{:<6}{:<10}{:<9}{:>5}{:>7}{:>9}{:>9}  {}\n",
         "xen", "mode", "verdict", "ok", "not ok", "skipped", "seconds", "logs"
@@ -126,15 +126,15 @@ pub fn table(outcomes: &[Outcome]) -> String {
 }
 
 /// Prints the verdict and the last line.
-pub fn close(verdict: Verdict, counts: Counts) -> Verdict {
+pub fn close(verdict: GuestVerdict, counts: TestCounts) -> GuestVerdict {
     println!("bed: the verdict is {verdict} (exit status {})", verdict.exit_status());
     println!("{}", last_line(counts));
     verdict
 }
 
 /// The runner's last line.
-fn last_line(counts: Counts) -> String {
-    let Counts { passed, failed, skipped } = counts;
+fn last_line(counts: TestCounts) -> String {
+    let TestCounts { passed, failed, skipped } = counts;
     format!("bed: {passed} passed, {failed} failed, {skipped} skipped")
 }
 
@@ -142,10 +142,10 @@ fn last_line(counts: Counts) -> String {
 pub mod tests {
     use super::*;
 
-    pub fn outcome(console: &str, end: End) -> Outcome {
-        Outcome {
+    pub fn outcome(console: &str, end: End) -> GuestOutcome {
+        GuestOutcome {
             xen: XenVersion::V4_17,
-            mode: Mode::PvDomu,
+            mode: GuestMode::PvDomu,
             judgement: judge(console.lines(), &end, GuestExit::PowerOff),
             seconds: 12.34,
             dir: PathBuf::from("target/bed/4.17/pv-domu"),
@@ -169,7 +169,7 @@ pub mod tests {
         let line = text.lines().nth(1).unwrap();
         let words: Vec<&str> = line.split_whitespace().collect();
         assert_eq!(words[..7], ["4.17", "pv-domu", "SUCCESS", "1", "0", "0", "12.3"]);
-        let counts = Counts { passed: 3, failed: 1, skipped: 2 };
+        let counts = TestCounts { passed: 3, failed: 1, skipped: 2 };
         assert_eq!(last_line(counts), "bed: 3 passed, 1 failed, 2 skipped");
     }
 }

@@ -9,11 +9,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Where lines go.
 #[derive(Clone, Debug)]
-pub struct Output(Option<Page>);
+pub struct Output(Option<OutputPage>);
 
 /// The lines of one part.
 #[derive(Clone, Debug)]
-struct Page {
+struct OutputPage {
     number: usize,
     pages: Arc<Mutex<Pages>>,
 }
@@ -32,7 +32,7 @@ impl Output {
     fn with_printer(parts: usize, print: impl FnMut(&str) + Send + 'static) -> Vec<Self> {
         let kept = (0..parts).map(|_| Kept::default()).collect();
         let pages = Arc::new(Mutex::new(Pages { first: 0, kept, print: Printer(Box::new(print)) }));
-        let page = |number| Page { number, pages: Arc::clone(&pages) };
+        let page = |number| OutputPage { number, pages: Arc::clone(&pages) };
         (0..parts).map(|number| Self(Some(page(number)))).collect()
     }
 
@@ -55,7 +55,7 @@ impl Output {
     }
 }
 
-impl Page {
+impl OutputPage {
     /// Locks the pages, also after a panic in another part: no line is left half printed.
     fn lock(&self) -> MutexGuard<'_, Pages> {
         self.pages.lock().unwrap_or_else(PoisonError::into_inner)

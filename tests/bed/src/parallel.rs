@@ -7,7 +7,7 @@ use std::thread;
 use crate::error::Result;
 use crate::findings::Findings;
 use crate::output::Output;
-use crate::progress::Progress;
+use crate::progress::ProgressLog;
 
 /// What a part uses while it runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,18 +75,18 @@ impl Need {
 }
 
 /// A part of a suite.
-pub struct Part<'p> {
+pub struct SuitePart<'p> {
     need: Need,
     run: Box<Run<'p>>,
 }
 
-type Run<'p> = dyn FnOnce(&mut Progress, &mut Findings) -> Result<()> + Send + 'p;
+type Run<'p> = dyn FnOnce(&mut ProgressLog, &mut Findings) -> Result<()> + Send + 'p;
 
-impl<'p> Part<'p> {
+impl<'p> SuitePart<'p> {
     /// Makes a part from what it needs and what it does.
     pub fn new(
         need: Need,
-        run: impl FnOnce(&mut Progress, &mut Findings) -> Result<()> + Send + 'p,
+        run: impl FnOnce(&mut ProgressLog, &mut Findings) -> Result<()> + Send + 'p,
     ) -> Self {
         Self { need, run: Box::new(run) }
     }
@@ -96,15 +96,19 @@ impl<'p> Part<'p> {
 ///
 /// Whenever there is room, the first part that fits starts. After an error no further part starts; the
 /// error of the first part that has one is returned when all running parts have ended.
-pub fn run(parts: Vec<Part<'_>>, progress: &Progress, findings: &mut Findings) -> Result<()> {
+pub fn run(
+    parts: Vec<SuitePart<'_>>,
+    progress: &ProgressLog,
+    findings: &mut Findings,
+) -> Result<()> {
     let processors = thread::available_parallelism().map_or(1, |number| number.get() as u32);
     run_in(Need { processors: processors.min(ALL.processors), ..ALL }, parts, progress, findings)
 }
 
 fn run_in(
     all: Need,
-    parts: Vec<Part<'_>>,
-    progress: &Progress,
+    parts: Vec<SuitePart<'_>>,
+    progress: &ProgressLog,
     findings: &mut Findings,
 ) -> Result<()> {
     let room = Room::new(all);
@@ -143,11 +147,11 @@ fn run_in(
 /// Processors and memory for parts.
 struct Room {
     all: Need,
-    state: Mutex<State>,
+    state: Mutex<Occupancy>,
     changed: Condvar,
 }
 
-struct State {
+struct Occupancy {
     free: Need,
     failed: bool,
 }
@@ -160,7 +164,7 @@ struct Share<'r> {
 
 impl Room {
     fn new(all: Need) -> Self {
-        let state = Mutex::new(State { free: all, failed: false });
+        let state = Mutex::new(Occupancy { free: all, failed: false });
         Self { all, state, changed: Condvar::new() }
     }
 
@@ -169,7 +173,7 @@ impl Room {
     fn take_first_of(&self, needs: &[Need]) -> Option<(usize, Share<'_>)> {
         let needs: Vec<_> = needs.iter().map(|need| need.cut_to(self.all)).collect();
         let first = |free| needs.iter().position(|need| need.fits(free));
-        let is_full = |state: &mut State| !state.failed && first(state.free).is_none();
+        let is_full = |state: &mut Occupancy| !state.failed && first(state.free).is_none();
         let waited = self.changed.wait_while(self.lock(), is_full);
         let mut state = waited.unwrap_or_else(PoisonError::into_inner);
         if state.failed {
@@ -186,7 +190,7 @@ impl Room {
     }
 
     /// Locks the state. No code can panic between its changes, so it is whole after a panic, too.
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, Occupancy> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -213,9 +217,9 @@ mod tests {
         Need { processors: 1, mib, linux: 0 }
     }
 
-    fn run_all(parts: Vec<Part<'_>>) -> (Result<()>, Findings) {
+    fn run_all(parts: Vec<SuitePart<'_>>) -> (Result<()>, Findings) {
         let mut findings = Findings::default();
-        let result = run_in(ROOM, parts, &Progress::start(), &mut findings);
+        let result = run_in(ROOM, parts, &ProgressLog::start(), &mut findings);
         (result, findings)
     }
 
@@ -223,7 +227,7 @@ mod tests {
     fn two_small_parts_run_at_the_same_time() {
         let both = Barrier::new(2);
         let part = || {
-            Part::new(one(50), |progress, findings| {
+            SuitePart::new(one(50), |progress, findings| {
                 both.wait();
                 findings.note(progress, "both run", Ok(()));
                 Ok(())
@@ -239,7 +243,7 @@ mod tests {
         for need in [Need::machine(2, 1), one(51), one(1000), one(1).with_linux()] {
             let (running, most) = (AtomicU32::new(0), AtomicU32::new(0));
             let part = || {
-                Part::new(need, |_, _| {
+                SuitePart::new(need, |_, _| {
                     most.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
                     thread::yield_now();
                     running.fetch_sub(1, Ordering::SeqCst);
@@ -257,7 +261,7 @@ mod tests {
         let together = Barrier::new(2);
         let linux = |waits| {
             let together = &together;
-            Part::new(one(1).with_linux(), move |progress, findings| {
+            SuitePart::new(one(1).with_linux(), move |progress, findings| {
                 if waits {
                     together.wait();
                 }
@@ -265,7 +269,7 @@ mod tests {
                 Ok(())
             })
         };
-        let small = Part::new(one(1), |_, _| {
+        let small = SuitePart::new(one(1), |_, _| {
             together.wait();
             Ok(())
         });
@@ -276,8 +280,8 @@ mod tests {
 
     #[test]
     fn after_an_error_no_further_part_starts() {
-        let fail = Part::new(Need::alone(), |_, _| Err(Error::QemuStart("why".to_owned())));
-        let later = Part::new(one(1), |_, _| unreachable!("the part before it failed"));
+        let fail = SuitePart::new(Need::alone(), |_, _| Err(Error::QemuStart("why".to_owned())));
+        let later = SuitePart::new(one(1), |_, _| unreachable!("the part before it failed"));
         let (result, _) = run_all(vec![fail, later]);
         assert!(result.unwrap_err().to_string().contains("why"));
     }

@@ -6,7 +6,7 @@ use crate::output::Output;
 
 /// A clock that prints. Plain lines, so that a log file reads as well as a terminal.
 #[derive(Debug)]
-pub struct Progress {
+pub struct ProgressLog {
     output: Output,
     started: Instant,
     spoken: Instant,
@@ -15,10 +15,10 @@ pub struct Progress {
     next: String,
 }
 
-/// After this time without a line, [`Progress::tick`] prints one.
+/// After this time without a line, [`ProgressLog::tick`] prints one.
 const QUIET: Duration = Duration::from_secs(10);
 
-impl Progress {
+impl ProgressLog {
     /// Starts the clock.
     pub fn start() -> Self {
         Self::at(Output::direct(), Instant::now())

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use crate::choice::{KernelArgs, Mode};
-use crate::context::Context;
+use crate::choice::{GuestMode, KernelArgs};
+use crate::context::SuiteContext;
 use crate::error::Result;
 use crate::expectation::Expectation;
 use crate::expected;
-use crate::parallel::Part;
+use crate::parallel::SuitePart;
 use crate::setup::Bed;
 
 /// The self-test of saving, and the one that counts what may have been lost.
@@ -20,12 +20,13 @@ const LIMIT: Duration = Duration::from_secs(120);
 pub const LABEL: &str = "saved";
 
 /// Returns a part that saves and restores a PV and a PVH guest on one Xen.
-pub fn part<'p>(context: &'p Context, bed: &'p Bed) -> Result<Part<'p>> {
-    let guests = [Mode::PvDomu, Mode::PvhDomu].into_iter().map(guest).collect::<Result<_>>()?;
+pub fn part<'p>(context: &'p SuiteContext, bed: &'p Bed) -> Result<SuitePart<'p>> {
+    let guests =
+        [GuestMode::PvDomu, GuestMode::PvhDomu].into_iter().map(guest).collect::<Result<_>>()?;
     Ok(expected::domus(context, bed, "linux-dom0-saved", guests))
 }
 
-fn guest(mode: Mode) -> Result<Expectation> {
+fn guest(mode: GuestMode) -> Result<Expectation> {
     let args = KernelArgs::new(&format!("selftest={}", TESTS.join(",")))?;
     let good = Expectation::success(mode, LABEL, args, LIMIT);
     Ok(Expectation { words: "# c75: restored", passed: TESTS.to_vec(), ..good })

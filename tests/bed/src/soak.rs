@@ -8,16 +8,16 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::boot::{Dom0Boot, Dom0Spec};
-use crate::choice::{KernelArgs, Mode};
+use crate::choice::{GuestMode, KernelArgs};
 use crate::cli::Cli;
-use crate::context::Context;
-use crate::domu::{self, Goal, Job, JobResult, SessionSpec};
+use crate::context::SuiteContext;
+use crate::domu::{self, DomuJob, Goal, JobResult, SessionSpec};
 use crate::error::Result;
 use crate::findings::Findings;
-use crate::guest::Verdict;
-use crate::outcome::Outcome;
-use crate::parallel::{self, Need, Part};
-use crate::progress::Progress;
+use crate::guest::GuestVerdict;
+use crate::outcome::GuestOutcome;
+use crate::parallel::{self, Need, SuitePart};
+use crate::progress::ProgressLog;
 use crate::setup::{Bed, write};
 
 /// Memory of the dom0's machine in MiB: small, so that it is nearly full soon.
@@ -40,7 +40,7 @@ fn args(tests: &str, more: &KernelArgs) -> Result<KernelArgs> {
 }
 
 /// Runs both soaks on the chosen Xen and prints the last line.
-pub fn run(context: &Context, progress: &mut Progress) -> Result<Verdict> {
+pub fn run(context: &SuiteContext, progress: &mut ProgressLog) -> Result<GuestVerdict> {
     let bed = context.bed(progress)?;
     let mut findings = Findings::default();
     parallel::run(parts(context, &bed)?, progress, &mut findings)?;
@@ -48,34 +48,34 @@ pub fn run(context: &Context, progress: &mut Progress) -> Result<Verdict> {
 }
 
 /// Returns the parts for both soaks on one Xen.
-pub fn parts<'p>(context: &'p Context, bed: &'p Bed) -> Result<Vec<Part<'p>>> {
+pub fn parts<'p>(context: &'p SuiteContext, bed: &'p Bed) -> Result<Vec<SuitePart<'p>>> {
     Ok(vec![dom0(context, bed)?, domu(context, bed)?])
 }
 
-fn dom0<'p>(context: &'p Context, bed: &'p Bed) -> Result<Part<'p>> {
+fn dom0<'p>(context: &'p SuiteContext, bed: &'p Bed) -> Result<SuitePart<'p>> {
     let cli = &context.cli;
     let args = args("selftest=soak,accounts-balanced", &cli.args)?;
     let (memory, vcpus) = (DOM0_MIB, cli.vcpus.unwrap_or(1));
-    let spec = Dom0Spec { memory, vcpus, ..Dom0Spec::new(Mode::PvDom0, args, limit(cli)) };
-    Ok(Part::new(Need::machine(vcpus, memory), move |progress, findings| {
+    let spec = Dom0Spec { memory, vcpus, ..Dom0Spec::new(GuestMode::PvDom0, args, limit(cli)) };
+    Ok(SuitePart::new(Need::machine(vcpus, memory), move |progress, findings| {
         let dir = bed.log_dir("pv-dom0-soak")?;
         progress.step(format!("pv-dom0: the soak on Xen {}", bed.xen), "its verdict");
         let mut boot = Dom0Boot::run(bed, &spec, &context.image, &dir, progress, |_| false)?;
         boot.machine.stop();
         let seen = (&boot.log, &boot.end, boot.seconds);
         let exit = spec.args.expected_exit();
-        let outcome = Outcome::of_dom0(bed.xen, spec.mode, seen, exit, &dir)?;
+        let outcome = GuestOutcome::of_dom0(bed.xen, spec.mode, seen, exit, &dir)?;
         quote(&dir, progress);
         findings.judge(progress, outcome);
         Ok(())
     }))
 }
 
-fn domu<'p>(context: &'p Context, bed: &'p Bed) -> Result<Part<'p>> {
+fn domu<'p>(context: &'p SuiteContext, bed: &'p Bed) -> Result<SuitePart<'p>> {
     let cli = &context.cli;
-    let job = Job {
+    let job = DomuJob {
         name: "pv-domu-soak".to_owned(),
-        mode: Mode::PvDomu,
+        mode: GuestMode::PvDomu,
         memory: Some(cli.memory.unwrap_or(DOMU_MIB)),
         vcpus: cli.vcpus,
         args: args("selftest=p2m-before,soak,p2m-after,accounts-balanced", &cli.args)?,
@@ -84,12 +84,12 @@ fn domu<'p>(context: &'p Context, bed: &'p Bed) -> Result<Part<'p>> {
     };
     let (jobs, root) = (vec![job], context.root.clone());
     let session = SessionSpec { jobs, root, name: "linux-dom0-soak" };
-    Ok(Part::new(session.need(), move |progress, findings| {
+    Ok(SuitePart::new(session.need(), move |progress, findings| {
         let (results, mut machine) = domu::run(bed, &session, &context.image, progress)?;
         machine.stop();
         for result in &results {
             let dir = bed.log_dir(&result.job.name)?;
-            let outcome = Outcome::of_domu(bed.xen, result, &dir)?;
+            let outcome = GuestOutcome::of_domu(bed.xen, result, &dir)?;
             quote(&dir, progress);
             findings.judge(progress, outcome);
             write(&dir.join("xen-view.log"), seen(result).as_bytes())?;
@@ -109,7 +109,7 @@ fn domu<'p>(context: &'p Context, bed: &'p Bed) -> Result<Part<'p>> {
 }
 
 /// Prints the figures that a guest printed.
-fn quote(dir: &Path, progress: &Progress) {
+fn quote(dir: &Path, progress: &ProgressLog) {
     let console = std::fs::read_to_string(dir.join("console.log")).unwrap_or_default();
     let figures = console.lines().filter(|line| line.starts_with("# soak: "));
     figures.for_each(|line| progress.line(line));

@@ -9,15 +9,15 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::boot::{Dom0Boot, Dom0Spec};
-use crate::choice::{KernelArgs, Mode};
-use crate::context::Context;
+use crate::choice::{GuestMode, KernelArgs};
+use crate::context::SuiteContext;
 use crate::error::{Error, Result};
 use crate::expectation::Expectation;
 use crate::findings::Findings;
-use crate::guest::Verdict;
-use crate::outcome::Outcome;
-use crate::parallel::{self, Need, Part};
-use crate::progress::Progress;
+use crate::guest::GuestVerdict;
+use crate::outcome::GuestOutcome;
+use crate::parallel::{self, Need, SuitePart};
+use crate::progress::ProgressLog;
 use crate::setup::{Bed, write};
 use crate::witness::fresh_seed;
 
@@ -37,7 +37,7 @@ const PASSED: [&str; 4] =
     ["virtio-blk-queue", "virtio-blk-reads", "virtio-blk-writes", "accounts-balanced"];
 
 /// Tries both kinds of dom0 on each Xen and prints the last line.
-pub fn run(context: &Context, progress: &mut Progress) -> Result<Verdict> {
+pub fn run(context: &SuiteContext, progress: &mut ProgressLog) -> Result<GuestVerdict> {
     let beds = context.beds(progress)?;
     let mut parts = Vec::new();
     for bed in &beds {
@@ -50,15 +50,18 @@ pub fn run(context: &Context, progress: &mut Progress) -> Result<Verdict> {
 }
 
 /// Returns the parts for both kinds of dom0 on one Xen.
-pub fn parts<'p>(context: &'p Context, bed: &'p Bed) -> Result<Vec<Part<'p>>> {
-    [Mode::PvDom0, Mode::PvhDom0].into_iter().map(|mode| part(context, bed, mode)).collect()
+pub fn parts<'p>(context: &'p SuiteContext, bed: &'p Bed) -> Result<Vec<SuitePart<'p>>> {
+    [GuestMode::PvDom0, GuestMode::PvhDom0]
+        .into_iter()
+        .map(|mode| part(context, bed, mode))
+        .collect()
 }
 
-fn part<'p>(context: &'p Context, bed: &'p Bed, mode: Mode) -> Result<Part<'p>> {
+fn part<'p>(context: &'p SuiteContext, bed: &'p Bed, mode: GuestMode) -> Result<SuitePart<'p>> {
     let seed = fresh_seed();
     let guest = expectation(mode, seed, context.cli.timeout)?;
     let spec = Dom0Spec { disk: Some(DISK), ..guest.dom0() };
-    Ok(Part::new(Need::machine(spec.vcpus, spec.memory), move |progress, findings| {
+    Ok(SuitePart::new(Need::machine(spec.vcpus, spec.memory), move |progress, findings| {
         let name = format!("{} on Xen {}", guest.name(), bed.xen);
         progress.step(&name, "what the guest wrote to the disk");
         let dir = bed.log_dir(&guest.name())?;
@@ -67,7 +70,7 @@ fn part<'p>(context: &'p Context, bed: &'p Bed, mode: Mode) -> Result<Part<'p>> 
         let mut boot = Dom0Boot::run(bed, &spec, &context.image, &dir, progress, |_| false)?;
         boot.machine.stop();
         let seen = (&boot.log, &boot.end, boot.seconds);
-        let outcome = Outcome::of_dom0(bed.xen, mode, seen, guest.args.expected_exit(), &dir)?;
+        let outcome = GuestOutcome::of_dom0(bed.xen, mode, seen, guest.args.expected_exit(), &dir)?;
         findings.note(progress, &name, guest.met_by(&outcome, &boot.log.guest));
         let found = fs::read(&disk).map_err(|e| Error::file("reading", &disk, e))?;
         let written = is_written(seed, &found, &disk);
@@ -76,7 +79,7 @@ fn part<'p>(context: &'p Context, bed: &'p Bed, mode: Mode) -> Result<Part<'p>> 
     }))
 }
 
-fn expectation(mode: Mode, seed: u64, limit: Duration) -> Result<Expectation> {
+fn expectation(mode: GuestMode, seed: u64, limit: Duration) -> Result<Expectation> {
     let args = KernelArgs::new(&format!("selftest=virtio-*,accounts-balanced seed={seed}"))?;
     let good = Expectation::success(mode, "virtio", args, limit);
     let (memory, dom0_memory) = (Some(MACHINE_MIB), Some(DOM0_MIB));

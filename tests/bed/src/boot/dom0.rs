@@ -6,18 +6,18 @@ use std::thread;
 use std::time::Duration;
 
 use super::machine::SERIAL;
-use super::{Clock, Machine, MachineSpec, Threads, for_image};
-use crate::choice::{KernelArgs, Mode};
+use super::{MachineClock, MachineSpec, QemuMachine, Threads, for_image};
+use crate::choice::{GuestMode, KernelArgs};
 use crate::error::{Error, Result};
 use crate::guest::{End, MachineEnd, SerialLog};
-use crate::progress::Progress;
+use crate::progress::ProgressLog;
 use crate::setup::{Bed, write};
 
 /// What is to be booted.
 #[derive(Clone, Debug)]
 pub struct Dom0Spec {
     /// `pv-dom0` or `pvh-dom0`.
-    pub mode: Mode,
+    pub mode: GuestMode,
     /// MiB of the whole machine; Xen gives dom0 nearly all of it.
     pub memory: u32,
     /// MiB of dom0, where Xen is to keep the rest.
@@ -29,7 +29,7 @@ pub struct Dom0Spec {
     /// Processors of the machine, where not one for each vCPU.
     pub processors: Option<u32>,
     /// What the machine's clock counts.
-    pub clock: Clock,
+    pub clock: MachineClock,
     /// A file in the boot's directory for a virtio disk.
     pub disk: Option<&'static str>,
     /// The kernel command line.
@@ -42,7 +42,7 @@ pub struct Dom0Spec {
 
 impl Dom0Spec {
     /// An ordinary machine, and in it a dom0 of one vCPU.
-    pub fn new(mode: Mode, args: KernelArgs, limit: Duration) -> Self {
+    pub fn new(mode: GuestMode, args: KernelArgs, limit: Duration) -> Self {
         Self {
             mode,
             memory: DEFAULT_MIB,
@@ -50,7 +50,7 @@ impl Dom0Spec {
             max_order: None,
             vcpus: 1,
             processors: None,
-            clock: Clock::Time,
+            clock: MachineClock::Time,
             disk: None,
             args,
             limit,
@@ -69,7 +69,7 @@ pub struct Dom0Boot {
     /// How long it took.
     pub seconds: f64,
     /// The machine, should it still be running.
-    pub machine: Machine,
+    pub machine: QemuMachine,
 }
 
 /// The default memory of a machine for a dom0 mode, in MiB.
@@ -82,7 +82,7 @@ impl Dom0Boot {
         spec: &Dom0Spec,
         image: &[u8],
         dir: &Path,
-        progress: &mut Progress,
+        progress: &mut ProgressLog,
         enough: impl Fn(&str) -> bool,
     ) -> Result<Self> {
         // A copy within the boot's directory: QEMU takes no file name with a space in it here.
@@ -97,17 +97,17 @@ impl Dom0Boot {
             cpus: spec.processors.unwrap_or(spec.vcpus.max(2)),
             clock: spec.clock,
             threads: match spec.mode {
-                Mode::PvhDom0 if spec.vcpus > 1 => Threads::OneWithTimers,
-                Mode::PvhDom0 => Threads::One,
+                GuestMode::PvhDom0 if spec.vcpus > 1 => Threads::OneWithTimers,
+                GuestMode::PvhDom0 => Threads::One,
                 _ => Threads::Each,
             },
-            iommu: spec.mode == Mode::PvhDom0,
+            iommu: spec.mode == GuestMode::PvhDom0,
             edu: true,
             disk: spec.disk,
             limit: spec.limit,
             gdb: spec.gdb,
         };
-        let mut machine = Machine::start(&machine, dir, progress)?;
+        let mut machine = QemuMachine::start(&machine, dir, progress)?;
         let end = wait(&mut machine, progress, enough);
         let seconds = machine.elapsed().as_secs_f64();
         // Read once more: Xen says its last word and dies a moment later.
@@ -116,7 +116,11 @@ impl Dom0Boot {
     }
 }
 
-fn wait(machine: &mut Machine, progress: &mut Progress, enough: impl Fn(&str) -> bool) -> End {
+fn wait(
+    machine: &mut QemuMachine,
+    progress: &mut ProgressLog,
+    enough: impl Fn(&str) -> bool,
+) -> End {
     loop {
         // Asked before the log is read, so that nothing that QEMU wrote last is missed.
         let ended = machine.has_ended();
@@ -142,7 +146,7 @@ fn wait(machine: &mut Machine, progress: &mut Progress, enough: impl Fn(&str) ->
 
 /// Dom0 shares the line with Xen and could print Xen's last words itself. Xen means them if
 /// every CPU has stopped for good, or if the machine has reset, which ends QEMU.
-fn confirmed(end: MachineEnd, qemu_ended: bool, machine: &mut Machine) -> Option<End> {
+fn confirmed(end: MachineEnd, qemu_ended: bool, machine: &mut QemuMachine) -> Option<End> {
     if !qemu_ended && !machine.monitor.all_halted().unwrap_or(false) {
         return None;
     }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::Monitor;
 use crate::command;
 use crate::error::{Error, Result};
-use crate::progress::Progress;
+use crate::progress::ProgressLog;
 
 /// What is to be started.
 #[derive(Clone, Debug)]
@@ -25,7 +25,7 @@ pub struct MachineSpec {
     /// CPUs.
     pub cpus: u32,
     /// What the clock counts.
-    pub clock: Clock,
+    pub clock: MachineClock,
     /// What runs the CPUs.
     pub threads: Threads,
     /// Whether Xen needs an IOMMU, as it does for a PVH dom0.
@@ -43,7 +43,7 @@ pub struct MachineSpec {
 
 /// What the machine's clock, the TSC included, goes by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Clock {
+pub enum MachineClock {
     /// The time of day.
     Time,
     /// Instructions, Xen's and the guest's alike: one TSC tick each. Then a figure depends neither
@@ -71,7 +71,7 @@ pub enum Threads {
 
 /// A machine that runs.
 #[derive(Debug)]
-pub struct Machine {
+pub struct QemuMachine {
     child: Child,
     /// QEMU's monitor.
     pub monitor: Monitor,
@@ -86,9 +86,9 @@ pub const SERIAL: &str = "serial.log";
 pub const CONTROL: &str = "control.log";
 const QEMU_LOG: &str = "qemu.log";
 
-impl Machine {
+impl QemuMachine {
     /// Starts the machine, its files in `dir`.
-    pub fn start(spec: &MachineSpec, dir: &Path, progress: &Progress) -> Result<Self> {
+    pub fn start(spec: &MachineSpec, dir: &Path, progress: &ProgressLog) -> Result<Self> {
         for old in [SERIAL, CONTROL, QEMU_LOG] {
             let path = dir.join(old);
             if path.exists() {
@@ -163,7 +163,7 @@ impl Machine {
     }
 }
 
-impl Drop for Machine {
+impl Drop for QemuMachine {
     fn drop(&mut self) {
         self.stop();
     }
@@ -175,7 +175,7 @@ fn arguments(spec: &MachineSpec) -> Vec<String> {
     add(&["-nodefaults", "-display", "none", "-no-reboot", "-qmp", "stdio"]);
     // With SMAP on, QEMU 7.2 faults on the first `iret` of a PV guest.
     match spec.clock {
-        Clock::Time => {
+        MachineClock::Time => {
             let threads: &[&str] = match spec.threads {
                 Threads::Each => &["-accel", "tcg,thread=multi"],
                 Threads::One => &["-accel", "tcg,thread=single"],
@@ -186,7 +186,7 @@ fn arguments(spec: &MachineSpec) -> Vec<String> {
             add(threads);
             add(&["-cpu", "max,-smap"]);
         }
-        Clock::Instructions => {
+        MachineClock::Instructions => {
             add(&["-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off"]);
             // Where a CPU has these two, Xen copies and clears with `rep movsb` and `rep stosb`,
             // and QEMU counts an instruction for each byte.

@@ -1,6 +1,6 @@
 //! Xen's command lines, with the reason for each option.
 
-use crate::choice::Mode;
+use crate::choice::GuestMode;
 
 /// For every boot.
 const COMMON: [&str; 6] = [
@@ -34,7 +34,12 @@ const STAY: &str = "dom0_vcpus_pin";
 const ALL_REGISTERS: &str = "spec-ctrl=eager-fpu";
 
 /// Returns the command line for the image as dom0. Without `dom0_mib` Xen gives it nearly all memory.
-pub fn for_image(mode: Mode, vcpus: u32, dom0_mib: Option<u32>, max_order: Option<u32>) -> String {
+pub fn for_image(
+    mode: GuestMode,
+    vcpus: u32,
+    dom0_mib: Option<u32>,
+    max_order: Option<u32>,
+) -> String {
     let mut words = COMMON.join(" ");
     words.push_str(&format!(" {SERIAL_BUFFER} dom0_max_vcpus={vcpus} {STAY}"));
     if let Some(mib) = dom0_mib {
@@ -44,7 +49,7 @@ pub fn for_image(mode: Mode, vcpus: u32, dom0_mib: Option<u32>, max_order: Optio
         // For domUs, for those with I/O resources, for the control domain, and for the hardware domain.
         words.push_str(&format!(" memop-max-order={order},{order},{order},{order}"));
     }
-    if mode == Mode::PvhDom0 {
+    if mode == GuestMode::PvhDom0 {
         words.push_str(" dom0=pvh");
     }
     words
@@ -67,12 +72,12 @@ mod tests {
 
     #[test]
     fn dom0_memory_is_set_where_it_is_asked_for() {
-        assert!(!for_image(Mode::PvDom0, 1, None, None).contains("dom0_mem"));
-        let pvh = for_image(Mode::PvhDom0, 2, None, None);
+        assert!(!for_image(GuestMode::PvDom0, 1, None, None).contains("dom0_mem"));
+        let pvh = for_image(GuestMode::PvhDom0, 2, None, None);
         assert!(pvh.ends_with("dom0_max_vcpus=2 dom0_vcpus_pin dom0=pvh"), "{pvh}");
-        let kept = for_image(Mode::PvDom0, 1, Some(1300), None);
+        let kept = for_image(GuestMode::PvDom0, 1, Some(1300), None);
         assert!(kept.ends_with("dom0_mem=1300M,max:1300M"), "{kept}");
-        let limited = for_image(Mode::PvDom0, 1, None, Some(4));
+        let limited = for_image(GuestMode::PvDom0, 1, None, Some(4));
         assert!(limited.ends_with("memop-max-order=4,4,4,4"), "{limited}");
         assert!(for_linux().contains("dom0_mem=512M,max:512M"));
     }

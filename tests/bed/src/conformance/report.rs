@@ -1,10 +1,10 @@
 //! The table: a line per row, a column for the model and one for each Xen.
 
 use crate::choice::XenVersion;
-use crate::guest::Counts;
+use crate::guest::TestCounts;
 
-use super::results::{Model, Results};
-use super::rows::Row;
+use super::results::{ModelResults, Results};
+use super::rows::ConformanceRow;
 
 /// What one Xen answered, in each mode that was booted on it, in the order of their letters.
 #[derive(Clone, Debug)]
@@ -22,22 +22,22 @@ pub const LETTERS: [char; 3] = ['D', 'U', 'H'];
 const LEGEND: &str = "\
 Of each Xen: D as PV dom0, U as PV domU, H as PVH domU; - where the row can't be tried in that mode,
 ! where the answer was another one. open: the row is owed a test on a real Xen and has none that
-could be tried. Model: how many tests are named after the row.";
+could be tried. ModelResults: how many tests are named after the row.";
 
 const STIMULUS: usize = 56;
 
 /// The whole report.
 #[derive(Clone, Debug)]
-pub struct Report<'a> {
+pub struct ConformanceReport<'a> {
     /// The rows.
-    pub rows: &'a [Row],
+    pub rows: &'a [ConformanceRow],
     /// Results of the model; `None` where its tests were not run.
-    pub model: Option<Model>,
+    pub model: Option<ModelResults>,
     /// Results of each Xen.
     pub xens: Vec<OnXen>,
 }
 
-impl Report<'_> {
+impl ConformanceReport<'_> {
     /// The table and what has to be said of it.
     pub fn text(&self) -> String {
         let mut text = format!("{:<5}{:<w$}{:<8}", "id", "stimulus", "model", w = STIMULUS + 2);
@@ -53,7 +53,7 @@ impl Report<'_> {
         format!("{text}\n\n{LEGEND}\n{}", self.remarks())
     }
 
-    fn model_cell(&self, row: &Row) -> String {
+    fn model_cell(&self, row: &ConformanceRow) -> String {
         let Some(model) = &self.model else { return "not run".to_owned() };
         match model.results.get(&row.id) {
             Some(tally) if !tally.failed.is_empty() => "NOT OK".to_owned(),
@@ -88,7 +88,7 @@ impl Report<'_> {
         lines.iter().map(|line| format!("{line}\n")).collect()
     }
 
-    fn each(&self) -> impl Iterator<Item = (String, &String, &super::results::Tally)> {
+    fn each(&self) -> impl Iterator<Item = (String, &String, &super::results::RowTally)> {
         let model = self.model.iter().map(|model| ("model".to_owned(), &model.results));
         let xens = self.xens.iter().flat_map(|on| {
             let named = on.modes.iter().zip(LETTERS);
@@ -100,9 +100,9 @@ impl Report<'_> {
     }
 
     /// Tests by result, over all places.
-    pub fn counts(&self) -> Counts {
+    pub fn counts(&self) -> TestCounts {
         let crashes = self.model.iter().map(|model| model.crashes.len() as u32).sum();
-        let mut counts = Counts { failed: crashes, ..Counts::default() };
+        let mut counts = TestCounts { failed: crashes, ..TestCounts::default() };
         for (_, id, tally) in self.each() {
             counts.passed += tally.passed;
             counts.failed += tally.failed.len() as u32;
@@ -114,9 +114,9 @@ impl Report<'_> {
 }
 
 impl OnXen {
-    fn cell(&self, row: &Row) -> String {
+    fn cell(&self, row: &ConformanceRow) -> String {
         let tallies: Vec<_> = self.modes.iter().map(|results| results.get(&row.id)).collect();
-        let tried = |tally: &super::results::Tally| tally.passed > 0 || !tally.failed.is_empty();
+        let tried = |tally: &super::results::RowTally| tally.passed > 0 || !tally.failed.is_empty();
         if !tallies.iter().flatten().any(|tally| tried(tally)) {
             return if row.real { "open".to_owned() } else { String::new() };
         }
@@ -143,12 +143,13 @@ mod tests {
     use super::super::rows::parse;
     use super::*;
 
-    fn text(model: &str, guests: [&str; 3]) -> (String, Counts) {
+    fn text(model: &str, guests: [&str; 3]) -> (String, TestCounts) {
         let row = |id, cells| format!("| <a id=\"{id}\"></a>{id} | {cells} |\n");
         let table = [row("C01", "| a"), row("C02", "R | b"), row("C03", "R | c")].concat();
         let rows = parse(&table);
         let on = OnXen { xen: XenVersion::V4_17, modes: guests.map(of_guest).to_vec() };
-        let report = Report { rows: &rows, model: Some(of_cargo(model)), xens: vec![on] };
+        let report =
+            ConformanceReport { rows: &rows, model: Some(of_cargo(model)), xens: vec![on] };
         (report.text(), report.counts())
     }
 
@@ -170,7 +171,7 @@ mod tests {
             text.contains("open   C03 4.17: dom0") && text.contains("open   C03 model"),
             "{text}"
         );
-        assert_eq!(counts, Counts { passed: 2, failed: 2, skipped: 2 });
+        assert_eq!(counts, TestCounts { passed: 2, failed: 2, skipped: 2 });
     }
 
     #[test]

@@ -6,7 +6,7 @@ use super::rows::ids_of;
 
 /// What came of the tests of one row in one place.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
+pub struct RowTally {
     /// Tests that did well.
     pub passed: u32,
     /// Tests that did not, by name.
@@ -16,7 +16,7 @@ pub struct Tally {
 }
 
 /// Results by row.
-pub type Results = BTreeMap<String, Tally>;
+pub type Results = BTreeMap<String, RowTally>;
 
 /// Reads the console of a guest.
 pub fn of_guest(console: &str) -> Results {
@@ -43,7 +43,7 @@ pub fn of_guest(console: &str) -> Results {
 
 /// What the model's tests came to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Model {
+pub struct ModelResults {
     /// Results by row.
     pub results: Results,
     /// Test programs that died: what they had not tried yet is in no result.
@@ -51,7 +51,7 @@ pub struct Model {
 }
 
 /// Reads the lines of `cargo test`, whatever stands between them.
-pub fn of_cargo(output: &str) -> Model {
+pub fn of_cargo(output: &str) -> ModelResults {
     let mut results = Results::new();
     let mut crashes = Vec::new();
     for line in output.lines() {
@@ -72,7 +72,7 @@ pub fn of_cargo(output: &str) -> Model {
             }
         }
     }
-    Model { results, crashes }
+    ModelResults { results, crashes }
 }
 
 #[cfg(test)]
@@ -96,7 +96,7 @@ mod tests {
     fn cargos_lines_are_counted_by_row() {
         let output = "running 3 tests\ntest c15_c16_x ... ok\ntest t::c16_y - should panic ... ok\n\
                       test c17_z ... ignored, why\ntest c18_w ... FAILED\ntest other ... ok";
-        let Model { results, crashes } = of_cargo(output);
+        let ModelResults { results, crashes } = of_cargo(output);
         assert!(crashes.is_empty());
         assert_eq!((results["C15"].passed, results["C16"].passed), (1, 2));
         assert_eq!(results["C17"].skipped, ["c17_z"]);

@@ -2,7 +2,7 @@
 
 /// A row.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Row {
+pub struct ConformanceRow {
     /// `C02`.
     pub id: String,
     /// Whether a real Xen can be brought to it, so that a test there is owed.
@@ -12,16 +12,16 @@ pub struct Row {
 }
 
 /// Reads the table: each line whose first cell is an anchor and an id, `<a id="C02"></a>C02`.
-pub fn parse(text: &str) -> Vec<Row> {
+pub fn parse(text: &str) -> Vec<ConformanceRow> {
     text.lines().filter_map(row).collect()
 }
 
-fn row(line: &str) -> Option<Row> {
+fn row(line: &str) -> Option<ConformanceRow> {
     let mut cells = line.strip_prefix('|')?.split('|').map(str::trim);
     let id = cells.next().and_then(anchored)?;
     let real = cells.next()? == "R";
     let stimulus = cells.next()?.replace('`', "");
-    Some(Row { id: id.to_owned(), real, stimulus })
+    Some(ConformanceRow { id: id.to_owned(), real, stimulus })
 }
 
 /// The id of a cell that begins with the anchor of the same id.
@@ -52,7 +52,7 @@ mod tests {
                     | <a id=\"C02\"></a>C02 | R | d | e |\n\
                     | C03 | R | no anchor | f |\n\
                     | <a id=\"C04\"></a>C05 | R | an anchor of another row | g |\nCxy | R |";
-        let row = |id: &str, real, stimulus: &str| Row {
+        let row = |id: &str, real, stimulus: &str| ConformanceRow {
             id: id.to_owned(),
             real,
             stimulus: stimulus.to_owned(),

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use crate::choice::{KernelArgs, Mode};
+use crate::choice::{GuestMode, KernelArgs};
 use crate::error::{Error, Result};
 use crate::setup::Archive;
 
@@ -36,11 +36,11 @@ impl Goal {
 
 /// One `xl create`.
 #[derive(Clone, Debug)]
-pub struct Job {
+pub struct DomuJob {
     /// Names the job in reports and its log directory.
     pub name: String,
     /// `pv-domu` or `pvh-domu`.
-    pub mode: Mode,
+    pub mode: GuestMode,
     /// MiB, where not as configured.
     pub memory: Option<u32>,
     /// vCPUs, where not as configured.
@@ -53,13 +53,13 @@ pub struct Job {
     pub goal: Goal,
 }
 
-impl Job {
+impl DomuJob {
     /// What is added to `xl create <config>`: the only difference from the shipped files.
     pub fn overrides(&self) -> Vec<String> {
         let mut words = Vec::new();
         words.extend(self.memory.map(|mib| format!("memory={mib}")));
         words.extend(self.vcpus.map(|n| format!("vcpus={n}")));
-        words.extend(self.vcpus.filter(|_| self.mode == Mode::PvhDomu).and_then(stay));
+        words.extend(self.vcpus.filter(|_| self.mode == GuestMode::PvhDomu).and_then(stay));
         if !self.args.as_str().is_empty() {
             words.push(format!("extra=\"{}\"", self.args.as_str()));
         }
@@ -80,10 +80,10 @@ fn stay(vcpus: u32) -> Option<String> {
 
 /// Packs the jobs, the image and the configurations, each where a user's `xl create` run from
 /// the repository's root would find them.
-pub fn pack(jobs: &[Job], image: &[u8], root: &Path) -> Result<Vec<u8>> {
+pub fn pack(jobs: &[DomuJob], image: &[u8], root: &Path) -> Result<Vec<u8>> {
     let mut archive = Archive::default();
     archive.file("bed/work/target/image/xen-contig", image);
-    for mode in [Mode::PvDomu, Mode::PvhDomu] {
+    for mode in [GuestMode::PvDomu, GuestMode::PvhDomu] {
         let path = root.join(mode.xl_config());
         let text = std::fs::read(&path).map_err(|e| Error::file("reading", &path, e))?;
         archive.file(&format!("bed/work/{}", mode.xl_config()), text);
@@ -120,9 +120,9 @@ mod tests {
 
     #[test]
     fn overrides_are_those_asked_for_and_no_others() {
-        let mut job = Job {
+        let mut job = DomuJob {
             name: "pv-domu".to_owned(),
-            mode: Mode::PvDomu,
+            mode: GuestMode::PvDomu,
             memory: None,
             vcpus: None,
             args: KernelArgs::default(),
@@ -134,7 +134,8 @@ mod tests {
         job.vcpus = Some(2);
         job.args = KernelArgs::new("seed=1 trace=full").unwrap();
         assert_eq!(job.overrides(), ["memory=64", "vcpus=2", "extra=\"seed=1 trace=full\""]);
-        job = Job { mode: Mode::PvhDomu, args: KernelArgs::default(), memory: None, ..job };
+        job =
+            DomuJob { mode: GuestMode::PvhDomu, args: KernelArgs::default(), memory: None, ..job };
         assert_eq!(job.overrides(), ["vcpus=2", "cpus=[\"0\",\"1\"]"]);
         job.vcpus = Some(1);
         assert_eq!(job.overrides(), ["vcpus=1"], "alone it has nobody to wait for");

@@ -5,5 +5,5 @@ mod jobs;
 mod report;
 mod session;
 
-pub use jobs::{Goal, Job};
+pub use jobs::{DomuJob, Goal};
 pub use session::{JobResult, SessionSpec, run};

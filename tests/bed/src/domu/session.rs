@@ -5,21 +5,21 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
-use super::jobs::{Goal, Job, pack};
+use super::jobs::{DomuJob, Goal, pack};
 use super::report::{JobReport, SessionReport};
-use crate::boot::{Clock, LINUX_MIB, Machine, MachineSpec, Threads, for_linux};
-use crate::choice::Mode;
+use crate::boot::{LINUX_MIB, MachineClock, MachineSpec, QemuMachine, Threads, for_linux};
+use crate::choice::GuestMode;
 use crate::error::{Error, Result};
 use crate::guest::{End, MachineEnd, SerialLog};
 use crate::parallel::Need;
-use crate::progress::Progress;
+use crate::progress::ProgressLog;
 use crate::setup::{Bed, make_dir, write};
 
 /// What is to be run.
 #[derive(Clone, Debug)]
 pub struct SessionSpec {
     /// The `xl create`s, in order. A [`Goal::Probe`] comes last: its domain is left running.
-    pub jobs: Vec<Job>,
+    pub jobs: Vec<DomuJob>,
     /// The repository's root, where `xen-configs/` is.
     pub root: PathBuf,
     /// Names the directory of the boot's own logs below the bed's.
@@ -44,7 +44,7 @@ impl SessionSpec {
 #[derive(Clone, Debug)]
 pub struct JobResult {
     /// The job.
-    pub job: Job,
+    pub job: DomuJob,
     /// What dom0 reported of it.
     pub report: JobReport,
     /// How the domain ended, all things considered.
@@ -62,8 +62,8 @@ const XEN_MIB: u32 = 512;
 const LEAST_MIB: u32 = 2048;
 
 /// Whether a job's vCPUs wake each other under SVM, for which see [`Threads`].
-fn wakes_itself_under_svm(job: &Job) -> bool {
-    job.mode == Mode::PvhDomu && job.vcpus.is_some_and(|vcpus| vcpus > 1)
+fn wakes_itself_under_svm(job: &DomuJob) -> bool {
+    job.mode == GuestMode::PvhDomu && job.vcpus.is_some_and(|vcpus| vcpus > 1)
 }
 
 /// Boots Linux and runs the jobs. The machine is handed back too: after a probe it still runs.
@@ -71,8 +71,8 @@ pub fn run(
     bed: &Bed,
     spec: &SessionSpec,
     image: &[u8],
-    progress: &mut Progress,
-) -> Result<(Vec<JobResult>, Machine)> {
+    progress: &mut ProgressLog,
+) -> Result<(Vec<JobResult>, QemuMachine)> {
     let dir = bed.dir.join(spec.name);
     make_dir(&dir)?;
     let mut initramfs =
@@ -92,7 +92,7 @@ pub fn run(
         ],
         memory: spec.mib(),
         cpus: 2,
-        clock: Clock::Time,
+        clock: MachineClock::Time,
         threads: match spec.jobs.iter().any(wakes_itself_under_svm) {
             true => Threads::OneWithTimers,
             false => Threads::Each,
@@ -107,7 +107,7 @@ pub fn run(
         format!("booting Xen {} with a Linux dom0", bed.xen),
         spec.jobs.first().map_or("", |job| job.name.as_str()),
     );
-    let mut machine = Machine::start(&machine, &dir, progress)?;
+    let mut machine = QemuMachine::start(&machine, &dir, progress)?;
     let mut watch = Watch { spec, started: Vec::new(), finished: Vec::new(), ready: false };
     let (report, broken) = loop {
         let ended = machine.has_ended();
@@ -130,7 +130,7 @@ pub fn run(
 }
 
 /// Whether the machine under the jobs is gone.
-fn broken(machine: &mut Machine, ended: bool) -> Option<End> {
+fn broken(machine: &mut QemuMachine, ended: bool) -> Option<End> {
     let log = SerialLog::split(&machine.serial(crate::boot::SERIAL));
     match log.machine_end() {
         Some(MachineEnd::Panic(line)) => return Some(End::XenPanic(line)),
@@ -152,7 +152,7 @@ struct Watch<'a> {
 }
 
 impl Watch<'_> {
-    fn follow(&mut self, report: &SessionReport, now: Duration, progress: &mut Progress) {
+    fn follow(&mut self, report: &SessionReport, now: Duration, progress: &mut ProgressLog) {
         if report.ready && !self.ready {
             self.ready = true;
             progress.say("Linux and Xen's daemons are up");

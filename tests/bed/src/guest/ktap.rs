@@ -1,10 +1,10 @@
 //! Reads the KTAP that a guest prints, believing nothing that its own plan contradicts.
 
-use super::Verdict;
+use super::GuestVerdict;
 
 /// Numbers of tests, by result.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
+pub struct TestCounts {
     /// `ok` lines.
     pub passed: u32,
     /// `not ok` lines, and guests that failed without one.
@@ -13,7 +13,7 @@ pub struct Counts {
     pub skipped: u32,
 }
 
-impl Counts {
+impl TestCounts {
     /// Adds another guest's tests.
     pub fn add(&mut self, other: Self) {
         self.passed += other.passed;
@@ -31,11 +31,11 @@ impl Counts {
 #[derive(Clone, Debug, Default)]
 pub struct Ktap {
     /// Results so far.
-    pub counts: Counts,
+    pub counts: TestCounts,
     /// The `not ok` lines, whole.
     pub failures: Vec<String>,
     /// The verdict that the guest printed, if any.
-    pub verdict: Option<Verdict>,
+    pub verdict: Option<GuestVerdict>,
     /// Everything that makes the report unfit to be believed.
     pub defects: Vec<String>,
 }
@@ -56,7 +56,7 @@ impl Ktap {
                     report.defects.push(format!("a line after the verdict {verdict}: `{line}`"));
                 }
             } else if let Some(word) = line.strip_prefix(VERDICT) {
-                match Verdict::from_guest(word) {
+                match GuestVerdict::from_guest(word) {
                     Some(verdict) => report.verdict = Some(verdict),
                     None => report.defects.push(format!("no known verdict: `{line}`")),
                 }
@@ -119,11 +119,11 @@ impl Ktap {
             }
             Some(_) => {}
         }
-        if matches!(verdict, Verdict::Success | Verdict::Skip) && self.counts.failed > 0 {
+        if matches!(verdict, GuestVerdict::Success | GuestVerdict::Skip) && self.counts.failed > 0 {
             self.defects
                 .push(format!("the verdict {verdict} in spite of {} `not ok`", self.counts.failed));
         }
-        if verdict == Verdict::Success && self.counts.passed == 0 {
+        if verdict == GuestVerdict::Success && self.counts.passed == 0 {
             self.defects.push("the verdict SUCCESS, but no test passed".to_owned());
         }
     }
@@ -144,8 +144,8 @@ mod tests {
     fn a_good_report_has_no_defect() {
         let report = Ktap::parse(GOOD.lines());
         assert_eq!(report.defects, Vec::<String>::new());
-        assert_eq!(report.counts, Counts { passed: 2, failed: 0, skipped: 1 });
-        assert_eq!(report.verdict, Some(Verdict::Success));
+        assert_eq!(report.counts, TestCounts { passed: 2, failed: 0, skipped: 1 });
+        assert_eq!(report.verdict, Some(GuestVerdict::Success));
     }
 
     #[test]

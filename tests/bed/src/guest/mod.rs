@@ -4,6 +4,6 @@ mod ktap;
 mod serial;
 mod verdict;
 
-pub use ktap::{Counts, Ktap};
+pub use ktap::{Ktap, TestCounts};
 pub use serial::{MachineEnd, SerialLog};
-pub use verdict::{End, Judgement, Verdict, judge};
+pub use verdict::{End, GuestVerdict, Judgement, judge};

@@ -2,12 +2,12 @@
 
 use std::fmt;
 
-use super::{Counts, Ktap};
+use super::{Ktap, TestCounts};
 use crate::choice::GuestExit;
 
 /// The verdict on a guest, from best to worst.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Verdict {
+pub enum GuestVerdict {
     /// Everything that was tested works.
     Success,
     /// Nothing could be tested here.
@@ -22,7 +22,7 @@ pub enum Verdict {
     Timeout,
 }
 
-impl Verdict {
+impl GuestVerdict {
     /// Reads the word after `Test result: `. CRASH and TIMEOUT are not a guest's to say.
     pub fn from_guest(word: &str) -> Option<Self> {
         match word {
@@ -47,7 +47,7 @@ impl Verdict {
     }
 }
 
-impl fmt::Display for Verdict {
+impl fmt::Display for GuestVerdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::Success => "SUCCESS",
@@ -123,11 +123,11 @@ impl End {
 #[derive(Clone, Debug)]
 pub struct Judgement {
     /// The verdict.
-    pub verdict: Verdict,
+    pub verdict: GuestVerdict,
     /// Why it is not SUCCESS, if it is not.
     pub reasons: Vec<String>,
     /// The guest's tests. A guest that failed without a `not ok` counts as one failed test.
-    pub counts: Counts,
+    pub counts: TestCounts,
     /// The `not ok` lines.
     pub failures: Vec<String>,
 }
@@ -145,12 +145,12 @@ pub fn judge<'a>(
         || "printed no verdict".to_owned(),
         |verdict| format!("printed the verdict {verdict}"),
     );
-    let mut verdict = report.verdict.unwrap_or(Verdict::Success);
+    let mut verdict = report.verdict.unwrap_or(GuestVerdict::Success);
     if !report.defects.is_empty() {
-        verdict = verdict.max(Verdict::Error);
+        verdict = verdict.max(GuestVerdict::Error);
         reasons.extend(report.defects.iter().cloned());
     }
-    if matches!(verdict, Verdict::Error | Verdict::Failure) && report.defects.is_empty() {
+    if matches!(verdict, GuestVerdict::Error | GuestVerdict::Failure) && report.defects.is_empty() {
         reasons.push(format!("the guest {said}"));
         if report.failures.is_empty() {
             // Its last remarks are the likeliest to tell why.
@@ -166,22 +166,22 @@ pub fn judge<'a>(
     let ended = end.describe();
     match end {
         End::NotStarted(_) | End::Lost(_) => {
-            verdict = verdict.max(Verdict::Error);
+            verdict = verdict.max(GuestVerdict::Error);
             reasons.push(format!("the guest {ended}"));
         }
         End::StillRunning => {
-            verdict = Verdict::Timeout;
+            verdict = GuestVerdict::Timeout;
             reasons.push(match report.verdict {
                 Some(_) => format!("the guest {said}, yet {ended} until its time was up"),
                 None => format!("the guest {said} and {ended} until its time was up"),
             });
         }
         _ if report.verdict.is_none() => {
-            verdict = Verdict::Crash;
+            verdict = GuestVerdict::Crash;
             reasons.push(format!("the guest {said} and {ended}"));
         }
         _ if !end.is(expected) => {
-            verdict = Verdict::Crash;
+            verdict = GuestVerdict::Crash;
             reasons.push(format!("the guest {said}, but then {ended}"));
         }
         _ => {}
@@ -190,7 +190,7 @@ pub fn judge<'a>(
         reasons.extend(last_words(&lines).map(|line| format!("its last words: `{line}`")));
     }
     let mut counts = report.counts;
-    if verdict > Verdict::Skip && counts.failed == 0 {
+    if verdict > GuestVerdict::Skip && counts.failed == 0 {
         counts.failed = 1;
     }
     Judgement { verdict, reasons, counts, failures: report.failures }
@@ -216,23 +216,23 @@ mod tests {
 
     #[test]
     fn success_needs_the_words_and_the_end() {
-        assert_eq!(judged(GOOD, End::PowerOff).verdict, Verdict::Success);
-        assert_eq!(judged(GOOD, End::Crash).verdict, Verdict::Crash);
-        assert_eq!(judged(GOOD, End::Reboot).verdict, Verdict::Crash);
-        assert_eq!(judged(GOOD, End::Vanished).verdict, Verdict::Crash);
-        assert_eq!(judged(GOOD, End::XenPanic("x".into())).verdict, Verdict::Crash);
-        assert_eq!(judged(GOOD, End::OtherReason("watchdog".into())).verdict, Verdict::Crash);
-        assert_eq!(judged(GOOD, End::Lost("x".into())).verdict, Verdict::Error);
+        assert_eq!(judged(GOOD, End::PowerOff).verdict, GuestVerdict::Success);
+        assert_eq!(judged(GOOD, End::Crash).verdict, GuestVerdict::Crash);
+        assert_eq!(judged(GOOD, End::Reboot).verdict, GuestVerdict::Crash);
+        assert_eq!(judged(GOOD, End::Vanished).verdict, GuestVerdict::Crash);
+        assert_eq!(judged(GOOD, End::XenPanic("x".into())).verdict, GuestVerdict::Crash);
+        assert_eq!(judged(GOOD, End::OtherReason("watchdog".into())).verdict, GuestVerdict::Crash);
+        assert_eq!(judged(GOOD, End::Lost("x".into())).verdict, GuestVerdict::Error);
     }
 
     #[test]
     fn an_end_that_was_asked_for_is_no_crash() {
         let crash = judge(GOOD.lines(), &End::Crash, GuestExit::Crash);
-        assert_eq!(crash.verdict, Verdict::Success);
+        assert_eq!(crash.verdict, GuestVerdict::Success);
         let reboot = judge(GOOD.lines(), &End::Reboot, GuestExit::Reboot);
-        assert_eq!(reboot.verdict, Verdict::Success);
+        assert_eq!(reboot.verdict, GuestVerdict::Success);
         let other = judge(GOOD.lines(), &End::PowerOff, GuestExit::Crash);
-        assert_eq!(other.verdict, Verdict::Crash);
+        assert_eq!(other.verdict, GuestVerdict::Crash);
     }
 
     #[test]
@@ -241,7 +241,7 @@ mod tests {
             [End::PowerOff, End::Reboot, End::Crash, End::Vanished, End::OtherReason("9".into())]
         {
             let judgement = judged("KTAP version 1\n1..2\nok 1 a\n", end.clone());
-            assert_eq!(judgement.verdict, Verdict::Crash, "{end:?}");
+            assert_eq!(judgement.verdict, GuestVerdict::Crash, "{end:?}");
             assert_eq!(judgement.counts.failed, 1);
         }
     }
@@ -257,46 +257,47 @@ mod tests {
     #[test]
     fn running_on_is_a_timeout_verdict_or_not() {
         let silent = judged("", End::StillRunning);
-        assert_eq!(silent.verdict, Verdict::Timeout);
+        assert_eq!(silent.verdict, GuestVerdict::Timeout);
         assert!(silent.reasons[0].contains("no verdict"), "{:?}", silent.reasons);
         let held = judged(GOOD, End::StillRunning);
-        assert_eq!(held.verdict, Verdict::Timeout);
+        assert_eq!(held.verdict, GuestVerdict::Timeout);
         assert!(held.reasons[0].contains("SUCCESS, yet kept running"), "{:?}", held.reasons);
     }
 
     #[test]
     fn a_failure_is_not_softened() {
-        assert_eq!(judged(BAD, End::PowerOff).verdict, Verdict::Failure);
+        assert_eq!(judged(BAD, End::PowerOff).verdict, GuestVerdict::Failure);
         let torn = judged(&BAD.replace("1..2", "1..3"), End::PowerOff);
-        assert_eq!(torn.verdict, Verdict::Failure);
+        assert_eq!(torn.verdict, GuestVerdict::Failure);
         let lied = judged(&BAD.replace("FAILURE", "SUCCESS"), End::PowerOff);
-        assert_eq!(lied.verdict, Verdict::Error);
+        assert_eq!(lied.verdict, GuestVerdict::Error);
     }
 
     #[test]
     fn error_and_skip_are_told_apart() {
         let error = judged("# bad seed\nKTAP version 1\n1..0\nTest result: ERROR", End::PowerOff);
-        assert_eq!((error.verdict, error.counts.failed), (Verdict::Error, 1));
+        assert_eq!((error.verdict, error.counts.failed), (GuestVerdict::Error, 1));
         assert!(
             error.reasons.iter().any(|line| line.contains("# bad seed")),
             "{:?}",
             error.reasons
         );
         let skip = judged("KTAP version 1\n1..0\nTest result: SKIP", End::PowerOff);
-        assert_eq!((skip.verdict, skip.counts.failed), (Verdict::Skip, 0));
+        assert_eq!((skip.verdict, skip.counts.failed), (GuestVerdict::Skip, 0));
     }
 
     #[test]
     fn a_domain_that_could_not_be_made_is_an_error() {
         let judgement = judged("", End::NotStarted("xl: not enough memory".into()));
-        assert_eq!(judgement.verdict, Verdict::Error);
+        assert_eq!(judgement.verdict, GuestVerdict::Error);
         assert!(judgement.reasons[0].contains("not enough memory"));
     }
 
     #[test]
     fn the_exit_statuses_are_those_of_the_design() {
-        use Verdict::{Crash, Error, Failure, Skip, Success, Timeout};
-        let statuses = [Success, Skip, Error, Failure, Crash, Timeout].map(Verdict::exit_status);
+        use GuestVerdict::{Crash, Error, Failure, Skip, Success, Timeout};
+        let statuses =
+            [Success, Skip, Error, Failure, Crash, Timeout].map(GuestVerdict::exit_status);
         assert_eq!(statuses, [0, 3, 4, 5, 6, 7]);
     }
 }

@@ -10,7 +10,7 @@ use super::packages::Group;
 use super::{SetupOptions, make_dir, space, write};
 use crate::command;
 use crate::error::{Error, Result};
-use crate::progress::{Progress, echo};
+use crate::progress::{ProgressLog, echo};
 
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 const DEFAULT_MIRROR: &str = "http://deb.debian.org/debian";
@@ -21,7 +21,7 @@ const DEFAULT_SECURITY: &str = "http://deb.debian.org/debian-security";
 pub fn fetch(
     group: &Group,
     options: &SetupOptions,
-    progress: &mut Progress,
+    progress: &mut ProgressLog,
 ) -> Result<Vec<PathBuf>> {
     let dir = options.target.join("packages").join(group.suite);
     let record = dir.join(format!("{}.fetched", group.label));
@@ -94,7 +94,7 @@ impl Apt {
              Dir::Etc::main \"/dev/null\";\nDir::Etc::parts \"/dev/null\";\n\
              Dir::Etc::preferences \"/dev/null\";\nDir::Etc::preferencesparts \"/dev/null\";\n\
              APT::Architecture \"amd64\";\nAPT::Architectures {{ \"amd64\"; }};\n\
-             APT::Sandbox::User \"root\";\nAPT::Update::Error-Mode \"any\";\n\
+             APT::Sandbox::User \"root\";\nAPT::Update::Error-GuestMode \"any\";\n\
              Acquire::Languages \"none\";\nAcquire::Retries \"2\";\n\
              Acquire::http::Timeout \"30\";\n{}",
             at(""),
@@ -152,17 +152,17 @@ impl Apt {
             return Ok(String::from_utf8_lossy(&out.stdout).into_owned());
         }
         let output = complaints(&command::both(out));
-        Err(match Complaint::of(&output) {
-            Complaint::NoSpace => space::explain(
+        Err(match AptProblem::of(&output) {
+            AptProblem::NoSpace => space::explain(
                 Error::CommandFailed { command: String::new(), status: String::new(), output },
                 &self.debs,
                 super::NEEDED_MIB,
             ),
-            Complaint::NoPackage => Error::PackageNotFound { suite: self.suite, output },
-            Complaint::Network => {
+            AptProblem::NoPackage => Error::PackageNotFound { suite: self.suite, output },
+            AptProblem::Network => {
                 Error::Network { mirror: self.mirror.clone(), what: what.to_owned(), output }
             }
-            Complaint::Other => Error::CommandFailed {
+            AptProblem::Other => Error::CommandFailed {
                 command: format!("apt-get ({what})"),
                 status: out.status.to_string(),
                 output,
@@ -178,14 +178,14 @@ fn complaints(output: &str) -> String {
 }
 
 #[derive(Debug, PartialEq, Eq)]
-enum Complaint {
+enum AptProblem {
     NoSpace,
     NoPackage,
     Network,
     Other,
 }
 
-impl Complaint {
+impl AptProblem {
     fn of(output: &str) -> Self {
         let says = |words: &[&str]| words.iter().any(|word| output.contains(word));
         if says(&["No space left on device", "enough free space"]) {
@@ -260,11 +260,14 @@ mod tests {
 
     #[test]
     fn complaints_are_told_apart() {
-        let of = Complaint::of;
-        assert_eq!(of("E: Unable to locate package xen-hypervisor-9"), Complaint::NoPackage);
-        assert_eq!(of("E: Failed to fetch http://m/x  Could not connect to m"), Complaint::Network);
-        assert_eq!(of("E: Write error - write (28: No space left on device)"), Complaint::NoSpace);
-        assert_eq!(of("E: The method driver is missing"), Complaint::Other);
+        let of = AptProblem::of;
+        assert_eq!(of("E: Unable to locate package xen-hypervisor-9"), AptProblem::NoPackage);
+        assert_eq!(
+            of("E: Failed to fetch http://m/x  Could not connect to m"),
+            AptProblem::Network
+        );
+        assert_eq!(of("E: Write error - write (28: No space left on device)"), AptProblem::NoSpace);
+        assert_eq!(of("E: The method driver is missing"), AptProblem::Other);
     }
 
     #[test]

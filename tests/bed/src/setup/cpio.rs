@@ -6,11 +6,11 @@ use std::collections::BTreeMap;
 /// An archive in the making. Directories above an entry come by themselves.
 #[derive(Clone, Debug, Default)]
 pub struct Archive {
-    entries: BTreeMap<String, Entry>,
+    entries: BTreeMap<String, ArchiveEntry>,
 }
 
 #[derive(Clone, Debug)]
-struct Entry {
+struct ArchiveEntry {
     mode: u32,
     data: Vec<u8>,
 }
@@ -44,7 +44,7 @@ impl Archive {
     }
 
     fn insert(&mut self, path: &str, mode: u32, data: Vec<u8>) {
-        self.entries.insert(path.to_owned(), Entry { mode, data });
+        self.entries.insert(path.to_owned(), ArchiveEntry { mode, data });
     }
 
     fn parents(&mut self, path: &str) {
@@ -62,13 +62,13 @@ impl Archive {
         for (inode, (path, entry)) in (1..).zip(&self.entries) {
             put(&mut out, inode, path, entry);
         }
-        put(&mut out, 0, "TRAILER!!!", &Entry { mode: 0, data: Vec::new() });
+        put(&mut out, 0, "TRAILER!!!", &ArchiveEntry { mode: 0, data: Vec::new() });
         out.resize(out.len().next_multiple_of(512), 0);
         out
     }
 }
 
-fn put(out: &mut Vec<u8>, inode: u32, path: &str, entry: &Entry) {
+fn put(out: &mut Vec<u8>, inode: u32, path: &str, entry: &ArchiveEntry) {
     let size = u32::try_from(entry.data.len()).expect("no file of a bed reaches 4 GiB");
     let name_size = u32::try_from(path.len() + 1).expect("a path is short");
     out.extend_from_slice(b"070701");

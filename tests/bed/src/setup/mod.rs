@@ -16,7 +16,7 @@ use std::process::Command;
 
 use crate::choice::XenVersion;
 use crate::error::{Error, Result};
-use crate::progress::Progress;
+use crate::progress::ProgressLog;
 use crate::{command, error};
 
 pub use cpio::Archive;
@@ -58,7 +58,7 @@ pub struct SetupOptions {
 const NEEDED_MIB: u64 = 400;
 
 /// Makes the bed of `xen` ready.
-pub fn prepare(xen: XenVersion, options: &SetupOptions, progress: &mut Progress) -> Result<Bed> {
+pub fn prepare(xen: XenVersion, options: &SetupOptions, progress: &mut ProgressLog) -> Result<Bed> {
     let dir = options.target.join(xen.as_str());
     make_dir(&dir)?;
     let stamped = stamp::Stamp::new(&dir.join("root.stamp"), packages::wanted(xen).as_str());

@@ -3,42 +3,42 @@
 use std::time::Duration;
 
 use super::{PATIENCE, args};
-use crate::choice::Mode;
+use crate::choice::GuestMode;
 use crate::error::Result;
 use crate::expectation::Expectation;
-use crate::guest::Verdict;
+use crate::guest::GuestVerdict;
 
 /// For guests that end by themselves, some of them in slow company.
 const LIMIT: Duration = Duration::from_secs(120);
 
-const MISBEHAVIOUR: [(&str, &str, Verdict, &str); 5] = [
-    ("panic", "selftest=misbehave-panic", Verdict::Crash, "no verdict"),
-    ("hang", "selftest=misbehave-hang", Verdict::Timeout, "no verdict and kept running"),
-    ("triple-fault", "selftest=misbehave-triple-fault", Verdict::Crash, "no verdict"),
-    ("silent-poweroff", "selftest=misbehave-silent-poweroff", Verdict::Crash, "powered off"),
-    ("hold", "selftest=none exit=hold", Verdict::Timeout, "yet kept running"),
+const MISBEHAVIOUR: [(&str, &str, GuestVerdict, &str); 5] = [
+    ("panic", "selftest=misbehave-panic", GuestVerdict::Crash, "no verdict"),
+    ("hang", "selftest=misbehave-hang", GuestVerdict::Timeout, "no verdict and kept running"),
+    ("triple-fault", "selftest=misbehave-triple-fault", GuestVerdict::Crash, "no verdict"),
+    ("silent-poweroff", "selftest=misbehave-silent-poweroff", GuestVerdict::Crash, "powered off"),
+    ("hold", "selftest=none exit=hold", GuestVerdict::Timeout, "yet kept running"),
 ];
 
-const WRONG_OPTIONS: [(&str, &str, Verdict, &str); 3] = [
-    ("unknown-option", "selftest=none wibble=1", Verdict::Error, "wibble"),
-    ("malformed-option", "selftest=none seed=many", Verdict::Error, "many"),
-    ("probe-too-narrow", "selftest=none probe=40:9", Verdict::Error, "40:9"),
+const WRONG_OPTIONS: [(&str, &str, GuestVerdict, &str); 3] = [
+    ("unknown-option", "selftest=none wibble=1", GuestVerdict::Error, "wibble"),
+    ("malformed-option", "selftest=none seed=many", GuestVerdict::Error, "many"),
+    ("probe-too-narrow", "selftest=none probe=40:9", GuestVerdict::Error, "40:9"),
 ];
 
 fn odd(
-    mode: Mode,
-    (label, text, verdict, words): (&'static str, &str, Verdict, &'static str),
+    mode: GuestMode,
+    (label, text, verdict, words): (&'static str, &str, GuestVerdict, &'static str),
 ) -> Result<Expectation> {
-    let limit = if verdict == Verdict::Timeout { PATIENCE } else { LIMIT };
+    let limit = if verdict == GuestVerdict::Timeout { PATIENCE } else { LIMIT };
     let good = Expectation::success(mode, label, args(text)?, limit);
     Ok(Expectation { verdict, words, ..good })
 }
 
 fn sized(
-    mode: Mode,
+    mode: GuestMode,
     label: &'static str,
     memory: u32,
-    verdict: Verdict,
+    verdict: GuestVerdict,
     words: &'static str,
 ) -> Result<Expectation> {
     let expectation = odd(mode, (label, "", verdict, words))?;
@@ -55,8 +55,8 @@ const DEVICE_TESTS: [&str; 5] = [
 ];
 
 /// A dom0 of 4 GiB, most of which a device of 28 address bits can't reach.
-fn with_device(mode: Mode) -> Result<Expectation> {
-    let expectation = odd(mode, ("device-4-GiB", "selftest=edu-*", Verdict::Success, ""))?;
+fn with_device(mode: GuestMode) -> Result<Expectation> {
+    let expectation = odd(mode, ("device-4-GiB", "selftest=edu-*", GuestVerdict::Success, ""))?;
     Ok(Expectation { memory: Some(4096), passed: DEVICE_TESTS.to_vec(), ..expectation })
 }
 
@@ -73,7 +73,7 @@ const HIGH_ORDERS: [&str; 6] = [
 /// A dom0 with room for a run of order 18, on a machine where Xen has such an extent to give.
 fn every_order() -> Result<Expectation> {
     let args = "selftest=exchange-order-*,accounts-balanced";
-    let expectation = odd(Mode::PvDom0, ("every-order", args, Verdict::Success, ""))?;
+    let expectation = odd(GuestMode::PvDom0, ("every-order", args, GuestVerdict::Success, ""))?;
     let (memory, dom0_memory) = (Some(6144), Some(1300));
     Ok(Expectation { memory, dom0_memory, passed: HIGH_ORDERS.to_vec(), ..expectation })
 }
@@ -81,33 +81,33 @@ fn every_order() -> Result<Expectation> {
 /// What is tried as dom0. A dom0 ends in other ways than a domU: Xen goes down with it.
 pub fn dom0s() -> Result<Vec<Expectation>> {
     let mut all = Vec::new();
-    for mode in [Mode::PvDom0, Mode::PvhDom0] {
+    for mode in [GuestMode::PvDom0, GuestMode::PvhDom0] {
         for which in MISBEHAVIOUR {
             all.push(odd(mode, which)?);
         }
     }
-    all.push(odd(Mode::PvDom0, WRONG_OPTIONS[0])?);
-    all.push(with_device(Mode::PvDom0)?);
-    all.push(with_device(Mode::PvhDom0)?);
+    all.push(odd(GuestMode::PvDom0, WRONG_OPTIONS[0])?);
+    all.push(with_device(GuestMode::PvDom0)?);
+    all.push(with_device(GuestMode::PvhDom0)?);
     all.push(every_order()?);
     Ok(all)
 }
 
 /// Returns the guests that are tried as domU in one mode. Guests with several vCPUs are in `bed vcpus`.
-pub fn domus(mode: Mode) -> Result<Vec<Expectation>> {
+pub fn domus(mode: GuestMode) -> Result<Vec<Expectation>> {
     let mut all = Vec::new();
     for which in MISBEHAVIOUR.into_iter().chain(WRONG_OPTIONS) {
         all.push(odd(mode, which)?);
     }
-    all.push(sized(mode, "16-MiB", 16, Verdict::Success, "")?);
-    if mode == Mode::PvDomu {
+    all.push(sized(mode, "16-MiB", 16, GuestVerdict::Success, "")?);
+    if mode == GuestMode::PvDomu {
         // A PV guest of this size has no room for its page tables.
-        all.push(sized(mode, "4-MiB", 4, Verdict::Crash, "not enough memory")?);
+        all.push(sized(mode, "4-MiB", 4, GuestVerdict::Crash, "not enough memory")?);
     } else {
-        all.push(sized(mode, "4-GiB", 4096, Verdict::Success, "")?);
-        all.push(sized(mode, "4-MiB", 4, Verdict::Success, "")?);
+        all.push(sized(mode, "4-GiB", 4096, GuestVerdict::Success, "")?);
+        all.push(sized(mode, "4-MiB", 4, GuestVerdict::Success, "")?);
         // A PVH guest that is smaller than the image can't be made.
-        all.push(sized(mode, "1-MiB", 1, Verdict::Error, "xl create failed")?);
+        all.push(sized(mode, "1-MiB", 1, GuestVerdict::Error, "xl create failed")?);
     }
     Ok(all)
 }
@@ -120,7 +120,9 @@ mod tests {
     fn names_are_unique() {
         let mut guests = dom0s().unwrap();
         guests.extend(
-            [Mode::PvDomu, Mode::PvhDomu].into_iter().flat_map(|mode| domus(mode).unwrap()),
+            [GuestMode::PvDomu, GuestMode::PvhDomu]
+                .into_iter()
+                .flat_map(|mode| domus(mode).unwrap()),
         );
         let mut names: Vec<String> = guests.iter().map(Expectation::name).collect();
         let all = names.len();

@@ -10,26 +10,26 @@ mod wrong_input;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::choice::{KernelArgs, Mode};
-use crate::context::Context;
+use crate::choice::{GuestMode, KernelArgs};
+use crate::context::SuiteContext;
 use crate::domu::{self, SessionSpec};
 use crate::error::Result;
 use crate::expectation::Expectation;
 use crate::expected;
 use crate::findings::Findings;
-use crate::guest::Verdict;
+use crate::guest::GuestVerdict;
 use crate::modes::{self, RunSpec};
-use crate::outcome::Outcome;
-use crate::parallel::{self, Part};
-use crate::progress::Progress;
+use crate::outcome::GuestOutcome;
+use crate::parallel::{self, SuitePart};
+use crate::progress::ProgressLog;
 use crate::saved;
 use crate::setup::Bed;
 use crate::vcpus;
 use crate::virtio;
-use crate::witness::{self, Request};
+use crate::witness::{self, ProbeRequest};
 
 /// Runs everything and prints the last line.
-pub fn run(context: &Context, progress: &mut Progress) -> Result<Verdict> {
+pub fn run(context: &SuiteContext, progress: &mut ProgressLog) -> Result<GuestVerdict> {
     let mut findings = Findings::default();
     let bed = context.bed(progress)?;
     let beds = context.beds(progress)?;
@@ -37,13 +37,13 @@ pub fn run(context: &Context, progress: &mut Progress) -> Result<Verdict> {
     wrong_input::check(&bed, progress, &mut findings)?;
     // The long parts first, so that the short ones fill the time beside them.
     let mut parts = vec![
-        domus(context, &bed, Mode::PvDomu, "linux-dom0-pv")?,
-        domus(context, &bed, Mode::PvhDomu, "linux-dom0-pvh")?,
+        domus(context, &bed, GuestMode::PvDomu, "linux-dom0-pv")?,
+        domus(context, &bed, GuestMode::PvhDomu, "linux-dom0-pvh")?,
     ];
     for bed in &beds {
         parts.push(saved::part(context, bed)?);
     }
-    let dom0s = Mode::ALL.into_iter().filter(|mode| mode.is_dom0()).collect();
+    let dom0s = GuestMode::ALL.into_iter().filter(|mode| mode.is_dom0()).collect();
     parts.extend(modes::parts(context, &bed, &RunSpec::chosen(context, dom0s)));
     let guests = guests::dom0s()?.into_iter();
     parts.extend(guests.map(|guest| expected::dom0(context, &bed, guest)));
@@ -66,25 +66,25 @@ pub fn run(context: &Context, progress: &mut Progress) -> Result<Verdict> {
 /// Returns a part with a boot of the Linux dom0 for one domU mode: the image as configured, guests that
 /// misbehave, and in PV the witness, which must be last.
 fn domus<'p>(
-    context: &'p Context,
+    context: &'p SuiteContext,
     bed: &'p Bed,
-    mode: Mode,
+    mode: GuestMode,
     name: &'static str,
-) -> Result<Part<'p>> {
+) -> Result<SuitePart<'p>> {
     let run = RunSpec::chosen(context, vec![mode]);
     let expectations = guests::domus(mode)?;
-    let request = Request { seed: witness::fresh_seed(), ..context.cli.probe };
+    let request = ProbeRequest { seed: witness::fresh_seed(), ..context.cli.probe };
     let mut jobs = vec![run.job(mode)];
     jobs.extend(expectations.iter().map(Expectation::job));
-    if mode == Mode::PvDomu {
+    if mode == GuestMode::PvDomu {
         jobs.push(witness::domu_job(request)?);
     }
     let session = SessionSpec { jobs, root: context.root.clone(), name };
-    Ok(Part::new(session.need(), move |progress, findings| {
+    Ok(SuitePart::new(session.need(), move |progress, findings| {
         let (results, mut machine) = domu::run(bed, &session, &context.image, progress)?;
         if let Some(configured) = results.first() {
             let dir = bed.log_dir(&configured.job.name)?;
-            findings.judge(progress, Outcome::of_domu(bed.xen, configured, &dir)?);
+            findings.judge(progress, GuestOutcome::of_domu(bed.xen, configured, &dir)?);
         }
         let odd = results.iter().skip(1).take(expectations.len()).cloned().collect::<Vec<_>>();
         expected::note_domus(bed, &expectations, &odd, progress, findings)?;

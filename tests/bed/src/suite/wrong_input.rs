@@ -8,15 +8,15 @@ use std::process::Command;
 use crate::command;
 use crate::error::{Error, Result};
 use crate::findings::Findings;
-use crate::guest::Verdict;
-use crate::progress::Progress;
+use crate::guest::GuestVerdict;
+use crate::progress::ProgressLog;
 use crate::setup::{Bed, make_dir, write};
 
 /// A port of this machine without a listener stands for a network that is down.
 const NOWHERE: &str = "http://127.0.0.1:9/debian";
 
 /// Tries everything.
-pub fn check(bed: &Bed, progress: &Progress, findings: &mut Findings) -> Result<()> {
+pub fn check(bed: &Bed, progress: &ProgressLog, findings: &mut Findings) -> Result<()> {
     let dir = bed.dir.join("wrong-input");
     make_dir(&dir)?;
     let text = dir.join("no-elf");
@@ -57,7 +57,7 @@ fn try_one(words: &[&str], expected: &[&str]) -> Result<std::result::Result<(), 
     let program = env::current_exe().map_err(|e| Error::file("finding", Path::new("bed"), e))?;
     let out = command::output(Command::new(program).args(words))?;
     let said = String::from_utf8_lossy(&out.stderr);
-    let error = i32::from(Verdict::Error.exit_status());
+    let error = i32::from(GuestVerdict::Error.exit_status());
     if out.status.code() != Some(error) {
         return Ok(Err(format!("{} instead of exit status {error}: {said}", out.status)));
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::choice::{KernelArgs, Mode};
+use crate::choice::{GuestMode, KernelArgs};
 use crate::error::Result;
 use crate::expectation::Expectation;
 
@@ -66,13 +66,13 @@ const SEVERAL_PV: [&str; 1] = ["vmap-other-vcpu-faults"];
 
 /// Returns a guest with `vcpus` vCPUs and the tests that it must pass.
 fn guest(
-    mode: Mode,
+    mode: GuestMode,
     label: &'static str,
     vcpus: u32,
     args: &str,
     limit: Duration,
 ) -> Result<Expectation> {
-    let is_pv = matches!(mode, Mode::PvDom0 | Mode::PvDomu);
+    let is_pv = matches!(mode, GuestMode::PvDom0 | GuestMode::PvDomu);
     let mut passed = ALWAYS.to_vec();
     passed.push("storm-short");
     if is_pv {
@@ -91,7 +91,7 @@ fn guest(
     Ok(Expectation { vcpus, passed, ..good })
 }
 
-fn storm(mode: Mode, limit: Duration) -> Result<Expectation> {
+fn storm(mode: GuestMode, limit: Duration) -> Result<Expectation> {
     let args = KernelArgs::new(STORM)?;
     let good = Expectation::success(mode, "storm", args, limit.max(STORM_LIMIT));
     // A domU's machine has two processors anyway, and the domU as much memory as configured.
@@ -105,18 +105,19 @@ fn storm(mode: Mode, limit: Duration) -> Result<Expectation> {
 pub fn of(limit: Duration) -> Result<Guests> {
     let sync = format!("{CHOSEN} vmap=sync");
     let mut all = Vec::new();
-    for mode in [Mode::PvDom0, Mode::PvDomu] {
+    for mode in [GuestMode::PvDom0, GuestMode::PvDomu] {
         all.push(guest(mode, "1-vcpu", 1, CHOSEN, limit)?);
         all.push(guest(mode, "2-vcpus", 2, CHOSEN, limit)?);
         all.push(guest(mode, "2-vcpus-sync", 2, &sync, limit)?);
         all.push(guest(mode, "4-vcpus", 4, "", limit)?);
     }
-    for mode in [Mode::PvhDom0, Mode::PvhDomu] {
+    for mode in [GuestMode::PvhDom0, GuestMode::PvhDomu] {
         all.push(guest(mode, "4-vcpus", 4, "", limit.min(PVH_LIMIT))?);
     }
-    let many = Expectation::success(Mode::PvDomu, "4-GiB-8-vcpus", KernelArgs::default(), limit);
+    let many =
+        Expectation::success(GuestMode::PvDomu, "4-GiB-8-vcpus", KernelArgs::default(), limit);
     all.push(Expectation { memory: Some(4096), vcpus: Some(8), passed: ALWAYS.to_vec(), ..many });
-    for mode in [Mode::PvDom0, Mode::PvDomu] {
+    for mode in [GuestMode::PvDom0, GuestMode::PvDomu] {
         all.push(storm(mode, limit)?);
     }
     let (dom0s, domus) = all.into_iter().partition(|guest| guest.mode.is_dom0());

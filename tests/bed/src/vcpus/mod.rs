@@ -2,20 +2,20 @@
 
 mod guests;
 
-use crate::context::Context;
+use crate::context::SuiteContext;
 use crate::error::Result;
 use crate::expectation::Expectation;
 use crate::expected;
 use crate::findings::Findings;
-use crate::guest::Verdict;
-use crate::parallel::{self, Part};
-use crate::progress::Progress;
+use crate::guest::GuestVerdict;
+use crate::parallel::{self, SuitePart};
+use crate::progress::ProgressLog;
 use crate::setup::Bed;
 
 use guests::Guests;
 
 /// Tries every guest on each Xen and prints the last line.
-pub fn run(context: &Context, progress: &mut Progress) -> Result<Verdict> {
+pub fn run(context: &SuiteContext, progress: &mut ProgressLog) -> Result<GuestVerdict> {
     let beds = context.beds(progress)?;
     let mut parts = Vec::new();
     for bed in &beds {
@@ -28,7 +28,7 @@ pub fn run(context: &Context, progress: &mut Progress) -> Result<Verdict> {
 }
 
 /// Returns the parts for every guest on one Xen.
-pub fn parts<'p>(context: &'p Context, bed: &'p Bed) -> Result<Vec<Part<'p>>> {
+pub fn parts<'p>(context: &'p SuiteContext, bed: &'p Bed) -> Result<Vec<SuitePart<'p>>> {
     let Guests { dom0s, domus } = guests::of(context.cli.timeout)?;
     let mut parts: Vec<_> =
         dom0s.into_iter().map(|guest| expected::dom0(context, bed, guest)).collect();

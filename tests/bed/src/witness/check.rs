@@ -1,21 +1,21 @@
 //! Holds a claim against what was asked, and against memory. Pure, so that it can be shown to
 //! say no.
 
-use super::probe::{Probe, Request};
+use super::probe::{ProbeClaim, ProbeRequest};
 
 const PAGE: u64 = 4096;
 const COMPLEMENT_AT: usize = 4088;
 
 /// What is wrong with a claim.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Fault {
+pub enum FalseClaim {
     /// The guest answers another question.
     #[error("the guest was asked for {asked:?} and claims {claimed:?}")]
     NotAsAsked {
         /// The question.
-        asked: Request,
+        asked: ProbeRequest,
         /// The answer.
-        claimed: Request,
+        claimed: ProbeRequest,
     },
     /// Not `1 << order` pages.
     #[error("order {order} is not {pages} pages")]
@@ -68,30 +68,30 @@ pub enum Fault {
 }
 
 /// Checks what can be checked without memory, and returns how many bytes there are to read.
-pub fn claim(probe: &Probe, asked: Request) -> Result<u64, Fault> {
-    let Request { order, bits, .. } = probe.request;
+pub fn claim(probe: &ProbeClaim, asked: ProbeRequest) -> Result<u64, FalseClaim> {
+    let ProbeRequest { order, bits, .. } = probe.request;
     if probe.request != asked {
-        return Err(Fault::NotAsAsked { asked, claimed: probe.request });
+        return Err(FalseClaim::NotAsAsked { asked, claimed: probe.request });
     }
     if 1u64.checked_shl(order) != Some(probe.pages) {
-        return Err(Fault::Pages { order, pages: probe.pages });
+        return Err(FalseClaim::Pages { order, pages: probe.pages });
     }
     let size = probe.pages * PAGE;
     if !probe.maddr.is_multiple_of(size) {
-        return Err(Fault::Misaligned { maddr: probe.maddr, size });
+        return Err(FalseClaim::Misaligned { maddr: probe.maddr, size });
     }
     let end = u128::from(probe.maddr) + u128::from(size);
     if end > 1u128 << bits {
-        return Err(Fault::OutOfRange { maddr: probe.maddr, end, bits });
+        return Err(FalseClaim::OutOfRange { maddr: probe.maddr, end, bits });
     }
     Ok(size)
 }
 
 /// Checks that page `i` really lies at `maddr + i * 4096`, for every page.
-pub fn memory(probe: &Probe, dump: &[u8]) -> Result<(), Fault> {
+pub fn memory(probe: &ProbeClaim, dump: &[u8]) -> Result<(), FalseClaim> {
     let wanted = probe.pages * PAGE;
     if dump.len() as u64 != wanted {
-        return Err(Fault::Short { found: dump.len(), wanted });
+        return Err(FalseClaim::Short { found: dump.len(), wanted });
     }
     for (page, bytes) in (0u64..).zip(dump.chunks_exact(PAGE as usize)) {
         let first = probe.request.seed.wrapping_add(page);
@@ -100,7 +100,7 @@ pub fn memory(probe: &Probe, dump: &[u8]) -> Result<(), Fault> {
             let found = u64::from_le_bytes(word);
             if found != wanted {
                 let at = probe.maddr + page * PAGE + offset as u64;
-                return Err(Fault::Pattern { page, at, found, wanted });
+                return Err(FalseClaim::Pattern { page, at, found, wanted });
             }
         }
     }
@@ -111,10 +111,10 @@ pub fn memory(probe: &Probe, dump: &[u8]) -> Result<(), Fault> {
 mod tests {
     use super::*;
 
-    const ASKED: Request = Request { order: 2, bits: 20, seed: u64::MAX - 1 };
+    const ASKED: ProbeRequest = ProbeRequest { order: 2, bits: 20, seed: u64::MAX - 1 };
 
-    fn honest() -> (Probe, Vec<u8>) {
-        let probe = Probe { request: ASKED, pages: 4, maddr: 0x3_c000, pfn: 9 };
+    fn honest() -> (ProbeClaim, Vec<u8>) {
+        let probe = ProbeClaim { request: ASKED, pages: 4, maddr: 0x3_c000, pfn: 9 };
         let mut dump = vec![0xa5; 4 * 4096];
         for page in 0..4 {
             let first = ASKED.seed.wrapping_add(page as u64);
@@ -136,7 +136,10 @@ mod tests {
         let (probe, mut dump) = honest();
         let (low, high) = dump.split_at_mut(2 * 4096);
         low[4096..].swap_with_slice(&mut high[..4096]);
-        assert!(matches!(memory(&probe, &dump), Err(Fault::Pattern { page: 1, at: 0x3_d000, .. })));
+        assert!(matches!(
+            memory(&probe, &dump),
+            Err(FalseClaim::Pattern { page: 1, at: 0x3_d000, .. })
+        ));
     }
 
     #[test]
@@ -145,28 +148,31 @@ mod tests {
             let (probe, mut dump) = honest();
             dump[at] ^= 0x10;
             let fault = memory(&probe, &dump).unwrap_err();
-            assert!(matches!(fault, Fault::Pattern { page, .. } if page == at as u64 / 4096));
+            assert!(matches!(fault, FalseClaim::Pattern { page, .. } if page == at as u64 / 4096));
         }
     }
 
     #[test]
     fn a_dump_cut_short_is_seen() {
         let (probe, dump) = honest();
-        assert!(matches!(memory(&probe, &dump[..4096]), Err(Fault::Short { found: 4096, .. })));
+        assert!(matches!(
+            memory(&probe, &dump[..4096]),
+            Err(FalseClaim::Short { found: 4096, .. })
+        ));
     }
 
     #[test]
     fn claims_that_can_t_be_true() {
-        let with = |change: fn(&mut Probe)| {
+        let with = |change: fn(&mut ProbeClaim)| {
             let (mut probe, _) = honest();
             change(&mut probe);
             claim(&probe, ASKED).unwrap_err()
         };
-        assert!(matches!(with(|p| p.pages = 3), Fault::Pages { .. }));
-        assert!(matches!(with(|p| p.maddr = 0x3_d000), Fault::Misaligned { .. }));
-        assert!(matches!(with(|p| p.maddr = 0x10_0000), Fault::OutOfRange { .. }));
-        assert!(matches!(with(|p| p.request.seed = 5), Fault::NotAsAsked { .. }));
-        assert!(matches!(with(|p| p.request.order = 40), Fault::NotAsAsked { .. }));
+        assert!(matches!(with(|p| p.pages = 3), FalseClaim::Pages { .. }));
+        assert!(matches!(with(|p| p.maddr = 0x3_d000), FalseClaim::Misaligned { .. }));
+        assert!(matches!(with(|p| p.maddr = 0x10_0000), FalseClaim::OutOfRange { .. }));
+        assert!(matches!(with(|p| p.request.seed = 5), FalseClaim::NotAsAsked { .. }));
+        assert!(matches!(with(|p| p.request.order = 40), FalseClaim::NotAsAsked { .. }));
     }
 
     #[test]

@@ -6,11 +6,11 @@
 
 use super::{LIMIT, dump, fresh_seed};
 use crate::boot::{Dom0Boot, Dom0Spec};
-use crate::choice::{KernelArgs, Mode};
-use crate::context::Context;
+use crate::choice::{GuestMode, KernelArgs};
+use crate::context::SuiteContext;
 use crate::error::Result;
-use crate::parallel::{Need, Part};
-use crate::progress::Progress;
+use crate::parallel::{Need, SuitePart};
+use crate::progress::ProgressLog;
 use crate::setup::{Bed, write};
 
 /// MiB of the machine: all of it is searched.
@@ -20,8 +20,8 @@ const PREFIX: &str = "edu: ";
 
 /// Returns a part that boots the image as PVH dom0, has the device write, and searches the machine's
 /// memory for what it wrote.
-pub fn device<'p>(context: &'p Context, bed: &'p Bed) -> Part<'p> {
-    Part::new(Need::machine(1, MIB), move |progress, findings| {
+pub fn device<'p>(context: &'p SuiteContext, bed: &'p Bed) -> SuitePart<'p> {
+    SuitePart::new(Need::machine(1, MIB), move |progress, findings| {
         let seen = search(bed, &context.image, progress)?;
         findings.note(progress, "witness of the device behind the IOMMU, pvh-dom0", seen);
         Ok(())
@@ -31,17 +31,17 @@ pub fn device<'p>(context: &'p Context, bed: &'p Bed) -> Part<'p> {
 fn search(
     bed: &Bed,
     image: &[u8],
-    progress: &mut Progress,
+    progress: &mut ProgressLog,
 ) -> Result<std::result::Result<(), String>> {
     let dir = bed.log_dir("witness-pvh-dom0-device")?;
     let seed = fresh_seed();
     let args = KernelArgs::new(&format!("selftest=edu-dma-shown seed={seed}"))?;
-    let spec = Dom0Spec { memory: MIB, ..Dom0Spec::new(Mode::PvhDom0, args, LIMIT) };
+    let spec = Dom0Spec { memory: MIB, ..Dom0Spec::new(GuestMode::PvhDom0, args, LIMIT) };
     progress.step("witness: a PVH dom0's device writes", "searching the machine's memory");
     let is_claim = |line: &str| line.starts_with(PREFIX);
     let mut boot = Dom0Boot::run(bed, &spec, image, &dir, progress, is_claim)?;
     write(&dir.join("console.log"), boot.log.guest.join("\n").as_bytes())?;
-    let Some(claim) = boot.log.guest.iter().find_map(|line| Claim::parse(line)) else {
+    let Some(claim) = boot.log.guest.iter().find_map(|line| DeviceClaim::parse(line)) else {
         return Ok(Err(format!(
             "the guest does not say where the device wrote; see {}",
             dir.display()
@@ -54,14 +54,14 @@ fn search(
 
 /// What the guest says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Claim {
+struct DeviceClaim {
     seed: u64,
     bytes: u64,
     /// The address that it gave the device.
     dma: u64,
 }
 
-impl Claim {
+impl DeviceClaim {
     fn parse(line: &str) -> Option<Self> {
         let mut words = line.strip_prefix(PREFIX)?.split(' ');
         let mut field = |name: &str| words.next()?.strip_prefix(name);
@@ -72,7 +72,7 @@ impl Claim {
     }
 }
 
-fn check(claim: &Claim, seed: u64, memory: &[u8]) -> std::result::Result<(), String> {
+fn check(claim: &DeviceClaim, seed: u64, memory: &[u8]) -> std::result::Result<(), String> {
     if claim.seed != seed || claim.bytes < 8 {
         return Err(format!("seed {seed} was asked for, the guest says {claim:x?}"));
     }
@@ -110,8 +110,8 @@ mod tests {
 
     #[test]
     fn the_pattern_must_lie_once_and_elsewhere() {
-        let claim = Claim::parse("edu: seed=305419896 bytes=32 dma=0x3000").unwrap();
-        assert_eq!(claim, Claim { seed: SEED, bytes: 32, dma: 0x3000 });
+        let claim = DeviceClaim::parse("edu: seed=305419896 bytes=32 dma=0x3000").unwrap();
+        assert_eq!(claim, DeviceClaim { seed: SEED, bytes: 32, dma: 0x3000 });
         assert_eq!(check(&claim, SEED, &memory(&[5])), Ok(()));
         for (places, words) in
             [(&[3][..], "nothing translates"), (&[], "nowhere"), (&[3, 5], "is at")]
@@ -120,6 +120,6 @@ mod tests {
             assert!(fault.contains(words), "{fault}");
         }
         assert!(check(&claim, SEED + 1, &memory(&[5])).is_err());
-        assert_eq!(Claim::parse("edu: seed=1 bytes=8 dma=3000"), None);
+        assert_eq!(DeviceClaim::parse("edu: seed=1 bytes=8 dma=3000"), None);
     }
 }

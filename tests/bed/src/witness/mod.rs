@@ -9,34 +9,34 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::boot::{DEFAULT_MIB, Dom0Boot, Dom0Spec, Machine};
-use crate::choice::{KernelArgs, Mode};
-use crate::context::Context;
-use crate::domu::{self, Goal, Job, SessionSpec};
+use crate::boot::{DEFAULT_MIB, Dom0Boot, Dom0Spec, QemuMachine};
+use crate::choice::{GuestMode, KernelArgs};
+use crate::context::SuiteContext;
+use crate::domu::{self, DomuJob, Goal, SessionSpec};
 use crate::error::{Error, Result};
 use crate::findings::Findings;
-use crate::guest::Verdict;
-use crate::parallel::{self, Need, Part};
-use crate::progress::Progress;
+use crate::guest::GuestVerdict;
+use crate::parallel::{self, Need, SuitePart};
+use crate::progress::ProgressLog;
 use crate::setup::{Bed, write};
 
 pub use device::device;
-pub use probe::{PREFIX, Probe, Request};
+pub use probe::{PREFIX, ProbeClaim, ProbeRequest};
 
 /// What a witness found out about one guest.
 #[derive(Clone, Debug)]
 pub struct Testimony {
     /// The mode.
-    pub mode: Mode,
+    pub mode: GuestMode,
     /// What the guest claims, or why there is no claim.
-    pub claim: std::result::Result<Probe, String>,
+    pub claim: std::result::Result<ProbeClaim, String>,
     /// What is wrong, if anything.
     pub fault: Option<String>,
 }
 
 impl Testimony {
     /// Notes what was seen.
-    pub fn note(&self, progress: &Progress, findings: &mut Findings) {
+    pub fn note(&self, progress: &ProgressLog, findings: &mut Findings) {
         let name = format!("witness of {}", self.mode);
         match self.result() {
             Ok(words) => findings.note(progress, &format!("{name}: {words}"), Ok(())),
@@ -58,8 +58,8 @@ impl Testimony {
 pub const LIMIT: Duration = Duration::from_secs(90);
 
 /// The kernel command line that asks for a probe, and for nothing else.
-pub fn probe_args(request: Request) -> Result<KernelArgs> {
-    let Request { order, bits, seed } = request;
+pub fn probe_args(request: ProbeRequest) -> Result<KernelArgs> {
+    let ProbeRequest { order, bits, seed } = request;
     KernelArgs::new(&format!("selftest=none probe={order}:{bits} seed={seed}"))
 }
 
@@ -70,7 +70,7 @@ pub fn fresh_seed() -> u64 {
 }
 
 /// `bed witness`: reads the buffers of a dom0 and of a domU, and finds the writes of a device.
-pub fn run(context: &Context, progress: &mut Progress) -> Result<Verdict> {
+pub fn run(context: &SuiteContext, progress: &mut ProgressLog) -> Result<GuestVerdict> {
     let bed = context.bed(progress)?;
     let parts = vec![dom0(context, &bed), domu(context, &bed)?, device(context, &bed)];
     let mut findings = Findings::default();
@@ -79,11 +79,11 @@ pub fn run(context: &Context, progress: &mut Progress) -> Result<Verdict> {
 }
 
 /// Returns a part that boots the image as PV dom0 with a probe and checks the buffer.
-pub fn dom0<'p>(context: &'p Context, bed: &'p Bed) -> Part<'p> {
-    Part::new(Need::machine(1, DEFAULT_MIB), move |progress, findings| {
-        let request = Request { seed: fresh_seed(), ..context.cli.probe };
+pub fn dom0<'p>(context: &'p SuiteContext, bed: &'p Bed) -> SuitePart<'p> {
+    SuitePart::new(Need::machine(1, DEFAULT_MIB), move |progress, findings| {
+        let request = ProbeRequest { seed: fresh_seed(), ..context.cli.probe };
         let dir = bed.log_dir("witness-pv-dom0")?;
-        let spec = Dom0Spec::new(Mode::PvDom0, probe_args(request)?, LIMIT);
+        let spec = Dom0Spec::new(GuestMode::PvDom0, probe_args(request)?, LIMIT);
         progress.step(
             "witness: booting the image as dom0 with a probe",
             "reading the machine's memory",
@@ -91,30 +91,31 @@ pub fn dom0<'p>(context: &'p Context, bed: &'p Bed) -> Part<'p> {
         let mut boot = Dom0Boot::run(bed, &spec, &context.image, &dir, progress, is_claim)?;
         write(&dir.join("console.log"), boot.log.guest.join("\n").as_bytes())?;
         let lines = &boot.log.guest;
-        testify(Mode::PvDom0, lines, request, &mut boot.machine, &dir)?.note(progress, findings);
+        testify(GuestMode::PvDom0, lines, request, &mut boot.machine, &dir)?
+            .note(progress, findings);
         Ok(())
     })
 }
 
 /// Returns a part that boots the image as PV domU with a probe and checks the buffer.
-fn domu<'p>(context: &'p Context, bed: &'p Bed) -> Result<Part<'p>> {
-    let request = Request { seed: fresh_seed(), ..context.cli.probe };
+fn domu<'p>(context: &'p SuiteContext, bed: &'p Bed) -> Result<SuitePart<'p>> {
+    let request = ProbeRequest { seed: fresh_seed(), ..context.cli.probe };
     let jobs = vec![domu_job(request)?];
     let session = SessionSpec { jobs, root: context.root.clone(), name: "linux-dom0-witness" };
-    Ok(Part::new(session.need(), move |progress, findings| {
+    Ok(SuitePart::new(session.need(), move |progress, findings| {
         let (results, mut machine) = domu::run(bed, &session, &context.image, progress)?;
         let lines = results.first().map(|result| result.report.guest_lines()).unwrap_or_default();
         let dir = bed.log_dir(session.name)?;
-        testify(Mode::PvDomu, &lines, request, &mut machine, &dir)?.note(progress, findings);
+        testify(GuestMode::PvDomu, &lines, request, &mut machine, &dir)?.note(progress, findings);
         Ok(())
     }))
 }
 
 /// The job of a probe in a PV domU, which must be the last of its session.
-pub fn domu_job(request: Request) -> Result<Job> {
-    Ok(Job {
+pub fn domu_job(request: ProbeRequest) -> Result<DomuJob> {
+    Ok(DomuJob {
         name: "witness-pv-domu".to_owned(),
-        mode: Mode::PvDomu,
+        mode: GuestMode::PvDomu,
         memory: None,
         vcpus: None,
         args: probe_args(request)?,
@@ -124,15 +125,15 @@ pub fn domu_job(request: Request) -> Result<Job> {
 }
 
 fn is_claim(line: &str) -> bool {
-    line.starts_with(PREFIX) && Probe::parse(line).is_ok()
+    line.starts_with(PREFIX) && ProbeClaim::parse(line).is_ok()
 }
 
 /// Finds the guest's claim and holds it against the memory of the machine, which still runs.
 pub fn testify(
-    mode: Mode,
+    mode: GuestMode,
     lines: &[String],
-    request: Request,
-    machine: &mut Machine,
+    request: ProbeRequest,
+    machine: &mut QemuMachine,
     dir: &Path,
 ) -> Result<Testimony> {
     let said = lines.iter().find(|line| line.starts_with(PREFIX));
@@ -142,7 +143,7 @@ pub fn testify(
             let last = last.map_or("nothing", String::as_str);
             Err(format!("the guest printed no `probe:` line; its last words: `{last}`"))
         }
-        Some(line) => Probe::parse(line),
+        Some(line) => ProbeClaim::parse(line),
     };
     let mut testimony = Testimony { mode, claim, fault: None };
     let Ok(claim) = &testimony.claim else { return Ok(testimony) };
@@ -156,7 +157,7 @@ pub fn testify(
     Ok(testimony)
 }
 
-fn dump(machine: &mut Machine, address: u64, size: u64, dir: &Path) -> Result<Vec<u8>> {
+fn dump(machine: &mut QemuMachine, address: u64, size: u64, dir: &Path) -> Result<Vec<u8>> {
     let dir = fs::canonicalize(dir).map_err(|e| Error::file("resolving", dir, e))?;
     let path = dir.join("memory.bin");
     machine.monitor.save_memory(address, size, &path)?;

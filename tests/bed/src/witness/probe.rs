@@ -10,7 +10,7 @@ pub const PREFIX: &str = "probe: ";
 
 /// What a guest was asked to allocate, and the seed of its pattern.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Request {
+pub struct ProbeRequest {
     /// The buffer has `1 << order` pages.
     pub order: u32,
     /// It lies below `1 << bits`.
@@ -19,7 +19,7 @@ pub struct Request {
     pub seed: u64,
 }
 
-impl FromStr for Request {
+impl FromStr for ProbeRequest {
     type Err = Error;
 
     /// Reads `<order>:<bits>`; the seed is chosen apart.
@@ -34,9 +34,9 @@ impl FromStr for Request {
 
 /// What the guest claims.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Probe {
+pub struct ProbeClaim {
     /// As asked.
-    pub request: Request,
+    pub request: ProbeRequest,
     /// How many pages it says there are.
     pub pages: u64,
     /// Where in the machine the first is.
@@ -45,7 +45,7 @@ pub struct Probe {
     pub pfn: u64,
 }
 
-impl Probe {
+impl ProbeClaim {
     /// Reads the line; every field once, in order, and nothing besides.
     pub fn parse(line: &str) -> Result<Self, String> {
         let malformed = || format!("the probe line is malformed: `{line}`");
@@ -67,13 +67,13 @@ impl Probe {
         }
         let order = u32::try_from(order).map_err(|_| malformed())?;
         let bits = u32::try_from(bits).map_err(|_| malformed())?;
-        Ok(Self { request: Request { order, bits, seed }, pages, maddr, pfn })
+        Ok(Self { request: ProbeRequest { order, bits, seed }, pages, maddr, pfn })
     }
 }
 
-impl fmt::Display for Probe {
+impl fmt::Display for ProbeClaim {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Request { order, bits, seed } = self.request;
+        let ProbeRequest { order, bits, seed } = self.request;
         let Self { pages, maddr, pfn, .. } = self;
         write!(
             f,
@@ -90,7 +90,7 @@ mod tests {
 
     #[test]
     fn the_line_is_read_and_written_alike() {
-        let probe = Probe::parse(LINE).unwrap();
+        let probe = ProbeClaim::parse(LINE).unwrap();
         assert_eq!(probe.maddr, 0x3c000);
         assert_eq!(format!("{PREFIX}{probe}"), LINE);
     }
@@ -105,16 +105,16 @@ mod tests {
             ("pfn=0x1f", "pfn=0x1f more=1"),
             ("pfn=0x1f", "pfn="),
         ] {
-            assert!(Probe::parse(&LINE.replace(from, to)).is_err(), "{from} -> {to}");
+            assert!(ProbeClaim::parse(&LINE.replace(from, to)).is_err(), "{from} -> {to}");
         }
     }
 
     #[test]
     fn a_request_names_order_and_bits() {
-        let request: Request = "9:32".parse().unwrap();
+        let request: ProbeRequest = "9:32".parse().unwrap();
         assert_eq!((request.order, request.bits), (9, 32));
         for bad in ["9", "9:", ":32", "19:32", "9:65", "9:0", "a:b"] {
-            assert!(bad.parse::<Request>().unwrap_err().to_string().contains(bad), "{bad}");
+            assert!(bad.parse::<ProbeRequest>().unwrap_err().to_string().contains(bad), "{bad}");
         }
     }
 }
