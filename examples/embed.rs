@@ -6,7 +6,7 @@
 use std::error::Error;
 use std::sync::Mutex;
 
-use fake_xen::{Builder, FakeGuest, FakeXen};
+use fake_xen::{FakeGuest, FakeXen, GuestBuilder};
 use hypercall::PageTableFlags;
 use xen_contig::addr::{MachineAddr, PAGE_SIZE, Pfn};
 use xen_contig::dma::{Allocator, Constraints, GiveBack};
@@ -131,7 +131,7 @@ unsafe impl<'m> Platform for Kernel<'m> {
 
 /// Boots the kernel, allocates a buffer for a device of 24 address bits, and uses it.
 pub fn main() -> Result<(), Box<dyn Error>> {
-    let machine = Builder::new(2048).real_memory().build();
+    let machine = GuestBuilder::new(2048).real_memory().build();
     let mut bitmap = vec![0; FrameAllocator::bitmap_words(machine.frames())];
     let allocator = Allocator::new(Kernel::boot(&machine, &mut bitmap), GiveBack::Keep);
     println!("contiguous memory: {:?}", allocator.capability());

@@ -5,7 +5,7 @@
 
 use std::error::Error;
 
-use fake_xen::{AreaConfig, Builder, FakePlatform};
+use fake_xen::{AreaConfig, FakePlatform, GuestBuilder};
 use xen_contig::addr::Pfn;
 use xen_contig::dma::{Allocator, Constraints, GiveBack};
 use xen_contig::platform::Platform;
@@ -13,7 +13,7 @@ use xen_contig::vmap::Protection;
 
 /// Maps frames in an area, unmaps them, and allocates a buffer from them.
 pub fn main() -> Result<(), Box<dyn Error>> {
-    let guest = Builder::new(2048).areas(AreaConfig::lazy(512)).real_memory().build();
+    let guest = GuestBuilder::new(2048).areas(AreaConfig::lazy(512)).real_memory().build();
     let platform = &FakePlatform::new(guest);
     let (guest, areas) = (platform.guest(), platform.guest().areas());
     let allocator = Allocator::new(platform, GiveBack::Keep);

@@ -1,7 +1,7 @@
 //! Rows of `docs/CONFORMANCE.md` that no other test is named after. The others are where what they are
 //! about is tested: `raw_exchange.rs`, `exchange.rs`, `hostile_xen.rs`, `refill.rs`.
 
-use fake_xen::{Builder, ExchangeFault, Extent, FakeGuest, GUEST, Lie, Owner, POISON};
+use fake_xen::{ExchangeFault, Extent, FakeGuest, GUEST, GuestBuilder, Lie, Owner, POISON};
 use hypercall::abi::memory::{MemoryExchange, MemoryReservation};
 use hypercall::ops::{MemoryOp, MmuExtOp, MmuUpdate, Pte};
 use hypercall::{DomId, Xen, XenErrno};
@@ -205,7 +205,7 @@ fn c57_old_frames_are_cleared_before_xen_gets_them() {
 
 #[test]
 fn c60_what_is_contiguous_already_is_swapped_all_the_same() {
-    let guest = Builder::new(1024).build();
+    let guest = GuestBuilder::new(1024).build();
     let (result, _) = acquire(&guest, 512, 8);
     let first = result.unwrap().mfn();
     assert_eq!(unmap(&guest, 512..520)[0], first.number());

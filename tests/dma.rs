@@ -2,7 +2,7 @@
 
 #![forbid(unsafe_code)]
 
-use fake_xen::{Builder, FakeGuest, FakePlatform, Fault, Mark};
+use fake_xen::{FakeGuest, FakePlatform, Fault, GuestBuilder, Mark};
 use hypercall::XenErrno;
 use hypercall::trace::Span;
 use xen_contig::addr::{AddressBits, Order, PAGE_SIZE, Pfn};
@@ -348,7 +348,7 @@ fn giving_back_later_makes_no_hypercall_until_then() {
 
 #[test]
 fn a_translated_guest_finds_frames_below_the_mask_or_says_so() {
-    let scene = Scene::new(Builder::new(4096).translated().build(), GiveBack::AtOnce);
+    let scene = Scene::new(GuestBuilder::new(4096).translated().build(), GiveBack::AtOnce);
     let low = build(|it| it.mask(2048 * PAGE - 1).align(1 << 16));
     let buffer = scene.allocator.alloc_coherent(100_000, &low).unwrap();
     assert!(low.admits(buffer.dma_addr().get(), 100_000));
@@ -363,7 +363,7 @@ fn a_translated_guest_finds_frames_below_the_mask_or_says_so() {
 
 #[test]
 fn a_translated_guest_can_have_one_extent_beneath_a_buffer() {
-    let scene = Scene::new(Builder::new(4096).translated().build(), GiveBack::AtOnce);
+    let scene = Scene::new(GuestBuilder::new(4096).translated().build(), GiveBack::AtOnce);
     let whole = build(|it| it.backing(Backing::OneExtent).mask(2048 * PAGE - 1));
     for size in [1, 8 * PAGE, 9 * PAGE, 2 << 20] {
         let buffer = scene.allocator.alloc_coherent(size, &whole).unwrap();
@@ -375,7 +375,7 @@ fn a_translated_guest_can_have_one_extent_beneath_a_buffer() {
         drop(buffer);
         scene.is_balanced();
     }
-    let scene = Scene::new(Builder::new(4096).translated().build(), GiveBack::AtOnce);
+    let scene = Scene::new(GuestBuilder::new(4096).translated().build(), GiveBack::AtOnce);
     scene.platform.guest().fragment(order(3));
     let error = scene.allocator.alloc_coherent(8 * PAGE, &whole).unwrap_err();
     assert!(matches!(error, AllocError::Exchange(ExchangeError::NoMemory { .. })), "{error}");
@@ -388,7 +388,7 @@ fn a_translated_guest_can_have_one_extent_beneath_a_buffer() {
 #[test]
 fn memory_in_one_piece_serves_a_device_of_short_segments() {
     let several = build(|it| it.max_segment(1 << 15).max_segments(4).align(1 << 13));
-    let pvh = Scene::new(Builder::new(4096).translated().build(), GiveBack::AtOnce);
+    let pvh = Scene::new(GuestBuilder::new(4096).translated().build(), GiveBack::AtOnce);
     let pv = Scene::new(FakeGuest::new(4096), GiveBack::Keep);
     drop(pv.allocator.alloc_coherent(1 << 17, &several).unwrap());
     for scene in [pvh, pv] {
@@ -455,7 +455,7 @@ fn low_frames(scene: &Scene) -> u64 {
 
 /// In the upper three quarters of its machine; the lower quarter is below 16 MiB and free.
 fn high(frames: u64, policy: GiveBack) -> Scene {
-    let guest = Builder::new(frames).machine_frames(16_384).build();
+    let guest = GuestBuilder::new(frames).machine_frames(16_384).build();
     let scene = Scene::new(guest, policy);
     assert!(low_frames(&scene) < 64, "{}", low_frames(&scene));
     scene
@@ -525,7 +525,7 @@ fn what_went_back_is_not_given_back_again() {
 
 #[test]
 fn what_waits_goes_back_when_the_guest_runs_out() {
-    let scene = Scene::new(Builder::new(64).build(), GiveBack::Later);
+    let scene = Scene::new(GuestBuilder::new(64).build(), GiveBack::Later);
     drop(scene.allocator.alloc_coherent(32 * PAGE, &Constraints::default()).unwrap());
     assert_eq!(scene.allocator.stats().waiting, 32);
     // More than is free beside it.
@@ -554,7 +554,7 @@ fn what_lies_nowhere_is_refused_before_anything_moves() {
 
 #[test]
 fn one_extent_is_one_extent_in_a_set_and_without_a_right_to_any() {
-    let guest = || Builder::new(4096).translated().build();
+    let guest = || GuestBuilder::new(4096).translated().build();
     let scene = Scene::new(guest(), GiveBack::Later);
     let whole = build(|it| it.backing(Backing::OneExtent));
     let request = |size, constraints| Request { size, constraints };
@@ -579,7 +579,7 @@ fn one_extent_is_one_extent_in_a_set_and_without_a_right_to_any() {
 
 #[test]
 fn an_extent_lies_beneath_frames_that_superpages_can_map() {
-    let scene = Scene::new(Builder::new(4096).translated().build(), GiveBack::AtOnce);
+    let scene = Scene::new(GuestBuilder::new(4096).translated().build(), GiveBack::AtOnce);
     let whole = build(|it| it.backing(Backing::OneExtent));
     let other = scene.allocator.alloc_coherent(PAGE, &Constraints::default()).unwrap();
     let buffer = scene.allocator.alloc_coherent(2 << 20, &whole).unwrap();
@@ -590,7 +590,7 @@ fn an_extent_lies_beneath_frames_that_superpages_can_map() {
 
 #[test]
 fn c77_frames_that_do_not_come_back_are_told() {
-    let scene = Scene::new(Builder::new(4096).translated().build(), GiveBack::AtOnce);
+    let scene = Scene::new(GuestBuilder::new(4096).translated().build(), GiveBack::AtOnce);
     let whole = build(|it| it.backing(Backing::OneExtent));
     // The toolstack lowers the target while the guest runs.
     scene.platform.guest().set_max_pages(3000);
@@ -615,7 +615,7 @@ fn errors_say_what_can_be_done() {
 #[test]
 fn a_lowest_address_above_a_power_of_two_is_in_reach() {
     // The guest has the last 16 MiB of the machine, and the 4 MiB from 64 MiB on are free.
-    let guest = Builder::new(4096).machine_frames(84 << 20 >> 12).build();
+    let guest = GuestBuilder::new(4096).machine_frames(84 << 20 >> 12).build();
     let scene = Scene::new(guest, GiveBack::AtOnce);
     for (lowest, mask) in [(64 << 20, 90 << 20), ((64 << 20) - PAGE, 90 << 20)] {
         let high = build(|it| it.lowest(lowest).mask(mask));
@@ -629,7 +629,7 @@ fn a_lowest_address_above_a_power_of_two_is_in_reach() {
 #[test]
 fn a_translated_guest_finds_what_is_far_behind_its_first_frames() {
     const FRAMES: u64 = 1 << 16;
-    let scene = Scene::new(Builder::new(FRAMES).translated().build(), GiveBack::AtOnce);
+    let scene = Scene::new(GuestBuilder::new(FRAMES).translated().build(), GiveBack::AtOnce);
     let (far, most) = (FRAMES * PAGE * 3 / 4, FRAMES * PAGE - 1);
     let devices = [
         build(|it| it.lowest(far)),
@@ -651,7 +651,8 @@ fn a_translated_guest_finds_what_is_far_behind_its_first_frames() {
 
 #[test]
 fn a_node_that_is_not_there_is_named() {
-    let scene = Scene::new(Builder::new(4096).privileged().max_order(18).build(), GiveBack::AtOnce);
+    let scene =
+        Scene::new(GuestBuilder::new(4096).privileged().max_order(18).build(), GiveBack::AtOnce);
     let below = |bits: u32, node| build(|it| it.mask((1 << bits) - 1).node(Node::Exactly(node)));
     for (constraints, bits) in [(build(|it| it.node(Node::Exactly(2))), 64), (below(30, 2), 30)] {
         for (size, log) in [(PAGE, 0), (4 * PAGE, 2)] {
@@ -667,7 +668,7 @@ fn a_node_that_is_not_there_is_named() {
     }
     assert!(scene.allocator.alloc_coherent(PAGE, &below(30, 0)).is_ok());
     scene.is_balanced();
-    let scene = Scene::new(Builder::new(4096).translated().build(), GiveBack::AtOnce);
+    let scene = Scene::new(GuestBuilder::new(4096).translated().build(), GiveBack::AtOnce);
     for backing in [Backing::Whatever, Backing::OneExtent] {
         let exact = build(|it| it.node(Node::Exactly(3)).backing(backing));
         let error = scene.allocator.alloc_coherent(1, &exact).unwrap_err();
@@ -679,7 +680,7 @@ fn a_node_that_is_not_there_is_named() {
 
 #[test]
 fn one_extent_that_cannot_be_is_refused_by_its_own_size() {
-    let scene = Scene::new(Builder::new(4096).translated().build(), GiveBack::AtOnce);
+    let scene = Scene::new(GuestBuilder::new(4096).translated().build(), GiveBack::AtOnce);
     let whole = |max_segment| {
         build(|it| it.backing(Backing::OneExtent).max_segments(16).max_segment(max_segment))
     };

@@ -1,7 +1,7 @@
 //! Acquire and release in a PV guest against the model hypervisor: what they promise, and every
 //! refusal that leaves the frames as they were. This shows [S1](xen_contig::rules#S1).
 
-use fake_xen::{Builder, Extent, FakeGuest, Owner};
+use fake_xen::{Extent, FakeGuest, GuestBuilder, Owner};
 use hypercall::{Xen, XenErrno, ops::MemoryOp};
 use xen_contig::addr::{AddressBits, Mfn, Order, Pfn};
 use xen_contig::exchange::{
@@ -94,7 +94,7 @@ fn every_order_up_to_nine_goes_there_and_back() {
 
 #[test]
 fn order_twelve_goes_there_and_back() {
-    let guest = Builder::new(3 << 12).max_order(12).build();
+    let guest = GuestBuilder::new(3 << 12).max_order(12).build();
     there_and_back(&guest, 1 << 12, order(12), bits(26));
     // From the middle of a page table on: no batch of writes ends where a table does.
     there_and_back(&guest, (1 << 12) + 3, order(12), bits(26));
@@ -103,7 +103,7 @@ fn order_twelve_goes_there_and_back() {
 #[test]
 fn order_eighteen_goes_there_and_back() {
     let guest =
-        Builder::new((1 << 18) + 2048).machine_frames(1 << 20).vcpus(1).max_order(18).build();
+        GuestBuilder::new((1 << 18) + 2048).machine_frames(1 << 20).vcpus(1).max_order(18).build();
     let run = guest.run(1024, 1 << 18);
     let (extent, _) = acquire(&guest, run, ANYWHERE);
     let extent = extent.unwrap();
@@ -210,8 +210,8 @@ fn c28_a_frame_of_another_domain_is_never_mapped() {
 fn c02_c03_the_order_limit_is_found_by_asking_and_moves_nothing() {
     for limit in [0, 5, 9, 10, 12, 18] {
         for guest in [
-            Builder::new(512).max_order(limit).build(),
-            Builder::new(512).max_order(limit).translated().build(),
+            GuestBuilder::new(512).max_order(limit).build(),
+            GuestBuilder::new(512).max_order(limit).translated().build(),
         ] {
             let before = guest.snapshot();
             let found = order(limit);
@@ -229,7 +229,7 @@ fn c02_c03_the_order_limit_is_found_by_asking_and_moves_nothing() {
 
 #[test]
 fn c02_an_order_above_the_limit_is_named() {
-    let guest = Builder::new(2048).max_order(5).build();
+    let guest = GuestBuilder::new(2048).max_order(5).build();
     let error = ExchangeError::OrderNotPermitted { order: order(6) };
     refused(&guest, ANYWHERE, error, |guest| guest.set_max_order(9));
 }
@@ -299,7 +299,7 @@ fn c41_is_told_from_memory_below_the_limit_that_is_in_pieces() {
 
 #[test]
 fn c48_a_domain_at_its_maximum_may_exchange() {
-    let guest = Builder::new(2048).max_pages(2048).build();
+    let guest = GuestBuilder::new(2048).max_pages(2048).build();
     there_and_back(&guest, 1024, order(9), ANYWHERE);
     // SAFETY: asks for a number.
     let pages =
@@ -309,7 +309,7 @@ fn c48_a_domain_at_its_maximum_may_exchange() {
 
 #[test]
 fn c26_a_translated_guest_is_told_so() {
-    let guest = Builder::new(1024).translated().build();
+    let guest = GuestBuilder::new(1024).translated().build();
     // What a kernel would have to believe to try: that its frames are machine frames.
     let (pv, accounts) = (FakeGuest::new(1024), Accounts::new());
     let exchanger = pv.exchanger_via(guest.xen(), &pv, &accounts, order(9));

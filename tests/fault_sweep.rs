@@ -6,7 +6,7 @@
 #[path = "faults/count.rs"]
 mod count;
 
-use fake_xen::{Builder, Extent, FakeGuest, Fault};
+use fake_xen::{Extent, FakeGuest, Fault, GuestBuilder};
 use hypercall::XenErrno;
 use xen_contig::addr::{AddressBits, Order, Pfn};
 use xen_contig::exchange::{Accounts, Remaining};
@@ -49,7 +49,7 @@ enum Outcome {
 
 impl Scene {
     fn new() -> Self {
-        let guest = Builder::new(4096).machine_frames(8192).max_order(10).build();
+        let guest = GuestBuilder::new(4096).machine_frames(8192).max_order(10).build();
         let scene = Self { guest, accounts: Accounts::new() };
         scene.guest.paint();
         let buffer = scene.acquire(scene.guest.run(BUFFER.0, BUFFER.1)).ok().unwrap();
@@ -199,7 +199,7 @@ fn refill() {
 
 /// Answers whether the fault was met.
 fn refill_with(fault: Fault, fragmented: bool) -> bool {
-    let guest = Builder::new(1024).translated().build();
+    let guest = GuestBuilder::new(1024).translated().build();
     guest.paint();
     if fragmented {
         guest.fragment(Order::new(6).unwrap());

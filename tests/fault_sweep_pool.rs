@@ -11,7 +11,7 @@ mod faults;
 
 use std::collections::HashSet;
 
-use fake_xen::{Builder, FakeGuest, LINEAR, POISON};
+use fake_xen::{FakeGuest, GuestBuilder, LINEAR, POISON};
 use faults::{Case, Tally, Wrong, sweep};
 use fuzz::scene::Kernel;
 use hypercall::Order;
@@ -82,7 +82,7 @@ impl Setting {
     }
 
     fn play(&self, wrong: Option<&Wrong>) -> Case {
-        let builder = Builder::new(256);
+        let builder = GuestBuilder::new(256);
         let guest = if self.translated { builder.translated().build() } else { builder.build() };
         let mut bitmap = Vec::new();
         let kernel = Kernel::new(&guest, &mut bitmap);

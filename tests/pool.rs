@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Barrier, Mutex};
 use std::thread;
 
-use fake_xen::{Builder, FakeGuest, FakePlatform, FakeXen, Fault};
+use fake_xen::{FakeGuest, FakePlatform, FakeXen, Fault, GuestBuilder};
 use hypercall::XenErrno;
 use xen_contig::addr::{Order, PAGE_SIZE, Pfn};
 use xen_contig::dma::{
@@ -405,7 +405,7 @@ fn accesses_stay_within_the_object() {
 
 #[test]
 fn a_translated_guest_has_pools_too() {
-    let scene = Scene::new(Builder::new(4096).translated().build());
+    let scene = Scene::new(GuestBuilder::new(4096).translated().build());
     let low = below(2048 * PAGE - 1);
     let config = build(exchanged(1500).constraints(low).reserve(20));
     let pool: AtomicPool<'_, _, 4> = AtomicPool::new(&scene.allocator, &config).unwrap();

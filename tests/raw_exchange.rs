@@ -1,7 +1,7 @@
 //! The raw hypercall with arguments that the component never makes: what Xen does with them, as the
 //! model has it. The same calls can be made on a real Xen.
 
-use fake_xen::{Builder, FakeGuest, GUEST, NEIGHBOUR, Owner};
+use fake_xen::{FakeGuest, GUEST, GuestBuilder, NEIGHBOUR, Owner};
 use hypercall::abi::memory::{MemoryExchange, MemoryReservation};
 use hypercall::ops::{MemoryOp, MmuExtOp, MmuUpdate, Pte};
 use hypercall::{DomId, Xen, XenErrno};
@@ -100,7 +100,7 @@ fn c02_the_order_is_looked_at_before_anything_else() {
 
 #[test]
 fn c09_nothing_to_do_succeeds_on_every_guest() {
-    for guest in [FakeGuest::new(1024), Builder::new(1024).translated().build()] {
+    for guest in [FakeGuest::new(1024), GuestBuilder::new(1024).translated().build()] {
         assert_eq!(odd(&guest, &mut [], &mut [], |_| ()), (Ok(0), 0));
         assert_eq!(odd(&guest, &mut [5], &mut [5], |x| x.nr_exchanged = 1), (Ok(0), 1));
         guest.check_whole();
@@ -125,7 +125,7 @@ fn c10_a_list_of_xens_is_efault() {
 #[test]
 fn c12_an_exact_node_is_not_for_a_domu() {
     assert_eq!(untouched(|x| x.output.mem_flags = 1 << 17 | 1 << 8).0, Err(XenErrno::EINVAL));
-    let guest = Builder::new(1024).privileged().build();
+    let guest = GuestBuilder::new(1024).privileged().build();
     let mut input = detach(&guest, 600..601);
     let result = odd(&guest, &mut input, &mut [600], |x| x.output.mem_flags = 200 << 8);
     assert_eq!(result.0, Err(XenErrno::EINVAL));
@@ -194,7 +194,7 @@ fn c31_a_page_table_cannot_be_given_up() {
 
 #[test]
 fn c26_a_translated_caller_gets_eopnotsupp_for_a_frame_of_its_own() {
-    let guest = Builder::new(1024).translated().build();
+    let guest = GuestBuilder::new(1024).translated().build();
     let result = odd(&guest, &mut [600], &mut [600], |_| ());
     assert_eq!(result, (Err(XenErrno::EOPNOTSUPP), 0));
     let result = odd(&guest, &mut [5000], &mut [600], |_| ());

@@ -1,6 +1,6 @@
 //! Contiguous machine memory beneath a run of a translated guest.
 
-use fake_xen::{Asked, Builder, FakeGuest, Fault};
+use fake_xen::{Asked, FakeGuest, Fault, GuestBuilder};
 use xen_contig::addr::{AddressBits, Order, Pfn};
 use xen_contig::exchange::{Accounts, ExchangeError, ExchangeFailure};
 use xen_contig::frames::FrameRun;
@@ -13,7 +13,7 @@ fn order(order: u32) -> Order {
 }
 
 fn translated() -> FakeGuest {
-    let guest = Builder::new(2048).translated().build();
+    let guest = GuestBuilder::new(2048).translated().build();
     guest.paint();
     guest
 }

@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
-use fake_xen::{Builder, FakeGuest, FakeXen, NEIGHBOUR};
+use fake_xen::{FakeGuest, FakeXen, GuestBuilder, NEIGHBOUR};
 use hypercall::ops::Pte;
 use hypercall::{DomId, Mfn, Pfn, VirtAddr};
 use script::{Page, Script, ScriptGuest, ScriptResult};
@@ -24,7 +24,7 @@ struct Model {
 }
 
 impl Model {
-    fn new(builder: Builder, dom0: bool) -> Self {
+    fn new(builder: GuestBuilder, dom0: bool) -> Self {
         let builder = builder.max_pages(1024 + SLACK);
         let guest = if dom0 { builder.privileged().max_order(18) } else { builder }.build();
         Self { guest, dom0, lists: RefCell::default() }
@@ -132,18 +132,18 @@ fn same(model: &Model, script: Script) {
 
 #[test]
 fn a_pv_domu_hears_the_same_from_the_model() {
-    same(&Model::new(Builder::new(1024), false), script::PV);
+    same(&Model::new(GuestBuilder::new(1024), false), script::PV);
 }
 
 #[test]
 fn a_pv_dom0_hears_the_same_from_the_model() {
-    same(&Model::new(Builder::new(1024), true), script::PV);
+    same(&Model::new(GuestBuilder::new(1024), true), script::PV);
 }
 
 #[test]
 fn a_translated_guest_hears_the_same_from_the_model() {
     for dom0 in [false, true] {
-        same(&Model::new(Builder::new(1024).translated(), dom0), script::TRANSLATED);
+        same(&Model::new(GuestBuilder::new(1024).translated(), dom0), script::TRANSLATED);
     }
 }
 
@@ -162,7 +162,7 @@ fn a_script_is_packed_whole() {
 
 #[test]
 fn an_answer_that_differs_is_named() {
-    let model = Model::new(Builder::new(1024), false);
+    let model = Model::new(GuestBuilder::new(1024), false);
     let verdict =
         script::run(&model, "# C05\n\nexchange 1x0 r0 for 1x0 r0 count=2\n= 0\n", |_, _| ());
     let ScriptResult::Differs { line, call, expected, answer } = verdict else {

@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::thread;
 
-use fake_xen::{AreaConfig, Asked, Builder, FakePlatform, run_on};
+use fake_xen::{AreaConfig, Asked, FakePlatform, GuestBuilder, run_on};
 use xen_contig::addr::{PAGE_SIZE, Pfn};
 use xen_contig::dma::{AllocError, Allocator, CoherentBuffer, Constraints, GiveBack};
 use xen_contig::exchange::ExchangeError;
@@ -163,7 +163,7 @@ fn storm(policy: GiveBack, mode: UnmapMode, seed: u64) {
     // Two records for each vCPU: room for an area must be made again and again.
     let budget = Budget { pages: 512, areas: 2 * VCPUS };
     let areas = AreaConfig { areas: 2 * VCPUS, mode, budget, ..AreaConfig::lazy(512) };
-    let guest = Builder::new(4096).vcpus(VCPUS as usize).areas(areas).seed(seed).build();
+    let guest = GuestBuilder::new(4096).vcpus(VCPUS as usize).areas(areas).seed(seed).build();
     let platform: Kernel = Box::leak(Box::new(FakePlatform::new(guest)));
     let (guest, free) = (platform.guest(), platform.free_frames());
     let allocator = Allocator::new(platform, policy);

@@ -112,7 +112,7 @@
 //!     areas.vunmap(area)
 //! }
 //!
-//! # let guest = fake_xen::Builder::new(64).translated().build();
+//! # let guest = fake_xen::GuestBuilder::new(64).translated().build();
 //! # let (xen, clock) = (guest.xen(), FlushClock::translated());
 //! # let level1: Vec<AtomicU64> = (0..512).map(|_| AtomicU64::new(0)).collect();
 //! let tables = Tables { xen, flushes: &clock, level1: &level1, frames: 64 };

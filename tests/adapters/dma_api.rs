@@ -4,7 +4,7 @@ use dma_api::{
     CpuDmaBuffer, DeviceDma, DmaCoherency, DmaConstraints, DmaDeviceInfo, DmaDirection,
     DmaDomainId, DmaError, DmaOp,
 };
-use fake_xen::{Builder, FakeGuest};
+use fake_xen::{FakeGuest, GuestBuilder};
 use xen_contig::addr::{Order, PAGE_SIZE};
 use xen_contig::dma::Constraints;
 
@@ -36,7 +36,7 @@ const ANY: DmaConstraints = DmaConstraints::new(u64::MAX);
 
 #[test]
 fn arrays_and_boxes_are_what_the_device_finds() {
-    let translated = Builder::new(FRAMES).translated().build();
+    let translated = GuestBuilder::new(FRAMES).translated().build();
     for scene in [pv(), Scene::new(translated, Constraints::default(), 16)] {
         for coherency in [DmaCoherency::Coherent, DmaCoherency::NonCoherent] {
             let device = device_of(&scene, DmaConstraints::new(u64::MAX), coherency);
@@ -106,7 +106,7 @@ fn an_alignment_above_a_page_is_the_devices_and_the_processors() {
 #[test]
 fn an_alignment_that_the_processor_cannot_have_is_refused() {
     // The allocator aligns what the processor sees to 2 MiB at most.
-    let guest = Builder::new(FRAMES).max_order(10).build();
+    let guest = GuestBuilder::new(FRAMES).max_order(10).build();
     let scene = Scene::new(guest, Constraints::default(), 16);
     let (bytes, align) = (4 << 20, 4 << 20);
     let array = device(&scene, ANY).coherent_array_zero_with_align::<u8>(bytes, align);

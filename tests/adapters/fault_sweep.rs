@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
 
 use dma_api::{DmaConstraints, DmaDirection, DmaOp};
-use fake_xen::Builder;
+use fake_xen::GuestBuilder;
 use hypercall::XenErrno;
 use virtio_drivers::{BufferDirection, Hal};
 use xen_contig::adapters::DeviceMemory;
@@ -70,7 +70,7 @@ fn content() -> Vec<u8> {
 impl Act {
     /// Plays the act, with something wrong. A device has the memory of another driver all the time.
     fn play(self, wrong: Option<&Wrong>) -> Case {
-        let scene = Scene::new(Builder::new(160).build(), Constraints::default(), 3);
+        let scene = Scene::new(GuestBuilder::new(160).build(), Constraints::default(), 3);
         MEMORY.set(Some(scene.memory));
         let (others, pointer) = Virtio::dma_alloc(2, BOTH);
         assert_ne!(others, 0);
@@ -223,7 +223,7 @@ fn dma_api() {
 /// nothing that could fail.
 #[test]
 fn in_place_nothing_can_fail() {
-    let scene = Scene::new(Builder::new(160).build(), Constraints::default(), 1);
+    let scene = Scene::new(GuestBuilder::new(160).build(), Constraints::default(), 1);
     MEMORY.set(Some(scene.memory));
     let (run, pointer) = scene.linear(1);
     let bytes = NonNull::slice_from_raw_parts(NonNull::new(pointer).unwrap(), PAGE_SIZE);

@@ -6,7 +6,7 @@ use std::ptr::NonNull;
 use std::sync::mpsc::TryRecvError;
 use std::sync::{Mutex, OnceLock};
 
-use fake_xen::{Builder, FakeGuest};
+use fake_xen::{FakeGuest, GuestBuilder};
 use virtio_drivers::device::blk::{SECTOR_SIZE, VirtIOBlk};
 use virtio_drivers::transport::{DeviceStatus, DeviceType, InterruptStatus, Transport};
 use virtio_drivers::{BufferDirection, Error, Hal};
@@ -246,7 +246,7 @@ fn a_disk_is_driven_with_a_pool_of_bounce_buffers() {
 
 #[test]
 fn a_disk_is_driven_in_a_translated_guest() {
-    let guest = Builder::new(FRAMES).translated().build();
+    let guest = GuestBuilder::new(FRAMES).translated().build();
     let (scene, hal) = device!(Scene::new(guest, Constraints::default(), 64));
     scene.calls();
     run(hal, scene);

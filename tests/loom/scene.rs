@@ -60,8 +60,8 @@ impl<T> Drop for Lasting<T> {
     }
 }
 
-const fn small() -> fake_xen::Builder {
-    fake_xen::Builder::new(24).machine_frames(320)
+const fn small() -> fake_xen::GuestBuilder {
+    fake_xen::GuestBuilder::new(24).machine_frames(320)
 }
 
 /// A small guest, its kernel and an allocator. Fields are dropped from the top down.
@@ -82,7 +82,7 @@ impl Scene {
         Self::around(policy, small().areas(areas))
     }
 
-    fn around(policy: GiveBack, guest: fake_xen::Builder) -> Self {
+    fn around(policy: GiveBack, guest: fake_xen::GuestBuilder) -> Self {
         let guest = Lasting::new(guest.build());
         let platform = Lasting::new(FakePlatform::around(guest.get()));
         let allocator = Lasting::new(Allocator::new(platform.get(), policy));

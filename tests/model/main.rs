@@ -3,7 +3,7 @@
 mod examples;
 mod real_memory;
 
-use fake_xen::{Builder, Census, FakeGuest, POISON};
+use fake_xen::{Census, FakeGuest, GuestBuilder, POISON};
 use hypercall::abi::memory::MemoryReservation;
 use hypercall::ops::{MemoryOp, MmuExtOp, MmuUpdate, Pte, UvmFlags};
 use hypercall::{DomId, PageTableFlags, Xen, XenErrno};
@@ -205,7 +205,7 @@ fn a_frame_that_was_given_up_is_freed_with_its_last_mapping() {
 
 #[test]
 fn new_memory_is_poisoned() {
-    let guest = Builder::new(1024).translated().max_pages(1025).build();
+    let guest = GuestBuilder::new(1024).translated().max_pages(1025).build();
     let mut list = [700];
     // SAFETY: the list has one entry and nothing else uses it; no Rust object lies in the frame.
     let done = unsafe {
@@ -221,7 +221,7 @@ fn new_memory_is_poisoned() {
 #[test]
 fn a_guest_is_scattered_over_the_machine() {
     for seed in 1..20 {
-        let guest = Builder::new(600).seed(seed).build();
+        let guest = GuestBuilder::new(600).seed(seed).build();
         for pfn in (0..599).map(Pfn::new) {
             let mfn = guest.mfn(pfn).unwrap();
             assert_ne!(mfn.number(), pfn.number());

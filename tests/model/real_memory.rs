@@ -4,7 +4,7 @@ use std::env;
 use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
 
-use fake_xen::{AreaConfig, Builder, FakeGuest, FakePlatform, POISON};
+use fake_xen::{AreaConfig, FakeGuest, FakePlatform, GuestBuilder, POISON};
 use hypercall::Xen;
 use hypercall::ops::{MemoryOp, Pte};
 use xen_contig::addr::{DmaAddr, PAGE_SIZE, Pfn};
@@ -19,7 +19,7 @@ use super::{WRITABLE, reservation, update};
 const SIGSEGV: i32 = 11;
 
 fn guest() -> FakeGuest {
-    Builder::new(1024).real_memory().build()
+    GuestBuilder::new(1024).real_memory().build()
 }
 
 /// Reads a word of a frame through its linear pointer.
@@ -54,7 +54,7 @@ fn signal_of(test: &str, act: impl FnOnce()) -> Option<i32> {
 
 #[test]
 fn a_pointer_and_the_model_reach_the_same_bytes() {
-    for builder in [Builder::new(1024), Builder::new(1024).translated()] {
+    for builder in [GuestBuilder::new(1024), GuestBuilder::new(1024).translated()] {
         let guest = builder.real_memory().build();
         let frames = [600, 1023].map(Pfn::new);
         for (value, pfn) in (1..).zip(frames) {
@@ -74,7 +74,7 @@ fn a_pointer_and_the_model_reach_the_same_bytes() {
 #[test]
 fn a_device_follows_the_ring_that_a_driver_wrote() {
     const ENTRIES: usize = 64;
-    for builder in [Builder::new(1024), Builder::new(1024).translated()] {
+    for builder in [GuestBuilder::new(1024), GuestBuilder::new(1024).translated()] {
         let platform = &FakePlatform::new(builder.real_memory().build());
         let guest = platform.guest();
         let allocator = Allocator::new(platform, GiveBack::AtOnce);
@@ -147,7 +147,7 @@ fn after_an_exchange_a_pointer_shows_the_new_frame() {
 
 #[test]
 fn after_a_refill_a_pointer_shows_the_new_frame() {
-    let guest = Builder::new(1024).translated().real_memory().build();
+    let guest = GuestBuilder::new(1024).translated().real_memory().build();
     let pfn = Pfn::new(700);
     store(&guest, pfn, 1, 5);
     let mut list = [pfn.number()];
@@ -186,7 +186,7 @@ fn a_write_through_a_read_only_entry_faults() {
 #[test]
 fn an_access_to_a_hole_of_a_translated_guest_faults() {
     let signal = signal_of("an_access_to_a_hole_of_a_translated_guest_faults", || {
-        let guest = Builder::new(1024).translated().real_memory().build();
+        let guest = GuestBuilder::new(1024).translated().real_memory().build();
         let mut list = [700];
         assert_eq!(load(&guest, Pfn::new(700), 0), 0);
         let mut arg = reservation(&mut list);
@@ -199,7 +199,7 @@ fn an_access_to_a_hole_of_a_translated_guest_faults() {
 
 #[test]
 fn an_area_shows_its_frames() {
-    let guest = Builder::new(1024).areas(AreaConfig::lazy(512)).real_memory().build();
+    let guest = GuestBuilder::new(1024).areas(AreaConfig::lazy(512)).real_memory().build();
     let frames = [700, 300].map(Pfn::new);
     let area = guest.areas().vmap(frames, Protection::ReadWrite, "an area").unwrap();
     for (page, pfn) in frames.into_iter().enumerate() {
@@ -216,7 +216,7 @@ fn an_area_shows_its_frames() {
 
 #[test]
 fn m3_xen_does_not_reach_a_list_in_a_frame_that_is_not_mapped() {
-    let guest = Builder::new(1024).max_pages(1025).real_memory().build();
+    let guest = GuestBuilder::new(1024).max_pages(1025).real_memory().build();
     let pfn = Pfn::new(600);
     let list = guest.pointer(pfn).cast::<u64>();
     let populate = || {
@@ -237,7 +237,7 @@ fn m3_xen_does_not_reach_a_list_in_a_frame_that_is_not_mapped() {
 
 #[test]
 fn a_device_reads_and_writes_any_piece_of_memory() {
-    for builder in [Builder::new(1024), Builder::new(1024).real_memory()] {
+    for builder in [GuestBuilder::new(1024), GuestBuilder::new(1024).real_memory()] {
         let guest = builder.build();
         let pfn = Pfn::new(600);
         guest.fill(pfn, u64::from_le_bytes(*b"12345678"));

@@ -4,7 +4,7 @@
 
 mod refusals;
 
-use fake_xen::{AreaConfig, Asked, Builder, FakeGuest, Fault, Logged};
+use fake_xen::{AreaConfig, Asked, FakeGuest, Fault, GuestBuilder, Logged};
 use hypercall::ops::MmuExtKind;
 use hypercall::{VirtAddr, XenErrno};
 use xen_contig::addr::{AddressBits, Order, Pfn};
@@ -17,7 +17,7 @@ use xen_contig::vmap::{
 const RW: Protection = Protection::ReadWrite;
 
 fn guest(config: AreaConfig) -> FakeGuest {
-    Builder::new(2048).areas(config).build()
+    GuestBuilder::new(2048).areas(config).build()
 }
 
 fn frames(first: u64, count: u64) -> impl Iterator<Item = Pfn> + Clone {
@@ -138,7 +138,7 @@ fn a_purge_drops_the_aliases_of_these_frames_and_flushes_nothing() {
 #[test]
 fn what_a_purge_costs_does_not_depend_on_what_else_is_left() {
     let log_with = |unrelated: u64| {
-        let guest = Builder::new(4096).areas(AreaConfig::lazy(1 << 17)).build();
+        let guest = GuestBuilder::new(4096).areas(AreaConfig::lazy(1 << 17)).build();
         for _ in 0..unrelated / 250 {
             let area = vmap(&guest, 1000, 250, "unrelated");
             guest.areas().vunmap(area).unwrap();
@@ -159,7 +159,7 @@ fn what_a_purge_costs_does_not_depend_on_what_else_is_left() {
 
 #[test]
 fn a_purge_reaches_every_frame_and_every_alias_of_a_large_run() {
-    let guest = Builder::new(4096).areas(AreaConfig::lazy(1 << 13)).build();
+    let guest = GuestBuilder::new(4096).areas(AreaConfig::lazy(1 << 13)).build();
     // More frames than a table has entries, and more aliases than fit one call on its first frames.
     let large = vmap(&guest, 1024, 1500, "large");
     let again: Vec<Area> = (0..150).map(|_| vmap(&guest, 1024, 7, "again")).collect();
@@ -323,7 +323,7 @@ fn past_the_budget_all_leftovers_go_without_a_flush() {
 
 #[test]
 fn a_translated_guest_maps_its_own_frame_numbers_without_a_hypercall() {
-    let guest = Builder::new(2048).translated().areas(AreaConfig::lazy(512)).build();
+    let guest = GuestBuilder::new(2048).translated().areas(AreaConfig::lazy(512)).build();
     let made = calls(&guest, || {
         let area = vmap(&guest, 300, 8, "ring");
         // Present, writable, accessed and dirty, not to be executed.

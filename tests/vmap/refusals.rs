@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-use fake_xen::{AreaConfig, Builder, FakeGuest, FakeXen, Fault};
+use fake_xen::{AreaConfig, FakeGuest, FakeXen, Fault, GuestBuilder};
 use hypercall::{VirtAddr, XenErrno};
 use xen_contig::addr::{Gfn, Pfn};
 use xen_contig::paging::FlushClock;
@@ -68,7 +68,7 @@ fn what_makes_no_sense_is_refused_by_name() {
     areas.vunmap(one).unwrap();
     let three = vmap(&guest, 302, 1, "three");
     let elsewhere =
-        FakeGuest::areas(&Builder::new(2048).areas(AreaConfig::lazy(512)).build()).vunmap(two);
+        FakeGuest::areas(&GuestBuilder::new(2048).areas(AreaConfig::lazy(512)).build()).vunmap(two);
     assert!(matches!(elsewhere, Err(VmapError::UnknownArea(_))));
     areas.vunmap(three).unwrap();
 }

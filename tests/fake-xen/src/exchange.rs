@@ -8,7 +8,7 @@ use hypercall::abi::memory::MemoryExchange;
 
 use crate::fault::{ExchangeFault, Lie};
 use crate::frame::Owner;
-use crate::machine::Machine;
+use crate::machine::MachineState;
 
 /// `XENMEMF_exact_node_request`.
 const EXACT_NODE: u32 = 1 << 17;
@@ -18,12 +18,12 @@ const NODES: u32 = 64;
 
 /// Whether the caller demands memory of a NUMA node that the machine does not have.
 #[derive(Clone, Copy, Debug)]
-struct Elsewhere(bool);
+struct AbsentNode(bool);
 
 /// An errno for one extent, which does not stop the others of its chunk.
 type Late = Option<XenErrno>;
 
-impl Machine {
+impl MachineState {
     /// Runs an exchange. An armed [`Lie`] replaces the exchange, the answer, or both.
     pub fn exchange(&mut self, arg: &mut MemoryExchange) -> Result<u64, XenErrno> {
         let Some(ExchangeFault::Lie(lie)) = self.faults.exchange.clone() else {
@@ -113,11 +113,11 @@ impl Machine {
     }
 
     /// Checks the NUMA node on a machine with one node (`propagate_node`).
-    fn node(&self, mem_flags: u32) -> Result<Elsewhere, XenErrno> {
+    fn node(&self, mem_flags: u32) -> Result<AbsentNode, XenErrno> {
         let (node, exact) = (mem_flags >> 8 & 0xff, mem_flags & EXACT_NODE != 0);
         let fine = node == 0 || if self.domain.privileged { node <= NODES } else { !exact };
         match fine {
-            true => Ok(Elsewhere(exact && node > 1)),
+            true => Ok(AbsentNode(exact && node > 1)),
             false => Err(XenErrno::EINVAL),
         }
     }
@@ -137,7 +137,7 @@ impl Machine {
         &mut self,
         arg: &MemoryExchange,
         chunk: u64,
-        Elsewhere(elsewhere): Elsewhere,
+        AbsentNode(elsewhere): AbsentNode,
     ) -> Result<bool, XenErrno> {
         let (in_order, out_order) = (arg.input.extent_order, arg.output.extent_order);
         let in_count = 1_u64 << out_order.saturating_sub(in_order);

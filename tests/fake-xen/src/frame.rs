@@ -32,7 +32,7 @@ pub enum PageType {
 
 /// A machine frame.
 #[derive(Debug)]
-pub(crate) struct Frame {
+pub(crate) struct MachineFrame {
     pub owner: Owner,
     /// The reference that ownership itself is (`PGC_allocated`).
     pub allocated: bool,
@@ -48,7 +48,7 @@ pub(crate) struct Frame {
     pub content: Content,
 }
 
-impl Frame {
+impl MachineFrame {
     pub const fn of(owner: Owner) -> Self {
         Self {
             owner,

@@ -15,14 +15,14 @@
 //! ([M4](xen_contig::rules#M4)). [`FakePlatform`] adds a frame allocator, for tests of
 //! [`Allocator`](xen_contig::dma::Allocator).
 //!
-//! A guest of [`Builder::real_memory`] has pointers that the host can follow. A test of a driver
+//! A guest of [`GuestBuilder::real_memory`] has pointers that the host can follow. A test of a driver
 //! uses them, and plays the device with [`FakeGuest::dma_read`] and [`FakeGuest::dma_write`]:
 //!
 //! ```
-//! use fake_xen::{Builder, FakePlatform};
+//! use fake_xen::{GuestBuilder, FakePlatform};
 //! use xen_contig::dma::{Allocator, Constraints, GiveBack};
 //!
-//! let platform = &FakePlatform::new(Builder::new(1024).real_memory().build());
+//! let platform = &FakePlatform::new(GuestBuilder::new(1024).real_memory().build());
 //! let allocator = Allocator::new(platform, GiveBack::Keep);
 //! let buffer = allocator.alloc_coherent(16 << 10, &Constraints::default())?;
 //!
@@ -67,7 +67,7 @@ pub use domain::GUEST;
 pub use fault::{ExchangeFault, Fault, Lie};
 pub use frame::{Owner, PageType};
 pub use guest::{
-    AreaConfig, Builder, Census, Extent, ExtentExchanger, FakeAreas, FakeGuest, FakePlatform,
+    AreaConfig, Census, Extent, ExtentExchanger, FakeAreas, FakeGuest, FakePlatform, GuestBuilder,
     LINEAR, Snapshot,
 };
 pub use log::{Asked, Logged};
@@ -78,4 +78,4 @@ pub use xen::{FakeXen, Mark};
 /// Compiles and runs the code of `README.md`.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
-struct Readme;
+struct ModelReadme;

@@ -10,7 +10,7 @@ use std::ops::Range;
 
 use hypercall::XenErrno;
 
-use crate::machine::Machine;
+use crate::machine::MachineState;
 
 /// Addresses at which no list of a PV guest may begin (`__addr_ok`): those that are not canonical, and
 /// Xen's part of the address space.
@@ -22,7 +22,7 @@ pub(crate) struct Places {
     pub lists: Vec<(Range<u64>, u64)>,
 }
 
-impl Machine {
+impl MachineState {
     /// Returns true if a list of `count` entries, read from entry `done` on, can be the guest's
     /// (`guest_handle_subrange_okay`). For a PV guest Xen checks the first address and the length;
     /// copying finds the other errors. For a translated guest Xen checks nothing.

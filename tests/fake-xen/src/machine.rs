@@ -8,12 +8,12 @@ use hypercall::DomId;
 use crate::content::{Content, POISON};
 use crate::domain::Domain;
 use crate::fault::Faults;
-use crate::frame::{Frame, Owner, PageType};
+use crate::frame::{MachineFrame, Owner, PageType};
 use crate::heap::Heap;
 use crate::list::Places;
 use crate::log::Log;
 use crate::ram::Ram;
-use crate::tables::{AddressSpace, Layout};
+use crate::tables::{AddressLayout, AddressSpace};
 use crate::tlb::Tlb;
 
 /// The M2P's entry for a frame that belongs to no guest.
@@ -30,14 +30,14 @@ const HOLE: std::ops::Range<u64> = 0xa0..0x100;
 
 /// The state of the model. One lock guards it.
 #[derive(Debug)]
-pub(crate) struct Machine {
-    pub frames: Vec<Frame>,
+pub(crate) struct MachineState {
+    pub frames: Vec<MachineFrame>,
     /// The guest reads it without a hypercall, as on a real machine.
     pub m2p: Arc<[AtomicU64]>,
     pub heap: Heap,
     pub domain: Domain,
     pub space: AddressSpace,
-    pub layout: Layout,
+    pub layout: AddressLayout,
     /// The frames' bytes, where the guest has pointers to them.
     pub ram: Option<Ram>,
     pub tlbs: Vec<Tlb>,
@@ -55,12 +55,12 @@ pub(crate) struct Machine {
     pub next_port: u32,
 }
 
-impl Machine {
+impl MachineState {
     pub fn new(
         frames: u64,
         domain: Domain,
         vcpus: usize,
-        layout: Layout,
+        layout: AddressLayout,
         ram: Option<Ram>,
     ) -> Self {
         let owner = |mfn| match mfn {
@@ -72,8 +72,8 @@ impl Machine {
             Some(ram) => Content::Ram(ram.frame(mfn)),
             None => Content::Fill(0),
         };
-        let frame = |mfn| Frame { content: content(mfn), ..Frame::of(owner(mfn)) };
-        let frames: Vec<Frame> = (0..frames).map(frame).collect();
+        let frame = |mfn| MachineFrame { content: content(mfn), ..MachineFrame::of(owner(mfn)) };
+        let frames: Vec<MachineFrame> = (0..frames).map(frame).collect();
         let mut machine = Self {
             m2p: frames.iter().map(|_| AtomicU64::new(INVALID_M2P)).collect(),
             frames,
@@ -110,12 +110,12 @@ impl Machine {
         }
     }
 
-    pub fn frame(&self, mfn: u64) -> Option<&Frame> {
+    pub fn frame(&self, mfn: u64) -> Option<&MachineFrame> {
         self.frames.get(usize::try_from(mfn).ok()?)
     }
 
     /// The frame, if it belongs to the domain (`get_page_from_gfn` of a PV guest).
-    pub fn own(&mut self, mfn: u64) -> Option<&mut Frame> {
+    pub fn own(&mut self, mfn: u64) -> Option<&mut MachineFrame> {
         let owner = Owner::Domain(self.domain.id);
         self.frames.get_mut(usize::try_from(mfn).ok()?).filter(|frame| frame.owner == owner)
     }

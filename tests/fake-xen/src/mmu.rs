@@ -5,9 +5,9 @@ use hypercall::{DomId, XenErrno};
 
 use crate::fault::Cut;
 use crate::frame::PageType;
-use crate::machine::Machine;
+use crate::machine::MachineState;
 
-impl Machine {
+impl MachineState {
     /// Runs `one` for each entry until one fails; counts those done, as Xen does.
     fn each<T: Copy>(
         &mut self,

@@ -28,9 +28,9 @@ const TABLE_BYTES: usize = 512 * PAGE_SIZE;
 #[derive(Debug)]
 pub(crate) struct Ram {
     file: File,
-    machine: Arc<Mapping>,
+    machine: Arc<HostMapping>,
     /// The addresses that the window lies in, until they are unmapped with this value.
-    _reserved: Mapping,
+    _reserved: HostMapping,
     /// The number of the window's first page.
     first_page: u64,
     pages: u64,
@@ -39,22 +39,22 @@ pub(crate) struct Ram {
 /// One frame of a [`Ram`].
 #[derive(Debug)]
 pub(crate) struct RamFrame {
-    machine: Arc<Mapping>,
+    machine: Arc<HostMapping>,
     offset: usize,
 }
 
 /// An address range that this process mapped and that nothing else uses.
 #[derive(Debug)]
-struct Mapping {
+struct HostMapping {
     start: NonNull<u8>,
     bytes: usize,
 }
 
 // SAFETY: the range belongs to the process and not to a thread, and its bytes are only accessed
 // volatile, by whichever thread has the model's lock.
-unsafe impl Send for Mapping {}
+unsafe impl Send for HostMapping {}
 // SAFETY: as a shared value it only hands out its address.
-unsafe impl Sync for Mapping {}
+unsafe impl Sync for HostMapping {}
 
 impl Ram {
     /// Memory for `frames` machine frames, and a window of `pages` pages without a mapping.
@@ -69,9 +69,9 @@ impl Ram {
         let file = unsafe { File::from_raw_fd(descriptor) };
         let bytes = frames as usize * PAGE_SIZE;
         file.set_len(bytes as u64).expect("room for the machine's memory");
-        let machine = Arc::new(Mapping::of_file(&file, bytes));
+        let machine = Arc::new(HostMapping::of_file(&file, bytes));
         // Larger by one table than the window, which begins at the first address that is aligned.
-        let reserved = Mapping::reserve(pages as usize * PAGE_SIZE + TABLE_BYTES);
+        let reserved = HostMapping::reserve(pages as usize * PAGE_SIZE + TABLE_BYTES);
         let first = reserved.start.as_ptr().expose_provenance().next_multiple_of(TABLE_BYTES);
         Self { file, machine, _reserved: reserved, first_page: (first / PAGE_SIZE) as u64, pages }
     }
@@ -159,7 +159,7 @@ impl RamFrame {
     }
 }
 
-impl Mapping {
+impl HostMapping {
     /// A writable view of a file's first bytes.
     fn of_file(file: &File, bytes: usize) -> Self {
         let rights = libc::PROT_READ | libc::PROT_WRITE;
@@ -178,7 +178,7 @@ impl Mapping {
     }
 }
 
-impl Drop for Mapping {
+impl Drop for HostMapping {
     fn drop(&mut self) {
         // SAFETY: the range was mapped by this value, which is the only one that names it. The
         // guest's pointers are valid as long as the guest lives, which owns this.

@@ -5,7 +5,7 @@
 use hypercall::abi::memory::MemoryReservation;
 
 use crate::fault::Cut;
-use crate::machine::Machine;
+use crate::machine::MachineState;
 
 /// More extents leave no room for the progress in the command (`do_memory_op`).
 const MAX_EXTENTS: u64 = (u32::MAX >> 6) as u64;
@@ -13,7 +13,7 @@ const MAX_EXTENTS: u64 = (u32::MAX >> 6) as u64;
 /// The first guest frame number that the model keeps no record for.
 const HIGHEST_GFN: u64 = 1 << 20;
 
-impl Machine {
+impl MachineState {
     pub fn decrease(&mut self, arg: &MemoryReservation, cut: Option<Cut>) -> u64 {
         if !self.reservation_is_sane(arg) {
             return 0;

@@ -9,7 +9,7 @@ use hypercall::{Mfn, PageTableFlags, XenErrno};
 
 use crate::content::WORDS;
 use crate::frame::{Owner, PageType};
-use crate::machine::Machine;
+use crate::machine::MachineState;
 
 /// Bits of an entry that may change without a check of the frame (`FASTPATH_FLAG_WHITELIST`).
 const FAST: u64 = PageTableFlags::ACCESSED.bits() | PageTableFlags::DIRTY.bits();
@@ -20,7 +20,7 @@ const CACHE_ATTRIBUTES: PageTableFlags =
 
 /// Where the parts of the guest's address space begin.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Layout {
+pub(crate) struct AddressLayout {
     /// The linear mapping: frame *n* is *n* pages further on.
     pub linear: u64,
     /// The first of 512 pages for aliases.
@@ -29,7 +29,7 @@ pub(crate) struct Layout {
     pub areas: u64,
 }
 
-impl Layout {
+impl AddressLayout {
     /// The number of the page at which the linear mapping maps a frame.
     pub const fn linear_page(&self, pfn: u64) -> u64 {
         (self.linear >> 12) + pfn
@@ -50,7 +50,7 @@ impl AddressSpace {
     }
 }
 
-impl Machine {
+impl MachineState {
     /// Machine address of the entry that maps a page.
     pub fn entry_of(&self, page: u64) -> Option<u64> {
         let table = self.space.tables.get(&(page / WORDS as u64))?;

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 use hypercall::ops::Pte;
 
-use crate::machine::Machine;
+use crate::machine::MachineState;
 
 /// The outdated translations that one vCPU may still use.
 #[derive(Clone, Debug, Default)]
@@ -44,7 +44,7 @@ impl Tlb {
     }
 }
 
-impl Machine {
+impl MachineState {
     /// Notes for every vCPU that a page's entry changed, and maps the page of a real memory anew.
     ///
     /// A pointer shows the new frame at once. The host can't keep the old translation, as a

@@ -15,7 +15,7 @@ use xen_contig::sync::AtomicU64;
 
 use crate::fault::{Cut, ExchangeFault, Fault};
 use crate::log::{Asked, Logged};
-use crate::machine::Machine;
+use crate::machine::MachineState;
 use crate::vcpu;
 
 /// The beginning or the end of a span, as the hook of the trait [`Xen`] reported it.
@@ -33,7 +33,7 @@ type Answer = Result<u64, XenErrno>;
 /// The model hypervisor; each thread calls it as a vCPU of the guest. A clone is the same machine.
 #[derive(Clone, Debug)]
 pub struct FakeXen {
-    machine: Arc<Mutex<Machine>>,
+    machine: Arc<Mutex<MachineState>>,
     /// Counts hypercalls and accesses to memory. Loom does not see the lock, so this atomic is where
     /// it lets another vCPU run.
     turns: Arc<AtomicU64>,
@@ -41,7 +41,7 @@ pub struct FakeXen {
 }
 
 impl FakeXen {
-    pub(crate) fn new(machine: Machine) -> Self {
+    pub(crate) fn new(machine: MachineState) -> Self {
         Self {
             machine: Arc::new(Mutex::new(machine)),
             turns: Arc::new(AtomicU64::new(0)),
@@ -104,13 +104,17 @@ impl FakeXen {
         self.turns.fetch_add(1, Relaxed);
     }
 
-    pub(crate) fn with<R>(&self, see: impl FnOnce(&mut Machine) -> R) -> R {
+    pub(crate) fn with<R>(&self, see: impl FnOnce(&mut MachineState) -> R) -> R {
         // A test that stopped with the lock held says why; nobody needs to hear of the lock.
         see(&mut self.machine.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Runs a call: counts it, applies an armed fault, and logs it.
-    fn run(&self, asked: Asked, run: impl FnOnce(&mut Machine, Option<Cut>) -> Answer) -> Answer {
+    fn run(
+        &self,
+        asked: Asked,
+        run: impl FnOnce(&mut MachineState, Option<Cut>) -> Answer,
+    ) -> Answer {
         self.turn();
         self.with(|machine| {
             let cut = machine.faults.next_call();
@@ -123,14 +127,14 @@ impl FakeXen {
         })
     }
 
-    fn other(&self, name: &'static str, run: impl FnOnce(&mut Machine) -> Answer) -> Answer {
+    fn other(&self, name: &'static str, run: impl FnOnce(&mut MachineState) -> Answer) -> Answer {
         self.run(Asked::Other(name), |machine, _| run(machine))
     }
 
     fn reservation(
         &self,
         asked: Asked,
-        run: impl FnOnce(&mut Machine, Option<Cut>) -> u64,
+        run: impl FnOnce(&mut MachineState, Option<Cut>) -> u64,
     ) -> Answer {
         self.run(asked, |machine, cut| {
             let done = run(machine, cut);
@@ -347,7 +351,7 @@ impl FakeXen {
         })
     }
 
-    fn translated_only(&self, run: impl FnOnce(&mut Machine) -> Answer) -> Answer {
+    fn translated_only(&self, run: impl FnOnce(&mut MachineState) -> Answer) -> Answer {
         self.other("hvm_op", |machine| match machine.domain.is_translated() {
             true => run(machine),
             false => Err(XenErrno::ENOSYS),

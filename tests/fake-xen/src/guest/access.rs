@@ -86,7 +86,7 @@ unsafe impl GuestMemory for FakeGuest {
     }
 
     /// Returns the frame's address in the linear mapping. The host can only follow it in a guest
-    /// with [real memory](super::Builder::real_memory); without, an access crashes the test.
+    /// with [real memory](super::GuestBuilder::real_memory); without, an access crashes the test.
     fn pointer(&self, pfn: Pfn) -> *mut u8 {
         self.address(pfn).as_mut_ptr()
     }

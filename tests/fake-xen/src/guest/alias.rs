@@ -7,7 +7,7 @@ use hypercall::ops::Pte;
 use hypercall::{Mfn, PageTableFlags, Pfn, VirtAddr};
 
 use super::FakeGuest;
-use crate::frame::{Frame, Owner};
+use crate::frame::{MachineFrame, Owner};
 use crate::machine::{INVALID_M2P, NEIGHBOUR};
 
 impl FakeGuest {
@@ -129,7 +129,7 @@ impl FakeGuest {
         self.xen.with(|machine| machine.domain.max_pages = max_pages);
     }
 
-    fn change(&self, pfn: Pfn, change: impl FnOnce(&mut Frame)) {
+    fn change(&self, pfn: Pfn, change: impl FnOnce(&mut MachineFrame)) {
         let mfn = self.mfn(pfn).expect("a populated frame");
         self.xen.with(|machine| change(&mut machine.frames[mfn.number() as usize]));
     }

@@ -12,9 +12,9 @@ use super::areas;
 use super::{AreaConfig, FakeGuest, LINEAR};
 use crate::content::WORDS;
 use crate::domain::{Domain, GUEST};
-use crate::machine::Machine;
+use crate::machine::MachineState;
 use crate::ram::Ram;
-use crate::tables::Layout;
+use crate::tables::AddressLayout;
 use crate::xen::FakeXen;
 
 /// Where aliases are made without real memory.
@@ -25,7 +25,7 @@ const AREAS: u64 = 0xffff_d000_0000_0000;
 
 /// Builds a machine and its guest.
 #[derive(Clone, Debug)]
-pub struct Builder {
+pub struct GuestBuilder {
     frames: u64,
     machine_frames: u64,
     max_pages: u64,
@@ -38,7 +38,7 @@ pub struct Builder {
     real_memory: bool,
 }
 
-impl Builder {
+impl GuestBuilder {
     /// A PV guest of `frames` frames, see [`FakeGuest::new`].
     pub const fn new(frames: u64) -> Self {
         Self {
@@ -122,8 +122,8 @@ impl Builder {
     }
 
     /// The guest's address space, and its memory if the test has pointers to it.
-    fn memory(&self) -> (Layout, Option<Ram>) {
-        let mut layout = Layout { linear: LINEAR, aliases: ALIASES, areas: AREAS };
+    fn memory(&self) -> (AddressLayout, Option<Ram>) {
+        let mut layout = AddressLayout { linear: LINEAR, aliases: ALIASES, areas: AREAS };
         if !self.real_memory {
             return (layout, None);
         }
@@ -154,7 +154,7 @@ impl Builder {
             physmap: None,
         };
         let (layout, ram) = self.memory();
-        let mut machine = Machine::new(self.machine_frames, domain, self.vcpus, layout, ram);
+        let mut machine = MachineState::new(self.machine_frames, domain, self.vcpus, layout, ram);
         let limit = self.machine_frames;
         let mut mfns: Vec<u64> = (0..self.frames)
             .map(|_| machine.heap.take(0, limit, u64::MAX).expect("a machine with room"))
@@ -183,8 +183,8 @@ impl Builder {
 
 /// Builds the tables of the linear mapping, of aliases and of areas in the guest's first frames.
 /// These are mapped read-only, as Xen requires for page tables. Returns the number of tables.
-fn build_tables(machine: &mut Machine, mfns: &[u64], area_tables: u64) -> u64 {
-    let Layout { linear, aliases, areas } = machine.layout;
+fn build_tables(machine: &mut MachineState, mfns: &[u64], area_tables: u64) -> u64 {
+    let AddressLayout { linear, aliases, areas } = machine.layout;
     let linear_tables = mfns.len().div_ceil(WORDS);
     let tables = linear_tables + 1 + area_tables as usize;
     assert!(tables < mfns.len(), "a guest with room for its tables");

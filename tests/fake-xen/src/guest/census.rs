@@ -8,7 +8,7 @@ use hypercall::{Mfn, Pfn};
 use super::FakeGuest;
 use crate::content::WORDS;
 use crate::frame::{Owner, PageType};
-use crate::machine::{INVALID_M2P, Machine};
+use crate::machine::{INVALID_M2P, MachineState};
 
 /// Where the guest's frames are.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,7 +25,7 @@ pub struct Census {
 
 /// One guest frame: its machine frame, its linear entry and its content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct State {
+struct FrameState {
     mfn: Option<Mfn>,
     pte: u64,
     content: u64,
@@ -34,7 +34,7 @@ struct State {
 /// The guest's memory at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Snapshot {
-    states: Vec<State>,
+    states: Vec<FrameState>,
 }
 
 impl Snapshot {
@@ -48,7 +48,11 @@ impl Snapshot {
         self.differ(other, |a, b| a.content != b.content)
     }
 
-    fn differ(&self, other: &Self, differ: impl Fn(&State, &State) -> bool) -> Vec<(Pfn, u64)> {
+    fn differ(
+        &self,
+        other: &Self,
+        differ: impl Fn(&FrameState, &FrameState) -> bool,
+    ) -> Vec<(Pfn, u64)> {
         let mut runs: Vec<(Pfn, u64)> = Vec::new();
         for (pfn, (a, b)) in self.states.iter().zip(&other.states).enumerate() {
             let pfn = Pfn::new(pfn as u64);
@@ -92,8 +96,8 @@ impl FakeGuest {
     pub fn snapshot(&self) -> Snapshot {
         let beneath: Vec<Option<Mfn>> =
             (0..self.frames).map(|pfn| self.mfn(Pfn::new(pfn))).collect();
-        let states = |machine: &mut Machine| {
-            let state = |(pfn, mfn): (u64, Option<Mfn>)| State {
+        let states = |machine: &mut MachineState| {
+            let state = |(pfn, mfn): (u64, Option<Mfn>)| FrameState {
                 mfn,
                 pte: machine.linear(pfn).map_or(0, |pte| pte.raw()),
                 content: mfn.map_or(0, |mfn| machine.fingerprint(mfn.number())),
@@ -104,7 +108,7 @@ impl FakeGuest {
     }
 }
 
-impl Machine {
+impl MachineState {
     fn linear(&self, pfn: u64) -> Option<hypercall::ops::Pte> {
         self.entry_of(self.layout.linear_page(pfn)).map(|entry| self.read_entry(entry))
     }

@@ -5,7 +5,7 @@ use xen_contig::addr::DmaAddr;
 use super::FakeGuest;
 use crate::content::Content;
 use crate::frame::{Owner, PageType};
-use crate::machine::Machine;
+use crate::machine::MachineState;
 
 /// The longest access that a device makes at once.
 const WIDEST: usize = 8;
@@ -65,7 +65,7 @@ impl FakeGuest {
     }
 }
 
-impl Machine {
+impl MachineState {
     /// The machine frame that a device of the guest reaches. A translated guest gives its devices
     /// guest addresses, which the IOMMU translates.
     fn dma_frame(&self, address: u64, write: bool) -> Option<u64> {

@@ -1,6 +1,6 @@
 //! The kernel around the code under test.
 //!
-//! * [`Builder`]: builds the machine and the guest;
+//! * [`GuestBuilder`]: builds the machine and the guest;
 //! * `access`: memory accesses of a vCPU, and the library's traits for the linear mapping;
 //! * `alias`: other references to a frame;
 //! * [`FakeAreas`]: an address range for virtual areas;
@@ -31,17 +31,17 @@ use xen_contig::sync::AtomicU64;
 use xen_contig::vmap::Vmap;
 
 use crate::machine::INVALID_M2P;
-use crate::tables::Layout;
+use crate::tables::AddressLayout;
 use crate::xen::FakeXen;
 
 pub use areas::{AreaConfig, FakeAreas};
-pub use builder::Builder;
+pub use builder::GuestBuilder;
 pub use census::{Census, Snapshot};
 pub use extent::{Extent, ExtentExchanger};
 pub use platform::FakePlatform;
 
 /// Where the linear mapping begins: frame *n* is at `LINEAR + n * 4096`. A guest with
-/// [real memory](Builder::real_memory) has its linear mapping elsewhere.
+/// [real memory](GuestBuilder::real_memory) has its linear mapping elsewhere.
 pub const LINEAR: u64 = 0xffff_8880_0000_0000;
 
 /// A guest on a model machine.
@@ -53,7 +53,7 @@ pub struct FakeGuest {
     /// The table that [`P2m`] reads and writes; empty in a translated guest.
     p2m: Arc<[AtomicU64]>,
     frames: u64,
-    layout: Layout,
+    layout: AddressLayout,
     /// Frames at the bottom that hold the page tables.
     tables: u64,
     areas: Option<Vmap<'static, FakeAreas>>,
@@ -63,7 +63,7 @@ impl FakeGuest {
     /// A PV guest of `frames` frames with two vCPUs, on a machine of four times as many frames. Xen
     /// permits extents up to order 9.
     pub fn new(frames: u64) -> Self {
-        Builder::new(frames).build()
+        GuestBuilder::new(frames).build()
     }
 
     /// The hypervisor.

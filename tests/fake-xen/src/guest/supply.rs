@@ -4,7 +4,7 @@ use hypercall::{AddressBits, Order};
 
 use super::FakeGuest;
 use crate::frame::Owner;
-use crate::machine::Machine;
+use crate::machine::MachineState;
 
 impl FakeGuest {
     /// How many frames are free in Xen's heap.
@@ -61,7 +61,7 @@ impl FakeGuest {
     }
 }
 
-impl Machine {
+impl MachineState {
     fn hog(&mut self, mfn: u64) {
         if self.heap.take_frame(mfn) {
             self.frames[mfn as usize].renew(Owner::Xen);

@@ -16,7 +16,7 @@ mod step;
 
 use std::collections::HashSet;
 
-use fake_xen::{Builder, ExchangeFault, FakeGuest, Fault, Lie, Owner};
+use fake_xen::{ExchangeFault, FakeGuest, Fault, GuestBuilder, Lie, Owner};
 use hypercall::XenErrno;
 use xen_contig::addr::{Mfn, Order, PAGE_SIZE, Pfn};
 use xen_contig::dma::{AllocError, Allocator, CoherentBuffer, Constraints, Request, Zeroing};
@@ -74,7 +74,7 @@ pub struct Scene<'a, 'g> {
 
 /// Builds a scene, plays in it, and takes it down.
 pub fn play<R>(setting: &Setting, act: impl FnOnce(&mut Scene<'_, '_>) -> R) -> R {
-    let builder = Builder::new(setting.frames).max_order(setting.max_order).seed(setting.seed);
+    let builder = GuestBuilder::new(setting.frames).max_order(setting.max_order).seed(setting.seed);
     let guest = if setting.translated { builder.translated().build() } else { builder.build() };
     guest.xen().set_preempt(setting.preempt);
     let mut bitmap = Vec::new();
