@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use fake_xen::{FakeGuest, FakeXen, GuestBuilder, NEIGHBOUR};
 use hypercall::ops::Pte;
 use hypercall::{DomId, Mfn, Pfn, VirtAddr};
-use script::{Page, Script, ScriptGuest, ScriptResult};
+use script::{Script, ScriptGuest, ScriptPage, ScriptResult};
 use xen_contig::paging::LinearMapping;
 
 /// The first frame of the run.
@@ -71,12 +71,12 @@ unsafe impl ScriptGuest for Model {
         self.guest.linear_entry(pfn)
     }
 
-    fn address(&self, page: Page) -> VirtAddr {
+    fn address(&self, page: ScriptPage) -> VirtAddr {
         match page {
-            Page::Linear(pfn) => self.guest.address(pfn),
-            Page::Alias => self.guest.alias_address(0),
-            Page::Probe => self.guest.alias_address(1),
-            Page::Nowhere => self.guest.alias_address(512),
+            ScriptPage::Linear(pfn) => self.guest.address(pfn),
+            ScriptPage::Alias => self.guest.alias_address(0),
+            ScriptPage::Probe => self.guest.alias_address(1),
+            ScriptPage::Nowhere => self.guest.alias_address(512),
         }
     }
 

@@ -4,7 +4,7 @@ use hypercall::abi::memory::{MemoryExchange, MemoryReservation};
 use hypercall::ops::MemoryOp;
 use hypercall::{DomId, Xen};
 
-use crate::line::Line;
+use crate::line::AnswerLine;
 use crate::player::{FrameList, Player};
 use crate::words::{Extents, Words, cut, extents, frames, number};
 use crate::{FRAMES, ScriptGuest};
@@ -22,7 +22,7 @@ impl<G: ScriptGuest> Player<'_, G> {
     /// Makes an exchange.
     ///
     /// Example: `exchange 8x0 r0-r7 for 1x3 r0 bits=30 node=1 exact=node count=0 in@=r2`
-    pub fn exchange(&mut self, mut words: Words<'_>) -> Option<Line> {
+    pub fn exchange(&mut self, mut words: Words<'_>) -> Option<AnswerLine> {
         let limit = self.guest.limit();
         let input = extents(&mut words, limit)?;
         words.expect("for")?;
@@ -65,7 +65,7 @@ impl<G: ScriptGuest> Player<'_, G> {
         let answer = unsafe { self.guest.xen().memory_op(MemoryOp::Exchange(&mut argument)) };
 
         let done = argument.nr_exchanged;
-        let mut line = Line::answer(answer);
+        let mut line = AnswerLine::answer(answer);
         line.add(format_args!(" done={done}"));
         line.set(" wrote in", "", written(&in_before, &in_list));
         // Xen may choose the machine frame whose number the list already contains, and that entry
@@ -137,7 +137,7 @@ impl<G: ScriptGuest> Player<'_, G> {
     /// Returns the frames of the run whose backing changed, as a bit set.
     pub fn note_new_frames(
         &mut self,
-        line: &mut Line,
+        line: &mut AnswerLine,
         before: &FrameList,
         after: &FrameList,
         wrote: u32,

@@ -41,7 +41,7 @@ mod words;
 use hypercall::ops::Pte;
 use hypercall::{DomId, Pfn, VirtAddr, Xen};
 
-pub use line::Line;
+pub use line::AnswerLine;
 use player::Player;
 pub use text::{PV, Script, TRANSLATED};
 
@@ -50,7 +50,7 @@ pub const FRAMES: u64 = 16;
 
 /// A page of virtual addresses that a script maps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Page {
+pub enum ScriptPage {
     /// The linear mapping of a frame.
     Linear(Pfn),
     /// The page where the script makes a second mapping.
@@ -69,7 +69,7 @@ pub enum Page {
 ///
 /// * The script alone uses the [`FRAMES`] frames from [`run`](Self::run) on. They contain no Rust
 ///   value. The linear mapping maps them, and no other mapping does.
-/// * [`Page::Alias`] and [`Page::Probe`] are not mapped, and only the script maps them.
+/// * [`ScriptPage::Alias`] and [`ScriptPage::Probe`] are not mapped, and only the script maps them.
 /// * [`list`](Self::list) returns a pointer to 4096 bytes. Xen can access them exactly while the
 ///   linear mapping maps that frame.
 pub unsafe trait ScriptGuest {
@@ -110,7 +110,7 @@ pub unsafe trait ScriptGuest {
     fn pte(&self, pfn: Pfn) -> Pte;
 
     /// Returns the address of a page.
-    fn address(&self, page: Page) -> VirtAddr;
+    fn address(&self, page: ScriptPage) -> VirtAddr;
 
     /// Returns the M2P's entry of a machine frame that this domain owns.
     ///
@@ -157,7 +157,7 @@ pub enum ScriptResult<'s> {
         /// The answer in the script.
         expected: &'s str,
         /// The answer of Xen or of the model.
-        answer: Line,
+        answer: AnswerLine,
     },
 }
 

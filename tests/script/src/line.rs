@@ -10,9 +10,9 @@ use hypercall::XenErrno;
 ///
 /// Text past 128 bytes is cut off. No answer in a script is that long, so a cut answer differs.
 #[derive(Clone, Debug, Default)]
-pub struct Line(ArrayString<128>);
+pub struct AnswerLine(ArrayString<128>);
 
-impl Line {
+impl AnswerLine {
     /// Makes a line that starts with the result of the hypercall.
     pub(crate) fn answer(answer: Result<u64, XenErrno>) -> Self {
         let mut line = Self::default();
@@ -55,7 +55,7 @@ impl Line {
     }
 }
 
-impl Deref for Line {
+impl Deref for AnswerLine {
     type Target = str;
 
     fn deref(&self) -> &str {
@@ -63,7 +63,7 @@ impl Deref for Line {
     }
 }
 
-impl fmt::Display for Line {
+impl fmt::Display for AnswerLine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }

@@ -4,10 +4,10 @@ use arrayvec::ArrayVec;
 use hypercall::ops::{MmuExtOp, MmuUpdate, Pte, UvmFlags};
 use hypercall::{DomId, Mfn, PageTableFlags, Xen};
 
-use crate::line::Line;
+use crate::line::AnswerLine;
 use crate::player::{Player, READ};
 use crate::words::{Words, cut, frames};
-use crate::{FRAMES, Page, ScriptGuest};
+use crate::{FRAMES, ScriptGuest, ScriptPage};
 
 /// Initial value of the count that Xen returns. No list is that long.
 const UNCOUNTED: u32 = 77;
@@ -16,7 +16,7 @@ impl<G: ScriptGuest> Player<'_, G> {
     /// Writes entries of the linear mapping, of the M2P, and of other frames in order.
     ///
     /// Example: `mmu_update r0-r7=none r8=rw m2p:r9=r0 entry:beyond=none domain=self`
-    pub fn mmu_update(&mut self, words: Words<'_>) -> Option<Line> {
+    pub fn mmu_update(&mut self, words: Words<'_>) -> Option<AnswerLine> {
         let (mut updates, mut domain) = (ArrayVec::<MmuUpdate, { FRAMES as usize }>::new(), None);
         for (place, value) in words.map_while(|word| cut(word, b'=')) {
             match cut(place, b':') {
@@ -48,7 +48,7 @@ impl<G: ScriptGuest> Player<'_, G> {
         let answer = unsafe {
             self.guest.xen().mmu_update(&updates, &mut done, domain.unwrap_or(DomId::SELF))
         };
-        let mut line = Line::answer(answer);
+        let mut line = AnswerLine::answer(answer);
         self.add_count(&mut line, done);
         Some(line)
     }
@@ -56,12 +56,12 @@ impl<G: ScriptGuest> Player<'_, G> {
     /// Writes the entry of a virtual address and flushes the address on all vCPUs.
     ///
     /// Example: `update_va_mapping alias=ro:r1`
-    pub fn update_va_mapping(&mut self, mut words: Words<'_>) -> Option<Line> {
+    pub fn update_va_mapping(&mut self, mut words: Words<'_>) -> Option<AnswerLine> {
         let (place, value) = cut(words.next()?, b'=')?;
         let page = match place {
-            "alias" => Page::Alias,
-            "nowhere" => Page::Nowhere,
-            _ => Page::Linear(self.pfn(*frames(place)?.start())),
+            "alias" => ScriptPage::Alias,
+            "nowhere" => ScriptPage::Nowhere,
+            _ => ScriptPage::Linear(self.pfn(*frames(place)?.start())),
         };
         let pte = self.target(value, place)?;
         let (address, flush) = (self.guest.address(page), UvmFlags::INVLPG | UvmFlags::ALL);
@@ -69,7 +69,7 @@ impl<G: ScriptGuest> Player<'_, G> {
         // ([M1](xen_contig::rules#M1)). The other pages are for the script, and nothing accesses
         // memory through them.
         let answer = unsafe { self.guest.xen().update_va_mapping(address, pte, flush) };
-        let mut line = Line::answer(answer);
+        let mut line = AnswerLine::answer(answer);
         self.add_mappings(&mut line);
         Some(line)
     }
@@ -77,7 +77,7 @@ impl<G: ScriptGuest> Player<'_, G> {
     /// Makes several operations on page tables and TLBs.
     ///
     /// Example: `mmuext_op flush pin:r0 unpin:r0 clear:r0 domain=self`
-    pub fn mmuext_op(&mut self, words: Words<'_>) -> Option<Line> {
+    pub fn mmuext_op(&mut self, words: Words<'_>) -> Option<AnswerLine> {
         let (mut ops, mut domain) = (ArrayVec::<MmuExtOp, { FRAMES as usize }>::new(), None);
         for word in words {
             let op = match cut(word, b':').or_else(|| cut(word, b'=')) {
@@ -98,7 +98,7 @@ impl<G: ScriptGuest> Player<'_, G> {
         // ([M1](xen_contig::rules#M1)). A flush changes no mapping.
         let answer =
             unsafe { self.guest.xen().mmuext_op(&ops, &mut done, domain.unwrap_or(DomId::SELF)) };
-        let mut line = Line::answer(answer);
+        let mut line = AnswerLine::answer(answer);
         self.add_count(&mut line, done);
         Some(line)
     }
@@ -126,7 +126,7 @@ impl<G: ScriptGuest> Player<'_, G> {
         if translated { 0 } else { self.guest.entry(self.pfn(index)) }
     }
 
-    fn add_count(&self, line: &mut Line, done: u32) {
+    fn add_count(&self, line: &mut AnswerLine, done: u32) {
         match done {
             UNCOUNTED => line.add(format_args!(" done not told")),
             done => line.add(format_args!(" done={done}")),
@@ -135,7 +135,7 @@ impl<G: ScriptGuest> Player<'_, G> {
     }
 
     /// Adds the frames of the run with an unusual linear mapping to a line.
-    fn add_mappings(&self, line: &mut Line) {
+    fn add_mappings(&self, line: &mut AnswerLine) {
         if self.guest.is_translated() {
             return;
         }

@@ -5,10 +5,10 @@ use hypercall::abi::memory::{MemoryExchange, MemoryReservation};
 use hypercall::ops::{MemoryOp, Pte, UvmFlags};
 use hypercall::{DomId, Mfn, PageTableFlags, Pfn, Xen, XenErrno};
 
-use crate::line::Line;
+use crate::line::AnswerLine;
 use crate::reservation::ReservationOp;
 use crate::words::{Words, frames, number};
-use crate::{FRAMES, Page, ScriptGuest};
+use crate::{FRAMES, ScriptGuest, ScriptPage};
 
 /// The flags of a read-only mapping.
 pub(crate) const READ: PageTableFlags = PageTableFlags::PRESENT.union(PageTableFlags::NO_EXECUTE);
@@ -38,7 +38,7 @@ impl<'g, G: ScriptGuest> Player<'g, G> {
     }
 
     /// Makes a call and returns its answer.
-    pub fn call(&mut self, text: &str) -> Line {
+    pub fn call(&mut self, text: &str) -> AnswerLine {
         let mut words = Words::of(text);
         let made = match words.next() {
             Some("exchange") => self.exchange(words),
@@ -55,7 +55,9 @@ impl<'g, G: ScriptGuest> Player<'g, G> {
             _ => None,
         };
         made.unwrap_or_else(|| {
-            Line::malformed("a word of the call is not in the table of tests/script/src/lib.rs")
+            AnswerLine::malformed(
+                "a word of the call is not in the table of tests/script/src/lib.rs",
+            )
         })
     }
 
@@ -125,10 +127,10 @@ impl<'g, G: ScriptGuest> Player<'g, G> {
             return answer == Err(XenErrno::EOPNOTSUPP);
         }
         // Xen refuses to map a frame that the domain does not own.
-        let probe = self.guest.address(Page::Probe);
+        let probe = self.guest.address(ScriptPage::Probe);
         let set = |pte| {
             let flush = UvmFlags::INVLPG | UvmFlags::ALL;
-            // SAFETY: `Page::Probe` is for the script alone, and nothing accesses memory through
+            // SAFETY: `ScriptPage::Probe` is for the script alone, and nothing accesses memory through
             // it.
             unsafe { self.guest.xen().update_va_mapping(probe, pte, flush) }
         };
@@ -143,7 +145,7 @@ impl<'g, G: ScriptGuest> Player<'g, G> {
     /// Adds the state of the run to a line.
     ///
     /// `moved` are the frames whose backing the call changed.
-    pub fn add_state(&self, line: &mut Line, mut moved: u32) {
+    pub fn add_state(&self, line: &mut AnswerLine, mut moved: u32) {
         let mut gone = 0;
         for index in (0..FRAMES).filter(|index| !self.owns(self.backing[*index as usize])) {
             gone |= 1 << index;

@@ -5,7 +5,7 @@ use hypercall::ops::MemoryOp;
 use hypercall::{DomId, Xen, XenErrno};
 
 use crate::exchange::{reservation, written};
-use crate::line::Line;
+use crate::line::AnswerLine;
 use crate::player::Player;
 use crate::words::{self, Words, cut, extents, number};
 use crate::{FRAMES, ScriptGuest};
@@ -35,7 +35,11 @@ impl<G: ScriptGuest> Player<'_, G> {
     /// Makes one of the three operations.
     ///
     /// Example: `populate 1x3 r0 bits=30 domain=self`
-    pub fn reserve(&mut self, mut words: Words<'_>, operation: ReservationOp) -> Option<Line> {
+    pub fn reserve(
+        &mut self,
+        mut words: Words<'_>,
+        operation: ReservationOp,
+    ) -> Option<AnswerLine> {
         let extents = extents(&mut words, self.guest.limit())?;
         let incoming = operation != ReservationOp::Decrease;
         let mut list = self.list(&extents, incoming)?;
@@ -57,7 +61,7 @@ impl<G: ScriptGuest> Player<'_, G> {
         // ([M1](xen_contig::rules#M1)). The list lives across the call
         // ([M3](xen_contig::rules#M3)).
         let answer = unsafe { self.guest.xen().memory_op(operation.of(&mut argument)) };
-        let mut line = Line::answer(answer);
+        let mut line = AnswerLine::answer(answer);
         let wrote = written(&before, &list);
         line.set(" wrote ", "", wrote);
         let moved = match incoming {
@@ -71,15 +75,15 @@ impl<G: ScriptGuest> Player<'_, G> {
     /// Asks for the size of a reservation: `current_reservation own`.
     ///
     /// The size differs from boot to boot, so the answer does not contain it.
-    pub fn current_reservation(&mut self, mut words: Words<'_>) -> Option<Line> {
+    pub fn current_reservation(&mut self, mut words: Words<'_>) -> Option<AnswerLine> {
         let domain = self.domain(words.next()?)?;
         // SAFETY: the hypercall only returns a number.
         let answer = unsafe { self.guest.xen().memory_op(MemoryOp::CurrentReservation(domain)) };
-        Some(Line::answer(answer.map(|_| 0)))
+        Some(AnswerLine::answer(answer.map(|_| 0)))
     }
 
     /// Takes memory until the domain has its maximum: `fill`.
-    pub fn fill(&mut self) -> Option<Line> {
+    pub fn fill(&mut self) -> Option<AnswerLine> {
         let ask = |op| {
             // SAFETY: the hypercall only returns a number.
             unsafe { self.guest.xen().memory_op(op) }.ok()
@@ -87,7 +91,7 @@ impl<G: ScriptGuest> Player<'_, G> {
         let maximum = ask(MemoryOp::MaximumReservation(DomId::SELF))?;
         let slack = maximum.checked_sub(ask(MemoryOp::CurrentReservation(DomId::SELF))?)?;
         if slack >> LARGEST_FILLER > 1 {
-            return Some(Line::malformed(
+            return Some(AnswerLine::malformed(
                 "the domain is more than 1023 frames below its maximum, or has none",
             ));
         }
@@ -99,18 +103,18 @@ impl<G: ScriptGuest> Player<'_, G> {
         for order in (0..=LARGEST_FILLER).filter(|order| slack >> order & 1 != 0) {
             match self.change_extent(order, self.guest.hole() + (1 << order), operation) {
                 Some(first) => self.fillers.push((first, order)),
-                None => return Some(Line::malformed("Xen has no memory for the domain")),
+                None => return Some(AnswerLine::malformed("Xen has no memory for the domain")),
             }
         }
-        Some(Line::answer(Ok(0)))
+        Some(AnswerLine::answer(Ok(0)))
     }
 
     /// Returns the memory that `fill` took: `drain`.
-    pub fn drain(&mut self) -> Option<Line> {
+    pub fn drain(&mut self) -> Option<AnswerLine> {
         for (first, order) in core::mem::take(&mut self.fillers) {
             self.change_extent(order, first, ReservationOp::Decrease)?;
         }
-        Some(Line::answer(Ok(0)))
+        Some(AnswerLine::answer(Ok(0)))
     }
 
     /// Takes or returns an extent outside the run. Returns its first frame.
@@ -124,13 +128,13 @@ impl<G: ScriptGuest> Player<'_, G> {
     }
 
     /// Searches the M2P for a backing that an exchange did not report: `find r0`.
-    pub fn find(&mut self, mut words: Words<'_>) -> Option<Line> {
+    pub fn find(&mut self, mut words: Words<'_>) -> Option<AnswerLine> {
         let index = *words::frames(words.next()?)?.start();
         let old = self.backing[index as usize];
         // Another domain may have a frame with the same number.
         let mut fits = |frame| frame != old && self.owns(frame);
         let found = self.guest.find(self.pfn(index), &mut fits);
-        let mut line = Line::answer(found.map(|_| 0).ok_or(XenErrno::ENOENT));
+        let mut line = AnswerLine::answer(found.map(|_| 0).ok_or(XenErrno::ENOENT));
         if let Some(frame) = found {
             self.set_backing(index, frame);
         }

@@ -4,7 +4,7 @@ use crate::text::Paragraph;
 
 /// A word or phrase that the project writes otherwise.
 #[derive(Clone, Debug)]
-struct Entry {
+struct WordEntry {
     /// As the list has it.
     word: String,
     phrase: Vec<String>,
@@ -15,7 +15,7 @@ struct Entry {
 
 /// All entries.
 #[derive(Clone, Debug)]
-pub struct List(Vec<Entry>);
+pub struct List(Vec<WordEntry>);
 
 /// A place where a phrase of the list stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,7 +60,7 @@ impl List {
             if phrase.is_empty() || instead.is_empty() || !right.iter().all(contains) {
                 return Err(format!("the list has a line that can't be used: {line}"));
             }
-            entries.push(Entry { word, phrase, instead: (*instead).to_owned(), right });
+            entries.push(WordEntry { word, phrase, instead: (*instead).to_owned(), right });
         }
         Ok(Self(entries))
     }
@@ -83,7 +83,7 @@ impl List {
     }
 }
 
-impl Entry {
+impl WordEntry {
     fn stands_at(&self, words: &[&str], at: usize) -> bool {
         let is_at = |phrase: &[String], at: usize| {
             words.get(at..at + phrase.len()).is_some_and(|here| here == phrase)

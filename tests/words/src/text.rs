@@ -13,15 +13,15 @@ pub const CODE: &str = "CODE";
 /// Returns the paragraphs in the comments of a Rust file.
 pub fn of_rust(source: &str) -> Vec<Paragraph> {
     let comments = source.lines().map(|line| match line.trim_start().strip_prefix("//") {
-        Some(comment) => Line::Goes(comment.trim_start_matches(['/', '!'])),
-        None => trailing_comment(line).map_or(Line::Ends, Line::Begins),
+        Some(comment) => ParagraphLine::Goes(comment.trim_start_matches(['/', '!'])),
+        None => trailing_comment(line).map_or(ParagraphLine::Ends, ParagraphLine::Begins),
     });
     paragraphs(comments)
 }
 
 /// Returns the paragraphs of a Markdown file.
 pub fn of_markdown(source: &str) -> Vec<Paragraph> {
-    paragraphs(source.lines().map(Line::Goes))
+    paragraphs(source.lines().map(ParagraphLine::Goes))
 }
 
 /// Returns the comment at the end of a line of code.
@@ -33,7 +33,7 @@ fn trailing_comment(line: &str) -> Option<&str> {
 }
 
 /// What a line is to the paragraph before it.
-enum Line<'t> {
+enum ParagraphLine<'t> {
     /// It goes on with it.
     Goes(&'t str),
     /// It begins another one.
@@ -44,14 +44,14 @@ enum Line<'t> {
 
 /// Joins lines to paragraphs. An empty line ends one; a table row, a heading and a list item begin
 /// one. Fenced code is skipped.
-fn paragraphs<'t>(lines: impl Iterator<Item = Line<'t>>) -> Vec<Paragraph> {
+fn paragraphs<'t>(lines: impl Iterator<Item = ParagraphLine<'t>>) -> Vec<Paragraph> {
     let mut all = vec![Collector::default()];
     let mut fenced = false;
     for (index, line) in lines.enumerate() {
         let (text, begins) = match line {
-            Line::Goes(text) => (text.trim(), false),
-            Line::Begins(text) => (text.trim(), true),
-            Line::Ends => ("", true),
+            ParagraphLine::Goes(text) => (text.trim(), false),
+            ParagraphLine::Begins(text) => (text.trim(), true),
+            ParagraphLine::Ends => ("", true),
         };
         let is_fence = text.starts_with("```");
         fenced ^= is_fence;

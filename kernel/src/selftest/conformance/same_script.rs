@@ -5,7 +5,7 @@ use alloc::string::String;
 
 use hypercall::ops::Pte;
 use hypercall::{DomId, Pfn, VirtAddr};
-use script::{FRAMES, Page, ScriptGuest, ScriptResult};
+use script::{FRAMES, ScriptGuest, ScriptPage, ScriptResult};
 use xen_contig::frames::FrameRun;
 use xen_contig::paging::{GuestMemory, LinearMapping};
 
@@ -107,13 +107,13 @@ unsafe impl ScriptGuest for ScriptKernel<'_> {
         self.machine.linear.read(pfn).unwrap_or(Pte::NOT_PRESENT)
     }
 
-    fn address(&self, page: Page) -> VirtAddr {
+    fn address(&self, page: ScriptPage) -> VirtAddr {
         match page {
-            Page::Linear(pfn) => linear(pfn),
-            Page::Alias => window(slot::ALIAS),
-            Page::Probe => window(NOWHERE),
+            ScriptPage::Linear(pfn) => linear(pfn),
+            ScriptPage::Alias => window(slot::ALIAS),
+            ScriptPage::Probe => window(NOWHERE),
             // One table has all slots of the window.
-            Page::Nowhere => window(0) + WINDOW_SLOTS * 4096,
+            ScriptPage::Nowhere => window(0) + WINDOW_SLOTS * 4096,
         }
     }
 
