@@ -10,7 +10,7 @@ mod faults;
 
 use fake_xen::POISON;
 use faults::{Case, Tally, Wrong, sweep};
-use fuzz::scene::{Outcome, Scene, Setting, Step, Want, play};
+use fuzz::scene::{Scene, Setting, Step, StepOutcome, Want, play};
 use xen_contig::addr::PAGE_SIZE;
 use xen_contig::dma::GiveBack;
 use xen_contig::exchange::{Node, OnRefusal};
@@ -53,9 +53,9 @@ impl Operation {
     fn case(&self, wrong: Option<&Wrong>) -> Case {
         play(&self.setting, |scene| {
             // A buffer of somebody else's.
-            assert_eq!(scene.apply(&alloc(8)), Outcome::Done);
+            assert_eq!(scene.apply(&alloc(8)), StepOutcome::Done);
             for step in &self.before {
-                assert_ne!(scene.apply(step), Outcome::Nothing, "{}: {step:?}", self.name);
+                assert_ne!(scene.apply(step), StepOutcome::Nothing, "{}: {step:?}", self.name);
             }
             let armed = wrong.map(|wrong| match wrong.clone() {
                 Wrong::Call { call, errno, after } => Step::Fault { call, errno, after },
@@ -63,13 +63,14 @@ impl Operation {
                 Wrong::Inside(fault) => Step::ExchangeFault(fault),
             });
             if let Some(step) = armed {
-                assert_eq!(scene.apply(&step), Outcome::Done, "{step:?} can't be found out");
+                assert_eq!(scene.apply(&step), StepOutcome::Done, "{step:?} can't be found out");
             }
-            let outcomes: Vec<Outcome> = self.steps.iter().map(|step| scene.apply(step)).collect();
+            let outcomes: Vec<StepOutcome> =
+                self.steps.iter().map(|step| scene.apply(step)).collect();
             let met = scene.guest().xen().disarm() > 0;
             let quarantined = scene.quarantined();
             judge(scene);
-            let refused = outcomes.iter().any(|outcome| *outcome != Outcome::Done);
+            let refused = outcomes.iter().any(|outcome| *outcome != StepOutcome::Done);
             let answer = if refused { Err(format!("{outcomes:?}")) } else { Ok(()) };
             Case { met, answer, quarantined }
         })
@@ -80,7 +81,7 @@ impl Operation {
 fn judge(scene: &mut Scene<'_, '_>) {
     scene.check();
     scene.calm();
-    assert_eq!(scene.apply(&alloc(4)), Outcome::Done, "then another");
+    assert_eq!(scene.apply(&alloc(4)), StepOutcome::Done, "then another");
     scene.check();
     scene.finish();
 }
@@ -133,7 +134,7 @@ fn what_is_undone_is_xens_again() {
             scene.apply(&Step::Exhaust(40));
             let before = scene.guest().highest_free_order();
             let outcome = scene.apply(&Step::Alloc(segments(on_refusal)));
-            assert!(matches!(outcome, Outcome::Refused(_)), "{outcome:?}");
+            assert!(matches!(outcome, StepOutcome::Refused(_)), "{outcome:?}");
             assert_eq!(scene.guest().highest_free_order(), before, "{on_refusal:?}");
             judge(scene);
         });

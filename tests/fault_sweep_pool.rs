@@ -13,7 +13,7 @@ use std::collections::HashSet;
 
 use fake_xen::{FakeGuest, GuestBuilder, LINEAR, POISON};
 use faults::{Case, Tally, Wrong, sweep};
-use fuzz::scene::Kernel;
+use fuzz::scene::CheckedKernel;
 use hypercall::Order;
 use xen_contig::addr::{PAGE_SIZE, Pfn};
 use xen_contig::dma::{
@@ -55,17 +55,17 @@ struct Setting {
     fragmented: bool,
 }
 
-type Model<'k, 'g> = &'k Kernel<'g>;
+type Model<'k, 'g> = &'k CheckedKernel<'g>;
 
 struct Stage<'k, 'g> {
     guest: &'g FakeGuest,
-    kernel: &'k Kernel<'g>,
+    kernel: &'k CheckedKernel<'g>,
     allocator: &'k Allocator<Model<'k, 'g>>,
     others: CoherentBuffer<'k, Model<'k, 'g>>,
     total: u64,
 }
 
-fn quarantined<'k>(kernel: &'k &Kernel<'_>) -> &'k Accounts {
+fn quarantined<'k>(kernel: &'k &CheckedKernel<'_>) -> &'k Accounts {
     kernel.accounts()
 }
 
@@ -85,7 +85,7 @@ impl Setting {
         let builder = GuestBuilder::new(256);
         let guest = if self.translated { builder.translated().build() } else { builder.build() };
         let mut bitmap = Vec::new();
-        let kernel = Kernel::new(&guest, &mut bitmap);
+        let kernel = CheckedKernel::new(&guest, &mut bitmap);
         guest.paint();
         let allocator = Allocator::new(&kernel, self.policy);
         let total = kernel.free_frames();

@@ -7,7 +7,7 @@
 #![forbid(unsafe_code)]
 
 use fake_xen::{ExchangeFault, Lie};
-use fuzz::scene::{Outcome, Setting, Step, Want, play};
+use fuzz::scene::{Setting, Step, StepOutcome, Want, play};
 use hypercall::XenErrno;
 use proptest::collection::vec;
 use proptest::option;
@@ -177,7 +177,7 @@ proptest! {
     ) {
         play(&setting, |scene| {
             for step in &steps {
-                if let Outcome::Refused(AllocError::Exchange(error)) = scene.apply(step) {
+                if let StepOutcome::Refused(AllocError::Exchange(error)) = scene.apply(step) {
                     let torn = matches!(
                         error,
                         xen_contig::exchange::ExchangeError::Torn { .. }
@@ -207,7 +207,7 @@ proptest! {
         let setting = Setting { seed, policy, ..Setting::default() };
         play(&setting, |scene| {
             for size in &sizes {
-                assert_eq!(scene.apply(&Step::Alloc(Want::bytes(*size))), Outcome::Done);
+                assert_eq!(scene.apply(&Step::Alloc(Want::bytes(*size))), StepOutcome::Done);
                 scene.check();
             }
             for index in &order {

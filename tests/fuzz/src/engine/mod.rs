@@ -16,7 +16,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use coverage::Coverage;
-use random::Random;
+use random::FuzzRandom;
 
 use crate::targets::Target;
 
@@ -29,23 +29,23 @@ pub struct Run {
     target: &'static Target,
     inputs: Vec<Vec<u8>>,
     coverage: Coverage,
-    random: Random,
+    random: FuzzRandom,
     /// Inputs tried.
     pub executions: u64,
     /// Inputs that did wrong, made small.
-    pub finds: Vec<(Vec<u8>, Wrong)>,
+    pub finds: Vec<(Vec<u8>, FailedInput)>,
 }
 
 /// What an input did wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Wrong {
+pub struct FailedInput {
     /// File and line of the panic.
     pub place: String,
     /// What it said.
     pub message: String,
 }
 
-impl fmt::Display for Wrong {
+impl fmt::Display for FailedInput {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.place, self.message)
     }
@@ -66,7 +66,7 @@ impl Run {
             target,
             inputs: Vec::new(),
             coverage: Coverage::default(),
-            random: Random::new(seed),
+            random: FuzzRandom::new(seed),
             executions: 0,
             finds: Vec::new(),
         };
@@ -116,7 +116,7 @@ impl Run {
     }
 
     /// Leaves out and zeroes what is not needed to do wrong.
-    fn minimise(&mut self, mut input: Vec<u8>, mut wrong: Wrong) -> (Vec<u8>, Wrong) {
+    fn minimise(&mut self, mut input: Vec<u8>, mut wrong: FailedInput) -> (Vec<u8>, FailedInput) {
         let mut size = input.len().next_power_of_two();
         let end = Instant::now() + Duration::from_secs(30);
         while size > 0 {
@@ -172,7 +172,7 @@ impl Run {
 ///
 /// # Errors
 /// If the target panics.
-pub fn attempt(target: &'static Target, input: &[u8]) -> Result<(), Wrong> {
+pub fn attempt(target: &'static Target, input: &[u8]) -> Result<(), FailedInput> {
     watch::begin(target.name, input);
     Coverage::reset();
     let result = catch_unwind(AssertUnwindSafe(|| (target.run)(input)));
@@ -182,6 +182,6 @@ pub fn attempt(target: &'static Target, input: &[u8]) -> Result<(), Wrong> {
             Ok(message) => *message,
             Err(panic) => panic.downcast_ref::<&str>().unwrap_or(&"no message").to_string(),
         };
-        Wrong { place: watch::place(), message }
+        FailedInput { place: watch::place(), message }
     })
 }

@@ -1,7 +1,7 @@
 //! Turns an input into a similar one.
 
 use super::coverage;
-use super::random::Random;
+use super::random::FuzzRandom;
 
 /// Numbers at which arithmetic goes wrong.
 const EDGES: [u64; 16] = [
@@ -30,7 +30,7 @@ pub fn mutate(
     other: &[u8],
     words: &[&[u8]],
     max_len: usize,
-    random: &mut Random,
+    random: &mut FuzzRandom,
 ) {
     for _ in 0..1 << random.below(4) {
         once(input, other, words, random);
@@ -38,7 +38,7 @@ pub fn mutate(
     }
 }
 
-fn once(input: &mut Vec<u8>, other: &[u8], words: &[&[u8]], random: &mut Random) {
+fn once(input: &mut Vec<u8>, other: &[u8], words: &[&[u8]], random: &mut FuzzRandom) {
     let at = random.below(input.len() + 1);
     match random.below(11) {
         0 => flip(input, at, random),
@@ -74,7 +74,7 @@ fn once(input: &mut Vec<u8>, other: &[u8], words: &[&[u8]], random: &mut Random)
     }
 }
 
-fn flip(input: &mut [u8], at: usize, random: &mut Random) {
+fn flip(input: &mut [u8], at: usize, random: &mut FuzzRandom) {
     if let Some(byte) = input.get_mut(at) {
         *byte ^= 1 << random.below(8);
     }
@@ -88,13 +88,13 @@ fn put(input: &mut Vec<u8>, at: usize, bytes: impl AsRef<[u8]>) {
 }
 
 /// A number of 1 to 8 bytes, little-endian.
-fn number(number: u64, random: &mut Random) -> Vec<u8> {
+fn number(number: u64, random: &mut FuzzRandom) -> Vec<u8> {
     let near = number.wrapping_add(random.below(5) as u64).wrapping_sub(2);
     near.to_le_bytes()[..1 << random.below(4)].to_vec()
 }
 
 /// Adds a little to a number, or takes it away.
-fn nudge(input: &mut [u8], at: usize, random: &mut Random) {
+fn nudge(input: &mut [u8], at: usize, random: &mut FuzzRandom) {
     let width = (1 << random.below(4)).min(input.len() - at);
     let mut bytes = [0; 8];
     bytes[..width].copy_from_slice(&input[at..at + width]);
@@ -103,7 +103,7 @@ fn nudge(input: &mut [u8], at: usize, random: &mut Random) {
     input[at..at + width].copy_from_slice(&sum.to_le_bytes()[..width]);
 }
 
-fn stretch<'a>(of: &'a [u8], random: &mut Random) -> &'a [u8] {
+fn stretch<'a>(of: &'a [u8], random: &mut FuzzRandom) -> &'a [u8] {
     let start = random.below(of.len() + 1);
     let len = random.below(33).min(of.len() - start);
     &of[start..start + len]

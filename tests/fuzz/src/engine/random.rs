@@ -2,9 +2,9 @@
 
 /// xorshift64*, by Marsaglia and Vigna.
 #[derive(Clone, Debug)]
-pub struct Random(u64);
+pub struct FuzzRandom(u64);
 
-impl Random {
+impl FuzzRandom {
     /// From a seed.
     pub const fn new(seed: u64) -> Self {
         // 0 would stay 0 for ever.

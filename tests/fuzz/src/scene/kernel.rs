@@ -14,22 +14,22 @@ use xen_contig::platform::Platform;
 
 /// A guest's frame allocator, and a second set of books beside its own.
 #[derive(Debug)]
-pub struct Kernel<'g> {
+pub struct CheckedKernel<'g> {
     guest: &'g FakeGuest,
     p2m: P2m<'g>,
-    frames: Mutex<Frames<'g>>,
+    frames: Mutex<CheckedFrames<'g>>,
     accounts: Accounts,
     lists_refused: AtomicBool,
 }
 
 #[derive(Debug)]
-struct Frames<'g> {
+struct CheckedFrames<'g> {
     allocator: FrameAllocator<'g>,
     /// By frame number, whether it is free.
     free: Vec<bool>,
 }
 
-impl Frames<'_> {
+impl CheckedFrames<'_> {
     fn mark(&mut self, run: &FrameRun, free: bool) {
         for pfn in run.iter() {
             let was = std::mem::replace(&mut self.free[pfn.number() as usize], free);
@@ -38,7 +38,7 @@ impl Frames<'_> {
     }
 }
 
-impl<'g> Kernel<'g> {
+impl<'g> CheckedKernel<'g> {
     /// A kernel for the guest, all of its usable frames free. `bitmap` is the frame allocator's.
     pub fn new(guest: &'g FakeGuest, bitmap: &'g mut Vec<u64>) -> Self {
         bitmap.resize(FrameAllocator::bitmap_words(guest.frames()), 0);
@@ -51,7 +51,7 @@ impl<'g> Kernel<'g> {
         Self {
             guest,
             p2m: guest.p2m(),
-            frames: Mutex::new(Frames { allocator, free }),
+            frames: Mutex::new(CheckedFrames { allocator, free }),
             accounts: Accounts::new(),
             lists_refused: AtomicBool::new(false),
         }
@@ -78,13 +78,13 @@ impl<'g> Kernel<'g> {
         self.lists_refused.store(refuse, Relaxed);
     }
 
-    fn frames(&self) -> MutexGuard<'_, Frames<'g>> {
+    fn frames(&self) -> MutexGuard<'_, CheckedFrames<'g>> {
         self.frames.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 // SAFETY: one model, one guest; the allocator hands out each frame once, and lists are the host's.
-unsafe impl Platform for &Kernel<'_> {
+unsafe impl Platform for &CheckedKernel<'_> {
     type Xen = FakeXen;
     type Memory = FakeGuest;
     type Linear = FakeGuest;

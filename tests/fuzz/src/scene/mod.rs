@@ -23,16 +23,16 @@ use xen_contig::dma::{AllocError, Allocator, CoherentBuffer, Constraints, Reques
 use xen_contig::exchange::{Accounts, ExchangeError};
 use xen_contig::platform::Platform;
 
-pub use kernel::Kernel;
+pub use kernel::CheckedKernel;
 pub use step::{Setting, Step, Want};
 
 const PAGE: u64 = PAGE_SIZE as u64;
 
 /// What a buffer is to its driver.
-type Buffer<'a, 'g> = CoherentBuffer<'a, &'a Kernel<'g>>;
+type Buffer<'a, 'g> = CoherentBuffer<'a, &'a CheckedKernel<'g>>;
 
 /// A buffer that a driver has, and what it knows of it.
-struct Live<'a, 'g> {
+struct LiveBuffer<'a, 'g> {
     buffer: Buffer<'a, 'g>,
     constraints: Constraints,
     /// What it wrote into the first page; one more into each that follows.
@@ -43,7 +43,7 @@ struct Live<'a, 'g> {
 
 /// What came of a step.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum StepOutcome {
     /// It happened.
     Done,
     /// There is nothing that it could happen to.
@@ -58,9 +58,9 @@ pub enum Outcome {
 
 /// A guest in the middle of its life.
 pub struct Scene<'a, 'g> {
-    kernel: &'a Kernel<'g>,
-    allocator: &'a Allocator<&'a Kernel<'g>>,
-    buffers: Vec<Live<'a, 'g>>,
+    kernel: &'a CheckedKernel<'g>,
+    allocator: &'a Allocator<&'a CheckedKernel<'g>>,
+    buffers: Vec<LiveBuffer<'a, 'g>>,
     holds: Vec<(Pfn, Mfn)>,
     total: u64,
     colours: u64,
@@ -78,7 +78,7 @@ pub fn play<R>(setting: &Setting, act: impl FnOnce(&mut Scene<'_, '_>) -> R) -> 
     let guest = if setting.translated { builder.translated().build() } else { builder.build() };
     guest.xen().set_preempt(setting.preempt);
     let mut bitmap = Vec::new();
-    let kernel = Kernel::new(&guest, &mut bitmap);
+    let kernel = CheckedKernel::new(&guest, &mut bitmap);
     // What is free in a guest that has run for a while is not empty.
     guest.paint();
     let allocator = Allocator::new(&kernel, setting.policy);
@@ -103,12 +103,12 @@ impl<'a, 'g> Scene<'a, 'g> {
     }
 
     /// The kernel.
-    pub const fn kernel(&self) -> &'a Kernel<'g> {
+    pub const fn kernel(&self) -> &'a CheckedKernel<'g> {
         self.kernel
     }
 
     /// The allocator.
-    pub const fn allocator(&self) -> &'a Allocator<&'a Kernel<'g>> {
+    pub const fn allocator(&self) -> &'a Allocator<&'a CheckedKernel<'g>> {
         self.allocator
     }
 
@@ -126,7 +126,7 @@ impl<'a, 'g> Scene<'a, 'g> {
     ///
     /// # Panics
     /// Where the allocator says something that is not so.
-    pub fn apply(&mut self, step: &Step) -> Outcome {
+    pub fn apply(&mut self, step: &Step) -> StepOutcome {
         let outcome = self.happen(step);
         let may_go_back = |want: &Want| want.segments > 1 || want.mask < u64::MAX;
         let may_go_back = match step {
@@ -142,14 +142,14 @@ impl<'a, 'g> Scene<'a, 'g> {
         outcome
     }
 
-    fn happen(&mut self, step: &Step) -> Outcome {
+    fn happen(&mut self, step: &Step) -> StepOutcome {
         let guest = self.guest();
         match step {
             Step::Alloc(want) => return self.alloc(want),
             Step::Many(wants) => return self.many(wants),
             Step::Drop(index) => {
                 if self.buffers.is_empty() {
-                    return Outcome::Nothing;
+                    return StepOutcome::Nothing;
                 }
                 let index = index % self.buffers.len();
                 drop(self.buffers.swap_remove(index).buffer);
@@ -163,7 +163,7 @@ impl<'a, 'g> Scene<'a, 'g> {
                 let failed = report.kept + report.quarantined > 0;
                 assert_eq!(failed, report.error.is_some(), "{report:?}");
                 if report.given < waiting {
-                    return Outcome::Kept(report.error);
+                    return StepOutcome::Kept(report.error);
                 }
             }
             Step::Fault { call, errno, after } => {
@@ -174,14 +174,14 @@ impl<'a, 'g> Scene<'a, 'g> {
             Step::Stop { call, after } => {
                 // Only the calls of a translated guest answer with how many were done.
                 if !self.kernel.p2m().is_translated() {
-                    return Outcome::Nothing;
+                    return StepOutcome::Nothing;
                 }
                 self.faulty = true;
                 guest.xen().arm(Fault::stop(*call).after(*after));
             }
             Step::ExchangeFault(fault) => {
                 if !self.is_detectable(fault) {
-                    return Outcome::Nothing;
+                    return StepOutcome::Nothing;
                 }
                 self.faulty = true;
                 self.dying |= *fault == ExchangeFault::Dying;
@@ -198,7 +198,7 @@ impl<'a, 'g> Scene<'a, 'g> {
                 // ([C76](xen_contig::conformance#C76)): only the kernel knows what it has granted,
                 // and must not call it free.
                 if free.is_empty() || self.kernel.p2m().is_translated() {
-                    return Outcome::Nothing;
+                    return StepOutcome::Nothing;
                 }
                 let pfn = free[index % free.len()];
                 guest.hold(pfn);
@@ -208,13 +208,13 @@ impl<'a, 'g> Scene<'a, 'g> {
             Step::Touch(vcpu, index) => {
                 let free = self.kernel.free();
                 if free.is_empty() {
-                    return Outcome::Nothing;
+                    return StepOutcome::Nothing;
                 }
                 guest.read(vcpu % 2, free[index % free.len()], 0);
             }
             Step::NoLists(refuse) => self.kernel.refuse_lists(*refuse),
         }
-        Outcome::Done
+        StepOutcome::Done
     }
 
     /// Whether a guest can find out that it was lied to. It can't if Xen reports success and names
@@ -245,18 +245,18 @@ impl<'a, 'g> Scene<'a, 'g> {
         }
     }
 
-    fn alloc(&mut self, want: &Want) -> Outcome {
-        let Ok(constraints) = want.constraints() else { return Outcome::Contradiction };
+    fn alloc(&mut self, want: &Want) -> StepOutcome {
+        let Ok(constraints) = want.constraints() else { return StepOutcome::Contradiction };
         match self.allocator.alloc_coherent(want.bytes, &constraints) {
             Ok(buffer) => {
                 self.welcome(buffer, want, constraints);
-                Outcome::Done
+                StepOutcome::Done
             }
-            Err(error) => Outcome::Refused(error),
+            Err(error) => StepOutcome::Refused(error),
         }
     }
 
-    fn many(&mut self, wants: &[Want]) -> Outcome {
+    fn many(&mut self, wants: &[Want]) -> StepOutcome {
         let request = |want: &Want| {
             Ok::<_, xen_contig::dma::ConstraintError>(Request {
                 size: want.bytes,
@@ -264,10 +264,10 @@ impl<'a, 'g> Scene<'a, 'g> {
             })
         };
         let Ok(requests) = wants.iter().map(request).collect::<Result<Vec<_>, _>>() else {
-            return Outcome::Contradiction;
+            return StepOutcome::Contradiction;
         };
         let buffers: Result<Vec<Buffer<'a, 'g>>, (usize, AllocError)> = match requests[..] {
-            [] => return Outcome::Nothing,
+            [] => return StepOutcome::Nothing,
             [a] => self.allocator.alloc_many(&[a]).map(Vec::from),
             [a, b] => self.allocator.alloc_many(&[a, b]).map(Vec::from),
             [a, b, c] => self.allocator.alloc_many(&[a, b, c]).map(Vec::from),
@@ -278,11 +278,11 @@ impl<'a, 'g> Scene<'a, 'g> {
                 for ((buffer, want), request) in buffers.into_iter().zip(wants).zip(requests) {
                     self.welcome(buffer, want, request.constraints);
                 }
-                Outcome::Done
+                StepOutcome::Done
             }
             Err((index, error)) => {
                 assert!(index < requests.len(), "buffer {index} of {}", requests.len());
-                Outcome::Refused(error)
+                StepOutcome::Refused(error)
             }
         }
     }
@@ -307,30 +307,31 @@ impl<'a, 'g> Scene<'a, 'g> {
         for (page, pfn) in (0..).zip(buffer.frames().iter()) {
             guest.fill(pfn, colour + page);
         }
-        self.buffers.push(Live { buffer, constraints, colour, cut: false });
+        self.buffers.push(LiveBuffer { buffer, constraints, colour, cut: false });
     }
 
-    fn split(&mut self, index: usize, at: u64) -> Outcome {
+    fn split(&mut self, index: usize, at: u64) -> StepOutcome {
         if self.buffers.is_empty() {
-            return Outcome::Nothing;
+            return StepOutcome::Nothing;
         }
         let index = index % self.buffers.len();
-        let Live { mut buffer, constraints, colour, cut } = self.buffers.swap_remove(index);
+        let LiveBuffer { mut buffer, constraints, colour, cut } = self.buffers.swap_remove(index);
         let len = buffer.len();
         match buffer.split_off(at) {
             Ok(right) => {
                 assert_eq!((buffer.len(), right.len()), (at, len - at));
                 let right_colour = colour + at / PAGE;
-                self.buffers.push(Live { buffer, constraints, colour, cut });
-                let right = Live { buffer: right, constraints, colour: right_colour, cut: true };
+                self.buffers.push(LiveBuffer { buffer, constraints, colour, cut });
+                let right =
+                    LiveBuffer { buffer: right, constraints, colour: right_colour, cut: true };
                 self.buffers.push(right);
-                Outcome::Done
+                StepOutcome::Done
             }
             Err(error) => {
                 assert!(!at.is_multiple_of(PAGE) || at == 0 || at >= len, "{error:?}");
                 assert_eq!(buffer.len(), len, "the buffer stays whole");
-                self.buffers.push(Live { buffer, constraints, colour, cut });
-                Outcome::Nothing
+                self.buffers.push(LiveBuffer { buffer, constraints, colour, cut });
+                StepOutcome::Nothing
             }
         }
     }
@@ -369,8 +370,8 @@ impl<'a, 'g> Scene<'a, 'g> {
         }
     }
 
-    fn check_buffer(&self, live: &Live<'_, '_>, machine: &mut HashSet<u64>) {
-        let Live { buffer, constraints, colour, cut } = live;
+    fn check_buffer(&self, live: &LiveBuffer<'_, '_>, machine: &mut HashSet<u64>) {
+        let LiveBuffer { buffer, constraints, colour, cut } = live;
         let guest = self.guest();
         for (page, pfn) in (0..).zip(buffer.frames().iter()) {
             assert_eq!(guest.uniform(pfn), Some(colour + page), "{pfn} of {buffer:?}");
@@ -424,6 +425,6 @@ impl<'a, 'g> Scene<'a, 'g> {
     }
 }
 
-fn accounts<'k>(kernel: &'k &Kernel<'_>) -> &'k Accounts {
+fn accounts<'k>(kernel: &'k &CheckedKernel<'_>) -> &'k Accounts {
     kernel.accounts()
 }
