@@ -18,13 +18,13 @@ type Buffer<'a> = CoherentBuffer<'a, &'static FakePlatform>;
 const PAGE: u64 = PAGE_SIZE as u64;
 
 /// A guest, its kernel and an allocator.
-struct Scene {
+struct DmaScene {
     platform: &'static FakePlatform,
     allocator: Allocator<&'static FakePlatform>,
     free: u64,
 }
 
-impl Scene {
+impl DmaScene {
     fn new(guest: FakeGuest, policy: GiveBack) -> Self {
         let platform: &'static FakePlatform = Box::leak(Box::new(FakePlatform::new(guest)));
         platform.guest().paint();
@@ -44,8 +44,8 @@ impl Scene {
     }
 }
 
-fn pv() -> Scene {
-    Scene::new(FakeGuest::new(4096), GiveBack::AtOnce)
+fn pv() -> DmaScene {
+    DmaScene::new(FakeGuest::new(4096), GiveBack::AtOnce)
 }
 
 fn build(
@@ -59,7 +59,7 @@ fn order(order: u32) -> Order {
 }
 
 /// Each segment is one the device takes, in the machine and not only by the guest's books.
-fn is_within(scene: &Scene, buffer: &Buffer<'_>, constraints: &Constraints) {
+fn is_within(scene: &DmaScene, buffer: &Buffer<'_>, constraints: &Constraints) {
     let guest = scene.platform.guest();
     let mut offset = 0;
     for segment in buffer.segments() {
@@ -152,7 +152,7 @@ fn above_the_limit_there_are_segments_or_an_error_with_the_limit() {
 
 #[test]
 fn c60_memory_that_fits_is_used_as_it_is() {
-    let scene = Scene::new(FakeGuest::new(4096), GiveBack::Keep);
+    let scene = DmaScene::new(FakeGuest::new(4096), GiveBack::Keep);
     let any = Constraints::default();
     for order in [0, 4, 9] {
         let size = PAGE << order;
@@ -170,7 +170,7 @@ fn c60_memory_that_fits_is_used_as_it_is() {
 
 #[test]
 fn who_must_not_sleep_gets_what_fits_or_nothing() {
-    let scene = Scene::new(FakeGuest::new(4096), GiveBack::Keep);
+    let scene = DmaScene::new(FakeGuest::new(4096), GiveBack::Keep);
     let awake = build(|it| it.sleep(Sleep::MustNot));
     assert_eq!(
         scene.allocator.alloc_coherent(8 * PAGE, &awake).unwrap_err(),
@@ -326,7 +326,7 @@ fn accesses_stay_within_the_buffer() {
 
 #[test]
 fn giving_back_later_makes_no_hypercall_until_then() {
-    let scene = Scene::new(FakeGuest::new(4096), GiveBack::Later);
+    let scene = DmaScene::new(FakeGuest::new(4096), GiveBack::Later);
     let any = Constraints::default();
     let buffers: Vec<Buffer<'_>> =
         (0..4).map(|_| scene.allocator.alloc_coherent(8 * PAGE, &any).unwrap()).collect();
@@ -348,7 +348,7 @@ fn giving_back_later_makes_no_hypercall_until_then() {
 
 #[test]
 fn a_translated_guest_finds_frames_below_the_mask_or_says_so() {
-    let scene = Scene::new(GuestBuilder::new(4096).translated().build(), GiveBack::AtOnce);
+    let scene = DmaScene::new(GuestBuilder::new(4096).translated().build(), GiveBack::AtOnce);
     let low = build(|it| it.mask(2048 * PAGE - 1).align(1 << 16));
     let buffer = scene.allocator.alloc_coherent(100_000, &low).unwrap();
     assert!(low.admits(buffer.dma_addr().get(), 100_000));
@@ -363,7 +363,7 @@ fn a_translated_guest_finds_frames_below_the_mask_or_says_so() {
 
 #[test]
 fn a_translated_guest_can_have_one_extent_beneath_a_buffer() {
-    let scene = Scene::new(GuestBuilder::new(4096).translated().build(), GiveBack::AtOnce);
+    let scene = DmaScene::new(GuestBuilder::new(4096).translated().build(), GiveBack::AtOnce);
     let whole = build(|it| it.backing(Backing::OneExtent).mask(2048 * PAGE - 1));
     for size in [1, 8 * PAGE, 9 * PAGE, 2 << 20] {
         let buffer = scene.allocator.alloc_coherent(size, &whole).unwrap();
@@ -375,7 +375,7 @@ fn a_translated_guest_can_have_one_extent_beneath_a_buffer() {
         drop(buffer);
         scene.is_balanced();
     }
-    let scene = Scene::new(GuestBuilder::new(4096).translated().build(), GiveBack::AtOnce);
+    let scene = DmaScene::new(GuestBuilder::new(4096).translated().build(), GiveBack::AtOnce);
     scene.platform.guest().fragment(order(3));
     let error = scene.allocator.alloc_coherent(8 * PAGE, &whole).unwrap_err();
     assert!(matches!(error, AllocError::Exchange(ExchangeError::NoMemory { .. })), "{error}");
@@ -388,8 +388,8 @@ fn a_translated_guest_can_have_one_extent_beneath_a_buffer() {
 #[test]
 fn memory_in_one_piece_serves_a_device_of_short_segments() {
     let several = build(|it| it.max_segment(1 << 15).max_segments(4).align(1 << 13));
-    let pvh = Scene::new(GuestBuilder::new(4096).translated().build(), GiveBack::AtOnce);
-    let pv = Scene::new(FakeGuest::new(4096), GiveBack::Keep);
+    let pvh = DmaScene::new(GuestBuilder::new(4096).translated().build(), GiveBack::AtOnce);
+    let pv = DmaScene::new(FakeGuest::new(4096), GiveBack::Keep);
     drop(pv.allocator.alloc_coherent(1 << 17, &several).unwrap());
     for scene in [pvh, pv] {
         scene.calls();
@@ -408,11 +408,11 @@ fn memory_in_one_piece_serves_a_device_of_short_segments() {
 
 #[test]
 fn what_waits_survives_its_allocator() {
-    let scene = Scene::new(FakeGuest::new(4096), GiveBack::Later);
+    let scene = DmaScene::new(FakeGuest::new(4096), GiveBack::Later);
     let buffer = scene.allocator.alloc_coherent(8 * PAGE, &Constraints::default()).unwrap();
     drop(buffer);
     assert_eq!(scene.platform.free_frames(), scene.free - 8);
-    let Scene { platform, allocator, free } = scene;
+    let DmaScene { platform, allocator, free } = scene;
     drop(allocator);
     assert_eq!(platform.free_frames(), free);
     platform.guest().check_whole();
@@ -447,16 +447,16 @@ fn a_forgotten_buffer_leaks_and_is_safe() {
 }
 
 /// How many frames the guest has below 16 MiB, by the machine.
-fn low_frames(scene: &Scene) -> u64 {
+fn low_frames(scene: &DmaScene) -> u64 {
     let guest = scene.platform.guest();
     let low = |pfn| guest.mfn(pfn).is_some_and(|mfn| mfn.number() < 4096);
     (0..guest.frames()).filter(|pfn| low(Pfn::new(*pfn))).count() as u64
 }
 
 /// In the upper three quarters of its machine; the lower quarter is below 16 MiB and free.
-fn high(frames: u64, policy: GiveBack) -> Scene {
+fn high(frames: u64, policy: GiveBack) -> DmaScene {
     let guest = GuestBuilder::new(frames).machine_frames(16_384).build();
-    let scene = Scene::new(guest, policy);
+    let scene = DmaScene::new(guest, policy);
     assert!(low_frames(&scene) < 64, "{}", low_frames(&scene));
     scene
 }
@@ -509,7 +509,7 @@ fn asking_whether_there_is_memory_at_all_uses_up_none() {
 
 #[test]
 fn what_went_back_is_not_given_back_again() {
-    let scene = Scene::new(FakeGuest::new(4096), GiveBack::Later);
+    let scene = DmaScene::new(FakeGuest::new(4096), GiveBack::Later);
     let two = build(|it| it.max_segments(2));
     drop(scene.allocator.alloc_coherent(4 << 20, &two).unwrap());
     // Two tables are zapped, one flush, and of two steps of 512 frames Xen refuses the second.
@@ -525,7 +525,7 @@ fn what_went_back_is_not_given_back_again() {
 
 #[test]
 fn what_waits_goes_back_when_the_guest_runs_out() {
-    let scene = Scene::new(GuestBuilder::new(64).build(), GiveBack::Later);
+    let scene = DmaScene::new(GuestBuilder::new(64).build(), GiveBack::Later);
     drop(scene.allocator.alloc_coherent(32 * PAGE, &Constraints::default()).unwrap());
     assert_eq!(scene.allocator.stats().waiting, 32);
     // More than is free beside it.
@@ -555,7 +555,7 @@ fn what_lies_nowhere_is_refused_before_anything_moves() {
 #[test]
 fn one_extent_is_one_extent_in_a_set_and_without_a_right_to_any() {
     let guest = || GuestBuilder::new(4096).translated().build();
-    let scene = Scene::new(guest(), GiveBack::Later);
+    let scene = DmaScene::new(guest(), GiveBack::Later);
     let whole = build(|it| it.backing(Backing::OneExtent));
     let request = |size, constraints| Request { size, constraints };
     let requests = [request(8 * PAGE, whole), request(PAGE, Constraints::default())];
@@ -571,7 +571,7 @@ fn one_extent_is_one_extent_in_a_set_and_without_a_right_to_any() {
     let denied = guest();
     // The first question is whether a single frame may be exchanged.
     denied.xen().arm(Fault::refuse(1, XenErrno::EPERM));
-    let scene = Scene::new(denied, GiveBack::Keep);
+    let scene = DmaScene::new(denied, GiveBack::Keep);
     let Capability::None { why } = scene.allocator.capability() else { panic!("not denied") };
     let error = scene.allocator.alloc_coherent(8 * PAGE, &whole).unwrap_err();
     assert_eq!(error, AllocError::NoExchange(why));
@@ -579,7 +579,7 @@ fn one_extent_is_one_extent_in_a_set_and_without_a_right_to_any() {
 
 #[test]
 fn an_extent_lies_beneath_frames_that_superpages_can_map() {
-    let scene = Scene::new(GuestBuilder::new(4096).translated().build(), GiveBack::AtOnce);
+    let scene = DmaScene::new(GuestBuilder::new(4096).translated().build(), GiveBack::AtOnce);
     let whole = build(|it| it.backing(Backing::OneExtent));
     let other = scene.allocator.alloc_coherent(PAGE, &Constraints::default()).unwrap();
     let buffer = scene.allocator.alloc_coherent(2 << 20, &whole).unwrap();
@@ -590,7 +590,7 @@ fn an_extent_lies_beneath_frames_that_superpages_can_map() {
 
 #[test]
 fn c77_frames_that_do_not_come_back_are_told() {
-    let scene = Scene::new(GuestBuilder::new(4096).translated().build(), GiveBack::AtOnce);
+    let scene = DmaScene::new(GuestBuilder::new(4096).translated().build(), GiveBack::AtOnce);
     let whole = build(|it| it.backing(Backing::OneExtent));
     // The toolstack lowers the target while the guest runs.
     scene.platform.guest().set_max_pages(3000);
@@ -616,7 +616,7 @@ fn errors_say_what_can_be_done() {
 fn a_lowest_address_above_a_power_of_two_is_in_reach() {
     // The guest has the last 16 MiB of the machine, and the 4 MiB from 64 MiB on are free.
     let guest = GuestBuilder::new(4096).machine_frames(84 << 20 >> 12).build();
-    let scene = Scene::new(guest, GiveBack::AtOnce);
+    let scene = DmaScene::new(guest, GiveBack::AtOnce);
     for (lowest, mask) in [(64 << 20, 90 << 20), ((64 << 20) - PAGE, 90 << 20)] {
         let high = build(|it| it.lowest(lowest).mask(mask));
         for size in [1, 2 * PAGE, 3 * PAGE] {
@@ -629,7 +629,7 @@ fn a_lowest_address_above_a_power_of_two_is_in_reach() {
 #[test]
 fn a_translated_guest_finds_what_is_far_behind_its_first_frames() {
     const FRAMES: u64 = 1 << 16;
-    let scene = Scene::new(GuestBuilder::new(FRAMES).translated().build(), GiveBack::AtOnce);
+    let scene = DmaScene::new(GuestBuilder::new(FRAMES).translated().build(), GiveBack::AtOnce);
     let (far, most) = (FRAMES * PAGE * 3 / 4, FRAMES * PAGE - 1);
     let devices = [
         build(|it| it.lowest(far)),
@@ -652,7 +652,7 @@ fn a_translated_guest_finds_what_is_far_behind_its_first_frames() {
 #[test]
 fn a_node_that_is_not_there_is_named() {
     let scene =
-        Scene::new(GuestBuilder::new(4096).privileged().max_order(18).build(), GiveBack::AtOnce);
+        DmaScene::new(GuestBuilder::new(4096).privileged().max_order(18).build(), GiveBack::AtOnce);
     let below = |bits: u32, node| build(|it| it.mask((1 << bits) - 1).node(Node::Exactly(node)));
     for (constraints, bits) in [(build(|it| it.node(Node::Exactly(2))), 64), (below(30, 2), 30)] {
         for (size, log) in [(PAGE, 0), (4 * PAGE, 2)] {
@@ -668,7 +668,7 @@ fn a_node_that_is_not_there_is_named() {
     }
     assert!(scene.allocator.alloc_coherent(PAGE, &below(30, 0)).is_ok());
     scene.is_balanced();
-    let scene = Scene::new(GuestBuilder::new(4096).translated().build(), GiveBack::AtOnce);
+    let scene = DmaScene::new(GuestBuilder::new(4096).translated().build(), GiveBack::AtOnce);
     for backing in [Backing::Whatever, Backing::OneExtent] {
         let exact = build(|it| it.node(Node::Exactly(3)).backing(backing));
         let error = scene.allocator.alloc_coherent(1, &exact).unwrap_err();
@@ -680,7 +680,7 @@ fn a_node_that_is_not_there_is_named() {
 
 #[test]
 fn one_extent_that_cannot_be_is_refused_by_its_own_size() {
-    let scene = Scene::new(GuestBuilder::new(4096).translated().build(), GiveBack::AtOnce);
+    let scene = DmaScene::new(GuestBuilder::new(4096).translated().build(), GiveBack::AtOnce);
     let whole = |max_segment| {
         build(|it| it.backing(Backing::OneExtent).max_segments(16).max_segment(max_segment))
     };
@@ -718,7 +718,7 @@ fn without_memory_for_lists_nothing_moves_and_it_is_said() {
 
 #[test]
 fn what_finds_no_place_to_wait_is_counted() {
-    let scene = Scene::new(FakeGuest::new(4096), GiveBack::AtOnce);
+    let scene = DmaScene::new(FakeGuest::new(4096), GiveBack::AtOnce);
     let any = Constraints::default();
     let buffers: Vec<Buffer<'_>> =
         (0..80).map(|_| scene.allocator.alloc_coherent(2 * PAGE, &any).unwrap()).collect();

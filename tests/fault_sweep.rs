@@ -32,13 +32,13 @@ fn failures() -> impl Iterator<Item = (XenErrno, u64)> {
     errnos().map(|errno| (errno, 0)).chain(some_done)
 }
 
-struct Scene {
+struct SweepScene {
     guest: FakeGuest,
     accounts: Accounts,
 }
 
 /// What became of the run.
-enum Outcome {
+enum RunOutcome {
     /// The operation went through.
     Done,
     /// It did not, and the run came back.
@@ -47,7 +47,7 @@ enum Outcome {
     Quarantined { lost: u64 },
 }
 
-impl Scene {
+impl SweepScene {
     fn new() -> Self {
         let guest = GuestBuilder::new(4096).machine_frames(8192).max_order(10).build();
         let scene = Self { guest, accounts: Accounts::new() };
@@ -74,28 +74,32 @@ impl Scene {
     }
 }
 
-fn outcome<T>(result: Result<T, Remaining<'_>>) -> Outcome {
+fn outcome<T>(result: Result<T, Remaining<'_>>) -> RunOutcome {
     match result.map_err(Remaining::whole) {
-        Ok(_) => Outcome::Done,
+        Ok(_) => RunOutcome::Done,
         Err(Ok(run)) => {
             assert_eq!((run.first().number(), run.frames()), RUN, "the whole run comes back");
-            Outcome::Back
+            RunOutcome::Back
         }
         Err(Err(remaining)) => {
             let lost = remaining.lost();
             let frames: u64 = remaining.into_iter().map(|run| run.frames()).sum();
             assert_eq!(frames + lost, RUN.1, "each frame is back or lost");
-            Outcome::Quarantined { lost }
+            RunOutcome::Quarantined { lost }
         }
     }
 }
 
 /// Fails call 1, 2, … of `operation` until one goes through without meeting its fault.
-fn sweep<S>(name: &str, prepare: impl Fn(&Scene) -> S, operation: impl Fn(&Scene, S) -> Outcome) {
+fn sweep<S>(
+    name: &str,
+    prepare: impl Fn(&SweepScene) -> S,
+    operation: impl Fn(&SweepScene, S) -> RunOutcome,
+) {
     let (mut cases, mut quarantined) = (0, 0);
     for (errno, after) in failures() {
         for call in 1.. {
-            let scene = Scene::new();
+            let scene = SweepScene::new();
             let prepared = prepare(&scene);
             let before = scene.guest.snapshot();
             scene.guest.xen().arm(Fault::refuse(call, errno).after(after));
@@ -105,8 +109,8 @@ fn sweep<S>(name: &str, prepare: impl Fn(&Scene) -> S, operation: impl Fn(&Scene
                 break;
             }
             // A call of fewer entries than `after` goes through.
-            cases += u64::from(!matches!(outcome, Outcome::Done));
-            quarantined += u64::from(matches!(outcome, Outcome::Quarantined { .. }));
+            cases += u64::from(!matches!(outcome, RunOutcome::Done));
+            quarantined += u64::from(matches!(outcome, RunOutcome::Quarantined { .. }));
             judge(&scene, &before, &outcome, &what);
         }
     }
@@ -115,8 +119,8 @@ fn sweep<S>(name: &str, prepare: impl Fn(&Scene) -> S, operation: impl Fn(&Scene
     assert_ne!(cases, 0, "{name}: no fault was ever met");
 }
 
-fn judge(scene: &Scene, before: &fake_xen::Snapshot, outcome: &Outcome, what: &str) {
-    let Scene { guest, accounts } = scene;
+fn judge(scene: &SweepScene, before: &fake_xen::Snapshot, outcome: &RunOutcome, what: &str) {
+    let SweepScene { guest, accounts } = scene;
     let after = guest.snapshot();
     let in_run = |pfn: &Pfn| (RUN.0..RUN.0 + RUN.1).contains(&pfn.number());
     let census = guest.check();
@@ -125,11 +129,11 @@ fn judge(scene: &Scene, before: &fake_xen::Snapshot, outcome: &Outcome, what: &s
         assert!(in_run(&first) && in_run(&first.add(count - 1)), "{what}: {first} changed");
     }
     match outcome {
-        Outcome::Done | Outcome::Back => {
+        RunOutcome::Done | RunOutcome::Back => {
             assert_eq!(accounts.quarantined(), 0, "{what}");
             guest.check_whole();
         }
-        Outcome::Quarantined { lost } => {
+        RunOutcome::Quarantined { lost } => {
             assert_eq!(accounts.quarantined(), *lost, "{what}: accounted for");
             let nowhere = census.holes.len() + census.unmapped.len();
             assert_eq!(nowhere as u64, accounts.quarantined(), "{what}: the rest is mapped");
@@ -138,7 +142,7 @@ fn judge(scene: &Scene, before: &fake_xen::Snapshot, outcome: &Outcome, what: &s
             assert_eq!(census.orphans.len(), census.holes.len(), "{what}");
         }
     }
-    if matches!(outcome, Outcome::Back) {
+    if matches!(outcome, RunOutcome::Back) {
         assert_eq!(after.moved(before), [], "{what}: mapped as before");
     }
     for pfn in (BUFFER.0..BUFFER.0 + BUFFER.1).map(Pfn::new) {
@@ -150,12 +154,12 @@ fn judge(scene: &Scene, before: &fake_xen::Snapshot, outcome: &Outcome, what: &s
 
 #[test]
 fn acquire() {
-    sweep("acquire", Scene::run, |scene, run| outcome(scene.acquire(run)));
+    sweep("acquire", SweepScene::run, |scene, run| outcome(scene.acquire(run)));
 }
 
 #[test]
 fn acquire_that_xen_refuses() {
-    let aliased = |scene: &Scene| {
+    let aliased = |scene: &SweepScene| {
         scene.guest.alias(0, Pfn::new(RUN.0 + 700));
         scene.run()
     };
@@ -168,7 +172,7 @@ fn acquire_that_xen_refuses() {
 
 #[test]
 fn release() {
-    let acquired = |scene: &Scene| scene.acquire(scene.run()).ok().unwrap();
+    let acquired = |scene: &SweepScene| scene.acquire(scene.run()).ok().unwrap();
     sweep("release", acquired, |scene, extent| outcome(scene.release(extent)));
 }
 

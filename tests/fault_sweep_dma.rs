@@ -18,15 +18,15 @@ use xen_contig::exchange::{Node, OnRefusal};
 const PAGE: u64 = PAGE_SIZE as u64;
 
 /// An operation, and what comes before it.
-struct Operation {
+struct SweepOperation {
     name: &'static str,
     setting: Setting,
     before: Vec<Step>,
     steps: Vec<Step>,
 }
 
-fn operation(name: &'static str, before: Vec<Step>, steps: Vec<Step>) -> Operation {
-    Operation { name, setting: Setting::default(), before, steps }
+fn operation(name: &'static str, before: Vec<Step>, steps: Vec<Step>) -> SweepOperation {
+    SweepOperation { name, setting: Setting::default(), before, steps }
 }
 
 fn alloc(pages: u64) -> Step {
@@ -38,7 +38,7 @@ fn segments(on_refusal: OnRefusal) -> Want {
     Want { segments: 4, max_segment: 16 * PAGE, on_refusal, ..Want::bytes(50 * PAGE) }
 }
 
-impl Operation {
+impl SweepOperation {
     fn with(self, policy: GiveBack) -> Self {
         Self { setting: Setting { policy, ..self.setting }, ..self }
     }
@@ -86,7 +86,7 @@ fn judge(scene: &mut Scene<'_, '_>) {
     scene.finish();
 }
 
-fn sweep_all(operations: Vec<Operation>) {
+fn sweep_all(operations: Vec<SweepOperation>) {
     let mut sum = Tally::default();
     let count = operations.len();
     for operation in operations {
@@ -172,7 +172,7 @@ fn what_xen_refuses_anyway() {
 
 #[test]
 fn one_extent_beneath_a_translated_guest() {
-    let translated = |operation: Operation| Operation {
+    let translated = |operation: SweepOperation| SweepOperation {
         setting: Setting { translated: true, ..operation.setting },
         ..operation
     };

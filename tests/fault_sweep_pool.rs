@@ -32,7 +32,7 @@ const OBJECTS: u64 = 16;
 
 /// What is done while something is wrong.
 #[derive(Clone, Copy, Debug)]
-enum Act {
+enum PoolAct {
     /// An atomic pool of two chunks is made.
     Build,
     /// One that has nothing left is refilled by two chunks.
@@ -47,8 +47,8 @@ enum Act {
 
 /// A guest in which things go wrong.
 #[derive(Clone, Copy, Debug)]
-struct Setting {
-    act: Act,
+struct PoolSetting {
+    act: PoolAct,
     policy: GiveBack,
     translated: bool,
     /// Whether Xen has no extent as large as a chunk.
@@ -73,7 +73,7 @@ fn page_of(object: &PoolObject<'_, Model<'_, '_>>) -> Pfn {
     Pfn::new((object.as_ptr().as_ptr() as u64 - LINEAR) / PAGE)
 }
 
-impl Setting {
+impl PoolSetting {
     fn config(&self) -> PoolConfig {
         let backing = if self.translated { Backing::OneExtent } else { Backing::Whatever };
         let constraints = Constraints::builder().backing(backing).build().unwrap();
@@ -93,13 +93,13 @@ impl Setting {
         others.frames().iter().for_each(|pfn| guest.fill(pfn, 0x07e5));
         let stage = Stage { guest: &guest, kernel: &kernel, allocator: &allocator, others, total };
         let case = match self.act {
-            Act::Build => stage.build(self, wrong),
-            Act::Refill => stage.refill(self, wrong),
-            Act::Drop => stage.drop(self, wrong),
-            Act::Trim => stage.trim(self, wrong),
-            Act::Grow => stage.grow(self, wrong),
+            PoolAct::Build => stage.build(self, wrong),
+            PoolAct::Refill => stage.refill(self, wrong),
+            PoolAct::Drop => stage.drop(self, wrong),
+            PoolAct::Trim => stage.trim(self, wrong),
+            PoolAct::Grow => stage.grow(self, wrong),
         };
-        stage.finish(if matches!(self.act, Act::Trim) { CHUNK } else { 0 });
+        stage.finish(if matches!(self.act, PoolAct::Trim) { CHUNK } else { 0 });
         assert!(case.met || case.quarantined == 0, "lost without a cause: {case:?}");
         assert_eq!(quarantined(&(&kernel)).quarantined(), case.quarantined, "lost afterwards");
         case
@@ -107,7 +107,7 @@ impl Setting {
 }
 
 impl<'k, 'g> Stage<'k, 'g> {
-    fn arm(&self, setting: &Setting, wrong: Option<&Wrong>) {
+    fn arm(&self, setting: &PoolSetting, wrong: Option<&Wrong>) {
         if setting.fragmented {
             self.guest.fragment(Order::new(4).unwrap());
         }
@@ -160,7 +160,7 @@ impl<'k, 'g> Stage<'k, 'g> {
         made.expect("nothing is wrong")
     }
 
-    fn build(&self, setting: &Setting, wrong: Option<&Wrong>) -> Case {
+    fn build(&self, setting: &PoolSetting, wrong: Option<&Wrong>) -> Case {
         self.arm(setting, wrong);
         let made = AtomicPool::<_, 4>::new(self.allocator, &setting.config());
         match made {
@@ -178,7 +178,7 @@ impl<'k, 'g> Stage<'k, 'g> {
         }
     }
 
-    fn refill(&self, setting: &Setting, wrong: Option<&Wrong>) -> Case {
+    fn refill(&self, setting: &PoolSetting, wrong: Option<&Wrong>) -> Case {
         let pool = self.atomic(AtomicPool::new(self.allocator, &setting.config()));
         let mut objects = fill(2 * OBJECTS, || pool.alloc().unwrap());
         self.arm(setting, wrong);
@@ -196,7 +196,7 @@ impl<'k, 'g> Stage<'k, 'g> {
         case
     }
 
-    fn drop(&self, setting: &Setting, wrong: Option<&Wrong>) -> Case {
+    fn drop(&self, setting: &PoolSetting, wrong: Option<&Wrong>) -> Case {
         let pool = self.atomic(AtomicPool::new(self.allocator, &setting.config()));
         drop(fill(2 * OBJECTS, || pool.alloc().unwrap()));
         self.arm(setting, wrong);
@@ -204,7 +204,7 @@ impl<'k, 'g> Stage<'k, 'g> {
         self.judge(0, &[], Ok::<(), String>(()))
     }
 
-    fn trim(&self, setting: &Setting, wrong: Option<&Wrong>) -> Case {
+    fn trim(&self, setting: &PoolSetting, wrong: Option<&Wrong>) -> Case {
         let mut pool = self.atomic(AtomicPool::new(self.allocator, &setting.config()));
         let object = pool.alloc().unwrap();
         let page = page_of(&object);
@@ -217,7 +217,7 @@ impl<'k, 'g> Stage<'k, 'g> {
         case
     }
 
-    fn grow(&self, setting: &Setting, wrong: Option<&Wrong>) -> Case {
+    fn grow(&self, setting: &PoolSetting, wrong: Option<&Wrong>) -> Case {
         let pool = Pool::<_, 2>::new(self.allocator, &setting.config()).unwrap();
         self.arm(setting, wrong);
         let (mut objects, mut refused) = (Vec::new(), Ok(()));
@@ -269,7 +269,7 @@ fn fill_from<'p, P: Platform>(
     (first..first + count).map(fill).collect()
 }
 
-fn sweep_all(act: Act) {
+fn sweep_all(act: PoolAct) {
     let mut sum = Tally::default();
     for (name, policy, translated, fragmented) in [
         ("at once", GiveBack::AtOnce, false, false),
@@ -279,10 +279,10 @@ fn sweep_all(act: Act) {
         ("translated", GiveBack::AtOnce, true, false),
         ("translated, without an extent", GiveBack::AtOnce, true, true),
     ] {
-        let setting = Setting { act, policy, translated, fragmented };
+        let setting = PoolSetting { act, policy, translated, fragmented };
         let name = format!("pool {act:?} {name}");
         // What makes no hypercall can't meet a fault.
-        let gives = matches!(act, Act::Drop | Act::Trim);
+        let gives = matches!(act, PoolAct::Drop | PoolAct::Trim);
         if gives && (policy != GiveBack::AtOnce || translated) {
             let case = setting.play(Some(&Wrong::Call {
                 call: 1,
@@ -297,30 +297,30 @@ fn sweep_all(act: Act) {
     let Tally { cases, refused, quarantined } = sum;
     println!("{act:?} of pools: {cases} cases, {refused} refused, {quarantined} quarantined");
     assert!(cases > 0 && quarantined > 0, "{sum:?}");
-    assert_eq!(refused > 0, !matches!(act, Act::Drop | Act::Trim), "{sum:?}");
+    assert_eq!(refused > 0, !matches!(act, PoolAct::Drop | PoolAct::Trim), "{sum:?}");
 }
 
 #[test]
 fn build() {
-    sweep_all(Act::Build);
+    sweep_all(PoolAct::Build);
 }
 
 #[test]
 fn refill() {
-    sweep_all(Act::Refill);
+    sweep_all(PoolAct::Refill);
 }
 
 #[test]
 fn dropped() {
-    sweep_all(Act::Drop);
+    sweep_all(PoolAct::Drop);
 }
 
 #[test]
 fn trim() {
-    sweep_all(Act::Trim);
+    sweep_all(PoolAct::Trim);
 }
 
 #[test]
 fn grow() {
-    sweep_all(Act::Grow);
+    sweep_all(PoolAct::Grow);
 }

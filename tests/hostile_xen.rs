@@ -13,12 +13,12 @@ const FIRST: u64 = 512;
 const FRAMES: u64 = 16;
 const BITS: u32 = 23;
 
-struct Scene {
+struct HostileScene {
     guest: FakeGuest,
     accounts: Accounts,
 }
 
-impl Scene {
+impl HostileScene {
     fn new() -> Self {
         let scene = Self { guest: FakeGuest::new(1024), accounts: Accounts::new() };
         scene.guest.paint();
@@ -70,7 +70,7 @@ impl Scene {
 
 /// Acquires with something wrong, and wants the run quarantined.
 fn quarantined(fault: ExchangeFault, committed: bool, bits: u32) -> ExchangeError {
-    let scene = Scene::new();
+    let scene = HostileScene::new();
     let old = scene.old_frames();
     scene.guest.xen().arm_exchange(fault);
     let failure = scene.acquire(bits).unwrap_err();
@@ -143,7 +143,7 @@ fn an_extent_beyond_the_machine_is_never_mapped() {
 
 #[test]
 fn a_success_that_did_not_happen_maps_nothing_of_anyone_elses() {
-    let scene = Scene::new();
+    let scene = HostileScene::new();
     let foreign = scene.guest.foreign_frame();
     let aligned = foreign.number() & !15;
     let lie = Lie { commit: true, answer: Ok(0), count: Some(FRAMES), out: Some(aligned) };
@@ -155,7 +155,7 @@ fn a_success_that_did_not_happen_maps_nothing_of_anyone_elses() {
 
 #[test]
 fn an_extent_beyond_what_a_page_table_can_hold_maps_no_other_frame() {
-    let scene = Scene::new();
+    let scene = HostileScene::new();
     let guest = &scene.guest;
     let victim = Pfn::new(900);
     // A frame number that reads as the victim's in a page-table entry.
@@ -184,7 +184,7 @@ fn c50_c52_release_tears_as_acquire_does() {
         (ExchangeFault::IommuMap(0, XenErrno::EINVAL), XenErrno::EINVAL),
         (ExchangeFault::IommuMap(7, XenErrno::EINVAL), XenErrno::EINVAL),
     ] {
-        let scene = Scene::new();
+        let scene = HostileScene::new();
         let extent = scene.acquire(BITS).unwrap();
         let old = scene.old_frames();
         scene.guest.xen().arm_exchange(fault);
@@ -200,7 +200,7 @@ fn c24_c35_a_rollback_is_no_tear() {
         (ExchangeFault::IommuUnmap(0, XenErrno::EIO), XenErrno::EIO),
         (ExchangeFault::IommuUnmap(15, XenErrno::EIO), XenErrno::EIO),
     ] {
-        let scene = Scene::new();
+        let scene = HostileScene::new();
         let before = scene.guest.snapshot();
         scene.guest.xen().arm_exchange(fault);
         let failure = scene.acquire(BITS).unwrap_err();

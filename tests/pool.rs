@@ -23,13 +23,13 @@ type Object<'p> = PoolObject<'p, Model>;
 const PAGE: u64 = PAGE_SIZE as u64;
 
 /// A guest, its kernel and an allocator.
-struct Scene {
+struct PoolScene {
     platform: Model,
     allocator: Allocator<Model>,
     free: u64,
 }
 
-impl Scene {
+impl PoolScene {
     fn new(guest: FakeGuest) -> Self {
         let platform: Model = Box::leak(Box::new(FakePlatform::new(guest)));
         platform.guest().paint();
@@ -49,8 +49,8 @@ impl Scene {
     }
 }
 
-fn pv() -> Scene {
-    Scene::new(FakeGuest::new(4096))
+fn pv() -> PoolScene {
+    PoolScene::new(FakeGuest::new(4096))
 }
 
 fn build(builder: PoolBuilder) -> PoolConfig {
@@ -68,7 +68,7 @@ fn below(mask: u64) -> Constraints {
 
 /// The machine has beneath every byte of the object what the device is told, and nobody else has
 /// a byte of it.
-fn are_sound(scene: &Scene, objects: &mut [Object<'_>], admits: impl Fn(u64, u64) -> bool) {
+fn are_sound(scene: &PoolScene, objects: &mut [Object<'_>], admits: impl Fn(u64, u64) -> bool) {
     let guest = scene.platform.guest();
     let mut extents: Vec<(u64, u64)> = Vec::new();
     for object in objects.iter() {
@@ -405,7 +405,7 @@ fn accesses_stay_within_the_object() {
 
 #[test]
 fn a_translated_guest_has_pools_too() {
-    let scene = Scene::new(GuestBuilder::new(4096).translated().build());
+    let scene = PoolScene::new(GuestBuilder::new(4096).translated().build());
     let low = below(2048 * PAGE - 1);
     let config = build(exchanged(1500).constraints(low).reserve(20));
     let pool: AtomicPool<'_, _, 4> = AtomicPool::new(&scene.allocator, &config).unwrap();
@@ -594,7 +594,7 @@ fn an_interrupt_handler_allocates_in_the_middle_of_a_refill() {
 }
 
 /// What a restored kernel finds: another machine frame beneath a page.
-fn move_page(scene: &Scene, pfn: Pfn) -> hypercall::Mfn {
+fn move_page(scene: &PoolScene, pfn: Pfn) -> hypercall::Mfn {
     let elsewhere = scene.platform.guest().mfn(Pfn::new(4095)).unwrap();
     scene.platform.guest().forge(pfn, elsewhere)
 }

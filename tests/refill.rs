@@ -152,13 +152,13 @@ fn what_cannot_be_is_refused_before_anything_moves() {
 }
 
 /// A kernel that knows who has one of its frames.
-struct Kernel<'g> {
+struct HolderKernel<'g> {
     guest: &'g FakeGuest,
     held: FrameInUse,
 }
 
 // SAFETY: as the model, which does all the work.
-unsafe impl GuestMemory for Kernel<'_> {
+unsafe impl GuestMemory for HolderKernel<'_> {
     unsafe fn zero(&self, first: Pfn, frames: u64) {
         // SAFETY: the frames are populated, and nothing else uses them
         // ([M1](xen_contig::rules#M1)): the function's requirement.
@@ -181,7 +181,7 @@ unsafe impl GuestMemory for Kernel<'_> {
 fn c76_a_frame_that_the_kernel_says_is_in_use_is_not_given_up() {
     let (guest, accounts) = (translated(), Accounts::new());
     let (pfn, holder) = (Pfn::new(1030), Holder::Granted { reference: 8 });
-    let memory = Kernel { guest: &guest, held: FrameInUse { pfn, holder } };
+    let memory = HolderKernel { guest: &guest, held: FrameInUse { pfn, holder } };
     let refiller = guest.refiller_via(&memory, &accounts, order(9));
     let (before, mut list) = (guest.snapshot(), [0; 64]);
     let failure = refiller.refill(guest.run(1024, 64), ANYWHERE, &mut list).unwrap_err();

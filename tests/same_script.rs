@@ -16,14 +16,14 @@ const RUN: Pfn = Pfn::new(600);
 /// More than the guest has: what a toolstack leaves between the two.
 const SLACK: u64 = 300;
 
-struct Model {
+struct ScriptModel {
     guest: FakeGuest,
     dom0: bool,
     /// Lists that lie in frames.
     lists: RefCell<BTreeMap<Pfn, Box<[u64; 512]>>>,
 }
 
-impl Model {
+impl ScriptModel {
     fn new(builder: GuestBuilder, dom0: bool) -> Self {
         let builder = builder.max_pages(1024 + SLACK);
         let guest = if dom0 { builder.privileged().max_order(18) } else { builder }.build();
@@ -32,7 +32,7 @@ impl Model {
 }
 
 // SAFETY: the model's frames hold nothing of Rust's; the lists are boxes that live as long.
-unsafe impl ScriptGuest for Model {
+unsafe impl ScriptGuest for ScriptModel {
     type Xen = FakeXen;
 
     fn xen(&self) -> &FakeXen {
@@ -114,7 +114,7 @@ unsafe impl ScriptGuest for Model {
 }
 
 /// Runs a script and wants every answer to be the script's, and the guest whole behind it.
-fn same(model: &Model, script: Script) {
+fn same(model: &ScriptModel, script: Script) {
     let mut text = String::new();
     script.unpack(&mut text).expect("room in memory");
     let mut transcript = String::new();
@@ -132,18 +132,18 @@ fn same(model: &Model, script: Script) {
 
 #[test]
 fn a_pv_domu_hears_the_same_from_the_model() {
-    same(&Model::new(GuestBuilder::new(1024), false), script::PV);
+    same(&ScriptModel::new(GuestBuilder::new(1024), false), script::PV);
 }
 
 #[test]
 fn a_pv_dom0_hears_the_same_from_the_model() {
-    same(&Model::new(GuestBuilder::new(1024), true), script::PV);
+    same(&ScriptModel::new(GuestBuilder::new(1024), true), script::PV);
 }
 
 #[test]
 fn a_translated_guest_hears_the_same_from_the_model() {
     for dom0 in [false, true] {
-        same(&Model::new(GuestBuilder::new(1024).translated(), dom0), script::TRANSLATED);
+        same(&ScriptModel::new(GuestBuilder::new(1024).translated(), dom0), script::TRANSLATED);
     }
 }
 
@@ -162,7 +162,7 @@ fn a_script_is_packed_whole() {
 
 #[test]
 fn an_answer_that_differs_is_named() {
-    let model = Model::new(GuestBuilder::new(1024), false);
+    let model = ScriptModel::new(GuestBuilder::new(1024), false);
     let verdict =
         script::run(&model, "# C05\n\nexchange 1x0 r0 for 1x0 r0 count=2\n= 0\n", |_, _| ());
     let ScriptResult::Differs { line, call, expected, answer } = verdict else {

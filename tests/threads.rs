@@ -36,14 +36,14 @@ struct Shared<'a> {
 }
 
 /// A vCPU, its buffers, and what it has written into each.
-struct Vcpu<'s, 'a> {
+struct VcpuThread<'s, 'a> {
     number: u32,
     shared: &'s Shared<'a>,
     random: u64,
     held: Vec<(Buffer<'a>, u64)>,
 }
 
-impl<'a> Vcpu<'_, 'a> {
+impl<'a> VcpuThread<'_, 'a> {
     fn below(&mut self, limit: u64) -> u64 {
         self.random ^= self.random << 13;
         self.random ^= self.random >> 7;
@@ -180,7 +180,7 @@ fn storm(policy: GiveBack, mode: UnmapMode, seed: u64) {
             scope.spawn(move || {
                 run_on(number);
                 let random = seed ^ (u64::from(number) + 1) << 40;
-                let mut vcpu = Vcpu { number, shared, random, held: Vec::new() };
+                let mut vcpu = VcpuThread { number, shared, random, held: Vec::new() };
                 (0..STEPS).for_each(|_| vcpu.step());
                 while let Some(held) = vcpu.any() {
                     drop(vcpu.checked(held));

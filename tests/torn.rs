@@ -35,12 +35,12 @@ fn torn(exchanged: u64) -> ExchangeError {
     ExchangeError::Torn { errno: Some(XenErrno::EFAULT), exchanged }
 }
 
-struct Scene {
+struct TornScene {
     guest: FakeGuest,
     accounts: Accounts,
 }
 
-impl Scene {
+impl TornScene {
     fn new() -> Self {
         let scene = Self { guest: FakeGuest::new(1024), accounts: Accounts::new() };
         scene.guest.paint();
@@ -160,7 +160,7 @@ const fn chunk(index: u64) -> Range<u64> {
 
 #[test]
 fn c51_the_new_frames_of_an_acquire_are_found() {
-    let scene = Scene::new();
+    let scene = TornScene::new();
     let old = scene.backing();
     let exchanger = scene.guest.exchanger(&scene.accounts, Order::MAX);
     scene.guest.xen().arm_exchange(ExchangeFault::OutUnwritable(0));
@@ -176,7 +176,7 @@ fn c51_the_new_frames_of_an_acquire_are_found() {
 #[test]
 fn c51_the_new_frames_of_a_release_are_found() {
     for entry in [0, 7, FRAMES - 1] {
-        let scene = Scene::new();
+        let scene = TornScene::new();
         let exchanger = scene.guest.exchanger(&scene.accounts, Order::MAX);
         let run = scene.guest.run(FIRST, FRAMES);
         let list = &mut [0; 2 * FRAMES as usize];
@@ -191,7 +191,7 @@ fn c51_the_new_frames_of_a_release_are_found() {
 #[test]
 fn c51_of_several_chunks_those_before_stay_and_those_behind_come_back() {
     for (preempt, chunk) in (0..4).flat_map(|chunk| [(false, chunk), (true, chunk)]) {
-        let scene = Scene::new();
+        let scene = TornScene::new();
         scene.guest.xen().set_preempt(preempt);
         let old = scene.backing();
         let failure = scene.fail(ExchangeFault::OutUnwritable(chunk), &CHUNKS);
@@ -209,7 +209,7 @@ fn c51_of_several_chunks_those_before_stay_and_those_behind_come_back() {
 
 #[test]
 fn c51_where_each_frame_is_a_chunk_one_frame_is_looked_for() {
-    let scene = Scene::new();
+    let scene = TornScene::new();
     let old = scene.backing();
     let parts = [Part::replace(0, 4), Part::replace(8, 8)];
     let failure = scene.fail(ExchangeFault::OutUnwritable(3), &parts);
@@ -223,7 +223,7 @@ fn c51_where_each_frame_is_a_chunk_one_frame_is_looked_for() {
 #[test]
 fn c50_what_is_on_record_nowhere_is_lost_and_nothing_else() {
     for (preempt, torn_chunk) in (0..4).flat_map(|chunk| [(false, chunk), (true, chunk)]) {
-        let scene = Scene::new();
+        let scene = TornScene::new();
         scene.guest.xen().set_preempt(preempt);
         let old = scene.backing();
         let failure = scene.fail(ExchangeFault::OutUnreadable(torn_chunk), &CHUNKS);
@@ -236,7 +236,7 @@ fn c50_what_is_on_record_nowhere_is_lost_and_nothing_else() {
 #[test]
 fn c50_where_each_frame_is_a_chunk_one_frame_is_lost() {
     for frame in [0, 3, 7] {
-        let scene = Scene::new();
+        let scene = TornScene::new();
         let old = scene.backing();
         let parts = [Part::replace(0, 8), Part::replace(8, 8)];
         let failure = scene.fail(ExchangeFault::OutUnreadable(frame), &parts);
@@ -249,7 +249,7 @@ fn c50_where_each_frame_is_a_chunk_one_frame_is_lost() {
 #[test]
 fn c24_what_was_rolled_back_is_not_taken_for_new() {
     for frame in [0, 5, 15] {
-        let scene = Scene::new();
+        let scene = TornScene::new();
         let old = scene.backing();
         let failure = scene.fail(ExchangeFault::InUnreadable(frame), &CHUNKS);
         let lost = chunk(frame / 4);
@@ -263,7 +263,7 @@ fn c24_what_was_rolled_back_is_not_taken_for_new() {
 fn c52_what_is_in_no_iommu_is_lost_and_nothing_else() {
     for (torn_chunk, errno) in [(0, XenErrno::EINVAL), (2, XenErrno::ENOMEM), (3, XenErrno::EPERM)]
     {
-        let scene = Scene::new();
+        let scene = TornScene::new();
         let failure = scene.fail(ExchangeFault::IommuMap(torn_chunk, errno), &CHUNKS);
         let exchanged = 4 * torn_chunk;
         assert_eq!(failure.error, ExchangeError::Torn { errno: Some(errno), exchanged });
@@ -279,7 +279,7 @@ fn parts_beside_the_one_that_tore_come_back() {
     for (parts, first) in [([cut(0), whole(8)], 0), ([whole(0), cut(8)], 8)] {
         // The third chunk of the part that has so many.
         let fault = ExchangeFault::OutUnreadable(2);
-        let scene = Scene::new();
+        let scene = TornScene::new();
         let old = scene.backing();
         let failure = scene.fail(fault.clone(), &parts);
         assert_eq!(failure.error, torn(4));
@@ -287,7 +287,7 @@ fn parts_beside_the_one_that_tore_come_back() {
         scene.lost(first + 4..first + 6, failure);
 
         // By a kernel that does not read the M2P, nothing of the part is known.
-        let scene = Scene::new();
+        let scene = TornScene::new();
         let old = scene.backing();
         scene.guest.xen().arm_exchange(fault);
         let reader = Reader { guest: &scene.guest, reading: Reading::None };
@@ -300,7 +300,7 @@ fn parts_beside_the_one_that_tore_come_back() {
 #[test]
 fn of_a_chunk_with_a_frame_that_is_not_found_nothing_is_mapped() {
     for frame in [0, 6, 13, FRAMES - 1] {
-        let scene = Scene::new();
+        let scene = TornScene::new();
         scene.guest.xen().arm_exchange(ExchangeFault::OutUnwritable(frame / 4));
         let hidden = Reading::AllBut(Pfn::new(FIRST + frame));
         let reader = Reader { guest: &scene.guest, reading: hidden };
@@ -314,7 +314,7 @@ fn of_a_chunk_with_a_frame_that_is_not_found_nothing_is_mapped() {
 fn a_foreign_frame_of_the_same_number_is_passed_over() {
     // Frames of another guest before and behind the new one in the M2P.
     for bits in [BITS, 64] {
-        let scene = Scene::new();
+        let scene = TornScene::new();
         let foreign: Vec<Mfn> = (0..FRAMES).map(|_| scene.guest.foreign_frame()).collect();
         for (mfn, pfn) in foreign.iter().zip(scene.guest.run(FIRST, FRAMES).iter()) {
             scene.guest.record(*mfn, Some(pfn));
@@ -340,7 +340,7 @@ fn of_two_frames_of_ours_neither_is_believed() {
         (6, &CHUNKS, 2, FRAMES..FRAMES),
         (6, &CHUNKS, 0, FRAMES..FRAMES),
     ] {
-        let scene = Scene::new();
+        let scene = TornScene::new();
         let other = scene.guest.mfn(OTHER).unwrap();
         scene.guest.record(other, Some(Pfn::new(FIRST + index)));
         let failure = scene.fail(ExchangeFault::OutUnwritable(torn_chunk), parts);
@@ -369,7 +369,7 @@ fn a_count_that_does_not_fit_the_record_is_not_believed() {
         (false, Some(4), 0..16),
         (false, Some(12), 0..16),
     ] {
-        let scene = Scene::new();
+        let scene = TornScene::new();
         let lie = Lie { commit, answer: Err(XenErrno::EFAULT), count, out: None };
         let failure = scene.fail(ExchangeFault::Lie(lie), &CHUNKS);
         match lost.is_empty() {
@@ -378,7 +378,7 @@ fn a_count_that_does_not_fit_the_record_is_not_believed() {
         }
     }
     // A count that fits, and a list that does not: it names a frame that is somewhere else.
-    let scene = Scene::new();
+    let scene = TornScene::new();
     let (answer, out) = (Err(XenErrno::EFAULT), scene.guest.mfn(OTHER).map(Mfn::number));
     let lie = Lie { commit: true, answer, count: Some(FRAMES - 1), out };
     let failure = scene.fail(ExchangeFault::Lie(lie), &[Part::replace(0, FRAMES)]);
@@ -387,7 +387,7 @@ fn a_count_that_does_not_fit_the_record_is_not_believed() {
     // A count that can't be says nothing of the first chunk either.
     let whole = [Part::gather(0, 1, order(4), Placement::ANYWHERE)];
     for count in [1, 17, u64::MAX] {
-        let scene = Scene::new();
+        let scene = TornScene::new();
         let lie =
             Lie { commit: true, answer: Err(XenErrno::EFAULT), count: Some(count), out: None };
         let failure = scene.fail(ExchangeFault::Lie(lie), &whole);
@@ -400,7 +400,7 @@ fn a_count_that_does_not_fit_the_record_is_not_believed() {
 fn a_recovery_in_which_xen_refuses_a_call_ends_in_one_of_the_two_ways() {
     let (mut recovered, mut quarantined) = (0, 0);
     for (call, after) in (1..).flat_map(|call| [(call, 0), (call, 5)]) {
-        let scene = Scene::new();
+        let scene = TornScene::new();
         scene.guest.xen().arm(Fault::refuse(call, XenErrno::EINVAL).after(after));
         scene.guest.xen().arm_exchange(ExchangeFault::OutUnwritable(1));
         let exchanger = scene.guest.exchanger(&scene.accounts, Order::MAX);
@@ -499,7 +499,7 @@ unsafe impl LinearMapping for Reader<'_> {
 
 #[test]
 fn a_kernel_that_does_not_read_the_m2p_loses_the_recovery_alone() {
-    let scene = Scene::new();
+    let scene = TornScene::new();
     scene.guest.xen().arm_exchange(ExchangeFault::OutUnwritable(0));
     let reader = Reader { guest: &scene.guest, reading: Reading::None };
     let failure = scene.fail_by(&reader, &CHUNKS);
@@ -509,7 +509,7 @@ fn a_kernel_that_does_not_read_the_m2p_loses_the_recovery_alone() {
 
 #[test]
 fn a_frame_that_is_not_on_record_any_more_is_not_believed() {
-    let scene = Scene::new();
+    let scene = TornScene::new();
     scene.guest.xen().arm_exchange(ExchangeFault::OutUnwritable(0));
     let reader = Reader { guest: &scene.guest, reading: Reading::Stale(Cell::new(true)) };
     let failure = scene.fail_by(&reader, &[Part::gather(0, 1, order(4), Placement::ANYWHERE)]);

@@ -128,9 +128,9 @@ mod tests {
 
     const FRAMES: u64 = 200;
 
-    struct Random(u64);
+    struct FitRandom(u64);
 
-    impl Random {
+    impl FitRandom {
         fn below(&mut self, limit: u64) -> u64 {
             self.0 ^= self.0 << 13;
             self.0 ^= self.0 >> 7;
@@ -140,7 +140,7 @@ mod tests {
     }
 
     /// Pieces of a few frames, some of them not populated.
-    fn entries(random: &mut Random) -> Vec<AtomicU64> {
+    fn entries(random: &mut FitRandom) -> Vec<AtomicU64> {
         let (mut entries, mut next) = (Vec::new(), 0);
         let longest = 1 + random.below(40);
         while (entries.len() as u64) < FRAMES {
@@ -154,7 +154,7 @@ mod tests {
         entries
     }
 
-    fn constraints(random: &mut Random) -> Constraints {
+    fn constraints(random: &mut FitRandom) -> Constraints {
         let mut it = Constraints::builder().mask((PAGE << (4 + random.below(6))) - random.below(2));
         if random.below(2) == 0 {
             it = it.align(PAGE << random.below(4));
@@ -183,7 +183,7 @@ mod tests {
 
     #[test]
     fn nothing_that_fits_is_skipped_and_nothing_else_is_taken() {
-        let mut random = Random(0x1234_5678_9abc_def1);
+        let mut random = FitRandom(0x1234_5678_9abc_def1);
         let (mut found, mut none) = (0, 0);
         for _ in 0..4000 {
             let (entries, constraints) = (entries(&mut random), constraints(&mut random));

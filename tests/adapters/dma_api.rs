@@ -8,7 +8,7 @@ use fake_xen::{FakeGuest, GuestBuilder};
 use xen_contig::addr::{Order, PAGE_SIZE};
 use xen_contig::dma::Constraints;
 
-use super::host::{FRAMES, Scene};
+use super::host::{FRAMES, HostScene};
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
@@ -20,15 +20,15 @@ struct Descriptor {
 
 const LOW: u64 = FRAMES * PAGE_SIZE as u64 - 1;
 
-fn pv() -> Scene {
-    Scene::new(FakeGuest::new(FRAMES), Constraints::default(), 16)
+fn pv() -> HostScene {
+    HostScene::new(FakeGuest::new(FRAMES), Constraints::default(), 16)
 }
 
-fn device(scene: &Scene, reach: DmaConstraints) -> DeviceDma {
+fn device(scene: &HostScene, reach: DmaConstraints) -> DeviceDma {
     device_of(scene, reach, DmaCoherency::Coherent)
 }
 
-fn device_of(scene: &Scene, reach: DmaConstraints, coherency: DmaCoherency) -> DeviceDma {
+fn device_of(scene: &HostScene, reach: DmaConstraints, coherency: DmaCoherency) -> DeviceDma {
     DeviceDma::new(DmaDeviceInfo::new(DmaDomainId::Direct, coherency, reach), scene.memory)
 }
 
@@ -37,7 +37,7 @@ const ANY: DmaConstraints = DmaConstraints::new(u64::MAX);
 #[test]
 fn arrays_and_boxes_are_what_the_device_finds() {
     let translated = GuestBuilder::new(FRAMES).translated().build();
-    for scene in [pv(), Scene::new(translated, Constraints::default(), 16)] {
+    for scene in [pv(), HostScene::new(translated, Constraints::default(), 16)] {
         for coherency in [DmaCoherency::Coherent, DmaCoherency::NonCoherent] {
             let device = device_of(&scene, DmaConstraints::new(u64::MAX), coherency);
             assert_eq!(device.page_size(), PAGE_SIZE);
@@ -67,7 +67,7 @@ fn arrays_and_boxes_are_what_the_device_finds() {
 #[test]
 fn constraints_of_the_call_and_of_the_memory_hold_together() {
     let own = Constraints::builder().mask(LOW).boundary(1 << 16).build().unwrap();
-    let scene = Scene::new(FakeGuest::new(FRAMES), own, 16);
+    let scene = HostScene::new(FakeGuest::new(FRAMES), own, 16);
     for reach in [
         ANY,
         DmaConstraints::new(LOW / 2),
@@ -107,7 +107,7 @@ fn an_alignment_above_a_page_is_the_devices_and_the_processors() {
 fn an_alignment_that_the_processor_cannot_have_is_refused() {
     // The allocator aligns what the processor sees to 2 MiB at most.
     let guest = GuestBuilder::new(FRAMES).max_order(10).build();
-    let scene = Scene::new(guest, Constraints::default(), 16);
+    let scene = HostScene::new(guest, Constraints::default(), 16);
     let (bytes, align) = (4 << 20, 4 << 20);
     let array = device(&scene, ANY).coherent_array_zero_with_align::<u8>(bytes, align);
     assert_eq!(array.err(), Some(DmaError::NoMemory));
@@ -126,7 +126,7 @@ fn nothing_is_taken_for_arrays_of_nothing() {
 
 #[test]
 fn missing_memory_is_an_error() {
-    let scene = Scene::new(FakeGuest::new(FRAMES), Constraints::default(), 2);
+    let scene = HostScene::new(FakeGuest::new(FRAMES), Constraints::default(), 2);
     let device = device(&scene, ANY);
     scene.guest().fragment(Order::new(1).unwrap());
     assert_eq!(device.coherent_array_zero::<u8>(8192).err(), Some(DmaError::NoMemory));
@@ -227,7 +227,7 @@ fn owned_buffers_make_the_round() {
 
 #[test]
 fn threads_quarrel_over_few_slots_and_lose_none() {
-    let scene = Scene::with_pool(FakeGuest::new(FRAMES), Constraints::default(), 2);
+    let scene = HostScene::with_pool(FakeGuest::new(FRAMES), Constraints::default(), 2);
     let mapped = std::sync::atomic::AtomicU64::new(0);
     std::thread::scope(|scope| {
         for me in 1..=4_u64 {

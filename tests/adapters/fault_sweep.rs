@@ -17,7 +17,7 @@ use xen_contig::dma::Constraints;
 
 use super::arm::arm;
 use super::faults::{Case, Tally, Wrong, sweep};
-use super::host::{Kernel, Scene};
+use super::host::{HostScene, Kernel};
 
 /// Pages of each buffer; more than one, so that a scattered guest has to ask Xen.
 const PAGES: usize = 4;
@@ -32,10 +32,10 @@ thread_local! {
 }
 
 /// The device of whatever case is being played.
-enum Device {}
+enum SweepDevice {}
 
 // SAFETY: the same memory from the first to the last use in a case, and no case has registers.
-unsafe impl StaticDevice for Device {
+unsafe impl StaticDevice for SweepDevice {
     type Platform = Kernel;
 
     fn memory() -> &'static DeviceMemory<Kernel> {
@@ -47,11 +47,11 @@ unsafe impl StaticDevice for Device {
     }
 }
 
-type Virtio = XenHal<Device>;
+type Virtio = XenHal<SweepDevice>;
 
 /// What is done while something is wrong.
 #[derive(Clone, Copy, Debug)]
-enum Act {
+enum AdapterAct {
     VirtioAlloc,
     VirtioDealloc,
     VirtioShare,
@@ -67,10 +67,10 @@ fn content() -> Vec<u8> {
     (0..BYTES).map(|at| (at * 7 + at / 256) as u8).collect()
 }
 
-impl Act {
+impl AdapterAct {
     /// Plays the act, with something wrong. A device has the memory of another driver all the time.
     fn play(self, wrong: Option<&Wrong>) -> Case {
-        let scene = Scene::new(GuestBuilder::new(160).build(), Constraints::default(), 3);
+        let scene = HostScene::new(GuestBuilder::new(160).build(), Constraints::default(), 3);
         MEMORY.set(Some(scene.memory));
         let (others, pointer) = Virtio::dma_alloc(2, BOTH);
         assert_ne!(others, 0);
@@ -94,7 +94,7 @@ impl Act {
         case
     }
 
-    fn act(self, scene: &Scene, wrong: Option<&Wrong>) -> Case {
+    fn act(self, scene: &HostScene, wrong: Option<&Wrong>) -> Case {
         let arm = || {
             scene.calls();
             wrong.into_iter().for_each(|wrong| arm(wrong, scene.guest()));
@@ -195,7 +195,7 @@ impl Act {
     }
 }
 
-fn sweep_all(acts: &[Act]) {
+fn sweep_all(acts: &[AdapterAct]) {
     let mut sum = Tally::default();
     for act in acts {
         sum += sweep(&format!("adapter {act:?}"), false, |wrong| act.play(wrong));
@@ -205,25 +205,30 @@ fn sweep_all(acts: &[Act]) {
 
 #[test]
 fn virtio() {
-    sweep_all(&[Act::VirtioAlloc, Act::VirtioDealloc, Act::VirtioUnshare]);
+    sweep_all(&[AdapterAct::VirtioAlloc, AdapterAct::VirtioDealloc, AdapterAct::VirtioUnshare]);
 }
 
 /// Apart, for a driver that gets no bounce buffer is stopped, which takes its time to tell.
 #[test]
 fn virtio_share() {
-    sweep_all(&[Act::VirtioShare]);
+    sweep_all(&[AdapterAct::VirtioShare]);
 }
 
 #[test]
 fn dma_api() {
-    sweep_all(&[Act::Coherent, Act::CoherentRelease, Act::Map, Act::Unmap]);
+    sweep_all(&[
+        AdapterAct::Coherent,
+        AdapterAct::CoherentRelease,
+        AdapterAct::Map,
+        AdapterAct::Unmap,
+    ]);
 }
 
 /// What lies in the linear mapping, a page of it, is shared and mapped without asking Xen: there is
 /// nothing that could fail.
 #[test]
 fn in_place_nothing_can_fail() {
-    let scene = Scene::new(GuestBuilder::new(160).build(), Constraints::default(), 1);
+    let scene = HostScene::new(GuestBuilder::new(160).build(), Constraints::default(), 1);
     MEMORY.set(Some(scene.memory));
     let (run, pointer) = scene.linear(1);
     let bytes = NonNull::slice_from_raw_parts(NonNull::new(pointer).unwrap(), PAGE_SIZE);

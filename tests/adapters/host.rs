@@ -143,7 +143,7 @@ fn leak<T>(value: T) -> &'static T {
 
 /// A kernel, its allocator, and the memory of a device.
 #[derive(Clone, Copy)]
-pub struct Scene {
+pub struct HostScene {
     pub host: Kernel,
     pub memory: &'static DeviceMemory<Kernel>,
     allocator: &'static Allocator<Kernel>,
@@ -153,7 +153,7 @@ pub struct Scene {
 /// Bounce buffers of 512 bytes, in one page.
 pub type Bounce = AtomicPool<'static, Kernel, 1>;
 
-impl Scene {
+impl HostScene {
     pub fn new(guest: FakeGuest, constraints: Constraints, slots: usize) -> Self {
         Self::with(guest, constraints, slots, false)
     }

@@ -15,16 +15,16 @@ use xen_contig::adapters::{AdapterError, BouncePool, DeviceMemory, LiveSlot};
 use xen_contig::addr::PAGE_SIZE;
 use xen_contig::dma::{Allocator, AtomicPool, Constraints, GiveBack, PoolConfig};
 
-use super::host::{FRAMES, Kernel, Scene};
+use super::host::{FRAMES, HostScene, Kernel};
 
 const BOTH: BufferDirection = BufferDirection::Both;
 
 macro_rules! device {
     ($scene:expr) => {{
-        static SCENE: OnceLock<Scene> = OnceLock::new();
-        enum Device {}
+        static SCENE: OnceLock<HostScene> = OnceLock::new();
+        enum IdentityDevice {}
         // SAFETY: always the same memory, and no test has registers.
-        unsafe impl StaticDevice for Device {
+        unsafe impl StaticDevice for IdentityDevice {
             type Platform = Kernel;
 
             fn memory() -> &'static DeviceMemory<Kernel> {
@@ -36,16 +36,16 @@ macro_rules! device {
             }
         }
         let scene = *SCENE.get_or_init(|| $scene);
-        (scene, PhantomData::<XenHal<Device>>)
+        (scene, PhantomData::<XenHal<IdentityDevice>>)
     }};
 }
 
-fn scene(slots: usize) -> Scene {
-    Scene::new(FakeGuest::new(FRAMES), Constraints::default(), slots)
+fn scene(slots: usize) -> HostScene {
+    HostScene::new(FakeGuest::new(FRAMES), Constraints::default(), slots)
 }
 
 /// The guest frame at a device address.
-fn frame_at(scene: Scene, dma: u64) -> Pfn {
+fn frame_at(scene: HostScene, dma: u64) -> Pfn {
     scene.guest().pfn(Mfn::new(dma / PAGE_SIZE as u64)).unwrap()
 }
 
@@ -53,7 +53,7 @@ fn frame_at(scene: Scene, dma: u64) -> Pfn {
 /// then gets the address that device 1 had, and is torn down.
 #[test]
 fn freeing_a_reused_address_frees_the_new_memory_and_not_the_old() {
-    fn test<H: Hal>(_: PhantomData<H>, scene: Scene) {
+    fn test<H: Hal>(_: PhantomData<H>, scene: HostScene) {
         let (old_address, old_pointer) = H::dma_alloc(1, BOTH);
         let old_frame = frame_at(scene, old_address);
         let mut others: Vec<_> = std::iter::from_fn(|| scene.take_frame()).collect();
@@ -94,7 +94,7 @@ fn freeing_a_reused_address_frees_the_new_memory_and_not_the_old() {
 /// without having unshared it.
 #[test]
 fn unsharing_a_reused_address_copies_from_the_new_bounce_buffer() {
-    fn test<H: Hal>(_: PhantomData<H>, scene: Scene) {
+    fn test<H: Hal>(_: PhantomData<H>, scene: HostScene) {
         let (mut first, mut second) = ([1_u8; 64], [2_u8; 64]);
         let [first, second] = [&mut first, &mut second].map(|bytes| NonNull::from(&mut bytes[..]));
         for again in [second, first] {
@@ -127,7 +127,7 @@ fn unsharing_a_reused_address_copies_from_the_new_bounce_buffer() {
 /// Memory shared in place has no slot. A stale bounce buffer at its address is another driver's.
 #[test]
 fn unsharing_in_place_takes_no_stale_bounce_buffer() {
-    fn test<H: Hal>(_: PhantomData<H>, scene: Scene) {
+    fn test<H: Hal>(_: PhantomData<H>, scene: HostScene) {
         let mut content = [1_u8; 64];
         let bytes = NonNull::from(&mut content[..]);
         // SAFETY: an array of the test's.
@@ -154,7 +154,7 @@ fn unsharing_in_place_takes_no_stale_bounce_buffer() {
 
 #[test]
 fn an_empty_slice_is_shared_without_a_panic() {
-    fn test<H: Hal>(_: PhantomData<H>, scene: Scene) {
+    fn test<H: Hal>(_: PhantomData<H>, scene: HostScene) {
         let mut nothing: [u8; 0] = [];
         let nothing = NonNull::from(&mut nothing[..]);
         // SAFETY: there are no bytes to access.
@@ -180,7 +180,7 @@ fn sharing_more_than_can_be_bounced_names_the_limit() {
         unsafe { H::share(NonNull::from(content.as_slice()), BOTH) };
     }
     let short = Constraints::builder().max_segment(4096).build().unwrap();
-    let (_, hal) = device!(Scene::new(FakeGuest::new(FRAMES), short, 4));
+    let (_, hal) = device!(HostScene::new(FakeGuest::new(FRAMES), short, 4));
     test(hal);
 }
 
@@ -203,7 +203,7 @@ fn the_bounce_after_the_last_slot_names_the_limit() {
 #[test]
 fn where_the_trait_has_an_error_it_is_returned() {
     let short = Constraints::builder().max_segment(4096).build().unwrap();
-    let scene = Scene::new(FakeGuest::new(FRAMES), short, 64);
+    let scene = HostScene::new(FakeGuest::new(FRAMES), short, 64);
     let reach = DmaConstraints::new(u64::MAX);
     let info = DmaDeviceInfo::new(DmaDomainId::Direct, DmaCoherency::Coherent, reach);
     let device = DeviceDma::new(info, scene.memory);

@@ -16,12 +16,12 @@ use xen_contig::addr::{Order, PAGE_SIZE};
 use xen_contig::dma::Constraints;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-use super::host::{FRAMES, Kernel, Scene};
+use super::host::{FRAMES, HostScene, Kernel};
 
 /// A `StaticDevice` of the test's own, so that tests keep apart.
 macro_rules! device {
     ($scene:expr) => {{
-        static SCENE: OnceLock<Scene> = OnceLock::new();
+        static SCENE: OnceLock<HostScene> = OnceLock::new();
         enum Device {}
         // SAFETY: always the same memory, and no test has registers.
         unsafe impl StaticDevice for Device {
@@ -45,8 +45,8 @@ fn pv() -> FakeGuest {
 }
 
 /// A block device with one queue, which it serves when it is notified.
-struct Disk<'s> {
-    scene: Scene,
+struct ModelDisk<'s> {
+    scene: HostScene,
     sectors: &'s Mutex<Vec<u8>>,
     status: DeviceStatus,
     size: u32,
@@ -54,8 +54,8 @@ struct Disk<'s> {
     served: u16,
 }
 
-impl<'s> Disk<'s> {
-    fn new(scene: Scene, sectors: &'s Mutex<Vec<u8>>) -> Self {
+impl<'s> ModelDisk<'s> {
+    fn new(scene: HostScene, sectors: &'s Mutex<Vec<u8>>) -> Self {
         let status = DeviceStatus::empty();
         Self { scene, sectors, status, size: 0, rings: None, served: 0 }
     }
@@ -111,7 +111,7 @@ impl<'s> Disk<'s> {
     }
 }
 
-impl Transport for Disk<'_> {
+impl Transport for ModelDisk<'_> {
     fn device_type(&self) -> DeviceType {
         DeviceType::Block
     }
@@ -197,9 +197,9 @@ fn pattern(bytes: usize) -> Vec<u8> {
     (0..bytes).map(|at| (at * 31 + at / 256) as u8).collect()
 }
 
-fn drives_a_disk<H: Hal>(scene: Scene) {
+fn drives_a_disk<H: Hal>(scene: HostScene) {
     let sectors = Mutex::new(pattern(64 * SECTOR_SIZE));
-    let mut disk = VirtIOBlk::<H, _>::new(Disk::new(scene, &sectors)).unwrap();
+    let mut disk = VirtIOBlk::<H, _>::new(ModelDisk::new(scene, &sectors)).unwrap();
     assert_eq!(disk.capacity(), 64);
     // On the stack and the heap: outside the linear mapping, and longer than a page.
     let mut heap = vec![0; 20 * SECTOR_SIZE];
@@ -227,39 +227,39 @@ fn drives_a_disk<H: Hal>(scene: Scene) {
 
 #[test]
 fn a_disk_is_driven_in_a_pv_guest() {
-    let (scene, hal) = device!(Scene::new(pv(), Constraints::default(), 64));
+    let (scene, hal) = device!(HostScene::new(pv(), Constraints::default(), 64));
     run(hal, scene);
 }
 
 #[test]
 fn a_disk_that_reaches_little_is_driven_too() {
     let low = Constraints::builder().mask(FRAMES * PAGE_SIZE as u64 - 1).build().unwrap();
-    let (scene, hal) = device!(Scene::new(pv(), low, 64));
+    let (scene, hal) = device!(HostScene::new(pv(), low, 64));
     run(hal, scene);
 }
 
 #[test]
 fn a_disk_is_driven_with_a_pool_of_bounce_buffers() {
-    let (scene, hal) = device!(Scene::with_pool(pv(), Constraints::default(), 64));
+    let (scene, hal) = device!(HostScene::with_pool(pv(), Constraints::default(), 64));
     run(hal, scene);
 }
 
 #[test]
 fn a_disk_is_driven_in_a_translated_guest() {
     let guest = GuestBuilder::new(FRAMES).translated().build();
-    let (scene, hal) = device!(Scene::new(guest, Constraints::default(), 64));
+    let (scene, hal) = device!(HostScene::new(guest, Constraints::default(), 64));
     scene.calls();
     run(hal, scene);
     assert_eq!(scene.calls(), 0, "what a translated guest has is contiguous for the device");
 }
 
-fn run<H: Hal>(_hal: std::marker::PhantomData<H>, scene: Scene) {
+fn run<H: Hal>(_hal: std::marker::PhantomData<H>, scene: HostScene) {
     drives_a_disk::<H>(scene);
 }
 
 #[test]
 fn pages_are_zeroed_contiguous_and_freed_by_address() {
-    fn test<H: Hal>(_hal: std::marker::PhantomData<H>, scene: Scene) {
+    fn test<H: Hal>(_hal: std::marker::PhantomData<H>, scene: HostScene) {
         for pages in [1, 2, 3, 16] {
             let (paddr, vaddr) = H::dma_alloc(pages, BufferDirection::Both);
             assert!(paddr != 0 && vaddr.addr().get().is_multiple_of(PAGE_SIZE));
@@ -277,13 +277,13 @@ fn pages_are_zeroed_contiguous_and_freed_by_address() {
             scene.is_balanced();
         }
     }
-    let (scene, hal) = device!(Scene::new(pv(), Constraints::default(), 1));
+    let (scene, hal) = device!(HostScene::new(pv(), Constraints::default(), 1));
     test(hal, scene);
 }
 
 #[test]
 fn what_cannot_be_allocated_is_an_error_of_the_driver() {
-    fn test<H: Hal>(_hal: std::marker::PhantomData<H>, scene: Scene) {
+    fn test<H: Hal>(_hal: std::marker::PhantomData<H>, scene: HostScene) {
         let both = BufferDirection::Both;
         for pages in [0, 1 << 20, usize::MAX] {
             assert_eq!(H::dma_alloc(pages, both).0, 0);
@@ -306,16 +306,16 @@ fn what_cannot_be_allocated_is_an_error_of_the_driver() {
         let sectors = Mutex::new(Vec::new());
         scene.guest().fragment(Order::new(0).unwrap());
         let _all: Vec<_> = std::iter::from_fn(|| scene.take_frame()).collect();
-        let disk = VirtIOBlk::<H, _>::new(Disk::new(scene, &sectors));
+        let disk = VirtIOBlk::<H, _>::new(ModelDisk::new(scene, &sectors));
         assert_eq!(disk.err(), Some(Error::DmaError));
     }
-    let (scene, hal) = device!(Scene::new(pv(), Constraints::default(), 2));
+    let (scene, hal) = device!(HostScene::new(pv(), Constraints::default(), 2));
     test(hal, scene);
 }
 
 #[test]
 fn sharing_is_in_place_where_the_machine_allows_it() {
-    fn test<H: Hal>(_hal: std::marker::PhantomData<H>, scene: Scene) {
+    fn test<H: Hal>(_hal: std::marker::PhantomData<H>, scene: HostScene) {
         let (run, pointer) = scene.linear(8);
         let first = run.first();
         let slice = |offset: usize, len: usize| {
@@ -356,13 +356,13 @@ fn sharing_is_in_place_where_the_machine_allows_it() {
         scene.give(run);
         scene.is_balanced();
     }
-    let (scene, hal) = device!(Scene::new(pv(), Constraints::default(), 4));
+    let (scene, hal) = device!(HostScene::new(pv(), Constraints::default(), 4));
     test(hal, scene);
 }
 
 #[test]
 fn a_bounce_buffer_is_copied_the_way_the_data_goes() {
-    fn test<H: Hal>(_hal: std::marker::PhantomData<H>, scene: Scene) {
+    fn test<H: Hal>(_hal: std::marker::PhantomData<H>, scene: HostScene) {
         for direction in [
             BufferDirection::DriverToDevice,
             BufferDirection::DeviceToDriver,
@@ -384,13 +384,13 @@ fn a_bounce_buffer_is_copied_the_way_the_data_goes() {
             scene.is_balanced();
         }
     }
-    let (scene, hal) = device!(Scene::new(pv(), Constraints::default(), 1));
+    let (scene, hal) = device!(HostScene::new(pv(), Constraints::default(), 1));
     test(hal, scene);
 }
 
 #[test]
 fn small_buffers_bounce_without_a_hypercall() {
-    fn test<H: Hal>(_hal: std::marker::PhantomData<H>, scene: Scene) {
+    fn test<H: Hal>(_hal: std::marker::PhantomData<H>, scene: HostScene) {
         let frames = scene.free_frames();
         scene.calls();
         let content: Vec<Vec<u8>> = (1..=9).map(|index| vec![index; 512]).collect();
@@ -413,27 +413,27 @@ fn small_buffers_bounce_without_a_hypercall() {
         scene.is_balanced();
     }
     let low = Constraints::builder().mask(FRAMES * PAGE_SIZE as u64 - 1).build().unwrap();
-    let (scene, hal) = device!(Scene::with_pool(pv(), low, 16));
+    let (scene, hal) = device!(HostScene::with_pool(pv(), low, 16));
     test(hal, scene);
 }
 
 #[test]
 #[should_panic(expected = "no bounce buffer of 3 bytes: all 1 slots")]
 fn sharing_without_a_slot_is_loud() {
-    fn test<H: Hal>(_hal: std::marker::PhantomData<H>, _scene: Scene) {
+    fn test<H: Hal>(_hal: std::marker::PhantomData<H>, _scene: HostScene) {
         let content = [1, 2, 3];
         for _ in 0..2 {
             // SAFETY: an array of the test's.
             unsafe { H::share(NonNull::from(&content[..]), BufferDirection::DriverToDevice) };
         }
     }
-    let (scene, hal) = device!(Scene::new(pv(), Constraints::default(), 1));
+    let (scene, hal) = device!(HostScene::new(pv(), Constraints::default(), 1));
     test(hal, scene);
 }
 
 #[test]
 fn threads_share_through_few_slots_and_get_their_own_back() {
-    fn test<H: Hal>(_hal: std::marker::PhantomData<H>, scene: Scene) {
+    fn test<H: Hal>(_hal: std::marker::PhantomData<H>, scene: HostScene) {
         std::thread::scope(|scope| {
             for me in [0x11, 0x22] {
                 scope.spawn(move || {
@@ -455,13 +455,13 @@ fn threads_share_through_few_slots_and_get_their_own_back() {
         });
         scene.is_balanced();
     }
-    let (scene, hal) = device!(Scene::with_pool(pv(), Constraints::default(), 3));
+    let (scene, hal) = device!(HostScene::with_pool(pv(), Constraints::default(), 3));
     test(hal, scene);
 }
 
 #[test]
 fn c75_what_drivers_have_is_checked_after_a_restore() {
-    fn test<H: Hal>(_hal: std::marker::PhantomData<H>, scene: Scene) {
+    fn test<H: Hal>(_hal: std::marker::PhantomData<H>, scene: HostScene) {
         let both = BufferDirection::Both;
         let queue = H::dma_alloc(3, both);
         let mut small = [1_u8; 100];
@@ -501,14 +501,14 @@ fn c75_what_drivers_have_is_checked_after_a_restore() {
         assert_eq!(scene.memory.moved_buffers().count(), 0, "what nobody has is of no concern");
         scene.is_balanced();
     }
-    let (scene, hal) = device!(Scene::with_pool(pv(), Constraints::default(), 4));
+    let (scene, hal) = device!(HostScene::with_pool(pv(), Constraints::default(), 4));
     test(hal, scene);
 }
 
 /// Who checks hinders nobody: what is freed meanwhile is found, and what is found belongs together.
 #[test]
 fn c75_a_check_hinders_no_driver() {
-    fn test<H: Hal>(_hal: std::marker::PhantomData<H>, scene: Scene) {
+    fn test<H: Hal>(_hal: std::marker::PhantomData<H>, scene: HostScene) {
         let (done, stop) = std::sync::mpsc::channel::<()>();
         std::thread::scope(|scope| {
             scope.spawn(move || {
@@ -532,6 +532,6 @@ fn c75_a_check_hinders_no_driver() {
         });
         scene.is_balanced();
     }
-    let (scene, hal) = device!(Scene::with_pool(pv(), Constraints::default(), 2));
+    let (scene, hal) = device!(HostScene::with_pool(pv(), Constraints::default(), 2));
     test(hal, scene);
 }

@@ -3,7 +3,7 @@
 use xen_contig::addr::PAGE_SIZE;
 use xen_contig::dma::{Constraints, GiveBack, GiveBackReport};
 
-use crate::scene::{Scene, explore, join, spawn};
+use crate::scene::{LoomScene, explore, join, spawn};
 
 const PAGE: u64 = PAGE_SIZE as u64;
 
@@ -12,7 +12,7 @@ const PAGE: u64 = PAGE_SIZE as u64;
 #[test]
 fn what_waits_is_given_back_once() {
     explore(2, || {
-        let scene = Scene::new(GiveBack::Later);
+        let scene = LoomScene::new(GiveBack::Later);
         let allocator = scene.allocator.get();
         let any = Constraints::default();
         let [one, other] =
@@ -38,7 +38,7 @@ fn what_waits_is_given_back_once() {
 #[test]
 fn what_xen_does_not_take_waits_again() {
     explore(2, || {
-        let scene = Scene::new(GiveBack::Later);
+        let scene = LoomScene::new(GiveBack::Later);
         let (allocator, any) = (scene.allocator.get(), Constraints::default());
         let buffers = [2, 2].map(|pages| allocator.alloc_coherent(pages * PAGE, &any).unwrap());
         drop(buffers);
@@ -61,7 +61,7 @@ fn what_xen_does_not_take_waits_again() {
 #[test]
 fn the_figures_add_up() {
     explore(2, || {
-        let scene = Scene::new(GiveBack::AtOnce);
+        let scene = LoomScene::new(GiveBack::AtOnce);
         let (allocator, any) = (scene.allocator.get(), Constraints::default());
         let work = move || drop(allocator.alloc_coherent(2 * PAGE, &any).unwrap());
         let other = spawn(work);

@@ -4,14 +4,14 @@ use xen_contig::addr::{AddressBits, Order, Pfn};
 use xen_contig::dma::GiveBack;
 use xen_contig::platform::Platform;
 
-use crate::scene::{Kernel, Scene, explore, join, spawn};
+use crate::scene::{Kernel, LoomScene, explore, join, spawn};
 
 /// Who looks up a frame that a transaction holds sees what was, nothing, or what is: in that order,
 /// and what is new only once Xen and the page tables say so, too ([M4](xen_contig::rules#M4)).
 #[test]
 fn a_lookup_beside_an_exchange_sees_no_frame_that_is_not_there() {
     explore(4, || {
-        let scene = Scene::new(GiveBack::Keep);
+        let scene = LoomScene::new(GiveBack::Keep);
         let (platform, guest) = (scene.platform.get(), scene.guest.get());
         let run = platform.take(2, 2).expect("a fresh guest");
         let first = run.first();
@@ -48,7 +48,7 @@ fn a_lookup_beside_an_exchange_sees_no_frame_that_is_not_there() {
 #[test]
 fn exchanges_of_different_frames_keep_out_of_each_others_way() {
     explore(3, || {
-        let scene = Scene::new(GiveBack::Keep);
+        let scene = LoomScene::new(GiveBack::Keep);
         let platform = scene.platform.get();
         let exchange = move || {
             let run = platform.take(2, 2).expect("a fresh guest");

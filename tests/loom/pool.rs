@@ -5,7 +5,7 @@ use xen_contig::dma::{
     AtomicPool, Constraints, GiveBack, Pool, PoolConfig, PoolError, PoolObject, Zeroing,
 };
 
-use crate::scene::{Kernel, Lasting, Scene, explore, join, spawn};
+use crate::scene::{Kernel, Lasting, LoomScene, explore, join, spawn};
 
 type Objects<const CHUNKS: usize> = AtomicPool<'static, Kernel, CHUNKS>;
 
@@ -23,7 +23,7 @@ fn config(reserve: u64, limit: u64) -> PoolConfig {
 struct Contents(Vec<UnsafeCell<u64>>);
 
 impl Contents {
-    fn new(scene: &Scene) -> Lasting<Self> {
+    fn new(scene: &LoomScene) -> Lasting<Self> {
         let frames = scene.guest.frames();
         Lasting::new(Self((0..frames).map(|_| UnsafeCell::new(0)).collect()))
     }
@@ -41,7 +41,7 @@ unsafe impl Sync for Contents {}
 /// No object has two owners, each owner sees what the last one did, none is lost, and what the pool
 /// says of itself can be.
 fn storm<const CHUNKS: usize>(reserve: u64, limit: u64, threads: usize, rounds: usize) {
-    let scene = Scene::new(GiveBack::Keep);
+    let scene = LoomScene::new(GiveBack::Keep);
     let contents = Contents::new(&scene);
     let pool: Objects<CHUNKS> =
         AtomicPool::new(scene.allocator.get(), &config(reserve, limit)).unwrap();
@@ -84,7 +84,7 @@ fn two_objects_serve_three() {
 #[test]
 fn a_chunk_is_seen_when_it_is_complete() {
     explore(3, || {
-        let scene = Scene::new(GiveBack::Keep);
+        let scene = LoomScene::new(GiveBack::Keep);
         let contents = Contents::new(&scene);
         let pool: Objects<2> = AtomicPool::new(scene.allocator.get(), &config(1, 2)).unwrap();
         let pool = Lasting::new(pool);
@@ -118,7 +118,7 @@ fn a_chunk_is_seen_when_it_is_complete() {
 #[test]
 fn two_that_grow_a_pool_add_a_chunk_each_or_are_told() {
     explore(2, || {
-        let scene = Scene::new(GiveBack::Keep);
+        let scene = LoomScene::new(GiveBack::Keep);
         let contents = Contents::new(&scene);
         let pool: Pool<'static, Kernel, 2> =
             Pool::new(scene.allocator.get(), &config(0, 2)).unwrap();

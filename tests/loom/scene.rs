@@ -65,14 +65,14 @@ const fn small() -> fake_xen::GuestBuilder {
 }
 
 /// A small guest, its kernel and an allocator. Fields are dropped from the top down.
-pub struct Scene {
+pub struct LoomScene {
     pub allocator: Lasting<Allocator<Kernel>>,
     pub platform: Lasting<FakePlatform>,
     pub guest: Lasting<FakeGuest>,
     pub free: u64,
 }
 
-impl Scene {
+impl LoomScene {
     pub fn new(policy: GiveBack) -> Self {
         Self::around(policy, small())
     }

@@ -12,10 +12,10 @@ use xen_contig::adapters::{DeviceMemory, LiveSlot};
 use xen_contig::addr::PAGE_SIZE;
 use xen_contig::dma::{AtomicPool, Constraints, GiveBack, PoolConfig};
 
-use crate::scene::{Kernel, Lasting, Scene, explore, join, spawn};
+use crate::scene::{Kernel, Lasting, LoomScene, explore, join, spawn};
 
 type Bounce = AtomicPool<'static, Kernel, 1>;
-type Driver = XenHal<Device>;
+type Driver = XenHal<LoomDevice>;
 
 const BOTH: BufferDirection = BufferDirection::Both;
 
@@ -28,10 +28,10 @@ thread_local! {
     static MEMORY: Cell<Option<&'static DeviceMemory<Kernel>>> = const { Cell::new(None) };
 }
 
-enum Device {}
+enum LoomDevice {}
 
 // SAFETY: the same memory for as long as an execution lasts, and no registers.
-unsafe impl StaticDevice for Device {
+unsafe impl StaticDevice for LoomDevice {
     type Platform = Kernel;
 
     fn memory() -> &'static DeviceMemory<Kernel> {
@@ -44,22 +44,22 @@ unsafe impl StaticDevice for Device {
 }
 
 /// Memory of a device, with room to remember so many buffers. Fields are dropped from the top down.
-struct Memory {
+struct LoomMemory {
     memory: Lasting<DeviceMemory<Kernel>>,
     _slots: Lasting<Vec<LiveSlot<Kernel>>>,
     _pool: Lasting<Bounce>,
-    scene: Scene,
+    scene: LoomScene,
     /// Frames that are free while drivers have nothing.
     free: u64,
 }
 
-impl Memory {
+impl LoomMemory {
     fn new(slots: usize) -> Self {
         Self::with(GiveBack::Keep, slots)
     }
 
     fn with(policy: GiveBack, slots: usize) -> Self {
-        let scene = Scene::new(policy);
+        let scene = LoomScene::new(policy);
         let any = Constraints::default();
         let config = PoolConfig::builder(SMALL as u64).reserve(2).limit(2).build();
         let pool = Bounce::new(scene.allocator.get(), &config.expect("no contradiction"));
@@ -106,12 +106,12 @@ unsafe impl Send for Allocated {}
 
 /// A buffer that a driver shares, sent from one thread to another.
 #[derive(Clone, Copy)]
-struct Buffer(NonNull<[u8]>);
+struct SentBuffer(NonNull<[u8]>);
 
 // SAFETY: of all threads that unshare the buffer one finds it and writes to it, and no other looks.
-unsafe impl Send for Buffer {}
+unsafe impl Send for SentBuffer {}
 
-impl Buffer {
+impl SentBuffer {
     /// What a confused driver frees instead of unsharing it.
     fn taken_for_allocated(self, paddr: PhysAddr) -> Allocated {
         Allocated(paddr, self.0.cast())
@@ -131,7 +131,7 @@ fn free(Allocated(paddr, pointer): Allocated) -> bool {
 }
 
 /// A device writes over the page.
-fn device_fills(memory: &Memory, paddr: PhysAddr, byte: u8) {
+fn device_fills(memory: &LoomMemory, paddr: PhysAddr, byte: u8) {
     let mfn = Mfn::new(paddr / PAGE_SIZE as u64);
     let pfn = memory.scene.guest.pfn(mfn).expect("a device is given what is the guest's");
     memory.scene.guest.fill(pfn, u64::from_ne_bytes([byte; 8]));
@@ -142,7 +142,7 @@ fn device_fills(memory: &Memory, paddr: PhysAddr, byte: u8) {
 #[test]
 fn two_allocate_and_free() {
     explore(2, || {
-        let memory = Memory::new(2);
+        let memory = LoomMemory::new(2);
         let work = || {
             let memory = allocate(1);
             assert_ne!(memory.0, 0, "a slot for each, and memory enough");
@@ -159,7 +159,7 @@ fn two_allocate_and_free() {
 #[test]
 fn two_share_and_unshare() {
     explore(2, || {
-        let memory = Memory::new(2);
+        let memory = LoomMemory::new(2);
         let work = |byte: u8| {
             let mut content = [byte; SMALL];
             let paddr = share(&mut content);
@@ -179,7 +179,7 @@ fn two_share_and_unshare() {
 #[test]
 fn one_slot_serves_one_at_a_time() {
     explore(2, || {
-        let memory = Memory::new(1);
+        let memory = LoomMemory::new(1);
         let work = || {
             let memory = allocate(1);
             assert_eq!(memory.0 != 0, free(memory), "freed if it was there");
@@ -196,7 +196,7 @@ fn one_slot_serves_one_at_a_time() {
 #[test]
 fn a_double_free_frees_once() {
     explore(3, || {
-        let memory = Memory::new(2);
+        let memory = LoomMemory::new(2);
         let (twice, kept) = (allocate(1), allocate(1));
         let other = spawn(move || free(twice));
         let mine = free(twice);
@@ -212,10 +212,10 @@ fn a_double_free_frees_once() {
 #[test]
 fn what_is_given_back_for_another_purpose_stays() {
     explore(2, || {
-        let memory = Memory::new(2);
+        let memory = LoomMemory::new(2);
         let memory_of_one = allocate(1);
         let mut content = [1; SMALL];
-        let buffer = Buffer(NonNull::from(&mut content[..]));
+        let buffer = SentBuffer(NonNull::from(&mut content[..]));
         let shared = share(&mut content);
         let other = spawn(move || {
             let mut nothing = [7; SMALL];
@@ -239,10 +239,10 @@ fn what_is_given_back_for_another_purpose_stays() {
 #[test]
 fn a_stale_unshare_does_not_take_what_came_later() {
     explore(3, || {
-        let memory = Memory::new(2);
+        let memory = LoomMemory::new(2);
         let (mut small, mut large) = ([1; SMALL], [2; LARGE]);
         let stale = share(&mut small);
-        let buffer = Buffer(NonNull::from(&mut small[..]));
+        let buffer = SentBuffer(NonNull::from(&mut small[..]));
         let other = spawn(move || buffer.unshare(stale));
         buffer.unshare(stale);
         let later = share(&mut large);
@@ -260,10 +260,10 @@ fn a_stale_unshare_does_not_take_what_came_later() {
 #[test]
 fn a_stale_unshare_is_in_nobodys_way() {
     explore(3, || {
-        let memory = Memory::new(1);
+        let memory = LoomMemory::new(1);
         let (mut small, mut large) = ([1; SMALL], [2; LARGE]);
         let stale = share(&mut small);
-        let buffer = Buffer(NonNull::from(&mut small[..]));
+        let buffer = SentBuffer(NonNull::from(&mut small[..]));
         let other = spawn(move || buffer.unshare(stale));
         while memory.memory.live() > 0 {
             buffer.unshare(stale);
@@ -283,7 +283,7 @@ fn a_stale_unshare_is_in_nobodys_way() {
 #[test]
 fn a_check_sees_whole_buffers() {
     explore(3, || {
-        let memory = Memory::new(1);
+        let memory = LoomMemory::new(1);
         let device = memory.memory.get();
         let (mut small, mut large) = ([1; SMALL], [2; LARGE]);
         let first = share(&mut small);
@@ -300,7 +300,7 @@ fn a_check_sees_whole_buffers() {
 #[test]
 fn a_check_does_not_take_what_is_given_back_for_moved() {
     explore(2, || {
-        let memory = Memory::with(GiveBack::AtOnce, 1);
+        let memory = LoomMemory::with(GiveBack::AtOnce, 1);
         let device = memory.memory.get();
         let pages = allocate(2);
         let checker = spawn(|| assert_eq!(device.check_in_place(), Ok(())));

@@ -124,15 +124,15 @@ fn memory_for_another_stretch_is_refused_by_its_number_of_pages() {
     // SAFETY: the block is leaked, and nobody else's.
     let memory = unsafe { VmapMemory::place(block.as_mut_ptr().cast(), sizes) };
     let budget = Budget { pages: 512, areas: 512 };
-    let refused = Vmap::new(Elsewhere(&guest), memory, UnmapMode::Lazy, budget).err();
+    let refused = Vmap::new(ElsewhereTables(&guest), memory, UnmapMode::Lazy, budget).err();
     assert_eq!(refused, Some(VmapError::WrongMemory { pages: 512, prepared: 511 }));
 }
 
 /// The tables of a guest's areas, said to be elsewhere.
-struct Elsewhere<'g>(&'g FakeGuest);
+struct ElsewhereTables<'g>(&'g FakeGuest);
 
 // SAFETY: the test maps nothing by them.
-unsafe impl AreaTables for Elsewhere<'_> {
+unsafe impl AreaTables for ElsewhereTables<'_> {
     type Xen = FakeXen;
 
     fn xen(&self) -> &FakeXen {
@@ -168,7 +168,7 @@ fn an_area_of_another_stretch_is_handed_back_even_if_its_numbers_are_the_same() 
     // SAFETY: the block is leaked, and nobody else's.
     let memory = unsafe { VmapMemory::place(block.as_mut_ptr().cast(), sizes) };
     let budget = Budget { pages: 512, areas: 512 };
-    let elsewhere = Vmap::new(Elsewhere(&guest), memory, UnmapMode::Lazy, budget).unwrap();
+    let elsewhere = Vmap::new(ElsewhereTables(&guest), memory, UnmapMode::Lazy, budget).unwrap();
     let area = vmap(&guest, 300, 1, "here");
     let other = elsewhere.vmap([Pfn::new(301)], RW, "there").unwrap();
     let Err(VmapError::UnknownArea(area)) = elsewhere.vunmap(area) else { panic!("taken") };

@@ -7,7 +7,7 @@ use crate::start_info::MemoryKind;
 
 /// A model of physical memory that has bytes only from `base` on.
 #[derive(Clone)]
-struct Ram {
+struct BootMemory {
     base: u64,
     bytes: Vec<u8>,
 }
@@ -18,10 +18,10 @@ const CMDLINE: u64 = BASE + 0x100;
 const MODULES: u64 = BASE + 0x200;
 const MODULE_TEXT: u64 = BASE + 0x280;
 const MAP: u64 = BASE + 0x300;
-/// Offset of the start info in the bytes of [`Ram`].
+/// Offset of the start info in the bytes of [`BootMemory`].
 const AT: usize = (INFO as u64 - BASE) as usize;
 
-impl Ram {
+impl BootMemory {
     fn get(&self, address: u64, len: usize) -> Option<&[u8]> {
         let start = usize::try_from(address.checked_sub(self.base)?).ok()?;
         self.bytes.get(start..start.checked_add(len)?)
@@ -53,8 +53,8 @@ impl Ram {
 }
 
 /// Returns two pages of memory with the start info of a domU. It uses all fields.
-fn good() -> Ram {
-    let mut ram = Ram { base: BASE, bytes: std::vec![0; 0x2000] };
+fn good() -> BootMemory {
+    let mut ram = BootMemory { base: BASE, bytes: std::vec![0; 0x2000] };
     ram.u32(AT, MAGIC);
     ram.u32(AT + 4, 1);
     ram.u32(AT + 8, 0);
@@ -77,7 +77,7 @@ fn good() -> Ram {
 
 /// Changes one field of a valid start info and expects an error that names it.
 #[track_caller]
-fn refused(change: impl FnOnce(&mut Ram), expected: StartInfoError) {
+fn refused(change: impl FnOnce(&mut BootMemory), expected: StartInfoError) {
     let mut ram = good();
     change(&mut ram);
     assert_eq!(ram.read(), Err(expected));
@@ -104,7 +104,7 @@ fn a_good_start_info_is_read() {
 #[test]
 fn the_start_info_that_xen_writes_for_dom0_is_read() {
     // Version 0 with the flags of dom0. All other fields are zero.
-    let mut ram = Ram { base: BASE, bytes: std::vec![0; AT + SIZE_V0] };
+    let mut ram = BootMemory { base: BASE, bytes: std::vec![0; AT + SIZE_V0] };
     ram.u32(AT, MAGIC);
     ram.u32(AT + 8, 3);
     let info = ram.read().unwrap();
@@ -188,7 +188,7 @@ fn a_wrong_command_line_is_refused() {
     let unreadable = Problem::Unreadable { len: 4096 };
     refused(|ram| ram.u64(AT + 24, away), error(field, away, unreadable));
     let value = b'a'.into();
-    let endless = |ram: &mut Ram| {
+    let endless = |ram: &mut BootMemory| {
         ram.bytes.resize(0x5000, b'a');
         ram.bytes[0x2000 - 0x100..].fill(b'a');
         ram.u64(AT + 24, BASE + 0x1f80);
@@ -221,7 +221,7 @@ fn a_wrong_module_is_refused_with_its_index() {
     refused(|ram| ram.u64(0x200, 0), zero);
     let problem = Problem::Overflow { len: 0x1234 };
     refused(|ram| ram.u64(0x200, !0), error("modlist.paddr", !0, problem).at(0));
-    let second = |ram: &mut Ram| {
+    let second = |ram: &mut BootMemory| {
         ram.u32(AT + 12, 2);
         ram.u64(0x220, 0x90_0000);
         ram.u64(0x230, 4);
@@ -274,7 +274,7 @@ fn a_memory_that_ends_early_is_refused() {
     let whole = good();
     let needed = (MAP - BASE) as usize + 3 * REGION_SIZE;
     for len in 0..whole.bytes.len() {
-        let cut = Ram { base: BASE, bytes: whole.bytes[..len].to_vec() };
+        let cut = BootMemory { base: BASE, bytes: whole.bytes[..len].to_vec() };
         let read = cut.read();
         assert!(read.is_err() || len >= needed, "{len} bytes");
     }
