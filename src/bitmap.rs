@@ -17,9 +17,9 @@ pub(crate) struct Bitmap<'a> {
     free: u64,
     /// The number after the run that was taken last. The next search begins there.
     hint: u64,
-    /// Where the run begins that was given back last. `take_where` begins there.
+    /// Where the run begins that was returned last. `take_where` begins there.
     returned: u64,
-    /// All numbers below are taken, so no search looks there.
+    /// All numbers below are taken, so no search reads them.
     lowest: u64,
     /// This number and all above it are taken.
     end: u64,
@@ -61,7 +61,7 @@ impl<'a> Bitmap<'a> {
 
     /// Takes a run of `count` numbers that `fits` accepts. Calls `fits` at most `budget` times.
     ///
-    /// The search begins with the run that was given back last, because it may fit again.
+    /// The search begins with the run that was returned last, because it may fit again.
     pub fn take_where(
         &mut self,
         count: u64,

@@ -9,7 +9,7 @@ use crate::bitmap::{Bitmap, Try};
 
 /// A run of consecutive guest frames that its holder owns ([M1](crate::rules#M1)).
 ///
-/// It is not `Clone`: a run that was given away can no longer be used.
+/// It is not `Clone`: after a run was passed on, its former owner cannot use it.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "dropping a run leaks its frames"]
 pub struct FrameRun {
@@ -139,7 +139,7 @@ impl<'a> FrameAllocator<'a> {
 
     /// Takes a run of `frames` frames that `fits` accepts. Calls `fits` at most `budget` times.
     ///
-    /// The search begins with the run that was given back last, because it may fit again.
+    /// The search begins with the run that was returned last, because it may fit again.
     pub fn take_where(
         &mut self,
         frames: u64,
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_it_has_already_and_what_was_never_there() {
+    fn a_free_frame_and_a_frame_past_the_limit_are_refused() {
         let mut bitmap = vec![0; 2];
         let mut allocator = allocator(&mut bitmap, 100);
         let run = allocator.take(10, 1).unwrap();
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn what_came_back_last_is_looked_at_first_and_the_rest_after_it() {
+    fn a_search_begins_with_the_run_that_was_returned_last() {
         let mut bitmap = vec![0; 4];
         let mut allocator = allocator(&mut bitmap, 200);
         let low = allocator.take(50, 1).unwrap();
@@ -287,7 +287,7 @@ mod tests {
         assert_eq!(allocator.take(1, 1 << 63).map(|run| run.first()), Some(Pfn::new(0)));
     }
 
-    /// Against a model so simple that it can't be wrong: a vector of booleans.
+    /// Compares the allocator with a vector of booleans.
     #[test]
     fn agrees_with_a_naive_model() {
         let mut bitmap = vec![0; 5];

@@ -11,15 +11,15 @@
 //! |---|---|
 //! | allocate memory for a driver | [`dma`]: device limits, coherent buffers, pools |
 //! | embed the crate in a kernel | [`platform`]: the traits that a kernel implements, step by step |
-//! | serve a driver crate with an interface of its own | `adapters`, each behind a feature |
+//! | serve a driver crate with an interface of its own | `adapters`, each with a feature |
 //! | follow one request | [`dma::Allocator::alloc_coherent`], then [`exchange`] |
 //! | map scattered frames into a virtual area | [`vmap`] |
 //! | look up a rule or an answer of Xen | [`rules`], [`conformance`] |
 //!
-//! [`addr`] has the words for frames and addresses, [`p2m`] leads from guest frames to machine frames,
-//! [`paging`] writes page-table entries through Xen, [`frames`] is a frame allocator for kernels that
-//! have none, and [`sync`] has the atomics and locks of all that. [`hypercall`] is the crate below:
-//! everything that crosses into Xen.
+//! [`addr`] has the types for frames and addresses, and [`p2m`] the table from guest frames to machine
+//! frames. [`paging`] has the traits for the guest's memory, and writes page-table entries through
+//! Xen. [`frames`] is a frame allocator for kernels that have none. [`sync`] has the atomics and locks
+//! of all these modules. [`hypercall`] is a crate of its own: everything that enters Xen.
 //!
 //! # Features
 //!

@@ -13,8 +13,8 @@ const INVALID: u64 = u64::MAX;
 /// The guest's own map from pseudo-physical to machine frames.
 ///
 /// In PV it is the table that the domain builder made (`start_info.mfn_list`). This crate keeps it up to
-/// date; no one else writes to it. A translated guest has no such table: it writes the `Pfn` itself into
-/// its page tables.
+/// date, and is the only one that writes to it. A translated guest has no such table: it writes the
+/// `Pfn` itself into its page tables.
 ///
 /// Page tables are filled from it. So safe code cannot make a table, and cannot write to one
 /// ([M4](crate::rules#M4)):
@@ -67,7 +67,7 @@ impl<'a> P2m<'a> {
 
     /// Returns the address of the table, which has [`frames`](Self::frames) entries of 8 bytes.
     ///
-    /// A kernel tells it to the toolstack (`arch.p2m_vaddr` of the shared page,
+    /// A kernel reports it to the toolstack in the shared page (`arch.p2m_vaddr` of
     /// `public/arch-x86/xen.h`). A translated guest has no table.
     pub fn table_address(&self) -> Option<VirtAddr> {
         match self.map {
@@ -147,7 +147,7 @@ impl<'a> P2m<'a> {
             .map(|entry| decode(entry.load(Relaxed)))
     }
 
-    /// Records the machine frame of each frame of a run, as many as `mfns` yields.
+    /// Records the machine frames that `mfns` yields for the frames from `first` on.
     pub(crate) fn set_run(&self, first: Pfn, mfns: impl Iterator<Item = Option<Mfn>>) {
         for (entry, mfn) in self.entries_from(first).iter().zip(mfns) {
             // As in `set`.

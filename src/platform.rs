@@ -2,14 +2,14 @@
 //!
 //! # Using this crate from another kernel
 //!
-//! 1. **Xen.** Implement [`hypercall::Xen`] or use `hypercall::RealXen` (feature `real` of that crate),
-//!    which calls through the symbol `HYPERCALL_PAGE`. Wrap it in `hypercall::Traced` to see every
+//! 1. **Xen.** Use `hypercall::RealXen` (feature `real`), which calls through the symbol
+//!    `HYPERCALL_PAGE`, or implement [`hypercall::Xen`]. Wrap it in `hypercall::Traced` to see every
 //!    call.
 //! 2. **P2M.** In PV give [`P2m::table`] the list that the domain builder made (`start_info.mfn_list`)
 //!    or a copy of it. This crate keeps it up to date. In PVH use [`P2m::translated`].
 //! 3. **Memory.** Implement [`GuestMemory`]: where a frame is mapped, and how to fill frames with zeros.
-//!    If your kernel leaves page-table entries behind when it unmaps, pass [`GuestMemory::purge`] on to
-//!    a [`Vmap`](crate::vmap::Vmap) or to what you have in its place.
+//!    If your kernel unmaps lazily, implement [`GuestMemory::purge`] too: it drops the page-table
+//!    entries that remain. [`Vmap`](crate::vmap::Vmap) does that for its areas.
 //! 4. **The linear mapping**, in PV: implement [`LinearMapping`] on the same type. It says which
 //!    first-level entry maps a frame. Every frame that you hand out must have that mapping and no other
 //!    ([S2](crate::rules#S2)). In PVH there is nothing to implement: the type is [`NoLinearMapping`].
@@ -20,7 +20,7 @@
 //!    can get, and why.
 //!
 //! Suspend the guest only while no call of this crate runs on any vCPU. Frames of a transaction have no
-//! entry in the P2M, and frames without an entry are not saved.
+//! entry in the P2M, and the toolstack does not save frames without an entry.
 //!
 //! After save and restore, or migration, memory that was contiguous no longer is
 //! ([C75](crate::conformance#C75)). Once the P2M is up to date again, `check_in_place` of buffers, pools
@@ -116,9 +116,9 @@ pub unsafe trait Platform {
 
     /// Lends `words` words for extent lists, or returns `None` if the kernel has no memory.
     ///
-    /// A request asks for one word per frame of its run, plus one per extent that comes: at most
-    /// 262,144 + 16 words for one buffer, that is 2 MiB for 1 GiB. Returning a run to Xen asks for one
-    /// word per frame, plus a sixteenth of that or 512: at most 278,528 words. The content does not
+    /// To allocate a buffer, the library asks for one word per frame of the run, plus 16: at most
+    /// 262,160 words. To return a run to Xen it asks for one word per frame, plus a sixteenth of that
+    /// number or 512, whichever is more: at most 278,528 words, which are 2.1 MiB. The content does not
     /// matter. The memory is returned at the end of the same call, when the value is dropped.
     fn lists(&self, words: u64) -> Option<Self::Lists<'_>>;
 }

@@ -95,7 +95,7 @@
 //!
 //! ## <a id="S1"></a>S1: allocate, then exchange
 //!
-//! `dma_alloc_coherent` allocates memory as usual. Then it exchanges the machine frames behind that
+//! `dma_alloc_coherent` allocates memory as usual. Then it exchanges the machine frames that back the
 //! memory, so that they are contiguous and in the device's range. Here the function is
 //! [`Allocator::alloc_coherent`](crate::dma::Allocator::alloc_coherent).
 //!

@@ -1,5 +1,4 @@
-//! Typed Xen hypercalls for kernels: everything of `xen-contig` that enters Xen, and the only part
-//! that does.
+//! Typed Xen hypercalls for kernels: the one part of `xen-contig` that enters Xen.
 //!
 //! * [`Call`] is a hypercall as a value, and [`Xen`] the trait that issues it. [`RealXen`] (feature
 //!   `real`) is Xen itself, [`Traced`] a wrapper that records every call. A model of Xen implements
@@ -8,7 +7,7 @@
 //! * [`Multicall`] is a batch that checks every result.
 //! * [`trace`] holds what a tracer records, and the spans that group calls.
 //! * [`sync`] is the lock of this crate and of the library.
-//! * [`XenErrno`] is an error of Xen's.
+//! * [`XenErrno`] is an error that Xen returned.
 //!
 //! ```
 //! use hypercall::{ops::MemoryOp, DomId, Xen, XenErrno};

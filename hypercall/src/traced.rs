@@ -4,7 +4,7 @@ use crate::sync::Mutex;
 use crate::trace::{Level, Span, Summary, TraceEntry, TraceRing};
 use crate::{Call, Xen, XenErrno};
 
-/// The clock of a trace. Any function that returns a number is one.
+/// The clock of a trace. Any function that returns a `u64` can be one.
 ///
 /// A type without a value, instead of a function, keeps a static [`Traced`] all zeros, so that it
 /// takes no room in an image.

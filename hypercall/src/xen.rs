@@ -12,8 +12,8 @@ use crate::{Call, DomId, Mfn, XenErrno};
 /// A hypervisor: the real one, a wrapper around it, or a model.
 ///
 /// Only [`call`](Self::call) is required. The library `xen-contig` itself issues `memory_op`,
-/// `mmu_update`, `mmuext_op`, `multicall` of `update_va_mapping`, `sched_op` with [`SchedOp::Yield`]
-/// and `hvm_op` with [`HvmOp::FlushTlbs`]; a model for other tests can answer `ENOSYS` to the rest.
+/// `mmu_update`, `mmuext_op`, `sched_op` with [`SchedOp::Yield`] and `hvm_op` with
+/// [`HvmOp::FlushTlbs`]. A model for tests of the library can answer `ENOSYS` to the rest.
 ///
 /// The real Xen runs most hypercalls to their end or restarts them without the guest's help, so
 /// only [`SchedOp::Block`], [`SchedOp::Poll`] and [`suspend`](Self::suspend) sleep. A handler of
@@ -47,7 +47,7 @@ pub unsafe trait Xen {
     ///
     /// # Safety
     /// * A list that the argument points to holds as many entries as the argument says.
-    /// * The list stays mapped until the call returns, writable if Xen writes to it, and nobody else
+    /// * The list stays mapped until the call returns, writable if Xen writes to it, and nothing else
     ///   uses it. It lies outside the memory that the call takes away.
     /// * No Rust object lies in frames that the call takes away.
     ///

@@ -1,9 +1,9 @@
 //! Contiguous machine memory that backs a run of a translated guest.
 //!
-//! Xen refuses the exchange there, and never reports a machine frame. What remains is to give the
-//! frames up (`XENMEM_decrease_reservation`) and to populate their places with one extent
-//! (`XENMEM_populate_physmap`). In between the guest has a hole, which Xen may be unable to fill. Then
-//! it is filled frame by frame, and frames that do not come back are quarantined
+//! Xen refuses the exchange to such a guest, and never reports a machine frame. A refill takes two
+//! other hypercalls. `XENMEM_decrease_reservation` gives the frames up, and `XENMEM_populate_physmap`
+//! populates their places with one extent. In between the guest has a hole. If Xen has no extent for
+//! it, the hole is filled frame by frame. Frames that Xen does not return are quarantined
 //! ([C77](crate::conformance#C77)).
 
 use hypercall::abi::memory::MemoryReservation;
@@ -59,8 +59,8 @@ impl<'a, X: Xen, M: GuestMemory> Refiller<'a, X, M> {
     /// # Errors
     /// * Before anything moves: the run or the list has a wrong size, the order is above the limit, or
     ///   the kernel says that a frame is in use ([`GuestMemory::purge`]).
-    /// * Xen refused to take a frame, or has no such extent. The run remains, zeroed, but for frames
-    ///   that did not come back: those are quarantined.
+    /// * Xen refused to take a frame, or has no such extent. Frames that Xen did not return are
+    ///   quarantined. The others remain, zeroed.
     pub fn refill(
         &self,
         run: FrameRun,
@@ -125,8 +125,12 @@ impl<'a, X: Xen, M: GuestMemory> Refiller<'a, X, M> {
         bits: AddressBits,
         list: &mut [u64],
     ) -> Result<(), (ExchangeError, u64)> {
-        let given =
-            self.call(Operation::Decrease, name(run, list), Order::ZERO, MemFlags::default());
+        let given = self.call(
+            Operation::Decrease,
+            list_frames(run, list),
+            Order::ZERO,
+            MemFlags::default(),
+        );
         if given.done < run.frames() {
             // Xen stops at the first frame that it refuses; those before it are gone.
             let error = match given.errno {
@@ -155,9 +159,10 @@ impl<'a, X: Xen, M: GuestMemory> Refiller<'a, X, M> {
         Err((error, run.frames()))
     }
 
-    /// Populates the first `list.len()` frames of the run one by one. Returns how many came back.
+    /// Populates the first `list.len()` frames of the run one by one. Returns how many Xen returned.
     fn bring_back(&self, run: &FrameRun, list: &mut [u64]) -> u64 {
-        self.call(Operation::Populate, name(run, list), Order::ZERO, MemFlags::default()).done
+        self.call(Operation::Populate, list_frames(run, list), Order::ZERO, MemFlags::default())
+            .done
     }
 
     /// Zeroes frames that are populated again.
@@ -201,8 +206,8 @@ impl<'a, X: Xen, M: GuestMemory> Refiller<'a, X, M> {
     }
 }
 
-/// Lists the frames of a run, as many as the list has entries.
-fn name<'l>(run: &FrameRun, list: &'l mut [u64]) -> &'l mut [u64] {
+/// Fills the list with the first frames of a run.
+fn list_frames<'l>(run: &FrameRun, list: &'l mut [u64]) -> &'l mut [u64] {
     run.iter().zip(list.iter_mut()).for_each(|(pfn, entry)| *entry = pfn.number());
     list
 }

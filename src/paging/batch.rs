@@ -12,12 +12,13 @@ const BATCH: usize = 512;
 
 /// Collects writes of first-level entries and hands them to Xen in batches of 512.
 ///
-/// Nothing here flushes a TLB ([F1](crate::rules#F1)). Nor does Xen on its own account, 4.17 and 4.20
-/// alike: `do_mmu_update` in its `x86/mm.c` flushes for tables above the first level alone.
-/// `mod_l1_entry` drops the reference on the frame of an entry that is cleared, and does no more. Two
-/// things are Xen's own business. Mapping a frame may flush if that changes its type, for example from a
-/// page table's (`_get_page_type`). And Xen keeps the shadow page tables of a domain up to date, as it
-/// has them during a live migration.
+/// Nothing here flushes a TLB ([F1](crate::rules#F1)). In 4.17 and 4.20, Xen does not flush for these
+/// writes either. `do_mmu_update` in `x86/mm.c` flushes only for tables above the first level. For an
+/// entry that is cleared, `mod_l1_entry` drops the reference on the frame and does no more.
+///
+/// There are two exceptions, and no rule relies on them. To map a frame may flush if that changes the
+/// type of the frame, for example from a page table to data (`_get_page_type`). During a live migration
+/// Xen also updates the shadow page tables of the domain.
 #[derive(Debug)]
 pub(crate) struct PteBatch<'a, X> {
     xen: &'a X,

@@ -1,10 +1,9 @@
-//! Which flush of all vCPUs covers what.
+//! Which flush of all vCPUs covers which removed mappings.
 //!
-//! Whoever has taken a mapping away asks the clock for the time ([`FlushClock::now`]) and may count
-//! on no vCPU remembering the mapping once a flush that *began* later is over
-//! ([`FlushClock::covers`]). Flushes count themselves: there is no other way to make the clock
-//! advance than to have Xen flush. So one flush, made by whoever needs it first, serves all that
-//! was taken away before it, and nobody has to know of anybody else.
+//! Code that removes a mapping reads the time ([`FlushClock::now`]) after it. As soon as a flush that
+//! *began* later is complete ([`FlushClock::covers`]), no vCPU remembers the mapping. Only a flush
+//! advances the clock. So one flush serves all mappings that were removed before it, whichever code
+//! asked for it.
 
 use core::sync::atomic::Ordering::SeqCst;
 
@@ -13,27 +12,29 @@ use hypercall::{DomId, Xen, XenErrno};
 
 use crate::sync::{AtomicU64, const_fn, fence};
 
-/// How Xen is asked to flush every vCPU of the domain. The guest sends no IPI for it: Xen knows
-/// which processors may hold stale entries.
+/// The hypercall that flushes every vCPU of the domain.
+///
+/// The guest sends no IPI for it, because Xen knows which processors may hold stale entries
+/// ([F4](crate::rules#F4)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum FlushBy {
-    /// `MMUEXT_TLB_FLUSH_ALL`, of a PV guest: Xen flushes every processor that still holds anything of
-    /// the domain's (`dirty_cpumask`; `do_mmuext_op` in `x86/mm.c`), and waits for them.
+    /// `MMUEXT_TLB_FLUSH_ALL`, in a PV guest. Xen flushes every processor that may hold translations of
+    /// the domain (`dirty_cpumask`; `do_mmuext_op` in `x86/mm.c`), and waits for them.
     MmuExt,
-    /// `HVMOP_flush_tlbs`, of a translated guest. Xen gives every vCPU a new tag for its translations
-    /// and has those that run leave guest mode; it goes on when all have (`flush_tlb` in
-    /// `x86/mm/hap/hap.c`, `on_selected_cpus`). Those that do not run find the new tag when they do.
+    /// `HVMOP_flush_tlbs`, in a translated guest. Xen gives every vCPU a new tag for its translations.
+    /// It makes each running vCPU leave guest mode, and waits for that (`flush_tlb` in
+    /// `x86/mm/hap/hap.c`, `on_selected_cpus`). Any other vCPU uses the new tag when it runs again.
     HvmOp,
 }
 
-/// The flushes of all vCPUs of this domain, counted.
+/// Counts the flushes of all vCPUs of this domain.
 #[derive(Debug)]
 pub struct FlushClock {
     by: FlushBy,
-    /// Flushes that have begun.
+    /// The number of flushes that have begun. Each flush is known by its place in this count.
     begun: AtomicU64,
-    /// The latest of those that are over; flushes are told apart by their place in `begun`.
-    over: AtomicU64,
+    /// The highest place of a flush that is complete.
+    complete: AtomicU64,
 }
 
 /// A time between two flushes.
@@ -42,20 +43,20 @@ pub struct FlushTime(u64);
 
 impl FlushClock {
     const_fn! {
-        /// The clock of a PV guest.
+        /// Returns the clock of a PV guest.
         pub const fn pv() -> Self {
-            Self { by: FlushBy::MmuExt, begun: AtomicU64::new(0), over: AtomicU64::new(0) }
+            Self { by: FlushBy::MmuExt, begun: AtomicU64::new(0), complete: AtomicU64::new(0) }
         }
     }
 
     const_fn! {
-        /// The clock of a translated guest (PVH).
+        /// Returns the clock of a translated guest (PVH).
         pub const fn translated() -> Self {
-            Self { by: FlushBy::HvmOp, begun: AtomicU64::new(0), over: AtomicU64::new(0) }
+            Self { by: FlushBy::HvmOp, begun: AtomicU64::new(0), complete: AtomicU64::new(0) }
         }
     }
 
-    /// The time now: flushes that begin from here on come later.
+    /// Returns the time. Every flush that begins after this call is later.
     pub fn now(&self) -> FlushTime {
         // A plain store to a page table may still be in this processor's store buffer, from where a
         // flush that begins after the load does not see it. The other half is in `flush_all`.
@@ -63,15 +64,17 @@ impl FlushClock {
         FlushTime(self.begun.load(SeqCst))
     }
 
-    /// Whether a flush that began after `time` is over.
+    /// Returns true if a flush that began after `time` is complete.
     pub fn covers(&self, time: FlushTime) -> bool {
-        self.over.load(SeqCst) > time.0
+        self.complete.load(SeqCst) > time.0
     }
 
-    /// Has Xen drop every translation that any vCPU of the domain holds.
+    /// Asks Xen to flush the whole TLB of every vCPU of the domain.
+    ///
+    /// Makes one hypercall, and returns when the flush is complete.
     ///
     /// # Errors
-    /// Xen's; then the clock stands where it stood.
+    /// Xen's error. The clock then does not advance.
     pub fn flush_all<X: Xen>(&self, xen: &X) -> Result<(), XenErrno> {
         let place = self.begun.fetch_add(1, SeqCst) + 1;
         fence(SeqCst);
@@ -85,8 +88,8 @@ impl FlushClock {
                 xen.hvm_op(HvmOp::FlushTlbs)?;
             }
         }
-        // A flush that began later may be over sooner: it covers all that this one does.
-        self.over.fetch_max(place, SeqCst);
+        // A flush that began later may be complete already. It covers all that this one does.
+        self.complete.fetch_max(place, SeqCst);
         Ok(())
     }
 }
@@ -100,17 +103,17 @@ mod tests {
         let clock = FlushClock::pv();
         let before = clock.now();
         assert!(!clock.covers(before));
-        // One begins: what is taken away from now on is not covered by it.
+        // A flush begins. It does not cover mappings that are removed from now on.
         let first = clock.begun.fetch_add(1, SeqCst) + 1;
         let meanwhile = clock.now();
-        clock.over.fetch_max(first, SeqCst);
+        clock.complete.fetch_max(first, SeqCst);
         assert!(clock.covers(before) && !clock.covers(meanwhile));
         // The next two end in the other order.
         let second = clock.begun.fetch_add(1, SeqCst) + 1;
         let third = clock.begun.fetch_add(1, SeqCst) + 1;
-        clock.over.fetch_max(third, SeqCst);
+        clock.complete.fetch_max(third, SeqCst);
         assert!(clock.covers(meanwhile));
-        clock.over.fetch_max(second, SeqCst);
+        clock.complete.fetch_max(second, SeqCst);
         assert!(clock.covers(FlushTime(second)) && !clock.covers(clock.now()));
     }
 }

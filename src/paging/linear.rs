@@ -15,9 +15,9 @@ pub struct EntryRow {
     pub count: u64,
 }
 
-/// The one mapping that every frame of a PV guest has: frame *n* at `base + n * 4096`.
+/// The linear mapping of a PV guest: frame *n* at `base + n * 4096`.
 ///
-/// A translated guest (PVH) has no need for it: Xen does not validate its page tables, and they stay
+/// A translated guest (PVH) does not implement it: Xen does not validate its page tables, and they stay
 /// as they are in a refill. It implements [`GuestMemory`] alone and names [`NoLinearMapping`].
 ///
 /// # Safety

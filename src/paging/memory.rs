@@ -1,4 +1,4 @@
-//! The guest's memory, as the embedding kernel reaches it.
+//! The trait through which the library reaches the guest's memory.
 
 use super::holder::{FrameInUse, Holder};
 use crate::addr::{Mfn, Pfn, PseudoPhysAddr};
@@ -33,7 +33,7 @@ pub unsafe trait GuestMemory {
     /// Drops all mappings of the run's frames that nothing uses any more, except the linear one.
     /// Flushes nothing ([F1](crate::rules#F1)). Called before the run is given up.
     ///
-    /// A kernel that leaves no such mappings behind need not implement it. One with virtual areas calls
+    /// A kernel that drops every mapping at once need not implement it. One with virtual areas calls
     /// [`Vmap::vacate`](crate::vmap::Vmap::vacate). In a translated guest Xen takes even frames that
     /// another domain maps ([C76](crate::conformance#C76)). So there it must also name frames that are
     /// granted or shared, if a run can have such a frame.

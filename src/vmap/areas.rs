@@ -1,4 +1,4 @@
-//! The virtual areas of a guest: mapping frames, and unmapping them.
+//! Maps frames into virtual areas, and unmaps them.
 
 use core::sync::atomic::Ordering::Relaxed;
 
@@ -69,7 +69,7 @@ impl<'m, T: AreaTables> Vmap<'m, T> {
         self.sync.store(mode == UnmapMode::Sync, Relaxed);
     }
 
-    /// How much unmapped areas may leave behind.
+    /// The limit on leftovers.
     pub const fn budget(&self) -> Budget {
         self.budget
     }
@@ -145,7 +145,7 @@ impl<'m, T: AreaTables> Vmap<'m, T> {
         }
     }
 
-    /// The number of frames of a request, if an area can be as large.
+    /// Counts the frames of a request. An area must be able to hold them.
     fn count(&self, frames: impl Iterator<Item = Pfn>) -> Result<u32, VmapError> {
         let limit = AddressPool::largest(self.tables.pages());
         // An iterator may be endless, so the count stops above the limit.
@@ -211,8 +211,8 @@ impl<'m, T: AreaTables> Vmap<'m, T> {
                 }
                 registry.stats()
             };
-            // Another vCPU may take what this one frees, so the loop ends only when nothing is left to
-            // free.
+            // Another vCPU may take what this one frees. So the loop ends only when there is nothing
+            // more to free.
             let VmapStats { live, leftover, retired, free_pages } = stats;
             if retired.areas > 0 {
                 self.flush(&mut Purged::default())?;
@@ -237,7 +237,7 @@ impl<'m, T: AreaTables> Vmap<'m, T> {
     ) -> Result<(), VmapError> {
         let mut writer = EntryWriter::new(&self.tables);
         for (page, pfn) in area.page_numbers().zip(frames.clone()) {
-            // The iterator may answer otherwise than when it was counted, so look again.
+            // The iterator may yield other frames than when it was counted, so check again.
             let gfn = self.gfn(pfn)?;
             // Register the page first: a purge would never find an entry that is not registered.
             self.registry.lock().link(page, pfn, area.id());

@@ -1,14 +1,14 @@
 //! Virtual areas over scattered frames, and a purge that drops the aliases of one run.
 //!
 //! * [`Vmap::vmap`] maps frames side by side; [`Vmap::vunmap`] unmaps them.
-//! * [`Vmap::purge`] drops the entries that unmapped areas left behind for the frames of one run;
+//! * [`Vmap::purge`] drops the entries of unmapped areas that still map frames of one run;
 //!   [`Vmap::purge_all`] drops all such entries.
 //! * [`AreaTables`] is the stretch of addresses that the embedding kernel sets aside, with its
 //!   first-level tables.
 //! * [`VmapMemory`] is the memory of the registry.
 //!
 //! # Lazy and sync
-//! To unmap an area takes a hypercall and a flush of every vCPU. [`UnmapMode::Lazy`] postpones both. The
+//! It takes a hypercall and a flush of every vCPU to unmap an area. [`UnmapMode::Lazy`] postpones both. The
 //! entries stay as *leftovers* until an exchange needs the frames, or until there are more leftovers
 //! than the [`Budget`] allows. [`UnmapMode::Sync`] does both at once. Most kernels are lazy, so an exchange
 //! meets frames that are still mapped although their mapping has no user. Xen refuses to exchange a

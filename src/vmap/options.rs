@@ -18,14 +18,14 @@ impl Default for UnmapMode {
     }
 }
 
-/// How much unmapped areas may leave behind.
+/// The limit on leftovers.
 ///
 /// When either number is exceeded, all leftovers are purged, without a flush.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Budget {
-    /// Pages whose entries are left.
+    /// Pages of unmapped areas that still have an entry.
     pub pages: u32,
-    /// Areas with at least one entry left.
+    /// Unmapped areas that still have an entry.
     pub areas: u32,
 }
 

@@ -1,4 +1,4 @@
-//! Drops the entries that unmapped areas left behind.
+//! Drops the entries that remain of unmapped areas.
 
 use core::ops::Range;
 

@@ -33,9 +33,9 @@ pub(super) enum AreaState {
     New(PageRange),
     /// Its owner uses it.
     Live(PageRange),
-    /// Its owner unmapped it, and entries are left.
+    /// Its owner unmapped it, and entries remain.
     Leftover(PageRange),
-    /// No entries are left, and its addresses wait for a flush.
+    /// No entries remain, and its addresses wait for a flush.
     Retired(RetiredPages),
 }
 

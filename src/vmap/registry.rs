@@ -1,4 +1,4 @@
-//! The registry of all areas, behind one lock.
+//! The registry of all areas. One lock guards it.
 //!
 //! Nothing here calls Xen. The lock does not mask events, so a handler of events or traps must not use
 //! areas and must not make a hypercall that does.
@@ -78,7 +78,7 @@ impl<'m> AreaRegistry<'m> {
         &self.records[record as usize]
     }
 
-    /// Returns true if unmapped areas left more behind than the budget allows.
+    /// Returns true if there are more leftovers than the budget allows.
     pub fn is_over(&self, budget: Budget) -> bool {
         self.leftover.pages > budget.pages || self.leftover.areas > budget.areas
     }

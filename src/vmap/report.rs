@@ -11,12 +11,12 @@ pub struct AreaCount {
     pub pages: u32,
 }
 
-/// How many areas and pages there are, by what became of them.
+/// The number of areas and pages in each state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct VmapStats {
     /// Areas in use by their owners, and pages with an entry.
     pub live: AreaCount,
-    /// Areas that their owners unmapped, and pages whose entries are left.
+    /// Areas that their owners unmapped, and pages that still have an entry.
     pub leftover: AreaCount,
     /// Areas without entries whose addresses wait for a flush.
     pub retired: AreaCount,

@@ -8,8 +8,8 @@ use crate::sync::AtomicU64;
 
 /// Where the first-level entry of a page is.
 ///
-/// An [`AreaTables`] makes it and a [`Vmap`](super::Vmap) writes through it. Nobody else can, because a
-/// safe write to a page table would break [M4](crate::rules#M4):
+/// An [`AreaTables`] makes it and a [`Vmap`](super::Vmap) writes through it. Other code cannot, because
+/// a safe write to a page table would break [M4](crate::rules#M4):
 ///
 /// ```compile_fail,E0616
 /// use xen_contig::vmap::AreaTables;
@@ -54,10 +54,10 @@ impl<'a> AreaEntry<'a> {
 ///   always the same one; the entry maps nothing at first;
 /// * [`flushes`](Self::flushes) is the clock of this domain, the one that transactions use.
 pub unsafe trait AreaTables {
-    /// The seam to Xen.
+    /// The hypervisor.
     type Xen: Xen;
 
-    /// The seam to Xen, as the calling vCPU uses it.
+    /// The hypervisor, as the calling vCPU reaches it.
     fn xen(&self) -> &Self::Xen;
 
     /// The clock by which all flushes of the domain are made.

@@ -22,7 +22,7 @@ pub(in crate::exchange) struct Exchanged<'t, 'a, X, L> {
 
 /// How the exchange ended.
 pub(super) enum Ending {
-    /// All parts were exchanged: so many frames.
+    /// All parts were exchanged. `done` is the number of frames.
     Complete { done: u64 },
     /// Xen refused what follows the first `done` frames, counted through the parts.
     Refused { done: u64, error: ExchangeError },
@@ -33,7 +33,7 @@ pub(super) enum Ending {
 impl<'a, X: Xen, L: LinearMapping> Exchanged<'_, 'a, X, L> {
     /// If Xen refused a part, exchanges what came before it for single frames again.
     ///
-    /// Where Xen refuses that, too, the frames stay contiguous, which does no harm.
+    /// If Xen refuses that too, the frames stay contiguous, which does no harm.
     pub fn undo(mut self, parts: &[Part]) -> Self {
         if let Ending::Refused { done, error } = self.ending {
             self.ending = match self.replace(parts, done) {
@@ -46,7 +46,7 @@ impl<'a, X: Xen, L: LinearMapping> Exchanged<'_, 'a, X, L> {
 
     /// Exchanges the first `done` frames of the parts for single frames.
     fn replace(&mut self, parts: &[Part], mut done: u64) -> Result<(), TornExchange> {
-        // As many frames per call as the out-list has entries.
+        // The out-list has one entry per frame, and limits a call.
         let step = self.detached.out_list.len().max(1);
         for part in parts {
             let end = part.first() + done.min(part.frames());

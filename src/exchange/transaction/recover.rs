@@ -20,7 +20,7 @@
 //! # What the count says of the other chunks
 //! `memory_exchange` (`xen/common/memory.c`, the same in 4.17 and 4.20) works chunk by chunk and returns
 //! at the first that fails. On every return it writes the number of chunks before that one to the
-//! argument. So those are done, and Xen has not looked at those after it. There is one exception: if
+//! argument. So those are done, and Xen has not touched those after it. There is one exception: if
 //! Xen cannot write the argument itself, `EFAULT` comes with an old count. The argument is a local
 //! variable on the stack of the running vCPU ([M3](crate::rules#M3)). A vCPU whose stack is read-only
 //! does not return from the hypercall. Even so, the count is not believed alone. The M2P must record
@@ -93,7 +93,7 @@ pub(super) fn recover<X: Xen, L: LinearMapping>(
         done: 0,
         found: 0,
         kept: 0,
-        // Only after this error it is known what the M2P records.
+        // After any other error it is not known what the M2P records.
         doubtful: errno != XenErrno::EFAULT,
     };
     guest.linear.on_record(first, frames, &mut |pfn, mfn| search.visit(pfn, mfn));
