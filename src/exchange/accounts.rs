@@ -6,8 +6,8 @@ use crate::sync::{AtomicU64, const_fn};
 
 /// Counts the frames in quarantine ([M1](crate::rules#M1), [M6](crate::rules#M6)).
 ///
-/// A frame is quarantined if its machine frame is unknown, or if Xen refuses to map that. It is
-/// never used again.
+/// A frame is quarantined if its machine frame is unknown, or if Xen refuses to map that machine frame.
+/// It is never used again.
 #[derive(Debug, Default)]
 pub struct Accounts {
     quarantined: AtomicU64,

@@ -11,8 +11,8 @@ use crate::p2m::P2m;
 
 /// Which contiguous memory this domain can get.
 ///
-/// A call that does nothing succeeds in every guest ([C09](crate::conformance#C09)). So this is
-/// found from the kind of guest and from the order limit.
+/// It follows from the kind of guest and from the order limit. A trial exchange of no frames would
+/// not tell, because it succeeds in every guest ([C09](crate::conformance#C09)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Capability {
     /// PV: extents up to this order, their machine frames known.
@@ -20,12 +20,12 @@ pub enum Capability {
         /// The highest order that Xen permits.
         limit: Order,
     },
-    /// Translated: extents up to this order that back a `Gfn` run, their machine frames hidden.
+    /// PVH: extents up to this order that back a run, their machine frames hidden by Xen.
     Refill {
         /// The highest order that Xen permits.
         limit: Order,
     },
-    /// None.
+    /// This domain can get no contiguous memory.
     None {
         /// The cause.
         why: ExchangeError,
@@ -33,7 +33,7 @@ pub enum Capability {
 }
 
 impl Capability {
-    /// Asks Xen. Makes at most 20 hypercalls, which move nothing.
+    /// Asks Xen for the order limit. Makes at most 20 hypercalls, which move nothing.
     pub fn ask(xen: &impl Xen, p2m: &P2m<'_>) -> Self {
         match order_limit(xen) {
             Err(why) => Self::None { why },

@@ -52,7 +52,7 @@ impl<'a, X: Xen, L: LinearMapping> Exchanger<'a, X, L> {
         self.limit
     }
 
-    /// Exchanges the machine frames of some parts of a run, one part per hypercall.
+    /// Exchanges the machine frames that back the given parts of a run, one part per hypercall.
     ///
     /// The run is unmapped once and mapped once, with one flush in all ([F2](crate::rules#F2)). Frames
     /// that no part names keep their machine frames. The content of the run is lost; memory that
@@ -70,8 +70,8 @@ impl<'a, X: Xen, L: LinearMapping> Exchanger<'a, X, L> {
     /// * Xen failed past the commit point. Frames whose machine frame is unknown are quarantined
     ///   ([M6](crate::rules#M6)); the others remain, zeroed.
     ///
-    /// If Xen refuses a part, that is not an error here: see [`Progress::error`]. To find the cause,
-    /// one frame of the run may get another machine frame.
+    /// If Xen refuses a part, this returns `Ok` with the cause in [`Progress::error`]. To find the cause,
+    /// the library may exchange one frame of the run for another.
     pub fn exchange(
         &self,
         run: FrameRun,

@@ -1,4 +1,4 @@
-//! The transaction: machine-contiguous memory that backs guest frames, and back.
+//! The transaction: exchanges the machine frames that back a run for contiguous ones, and back.
 //!
 //! * [`Exchanger`] exchanges memory of a PV guest, by `XENMEM_exchange`;
 //! * [`Refiller`] does it in a translated guest (PVH): it gives frames up and populates their places
@@ -10,12 +10,16 @@
 //! ```text
 //! FrameRun --check--> Detached --exchange--> Exchanged --attach--> FrameRun, mapped again
 //!                                               |
-//!                                               +- refused: undone, or kept as far as it came
+//!                                               +- refused: what was exchanged is undone or kept
 //!                                               +- torn: what is found is mapped, the rest quarantined
 //! ```
-//! Xen is asked in one place (`transaction::ask`), its reply is decoded in one place (`reply`), and the
-//! cause of a refusal is found in one place (`transaction::diagnose`): there a busy frame gets its
-//! name. The flushes follow the rules [F1](crate::rules#F1) to [F5](crate::rules#F5).
+//! Each task has one place:
+//!
+//! * `transaction::ask` makes the hypercall, and `reply` decodes the answer;
+//! * `transaction::diagnose` finds the cause of a refusal. It finds the busy frame, and
+//!   [`GuestMemory::holder`](crate::paging::GuestMemory::holder) names what references it.
+//!
+//! The flushes follow the rules [F1](crate::rules#F1) to [F5](crate::rules#F5).
 
 mod accounts;
 mod capability;

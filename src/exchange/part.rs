@@ -1,4 +1,4 @@
-//! A stretch of a run that is exchanged for extents of one order in one place.
+//! A part: the frames of a run that one hypercall exchanges.
 
 use hypercall::ops::MemFlags;
 
@@ -50,13 +50,13 @@ impl Placement {
     }
 }
 
-/// What one `XENMEM_exchange` call does with a stretch of a run.
+/// A part of a run: the frames that one `XENMEM_exchange` call exchanges, and for what.
 ///
 /// Xen works in chunks. A chunk is the larger of an in-extent and an out-extent: Xen exchanges it as
 /// a whole or leaves it alone.
 ///
-/// Numbers that no run can satisfy are accepted here and refused by
-/// [`Exchanger::exchange`](super::Exchanger::exchange), before anything moves.
+/// The constructors accept all numbers. [`Exchanger::exchange`](super::Exchanger::exchange) refuses a
+/// part that does not fit its run, before anything moves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Part {
     /// The first frame, counted from the first of the run.
@@ -102,17 +102,17 @@ impl Part {
         self.input
     }
 
-    /// Returns the order of the extents that come.
+    /// Returns the order of the extents that Xen returns.
     pub const fn output(&self) -> Order {
         self.output
     }
 
-    /// Returns where the extents that come must lie.
+    /// Returns where the extents that Xen returns must lie.
     pub const fn placement(&self) -> Placement {
         self.placement
     }
 
-    /// Returns the higher of both orders: that of a chunk, and the one that Xen's limit is about.
+    /// Returns the higher of both orders. It is the order of a chunk, and Xen's limit applies to it.
     pub(super) const fn order(&self) -> Order {
         if self.input.get() > self.output.get() { self.input } else { self.output }
     }

@@ -1,4 +1,4 @@
-//! What Xen permits this domain. The questions cannot move a frame.
+//! Asks what Xen permits this domain. The questions cannot move a frame.
 //!
 //! Xen has no call that answers them, so they rely on the order in which `memory_exchange` checks its
 //! argument. An answer that this order does not explain is [`Permission::Unknown`]: no claim is made.
@@ -19,14 +19,15 @@ pub(super) enum Permission {
     Granted,
     /// Xen does not permit it.
     Denied,
-    /// The answer means neither.
+    /// The answer means neither of the two.
     Unknown(Result<u64, XenErrno>),
 }
 
 /// Asks whether Xen permits this domain extents of `order`.
 ///
-/// `memory_exchange` checks the orders first (`EPERM`) and the counts next. One extent exchanged of
-/// none is `EINVAL`, so that answer means that the order passed.
+/// `memory_exchange` checks the orders first (`EPERM`) and the counts next. The question has a false
+/// count: 1 of 0 extents is done. So `EINVAL` means that the order passed
+/// ([C03](crate::conformance#C03)).
 pub(super) fn order_permitted(xen: &impl Xen, order: Order) -> Permission {
     let empty = MemoryReservation {
         extent_start: ptr::null_mut(),
@@ -88,7 +89,7 @@ pub(super) fn order_limit(xen: &impl Xen) -> Result<Order, ExchangeError> {
             return Err(ExchangeError::OrderNotPermitted { order: Order::ZERO });
         }
         Permission::Unknown(Err(errno)) => return Err(ExchangeError::Refused { errno }),
-        // A real exchange of single frames will tell.
+        // Assume order 0. If Xen refuses it, the first exchange of single frames reports that.
         Permission::Granted | Permission::Unknown(Ok(_)) => {}
     }
     let permitted = |order: &Order| order_permitted(xen, *order) == Permission::Granted;

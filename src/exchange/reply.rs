@@ -1,4 +1,4 @@
-//! What Xen's reply to an exchange means. Every reply that is possible has a meaning.
+//! Decodes Xen's reply to an exchange. Every possible reply has a meaning.
 
 use hypercall::XenErrno;
 

@@ -1,4 +1,4 @@
-//! What a caller hands to an exchange and gets back, and the checks before anything moves.
+//! The arguments and the result of an exchange, and the checks before anything moves.
 
 use super::error::ExchangeError;
 use super::part::Part;
@@ -8,7 +8,7 @@ use crate::frames::FrameRun;
 /// What to do if Xen refuses a part.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnRefusal {
-    /// All or nothing: exchange what came for single frames again.
+    /// All or nothing: exchange the new extents for single frames again.
     #[default]
     Undo,
     /// Keep what was exchanged before the refusal.
@@ -23,7 +23,7 @@ pub enum OnRefusal {
 pub struct Lists<'l> {
     /// One entry per frame of the run, for the machine frames that back it.
     pub backing: &'l mut [u64],
-    /// One entry per extent that comes, for the part with the most of them.
+    /// One entry per extent that Xen returns, for the part with the most of them.
     pub extents: &'l mut [u64],
 }
 

@@ -10,8 +10,8 @@ use crate::exchange::reply::{ExchangeReply, asked_for};
 
 /// Makes the hypercall for a part whose first frame is `first`.
 ///
-/// `backing` has the machine frame of each frame of the part. `out_list` has an entry per extent
-/// that comes. Xen reports the new extents there.
+/// `backing` has the machine frame of each frame of the part. `out_list` has an entry per new extent,
+/// where Xen reports it.
 ///
 /// # Safety
 /// * No page-table entry maps the frames ([M2](crate::rules#M2)), and every vCPU was flushed since the

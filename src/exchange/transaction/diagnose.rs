@@ -11,7 +11,7 @@ use crate::exchange::part::{Node, Part, Placement};
 use crate::exchange::permission::{Permission, node_permitted, order_permitted};
 use crate::paging::LinearMapping;
 
-/// Where no guest's memory lies: Xen keeps the machine's first MiB and more to itself.
+/// A limit below which Xen has no memory for guests: it keeps the first MiB of the machine.
 const NOWHERE: Placement = Placement::below(match AddressBits::new(13) {
     Ok(bits) => bits,
     Err(_) => AddressBits::UNLIMITED,
@@ -78,12 +78,12 @@ impl<X: Xen, L: LinearMapping> Detached<'_, '_, X, L> {
         if part.output() == Order::ZERO {
             return Ok(nothing);
         }
-        // A single frame tells: either it comes from there, or there is none.
+        // Ask for a single frame: if Xen has one below the limit, only the extent is missing.
         let single = Part::gather(part.first(), 1, Order::ZERO, part.placement());
         let progress = self.exchange_part(&single)?;
         if progress.done == 1 {
-            // It is returned to Xen: repeated requests would otherwise collect all memory that is
-            // scarce. If Xen refuses it, it is memory like any other.
+            // Return the frame to Xen: repeated requests would otherwise collect all memory below the
+            // limit. If Xen refuses, the run keeps it.
             let _kept_if_refused = self.exchange_part(&Part::replace(part.first(), 1))?;
         }
         Ok(match progress.refusal {

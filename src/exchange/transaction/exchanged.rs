@@ -31,7 +31,7 @@ pub(super) enum Ending {
 }
 
 impl<'a, X: Xen, L: LinearMapping> Exchanged<'_, 'a, X, L> {
-    /// If Xen refused a part, exchanges what came before it for single frames again.
+    /// If Xen refused a part, exchanges all new extents for single frames again.
     ///
     /// If Xen refuses that too, the frames stay contiguous, which does no harm.
     pub fn undo(mut self, parts: &[Part]) -> Self {

@@ -4,15 +4,15 @@
 //! ```text
 //! Detached::new       purges aliases, zeroes the run, clears its page-table entries, then has Xen
 //!                     flush every vCPU once
-//! Detached::exchange  exchanges part by part: asks Xen, records what came, diagnoses a refusal
-//! Exchanged::undo     exchanges what came for single frames again
+//! Detached::exchange  exchanges part by part: asks Xen, records the new frames, diagnoses a refusal
+//! Exchanged::undo     exchanges the new extents for single frames again
 //! Exchanged::attach   maps the machine frames that back the run now
 //! ```
 //!
-//! A list that the caller lent says at all times which machine frame backs each frame: the old one
-//! where Xen refused or was not asked, the new one where it exchanged. So there is one way back for
-//! success, refusal and everything between: [`Exchanged::attach`] maps what the list says. Only
-//! frames whose machine frame is unknown stay unmapped ([M6](crate::rules#M6)).
+//! The list `backing` says at all times which machine frame backs each frame: the old one until Xen
+//! has exchanged it, then the new one. So success, refusal and partial success end in the same way:
+//! [`Exchanged::attach`] maps what the list says. Only frames whose machine frame is unknown stay
+//! unmapped ([M6](crate::rules#M6)).
 //!
 //! * `detached`: the state in which no page-table entry maps the run, and how it is reached;
 //! * `ask`: asks Xen, and interprets nothing;

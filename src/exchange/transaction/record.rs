@@ -1,4 +1,4 @@
-//! Exchanges parts, and records which machine frames back the run then.
+//! Exchanges parts, and records the new machine frames.
 
 use core::ops::Range;
 
@@ -13,11 +13,11 @@ use crate::exchange::part::Part;
 use crate::exchange::reply::{PartOutcome, Rest};
 use crate::paging::LinearMapping;
 
-/// How far Xen came with a part.
+/// The progress of one part.
 pub(super) struct PartProgress {
     /// Frames that were exchanged, from the first on.
     pub done: u64,
-    /// Why Xen refused the rest, if there is one. The rest is as before.
+    /// Why Xen refused the rest, if it did. The rest is as before.
     pub refusal: Option<XenErrno>,
 }
 
@@ -75,7 +75,7 @@ impl<'t, 'a, X: Xen, L: LinearMapping> Detached<'t, 'a, X, L> {
             Rest::Refused(errno) => Ok(PartProgress { done, refusal: Some(errno) }),
             Rest::Torn(errno) => {
                 let error = ExchangeError::Torn { errno, exchanged: nr_exchanged };
-                // A count that is impossible was not believed, and says nothing of any chunk.
+                // An impossible count was not believed. It says nothing about any chunk.
                 let believed = nr_exchanged.checked_mul(part.input().frames()) == Some(done);
                 let unknown = match errno {
                     Some(errno) if believed => self.recover_part(part, done, errno),
