@@ -40,9 +40,13 @@ pub unsafe trait LinearMapping: GuestMemory {
         EntryRow { first: self.entry(first), count: 1 }
     }
 
-    /// Returns the flags of a mapped entry. They must include writable, or Xen's IOMMU does not let
-    /// devices write to the frame ([C37](crate::conformance#C37)).
-    fn flags(&self) -> PageTableFlags;
+    /// Returns the flags of a mapped entry: present, writable and not executable.
+    ///
+    /// An implementation that returns others must include writable, or Xen's IOMMU does not let devices
+    /// write to the frame ([C37](crate::conformance#C37)).
+    fn flags(&self) -> PageTableFlags {
+        PageTableFlags::PRESENT | PageTableFlags::WRITABLE | PageTableFlags::NO_EXECUTE
+    }
 
     /// Returns the clock by which all flushes of the domain are made.
     fn flushes(&self) -> &FlushClock;
@@ -77,10 +81,6 @@ unsafe impl GuestMemory for NoLinearMapping {
 // SAFETY: there is no value, so no method is ever called.
 unsafe impl LinearMapping for NoLinearMapping {
     fn entry(&self, _: Pfn) -> MachineAddr {
-        match *self {}
-    }
-
-    fn flags(&self) -> PageTableFlags {
         match *self {}
     }
 

@@ -2,7 +2,7 @@
 
 #![expect(unsafe_code, reason = "the traits are unsafe to implement")]
 
-use hypercall::{Mfn, PageTableFlags, Pfn, VirtAddr};
+use hypercall::{Mfn, Pfn, VirtAddr};
 use xen_contig::addr::{MachineAddr, PseudoPhysAddr};
 use xen_contig::frames::FrameRun;
 use xen_contig::paging::{
@@ -123,10 +123,6 @@ unsafe impl LinearMapping for FakeGuest {
     fn entries(&self, first: Pfn, frames: u64) -> EntryRow {
         let in_table = WORDS as u64 - first.number() % WORDS as u64;
         EntryRow { first: self.entry(first), count: frames.min(in_table) }
-    }
-
-    fn flags(&self) -> PageTableFlags {
-        PageTableFlags::PRESENT | PageTableFlags::WRITABLE | PageTableFlags::NO_EXECUTE
     }
 
     fn flushes(&self) -> &FlushClock {
