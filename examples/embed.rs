@@ -88,10 +88,10 @@ unsafe impl Platform for Kernel {
     fn take_where(
         &self,
         frames: u64,
-        budget: u32,
+        tries: u32,
         fits: &mut dyn FnMut(Pfn) -> Candidate,
     ) -> Option<FrameRun> {
-        self.free.lock().unwrap().take_where(frames, budget, fits)
+        self.free.lock().unwrap().take_where(frames, tries, fits)
     }
 
     fn give(&self, run: FrameRun) {

@@ -59,13 +59,13 @@ impl<'a> Bitmap<'a> {
         Some(first)
     }
 
-    /// Takes a run of `count` numbers that `fits` accepts. Calls `fits` at most `budget` times.
+    /// Takes a run of `count` numbers that `fits` accepts. Calls `fits` at most `tries` times.
     ///
     /// The search begins with the run that was returned last, because it may fit again.
     pub fn take_where(
         &mut self,
         count: u64,
-        budget: u32,
+        tries: u32,
         mut fits: impl FnMut(u64) -> Try,
     ) -> Option<u64> {
         if count == 0 || count > self.free {
@@ -75,7 +75,7 @@ impl<'a> Bitmap<'a> {
         for (start, end) in [(self.returned, self.limit), (0, self.returned)] {
             let mut from = start;
             while let Some(first) = self.search(from, count, 1).filter(|first| *first < end) {
-                if asked == budget {
+                if asked == tries {
                     return None;
                 }
                 asked += 1;

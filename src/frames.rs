@@ -137,16 +137,16 @@ impl<'a> FrameAllocator<'a> {
         Some(FrameRun { first: Pfn::new(first), frames })
     }
 
-    /// Takes a run of `frames` frames that `fits` accepts. Calls `fits` at most `budget` times.
+    /// Takes a run of `frames` frames that `fits` accepts. Calls `fits` at most `tries` times.
     ///
     /// The search begins with the run that was returned last, because it may fit again.
     pub fn take_where(
         &mut self,
         frames: u64,
-        budget: u32,
+        tries: u32,
         fits: &mut dyn FnMut(Pfn) -> Candidate,
     ) -> Option<FrameRun> {
-        let first = self.free.take_where(frames, budget, |first| match fits(Pfn::new(first)) {
+        let first = self.free.take_where(frames, tries, |first| match fits(Pfn::new(first)) {
             Candidate::Fits => Try::Fits,
             Candidate::TryFrom(next) => Try::From(next.number()),
         })?;
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn a_search_asks_of_free_runs_alone_and_no_more_than_its_budget() {
+    fn a_search_asks_of_free_runs_alone_and_no_more_often_than_allowed() {
         let mut bitmap = vec![0; 4];
         let mut allocator = allocator(&mut bitmap, 256);
         let taken = allocator.take(100, 1).unwrap();

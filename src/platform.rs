@@ -93,7 +93,7 @@ pub unsafe trait Platform {
     /// there is no such run; it must not wait for memory, because another call of this crate may hold it.
     fn take(&self, frames: u64, align: u64) -> Option<FrameRun>;
 
-    /// Takes a run of `frames` free frames that `fits` accepts. Calls `fits` at most `budget` times, with
+    /// Takes a run of `frames` free frames that `fits` accepts. Calls `fits` at most `tries` times, with
     /// the first frame of a free run each time.
     ///
     /// `fits` may run under the lock of the frame allocator (see [Locks](self#locks)). If it answers
@@ -103,7 +103,7 @@ pub unsafe trait Platform {
     fn take_where(
         &self,
         frames: u64,
-        budget: u32,
+        tries: u32,
         fits: &mut dyn FnMut(Pfn) -> Candidate,
     ) -> Option<FrameRun>;
 

@@ -234,10 +234,10 @@ unsafe impl Platform for &Machine {
     fn take_where(
         &self,
         frames: u64,
-        budget: u32,
+        tries: u32,
         fits: &mut dyn FnMut(Pfn) -> Candidate,
     ) -> Option<FrameRun> {
-        self.frames.lock().take_where(frames, budget, fits)
+        self.frames.lock().take_where(frames, tries, fits)
     }
 
     fn give(&self, run: FrameRun) {

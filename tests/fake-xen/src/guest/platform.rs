@@ -102,10 +102,10 @@ unsafe impl Platform for &FakePlatform {
     fn take_where(
         &self,
         frames: u64,
-        budget: u32,
+        tries: u32,
         fits: &mut dyn FnMut(Pfn) -> Candidate,
     ) -> Option<FrameRun> {
-        self.allocator().take_where(frames, budget, fits)
+        self.allocator().take_where(frames, tries, fits)
     }
 
     fn give(&self, run: FrameRun) {
