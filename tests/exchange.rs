@@ -382,3 +382,29 @@ fn a_part_that_cannot_be_is_refused_before_anything_moves() {
     assert_eq!(guest.xen().take_log(), Vec::new(), "Xen was not even asked");
     assert_eq!(guest.snapshot(), before);
 }
+
+/// Xen takes the machine frames that follow the first of an extent, whatever the P2M says of the part.
+#[test]
+fn an_extent_that_does_not_back_its_part_is_not_given_up() {
+    let guest = FakeGuest::new(1024);
+    let accounts = Accounts::new();
+    let exchanger = guest.exchanger(&accounts, order(9));
+    let run = guest.run(600, 64);
+    // A frame of the run whose machine frame is followed by that of another, but not of the next.
+    let mfns: Vec<u64> = run.iter().map(|pfn| guest.mfn(pfn).unwrap().number()).collect();
+    let follows = |index: &usize| mfns[index + 2..].contains(&(mfns[*index] + 1));
+    let first = (0..mfns.len() - 2).find(follows).unwrap();
+    let before = guest.snapshot();
+    guest.xen().take_log();
+
+    let parts = [Part::scatter(first as u64, order(1))];
+    let lists = Lists { backing: &mut [0; 64], extents: &mut [0; 64] };
+    let failure = exchanger.exchange(run, &parts, OnRefusal::Undo, lists).unwrap_err();
+    let pfn = Pfn::new(601 + first as u64);
+    assert_eq!(failure.error, ExchangeError::NotContiguous { pfn, order: order(1) });
+    assert!(failure.to_string().contains("no extent of order 1"), "{failure}");
+    assert!(!failure.is_transient());
+    assert_eq!(failure.remaining.whole().unwrap(), guest.run(600, 64));
+    assert_eq!(guest.xen().take_log(), Vec::new(), "Xen was not even asked");
+    assert_eq!((guest.snapshot(), accounts.quarantined()), (before, 0));
+}

@@ -37,6 +37,13 @@ pub enum ExchangeError {
         /// The frame.
         pfn: Pfn,
     },
+    /// A part gives up an extent, but consecutive machine frames do not back it. Nothing moved.
+    NotContiguous {
+        /// The first frame whose machine frame does not follow that of the frame before it.
+        pfn: Pfn,
+        /// The order of the extent.
+        order: Order,
+    },
     /// The order is above what Xen permits this domain in one extent (`memop-max-order`).
     OrderNotPermitted {
         /// The order.
@@ -153,6 +160,11 @@ impl fmt::Display for ExchangeError {
                 write!(f, "a list of {len} entries is too short: {needed} are needed")
             }
             Self::NotPopulated { pfn } => write!(f, "pfn {pfn} has no machine frame"),
+            Self::NotContiguous { pfn, order } => write!(
+                f,
+                "the machine frame of pfn {pfn} does not follow the one before it, so no extent of \
+                 order {order} backs the part: give up single frames instead"
+            ),
             Self::OrderNotPermitted { order } => write!(
                 f,
                 "Xen does not permit this domain extents of order {order}: use a lower order, or \

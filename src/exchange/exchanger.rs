@@ -64,7 +64,8 @@ impl<'a, X: Xen, L: LinearMapping> Exchanger<'a, X, L> {
     ///
     /// # Errors
     /// * Before anything moves: a part or a list does not fit the run, an order is above the limit, a
-    ///   frame is not populated or in use. The run remains as it was.
+    ///   part gives up an extent but is not backed by one, a frame is not populated or in use. The run
+    ///   remains as it was.
     /// * Xen refused a page-table write or the flush. Nothing moved. A frame that Xen refuses to map
     ///   again is quarantined; the others remain.
     /// * Xen failed past the commit point. Frames whose machine frame is unknown are quarantined
@@ -85,7 +86,7 @@ impl<'a, X: Xen, L: LinearMapping> Exchanger<'a, X, L> {
         if let Err(error) = checked {
             return Err(ExchangeFailure::without_loss(error, run));
         }
-        let detached = Detached::new(self.guest, run, lists)?;
+        let detached = Detached::new(self.guest, run, parts, lists)?;
         let exchanged = xen.within(Span::Phase(Phase::Exchange), || {
             let exchanged = detached.exchange(parts);
             match on_refusal {

@@ -76,6 +76,9 @@ impl Part {
     }
 
     /// Returns a part that gives up one extent of `order` for single frames.
+    ///
+    /// Consecutive machine frames must back it. The exchange refuses it otherwise
+    /// ([`NotContiguous`](super::ExchangeError::NotContiguous)).
     pub const fn scatter(first: u64, order: Order) -> Self {
         let placement = Placement::ANYWHERE;
         Self { first, frames: order.frames(), input: order, output: Order::ZERO, placement }

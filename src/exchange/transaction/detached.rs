@@ -4,10 +4,12 @@ use hypercall::Xen;
 use hypercall::trace::{Phase, Span};
 
 use super::entries;
+use crate::addr::Order;
 use crate::exchange::accounts::Accounts;
 use crate::exchange::error::ExchangeError;
 use crate::exchange::failure::{ExchangeFailure, Remaining};
 use crate::exchange::guest::GuestHandle;
+use crate::exchange::part::Part;
 use crate::exchange::request::Lists;
 use crate::frames::FrameRun;
 use crate::paging::{FrameInUse, LinearMapping};
@@ -24,20 +26,22 @@ pub(in crate::exchange) struct Detached<'t, 'a, X, L> {
 }
 
 impl<'t, 'a, X: Xen, L: LinearMapping> Detached<'t, 'a, X, L> {
-    /// Takes a run out of the linear mapping. The lists are long enough for it.
+    /// Takes a run out of the linear mapping. The parts and the lists fit it.
     ///
     /// # Errors
-    /// The P2M has no machine frame for a frame; a frame is in use; Xen refused a page-table write
-    /// or the flush. The run is mapped again as it was.
+    /// The P2M has no machine frame for a frame; a part gives up an extent that is none; a frame is in
+    /// use; Xen refused a page-table write or the flush. The run is mapped again as it was.
     pub fn new(
         guest: GuestHandle<'a, X, L>,
         run: FrameRun,
+        parts: &[Part],
         lists: Lists<'t>,
     ) -> Result<Self, ExchangeFailure<'a>> {
         let Lists { backing, extents: out_list } = lists;
         let backing = &mut backing[..run.frames() as usize];
         let GuestHandle { xen, accounts, .. } = guest;
         let free = note_backing(&guest, &run, backing)
+            .and_then(|()| parts.iter().try_for_each(|part| is_extent(&run, part, backing)))
             // Rule [F5](crate::rules#F5): before the flush at the end of `clear`, which covers
             // these addresses, too.
             .and_then(|()| xen.within(Span::Phase(Phase::Purge), || purge(&guest, &run)));
@@ -92,6 +96,23 @@ fn note_backing<X, L>(
         *slot = mfn.number();
     }
     Ok(())
+}
+
+/// Checks that a part which gives up an extent is backed by one. Xen takes the machine frames that
+/// follow the first: if others backed the part, Xen would take frames that the guest still uses
+/// ([M4](crate::rules#M4)).
+fn is_extent(run: &FrameRun, part: &Part, backing: &[u64]) -> Result<(), ExchangeError> {
+    if part.input() == Order::ZERO {
+        return Ok(());
+    }
+    let backing = &backing[part.first() as usize..][..part.frames() as usize];
+    match backing.windows(2).position(|pair| pair[0].checked_add(1) != Some(pair[1])) {
+        None => Ok(()),
+        Some(index) => {
+            let pfn = run.first().add(part.first() + index as u64 + 1);
+            Err(ExchangeError::NotContiguous { pfn, order: part.input() })
+        }
+    }
 }
 
 /// Has the kernel drop the aliases of the run that nothing uses any more.
