@@ -1,7 +1,7 @@
 //! Acquire and release in a PV guest against the model hypervisor: what they promise, and every
 //! refusal that leaves the frames as they were. This shows [S1](xen_contig::rules#S1).
 
-use fake_xen::{Extent, FakeGuest, GuestBuilder, Owner};
+use fake_xen::{Extent, FakeGuest, Fault, GuestBuilder, Owner};
 use hypercall::{Xen, XenErrno, ops::MemoryOp};
 use xen_contig::addr::{AddressBits, Mfn, Order, Pfn};
 use xen_contig::exchange::{
@@ -225,6 +225,27 @@ fn c02_c03_the_order_limit_is_found_by_asking_and_moves_nothing() {
             guest.check_whole();
         }
     }
+}
+
+/// An answer that says nothing of the order must not become a limit, nor "no exchange at all".
+#[test]
+fn an_unexpected_answer_about_an_order_is_not_taken_for_a_denial() {
+    let ask = |errno, call| {
+        let guest = GuestBuilder::new(512).max_order(9).build();
+        guest.xen().arm(Fault::refuse(call, errno));
+        let capability = Capability::ask(guest.xen(), &guest.p2m());
+        assert_eq!(guest.xen().disarm(), 1);
+        capability
+    };
+    for errno in [XenErrno::EBUSY, XenErrno::EFAULT, XenErrno::EOPNOTSUPP] {
+        // The first two calls ask about order 0, the last one about order 9.
+        for call in 1..=11 {
+            let limit = order(9);
+            assert_eq!(ask(errno, call), Capability::Exchange { limit }, "{errno} {call}");
+        }
+    }
+    let why = ExchangeError::Refused { errno: XenErrno::ENOSYS };
+    assert_eq!(ask(XenErrno::ENOSYS, 1), Capability::None { why });
 }
 
 #[test]

@@ -81,17 +81,21 @@ pub(super) fn node_permitted(xen: &impl Xen, node: u8) -> Permission {
 /// 4.17 to master permit order 9 to a plain domU, 12 to one with I/O resources, and 18 to the control
 /// domain. `memop-max-order=` changes all three (`max_order` in `xen/common/memory.c`).
 ///
+/// If the answer for an order is unknown, the order counts as permitted: an exchange of that order
+/// will tell.
+///
 /// # Errors
-/// Xen does not permit even order 0, or refuses the question.
+/// Xen does not permit even order 0, or has no exchange.
 pub(super) fn order_limit(xen: &impl Xen) -> Result<Order, ExchangeError> {
     match order_permitted(xen, Order::ZERO) {
         Permission::Denied => {
             return Err(ExchangeError::OrderNotPermitted { order: Order::ZERO });
         }
-        Permission::Unknown(Err(errno)) => return Err(ExchangeError::Refused { errno }),
-        // Assume order 0. If Xen refuses it, the first exchange of single frames reports that.
-        Permission::Granted | Permission::Unknown(Ok(_)) => {}
+        Permission::Unknown(Err(errno @ XenErrno::ENOSYS)) => {
+            return Err(ExchangeError::Refused { errno });
+        }
+        Permission::Granted | Permission::Unknown(_) => {}
     }
-    let permitted = |order: &Order| order_permitted(xen, *order) == Permission::Granted;
-    Ok(Order::MAX.up_to().take_while(permitted).last().unwrap_or(Order::ZERO))
+    let not_denied = |order: &Order| order_permitted(xen, *order) != Permission::Denied;
+    Ok(Order::MAX.up_to().take_while(not_denied).last().unwrap_or(Order::ZERO))
 }
