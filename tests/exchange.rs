@@ -283,6 +283,21 @@ fn what_else_xen_may_answer_keeps_its_number() {
     refused(&guest, ANYWHERE, ExchangeError::Refused { errno }, |guest| guest.deny_exchange(None));
 }
 
+/// Xen may have memory for its own tables later. A frame that is lost does not come back.
+#[test]
+fn a_page_table_write_that_xen_had_no_memory_for_can_succeed_later() {
+    let guest = FakeGuest::new(2048);
+    guest.xen().arm(Fault::refuse(1, XenErrno::ENOMEM));
+    let failure = acquire(&guest, guest.run(1024, 64), ANYWHERE).0.unwrap_err();
+    let error = ExchangeError::PageTable { pfn: Pfn::new(1024), errno: XenErrno::ENOMEM };
+    assert_eq!((failure.error, failure.is_transient()), (error, true));
+    let pfn = Pfn::new(1024);
+    for (errno, transient) in [(XenErrno::EAGAIN, true), (XenErrno::EINVAL, false)] {
+        assert_eq!(ExchangeError::PageTable { pfn, errno }.is_transient(), transient, "{errno}");
+    }
+    guest.check_whole();
+}
+
 #[test]
 fn c40_a_fragmented_heap_has_no_extent() {
     let guest = FakeGuest::new(2048);

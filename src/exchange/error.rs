@@ -134,7 +134,7 @@ impl ExchangeError {
         match self {
             Self::NoMemory { .. } | Self::NoMemoryBelow { .. } | Self::FrameRefused { .. } => true,
             Self::FrameBusy { holder, .. } => holder.is_transient(),
-            Self::Refused { errno } | Self::Flush { errno } => {
+            Self::Refused { errno } | Self::PageTable { errno, .. } | Self::Flush { errno } => {
                 matches!(*errno, XenErrno::EAGAIN | XenErrno::EBUSY | XenErrno::ENOMEM)
             }
             _ => false,
