@@ -307,6 +307,18 @@ fn c40_a_fragmented_heap_has_no_extent() {
     refused(&guest, ANYWHERE, error, |guest| guest.relieve());
 }
 
+/// The order is that of the extents that should come: single frames, for an extent that is given up.
+#[test]
+fn an_exhausted_heap_is_not_blamed_on_the_order_of_what_is_given_up() {
+    let guest = FakeGuest::new(2048);
+    let (extent, _) = acquire(&guest, guest.run(1024, 64), ANYWHERE);
+    guest.exhaust_but(0);
+    let failure = release(&guest, extent.unwrap()).unwrap_err();
+    assert_eq!(failure.error, ExchangeError::NoMemory { order: Order::ZERO, bits: ANYWHERE });
+    assert!(failure.is_transient());
+    guest.check_whole();
+}
+
 #[test]
 fn c41_memory_above_the_limit_does_not_count() {
     let guest = FakeGuest::new(2048);

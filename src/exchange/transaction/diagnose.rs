@@ -70,7 +70,7 @@ impl<X: Xen, L: LinearMapping> Detached<'_, '_, X, L> {
     /// `ENOMEM`: is there no extent of that order, or nothing at all below the limit?
     fn what_is_exhausted(&mut self, part: &Part) -> Result<ExchangeError, TornExchange> {
         let Placement { bits, .. } = part.placement();
-        let no_extent = ExchangeError::NoMemory { order: part.order(), bits };
+        let no_extent = ExchangeError::NoMemory { order: part.output(), bits };
         if !part.placement().is_limited() {
             return Ok(no_extent);
         }
