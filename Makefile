@@ -32,14 +32,14 @@ ADAPTERS := --features xen-contig/virtio-drivers,xen-contig/dma-api
 SAY_STATUS = status=$$?; [ $$status -eq 0 ] || echo "make $@: the runner's exit status is $$status" >&2; exit $$status
 
 .NOTPARALLEL:
-.PHONY: help run test test-long vcpus virtio conformance soak bench fuzz fuzzer model image lint prose docs gdb clean setup bed check-choice
+.PHONY: help run test test-long vcpus virtio conformance soak bench fuzz fuzzer model packages image lint prose docs gdb clean setup bed check-choice
 
 help:
 	@echo 'make run     build the image, boot it under Xen in QEMU, say what came of it'
 	@echo 'make test    lints, host tests, and the whole test bed'
 	@echo 'make test-long'
 	@echo '             what takes too long for that: fuzzing, soaks, storms, conformance, benchmarks,'
-	@echo '             every limit of the order, restarts'
+	@echo '             every limit of the order, restarts, packages'
 	@echo 'make vcpus   the part of it with one, two and four vCPUs, and 100,000 operations of four'
 	@echo 'make virtio  a driver of the crate virtio-drivers on the adapter, with a real disk, as dom0'
 	@echo 'make conformance'
@@ -83,9 +83,13 @@ test: check-choice lint
 	@(set -x; $(BED) test $(CHOSEN) $(LIMIT)); $(SAY_STATUS)
 
 # Ten minutes for each target of the fuzzer, unless SECONDS says otherwise.
-test-long: check-choice image bed model fuzzer
+test-long: check-choice image bed model fuzzer packages
 	@(set -x; $(BED) test-long --model $(MODEL) --fuzz $(FUZZER) \
 		--seconds $(if $(filter file,$(origin SECONDS)),600,$(SECONDS)) $(CHOSEN) $(LIMIT)); $(SAY_STATUS)
+
+# Each published package builds from its own files alone.
+packages: setup
+	@$(TOOLS) cargo publish --locked --workspace --dry-run --allow-dirty
 
 vcpus: check-choice image bed
 	@(set -x; $(BED) vcpus $(CHOSEN) $(LIMIT)); $(SAY_STATUS)
