@@ -1,12 +1,12 @@
 //! The DMA engine: memory to device, device to memory.
 
 use core::fmt;
-use core::hint;
 
 use xen_contig::addr::DmaAddr;
 
 use super::device::Edu;
 use super::registers::Wide;
+use crate::events::nap;
 
 /// The addresses that the engine can drive. It silently drops the bits above.
 pub const MASK: u64 = (1 << 28) - 1;
@@ -26,8 +26,8 @@ const TO_MEMORY: u64 = 2;
 
 /// How many times the driver reads the command register until it gives up.
 ///
-/// The engine takes 100 ms of QEMU's clock. A read takes 0.1 to 10 µs, so the limit is 1.6 s or more.
-const PATIENCE: u32 = 1 << 24;
+/// The engine takes 100 ms of QEMU's clock, and a millisecond passes between two reads.
+const PATIENCE: u32 = 10_000;
 
 /// Why no data moved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,7 +140,8 @@ impl Edu {
             if registers.read_wide(Wide::Command) & RUN == 0 {
                 return Ok(());
             }
-            hint::spin_loop();
+            // Each read leaves the guest and costs the emulator more than the engine's work.
+            nap();
         }
         Err(TransferError::Stuck { reads: PATIENCE })
     }
