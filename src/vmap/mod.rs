@@ -62,7 +62,7 @@
 //! use xen_contig::paging::FlushClock;
 //! use xen_contig::sync::AtomicU64;
 //! use xen_contig::vmap::{
-//!     AreaEntry, AreaTables, Budget, Flush, UnmapMode, Protection, Vmap, VmapError, VmapMemory, VmapSizes,
+//!     AreaEntry, AreaTables, Budget, Flush, Protection, UnmapMode, Vmap, VmapError, VmapMemory, VmapSizes,
 //! };
 //!
 //! /// 512 pages of addresses of a translated guest, mapped by one first-level table.

@@ -22,7 +22,7 @@ pub const LETTERS: [char; 3] = ['D', 'U', 'H'];
 const LEGEND: &str = "\
 Of each Xen: D as PV dom0, U as PV domU, H as PVH domU; - where the row can't be tried in that mode,
 ! where the answer was another one. open: the row is owed a test on a real Xen and has none that
-could be tried. ModelResults: how many tests are named after the row.";
+could be tried. Model: how many tests are named after the row.";
 
 const STIMULUS: usize = 56;
 

@@ -94,7 +94,7 @@ impl Apt {
              Dir::Etc::main \"/dev/null\";\nDir::Etc::parts \"/dev/null\";\n\
              Dir::Etc::preferences \"/dev/null\";\nDir::Etc::preferencesparts \"/dev/null\";\n\
              APT::Architecture \"amd64\";\nAPT::Architectures {{ \"amd64\"; }};\n\
-             APT::Sandbox::User \"root\";\nAPT::Update::Error-GuestMode \"any\";\n\
+             APT::Sandbox::User \"root\";\nAPT::Update::Error-Mode \"any\";\n\
              Acquire::Languages \"none\";\nAcquire::Retries \"2\";\n\
              Acquire::http::Timeout \"30\";\n{}",
             at(""),
