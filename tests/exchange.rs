@@ -1,11 +1,12 @@
 //! Acquire and release in a PV guest against the model hypervisor: what they promise, and every
 //! refusal that leaves the frames as they were. This shows [S1](xen_contig::rules#S1).
 
-use fake_xen::{Extent, FakeGuest, Fault, GuestBuilder, Owner};
+use fake_xen::{Extent, FakeGuest, Fault, GuestBuilder, Mark, Owner};
+use hypercall::trace::{Phase, Span};
 use hypercall::{Xen, XenErrno, ops::MemoryOp};
 use xen_contig::addr::{AddressBits, Mfn, Order, Pfn};
 use xen_contig::exchange::{
-    Accounts, Capability, ExchangeError, ExchangeFailure, Lists, OnRefusal, Part, Placement,
+    Accounts, Capability, ExchangeError, ExchangeFailure, Lists, Node, OnRefusal, Part, Placement,
 };
 use xen_contig::frames::FrameRun;
 use xen_contig::p2m::M2p;
@@ -204,6 +205,132 @@ fn c28_a_frame_of_another_domain_is_never_mapped() {
     assert!(!guest.linear_entry(Pfn::new(1030)).is_present());
     assert!(matches!(guest.owner(foreign), Some(Owner::Domain(fake_xen::NEIGHBOUR))));
     assert!(matches!(guest.owner(own), Some(Owner::Domain(fake_xen::GUEST))));
+}
+
+/// D08: each frame that Xen refuses to map again is lost, and no other.
+#[test]
+fn frames_that_xen_refuses_to_map_again_are_lost_one_by_one() {
+    let guest = FakeGuest::new(2048);
+    for pfn in [1024, 1030, 1031, 1087] {
+        let foreign = guest.foreign_frame();
+        guest.forge(Pfn::new(pfn), foreign);
+    }
+    let (result, quarantined) = acquire(&guest, guest.run(1024, 64), ANYWHERE);
+    let failure = result.unwrap_err();
+    let first = ExchangeError::PageTable { pfn: Pfn::new(1024), errno: XenErrno::EBUSY };
+    assert_eq!((failure.error, quarantined, failure.remaining.lost()), (first, 4, 4));
+    assert!(failure.to_string().ends_with("4 of 64 frames are quarantined"), "{failure}");
+    let remaining: Vec<FrameRun> = failure.remaining.into_iter().collect();
+    assert_eq!(remaining, [guest.run(1025, 5), guest.run(1032, 55)]);
+    assert_eq!(guest.check().holes, [1024, 1030, 1031, 1087].map(Pfn::new));
+}
+
+/// Answers that the order of Xen's checks does not explain are not taken for a cause.
+#[test]
+fn an_answer_that_means_nothing_leads_to_no_claim() {
+    let refused = |errno| ExchangeError::Refused { errno };
+    let guest = FakeGuest::new(2048);
+    let fail = |call, part: Part| {
+        guest.xen().arm(Fault::refuse(call, XenErrno::EBUSY));
+        let accounts: &Accounts = Box::leak(Box::default());
+        let (backing, extents) = (&mut [0; 64], &mut [0; 64]);
+        let lists = Lists { backing, extents };
+        let exchanger = guest.exchanger(accounts, Order::MAX);
+        let result = exchanger.exchange(guest.run(1024, 64), &[part], OnRefusal::Undo, lists);
+        assert_eq!(guest.xen().disarm(), 1);
+        guest.check_whole();
+        result.unwrap().error.unwrap()
+    };
+    // The first calls clear the entries, flush, and exchange. Then come the questions.
+    let whole = |placement| Part::gather(0, 1, order(6), placement);
+    // Is it the order?
+    guest.deny_exchange(Some(XenErrno::EPERM));
+    assert_eq!(fail(4, whole(Placement::ANYWHERE)), refused(XenErrno::EPERM));
+    guest.deny_exchange(None);
+    // Is it the node?
+    let exactly = Placement { bits: ANYWHERE, node: Node::Exactly(3) };
+    assert_eq!(fail(4, whole(exactly)), refused(XenErrno::EINVAL));
+    // Which frame is it?
+    guest.alias(7, Pfn::new(1050));
+    for call in [4, 6, 10] {
+        let unnamed = ExchangeError::FrameRefused { first: Pfn::new(1024), frames: 64 };
+        assert_eq!(fail(call, whole(Placement::ANYWHERE)), unnamed, "call {call}");
+    }
+    guest.unalias(7);
+    // Is there a single frame?
+    guest.exhaust_below(bits(23));
+    let no_extent = ExchangeError::NoMemory { order: order(6), bits: bits(23) };
+    assert_eq!(fail(4, whole(Placement::below(bits(23)))), no_extent);
+}
+
+#[test]
+fn a_limit_that_cannot_be_found_is_not_claimed() {
+    let guest = FakeGuest::new(512);
+    let ask = |call, errno| {
+        guest.xen().arm(Fault::refuse(call, errno));
+        let capability = Capability::ask(guest.xen(), &guest.p2m());
+        guest.xen().disarm();
+        capability
+    };
+    let why = ExchangeError::Refused { errno: XenErrno::ENOSYS };
+    assert_eq!(ask(1, XenErrno::ENOSYS), Capability::None { why });
+    let why = ExchangeError::OrderNotPermitted { order: Order::ZERO };
+    assert_eq!(ask(1, XenErrno::EPERM), Capability::None { why });
+    // What was permitted before the answer stays permitted.
+    assert_eq!(ask(6, XenErrno::EBUSY), Capability::Exchange { limit: order(3) });
+}
+
+#[test]
+fn the_phases_of_an_exchange_are_reported() {
+    use Phase::{Attach, Detach, Exchange, Plan, Purge, Zero};
+    let guest = FakeGuest::new(2048);
+    let phases = |run: FrameRun| {
+        guest.xen().take_marks();
+        let accounts: &Accounts = Box::leak(Box::default());
+        let lists = Lists { backing: &mut [0; 16], extents: &mut [0; 16] };
+        let part = [Part::gather(0, 1, order(4), Placement::ANYWHERE)];
+        let exchanger = guest.exchanger(accounts, order(9));
+        let _result = exchanger.exchange(run, &part, OnRefusal::Undo, lists);
+        let (mut open, mut phases) = (None, vec![]);
+        for mark in guest.xen().take_marks() {
+            match mark {
+                Mark::Enter(Span::Phase(phase)) => {
+                    assert_eq!(open.replace(phase), None, "phases do not nest");
+                    phases.push(phase);
+                }
+                Mark::Leave(Span::Phase(phase)) => assert_eq!(open.take(), Some(phase)),
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(open, None);
+        phases
+    };
+    assert_eq!(phases(guest.run(1024, 16)), [Plan, Purge, Zero, Detach, Exchange, Attach]);
+    assert_eq!(phases(guest.run(1024, 8)), [Plan]);
+    // What remains after a loss is zeroed.
+    guest.forge(Pfn::new(1030), guest.foreign_frame());
+    assert_eq!(phases(guest.run(1024, 16)), [Plan, Purge, Zero, Detach, Exchange, Attach, Zero]);
+}
+
+#[test]
+fn errors_say_whether_the_same_call_can_succeed_later() {
+    let (pfn, mfn, bits) = (Pfn::new(1), None, bits(23));
+    let errno = |errno| ExchangeError::Refused { errno };
+    let busy = |holder| ExchangeError::FrameBusy { pfn, mfn, holder };
+    for (error, transient) in [
+        (ExchangeError::NoMemory { order: order(6), bits }, true),
+        (ExchangeError::NoMemoryBelow { bits }, true),
+        (ExchangeError::FrameRefused { first: pfn, frames: 4 }, true),
+        (busy(Holder::Granted { reference: 8 }), true),
+        (busy(Holder::Shared { name: "grant table" }), false),
+        (errno(XenErrno::EBUSY), true),
+        (errno(XenErrno::ENOSYS), false),
+        (ExchangeError::NotPermitted, false),
+        (ExchangeError::BadPart { first: 0, frames: 0, run: 1 }, false),
+        (ExchangeError::Torn { errno: None, exchanged: 0 }, false),
+    ] {
+        assert_eq!(error.is_transient(), transient, "{error}");
+    }
 }
 
 #[test]

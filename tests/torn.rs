@@ -4,6 +4,7 @@
 
 use std::cell::Cell;
 use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use fake_xen::{ExchangeFault, FakeGuest, Fault, Lie, Owner};
 use hypercall::{PageTableFlags, XenErrno};
@@ -439,8 +440,10 @@ enum Reading {
     None,
     /// In the first look the last frame is another than it is later.
     Stale(Cell<bool>),
-    /// What is beneath this one it does not see.
+    /// It does not see this frame's record.
     AllBut(Pfn),
+    /// It stops the program.
+    Panic,
 }
 
 /// A guest whose kernel reads the M2P in another way.
@@ -479,6 +482,7 @@ unsafe impl LinearMapping for Reader<'_> {
     fn on_record(&self, first: Pfn, frames: u64, see: &mut dyn FnMut(Pfn, Mfn)) {
         let first_look = match &self.reading {
             Reading::None => return,
+            Reading::Panic => panic!("the kernel stops"),
             Reading::Stale(first_look) => first_look,
             Reading::AllBut(hidden) => {
                 let mut see = |pfn, mfn| {
@@ -505,6 +509,18 @@ fn a_kernel_that_does_not_read_the_m2p_loses_the_recovery_alone() {
     let failure = scene.fail_by(&reader, &CHUNKS);
     assert_eq!(failure.error, torn(0));
     scene.lost(0..FRAMES, failure);
+}
+
+#[test]
+fn a_panic_in_a_transaction_quarantines_the_run() {
+    let scene = Scene::new();
+    scene.guest.xen().arm_exchange(ExchangeFault::OutUnwritable(0));
+    let reader = Reader { guest: &scene.guest, reading: Reading::Panic };
+    let stopped = catch_unwind(AssertUnwindSafe(|| scene.fail_by(&reader, &CHUNKS)));
+    assert!(stopped.is_err());
+    assert_eq!(scene.accounts.quarantined(), FRAMES);
+    let holes: Vec<Pfn> = (FIRST..FIRST + FRAMES).map(Pfn::new).collect();
+    assert_eq!(scene.guest.check().holes, holes, "nobody reaches a frame of it");
 }
 
 #[test]

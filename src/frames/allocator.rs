@@ -4,61 +4,9 @@
 
 use core::fmt;
 
+use super::run::FrameRun;
 use crate::addr::Pfn;
 use crate::bitmap::{Bitmap, Try};
-
-/// A run of consecutive guest frames that its holder owns ([M1](crate::rules#M1)).
-///
-/// It is not `Clone`: after a run was passed on, its former owner cannot use it.
-#[derive(Debug, PartialEq, Eq)]
-#[must_use = "dropping a run leaks its frames"]
-pub struct FrameRun {
-    first: Pfn,
-    frames: u64,
-}
-
-impl FrameRun {
-    /// A run without frames.
-    pub(crate) const EMPTY: Self = Self { first: Pfn::new(0), frames: 0 };
-
-    /// Claims a run.
-    ///
-    /// # Safety
-    /// * The frames exist in the guest, so their numbers do not overflow.
-    /// * The caller owns them, and no other `FrameRun` names one of them ([M1](crate::rules#M1)).
-    pub const unsafe fn new(first: Pfn, frames: u64) -> Self {
-        Self { first, frames }
-    }
-
-    /// Returns the first frame.
-    pub const fn first(&self) -> Pfn {
-        self.first
-    }
-
-    /// Returns the number of frames.
-    pub const fn frames(&self) -> u64 {
-        self.frames
-    }
-
-    /// Returns true if the run has no frames.
-    pub const fn is_empty(&self) -> bool {
-        self.frames == 0
-    }
-
-    /// Cuts the run in two: its first `at` frames, and the rest. Either may be empty.
-    ///
-    /// If the run has fewer frames, all of them are in the first.
-    pub const fn split_at(self, at: u64) -> (Self, Self) {
-        let at = if at < self.frames { at } else { self.frames };
-        let rest = Self { first: self.first.add(at), frames: self.frames - at };
-        (Self { first: self.first, frames: at }, rest)
-    }
-
-    /// Iterates over the frames of the run, first to last.
-    pub fn iter(&self) -> impl DoubleEndedIterator<Item = Pfn> + Clone + use<> {
-        (self.first.number()..self.first.number() + self.frames).map(Pfn::new)
-    }
-}
 
 /// What the caller of a search says about the run that begins with a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,7 +82,7 @@ impl<'a> FrameAllocator<'a> {
     /// Returns `None` if there is no such run, or if `align` is not a power of two.
     pub fn take(&mut self, frames: u64, align: u64) -> Option<FrameRun> {
         let first = self.free.take(frames, align)?;
-        Some(FrameRun { first: Pfn::new(first), frames })
+        Some(taken(first, frames))
     }
 
     /// Takes a run of `frames` frames that `fits` accepts. Calls `fits` at most `tries` times.
@@ -150,7 +98,7 @@ impl<'a> FrameAllocator<'a> {
             Candidate::Fits => Try::Fits,
             Candidate::TryFrom(next) => Try::From(next.number()),
         })?;
-        Some(FrameRun { first: Pfn::new(first), frames })
+        Some(taken(first, frames))
     }
 
     /// Takes a run back. A piece of a run that was taken is accepted as well.
@@ -161,9 +109,16 @@ impl<'a> FrameAllocator<'a> {
         if run.is_empty() {
             return Ok(());
         }
-        let given = self.free.give(run.first.number(), run.frames);
+        let given = self.free.give(run.first().number(), run.frames());
         given.map_err(|number| NotAllocated { pfn: Pfn::new(number) })
     }
+}
+
+/// Returns the run of frames that were just taken out of the bitmap.
+const fn taken(first: u64, frames: u64) -> FrameRun {
+    // SAFETY: the frames were free, so a run that named them was returned and no longer exists. They
+    // lie below the allocator's limit ([M1](crate::rules#M1)).
+    unsafe { FrameRun::new(Pfn::new(first), frames) }
 }
 
 #[cfg(test)]
@@ -261,19 +216,6 @@ mod tests {
             Candidate::TryFrom(pfn.add(20))
         });
         assert_eq!((run, asked), (None, vec![120, 0, 20, 40]));
-    }
-
-    #[test]
-    fn a_run_is_cut_without_losing_a_frame() {
-        // SAFETY: a test's frames are numbers only; no other value owns them
-        // ([M1](crate::rules#M1)).
-        let run = |first, frames| unsafe { FrameRun::new(Pfn::new(first), frames) };
-        assert_eq!(run(8, 4).split_at(1), (run(8, 1), run(9, 3)));
-        assert_eq!(run(8, 4).split_at(0), (run(8, 0), run(8, 4)));
-        for at in [4, 5, u64::MAX] {
-            assert_eq!(run(8, 4).split_at(at), (run(8, 4), run(12, 0)));
-        }
-        assert!(run(8, 0).is_empty() && !run(8, 1).is_empty());
     }
 
     #[test]
