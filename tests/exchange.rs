@@ -225,6 +225,32 @@ fn frames_that_xen_refuses_to_map_again_are_lost_one_by_one() {
     assert_eq!(guest.check().holes, [1024, 1030, 1031, 1087].map(Pfn::new));
 }
 
+/// After a refusal midway, `Undo` leaves nothing contiguous, and `Return` keeps what came.
+#[test]
+fn c73_what_was_exchanged_before_a_refusal_is_undone_or_kept() {
+    for on_refusal in [OnRefusal::Undo, OnRefusal::Return] {
+        let guest = FakeGuest::new(2048);
+        guest.hold(Pfn::new(1024 + 40));
+        let accounts = Accounts::new();
+        let lists = Lists { backing: &mut [0; 64], extents: &mut [0; 64] };
+        let parts = [0, 16, 32, 48].map(|at| Part::gather(at, 1, order(4), Placement::ANYWHERE));
+        let exchanger = guest.exchanger(&accounts, order(9));
+        let progress = exchanger.exchange(guest.run(1024, 64), &parts, on_refusal, lists).unwrap();
+        let in_a_row = |at: u64| {
+            let mfn = |index| guest.mfn(Pfn::new(1024 + at + index));
+            (1..16).all(|index| mfn(index) == mfn(0).map(|first| first.add(index)))
+        };
+        let kept = [0, 16, 32, 48].map(in_a_row);
+        match on_refusal {
+            OnRefusal::Undo => assert_eq!((progress.done, kept), (0, [false; 4])),
+            OnRefusal::Return => assert_eq!((progress.done, &kept[..2]), (32, &[true; 2][..])),
+        }
+        assert_eq!(progress.error, Some(busy(&guest, 1064)));
+        assert_eq!(progress.run, guest.run(1024, 64));
+        guest.check_whole();
+    }
+}
+
 /// Answers that the order of Xen's checks does not explain are not taken for a cause.
 #[test]
 fn an_answer_that_means_nothing_leads_to_no_claim() {
@@ -261,23 +287,6 @@ fn an_answer_that_means_nothing_leads_to_no_claim() {
     guest.exhaust_below(bits(23));
     let no_extent = ExchangeError::NoMemory { order: order(6), bits: bits(23) };
     assert_eq!(fail(4, whole(Placement::below(bits(23)))), no_extent);
-}
-
-#[test]
-fn a_limit_that_cannot_be_found_is_not_claimed() {
-    let guest = FakeGuest::new(512);
-    let ask = |call, errno| {
-        guest.xen().arm(Fault::refuse(call, errno));
-        let capability = Capability::ask(guest.xen(), &guest.p2m());
-        guest.xen().disarm();
-        capability
-    };
-    let why = ExchangeError::Refused { errno: XenErrno::ENOSYS };
-    assert_eq!(ask(1, XenErrno::ENOSYS), Capability::None { why });
-    let why = ExchangeError::OrderNotPermitted { order: Order::ZERO };
-    assert_eq!(ask(1, XenErrno::EPERM), Capability::None { why });
-    // What was permitted before the answer stays permitted.
-    assert_eq!(ask(6, XenErrno::EBUSY), Capability::Exchange { limit: order(3) });
 }
 
 #[test]
@@ -373,6 +382,8 @@ fn an_unexpected_answer_about_an_order_is_not_taken_for_a_denial() {
     }
     let why = ExchangeError::Refused { errno: XenErrno::ENOSYS };
     assert_eq!(ask(XenErrno::ENOSYS, 1), Capability::None { why });
+    let why = ExchangeError::OrderNotPermitted { order: Order::ZERO };
+    assert_eq!(ask(XenErrno::EPERM, 1), Capability::None { why });
 }
 
 #[test]

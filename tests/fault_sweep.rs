@@ -112,7 +112,7 @@ fn sweep<S>(
             cases += u64::from(!matches!(outcome, RunOutcome::Done));
             quarantined += u64::from(matches!(outcome, RunOutcome::Quarantined { .. }));
             judge(&scene, &before, &outcome, &what);
-            if let Outcome::Quarantined { lost } = outcome {
+            if let RunOutcome::Quarantined { lost } = outcome {
                 // D08: a page-table write that Xen refuses costs a frame, not the run.
                 assert!(lost == 1 || errno == XenErrno::EFAULT, "{what}: {lost} frames lost");
             }

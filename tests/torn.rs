@@ -513,7 +513,7 @@ fn a_kernel_that_does_not_read_the_m2p_loses_the_recovery_alone() {
 
 #[test]
 fn a_panic_in_a_transaction_quarantines_the_run() {
-    let scene = Scene::new();
+    let scene = TornScene::new();
     scene.guest.xen().arm_exchange(ExchangeFault::OutUnwritable(0));
     let reader = Reader { guest: &scene.guest, reading: Reading::Panic };
     let stopped = catch_unwind(AssertUnwindSafe(|| scene.fail_by(&reader, &CHUNKS)));
