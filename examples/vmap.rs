@@ -22,7 +22,8 @@ pub fn main() -> Result<(), Box<dyn Error>> {
     // The kernel maps two of its frames side by side, in the other order.
     let run = platform.take(16, 16).ok_or("no free frames")?;
     let (first, second) = (run.first(), run.first().add(1));
-    let area = areas.vmap([second, first], Protection::ReadWrite, "firmware")?;
+    // SAFETY: `run` owns both frames, and outlives the area.
+    let area = unsafe { areas.vmap([second, first], Protection::ReadWrite, "firmware")? };
     println!("pfn {second} and pfn {first} are mapped at {:#x}", area.address());
     let (in_area, linear) = (area.pointer(), guest.address(second).as_mut_ptr::<u8>());
     // SAFETY: both addresses map the first byte of the same frame, which the kernel owns. The

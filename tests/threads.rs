@@ -148,8 +148,8 @@ impl<'a> VcpuThread<'_, 'a> {
     }
 
     fn map(&self, frames: impl Iterator<Item = Pfn> + Clone) -> Area {
-        let areas = self.shared.platform.guest().areas();
-        areas.vmap(frames, Protection::ReadWrite, "storm").expect("addresses and records")
+        let guest = self.shared.platform.guest();
+        guest.vmap(frames, Protection::ReadWrite, "storm").expect("addresses and records")
     }
 }
 

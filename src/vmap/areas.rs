@@ -104,19 +104,25 @@ impl<'m, T: AreaTables> Vmap<'m, T> {
 
     /// Maps frames side by side, followed by an unmapped guard page.
     ///
-    /// `name` names the owner in the error that an exchange of these frames returns. The frames stay
-    /// with the caller, who keeps them until the area is unmapped. A frame can be in any number of
-    /// areas.
+    /// `name` names the owner in the error that an exchange of these frames returns. A frame can be in
+    /// any number of areas.
     ///
     /// A PV guest makes one `mmu_update` per 512 pages. If no addresses are free, leftovers are purged
     /// and flushed first, so the call may sleep.
+    ///
+    /// # Safety
+    /// From the call until the area is unmapped, the frames belong to the caller, or to an owner who
+    /// lends them ([M1](crate::rules#M1)). So no transaction holds or takes one of them while this call
+    /// runs: it would miss an entry that is written after its purge ([M2](crate::rules#M2)).
+    ///
+    /// Once the area exists, an exchange of the frames is refused and names it.
     ///
     /// # Errors
     /// Nothing is mapped then. [`VmapError::Empty`], [`VmapError::TooLarge`],
     /// [`VmapError::NoSuchFrame`] and [`VmapError::NotPopulated`] name what is wrong with the request;
     /// [`VmapError::NoSpace`], that no addresses are free; [`VmapError::Refused`],
     /// [`VmapError::NotDropped`] and [`VmapError::FlushRefused`], what Xen refused.
-    pub fn vmap<F>(
+    pub unsafe fn vmap<F>(
         &self,
         frames: F,
         protection: Protection,

@@ -107,7 +107,9 @@
 //!
 //! /// Maps two frames side by side, and leaves the entries until the frames are needed.
 //! fn visit<T: AreaTables>(areas: &Vmap<'_, T>) -> Result<(), VmapError> {
-//!     let area = areas.vmap([Pfn::new(9), Pfn::new(4)], Protection::ReadOnly, "an example")?;
+//!     let frames = [Pfn::new(9), Pfn::new(4)];
+//!     // SAFETY: the frames belong to this function until it has unmapped the area.
+//!     let area = unsafe { areas.vmap(frames, Protection::ReadOnly, "an example")? };
 //!     let _two_pages = (area.pointer(), area.len());
 //!     areas.vunmap(area)
 //! }

@@ -35,7 +35,7 @@ fn a_purge_for_an_exchange_and_one_of_everything_meet() {
         // Two areas over the first frame, one of which has the other frame, too.
         for count in [1, 2] {
             let frames = (0..count).map(|at| first.add(at));
-            let area = guest.areas().vmap(frames, RW, "ring").expect("room");
+            let area = guest.vmap(frames, RW, "ring").expect("room");
             guest.areas().vunmap(area).expect("an area of these books");
         }
         let purger = spawn(move || guest.areas().purge_all(Flush::Inhibit));
@@ -63,7 +63,7 @@ fn an_area_that_is_being_made_is_in_use() {
             let run = guest.run(first.number(), 2);
             guest.areas().purge(&run, Flush::Inhibit).map_or(0, |purged| purged.aliases)
         });
-        let area = guest.areas().vmap(run.iter(), RW, "ring").expect("room");
+        let area = guest.vmap(run.iter(), RW, "ring").expect("room");
         assert_eq!(join(purger), 0, "an area in use lost pages");
         assert!(guest.is_mapped(area.address()) && guest.is_mapped(area.address() + 4096_u64));
         guest.areas().vunmap(area).expect("an area of these books");
@@ -82,7 +82,7 @@ fn a_refusal_of_what_is_gone_already_leaves_nothing_behind() {
         let (platform, guest) = (scene.platform.get(), scene.guest.get());
         let run = platform.take(2, 2).expect("a fresh guest");
         let first = run.first();
-        let area = guest.areas().vmap(run.iter(), RW, "ring").expect("room");
+        let area = guest.vmap(run.iter(), RW, "ring").expect("room");
         guest.areas().vunmap(area).expect("an area of these books");
         // The call of whoever comes second.
         guest.xen().arm(Fault::refuse(2, XenErrno::ENOMEM));
@@ -146,7 +146,7 @@ fn storm(preemptions: usize, mode: UnmapMode, budget: Budget) {
 
 fn use_area(guest: &FakeGuest, pfn: Pfn, colour: u64) {
     guest.fill(pfn, colour);
-    let area = guest.areas().vmap([pfn], RW, "ring").expect("room");
+    let area = guest.vmap([pfn], RW, "ring").expect("room");
     assert_eq!(guest.read_at(0, area.address()), colour);
     guest.write_at(0, area.address(), colour + 10);
     assert_eq!(guest.read(0, pfn, 0), colour + 10);

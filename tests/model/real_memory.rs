@@ -201,7 +201,7 @@ fn an_access_to_a_hole_of_a_translated_guest_faults() {
 fn an_area_shows_its_frames() {
     let guest = GuestBuilder::new(1024).areas(AreaConfig::lazy(512)).real_memory().build();
     let frames = [700, 300].map(Pfn::new);
-    let area = guest.areas().vmap(frames, Protection::ReadWrite, "an area").unwrap();
+    let area = guest.vmap(frames, Protection::ReadWrite, "an area").unwrap();
     for (page, pfn) in frames.into_iter().enumerate() {
         let pointer = area.pointer().wrapping_add(page * PAGE_SIZE).cast::<u64>();
         // SAFETY: the area maps the page, and the access is volatile.

@@ -25,7 +25,7 @@ fn frames(first: u64, count: u64) -> impl Iterator<Item = Pfn> + Clone {
 }
 
 fn vmap(guest: &FakeGuest, first: u64, count: u64, name: &'static str) -> Area {
-    guest.areas().vmap(frames(first, count), RW, name).unwrap()
+    guest.vmap(frames(first, count), RW, name).unwrap()
 }
 
 fn page(area: &Area, page: u64) -> VirtAddr {
@@ -51,7 +51,7 @@ fn an_area_shows_its_frames_and_nothing_beside_them() {
         let guest = guest(config);
         // Out of order, and one of them twice.
         let scattered = [700, 300, 301, 700].map(Pfn::new);
-        let area = guest.areas().vmap(scattered, RW, "scattered").unwrap();
+        let area = guest.vmap(scattered, RW, "scattered").unwrap();
         let other = vmap(&guest, 302, 2, "other");
         for (index, pfn) in scattered.into_iter().enumerate() {
             guest.write(0, pfn, 5, 0x100 + index as u64);
@@ -79,9 +79,9 @@ fn a_read_only_area_is_read_only_and_may_show_a_page_table() {
     let guest = guest(AreaConfig::lazy(512));
     // The model's page tables are the guest's first frames.
     let table = Pfn::new(0);
-    let refused = guest.areas().vmap([table], RW, "table");
+    let refused = guest.vmap([table], RW, "table");
     assert!(matches!(refused, Err(VmapError::Refused { pfn, .. }) if pfn == table));
-    let area = guest.areas().vmap([table], Protection::ReadOnly, "table").unwrap();
+    let area = guest.vmap([table], Protection::ReadOnly, "table").unwrap();
     assert!(guest.is_mapped(area.address()));
     guest.areas().vunmap(area).unwrap();
 }

@@ -41,7 +41,7 @@ fn what_could_not_be_mapped_as_a_whole_is_not_mapped_at_all() {
     let guest = guest(AreaConfig::lazy(512));
     // A page table can't be written to.
     let frames = [Pfn::new(300), Pfn::new(0)];
-    let refused = guest.areas().vmap(frames, RW, "half");
+    let refused = guest.vmap(frames, RW, "half");
     assert!(matches!(refused, Err(VmapError::Refused { pfn, .. }) if pfn == frames[1]));
     let stats = guest.areas().stats();
     assert_eq!((stats.live, stats.leftover), (AreaCount::default(), AreaCount::default()));
@@ -52,19 +52,19 @@ fn what_could_not_be_mapped_as_a_whole_is_not_mapped_at_all() {
 fn what_makes_no_sense_is_refused_by_name() {
     let guest = guest(AreaConfig { areas: 2, ..AreaConfig::lazy(512) });
     let areas = guest.areas();
-    assert_eq!(areas.vmap([], RW, "none"), Err(VmapError::Empty));
+    assert_eq!(guest.vmap([], RW, "none"), Err(VmapError::Empty));
     // Its guard page and the last page of the stretch are nobody's.
     let many = VmapError::TooLarge { pages: 511, limit: 510 };
-    assert_eq!(areas.vmap(frames(300, 511), RW, "many"), Err(many));
+    assert_eq!(guest.vmap(frames(300, 511), RW, "many"), Err(many));
     areas.vunmap(vmap(&guest, 300, 510, "all")).unwrap();
     areas.purge_all(Flush::Now).unwrap();
     for pfn in [2048, 1 << 40, u64::MAX].map(Pfn::new) {
         let refused = VmapError::NoSuchFrame { pfn, frames: 2048 };
-        assert_eq!(areas.vmap([pfn], RW, "beyond"), Err(refused));
+        assert_eq!(guest.vmap([pfn], RW, "beyond"), Err(refused));
     }
     let (one, two) = (vmap(&guest, 300, 1, "one"), vmap(&guest, 301, 1, "two"));
     let full = VmapError::NoSpace { pages: 1, free: 507, areas: 2 };
-    assert_eq!(areas.vmap([Pfn::new(302)], RW, "three"), Err(full));
+    assert_eq!(guest.vmap([Pfn::new(302)], RW, "three"), Err(full));
     areas.vunmap(one).unwrap();
     let three = vmap(&guest, 302, 1, "three");
     let elsewhere =
@@ -77,12 +77,12 @@ fn what_makes_no_sense_is_refused_by_name() {
 fn no_iterator_makes_a_request_count_for_ever() {
     let guest = guest(AreaConfig::lazy(512));
     let areas = guest.areas();
-    let endless = areas.vmap(std::iter::repeat(Pfn::new(300)), RW, "endless");
+    let endless = guest.vmap(std::iter::repeat(Pfn::new(300)), RW, "endless");
     assert_eq!(endless, Err(VmapError::TooLarge { pages: usize::MAX, limit: 510 }));
-    let unsized_ = areas.vmap((0..u64::MAX).map(Pfn::new), RW, "all numbers");
+    let unsized_ = guest.vmap((0..u64::MAX).map(Pfn::new), RW, "all numbers");
     assert_eq!(unsized_, Err(VmapError::TooLarge { pages: usize::MAX, limit: 510 }));
     // Of no known length: the count stops above the limit.
-    let filtered = areas.vmap(std::iter::repeat(Pfn::new(300)).filter(|_| true), RW, "endless");
+    let filtered = guest.vmap(std::iter::repeat(Pfn::new(300)).filter(|_| true), RW, "endless");
     assert_eq!(filtered, Err(VmapError::TooLarge { pages: 511, limit: 510 }));
     assert_eq!(areas.stats().live, AreaCount::default());
 }
@@ -109,7 +109,7 @@ impl Iterator for Fickle<'_> {
 fn an_iterator_that_changes_its_mind_is_checked_again() {
     let guest = guest(AreaConfig::lazy(512));
     let passes = Cell::new(0);
-    let refused = guest.areas().vmap(Fickle { passes: &passes, asked: 0 }, RW, "fickle");
+    let refused = guest.vmap(Fickle { passes: &passes, asked: 0 }, RW, "fickle");
     let pfn = Pfn::new(1 << 40);
     assert_eq!(refused, Err(VmapError::NoSuchFrame { pfn, frames: 2048 }));
     assert_eq!(guest.areas().stats().live, AreaCount::default());
@@ -170,7 +170,8 @@ fn an_area_of_another_stretch_is_handed_back_even_if_its_numbers_are_the_same() 
     let budget = Budget { pages: 512, areas: 512 };
     let elsewhere = Vmap::new(ElsewhereTables(&guest), memory, UnmapMode::Lazy, budget).unwrap();
     let area = vmap(&guest, 300, 1, "here");
-    let other = elsewhere.vmap([Pfn::new(301)], RW, "there").unwrap();
+    // SAFETY: the frame stays with the test until the area is unmapped.
+    let other = unsafe { elsewhere.vmap([Pfn::new(301)], RW, "there") }.unwrap();
     let Err(VmapError::UnknownArea(area)) = elsewhere.vunmap(area) else { panic!("taken") };
     assert_eq!(elsewhere.stats().live, AreaCount { areas: 1, pages: 1 });
     elsewhere.vunmap(other).unwrap();
@@ -188,7 +189,7 @@ fn no_refusal_of_xens_loses_an_entry_or_an_address() {
                 let standing = vmap(&guest, 400, 3, "standing");
                 guest.xen().arm(Fault::refuse(call, errno));
                 // More than a table's worth of pages, so more than one call each.
-                let area = guest.areas().vmap(frames(600, 700), RW, "area");
+                let area = guest.vmap(frames(600, 700), RW, "area");
                 if let Ok(area) = area {
                     let _refused = guest.areas().vunmap(area);
                 }

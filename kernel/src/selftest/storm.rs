@@ -199,7 +199,9 @@ impl<'a, 'm> StormVcpu<'a, 'm> {
             self.tally.refused.fetch_add(1, Relaxed);
             return Ok(());
         };
-        let area = match self.machine.areas.vmap(run.iter(), Protection::ReadWrite, "storm") {
+        // SAFETY: `run` owns the frames ([M1](xen_contig::rules#M1)) until the area is unmapped.
+        let area = unsafe { self.machine.areas.vmap(run.iter(), Protection::ReadWrite, "storm") };
+        let area = match area {
             Ok(area) => area,
             Err(error) => {
                 self.machine.give(run);

@@ -36,7 +36,8 @@ fn stack(machine: &Machine, bytes: u64, name: &'static str) -> Option<Stack> {
 /// Maps consecutive pages for `bytes` bytes, with an unmapped page on each side, for good.
 fn pages(machine: &Machine, bytes: u64, name: &'static str) -> Option<VirtAddr> {
     let run = machine.frames.lock().take(bytes.div_ceil(PAGE_SIZE as u64), 1)?;
-    match machine.areas.vmap(run.iter(), Protection::ReadWrite, name) {
+    // SAFETY: `run` owns the frames ([M1](xen_contig::rules#M1)), and nothing gives them back while the area exists.
+    match unsafe { machine.areas.vmap(run.iter(), Protection::ReadWrite, name) } {
         Ok(area) => Some(area.address()),
         Err(error) => {
             say!("# vcpus: {name}: {error}");

@@ -28,7 +28,8 @@ fn shows(context: &TestContext<'_>, mode: UnmapMode) -> Check {
     let machine = context.machine;
     let run = Owned::take(machine, 2 * PAGES)?;
     let scattered = (0..PAGES).rev().map(|index| run.first().add(2 * index));
-    let area = map_frames(machine, scattered.clone(), "self-test")?;
+    // SAFETY: the test owns the frames ([M1](xen_contig::rules#M1)) until it has unmapped the area.
+    let area = unsafe { map_frames(machine, scattered.clone(), "self-test")? };
     let looked = look(context.seed, &area, scattered);
     // Guards on both sides: what is next to an area is another's guard, or free.
     let beside = [page(&area, PAGES), area.address() - 4096_u64].map(try_read);
@@ -76,7 +77,9 @@ fn look(seed: u64, area: &Area, frames: impl Iterator<Item = Pfn>) -> Check {
 fn read_only(context: &TestContext<'_>) -> Check {
     let machine = context.machine;
     let run = Owned::take(machine, 1)?;
-    let area = match machine.areas.vmap(run.iter(), Protection::ReadOnly, "read-only") {
+    // SAFETY: `run` owns the frame ([M1](xen_contig::rules#M1)) until the test ends.
+    let area = unsafe { machine.areas.vmap(run.iter(), Protection::ReadOnly, "read-only") };
+    let area = match area {
         Ok(area) => area,
         Err(error) => fail!("mapping for reads alone: {error}"),
     };
@@ -93,7 +96,9 @@ fn read_only(context: &TestContext<'_>) -> Check {
 fn writable_page_table_is_refused(machine: &Machine) -> Check {
     let Some(table) = machine.top_table() else { return Ok(()) };
     let stats = machine.areas.stats().live;
-    match machine.areas.vmap([table], Protection::ReadWrite, "page table") {
+    // SAFETY: the kernel never gives its top-level table to a transaction ([M1](xen_contig::rules#M1)).
+    let mapped = unsafe { machine.areas.vmap([table], Protection::ReadWrite, "page table") };
+    match mapped {
         Err(xen_contig::vmap::VmapError::Refused { pfn, .. }) if pfn == table => {}
         Err(other) => fail!("a writable mapping of a page table: {other}"),
         Ok(area) => {

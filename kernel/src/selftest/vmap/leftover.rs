@@ -14,7 +14,8 @@ use xen_contig::vmap::{Area, UnmapMode};
 
 use super::picture::{self, Picture};
 use super::{
-    Check, Owned, Test, TestContext, TestOutcome, books, fail, give_left, map_frames, skip, unmap,
+    Check, Owned, Test, TestContext, TestOutcome, books, fail, give_left, map, map_frames, skip,
+    unmap,
 };
 use crate::extent::WholeRunExchanger;
 use crate::machine::{ANYWHERE, Machine};
@@ -89,7 +90,9 @@ fn leftover(context: &TestContext<'_>) -> Check {
     };
     let aliased = run.first().add(ALIASED);
     let Some(mfn) = machine.p2m.mfn(aliased) else { fail!("pfn {aliased} has no machine frame") };
-    let area = map_frames(machine, run.iter().skip(ALIASED as usize).take(3), "leftover")?;
+    let three = run.iter().skip(ALIASED as usize).take(3);
+    // SAFETY: the test owns the frames ([M1](xen_contig::rules#M1)) until it has unmapped the area.
+    let area = unsafe { map_frames(machine, three, "leftover")? };
     let address = area.address();
     unmap(machine, area, UnmapMode::Lazy)?;
     let mut picture = Picture::of(machine, &run);
@@ -164,8 +167,10 @@ fn in_use(context: &TestContext<'_>) -> Check {
     };
     let aliased = run.first().add(ALIASED);
     // Beside the one in use, a leftover of the same frames.
-    let dead = map_frames(machine, run.iter(), "dead")?;
-    let area = map_frames(machine, [aliased].into_iter(), "net-rx")?;
+    let dead = map(machine, &run, "dead")?;
+    // SAFETY: the test owns the frame ([M1](xen_contig::rules#M1)). It offers the frame to an exchange
+    // only once the area exists, and expects that this is refused.
+    let area = unsafe { map_frames(machine, [aliased].into_iter(), "net-rx")? };
     unmap(machine, dead, UnmapMode::Lazy)?;
     let Some(exchanger) = machine.exchanger() else { fail!("the exchange is gone") };
     let asked = || xen().summary().row(Hypercall::MemoryOp).calls;

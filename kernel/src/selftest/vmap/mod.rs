@@ -44,16 +44,21 @@ pub fn add(tests: &mut Vec<Test>) {
 
 /// Maps a run of frames as an area of a test's.
 pub fn map(machine: &Machine, run: &FrameRun, name: &'static str) -> Result<Area, TestOutcome> {
-    map_frames(machine, run.iter(), name)
+    // SAFETY: the test that owns the run keeps it until it has unmapped the area.
+    unsafe { map_frames(machine, run.iter(), name) }
 }
 
 /// Maps frames as an area of a test's.
-pub fn map_frames(
+///
+/// # Safety
+/// The frames belong to the test until it has unmapped the area ([M1](xen_contig::rules#M1)).
+pub unsafe fn map_frames(
     machine: &Machine,
     frames: impl Iterator<Item = Pfn> + Clone,
     name: &'static str,
 ) -> Result<Area, TestOutcome> {
-    match machine.areas.vmap(frames, Protection::ReadWrite, name) {
+    // SAFETY: the frames belong to the test, as this function requires.
+    match unsafe { machine.areas.vmap(frames, Protection::ReadWrite, name) } {
         Ok(area) => Ok(area),
         Err(error) => fail!("mapping \"{name}\": {error}"),
     }

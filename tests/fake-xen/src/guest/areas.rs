@@ -9,7 +9,10 @@ use hypercall::{Gfn, Pfn, VirtAddr};
 use xen_contig::addr::MachineAddr;
 use xen_contig::paging::FlushClock;
 use xen_contig::sync::AtomicU64;
-use xen_contig::vmap::{AreaEntry, AreaTables, Budget, UnmapMode, Vmap, VmapMemory, VmapSizes};
+use xen_contig::vmap::{
+    Area, AreaEntry, AreaTables, Budget, Protection, UnmapMode, Vmap, VmapError, VmapMemory,
+    VmapSizes,
+};
 
 use super::FakeGuest;
 use crate::machine::INVALID_M2P;
@@ -140,6 +143,28 @@ impl FakeGuest {
     /// If the guest was built without areas.
     pub fn areas(&self) -> &Vmap<'static, FakeAreas> {
         self.areas.as_ref().expect("a guest built with areas")
+    }
+
+    /// Maps frames of the guest into a virtual area.
+    ///
+    /// Safe, because a model's frames hold no Rust object, and because the model stops a test that
+    /// accesses frames which a transaction holds.
+    ///
+    /// # Errors
+    /// Those of [`Vmap::vmap`].
+    pub fn vmap<F>(
+        &self,
+        frames: F,
+        protection: Protection,
+        name: &'static str,
+    ) -> Result<Area, VmapError>
+    where
+        F: IntoIterator<Item = Pfn>,
+        F::IntoIter: Clone,
+    {
+        // SAFETY: the machine frames are bytes of the model, so an entry that a transaction misses
+        // shows in the test and harms nothing else.
+        unsafe { self.areas().vmap(frames, protection, name) }
     }
 
     /// Reads a word at any address of a PV guest, as a vCPU does.
