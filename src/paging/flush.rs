@@ -73,9 +73,13 @@ impl FlushClock {
     ///
     /// Makes one hypercall, and returns when the flush is complete.
     ///
+    /// # Safety
+    /// `xen` is the hypervisor of the guest whose clock this is. Otherwise the clock would count a
+    /// flush that Xen did not make.
+    ///
     /// # Errors
     /// Xen's error. The clock then does not advance.
-    pub fn flush_all<X: Xen>(&self, xen: &X) -> Result<(), XenErrno> {
+    pub unsafe fn flush_all<X: Xen>(&self, xen: &X) -> Result<(), XenErrno> {
         let place = self.begun.fetch_add(1, SeqCst) + 1;
         fence(SeqCst);
         match self.by {

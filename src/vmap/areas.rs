@@ -264,7 +264,9 @@ impl<'m, T: AreaTables> Vmap<'m, T> {
     /// Makes one flush of all vCPUs, and frees the addresses that waited for it.
     pub(super) fn flush(&self, purged: &mut Purged) -> Result<(), VmapError> {
         let clock = self.tables.flushes();
-        clock.flush_all(self.tables.xen()).map_err(|errno| VmapError::FlushRefused { errno })?;
+        // SAFETY: `AreaTables` promises that the clock is the one of this domain.
+        let flushed = unsafe { clock.flush_all(self.tables.xen()) };
+        flushed.map_err(|errno| VmapError::FlushRefused { errno })?;
         purged.flushed = true;
         self.registry.lock().reuse(clock);
         Ok(())

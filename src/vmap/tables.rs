@@ -52,7 +52,9 @@ impl<'a> AreaEntry<'a> {
 ///   [`base`](Self::base) on, all of which are canonical addresses;
 /// * [`entry`](Self::entry) names the entry of that page in every address space of the guest, and
 ///   always the same one; the entry maps nothing at first;
-/// * [`flushes`](Self::flushes) is the clock of this domain, the one that transactions use.
+/// * at most one [`Vmap`](super::Vmap) is ever made of the stretch;
+/// * [`xen`](Self::xen) is the hypervisor of this domain, and [`flushes`](Self::flushes) its clock, the
+///   one that transactions use.
 pub unsafe trait AreaTables {
     /// The hypervisor.
     type Xen: Xen;

@@ -13,7 +13,8 @@ use crate::trace::{Arg, CallRecord, Hypercall};
 pub enum SchedOp {
     /// Lets another vCPU run.
     Yield,
-    /// Sleeps until an event is pending. Xen enables events for the caller.
+    /// Sleeps until an event is pending. Xen enables events for the caller, so a handler may run
+    /// before this returns: hold no lock that masks events.
     Block,
     /// Sleeps until an event may be delivered, until the port has one pending (even if it is
     /// masked), or until the timeout. Events stay enabled or disabled as they are.

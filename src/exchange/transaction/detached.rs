@@ -70,7 +70,9 @@ impl<'t, 'a, X: Xen, L: LinearMapping> Detached<'t, 'a, X, L> {
         p2m.set_run(self.run.first(), self.run.iter().map(|_| None));
         // Rule [F2](crate::rules#F2): the one flush, of every vCPU, and the last operation before
         // Xen gets the run.
-        linear.flushes().flush_all(xen).map_err(|errno| ExchangeError::Flush { errno })
+        // SAFETY: `Exchanger::new` requires that `xen` and `linear` belong to the same guest.
+        let flushed = unsafe { linear.flushes().flush_all(xen) };
+        flushed.map_err(|errno| ExchangeError::Flush { errno })
     }
 
     /// Maps the run again after a failure in which no frame moved.

@@ -117,7 +117,8 @@ pub(super) fn recover<X: Xen, L: LinearMapping>(
     failing_pfns.for_each(|pfn| forget(guest, pfn));
     // A vCPU may remember a mapping that the search made. Nothing accesses quarantined frames, so it
     // does no harm if Xen refuses the flush.
-    let _best_effort = guest.linear.flushes().flush_all(guest.xen);
+    // SAFETY: `Exchanger::new` requires that `xen` and `linear` belong to the same guest.
+    let _best_effort = unsafe { guest.linear.flushes().flush_all(guest.xen) };
     match before_is_recorded {
         true if after_is_recorded => done..done + chunk,
         // Xen may have done more than it counted.
