@@ -30,8 +30,8 @@ impl<'t, 'a, X: Xen, L: LinearMapping> Detached<'t, 'a, X, L> {
     ///
     /// # Errors
     /// The P2M has no machine frame for a frame; a part gives up an extent, but consecutive machine
-    /// frames do not back it; a frame is in
-    /// use; Xen refused a page-table write or the flush. The run is mapped again as it was.
+    /// frames do not back it; a frame is in use; Xen refused a page-table write or the flush. The run
+    /// is mapped again as it was.
     pub fn new(
         guest: GuestHandle<'a, X, L>,
         run: FrameRun,
