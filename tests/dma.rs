@@ -189,14 +189,14 @@ fn refusals_are_told_and_nothing_is_lost() {
     scene.platform.guest().fragment(order(9));
     let error = scene.allocator.alloc_coherent(2 << 20, &Constraints::default()).unwrap_err();
     let bits = xen_contig::addr::AddressBits::UNLIMITED;
-    assert_eq!(error, ExchangeError::NoMemory { order: order(9), bits }.into());
+    assert_eq!(error, ExchangeError::NoMemory { order: order(9), bits, node: Node::Any }.into());
     scene.platform.guest().relieve();
     scene.is_balanced();
 
     let nowhere = build(|it| it.mask(0x1fff));
     let error = scene.allocator.alloc_coherent(1, &nowhere).unwrap_err();
     let bits = xen_contig::addr::AddressBits::new(13).unwrap();
-    assert_eq!(error, ExchangeError::NoMemoryBelow { bits }.into());
+    assert_eq!(error, ExchangeError::NoMemoryBelow { bits, node: Node::Any }.into());
     let large = build(|it| it.max_segments(16));
     let error = scene.allocator.alloc_coherent(20 << 20, &large).unwrap_err();
     assert_eq!(error, AllocError::NoGuestMemory { frames: 5120 });

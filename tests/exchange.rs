@@ -279,13 +279,18 @@ fn an_answer_that_means_nothing_leads_to_no_claim() {
     // Which frame is it?
     guest.alias(7, Pfn::new(1050));
     for call in [4, 6, 10] {
-        let unnamed = ExchangeError::FrameRefused { first: Pfn::new(1024), frames: 64 };
+        let unnamed = refused(XenErrno::EINVAL);
         assert_eq!(fail(call, whole(Placement::ANYWHERE)), unnamed, "call {call}");
     }
     guest.unalias(7);
+    // Xen refused a frame that it would take by now.
+    guest.xen().arm(Fault::refuse(3, XenErrno::EINVAL));
+    let failure = acquire(&guest, guest.run(1024, 64), ANYWHERE).0.unwrap_err();
+    let no_longer = ExchangeError::FrameRefused { first: Pfn::new(1024), frames: 64 };
+    assert_eq!((failure.error, failure.is_transient()), (no_longer, true));
     // Is there a single frame?
     guest.exhaust_below(bits(23));
-    let no_extent = ExchangeError::NoMemory { order: order(6), bits: bits(23) };
+    let no_extent = ExchangeError::NoMemory { order: order(6), bits: bits(23), node: Node::Any };
     assert_eq!(fail(4, whole(Placement::below(bits(23)))), no_extent);
 }
 
@@ -327,8 +332,8 @@ fn errors_say_whether_the_same_call_can_succeed_later() {
     let errno = |errno| ExchangeError::Refused { errno };
     let busy = |holder| ExchangeError::FrameBusy { pfn, mfn, holder };
     for (error, transient) in [
-        (ExchangeError::NoMemory { order: order(6), bits }, true),
-        (ExchangeError::NoMemoryBelow { bits }, true),
+        (ExchangeError::NoMemory { order: order(6), bits, node: Node::Any }, true),
+        (ExchangeError::NoMemoryBelow { bits, node: Node::Any }, true),
         (ExchangeError::FrameRefused { first: pfn, frames: 4 }, true),
         (busy(Holder::Granted { reference: 8 }), true),
         (busy(Holder::Shared { name: "grant table" }), false),
@@ -441,7 +446,7 @@ fn c40_a_fragmented_heap_has_no_extent() {
     let guest = FakeGuest::new(2048);
     guest.fragment(order(6));
     assert_eq!(guest.highest_free_order(), Some(5));
-    let error = ExchangeError::NoMemory { order: order(6), bits: ANYWHERE };
+    let error = ExchangeError::NoMemory { order: order(6), bits: ANYWHERE, node: Node::Any };
     refused(&guest, ANYWHERE, error, |guest| guest.relieve());
 }
 
@@ -452,7 +457,10 @@ fn an_exhausted_heap_is_not_blamed_on_the_order_of_what_is_given_up() {
     let (extent, _) = acquire(&guest, guest.run(1024, 64), ANYWHERE);
     guest.exhaust_but(0);
     let failure = release(&guest, extent.unwrap()).unwrap_err();
-    assert_eq!(failure.error, ExchangeError::NoMemory { order: Order::ZERO, bits: ANYWHERE });
+    assert_eq!(
+        failure.error,
+        ExchangeError::NoMemory { order: Order::ZERO, bits: ANYWHERE, node: Node::Any }
+    );
     assert!(failure.is_transient());
     guest.check_whole();
 }
@@ -461,7 +469,7 @@ fn an_exhausted_heap_is_not_blamed_on_the_order_of_what_is_given_up() {
 fn c41_memory_above_the_limit_does_not_count() {
     let guest = FakeGuest::new(2048);
     guest.exhaust_below(bits(23));
-    let error = ExchangeError::NoMemoryBelow { bits: bits(23) };
+    let error = ExchangeError::NoMemoryBelow { bits: bits(23), node: Node::Any };
     refused(&guest, bits(23), error, |guest| guest.relieve());
 }
 
@@ -472,7 +480,10 @@ fn c41_is_told_from_memory_below_the_limit_that_is_in_pieces() {
     let before = guest.snapshot();
     let (result, quarantined) = acquire(&guest, guest.run(1024, 64), bits(23));
     let failure = result.unwrap_err();
-    assert_eq!(failure.error, ExchangeError::NoMemory { order: order(6), bits: bits(23) });
+    assert_eq!(
+        failure.error,
+        ExchangeError::NoMemory { order: order(6), bits: bits(23), node: Node::Any }
+    );
     assert_eq!((failure.remaining.whole().unwrap(), quarantined), (guest.run(1024, 64), 0));
     // Of the one frame that told, Xen has the low memory back.
     let moved = guest.snapshot().moved(&before);

@@ -1,6 +1,6 @@
-//! Answers from behind the commit point, and answers that can't be: the run is quarantined, the old
-//! frames are never mapped again, and what the guest says of it is true. The one such failure that a
-//! run comes back from, [C51](xen_contig::conformance#C51), is in `torn.rs`.
+//! Answers from past the commit point, and answers that cannot be. Frames that Xen's M2P confirms come
+//! back, the others are quarantined, and what the guest says of it is true. More of the recovery is in
+//! `torn.rs`.
 
 #![forbid(unsafe_code)]
 
@@ -79,6 +79,21 @@ fn quarantined(fault: ExchangeFault, committed: bool, bits: u32) -> ExchangeErro
     failure.error
 }
 
+/// Acquires with something wrong, and wants the whole run back, with new frames if Xen committed.
+fn recovered(fault: ExchangeFault, committed: bool) -> ExchangeError {
+    let scene = HostileScene::new();
+    let old = scene.old_frames();
+    scene.guest.xen().arm_exchange(fault);
+    let ExchangeFailure { error, remaining } = scene.acquire(BITS).unwrap_err();
+    assert_eq!(scene.guest.xen().disarm(), 1);
+    let run = remaining.whole().expect("nothing is lost");
+    assert_eq!((&run, scene.accounts.quarantined()), (&scene.guest.run(FIRST, FRAMES), 0));
+    scene.guest.check_whole();
+    assert!(old.iter().zip(scene.old_frames()).all(|(old, new)| (*old != new) == committed));
+    assert!(run.iter().all(|pfn| scene.guest.uniform(pfn) == Some(0)), "{error}");
+    error
+}
+
 fn torn(errno: XenErrno, exchanged: u64) -> ExchangeError {
     ExchangeError::Torn { errno: Some(errno), exchanged }
 }
@@ -116,7 +131,7 @@ fn counts_that_cannot_be_tear_the_exchange() {
         (true, Err(XenErrno::EPERM), 0),
     ] {
         let lie = Lie { commit, answer, count: Some(count), out: None };
-        let error = quarantined(ExchangeFault::Lie(lie), commit, BITS);
+        let error = recovered(ExchangeFault::Lie(lie), commit);
         assert_eq!(error, ExchangeError::Torn { errno: answer.err(), exchanged: count });
     }
 }
@@ -127,7 +142,7 @@ fn c55_an_extent_that_cannot_be_is_not_believed() {
     let beyond = limit.frame_limit();
     for mfn in [0x211, beyond - 1, beyond, beyond + 1, u64::MAX, u64::MAX - 15] {
         let lie = Lie { commit: true, answer: Ok(0), count: None, out: Some(mfn) };
-        let error = quarantined(ExchangeFault::Lie(lie), true, BITS);
+        let error = recovered(ExchangeFault::Lie(lie), true);
         let order = Order::new(4).unwrap();
         assert_eq!(error, ExchangeError::BadExtent { mfn: Mfn::new(mfn), order, bits: limit });
     }
@@ -169,20 +184,21 @@ fn an_extent_beyond_what_a_page_table_can_hold_maps_no_other_frame() {
 }
 
 #[test]
-fn c52_is_told_even_where_the_new_frame_has_the_number_of_the_old_pfn() {
+fn c52_is_reported_even_if_the_new_frame_has_the_number_of_the_old_pfn() {
     // The out list then reads as it was handed over.
     let lie = Lie { commit: true, answer: Err(XenErrno::EINVAL), count: Some(0), out: Some(FIRST) };
     quarantined(ExchangeFault::Lie(lie), true, BITS);
 }
 
-/// The ways in which giving back can tear, with the index of an extent in the middle.
+/// The ways in which giving back can tear, with the index of an extent in the middle. The M2P has no
+/// record of that frame alone.
 #[test]
 fn c50_c52_release_tears_as_acquire_does() {
-    for (fault, errno) in [
-        (ExchangeFault::OutUnreadable(0), XenErrno::EFAULT),
-        (ExchangeFault::OutUnreadable(7), XenErrno::EFAULT),
-        (ExchangeFault::IommuMap(0, XenErrno::EINVAL), XenErrno::EINVAL),
-        (ExchangeFault::IommuMap(7, XenErrno::EINVAL), XenErrno::EINVAL),
+    for (fault, errno, lost) in [
+        (ExchangeFault::OutUnreadable(0), XenErrno::EFAULT, 0),
+        (ExchangeFault::OutUnreadable(7), XenErrno::EFAULT, 7),
+        (ExchangeFault::IommuMap(0, XenErrno::EINVAL), XenErrno::EINVAL, 0),
+        (ExchangeFault::IommuMap(7, XenErrno::EINVAL), XenErrno::EINVAL, 7),
     ] {
         let scene = HostileScene::new();
         let extent = scene.acquire(BITS).unwrap();
@@ -190,7 +206,15 @@ fn c50_c52_release_tears_as_acquire_does() {
         scene.guest.xen().arm_exchange(fault);
         let failure = scene.exchanger().release(extent, &mut [0; 2 * FRAMES as usize]).unwrap_err();
         assert_eq!(failure.error, torn(errno, 0));
-        scene.is_quarantined(&failure, &old, true);
+        assert!(old.iter().all(|mfn| scene.guest.owner(*mfn) == Some(Owner::Free)));
+        assert_eq!((failure.remaining.lost(), scene.accounts.quarantined()), (1, 1));
+        let lost = Pfn::new(FIRST + lost);
+        let remaining: Vec<Pfn> =
+            failure.remaining.into_iter().flat_map(|run| run.iter()).collect();
+        let run = scene.guest.run(FIRST, FRAMES);
+        assert!(run.iter().filter(|pfn| *pfn != lost).eq(remaining.iter().copied()));
+        assert!(remaining.iter().all(|pfn| scene.guest.uniform(*pfn) == Some(0)));
+        assert_eq!(scene.guest.check().holes, [lost]);
     }
 }
 
@@ -210,8 +234,7 @@ fn c24_c35_a_rollback_is_no_tear() {
         assert_eq!(scene.guest.snapshot().moved(&before), []);
         scene.guest.check_whole();
     }
-    // EFAULT from in front of the commit point looks like one from behind it: quarantined, although
-    // Xen still has the frames down as the guest's.
-    let error = quarantined(ExchangeFault::InUnreadable(3), false, BITS);
+    // An error from before the commit point that looks like one from past it: the M2P tells.
+    let error = recovered(ExchangeFault::InUnreadable(3), false);
     assert_eq!(error, torn(XenErrno::EFAULT, 0));
 }

@@ -1,8 +1,10 @@
 //! Contiguous machine memory beneath a run of a translated guest.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use fake_xen::{Asked, FakeGuest, Fault, GuestBuilder};
 use xen_contig::addr::{AddressBits, Order, Pfn};
-use xen_contig::exchange::{Accounts, ExchangeError, ExchangeFailure};
+use xen_contig::exchange::{Accounts, ExchangeError, ExchangeFailure, Node};
 use xen_contig::frames::FrameRun;
 use xen_contig::paging::{FrameInUse, GuestMemory, Holder};
 
@@ -21,7 +23,8 @@ fn translated() -> FakeGuest {
 fn refill(guest: &FakeGuest, bits: AddressBits) -> (Result<FrameRun, ExchangeFailure<'_>>, u64) {
     let accounts: &Accounts = Box::leak(Box::default());
     let refiller = guest.refiller(accounts, order(9));
-    let result = refiller.refill(guest.run(1024, 64), bits, &mut [0; 64]);
+    let list = Box::leak(Box::new([0; 64]));
+    let result = refiller.refill(guest.run(1024, 64), bits, list);
     (result, accounts.quarantined())
 }
 
@@ -71,7 +74,10 @@ fn c77_without_an_extent_the_run_is_filled_frame_by_frame() {
     guest.fragment(order(6));
     let (result, quarantined) = refill(&guest, ANYWHERE);
     let failure = result.unwrap_err();
-    assert_eq!(failure.error, ExchangeError::NoMemory { order: order(6), bits: ANYWHERE });
+    assert_eq!(
+        failure.error,
+        ExchangeError::NoMemory { order: order(6), bits: ANYWHERE, node: Node::Any }
+    );
     assert_eq!(failure.remaining.whole().unwrap(), guest.run(1024, 64));
     assert_eq!(quarantined, 0);
     is_whole(&guest);
@@ -89,19 +95,52 @@ fn c02_an_order_above_xens_limit_is_named_although_xen_only_says_none_done() {
 }
 
 #[test]
-fn c77_what_cannot_be_brought_back_is_lost_by_name() {
+fn c77_a_frame_in_the_middle_that_does_not_come_back_is_lost_alone() {
     let guest = translated();
     // No extent, and the filling one by one stops after 40. The third call asks for the order limit.
     guest.fragment(order(6));
     guest.xen().arm(Fault::stop(4).after(40));
     let (result, quarantined) = refill(&guest, ANYWHERE);
     let failure = result.unwrap_err();
-    assert_eq!((failure.remaining.lost(), quarantined), (24, 24));
-    assert!(failure.remaining.into_iter().eq([guest.run(1024, 40)]));
+    assert_eq!((failure.remaining.lost(), quarantined), (1, 1));
+    assert!(failure.remaining.into_iter().eq([guest.run(1024, 40), guest.run(1065, 23)]));
     let census = guest.check();
-    assert_eq!(census.holes, (1064..1088).map(Pfn::new).collect::<Vec<_>>());
-    assert_eq!(census.orphans, []);
-    assert!((1024..1064).all(|pfn| guest.uniform(Pfn::new(pfn)) == Some(0)));
+    assert_eq!((census.holes, census.orphans), (vec![Pfn::new(1064)], vec![]));
+    let back = (1024..1088).filter(|pfn| *pfn != 1064);
+    assert!(back.map(Pfn::new).all(|pfn| guest.uniform(pfn) == Some(0)));
+}
+
+/// A kernel that panics when it is to zero what came from Xen.
+struct PanickingKernel<'g>(&'g FakeGuest);
+
+// SAFETY: as the model, or it panics.
+unsafe impl GuestMemory for PanickingKernel<'_> {
+    unsafe fn zero(&self, first: Pfn, frames: u64) {
+        assert_eq!(self.0.xen().take_log(), [], "the kernel stops after the first hypercall");
+        // SAFETY: the frames are populated, and nothing else uses them
+        // ([M1](xen_contig::rules#M1)): the function's requirement.
+        unsafe { self.0.zero(first, frames) };
+    }
+
+    fn pointer(&self, pfn: Pfn) -> *mut u8 {
+        self.0.pointer(pfn)
+    }
+}
+
+#[test]
+fn a_panic_in_a_refill_quarantines_the_run() {
+    for fragmented in [false, true] {
+        let (guest, accounts) = (translated(), Accounts::new());
+        if fragmented {
+            guest.fragment(order(6));
+        }
+        let kernel = PanickingKernel(&guest);
+        let refiller = guest.refiller_via(&kernel, &accounts, order(9));
+        let run = guest.run(1024, 64);
+        let refill = || refiller.refill(run, ANYWHERE, &mut [0; 64]).is_ok();
+        assert!(catch_unwind(AssertUnwindSafe(refill)).is_err());
+        assert_eq!(accounts.quarantined(), 64);
+    }
 }
 
 #[test]
@@ -142,8 +181,8 @@ fn what_cannot_be_is_refused_before_anything_moves() {
         (64, 64, ExchangeError::OrderNotPermitted { order: order(6) }),
         (32, 31, ExchangeError::ListTooShort { needed: 32, len: 31 }),
     ] {
-        let failure =
-            refiller.refill(guest.run(512, frames), ANYWHERE, &mut vec![0; len]).unwrap_err();
+        let mut list = vec![0; len];
+        let failure = refiller.refill(guest.run(512, frames), ANYWHERE, &mut list).unwrap_err();
         assert_eq!(failure.error, error);
         assert_eq!(failure.remaining.whole().unwrap(), guest.run(512, frames));
     }

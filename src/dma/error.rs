@@ -262,8 +262,10 @@ impl AllocError {
     pub(super) const fn refused(error: ExchangeError, node: Node) -> Self {
         let Node::Exactly(node) = node else { return Self::Exchange(error) };
         match error {
-            ExchangeError::NoMemory { order, bits } => Self::NoMemoryOnNode { node, order, bits },
-            ExchangeError::NoMemoryBelow { bits } => {
+            ExchangeError::NoMemory { order, bits, .. } => {
+                Self::NoMemoryOnNode { node, order, bits }
+            }
+            ExchangeError::NoMemoryBelow { bits, .. } => {
                 Self::NoMemoryOnNode { node, order: Order::ZERO, bits }
             }
             error => Self::Exchange(error),
@@ -306,7 +308,7 @@ mod tests {
         let order = |order| Order::new(order).unwrap();
         let bits = AddressBits::new(32).unwrap();
         let (size, lowest, mask) = (9, 0x1000, 0xffff);
-        let none = ExchangeError::NoMemory { order: order(9), bits };
+        let none = ExchangeError::NoMemory { order: order(9), bits, node: Node::Any };
         let never = ExchangeError::NotPermitted;
         let bad = ConstraintError::MaskTooNarrow { mask: 0xfff };
         let short = |limit| Error::SegmentBelowAlignment { segment: 0x1000, align: 0x2000, limit };

@@ -30,3 +30,28 @@ impl Accounts {
         self.quarantined.fetch_add(frames, Relaxed);
     }
 }
+
+/// Quarantines a run if a panic unwinds through its exchange or refill: what backs its frames may be
+/// unknown then, and they have no owner.
+pub(super) struct UnwindGuard<'a> {
+    accounts: &'a Accounts,
+    frames: u64,
+}
+
+impl<'a> UnwindGuard<'a> {
+    /// Guards a run of `frames` frames.
+    pub const fn new(accounts: &'a Accounts, frames: u64) -> Self {
+        Self { accounts, frames }
+    }
+
+    /// Ends the guard: from here on the frames have an owner again, or are counted as lost.
+    pub fn disarm(self) {
+        core::mem::forget(self);
+    }
+}
+
+impl Drop for UnwindGuard<'_> {
+    fn drop(&mut self) {
+        self.accounts.quarantine(self.frames);
+    }
+}

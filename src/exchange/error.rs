@@ -4,6 +4,7 @@ use core::fmt;
 
 use hypercall::XenErrno;
 
+use super::part::Node;
 use crate::addr::{AddressBits, Mfn, Order, Pfn};
 use crate::paging::Holder;
 
@@ -80,11 +81,15 @@ pub enum ExchangeError {
         order: Order,
         /// The address limit.
         bits: AddressBits,
+        /// The node that the memory must or should come from.
+        node: Node,
     },
     /// Xen has no free memory below the limit, not even a single frame.
     NoMemoryBelow {
         /// The address limit.
         bits: AddressBits,
+        /// The node that the memory must or should come from.
+        node: Node,
     },
     /// Xen does not exchange memory of translated (PVH, HVM) guests.
     TranslatedGuest,
@@ -93,8 +98,8 @@ pub enum ExchangeError {
         /// Xen's answer.
         errno: XenErrno,
     },
-    /// Xen refused to write the page-table entry of a frame. If that happened on the way back, the
-    /// frame is quarantined.
+    /// Xen refused to write the page-table entry of a frame. If that happened twice on the way back,
+    /// the frame is quarantined.
     PageTable {
         /// The first such frame.
         pfn: Pfn,
@@ -106,16 +111,17 @@ pub enum ExchangeError {
         /// Xen's answer.
         errno: XenErrno,
     },
-    /// Xen failed after its commit point. The old frames of a chunk are gone, and Xen did not report
-    /// the new ones. Frames that Xen's M2P confirms are recovered, the others are quarantined.
+    /// Xen failed, perhaps past its commit point: the old frames of a chunk may be gone, and Xen did
+    /// not report the new ones. Frames that Xen's M2P confirms are recovered, old or new. The others
+    /// are quarantined.
     Torn {
         /// Xen's answer, if it was an error.
         errno: Option<XenErrno>,
         /// The number of extents that Xen reported as exchanged.
         exchanged: u64,
     },
-    /// Xen reported success with an extent that does not satisfy the request. The frames of the part
-    /// are quarantined.
+    /// Xen reported success with an extent that does not satisfy the request. Frames of the part that
+    /// Xen's M2P confirms are recovered. The others are quarantined.
     BadExtent {
         /// The first frame that Xen reported.
         mfn: Mfn,
@@ -159,7 +165,11 @@ impl fmt::Display for ExchangeError {
             Self::ListTooShort { needed, len } => {
                 write!(f, "a list of {len} entries is too short: {needed} are needed")
             }
-            Self::NotPopulated { pfn } => write!(f, "pfn {pfn} has no machine frame"),
+            Self::NotPopulated { pfn } => write!(
+                f,
+                "pfn {pfn} has no machine frame in the P2M: it is beyond the guest's memory, \
+                 ballooned out, or quarantined. Hand out populated frames only"
+            ),
             Self::NotContiguous { pfn, order } => write!(
                 f,
                 "the machine frame of pfn {pfn} does not follow the one before it, so no extent of \
@@ -170,11 +180,15 @@ impl fmt::Display for ExchangeError {
                 "Xen does not permit this domain extents of order {order}: use a lower order, or \
                  raise memop-max-order on Xen's command line"
             ),
-            Self::NotPermitted => f.write_str("a policy of Xen denies this domain the exchange"),
+            Self::NotPermitted => f.write_str(
+                "a policy of Xen (XSM) denies this domain the exchange: permit memory_exchange for \
+                 its label, or boot Xen without the policy",
+            ),
             Self::NodeNotPermitted { node } => write!(
                 f,
                 "Xen does not permit this domain memory of exactly node {node} (only the control \
-                 domain may ask), or the machine has no such node"
+                 domain may ask), or the machine has no such node: ask for memory near a node that \
+                 exists, or for any node"
             ),
             Self::FrameBusy { pfn, mfn: Some(mfn), holder } => {
                 write!(f, "frame busy: pfn {pfn} mfn {mfn} {holder}")
@@ -187,39 +201,67 @@ impl fmt::Display for ExchangeError {
                 "Xen refused the {frames} frames from pfn {first} on and did not say which one it \
                  means: still mapped elsewhere, a page table, granted, or not owned by this domain"
             ),
-            Self::NoMemory { order, bits } => write!(
+            Self::NoMemory { order, bits, node } => write!(
                 f,
-                "Xen has no free extent of order {order} below 2^{bits} \
-                 (or the toolstack has claimed what is free)"
+                "Xen has no free extent of order {order} below 2^{bits}{node}, or the toolstack has \
+                 claimed what is free: ask for smaller extents or a higher limit, or free memory of \
+                 other domains",
+                node = AtNode(node)
             ),
-            Self::NoMemoryBelow { bits } => {
-                write!(f, "Xen has no free memory below 2^{bits}, not even a single frame")
+            Self::NoMemoryBelow { bits, node } => write!(
+                f,
+                "Xen has no free memory below 2^{bits}{node}, not even a single frame: ask for a \
+                 higher limit, or free memory of other domains",
+                node = AtNode(node)
+            ),
+            Self::TranslatedGuest => f.write_str(
+                "Xen does not exchange memory of translated (PVH, HVM) guests: refill instead, or \
+                 boot the guest as PV",
+            ),
+            Self::Refused { errno } => {
+                write!(f, "Xen refused the call: {errno}. Look for the cause in xl dmesg")
             }
-            Self::TranslatedGuest => {
-                f.write_str("Xen does not exchange memory of translated (PVH, HVM) guests")
-            }
-            Self::Refused { errno } => write!(f, "Xen refused the call: {errno}"),
-            Self::PageTable { pfn, errno } => {
-                write!(f, "Xen refused to write the page-table entry of pfn {pfn}: {errno}")
-            }
-            Self::Flush { errno } => write!(f, "Xen refused to flush the TLBs: {errno}"),
+            Self::PageTable { pfn, errno } => write!(
+                f,
+                "Xen refused to write the page-table entry of pfn {pfn}: {errno}. Check that the \
+                 linear mapping names the frame's first-level entry, and that the P2M is true; xl \
+                 dmesg may name the cause"
+            ),
+            Self::Flush { errno } => write!(
+                f,
+                "Xen refused to flush the TLBs: {errno}. Check that the clock of flushes is made for \
+                 this kind of guest (PV or translated)"
+            ),
             Self::Torn { errno: Some(errno), exchanged } => write!(
                 f,
-                "Xen failed with {errno} after the commit point, {exchanged} extents exchanged: \
-                 frames that cannot be found again are quarantined"
+                "Xen failed with {errno}, perhaps past its commit point, {exchanged} extents \
+                 exchanged: frames that cannot be found again are quarantined"
             ),
             Self::Torn { errno: None, exchanged } => write!(
                 f,
-                "Xen reported success but only {exchanged} extents exchanged: \
-                 the frames of the part are quarantined"
+                "Xen reported success but only {exchanged} extents exchanged: frames that cannot be \
+                 found again are quarantined"
             ),
             Self::BadExtent { mfn, order, bits } => write!(
                 f,
                 "Xen reported mfn {mfn}, which is not an extent of order {order} below 2^{bits}: \
-                 the frames of the part are quarantined"
+                 frames that cannot be found again are quarantined"
             ),
         }
     }
 }
 
 impl core::error::Error for ExchangeError {}
+
+/// Writes a node after the address limit of a request.
+struct AtNode(Node);
+
+impl fmt::Display for AtNode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Node::Any => Ok(()),
+            Node::Near(node) => write!(f, " (node {node} preferred)"),
+            Node::Exactly(node) => write!(f, " on node {node}"),
+        }
+    }
+}

@@ -1,6 +1,5 @@
 //! What a failed exchange or refill leaves of its run.
 
-use core::ops::Range;
 use core::{fmt, iter, mem};
 
 use super::error::ExchangeError;
@@ -57,12 +56,16 @@ pub struct Remaining<'a> {
     gaps: Gaps<'a>,
 }
 
+/// Stands in a list for a frame that is quarantined.
+pub(super) const LOST: u64 = u64::MAX;
+
 /// Where the quarantined frames lie.
 #[derive(Debug)]
 enum Gaps<'a> {
-    /// Side by side, or nowhere.
-    Stretch(Range<Pfn>),
-    /// Anywhere. The P2M has no machine frame for them, and has one for all others.
+    /// Where the list says [`LOST`]. It begins with the frame given, and is shorter than the run if no
+    /// frame after it is quarantined.
+    InList { first: Pfn, list: &'a [u64] },
+    /// Where the P2M has no machine frame.
     InP2m(P2m<'a>),
 }
 
@@ -72,9 +75,11 @@ impl<'a> Remaining<'a> {
         Self { run, lost, gaps: Gaps::InP2m(p2m) }
     }
 
-    /// Returns a run without `lost` of its frames, from `first` on.
-    pub(super) const fn around(run: FrameRun, first: Pfn, lost: u64) -> Self {
-        Self { run, lost, gaps: Gaps::Stretch(first..first.add(lost)) }
+    /// Returns a run without `lost` frames: those that `list` says are [`LOST`]. The list has an entry
+    /// for each frame up to the last one that can be lost.
+    pub(super) const fn without_lost(run: FrameRun, lost: u64, list: &'a [u64]) -> Self {
+        let first = run.first();
+        Self { run, lost, gaps: Gaps::InList { first, list } }
     }
 
     /// Returns the number of frames that remain.
@@ -115,8 +120,7 @@ impl<'a> Remaining<'a> {
 impl From<FrameRun> for Remaining<'_> {
     /// Returns all frames of a run.
     fn from(run: FrameRun) -> Self {
-        let gaps = Gaps::Stretch(run.first()..run.first());
-        Self { run, lost: 0, gaps }
+        Self::without_lost(run, 0, &[])
     }
 }
 
@@ -124,22 +128,24 @@ impl Gaps<'_> {
     /// Returns true if the frame is not quarantined.
     fn spare(&self, pfn: Pfn) -> bool {
         match self {
-            Self::Stretch(gap) => !gap.contains(&pfn),
+            Self::InList { first, list } => {
+                let index = (pfn.number() - first.number()) as usize;
+                list.get(index).is_none_or(|entry| *entry != LOST)
+            }
             Self::InP2m(p2m) => p2m.mfn(pfn).is_some(),
         }
     }
 
     /// Returns the first frame after `pfn` that differs from it in being quarantined, or `end`.
     fn next_edge(&self, pfn: Pfn, end: Pfn) -> Pfn {
-        let edge = match self {
-            Self::Stretch(gap) => [gap.start, gap.end].into_iter().find(|edge| *edge > pfn),
-            Self::InP2m(p2m) => {
-                let spared = p2m.mfn(pfn).is_some();
-                let mut rest = (pfn.number()..end.number()).map(Pfn::new);
-                rest.find(|pfn| p2m.mfn(*pfn).is_some() != spared)
-            }
+        let spared = self.spare(pfn);
+        let last_differing = match self {
+            // No frame after the list differs from the one before it.
+            Self::InList { first, list } => first.add(list.len() as u64 + 1).min(end),
+            Self::InP2m(_) => end,
         };
-        edge.unwrap_or(end).min(end)
+        let mut rest = (pfn.number()..last_differing.number()).map(Pfn::new);
+        rest.find(|pfn| self.spare(*pfn) != spared).unwrap_or(end)
     }
 }
 
@@ -195,8 +201,10 @@ mod tests {
         unsafe { FrameRun::new(Pfn::new(first), frames) }
     }
 
-    fn around(first: u64, lost: u64) -> Vec<FrameRun> {
-        let remaining = Remaining::around(run(8, 6), Pfn::new(8 + first), lost);
+    /// What remains of a run of 6 frames, by a list of the first of them.
+    fn by_list(list: &[u64]) -> Vec<FrameRun> {
+        let lost = list.iter().filter(|entry| **entry == LOST).count() as u64;
+        let remaining = Remaining::without_lost(run(8, 6), lost, list);
         assert_eq!(remaining.frames(), 6 - lost);
         let stretches: Vec<_> = remaining.stretches().collect();
         let runs: Vec<_> = remaining.into_iter().collect();
@@ -205,12 +213,13 @@ mod tests {
     }
 
     #[test]
-    fn what_remains_lies_on_either_side() {
-        assert_eq!(around(2, 3), [run(8, 2), run(13, 1)]);
-        assert_eq!(around(0, 1), [run(9, 5)]);
-        assert_eq!(around(5, 1), [run(8, 5)]);
-        assert_eq!(around(0, 6), []);
-        assert_eq!(around(3, 0), [run(8, 3), run(11, 3)]);
+    fn what_remains_lies_around_each_lost_frame() {
+        assert_eq!(by_list(&[0, 0, LOST, LOST, LOST, 0]), [run(8, 2), run(13, 1)]);
+        assert_eq!(by_list(&[LOST, 0, LOST]), [run(9, 1), run(11, 3)]);
+        assert_eq!(by_list(&[LOST]), [run(9, 5)]);
+        assert_eq!(by_list(&[0, 0, 0, 0, 0, LOST]), [run(8, 5)]);
+        assert_eq!(by_list(&[LOST; 6]), []);
+        assert_eq!(by_list(&[0; 3]), [run(8, 6)]);
         assert!(Remaining::from(run(8, 6)).into_iter().eq([run(8, 6)]));
         assert_eq!(Remaining::from(run(8, 6)).whole().unwrap(), run(8, 6));
     }

@@ -11,9 +11,10 @@ use hypercall::ops::{MemFlags, MemoryOp};
 use hypercall::trace::{Phase, Span};
 use hypercall::{DomId, Xen, XenErrno};
 
-use super::accounts::Accounts;
+use super::accounts::{Accounts, UnwindGuard};
 use super::error::ExchangeError;
-use super::failure::{ExchangeFailure, Remaining};
+use super::failure::{ExchangeFailure, LOST, Remaining};
+use super::part::Node;
 use super::permission::{Permission, order_permitted};
 use super::request::has_room;
 use crate::addr::{AddressBits, Order, Pfn};
@@ -53,20 +54,21 @@ impl<'a, X: Xen, M: GuestMemory> Refiller<'a, X, M> {
     /// Backs `run` with one extent of machine memory below `2^bits`, zeroed.
     ///
     /// If the run is aligned to 2 MiB, Xen can map it with superpages. `list` is lent for the time of
-    /// the call and has an entry per frame. Makes hypercalls that take time in proportion to the run,
+    /// the call and has an entry per frame; after a failure it says which frames remain. Makes
+    /// hypercalls that take time in proportion to the run,
     /// so it must not be called in an interrupt handler or under a lock of the kernel's.
     ///
     /// # Errors
     /// * Before anything moves: the run or the list has a wrong size, the order is above the limit, or
     ///   the kernel says that a frame is in use ([`GuestMemory::purge`]).
-    /// * Xen refused to take a frame, or has no such extent. Frames that Xen did not return are
-    ///   quarantined. The others remain, zeroed.
-    pub fn refill(
+    /// * Xen refused to take a frame, or has no such extent. Each frame that Xen does not return is
+    ///   quarantined, and costs a hypercall. The others remain, zeroed.
+    pub fn refill<'l>(
         &self,
         run: FrameRun,
         bits: AddressBits,
-        list: &mut [u64],
-    ) -> Result<FrameRun, ExchangeFailure<'a>> {
+        list: &'l mut [u64],
+    ) -> Result<FrameRun, ExchangeFailure<'l>> {
         let order = match self.check(&run, list) {
             Ok(order) => order,
             Err(error) => return Err(ExchangeFailure::without_loss(error, run)),
@@ -77,21 +79,23 @@ impl<'a, X: Xen, M: GuestMemory> Refiller<'a, X, M> {
             unsafe { self.memory.zero(run.first(), run.frames()) };
         });
         let list = &mut list[..run.frames() as usize];
+        let guard = UnwindGuard::new(self.accounts, run.frames());
         let answer =
             self.xen.within(Span::Phase(Phase::Exchange), || self.swap(&run, order, bits, list));
         // What came from Xen may hold anything ([C56](crate::conformance#C56)).
         let (error, gone) = match answer {
             Ok(()) => {
                 self.zero(run.first(), run.frames());
+                guard.disarm();
                 return Ok(run);
             }
             Err(refusal) => refusal,
         };
-        let back = self.bring_back(&run, &mut list[..gone as usize]);
-        self.zero(run.first(), back);
-        self.accounts.quarantine(gone - back);
-        let hole = run.first().add(back);
-        Err(ExchangeFailure { error, remaining: Remaining::around(run, hole, gone - back) })
+        let lost = self.bring_back(&run, &mut list[..gone as usize]);
+        guard.disarm();
+        self.accounts.quarantine(lost);
+        let gone = &list[..gone as usize];
+        Err(ExchangeFailure { error, remaining: Remaining::without_lost(run, lost, gone) })
     }
 
     /// Checks the request before anything moves. Returns the order of the extent.
@@ -154,15 +158,31 @@ impl<'a, X: Xen, M: GuestMemory> Refiller<'a, X, M> {
             _ if order_permitted(self.xen, order) == Permission::Denied => {
                 ExchangeError::OrderNotPermitted { order }
             }
-            _ => ExchangeError::NoMemory { order, bits },
+            _ => ExchangeError::NoMemory { order, bits, node: Node::Any },
         };
         Err((error, run.frames()))
     }
 
-    /// Populates the first `list.len()` frames of the run one by one. Returns how many Xen returned.
+    /// Populates the first `list.len()` frames of the run one by one, and zeroes them. Marks those that
+    /// Xen does not return as [`LOST`], and returns their number.
     fn bring_back(&self, run: &FrameRun, list: &mut [u64]) -> u64 {
-        self.call(Operation::Populate, list_frames(run, list), Order::ZERO, MemFlags::default())
-            .done
+        list_frames(run, list);
+        let (mut lost, mut at) = (0, 0);
+        while at < list.len() {
+            let rest = &mut list[at..];
+            let back = self.call(Operation::Populate, rest, Order::ZERO, MemFlags::default()).done;
+            if back > 0 {
+                self.zero(run.first().add(at as u64), back);
+            }
+            // Xen stops at the first frame that it has no memory for. It may have some for the next.
+            at += back as usize;
+            if let Some(entry) = list.get_mut(at) {
+                *entry = LOST;
+                lost += 1;
+                at += 1;
+            }
+        }
+        lost
     }
 
     /// Zeroes frames that are populated again.

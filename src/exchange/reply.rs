@@ -7,7 +7,7 @@ use crate::addr::{Mfn, Pfn};
 
 /// A machine frame number has at most 40 bits: a page-table entry has no room for more, and would
 /// silently lose the rest.
-const FRAME_LIMIT: u64 = 1 << 40;
+pub(super) const FRAME_LIMIT: u64 = 1 << 40;
 
 /// Xen's reply to the exchange of one part. The out-list belongs to it.
 #[derive(Clone, Copy, Debug)]

@@ -39,7 +39,7 @@ fn address_bits(context: &TestContext<'_>) -> Check {
                 lowest_served = Some(bits);
             }
             Err(failure) => match give_left(machine, failure) {
-                ExchangeError::NoMemoryBelow { bits: told } if told == bits => {
+                ExchangeError::NoMemoryBelow { bits: told, .. } if told == bits => {
                     refused = refused.or(Some(bits));
                 }
                 error => fail!("2^{bits}: expected to hear that there is none, heard: {error}"),

@@ -5,7 +5,7 @@ use hypercall::trace::{Phase, Span};
 
 use super::entries;
 use crate::addr::Order;
-use crate::exchange::accounts::Accounts;
+use crate::exchange::accounts::UnwindGuard;
 use crate::exchange::error::ExchangeError;
 use crate::exchange::failure::{ExchangeFailure, Remaining};
 use crate::exchange::guest::GuestHandle;
@@ -18,7 +18,7 @@ use crate::paging::{FrameInUse, LinearMapping};
 pub(in crate::exchange) struct Detached<'t, 'a, X, L> {
     pub(super) guest: GuestHandle<'a, X, L>,
     pub(super) run: FrameRun,
-    /// The machine frame that backs each frame of the run.
+    /// The machine frame that backs each frame of the run, or [`entries::UNKNOWN`].
     pub(super) backing: &'t mut [u64],
     /// Room for the longest out-list.
     pub(super) out_list: &'t mut [u64],
@@ -55,7 +55,7 @@ impl<'t, 'a, X: Xen, L: LinearMapping> Detached<'t, 'a, X, L> {
         xen.within(Span::Phase(Phase::Zero), || unsafe {
             guest.linear.zero(run.first(), run.frames())
         });
-        let guard = UnwindGuard { accounts, frames: run.frames() };
+        let guard = UnwindGuard::new(accounts, run.frames());
         let detached = Self { guest, run, backing, out_list, guard };
         match xen.within(Span::Phase(Phase::Detach), || detached.clear()) {
             Ok(()) => Ok(detached),
@@ -79,10 +79,10 @@ impl<'t, 'a, X: Xen, L: LinearMapping> Detached<'t, 'a, X, L> {
     #[cold]
     fn restore(self, error: ExchangeError) -> ExchangeFailure<'a> {
         let Self { guest, run, backing, guard, .. } = self;
-        let mapping = entries::map(&guest, &run, backing, &(0..0));
+        let mapping = entries::map(&guest, &run, backing);
         guard.disarm();
-        guest.accounts.quarantine(mapping.refused);
-        let remaining = Remaining::in_p2m(run, mapping.refused, guest.p2m);
+        guest.accounts.quarantine(mapping.lost);
+        let remaining = Remaining::in_p2m(run, mapping.lost, guest.p2m);
         ExchangeFailure { error: mapping.error.unwrap_or(error), remaining }
     }
 }
@@ -127,24 +127,4 @@ fn purge<X, L: LinearMapping>(
         let mfn = guest.p2m.mfn(pfn);
         ExchangeError::FrameBusy { pfn, mfn, holder }
     })
-}
-
-/// Quarantines the run if a panic unwinds through the transaction: its frames are unmapped then, and
-/// what backs them may be unknown.
-pub(super) struct UnwindGuard<'a> {
-    accounts: &'a Accounts,
-    frames: u64,
-}
-
-impl UnwindGuard<'_> {
-    /// Ends the transaction: from here on its frames have an owner again, or are counted as lost.
-    pub fn disarm(self) {
-        core::mem::forget(self);
-    }
-}
-
-impl Drop for UnwindGuard<'_> {
-    fn drop(&mut self) {
-        self.accounts.quarantine(self.frames);
-    }
 }

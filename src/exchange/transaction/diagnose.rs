@@ -52,29 +52,31 @@ impl<X: Xen, L: LinearMapping> Detached<'_, '_, X, L> {
             },
             Node::Any | Node::Near(_) => Permission::Granted,
         };
-        if let Some(index) = self.find_refused_frame(part)? {
-            let pfn = self.run.first().add(index);
-            let mfn = self.backing.get(index as usize).map(|number| Mfn::new(*number));
-            let holder = self.guest.linear.holder(pfn, mfn);
-            return Ok(ExchangeError::FrameBusy { pfn, mfn, holder });
-        }
-        Ok(match node {
-            Permission::Unknown(_) => ExchangeError::Refused { errno: XenErrno::EINVAL },
-            Permission::Granted | Permission::Denied => ExchangeError::FrameRefused {
+        Ok(match self.find_refused_frame(part)? {
+            RefusedFrame::At(index) => {
+                let pfn = self.run.first().add(index);
+                let mfn = self.backing.get(index as usize).map(|number| Mfn::new(*number));
+                let holder = self.guest.linear.holder(pfn, mfn);
+                ExchangeError::FrameBusy { pfn, mfn, holder }
+            }
+            RefusedFrame::NoLonger if node == Permission::Granted => ExchangeError::FrameRefused {
                 first: self.run.first().add(part.first()),
                 frames: part.order().frames(),
             },
+            RefusedFrame::NoLonger | RefusedFrame::Unknown => {
+                ExchangeError::Refused { errno: XenErrno::EINVAL }
+            }
         })
     }
 
     /// `ENOMEM`: is there no extent of that order, or nothing at all below the limit?
     fn what_is_exhausted(&mut self, part: &Part) -> Result<ExchangeError, TornExchange> {
-        let Placement { bits, .. } = part.placement();
-        let no_extent = ExchangeError::NoMemory { order: part.output(), bits };
+        let Placement { bits, node } = part.placement();
+        let no_extent = ExchangeError::NoMemory { order: part.output(), bits, node };
         if !part.placement().is_limited() {
             return Ok(no_extent);
         }
-        let nothing = ExchangeError::NoMemoryBelow { bits };
+        let nothing = ExchangeError::NoMemoryBelow { bits, node };
         if part.output() == Order::ZERO {
             return Ok(nothing);
         }
@@ -92,27 +94,37 @@ impl<X: Xen, L: LinearMapping> Detached<'_, '_, X, L> {
         })
     }
 
-    /// Finds the frame that Xen refuses in the first chunk of a part, counted from the first of the
-    /// run. `None` if Xen answers anything but the two errors below.
+    /// Finds the frame that Xen refuses in the first chunk of a part.
     ///
     /// Xen takes all frames of a chunk before it looks for memory. So an exchange for memory that
     /// cannot exist moves nothing. Its error tells whether Xen would take the frames (`ENOMEM`) or not
     /// (`EINVAL`).
-    fn find_refused_frame(&mut self, part: &Part) -> Result<Option<u64>, TornExchange> {
+    fn find_refused_frame(&mut self, part: &Part) -> Result<RefusedFrame, TornExchange> {
         let (mut first, mut frames) = (part.first(), part.order().frames());
         loop {
             let asked = (frames / 2).max(1);
-            let Ok(order) = Order::new(asked.ilog2()) else { return Ok(None) };
+            let Ok(order) = Order::new(asked.ilog2()) else { return Ok(RefusedFrame::Unknown) };
             let question = Part::gather(first, 1, order, NOWHERE);
             match self.exchange_part(&question)?.refusal {
-                Some(XenErrno::EINVAL) if frames == 1 => return Ok(Some(first)),
+                Some(XenErrno::EINVAL) if frames == 1 => return Ok(RefusedFrame::At(first)),
                 Some(XenErrno::EINVAL) => frames = asked,
                 Some(XenErrno::ENOMEM) if frames > 1 => {
                     first += asked;
                     frames -= asked;
                 }
-                _ => return Ok(None),
+                Some(XenErrno::ENOMEM) => return Ok(RefusedFrame::NoLonger),
+                _ => return Ok(RefusedFrame::Unknown),
             }
         }
     }
+}
+
+/// What the search for a refused frame found.
+enum RefusedFrame {
+    /// This frame, counted from the first of the run.
+    At(u64),
+    /// Xen would take all frames by now: the holder has released the frame meanwhile.
+    NoLonger,
+    /// Xen answered anything but the two errors that tell.
+    Unknown,
 }

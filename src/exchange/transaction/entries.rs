@@ -1,7 +1,5 @@
 //! Writes the page-table entries that map a run linearly.
 
-use core::ops::Range;
-
 use hypercall::ops::Pte;
 use hypercall::{Xen, XenErrno};
 
@@ -11,11 +9,14 @@ use crate::exchange::guest::GuestHandle;
 use crate::frames::FrameRun;
 use crate::paging::{LinearMapping, PteBatch};
 
+/// Stands in the list `backing` for a frame whose machine frame is unknown.
+pub(super) const UNKNOWN: u64 = u64::MAX;
+
 /// What became of a run that was to be mapped.
 pub(super) struct MapResult {
-    /// Frames that Xen refused to map. They are unmapped, and the P2M has no machine frame for them.
-    pub refused: u64,
-    /// Why, for the first of them.
+    /// Frames that are not mapped. The P2M has no machine frame for them.
+    pub lost: u64,
+    /// Why Xen refused to map a frame, for the first of those that it refused.
     pub error: Option<ExchangeError>,
 }
 
@@ -32,43 +33,72 @@ pub(super) fn clear<X: Xen, L: LinearMapping>(
 }
 
 /// Maps the frames of a run to the machine frames in `backing`, and records them in the P2M. Leaves
-/// out the frames of `unknown`, counted from the first of the run.
+/// out the frames whose machine frame is [`UNKNOWN`].
 ///
 /// This is the one way in for old and for new frames. It turns not-present entries into present ones,
-/// so there is nothing to flush ([F3](crate::rules#F3)). A frame that Xen refuses to map is left out
-/// and costs a hypercall; all others are mapped.
+/// so there is nothing to flush ([F3](crate::rules#F3)). A frame that Xen refuses to map is tried once
+/// more, and then left out. It costs two hypercalls; all others are mapped.
 pub(super) fn map<X: Xen, L: LinearMapping>(
     guest: &GuestHandle<'_, X, L>,
     run: &FrameRun,
     backing: &[u64],
-    unknown: &Range<u64>,
 ) -> MapResult {
-    let mut mapping = MapResult { refused: 0, error: None };
-    for mut stretch in [0..unknown.start, unknown.end..run.frames()] {
-        while !stretch.is_empty() {
-            let first = run.first().add(stretch.start);
-            let backing = &backing[stretch.start as usize..stretch.end as usize];
-            let flags = guest.linear.flags();
-            let entries = backing.iter().map(|number| Pte::new(Mfn::new(*number), flags));
-            // SAFETY: `run` proves that nothing else uses these frames ([M1](crate::rules#M1)). That
-            // the machine frames are the domain's is Xen's word, which it checks again here.
-            let (done, result) =
-                unsafe { write(guest, first, stretch.end - stretch.start, entries) };
-            // Only now: the P2M must not name a machine frame that is not mapped
-            // ([M4](crate::rules#M4)).
-            let mapped = backing.iter().take(done as usize);
-            guest.p2m.set_run(first, mapped.map(|number| Some(Mfn::new(*number))));
-            stretch.start += done;
-            if let Err(errno) = result {
-                let pfn = first.add(done);
-                give_up(guest, pfn);
-                mapping.refused += 1;
-                mapping.error.get_or_insert(ExchangeError::PageTable { pfn, errno });
-                stretch.start += 1;
-            }
+    let mut mapping = MapResult { lost: 0, error: None };
+    let mut first = run.first();
+    for stretch in backing.chunk_by(|one, next| (*one == UNKNOWN) == (*next == UNKNOWN)) {
+        if stretch[0] == UNKNOWN {
+            mapping.lost += stretch.len() as u64;
+        } else {
+            map_stretch(guest, first, stretch, &mut mapping);
         }
+        first = first.add(stretch.len() as u64);
     }
     mapping
+}
+
+/// Maps frames from `first` on, all of whose machine frames are known.
+fn map_stretch<X: Xen, L: LinearMapping>(
+    guest: &GuestHandle<'_, X, L>,
+    mut first: Pfn,
+    mut backing: &[u64],
+    mapping: &mut MapResult,
+) {
+    while let Some(refused) = map_up_to_refusal(guest, first, backing) {
+        let Refused { done, errno } = refused;
+        let pfn = first.add(done);
+        let (again, rest) = backing[done as usize..].split_at(1);
+        if map_up_to_refusal(guest, pfn, again).is_some() {
+            give_up(guest, pfn);
+            mapping.lost += 1;
+            mapping.error.get_or_insert(ExchangeError::PageTable { pfn, errno });
+        }
+        (first, backing) = (pfn.add(1), rest);
+    }
+}
+
+/// A write of an entry that Xen refused.
+struct Refused {
+    /// The writes before it.
+    done: u64,
+    errno: XenErrno,
+}
+
+/// Maps frames from `first` on and records them, up to the first that Xen refuses to map.
+fn map_up_to_refusal<X: Xen, L: LinearMapping>(
+    guest: &GuestHandle<'_, X, L>,
+    first: Pfn,
+    backing: &[u64],
+) -> Option<Refused> {
+    let flags = guest.linear.flags();
+    let entries = backing.iter().map(|number| Pte::new(Mfn::new(*number), flags));
+    // SAFETY: the frames belong to the transaction's run, so nothing else uses them
+    // ([M1](crate::rules#M1)). That the machine frames are the domain's is Xen's word, which it checks
+    // again here.
+    let (done, result) = unsafe { write(guest, first, backing.len() as u64, entries) };
+    // Only now: the P2M must not name a machine frame that is not mapped ([M4](crate::rules#M4)).
+    let mapped = backing.iter().take(done as usize);
+    guest.p2m.set_run(first, mapped.map(|number| Some(Mfn::new(*number))));
+    result.err().map(|errno| Refused { done, errno })
 }
 
 /// Takes a frame that Xen refused to map out of the tables. Its entry may still be present if Xen

@@ -1,7 +1,5 @@
 //! The state after Xen was asked: undoing, and mapping the run again.
 
-use core::ops::Range;
-
 use hypercall::Xen;
 use hypercall::trace::{Phase, Span};
 
@@ -67,20 +65,17 @@ impl<'a, X: Xen, L: LinearMapping> Exchanged<'_, 'a, X, L> {
     /// mapped and zeroed; the others are quarantined ([M6](crate::rules#M6)).
     pub fn attach(self) -> Result<Progress, ExchangeFailure<'a>> {
         let Self { detached: Detached { guest, run, backing, guard, .. }, ending } = self;
-        let unknown = ending.unknown();
-        let mapping = guest
-            .xen
-            .within(Span::Phase(Phase::Attach), || entries::map(&guest, &run, backing, &unknown));
+        let mapping =
+            guest.xen.within(Span::Phase(Phase::Attach), || entries::map(&guest, &run, backing));
         guard.disarm();
         let (error, done, refusal) = match ending {
             Ending::Complete { done } => (mapping.error, done, None),
             Ending::Refused { done, error } => (mapping.error, done, Some(error)),
-            Ending::Torn(torn) => (Some(torn.error), 0, None),
+            Ending::Torn(TornExchange { error }) => (Some(error), 0, None),
         };
         let Some(error) = error else { return Ok(Progress { run, done, error: refusal }) };
-        let lost = mapping.refused + (unknown.end - unknown.start);
-        guest.accounts.quarantine(lost);
-        let remaining = Remaining::in_p2m(run, lost, guest.p2m);
+        guest.accounts.quarantine(mapping.lost);
+        let remaining = Remaining::in_p2m(run, mapping.lost, guest.p2m);
         guest.xen.within(Span::Phase(Phase::Zero), || {
             for (first, frames) in remaining.stretches() {
                 // SAFETY: these frames are mapped again, and `remaining` owns them
@@ -90,15 +85,5 @@ impl<'a, X: Xen, L: LinearMapping> Exchanged<'_, 'a, X, L> {
             }
         });
         Err(ExchangeFailure { error, remaining })
-    }
-}
-
-impl Ending {
-    /// Returns the frames whose machine frame is unknown.
-    fn unknown(&self) -> Range<u64> {
-        match self {
-            Self::Torn(torn) => torn.unknown.clone(),
-            Self::Complete { .. } | Self::Refused { .. } => 0..0,
-        }
     }
 }

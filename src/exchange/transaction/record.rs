@@ -1,13 +1,11 @@
 //! Exchanges parts, and records the new machine frames.
 
-use core::ops::Range;
-
 use hypercall::{Xen, XenErrno};
 
 use super::ask::ask;
 use super::detached::Detached;
 use super::exchanged::{Ending, Exchanged};
-use super::recover::{TornExchange, TornPart, recover};
+use super::recover::{TornExchange, recover};
 use crate::exchange::error::ExchangeError;
 use crate::exchange::part::Part;
 use crate::exchange::reply::{PartOutcome, Rest};
@@ -63,8 +61,7 @@ impl<'t, 'a, X: Xen, L: LinearMapping> Detached<'t, 'a, X, L> {
         nr_exchanged: u64,
     ) -> Result<PartProgress, TornExchange> {
         let done = outcome.exchanged;
-        let whole = part.first()..part.first() + part.frames();
-        let backing = &mut self.backing[whole.start as usize..][..done as usize];
+        let backing = &mut self.backing[part.first() as usize..][..done as usize];
         for (extent, frames) in
             self.out_list.iter().zip(backing.chunks_exact_mut(part.output().frames() as usize))
         {
@@ -75,31 +72,20 @@ impl<'t, 'a, X: Xen, L: LinearMapping> Detached<'t, 'a, X, L> {
             Rest::Refused(errno) => Ok(PartProgress { done, refusal: Some(errno) }),
             Rest::Torn(errno) => {
                 let error = ExchangeError::Torn { errno, exchanged: nr_exchanged };
-                // An impossible count was not believed. It says nothing about any chunk.
-                let believed = nr_exchanged.checked_mul(part.input().frames()) == Some(done);
-                let unknown = match errno {
-                    Some(errno) if believed => self.recover_part(part, done, errno),
-                    _ => whole,
-                };
-                Err(TornExchange { error, unknown })
+                Err(self.torn(part, error))
             }
             Rest::BadExtent(mfn) => {
                 let (order, bits) = (part.output(), part.placement().bits);
-                Err(TornExchange {
-                    error: ExchangeError::BadExtent { mfn, order, bits },
-                    unknown: whole,
-                })
+                Err(self.torn(part, ExchangeError::BadExtent { mfn, order, bits }))
             }
         }
     }
 
-    /// Finds out which machine frames back a torn part. Returns the frames of which that is unknown.
+    /// Finds out which machine frames back a part of which Xen's reply does not tell.
     #[cold]
-    fn recover_part(&mut self, part: &Part, done: u64, errno: XenErrno) -> Range<u64> {
+    fn torn(&mut self, part: &Part, error: ExchangeError) -> TornExchange {
         let backing = &mut self.backing[part.first() as usize..][..part.frames() as usize];
-        let first = self.run.first().add(part.first());
-        let torn = TornPart { first, chunk: part.order().frames(), done, errno, backing };
-        let unknown = recover(&self.guest, torn);
-        part.first() + unknown.start..part.first() + unknown.end
+        recover(&self.guest, self.run.first().add(part.first()), backing);
+        TornExchange { error }
     }
 }

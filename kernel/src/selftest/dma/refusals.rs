@@ -116,9 +116,9 @@ fn by_xen(context: &TestContext<'_>) -> Check {
             };
             // Whether Xen has a single frame there is not for this test to say.
             match told {
-                ExchangeError::NoMemory { order: which, bits: limit }
+                ExchangeError::NoMemory { order: which, bits: limit, .. }
                     if which.get() == order && limit.get() >= bits => {}
-                ExchangeError::NoMemoryBelow { bits: limit } if limit.get() >= bits => {}
+                ExchangeError::NoMemoryBelow { bits: limit, .. } if limit.get() >= bits => {}
                 error => fail!("{size} bytes below {mask:#x} can't be had; heard: {error}"),
             }
         }
