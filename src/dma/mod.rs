@@ -49,7 +49,11 @@ mod give_back;
 mod layout;
 mod many;
 mod moved;
+#[cfg_attr(not(test), expect(dead_code, reason = "the allocator asks the plan next"))]
+mod plan;
 mod pool;
+#[cfg_attr(not(test), expect(dead_code, reason = "the buffer computes its segments next"))]
+mod segments;
 mod span;
 
 pub use allocator::Allocator;

@@ -1,0 +1,419 @@
+//! What a request needs: a size and a device's limits, checked against each other.
+//!
+//! A [`Plan`] answers whether memory serves a request, which extents to ask for, and where in the
+//! guest's memory to look next. It is pure: it reads the P2M and changes nothing.
+
+use core::ops::Range;
+
+use super::segments::{CutRules, JoinedPieces, Piece, round_down};
+use super::{AllocError, Constraints};
+use crate::addr::{Gfn, Order, PAGE_SIZE, Pfn};
+use crate::exchange::Node;
+use crate::frames::Candidate;
+use crate::p2m::P2m;
+
+const PAGE: u64 = PAGE_SIZE as u64;
+
+/// How many P2M entries past the run a failed probe reads, to skip frames that are out of reach.
+/// Few, because frames past a free run need not be free.
+const LOOKAHEAD: u64 = 32;
+
+/// How many starts within one boundary a probe of translated memory tries.
+const STARTS_PER_PROBE: u32 = 32;
+
+/// The answer that ends a search: no frame has this number.
+const NOWHERE: Candidate = Candidate::TryFrom(Pfn::new(u64::MAX >> 1));
+
+/// A request that some memory can satisfy, as far as the device's limits tell.
+///
+/// # Where a buffer begins
+/// A buffer begins at a page and at a multiple of the device's alignment. If the device takes one
+/// segment only, the buffer also begins at a multiple of the smallest power of two of pages that holds
+/// it, as with Linux's `dma_alloc_coherent`. Users can rely on that. With more segments, only the
+/// device's alignment holds.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Plan {
+    size: u64,
+    limits: Constraints,
+}
+
+/// Extents of one order that together serve a request, wherever each of them lies within reach.
+///
+/// All but the last serve with their first [`frames`](Self::frames) frames. The last serves with its
+/// first frames, too: with as many as the buffer still needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct ExtentPlan {
+    /// The order of each extent, whose first frame is a multiple of its size.
+    pub order: Order,
+    /// The number of extents, at least two.
+    pub count: u64,
+    /// The number of frames that each but the last serves with.
+    pub frames: u64,
+}
+
+impl Plan {
+    /// Checks a request of `size` bytes against the device's limits.
+    ///
+    /// What is refused can be served by no memory at all. A request that passes can still be one that
+    /// this machine's memory never serves.
+    ///
+    /// # Errors
+    /// Names the limit that forbids the request, and the size as it was asked for.
+    pub fn new(size: u64, limits: &Constraints) -> Result<Self, AllocError> {
+        if size == 0 {
+            return Err(AllocError::ZeroSize);
+        }
+        if size > Order::MAX.bytes() {
+            return Err(AllocError::TooLarge { size, max: Order::MAX.bytes() });
+        }
+        let plan = Self { size, limits: *limits };
+        let segments = plan.check_segments()?;
+        plan.check_reach(segments)?;
+        Ok(plan)
+    }
+
+    /// Returns the number of segments without which nothing serves.
+    fn check_segments(&self) -> Result<u64, AllocError> {
+        let (size, allowed) = (self.size, self.limits.max_segments());
+        let (max_segment, align) = (self.limits.max_segment(), self.limits.align());
+        let segment = self.rules().longest();
+        match self.fewest_segments() {
+            Some(needed) if needed <= allowed as u64 => Ok(needed),
+            _ if allowed == 1 && size > max_segment => {
+                Err(AllocError::SegmentTooLong { size, max_segment })
+            }
+            _ if allowed == 1 => Err(AllocError::CrossesBoundary { size, boundary: segment }),
+            Some(needed) => Err(AllocError::TooManySegments { needed, allowed, segment }),
+            None => Err(AllocError::SegmentBelowAlignment { segment, align, limit: None }),
+        }
+    }
+
+    /// Checks that the lowest address and the mask leave enough bytes, and enough aligned addresses for
+    /// so many segments.
+    fn check_reach(&self, segments: u64) -> Result<(), AllocError> {
+        let (align, lowest, mask) = (self.start_align(), self.limits.lowest(), self.limits.mask());
+        let starts = (segments - 1).saturating_mul(self.limits.align());
+        let last = lowest
+            .checked_next_multiple_of(align)
+            .and_then(|first| first.checked_add(starts.max(self.size - 1)));
+        match last {
+            Some(last) if last <= mask => Ok(()),
+            _ => Err(AllocError::LargerThanReach { size: self.size, align, lowest, mask }),
+        }
+    }
+
+    /// Returns the number of bytes that were asked for.
+    pub const fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Returns the number of frames of the buffer.
+    pub const fn frames(&self) -> u64 {
+        self.size.div_ceil(PAGE)
+    }
+
+    /// Returns the device's limits.
+    pub const fn limits(&self) -> &Constraints {
+        &self.limits
+    }
+
+    const fn rules(&self) -> CutRules {
+        CutRules::new(&self.limits)
+    }
+
+    const fn allowed(&self) -> u64 {
+        self.limits.max_segments() as u64
+    }
+
+    /// Returns what the address of each piece is a multiple of.
+    fn start_align(&self) -> u64 {
+        let align = self.limits.align().max(PAGE);
+        match self.limits.max_segments() {
+            1 => align.max(self.frames().next_power_of_two() * PAGE),
+            _ => align,
+        }
+    }
+
+    /// Returns the length of the longest segment that another one can follow, in the same piece or in
+    /// another one.
+    fn longest_before_another(&self) -> u64 {
+        // Another piece begins at a page of the buffer, another segment of the piece where the
+        // alignment allows it.
+        round_down(self.rules().longest(), self.limits.align().min(PAGE))
+    }
+
+    /// Returns a number of segments below which no memory serves, or `None` if no number does.
+    fn fewest_segments(&self) -> Option<u64> {
+        let (longest, inside) = (self.rules().longest(), self.longest_before_another());
+        if self.size <= longest {
+            return Some(1);
+        }
+        if self.limits.align() <= PAGE && self.limits.boundary().is_some_and(|it| it <= PAGE) {
+            // All pages are alike, wherever they lie.
+            return self.rules().count(0, self.size);
+        }
+        (inside > 0).then(|| 1 + (self.size - longest).div_ceil(inside))
+    }
+
+    /// Returns the number of segments of `bytes` bytes at `address`, or `None` if the device cannot be
+    /// given a piece there.
+    fn segments_at(&self, address: u64, bytes: u64) -> Option<u64> {
+        let last = address.checked_add(bytes.checked_sub(1)?)?;
+        let reached = address >= self.limits.lowest() && last <= self.limits.mask();
+        let serves = reached && address.is_multiple_of(self.start_align());
+        serves.then(|| self.rules().count(address, bytes))?
+    }
+
+    /// Returns the smallest order of a block that serves the whole request with its first frames.
+    ///
+    /// The block is aligned to its own size in machine addresses; it may lie anywhere as long as the
+    /// frames that serve are within reach. Returns `None` if the device would need more segments than it
+    /// takes, or if the alignment is above the size of the largest block.
+    pub fn block(&self) -> Option<Order> {
+        // Within a block there is a boundary only if the block begins at one.
+        self.rules().count(0, self.size).filter(|count| *count <= self.allowed())?;
+        let bytes = self.size.max(self.limits.align());
+        Order::new(bytes.div_ceil(PAGE).next_power_of_two().ilog2()).ok()
+    }
+
+    /// Returns the extents to ask for where no block is available, from order `highest` down.
+    ///
+    /// There is one entry at most for each order: the one that uses most of each extent. There is none
+    /// if the device takes one segment only: then [`block`](Self::block) is the only way.
+    pub fn extents(&self, highest: Order) -> impl Iterator<Item = ExtentPlan> {
+        let plan = *self;
+        highest.up_to().rev().filter_map(move |order| plan.extents_of(order))
+    }
+
+    fn extents_of(&self, order: Order) -> Option<ExtentPlan> {
+        let (align, longest) = (self.limits.align(), self.rules().longest());
+        if self.limits.max_segments() == 1 || order.bytes() < align {
+            return None;
+        }
+        let window = order.bytes().min(self.limits.boundary().unwrap_or(u64::MAX));
+        let segment = self.rules().longest_inside();
+        // The shortest sequence of longest segments that ends at a page.
+        let group = PAGE.checked_div(align_of(segment).min(PAGE)).unwrap_or(0);
+        let group = segment.saturating_mul(group);
+        let multiple_below = |bytes: u64| window.checked_div(bytes).map_or(0, |it| it * bytes);
+        // All of the extent; as many longest segments as it holds; and so many of them that none is
+        // shortened at the end of a page; the longest segment alone.
+        [order.bytes(), multiple_below(segment), multiple_below(group), longest]
+            .into_iter()
+            .map(|bytes| bytes.min(order.bytes()) / PAGE)
+            .filter(|frames| (1..self.frames()).contains(frames))
+            .flat_map(|frames| {
+                let count = self.frames().div_ceil(frames);
+                // The last one alone may serve with more.
+                [count, count - 1].map(|count| ExtentPlan { order, count, frames })
+            })
+            .find(|extents| self.takes(extents))
+    }
+
+    /// Returns true if the device takes the extents, wherever each lies within reach.
+    fn takes(&self, extents: &ExtentPlan) -> bool {
+        let Some(others) = extents.count.checked_sub(1).filter(|others| *others > 0) else {
+            return false;
+        };
+        let (rules, bytes) = (self.rules(), extents.frames * PAGE);
+        let last = self.size - others * bytes;
+        let segments = || {
+            let others = others.checked_mul(rules.count(0, bytes)?)?;
+            others.checked_add(rules.count(0, last)?)
+        };
+        last <= extents.order.bytes() && segments().is_some_and(|it| it <= self.allowed())
+    }
+
+    /// Returns true if every byte of `frames` frames from `gfn` on lies within the device's reach.
+    pub fn reaches(&self, gfn: Gfn, frames: u64) -> bool {
+        let end = gfn.number().checked_add(frames).and_then(|end| end.checked_mul(PAGE));
+        end.is_some_and(|end| {
+            gfn.number() * PAGE >= self.limits.lowest()
+                && end.saturating_sub(1) <= self.limits.mask()
+        })
+    }
+
+    /// Returns true if the device takes a buffer that is made of these pieces, first to last.
+    ///
+    /// Frames after the last that the buffer needs do not count.
+    pub fn accepts(&self, pieces: impl Iterator<Item = Piece>) -> bool {
+        let (mut remaining, mut segments) = (self.size, 0_u64);
+        for piece in JoinedPieces::new(pieces) {
+            let bytes = piece.bytes().min(remaining);
+            let Some(more) = self.segments_at(piece.address(), bytes) else { return false };
+            segments = segments.saturating_add(more);
+            remaining -= bytes;
+            if remaining == 0 || segments > self.allowed() {
+                break;
+            }
+        }
+        remaining == 0 && segments <= self.allowed()
+    }
+
+    /// Probes the run of [`frames`](Self::frames) frames from `first` on, for a search of free memory.
+    ///
+    /// If the run does not fit, the answer skips nothing that fits. A probe reads two P2M entries per
+    /// frame of the run at most and 32 past it. In a translated guest it reads none.
+    ///
+    /// Where memory lies on a NUMA node cannot be read from the P2M, so nothing fits a request for
+    /// exactly one node.
+    pub fn candidate(&self, p2m: &P2m<'_>, first: Pfn) -> Candidate {
+        if matches!(self.limits.node(), Node::Exactly(_)) {
+            return NOWHERE;
+        }
+        match p2m.is_translated() {
+            true => self.candidate_translated(p2m, first),
+            false => self.candidate_in_table(p2m, first),
+        }
+    }
+
+    /// Probes a run of a PV guest from its last piece to its first, because what fails late in the run
+    /// allows the longest skip.
+    fn candidate_in_table(&self, p2m: &P2m<'_>, first: Pfn) -> Candidate {
+        let frames = self.frames();
+        // The frames before `end` remain, those after it need `after` segments at least.
+        let (mut end, mut after) = (frames, 0);
+        while end > 0 {
+            let last = p2m.gfn(first.add(end - 1));
+            if !last.is_some_and(|last| self.reaches_frame(last, end - 1)) {
+                return Candidate::TryFrom(match end == frames {
+                    true => p2m.first_within(first.add(end), LOOKAHEAD, &self.first_frames()),
+                    false => first.add(end),
+                });
+            }
+            let begin = p2m.last_piece(first, end).number() - first.number();
+            // Nothing locks the P2M: by now the last frame can be in a transaction.
+            let gfn = p2m.gfn(first.add(begin)).filter(|_| begin < end);
+            let Some(gfn) = gfn else { return Candidate::TryFrom(first.add(end)) };
+            let bytes = self.size.min(end * PAGE) - begin * PAGE;
+            // A piece before this one needs a segment, too.
+            let allowed = self.allowed() - after;
+            match self.segments_at(gfn.number().saturating_mul(PAGE), bytes) {
+                Some(segments) if segments + u64::from(begin > 0) <= allowed => {
+                    (end, after) = (begin, after + segments);
+                }
+                _ => {
+                    // The run from the first frame was probed just now.
+                    let skip = u64::from(begin == 0);
+                    let rest = bytes.saturating_sub(skip * PAGE);
+                    let start = self.next_start_in(gfn.add(skip), rest, allowed);
+                    let next = start.map_or(end, |start| begin + (start - gfn.number()));
+                    return Candidate::TryFrom(first.add(next.min(end)));
+                }
+            }
+        }
+        Candidate::Fits
+    }
+
+    /// Returns the first frame of a piece with which a buffer can begin if the `bytes` bytes from `gfn`
+    /// to the end of the piece, less what comes before the start, must be at most `allowed` segments.
+    ///
+    /// A later start never needs more segments for the rest of the piece, so this halves the distance.
+    fn next_start_in(&self, gfn: Gfn, bytes: u64, allowed: u64) -> Option<u64> {
+        let from = gfn.number().checked_mul(PAGE)?;
+        let align = self.start_align();
+        let first = from.max(self.limits.lowest()).checked_next_multiple_of(align)?;
+        let end = from + bytes;
+        let fits = |step: u64| {
+            let start = first + step * align;
+            self.segments_at(start, end - start).is_some_and(|segments| segments <= allowed)
+        };
+        // The starts of steps below `low` do not fit, and those from `high` on do, or are past the end.
+        let (mut low, mut high) = (0, end.saturating_sub(first).div_ceil(align));
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if fits(middle) { high = middle } else { low = middle + 1 }
+        }
+        Some(self.next_start(first.checked_add(low.checked_mul(align)?)?)? / PAGE)
+    }
+
+    /// Returns true if the device reaches what the buffer uses of the frame at `index` in it.
+    fn reaches_frame(&self, gfn: Gfn, index: u64) -> bool {
+        let bytes = (self.size - index * PAGE).min(PAGE);
+        let last = gfn.number().checked_mul(PAGE).and_then(|start| start.checked_add(bytes - 1));
+        last.is_some_and(|last| {
+            gfn.number() * PAGE >= self.limits.lowest() && last <= self.limits.mask()
+        })
+    }
+
+    /// Returns the frames with which a buffer can begin.
+    fn first_frames(&self) -> Range<Gfn> {
+        let first = self.limits.lowest().div_ceil(PAGE);
+        let end = (self.limits.mask() - (self.size.min(PAGE) - 1)) / PAGE + 1;
+        Gfn::new(first)..Gfn::new(end.max(first))
+    }
+
+    /// Returns the first address from `address` on where a buffer can begin, as far as the limits alone
+    /// tell.
+    fn next_start(&self, address: u64) -> Option<u64> {
+        let align = self.start_align();
+        let start = address.max(self.limits.lowest()).checked_next_multiple_of(align)?;
+        match self.limits.boundary() {
+            Some(boundary) if self.rules().until_boundary(start) < self.shortest_first() => {
+                start.checked_next_multiple_of(boundary)?.checked_next_multiple_of(align)
+            }
+            _ => Some(start),
+        }
+    }
+
+    /// Returns what the first segment must hold because the other ones cannot hold more.
+    fn shortest_first(&self) -> u64 {
+        let others = match self.allowed().checked_sub(2) {
+            Some(between) => between
+                .saturating_mul(self.longest_before_another())
+                .saturating_add(self.rules().longest()),
+            None => 0,
+        };
+        self.size.saturating_sub(others)
+    }
+
+    /// Probes memory of a translated guest, all of which is one piece. The limits alone say which run
+    /// is next, however far it is.
+    fn candidate_translated(&self, p2m: &P2m<'_>, first: Pfn) -> Candidate {
+        self.next_in_one_piece(first.number()).map_or(NOWHERE, |start| match start {
+            start if p2m.frames().checked_sub(self.frames()).is_none_or(|last| start > last) => {
+                NOWHERE
+            }
+            start if start == first.number() && self.serves_in_one_piece(start) => Candidate::Fits,
+            start => Candidate::TryFrom(Pfn::new(start)),
+        })
+    }
+
+    fn serves_in_one_piece(&self, frame: u64) -> bool {
+        let segments = frame.checked_mul(PAGE).and_then(|at| self.segments_at(at, self.size));
+        segments.is_some_and(|segments| segments <= self.allowed())
+    }
+
+    /// Returns a frame from `frame` on before which no single piece can serve. It can itself serve,
+    /// unless there were too many to try.
+    fn next_in_one_piece(&self, frame: u64) -> Option<u64> {
+        let mut start = self.next_start(frame.checked_mul(PAGE)?)?;
+        for _ in 0..STARTS_PER_PROBE {
+            start.checked_add(self.size - 1).filter(|last| *last <= self.limits.mask())?;
+            if self.serves_in_one_piece(start / PAGE) {
+                break;
+            }
+            start = self.next_start(self.next_shorter_head(start)?)?;
+        }
+        Some(start / PAGE)
+    }
+
+    /// Returns the next address with fewer segments before the first boundary than from `start` on, if
+    /// there is a boundary in the buffer. Up to there, a later start only adds segments after it.
+    fn next_shorter_head(&self, start: u64) -> Option<u64> {
+        let head = self.rules().until_boundary(start);
+        if self.size <= head {
+            return None;
+        }
+        let shorter = (head - 1).checked_div(self.rules().longest_inside())?;
+        start.checked_add(head - shorter * self.rules().longest_inside())
+    }
+}
+
+/// Returns the largest power of two that divides a value.
+const fn align_of(value: u64) -> u64 {
+    value & value.wrapping_neg()
+}
+
+#[cfg(test)]
+mod tests;

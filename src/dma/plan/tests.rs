@@ -1,0 +1,431 @@
+//! Plans and segments against an oracle that is written from the definitions: it tries every cut, at
+//! every place where a segment may begin.
+
+extern crate std;
+
+use std::vec;
+use std::vec::Vec;
+
+use super::super::segments::Segments;
+use super::super::{ConstraintsBuilder, Segment};
+use super::*;
+use crate::sync::AtomicU64;
+
+struct PlanRandom(u64);
+
+impl PlanRandom {
+    const fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 16) % limit
+    }
+
+    fn one_in(&mut self, count: u64) -> bool {
+        self.below(count) == 0
+    }
+
+    fn pick(&mut self, values: &[u64]) -> u64 {
+        values[self.below(values.len() as u64) as usize]
+    }
+}
+
+/// A request of each kind of device: which cuts bytes, which cuts parts of a page, which cuts pages.
+fn request(random: &mut PlanRandom) -> (u64, ConstraintsBuilder) {
+    let it = Constraints::builder().max_segments(1 + random.below(16) as usize);
+    let (size, align, longest, boundaries) = match random.below(5) {
+        0 => (1 + random.below(300), 1 << random.below(4), 1 + random.below(200), 4..13),
+        1 | 2 => (
+            1 + random.below(7 * PAGE),
+            256 << random.below(7),
+            255 + random.below(4 * PAGE),
+            8..17,
+        ),
+        3 => {
+            let longest = (1 + random.below(20)) * PAGE + random.below(2) * random.below(PAGE);
+            (1 + random.below(40 * PAGE), PAGE << random.below(4), longest, 12..19)
+        }
+        _ => {
+            let size = random.pick(&[1, PAGE, 257 * PAGE, 33 * PAGE - 1, 13 * PAGE + 1]);
+            (size, PAGE << random.below(3), (1 + random.below(80)) * PAGE, 14..20)
+        }
+    };
+    let mut it = it.align(align);
+    if random.below(3) > 0 {
+        it = it.max_segment(longest);
+    }
+    if random.one_in(2) {
+        it = it.boundary(1 << (boundaries.start + random.below(boundaries.end - boundaries.start)));
+    }
+    (size, it)
+}
+
+/// Adds a reach within the first `frames` frames, of any shape.
+fn reach(random: &mut PlanRandom, it: ConstraintsBuilder, frames: u64) -> ConstraintsBuilder {
+    let mut it = it;
+    if random.one_in(2) {
+        it =
+            it.mask((2 + random.below(frames - 1)) * PAGE - 1 + random.pick(&[0, 0, 1, 300, 4095]));
+    }
+    if random.one_in(3) {
+        it = it.lowest(random.below(frames / 2 * PAGE));
+    }
+    it
+}
+
+/// The least number of segments for each place up to which frames can be cut, by the definitions.
+///
+/// `gfns` are the frames of the buffer, `size` its bytes. A place is where a segment begins or ends;
+/// the last is the end of the buffer.
+fn fewest_by_place(gfns: &[u64], size: u64, limits: &Constraints) -> Vec<Option<u64>> {
+    let step = limits.align().min(PAGE);
+    let place = |index: usize| (index as u64 * step).min(size);
+    let last = size.div_ceil(step) as usize;
+    let address = |offset: u64| gfns[(offset / PAGE) as usize] * PAGE + offset % PAGE;
+    let mut fewest: Vec<Option<u64>> = vec![None; last + 1];
+    fewest[0] = Some(0);
+    for from in 0..last {
+        let Some(before) = fewest[from] else { continue };
+        let begin = address(place(from));
+        for (to, fewest) in fewest.iter_mut().enumerate().skip(from + 1) {
+            let (len, end) = (place(to) - place(from), address(place(to) - 1));
+            // A longer one is not taken either.
+            if end != begin + len - 1 || len > limits.max_segment() {
+                break;
+            }
+            let taken = begin.is_multiple_of(limits.align())
+                && (begin >= limits.lowest() && end <= limits.mask())
+                && limits.boundary().is_none_or(|it| begin / it == end / it);
+            if taken {
+                *fewest = Some(fewest.map_or(before + 1, |it: u64| it.min(before + 1)));
+            }
+        }
+    }
+    fewest
+}
+
+/// The least number of segments of a buffer in these frames; none if the device cannot take it.
+fn fewest(gfns: &[u64], size: u64, limits: &Constraints) -> Option<u64> {
+    let natural = (size.div_ceil(PAGE).next_power_of_two()).max(1);
+    if limits.max_segments() == 1 && !gfns[0].is_multiple_of(natural) {
+        return None;
+    }
+    let fewest = *fewest_by_place(gfns, size, limits).last().unwrap();
+    fewest.filter(|it| *it <= limits.max_segments() as u64)
+}
+
+/// Frames in pieces of about `longest` frames below `limit`, each frame once or never.
+fn scattered(random: &mut PlanRandom, frames: u64, longest: u64, limit: u64) -> Vec<u64> {
+    let mut gfns: Vec<u64> = vec![];
+    let mut next = random.below(limit);
+    while (gfns.len() as u64) < frames {
+        while random.one_in(1 + longest) || next >= limit || gfns.contains(&next) {
+            next = random.below(limit);
+        }
+        gfns.push(next);
+        next += 1;
+    }
+    gfns
+}
+
+/// The same frames as pieces, some of them cut where they need not be.
+fn pieces(random: &mut PlanRandom, gfns: &[u64]) -> Vec<Piece> {
+    let mut pieces: Vec<Piece> = vec![];
+    for gfn in gfns {
+        match pieces.last_mut() {
+            Some(last) if last.gfn.number() + last.frames == *gfn && !random.one_in(4) => {
+                last.frames += 1;
+            }
+            _ => pieces.push(Piece { gfn: Gfn::new(*gfn), frames: 1 }),
+        }
+    }
+    pieces
+}
+
+#[test]
+fn a_buffer_is_accepted_if_and_only_if_some_cut_exists_and_is_cut_with_the_fewest_segments() {
+    let mut random = PlanRandom::new(1);
+    let (mut accepted, mut refused) = (0, 0);
+    for _ in 0..12_000 {
+        let (size, it) = request(&mut random);
+        let frames = size.div_ceil(PAGE) + random.below(3);
+        let Ok(it) = reach(&mut random, it, 2 * frames + 40).build() else { continue };
+        let longest = 1 + random.below(1 + 2 * frames);
+        let gfns = scattered(&mut random, frames, longest, 2 * frames + 40);
+        let expected = fewest(&gfns, size, &it);
+        let pieces = pieces(&mut random, &gfns);
+        let case = || std::format!("{size:#x} bytes in {pieces:x?}, {it:x?}: {expected:?}");
+        let plan = Plan::new(size, &it);
+        match (plan, expected) {
+            (Ok(plan), _) => {
+                let accepts = plan.accepts(pieces.iter().copied());
+                assert_eq!(accepts, expected.is_some(), "{}", case());
+            }
+            (Err(_), None) => {}
+            (Err(error), Some(_)) => panic!("{error}: {}", case()),
+        }
+        let Some(expected) = expected else {
+            refused += 1;
+            continue;
+        };
+        accepted += 1;
+        check_segments(&pieces, &gfns, size, &it, expected);
+    }
+    assert!(accepted > 2500 && refused > 2500, "{accepted} accepted, {refused} refused");
+}
+
+/// Checks that the segments cover the buffer, that the device takes each, and their number.
+fn check_segments(pieces: &[Piece], gfns: &[u64], size: u64, limits: &Constraints, count: u64) {
+    let segments: Vec<Segment> = Segments::new(pieces.iter().copied(), size, limits).collect();
+    let case = || std::format!("{size:#x} bytes in {pieces:x?}, {limits:x?}: {segments:x?}");
+    assert_eq!(segments.len() as u64, count, "{}", case());
+    let mut offset = 0;
+    for segment in &segments {
+        assert_eq!(segment.offset, offset, "{}", case());
+        assert!(limits.admits(segment.dma.get(), segment.len), "{}", case());
+        for at in [0, segment.len / 2, segment.len - 1] {
+            let frame = gfns[((offset + at) / PAGE) as usize];
+            let address = frame * PAGE + (offset + at) % PAGE;
+            assert_eq!(segment.dma.get() + at, address, "{}", case());
+        }
+        offset += segment.len;
+    }
+    assert_eq!(offset, size, "{}", case());
+}
+
+/// Every number of segments with which a device can be given memory of which enough lies anywhere,
+/// free of a reach: pieces of any length, each at its best address.
+fn fewest_anywhere(size: u64, limits: &Constraints) -> Option<u64> {
+    let frames = size.div_ceil(PAGE);
+    if limits.max_segments() == 1 {
+        return fewest(&one_piece(0, frames), size, limits);
+    }
+    let align = limits.align().max(PAGE);
+    let period = align.max(limits.boundary().unwrap_or(1));
+    let step = limits.align().min(PAGE);
+    let starts: Vec<u64> = (0..period).step_by(align as usize).collect();
+    // From the page on with which a piece begins, to the end.
+    let mut rest: Vec<Option<u64>> = vec![None; frames as usize];
+    for page in (0..frames).rev() {
+        for start in &starts {
+            let gfns = one_piece(start / PAGE, frames - page);
+            let by_place = fewest_by_place(&gfns, size - page * PAGE, limits);
+            let whole = *by_place.last().unwrap();
+            let cuts = (page + 1..frames).filter_map(|next| {
+                Some(by_place[((next - page) * PAGE / step) as usize]? + rest[next as usize]?)
+            });
+            rest[page as usize] = cuts.chain(whole).chain(rest[page as usize]).min();
+        }
+    }
+    rest[0]
+}
+
+fn one_piece(first: u64, frames: u64) -> Vec<u64> {
+    (first..first + frames).collect()
+}
+
+/// The most segments that a device needs for the first frames of an extent, wherever it lies.
+fn worst(order: Order, bytes: u64, limits: &Constraints) -> Option<u64> {
+    let period = limits.align().max(limits.boundary().unwrap_or(1)).max(order.bytes());
+    let wide = limits.to_builder().max_segments(16).build().unwrap();
+    (0..period).step_by(order.bytes() as usize).try_fold(0, |worst, at| {
+        let gfns = one_piece(at / PAGE, bytes.div_ceil(PAGE));
+        let segments = (*fewest_by_place(&gfns, bytes, &wide).last().unwrap())?;
+        Some(segments.max(worst))
+    })
+}
+
+#[test]
+fn what_memory_anywhere_can_satisfy_is_planned_and_nothing_else() {
+    let mut random = PlanRandom::new(2);
+    let (mut planned, mut refused, mut bounds) = (0, 0, 0);
+    for _ in 0..3000 {
+        let (size, it) = request(&mut random);
+        if size > 20 * PAGE {
+            continue;
+        }
+        let it = it.build().unwrap();
+        let (align, boundary) = (it.align(), it.boundary().unwrap_or(u64::MAX));
+        let expected = fewest_anywhere(size, &it).filter(|it2| *it2 <= it.max_segments() as u64);
+        let plan = Plan::new(size, &it);
+        let case = || std::format!("{size:#x} bytes, {it:x?}: {expected:?}, {plan:x?}");
+        // Longest segments that end within a page, and that no boundary holds in whole pages: how many
+        // are needed is known from below only.
+        let odd = align < PAGE
+            && (it.max_segment() < boundary && boundary > PAGE)
+            && !round_down(it.max_segment(), align).is_multiple_of(PAGE);
+        let Ok(plan) = plan else {
+            assert_eq!(expected, None, "{}", case());
+            refused += 1;
+            continue;
+        };
+        if expected.is_none() {
+            assert!(odd, "{}", case());
+            bounds += 1;
+            continue;
+        }
+        planned += 1;
+        check_block(&plan, &case);
+        let found = plan.block().is_some() || plan.extents(Order::MAX).next().is_some();
+        assert!(found || odd, "{}", case());
+    }
+    assert!(planned > 600 && refused > 400, "{planned} planned, {refused} refused");
+    assert!(bounds < 20, "{bounds} of them needlessly");
+}
+
+/// Checks the block and the extents of a plan against what each order serves in the worst place.
+fn check_block(plan: &Plan, case: &dyn Fn() -> std::string::String) {
+    let (size, limits) = (plan.size(), plan.limits());
+    let allowed = limits.max_segments() as u64;
+    let orders = || (0..9).map(|order| Order::new(order).unwrap());
+    let aligned = |order: Order| order.bytes() >= limits.align();
+    let serves = |order: &Order| {
+        order.bytes() >= size
+            && aligned(*order)
+            && worst(*order, size, limits).is_some_and(|it| it <= allowed)
+    };
+    let block = orders().find(serves);
+    assert_eq!(plan.block(), block, "{}", case());
+    let extents: Vec<ExtentPlan> = plan.extents(Order::new(8).unwrap()).collect();
+    assert!(extents.is_sorted_by(|one, next| one.order > next.order), "{}", case());
+    let segments = |it: &ExtentPlan| {
+        let last = size - (it.count - 1) * it.frames * PAGE;
+        assert!(it.frames <= it.order.frames() && it.count >= 2 && aligned(it.order));
+        assert!(last > 0 && last <= it.order.bytes());
+        let others = worst(it.order, it.frames * PAGE, limits)?;
+        Some((it.count - 1) * others + worst(it.order, last, limits)?)
+    };
+    for it in &extents {
+        let takes = segments(it).is_some_and(|it| it <= allowed);
+        assert!(takes && allowed > 1, "{it:?}: {}", case());
+    }
+    // Whole extents are found at least.
+    for order in orders().filter(|order| order.bytes() < size && aligned(*order) && allowed > 1) {
+        let whole =
+            ExtentPlan { order, count: size.div_ceil(order.bytes()), frames: order.frames() };
+        if segments(&whole).is_some_and(|it| it <= allowed) {
+            assert!(extents.contains(&whole), "{whole:?} of {extents:?}: {}", case());
+        }
+    }
+}
+
+#[test]
+fn no_request_is_refused_that_frames_in_any_sequence_satisfy() {
+    const FRAMES: u64 = 7;
+    let mut random = PlanRandom::new(3);
+    let (mut served, mut refused, mut bounds) = (0, 0, 0);
+    for _ in 0..2500 {
+        let it = Constraints::builder().align(512 << random.below(5));
+        let mut it = it.max_segments(1 + random.below(4) as usize);
+        it = it.mask((FRAMES - random.below(5)) * PAGE - 1 - random.below(2) * random.below(PAGE));
+        it = it.lowest(random.below(2) * random.below(3 * PAGE));
+        if random.one_in(2) {
+            it = it.max_segment(500 + random.below(3 * PAGE));
+        }
+        if random.one_in(2) {
+            it = it.boundary(1024 << random.below(5));
+        }
+        let Ok(it) = it.build() else { continue };
+        let size = 1 + random.below(4 * PAGE);
+        let satisfiable = sequences(FRAMES, size.div_ceil(PAGE), &mut vec![], &mut |gfns| {
+            fewest(gfns, size, &it).is_some()
+        });
+        match Plan::new(size, &it) {
+            Ok(_) if satisfiable => served += 1,
+            Ok(_) => bounds += 1,
+            Err(error) => {
+                assert!(!satisfiable, "{error}: {size:#x} bytes, {it:x?}");
+                refused += 1;
+            }
+        }
+    }
+    assert!(served > 300 && refused > 300, "{served} served, {refused} refused");
+    assert!(bounds < refused / 8, "{bounds} that nothing satisfies, {refused} refused");
+}
+
+/// Calls `found` with each sequence of `count` different frames until it returns true.
+fn sequences(
+    frames: u64,
+    count: u64,
+    sequence: &mut Vec<u64>,
+    found: &mut impl FnMut(&[u64]) -> bool,
+) -> bool {
+    if sequence.len() as u64 == count {
+        return found(sequence);
+    }
+    (0..frames).any(|frame| {
+        if sequence.contains(&frame) {
+            return false;
+        }
+        sequence.push(frame);
+        let any = sequences(frames, count, sequence, found);
+        sequence.pop();
+        any
+    })
+}
+
+/// A table in pieces of some frames, some of them not populated.
+fn entries(random: &mut PlanRandom, frames: u64) -> Vec<AtomicU64> {
+    let longest = random.pick(&[1, 2, 4, 12, 40, 150]);
+    let gfns = scattered(random, frames, longest, 2 * frames);
+    let holes = random.pick(&[30, 1000]);
+    gfns.into_iter()
+        .map(|gfn| AtomicU64::new(if random.one_in(holes) { u64::MAX } else { gfn }))
+        .collect()
+}
+
+#[test]
+fn a_search_skips_nothing_that_fits_and_takes_nothing_else() {
+    const FRAMES: u64 = 120;
+    let mut random = PlanRandom::new(4);
+    let (mut found, mut none) = ([0, 0], [0, 0]);
+    for _ in 0..3000 {
+        let entries = entries(&mut random, FRAMES);
+        let translated = random.one_in(3);
+        // SAFETY: a test's table; nothing is mapped by it ([M4](crate::rules#M4)).
+        let table = unsafe { P2m::table(&entries) };
+        let p2m = if translated { P2m::translated(FRAMES) } else { table };
+        let (size, it) = request(&mut random);
+        let Ok(it) = reach(&mut random, it, FRAMES).build() else { continue };
+        let frames = size.div_ceil(PAGE);
+        let Ok(plan) = Plan::new(size, &it) else { continue };
+        if frames > 20 {
+            continue;
+        }
+        let fits = |first: u64| {
+            let gfn = |index| p2m.gfn(Pfn::new(first + index)).map(Gfn::number);
+            let gfns: Option<Vec<u64>> = (0..frames).map(gfn).collect();
+            gfns.is_some_and(|gfns| fewest(&gfns, size, &it).is_some())
+        };
+        let expected = (0..FRAMES).find(|first| fits(*first));
+        let mut at = Pfn::new(0);
+        let reached = loop {
+            match plan.candidate(&p2m, at) {
+                _ if at.number() >= FRAMES => break None,
+                Candidate::Fits => break Some(at.number()),
+                Candidate::TryFrom(next) => {
+                    assert!(next > at, "{next} after {at}");
+                    at = next;
+                }
+            }
+        };
+        assert_eq!(reached, expected, "{size:#x} bytes, {it:x?}, {p2m:?} {entries:?}");
+        let counts = if expected.is_some() { &mut found } else { &mut none };
+        counts[usize::from(translated)] += 1;
+    }
+    assert!(found.iter().chain(&none).all(|it| *it > 20), "{found:?} found, {none:?} not");
+}
+
+#[test]
+fn a_block_is_reached_if_every_byte_of_it_is() {
+    let it = Constraints::builder().lowest(0x1fff).mask(0x5fff).build().unwrap();
+    let plan = Plan::new(1, &it).unwrap();
+    let reaches = |gfn, frames| plan.reaches(Gfn::new(gfn), frames);
+    assert!(reaches(2, 4) && reaches(5, 1));
+    assert!(!reaches(1, 1) && !reaches(2, 5) && !reaches(6, 1));
+    assert!(!reaches(u64::MAX, 1) && !reaches(u64::MAX / PAGE, 2));
+}
