@@ -1,12 +1,13 @@
 //! Acquire and release in a PV guest against the model hypervisor: what they promise, and every
 //! refusal that leaves the frames as they were. This shows [S1](xen_contig::rules#S1).
 
-use fake_xen::{Extent, FakeGuest, Fault, GuestBuilder, Mark, Owner};
+use fake_xen::{Asked, Extent, FakeGuest, Fault, GuestBuilder, Logged, Mark, Owner};
 use hypercall::trace::{Phase, Span};
 use hypercall::{Xen, XenErrno, ops::MemoryOp};
 use xen_contig::addr::{AddressBits, Mfn, Order, Pfn};
 use xen_contig::exchange::{
     Accounts, Capability, ExchangeError, ExchangeFailure, Lists, Node, OnRefusal, Part, Placement,
+    Progress,
 };
 use xen_contig::frames::FrameRun;
 use xen_contig::p2m::M2p;
@@ -225,30 +226,159 @@ fn frames_that_xen_refuses_to_map_again_are_lost_one_by_one() {
     assert_eq!(guest.check().holes, [1024, 1030, 1031, 1087].map(Pfn::new));
 }
 
-/// After a refusal midway, `Undo` leaves nothing contiguous, and `Return` keeps what came.
+/// Exchanges parts of 64 frames, with lists that are long enough.
+fn exchange_parts<'g>(
+    guest: &'g FakeGuest,
+    parts: &[Part],
+    on_refusal: OnRefusal,
+) -> Result<Progress, ExchangeFailure<'g>> {
+    let accounts: &Accounts = Box::leak(Box::default());
+    let lists = Lists { backing: &mut [0; 64], extents: &mut [0; 64] };
+    guest.exchanger(accounts, order(9)).exchange(guest.run(1024, 64), parts, on_refusal, lists)
+}
+
+/// Returns true if consecutive machine frames back the frames.
+fn is_extent(guest: &FakeGuest, first: u64, frames: u64) -> bool {
+    let mfn = |index| guest.mfn(Pfn::new(first + index));
+    (1..frames).all(|index| mfn(index) == mfn(0).map(|first| first.add(index)))
+}
+
+/// Returns how many frames lie below `2^bits`.
+fn frames_below(guest: &FakeGuest, first: u64, frames: u64, bits: AddressBits) -> usize {
+    let mfns = (first..first + frames).filter_map(|pfn| guest.mfn(Pfn::new(pfn)));
+    mfns.filter(|mfn| mfn.number() < bits.frame_limit()).count()
+}
+
+/// After a refusal midway, `Undo` returns what is scarce, and `Return` keeps what came.
 #[test]
 fn c73_what_was_exchanged_before_a_refusal_is_undone_or_kept() {
-    for on_refusal in [OnRefusal::Undo, OnRefusal::Return] {
+    let low = Placement::below(bits(22));
+    for (on_refusal, placement, done, low_frames) in [
+        (OnRefusal::Undo, low, 0, 0),
+        // Nothing scarce came.
+        (OnRefusal::Undo, Placement::ANYWHERE, 0, 0),
+        (OnRefusal::Return, low, 32, 32),
+    ] {
         let guest = FakeGuest::new(2048);
+        let before = frames_below(&guest, 1056, 32, bits(22));
         guest.hold(Pfn::new(1024 + 40));
-        let accounts = Accounts::new();
-        let lists = Lists { backing: &mut [0; 64], extents: &mut [0; 64] };
-        let parts = [0, 16, 32, 48].map(|at| Part::gather(at, 1, order(4), Placement::ANYWHERE));
-        let exchanger = guest.exchanger(&accounts, order(9));
-        let progress = exchanger.exchange(guest.run(1024, 64), &parts, on_refusal, lists).unwrap();
-        let in_a_row = |at: u64| {
-            let mfn = |index| guest.mfn(Pfn::new(1024 + at + index));
-            (1..16).all(|index| mfn(index) == mfn(0).map(|first| first.add(index)))
-        };
-        let kept = [0, 16, 32, 48].map(in_a_row);
-        match on_refusal {
-            OnRefusal::Undo => assert_eq!((progress.done, kept), (0, [false; 4])),
-            OnRefusal::Return => assert_eq!((progress.done, &kept[..2]), (32, &[true; 2][..])),
-        }
-        assert_eq!(progress.error, Some(busy(&guest, 1064)));
+        let parts = [0, 16, 32, 48].map(|at| Part::gather(at, 1, order(4), placement));
+        let progress = exchange_parts(&guest, &parts, on_refusal).unwrap();
+        assert_eq!((progress.done, progress.error), (done, Some(busy(&guest, 1064))));
+        assert_eq!(frames_below(&guest, 1024, 32, bits(22)), low_frames);
+        assert_eq!(frames_below(&guest, 1056, 32, bits(22)), before);
+        // What was undone is an extent still, so Xen has as many extents as before.
+        assert!(is_extent(&guest, 1024, 16) && is_extent(&guest, 1040, 16));
         assert_eq!(progress.run, guest.run(1024, 64));
         guest.check_whole();
     }
+}
+
+/// If Xen has no extents of that order, smaller ones do.
+#[test]
+fn an_undo_takes_smaller_extents_where_there_are_no_others() {
+    let calls = |fault: Option<Fault>| {
+        let guest = FakeGuest::new(2048);
+        guest.hold(Pfn::new(1024 + 40));
+        if let Some(fault) = fault {
+            guest.xen().arm(fault);
+        }
+        guest.xen().take_log();
+        let low = Placement::below(bits(22));
+        let parts = [Part::gather(0, 2, order(4), low), Part::gather(32, 1, order(4), low)];
+        let progress = exchange_parts(&guest, &parts, OnRefusal::Undo).unwrap();
+        assert_eq!(progress.error, Some(busy(&guest, 1064)));
+        assert_eq!(frames_below(&guest, 1024, 32, bits(22)), 0);
+        guest.check_whole();
+        guest.xen().take_log()
+    };
+    let undone = |log: &[Logged], extents| {
+        let swap = |call: &&Logged| {
+            matches!(call.asked, Asked::Exchange { input, output, bits: 64 }
+                if input == extents && output == extents)
+        };
+        log.iter().filter(swap).count()
+    };
+    let log = calls(None);
+    assert_eq!(undone(&log, (2, 4)), 1);
+    let refused = 1 + log.iter().position(|call| undone(&[call.clone()], (2, 4)) == 1).unwrap();
+    let log = calls(Some(Fault::refuse(refused as u64, XenErrno::ENOMEM)));
+    assert_eq!((undone(&log, (2, 4)), undone(&log, (4, 3))), (1, 1));
+}
+
+/// D11: 32 MiB are undone by one hypercall.
+#[test]
+fn an_undo_takes_a_hypercall_per_part() {
+    let guest = GuestBuilder::new(3 << 12).max_order(9).build();
+    guest.hold(Pfn::new(2048 + 8000));
+    let low = Placement::below(bits(27));
+    let parts = [Part::gather(0, 15, order(9), low), Part::gather(15 << 9, 1, order(9), low)];
+    let (mut backing, accounts) = (vec![0; 8192], Accounts::new());
+    let lists = Lists { backing: &mut backing, extents: &mut [0; 16] };
+    let exchanger = guest.exchanger(&accounts, order(9));
+    guest.xen().take_log();
+    let progress =
+        exchanger.exchange(guest.run(2048, 8192), &parts, OnRefusal::Undo, lists).unwrap();
+    assert_eq!((progress.done, progress.error), (0, Some(busy(&guest, 10048))));
+    let log = guest.xen().take_log();
+    let swaps = log
+        .iter()
+        .filter(|call| matches!(call.asked, Asked::Exchange { input: (_, 9), output: (_, 9), .. }));
+    assert_eq!(swaps.count(), 1);
+    guest.check_whole();
+}
+
+/// Extents for extents: neither Xen nor the guest has fewer of them afterwards.
+#[test]
+fn extents_are_swapped_for_extents() {
+    let guest = FakeGuest::new(2048);
+    let low = Placement::below(bits(22));
+    exchange_parts(&guest, &[Part::gather(8, 3, order(4), low)], OnRefusal::Undo).unwrap();
+    assert_eq!(frames_below(&guest, 1032, 48, bits(22)), 48);
+    let (before, free) = (guest.snapshot(), guest.free_frames());
+    guest.xen().take_log();
+
+    // The first two are swapped, and the third remains.
+    let swap = Part::swap(8, 2, order(4), Placement::ANYWHERE);
+    let Progress { run, done, error } = exchange_parts(&guest, &[swap], OnRefusal::Undo).unwrap();
+    assert_eq!((done, error, &run), (32, None, &guest.run(1024, 64)));
+    assert!(is_extent(&guest, 1032, 16) && is_extent(&guest, 1048, 16));
+    assert_eq!(frames_below(&guest, 1032, 48, bits(22)), 16);
+    assert_eq!(guest.snapshot().moved(&before), [(Pfn::new(1032), 32)]);
+    assert_eq!(guest.free_frames(), free);
+    let asked = Asked::Exchange { input: (2, 4), output: (2, 4), bits: 64 };
+    assert_eq!(guest.xen().take_log().iter().filter(|call| call.asked == asked).count(), 1);
+
+    // And low memory for any, by extents.
+    let swap = Part::swap(8, 4, order(3), low);
+    exchange_parts(&guest, &[swap], OnRefusal::Undo).unwrap();
+    assert_eq!(frames_below(&guest, 1032, 48, bits(22)), 48);
+    guest.check_whole();
+}
+
+#[test]
+fn a_swap_that_xen_refuses_leaves_its_extents_whole() {
+    let guest = FakeGuest::new(2048);
+    let low = Placement::below(bits(22));
+    exchange_parts(&guest, &[Part::gather(0, 4, order(4), low)], OnRefusal::Undo).unwrap();
+    let swap = |placement| [Part::swap(0, 4, order(4), placement)];
+    guest.hold(Pfn::new(1024 + 37));
+    let refused = exchange_parts(&guest, &swap(Placement::ANYWHERE), OnRefusal::Return).unwrap();
+    assert_eq!((refused.done, refused.error), (32, Some(busy(&guest, 1061))));
+    guest.unhold(Pfn::new(1024 + 37));
+    // A lack of memory below a limit is not looked into by breaking up an extent.
+    guest.exhaust_below(bits(22));
+    let refused = exchange_parts(&guest, &swap(low), OnRefusal::Undo).unwrap();
+    let none = ExchangeError::NoMemory { order: order(4), bits: bits(22), node: Node::Any };
+    assert_eq!((refused.done, refused.error), (0, Some(none)));
+    assert!((1024..1088).step_by(16).all(|first| is_extent(&guest, first, 16)));
+    guest.check_whole();
+    // The second extent is not one.
+    let swap = [Part::swap(0, 2, order(5), Placement::ANYWHERE)];
+    let failure = exchange_parts(&guest, &swap, OnRefusal::Undo).unwrap_err();
+    assert!(
+        matches!(failure.error, ExchangeError::NotContiguous { order, .. } if order.get() == 5)
+    );
 }
 
 /// Answers that the order of Xen's checks does not explain are not taken for a cause.

@@ -222,6 +222,23 @@ fn c51_where_each_frame_is_a_chunk_one_frame_is_looked_for() {
 }
 
 #[test]
+fn c51_of_extents_that_were_swapped_the_new_ones_are_found() {
+    for (entry, fault) in (0..4).map(|entry| (entry, ExchangeFault::OutUnwritable(entry))) {
+        let scene = TornScene::new();
+        let exchanger = scene.guest.exchanger(&scene.accounts, Order::MAX);
+        let lists = Lists { backing: &mut [0; 16], extents: &mut [0; 16] };
+        let run = scene.guest.run(FIRST, FRAMES);
+        assert!(exchanger.exchange(run, &CHUNKS, OnRefusal::Undo, lists).is_ok());
+        let old = scene.backing();
+        let swap = [Part::swap(0, 4, order(2), Placement::ANYWHERE)];
+        let failure = scene.fail(fault, &swap);
+        assert_eq!(failure.error, torn(entry));
+        assert!(scene.moved(&old).into_iter().eq(0..4 * entry + 4));
+        scene.is_recovered(failure.remaining);
+    }
+}
+
+#[test]
 fn c50_what_is_on_record_nowhere_is_lost_and_nothing_else() {
     for (preempt, torn_chunk) in (0..4).flat_map(|chunk| [(false, chunk), (true, chunk)]) {
         let scene = TornScene::new();

@@ -90,6 +90,16 @@ impl Part {
         Self { first, frames, input: Order::ZERO, output: Order::ZERO, placement }
     }
 
+    /// Returns a part that gives up `extents` extents of `order` for other extents of that order.
+    ///
+    /// With [`Placement::ANYWHERE`] it returns scarce memory to Xen and fragments neither the host nor
+    /// the guest. Consecutive machine frames must back each extent, as for [`scatter`](Self::scatter).
+    pub const fn swap(first: u64, extents: u64, order: Order, placement: Placement) -> Self {
+        // As in `gather`.
+        let frames = extents.saturating_mul(order.frames());
+        Self { first, frames, input: order, output: order, placement }
+    }
+
     /// Returns the first frame, counted from the first of the run.
     pub const fn first(&self) -> u64 {
         self.first
@@ -118,6 +128,11 @@ impl Part {
     /// Returns the higher of both orders. It is the order of a chunk, and Xen's limit applies to it.
     pub(super) const fn order(&self) -> Order {
         if self.input.get() > self.output.get() { self.input } else { self.output }
+    }
+
+    /// Returns the number of extents that are given up.
+    pub(super) const fn in_extents(&self) -> u64 {
+        self.frames >> self.input.get()
     }
 
     /// Returns the number of entries that the out-list needs.

@@ -8,7 +8,11 @@ use crate::frames::FrameRun;
 /// What to do if Xen refuses a part.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnRefusal {
-    /// All or nothing: exchange the new extents for single frames again.
+    /// All or nothing: exchange the new extents for extents anywhere. A part that may lie
+    /// [anywhere](super::Placement::ANYWHERE) keeps them: they are ordinary memory.
+    ///
+    /// Takes a hypercall per part. If Xen has no other extents of that order, smaller ones take a
+    /// hypercall each time that [`Lists::extents`] is full.
     #[default]
     Undo,
     /// Keep what was exchanged before the refusal.
@@ -23,7 +27,8 @@ pub enum OnRefusal {
 pub struct Lists<'l> {
     /// One entry per frame of the run, for the machine frames that back it.
     pub backing: &'l mut [u64],
-    /// One entry per extent that Xen returns, for the part with the most of them.
+    /// One entry per extent that Xen returns, for the part with the most of them. With 512 entries, an
+    /// undo can always use smaller extents.
     pub extents: &'l mut [u64],
 }
 

@@ -10,8 +10,8 @@ use crate::exchange::reply::{ExchangeReply, asked_for};
 
 /// Makes the hypercall for a part whose first frame is `first`.
 ///
-/// `backing` has the machine frame of each frame of the part. `out_list` has an entry per new extent,
-/// where Xen reports it.
+/// `backing` has the machine frame of each frame of the part; during the call its first entries are
+/// Xen's in-list. `out_list` has an entry per new extent, where Xen reports it.
 ///
 /// # Safety
 /// * No page-table entry maps the frames ([M2](crate::rules#M2)), and every vCPU was flushed since the
@@ -27,9 +27,8 @@ pub(super) unsafe fn ask(
     for (index, entry) in out_list.iter_mut().enumerate() {
         *entry = asked_for(first, part, index);
     }
-    // A part gives up either single frames, which `backing` lists as it is, or one extent.
-    let mut extent = [backing.first().copied().unwrap_or(u64::MAX)];
-    let in_list = if part.input() == Order::ZERO { backing } else { &mut extent };
+    list_extents(backing, part.input());
+    let in_list = &mut backing[..part.in_extents() as usize];
     let mut argument = MemoryExchange {
         input: reservation(in_list, part.input(), MemFlags::default()),
         output: reservation(out_list, part.output(), part.placement().mem_flags()),
@@ -39,7 +38,28 @@ pub(super) unsafe fn ask(
     // requirements ([M2](crate::rules#M2), [M3](crate::rules#M3)). The argument is a local. Lists and
     // argument are exclusively borrowed, so nothing else touches them during the call.
     let result = unsafe { xen.memory_op(MemoryOp::Exchange(&mut argument)) };
+    list_frames(backing, part.input());
     ExchangeReply { result, nr_exchanged: argument.nr_exchanged }
+}
+
+/// Replaces a list of frames by the first frame of each extent, at the beginning of the list.
+fn list_extents(list: &mut [u64], order: Order) {
+    for extent in 1..list.len() >> order.get() {
+        list[extent] = list[extent << order.get()];
+    }
+}
+
+/// Replaces the first frames of extents, at the beginning of the list, by all frames.
+fn list_frames(list: &mut [u64], order: Order) {
+    if order == Order::ZERO {
+        return;
+    }
+    // The last extent first: its frames lie past the entries of those before it.
+    for extent in (0..list.len() >> order.get()).rev() {
+        let frames = list[extent]..;
+        let place = &mut list[extent << order.get()..][..1 << order.get()];
+        place.iter_mut().zip(frames).for_each(|(entry, frame)| *entry = frame);
+    }
 }
 
 fn reservation(list: &mut [u64], order: Order, mem_flags: MemFlags) -> MemoryReservation {

@@ -101,21 +101,25 @@ fn note_backing<X, L>(
     Ok(())
 }
 
-/// Checks that a part which gives up an extent is backed by one. Xen takes the machine frames that
+/// Checks that a part which gives up extents is backed by them. Xen takes the machine frames that
 /// follow the first: if others backed the part, Xen would take frames that the guest still uses
 /// ([M4](crate::rules#M4)).
 fn is_extent(run: &FrameRun, part: &Part, backing: &[u64]) -> Result<(), ExchangeError> {
     if part.input() == Order::ZERO {
         return Ok(());
     }
+    let order = part.input();
     let backing = &backing[part.first() as usize..][..part.frames() as usize];
-    match backing.windows(2).position(|pair| pair[0].checked_add(1) != Some(pair[1])) {
-        None => Ok(()),
-        Some(index) => {
-            let pfn = run.first().add(part.first() + index as u64 + 1);
-            Err(ExchangeError::NotContiguous { pfn, order: part.input() })
+    let mut pfn = run.first().add(part.first());
+    for extent in backing.chunks_exact(order.frames() as usize) {
+        let breaks = |pair: &[u64]| pair[0].checked_add(1) != Some(pair[1]);
+        if let Some(index) = extent.windows(2).position(breaks) {
+            let pfn = pfn.add(index as u64 + 1);
+            return Err(ExchangeError::NotContiguous { pfn, order });
         }
+        pfn = pfn.add(order.frames());
     }
+    Ok(())
 }
 
 /// Has the kernel drop the aliases of the run that nothing uses any more.

@@ -73,7 +73,8 @@ impl<X: Xen, L: LinearMapping> Detached<'_, '_, X, L> {
     fn what_is_exhausted(&mut self, part: &Part) -> Result<ExchangeError, TornExchange> {
         let Placement { bits, node } = part.placement();
         let no_extent = ExchangeError::NoMemory { order: part.output(), bits, node };
-        if !part.placement().is_limited() {
+        // A question would break up the extent that a part gives up.
+        if !part.placement().is_limited() || part.input() != Order::ZERO {
             return Ok(no_extent);
         }
         let nothing = ExchangeError::NoMemoryBelow { bits, node };

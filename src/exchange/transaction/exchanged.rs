@@ -5,10 +5,12 @@ use hypercall::trace::{Phase, Span};
 
 use super::detached::Detached;
 use super::entries;
+use super::record::PartProgress;
 use super::recover::TornExchange;
+use crate::addr::Order;
 use crate::exchange::error::ExchangeError;
 use crate::exchange::failure::{ExchangeFailure, Remaining};
-use crate::exchange::part::Part;
+use crate::exchange::part::{Part, Placement};
 use crate::exchange::request::Progress;
 use crate::paging::LinearMapping;
 
@@ -29,12 +31,13 @@ pub(super) enum Ending {
 }
 
 impl<'a, X: Xen, L: LinearMapping> Exchanged<'_, 'a, X, L> {
-    /// If Xen refused a part, exchanges all new extents for single frames again.
+    /// If Xen refused a part, returns the scarce memory of the parts before it: exchanges their new
+    /// extents for extents anywhere.
     ///
-    /// If Xen refuses that too, the frames stay contiguous, which does no harm.
+    /// If Xen refuses that too, the run keeps them, which does no harm.
     pub fn undo(mut self, parts: &[Part]) -> Self {
         if let Ending::Refused { done, error } = self.ending {
-            self.ending = match self.replace(parts, done) {
+            self.ending = match self.return_scarce(parts, done) {
                 Ok(()) => Ending::Refused { done: 0, error },
                 Err(torn) => Ending::Torn(torn),
             };
@@ -42,18 +45,41 @@ impl<'a, X: Xen, L: LinearMapping> Exchanged<'_, 'a, X, L> {
         self
     }
 
-    /// Exchanges the first `done` frames of the parts for single frames.
-    fn replace(&mut self, parts: &[Part], mut done: u64) -> Result<(), TornExchange> {
-        // The out-list has one entry per frame, and limits a call.
-        let step = self.detached.out_list.len().max(1);
+    /// Exchanges the first `done` frames of the parts for memory anywhere, if they may not be anywhere.
+    fn return_scarce(&mut self, parts: &[Part], mut done: u64) -> Result<(), TornExchange> {
         for part in parts {
-            let end = part.first() + done.min(part.frames());
-            for first in (part.first()..end).step_by(step) {
-                let frames = (end - first).min(step as u64);
-                let _kept_if_refused =
-                    self.detached.exchange_part(&Part::replace(first, frames))?;
+            let frames = done.min(part.frames());
+            done -= frames;
+            if part.placement() != Placement::ANYWHERE {
+                self.move_anywhere(part.first(), frames, part.output())?;
             }
-            done -= end - part.first();
+        }
+        Ok(())
+    }
+
+    /// Exchanges extents of `order` for extents anywhere. If Xen has none of that order, smaller ones
+    /// are tried, as long as a hypercall returns at least 512 frames or all of them.
+    fn move_anywhere(
+        &mut self,
+        mut first: u64,
+        mut frames: u64,
+        order: Order,
+    ) -> Result<(), TornExchange> {
+        let room = self.detached.out_list.len() as u64;
+        for order in order.up_to().rev() {
+            if room << order.get() < frames.min(512) {
+                break;
+            }
+            while frames > 0 {
+                let extents = (frames >> order.get()).min(room);
+                let swap = Part::swap(first, extents, order, Placement::ANYWHERE);
+                let PartProgress { done, refusal } = self.detached.exchange_part(&swap)?;
+                first += done;
+                frames -= done;
+                if refusal.is_some() {
+                    break;
+                }
+            }
         }
         Ok(())
     }

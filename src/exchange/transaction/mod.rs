@@ -5,7 +5,7 @@
 //! Detached::new       purges aliases, zeroes the run, clears its page-table entries, then has Xen
 //!                     flush every vCPU once
 //! Detached::exchange  exchanges part by part: asks Xen, records the new frames, diagnoses a refusal
-//! Exchanged::undo     exchanges the new extents for single frames again
+//! Exchanged::undo     exchanges new extents that are scarce for extents anywhere
 //! Exchanged::attach   maps the machine frames that back the run now
 //! ```
 //!
