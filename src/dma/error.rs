@@ -22,11 +22,11 @@ const fn remedy(longest: u64) -> &'static str {
 pub enum AllocError {
     /// No bytes were asked for.
     ZeroSize,
-    /// More than the largest extent of any Xen.
+    /// The size is above the largest extent of any Xen.
     TooLarge {
-        /// Bytes asked for, alignment included.
+        /// Bytes asked for.
         size: u64,
-        /// Bytes that there can be.
+        /// The most bytes of a buffer.
         max: u64,
     },
     /// The constraints contradict each other.
@@ -55,7 +55,7 @@ pub enum AllocError {
     /// The segments that the device takes, or that Xen permits, are shorter than their own alignment,
     /// or than a page.
     SegmentBelowAlignment {
-        /// The longest segment, a power of two.
+        /// Bytes of the longest segment.
         segment: u64,
         /// The alignment.
         align: u64,
@@ -63,13 +63,13 @@ pub enum AllocError {
         /// device.
         limit: Option<Order>,
     },
-    /// More segments are needed than the device takes.
+    /// More segments are needed than the device takes, wherever the memory lies.
     TooManySegments {
-        /// Segments needed.
+        /// Segments needed at least.
         needed: u64,
         /// Segments that it takes.
         allowed: usize,
-        /// The longest segment, a power of two.
+        /// Bytes of the longest segment.
         segment: u64,
     },
     /// The guest has no free frames in a row.
@@ -93,11 +93,12 @@ pub enum AllocError {
         /// How often Xen was asked.
         tries: u32,
     },
-    /// So many bytes do not lie between the lowest address and the mask, wherever they begin.
+    /// The buffer is larger than what lies between the lowest address and the mask.
     LargerThanReach {
-        /// Bytes of the buffer, or of its longest segment.
+        /// Bytes asked for.
         size: u64,
-        /// What its address must be a multiple of.
+        /// What the buffer's address must be a multiple of. If the device takes one segment, that is
+        /// at least the smallest power of two of pages that holds the buffer.
         align: u64,
         /// The lowest address allowed.
         lowest: u64,
@@ -147,7 +148,10 @@ impl fmt::Display for AllocError {
         match *self {
             Self::ZeroSize => f.write_str("a buffer must have at least one byte"),
             Self::TooLarge { size, max } => {
-                write!(f, "{size} bytes, alignment included, are more than {max}")
+                write!(
+                    f,
+                    "{size} bytes are more than {max}, the most of any buffer: allocate several"
+                )
             }
             Self::Constraints(error) => error.fmt(f),
             Self::OrderNotPermitted { order, limit } => write!(
@@ -168,7 +172,7 @@ impl fmt::Display for AllocError {
             Self::SegmentBelowAlignment { segment, align, limit: None } => write!(
                 f,
                 "segments of {segment:#x} bytes can't each be aligned to {align:#x} and stay side by \
-                 side for the processor"
+                 side for the processor: reduce the alignment, or allow longer segments"
             ),
             Self::SegmentBelowAlignment { segment, align, limit: Some(limit) } => write!(
                 f,
@@ -178,7 +182,8 @@ impl fmt::Display for AllocError {
             ),
             Self::TooManySegments { needed, allowed, segment } => write!(
                 f,
-                "{needed} segments of up to {segment:#x} bytes are needed, {allowed} allowed"
+                "{needed} segments of up to {segment:#x} bytes are needed, {allowed} allowed: allow \
+                 more, or allocate several buffers"
             ),
             Self::NoGuestMemory { frames } => {
                 write!(f, "the guest has no {frames} free frames in a row")
@@ -196,7 +201,7 @@ impl fmt::Display for AllocError {
             Self::LargerThanReach { size, align, lowest, mask } => write!(
                 f,
                 "no {size} bytes from a multiple of {align:#x} on lie between {lowest:#x} and \
-                 {mask:#x}: allow shorter segments"
+                 {mask:#x}: allocate a smaller buffer, or correct the device's limits"
             ),
             Self::NoFramesInReach { frames, align, lowest, mask } => write!(
                 f,
@@ -319,7 +324,7 @@ mod tests {
                 1,
                 Error::TooLarge { size, max: 8 },
                 false,
-                "9 bytes, alignment included, are more than 8",
+                "9 bytes are more than 8, the most of any buffer",
             ),
             (2, Error::Constraints(bad), false, "mask 0xfff"),
             (

@@ -150,7 +150,7 @@ fn pieces(random: &mut PlanRandom, gfns: &[u64]) -> Vec<Piece> {
 fn a_buffer_is_accepted_if_and_only_if_some_cut_exists_and_is_cut_with_the_fewest_segments() {
     let mut random = PlanRandom::new(1);
     let (mut accepted, mut refused) = (0, 0);
-    for _ in 0..12_000 {
+    for _ in 0..8000 {
         let (size, it) = request(&mut random);
         let frames = size.div_ceil(PAGE) + random.below(3);
         let Ok(it) = reach(&mut random, it, 2 * frames + 40).build() else { continue };
@@ -175,7 +175,7 @@ fn a_buffer_is_accepted_if_and_only_if_some_cut_exists_and_is_cut_with_the_fewes
         accepted += 1;
         check_segments(&pieces, &gfns, size, &it, expected);
     }
-    assert!(accepted > 2500 && refused > 2500, "{accepted} accepted, {refused} refused");
+    assert!(accepted > 2000 && refused > 2000, "{accepted} accepted, {refused} refused");
 }
 
 /// Checks that the segments cover the buffer, that the device takes each, and their number.
@@ -404,7 +404,14 @@ fn a_search_skips_nothing_that_fits_and_takes_nothing_else() {
         let expected = (0..FRAMES).find(|first| fits(*first));
         let mut at = Pfn::new(0);
         let reached = loop {
-            match plan.candidate(&p2m, at) {
+            let candidate = plan.candidate(&p2m, at);
+            // Nothing was read but the run and the stated number of entries past it.
+            let end = (at.number() + frames + LOOKAHEAD).min(FRAMES) as usize;
+            // SAFETY: as above; only the first entries of the same table.
+            let short = unsafe { P2m::table(&entries[..end]) };
+            let short = if translated { candidate } else { plan.candidate(&short, at) };
+            assert_eq!(candidate, short, "{size:#x} bytes at {at}, {it:x?}");
+            match candidate {
                 _ if at.number() >= FRAMES => break None,
                 Candidate::Fits => break Some(at.number()),
                 Candidate::TryFrom(next) => {
@@ -428,4 +435,92 @@ fn a_block_is_reached_if_every_byte_of_it_is() {
     assert!(reaches(2, 4) && reaches(5, 1));
     assert!(!reaches(1, 1) && !reaches(2, 5) && !reaches(6, 1));
     assert!(!reaches(u64::MAX, 1) && !reaches(u64::MAX / PAGE, 2));
+}
+
+#[test]
+fn what_nothing_can_satisfy_is_refused_by_name_with_the_size_asked_for() {
+    let error = |size, it: ConstraintsBuilder| Plan::new(size, &it.build().unwrap()).unwrap_err();
+    let new = Constraints::builder;
+    let max = Order::MAX.bytes();
+    assert_eq!(error(0, new()), AllocError::ZeroSize);
+    for size in [max + 1, u64::MAX] {
+        assert_eq!(error(size, new()), AllocError::TooLarge { size, max });
+    }
+    assert_eq!(
+        error(4097, new().max_segment(4096)),
+        AllocError::SegmentTooLong { size: 4097, max_segment: 4096 }
+    );
+    assert_eq!(
+        error(4097, new().boundary(4096).max_segment(8192)),
+        AllocError::CrossesBoundary { size: 4097, boundary: 4096 }
+    );
+    assert_eq!(
+        error(10_001, new().max_segment(5000).max_segments(2)),
+        AllocError::TooManySegments { needed: 3, allowed: 2, segment: 5000 }
+    );
+    assert_eq!(
+        error(513, new().max_segment(512).align(1024).max_segments(9)),
+        AllocError::SegmentBelowAlignment { segment: 512, align: 1024, limit: None }
+    );
+    // The whole size is compared with the reach, and in one segment its natural alignment.
+    let (lowest, mask) = (0x3001, 0x8fff);
+    let narrow = new().lowest(lowest).mask(mask);
+    assert_eq!(
+        error(0x5001, narrow.max_segment(4096).max_segments(9)),
+        AllocError::LargerThanReach { size: 0x5001, align: PAGE, lowest, mask }
+    );
+    assert_eq!(
+        error(0x4001, narrow),
+        AllocError::LargerThanReach { size: 0x4001, align: 8 * PAGE, lowest, mask }
+    );
+    assert!(Plan::new(0x5000, &narrow.max_segments(2).build().unwrap()).is_ok());
+}
+
+#[test]
+fn a_device_of_one_segment_gets_natural_alignment_and_others_get_their_own() {
+    let one = Constraints::default();
+    let several = Constraints::builder().max_segments(2).build().unwrap();
+    for frames in [1, 2, 3, 257, 512] {
+        let natural = u64::next_power_of_two(frames);
+        let accepts = |limits: &Constraints, gfn| {
+            let plan = Plan::new(frames * PAGE, limits).unwrap();
+            plan.accepts([Piece { gfn: Gfn::new(gfn), frames }].into_iter())
+        };
+        assert!(accepts(&one, 3 * natural) && accepts(&several, 3 * natural + 1));
+        assert_eq!(accepts(&one, 3 * natural + natural / 2), natural == 1);
+    }
+}
+
+#[test]
+fn segments_below_a_page_cost_no_more_than_long_ones() {
+    // 2^30 segments are counted without making one.
+    let it = Constraints::builder().max_segment(64).max_segments(16).build().unwrap();
+    let error = Plan::new(1 << 30, &it).unwrap_err();
+    let (needed, allowed, segment) = (1 << 24, 16, 64);
+    assert_eq!(error, AllocError::TooManySegments { needed, allowed, segment });
+    let halves = Constraints::builder().boundary(2048).max_segments(2).build().unwrap();
+    let plan = Plan::new(PAGE, &halves).unwrap();
+    assert_eq!(plan.block(), Some(Order::ZERO));
+    let piece = [Piece { gfn: Gfn::new(7), frames: 1 }];
+    let segments: Vec<u64> =
+        Segments::new(piece.into_iter(), PAGE, &halves).map(|it| it.len).collect();
+    assert_eq!(segments, [2048, 2048]);
+}
+
+#[test]
+fn pieces_that_cannot_be_cut_end_the_segments() {
+    let it = Constraints::builder().max_segment(512).align(1024).max_segments(9).build().unwrap();
+    let piece = Piece { gfn: Gfn::new(7), frames: 1 };
+    assert_eq!(Segments::new([piece].into_iter(), PAGE, &it).count(), 0);
+    // Too few frames, and frames past the last address.
+    let it = Constraints::default();
+    let mut segments = Segments::new([piece].into_iter(), 2 * PAGE, &it);
+    assert_eq!(segments.by_ref().map(|it| it.len).sum::<u64>(), PAGE);
+    assert_eq!(segments.next(), None);
+    let plan = Plan::new(2 * PAGE, &it).unwrap();
+    for gfn in [u64::MAX, u64::MAX / PAGE] {
+        let piece = Piece { gfn: Gfn::new(gfn), frames: 2 };
+        assert!(!plan.accepts([piece].into_iter()));
+    }
+    assert!(!plan.accepts([piece].into_iter()));
 }
