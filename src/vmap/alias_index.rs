@@ -29,11 +29,20 @@ pub(super) struct AliasIndex<'m> {
     heads: &'m mut [u32],
     slots: &'m mut [PageSlot],
     linked: u32,
+    /// How many slots were read, other than by their list's neighbours.
+    #[cfg(test)]
+    pub reads: core::cell::Cell<u32>,
 }
 
 impl<'m> AliasIndex<'m> {
     pub fn new(heads: &'m mut [u32], slots: &'m mut [PageSlot]) -> Self {
-        Self { heads, slots, linked: 0 }
+        Self {
+            heads,
+            slots,
+            linked: 0,
+            #[cfg(test)]
+            reads: core::cell::Cell::new(0),
+        }
     }
 
     /// Returns true if no area maps any frame.
@@ -54,7 +63,7 @@ impl<'m> AliasIndex<'m> {
 
     /// Removes a page. Returns false if it was not in the index.
     pub fn unlink(&mut self, page: u32) -> bool {
-        let PageSlot { frame, previous, next, area } = self.slots[page as usize];
+        let PageSlot { frame, previous, next, area } = *self.slot(page);
         if frame == NONE {
             return false;
         }
@@ -74,22 +83,28 @@ impl<'m> AliasIndex<'m> {
     pub fn aliases(&self, pfn: Pfn) -> impl Iterator<Item = u32> {
         let listed = |page: u32| (page != NONE).then_some(page);
         let first = self.heads.get(pfn.number() as usize).copied().and_then(listed);
-        core::iter::successors(first, move |page| listed(self.slots[*page as usize].next))
+        core::iter::successors(first, move |page| listed(self.slot(*page).next))
     }
 
     /// Returns true if the page may have an entry.
     pub fn is_linked(&self, page: u32) -> bool {
-        self.slots[page as usize].frame != NONE
+        self.slot(page).frame != NONE
     }
 
     /// The frame that a page maps.
     pub fn frame(&self, page: u32) -> Pfn {
-        Pfn::new(self.slots[page as usize].frame.into())
+        Pfn::new(self.slot(page).frame.into())
     }
 
     /// The record of the area that the page belongs to, or belonged to when it was last in the index.
     pub fn area(&self, page: u32) -> u32 {
-        self.slots[page as usize].area
+        self.slot(page).area
+    }
+
+    fn slot(&self, page: u32) -> &PageSlot {
+        #[cfg(test)]
+        self.reads.update(|reads| reads + 1);
+        &self.slots[page as usize]
     }
 }
 

@@ -81,7 +81,8 @@ impl<'m, T: AreaTables> Vmap<'m, T> {
 
     /// Calls `f` with every alias of a frame. Makes no hypercall.
     ///
-    /// The lock of the areas is held meanwhile, so `f` must not call a method of this `Vmap`.
+    /// The lock of the areas is held until `f` was called with the last alias, so `f` must not call a
+    /// method of this `Vmap`. The hold takes one step for each alias of the frame.
     pub fn aliases(&self, pfn: Pfn, mut f: impl FnMut(Alias)) {
         let registry = self.registry.lock();
         for page in registry.index.aliases(pfn) {
@@ -210,10 +211,13 @@ impl<'m, T: AreaTables> Vmap<'m, T> {
         loop {
             let stats = {
                 let mut registry = self.registry.lock();
-                registry.reuse(self.tables.flushes());
+                let more = registry.reuse(self.tables.flushes());
                 let address = |page| self.tables.address(page);
                 if let Some(area) = registry.open(pages, name, address) {
                     return Ok(area);
+                }
+                if more {
+                    continue;
                 }
                 registry.stats()
             };
@@ -268,7 +272,7 @@ impl<'m, T: AreaTables> Vmap<'m, T> {
         let flushed = unsafe { clock.flush_all(self.tables.xen()) };
         flushed.map_err(|errno| VmapError::FlushRefused { errno })?;
         purged.flushed = true;
-        self.registry.lock().reuse(clock);
+        while self.registry.lock().reuse(clock) {}
         Ok(())
     }
 }

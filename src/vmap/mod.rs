@@ -36,6 +36,10 @@
 //! lock, drops their entries without it, and then removes the pages under it again. An area is not
 //! retired while one of its pages is claimed, so a late write cannot hit an address with a new owner.
 //!
+//! A purge takes a constant number of steps for each frame of the run and for each of their aliases. One
+//! hold of the lock covers at most 512 frames and 513 aliases. [`Vmap::purge_all`] visits at most 4,096
+//! pages per hold.
+//!
 //! # What it costs
 //! These are the hypercalls of a PV guest. A translated guest writes its entries itself and asks Xen for
 //! the flushes alone.
@@ -46,7 +50,7 @@
 //! | [`Vmap::vunmap`], lazy | none; past the budget those of [`Vmap::purge_all`] | none |
 //! | [`Vmap::vunmap`], sync | *n*/512, rounded up, and the flush | 1 |
 //! | [`Vmap::purge`] of a run with *a* aliases | *a*/512, rounded up for each 512 frames | none, or 1 with [`Flush::Now`] |
-//! | [`Vmap::purge_all`] of *a* leftovers | *a*/512, rounded up | none, or 1 with [`Flush::Now`] |
+//! | [`Vmap::purge_all`] of *a* leftovers | *a*/512, rounded up; at most one more per 4,096 pages of their areas | none, or 1 with [`Flush::Now`] |
 //!
 //! # In your own kernel
 //! 1. Set a stretch of addresses aside, with empty first-level tables that every address space

@@ -21,6 +21,9 @@ use crate::paging::FlushClock;
 /// Pages that are dropped in one hypercall: the entries of one first-level table.
 pub(super) const BATCH: usize = 512;
 
+/// Pages of unmapped areas that are visited while the lock is held once.
+const VISITS: usize = 8 * BATCH;
+
 /// Pages that a vCPU has claimed to drop their entries.
 pub(super) type Claimed = ArrayVec<u32, BATCH>;
 
@@ -158,8 +161,12 @@ impl<'m> AreaRegistry<'m> {
         self.leftover.pages += linked;
     }
 
-    /// Claims the leftover pages of the first frames of `frames`, and removes those frames from
-    /// `frames`.
+    /// Claims leftover pages of the first frames of `frames`, until `claimed` is full. Removes the
+    /// frames from `frames` whose pages are all claimed.
+    ///
+    /// One call visits at most 512 frames and 513 pages. The caller drops the claimed pages before
+    /// its next call, which then finds the remaining pages at the front of their lists. So the calls
+    /// of one purge visit each page once.
     ///
     /// # Errors
     /// A page of a live area that maps one of the frames. Nothing is claimed then.
@@ -172,59 +179,83 @@ impl<'m> AreaRegistry<'m> {
             *frames = frames.end..frames.end;
             return Ok(());
         }
-        // At most 512 frames while the lock is held once.
-        let chunk = frames.start..frames.end.min(frames.start + BATCH as u64);
-        for pfn in chunk.clone().map(Pfn::new) {
-            for page in self.index.aliases(pfn) {
-                if self.record(self.index.area(page)).is_live() {
-                    return Err(page);
-                }
-            }
-        }
-        for pfn in chunk {
-            for page in self.index.aliases(Pfn::new(pfn)) {
-                if claimed.is_full() {
-                    // The next call finds the rest of this frame's pages: the pages claimed now are
-                    // dropped by then.
-                    return Ok(());
-                }
-                self.records[self.index.area(page) as usize].claims += 1;
-                claimed.push(page);
-            }
-            frames.start = pfn + 1;
+        frames.start = self.collect(frames.clone(), claimed)?;
+        for page in claimed.iter() {
+            self.records[self.index.area(*page) as usize].claims += 1;
         }
         Ok(())
     }
 
-    /// Claims the leftover pages of an area until `claimed` is full.
-    pub fn claim_area(&mut self, id: AreaId, claimed: &mut Claimed) {
-        if self.find(id).is_some_and(|record| matches!(record.state, AreaState::Leftover(_))) {
-            self.claim_record(id.record, claimed);
+    /// Collects the pages that map the first frames of `frames`. Returns the first frame some of whose
+    /// pages are not among them.
+    ///
+    /// # Errors
+    /// A page of a live area.
+    fn collect(&self, frames: Range<u64>, pages: &mut Claimed) -> Result<u64, u32> {
+        let chunk = frames.start..frames.end.min(frames.start + BATCH as u64);
+        for pfn in chunk.clone() {
+            for page in self.index.aliases(Pfn::new(pfn)) {
+                if self.record(self.index.area(page)).is_live() {
+                    return Err(page);
+                }
+                if pages.try_push(page).is_err() {
+                    return Ok(pfn);
+                }
+            }
         }
+        Ok(chunk.end)
     }
 
-    /// Claims the leftover pages of all areas, oldest area first, until `claimed` is full.
-    pub fn claim_leftovers(&mut self, claimed: &mut Claimed) {
+    /// Claims leftover pages of an area until `claimed` is full.
+    ///
+    /// Returns true if it stopped before the end of the area. One call visits at most 4,096 pages.
+    pub fn claim_area(&mut self, id: AreaId, claimed: &mut Claimed) -> bool {
+        let leftover =
+            self.find(id).is_some_and(|record| matches!(record.state, AreaState::Leftover(_)));
+        let mut visits = VISITS;
+        leftover && self.claim_record(id.record, claimed, &mut visits)
+    }
+
+    /// Claims leftover pages of all areas, oldest area first, until `claimed` is full.
+    ///
+    /// Returns true if it stopped before the end of the last area. One call visits at most 4,096 pages.
+    /// Besides, it passes areas without a page, which wait until another vCPU gives up its claims: at
+    /// most 512 for each vCPU.
+    pub fn claim_leftovers(&mut self, claimed: &mut Claimed) -> bool {
+        let mut visits = VISITS;
         let mut next = self.leftovers.first();
-        while let Some(record) = next.filter(|_| !claimed.is_full()) {
-            self.claim_record(record, claimed);
+        while let Some(record) = next {
+            if self.claim_record(record, claimed, &mut visits) {
+                return true;
+            }
             next = RecordList::next(self.records, record);
         }
+        false
     }
 
-    fn claim_record(&mut self, number: u32, claimed: &mut Claimed) {
+    /// Claims leftover pages of an area until `claimed` is full or no `visits` remain.
+    ///
+    /// Returns true if it stopped before the end of the area. Then it claimed a page, or it advanced
+    /// `scan`, so a caller that drops what it claimed and calls again comes to the end.
+    fn claim_record(&mut self, number: u32, claimed: &mut Claimed, visits: &mut usize) -> bool {
         let record = &mut self.records[number as usize];
+        if record.linked == 0 {
+            return false;
+        }
         let pages = record.pages();
         let mut contiguous = true;
         for page in pages.start + record.scan..pages.end {
+            let Some(remaining) = visits.checked_sub(1) else { return true };
+            *visits = remaining;
             let linked = self.index.is_linked(page);
             if linked && claimed.try_push(page).is_err() {
-                return;
+                return true;
             }
             contiguous &= !linked;
             record.claims += u32::from(linked);
             record.scan += u32::from(contiguous);
         }
+        false
     }
 
     /// Gives up all claims, and removes the first `done` of the claimed pages, whose entries were
@@ -272,9 +303,12 @@ impl<'m> AreaRegistry<'m> {
         true
     }
 
-    /// Frees the addresses of retired areas that a flush has covered, the oldest first.
-    pub fn reuse(&mut self, clock: &FlushClock) {
-        while let Some(number) = self.retired.first() {
+    /// Frees the addresses of at most 512 retired areas that a flush has covered, the oldest first.
+    ///
+    /// Returns true if there may be more of them.
+    pub fn reuse(&mut self, clock: &FlushClock) -> bool {
+        for _ in 0..BATCH {
+            let Some(number) = self.retired.first() else { return false };
             let record = &mut self.records[number as usize];
             let AreaState::Retired(retired) =
                 core::mem::replace(&mut record.state, AreaState::Unused)
@@ -285,12 +319,13 @@ impl<'m> AreaRegistry<'m> {
             if let Err(retired) = self.space.reuse(retired, clock) {
                 // The areas after it were retired later still.
                 record.state = AreaState::Retired(retired);
-                return;
+                return false;
             }
             self.retired.remove(self.records, number);
             self.unused.push(self.records, number);
             self.waiting.areas -= 1;
             self.waiting.pages -= count;
         }
+        true
     }
 }
