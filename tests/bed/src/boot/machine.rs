@@ -188,9 +188,10 @@ fn arguments(spec: &MachineSpec) -> Vec<String> {
         }
         MachineClock::Instructions => {
             add(&["-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off"]);
-            // Where a CPU has these two, Xen copies and clears with `rep movsb` and `rep stosb`,
-            // and QEMU counts an instruction for each byte.
-            add(&["-cpu", "max,-smap,-erms,-fsrm"]);
+            // Where a CPU has the first two, Xen copies and clears with `rep movsb` and `rep stosb`,
+            // and QEMU counts an instruction for each byte. Random numbers and the time of day would
+            // make a difference between two boots of Linux.
+            add(&["-cpu", "max,-smap,-erms,-fsrm,-rdrand,-rdseed", "-rtc", "clock=vm"]);
         }
     }
     if spec.iommu {

@@ -10,4 +10,4 @@ pub use dom0::{DEFAULT_MIB, Dom0Boot, Dom0Spec};
 pub use machine::{CONTROL, MachineClock, MachineSpec, QemuMachine, SERIAL, Threads};
 use monitor::Monitor;
 use xen_options::for_image;
-pub use xen_options::{LINUX_MIB, for_linux};
+pub use xen_options::{LINUX_MIB, for_linux, for_peer};

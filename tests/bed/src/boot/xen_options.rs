@@ -66,6 +66,11 @@ pub fn for_linux() -> String {
     )
 }
 
+/// Returns the command line for the Linux that the image is compared with: as dom0 like the image.
+pub fn for_peer() -> String {
+    format!("{} {ALL_REGISTERS}", for_image(GuestMode::PvDom0, 1, None, None))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

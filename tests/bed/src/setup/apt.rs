@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use super::packages::Group;
+use super::packages::{Group, VersionedPackage};
 use super::{SetupOptions, make_dir, space, write};
 use crate::command;
 use crate::error::{Error, Result};
@@ -32,8 +32,8 @@ pub fn fetch(
     progress.step(format!("asking the mirror for Debian {}'s packages", group.suite), "download");
     apt.update()?;
     let mut names = group.names.clone();
-    if let Some((meta, prefix)) = group.resolve {
-        names.push(apt.dependency(meta, prefix)?);
+    for package in group.versioned {
+        names.push(apt.versioned(package)?);
     }
     progress.step(
         format!("downloading {} packages of Debian {}", names.len(), group.suite),
@@ -124,6 +124,12 @@ impl Apt {
         self.echo("apt-get -q update");
         let out = command::output(self.command("apt-get").args(["-q", "update"]))?;
         self.check(&out, "fetching its lists").map(drop)
+    }
+
+    /// Returns the name that the package has on this mirror.
+    fn versioned(&self, package: &VersionedPackage) -> Result<String> {
+        let start = package.metapackage.to_owned();
+        package.path.iter().try_fold(start, |name, prefix| self.dependency(&name, prefix))
     }
 
     /// The one dependency of `meta` that begins with `prefix`.

@@ -7,6 +7,7 @@ mod cpio;
 mod initramfs;
 mod libraries;
 mod packages;
+mod peer;
 mod space;
 mod stamp;
 
@@ -20,6 +21,7 @@ use crate::progress::ProgressLog;
 use crate::{command, error};
 
 pub use cpio::Archive;
+pub use peer::LinuxPeer;
 
 /// What a boot needs, ready on disk.
 #[derive(Clone, Debug)]

@@ -11,10 +11,36 @@ pub struct Group {
     pub suite: &'static str,
     /// The packages.
     pub names: Vec<String>,
-    /// A metapackage whose one dependency of this prefix is wanted as well: the kernel's
-    /// package has its version in its name.
-    pub resolve: Option<(&'static str, &'static str)>,
+    /// Packages with a version in their names, which the mirror's lists tell.
+    pub versioned: &'static [VersionedPackage],
 }
+
+/// A package that is found by its place among the dependencies of another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VersionedPackage {
+    /// A package without a version in its name.
+    pub metapackage: &'static str,
+    /// The prefix of its dependency, the prefix of a dependency of that one, and so on.
+    pub path: &'static [&'static str],
+}
+
+/// The kernel of the Linux dom0.
+const LINUX: VersionedPackage =
+    VersionedPackage { metapackage: "linux-image-amd64", path: &["linux-image-"] };
+
+/// The same kernel, and what a module for it is built with.
+const LINUX_AND_HEADERS: [VersionedPackage; 4] = [
+    LINUX,
+    VersionedPackage { metapackage: "linux-headers-amd64", path: &["linux-headers-"] },
+    VersionedPackage {
+        metapackage: "linux-headers-amd64",
+        path: &["linux-headers-", "linux-headers-"],
+    },
+    VersionedPackage {
+        metapackage: "linux-headers-amd64",
+        path: &["linux-headers-", "linux-kbuild-"],
+    },
+];
 
 /// What `xl` and the daemons are linked against, directly or not. What is missing from this
 /// list is found, and named, when the initramfs is made.
@@ -57,21 +83,47 @@ pub fn groups(xen: XenVersion) -> Vec<Group> {
             label: "linux",
             suite: "bookworm",
             names: vec!["busybox-static".to_owned()],
-            resolve: Some(("linux-image-amd64", "linux-image-")),
+            versioned: &[LINUX],
         },
-        Group { label: xen.as_str(), suite: xen.suite(), names: tools, resolve: None },
+        Group { label: xen.as_str(), suite: xen.suite(), names: tools, versioned: &[] },
     ]
+}
+
+/// Returns the packages of the Linux that `bench` compares with. They come from one reading of the
+/// mirror's lists, so the headers are those of the kernel.
+pub fn peer() -> Group {
+    Group {
+        label: "linux-peer",
+        suite: "bookworm",
+        names: vec!["busybox-static".to_owned()],
+        versioned: &LINUX_AND_HEADERS,
+    }
 }
 
 impl Group {
     /// What is wanted, in one line.
     pub fn wanted(&self) -> String {
-        let resolve = self.resolve.map_or("", |(name, _)| name);
-        format!("{}: {resolve} {}\n", self.suite, self.names.join(" "))
+        let mut metapackages: Vec<&str> =
+            self.versioned.iter().map(|package| package.metapackage).collect();
+        metapackages.dedup();
+        format!("{}: {} {}\n", self.suite, metapackages.join(" "), self.names.join(" "))
     }
 }
 
 /// All that a bed wants, as one text, for a stamp.
 pub fn wanted(xen: XenVersion) -> String {
     groups(xen).iter().map(Group::wanted).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_peer_is_the_kernel_of_the_bed_with_its_headers() {
+        let bed = groups(XenVersion::V4_17);
+        assert_eq!(bed[0].versioned[0], peer().versioned[0]);
+        let wanted = peer().wanted();
+        assert_eq!(wanted, "bookworm: linux-image-amd64 linux-headers-amd64 busybox-static\n");
+    }
 }

@@ -1,17 +1,12 @@
-//! `bed bench`: what things cost, in instructions and in hypercalls.
-//!
-//! QEMU counts instructions, Xen's and the guest's alike, in place of time: a figure is the same on
-//! every host. Each mode is booted twice to show that.
+//! What self-tests say that things cost. Each mode is booted twice, to show that the figures are the
+//! same in each boot.
 
 use crate::boot::{Dom0Boot, Dom0Spec, MachineClock};
 use crate::choice::{GuestMode, KernelArgs};
 use crate::context::SuiteContext;
 use crate::error::Result;
-use crate::findings::Findings;
-use crate::guest::GuestVerdict;
 use crate::outcome::GuestOutcome;
-use crate::parallel::{self, Need, SuitePart};
-use crate::progress::ProgressLog;
+use crate::parallel::{Need, SuitePart};
 use crate::setup::Bed;
 
 /// The tests that print figures, and the one that sees to it that they lost nothing.
@@ -22,14 +17,6 @@ const TESTS: &str = "selftest=vmap-lazy-and-sync,vmap-purge-is-exact,vcpus-maske
 const MODES: [GuestMode; 2] = [GuestMode::PvDom0, GuestMode::PvhDom0];
 
 const BOOTS: [&str; 2] = ["first", "second"];
-
-/// Prints the figures of each mode on the chosen Xen and the last line.
-pub fn run(context: &SuiteContext, progress: &mut ProgressLog) -> Result<GuestVerdict> {
-    let bed = context.bed(progress)?;
-    let mut findings = Findings::default();
-    parallel::run(parts(context, &bed)?, progress, &mut findings)?;
-    Ok(findings.close())
-}
 
 /// Returns a part for each mode on one Xen. Counted instructions do not depend on what else runs.
 pub fn parts<'p>(context: &'p SuiteContext, bed: &'p Bed) -> Result<Vec<SuitePart<'p>>> {

@@ -1,0 +1,92 @@
+//! Boots Linux as dom0 and has its module measure.
+
+use std::fs;
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
+
+use super::line::{BenchLine, measured};
+use crate::boot::{
+    CONTROL, DEFAULT_MIB, MachineClock, MachineSpec, QemuMachine, SERIAL, Threads, for_peer,
+};
+use crate::error::{Error, Result};
+use crate::progress::ProgressLog;
+use crate::setup::{Archive, Bed, LinuxPeer, make_dir, write};
+
+/// Linux's command line. Each boot is to do the same: no random numbers and no random addresses.
+const LINUX_ARGS: &str = "console=hvc0 quiet panic=-1 nokaslr random.trust_cpu=off";
+
+/// The last line of the log.
+const DONE: &str = "all done";
+
+/// What a boot of Linux measured, or why it measured nothing.
+pub type Measured = std::result::Result<Vec<BenchLine>, String>;
+
+/// Boots Linux in a machine like the image's, and measures the entries.
+pub fn run(
+    bed: &Bed,
+    peer: &LinuxPeer,
+    (entries, seed): (&str, u64),
+    (dir, limit): (&Path, Duration),
+    progress: &mut ProgressLog,
+) -> Result<Measured> {
+    make_dir(dir)?;
+    let mut initramfs =
+        fs::read(&peer.initramfs).map_err(|e| Error::file("reading", &peer.initramfs, e))?;
+    let mut list = Archive::default();
+    list.file("bench/entries", entries);
+    list.file("bench/seed", seed.to_string());
+    initramfs.extend(list.bytes());
+    write(&dir.join("initramfs"), &initramfs)?;
+    fs::copy(&peer.linux, dir.join("vmlinuz"))
+        .map_err(|e| Error::file("copying", &peer.linux, e))?;
+    let hypervisor = fs::canonicalize(&bed.hypervisor)
+        .map_err(|e| Error::file("resolving", &bed.hypervisor, e))?;
+    let spec = MachineSpec {
+        hypervisor,
+        xen_args: for_peer(),
+        modules: vec![
+            ("vmlinuz".to_owned(), LINUX_ARGS.to_owned()),
+            ("initramfs".to_owned(), String::new()),
+        ],
+        memory: DEFAULT_MIB,
+        cpus: 1,
+        clock: MachineClock::Instructions,
+        threads: Threads::One,
+        iommu: false,
+        edu: true,
+        disk: None,
+        limit,
+        gdb: false,
+    };
+    let mut machine = QemuMachine::start(&spec, dir, progress)?;
+    let log = wait(&mut machine, progress);
+    machine.stop();
+    Ok(log.and_then(|log| match log.contains("bench: bad entry") {
+        true => Err(format!("Linux's module refused an entry; see {}/{CONTROL}", dir.display())),
+        false => measured(&log),
+    }))
+}
+
+/// Waits for the end of the log.
+fn wait(
+    machine: &mut QemuMachine,
+    progress: &mut ProgressLog,
+) -> std::result::Result<String, String> {
+    loop {
+        // Asked before the log is read, so that nothing that QEMU wrote last is missed.
+        let ended = machine.has_ended();
+        let log = machine.serial(CONTROL);
+        if log.lines().any(|line| line.trim_end() == DONE) {
+            return Ok(log);
+        }
+        if ended || machine.is_overdue() {
+            let last = machine.serial(SERIAL).lines().last().unwrap_or_default().to_owned();
+            let how = if ended { "ended" } else { "was stopped" };
+            let seconds = machine.elapsed().as_secs();
+            return Err(format!("Linux {how} after {seconds} s without its log; last: `{last}`"));
+        }
+        progress.tick();
+        thread::sleep(Duration::from_millis(100));
+    }
+}
