@@ -178,8 +178,9 @@ impl Plan {
 
     /// Returns the extents to ask for where no block is available, from order `highest` down.
     ///
-    /// There is one entry at most for each order: the one that uses most of each extent. There is none
-    /// if the device takes one segment only: then [`block`](Self::block) is the only way.
+    /// The first order can be `highest` itself. There is one entry at most for each order: the one that
+    /// uses most of each extent. An order of which half an extent would serve has none. There is none
+    /// at all if the device takes one segment only: then [`block`](Self::block) is the only way.
     pub fn extents(&self, highest: Order) -> impl Iterator<Item = ExtentPlan> {
         let plan = *self;
         highest.up_to().rev().filter_map(move |order| plan.extents_of(order))
@@ -221,7 +222,10 @@ impl Plan {
             let others = others.checked_mul(rules.count(0, bytes)?)?;
             others.checked_add(rules.count(0, last)?)
         };
-        last <= extents.order.bytes() && segments().is_some_and(|it| it <= self.allowed())
+        // If half of each extent served, the next order would have the same entry with less surplus.
+        let used = bytes.max(last).max(self.limits.align());
+        used.next_power_of_two() == extents.order.bytes()
+            && segments().is_some_and(|it| it <= self.allowed())
     }
 
     /// Returns true if every byte of `frames` frames from `gfn` on lies within the device's reach.
@@ -312,7 +316,7 @@ impl Plan {
     fn next_start_in(&self, gfn: Gfn, bytes: u64, allowed: u64) -> Option<u64> {
         let from = gfn.number().checked_mul(PAGE)?;
         let align = self.start_align();
-        let first = from.max(self.limits.lowest()).checked_next_multiple_of(align)?;
+        let first = from.checked_next_multiple_of(align)?;
         let end = from + bytes;
         let fits = |step: u64| {
             let start = first + step * align;

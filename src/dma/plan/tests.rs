@@ -36,7 +36,6 @@ impl PlanRandom {
 
 /// A request of each kind of device: which cuts bytes, which cuts parts of a page, which cuts pages.
 fn request(random: &mut PlanRandom) -> (u64, ConstraintsBuilder) {
-    let it = Constraints::builder().max_segments(1 + random.below(16) as usize);
     let (size, align, longest, boundaries) = match random.below(5) {
         0 => (1 + random.below(300), 1 << random.below(4), 1 + random.below(200), 4..13),
         1 | 2 => (
@@ -54,13 +53,24 @@ fn request(random: &mut PlanRandom) -> (u64, ConstraintsBuilder) {
             (size, PAGE << random.below(3), (1 + random.below(80)) * PAGE, 14..20)
         }
     };
-    let mut it = it.align(align);
+    // Whole pages meet more limits exactly.
+    let size = if random.one_in(2) { size } else { size.next_multiple_of(align.min(PAGE)) };
+    let (mut it, mut longest_any) = (Constraints::builder().align(align), u64::MAX);
     if random.below(3) > 0 {
         it = it.max_segment(longest);
+        longest_any = longest;
     }
     if random.one_in(2) {
-        it = it.boundary(1 << (boundaries.start + random.below(boundaries.end - boundaries.start)));
+        let boundary = 1 << (boundaries.start + random.below(boundaries.end - boundaries.start));
+        it = it.boundary(boundary);
+        longest_any = longest_any.min(boundary);
     }
+    // Often about as many segments as are needed.
+    let segments = match random.one_in(3) {
+        true => 1 + random.below(16),
+        false => (size.div_ceil(longest_any) + random.below(3)).min(16),
+    };
+    it = it.max_segments(segments as usize);
     (size, it)
 }
 
@@ -253,11 +263,14 @@ fn what_memory_anywhere_can_satisfy_is_planned_and_nothing_else() {
         let expected = fewest_anywhere(size, &it).filter(|it2| *it2 <= it.max_segments() as u64);
         let plan = Plan::new(size, &it);
         let case = || std::format!("{size:#x} bytes, {it:x?}: {expected:?}, {plan:x?}");
-        // Longest segments that end within a page, and that no boundary holds in whole pages: how many
+        // Longest segments of which no boundary has room for so many that they end at a page: how many
         // are needed is known from below only.
+        let segment = round_down(it.max_segment(), align);
+        let room = boundary.min(1 << 30);
+        let whole = (1..=PAGE).find(|count| segment.saturating_mul(*count).is_multiple_of(PAGE));
         let odd = align < PAGE
             && (it.max_segment() < boundary && boundary > PAGE)
-            && !round_down(it.max_segment(), align).is_multiple_of(PAGE);
+            && whole.is_none_or(|count| segment.saturating_mul(count) > room);
         let Ok(plan) = plan else {
             assert_eq!(expected, None, "{}", case());
             refused += 1;
@@ -378,6 +391,109 @@ fn entries(random: &mut PlanRandom, frames: u64) -> Vec<AtomicU64> {
         .collect()
 }
 
+/// Returns true if the run from a frame on fits, by the definitions.
+fn fits(p2m: &P2m<'_>, first: u64, size: u64, limits: &Constraints) -> bool {
+    let gfn = |index| p2m.gfn(Pfn::new(first + index)).map(Gfn::number);
+    let gfns: Option<Vec<u64>> = (0..size.div_ceil(PAGE)).map(gfn).collect();
+    gfns.is_some_and(|gfns| fewest(&gfns, size, limits).is_some())
+}
+
+/// Returns where a search of memory that is all free ends. Calls `each` with each answer.
+fn searched(plan: &Plan, p2m: &P2m<'_>, each: impl Fn(Pfn, Candidate)) -> Option<u64> {
+    let mut at = Pfn::new(0);
+    while at.number() < p2m.frames() {
+        let candidate = plan.candidate(p2m, at);
+        each(at, candidate);
+        match candidate {
+            Candidate::Fits => return Some(at.number()),
+            Candidate::TryFrom(next) => {
+                assert!(next > at, "{next} after {at}");
+                at = next;
+            }
+        }
+    }
+    None
+}
+
+#[test]
+fn every_start_within_a_boundary_is_found() {
+    const FRAMES: u64 = 32;
+    let table = |gfn: fn(u64) -> u64| -> Vec<AtomicU64> {
+        (0..FRAMES).map(|pfn| AtomicU64::new(gfn(pfn))).collect()
+    };
+    let tables = [
+        table(|pfn| pfn),
+        table(|pfn| pfn / 3 * 8 + pfn % 3),
+        table(|pfn| pfn / 5 * 8 + pfn % 5 + 1),
+        table(|pfn| pfn / 7 * 16 + pfn % 7 + 9),
+        table(|pfn| pfn / 9 * 32 + pfn % 9 + if pfn % 9 < 6 { 5 } else { 10 }),
+    ];
+    // SAFETY: a test's tables; nothing is mapped by them ([M4](crate::rules#M4)).
+    let mut maps: Vec<P2m<'_>> = tables.iter().map(|it| unsafe { P2m::table(it) }).collect();
+    maps.push(P2m::translated(FRAMES));
+    let devices = (1..7).flat_map(|segment| [4, 8].map(|boundary| (segment, boundary)));
+    let devices = devices.flat_map(|(segment, boundary)| {
+        [1, 2].map(|align| {
+            let it = Constraints::builder().boundary(boundary * PAGE).align(align * PAGE);
+            if segment < 6 { it.max_segment(segment * PAGE) } else { it }
+        })
+    });
+    let mut found = 0;
+    for (device, frames) in devices.flat_map(|it| (1..13).map(move |frames| (it, frames))) {
+        let needed = (1..13).find(|segments| {
+            let it = device.max_segments(*segments).build().unwrap();
+            Plan::new(frames * PAGE, &it).is_ok()
+        });
+        let Some(needed) = needed else { continue };
+        for (segments, lowest) in [(needed, 0), (needed, 3), (needed, 5), (needed + 1, 6)] {
+            let it = device.max_segments(segments).lowest(lowest * PAGE).build().unwrap();
+            let plan = Plan::new(frames * PAGE, &it).unwrap();
+            for p2m in &maps {
+                let expected = (0..FRAMES).find(|first| fits(p2m, *first, frames * PAGE, &it));
+                let reached = searched(&plan, p2m, |_, _| ());
+                assert_eq!(reached, expected, "{frames} frames, {it:x?}, {p2m:?}");
+                found += u64::from(expected.is_some());
+            }
+        }
+    }
+    assert!(found > 1000, "{found} found");
+}
+
+#[test]
+fn extents_use_what_makes_the_fewest_segments() {
+    let plan = |frames: u64, it: ConstraintsBuilder| {
+        Plan::new(frames * PAGE, &it.build().unwrap()).unwrap()
+    };
+    let extents = |plan: Plan, highest| {
+        let highest = Order::new(highest).unwrap();
+        let extents = plan.extents(highest);
+        extents.map(|it| (it.order.get(), it.count, it.frames)).collect::<Vec<_>>()
+    };
+    let new = Constraints::builder;
+    // Any frames serve, and all extents are used up, the last one as far as needed.
+    let any = plan(9, new().max_segments(16));
+    assert_eq!(any.block(), Order::new(4).ok());
+    assert_eq!(extents(any, 3), [(3, 2, 8), (2, 3, 4), (1, 5, 2), (0, 9, 1)]);
+    assert_eq!(extents(plan(9, new().max_segments(4)), 9), [(3, 2, 8), (2, 3, 4)]);
+    assert_eq!(extents(plan(9, new()), 9), []);
+    // Three frames of each four are one segment. A block would need one more.
+    let three = plan(9, new().max_segment(3 * PAGE).boundary(4 * PAGE).max_segments(3));
+    assert_eq!((three.block(), extents(three, 9)), (None, vec![(2, 3, 3)]));
+    // Four segments end at a page, six do not.
+    let group = plan(10, new().max_segment(5120).boundary(8 * PAGE).max_segments(8));
+    assert_eq!((group.block(), extents(group, 9)), (None, vec![(3, 2, 5)]));
+    // Only the begin of an extent is aligned.
+    let begin = plan(3, new().max_segment(PAGE).align(4 * PAGE).max_segments(3));
+    assert_eq!((begin.block(), extents(begin, 2)), (None, vec![(2, 3, 1)]));
+    // The last segment may end within a page.
+    let it = new().max_segment(2 * PAGE + 512).align(2 * PAGE).max_segments(2).build().unwrap();
+    let last = Plan::new(4 * PAGE + 512, &it).unwrap();
+    assert_eq!(extents(last, 2), [(2, 2, 2)]);
+    // No extent is aligned to more than its size.
+    let far = plan(1, new().align(1 << 40).max_segments(2));
+    assert_eq!((far.block(), extents(far, 18)), (None, vec![]));
+}
+
 #[test]
 fn a_search_skips_nothing_that_fits_and_takes_nothing_else() {
     const FRAMES: u64 = 120;
@@ -396,30 +512,15 @@ fn a_search_skips_nothing_that_fits_and_takes_nothing_else() {
         if frames > 20 {
             continue;
         }
-        let fits = |first: u64| {
-            let gfn = |index| p2m.gfn(Pfn::new(first + index)).map(Gfn::number);
-            let gfns: Option<Vec<u64>> = (0..frames).map(gfn).collect();
-            gfns.is_some_and(|gfns| fewest(&gfns, size, &it).is_some())
-        };
-        let expected = (0..FRAMES).find(|first| fits(*first));
-        let mut at = Pfn::new(0);
-        let reached = loop {
-            let candidate = plan.candidate(&p2m, at);
+        let expected = (0..FRAMES).find(|first| fits(&p2m, *first, size, &it));
+        let reached = searched(&plan, &p2m, |at, candidate| {
             // Nothing was read but the run and the stated number of entries past it.
             let end = (at.number() + frames + LOOKAHEAD).min(FRAMES) as usize;
             // SAFETY: as above; only the first entries of the same table.
             let short = unsafe { P2m::table(&entries[..end]) };
-            let short = if translated { candidate } else { plan.candidate(&short, at) };
-            assert_eq!(candidate, short, "{size:#x} bytes at {at}, {it:x?}");
-            match candidate {
-                _ if at.number() >= FRAMES => break None,
-                Candidate::Fits => break Some(at.number()),
-                Candidate::TryFrom(next) => {
-                    assert!(next > at, "{next} after {at}");
-                    at = next;
-                }
-            }
-        };
+            let same = translated || candidate == plan.candidate(&short, at);
+            assert!(same, "{size:#x} bytes at {at}, {it:x?}");
+        });
         assert_eq!(reached, expected, "{size:#x} bytes, {it:x?}, {p2m:?} {entries:?}");
         let counts = if expected.is_some() { &mut found } else { &mut none };
         counts[usize::from(translated)] += 1;
