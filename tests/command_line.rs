@@ -7,6 +7,14 @@ extern crate alloc;
 #[path = "../kernel/src/command_line.rs"]
 mod command_line;
 
+#[path = "../kernel/src/bench/entry.rs"]
+mod entry;
+
+/// What the parser wants of the kernel's module of this name.
+mod bench {
+    pub use super::entry::{BadEntry, BenchEntry};
+}
+
 /// What the parser wants of the kernel.
 mod exit {
     /// The kernel's type of this name, without its end of the world.
@@ -19,7 +27,9 @@ mod exit {
     }
 }
 
+use bench::BenchEntry;
 use command_line::{Complaint, ProbeBuffer, Selection, When, parse};
+use entry::BenchPattern;
 use exit::Exit;
 use hypercall::trace::Level;
 use xen_contig::addr::{AddressBits, Order};
@@ -96,6 +106,59 @@ fn a_number_out_of_range_is_told_its_range() {
         complaint("probe=9:12"),
         "bad value in \"probe=9:12\": address bits 12 is not in 13..=64"
     );
+}
+
+#[test]
+fn a_bench_list_is_understood() {
+    let (options, complaints) = parse("bench=cycle:0:30:64,churn-far:4:32:10000,bare:9:64:1");
+    assert_eq!(complaints, []);
+    let [cycle, churn, bare] = options.bench[..] else { panic!("{:?}", options.bench) };
+    let expected = BenchEntry {
+        pattern: BenchPattern::Churn,
+        far: true,
+        order: Order::new(4).unwrap(),
+        bits: AddressBits::new(32).unwrap(),
+        count: 10_000,
+    };
+    assert_eq!(churn, expected);
+    assert_eq!(
+        (churn.pattern_name(), churn.to_string()),
+        ("churn-far", "churn-far:4:32:10000".into())
+    );
+    assert_eq!((cycle.pattern, cycle.far), (BenchPattern::Cycle, false));
+    assert_eq!((bare.pattern, bare.count), (BenchPattern::Bare, 1));
+}
+
+#[test]
+fn self_tests_run_beside_a_bench_only_if_asked_for() {
+    assert_eq!(parse("bench=cycle:0:30:1").0.selftest, Selection::None);
+    assert_eq!(parse("bench=cycle:0:30:1 selftest=all").0.selftest, Selection::All);
+    assert_eq!(parse("selftest=all bench=cycle:0:30:1").0.selftest, Selection::All);
+    assert_eq!(parse("").0.bench, []);
+}
+
+#[test]
+fn a_malformed_bench_entry_is_named() {
+    for bad in [
+        "",
+        "cycle",
+        "cycle:0:30",
+        "cycle:0:30:1:1",
+        "cycle:0:30:0",
+        "cycle:0:30:+1",
+        "cycle:0:30:4294967296",
+        "cycle:x:30:1",
+        "cycle-near:0:30:1",
+        "strict-far:0:30:1",
+        "bare-far:0:30:1",
+        "-far:0:30:1",
+    ] {
+        let told = complaint(&format!("bench=hold:0:30:1,{bad}"));
+        assert!(told.contains(&format!("bad entry \"{bad}\" in bench=")), "{told}");
+        assert!(told.contains("<pattern>:<order>:<address bits>:<count>"), "{told}");
+    }
+    assert!(complaint("bench=cycle:19:30:1").contains("\"cycle:19:30:1\": order 19"));
+    assert!(complaint("bench=cycle:0:65:1").contains("address bits 65"));
 }
 
 #[test]

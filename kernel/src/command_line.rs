@@ -1,7 +1,8 @@
 //! The kernel command line. The host tests compile this file too.
 //!
 //! `selftest=all|none|<glob>,…` · `trace=off|summary|full` · `vmap=lazy|sync` · `seed=<u64>` ·
-//! `probe=<order>:<address bits>` · `exit=poweroff|reboot|crash|hold`
+//! `probe=<order>:<address bits>` · `bench=<pattern>:<order>:<address bits>:<count>,…` ·
+//! `exit=poweroff|reboot|crash|hold`
 
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -11,6 +12,7 @@ use hypercall::trace::Level;
 use xen_contig::addr::{AddressBits, Order, OutOfRange};
 use xen_contig::vmap::UnmapMode;
 
+use super::bench::{BadEntry, BenchEntry};
 use super::exit::Exit;
 
 /// When a self-test runs.
@@ -61,7 +63,7 @@ pub struct ProbeBuffer {
 /// What the command line asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// Self-tests.
+    /// Self-tests. With `bench=` none runs, unless `selftest=` asks for some.
     pub selftest: Selection,
     /// How much of the hypercall trace is printed.
     pub trace: Level,
@@ -69,6 +71,8 @@ pub struct Options {
     pub seed: u64,
     /// The buffer for a witness, instead of self-tests.
     pub probe: Option<ProbeBuffer>,
+    /// What is measured before the self-tests.
+    pub bench: Vec<BenchEntry>,
     /// When unmapped areas lose their entries; `None` leaves it as built.
     pub vmap: Option<UnmapMode>,
     /// How to end; `None` powers off.
@@ -87,9 +91,14 @@ pub enum Complaint {
         /// The values that the option takes.
         expected: &'static str,
     },
+    /// An entry of `bench=` is malformed.
+    BadBenchEntry {
+        /// The entry, as it stands on the command line.
+        entry: String,
+    },
     /// A number is out of its range.
     OutOfRange {
-        /// The option, as it stands on the command line.
+        /// The option or entry, as it stands on the command line.
         word: String,
         /// The number and its range.
         range: OutOfRange,
@@ -101,10 +110,14 @@ impl fmt::Display for Complaint {
         match self {
             Self::Unknown(word) => write!(
                 f,
-                "unknown option \"{word}\" (known: selftest=, trace=, vmap=, seed=, probe=, exit=)"
+                "unknown option \"{word}\" (known: selftest=, trace=, vmap=, seed=, probe=, bench=, \
+                 exit=)"
             ),
             Self::BadValue { word, expected } => {
                 write!(f, "bad value in \"{word}\": expected {expected}")
+            }
+            Self::BadBenchEntry { entry } => {
+                write!(f, "bad entry \"{entry}\" in bench=: expected {}", BadEntry::FORM)
             }
             Self::OutOfRange { word, range } => write!(f, "bad value in \"{word}\": {range}"),
         }
@@ -113,16 +126,19 @@ impl fmt::Display for Complaint {
 
 /// Reads the command line. A later option overrides an earlier one.
 pub fn parse(text: &str) -> (Options, Vec<Complaint>) {
+    let words = || text.split_ascii_whitespace();
+    let benches_alone = words().any(|word| word.starts_with("bench="))
+        && !words().any(|word| word.starts_with("selftest="));
     let mut options = Options {
-        selftest: Selection::All,
+        selftest: if benches_alone { Selection::None } else { Selection::All },
         trace: Level::Off,
         seed: 0,
         probe: None,
+        bench: Vec::new(),
         vmap: None,
         exit: None,
     };
-    let complaints =
-        text.split_ascii_whitespace().filter_map(|word| option(&mut options, word).err()).collect();
+    let complaints = words().filter_map(|word| option(&mut options, word).err()).collect();
     (options, complaints)
 }
 
@@ -170,6 +186,7 @@ fn option(options: &mut Options, word: &str) -> Result<(), Complaint> {
                 bits: AddressBits::new(small(bits)?).map_err(range)?,
             });
         }
+        "bench" => options.bench = value.split(',').map(bench_entry).collect::<Result<_, _>>()?,
         "exit" => {
             options.exit = Some(match value {
                 "poweroff" => Exit::Poweroff,
@@ -182,6 +199,13 @@ fn option(options: &mut Options, word: &str) -> Result<(), Complaint> {
         _ => return Err(Complaint::Unknown(word.to_string())),
     }
     Ok(())
+}
+
+fn bench_entry(text: &str) -> Result<BenchEntry, Complaint> {
+    BenchEntry::parse(text).map_err(|bad| match bad {
+        BadEntry::Form => Complaint::BadBenchEntry { entry: text.to_string() },
+        BadEntry::OutOfRange(range) => Complaint::OutOfRange { word: text.to_string(), range },
+    })
 }
 
 fn is_glob(text: &str) -> bool {

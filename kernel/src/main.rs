@@ -27,6 +27,7 @@
 //! | how is the guest saved and restored? | [`suspend`] |
 //! | what may the command line say? | [`command_line`] |
 //! | what is tested at boot, and what does the verdict mean? | [`selftest`], [`verdict`], [`probe`] |
+//! | what does an allocation cost? | [`bench`] |
 //!
 //! [`Guest`]: guest::Guest
 
@@ -36,6 +37,7 @@
 extern crate alloc;
 
 mod areas;
+mod bench;
 mod boot;
 mod command_line;
 mod console;
@@ -94,7 +96,8 @@ fn main(boot: pvh_boot::BootInfo) -> ! {
     } else if let Some(request) = options.probe {
         probe::run(&machine, request, options.seed)
     } else {
-        selftest::run(&machine, &options)
+        let measured = bench::run(&machine, &options.bench, options.seed);
+        selftest::run(&machine, &options, measured)
     };
     trace::show_summary();
     say!("Test result: {verdict}");

@@ -41,6 +41,15 @@ pub enum TestOutcome {
     Fail(alloc::string::String),
 }
 
+/// A test that has run, and whose line is still to be printed.
+#[derive(Debug)]
+pub struct FinishedTest {
+    /// Its name in the report.
+    pub name: alloc::string::String,
+    /// Its result.
+    pub outcome: TestOutcome,
+}
+
 /// Counts tests and prints their lines.
 #[derive(Debug)]
 pub struct TestReport {

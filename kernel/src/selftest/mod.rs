@@ -37,12 +37,12 @@ use alloc::vec::Vec;
 
 use crate::command_line::Options;
 use crate::machine::Machine;
-use crate::verdict::{TestOutcome, Verdict};
+use crate::verdict::{FinishedTest, TestOutcome, Verdict};
 use test::{Check, Test, TestContext, error, fail, skip};
 
-/// Runs the self-tests that the command line selects.
-pub fn run(machine: &Machine, options: &Options) -> Verdict {
-    run::run(machine, options, tests(machine))
+/// Runs the self-tests that the command line selects. `finished` come first in the report.
+pub fn run(machine: &Machine, options: &Options, finished: Vec<FinishedTest>) -> Verdict {
+    run::run(machine, options, finished, tests(machine))
 }
 
 /// The registry: all self-tests, in the order in which they run.

@@ -6,12 +6,21 @@ use super::accounts::AccountsSnapshot;
 use super::test::{Test, TestContext};
 use crate::command_line::Options;
 use crate::machine::Machine;
-use crate::verdict::{TestOutcome, TestReport, Verdict};
+use crate::verdict::{FinishedTest, TestOutcome, TestReport, Verdict};
 
-/// Runs those of `tests` that the command line selects, and prints a line for each.
-pub fn run(machine: &Machine, options: &Options, mut tests: Vec<Test>) -> Verdict {
+/// Runs those of `tests` that the command line selects. Prints a line for each, after those that
+/// have finished before.
+pub fn run(
+    machine: &Machine,
+    options: &Options,
+    finished: Vec<FinishedTest>,
+    mut tests: Vec<Test>,
+) -> Verdict {
     tests.retain(|test| options.selftest.includes(&test.name, test.when));
-    let mut report = TestReport::plan(tests.len());
+    let mut report = TestReport::plan(finished.len() + tests.len());
+    for FinishedTest { name, outcome } in &finished {
+        report.line(name, outcome);
+    }
     let before = AccountsSnapshot::of(machine);
     let context = TestContext { machine, seed: options.seed, before };
     for test in &tests {

@@ -10,6 +10,14 @@ use parser::{Complaint, Options, Selection, When, parse};
 #[path = "../../../../kernel/src/command_line.rs"]
 pub mod parser;
 
+#[path = "../../../../kernel/src/bench/entry.rs"]
+pub mod entry;
+
+/// What the parser wants of the kernel's module of this name.
+pub mod bench {
+    pub use super::entry::{BadEntry, BenchEntry};
+}
+
 /// What the parser wants of the kernel.
 pub mod exit {
     /// The kernel's type of this name, without its end of the world.
@@ -36,6 +44,13 @@ pub const TARGET: Target = Target {
         b"vmap=",
         b"seed=",
         b"probe=",
+        b"bench=",
+        b"cycle",
+        b"hold",
+        b"churn",
+        b"strict",
+        b"bare",
+        b"-far:",
         b"exit=",
         b"all",
         b"none",
@@ -62,6 +77,7 @@ pub const TARGET: Target = Target {
             "selftest=exchange-*,stale-alias trace=full vmap=sync seed=0xff probe=9:30 exit=hold",
             "selftest=*a*a*a*b,none trace=off seed=18446744073709551615 probe=0:13 exit=crash",
             "selftest=none a=b =c probe=19:9",
+            "bench=cycle-far:0:30:64,churn:4:32:10000,bare:9:64:1 selftest=all",
         ]
         .map(|line| line.as_bytes().to_vec())
         .into()
@@ -76,8 +92,10 @@ fn run(input: &[u8]) {
     for complaint in &complaints {
         let (Complaint::Unknown(word)
         | Complaint::BadValue { word, .. }
+        | Complaint::BadBenchEntry { entry: word }
         | Complaint::OutOfRange { word, .. }) = complaint;
-        assert!(words.contains(&word.as_str()), "{complaint}");
+        // An entry of `bench=` is a part of a word.
+        assert!(words.iter().any(|known| known.contains(word.as_str())), "{complaint}");
         assert!(complaint.to_string().contains(word.as_str()));
     }
     // What was understood can be said, and is understood again.
@@ -114,6 +132,10 @@ fn say(options: &Options) -> String {
     let mut line = format!("selftest={selftest} trace={trace} seed={}", options.seed);
     if let Some(probe) = options.probe {
         line += &format!(" probe={}:{}", probe.order, probe.bits);
+    }
+    if !options.bench.is_empty() {
+        let entries: Vec<String> = options.bench.iter().map(ToString::to_string).collect();
+        line += &format!(" bench={}", entries.join(","));
     }
     if let Some(vmap) = options.vmap {
         let vmap = match vmap {

@@ -1,0 +1,60 @@
+//! The DMA allocator as the patterns call it. No other file of this module knows its interface.
+
+use xen_contig::addr::{AddressBits, PAGE_SIZE};
+use xen_contig::dma::{AllocError, Allocator, CoherentBuffer, Constraints, GiveBack};
+
+use crate::machine::Machine;
+
+/// A buffer.
+pub type BenchBuffer<'a, 'm> = CoherentBuffer<'a, &'m Machine>;
+
+/// A DMA allocator that serves a single entry.
+pub struct BenchAllocator<'m> {
+    allocator: Allocator<&'m Machine>,
+    device: Constraints,
+}
+
+impl<'m> BenchAllocator<'m> {
+    /// An allocator with the default release policy, for a device of so many address bits.
+    ///
+    /// # Errors
+    /// The allocator knows no device with such a mask.
+    pub fn with_default_policy(
+        machine: &'m Machine,
+        bits: AddressBits,
+    ) -> Result<Self, AllocError> {
+        Self::new(machine, GiveBack::default(), bits)
+    }
+
+    /// An allocator that keeps nothing that is free.
+    ///
+    /// # Errors
+    /// The allocator knows no device with such a mask.
+    pub fn retaining_nothing(machine: &'m Machine, bits: AddressBits) -> Result<Self, AllocError> {
+        Self::new(machine, GiveBack::AtOnce, bits)
+    }
+
+    fn new(machine: &'m Machine, policy: GiveBack, bits: AddressBits) -> Result<Self, AllocError> {
+        let mask = u64::MAX >> (u64::BITS - bits.get());
+        let device = Constraints::builder().mask(mask).build()?;
+        Ok(Self { allocator: Allocator::new(machine, policy), device })
+    }
+
+    /// Allocates a buffer of so many pages.
+    ///
+    /// # Errors
+    /// There is no such memory.
+    pub fn allocate(&self, pages: u64) -> Result<BenchBuffer<'_, 'm>, AllocError> {
+        self.allocator.alloc_coherent(pages * PAGE_SIZE as u64, &self.device)
+    }
+
+    /// Makes the hypercalls that the release policy has put off.
+    pub fn trim(&self) {
+        self.allocator.give_back_waiting();
+    }
+
+    /// Returns the number of buffers whose memory came from Xen.
+    pub fn exchanged(&self) -> u64 {
+        self.allocator.stats().exchanged
+    }
+}

@@ -1,0 +1,108 @@
+//! Frames that are set aside, so that memory has to come from Xen.
+
+use core::ops::Range;
+
+use xen_contig::addr::{AddressBits, PAGE_SIZE, Pfn};
+use xen_contig::frames::{Candidate, FrameRun};
+
+use crate::machine::{Machine, word};
+
+/// Free frames within reach of a mask, taken out of the frame allocator. They are freed on drop.
+///
+/// The first word of each frame holds the number of the next one, so the list needs no memory.
+pub struct FramesAside<'m> {
+    machine: &'m Machine,
+    bits: AddressBits,
+    last: Option<Pfn>,
+}
+
+impl<'m> FramesAside<'m> {
+    /// Makes an empty list of frames below `2^bits`.
+    pub const fn new(machine: &'m Machine, bits: AddressBits) -> Self {
+        Self { machine, bits, last: None }
+    }
+
+    /// Returns the width of the mask.
+    pub const fn bits(&self) -> AddressBits {
+        self.bits
+    }
+
+    /// Takes every free frame within reach.
+    pub fn take_all(&mut self) {
+        self.take_within(0..self.machine.p2m.frames());
+    }
+
+    /// Takes every free frame within reach that has a number in this range.
+    pub fn take_within(&mut self, pfns: Range<u64>) {
+        let machine = self.machine;
+        let mut search = Search { machine, bits: self.bits, pfns, start: None, upper: 0, lower: 0 };
+        while let Some(run) = { search.next() } {
+            let pfn = run.first();
+            let previous = self.last.map_or(NONE, Pfn::number);
+            // SAFETY: the frame is ours ([M1](xen_contig::rules#M1)). The linear mapping maps it.
+            unsafe { word(pfn, 0).write_volatile(previous) };
+            self.last = Some(pfn);
+        }
+    }
+}
+
+/// The end of the list.
+const NONE: u64 = u64::MAX;
+
+impl Drop for FramesAside<'_> {
+    fn drop(&mut self) {
+        while let Some(pfn) = self.last {
+            // SAFETY: the frame is in the list, so it is ours and its first word is a number that was
+            // written there ([M1](xen_contig::rules#M1)).
+            let previous = unsafe { word(pfn, 0).read_volatile() };
+            self.last = (previous != NONE).then_some(Pfn::new(previous));
+            // SAFETY: the frame was taken as a run of one, which was forgotten, and has just left the
+            // list ([M1](xen_contig::rules#M1)).
+            self.machine.give(unsafe { FrameRun::new(pfn, 1) });
+        }
+    }
+}
+
+/// A search through the free frames that asks of each once.
+///
+/// The frame allocator begins in the middle and goes on at the bottom. In both parts the numbers
+/// rise, so there is a lowest number in each that was not asked of.
+struct Search<'m> {
+    machine: &'m Machine,
+    bits: AddressBits,
+    pfns: Range<u64>,
+    /// The first frame that was asked of.
+    start: Option<u64>,
+    upper: u64,
+    lower: u64,
+}
+
+impl Search<'_> {
+    fn next(&mut self) -> Option<FrameRun> {
+        let machine = self.machine;
+        machine.frames.lock().take_where(1, u32::MAX, &mut |pfn| self.ask(pfn))
+    }
+
+    fn ask(&mut self, pfn: Pfn) -> Candidate {
+        let number = pfn.number();
+        let start = *self.start.get_or_insert(number);
+        let from = if number >= start { &mut self.upper } else { &mut self.lower };
+        if number < *from {
+            return Candidate::TryFrom(Pfn::new(*from));
+        }
+        if number < self.pfns.start {
+            return Candidate::TryFrom(Pfn::new(self.pfns.start));
+        }
+        if number >= self.pfns.end {
+            *from = self.machine.p2m.frames();
+            return Candidate::TryFrom(Pfn::new(*from));
+        }
+        *from = number + 1;
+        let last = self.machine.p2m.gfn(pfn).map(|gfn| gfn.number() * PAGE_SIZE as u64);
+        let reach = u64::MAX >> (u64::BITS - self.bits.get());
+        match last.is_some_and(|address| address <= reach) {
+            true => Candidate::Fits,
+            false => Candidate::TryFrom(Pfn::new(*from)),
+        }
+    }
+}
