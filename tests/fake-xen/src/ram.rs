@@ -45,7 +45,7 @@ pub(crate) struct RamFrame {
 
 /// An address range that this process mapped and that nothing else uses.
 #[derive(Debug)]
-struct HostMapping {
+pub(crate) struct HostMapping {
     start: NonNull<u8>,
     bytes: usize,
 }
@@ -72,8 +72,8 @@ impl Ram {
         let machine = Arc::new(HostMapping::of_file(&file, bytes));
         // Larger by one table than the window, which begins at the first address that is aligned.
         let reserved = HostMapping::reserve(pages as usize * PAGE_SIZE + TABLE_BYTES);
-        let first = reserved.start.as_ptr().expose_provenance().next_multiple_of(TABLE_BYTES);
-        Self { file, machine, _reserved: reserved, first_page: (first / PAGE_SIZE) as u64, pages }
+        let first_page = reserved.first_table() / PAGE_SIZE as u64;
+        Self { file, machine, _reserved: reserved, first_page, pages }
     }
 
     /// One frame of the machine.
@@ -171,9 +171,26 @@ impl HostMapping {
 
     /// Addresses without memory.
     fn reserve(bytes: usize) -> Self {
+        Self::anonymous(bytes, libc::PROT_NONE)
+    }
+
+    /// Writable memory for `pages` pages, whose first begins at a multiple of what a table maps.
+    ///
+    /// The host provides a page when it is first accessed.
+    pub fn scratch(pages: u64) -> Self {
+        let bytes = pages as usize * PAGE_SIZE + TABLE_BYTES;
+        Self::anonymous(bytes, libc::PROT_READ | libc::PROT_WRITE)
+    }
+
+    /// The first address that is a multiple of what a table maps.
+    pub fn first_table(&self) -> u64 {
+        self.start.as_ptr().expose_provenance().next_multiple_of(TABLE_BYTES) as u64
+    }
+
+    fn anonymous(bytes: usize, rights: c_int) -> Self {
         let kind = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
         // SAFETY: without MAP_FIXED the range is one that nothing uses.
-        let start = unsafe { map(null_mut(), bytes, libc::PROT_NONE, kind, -1, 0) };
+        let start = unsafe { map(null_mut(), bytes, rights, kind, -1, 0) };
         Self { start, bytes }
     }
 }

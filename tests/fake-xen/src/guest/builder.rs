@@ -13,7 +13,7 @@ use super::{AreaConfig, FakeGuest, LINEAR};
 use crate::content::WORDS;
 use crate::domain::{Domain, GUEST};
 use crate::machine::MachineState;
-use crate::ram::Ram;
+use crate::ram::{HostMapping, Ram};
 use crate::tables::AddressLayout;
 use crate::xen::FakeXen;
 
@@ -36,6 +36,7 @@ pub struct GuestBuilder {
     seed: u64,
     areas: Option<AreaConfig>,
     real_memory: bool,
+    record_memory: bool,
 }
 
 impl GuestBuilder {
@@ -52,6 +53,7 @@ impl GuestBuilder {
             seed: 0x5eed_0fa1_1c0d_e001,
             areas: None,
             real_memory: false,
+            record_memory: false,
         }
     }
 
@@ -121,6 +123,17 @@ impl GuestBuilder {
         Self { real_memory: true, ..self }
     }
 
+    /// Gives the guest pointers to memory in which its kernel can keep records.
+    ///
+    /// A frame's pointer then names bytes that exist beside the frame's content: the model, the
+    /// device and Xen do not see them, and they stay when the frame is exchanged. That suits a
+    /// kernel that keeps a frame to itself, and it is cheap, so that a test can build thousands of
+    /// such guests. [Real memory](Self::real_memory) includes it.
+    #[must_use]
+    pub const fn record_memory(self) -> Self {
+        Self { record_memory: true, ..self }
+    }
+
     /// The guest's address space, and its memory if the test has pointers to it.
     fn memory(&self) -> (AddressLayout, Option<Ram>) {
         let mut layout = AddressLayout { linear: LINEAR, aliases: ALIASES, areas: AREAS };
@@ -153,7 +166,12 @@ impl GuestBuilder {
             exchange_denied: None,
             physmap: None,
         };
-        let (layout, ram) = self.memory();
+        let (mut layout, ram) = self.memory();
+        let scratch = self.record_memory && !self.real_memory;
+        let record_memory = scratch.then(|| HostMapping::scratch(self.frames));
+        if let Some(memory) = &record_memory {
+            layout.linear = memory.first_table();
+        }
         let mut machine = MachineState::new(self.machine_frames, domain, self.vcpus, layout, ram);
         let limit = self.machine_frames;
         let mut mfns: Vec<u64> = (0..self.frames)
@@ -175,7 +193,16 @@ impl GuestBuilder {
             (FlushClock::pv(), tables, mfns.into_iter().map(AtomicU64::new).collect())
         };
         let (xen, flushes, frames) = (FakeXen::new(machine), Arc::new(flushes), self.frames);
-        let mut guest = FakeGuest { xen, flushes, p2m, frames, layout, tables, areas: None };
+        let mut guest = FakeGuest {
+            xen,
+            flushes,
+            p2m,
+            frames,
+            layout,
+            tables,
+            areas: None,
+            _record_memory: record_memory,
+        };
         guest.areas = self.areas.map(|config| areas::make(&guest, config));
         guest
     }

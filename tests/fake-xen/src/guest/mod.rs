@@ -31,6 +31,7 @@ use xen_contig::sync::AtomicU64;
 use xen_contig::vmap::Vmap;
 
 use crate::machine::INVALID_M2P;
+use crate::ram::HostMapping;
 use crate::tables::AddressLayout;
 use crate::xen::FakeXen;
 
@@ -57,6 +58,8 @@ pub struct FakeGuest {
     /// Frames at the bottom that hold the page tables.
     tables: u64,
     areas: Option<Vmap<'static, FakeAreas>>,
+    /// The memory of [`GuestBuilder::record_memory`], until it is unmapped with this value.
+    _record_memory: Option<HostMapping>,
 }
 
 impl FakeGuest {
