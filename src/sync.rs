@@ -9,14 +9,14 @@
 pub use hypercall::sync::{Mutex, MutexGuard};
 
 #[cfg(not(loom))]
-pub use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, fence};
+pub use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU64, AtomicUsize, fence};
 #[cfg(not(loom))]
 pub use spin::Once;
 
 #[cfg(loom)]
 pub use explored::Once;
 #[cfg(loom)]
-pub use loom::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, fence};
+pub use loom::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU64, AtomicUsize, fence};
 
 /// Defines a `const fn` that makes atomics.
 ///

@@ -780,8 +780,8 @@ fn no_value_makes_a_public_constructor_overflow() {
                         let Ok(layout) = Layout::new(size, &device, limit) else { continue };
                         assert!(layout.frames() >= layout.used_frames());
                     }
-                    let pool = PoolConfig::builder(size).align(bytes).boundary(boundary);
-                    let pool = pool.chunk(size).limit(bytes).reserve(lowest).constraints(device);
+                    let pool = PoolConfig::builder("extreme", size).align(bytes).chunk(align);
+                    let pool = pool.limit(bytes).reserve(lowest).constraints(device);
                     pools += usize::from(pool.build().is_ok());
                 }
             }

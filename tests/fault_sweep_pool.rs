@@ -1,7 +1,8 @@
-//! Every hypercall of every operation of the pools fails once, with each errno that it may give, and
-//! every exchange goes wrong on the inside in every way that the model knows: each frame is
-//! accounted for afterwards, all books agree, objects that were handed out before and a buffer of
-//! somebody else's are intact, and the pool goes on.
+//! Every hypercall of every operation of a pool fails once, with each errno that it may return, and
+//! every exchange fails inside in every way that the model knows.
+//!
+//! Afterwards each frame is accounted for, P2M, M2P and page tables agree, the objects that were
+//! handed out before and another driver's buffer are intact, and the pool works on.
 
 #![forbid(unsafe_code)]
 
@@ -11,17 +12,17 @@ mod faults;
 
 use std::collections::HashSet;
 
-use fake_xen::{FakeGuest, GuestBuilder, LINEAR, POISON};
+use fake_xen::{FakeGuest, GuestBuilder, POISON};
 use faults::{Case, Tally, Wrong, sweep};
 use fuzz::scene::CheckedKernel;
 use hypercall::Order;
 use xen_contig::addr::{PAGE_SIZE, Pfn};
 use xen_contig::dma::{
-    Allocator, AtomicPool, Backing, CoherentBuffer, Constraints, GiveBack, Pool, PoolConfig,
-    PoolError, PoolObject,
+    Allocator, Backing, CoherentBuffer, Constraints, GiveBack, Pool, PoolConfig, PoolErrorKind,
+    PoolObject, PoolStatistics,
 };
 use xen_contig::exchange::Accounts;
-use xen_contig::paging::Width;
+use xen_contig::paging::{GuestMemory, Width};
 use xen_contig::platform::Platform;
 
 const PAGE: u64 = PAGE_SIZE as u64;
@@ -30,28 +31,28 @@ const PAGE: u64 = PAGE_SIZE as u64;
 const CHUNK: u64 = 16;
 const OBJECTS: u64 = 16;
 
-/// What is done while something is wrong.
+/// The operation that meets the fault.
 #[derive(Clone, Copy, Debug)]
 enum PoolAct {
-    /// An atomic pool of two chunks is made.
+    /// A pool with a reserve of two chunks is made.
     Build,
-    /// One that has nothing left is refilled by two chunks.
+    /// A pool whose objects are all in use is refilled by two chunks.
     Refill,
-    /// One that nobody has anything of is dropped.
+    /// A pool without an object in use is dropped.
     Drop,
-    /// One of which an object was forgotten in the first of two chunks is trimmed.
+    /// A pool with a forgotten object in the first of two chunks is trimmed.
     Trim,
-    /// A pool grows as its objects are taken: a chunk, and another.
+    /// A pool grows by two chunks as its objects are allocated.
     Grow,
 }
 
-/// A guest in which things go wrong.
+/// The guest that meets the fault.
 #[derive(Clone, Copy, Debug)]
 struct PoolSetting {
     act: PoolAct,
     policy: GiveBack,
     translated: bool,
-    /// Whether Xen has no extent as large as a chunk.
+    /// Xen has no extent as large as a chunk.
     fragmented: bool,
 }
 
@@ -69,20 +70,25 @@ fn quarantined<'k>(kernel: &'k &CheckedKernel<'_>) -> &'k Accounts {
     kernel.accounts()
 }
 
-fn page_of(object: &PoolObject<'_, Model<'_, '_>>) -> Pfn {
-    Pfn::new((object.as_ptr().as_ptr() as u64 - LINEAR) / PAGE)
-}
-
 impl PoolSetting {
-    fn config(&self) -> PoolConfig {
+    fn constraints(&self) -> Constraints {
         let backing = if self.translated { Backing::OneExtent } else { Backing::Whatever };
-        let constraints = Constraints::builder().backing(backing).build().unwrap();
-        let config = PoolConfig::builder(PAGE).align(8).constraints(constraints);
+        Constraints::builder().backing(backing).build().unwrap()
+    }
+
+    fn config(&self) -> PoolConfig {
+        let config = PoolConfig::builder("swept", PAGE).constraints(self.constraints());
         config.chunk(CHUNK * PAGE).reserve(2 * OBJECTS).build().unwrap()
     }
 
+    /// The same without a reserve, and with at most two chunks.
+    fn growing(&self) -> PoolConfig {
+        let config = PoolConfig::builder("growing", PAGE).constraints(self.constraints());
+        config.chunk(CHUNK * PAGE).limit(2 * OBJECTS).build().unwrap()
+    }
+
     fn play(&self, wrong: Option<&Wrong>) -> Case {
-        let builder = GuestBuilder::new(256);
+        let builder = GuestBuilder::new(256).record_memory();
         let guest = if self.translated { builder.translated().build() } else { builder.build() };
         let mut bitmap = Vec::new();
         let kernel = CheckedKernel::new(&guest, &mut bitmap);
@@ -99,7 +105,7 @@ impl PoolSetting {
             PoolAct::Trim => stage.trim(self, wrong),
             PoolAct::Grow => stage.grow(self, wrong),
         };
-        stage.finish(if matches!(self.act, PoolAct::Trim) { CHUNK } else { 0 });
+        stage.finish();
         assert!(case.met || case.quarantined == 0, "lost without a cause: {case:?}");
         assert_eq!(quarantined(&(&kernel)).quarantined(), case.quarantined, "lost afterwards");
         case
@@ -114,19 +120,34 @@ impl<'k, 'g> Stage<'k, 'g> {
         wrong.into_iter().for_each(|wrong| arm::arm(wrong, self.guest));
     }
 
-    /// Ends what is wrong, and looks at every frame: `pool` of them are in chunks.
+    fn pool(&self, setting: &PoolSetting) -> Pool<'k, Model<'k, 'g>> {
+        Pool::new(self.allocator, setting.config()).expect("no fault is armed")
+    }
+
+    fn page_of(&self, object: &PoolObject<'_, Model<'k, 'g>>) -> Pfn {
+        let linear = self.guest.pointer(Pfn::new(0)).addr();
+        Pfn::new((object.as_ptr().addr().get() - linear) as u64 / PAGE)
+    }
+
+    /// Disarms the fault, and accounts for every frame. The pool has `chunks` chunks.
     fn judge<E: ToString>(
         &self,
-        pool: u64,
+        pool: Option<&Pool<'k, Model<'k, 'g>>>,
+        chunks: u64,
         objects: &[PoolObject<'_, Model<'k, 'g>>],
         answer: Result<(), E>,
     ) -> Case {
         let met = self.guest.xen().disarm() > 0;
         self.guest.relieve();
-        self.count(pool);
+        let frames = pool.map_or(0, |pool| {
+            let PoolStatistics { chunk_frames, record_frames, .. } = pool.statistics();
+            assert_eq!((chunk_frames, record_frames), (chunks * CHUNK, 1));
+            chunk_frames + record_frames
+        });
+        self.count(frames);
         let free: HashSet<Pfn> = self.kernel.free().into_iter().collect();
         for (index, object) in (0..).zip(objects) {
-            let page = page_of(object);
+            let page = self.page_of(object);
             assert!(!free.contains(&page), "{object:?} is free");
             assert_eq!(object.load(8, Width::Quad), Ok(0xcafe + index), "{object:?}");
             assert_eq!(object.check_in_place(), Ok(()));
@@ -153,75 +174,71 @@ impl<'k, 'g> Stage<'k, 'g> {
         assert_eq!(self.guest.given_up_dirty(), 0);
     }
 
-    fn atomic<E: std::fmt::Debug>(
-        &self,
-        made: Result<AtomicPool<'k, Model<'k, 'g>, 4>, E>,
-    ) -> AtomicPool<'k, Model<'k, 'g>, 4> {
-        made.expect("nothing is wrong")
-    }
-
     fn build(&self, setting: &PoolSetting, wrong: Option<&Wrong>) -> Case {
         self.arm(setting, wrong);
-        let made = AtomicPool::<_, 4>::new(self.allocator, &setting.config());
-        match made {
+        match Pool::new(self.allocator, setting.config()) {
             Ok(pool) => {
-                let case = self.judge(2 * CHUNK, &[], Ok::<(), String>(()));
-                let objects = fill(2 * OBJECTS, || pool.alloc().unwrap());
-                self.judge(2 * CHUNK, &objects, Ok::<(), String>(()));
+                let case = self.judge(Some(&pool), 2, &[], Ok::<(), String>(()));
+                let objects = fill(2 * OBJECTS, || pool.alloc_atomic().unwrap());
+                self.judge(Some(&pool), 2, &objects, Ok::<(), String>(()));
                 case
             }
             Err(error) => {
-                let case = self.judge(0, &[], Err(error));
-                drop(self.atomic(AtomicPool::new(self.allocator, &setting.config())));
+                let case = self.judge(None, 0, &[], Err(error));
+                drop(self.pool(setting));
                 case
             }
         }
     }
 
     fn refill(&self, setting: &PoolSetting, wrong: Option<&Wrong>) -> Case {
-        let pool = self.atomic(AtomicPool::new(self.allocator, &setting.config()));
-        let mut objects = fill(2 * OBJECTS, || pool.alloc().unwrap());
+        let pool = self.pool(setting);
+        let mut objects = fill(2 * OBJECTS, || pool.alloc_atomic().unwrap());
         self.arm(setting, wrong);
         let refill = pool.refill();
-        let added = refill.unwrap_or_else(|error| match error {
-            PoolError::Alloc { added, .. } => added,
-            error => panic!("{error}"),
+        let added = refill.unwrap_or_else(|error| match error.kind() {
+            PoolErrorKind::Alloc { added, .. } => added,
+            _ => panic!("{error}"),
         });
-        assert_eq!(pool.capacity(), 2 * OBJECTS + added);
-        let case = self.judge(2 * CHUNK + added / OBJECTS * CHUNK, &objects, refill.map(|_| ()));
-        assert_eq!(pool.refill(), Ok(2 * OBJECTS - added), "once nothing is wrong any more");
+        let chunks = 2 + added / OBJECTS;
+        let case = self.judge(Some(&pool), chunks, &objects, refill.map(|_| ()));
+        assert_eq!(pool.refill(), Ok(2 * OBJECTS - added), "without the fault");
         let first = objects.len() as u64;
-        objects.extend(fill_from(first, 2 * OBJECTS, || pool.alloc().unwrap()));
-        self.judge(4 * CHUNK, &objects, Ok::<(), String>(()));
+        objects.extend(fill_from(first, 2 * OBJECTS, || pool.alloc_atomic().unwrap()));
+        self.judge(Some(&pool), 4, &objects, Ok::<(), String>(()));
         case
     }
 
     fn drop(&self, setting: &PoolSetting, wrong: Option<&Wrong>) -> Case {
-        let pool = self.atomic(AtomicPool::new(self.allocator, &setting.config()));
-        drop(fill(2 * OBJECTS, || pool.alloc().unwrap()));
+        let pool = self.pool(setting);
+        drop(fill(2 * OBJECTS, || pool.alloc_atomic().unwrap()));
         self.arm(setting, wrong);
         drop(pool);
-        self.judge(0, &[], Ok::<(), String>(()))
+        self.judge(None, 0, &[], Ok::<(), String>(()))
     }
 
     fn trim(&self, setting: &PoolSetting, wrong: Option<&Wrong>) -> Case {
-        let mut pool = self.atomic(AtomicPool::new(self.allocator, &setting.config()));
-        let object = pool.alloc().unwrap();
-        let page = page_of(&object);
+        let mut pool = self.pool(setting);
+        let object = pool.alloc_atomic().unwrap();
+        let page = self.page_of(&object);
         std::mem::forget(object);
         self.arm(setting, wrong);
         assert_eq!(pool.trim(), OBJECTS);
-        let case = self.judge(CHUNK, &[], Ok::<(), String>(()));
+        let case = self.judge(Some(&pool), 1, &[], Ok::<(), String>(()));
+        assert_eq!((pool.statistics().objects, pool.statistics().in_use), (OBJECTS, 1));
+        // 15 objects are available of a reserve of 32: two more chunks.
         assert_eq!(pool.refill(), Ok(2 * OBJECTS));
         assert!(!self.kernel.free().contains(&page), "a device may still write there");
+        drop(pool);
+        assert_eq!(self.accounts().forgotten(), CHUNK);
         case
     }
 
     fn grow(&self, setting: &PoolSetting, wrong: Option<&Wrong>) -> Case {
-        let pool = Pool::<_, 2>::new(self.allocator, &setting.config()).unwrap();
+        let pool = Pool::new(self.allocator, setting.growing()).expect("no reserve");
         self.arm(setting, wrong);
         let (mut objects, mut refused) = (Vec::new(), Ok(()));
-        // Past a refusal it goes on: the next object is a reason to ask again.
+        // After a refusal the next allocation asks again.
         for index in 0..OBJECTS + 2 {
             match pool.alloc() {
                 Ok(mut object) => {
@@ -231,23 +248,27 @@ impl<'k, 'g> Stage<'k, 'g> {
                 Err(error) => refused = Err(format!("object {index}: {error}")),
             }
         }
-        let chunks = pool.capacity() / OBJECTS;
-        let case = self.judge(chunks * CHUNK, &objects, refused);
+        let chunks = pool.statistics().chunks;
+        let case = self.judge(Some(&pool), chunks, &objects, refused);
         let first = objects.len() as u64;
         objects.extend(fill_from(first, 2 * OBJECTS - first, || pool.alloc().unwrap()));
-        self.judge(2 * CHUNK, &objects, Ok::<(), String>(()));
+        self.judge(Some(&pool), 2, &objects, Ok::<(), String>(()));
         case
     }
 
-    /// All that nobody has is given back: but for a `leak`, what is not quarantined is free.
-    fn finish(self, leak: u64) {
+    fn accounts(&self) -> &Accounts {
+        Platform::accounts(&self.kernel)
+    }
+
+    /// Checks that every frame is free or counted, once every pool is dropped.
+    fn finish(self) {
         let report = self.allocator.give_back_waiting();
         assert_eq!((report.kept, report.error), (0, None), "{report:?}");
-        self.count(leak);
+        self.count(self.accounts().forgotten());
     }
 }
 
-/// Takes objects and writes to each.
+/// Takes objects, checks that they are zeroed, and writes to each.
 fn fill<'p, P: Platform>(
     count: u64,
     next: impl FnMut() -> PoolObject<'p, P>,
@@ -281,7 +302,7 @@ fn sweep_all(act: PoolAct) {
     ] {
         let setting = PoolSetting { act, policy, translated, fragmented };
         let name = format!("pool {act:?} {name}");
-        // What makes no hypercall can't meet a fault.
+        // An operation without a hypercall does not meet a fault.
         let gives = matches!(act, PoolAct::Drop | PoolAct::Trim);
         if gives && (policy != GiveBack::AtOnce || translated) {
             let case = setting.play(Some(&Wrong::Call {

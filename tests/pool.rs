@@ -1,26 +1,29 @@
-//! The pools of small DMA objects against the model.
+//! Pools of DMA objects on the model.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Barrier, Mutex};
 use std::thread;
 
-use fake_xen::{FakeGuest, FakePlatform, FakeXen, Fault, GuestBuilder};
-use hypercall::XenErrno;
+use fake_xen::{FakeGuest, FakePlatform, FakeXen, GuestBuilder};
 use xen_contig::addr::{Order, PAGE_SIZE, Pfn};
 use xen_contig::dma::{
-    AllocError, Allocator, AtomicPool, BufferError, Constraints, GiveBack, Moved, Pool,
-    PoolBuilder, PoolConfig, PoolError, PoolObject, Sleep, Zeroing,
+    AllocError, Allocator, BufferError, Constraints, ConstraintsBuilder, GiveBack, Moved, Pool,
+    PoolBuilder, PoolConfig, PoolError, PoolErrorKind, PoolObject, PoolStatistics, Sleep, Zeroing,
 };
 use xen_contig::exchange::{Accounts, ExchangeError};
 use xen_contig::frames::{Candidate, FrameRun};
 use xen_contig::p2m::P2m;
-use xen_contig::paging::Width;
+use xen_contig::paging::{GuestMemory, Width};
 use xen_contig::platform::Platform;
 
 type Model = &'static FakePlatform;
 type Object<'p> = PoolObject<'p, Model>;
 
 const PAGE: u64 = PAGE_SIZE as u64;
+
+/// Frames of the guest, and of its machine.
+const FRAMES: u64 = 512;
+const MACHINE: u64 = 3072;
 
 /// A guest, its kernel and an allocator.
 struct PoolScene {
@@ -30,7 +33,8 @@ struct PoolScene {
 }
 
 impl PoolScene {
-    fn new(guest: FakeGuest) -> Self {
+    fn new(guest: GuestBuilder) -> Self {
+        let guest = guest.machine_frames(MACHINE).real_memory().build();
         let platform: Model = Box::leak(Box::new(FakePlatform::new(guest)));
         platform.guest().paint();
         let allocator = Allocator::new(platform, GiveBack::AtOnce);
@@ -38,36 +42,65 @@ impl PoolScene {
         Self { platform, allocator, free: platform.free_frames() }
     }
 
+    fn pool(&self, config: PoolBuilder) -> Pool<'_, Model> {
+        Pool::new(&self.allocator, build(config)).unwrap()
+    }
+
+    /// The number of hypercalls since the last question.
     fn calls(&self) -> usize {
         self.platform.guest().xen().take_log().len()
     }
 
-    /// Every frame is where it was, and all books agree.
+    /// Checks that every frame is free again, and that P2M, M2P and page tables agree.
     fn is_balanced(&self) {
         assert_eq!(self.platform.free_frames(), self.free);
+        assert_eq!(self.platform.accounts().forgotten(), 0);
         self.platform.guest().check_whole();
+    }
+
+    fn first_frame(&self, object: &Object<'_>, offset: u64) -> Pfn {
+        let linear = self.platform.guest().pointer(Pfn::new(0)).addr() as u64;
+        Pfn::new((object.as_ptr().addr().get() as u64 + offset - linear) / PAGE)
     }
 }
 
 fn pv() -> PoolScene {
-    PoolScene::new(FakeGuest::new(4096))
+    PoolScene::new(GuestBuilder::new(FRAMES))
 }
 
 fn build(builder: PoolBuilder) -> PoolConfig {
     builder.build().unwrap()
 }
 
-/// What forces an exchange for every chunk: four frames in a row, of a scattered guest.
+fn objects_of(size: u64) -> PoolBuilder {
+    PoolConfig::builder("tested", size)
+}
+
+/// Chunks of four frames: in a scattered guest each takes an exchange.
 fn exchanged(size: u64) -> PoolBuilder {
-    PoolConfig::builder(size).chunk(4 * PAGE)
+    objects_of(size).chunk(4 * PAGE)
 }
 
-fn below(mask: u64) -> Constraints {
-    Constraints::builder().mask(mask).build().unwrap()
+fn device(build: impl FnOnce(ConstraintsBuilder) -> ConstraintsBuilder) -> Constraints {
+    build(Constraints::builder()).build().unwrap()
 }
 
-/// The machine has beneath every byte of the object what the device is told, and nobody else has
-/// a byte of it.
+/// Objects of the pool, and how many of them are in use.
+fn usage(pool: &Pool<'_, Model>) -> (u64, u64) {
+    let PoolStatistics { objects, in_use, .. } = pool.statistics();
+    (objects, in_use)
+}
+
+fn exhausted(objects: u64, in_use: u64, moved: u64, limit: u64) -> PoolErrorKind {
+    PoolErrorKind::Exhausted { objects, in_use, moved, limit }
+}
+
+fn take<'p>(pool: &'p Pool<'_, Model>, count: usize) -> Vec<Object<'p>> {
+    (0..count).map(|_| pool.alloc().unwrap()).collect()
+}
+
+/// Checks that the device's address of every byte is that of the machine frame that backs it, and
+/// that no byte belongs to two objects.
 fn are_sound(scene: &PoolScene, objects: &mut [Object<'_>], admits: impl Fn(u64, u64) -> bool) {
     let guest = scene.platform.guest();
     let mut extents: Vec<(u64, u64)> = Vec::new();
@@ -75,13 +108,13 @@ fn are_sound(scene: &PoolScene, objects: &mut [Object<'_>], admits: impl Fn(u64,
         let dma = object.dma_addr().get();
         assert!(admits(dma, object.len()), "{object:?}");
         extents.push((dma, dma + object.len()));
-        let linear = object.as_ptr().as_ptr() as u64 - fake_xen::LINEAR;
         for offset in [0, object.len() / 2, object.len() - 1] {
             let at = object.dma_addr_at(offset).unwrap();
             assert_eq!(at.get(), dma + offset);
-            let mfn = guest.mfn(Pfn::new((linear + offset) / PAGE)).unwrap();
-            assert_eq!((mfn.number(), at.offset()), (at.frame().number(), at.offset()));
-            assert_eq!((linear + offset) % PAGE, at.get() % PAGE);
+            let mfn = guest.mfn(scene.first_frame(object, offset)).unwrap();
+            assert_eq!(mfn.number(), at.frame().number());
+            let address = object.as_ptr().addr().get() as u64 + offset;
+            assert_eq!(address % PAGE, at.get() % PAGE);
         }
         assert_eq!(object.dma_addr_at(object.len()), None);
     }
@@ -102,26 +135,29 @@ fn are_sound(scene: &PoolScene, objects: &mut [Object<'_>], admits: impl Fn(u64,
 }
 
 #[test]
-fn objects_lie_where_the_device_is_told_and_keep_every_rule() {
+fn a_pool_is_small_by_value() {
+    assert!(size_of::<Pool<'_, Model>>() <= 256, "{} bytes", size_of::<Pool<'_, Model>>());
+    assert!(size_of::<Object<'_>>() <= 80, "{} bytes", size_of::<Object<'_>>());
+}
+
+#[test]
+fn objects_lie_at_the_devices_addresses_and_keep_every_rule() {
     let scene = pv();
-    let (any, low) = (Constraints::default(), below(2 * 4096 * PAGE - 1));
-    for (config, device, align, boundary) in [
-        (PoolConfig::builder(64), any, 1, 1 << 40),
-        (PoolConfig::builder(12), any, 4, 64),
-        (PoolConfig::builder(100), low, 32, 4096),
-        (exchanged(1000), low, 1, 1 << 40),
-        (exchanged(3000), any, 1024, 1 << 13),
-        (exchanged(1500), any, 1, 1 << 16),
-        (PoolConfig::builder(5000), any, 1 << 14, 1 << 40),
+    let low = 2 * FRAMES * PAGE - 1;
+    for (config, align, device) in [
+        (objects_of(64), 1, device(|it| it)),
+        (objects_of(12), 4, device(|it| it.boundary(64))),
+        (objects_of(100), 32, device(|it| it.mask(low).boundary(4096))),
+        (exchanged(1000), 1, device(|it| it.mask(low).max_segment(1000))),
+        (exchanged(3000), 1024, device(|it| it.boundary(1 << 13).align(1 << 14))),
+        (exchanged(1500), 1, device(|it| it.boundary(1 << 16).lowest(1 << 20))),
+        (objects_of(5000), 1 << 14, device(|it| it.max_segment(5000).max_segments(3))),
     ] {
-        let config = config.align(align).boundary(boundary).constraints(device).limit(20);
-        let pool: Pool<'_, _, 20> = Pool::new(&scene.allocator, &build(config)).unwrap();
-        let mut objects: Vec<Object<'_>> = (0..20).map(|_| pool.alloc().unwrap()).collect();
-        are_sound(&scene, &mut objects, |at, len| {
-            device.admits(at, len)
-                && at.is_multiple_of(align)
-                && at / boundary == (at + len - 1) / boundary
-        });
+        let pool = scene.pool(config.align(align).constraints(device).limit(20));
+        let mut objects = take(&pool, 20);
+        // The alignment of a coherent buffer is not that of an object.
+        let object = device.to_builder().align(align).build().unwrap();
+        are_sound(&scene, &mut objects, |at, len| object.admits(at, len));
         drop(objects);
         drop(pool);
         scene.is_balanced();
@@ -129,81 +165,169 @@ fn objects_lie_where_the_device_is_told_and_keep_every_rule() {
 }
 
 #[test]
+fn objects_have_any_size() {
+    let scene = pv();
+    for (size, chunk, count) in
+        [(1, 0, 4097), (1, 16 * PAGE, 70_000), (9000, 0, 5), (1 << 19, 0, 2)]
+    {
+        let pool = scene.pool(objects_of(size).chunk(chunk).zeroing(Zeroing::Whatever));
+        let mut objects = take(&pool, count);
+        are_sound(&scene, &mut objects, |at, _| size == 1 || at.is_multiple_of(64));
+        assert_eq!(pool.statistics().in_use, count as u64);
+        drop(objects);
+        drop(pool);
+        scene.is_balanced();
+    }
+}
+
+#[test]
+fn the_alignment_of_coherent_buffers_does_not_waste_objects() {
+    let scene = pv();
+    let pool = scene.pool(objects_of(64).constraints(device(|it| it.align(PAGE))));
+    let objects = take(&pool, 64);
+    assert_eq!((pool.statistics().chunks, pool.statistics().chunk_frames), (1, 1));
+    drop(objects);
+}
+
+#[test]
 fn a_pool_grows_to_its_limit_and_not_beyond() {
     let scene = pv();
-    let config = build(exchanged(4000).limit(7));
-    assert_eq!(config.objects_per_chunk(), 4);
-    let pool: Pool<'_, _, 4> = Pool::new(&scene.allocator, &config).unwrap();
-    assert_eq!((scene.calls(), pool.capacity(), pool.limit()), (0, 0, 7));
-    let first: Vec<Object<'_>> = (0..4).map(|_| pool.alloc().unwrap()).collect();
+    let config = exchanged(4000).limit(7);
+    assert_eq!(build(config).objects_per_chunk(), 4);
+    let pool = scene.pool(config);
+    assert_eq!(
+        (scene.calls(), usage(&pool), scene.platform.free_frames()),
+        (0, (0, 0), scene.free)
+    );
+    let first = take(&pool, 4);
     let cold = scene.calls();
-    assert!(cold > 0 && pool.capacity() == 4, "one chunk, exchanged once");
-    let rest: Vec<Object<'_>> = (0..3).map(|_| pool.alloc().unwrap()).collect();
-    assert_eq!((scene.calls(), pool.capacity(), pool.in_use()), (cold, 7, 7));
-    let exhausted = PoolError::Exhausted { capacity: 7, in_use: 7, moved: 0, limit: 7 };
-    assert_eq!(pool.alloc().unwrap_err(), exhausted);
+    assert!(cold > 0 && usage(&pool) == (4, 4), "one chunk, exchanged once");
+    let rest = take(&pool, 3);
+    assert_eq!((scene.calls(), usage(&pool)), (cold, (7, 7)));
+    assert_eq!(pool.alloc().unwrap_err().kind(), exhausted(7, 7, 0, 7));
     drop(first);
-    let again: Vec<Object<'_>> = (0..4).map(|_| pool.alloc().unwrap()).collect();
-    assert_eq!((scene.calls(), pool.in_use()), (0, 7), "what comes back is used again");
+    let again = take(&pool, 4);
+    assert_eq!((scene.calls(), usage(&pool)), (0, (7, 7)), "dropped objects are used again");
     drop((rest, again));
-    assert_eq!(format!("{pool:?}"), "Pool(0 of 7 objects of 4000 bytes, limit 7)");
+    drop(pool);
+    scene.is_balanced();
+    let none = scene.pool(exchanged(4000).limit(0));
+    assert_eq!(none.alloc().unwrap_err().kind(), exhausted(0, 0, 0, 0));
+}
+
+/// The records need several blocks of frames, and a drop returns them with the chunks.
+#[test]
+fn the_number_of_chunks_has_no_limit() {
+    let scene = pv();
+    let mut pool = scene.pool(objects_of(PAGE).reserve(1));
+    let mut objects = take(&pool, 300);
+    let PoolStatistics { chunks, chunk_frames, record_frames, .. } = pool.statistics();
+    assert!((chunks, chunk_frames) == (300, 300) && record_frames > 3, "{record_frames}");
+    assert_eq!(scene.platform.free_frames(), scene.free - 300 - record_frames);
+    are_sound(&scene, &mut objects, |_, _| true);
+    // Every third is dropped, taken again, and dropped at last.
+    let mut index = 0;
+    objects.retain(|_| {
+        index += 1;
+        index % 3 != 0
+    });
+    assert_eq!((usage(&pool), objects.len()), ((300, 200), 200));
+    objects.extend((0..100).map(|_| pool.alloc_atomic().unwrap()));
+    are_sound(&scene, &mut objects, |_, _| true);
+    assert!(pool.alloc_atomic().is_err() && usage(&pool) == (300, 300));
+    drop(objects);
+    assert_eq!((pool.trim(), usage(&pool), pool.statistics().record_frames), (300, (0, 0), 0));
+    scene.is_balanced();
+    assert_eq!((pool.refill(), usage(&pool)), (Ok(1), (1, 0)));
     drop(pool);
     scene.is_balanced();
 }
 
 #[test]
-fn a_pool_that_cannot_grow_says_why_and_is_as_it_was() {
+fn a_pool_says_its_name() {
     let scene = pv();
-    let config = build(exchanged(4000));
-    let pool: Pool<'_, _, 2> = Pool::new(&scene.allocator, &config).unwrap();
+    let pool = scene.pool(PoolConfig::builder("rx packets", 2048).limit(2).reserve(1));
+    let objects = take(&pool, 2);
+    let said =
+        "pool rx packets: 2 of 2 objects of 2048 bytes in use, limit 2, 1 frames and 1 for records";
+    assert_eq!((pool.to_string(), pool.statistics().to_string()), (said.into(), said.into()));
+    assert!(format!("{pool:?}").contains("pool: \"rx packets\""), "{pool:?}");
+    let error = pool.alloc().unwrap_err();
+    assert_eq!(error.pool(), "rx packets");
+    let said = "pool rx packets: no object is available, 2 of 2 are in use: raise the limit of 2";
+    assert_eq!(error.to_string(), said);
+    let error = PoolConfig::builder("tx", 0).build().unwrap_err();
+    assert_eq!(error.to_string(), "pool tx: an object must have at least one byte");
+    drop(objects);
+    assert!(scene.pool(objects_of(1)).to_string().contains("no limit, 0 frames and 0"));
+}
+
+#[test]
+fn a_pool_that_cannot_grow_says_why_and_stays_usable() {
+    let scene = pv();
+    let pool = scene.pool(exchanged(4000));
     let mut object = pool.alloc().unwrap();
     object.store(0, Width::Quad, 0x1234).unwrap();
     scene.platform.guest().fragment(Order::new(2).unwrap());
-    let others: Vec<Object<'_>> = (0..3).map(|_| pool.alloc().unwrap()).collect();
+    let others = take(&pool, 3);
     let error = pool.alloc().unwrap_err();
-    let no_memory = matches!(error, PoolError::Alloc { error: AllocError::Exchange(error), .. }
-        if matches!(error, ExchangeError::NoMemory { .. }));
-    assert!(no_memory, "{error}");
-    assert_eq!((pool.capacity(), pool.in_use()), (4, 4));
+    let PoolErrorKind::Alloc { added: 0, error: AllocError::Exchange(cause) } = error.kind() else {
+        panic!("{error}")
+    };
+    assert!(matches!(cause, ExchangeError::NoMemory { .. }), "{error}");
+    assert_eq!(usage(&pool), (4, 4));
     assert_eq!(object.load(0, Width::Quad), Ok(0x1234));
     scene.platform.guest().relieve();
     drop(pool.alloc().unwrap());
-    assert_eq!(pool.capacity(), 8, "the place that could not be filled is not lost");
+    assert_eq!(usage(&pool), (8, 4));
     drop((object, others));
     drop(pool);
     scene.is_balanced();
 
-    let awake = Constraints::builder().sleep(Sleep::MustNot).build().unwrap();
-    let config = build(exchanged(64).constraints(awake));
-    let pool: Pool<'_, _, 4> = Pool::new(&scene.allocator, &config).unwrap();
+    let awake = device(|it| it.sleep(Sleep::MustNot));
+    let pool = scene.pool(exchanged(64).constraints(awake));
     scene.calls();
-    assert_eq!(pool.alloc().unwrap_err(), AllocError::MustNotSleep.into());
+    let refused = PoolErrorKind::Alloc { added: 0, error: AllocError::MustNotSleep };
+    assert_eq!(pool.alloc().unwrap_err().kind(), refused);
     assert_eq!(scene.calls(), 0);
 }
 
 #[test]
-fn an_atomic_pool_makes_no_hypercall_and_takes_no_frame() {
+fn without_frames_for_records_nothing_is_lost() {
     let scene = pv();
-    let config = build(exchanged(4000).reserve(6).limit(10));
-    let pool: AtomicPool<'_, _, 4> = AtomicPool::new(&scene.allocator, &config).unwrap();
-    assert_eq!((pool.capacity(), pool.reserve(), pool.limit()), (8, 6, 10));
-    assert!(scene.calls() > 0, "sized at boot");
+    let small = scene.pool(objects_of(64));
+    let large = scene.pool(objects_of(1).chunk(16 * PAGE));
+    let mut taken: Vec<FrameRun> = std::iter::from_fn(|| scene.platform.take(1, 1)).collect();
+    let error = small.alloc().unwrap_err();
+    assert_eq!(error.kind(), PoolErrorKind::RecordMemory { added: 0, frames: 1 });
+    scene.platform.give(taken.pop().unwrap());
+    let error = large.alloc().unwrap_err();
+    assert_eq!(error.kind(), PoolErrorKind::RecordMemory { added: 0, frames: 3 });
+    assert_eq!((usage(&small), usage(&large)), ((0, 0), (0, 0)));
+    assert_eq!(scene.platform.free_frames(), 1);
+    taken.into_iter().for_each(|run| scene.platform.give(run));
+    drop((small.alloc().unwrap(), large.alloc().unwrap()));
+    drop((small, large));
+    scene.is_balanced();
+}
+
+#[test]
+fn an_atomic_allocation_makes_no_hypercall_and_takes_no_frame() {
+    let scene = pv();
+    let pool = scene.pool(exchanged(4000).reserve(6).limit(10));
+    assert_eq!(usage(&pool), (8, 0));
+    assert!(scene.calls() > 0, "the reserve is allocated at once");
     let free = scene.platform.free_frames();
-    let mut objects: Vec<Object<'_>> = (0..8).map(|_| pool.alloc().unwrap()).collect();
-    assert_eq!(
-        pool.alloc().unwrap_err(),
-        PoolError::Exhausted { capacity: 8, in_use: 8, moved: 0, limit: 10 },
-        "it may have more, but not from here"
-    );
+    let mut objects: Vec<Object<'_>> = (0..8).map(|_| pool.alloc_atomic().unwrap()).collect();
+    assert_eq!(pool.alloc_atomic().unwrap_err().kind(), exhausted(8, 8, 0, 10));
     are_sound(&scene, &mut objects, |_, _| true);
     objects.truncate(6);
-    drop(pool.alloc().unwrap());
+    drop(pool.alloc_atomic().unwrap());
     assert_eq!((scene.calls(), scene.platform.free_frames()), (0, free));
 
-    // 2 of 8 are free, 6 should be, and 2 more are all that there may be.
+    // Of 8 objects 2 are available, of a reserve of 6. The limit allows 2 more.
     assert!(pool.is_low());
-    let exhausted = PoolError::Exhausted { capacity: 10, in_use: 6, moved: 0, limit: 10 };
-    assert_eq!(pool.refill(), Err(exhausted));
+    assert_eq!(pool.refill().unwrap_err().kind(), exhausted(10, 6, 0, 10));
     objects.truncate(4);
     assert_eq!((pool.is_low(), pool.refill()), (false, Ok(0)));
     drop(objects);
@@ -214,126 +338,81 @@ fn an_atomic_pool_makes_no_hypercall_and_takes_no_frame() {
 #[test]
 fn a_refill_restores_the_reserve() {
     let scene = pv();
-    let config = build(exchanged(4000).reserve(3));
-    let pool: AtomicPool<'_, _, 8> = AtomicPool::new(&scene.allocator, &config).unwrap();
-    let mut objects = Vec::new();
-    let mut added = 0;
-    while pool.capacity() < pool.limit() {
-        while let Ok(object) = pool.alloc() {
-            objects.push(object);
-        }
+    let pool = scene.pool(exchanged(4000).reserve(3).limit(32));
+    let (mut objects, mut added) = (Vec::new(), 0);
+    while usage(&pool).0 < 32 {
+        objects.extend(std::iter::from_fn(|| pool.alloc_atomic().ok()));
         added += pool.refill().unwrap();
-        assert!(pool.capacity() - pool.in_use() >= 3);
+        assert!(pool.statistics().available >= 3);
     }
-    assert_eq!((added, pool.capacity()), (28, 32));
+    assert_eq!((added, usage(&pool).0), (28, 32));
     drop(objects);
     drop(pool);
     scene.is_balanced();
 }
 
 #[test]
-fn a_refill_that_fails_keeps_what_it_got_and_goes_on_later() {
+fn a_refill_that_fails_keeps_what_it_added_and_continues_later() {
     let scene = pv();
-    let config = build(exchanged(4000).reserve(4));
-    let pool: AtomicPool<'_, _, 8> = AtomicPool::new(&scene.allocator, &config).unwrap();
-    let mut objects: Vec<Object<'_>> = (0..4).map(|_| pool.alloc().unwrap()).collect();
+    let pool = scene.pool(exchanged(4000).reserve(4));
+    let mut objects = take(&pool, 4);
     scene.platform.guest().fragment(Order::new(2).unwrap());
     let error = pool.refill().unwrap_err();
-    let refused = matches!(error, PoolError::Alloc { added: 0, error: AllocError::Exchange(_) });
-    assert!(refused, "{error}");
-    assert_eq!(
-        pool.alloc().unwrap_err(),
-        PoolError::Exhausted { capacity: 4, in_use: 4, moved: 0, limit: 32 },
-        "{error}"
-    );
+    let refused = PoolErrorKind::Alloc { added: 0, error: alloc_error(&error) };
+    assert!(error.kind() == refused && matches!(alloc_error(&error), AllocError::Exchange(_)));
+    assert_eq!(pool.alloc_atomic().unwrap_err().kind(), exhausted(4, 4, 0, u64::MAX));
     scene.platform.guest().relieve();
     assert_eq!(pool.refill(), Ok(4));
-    objects.push(pool.alloc().unwrap());
+    objects.push(pool.alloc_atomic().unwrap());
     are_sound(&scene, &mut objects, |_, _| true);
     drop(objects);
     drop(pool);
     scene.is_balanced();
 }
 
+fn alloc_error(error: &PoolError) -> AllocError {
+    let PoolErrorKind::Alloc { error, .. } = error.kind() else { panic!("{error}") };
+    error
+}
+
 #[test]
-fn a_pool_that_cannot_be_filled_at_boot_gives_all_back() {
+fn a_pool_whose_reserve_is_not_available_releases_what_it_got() {
     let scene = pv();
+    scene.platform.guest().exhaust_but(60);
     let config = build(exchanged(4000).reserve(400));
-    scene.platform.guest().exhaust_but(120);
-    let error = AtomicPool::<_, 128>::new(&scene.allocator, &config).unwrap_err();
-    assert!(matches!(error, PoolError::Alloc { error: AllocError::Exchange(_), .. }), "{error}");
+    let error = Pool::new(&scene.allocator, config).unwrap_err();
+    let PoolErrorKind::Alloc { added, .. } = error.kind() else { panic!("{error}") };
+    assert!(added > 0 && added < 400 && matches!(alloc_error(&error), AllocError::Exchange(_)));
     scene.platform.guest().relieve();
     scene.is_balanced();
-
-    let error = AtomicPool::<_, 2>::new(&scene.allocator, &config).unwrap_err();
-    let above = PoolError::ReserveAboveLimit { reserve: 400, limit: 8 };
-    assert_eq!(error, above);
-    let config = build(exchanged(4000).limit(9));
-    let error = Pool::<_, 2>::new(&scene.allocator, &config).unwrap_err();
-    assert_eq!(error, PoolError::LimitAboveRoom { limit: 9, room: 8 });
-    scene.is_balanced();
 }
 
 #[test]
-fn every_call_of_a_refill_fails_once_and_nothing_is_lost() {
-    let mut tried = 0;
-    for errno in [XenErrno::EPERM, XenErrno::ENOMEM, XenErrno::EINVAL, XenErrno::EFAULT] {
-        for call in 1.. {
-            let scene = pv();
-            let config = build(exchanged(4000).reserve(4));
-            let pool: AtomicPool<'_, _, 8> = AtomicPool::new(&scene.allocator, &config).unwrap();
-            let mut objects: Vec<Object<'_>> = (0..3).map(|_| pool.alloc().unwrap()).collect();
-            objects[0].store(0, Width::Quad, 0x5afe).unwrap();
-            scene.platform.guest().xen().arm(Fault::refuse(call, errno));
-            let refill = pool.refill();
-            let hit = scene.platform.guest().xen().disarm() > 0;
-            assert_eq!(objects[0].load(0, Width::Quad), Ok(0x5afe));
-            match refill {
-                Ok(added) => assert_eq!((added, pool.capacity()), (4, 8)),
-                Err(error) => {
-                    assert!(hit && matches!(error, PoolError::Alloc { added: 0, .. }), "{error}");
-                    assert_eq!(pool.capacity(), 4);
-                    let lost = scene.platform.accounts().quarantined();
-                    assert_eq!(scene.platform.free_frames() + lost, scene.free - 4);
-                    assert_eq!(pool.refill(), Ok(4), "{call} {errno:?}");
-                }
-            }
-            objects.push(pool.alloc().unwrap());
-            are_sound(&scene, &mut objects, |_, _| true);
-            drop(objects);
-            drop(pool);
-            let lost = scene.platform.accounts().quarantined();
-            assert_eq!(scene.platform.free_frames() + lost, scene.free, "{call} {errno:?}");
-            if lost == 0 {
-                scene.is_balanced();
-            }
-            if !hit {
-                break;
-            }
-            tried += 1;
-        }
-    }
-    println!("{tried} faults tried");
-    assert!(tried >= 16);
-}
-
-#[test]
-fn a_forgotten_object_leaks_its_chunk_and_no_other() {
+fn a_forgotten_object_keeps_its_chunk_and_stays_counted() {
     let scene = pv();
-    let config = build(exchanged(4000).reserve(8));
-    let mut pool: AtomicPool<'_, _, 8> = AtomicPool::new(&scene.allocator, &config).unwrap();
-    let mut object = pool.alloc().unwrap();
+    let mut pool = scene.pool(exchanged(4000).reserve(8));
+    let mut object = pool.alloc_atomic().unwrap();
     object.store(0, Width::Quad, 0x5afe).unwrap();
-    let device = object.dma_addr();
+    let (address, pfn) = (object.dma_addr(), scene.first_frame(&object, 0));
     std::mem::forget(object);
-    assert_eq!(pool.in_use(), 1);
-    assert_eq!((pool.trim(), pool.capacity(), pool.in_use()), (4, 4, 1));
-    assert_eq!(scene.platform.free_frames(), scene.free - 4);
+    assert_eq!((usage(&pool), pool.trim(), usage(&pool)), ((8, 1), 4, (4, 1)));
+    let PoolStatistics { available, chunk_frames, record_frames, .. } = pool.statistics();
+    assert_eq!((available, chunk_frames, record_frames), (3, 4, 1));
+    assert_eq!(scene.platform.free_frames(), scene.free - 5);
+
+    // A restore moves the chunk: it is not used any more, and counts all the same.
+    let before = move_page(&scene, pfn);
+    assert!(pool.check_in_place().is_err());
+    let PoolStatistics { in_use, moved, available, .. } = pool.statistics();
+    assert_eq!((in_use, moved, available, pool.trim()), (1, 4, 0, 0));
+    scene.platform.guest().forge(pfn, before);
+
     drop(pool);
+    assert_eq!(scene.platform.accounts().forgotten(), 4);
     assert_eq!(scene.platform.free_frames(), scene.free - 4, "a device may still write there");
-    // The machine frame that the device has is still the guest's, and nobody else's memory.
+    // The machine frame at the device's address still backs this frame, which the kernel never gets.
     let guest = scene.platform.guest();
-    let pfn = guest.pfn(hypercall::Mfn::new(device.frame().number())).unwrap();
+    assert_eq!(guest.pfn(hypercall::Mfn::new(address.frame().number())), Some(pfn));
     assert_eq!(guest.read(0, pfn, 0), 0x5afe);
     while let Some(run) = scene.platform.take(1, 1) {
         assert_ne!(run.first(), pfn);
@@ -342,44 +421,61 @@ fn a_forgotten_object_leaks_its_chunk_and_no_other() {
 }
 
 #[test]
-fn what_is_trimmed_comes_again() {
+fn a_trimmed_pool_grows_again() {
     let scene = pv();
-    let config = build(exchanged(4000));
-    let mut pool: Pool<'_, _, 2> = Pool::new(&scene.allocator, &config).unwrap();
+    let mut pool = scene.pool(exchanged(4000).limit(8));
     for _ in 0..3 {
-        let objects: Vec<Object<'_>> = (0..8).map(|_| pool.alloc().unwrap()).collect();
-        drop(objects);
-        assert_eq!((pool.trim(), pool.trim(), pool.capacity()), (8, 0, 0));
+        drop(take(&pool, 8));
+        assert_eq!((pool.trim(), pool.trim(), usage(&pool)), (8, 0, (0, 0)));
         scene.is_balanced();
     }
+    // What is free in a chunk that stays can be handed out, and its neighbour's slot is used again.
+    std::mem::forget(pool.alloc().unwrap());
+    drop(take(&pool, 7));
+    assert_eq!((pool.trim(), usage(&pool)), (4, (4, 1)));
+    let mut objects = take(&pool, 7);
+    are_sound(&scene, &mut objects, |_, _| true);
+    assert_eq!(pool.alloc().unwrap_err().kind(), exhausted(8, 8, 0, 8));
 }
 
 #[test]
-fn objects_come_zeroed_unless_nobody_cares() {
+fn objects_are_zeroed_unless_the_pool_leaves_them() {
     let scene = pv();
-    let whatever = Constraints::builder().zeroing(Zeroing::Whatever).build().unwrap();
-    for (constraints, zeroed) in [(Constraints::default(), true), (whatever, false)] {
-        let config = build(PoolConfig::builder(13).constraints(constraints));
-        let pool: Pool<'_, _, 1> = Pool::new(&scene.allocator, &config).unwrap();
-        let mut used: Vec<Object<'_>> = (0..5).map(|_| pool.alloc().unwrap()).collect();
-        used.iter_mut().for_each(|object| object.write(0, &[0xff; 13]).unwrap());
-        used.truncate(4);
-        let mut bytes = [1; 13];
-        let again = pool.alloc().unwrap();
-        again.read(0, &mut bytes).unwrap();
-        assert_eq!(bytes, if zeroed { [0; 13] } else { [0xff; 13] });
-        used[3].read(0, &mut bytes).unwrap();
-        assert_eq!(bytes, [0xff; 13], "the neighbour is untouched");
+    for (zeroing, expected) in [(Zeroing::Zeroed, 0), (Zeroing::Whatever, 0xff)] {
+        for size in [1, 7, 13, 64, 4096, 5000] {
+            let pool = scene.pool(objects_of(size).align(1).zeroing(zeroing));
+            let mut used = take(&pool, 3);
+            let ones = vec![0xff; size as usize];
+            used.iter_mut().for_each(|object| object.write(0, &ones).unwrap());
+            drop(used.remove(1));
+            let mut bytes = vec![1; size as usize];
+            pool.alloc().unwrap().read(0, &mut bytes).unwrap();
+            assert_eq!(bytes, vec![expected; size as usize]);
+            for neighbour in &used {
+                neighbour.read(0, &mut bytes).unwrap();
+                assert_eq!(bytes, ones, "the neighbour is untouched");
+            }
+        }
     }
     scene.is_balanced();
+}
+
+/// The first bytes of a chunk, which no object has held before, hold nothing of anyone else.
+#[test]
+fn a_new_chunk_is_zeroed() {
+    let scene = pv();
+    let pool = scene.pool(exchanged(4 * PAGE).zeroing(Zeroing::Whatever));
+    let object = pool.alloc().unwrap();
+    let mut bytes = vec![1; 4 * PAGE_SIZE];
+    object.read(0, &mut bytes).unwrap();
+    assert!(bytes.iter().all(|byte| *byte == 0));
 }
 
 #[test]
 fn accesses_stay_within_the_object() {
     let scene = pv();
-    let config = build(PoolConfig::builder(13));
-    let pool: Pool<'_, _, 1> = Pool::new(&scene.allocator, &config).unwrap();
-    let mut neighbours: Vec<Object<'_>> = (0..3).map(|_| pool.alloc().unwrap()).collect();
+    let pool = scene.pool(objects_of(13).align(1));
+    let mut neighbours = take(&pool, 3);
     let object = &mut neighbours[0];
     object.store(0, Width::Quad, u64::MAX).unwrap();
     object.store(12, Width::Byte, 0x107).unwrap();
@@ -398,18 +494,17 @@ fn accesses_stay_within_the_object() {
     let mut bytes = [1; 13];
     neighbours[1].read(0, &mut bytes).unwrap();
     assert_eq!(bytes, [0; 13]);
-    // The second object begins at byte 13: what is aligned is an address, not an offset.
+    // The second object begins at byte 13. Its addresses are aligned, not its offsets.
     assert!(neighbours[1].load(0, Width::Double).is_err());
     assert_eq!(neighbours[1].load(3, Width::Quad), Ok(0));
 }
 
 #[test]
 fn a_translated_guest_has_pools_too() {
-    let scene = PoolScene::new(GuestBuilder::new(4096).translated().build());
-    let low = below(2048 * PAGE - 1);
-    let config = build(exchanged(1500).constraints(low).reserve(20));
-    let pool: AtomicPool<'_, _, 4> = AtomicPool::new(&scene.allocator, &config).unwrap();
-    let objects: Vec<Object<'_>> = (0..20).map(|_| pool.alloc().unwrap()).collect();
+    let scene = PoolScene::new(GuestBuilder::new(FRAMES).translated());
+    let low = device(|it| it.mask(FRAMES / 2 * PAGE - 1));
+    let pool = scene.pool(exchanged(1500).constraints(low).reserve(20));
+    let objects: Vec<Object<'_>> = (0..20).map(|_| pool.alloc_atomic().unwrap()).collect();
     assert!(objects.iter().all(|object| low.admits(object.dma_addr().get(), 1500)));
     assert_eq!(scene.calls(), 0);
     drop(objects);
@@ -417,69 +512,97 @@ fn a_translated_guest_has_pools_too() {
     scene.is_balanced();
 }
 
+/// Takes and drops objects at random, and checks with `owners` that each has one owner.
+fn contend(pool: &Pool<'_, Model>, me: u64, rounds: u64, owners: &[AtomicU64]) -> u64 {
+    let owner = |object: &Object<'_>| &owners[(object.dma_addr().get() / 512) as usize];
+    let (mut held, mut random, mut refused) = (Vec::new(), me << 32 | 0x9e37_79b9, 0);
+    for _ in 0..rounds {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        if random % 8 < 5 || held.is_empty() {
+            match pool.alloc_atomic() {
+                Ok(object) => {
+                    assert_eq!(owner(&object).swap(me, Relaxed), 0, "{object:?}");
+                    held.push(object);
+                }
+                Err(error) => {
+                    let PoolErrorKind::Exhausted { objects, limit: 64, .. } = error.kind() else {
+                        panic!("{error}")
+                    };
+                    assert!(objects <= 64, "{error}");
+                    refused += 1;
+                }
+            }
+        } else {
+            let object = held.swap_remove(random as usize / 8 % held.len());
+            assert_eq!(owner(&object).swap(0, Relaxed), me, "{object:?}");
+            drop(object);
+        }
+    }
+    held.iter().for_each(|object| assert_eq!(owner(object).swap(0, Relaxed), me));
+    refused
+}
+
 #[test]
 fn threads_never_share_an_object_and_lose_none() {
     const ROUNDS: u64 = 20_000;
     let scene = pv();
-    let whatever = Constraints::builder().zeroing(Zeroing::Whatever).build().unwrap();
-    let config = build(PoolConfig::builder(512).constraints(whatever).reserve(4).limit(64));
-    let pool: AtomicPool<'_, _, 8> = AtomicPool::new(&scene.allocator, &config).unwrap();
-    // Who has which object, in memory of the test: by the place in the machine, 512 bytes each.
-    let owners: Vec<AtomicU64> = (0..5 * 4096 * 8).map(|_| AtomicU64::new(0)).collect();
+    let pool = scene.pool(objects_of(512).zeroing(Zeroing::Whatever).reserve(4).limit(64));
+    // The owner of each 512 bytes of the machine.
+    let owners: Vec<AtomicU64> = (0..MACHINE * 8).map(|_| AtomicU64::new(0)).collect();
     let start = Barrier::new(4);
-    let exhausted = AtomicU64::new(0);
-    let worker = |me: u64| {
-        start.wait();
-        let mut held: Vec<Object<'_>> = Vec::new();
-        let mut random = me << 32 | 0x9e37_79b9;
-        let owner = |object: &Object<'_>| &owners[(object.dma_addr().get() / 512) as usize];
-        for _ in 0..ROUNDS {
-            random ^= random << 13;
-            random ^= random >> 7;
-            random ^= random << 17;
-            if random % 8 < 5 || held.is_empty() {
-                match pool.alloc() {
-                    Ok(object) => {
-                        assert_eq!(owner(&object).swap(me, Relaxed), 0, "{object:?}");
-                        held.push(object);
-                    }
-                    Err(error) => {
-                        let PoolError::Exhausted { capacity, limit: 64, .. } = error else {
-                            panic!("{error}")
-                        };
-                        assert!(capacity <= 64, "{error}");
-                        exhausted.fetch_add(1, Relaxed);
-                    }
-                }
-            } else {
-                let object = held.swap_remove(random as usize / 8 % held.len());
-                assert_eq!(owner(&object).swap(0, Relaxed), me, "{object:?}");
-                drop(object);
-            }
-        }
-        held.iter().for_each(|object| assert_eq!(owner(object).swap(0, Relaxed), me));
-    };
+    let refused = AtomicU64::new(0);
     thread::scope(|scope| {
         for me in 1..=3 {
-            scope.spawn(move || worker(me));
+            let (pool, owners, start, refused) = (&pool, &owners, &start, &refused);
+            scope.spawn(move || {
+                start.wait();
+                refused.fetch_add(contend(pool, me, ROUNDS, owners), Relaxed);
+            });
         }
         scope.spawn(|| {
             start.wait();
             for _ in 0..ROUNDS / 10 {
                 let refill = pool.refill();
-                let at_most = |error: PoolError| matches!(error, PoolError::Exhausted { .. });
-                assert!(refill.is_ok() || refill.is_err_and(at_most));
+                let at_limit =
+                    |error: PoolError| matches!(error.kind(), PoolErrorKind::Exhausted { .. });
+                assert!(refill.is_ok() || refill.is_err_and(at_limit));
                 thread::yield_now();
             }
         });
     });
-    assert_eq!(pool.in_use(), 0);
-    println!("exhausted {} times, grew to {}", exhausted.load(Relaxed), pool.capacity());
+    assert_eq!(usage(&pool).1, 0);
+    println!("exhausted {} times, grew to {}", refused.load(Relaxed), usage(&pool).0);
     drop(pool);
     scene.is_balanced();
 }
 
-/// A kernel that an interrupt cuts into whenever it takes frames or makes a hypercall's lists.
+#[test]
+fn threads_grow_a_pool_by_many_chunks_and_lose_none() {
+    let scene = pv();
+    let pool = scene.pool(objects_of(PAGE).zeroing(Zeroing::Whatever));
+    let start = Barrier::new(4);
+    let work = || {
+        start.wait();
+        take(&pool, 40).into_iter().map(|object| object.dma_addr().get()).collect::<Vec<_>>()
+    };
+    // The objects are dropped where each thread ends, so chunks are used by several of them.
+    let addresses: Vec<Vec<u64>> = thread::scope(|scope| {
+        let workers: Vec<_> = (0..4).map(|_| scope.spawn(work)).collect();
+        workers.into_iter().map(|worker| worker.join().unwrap()).collect()
+    });
+    for addresses in addresses {
+        let distinct: std::collections::HashSet<u64> = addresses.iter().copied().collect();
+        assert_eq!(distinct.len(), 40);
+    }
+    let PoolStatistics { objects, in_use, chunks, .. } = pool.statistics();
+    assert!(objects == chunks && (40..=160).contains(&objects) && in_use == 0, "{objects}");
+    drop(pool);
+    scene.is_balanced();
+}
+
+/// A kernel in which an interrupt comes whenever it takes frames or makes a hypercall's lists.
 struct Interrupted {
     model: Model,
     handler: Mutex<Option<fn()>>,
@@ -492,7 +615,8 @@ impl Interrupted {
     }
 }
 
-// SAFETY: as the model, which does all the work.
+// SAFETY: each method is that of `&FakePlatform` on one and the same model, which keeps the
+// promises of `Platform`. The handler takes no frames.
 unsafe impl Platform for &Interrupted {
     type Xen = FakeXen;
     type Memory = FakeGuest;
@@ -531,11 +655,11 @@ unsafe impl Platform for &Interrupted {
     fn take_where(
         &self,
         frames: u64,
-        budget: u32,
+        tries: u32,
         fits: &mut dyn FnMut(Pfn) -> Candidate,
     ) -> Option<FrameRun> {
         self.interrupt();
-        self.model.take_where(frames, budget, fits)
+        self.model.take_where(frames, tries, fits)
     }
 
     fn give(&self, run: FrameRun) {
@@ -554,64 +678,61 @@ impl Interrupted {
     }
 }
 
-type Interruptible = AtomicPool<'static, &'static Interrupted, 8>;
-
-static POOL: Mutex<Option<&'static Interruptible>> = Mutex::new(None);
+static POOL: Mutex<Option<&'static Pool<'static, &'static Interrupted>>> = Mutex::new(None);
 static SERVED: AtomicU64 = AtomicU64::new(0);
 
 #[test]
 fn an_interrupt_handler_allocates_in_the_middle_of_a_refill() {
     fn handler() {
-        let pool = POOL.lock().unwrap().expect("set before interrupts are");
-        match pool.alloc() {
+        let pool = POOL.lock().unwrap().expect("set before the handler is");
+        match pool.alloc_atomic() {
             Ok(object) => {
                 SERVED.fetch_add(1, Relaxed);
                 drop(object);
             }
-            Err(PoolError::Exhausted { capacity, in_use, .. }) => assert_eq!(capacity, in_use),
-            Err(error) => panic!("{error}"),
+            Err(error) => {
+                let PoolErrorKind::Exhausted { objects, in_use, .. } = error.kind() else {
+                    panic!("{error}")
+                };
+                assert_eq!(objects, in_use);
+            }
         }
     }
-    let model: Model = Box::leak(Box::new(FakePlatform::new(FakeGuest::new(4096))));
-    let free = model.free_frames();
+    let PoolScene { platform: model, free, .. } = pv();
     let kernel: &'static Interrupted =
         Box::leak(Box::new(Interrupted { model, handler: Mutex::new(None) }));
     let allocator = Box::leak(Box::new(Allocator::new(kernel, GiveBack::AtOnce)));
-    let config = build(exchanged(4000).reserve(4));
-    let pool: &'static Interruptible =
-        Box::leak(Box::new(AtomicPool::new(allocator, &config).unwrap()));
+    let pool = Pool::new(allocator, build(exchanged(4000).reserve(4))).unwrap();
+    let pool = Box::leak(Box::new(pool));
     *POOL.lock().unwrap() = Some(pool);
     *kernel.handler.lock().unwrap() = Some(handler);
-    let one = pool.alloc().unwrap();
+    let one = pool.alloc_atomic().unwrap();
     assert_eq!(pool.refill(), Ok(4));
     assert!(SERVED.load(Relaxed) >= 3, "interrupts came: {}", SERVED.load(Relaxed));
-    // With nothing left, the handler is told so, and the refill still gets on.
-    let all: Vec<_> = std::iter::from_fn(|| pool.alloc().ok()).collect();
+    // With every object in use the handler gets an error, and the refill makes progress.
+    let all: Vec<_> = std::iter::from_fn(|| pool.alloc_atomic().ok()).collect();
     assert_eq!(pool.refill(), Ok(4));
     drop((one, all));
-    assert_eq!((pool.in_use(), model.free_frames()), (0, free - 12));
+    let PoolStatistics { in_use, chunk_frames, record_frames, .. } = pool.statistics();
+    assert_eq!((in_use, chunk_frames), (0, 12));
+    assert_eq!(model.free_frames(), free - 12 - record_frames);
     model.guest().check_whole();
 }
 
-/// What a restored kernel finds: another machine frame beneath a page.
+/// Makes another machine frame back a page, as a restore does.
 fn move_page(scene: &PoolScene, pfn: Pfn) -> hypercall::Mfn {
-    let elsewhere = scene.platform.guest().mfn(Pfn::new(4095)).unwrap();
+    let elsewhere = scene.platform.guest().mfn(Pfn::new(FRAMES - 1)).unwrap();
     scene.platform.guest().forge(pfn, elsewhere)
 }
 
-fn page_of(object: &Object<'_>, offset: u64) -> Pfn {
-    Pfn::new((object.as_ptr().as_ptr() as u64 - fake_xen::LINEAR + offset) / PAGE)
-}
-
 #[test]
-fn c75_an_object_that_was_moved_says_so() {
+fn c75_an_object_that_moved_says_so() {
     let scene = pv();
-    let pool: Pool<'_, _, 4> =
-        Pool::new(&scene.allocator, &build(exchanged(3000).limit(5))).unwrap();
-    let objects: Vec<Object<'_>> = (0..5).map(|_| pool.alloc().unwrap()).collect();
+    let pool = scene.pool(exchanged(3000).align(8).limit(5));
+    let objects = take(&pool, 5);
     assert!(objects.iter().all(|object| object.check_in_place() == Ok(())));
     // The second object begins in the first page of the chunk and ends in the second.
-    let (pfn, cut) = (page_of(&objects[1], 2999), PAGE - 3000);
+    let (pfn, cut) = (scene.first_frame(&objects[1], 2999), PAGE - 3000);
     let before = move_page(&scene, pfn);
     let Err(BufferError::Moved(moved)) = objects[1].check_in_place() else { panic!("in place") };
     assert_eq!((moved.offset, moved.told), (cut, objects[1].dma_addr_at(cut).unwrap()));
@@ -627,62 +748,57 @@ fn c75_an_object_that_was_moved_says_so() {
 }
 
 #[test]
-fn c75_a_pool_tells_what_moved_and_hands_out_no_more_of_it() {
+fn c75_a_pool_says_what_moved_and_does_not_hand_it_out() {
     let scene = pv();
-    let config = build(exchanged(4000).reserve(12));
-    let mut pool: AtomicPool<'_, _, 3> = AtomicPool::new(&scene.allocator, &config).unwrap();
-    let mut objects: Vec<Object<'_>> = (0..6).map(|_| pool.alloc().unwrap()).collect();
+    let mut pool = scene.pool(exchanged(4000).reserve(12).limit(12));
+    let mut objects = take(&pool, 6);
     assert_eq!((pool.check_in_place(), pool.moved_chunks().count()), (Ok(()), 0));
-    // The last page of the second chunk, of which two objects are taken.
-    let (pfn, first) = (page_of(&objects[4], 0).add(3), objects[4].dma_addr());
+    // The last page of the second chunk, of which two objects are in use.
+    let (pfn, first) = (scene.first_frame(&objects[4], 0).add(3), objects[4].dma_addr());
     let before = move_page(&scene, pfn);
     let moved: Vec<_> = pool.moved_chunks().collect();
-    assert_eq!((moved.len(), pool.capacity()), (1, 12), "looking changes nothing");
-    let told = first.checked_add(3 * PAGE).unwrap();
-    assert_eq!((moved[0].chunk, moved[0].objects, moved[0].taken), (1, 4, 2));
-    assert_eq!((moved[0].moved.offset, moved[0].moved.told), (3 * PAGE, told));
+    assert_eq!((moved.len(), pool.statistics().available), (1, 6), "a question changes nothing");
+    let reported = first.checked_add(3 * PAGE).unwrap();
+    assert_eq!((moved[0].objects, moved[0].in_use), (4, 2));
+    assert_eq!((moved[0].moved.offset, moved[0].moved.told), (3 * PAGE, reported));
     let report = pool.check_in_place().unwrap_err();
-    assert_eq!(report, PoolError::Moved { chunks: 1, taken: 2, first: moved[0] });
-    let said = report.to_string();
-    assert!(
-        said.starts_with("1 chunks of the pool have moved, 2 of") && said.contains("chunk 1, of")
-    );
-    assert_eq!((pool.capacity(), pool.in_use(), pool.is_low()), (8, 4, true));
+    let kind = PoolErrorKind::Moved { chunks: 1, in_use: 2, first: moved[0] };
+    assert_eq!((report.kind(), report.is_transient()), (kind, false));
+    let PoolStatistics { objects: all, in_use, available, moved, .. } = pool.statistics();
+    assert_eq!((all, in_use, available, moved, pool.is_low()), (12, 6, 4, 4, true));
+    assert!(pool.to_string().contains("in use, 4 in chunks that moved, limit 12"), "{pool}");
 
-    objects.extend(std::iter::from_fn(|| pool.alloc().ok()));
-    assert_eq!(objects.len(), 6 + 4, "the rest of what did not move");
+    objects.extend(std::iter::from_fn(|| pool.alloc_atomic().ok()));
+    assert_eq!(objects.len(), 6 + 4, "the objects of the chunks that did not move");
     let sound = objects.iter().filter(|object| object.check_in_place().is_ok()).count();
     assert_eq!(sound, 10, "each of them lies in a page that stayed");
-    let full = PoolError::Exhausted { capacity: 12, in_use: 12, moved: 0, limit: 12 }.to_string();
-    assert!(full.ends_with("raise its limit"), "{full}");
-    let exhausted = PoolError::Exhausted { capacity: 8, in_use: 8, moved: 4, limit: 12 };
-    assert_eq!(pool.alloc().unwrap_err(), exhausted);
-    assert!(exhausted.to_string().contains("4 more have moved: drop what is taken of them, then"));
-    assert_eq!(pool.refill().unwrap_err(), exhausted, "its place is taken");
+    let error = pool.alloc_atomic().unwrap_err();
+    assert_eq!(error.kind(), exhausted(12, 10, 4, 12));
+    assert!(error.to_string().contains("4 have moved: drop those in use and trim"), "{error}");
+    assert_eq!(pool.refill(), Err(error), "a moved chunk counts against the limit");
 
-    // The chunk goes back with what it has; the model wants its books in agreement for that.
+    // The model wants P2M and M2P to agree before the chunk is released.
     scene.platform.guest().forge(pfn, before);
     drop(objects);
-    assert_eq!((pool.trim(), pool.capacity()), (12, 0));
+    assert_eq!((pool.trim(), usage(&pool)), (12, (0, 0)));
     assert_eq!((pool.refill(), pool.check_in_place()), (Ok(12), Ok(())));
     drop(pool);
     scene.is_balanced();
 }
 
 #[test]
-fn c75_a_pool_that_nobody_checked_hands_out_no_address_from_before() {
+fn c75_a_pool_that_was_not_checked_hands_out_no_old_address() {
     let scene = pv();
-    let pool: AtomicPool<'_, _, 2> =
-        AtomicPool::new(&scene.allocator, &build(exchanged(4000).reserve(4))).unwrap();
-    let object = pool.alloc().unwrap();
-    let page = page_of(&object, 0);
+    let pool = scene.pool(exchanged(4000).reserve(4).limit(8));
+    let object = pool.alloc_atomic().unwrap();
+    let page = scene.first_frame(&object, 0);
     drop(object);
     let before = move_page(&scene, page);
-    let exhausted = PoolError::Exhausted { capacity: 0, in_use: 0, moved: 4, limit: 8 };
-    assert_eq!(pool.alloc().unwrap_err(), exhausted);
-    assert!(exhausted.to_string().contains("refill"), "{exhausted}");
+    let error = pool.alloc_atomic().unwrap_err();
+    assert_eq!(error.kind(), exhausted(4, 0, 4, 8));
+    assert!(error.to_string().contains("refill"), "{error}");
     assert_eq!(pool.refill(), Ok(4));
-    assert_eq!(pool.alloc().unwrap().check_in_place(), Ok(()));
+    assert_eq!(pool.alloc_atomic().unwrap().check_in_place(), Ok(()));
     scene.platform.guest().forge(page, before);
     drop(pool);
     scene.is_balanced();

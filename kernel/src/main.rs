@@ -68,7 +68,6 @@ mod vcpu;
 mod verdict;
 mod virtio;
 
-use boot::Booted;
 use console::say;
 use exit::Exit;
 use verdict::Verdict;
@@ -79,14 +78,13 @@ pvh_boot::entry!(main);
 ///
 /// Both entries call it, on the boot stack of the first vCPU, with interrupts and events off.
 fn main(boot: pvh_boot::BootInfo) -> ! {
-    let Booted { machine, command_line, reservation } = boot::start(boot);
+    let (machine, command_line) = boot::start(boot);
     let (options, complaints) = command_line::parse(&command_line);
     trace::show(options.trace);
     if let Some(mode) = options.vmap {
         machine.areas.set_mode(mode);
     }
     machine.report();
-    reservation.print();
     smp::start(&machine);
 
     for complaint in &complaints {

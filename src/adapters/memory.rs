@@ -8,7 +8,7 @@ use super::lent::Memory;
 use super::live::{self, Claim, Key, LiveSlot, Purpose};
 use crate::addr::{DmaAddr, PAGE_SIZE, Pfn, PseudoPhysAddr};
 use crate::dma::{
-    AllocError, Allocator, AtomicPool, ConstraintError, Constraints, PoolError, PoolObject, Zeroing,
+    AllocError, Allocator, ConstraintError, Constraints, Pool, PoolError, PoolObject, Zeroing,
 };
 use crate::paging::GuestMemory;
 use crate::platform::Platform;
@@ -26,7 +26,7 @@ pub struct DeviceMemory<P: Platform + 'static> {
     bounce: Option<&'static dyn BouncePool<P>>,
 }
 
-/// Where bounce buffers come from before the allocator is asked: an [`AtomicPool`] of any size.
+/// Where bounce buffers come from before the allocator is asked: a [`Pool`].
 pub trait BouncePool<P: Platform>: Sync {
     /// A bounce buffer, without a hypercall.
     ///
@@ -38,9 +38,9 @@ pub trait BouncePool<P: Platform>: Sync {
     fn bytes(&self) -> u64;
 }
 
-impl<P: Platform + Sync, const CHUNKS: usize> BouncePool<P> for AtomicPool<'static, P, CHUNKS> {
+impl<P: Platform + Sync> BouncePool<P> for Pool<'static, P> {
     fn bounce(&'static self) -> Result<PoolObject<'static, P>, PoolError> {
-        self.alloc()
+        self.alloc_atomic()
     }
 
     fn bytes(&self) -> u64 {

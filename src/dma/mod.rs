@@ -6,8 +6,8 @@
 //! * [`CoherentBuffer`]: memory that a device reads and writes. It is never a Rust reference
 //!   ([M5](crate::rules#M5)), knows its device addresses, and gives itself back;
 //! * [`GiveBack`]: when memory goes back to Xen;
-//! * [`Pool`], [`AtomicPool`]: small objects out of coherent buffers, the latter for where nothing
-//!   may sleep;
+//! * [`Pool`]: objects of one size, cut from coherent buffers, for drivers and their interrupt
+//!   handlers;
 //! * [`AllocError`]: why not, with the evidence inside.
 //!
 //! # A driver's view
@@ -67,4 +67,6 @@ pub use many::Request;
 pub use moved::Moved;
 #[cfg(any(feature = "virtio-drivers", feature = "dma-api"))]
 pub(crate) use moved::Told;
-pub use pool::{AtomicPool, MovedChunk, Pool, PoolBuilder, PoolConfig, PoolError, PoolObject};
+pub use pool::{
+    MovedChunk, Pool, PoolBuilder, PoolConfig, PoolError, PoolErrorKind, PoolObject, PoolStatistics,
+};

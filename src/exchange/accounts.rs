@@ -11,19 +11,31 @@ use crate::sync::{AtomicU64, const_fn};
 #[derive(Debug, Default)]
 pub struct Accounts {
     quarantined: AtomicU64,
+    forgotten: AtomicU64,
 }
 
 impl Accounts {
     const_fn! {
         /// Returns accounts with no frame in quarantine.
         pub const fn new() -> Self {
-            Self { quarantined: AtomicU64::new(0) }
+            Self { quarantined: AtomicU64::new(0), forgotten: AtomicU64::new(0) }
         }
     }
 
     /// Returns the number of frames in quarantine.
     pub fn quarantined(&self) -> u64 {
         self.quarantined.load(Relaxed)
+    }
+
+    /// Returns the number of frames that forgotten objects of dropped pools keep.
+    ///
+    /// A device may still have the address of such an object, so its chunk is not released.
+    pub fn forgotten(&self) -> u64 {
+        self.forgotten.load(Relaxed)
+    }
+
+    pub(crate) fn forget(&self, frames: u64) {
+        self.forgotten.fetch_add(frames, Relaxed);
     }
 
     pub(super) fn quarantine(&self, frames: u64) {

@@ -11,7 +11,7 @@ use fake_xen::{FakeGuest, FakePlatform, FakeXen};
 use hypercall::{Mfn, PageTableFlags};
 use xen_contig::adapters::{DeviceMemory, LiveSlot};
 use xen_contig::addr::{MachineAddr, PAGE_SIZE, Pfn};
-use xen_contig::dma::{Allocator, AtomicPool, Constraints, GiveBack, PoolConfig};
+use xen_contig::dma::{Allocator, Constraints, GiveBack, Pool, PoolConfig};
 use xen_contig::exchange::Accounts;
 use xen_contig::frames::{Candidate, FrameRun};
 use xen_contig::p2m::P2m;
@@ -151,7 +151,7 @@ pub struct HostScene {
 }
 
 /// Bounce buffers of 512 bytes, in one page.
-pub type Bounce = AtomicPool<'static, Kernel, 1>;
+pub type Bounce = Pool<'static, Kernel>;
 
 impl HostScene {
     pub fn new(guest: FakeGuest, constraints: Constraints, slots: usize) -> Self {
@@ -170,8 +170,9 @@ impl HostScene {
         let live: Vec<LiveSlot<Kernel>> = (0..slots).map(|_| LiveSlot::new()).collect();
         let mut memory = DeviceMemory::new(allocator, &constraints, live.leak()).unwrap();
         if pool {
-            let config = PoolConfig::builder(512).constraints(constraints).limit(8).build();
-            let pool: &'static Bounce = leak(AtomicPool::new(allocator, &config.unwrap()).unwrap());
+            let config = PoolConfig::builder("bounce", 512).constraints(constraints);
+            let config = config.reserve(8).limit(8).build().unwrap();
+            let pool: &'static Bounce = leak(Pool::new(allocator, config).unwrap());
             memory = memory.with_bounce(pool);
         }
         Self { host, memory: leak(memory), allocator, free: model.free_frames() }

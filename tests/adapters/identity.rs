@@ -13,7 +13,7 @@ use virtio_drivers::{BufferDirection, Hal};
 use xen_contig::adapters::virtio_drivers::{StaticDevice, XenHal};
 use xen_contig::adapters::{AdapterError, BouncePool, DeviceMemory, LiveSlot};
 use xen_contig::addr::PAGE_SIZE;
-use xen_contig::dma::{Allocator, AtomicPool, Constraints, GiveBack, PoolConfig};
+use xen_contig::dma::{Allocator, Constraints, GiveBack, Pool, PoolConfig};
 
 use super::host::{FRAMES, HostScene, Kernel};
 
@@ -224,13 +224,13 @@ fn where_the_trait_has_an_error_it_is_returned() {
 /// Safe code can implement `BouncePool` and promise more bytes than its objects have.
 #[test]
 fn a_pool_that_promises_too_much_does_not_make_a_copy_overflow() {
-    struct Liar(AtomicPool<'static, Kernel, 1>);
+    struct Liar(Pool<'static, Kernel>);
     impl BouncePool<Kernel> for Liar {
         fn bounce(
             &'static self,
         ) -> Result<xen_contig::dma::PoolObject<'static, Kernel>, xen_contig::dma::PoolError>
         {
-            self.0.alloc()
+            self.0.alloc_atomic()
         }
 
         fn bytes(&self) -> u64 {
@@ -240,9 +240,8 @@ fn a_pool_that_promises_too_much_does_not_make_a_copy_overflow() {
     let scene = scene(4);
     let allocator: &'static Allocator<Kernel> =
         Box::leak(Box::new(Allocator::new(scene.host, GiveBack::Keep)));
-    let config = PoolConfig::builder(16).build().unwrap();
-    let pool: &'static Liar =
-        Box::leak(Box::new(Liar(AtomicPool::new(allocator, &config).unwrap())));
+    let config = PoolConfig::builder("bounce", 16).reserve(16).build().unwrap();
+    let pool: &'static Liar = Box::leak(Box::new(Liar(Pool::new(allocator, config).unwrap())));
     let slots: Vec<LiveSlot<Kernel>> = (0..4).map(|_| LiveSlot::new()).collect();
     let memory = DeviceMemory::new(allocator, &Constraints::default(), slots.leak()).unwrap();
     let memory: &'static DeviceMemory<Kernel> = Box::leak(Box::new(memory.with_bounce(pool)));
@@ -254,6 +253,6 @@ fn a_pool_that_promises_too_much_does_not_make_a_copy_overflow() {
     let device = DeviceDma::new(info, memory);
     let mut content = vec![7_u8; 600];
     let mapped = device.map_streaming_slice(&mut content, 1, DmaDirection::Bidirectional).unwrap();
-    assert_eq!(pool.0.in_use(), 0, "no object is long enough");
+    assert_eq!(pool.0.statistics().in_use, 0, "no object is long enough");
     assert_eq!(scene.device_reads(mapped.dma_addr().as_u64(), 600), [7; 600]);
 }

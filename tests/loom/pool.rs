@@ -1,140 +1,193 @@
-//! Objects of pools, taken and given by several vCPUs.
+//! Pools whose objects several vCPUs allocate and drop.
 
 use loom::cell::UnsafeCell;
 use xen_contig::dma::{
-    AtomicPool, Constraints, GiveBack, Pool, PoolConfig, PoolError, PoolObject, Zeroing,
+    GiveBack, Pool, PoolBuilder, PoolConfig, PoolError, PoolErrorKind, PoolObject, Zeroing,
 };
+use xen_contig::paging::GuestMemory;
 
 use crate::scene::{Kernel, Lasting, LoomScene, explore, join, spawn};
-
-type Objects<const CHUNKS: usize> = AtomicPool<'static, Kernel, CHUNKS>;
 
 /// A page for each object and for each chunk.
 const SIZE: u64 = 4096;
 
-fn config(reserve: u64, limit: u64) -> PoolConfig {
-    let whatever = Constraints::builder().zeroing(Zeroing::Whatever).build().unwrap();
-    let builder = PoolConfig::builder(SIZE).chunk(SIZE).constraints(whatever);
-    builder.reserve(reserve).limit(limit).build().unwrap()
+/// A pool, and the content of every page as loom checks it.
+struct PoolScene {
+    pool: Lasting<Pool<'static, Kernel>>,
+    contents: Lasting<Contents>,
+    scene: LoomScene,
 }
 
-/// The content of every object, as loom knows it: it objects to two who use one at a time, and to
-/// one who uses it without having seen what its last owner did.
-struct Contents(Vec<UnsafeCell<u64>>);
-
-impl Contents {
-    fn new(scene: &LoomScene) -> Lasting<Self> {
-        let frames = scene.guest.frames();
-        Lasting::new(Self((0..frames).map(|_| UnsafeCell::new(0)).collect()))
-    }
-
-    fn touch(&self, object: &PoolObject<'_, Kernel>) {
-        let page = object.as_ptr().as_ptr() as u64 - fake_xen::LINEAR;
-        // SAFETY: that nobody else does is what loom is asked.
-        self.0[(page / SIZE) as usize].with_mut(|content| unsafe { *content += 1 });
-    }
+/// Cells in which loom finds two accesses without an order: two owners of one object, or an owner
+/// that does not see the accesses of the owner before.
+struct Contents {
+    linear: usize,
+    pages: Vec<UnsafeCell<u64>>,
 }
 
-// SAFETY: as above.
+// SAFETY: loom checks each access to a cell, and fails the test if two of them race.
 unsafe impl Sync for Contents {}
 
-/// No object has two owners, each owner sees what the last one did, none is lost, and what the pool
-/// says of itself can be.
-fn storm<const CHUNKS: usize>(reserve: u64, limit: u64, threads: usize, rounds: usize) {
-    let scene = LoomScene::new(GiveBack::Keep);
-    let contents = Contents::new(&scene);
-    let pool: Objects<CHUNKS> =
-        AtomicPool::new(scene.allocator.get(), &config(reserve, limit)).unwrap();
-    let pool = Lasting::new(pool);
-    let (objects, all) = (pool.get(), contents.get());
+impl Contents {
+    fn touch(&self, object: &PoolObject<'_, Kernel>) {
+        let page = (object.as_ptr().addr().get() - self.linear) / SIZE as usize;
+        // SAFETY: loom fails the test before an access that races with another.
+        self.pages[page].with_mut(|content| unsafe { *content += 1 });
+    }
+}
+
+impl PoolScene {
+    fn new(config: impl FnOnce(PoolBuilder) -> PoolBuilder) -> Self {
+        let scene = LoomScene::with_record_memory(GiveBack::Keep);
+        let builder = PoolConfig::builder("explored", SIZE).zeroing(Zeroing::Whatever);
+        let config = config(builder).build().expect("no contradiction");
+        let pool = Pool::new(scene.allocator.get(), config).expect("a fresh guest");
+        let pages = (0..scene.guest.frames()).map(|_| UnsafeCell::new(0)).collect();
+        let linear = scene.guest.pointer(xen_contig::addr::Pfn::new(0)).addr();
+        let contents = Lasting::new(Contents { linear, pages });
+        Self { pool: Lasting::new(pool), contents, scene }
+    }
+
+    /// Objects of the pool, and those in use.
+    fn usage(&self) -> (u64, u64) {
+        let statistics = self.pool.statistics();
+        (statistics.objects, statistics.in_use)
+    }
+
+    /// Checks that the pool returns every frame, those of its records too.
+    fn ends(self) {
+        drop(self.pool);
+        self.scene.is_balanced();
+    }
+}
+
+/// Checks the figures of a pool that has no object.
+fn is_possible(error: &PoolError) {
+    let PoolErrorKind::Exhausted { objects, in_use, limit, .. } = error.kind() else {
+        panic!("{error}")
+    };
+    assert!(in_use <= objects && objects <= limit, "{error}");
+}
+
+/// Threads allocate and drop: an object has one owner at a time, and none is lost.
+fn contend(objects: u64, threads: usize, rounds: usize) {
+    let scene = PoolScene::new(|config| config.reserve(objects).limit(objects));
+    let (pool, contents) = (scene.pool.get(), scene.contents.get());
     let work = move || {
         for _ in 0..rounds {
-            match objects.alloc() {
-                Ok(object) => all.touch(&object),
-                Err(exhausted) => is_possible(&exhausted),
+            match pool.alloc_atomic() {
+                Ok(object) => contents.touch(&object),
+                Err(error) => is_possible(&error),
             }
         }
     };
     let workers: Vec<_> = (1..threads).map(|_| spawn(work)).collect();
     work();
     workers.into_iter().for_each(join);
-    assert_eq!((pool.in_use(), pool.capacity()), (0, reserve));
-    drop(pool);
-    scene.is_balanced();
-}
-
-fn is_possible(exhausted: &PoolError) {
-    let PoolError::Exhausted { capacity, in_use, limit, .. } = *exhausted else {
-        panic!("{exhausted}")
-    };
-    assert!(in_use <= capacity && capacity <= limit, "{exhausted}");
+    assert_eq!(scene.usage(), (objects, 0));
+    scene.ends();
 }
 
 #[test]
 fn one_object_has_one_owner_at_a_time() {
-    explore(3, || storm::<1>(1, 1, 2, 2));
+    explore(3, || contend(1, 2, 2));
 }
 
 #[test]
 fn two_objects_serve_three() {
-    explore(2, || storm::<2>(2, 2, 3, 1));
+    explore(2, || contend(2, 3, 1));
 }
 
-/// One refills while the others take: the new chunk is seen whole or not at all.
+/// An object that a thread drops is available to that thread, whatever the others do meanwhile.
 #[test]
-fn a_chunk_is_seen_when_it_is_complete() {
+fn a_dropped_object_is_available_at_once() {
     explore(3, || {
-        let scene = LoomScene::new(GiveBack::Keep);
-        let contents = Contents::new(&scene);
-        let pool: Objects<2> = AtomicPool::new(scene.allocator.get(), &config(1, 2)).unwrap();
-        let pool = Lasting::new(pool);
-        let (objects, all) = (pool.get(), contents.get());
-        let kept = objects.alloc().expect("the reserve");
-        all.touch(&kept);
-        let taker = spawn(move || match objects.alloc() {
-            Ok(object) => {
-                all.touch(&object);
-                true
+        let scene = PoolScene::new(|config| config.reserve(2).limit(2));
+        let (pool, contents) = (scene.pool.get(), scene.contents.get());
+        let work = move || {
+            for _ in 0..2 {
+                contents.touch(&pool.alloc_atomic().expect("one object for each"));
             }
-            Err(exhausted) => {
-                is_possible(&exhausted);
-                false
-            }
-        });
-        assert_eq!(objects.refill(), Ok(1));
-        let mine = objects.alloc();
-        let served = join(taker);
-        let taken = 1 + u64::from(mine.is_ok());
-        assert_eq!((pool.in_use(), pool.capacity()), (taken, 2), "served: {served}");
-        assert!(served || mine.is_ok(), "of two, one got the new one");
-        drop((kept, mine));
-        drop(pool);
-        scene.is_balanced();
+        };
+        let other = spawn(work);
+        work();
+        join(other);
+        assert_eq!(scene.usage(), (2, 0));
+        scene.ends();
     });
 }
 
-/// Two at the end of a growing pool, with room for one chunk more: whoever gets nothing is told
-/// that there may be no more, and both chunks are given back.
+/// One thread refills while the other allocates. It sees the new chunk complete or not at all.
 #[test]
-fn two_that_grow_a_pool_add_a_chunk_each_or_are_told() {
+fn a_chunk_is_seen_when_it_is_complete() {
+    explore(3, || {
+        let scene = PoolScene::new(|config| config.reserve(1).limit(2));
+        let (pool, contents) = (scene.pool.get(), scene.contents.get());
+        let kept = pool.alloc_atomic().expect("the reserve");
+        contents.touch(&kept);
+        let taker = spawn(move || match pool.alloc_atomic() {
+            Ok(object) => {
+                contents.touch(&object);
+                true
+            }
+            Err(error) => {
+                is_possible(&error);
+                false
+            }
+        });
+        assert_eq!(pool.refill(), Ok(1));
+        let mine = pool.alloc_atomic();
+        let served = join(taker);
+        assert_eq!(scene.usage(), (2, 1 + u64::from(mine.is_ok())), "served: {served}");
+        assert!(served || mine.is_ok(), "one of the two got the new object");
+        drop((kept, mine));
+        scene.ends();
+    });
+}
+
+/// One thread adds the first chunk, and with it the first block of records, while the other reads.
+/// It sees the block complete or not at all.
+#[test]
+fn a_block_of_records_is_seen_when_it_is_complete() {
+    explore(3, || {
+        let scene = PoolScene::new(|config| config.limit(1));
+        let (pool, contents) = (scene.pool.get(), scene.contents.get());
+        let reader = spawn(move || {
+            let statistics = pool.statistics();
+            assert!(statistics.in_use <= statistics.objects && statistics.record_frames <= 1);
+            match pool.alloc_atomic() {
+                Ok(object) => contents.touch(&object),
+                Err(error) => is_possible(&error),
+            }
+        });
+        match pool.alloc() {
+            Ok(object) => contents.touch(&object),
+            Err(error) => is_possible(&error),
+        }
+        join(reader);
+        assert_eq!((scene.usage(), pool.statistics().record_frames), ((1, 0), 1));
+        scene.ends();
+    });
+}
+
+/// Two threads grow an empty pool with a limit of two chunks. Each may add a block of records. A
+/// thread without an object gets the error of the limit, and every frame is returned.
+#[test]
+fn two_that_grow_a_pool_add_a_chunk_each_or_get_an_error() {
     explore(2, || {
-        let scene = LoomScene::new(GiveBack::Keep);
-        let contents = Contents::new(&scene);
-        let pool: Pool<'static, Kernel, 2> =
-            Pool::new(scene.allocator.get(), &config(0, 2)).unwrap();
-        let pool = Lasting::new(pool);
-        let (objects, all) = (pool.get(), contents.get());
-        let work = move || match objects.alloc() {
-            Ok(object) => all.touch(&object),
-            Err(exhausted @ PoolError::Exhausted { .. }) => is_possible(&exhausted),
-            Err(error) => panic!("{error}"),
+        let scene = PoolScene::new(|config| config.limit(2));
+        let (pool, contents) = (scene.pool.get(), scene.contents.get());
+        let work = move || match pool.alloc() {
+            Ok(object) => contents.touch(&object),
+            Err(error) => is_possible(&error),
         };
         let other = spawn(work);
         work();
         work();
         join(other);
-        assert_eq!(pool.in_use(), 0);
-        drop(pool);
-        scene.is_balanced();
+        let (objects, in_use) = scene.usage();
+        assert!((1..=2).contains(&objects) && in_use == 0, "{objects}");
+        assert!((1..=2).contains(&pool.statistics().record_frames));
+        scene.ends();
     });
 }

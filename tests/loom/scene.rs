@@ -82,6 +82,11 @@ impl LoomScene {
         Self::around(policy, small().areas(areas))
     }
 
+    /// The same with memory for the records of pools.
+    pub fn with_record_memory(policy: GiveBack) -> Self {
+        Self::around(policy, small().record_memory())
+    }
+
     fn around(policy: GiveBack, guest: fake_xen::GuestBuilder) -> Self {
         let guest = Lasting::new(guest.build());
         let platform = Lasting::new(FakePlatform::around(guest.get()));

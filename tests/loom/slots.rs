@@ -10,11 +10,11 @@ use virtio_drivers::{BufferDirection, Hal, PhysAddr};
 use xen_contig::adapters::virtio_drivers::{StaticDevice, XenHal};
 use xen_contig::adapters::{DeviceMemory, LiveSlot};
 use xen_contig::addr::PAGE_SIZE;
-use xen_contig::dma::{AtomicPool, Constraints, GiveBack, PoolConfig};
+use xen_contig::dma::{Constraints, GiveBack, Pool, PoolConfig};
 
 use crate::scene::{Kernel, Lasting, LoomScene, explore, join, spawn};
 
-type Bounce = AtomicPool<'static, Kernel, 1>;
+type Bounce = Pool<'static, Kernel>;
 type Driver = XenHal<LoomDevice>;
 
 const BOTH: BufferDirection = BufferDirection::Both;
@@ -59,10 +59,10 @@ impl LoomMemory {
     }
 
     fn with(policy: GiveBack, slots: usize) -> Self {
-        let scene = LoomScene::new(policy);
+        let scene = LoomScene::with_record_memory(policy);
         let any = Constraints::default();
-        let config = PoolConfig::builder(SMALL as u64).reserve(2).limit(2).build();
-        let pool = Bounce::new(scene.allocator.get(), &config.expect("no contradiction"));
+        let config = PoolConfig::builder("bounce", SMALL as u64).reserve(2).limit(2).build();
+        let pool = Bounce::new(scene.allocator.get(), config.expect("no contradiction"));
         let pool = Lasting::new(pool.expect("a fresh guest"));
         let slots = Lasting::new((0..slots).map(|_| LiveSlot::new()).collect::<Vec<_>>());
         let memory = DeviceMemory::new(scene.allocator.get(), &any, slots.get());

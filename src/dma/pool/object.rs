@@ -1,9 +1,9 @@
-//! An object out of a pool.
+//! An object of a pool.
 
 use core::fmt;
 use core::ptr::NonNull;
 
-use super::taken::Taken;
+use super::bits::ObjectBits;
 use crate::addr::DmaAddr;
 use crate::dma::moved::Told;
 use crate::dma::span::BufferSpan;
@@ -11,17 +11,18 @@ use crate::dma::{Allocator, BufferError};
 use crate::paging::{GuestMemory, Width};
 use crate::platform::Platform;
 
-/// An object out of a pool: contiguous for the processor and for the device.
+/// An object of a pool: contiguous for the processor and for the device.
 ///
-/// As with a [`CoherentBuffer`](crate::dma::CoherentBuffer), the device may write at any time, so
-/// the memory is never a reference ([M5](crate::rules#M5)). Dropping the object gives it back to
-/// its pool, with one atomic operation and without a hypercall: stop the device first. Forgetting
-/// it leaks it and is safe: a pool never gives up memory that an object was left in.
+/// The device may write at any time, so the memory is never a Rust reference
+/// ([M5](crate::rules#M5)). Stop the device, then drop the object: that returns it to its pool with
+/// two atomic operations and no lock. Forgetting an object is safe: its memory stays in use, and
+/// [`PoolStatistics`](super::PoolStatistics) counts it. No method sleeps, and each may be called in
+/// an interrupt handler.
 pub struct PoolObject<'p, P: Platform> {
     allocator: &'p Allocator<P>,
-    taken: &'p Taken,
+    bits: ObjectBits<'p>,
     index: u64,
-    told: Told,
+    reported: Told,
 }
 
 impl<P: Platform> fmt::Debug for PoolObject<'_, P> {
@@ -31,73 +32,81 @@ impl<P: Platform> fmt::Debug for PoolObject<'_, P> {
 }
 
 impl<'p, P: Platform> PoolObject<'p, P> {
-    /// The object that `index` names in `taken`, whose bit the caller has set. It lies within frames
-    /// that the pool holds for as long as that bit is set.
+    /// Returns the object number `index` of `bits`, whose bit the caller has set.
+    ///
+    /// It lies in frames that the pool keeps while that bit is set.
     pub(super) const fn new(
         allocator: &'p Allocator<P>,
-        (taken, index): (&'p Taken, u64),
-        told: Told,
+        bits: ObjectBits<'p>,
+        index: u64,
+        reported: Told,
     ) -> Self {
-        Self { allocator, taken, index, told }
+        Self { allocator, bits, index, reported }
     }
 
-    /// How many bytes.
-    #[expect(clippy::len_without_is_empty, reason = "no object is empty")]
+    /// Returns the number of bytes.
+    #[expect(clippy::len_without_is_empty, reason = "an object has at least one byte")]
     pub const fn len(&self) -> u64 {
-        self.told.len
+        self.reported.len
     }
 
-    /// The first byte, for the processor. Valid as long as the object lives; the device may write
-    /// at any time, so access it volatile and make no reference of it ([M5](crate::rules#M5)).
+    /// Returns the address of the first byte for the processor, valid while the object lives.
+    ///
+    /// The device may write at any time, so access the memory volatile and make no reference to it
+    /// ([M5](crate::rules#M5)).
     ///
     /// # Panics
     /// If the embedder maps guest memory at address 0.
     pub fn as_ptr(&self) -> NonNull<u8> {
-        let page = self.allocator.platform().memory().pointer(self.told.at.frame());
-        NonNull::new(page.wrapping_add(self.told.at.offset()))
+        let page = self.allocator.platform().memory().pointer(self.reported.at.frame());
+        NonNull::new(page.wrapping_add(self.reported.at.offset()))
             .expect("the linear mapping does not map page 0")
     }
 
-    /// What goes into a device register for the first byte.
+    /// Returns the address of the first byte for a device register.
     pub const fn dma_addr(&self) -> DmaAddr {
-        self.told.dma
+        self.reported.dma
     }
 
-    /// What goes into a device register for the byte at `offset`; `None` behind the end.
+    /// Returns the address of the byte at `offset` for a device register.
+    ///
+    /// Returns `None` if the object does not have that byte.
     pub fn dma_addr_at(&self, offset: u64) -> Option<DmaAddr> {
-        self.told.dma_addr_at(offset)
+        self.reported.dma_addr_at(offset)
     }
 
-    /// Checks that the object is still where the device was told. For a kernel that was saved and
-    /// restored or migrated, once its P2M is up to date again.
+    /// Checks that the object is still at the address that the device received.
+    ///
+    /// For a kernel that was saved and restored or migrated, once its P2M is up to date again.
     ///
     /// # Errors
-    /// [`BufferError::Moved`]: the first byte that is not. Drop the object then and take another.
+    /// [`BufferError::Moved`]: the first byte that moved. Drop the object and allocate another.
     pub fn check_in_place(&self) -> Result<(), BufferError> {
-        self.told.check_in_place(self.allocator.platform().p2m()).map_err(BufferError::Moved)
+        self.reported.check_in_place(self.allocator.platform().p2m()).map_err(BufferError::Moved)
     }
 
-    /// What the device was told.
+    /// Returns the addresses that the device and the guest have for the object.
     #[cfg(any(feature = "virtio-drivers", feature = "dma-api"))]
     pub(crate) const fn told(&self) -> Told {
-        self.told
+        self.reported
     }
 
     fn span(&self) -> BufferSpan {
-        // SAFETY: the object lies in a buffer that the pool holds, and is its holder's until it is
-        // dropped ([M1](crate::rules#M1)).
-        unsafe { BufferSpan::new(self.told.at, self.told.len) }
+        // SAFETY: the object lies in mapped frames of a buffer that the pool owns, and no other
+        // object has these bytes while its bit is set, which is until the drop
+        // ([M1](crate::rules#M1)).
+        unsafe { BufferSpan::new(self.reported.at, self.reported.len) }
     }
 
-    /// Reads a word, once.
+    /// Reads a word once.
     ///
     /// # Errors
-    /// If it is not within the object or its address is no multiple of its width.
+    /// If the word is not within the object, or its address is not a multiple of its width.
     pub fn load(&self, offset: u64, width: Width) -> Result<u64, BufferError> {
         self.span().load(self.allocator.platform().memory(), offset, width)
     }
 
-    /// Writes a word, once. What does not fit its width is cut off.
+    /// Writes a word once. The bits of `value` above the width are ignored.
     ///
     /// # Errors
     /// As for [`load`](Self::load).
@@ -105,18 +114,18 @@ impl<'p, P: Platform> PoolObject<'p, P> {
         self.span().store(self.allocator.platform().memory(), offset, width, value)
     }
 
-    /// Copies bytes out of the object.
+    /// Copies bytes from the object.
     ///
     /// # Errors
-    /// If they are not all within it; none was copied then.
+    /// If the object does not have all of them. Then none is copied.
     pub fn read(&self, offset: u64, into: &mut [u8]) -> Result<(), BufferError> {
         self.span().read(self.allocator.platform().memory(), offset, into)
     }
 
-    /// Copies bytes into the object.
+    /// Copies bytes to the object.
     ///
     /// # Errors
-    /// If they do not all fit; none was copied then.
+    /// If the object has no room for all of them. Then none is copied.
     pub fn write(&mut self, offset: u64, from: &[u8]) -> Result<(), BufferError> {
         self.span().write(self.allocator.platform().memory(), offset, from)
     }
@@ -125,16 +134,17 @@ impl<'p, P: Platform> PoolObject<'p, P> {
     pub fn zero(&mut self) {
         let mut offset = 0;
         while offset < self.len() {
-            // The widest that is within the object and aligned here. A byte always is.
-            let widths = [Width::Quad, Width::Double, Width::Word, Width::Byte];
-            let stored = widths.into_iter().find(|width| self.store(offset, *width, 0).is_ok());
-            offset += stored.map_or(1, |width| width.bytes() as u64);
+            // Words of 8 bytes where address and length allow it; single bytes before and after.
+            offset += match self.store(offset, Width::Quad, 0) {
+                Ok(()) => 8,
+                Err(_) => self.store(offset, Width::Byte, 0).map_or(1, |()| 1),
+            };
         }
     }
 }
 
 impl<P: Platform> Drop for PoolObject<'_, P> {
     fn drop(&mut self) {
-        self.taken.give(self.index);
+        self.bits.give(self.index);
     }
 }

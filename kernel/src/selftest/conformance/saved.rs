@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use xen_contig::addr::Gfn;
 use xen_contig::dma::{
-    BufferError, Constraints, GiveBack, Pool, PoolConfig, PoolError, PoolObject,
+    BufferError, Constraints, GiveBack, Pool, PoolConfig, PoolErrorKind, PoolObject,
 };
 use xen_contig::vmap::{Area, UnmapMode};
 
@@ -39,9 +39,6 @@ const OBJECTS: usize = 24;
 /// Bytes of each.
 const OBJECT: u64 = 512;
 
-/// Chunks of the pool: as many again as the objects need.
-const CHUNKS: usize = 2 * OBJECTS * OBJECT as usize / PAGE as usize;
-
 /// Frames of an area in use, and of one that was left behind.
 const FRAMES: u64 = 4;
 
@@ -57,8 +54,8 @@ fn saved(context: &TestContext<'_>) -> Check {
     // to see that it does not fit any more.
     balanced(context, GiveBack::Keep, |allocator| {
         let constraints = build(|it| it.mask((1 << 36) - 1))?;
-        let config = PoolConfig::builder(OBJECT).constraints(constraints).build();
-        let mut pool = match config.and_then(|config| Pool::new(allocator, &config)) {
+        let config = PoolConfig::builder("c75", OBJECT).constraints(constraints).build();
+        let mut pool = match config.and_then(|config| Pool::new(allocator, config)) {
             Ok(pool) => pool,
             Err(error) => fail!("a pool: {error}"),
         };
@@ -182,7 +179,7 @@ fn buffers<'a, 'm>(
 }
 
 fn objects<'p, 'm>(
-    pool: &'p Pool<'_, &'m Machine, CHUNKS>,
+    pool: &'p Pool<'_, &'m Machine>,
 ) -> Result<Vec<PoolObject<'p, &'m Machine>>, TestOutcome> {
     let mut objects = Vec::new();
     while objects.len() < OBJECTS {
@@ -199,7 +196,7 @@ fn objects<'p, 'm>(
 fn moved(
     machine: &Machine,
     buffers: &[SavedBuffer<'_, '_>],
-    pool: &Pool<'_, &Machine, CHUNKS>,
+    pool: &Pool<'_, &Machine>,
     objects: &[PoolObject<'_, &Machine>],
 ) -> Check {
     let buffers_moved = buffers.iter().filter(|told| told.buffer.check_in_place().is_err()).count();
@@ -209,9 +206,9 @@ fn moved(
         buffers.len(),
         objects.len()
     );
-    match pool.check_in_place() {
+    match pool.check_in_place().map_err(|error| error.kind()) {
         Ok(()) if objects_moved == 0 => {}
-        Err(PoolError::Moved { taken, .. }) if taken == objects_moved as u64 => {}
+        Err(PoolErrorKind::Moved { in_use, .. }) if in_use == objects_moved as u64 => {}
         said => fail!("{objects_moved} objects of the pool lie elsewhere: {said:?}"),
     }
     let any = buffers_moved + objects_moved;
