@@ -43,7 +43,7 @@
 use hypercall::Xen;
 
 use crate::addr::Pfn;
-use crate::exchange::Accounts;
+use crate::exchange::{Accounts, ExchangeOptions};
 use crate::frames::{Candidate, FrameRun};
 use crate::p2m::P2m;
 #[cfg(doc)]
@@ -86,6 +86,14 @@ pub unsafe trait Platform {
 
     /// Returns the accounts of lost frames.
     fn accounts(&self) -> &Accounts;
+
+    /// Returns how the exchange works. The default is right for every Xen.
+    ///
+    /// A kernel that asks Xen once for its version ([`Scrub::ask`](crate::exchange::Scrub::ask)) and
+    /// answers with it saves the zeroing of what goes to Xen. Called for each request.
+    fn exchange_options(&self) -> ExchangeOptions {
+        ExchangeOptions::default()
+    }
 
     /// Takes a run of `frames` free frames, the first of which is a multiple of `align`, a power of two.
     ///

@@ -33,6 +33,7 @@ use entry::BenchPattern;
 use exit::Exit;
 use hypercall::trace::Level;
 use xen_contig::addr::{AddressBits, Order};
+use xen_contig::exchange::Fuse;
 use xen_contig::vmap::UnmapMode;
 
 fn complaint(text: &str) -> String {
@@ -47,16 +48,18 @@ fn an_empty_line_means_all_tests() {
     assert!(complaints.is_empty());
     assert_eq!((options.selftest, options.trace, options.seed), (Selection::All, Level::Off, 0));
     assert_eq!((options.probe, options.vmap, options.exit), (None, None, None));
+    assert_eq!(options.fuse, Fuse::On);
 }
 
 #[test]
 fn every_option_is_understood() {
-    let text =
-        "selftest=exchange-*,stale-alias trace=full vmap=sync seed=0xff probe=9:30 exit=hold";
+    let text = "selftest=exchange-*,stale-alias trace=full vmap=sync seed=0xff probe=9:30 \
+                fuse=off exit=hold";
     let (options, complaints) = parse(text);
     assert_eq!(complaints, []);
     assert_eq!((options.trace, options.seed), (Level::Full, 255));
     assert_eq!((options.vmap, options.exit), (Some(UnmapMode::Sync), Some(Exit::Hold)));
+    assert_eq!(options.fuse, Fuse::Off);
     let probe = ProbeBuffer { order: Order::new(9).unwrap(), bits: AddressBits::new(30).unwrap() };
     assert_eq!(options.probe, Some(probe));
     assert!(options.selftest.includes("exchange-order-3", When::Always));
@@ -84,6 +87,7 @@ fn a_bad_value_is_named_with_what_was_expected() {
         ("selftest=A", "all, none or names"),
         ("trace=loud", "off, summary or full"),
         ("vmap=eager", "lazy or sync"),
+        ("fuse=no", "on or off"),
         ("seed=-1", "below 2^64"),
         ("seed=+1", "below 2^64"),
         ("seed=0x", "below 2^64"),

@@ -6,8 +6,8 @@ use hypercall::trace::{Phase, Span};
 use hypercall::{Xen, XenErrno, ops::MemoryOp};
 use xen_contig::addr::{AddressBits, Mfn, Order, Pfn};
 use xen_contig::exchange::{
-    Accounts, Capability, ExchangeError, ExchangeFailure, Lists, Node, OnRefusal, Part, Placement,
-    Progress,
+    Accounts, Capability, ExchangeError, ExchangeFailure, ExchangeOptions, Fuse, Lists, Node,
+    OnRefusal, Part, Placement, Progress, Scrub,
 };
 use xen_contig::frames::FrameRun;
 use xen_contig::p2m::M2p;
@@ -301,7 +301,8 @@ fn an_undo_takes_smaller_extents_where_there_are_no_others() {
     };
     let log = calls(None);
     assert_eq!(undone(&log, (2, 4)), 1);
-    let refused = 1 + log.iter().position(|call| undone(&[call.clone()], (2, 4)) == 1).unwrap();
+    let refused =
+        1 + log.iter().position(|call| undone(core::slice::from_ref(call), (2, 4)) == 1).unwrap();
     let log = calls(Some(Fault::refuse(refused as u64, XenErrno::ENOMEM)));
     assert_eq!((undone(&log, (2, 4)), undone(&log, (4, 3))), (1, 1));
 }
@@ -397,44 +398,46 @@ fn an_answer_that_means_nothing_leads_to_no_claim() {
         guest.check_whole();
         result.unwrap().error.unwrap()
     };
-    // The first calls clear the entries, flush, and exchange. Then come the questions.
+    // The first calls are the multicall and its entries. Then come the questions.
     let whole = |placement| Part::gather(0, 1, order(6), placement);
     // Is it the order?
     guest.deny_exchange(Some(XenErrno::EPERM));
-    assert_eq!(fail(4, whole(Placement::ANYWHERE)), refused(XenErrno::EPERM));
+    assert_eq!(fail(5, whole(Placement::ANYWHERE)), refused(XenErrno::EPERM));
     guest.deny_exchange(None);
     // Is it the node?
     let exactly = Placement { bits: ANYWHERE, node: Node::Exactly(3) };
-    assert_eq!(fail(4, whole(exactly)), refused(XenErrno::EINVAL));
+    assert_eq!(fail(5, whole(exactly)), refused(XenErrno::EINVAL));
     // Which frame is it?
     guest.alias(7, Pfn::new(1050));
-    for call in [4, 6, 10] {
+    for call in [5, 7, 11] {
         let unnamed = refused(XenErrno::EINVAL);
         assert_eq!(fail(call, whole(Placement::ANYWHERE)), unnamed, "call {call}");
     }
     guest.unalias(7);
     // Xen refused a frame that it would take by now.
-    guest.xen().arm(Fault::refuse(3, XenErrno::EINVAL));
+    guest.xen().arm(Fault::refuse(4, XenErrno::EINVAL));
     let failure = acquire(&guest, guest.run(1024, 64), ANYWHERE).0.unwrap_err();
     let no_longer = ExchangeError::FrameRefused { first: Pfn::new(1024), frames: 64 };
     assert_eq!((failure.error, failure.is_transient()), (no_longer, true));
     // Is there a single frame?
     guest.exhaust_below(bits(23));
     let no_extent = ExchangeError::NoMemory { order: order(6), bits: bits(23), node: Node::Any };
-    assert_eq!(fail(4, whole(Placement::below(bits(23)))), no_extent);
+    assert_eq!(fail(5, whole(Placement::below(bits(23)))), no_extent);
 }
 
 #[test]
 fn the_phases_of_an_exchange_are_reported() {
-    use Phase::{Attach, Detach, Exchange, Plan, Purge, Zero};
+    use Phase::{Attach, Detach, DetachExchange, Exchange, Plan, Purge, Zero};
     let guest = FakeGuest::new(2048);
-    let phases = |run: FrameRun| {
+    let phases = |fuse, run: FrameRun, extents| {
         guest.xen().take_marks();
         let accounts: &Accounts = Box::leak(Box::default());
         let lists = Lists { backing: &mut [0; 16], extents: &mut [0; 16] };
-        let part = [Part::gather(0, 1, order(4), Placement::ANYWHERE)];
-        let exchanger = guest.exchanger(accounts, order(9));
-        let _result = exchanger.exchange(run, &part, OnRefusal::Undo, lists);
+        let part = |index: u64| Part::gather(8 * index, 1, order(3), Placement::below(bits(24)));
+        let parts = [part(0), part(1)];
+        let options = ExchangeOptions { fuse, ..ExchangeOptions::default() };
+        let exchanger = guest.exchanger(accounts, order(9)).with_options(options);
+        let _result = exchanger.exchange(run, &parts[..extents], OnRefusal::Undo, lists);
         let (mut open, mut phases) = (None, vec![]);
         for mark in guest.xen().take_marks() {
             match mark {
@@ -449,11 +452,132 @@ fn the_phases_of_an_exchange_are_reported() {
         assert_eq!(open, None);
         phases
     };
-    assert_eq!(phases(guest.run(1024, 16)), [Plan, Purge, Zero, Detach, Exchange, Attach]);
-    assert_eq!(phases(guest.run(1024, 8)), [Plan]);
-    // What remains after a loss is zeroed.
-    guest.forge(Pfn::new(1030), guest.foreign_frame());
-    assert_eq!(phases(guest.run(1024, 16)), [Plan, Purge, Zero, Detach, Exchange, Attach, Zero]);
+    let run = || guest.run(1024, 16);
+    assert_eq!(phases(Fuse::Off, run(), 2), [Plan, Purge, Zero, Detach, Exchange, Attach]);
+    assert_eq!(phases(Fuse::On, run(), 1), [Plan, Purge, Zero, DetachExchange, Attach]);
+    // The second part has a hypercall of its own.
+    assert_eq!(phases(Fuse::On, run(), 2), [Plan, Purge, Zero, DetachExchange, Exchange, Attach]);
+    assert_eq!(phases(Fuse::On, guest.run(1024, 8), 2), [Plan]);
+    // What is undone is zeroed.
+    guest.hold(Pfn::new(1034));
+    let undone = phases(Fuse::On, run(), 2);
+    assert_eq!(undone, [Plan, Purge, Zero, DetachExchange, Exchange, Exchange, Attach, Zero]);
+}
+
+/// Returns the number of hypercalls: the entries of a multicall are none of their own.
+fn hypercalls(log: &[Logged]) -> usize {
+    let entries = log.iter().map(|call| match call.asked {
+        Asked::Multicall { entries } => entries,
+        _ => 0,
+    });
+    log.len() - entries.sum::<usize>()
+}
+
+#[test]
+fn an_exchange_takes_at_most_three_hypercalls_for_orders_0_to_9() {
+    for order in order(9).up_to() {
+        let guest = FakeGuest::new(2048);
+        let accounts = Accounts::new();
+        let frames = order.frames() as usize;
+        for (first, fuse, calls) in [(1024, Fuse::On, 2), (701, Fuse::On, 2), (1024, Fuse::Off, 4)]
+        {
+            let options = ExchangeOptions { fuse, scrub: Scrub::ByXen };
+            let exchanger = guest.exchanger(&accounts, Order::MAX).with_options(options);
+            for part in [
+                Part::gather(0, 1, order, Placement::below(bits(24))),
+                Part::swap(0, 1, order, Placement::ANYWHERE),
+                Part::scatter(0, order),
+                Part::replace(0, order.frames()),
+            ] {
+                let lists = Lists { backing: &mut vec![0; frames], extents: &mut vec![0; frames] };
+                let run = guest.run(first, order.frames());
+                guest.xen().take_log();
+                let progress = exchanger.exchange(run, &[part], OnRefusal::Undo, lists).unwrap();
+                assert_eq!((progress.done, progress.error), (order.frames(), None));
+                assert_eq!(hypercalls(&guest.xen().take_log()), calls, "{part:?} {fuse:?}");
+            }
+        }
+        guest.check_whole();
+    }
+}
+
+/// A large run takes one hypercall more per 512 frames on either way.
+#[test]
+fn a_large_run_shares_its_last_batch_with_the_exchange() {
+    let guest = GuestBuilder::new(3 << 12).max_order(12).build();
+    guest.xen().take_log();
+    let (extent, _) = acquire(&guest, guest.run(1 << 12, 1 << 12), ANYWHERE);
+    assert_eq!(extent.unwrap().order(), order(12));
+    assert_eq!(hypercalls(&guest.xen().take_log()), 7 + 1 + 8);
+    guest.check_whole();
+}
+
+/// If Xen has no multicall, the calls are made one by one.
+#[test]
+fn without_a_multicall_the_exchange_goes_on() {
+    let guest = FakeGuest::new(2048);
+    guest.xen().arm(Fault::refuse(1, XenErrno::ENOSYS));
+    guest.xen().take_log();
+    there_and_back(&guest, 1024, order(6), bits(24));
+    assert_eq!(guest.xen().disarm(), 1);
+}
+
+/// If Xen scrubs, the guest does not zero what it gives up. What a refusal leaves holds nothing that
+/// came from Xen, and what stayed in place holds what it held.
+#[test]
+fn what_xen_scrubs_is_not_zeroed_before() {
+    let guest = FakeGuest::new(2048);
+    guest.paint();
+    let accounts = Accounts::new();
+    let options = ExchangeOptions { scrub: Scrub::ByXen, ..ExchangeOptions::default() };
+    let exchanger = guest.exchanger(&accounts, order(9)).with_options(options);
+    let exchange = |parts: &[Part], on_refusal| {
+        let lists = Lists { backing: &mut [0; 64], extents: &mut [0; 64] };
+        guest.xen().take_marks();
+        exchanger.exchange(guest.run(1024, 64), parts, on_refusal, lists)
+    };
+    let zeroed = || guest.xen().take_marks().contains(&Mark::Enter(Span::Phase(Phase::Zero)));
+    let low = |first, extents| Part::gather(first, extents, order(4), Placement::below(bits(24)));
+    let coloured = |pfn| guest.uniform(Pfn::new(pfn)) == Some(FakeGuest::colour(Pfn::new(pfn)));
+
+    // Refused before anything moved.
+    guest.hold(Pfn::new(1024));
+    assert!(exchange(&[low(0, 4)], OnRefusal::Undo).unwrap().error.is_some());
+    assert!(!zeroed() && (1024..1088).all(coloured));
+    guest.unhold(Pfn::new(1024));
+    // Refused in the third part: what is undone is zeroed, what is kept is the caller's to zero.
+    guest.hold(Pfn::new(1060));
+    assert_eq!(exchange(&[low(0, 1)], OnRefusal::Undo).unwrap().done, 16);
+    assert!(!zeroed() && !(1024..1040).any(|pfn| guest.uniform(Pfn::new(pfn)) == Some(0)));
+    let parts = [low(0, 1), low(16, 1), low(32, 1)];
+    assert_eq!(exchange(&parts, OnRefusal::Undo).unwrap().done, 0);
+    assert!(zeroed() && (1024..1056).all(|pfn| guest.uniform(Pfn::new(pfn)) == Some(0)));
+    assert!((1056..1088).all(coloured));
+    guest.paint();
+    assert_eq!(exchange(&parts, OnRefusal::Return).unwrap().done, 32);
+    assert!(!(1024..1056).any(|pfn| guest.uniform(Pfn::new(pfn)) == Some(0)));
+    assert!((1056..1088).all(coloured));
+    // The whole run went to Xen as it was.
+    assert!(guest.given_up_dirty() > 0);
+    guest.check_whole();
+}
+
+/// If Xen makes no flush, a frame that it took is quarantined: its address may still lead to the old
+/// one. The others remain.
+#[test]
+fn what_was_exchanged_without_a_flush_is_quarantined() {
+    let guest = FakeGuest::new(2048);
+    guest.hold(Pfn::new(1024 + 40));
+    guest.xen().refuse_flushes(Some(XenErrno::EBUSY));
+    let parts = [Part::gather(8, 3, order(4), Placement::ANYWHERE)];
+    let failure = exchange_parts(&guest, &parts, OnRefusal::Undo).unwrap_err();
+    assert_eq!(failure.error, ExchangeError::Flush { errno: XenErrno::EBUSY });
+    assert_eq!(failure.remaining.lost(), 32);
+    let remaining: Vec<FrameRun> = failure.remaining.into_iter().collect();
+    assert_eq!(remaining, [guest.run(1024, 8), guest.run(1064, 24)]);
+    assert_eq!(guest.check().holes, (1032..1064).map(Pfn::new).collect::<Vec<_>>());
+    guest.xen().refuse_flushes(None);
+    assert!(exchange_parts(&guest, &[], OnRefusal::Undo).is_err());
 }
 
 #[test]

@@ -1,14 +1,15 @@
-//! The flush rules: one flush of every vCPU by Xen, right before the exchange
+//! The flush rules: one flush of every vCPU by Xen, right before the exchange, in the same multicall or
+//! as a hypercall of its own
 //! ([F2](xen_contig::rules#F2), [S5](xen_contig::rules#S5)). Nothing else flushes
 //! ([F1](xen_contig::rules#F1), [F3](xen_contig::rules#F3)), no vCPU interrupts another
 //! ([F4](xen_contig::rules#F4)), and a purge relies on that one flush
 //! ([F5](xen_contig::rules#F5), [S3](xen_contig::rules#S3)).
 
-use fake_xen::{Asked, ExtentExchanger, FakeGuest, FakeXen, Logged};
-use hypercall::Xen;
+use fake_xen::{Asked, ExtentExchanger, FakeGuest, FakeXen, Fault, Logged};
 use hypercall::ops::{MmuExtKind, MmuUpdate, Pte};
+use hypercall::{Xen, XenErrno};
 use xen_contig::addr::{AddressBits, Order, Pfn};
-use xen_contig::exchange::{Accounts, ExchangeError};
+use xen_contig::exchange::{Accounts, ExchangeError, ExchangeOptions, Fuse};
 use xen_contig::paging::LinearMapping;
 
 /// Runs `script` with an exchanger, and answers the hypercalls that it made.
@@ -20,6 +21,15 @@ fn log_of<'g, R>(
     guest.xen().take_log();
     let result = script(guest.exchanger(accounts, Order::new(9).unwrap()));
     (result, guest.xen().take_log())
+}
+
+/// The same with hypercalls one by one.
+fn unfused_log_of<'g, R>(
+    guest: &'g FakeGuest,
+    script: impl FnOnce(ExtentExchanger<'g, FakeXen, FakeGuest>) -> R,
+) -> (R, Vec<Logged>) {
+    let options = ExchangeOptions { fuse: Fuse::Off, ..ExchangeOptions::default() };
+    log_of(guest, |exchanger| script(exchanger.with_options(options)))
 }
 
 /// Wants exactly one exchange, and the flush rule obeyed.
@@ -51,9 +61,42 @@ fn one_flush_and_it_is_the_last_call_before_the_exchange() {
             exchanger.acquire(guest.run(1024, frames), AddressBits::UNLIMITED, &mut list)
         });
         obeys_the_flush_rule(&log);
+        // Clearing, flush and exchange, in this order.
+        assert_eq!(log[0].asked, Asked::Multicall { entries: 3 });
+        assert!(log[3].asked.is_exchange());
         let (run, log) = log_of(&guest, |exchanger| exchanger.release(extent.unwrap(), &mut list));
         assert_eq!(run.unwrap().frames(), frames);
         obeys_the_flush_rule(&log);
+
+        let (extent, log) = unfused_log_of(&guest, |exchanger| {
+            exchanger.acquire(guest.run(1024, frames), AddressBits::UNLIMITED, &mut list)
+        });
+        assert!(extent.is_ok());
+        obeys_the_flush_rule(&log);
+        assert!(!log.iter().any(|call| matches!(call.asked, Asked::Multicall { .. })));
+    }
+}
+
+/// Whatever else the multicall answers, the clock counts a flush only if Xen made it.
+#[test]
+fn a_flush_that_xen_refused_is_made_again_and_counted_once() {
+    for (call, refused) in [(1, false), (2, false), (3, true), (4, false)] {
+        let guest = FakeGuest::new(2048);
+        let before = guest.flushes().now();
+        guest.xen().arm(Fault::refuse(call, XenErrno::EBUSY));
+        let (_, log) = log_of(&guest, |exchanger| {
+            exchanger.acquire(guest.run(1024, 16), AddressBits::UNLIMITED, &mut [0; 16]).is_ok()
+        });
+        assert_eq!(guest.xen().disarm(), 1);
+        let made = log.iter().filter(|call| call.asked.flushes() && call.answer.is_ok()).count();
+        assert_eq!(guest.flushes().covers(before), made > 0, "call {call}");
+        assert_eq!(made, if call == 1 { 0 } else { 1 }, "call {call}: {log:#?}");
+        assert_eq!(log.iter().any(|call| call.asked.flushes() && call.answer.is_err()), refused);
+        // No vCPU reaches an old frame: the model stops the test at such an access.
+        (0..2).for_each(|vcpu| {
+            guest.run(1024, 16).iter().for_each(|pfn| _ = guest.read(vcpu, pfn, 0))
+        });
+        guest.check_whole();
     }
 }
 

@@ -12,8 +12,9 @@ use crate::{Call, DomId, Mfn, XenErrno};
 /// A hypervisor: the real one, a wrapper around it, or a model.
 ///
 /// Only [`call`](Self::call) is required. The library `xen-contig` itself issues `memory_op`,
-/// `mmu_update`, `mmuext_op`, `sched_op` with [`SchedOp::Yield`] and `hvm_op` with
-/// [`HvmOp::FlushTlbs`]. A model for tests of the library can answer `ENOSYS` to the rest.
+/// `mmu_update`, `mmuext_op`, `multicall` of these three, `sched_op` with [`SchedOp::Yield`] and
+/// `hvm_op` with [`HvmOp::FlushTlbs`]. A model for tests of the library can answer `ENOSYS` to the rest;
+/// after `ENOSYS` to a multicall the library makes its calls one by one.
 ///
 /// The real Xen runs most hypercalls to their end or restarts them without the guest's help, so
 /// only [`SchedOp::Block`], [`SchedOp::Poll`] and [`suspend`](Self::suspend) sleep. A handler of

@@ -112,7 +112,7 @@ fn each_call_prints_its_name_and_arguments() {
             "mmuext_op count=1 unpin mfn=0x55 (1, 0)",
             "mmuext_op count=1 clear_page mfn=0x55 (1, 0)",
             "mmuext_op count=0 (0, 0)",
-            "multicall count=1 first_op=14 (1, 1)",
+            "multicall entries=1 update_va_mapping (1, 1)",
             "console_io write bytes=4 (1, 0)",
             "sched_op yield (1, 0)",
             "sched_op block (1, 0)",

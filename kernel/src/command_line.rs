@@ -2,7 +2,7 @@
 //!
 //! `selftest=all|none|<glob>,…` · `trace=off|summary|full` · `vmap=lazy|sync` · `seed=<u64>` ·
 //! `probe=<order>:<address bits>` · `bench=<pattern>:<order>:<address bits>:<count>,…` ·
-//! `exit=poweroff|reboot|crash|hold`
+//! `fuse=on|off` · `exit=poweroff|reboot|crash|hold`
 
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -10,6 +10,7 @@ use core::fmt;
 
 use hypercall::trace::Level;
 use xen_contig::addr::{AddressBits, Order, OutOfRange};
+use xen_contig::exchange::Fuse;
 use xen_contig::vmap::UnmapMode;
 
 use super::bench::{BadEntry, BenchEntry};
@@ -75,6 +76,8 @@ pub struct Options {
     pub bench: Vec<BenchEntry>,
     /// When unmapped areas lose their entries; `None` leaves it as built.
     pub vmap: Option<UnmapMode>,
+    /// Whether the first steps of an exchange share a hypercall.
+    pub fuse: Fuse,
     /// How to end; `None` powers off.
     pub exit: Option<Exit>,
 }
@@ -111,7 +114,7 @@ impl fmt::Display for Complaint {
             Self::Unknown(word) => write!(
                 f,
                 "unknown option \"{word}\" (known: selftest=, trace=, vmap=, seed=, probe=, bench=, \
-                 exit=)"
+                 fuse=, exit=)"
             ),
             Self::BadValue { word, expected } => {
                 write!(f, "bad value in \"{word}\": expected {expected}")
@@ -136,6 +139,7 @@ pub fn parse(text: &str) -> (Options, Vec<Complaint>) {
         probe: None,
         bench: Vec::new(),
         vmap: None,
+        fuse: Fuse::On,
         exit: None,
     };
     let complaints = words().filter_map(|word| option(&mut options, word).err()).collect();
@@ -187,6 +191,13 @@ fn option(options: &mut Options, word: &str) -> Result<(), Complaint> {
             });
         }
         "bench" => options.bench = value.split(',').map(bench_entry).collect::<Result<_, _>>()?,
+        "fuse" => {
+            options.fuse = match value {
+                "on" => Fuse::On,
+                "off" => Fuse::Off,
+                _ => return Err(bad("on or off")),
+            }
+        }
         "exit" => {
             options.exit = Some(match value {
                 "poweroff" => Exit::Poweroff,

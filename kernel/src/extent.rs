@@ -5,8 +5,8 @@ use core::ops::Deref;
 use hypercall::Xen;
 use xen_contig::addr::{AddressBits, MachineAddr, Mfn, Order};
 use xen_contig::exchange::{
-    Accounts, ExchangeError, ExchangeFailure, Exchanger, Lists, OnRefusal, Part, Placement,
-    Progress,
+    Accounts, ExchangeError, ExchangeFailure, ExchangeOptions, Exchanger, Lists, OnRefusal, Part,
+    Placement, Progress,
 };
 use xen_contig::frames::FrameRun;
 use xen_contig::p2m::P2m;
@@ -67,6 +67,12 @@ impl<'a, X: Xen, L: LinearMapping> WholeRunExchanger<'a, X, L> {
         // SAFETY: the function's requirements are those of `Exchanger::new`.
         let exchanger = unsafe { Exchanger::new(xen, p2m, linear, accounts, limit) };
         Self { exchanger, p2m, linear }
+    }
+
+    /// Returns the same exchanger with other options.
+    #[must_use]
+    pub fn with_options(self, options: ExchangeOptions) -> Self {
+        Self { exchanger: self.exchanger.with_options(options), ..self }
     }
 
     /// Exchanges the machine frames of `run` for one extent below `2^bits`, zeroed. `list` has an entry

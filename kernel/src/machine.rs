@@ -8,7 +8,7 @@ use hypercall::{DomId, XenErrno};
 use spin::Mutex;
 use x86_64::registers::control::Cr3;
 use xen_contig::addr::{AddressBits, Mfn, Order, PAGE_SIZE, Pfn};
-use xen_contig::exchange::{Accounts, Capability, Refiller};
+use xen_contig::exchange::{Accounts, Capability, ExchangeOptions, Refiller};
 use xen_contig::frames::{Candidate, FrameAllocator, FrameRun};
 use xen_contig::p2m::{M2p, P2m};
 use xen_contig::platform::Platform;
@@ -46,6 +46,8 @@ pub struct Machine {
     pub accounts: Accounts,
     /// Which contiguous memory this domain can get.
     pub capability: Capability,
+    /// How the exchange works.
+    pub exchange_options: ExchangeOptions,
 }
 
 impl fmt::Display for Machine {
@@ -72,9 +74,9 @@ impl Machine {
         // SAFETY: there is one machine, which describes the guest that the kernel runs in. It is a PV
         // guest, since it has first-level tables. All runs come from its frame allocator (rule
         // [M1](xen_contig::rules#M1)).
-        Some(unsafe {
-            WholeRunExchanger::new(xen(), *self.p2m, self.linear, &self.accounts, limit)
-        })
+        let exchanger =
+            unsafe { WholeRunExchanger::new(xen(), *self.p2m, self.linear, &self.accounts, limit) };
+        Some(exchanger.with_options(self.exchange_options))
     }
 
     /// The refill, up to the domain's order limit; `None` in a PV guest.
@@ -225,6 +227,10 @@ unsafe impl Platform for &Machine {
 
     fn accounts(&self) -> &Accounts {
         &self.accounts
+    }
+
+    fn exchange_options(&self) -> ExchangeOptions {
+        self.exchange_options
     }
 
     fn take(&self, frames: u64, align: u64) -> Option<FrameRun> {

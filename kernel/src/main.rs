@@ -78,8 +78,9 @@ pvh_boot::entry!(main);
 ///
 /// Both entries call it, on the boot stack of the first vCPU, with interrupts and events off.
 fn main(boot: pvh_boot::BootInfo) -> ! {
-    let (machine, command_line) = boot::start(boot);
+    let (mut machine, command_line) = boot::start(boot);
     let (options, complaints) = command_line::parse(&command_line);
+    machine.exchange_options.fuse = options.fuse;
     trace::show(options.trace);
     if let Some(mode) = options.vmap {
         machine.areas.set_mode(mode);

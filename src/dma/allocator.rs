@@ -66,6 +66,7 @@ impl<P: Platform> Allocator<P> {
         // allocator alone ([M1](crate::rules#M1)): the promises of the trait `Platform`.
         Some(unsafe {
             Exchanger::new(platform.xen(), *platform.p2m(), linear, platform.accounts(), limit)
+                .with_options(platform.exchange_options())
         })
     }
 

@@ -6,9 +6,10 @@ use hypercall::trace::{Phase, Span};
 use super::accounts::Accounts;
 use super::failure::ExchangeFailure;
 use super::guest::GuestHandle;
+use super::options::{ExchangeOptions, Fuse, Scrub};
 use super::part::Part;
 use super::request::{Lists, OnRefusal, Progress, check};
-use super::transaction::Detached;
+use super::transaction::Prepared;
 use crate::addr::Order;
 use crate::frames::FrameRun;
 use crate::p2m::P2m;
@@ -19,6 +20,7 @@ use crate::paging::LinearMapping;
 pub struct Exchanger<'a, X, L> {
     guest: GuestHandle<'a, X, L>,
     limit: Order,
+    options: ExchangeOptions,
 }
 
 // Not derived: a derive would also require `X: Clone` and `L: Clone`, which are only borrowed.
@@ -44,7 +46,14 @@ impl<'a, X: Xen, L: LinearMapping> Exchanger<'a, X, L> {
         accounts: &'a Accounts,
         limit: Order,
     ) -> Self {
-        Self { guest: GuestHandle { xen, p2m, linear, accounts }, limit }
+        let options = ExchangeOptions { fuse: Fuse::On, scrub: Scrub::ByGuest };
+        Self { guest: GuestHandle { xen, p2m, linear, accounts }, limit, options }
+    }
+
+    /// Returns the same exchanger with other options.
+    #[must_use]
+    pub const fn with_options(self, options: ExchangeOptions) -> Self {
+        Self { options, ..self }
     }
 
     /// Returns the highest order of an extent.
@@ -54,9 +63,14 @@ impl<'a, X: Xen, L: LinearMapping> Exchanger<'a, X, L> {
 
     /// Exchanges the machine frames that back the given parts of a run, one part per hypercall.
     ///
-    /// The run is unmapped once and mapped once, with one flush in all ([F2](crate::rules#F2)). Frames
-    /// that no part names keep their machine frames. The content of the run is lost; memory that
-    /// comes from Xen is not zeroed here.
+    /// The run is unmapped once and mapped once, with one flush in all ([F2](crate::rules#F2)). The last
+    /// batch of unmapping, the flush and the first part share a multicall, unless [`Fuse::Off`] is
+    /// chosen. So a run of up to 512 frames and one part takes two hypercalls.
+    ///
+    /// Frames that no part names keep their machine frames. The content of the run is lost. Memory that
+    /// comes from Xen may hold anything ([C56](crate::conformance#C56)): the caller zeroes the frames
+    /// that [`Progress::done`] counts. In all other frames of the run, and in what remains after a
+    /// failure, nothing is left that came from Xen.
     ///
     /// Makes hypercalls that take time in proportion to the run, so it must not be called in an
     /// interrupt handler or under a lock of the kernel's. It takes no lock of its own, and several vCPUs
@@ -66,10 +80,11 @@ impl<'a, X: Xen, L: LinearMapping> Exchanger<'a, X, L> {
     /// * Before anything moves: a part or a list does not fit the run, an order is above the limit, a
     ///   part gives up an extent but is not backed by one, a frame is not populated or in use. The run
     ///   remains as it was.
-    /// * Xen refused a page-table write or the flush. Nothing moved. A frame that Xen refuses to map
-    ///   again is quarantined; the others remain.
-    /// * Xen failed past the commit point. Frames whose machine frame is unknown are quarantined
-    ///   ([M6](crate::rules#M6)); the others remain, zeroed.
+    /// * Xen refused a page-table write or the flush. What was exchanged in the same multicall is
+    ///   undone, or quarantined if there was no flush. A frame that Xen refuses to map again is
+    ///   quarantined; the others remain.
+    /// * Xen failed, perhaps past its commit point. Frames whose machine frame is unknown are
+    ///   quarantined ([M6](crate::rules#M6)); the others remain.
     ///
     /// If Xen refuses a part, this returns `Ok` with the cause in [`Progress::error`]. To find the cause,
     /// the library may exchange one frame of the run for another.
@@ -86,14 +101,19 @@ impl<'a, X: Xen, L: LinearMapping> Exchanger<'a, X, L> {
         if let Err(error) = checked {
             return Err(ExchangeFailure::without_loss(error, run));
         }
-        let detached = Detached::new(self.guest, run, parts, lists)?;
-        let exchanged = xen.within(Span::Phase(Phase::Exchange), || {
-            let exchanged = detached.exchange(parts);
-            match on_refusal {
-                OnRefusal::Undo => exchanged.undo(parts),
-                OnRefusal::Return => exchanged,
+        let ExchangeOptions { fuse, scrub } = self.options;
+        let prepared = Prepared::new(self.guest, run, parts, lists, scrub)?;
+        let exchanged = match fuse {
+            Fuse::On => prepared.detach_and_exchange(parts)?,
+            Fuse::Off => {
+                let detached = prepared.detach()?;
+                xen.within(Span::Phase(Phase::Exchange), || detached.exchange(parts))
             }
-        });
-        exchanged.attach()
+        };
+        let exchanged = match on_refusal {
+            OnRefusal::Undo => exchanged.undo(parts),
+            OnRefusal::Return => exchanged,
+        };
+        exchanged.attach(parts)
     }
 }

@@ -1,5 +1,6 @@
 //! What a failed exchange or refill leaves of its run.
 
+use core::ops::Range;
 use core::{fmt, iter, mem};
 
 use super::error::ExchangeError;
@@ -100,10 +101,11 @@ impl<'a> Remaining<'a> {
         if self.lost == 0 { Ok(self.run) } else { Err(self) }
     }
 
-    /// Returns the first frame and the length of each stretch that remains.
-    pub(super) fn stretches(&self) -> impl Iterator<Item = (Pfn, u64)> {
-        let end = self.run.first().add(self.run.frames());
-        let mut at = self.run.first();
+    /// Returns the first frame and the length of each stretch that remains of some frames of the run,
+    /// counted from its first.
+    pub(super) fn stretches_within(&self, frames: Range<u64>) -> impl Iterator<Item = (Pfn, u64)> {
+        let mut at = self.run.first().add(frames.start);
+        let end = self.run.first().add(frames.end);
         iter::from_fn(move || {
             while at < end {
                 let (first, remains) = (at, self.gaps.spare(at));
@@ -206,7 +208,7 @@ mod tests {
         let lost = list.iter().filter(|entry| **entry == LOST).count() as u64;
         let remaining = Remaining::without_lost(run(8, 6), lost, list);
         assert_eq!(remaining.frames(), 6 - lost);
-        let stretches: Vec<_> = remaining.stretches().collect();
+        let stretches: Vec<_> = remaining.stretches_within(0..6).collect();
         let runs: Vec<_> = remaining.into_iter().collect();
         assert!(runs.iter().map(|run| (run.first(), run.frames())).eq(stretches));
         runs
@@ -241,7 +243,7 @@ mod tests {
             assert_eq!(remaining.frames(), expected.iter().map(FrameRun::frames).sum());
             assert!(
                 remaining
-                    .stretches()
+                    .stretches_within(0..6)
                     .map(|(first, _)| first)
                     .eq(expected.iter().map(FrameRun::first))
             );

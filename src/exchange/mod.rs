@@ -8,10 +8,12 @@
 //!
 //! # The way of a run through an exchange
 //! ```text
-//! FrameRun --check--> Detached --exchange--> Exchanged --attach--> FrameRun, mapped again
-//!                                               |
-//!                                               +- refused: what was exchanged is undone or kept
-//!                                               +- torn: what is found is mapped, the rest quarantined
+//! FrameRun --check--> Prepared --detach--> Detached --exchange--> Exchanged --attach--> FrameRun
+//!                         |                                           |
+//!                         +---- detach_and_exchange: one multicall ---+
+//!                                                                     |
+//!                                  refused: what was exchanged is undone or kept
+//!                                  torn: what is found is mapped, the rest quarantined
 //! ```
 //! Each task has one place:
 //!
@@ -27,6 +29,7 @@ mod error;
 mod exchanger;
 mod failure;
 mod guest;
+mod options;
 mod part;
 mod permission;
 mod refill;
@@ -39,6 +42,7 @@ pub use capability::Capability;
 pub use error::ExchangeError;
 pub use exchanger::Exchanger;
 pub use failure::{ExchangeFailure, Remaining, RemainingRuns};
+pub use options::{ExchangeOptions, Fuse, Scrub};
 pub use part::{Node, Part, Placement};
 pub use refill::Refiller;
 pub use reply::{ExchangeReply, PartOutcome, Rest};

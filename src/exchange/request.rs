@@ -37,7 +37,8 @@ pub struct Lists<'l> {
 pub struct Progress {
     /// The run, mapped.
     pub run: FrameRun,
-    /// The number of frames that were exchanged, counted through the parts in order.
+    /// The number of frames that were exchanged, counted through the parts in order. They are not
+    /// zeroed.
     pub done: u64,
     /// Why Xen refused the rest, if it did.
     pub error: Option<ExchangeError>,

@@ -38,7 +38,7 @@ impl<'a, X: Xen> PteBatch<'a, X> {
         self.done
     }
 
-    /// Adds a write; issues the batch when it is full.
+    /// Adds a write. Issues the batch before it if the batch is full.
     ///
     /// # Safety
     /// No reference or code is in use through the mapping that the write changes.
@@ -46,17 +46,22 @@ impl<'a, X: Xen> PteBatch<'a, X> {
     /// # Errors
     /// Xen refused a write. It has done all before it ([`done`](Self::done)), and none from it on.
     pub unsafe fn write(&mut self, entry: MachineAddr, pte: Pte) -> Result<(), XenErrno> {
-        self.updates.push(MmuUpdate::page_table(entry.get(), pte));
         if self.updates.is_full() {
             // SAFETY: each write in the batch was added under the requirement of `write` or
             // `write_row`, which is that of `issue`.
             unsafe { self.issue()? };
         }
+        self.updates.push(MmuUpdate::page_table(entry.get(), pte));
         Ok(())
     }
 
-    /// Adds writes of entries that lie side by side, from `first` on. Issues the batch whenever it is
-    /// full.
+    /// Returns the writes that Xen has not been asked for: at most 512.
+    pub fn pending(&self) -> &[MmuUpdate] {
+        &self.updates
+    }
+
+    /// Adds writes of the `count` entries that lie side by side from `first` on. Issues the batch
+    /// whenever it is full and more is to come.
     ///
     /// # Safety
     /// No reference or code is in use through the mappings that the writes change.
@@ -66,6 +71,7 @@ impl<'a, X: Xen> PteBatch<'a, X> {
     pub unsafe fn write_row(
         &mut self,
         first: MachineAddr,
+        count: usize,
         ptes: impl Iterator<Item = Pte>,
     ) -> Result<(), XenErrno> {
         let mut entry = first.get();
@@ -74,16 +80,18 @@ impl<'a, X: Xen> PteBatch<'a, X> {
             entry += size_of::<Pte>() as u64;
             update
         });
-        loop {
-            let room = self.updates.remaining_capacity();
-            self.updates.extend(updates.by_ref().take(room));
-            if !self.updates.is_full() {
-                return Ok(());
+        let mut left = count;
+        while left > 0 {
+            if self.updates.is_full() {
+                // SAFETY: each write in the batch was added under the requirement of `write` or
+                // `write_row`, which is that of `issue`.
+                unsafe { self.issue()? };
             }
-            // SAFETY: each write in the batch was added under the requirement of `write` or
-            // `write_row`, which is that of `issue`.
-            unsafe { self.issue()? };
+            let added = left.min(self.updates.remaining_capacity());
+            self.updates.extend(updates.by_ref().take(added));
+            left -= added;
         }
+        Ok(())
     }
 
     /// Hands the collected writes to Xen.

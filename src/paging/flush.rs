@@ -80,8 +80,7 @@ impl FlushClock {
     /// # Errors
     /// Xen's error. The clock then does not advance.
     pub unsafe fn flush_all<X: Xen>(&self, xen: &X) -> Result<(), XenErrno> {
-        let place = self.begun.fetch_add(1, SeqCst) + 1;
-        fence(SeqCst);
+        let begun = self.begin();
         match self.by {
             FlushBy::MmuExt => {
                 let mut done = 0;
@@ -92,11 +91,35 @@ impl FlushClock {
                 xen.hvm_op(HvmOp::FlushTlbs)?;
             }
         }
-        // A flush that began later may be complete already. It covers all that this one does.
-        self.complete.fetch_max(place, SeqCst);
+        self.complete(begun);
         Ok(())
     }
+
+    /// Returns the operation by which a PV guest flushes, for a multicall. A translated guest has none.
+    pub(crate) const fn operation(&self) -> Option<MmuExtOp> {
+        match self.by {
+            FlushBy::MmuExt => Some(MmuExtOp::tlb_flush_all()),
+            FlushBy::HvmOp => None,
+        }
+    }
+
+    /// Notes that a flush begins. It covers what was removed before.
+    pub(crate) fn begin(&self) -> BegunFlush {
+        let place = self.begun.fetch_add(1, SeqCst) + 1;
+        fence(SeqCst);
+        BegunFlush(place)
+    }
+
+    /// Notes that Xen has made the flush. If Xen refuses it, the value is dropped instead.
+    pub(crate) fn complete(&self, BegunFlush(place): BegunFlush) {
+        // A flush that began later may be complete already. It covers all that this one does.
+        self.complete.fetch_max(place, SeqCst);
+    }
 }
+
+/// A flush that has begun, by its place in the count.
+#[derive(Debug)]
+pub(crate) struct BegunFlush(u64);
 
 #[cfg(test)]
 mod tests {

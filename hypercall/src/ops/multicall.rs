@@ -2,7 +2,8 @@
 
 use x86_64::VirtAddr;
 
-use super::{MmuExtOp, MmuUpdate, Pte, UvmFlags};
+use super::{MemoryOp, MmuExtOp, MmuUpdate, Pte, UvmFlags};
+use crate::abi::memory::MemoryExchange;
 use crate::trace::{Arg, CallRecord, Hypercall};
 use crate::{DomId, XenErrno};
 
@@ -39,6 +40,27 @@ impl MulticallEntry {
             xen_sys::__HYPERVISOR_mmu_update,
             [updates.as_ptr() as u64, updates.len() as u64, 0, u64::from(domain.0)],
         )
+    }
+
+    /// Makes an entry for `mmu_update` whose progress Xen counts in `done`, which is 0. Slice and counter
+    /// must live until the batch was issued.
+    pub fn mmu_update_counted(updates: &[MmuUpdate], done: &mut u32, domain: DomId) -> Self {
+        let done = core::ptr::from_mut(done) as u64;
+        Self::of(
+            xen_sys::__HYPERVISOR_mmu_update,
+            [updates.as_ptr() as u64, updates.len() as u64, done, u64::from(domain.0)],
+        )
+    }
+
+    /// Makes an entry for the exchange of `memory_op`. The argument must live until the batch was
+    /// issued.
+    pub fn exchange(argument: &mut MemoryExchange) -> Self {
+        let output = &argument.output;
+        // Xen takes two arguments. The others are for a trace, which cannot follow the pointer.
+        let (order, bits) = (output.extent_order.into(), (output.mem_flags & 0xff).into());
+        let command = MemoryOp::Exchange(argument).number();
+        let argument = core::ptr::from_mut(argument) as u64;
+        Self::of(xen_sys::__HYPERVISOR_memory_op, [command.into(), argument, order, bits])
     }
 
     /// Makes an entry for `mmuext_op`. The slice must live until the batch was issued.
@@ -79,15 +101,40 @@ impl MulticallEntry {
         XenErrno::check(self.0.result as i64)
     }
 
-    /// Writes the result, for a model that stands in for Xen.
+    /// Writes the result, for a model that stands in for Xen. Overwrites the call and its arguments, as
+    /// a debug Xen does.
     pub const fn answer(&mut self, result: i64) {
+        const OVERWRITTEN: u64 = 0xaaaa_aaaa_aaaa_aaaa;
+        self.0.op = OVERWRITTEN;
+        self.0.args = [OVERWRITTEN; 6];
         self.0.result = result as u64;
     }
 
+    /// Returns the name of the call and what the entry shows of its arguments.
+    fn summary(&self) -> [Option<Arg>; 3] {
+        let [_, count, order, bits, ..] = self.0.args;
+        let count = Some(Arg::Number("count", count));
+        match self.op() {
+            xen_sys::__HYPERVISOR_mmu_update => [Some(Arg::Word("mmu_update")), count, None],
+            xen_sys::__HYPERVISOR_mmuext_op => [Some(Arg::Word("mmuext_op")), count, None],
+            // The only operation of it that an entry can hold.
+            xen_sys::__HYPERVISOR_memory_op => [
+                Some(Arg::Word("exchange")),
+                Some(Arg::Number("out_order", order)),
+                Some(Arg::Number("bits", bits)),
+            ],
+            xen_sys::__HYPERVISOR_update_va_mapping => {
+                [Some(Arg::Word("update_va_mapping")), None, None]
+            }
+            op => [Some(Arg::Number("op", op.into())), None, None],
+        }
+    }
+
+    /// Describes a batch by its length and its first entries.
     pub(crate) fn describe_all(entries: &[Self]) -> CallRecord {
-        let first = entries.first().map_or(0, |entry| entry.op().into());
-        let args = [Arg::Number("count", entries.len() as u64), Arg::Number("first_op", first)];
-        CallRecord::new(Hypercall::Multicall, args)
+        let length = Arg::Number("entries", entries.len() as u64);
+        let args = entries.iter().flat_map(Self::summary).flatten();
+        CallRecord::new(Hypercall::Multicall, core::iter::once(length).chain(args))
             .carrying(entries.len())
             .flushing(entries.iter().filter(|entry| entry.flushes()).count())
     }

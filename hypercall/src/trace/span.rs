@@ -23,10 +23,27 @@ pub enum Phase {
     Purge,
     /// Removes the run from the linear mapping and flushes the TLBs.
     Detach,
+    /// Both of the steps around it in one multicall.
+    DetachExchange,
     /// Hands the frames of the run to Xen and receives others.
     Exchange,
     /// Maps the new frames where the run was.
     Attach,
     /// Fills the run with zeros.
     Zero,
+}
+
+impl Phase {
+    /// Returns the name of the step in a trace.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Plan => "plan",
+            Self::Purge => "purge",
+            Self::Detach => "detach",
+            Self::DetachExchange => "detach+exchange",
+            Self::Exchange => "exchange",
+            Self::Attach => "attach",
+            Self::Zero => "zero",
+        }
+    }
 }

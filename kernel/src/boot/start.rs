@@ -6,7 +6,7 @@ use alloc::string::{String, ToString};
 use pvh_boot::BootInfo;
 use spin::Mutex;
 use xen_contig::addr::{PAGE_SIZE, Pfn};
-use xen_contig::exchange::{Accounts, Capability};
+use xen_contig::exchange::{Accounts, Capability, ExchangeOptions, Fuse, Scrub};
 use xen_contig::frames::{FrameAllocator, FrameRun};
 use xen_contig::p2m::P2m;
 use xen_contig::paging::{Holder, LinearMapping};
@@ -103,6 +103,7 @@ fn machine(state: BootState) -> Machine {
         frames: Mutex::new(frames),
         accounts: Accounts::new(),
         capability,
+        exchange_options: ExchangeOptions { fuse: Fuse::On, scrub: Scrub::ask(xen()) },
     }
 }
 

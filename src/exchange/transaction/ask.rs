@@ -2,7 +2,7 @@
 
 use hypercall::abi::memory::{MemoryExchange, MemoryReservation};
 use hypercall::ops::{MemFlags, MemoryOp};
-use hypercall::{DomId, Xen};
+use hypercall::{DomId, Xen, XenErrno};
 
 use crate::addr::{Order, Pfn};
 use crate::exchange::part::Part;
@@ -24,26 +24,50 @@ pub(super) unsafe fn ask(
     backing: &mut [u64],
     out_list: &mut [u64],
 ) -> ExchangeReply {
+    let mut question = question(first, part, backing, out_list);
+    // SAFETY: nothing maps or remembers the frames, and the lists lie outside them: the function's
+    // requirements ([M2](crate::rules#M2), [M3](crate::rules#M3)). The argument is a local. Lists and
+    // argument are exclusively borrowed, so nothing else touches them during the call.
+    let result = unsafe { xen.memory_op(MemoryOp::Exchange(&mut question)) };
+    reply(&question, part, backing, result)
+}
+
+/// Returns the argument of the hypercall for a part, and fills its lists. They are not touched before
+/// [`reply`].
+pub(super) fn question(
+    first: Pfn,
+    part: &Part,
+    backing: &mut [u64],
+    out_list: &mut [u64],
+) -> MemoryExchange {
     for (index, entry) in out_list.iter_mut().enumerate() {
         *entry = asked_for(first, part, index);
     }
     list_extents(backing, part.input());
     let in_list = &mut backing[..part.in_extents() as usize];
-    let mut argument = MemoryExchange {
+    MemoryExchange {
         input: reservation(in_list, part.input(), MemFlags::default()),
         output: reservation(out_list, part.output(), part.placement().mem_flags()),
         nr_exchanged: 0,
-    };
-    // SAFETY: nothing maps or remembers the frames, and the lists lie outside them: the function's
-    // requirements ([M2](crate::rules#M2), [M3](crate::rules#M3)). The argument is a local. Lists and
-    // argument are exclusively borrowed, so nothing else touches them during the call.
-    let result = unsafe { xen.memory_op(MemoryOp::Exchange(&mut argument)) };
+    }
+}
+
+/// Returns Xen's reply to a question. Afterwards `backing` has the machine frame of each frame again.
+pub(super) fn reply(
+    question: &MemoryExchange,
+    part: &Part,
+    backing: &mut [u64],
+    result: Result<u64, XenErrno>,
+) -> ExchangeReply {
     list_frames(backing, part.input());
-    ExchangeReply { result, nr_exchanged: argument.nr_exchanged }
+    ExchangeReply { result, nr_exchanged: question.nr_exchanged }
 }
 
 /// Replaces a list of frames by the first frame of each extent, at the beginning of the list.
 fn list_extents(list: &mut [u64], order: Order) {
+    if order == Order::ZERO {
+        return;
+    }
     for extent in 1..list.len() >> order.get() {
         list[extent] = list[extent << order.get()];
     }

@@ -1,4 +1,6 @@
-//! The state in which no page-table entry maps the run.
+//! The state in which no page-table entry maps the run, and the state before it.
+
+use core::ops::Range;
 
 use hypercall::Xen;
 use hypercall::trace::{Phase, Span};
@@ -9,10 +11,14 @@ use crate::exchange::accounts::UnwindGuard;
 use crate::exchange::error::ExchangeError;
 use crate::exchange::failure::{ExchangeFailure, Remaining};
 use crate::exchange::guest::GuestHandle;
+use crate::exchange::options::Scrub;
 use crate::exchange::part::Part;
 use crate::exchange::request::Lists;
 use crate::frames::FrameRun;
 use crate::paging::{FrameInUse, LinearMapping};
+
+/// A run that only the linear mapping maps, and that has nothing that Xen may not get.
+pub(in crate::exchange) struct Prepared<'t, 'a, X, L>(pub(super) Detached<'t, 'a, X, L>);
 
 /// A run that no page-table entry maps ([M2](crate::rules#M2)).
 pub(in crate::exchange) struct Detached<'t, 'a, X, L> {
@@ -22,54 +28,76 @@ pub(in crate::exchange) struct Detached<'t, 'a, X, L> {
     pub(super) backing: &'t mut [u64],
     /// Room for the longest out-list.
     pub(super) out_list: &'t mut [u64],
+    /// The stretch, counted from the first of the run, in which all frames lie that Xen may have
+    /// exchanged.
+    pub(super) moved: Range<u64>,
     pub(super) guard: UnwindGuard<'a>,
 }
 
-impl<'t, 'a, X: Xen, L: LinearMapping> Detached<'t, 'a, X, L> {
-    /// Takes a run out of the linear mapping. The parts and the lists fit it.
+impl<'t, 'a, X: Xen, L: LinearMapping> Prepared<'t, 'a, X, L> {
+    /// Prepares a run. The parts and the lists fit it.
     ///
     /// # Errors
     /// The P2M has no machine frame for a frame; a part gives up an extent, but consecutive machine
-    /// frames do not back it; a frame is in use; Xen refused a page-table write or the flush. The run
-    /// is mapped again as it was.
+    /// frames do not back it; a frame is in use. The run is as it was.
     pub fn new(
         guest: GuestHandle<'a, X, L>,
         run: FrameRun,
         parts: &[Part],
         lists: Lists<'t>,
+        scrub: Scrub,
     ) -> Result<Self, ExchangeFailure<'a>> {
         let Lists { backing, extents: out_list } = lists;
         let backing = &mut backing[..run.frames() as usize];
         let GuestHandle { xen, accounts, .. } = guest;
         let free = note_backing(&guest, &run, backing)
             .and_then(|()| parts.iter().try_for_each(|part| is_extent(&run, part, backing)))
-            // Rule [F5](crate::rules#F5): before the flush at the end of `clear`, which covers
-            // these addresses, too.
+            // Rule [F5](crate::rules#F5): before the flush, which covers these addresses, too.
             .and_then(|()| xen.within(Span::Phase(Phase::Purge), || purge(&guest, &run)));
         if let Err(error) = free {
             return Err(ExchangeFailure::without_loss(error, run));
         }
-        // SAFETY: the run is populated and mapped, and `run` proves that nothing else uses it
-        // ([M1](crate::rules#M1)). Xen scrubs what it gets from 4.17 on
-        // ([C57](crate::conformance#C57)); an older one would pass the content on.
-        xen.within(Span::Phase(Phase::Zero), || unsafe {
-            guest.linear.zero(run.first(), run.frames())
-        });
+        if scrub == Scrub::ByGuest {
+            // SAFETY: the run is populated and mapped, and `run` proves that nothing else uses it
+            // ([M1](crate::rules#M1)). Xen would pass the content on.
+            xen.within(Span::Phase(Phase::Zero), || unsafe {
+                guest.linear.zero(run.first(), run.frames())
+            });
+        }
         let guard = UnwindGuard::new(accounts, run.frames());
-        let detached = Self { guest, run, backing, out_list, guard };
-        match xen.within(Span::Phase(Phase::Detach), || detached.clear()) {
+        Ok(Self(Detached { guest, run, backing, out_list, moved: 0..0, guard }))
+    }
+
+    /// Takes the run out of the linear mapping, and flushes.
+    ///
+    /// # Errors
+    /// Xen refused a page-table write or the flush. The run is mapped again as it was.
+    pub fn detach(self) -> Result<Detached<'t, 'a, X, L>, ExchangeFailure<'a>> {
+        let Self(detached) = self;
+        match detached.guest.xen.within(Span::Phase(Phase::Detach), || detached.clear()) {
             Ok(()) => Ok(detached),
             Err(error) => Err(detached.restore(error)),
         }
     }
+}
 
+impl<'a, X: Xen, L: LinearMapping> Detached<'_, 'a, X, L> {
     /// Clears the page-table entries of the run, forgets its machine frames, and flushes.
     fn clear(&self) -> Result<(), ExchangeError> {
-        let GuestHandle { xen, p2m, linear, .. } = self.guest;
         entries::clear(&self.guest, &self.run)?;
-        p2m.set_run(self.run.first(), self.run.iter().map(|_| None));
-        // Rule [F2](crate::rules#F2): the one flush, of every vCPU, and the last operation before
-        // Xen gets the run.
+        self.forget_backing();
+        self.flush()
+    }
+
+    /// Takes the machine frames of the run out of the P2M.
+    pub(super) fn forget_backing(&self) {
+        self.guest.p2m.set_run(self.run.first(), self.run.iter().map(|_| None));
+    }
+
+    /// Has Xen flush every vCPU: the one flush ([F2](crate::rules#F2)), and the last operation before
+    /// Xen gets the run.
+    pub(super) fn flush(&self) -> Result<(), ExchangeError> {
+        let GuestHandle { xen, linear, .. } = self.guest;
         // SAFETY: `Exchanger::new` requires that `xen` and `linear` belong to the same guest.
         let flushed = unsafe { linear.flushes().flush_all(xen) };
         flushed.map_err(|errno| ExchangeError::Flush { errno })
@@ -77,7 +105,7 @@ impl<'t, 'a, X: Xen, L: LinearMapping> Detached<'t, 'a, X, L> {
 
     /// Maps the run again after a failure in which no frame moved.
     #[cold]
-    fn restore(self, error: ExchangeError) -> ExchangeFailure<'a> {
+    pub(super) fn restore(self, error: ExchangeError) -> ExchangeFailure<'a> {
         let Self { guest, run, backing, guard, .. } = self;
         let mapping = entries::map(&guest, &run, backing);
         guard.disarm();

@@ -123,22 +123,49 @@ unsafe fn write<X: Xen, L: LinearMapping>(
     guest: &GuestHandle<'_, X, L>,
     first: Pfn,
     frames: u64,
-    mut ptes: impl Iterator<Item = Pte>,
+    ptes: impl Iterator<Item = Pte>,
 ) -> (u64, Result<(), XenErrno>) {
     let mut batch = PteBatch::new(guest.xen);
-    let mut written = || {
-        let mut at = 0;
-        while at < frames {
-            let row = guest.linear.entries(first.add(at), frames - at);
-            let count = row.count.clamp(1, frames - at);
-            let ptes = ptes.by_ref().take(count as usize);
-            // SAFETY: the entries map frames that nothing uses: the function's requirement.
-            unsafe { batch.write_row(row.first, ptes)? };
-            at += count;
-        }
-        // SAFETY: the same entries.
-        unsafe { batch.issue() }
-    };
-    let result = written();
+    // SAFETY: the function's requirements.
+    let collected = unsafe { collect(guest, &mut batch, first, frames, ptes) };
+    // SAFETY: the same entries.
+    let result = collected.and_then(|()| unsafe { batch.issue() });
     (batch.done(), result)
+}
+
+/// Adds writes of the entries of `frames` frames from `first` on to a batch. At most 512 remain in it.
+///
+/// # Safety
+/// As for [`write`].
+unsafe fn collect<X: Xen, L: LinearMapping>(
+    guest: &GuestHandle<'_, X, L>,
+    batch: &mut PteBatch<'_, X>,
+    first: Pfn,
+    frames: u64,
+    mut ptes: impl Iterator<Item = Pte>,
+) -> Result<(), XenErrno> {
+    let mut at = 0;
+    while at < frames {
+        let row = guest.linear.entries(first.add(at), frames - at);
+        let count = row.count.clamp(1, frames - at);
+        // SAFETY: the entries map frames that nothing uses: the function's requirement.
+        unsafe { batch.write_row(row.first, count as usize, ptes.by_ref())? };
+        at += count;
+    }
+    Ok(())
+}
+
+/// Adds the clearing of all entries of a run to a batch. At most 512 remain in it.
+///
+/// # Errors
+/// Xen refused a write of an earlier batch.
+pub(super) fn collect_clearing<X: Xen, L: LinearMapping>(
+    guest: &GuestHandle<'_, X, L>,
+    batch: &mut PteBatch<'_, X>,
+    run: &FrameRun,
+) -> Result<(), XenErrno> {
+    let entries = run.iter().map(|_| Pte::NOT_PRESENT);
+    // SAFETY: `run` proves that nothing else uses these frames and that no Rust object lies in them
+    // ([M1](crate::rules#M1)).
+    unsafe { collect(guest, batch, run.first(), run.frames(), entries) }
 }

@@ -1,5 +1,8 @@
 //! The state after Xen was asked: undoing, and mapping the run again.
 
+use core::iter;
+use core::ops::Range;
+
 use hypercall::Xen;
 use hypercall::trace::{Phase, Span};
 
@@ -10,6 +13,7 @@ use super::recover::TornExchange;
 use crate::addr::Order;
 use crate::exchange::error::ExchangeError;
 use crate::exchange::failure::{ExchangeFailure, Remaining};
+use crate::exchange::guest::GuestHandle;
 use crate::exchange::part::{Part, Placement};
 use crate::exchange::request::Progress;
 use crate::paging::LinearMapping;
@@ -26,8 +30,14 @@ pub(super) enum Ending {
     Complete { done: u64 },
     /// Xen refused what follows the first `done` frames, counted through the parts.
     Refused { done: u64, error: ExchangeError },
-    /// Xen failed past the commit point.
-    Torn(TornExchange),
+    /// The transaction failed. The caller gets back what remains of the run.
+    Failed(ExchangeError),
+}
+
+impl From<TornExchange> for Ending {
+    fn from(TornExchange { error }: TornExchange) -> Self {
+        Self::Failed(error)
+    }
 }
 
 impl<'a, X: Xen, L: LinearMapping> Exchanged<'_, 'a, X, L> {
@@ -39,9 +49,19 @@ impl<'a, X: Xen, L: LinearMapping> Exchanged<'_, 'a, X, L> {
         if let Ending::Refused { done, error } = self.ending {
             self.ending = match self.return_scarce(parts, done) {
                 Ok(()) => Ending::Refused { done: 0, error },
-                Err(torn) => Ending::Torn(torn),
+                Err(torn) => torn.into(),
             };
         }
+        self
+    }
+
+    /// Ends the exchange as failed, with `error`, after it has returned what is scarce.
+    #[cold]
+    pub(super) fn fail(mut self, parts: &[Part], done: u64, error: ExchangeError) -> Self {
+        self.ending = match self.return_scarce(parts, done) {
+            Ok(()) => Ending::Failed(error),
+            Err(torn) => torn.into(),
+        };
         self
     }
 
@@ -50,8 +70,11 @@ impl<'a, X: Xen, L: LinearMapping> Exchanged<'_, 'a, X, L> {
         for part in parts {
             let frames = done.min(part.frames());
             done -= frames;
-            if part.placement() != Placement::ANYWHERE {
-                self.move_anywhere(part.first(), frames, part.output())?;
+            if frames > 0 && part.placement() != Placement::ANYWHERE {
+                let xen = self.detached.guest.xen;
+                xen.within(Span::Phase(Phase::Exchange), || {
+                    self.move_anywhere(part.first(), frames, part.output())
+                })?;
             }
         }
         Ok(())
@@ -84,32 +107,71 @@ impl<'a, X: Xen, L: LinearMapping> Exchanged<'_, 'a, X, L> {
         Ok(())
     }
 
-    /// Maps the machine frames that back the run now.
+    /// Maps the machine frames that back the run now. Zeroes what came from Xen, except the frames that
+    /// [`Progress::done`] counts.
     ///
     /// # Errors
-    /// Xen failed past the commit point, or refused a page-table entry. The frames that remain are
-    /// mapped and zeroed; the others are quarantined ([M6](crate::rules#M6)).
-    pub fn attach(self) -> Result<Progress, ExchangeFailure<'a>> {
-        let Self { detached: Detached { guest, run, backing, guard, .. }, ending } = self;
+    /// The transaction failed, or Xen refused a page-table entry. The frames that remain are mapped; the
+    /// others are quarantined ([M6](crate::rules#M6)).
+    pub fn attach(self, parts: &[Part]) -> Result<Progress, ExchangeFailure<'a>> {
+        let Self { detached: Detached { guest, run, backing, moved, guard, .. }, ending } = self;
         let mapping =
             guest.xen.within(Span::Phase(Phase::Attach), || entries::map(&guest, &run, backing));
         guard.disarm();
-        let (error, done, refusal) = match ending {
-            Ending::Complete { done } => (mapping.error, done, None),
-            Ending::Refused { done, error } => (mapping.error, done, Some(error)),
-            Ending::Torn(TornExchange { error }) => (Some(error), 0, None),
-        };
-        let Some(error) = error else { return Ok(Progress { run, done, error: refusal }) };
         guest.accounts.quarantine(mapping.lost);
-        let remaining = Remaining::in_p2m(run, mapping.lost, guest.p2m);
-        guest.xen.within(Span::Phase(Phase::Zero), || {
-            for (first, frames) in remaining.stretches() {
-                // SAFETY: these frames are mapped again, and `remaining` owns them
-                // ([M1](crate::rules#M1)). Some may come from Xen, which promises nothing of their
-                // content ([C56](crate::conformance#C56)).
-                unsafe { guest.linear.zero(first, frames) };
+        let (done, refusal) = match (ending, mapping.error) {
+            (Ending::Failed(error), _) | (_, Some(error)) => {
+                let remaining = Remaining::in_p2m(run, mapping.lost, guest.p2m);
+                zero_moved(&guest, &remaining, &moved, &[], 0);
+                return Err(ExchangeFailure { error, remaining });
             }
-        });
-        Err(ExchangeFailure { error, remaining })
+            (Ending::Complete { done }, None) => return Ok(Progress { run, done, error: None }),
+            (Ending::Refused { done, error }, None) => (done, error),
+        };
+        let run = Remaining::from(run);
+        zero_moved(&guest, &run, &moved, parts, done);
+        match run.whole() {
+            Ok(run) => Ok(Progress { run, done, error: Some(refusal) }),
+            Err(remaining) => Err(ExchangeFailure { error: refusal, remaining }),
+        }
+    }
+}
+
+/// Zeroes the mapped frames of a stretch in which frames came from Xen, which promises nothing of their
+/// content ([C56](crate::conformance#C56)). Leaves out the first `done` frames of the parts.
+#[cold]
+fn zero_moved<X: Xen, L: LinearMapping>(
+    guest: &GuestHandle<'_, X, L>,
+    remaining: &Remaining<'_>,
+    moved: &Range<u64>,
+    parts: &[Part],
+    mut done: u64,
+) {
+    if moved.is_empty() {
+        return;
+    }
+    let mut at = moved.start;
+    let kept = parts.iter().map(|part| {
+        let frames = done.min(part.frames());
+        done -= frames;
+        part.first()..part.first() + frames
+    });
+    guest.xen.within(Span::Phase(Phase::Zero), || {
+        for kept in kept.filter(|kept| !kept.is_empty()).chain(iter::once(moved.end..moved.end)) {
+            zero_within(guest, remaining, at..kept.start);
+            at = kept.end;
+        }
+    });
+}
+
+/// Zeroes the frames of a stretch, counted from the first of the run, that remain.
+fn zero_within<X: Xen, L: LinearMapping>(
+    guest: &GuestHandle<'_, X, L>,
+    remaining: &Remaining<'_>,
+    stretch: Range<u64>,
+) {
+    for (first, frames) in remaining.stretches_within(stretch) {
+        // SAFETY: these frames are mapped again, and `remaining` owns them ([M1](crate::rules#M1)).
+        unsafe { guest.linear.zero(first, frames) };
     }
 }

@@ -27,7 +27,8 @@ mod detached;
 mod diagnose;
 mod entries;
 mod exchanged;
+mod fused;
 mod record;
 mod recover;
 
-pub(super) use detached::Detached;
+pub(super) use detached::Prepared;

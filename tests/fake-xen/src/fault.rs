@@ -71,6 +71,10 @@ pub(crate) struct Faults {
     pub exchange: Option<ExchangeFault>,
     /// Whether exchanges are preempted between chunks.
     pub preempt: bool,
+    /// The error of every `mmuext_op`.
+    pub flush: Option<XenErrno>,
+    /// A flush was refused earlier in the same multicall, so the exchange goes on without it.
+    pub flush_refused: bool,
 }
 
 /// How far a call gets that a fault hits, and its error.

@@ -5,7 +5,7 @@
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use hypercall::abi::memory::{MachphysMapping, MemoryReservation};
+use hypercall::abi::memory::{MachphysMapping, MemoryExchange, MemoryReservation};
 use hypercall::ops::{
     EventChannelOp, HvmOp, MemoryOp, MulticallEntry, Pte, SchedOp, UvmFlags, VcpuOp, VersionOp,
 };
@@ -26,6 +26,9 @@ pub enum Mark {
     /// The span ends.
     Leave(Span),
 }
+
+/// The number of `XENMEM_exchange`.
+const EXCHANGE: u64 = 11;
 
 /// The result of a call.
 type Answer = Result<u64, XenErrno>;
@@ -73,6 +76,11 @@ impl FakeXen {
     /// Whether exchanges are preempted between chunks.
     pub fn set_preempt(&self, preempt: bool) {
         self.with(|machine| machine.faults.preempt = preempt);
+    }
+
+    /// Makes every `mmuext_op` fail with an error, or none.
+    pub fn refuse_flushes(&self, errno: Option<XenErrno>) {
+        self.with(|machine| machine.faults.flush = errno);
     }
 
     /// How often an exchange was preempted.
@@ -146,10 +154,16 @@ impl FakeXen {
     /// Runs an entry of a multicall.
     ///
     /// # Safety
-    /// The requirements of the call in the entry. A list that it names lives and is as long as it says.
+    /// The requirements of the call in the entry. A list, a counter and an argument that it names live;
+    /// a list is as long as the entry says.
     unsafe fn entry(&self, entry: &MulticallEntry) -> Answer {
         let [first, second, third, fourth, ..] = entry.args();
-        let mut done = 0;
+        let mut uncounted = 0;
+        let done = match (entry.op(), third) {
+            // SAFETY: this function requires that the counter is there.
+            (xen_sys::__HYPERVISOR_mmu_update, 1..) => unsafe { &mut *(third as *mut u32) },
+            _ => &mut uncounted,
+        };
         match entry.op() {
             xen_sys::__HYPERVISOR_update_va_mapping => {
                 let (pte, flush) = (Pte::from_raw(second), UvmFlags::from_bits_retain(third));
@@ -160,13 +174,19 @@ impl FakeXen {
                 // SAFETY: this function requires that the list is there.
                 let list = unsafe { slice(first, second) };
                 // SAFETY: this function requires what the call requires.
-                unsafe { self.mmu_update(list, &mut done, DomId(fourth as u16)) }
+                unsafe { self.mmu_update(list, done, DomId(fourth as u16)) }
             }
             xen_sys::__HYPERVISOR_mmuext_op => {
                 // SAFETY: this function requires that the list is there.
                 let list = unsafe { slice(first, second) };
                 // SAFETY: this function requires what the call requires.
-                unsafe { self.mmuext_op(list, &mut done, DomId(fourth as u16)) }
+                unsafe { self.mmuext_op(list, done, DomId(fourth as u16)) }
+            }
+            xen_sys::__HYPERVISOR_memory_op if first == EXCHANGE => {
+                // SAFETY: this function requires that the argument is there.
+                let argument = unsafe { &mut *(second as *mut MemoryExchange) };
+                // SAFETY: this function requires what the call requires.
+                unsafe { self.memory_op(MemoryOp::Exchange(argument)) }
             }
             _ => Err(XenErrno::ENOSYS),
         }
@@ -209,6 +229,9 @@ unsafe impl Xen for FakeXen {
             Call::MmuExt { ops, done, domain } => {
                 let kinds = ops.iter().map(|op| op.kind()).collect();
                 self.run(Asked::MmuExt(kinds), |machine, cut| {
+                    if let Some(errno) = machine.faults.flush {
+                        return Err(errno);
+                    }
                     machine.mmuext_op(vcpu::current() as usize, ops, done, *domain, cut)
                 })
             }
@@ -302,8 +325,12 @@ impl FakeXen {
         for entry in entries {
             // SAFETY: this function requires it of each entry.
             let answer = unsafe { self.entry(entry) };
+            if answer.is_err() && entry.op() == xen_sys::__HYPERVISOR_mmuext_op {
+                self.with(|machine| machine.faults.flush_refused = true);
+            }
             entry.answer(answer.map_or_else(|errno| -i64::from(errno.raw()), |done| done as i64));
         }
+        self.with(|machine| machine.faults.flush_refused = false);
         Ok(0)
     }
 

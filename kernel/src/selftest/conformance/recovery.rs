@@ -11,7 +11,8 @@ use hypercall::ops::{MemoryOp, Pte};
 use hypercall::{Call, PageTableFlags, Xen, XenErrno};
 use xen_contig::addr::{MachineAddr, Mfn, Order, PAGE_SIZE, Pfn, PseudoPhysAddr};
 use xen_contig::exchange::{
-    Accounts, ExchangeError, ExchangeFailure, Exchanger, Lists, OnRefusal, Part, Placement,
+    Accounts, ExchangeError, ExchangeFailure, ExchangeOptions, Exchanger, Fuse, Lists, OnRefusal,
+    Part, Placement,
 };
 use xen_contig::frames::FrameRun;
 use xen_contig::paging::{
@@ -89,6 +90,9 @@ fn tear(context: &TestContext<'_>, torn: u64, hidden: Option<u64>) -> Result<Tor
     let accounts = Accounts::new();
     // SAFETY: there is one machine, whose hypervisor and linear mapping `xen` and `linear` pass on.
     let exchanger = unsafe { Exchanger::new(&xen, *machine.p2m, &linear, &accounts, Order::MAX) };
+    // The exchange is a hypercall of its own, which `xen` recognizes.
+    let exchanger =
+        exchanger.with_options(ExchangeOptions { fuse: Fuse::Off, ..machine.exchange_options });
     let parts = [Part::gather(0, EXTENTS, ORDER, Placement::ANYWHERE)];
     let lists = Lists { backing: &mut alloc::vec![0; FRAMES as usize], extents };
     let result = exchanger.exchange(run.into_run(), &parts, OnRefusal::Undo, lists);

@@ -6,8 +6,8 @@ use std::ops::Deref;
 
 use hypercall::{AddressBits, Mfn, Order, Xen};
 use xen_contig::exchange::{
-    Accounts, ExchangeError, ExchangeFailure, Exchanger, Lists, OnRefusal, Part, Placement,
-    Progress, Refiller,
+    Accounts, ExchangeError, ExchangeFailure, ExchangeOptions, Exchanger, Lists, OnRefusal, Part,
+    Placement, Progress, Refiller,
 };
 use xen_contig::frames::FrameRun;
 use xen_contig::p2m::P2m;
@@ -97,6 +97,12 @@ impl FakeGuest {
 }
 
 impl<'a, X: Xen, L: LinearMapping> ExtentExchanger<'a, X, L> {
+    /// The same with other options.
+    #[must_use]
+    pub fn with_options(self, options: ExchangeOptions) -> Self {
+        Self { exchanger: self.exchanger.with_options(options), ..self }
+    }
+
     /// Exchanges the machine frames of `run` for one extent below `2^bits`, zeroed. `list` has an entry
     /// per frame.
     ///

@@ -1,0 +1,48 @@
+//! How an exchanger works, as the kernel knows it.
+
+use hypercall::Xen;
+use hypercall::ops::VersionOp;
+
+/// How an [`Exchanger`](super::Exchanger) works.
+///
+/// The default is right for every Xen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ExchangeOptions {
+    /// Whether the first steps of a transaction share a hypercall.
+    pub fuse: Fuse,
+    /// Who fills frames with zeros that the guest gives up.
+    pub scrub: Scrub,
+}
+
+/// Whether the clearing of entries, the flush and the first exchange share a multicall.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Fuse {
+    /// They do. If Xen has no multicall, they are made one by one.
+    #[default]
+    On,
+    /// Each is a hypercall of its own, so that a trace shows each.
+    Off,
+}
+
+/// Who fills frames with zeros, or overwrites them, before another domain gets them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Scrub {
+    /// The guest fills a run with zeros before it gives it up. Right for every Xen.
+    #[default]
+    ByGuest,
+    /// Xen overwrites frames that the exchange takes, as it does from 4.17 on
+    /// ([C57](crate::conformance#C57)).
+    ByXen,
+}
+
+impl Scrub {
+    /// Asks Xen for its version. Makes one hypercall. An unknown version is one that does not scrub.
+    pub fn ask(xen: &impl Xen) -> Self {
+        /// 4.17, as Xen reports it: the major version in the upper half.
+        const SCRUBS: u64 = 4 << 16 | 17;
+        match xen.xen_version(VersionOp::Version) {
+            Ok(version) if version >= SCRUBS => Self::ByXen,
+            _ => Self::ByGuest,
+        }
+    }
+}
