@@ -18,8 +18,9 @@
 //!
 //! [`addr`] has the types for frames and addresses, and [`p2m`] the table from guest frames to machine
 //! frames. [`paging`] has the traits for the guest's memory, and writes page-table entries through
-//! Xen. [`frames`] is a frame allocator for kernels that have none. [`sync`] has the atomics and locks
-//! of all these modules. [`hypercall`] is a crate of its own: everything that enters Xen.
+//! Xen. [`frames`] is a frame allocator for kernels that have none. [`reservation`] reads how many frames
+//! the domain may have. [`sync`] has the atomics and locks of all these modules. [`hypercall`] is a crate
+//! of its own: everything that enters Xen.
 //!
 //! # Features
 //!
@@ -42,6 +43,7 @@ pub mod frames;
 pub mod p2m;
 pub mod paging;
 pub mod platform;
+pub mod reservation;
 pub mod rules;
 pub mod sync;
 pub mod vmap;

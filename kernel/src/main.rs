@@ -68,6 +68,7 @@ mod vcpu;
 mod verdict;
 mod virtio;
 
+use boot::Booted;
 use console::say;
 use exit::Exit;
 use verdict::Verdict;
@@ -78,7 +79,7 @@ pvh_boot::entry!(main);
 ///
 /// Both entries call it, on the boot stack of the first vCPU, with interrupts and events off.
 fn main(boot: pvh_boot::BootInfo) -> ! {
-    let (mut machine, command_line) = boot::start(boot);
+    let Booted { mut machine, command_line, reservation } = boot::start(boot);
     let (options, complaints) = command_line::parse(&command_line);
     machine.exchange_options.fuse = options.fuse;
     trace::show(options.trace);
@@ -86,6 +87,7 @@ fn main(boot: pvh_boot::BootInfo) -> ! {
         machine.areas.set_mode(mode);
     }
     machine.report();
+    reservation.print();
     smp::start(&machine);
 
     for complaint in &complaints {

@@ -12,6 +12,7 @@ use xen_contig::p2m::P2m;
 use xen_contig::paging::{Holder, LinearMapping};
 use xen_contig::vmap::{UnmapMode, VmapMemory};
 
+use super::reservation::ReservationReport;
 use super::state::BootState;
 use crate::areas::{self, Areas};
 use crate::machine::Machine;
@@ -19,20 +20,31 @@ use crate::paging::{FrameUsers, Linear, Uses};
 use crate::vcpu::xen;
 use crate::{heap, layout, pv, pvh};
 
-/// Boots. Returns a machine with page tables, heap, frames and console, and the command line.
+/// What booting hands over.
+pub struct Booted {
+    /// The machine, with page tables, heap, frames and console.
+    pub machine: Machine,
+    /// The command line.
+    pub command_line: String,
+    /// How many frames Xen counts, and how many were returned to it.
+    pub reservation: ReservationReport,
+}
+
+/// Boots.
 ///
 /// Never inlined: booting works on copies of memory maps. Inlined, they would occupy half of the
 /// stack as long as the kernel runs.
 #[inline(never)]
-pub fn start(boot: BootInfo) -> (Machine, String) {
+pub fn start(boot: BootInfo) -> Booted {
     let state = match boot {
         BootInfo::Pv { start_info } => pv::boot(start_info),
         BootInfo::Pvh { start_info } => pvh::boot(start_info),
     };
     let command_line = state.command_line;
+    let reservation = ReservationReport::new(state.unbacked);
     let machine = machine(state);
     // The heap exists from here on.
-    (machine, command_line.as_str().to_string())
+    Booted { machine, command_line: command_line.as_str().to_string(), reservation }
 }
 
 /// Makes heap, areas and free frames of what the PV or PVH part has handed over.
@@ -46,6 +58,7 @@ fn machine(state: BootState) -> Machine {
         linear,
         area_tables,
         memory,
+        unbacked: _,
         shared,
         spare: (mut first, end),
         others,

@@ -1,6 +1,7 @@
 //! What the PV or PVH part of booting hands over to the common part.
 
 use arrayvec::{ArrayString, ArrayVec};
+use hypercall::XenErrno;
 use xen_contig::addr::Pfn;
 use xen_contig::p2m::{M2p, P2m};
 
@@ -30,6 +31,9 @@ pub struct BootState {
     pub area_tables: Option<Pfn>,
     /// The number of frames with memory.
     pub memory: u64,
+    /// The number of frames that the memory map names and that Xen has no memory for. They were returned
+    /// to Xen.
+    pub unbacked: Result<u64, XenErrno>,
     /// Frames that the kernel shares with other domains, and their names.
     pub shared: ArrayVec<(Pfn, &'static str), 2>,
     /// The run of unused frames from whose front the bitmap and the heap are cut.

@@ -89,6 +89,7 @@ pub fn boot(start_info: *const xen_sys_start_info) -> BootState {
         linear,
         area_tables: Some(Pfn::new(tables.areas())),
         memory: info.nr_pages,
+        unbacked: Ok(0),
         shared: rings,
         spare: (tables.end(), info.nr_pages),
         others,

@@ -12,6 +12,7 @@ use xen_contig::p2m::P2m;
 use super::guest::{PVH, console_ring};
 use super::memory::{self, Bounds};
 use super::paging::TableBuilder;
+use super::unbacked;
 use crate::boot::{BootState, CommandLine};
 use crate::console::{self, ConsoleQueue};
 use crate::guest::{self, Guest};
@@ -46,7 +47,13 @@ pub fn boot(start_info: u32) -> BootState {
         true => memory::map_of_xen(),
         false => info.memory_map.clone(),
     };
-    let ram = memory::ram(&map);
+    let mut ram = memory::ram(&map);
+    // Only the toolstack populates a domain on demand, so dom0 never is.
+    let unbacked = match initial_domain {
+        true => Ok(0),
+        // SAFETY: nothing but the boot data has been used, and that lies below the floor.
+        false => unsafe { unbacked::release(&mut ram, memory::end_of_boot_data()) },
+    };
     let mut free = memory::free(&ram);
     let below = |(start, end): Bounds| end.min(BOOT_MAPPED).saturating_sub(start);
     let Some(largest) = (0..free.len()).max_by_key(|index| below(free[*index])) else {
@@ -95,6 +102,7 @@ pub fn boot(start_info: u32) -> BootState {
         linear: Linear::translated(),
         area_tables: None,
         memory: ram.iter().map(|(start, end)| (end - start) / PAGE).sum(),
+        unbacked,
         shared: ArrayVec::new(),
         spare: to_frames((spare.start, spare.end)),
         others: free.into_iter().map(to_frames).collect(),

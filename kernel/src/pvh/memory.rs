@@ -20,6 +20,9 @@ const LOW_MEMORY: u64 = 1 << 20;
 /// A range of physical addresses: the first, and the one past the last.
 pub type Bounds = (u64, u64);
 
+/// Regions of RAM, in any order.
+pub type Ram = ArrayVec<Bounds, MAX_REGIONS>;
+
 /// The memory map, as Xen reports it by hypercall.
 pub fn map_of_xen() -> ArrayVec<MemoryRegion, MAX_REGIONS> {
     let mut entries = [E820Entry::default(); MAX_REGIONS];
@@ -47,8 +50,8 @@ pub fn map_of_xen() -> ArrayVec<MemoryRegion, MAX_REGIONS> {
 ///
 /// # Panics
 /// If the map contains no RAM.
-pub fn ram(map: &[MemoryRegion]) -> ArrayVec<Bounds, MAX_REGIONS> {
-    let ram: ArrayVec<Bounds, MAX_REGIONS> = map
+pub fn ram(map: &[MemoryRegion]) -> Ram {
+    let ram: Ram = map
         .iter()
         .filter(|region| region.kind == MemoryKind::Ram)
         .map(|region| (region.start.next_multiple_of(PAGE), region.end() / PAGE * PAGE))
@@ -56,6 +59,14 @@ pub fn ram(map: &[MemoryRegion]) -> ArrayVec<Bounds, MAX_REGIONS> {
         .collect();
     assert!(!ram.is_empty(), "the memory map names no RAM in its {} regions", map.len());
     ram
+}
+
+/// The physical address past the image and what the domain builder has put behind it: the start info
+/// with its command line and memory map.
+pub fn end_of_boot_data() -> u64 {
+    /// The start info and what belongs to it take at most this many bytes.
+    const START_INFO: u64 = 1 << 20;
+    (layout::image().data.1 - KERNEL_BASE).next_multiple_of(PAGE) + START_INFO
 }
 
 /// The RAM that the kernel may use: all above the first MiB, except the image.

@@ -8,10 +8,12 @@
 //! | `test` | the types [`Test`] and [`TestContext`]; `fail!`, `error!` and `skip!` |
 //! | `run` | runs the tests that the command line selects |
 //! | `owned` | a run of frames that is freed on drop |
+//! | `reservation` | skips a test if Xen would not return what it takes |
 //! | `books` | patterns in frames; checks that Xen and the guest agree on them |
 
 mod accounts;
 mod address_bits;
+mod backed;
 mod bench;
 mod books;
 mod conformance;
@@ -22,6 +24,7 @@ mod neighbours;
 mod order_limit;
 mod orders;
 mod owned;
+mod reservation;
 mod rights;
 mod run;
 mod soak;
@@ -49,6 +52,7 @@ pub fn run(machine: &Machine, options: &Options, finished: Vec<FinishedTest>) ->
 fn tests(machine: &Machine) -> Vec<Test> {
     let mut tests = Vec::new();
     rights::add(&mut tests);
+    backed::add(&mut tests);
     vcpus::add(&mut tests);
     order_limit::add(&mut tests);
     orders::add(machine, &mut tests);

@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 use xen_contig::frames::FrameRun;
 
 use super::owned::{Owned, give_left};
+use super::reservation::can_refill;
 use super::{Check, Test, TestContext, books, fail, skip};
 use crate::machine::ANYWHERE;
 use crate::machine::Machine;
@@ -55,6 +56,7 @@ fn there_and_back<'m>(
         };
     }
     let Some(refiller) = machine.refiller() else { skip!("{}", machine.capability) };
+    can_refill()?;
     match refiller.refill(run.into_run(), ANYWHERE, lists.words()) {
         Ok(run) => Ok(Owned::of(machine, run)),
         Err(failure) => {

@@ -9,6 +9,7 @@ use hypercall::{DomId, Xen, XenErrno};
 use xen_contig::addr::Order;
 use xen_contig::exchange::{Capability, ExchangeError, ExchangeFailure};
 
+use super::reservation::can_refill;
 use super::{Check, Test, TestContext, books, fail, skip};
 use crate::command_line::When;
 use crate::machine::ANYWHERE;
@@ -69,6 +70,7 @@ fn exchange_refused(context: &TestContext<'_>) -> Check {
 fn refill(context: &TestContext<'_>, order: Order) -> Check {
     let (machine, seed) = (context.machine, context.seed);
     let Some(refiller) = machine.refiller() else { skip!("{}", machine.capability) };
+    can_refill()?;
     let frames = order.frames();
     let Some(run) = machine.take(frames) else {
         skip!("the guest has no {frames} free frames in a row")

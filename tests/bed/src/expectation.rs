@@ -19,6 +19,10 @@ pub struct Expectation {
     pub args: KernelArgs,
     /// MiB of a domU, or of the machine of a dom0.
     pub memory: Option<u32>,
+    /// MiB that a domU may have (`maxmem`), where more than it has.
+    pub max_memory: Option<u32>,
+    /// MiB to which `xl mem-set` reduces a domU before it runs.
+    pub reduced_to: Option<u32>,
     /// MiB of a dom0, where Xen is to keep the rest of the machine's.
     pub dom0_memory: Option<u32>,
     /// The highest order that Xen exchanges for a dom0, where not Xen's default.
@@ -52,12 +56,15 @@ impl Expectation {
         limit: Duration,
     ) -> Self {
         let (verdict, words, passed) = (GuestVerdict::Success, "", Vec::new());
-        let (memory, dom0_memory, max_order, vcpus, processors) = (None, None, None, None, None);
+        let (memory, max_memory, reduced_to, dom0_memory) = (None, None, None, None);
+        let (max_order, vcpus, processors) = (None, None, None);
         Self {
             mode,
             label: label.into(),
             args,
             memory,
+            max_memory,
+            reduced_to,
             dom0_memory,
             max_order,
             vcpus,
@@ -80,6 +87,8 @@ impl Expectation {
             name: self.name(),
             mode: self.mode,
             memory: self.memory,
+            max_memory: self.max_memory,
+            reduced_to: self.reduced_to,
             vcpus: self.vcpus,
             args: self.args.clone(),
             limit: self.limit,

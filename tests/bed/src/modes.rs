@@ -55,6 +55,8 @@ impl RunSpec {
             name: mode.to_string(),
             mode,
             memory: self.memory,
+            max_memory: None,
+            reduced_to: None,
             vcpus: self.vcpus,
             args: self.args.clone(),
             limit: self.limit,

@@ -77,6 +77,8 @@ fn domu<'p>(context: &'p SuiteContext, bed: &'p Bed) -> Result<SuitePart<'p>> {
         name: "pv-domu-soak".to_owned(),
         mode: GuestMode::PvDomu,
         memory: Some(cli.memory.unwrap_or(DOMU_MIB)),
+        max_memory: None,
+        reduced_to: None,
         vcpus: cli.vcpus,
         args: args("selftest=p2m-before,soak,p2m-after,accounts-balanced", &cli.args)?,
         limit: limit(cli),

@@ -14,6 +14,7 @@ use super::supply::slack;
 use crate::layout::READ_WRITE;
 use crate::machine::word;
 use crate::say;
+use crate::selftest::reservation::can_refill;
 use crate::selftest::{Check, Test, TestContext, fail};
 use crate::vcpu::xen;
 use xen_contig::addr::Pfn;
@@ -54,6 +55,7 @@ struct Hole<'c> {
 
 impl<'c> Hole<'c> {
     fn make(context: &TestContext<'c>, frames: u64) -> Result<Self, TestOutcome> {
+        can_refill()?;
         let specimen = Specimen::take(context, frames)?;
         let mut list = specimen.gfns().to_vec();
         // SAFETY: a specimen holds nothing, and it is not touched before it is filled.
@@ -80,6 +82,7 @@ impl<'c> Hole<'c> {
 }
 
 fn decrease_of_a_mapped_frame(context: &TestContext<'_>) -> Check {
+    can_refill()?;
     let before = reservation(context)?;
     let mut specimen = Specimen::take(context, 1)?;
     let pfn = Pfn::new(specimen.pfns()[0]);

@@ -16,6 +16,7 @@ use crate::hypervisor::Hypervisor;
 use crate::layout::{WINDOW_SLOTS, linear, slot, window};
 use crate::machine::Machine;
 use crate::say;
+use crate::selftest::reservation::can_refill;
 use crate::selftest::{Check, Test, TestContext, error, fail, skip};
 use crate::vcpu::xen;
 
@@ -32,6 +33,7 @@ struct ScriptKernel<'m> {
 }
 
 fn same_script(context: &TestContext<'_>) -> Check {
+    can_refill()?;
     let machine = context.machine;
     let Some(run) = machine.take(FRAMES) else {
         skip!("the guest has no {FRAMES} free frames in a row")

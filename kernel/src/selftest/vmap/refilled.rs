@@ -11,6 +11,7 @@ use xen_contig::vmap::{Flush, UnmapMode};
 
 use super::{Check, Owned, Test, TestContext, fail, map, skip, unmap};
 use crate::machine::ANYWHERE;
+use crate::selftest::reservation::can_refill;
 use crate::traps::try_read;
 
 /// Frames of the run.
@@ -23,6 +24,7 @@ pub fn add(tests: &mut Vec<Test>) {
 fn refill_purges(context: &TestContext<'_>) -> Check {
     let machine = context.machine;
     let Some(refiller) = machine.refiller() else { skip!("{}", machine.capability) };
+    can_refill()?;
     let run = Owned::take(machine, FRAMES)?;
     let Some(mut lists) = machine.lists(FRAMES) else { skip!("the guest has no memory for lists") };
     let (first, area) = (run.first(), map(machine, &run, "net-rx")?);

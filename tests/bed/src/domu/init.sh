@@ -114,7 +114,7 @@ job() {
     dir=$PWD
     cd /bed/work || return
     paused=
-    [ "$goal" = watch ] && paused=-p
+    { [ "$goal" = watch ] || [ -f "$dir/mem-set" ]; } && paused=-p
     { printf "xl create %s" "${paused:+$paused }$config"; [ $# -gt 0 ] && printf " '%s'" "$@"; echo; } | section command
     # shellcheck disable=SC2086 # Where it is empty it is no argument.
     timeout 100 xl create $paused "$config" "$@" >/tmp/create 2>&1
@@ -126,6 +126,10 @@ job() {
     else
         say "running"
         xl list | section list
+        if [ -f mem-set ]; then
+            xl mem-set "$(domain)" "$(cat mem-set)" 2>&1 | section mem-set
+            [ "$goal" = watch ] || xl unpause "$(domain)" 2>&1 | section unpause
+        fi
         if [ "$goal" = probe ]; then
             wait_for "$(cat seconds)" probed
         elif [ "$goal" = watch ]; then

@@ -43,6 +43,10 @@ pub struct DomuJob {
     pub mode: GuestMode,
     /// MiB, where not as configured.
     pub memory: Option<u32>,
+    /// MiB that the domain may have (`maxmem`), where more than it has.
+    pub max_memory: Option<u32>,
+    /// MiB to which `xl mem-set` reduces the domain before it runs.
+    pub reduced_to: Option<u32>,
     /// vCPUs, where not as configured.
     pub vcpus: Option<u32>,
     /// The kernel command line.
@@ -58,6 +62,7 @@ impl DomuJob {
     pub fn overrides(&self) -> Vec<String> {
         let mut words = Vec::new();
         words.extend(self.memory.map(|mib| format!("memory={mib}")));
+        words.extend(self.max_memory.map(|mib| format!("maxmem={mib}")));
         words.extend(self.vcpus.map(|n| format!("vcpus={n}")));
         words.extend(self.vcpus.filter(|_| self.mode == GuestMode::PvhDomu).and_then(stay));
         if !self.args.as_str().is_empty() {
@@ -102,6 +107,9 @@ pub fn pack(jobs: &[DomuJob], image: &[u8], root: &Path) -> Result<Vec<u8>> {
         archive.file(&format!("{dir}/overrides"), overrides);
         archive.file(&format!("{dir}/seconds"), job.limit.as_secs().to_string());
         archive.file(&format!("{dir}/goal"), goal);
+        if let Some(mib) = job.reduced_to {
+            archive.file(&format!("{dir}/mem-set"), mib.to_string());
+        }
     }
     Ok(archive.bytes())
 }
@@ -124,6 +132,8 @@ mod tests {
             name: "pv-domu".to_owned(),
             mode: GuestMode::PvDomu,
             memory: None,
+            max_memory: None,
+            reduced_to: None,
             vcpus: None,
             args: KernelArgs::default(),
             limit: Duration::from_secs(1),
@@ -131,11 +141,15 @@ mod tests {
         };
         assert_eq!(job.overrides(), Vec::<String>::new());
         job.memory = Some(64);
+        job.max_memory = Some(96);
         job.vcpus = Some(2);
         job.args = KernelArgs::new("seed=1 trace=full").unwrap();
-        assert_eq!(job.overrides(), ["memory=64", "vcpus=2", "extra=\"seed=1 trace=full\""]);
-        job =
-            DomuJob { mode: GuestMode::PvhDomu, args: KernelArgs::default(), memory: None, ..job };
+        assert_eq!(
+            job.overrides(),
+            ["memory=64", "maxmem=96", "vcpus=2", "extra=\"seed=1 trace=full\""]
+        );
+        let (memory, max_memory, args) = (None, None, KernelArgs::default());
+        job = DomuJob { mode: GuestMode::PvhDomu, args, memory, max_memory, ..job };
         assert_eq!(job.overrides(), ["vcpus=2", "cpus=[\"0\",\"1\"]"]);
         job.vcpus = Some(1);
         assert_eq!(job.overrides(), ["vcpus=1"], "alone it has nobody to wait for");

@@ -78,6 +78,27 @@ fn every_order() -> Result<Expectation> {
     Ok(Expectation { memory, dom0_memory, passed: HIGH_ORDERS.to_vec(), ..expectation })
 }
 
+/// A guest with `maxmem` above `memory`, which Xen populates on demand. The kernel must return the
+/// difference of 204 MiB before it touches a frame of it.
+fn populated_on_demand() -> Result<Expectation> {
+    let words = "populate on demand: 52224 frames (204 MiB)";
+    let guest = sized(GuestMode::PvhDomu, "maxmem-300", 96, GuestVerdict::Success, words)?;
+    let passed = vec!["memory-is-backed", "refill-order-0", "accounts-balanced"];
+    Ok(Expectation { max_memory: Some(300), passed, ..guest })
+}
+
+/// Tests that return frames to Xen and want them back, and the accounts.
+const REFILLS: &str = "selftest=memory-is-backed,refill-*,neighbours-unharmed,vmap-refill-purges,c76-*,\
+                       c77-*,same-script,accounts-balanced";
+
+/// A guest that `xl mem-set` has reduced below what it has. Xen replaces no frame that it returns.
+fn reduced(mode: GuestMode) -> Result<Expectation> {
+    let words = "too many, so Xen replaces none";
+    let guest = odd(mode, ("mem-set-48", REFILLS, GuestVerdict::Success, words))?;
+    let passed = vec!["memory-is-backed", "accounts-balanced"];
+    Ok(Expectation { reduced_to: Some(48), passed, ..guest })
+}
+
 /// What is tried as dom0. A dom0 ends in other ways than a domU: Xen goes down with it.
 pub fn dom0s() -> Result<Vec<Expectation>> {
     let mut all = Vec::new();
@@ -100,10 +121,12 @@ pub fn domus(mode: GuestMode) -> Result<Vec<Expectation>> {
         all.push(odd(mode, which)?);
     }
     all.push(sized(mode, "16-MiB", 16, GuestVerdict::Success, "")?);
+    all.push(reduced(mode)?);
     if mode == GuestMode::PvDomu {
         // A PV guest of this size has no room for its page tables.
         all.push(sized(mode, "4-MiB", 4, GuestVerdict::Crash, "not enough memory")?);
     } else {
+        all.push(populated_on_demand()?);
         all.push(sized(mode, "4-GiB", 4096, GuestVerdict::Success, "")?);
         all.push(sized(mode, "4-MiB", 4, GuestVerdict::Success, "")?);
         // A PVH guest that is smaller than the image can't be made.

@@ -117,6 +117,8 @@ pub fn domu_job(request: ProbeRequest) -> Result<DomuJob> {
         name: "witness-pv-domu".to_owned(),
         mode: GuestMode::PvDomu,
         memory: None,
+        max_memory: None,
+        reduced_to: None,
         vcpus: None,
         args: probe_args(request)?,
         limit: LIMIT,

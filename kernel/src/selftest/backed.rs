@@ -1,0 +1,48 @@
+//! Does memory back every free frame?
+//!
+//! Xen populates some guests on demand. It crashes a guest that touches more frames than Xen has memory
+//! for, and then there is no verdict.
+
+use alloc::vec::Vec;
+
+use super::owned::Owned;
+use super::{Check, Test, TestContext, fail};
+use crate::machine::word;
+use crate::say;
+
+/// Frames that are taken at once, as long as there are enough in a row.
+const ROW: u64 = 512;
+
+/// The most rows that the list of them may hold: those of 64 GiB.
+const MAX_ROWS: usize = 1 << 15;
+
+pub fn add(tests: &mut Vec<Test>) {
+    tests.push(Test::new("memory-is-backed", touch_all));
+}
+
+/// Takes all frames before it frees one, so that it touches each of them.
+fn touch_all(context: &TestContext<'_>) -> Check {
+    let machine = context.machine;
+    let mut rows = Vec::new();
+    for frames in [ROW, 1] {
+        while rows.len() < MAX_ROWS
+            && let Some(run) = machine.take(frames)
+        {
+            rows.push(Owned::of(machine, run));
+        }
+    }
+    let frames = || rows.iter().flat_map(|row| row.iter());
+    for pfn in frames() {
+        // SAFETY: the frame belongs to this test, and the linear mapping maps it.
+        unsafe { word(pfn, 0).write_volatile(pfn.number() ^ context.seed) };
+    }
+    for pfn in frames() {
+        // SAFETY: as above.
+        let found = unsafe { word(pfn, 0).read_volatile() };
+        if found != pfn.number() ^ context.seed {
+            fail!("pfn {pfn} holds {found:#x} instead of what was written");
+        }
+    }
+    say!("# memory-is-backed: {} frames", frames().count());
+    Ok(())
+}
