@@ -6,10 +6,12 @@ VCPUS ?=
 MEMORY ?=
 ARGS ?=
 TIMEOUT ?=
+COMPARE ?=
+INTO ?=
 FUZZ ?= all
 SECONDS ?= 60
 TOOLCHAIN ?= auto
-export MODE XEN VCPUS MEMORY ARGS TIMEOUT TOOLCHAIN
+export MODE XEN VCPUS MEMORY ARGS TIMEOUT COMPARE INTO TOOLCHAIN
 
 TOOLS := sh tests/bed/toolchain.sh
 BED := target/debug/bed
@@ -32,7 +34,7 @@ ADAPTERS := --features xen-contig/virtio-drivers,xen-contig/dma-api
 SAY_STATUS = status=$$?; [ $$status -eq 0 ] || echo "make $@: the runner's exit status is $$status" >&2; exit $$status
 
 .NOTPARALLEL:
-.PHONY: help run test test-long vcpus virtio conformance soak bench fuzz fuzzer model packages image lint prose docs gdb clean setup bed check-choice
+.PHONY: check-files help run test test-long vcpus virtio conformance soak bench fuzz fuzzer model packages image lint prose docs gdb clean setup bed check-choice
 
 help:
 	@echo 'make run     build the image, boot it under Xen in QEMU, say what came of it'
@@ -63,6 +65,8 @@ help:
 	@echo '                dom0 modes: memory of the machine [2048]; Xen gives dom0 nearly all of it'
 	@echo 'ARGS="..."      kernel command line, e.g. ARGS="trace=summary seed=7"'
 	@echo 'TIMEOUT=n       seconds that each guest may take [240]'
+	@echo 'COMPARE=file    bench: the bench.json of an earlier run, which this one is compared with'
+	@echo 'INTO=file       bench: a document that gets the table, such as docs/BENCHMARK.md'
 	@echo 'FUZZ=target     what to fuzz: one of tests/fuzz/corpus/, or all [all]'
 	@echo 'SECONDS=n       seconds for each target      [60; test-long: 600]'
 	@echo 'TOOLCHAIN=rustup|debian|auto                 [auto]'
@@ -98,9 +102,10 @@ virtio: check-choice image bed
 	@(set -x; $(BED) virtio $(CHOSEN) $(LIMIT)); $(SAY_STATUS)
 
 # Linux's makefiles check the module that they build with a program that needs this library.
-bench: check-choice image bed
+bench: check-choice check-files image bed
 	@sh tests/bed/host.sh /usr/lib/x86_64-linux-gnu/libelf.so.1=libelf1
-	@(set -x; $(BED) bench $(CHOICE) $${ARGS:+--args "$$ARGS"}); $(SAY_STATUS)
+	@(set -x; $(BED) bench $(CHOICE) $${ARGS:+--args "$$ARGS"} $${COMPARE:+--compare "$$COMPARE"} \
+		$${INTO:+--into "$$INTO"}); $(SAY_STATUS)
 
 # The model's column is what its own tests say; they are run to the end, so that one that fails shows
 # as such.
@@ -177,3 +182,7 @@ check-choice:
 	@case "$$MODE" in pv-dom0|pv-domu|pvh-dom0|pvh-domu|all) ;; *) \
 		echo "MODE is \`$$MODE\`, but must be pv-dom0, pv-domu, pvh-dom0, pvh-domu or all" >&2; exit 4;; esac
 	@case "$$XEN" in 4.17|4.20) ;; *) echo "XEN is \`$$XEN\`, but must be 4.17 or 4.20" >&2; exit 4;; esac
+
+check-files:
+	@for file in "$$COMPARE" "$$INTO"; do [ -z "$$file" ] || [ -f "$$file" ] || { \
+		echo "COMPARE or INTO is \`$$file\`, which is not a file" >&2; exit 4; }; done

@@ -53,6 +53,12 @@ impl<'m> BenchAllocator<'m> {
         self.allocator.give_back_waiting();
     }
 
+    /// Returns to Xen what it can of the memory that came from there, so that the next entry begins
+    /// cold. All buffers are free.
+    pub fn end(self) {
+        self.allocator.give_back_waiting();
+    }
+
     /// Returns the number of buffers whose memory came from Xen.
     pub fn exchanged(&self) -> u64 {
         self.allocator.stats().exchanged

@@ -66,6 +66,7 @@ fn one(
         _ => cycle(&allocator, entry, tally),
     };
     tally.exchanged = allocator.exchanged();
+    allocator.end();
     shortfall.map(|shortfall| match shortfall {
         Shortfall::Alloc(error) => format!("{error}"),
         Shortfall::Heap => "the heap has no room for the list of buffers".into(),

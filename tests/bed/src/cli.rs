@@ -32,7 +32,8 @@ usage: bed setup | run | test | test-long | witness | conformance | soak | vcpus
   vcpus    one, two and four vCPUs in every mode, and 100,000 random operations of four at once
   virtio   a driver for virtio disks on the library's adapter, as dom0: its disk is made before and
            read afterwards
-  bench    instructions and hypercalls of mapping, purging, allocating and giving back, as dom0
+  bench    instructions and hypercalls of allocations as dom0, side by side with Linux's, and of
+           mapping and purging
 
 options:
   --xen 4.17|4.20    the Xen release [4.17; `conformance`, `vcpus`, `virtio`,
@@ -49,6 +50,8 @@ options:
                      and `test-long`
   --fuzz FILE        the fuzzer that `test-long` runs; without it none is run
   --seconds N        seconds that `test-long` fuzzes each target [600]
+  --compare FILE     what `bench` compares with: the bench.json of an earlier run
+  --into FILE        a document with a place for the table of `bench`
   --target DIR       where the bed is made [target/bed]
   --mirror URL       a Debian mirror [the machine's own]
   --gdb              dom0 modes: stop at the first instruction and wait for a debugger on
@@ -131,6 +134,10 @@ pub struct Cli {
     pub fuzz: Option<PathBuf>,
     /// `--seconds`
     pub seconds: u32,
+    /// `--compare`
+    pub compare: Option<PathBuf>,
+    /// `--into`
+    pub into: Option<PathBuf>,
     /// `--target`
     pub target: PathBuf,
     /// `--mirror`
@@ -165,6 +172,8 @@ impl Cli {
             model: None,
             fuzz: None,
             seconds: 600,
+            compare: None,
+            into: None,
             target: PathBuf::from("target/bed"),
             mirror: None,
             gdb: false,
@@ -196,6 +205,8 @@ impl Cli {
                 Long("seconds") => {
                     cli.seconds = parse_count("--seconds", &text(&mut parser)?, MAX_SECONDS)?;
                 }
+                Long("compare") => cli.compare = Some(text(&mut parser)?.into()),
+                Long("into") => cli.into = Some(text(&mut parser)?.into()),
                 Long("target") => cli.target = text(&mut parser)?.into(),
                 Long("mirror") => cli.mirror = Some(text(&mut parser)?),
                 Long("gdb") => {
