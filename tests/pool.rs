@@ -136,8 +136,9 @@ fn are_sound(scene: &PoolScene, objects: &mut [Object<'_>], admits: impl Fn(u64,
 
 #[test]
 fn a_pool_is_small_by_value() {
-    assert!(size_of::<Pool<'_, Model>>() <= 256, "{} bytes", size_of::<Pool<'_, Model>>());
-    assert!(size_of::<Object<'_>>() <= 80, "{} bytes", size_of::<Object<'_>>());
+    let (pool, object) = (size_of::<Pool<'_, Model>>(), size_of::<Object<'_>>());
+    println!("a pool has {pool} bytes, an object {object}");
+    assert!(pool <= 256 && object <= 80, "{pool} and {object} bytes");
 }
 
 #[test]
@@ -187,6 +188,10 @@ fn the_alignment_of_coherent_buffers_does_not_waste_objects() {
     let objects = take(&pool, 64);
     assert_eq!((pool.statistics().chunks, pool.statistics().chunk_frames), (1, 1));
     drop(objects);
+    // Any page serves as a chunk. One at a multiple of 8 MiB would take an exchange.
+    scene.calls();
+    drop(scene.pool(objects_of(64).constraints(device(|it| it.align(1 << 23)))).alloc().unwrap());
+    assert_eq!(scene.calls(), 0);
 }
 
 #[test]
@@ -265,7 +270,7 @@ fn a_pool_says_its_name() {
 #[test]
 fn a_pool_that_cannot_grow_says_why_and_stays_usable() {
     let scene = pv();
-    let pool = scene.pool(exchanged(4000));
+    let pool = scene.pool(exchanged(4000).limit(8));
     let mut object = pool.alloc().unwrap();
     object.store(0, Width::Quad, 0x1234).unwrap();
     scene.platform.guest().fragment(Order::new(2).unwrap());
@@ -288,8 +293,9 @@ fn a_pool_that_cannot_grow_says_why_and_stays_usable() {
     let pool = scene.pool(exchanged(64).constraints(awake));
     scene.calls();
     let refused = PoolErrorKind::Alloc { added: 0, error: AllocError::MustNotSleep };
-    assert_eq!(pool.alloc().unwrap_err().kind(), refused);
-    assert_eq!(scene.calls(), 0);
+    // More often than a block has slots: each failure makes its slot available again.
+    (0..300).for_each(|_| assert_eq!(pool.alloc().unwrap_err().kind(), refused));
+    assert_eq!((scene.calls(), pool.statistics().record_frames), (0, 1));
 }
 
 #[test]
@@ -429,10 +435,13 @@ fn a_trimmed_pool_grows_again() {
         assert_eq!((pool.trim(), pool.trim(), usage(&pool)), (8, 0, (0, 0)));
         scene.is_balanced();
     }
-    // What is free in a chunk that stays can be handed out, and its neighbour's slot is used again.
+    // The free objects of a chunk that stays are handed out, and the slot of the other chunk is used
+    // again, more often than a block has slots.
     std::mem::forget(pool.alloc().unwrap());
-    drop(take(&pool, 7));
-    assert_eq!((pool.trim(), usage(&pool)), (4, (4, 1)));
+    for _ in 0..100 {
+        drop(take(&pool, 7));
+        assert_eq!((pool.statistics().record_frames, pool.trim(), usage(&pool)), (1, 4, (4, 1)));
+    }
     let mut objects = take(&pool, 7);
     are_sound(&scene, &mut objects, |_, _| true);
     assert_eq!(pool.alloc().unwrap_err().kind(), exhausted(8, 8, 0, 8));
