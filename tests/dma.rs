@@ -518,9 +518,9 @@ fn what_went_back_is_not_given_back_again() {
     let scene = DmaScene::new(FakeGuest::new(4096), GiveBack::Later);
     let two = build(|it| it.max_segments(2));
     drop(scene.allocator.alloc_coherent(4 << 20, &two).unwrap());
-    // Two tables are zapped, the second in a multicall of three, and of two steps of 512 frames Xen
-    // refuses the second.
-    scene.platform.guest().xen().arm(Fault::refuse(6, XenErrno::ENOMEM));
+    // Two tables are unhooked in a multicall of three, and of two steps of 512 frames Xen refuses the
+    // second.
+    scene.platform.guest().xen().arm(Fault::refuse(5, XenErrno::ENOMEM));
     let report = scene.allocator.give_back_waiting();
     assert_eq!((report.given, report.kept, report.quarantined), (512, 512, 0), "{report:?}");
     assert_eq!(scene.allocator.stats().waiting, report.kept);

@@ -1,9 +1,12 @@
 //! Acquire and release in a PV guest against the model hypervisor: what they promise, and every
 //! refusal that leaves the frames as they were. This shows [S1](xen_contig::rules#S1).
 
-use fake_xen::{Asked, Extent, FakeGuest, Fault, GuestBuilder, Logged, Mark, Owner};
+use fake_xen::{
+    Asked, ExchangeFault, Extent, FakeGuest, FakeXen, Fault, GuestBuilder, Logged, Mark, Owner,
+};
+use hypercall::ops::{MemoryOp, MmuUpdateKind};
 use hypercall::trace::{Phase, Span};
-use hypercall::{Xen, XenErrno, ops::MemoryOp};
+use hypercall::{Call, Xen, XenErrno};
 use xen_contig::addr::{AddressBits, Mfn, Order, Pfn};
 use xen_contig::exchange::{
     Accounts, Capability, ExchangeError, ExchangeFailure, ExchangeOptions, Fuse, Lists, Node,
@@ -11,7 +14,7 @@ use xen_contig::exchange::{
 };
 use xen_contig::frames::FrameRun;
 use xen_contig::p2m::M2p;
-use xen_contig::paging::Holder;
+use xen_contig::paging::{Holder, LinearMapping};
 
 fn order(order: u32) -> Order {
     Order::new(order).unwrap()
@@ -501,15 +504,105 @@ fn an_exchange_takes_at_most_three_hypercalls_for_orders_0_to_9() {
     }
 }
 
-/// A large run takes one hypercall more per 512 frames on either way.
+/// A table all of whose frames belong to the run is unhooked by two writes in place of 512, and hooked
+/// in again by two.
 #[test]
-fn a_large_run_shares_its_last_batch_with_the_exchange() {
+fn whole_tables_are_unhooked() {
     let guest = GuestBuilder::new(3 << 12).max_order(12).build();
-    guest.xen().take_log();
-    let (extent, _) = acquire(&guest, guest.run(1 << 12, 1 << 12), ANYWHERE);
-    assert_eq!(extent.unwrap().order(), order(12));
-    assert_eq!(hypercalls(&guest.xen().take_log()), 7 + 1 + 8);
-    guest.check_whole();
+    let asked = |first: u64, order: Order| {
+        guest.xen().take_log();
+        let (extent, _) = acquire(&guest, guest.run(first, order.frames()), ANYWHERE);
+        assert_eq!(extent.unwrap().order(), order);
+        guest.check_whole();
+        let log = guest.xen().take_log();
+        let updates = log.iter().filter_map(|call| match call.asked {
+            Asked::MmuUpdate { updates } => Some(updates),
+            _ => None,
+        });
+        (hypercalls(&log), updates.collect::<Vec<_>>())
+    };
+    assert_eq!(asked(1024, order(9)), (2, vec![2, 2]));
+    assert_eq!(asked(1 << 12, order(12)), (1 + 8, [vec![16], vec![2; 8]].concat()));
+    // Three frames of the first table are not in the run, and only three of the last one are.
+    let updates = [vec![509 + 3, 14], vec![509], vec![2; 7], vec![3]].concat();
+    assert_eq!(asked((1 << 12) + 3, order(12)), (1 + 1 + 9, updates));
+    // No table is covered.
+    assert_eq!(asked(1025, order(9)), (2, vec![512, 512]));
+}
+
+#[test]
+fn a_foreign_frame_costs_one_frame_of_a_whole_table() {
+    let guest = FakeGuest::new(2048);
+    let foreign = guest.foreign_frame();
+    guest.forge(Pfn::new(1300), foreign);
+    let (result, quarantined) = acquire(&guest, guest.run(1024, 512), ANYWHERE);
+    let failure = result.unwrap_err();
+    let refused = ExchangeError::PageTable { pfn: Pfn::new(1300), errno: XenErrno::EBUSY };
+    assert_eq!((failure.error, quarantined, failure.remaining.lost()), (refused, 1, 1));
+    let remaining: Vec<FrameRun> = failure.remaining.into_iter().collect();
+    assert_eq!(remaining, [guest.run(1024, 276), guest.run(1301, 235)]);
+    assert_eq!(guest.check().holes, [Pfn::new(1300)]);
+}
+
+#[test]
+fn a_torn_exchange_of_whole_tables_is_recovered() {
+    for fault in [
+        ExchangeFault::OutUnwritable(0),
+        ExchangeFault::InUnreadable(100),
+        ExchangeFault::OutUnreadable(1),
+    ] {
+        let guest = FakeGuest::new(2048);
+        let accounts = Accounts::new();
+        let exchanger = guest.exchanger(&accounts, order(9));
+        let part = Part::gather(0, 2, order(8), Placement::below(bits(24)));
+        let lists = Lists { backing: &mut [0; 512], extents: &mut [0; 2] };
+        let lost = if fault == ExchangeFault::OutUnreadable(1) { 256 } else { 0 };
+        guest.xen().arm_exchange(fault);
+        let run = guest.run(1024, 512);
+        let failure = exchanger.exchange(run, &[part], OnRefusal::Undo, lists).unwrap_err();
+        assert!(matches!(failure.error, ExchangeError::Torn { .. }), "{failure}");
+        assert_eq!((failure.remaining.lost(), accounts.quarantined()), (lost, lost), "{failure}");
+        assert_eq!(guest.check().holes.len() as u64, lost);
+    }
+}
+
+/// A hypervisor that never hooks a table in.
+struct NeverHooks<'g> {
+    xen: &'g FakeXen,
+    upper: u64,
+}
+
+// SAFETY: passes everything on, or refuses it whole.
+unsafe impl Xen for NeverHooks<'_> {
+    unsafe fn call(&self, call: &mut Call<'_>) -> Result<u64, XenErrno> {
+        if let Call::MmuUpdate { updates, .. } = call
+            && updates.iter().any(|update| {
+                matches!(update.kind(), MmuUpdateKind::PageTable { entry, pte }
+                    if entry == self.upper && pte.is_present())
+            })
+        {
+            return Err(XenErrno::EINVAL);
+        }
+        // SAFETY: the requirements of the call are those of the same call here.
+        unsafe { self.xen.call(call) }
+    }
+}
+
+#[test]
+fn a_table_that_xen_never_hooks_in_costs_its_frames_and_no_others() {
+    let guest = FakeGuest::new(4096);
+    let upper = guest.whole_table(Pfn::new(1536)).unwrap().upper.get();
+    let xen = NeverHooks { xen: guest.xen(), upper };
+    let accounts = Accounts::new();
+    let exchanger = guest.exchanger_via(&xen, &guest, &accounts, order(10));
+    guest.set_max_order(10);
+    let failure = exchanger.acquire(guest.run(1024, 1024), ANYWHERE, &mut [0; 1024]).unwrap_err();
+    let error = ExchangeError::PageTable { pfn: Pfn::new(1536), errno: XenErrno::EINVAL };
+    assert_eq!((failure.error, failure.remaining.lost()), (error, 512));
+    assert_eq!(accounts.quarantined(), 512);
+    assert!(failure.remaining.into_iter().eq([guest.run(1024, 512)]));
+    let lost: Vec<Pfn> = (1536..2048).map(Pfn::new).collect();
+    assert_eq!(guest.check().holes, lost);
 }
 
 /// If Xen has no multicall, the calls are made one by one.

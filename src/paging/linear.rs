@@ -1,6 +1,7 @@
 //! The page-table entries that map a PV guest's memory.
 
 use hypercall::PageTableFlags;
+use hypercall::ops::Pte;
 
 use super::flush::FlushClock;
 use super::memory::GuestMemory;
@@ -13,6 +14,17 @@ pub struct EntryRow {
     pub first: MachineAddr,
     /// How many, at least 1.
     pub count: u64,
+}
+
+/// A first-level table of the linear mapping, and where it is hooked in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FirstLevelTable {
+    /// The frame in which the table lies.
+    pub frame: Pfn,
+    /// The machine address of the second-level entry that names it.
+    pub upper: MachineAddr,
+    /// That entry.
+    pub hook: Pte,
 }
 
 /// The linear mapping of a PV guest: frame *n* at `base + n * 4096`.
@@ -38,6 +50,19 @@ pub unsafe trait LinearMapping: GuestMemory {
     /// The default names one entry. A kernel that names more makes a transaction faster.
     fn entries(&self, first: Pfn, _frames: u64) -> EntryRow {
         EntryRow { first: self.entry(first), count: 1 }
+    }
+
+    /// Returns the first-level table whose 512 entries map the frames from `first` on, a multiple of 512.
+    ///
+    /// With it, a run that covers the table is unmapped and mapped by one second-level entry in place of
+    /// 512 entries. The default returns none.
+    ///
+    /// An implementation promises that one second-level entry names the table and nothing else
+    /// references it: it is not pinned. [`GuestMemory::store`] writes to its frame while
+    /// [`entry`](Self::entry) maps that frame writable; otherwise the entry maps it read-only. The P2M
+    /// has the frame, and no run contains it.
+    fn whole_table(&self, _first: Pfn) -> Option<FirstLevelTable> {
+        None
     }
 
     /// Returns the flags of a mapped entry: present, writable and not executable.

@@ -14,5 +14,5 @@ mod memory;
 pub(crate) use batch::PteBatch;
 pub use flush::{FlushClock, FlushTime};
 pub use holder::{FrameInUse, Holder};
-pub use linear::{EntryRow, LinearMapping, NoLinearMapping};
+pub use linear::{EntryRow, FirstLevelTable, LinearMapping, NoLinearMapping};
 pub use memory::{GuestMemory, Width};

@@ -6,11 +6,13 @@ use spin::Once;
 use xen_contig::addr::{MachineAddr, Mfn, PAGE_SIZE, Pfn};
 use xen_contig::frames::FrameRun;
 use xen_contig::p2m::{M2p, P2m};
-use xen_contig::paging::{EntryRow, FlushClock, FrameInUse, GuestMemory, Holder, LinearMapping};
+use xen_contig::paging::{
+    EntryRow, FirstLevelTable, FlushClock, FrameInUse, GuestMemory, Holder, LinearMapping,
+};
 
 use super::uses::{Uses, find_holder};
 use crate::areas::Areas;
-use crate::layout::{self, READ_WRITE};
+use crate::layout::{self, READ_WRITE, TABLE};
 use crate::traps::try_read;
 use crate::vcpu::xen;
 
@@ -18,6 +20,9 @@ use crate::vcpu::xen;
 ///
 /// Xen maps the M2P by pages of 2 MiB or more (`paging_init` in `x86_64/mm.c`).
 const M2P_PIECE: u64 = 1 << 18;
+
+/// The number of entries in a table.
+const ENTRIES: u64 = 512;
 
 /// The linear mapping, as the library sees it.
 #[derive(Debug)]
@@ -144,6 +149,20 @@ unsafe impl LinearMapping for Linear {
     fn entries(&self, first: Pfn, frames: u64) -> EntryRow {
         let in_table = 512 - first.number() % 512;
         EntryRow { first: self.entry(first), count: frames.min(in_table) }
+    }
+
+    fn whole_table(&self, first: Pfn) -> Option<FirstLevelTable> {
+        let (p2m, level1) = self.tables.as_ref()?;
+        let index = first.number() / ENTRIES;
+        if first.number() + ENTRIES > p2m.frames() {
+            return None;
+        }
+        let frame = level1.add(index);
+        // The second-level tables follow the first-level ones (`pv::paging::TableRegion`).
+        let upper = level1.add(p2m.frames().div_ceil(ENTRIES) + index / ENTRIES);
+        let upper = MachineAddr::of(p2m.mfn(upper)?).get() + index % ENTRIES * 8;
+        let hook = Pte::new(p2m.mfn(frame)?, TABLE);
+        Some(FirstLevelTable { frame, upper: MachineAddr::new(upper), hook })
     }
 
     fn flags(&self) -> PageTableFlags {

@@ -6,6 +6,7 @@ use hypercall::Xen;
 use hypercall::trace::{Phase, Span};
 
 use super::entries;
+use super::tables::Tables;
 use crate::addr::Order;
 use crate::exchange::accounts::UnwindGuard;
 use crate::exchange::error::ExchangeError;
@@ -31,6 +32,7 @@ pub(in crate::exchange) struct Detached<'t, 'a, X, L> {
     /// The stretch, counted from the first of the run, in which all frames lie that Xen may have
     /// exchanged.
     pub(super) moved: Range<u64>,
+    pub(super) tables: Tables,
     pub(super) guard: UnwindGuard<'a>,
 }
 
@@ -65,7 +67,8 @@ impl<'t, 'a, X: Xen, L: LinearMapping> Prepared<'t, 'a, X, L> {
             });
         }
         let guard = UnwindGuard::new(accounts, run.frames());
-        Ok(Self(Detached { guest, run, backing, out_list, moved: 0..0, guard }))
+        let (moved, tables) = (0..0, Tables::Hooked);
+        Ok(Self(Detached { guest, run, backing, out_list, moved, tables, guard }))
     }
 
     /// Takes the run out of the linear mapping, and flushes.
@@ -73,7 +76,7 @@ impl<'t, 'a, X: Xen, L: LinearMapping> Prepared<'t, 'a, X, L> {
     /// # Errors
     /// Xen refused a page-table write or the flush. The run is mapped again as it was.
     pub fn detach(self) -> Result<Detached<'t, 'a, X, L>, ExchangeFailure<'a>> {
-        let Self(detached) = self;
+        let Self(mut detached) = self;
         match detached.guest.xen.within(Span::Phase(Phase::Detach), || detached.clear()) {
             Ok(()) => Ok(detached),
             Err(error) => Err(detached.restore(error)),
@@ -83,8 +86,10 @@ impl<'t, 'a, X: Xen, L: LinearMapping> Prepared<'t, 'a, X, L> {
 
 impl<'a, X: Xen, L: LinearMapping> Detached<'_, 'a, X, L> {
     /// Clears the page-table entries of the run, forgets its machine frames, and flushes.
-    fn clear(&self) -> Result<(), ExchangeError> {
+    fn clear(&mut self) -> Result<(), ExchangeError> {
+        self.tables = Tables::Unsure;
         entries::clear(&self.guest, &self.run)?;
+        self.tables = Tables::Unhooked;
         self.forget_backing();
         self.flush()
     }
@@ -106,8 +111,8 @@ impl<'a, X: Xen, L: LinearMapping> Detached<'_, 'a, X, L> {
     /// Maps the run again after a failure in which no frame moved.
     #[cold]
     pub(super) fn restore(self, error: ExchangeError) -> ExchangeFailure<'a> {
-        let Self { guest, run, backing, guard, .. } = self;
-        let mapping = entries::map(&guest, &run, backing);
+        let Self { guest, run, backing, tables, guard, .. } = self;
+        let mapping = entries::map(&guest, &run, backing, tables);
         guard.disarm();
         guest.accounts.quarantine(mapping.lost);
         let remaining = Remaining::in_p2m(run, mapping.lost, guest.p2m);

@@ -3,6 +3,7 @@
 use hypercall::ops::Pte;
 use hypercall::{Xen, XenErrno};
 
+use super::tables::{Piece, Table, Tables, pieces};
 use crate::addr::{Mfn, Pfn};
 use crate::exchange::error::ExchangeError;
 use crate::exchange::guest::GuestHandle;
@@ -20,16 +21,67 @@ pub(super) struct MapResult {
     pub error: Option<ExchangeError>,
 }
 
-/// Clears the entries of a run.
+/// Clears the entries of a run, or unhooks whole tables.
+///
+/// Never inlined, so that at most one batch is on the stack.
+#[inline(never)]
 pub(super) fn clear<X: Xen, L: LinearMapping>(
     guest: &GuestHandle<'_, X, L>,
     run: &FrameRun,
 ) -> Result<(), ExchangeError> {
-    let entries = run.iter().map(|_| Pte::NOT_PRESENT);
-    // SAFETY: `run` proves that nothing else uses these frames and that no Rust object lies in them
-    // ([M1](crate::rules#M1)).
-    let (done, result) = unsafe { write(guest, run.first(), run.frames(), entries) };
-    result.map_err(|errno| ExchangeError::PageTable { pfn: run.first().add(done), errno })
+    let mut batch = PteBatch::new(guest.xen);
+    let collected = collect_clearing(guest, &mut batch, run);
+    // SAFETY: the writes that were collected.
+    let result = collected.and_then(|()| unsafe { batch.issue() });
+    result.map_err(|errno| refused_clearing(guest, run, batch.done(), errno))
+}
+
+/// Adds the clearing of all entries of a run to a batch. At most 512 remain in it.
+///
+/// # Errors
+/// Xen refused a write of an earlier batch.
+pub(super) fn collect_clearing<X: Xen, L: LinearMapping>(
+    guest: &GuestHandle<'_, X, L>,
+    batch: &mut PteBatch<'_, X>,
+    run: &FrameRun,
+) -> Result<(), XenErrno> {
+    for Piece { first, frames, table } in pieces(guest, run.first(), run.frames()) {
+        // SAFETY: `run` proves that nothing else uses these frames and that no Rust object lies in them
+        // ([M1](crate::rules#M1)). A table is named for its own frames alone.
+        unsafe {
+            match table {
+                Some(table) => table.collect_unhooking(guest, batch)?,
+                None => {
+                    let entries = core::iter::repeat(Pte::NOT_PRESENT);
+                    collect(guest, batch, first, frames, entries)?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Returns the error for a write of [`collect_clearing`] that Xen refused after `done` others.
+#[cold]
+pub(super) fn refused_clearing<X: Xen, L: LinearMapping>(
+    guest: &GuestHandle<'_, X, L>,
+    run: &FrameRun,
+    mut done: u64,
+    errno: XenErrno,
+) -> ExchangeError {
+    let mut pfn = run.first();
+    for Piece { first, frames, table } in pieces(guest, run.first(), run.frames()) {
+        let (writes, within) = match table {
+            Some(_) => (Table::WRITES, 0),
+            None => (frames, done),
+        };
+        if done < writes {
+            pfn = first.add(within);
+            break;
+        }
+        done -= writes;
+    }
+    ExchangeError::PageTable { pfn, errno }
 }
 
 /// Maps the frames of a run to the machine frames in `backing`, and records them in the P2M. Leaves
@@ -42,18 +94,39 @@ pub(super) fn map<X: Xen, L: LinearMapping>(
     guest: &GuestHandle<'_, X, L>,
     run: &FrameRun,
     backing: &[u64],
+    tables: Tables,
 ) -> MapResult {
     let mut mapping = MapResult { lost: 0, error: None };
-    let mut first = run.first();
+    let mut rest = backing;
+    for Piece { first, frames, table } in pieces(guest, run.first(), run.frames()) {
+        let (backing, after) = rest.split_at(frames as usize);
+        rest = after;
+        match table {
+            Some(table) if tables != Tables::Hooked => {
+                table.map(guest, first, backing, tables, &mut mapping);
+            }
+            _ => map_entries(guest, first, backing, &mut mapping),
+        }
+    }
+    mapping
+}
+
+/// Maps frames from `first` on, entry by entry.
+pub(super) fn map_entries<X: Xen, L: LinearMapping>(
+    guest: &GuestHandle<'_, X, L>,
+    mut first: Pfn,
+    backing: &[u64],
+    mapping: &mut MapResult,
+) {
     for stretch in backing.chunk_by(|one, next| (*one == UNKNOWN) == (*next == UNKNOWN)) {
         if stretch[0] == UNKNOWN {
+            give_up(guest, first, stretch.len() as u64);
             mapping.lost += stretch.len() as u64;
         } else {
-            map_stretch(guest, first, stretch, &mut mapping);
+            map_stretch(guest, first, stretch, mapping);
         }
         first = first.add(stretch.len() as u64);
     }
-    mapping
 }
 
 /// Maps frames from `first` on, all of whose machine frames are known.
@@ -68,7 +141,7 @@ fn map_stretch<X: Xen, L: LinearMapping>(
         let pfn = first.add(done);
         let (again, rest) = backing[done as usize..].split_at(1);
         if map_up_to_refusal(guest, pfn, again).is_some() {
-            give_up(guest, pfn);
+            give_up(guest, pfn, 1);
             mapping.lost += 1;
             mapping.error.get_or_insert(ExchangeError::PageTable { pfn, errno });
         }
@@ -101,13 +174,15 @@ fn map_up_to_refusal<X: Xen, L: LinearMapping>(
     result.err().map(|errno| Refused { done, errno })
 }
 
-/// Takes a frame that Xen refused to map out of the tables. Its entry may still be present if Xen
-/// refused to clear it, too. The frame is quarantined, so a second refusal changes nothing.
+/// Takes frames that are not mapped out of the tables. Their entries may still be present if Xen
+/// refused to clear them, too. The frames are quarantined, so a second refusal changes nothing.
 #[cold]
-fn give_up<X: Xen, L: LinearMapping>(guest: &GuestHandle<'_, X, L>, pfn: Pfn) {
-    guest.p2m.set(pfn, None);
-    // SAFETY: the frame belongs to the transaction's run, so nothing uses it ([M1](crate::rules#M1)).
-    let _best_effort = unsafe { write(guest, pfn, 1, core::iter::once(Pte::NOT_PRESENT)) };
+fn give_up<X: Xen, L: LinearMapping>(guest: &GuestHandle<'_, X, L>, first: Pfn, frames: u64) {
+    let entries = core::iter::repeat_n(Pte::NOT_PRESENT, frames as usize);
+    guest.p2m.set_run(first, entries.clone().map(|_| None));
+    // SAFETY: the frames belong to the transaction's run, so nothing uses them
+    // ([M1](crate::rules#M1)).
+    let _best_effort = unsafe { write(guest, first, frames, entries) };
 }
 
 /// Writes the entries of `frames` frames from `first` on. Returns how many were written, up to the
@@ -153,19 +228,4 @@ unsafe fn collect<X: Xen, L: LinearMapping>(
         at += count;
     }
     Ok(())
-}
-
-/// Adds the clearing of all entries of a run to a batch. At most 512 remain in it.
-///
-/// # Errors
-/// Xen refused a write of an earlier batch.
-pub(super) fn collect_clearing<X: Xen, L: LinearMapping>(
-    guest: &GuestHandle<'_, X, L>,
-    batch: &mut PteBatch<'_, X>,
-    run: &FrameRun,
-) -> Result<(), XenErrno> {
-    let entries = run.iter().map(|_| Pte::NOT_PRESENT);
-    // SAFETY: `run` proves that nothing else uses these frames and that no Rust object lies in them
-    // ([M1](crate::rules#M1)).
-    unsafe { collect(guest, batch, run.first(), run.frames(), entries) }
 }

@@ -114,9 +114,11 @@ impl<'a, X: Xen, L: LinearMapping> Exchanged<'_, 'a, X, L> {
     /// The transaction failed, or Xen refused a page-table entry. The frames that remain are mapped; the
     /// others are quarantined ([M6](crate::rules#M6)).
     pub fn attach(self, parts: &[Part]) -> Result<Progress, ExchangeFailure<'a>> {
-        let Self { detached: Detached { guest, run, backing, moved, guard, .. }, ending } = self;
-        let mapping =
-            guest.xen.within(Span::Phase(Phase::Attach), || entries::map(&guest, &run, backing));
+        let Self { detached, ending } = self;
+        let Detached { guest, run, backing, moved, tables, guard, .. } = detached;
+        let mapping = guest
+            .xen
+            .within(Span::Phase(Phase::Attach), || entries::map(&guest, &run, backing, tables));
         guard.disarm();
         guest.accounts.quarantine(mapping.lost);
         let (done, refusal) = match (ending, mapping.error) {

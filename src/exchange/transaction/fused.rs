@@ -15,8 +15,9 @@ use hypercall::{DomId, Xen, XenErrno};
 
 use super::ask::{question, reply};
 use super::detached::{Detached, Prepared};
-use super::entries::{UNKNOWN, collect_clearing};
+use super::entries::{UNKNOWN, collect_clearing, refused_clearing};
 use super::exchanged::{Ending, Exchanged};
+use super::tables::Tables;
 use crate::exchange::error::ExchangeError;
 use crate::exchange::failure::ExchangeFailure;
 use crate::exchange::part::Part;
@@ -80,10 +81,9 @@ impl<'t, 'a, X: Xen, L: LinearMapping> Detached<'t, 'a, X, L> {
     fn ask_fused(&mut self, part: &Part) -> Result<FusedAnswer, ExchangeError> {
         let guest = self.guest;
         let mut batch = PteBatch::new(guest.xen);
-        let refused = |pfn, errno| ExchangeError::PageTable { pfn, errno };
-        let collected = collect_clearing(&guest, &mut batch, &self.run);
-        let run_first = self.run.first();
-        collected.map_err(|errno| refused(run_first.add(batch.done()), errno))?;
+        self.tables = Tables::Unsure;
+        collect_clearing(&guest, &mut batch, &self.run)
+            .map_err(|errno| refused_clearing(&guest, &self.run, batch.done(), errno))?;
         self.forget_backing();
 
         let clock = guest.linear.flushes();
@@ -118,18 +118,23 @@ impl<'t, 'a, X: Xen, L: LinearMapping> Detached<'t, 'a, X, L> {
             clock.complete(begun);
         }
         let done = batch.done() + u64::from(cleared).min(batch.pending().len() as u64 - 1);
-        let cleared = results[0].map(|_| ()).map_err(|errno| refused(run_first.add(done), errno));
+        let cleared = match results[0] {
+            Ok(_) => {
+                self.tables = Tables::Unhooked;
+                Ok(())
+            }
+            Err(errno) => Err(refused_clearing(&guest, &self.run, done, errno)),
+        };
         Ok(FusedAnswer::Fused(FusedResults { cleared, flushed, exchange }))
     }
 
     /// Clears the entries in the batch and flushes, by a hypercall each.
     #[cold]
-    fn detach_singly(&self, batch: &mut PteBatch<'_, X>) -> Result<FusedAnswer, ExchangeError> {
+    fn detach_singly(&mut self, batch: &mut PteBatch<'_, X>) -> Result<FusedAnswer, ExchangeError> {
         // SAFETY: the batch clears entries of the run, which nothing uses ([M1](crate::rules#M1)).
-        unsafe { batch.issue() }.map_err(|errno| ExchangeError::PageTable {
-            pfn: self.run.first().add(batch.done()),
-            errno,
-        })?;
+        let cleared = unsafe { batch.issue() };
+        cleared.map_err(|errno| refused_clearing(&self.guest, &self.run, batch.done(), errno))?;
+        self.tables = Tables::Unhooked;
         self.flush()?;
         Ok(FusedAnswer::Detached)
     }

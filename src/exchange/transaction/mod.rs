@@ -20,7 +20,8 @@
 //! * `diagnose`: finds the cause of a refusal, by named questions;
 //! * `recover`: finds out which machine frames back the run after Xen failed past its commit point;
 //! * `exchanged`: undoes and attaches;
-//! * `entries`: writes the page-table entries of the linear mapping.
+//! * `entries`: writes the page-table entries of the linear mapping;
+//! * `tables`: unhooks whole first-level tables, and hooks them in again.
 
 mod ask;
 mod detached;
@@ -30,5 +31,6 @@ mod exchanged;
 mod fused;
 mod record;
 mod recover;
+mod tables;
 
 pub(super) use detached::Prepared;

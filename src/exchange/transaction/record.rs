@@ -4,8 +4,10 @@ use hypercall::{Xen, XenErrno};
 
 use super::ask::ask;
 use super::detached::Detached;
+use super::entries::UNKNOWN;
 use super::exchanged::{Ending, Exchanged};
 use super::recover::{TornExchange, recover};
+use super::tables::{Tables, hook_all};
 use crate::addr::Pfn;
 use crate::exchange::error::ExchangeError;
 use crate::exchange::part::Part;
@@ -116,8 +118,19 @@ impl<'t, 'a, X: Xen, L: LinearMapping> Detached<'t, 'a, X, L> {
     #[cold]
     fn torn(&mut self, part: &Part, error: ExchangeError) -> TornExchange {
         self.note_moved(part.first(), part.frames());
+        let hooked = hook_all(&self.guest, &self.run, self.tables);
         let backing = &mut self.backing[part.first() as usize..][..part.frames() as usize];
-        recover(&self.guest, self.run.first().add(part.first()), backing);
+        match hooked {
+            Ok(()) => {
+                self.tables = Tables::Hooked;
+                recover(&self.guest, self.run.first().add(part.first()), backing);
+            }
+            // Nothing can be mapped to try it.
+            Err(_) => {
+                self.tables = Tables::Unsure;
+                backing.fill(UNKNOWN);
+            }
+        }
         TornExchange { error }
     }
 

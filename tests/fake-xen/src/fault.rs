@@ -6,6 +6,7 @@ use hypercall::XenErrno;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fault {
     call: u64,
+    times: u64,
     after: u64,
     errno: Option<XenErrno>,
 }
@@ -13,19 +14,25 @@ pub struct Fault {
 impl Fault {
     /// The `call`-th hypercall, counted from 1, does nothing and returns `errno`.
     pub const fn refuse(call: u64, errno: XenErrno) -> Self {
-        Self { call, after: 0, errno: Some(errno) }
+        Self { call, times: 1, after: 0, errno: Some(errno) }
     }
 
     /// The `call`-th hypercall does nothing and returns a count of 0, as the reservation operations
     /// do.
     pub const fn stop(call: u64) -> Self {
-        Self { call, after: 0, errno: None }
+        Self { call, times: 1, after: 0, errno: None }
     }
 
     /// The same, but Xen does `entries` entries or extents first.
     #[must_use]
     pub const fn after(self, entries: u64) -> Self {
         Self { after: entries, ..self }
+    }
+
+    /// The same for `times` calls in a row.
+    #[must_use]
+    pub const fn times(self, times: u64) -> Self {
+        Self { times, ..self }
     }
 }
 
@@ -94,7 +101,9 @@ impl Faults {
     /// Counts a call. Returns how the call is cut short if the fault hits it.
     pub fn next_call(&mut self) -> Option<Cut> {
         self.calls += 1;
-        let fault = self.armed.filter(|fault| fault.call == self.calls)?;
+        let fault = self
+            .armed
+            .filter(|fault| (fault.call..fault.call + fault.times).contains(&self.calls))?;
         self.hits += 1;
         Some(Cut { after: fault.after, errno: fault.errno })
     }

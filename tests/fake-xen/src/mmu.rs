@@ -59,6 +59,9 @@ impl MachineState {
     }
 
     fn update_entry(&mut self, entry: u64, pte: Pte) -> Result<(), XenErrno> {
+        if entry >= self.upper_entry(0) {
+            return self.write_upper(entry, pte);
+        }
         let frame = self.own(entry >> 12).ok_or(XenErrno::EINVAL)?;
         if frame.kind_count > 0 && frame.kind == PageType::L1 {
             return self.write_entry(entry, pte);

@@ -1,6 +1,7 @@
 //! First-level page tables: every entry holds a reference on the frame that it maps.
 //!
-//! The model has no tables of higher levels: [`AddressSpace`] records which table covers which 2 MiB.
+//! The model has no tables of higher levels: [`AddressSpace`] records which table covers which 2 MiB. An
+//! entry of the second level has a machine address all the same, above all memory.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -82,6 +83,37 @@ impl MachineState {
             let page = self.layout.linear_page(pfn);
             ram.show(page, self.mapping_of(page));
         }
+    }
+
+    /// Machine address of the second-level entry of a table of the linear mapping.
+    pub fn upper_entry(&self, table: u64) -> u64 {
+        ((self.frames.len() as u64) << 12) + table * 8
+    }
+
+    /// Writes a second-level entry (`mod_l2_entry`). As in Xen, the old table is released only when the
+    /// new one is accepted. Translations through it stay in TLBs until a flush, which Xen may make on
+    /// its own account, but no rule relies on that.
+    pub fn write_upper(&mut self, entry: u64, new: Pte) -> Result<(), XenErrno> {
+        let place = (self.layout.linear >> 21) + (entry - self.upper_entry(0)) / 8;
+        let old = self.space.tables.get(&place).copied();
+        let table = new.is_present().then(|| new.mfn().number());
+        if old == table {
+            return Ok(());
+        }
+        if let Some(old) = old {
+            let entries = self.entries_of(old);
+            self.space.tables.remove(&place);
+            self.space.places.entry(old).or_default().retain(|hooked| *hooked != place);
+            for (index, pte) in (0..).zip(entries) {
+                self.pte_changed(place * WORDS as u64 + index, pte, Pte::NOT_PRESENT);
+            }
+            self.put_table(old);
+        }
+        table.map_or(Ok(()), |table| self.hook(place, table))
+    }
+
+    fn entries_of(&self, table: u64) -> Vec<Pte> {
+        (0..WORDS as u64).map(|index| self.read_entry((table << 12) + index * 8)).collect()
     }
 
     /// Puts a table into the address space, as an entry of the second level does.

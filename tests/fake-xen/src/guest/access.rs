@@ -2,11 +2,12 @@
 
 #![expect(unsafe_code, reason = "the traits are unsafe to implement")]
 
-use hypercall::{Mfn, Pfn, VirtAddr};
+use hypercall::ops::Pte;
+use hypercall::{Mfn, PageTableFlags, Pfn, VirtAddr};
 use xen_contig::addr::{MachineAddr, PseudoPhysAddr};
 use xen_contig::frames::FrameRun;
 use xen_contig::paging::{
-    EntryRow, FlushClock, FrameInUse, GuestMemory, Holder, LinearMapping, Width,
+    EntryRow, FirstLevelTable, FlushClock, FrameInUse, GuestMemory, Holder, LinearMapping, Width,
 };
 
 use super::FakeGuest;
@@ -14,6 +15,13 @@ use crate::content::{Content, WORDS};
 use crate::vcpu;
 
 impl FakeGuest {
+    /// The first-level table of the linear mapping that maps a frame. The tables are the first frames of
+    /// the guest.
+    fn table_of(&self, pfn: Pfn) -> Option<Mfn> {
+        let table = Pfn::new(pfn.number() / WORDS as u64);
+        (pfn.number() < self.frames).then(|| self.mfn(table)).flatten()
+    }
+
     /// Reads a word of a frame through the linear mapping.
     pub fn read(&self, vcpu: u32, pfn: Pfn, word: usize) -> u64 {
         self.reach(vcpu, pfn, false, |content| content.read(word))
@@ -115,9 +123,20 @@ unsafe impl GuestMemory for FakeGuest {
 // the test made one.
 unsafe impl LinearMapping for FakeGuest {
     fn entry(&self, pfn: Pfn) -> MachineAddr {
-        let page = self.layout.linear_page(pfn.number());
-        let entry = self.xen.with(|machine| machine.entry_of(page));
-        MachineAddr::new(entry.expect("a frame of the linear mapping"))
+        let table = self.table_of(pfn).expect("a frame of the linear mapping");
+        MachineAddr::new(MachineAddr::of(table).get() + pfn.number() % WORDS as u64 * 8)
+    }
+
+    fn whole_table(&self, first: Pfn) -> Option<FirstLevelTable> {
+        let mfn = self.table_of(first)?;
+        let table = first.number() / WORDS as u64;
+        let upper = self.xen.with(|machine| machine.upper_entry(table));
+        let flags = PageTableFlags::PRESENT | PageTableFlags::WRITABLE;
+        Some(FirstLevelTable {
+            frame: Pfn::new(table),
+            upper: MachineAddr::new(upper),
+            hook: Pte::new(mfn, flags),
+        })
     }
 
     fn entries(&self, first: Pfn, frames: u64) -> EntryRow {
