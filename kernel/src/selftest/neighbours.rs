@@ -15,7 +15,7 @@ use crate::machine::Machine;
 const FRAMES: u64 = 8;
 
 pub fn add(tests: &mut Vec<Test>) {
-    tests.push(Test::new("neighbours-unharmed", neighbours));
+    tests.push(Test::new("neighbours-unharmed", neighbours).needs_order(3));
 }
 
 fn neighbours(context: &TestContext<'_>) -> Check {
@@ -56,6 +56,9 @@ fn there_and_back<'m>(
         };
     }
     let Some(refiller) = machine.refiller() else { skip!("{}", machine.capability) };
+    if refiller.limit().frames() < FRAMES {
+        skip!("the test needs extents of {FRAMES} frames: {}", machine.capability);
+    }
     can_refill()?;
     match refiller.refill(run.into_run(), ANYWHERE, lists.words()) {
         Ok(run) => Ok(Owned::of(machine, run)),

@@ -20,7 +20,7 @@ use crate::machine::ANYWHERE;
 const FRAMES: u64 = 8;
 
 pub fn add(tests: &mut Vec<Test>) {
-    tests.push(Test::new("stale-alias", stale_alias));
+    tests.push(Test::new("stale-alias", stale_alias).needs_order(3));
 }
 
 fn stale_alias(context: &TestContext<'_>) -> Check {

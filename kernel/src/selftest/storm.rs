@@ -36,8 +36,10 @@ const LIVE: usize = 12;
 const LARGEST: u64 = 16;
 
 pub fn add(tests: &mut Vec<Test>) {
-    tests.push(Test::new("storm-short", |context| storm(context, 2_000)));
-    tests.push(Test::new("storm", |context| storm(context, 100_000)).when(When::Asked));
+    tests.push(Test::new("storm-short", |context| storm(context, 2_000)).needs_order(4));
+    tests.push(
+        Test::new("storm", |context| storm(context, 100_000)).needs_order(4).when(When::Asked),
+    );
 }
 
 /// What was done, by all vCPUs together.

@@ -7,6 +7,7 @@ use super::accounts::AccountsSnapshot;
 use crate::command_line::When;
 use crate::machine::Machine;
 use crate::verdict::TestOutcome;
+use xen_contig::exchange::Capability;
 
 /// What a test works with.
 pub struct TestContext<'m> {
@@ -38,6 +39,20 @@ impl Test {
     /// A test that runs by default.
     pub fn new(name: impl Into<String>, run: impl Fn(&TestContext<'_>) -> Check + 'static) -> Self {
         Self { name: name.into(), when: When::Always, run: Box::new(run) }
+    }
+
+    /// Skips the test where Xen exchanges no extents of this order.
+    ///
+    /// A translated guest runs it: its memory is contiguous to a device without an exchange.
+    pub fn needs_order(self, order: u32) -> Self {
+        let run = self.run;
+        let checked = move |context: &TestContext<'_>| match context.machine.capability {
+            Capability::Exchange { limit } if limit.get() < order => {
+                skip!("the test needs extents of order {order}, and Xen permits up to {limit}")
+            }
+            _ => run(context),
+        };
+        Self { run: Box::new(checked), ..self }
     }
 
     /// Makes the test run at other times.

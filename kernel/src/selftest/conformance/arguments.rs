@@ -35,8 +35,8 @@ pub fn add(tests: &mut Vec<Test>) {
     tests.push(Test::new("c03-limit-by-asking", limit_by_asking));
     tests.push(Test::new("c05-count-above-extents", count_above_extents));
     tests.push(Test::new("c06-domids-differ", domids_differ));
-    tests.push(Test::new("c07-size-overflows", size_overflows));
-    tests.push(Test::new("c08-sizes-differ", sizes_differ));
+    tests.push(Test::new("c07-size-overflows", size_overflows).needs_order(1));
+    tests.push(Test::new("c08-sizes-differ", sizes_differ).needs_order(2));
     tests.push(Test::new("c09-nothing-to-do", nothing_to_do));
     tests.push(Test::new("c10-list-of-xens", list_of_xens));
     tests.push(Test::new("c12-node-refused", node_refused));
@@ -44,7 +44,7 @@ pub fn add(tests: &mut Vec<Test>) {
     tests.push(Test::new("c15-unknown-domain", unknown_domain));
     tests.push(Test::new("c16-domain-without-rights", domain_without_rights));
     tests.push(Test::new("c17-start-extent-in-command", start_extent));
-    tests.push(Test::new("c18-count-within-a-chunk", count_within_a_chunk));
+    tests.push(Test::new("c18-count-within-a-chunk", count_within_a_chunk).needs_order(2));
 }
 
 fn order_above_limit(context: &TestContext<'_>) -> Check {

@@ -15,7 +15,7 @@ const MANY: u64 = 2048;
 
 pub fn add(tests: &mut Vec<Test>) {
     tests.push(Test::new("c70-many-chunks", many_chunks));
-    tests.push(Test::new("c71-count-in-in-extents", count_in_in_extents));
+    tests.push(Test::new("c71-count-in-in-extents", count_in_in_extents).needs_order(4));
     tests.push(Test::new("c73-memory-ends-midway", memory_ends_midway));
 }
 

@@ -27,21 +27,21 @@ const SETUP_TABLE: u64 = 2;
 const TWO: (u64, u32) = (2, 1);
 
 pub fn add(tests: &mut Vec<Test>) {
-    tests.push(Test::new("c24-in-list-nowhere", in_list_nowhere));
-    tests.push(Test::new("c24-in-list-ends-early", in_list_ends_early));
-    tests.push(Test::new("c24-in-list-among-the-frames", in_list_among_the_frames));
-    tests.push(Test::new("c25-frame-that-is-none", frame_that_is_none));
-    tests.push(Test::new("c26-translated-caller", translated_caller));
-    tests.push(Test::new("c28-frame-of-others", frame_of_others));
-    tests.push(Test::new("c29-shared-info", shared_info));
-    tests.push(Test::new("c29-grant-table", grant_table));
-    tests.push(Test::new("c30-mapped-twice", mapped_twice));
-    tests.push(Test::new("c30-mapped-by-idle-tables", mapped_by_idle_tables));
-    tests.push(Test::new("c31-page-table", page_table));
+    tests.push(Test::new("c24-in-list-nowhere", in_list_nowhere).needs_order(2));
+    tests.push(Test::new("c24-in-list-ends-early", in_list_ends_early).needs_order(2));
+    tests.push(Test::new("c24-in-list-among-the-frames", in_list_among_the_frames).needs_order(2));
+    tests.push(Test::new("c25-frame-that-is-none", frame_that_is_none).needs_order(2));
+    tests.push(Test::new("c26-translated-caller", translated_caller).needs_order(2));
+    tests.push(Test::new("c28-frame-of-others", frame_of_others).needs_order(2));
+    tests.push(Test::new("c29-shared-info", shared_info).needs_order(2));
+    tests.push(Test::new("c29-grant-table", grant_table).needs_order(2));
+    tests.push(Test::new("c30-mapped-twice", mapped_twice).needs_order(2));
+    tests.push(Test::new("c30-mapped-by-idle-tables", mapped_by_idle_tables).needs_order(2));
+    tests.push(Test::new("c31-page-table", page_table).needs_order(2));
     descriptors::add(tests);
     tests.push(Test::new("c32-ring-page", ring_page));
-    tests.push(Test::new("c33-same-frame-twice", same_frame_twice));
-    tests.push(Test::new("c34-bad-frame-in-an-extent", bad_frame_in_an_extent));
+    tests.push(Test::new("c33-same-frame-twice", same_frame_twice).needs_order(2));
+    tests.push(Test::new("c34-bad-frame-in-an-extent", bad_frame_in_an_extent).needs_order(3));
 }
 
 /// Tries to exchange a good frame and then `gfn`, and wants EINVAL and the good frame back.

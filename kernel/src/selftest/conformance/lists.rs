@@ -27,7 +27,7 @@ pub fn add(tests: &mut Vec<Test>) {
     tests.push(Test::new("c50-out-list-unreadable", out_list_unreadable));
     tests.push(Test::new("c51-out-list-not-writable", out_list_not_writable));
     tests.push(Test::new("c53-lists-overlap", lists_overlap));
-    tests.push(Test::new("c54-out-frame-in-use", out_frame_in_use));
+    tests.push(Test::new("c54-out-frame-in-use", out_frame_in_use).needs_order(1));
 }
 
 /// Whether a frame is no longer the domain's: then Xen refuses to map it.

@@ -8,6 +8,7 @@ use hypercall::{DomId, Multicall, PageTableFlags, Xen, XenErrno};
 use xen_contig::addr::{Mfn, Pfn};
 use xen_contig::exchange::Capability;
 use xen_contig::frames::FrameRun;
+use xen_contig::vmap::Flush;
 
 use super::start_info::StartInfo;
 use crate::layout::{self, READ_WRITE};
@@ -109,7 +110,8 @@ pub struct Specimen<'c> {
     machine: &'c Machine,
     start_info: Option<StartInfo>,
     seed: u64,
-    run: FrameRun,
+    /// `None` once it was put back.
+    run: Option<FrameRun>,
     /// What the guest names each frame by in the in-list.
     gfns: Vec<u64>,
     /// How many frames, from the first on, are not those that hold the pattern.
@@ -140,11 +142,15 @@ impl<'c> Specimen<'c> {
             error!("start info is not where the builder put it");
         }
         let run = Owned::take(machine, frames)?;
+        // Areas of earlier tests may have left entries.
+        if let Err(error) = machine.areas.purge(&run, Flush::Inhibit) {
+            error!("purging: {error}");
+        }
         books::dirty(&run, seed);
         let gfns: Option<Vec<u64>> =
             run.iter().map(|pfn| machine.p2m.gfn(pfn).map(|gfn| gfn.number())).collect();
         let Some(gfns) = gfns else { fail!("the allocator gave out a hole") };
-        let run = run.into_run();
+        let run = Some(run.into_run());
         let specimen = Self { machine, start_info, seed, run, gfns, moved: 0 };
         specimen.unmap()?;
         Ok(specimen)
@@ -169,6 +175,20 @@ impl<'c> Specimen<'c> {
         self.start_info.is_some()
     }
 
+    fn run(&self) -> &FrameRun {
+        let Some(run) = &self.run else { unreachable!("putting it back consumes the specimen") };
+        run
+    }
+
+    /// Maps the run with the frames that back it.
+    fn map_all(&self) -> Check {
+        if !self.is_pv() {
+            return Ok(());
+        }
+        let pte = |(pfn, mfn): (Pfn, &u64)| (pfn, Pte::new(Mfn::new(*mfn), READ_WRITE));
+        map(self.run().iter().zip(&self.gfns).map(pte))
+    }
+
     /// The frames as the in-list names them.
     pub fn gfns(&self) -> &[u64] {
         &self.gfns
@@ -176,18 +196,22 @@ impl<'c> Specimen<'c> {
 
     /// The frames as the out-list names them.
     pub fn pfns(&self) -> Vec<u64> {
-        self.run.iter().map(Pfn::number).collect()
+        self.run().iter().map(Pfn::number).collect()
     }
 
     fn unmap(&self) -> Check {
-        if self.is_pv() { map(self.run.iter().map(|pfn| (pfn, Pte::NOT_PRESENT))) } else { Ok(()) }
+        if self.is_pv() {
+            map(self.run().iter().map(|pfn| (pfn, Pte::NOT_PRESENT)))
+        } else {
+            Ok(())
+        }
     }
 
     /// Maps one frame with these rights, or takes the mapping away.
     pub fn map_one(&self, index: usize, flags: Option<PageTableFlags>) -> Check {
         let mfn = Mfn::new(self.gfns[index]);
         let pte = flags.map_or(Pte::NOT_PRESENT, |flags| Pte::new(mfn, flags));
-        map(core::iter::once((self.run.first().add(index as u64), pte)))
+        map(core::iter::once((self.run().first().add(index as u64), pte)))
     }
 
     /// Exchanges the run: in-extents of one order for out-extents of another, all of it. `oddity`
@@ -216,7 +240,7 @@ impl<'c> Specimen<'c> {
         let done = argument.nr_exchanged;
         // A count that the test itself wrote says nothing of what was done.
         let counted = if answer.is_err() && done == before { 0 } else { done };
-        let frames = (counted << in_order).min(self.run.frames());
+        let frames = (counted << in_order).min(self.run().frames());
         Attempt { answer, done, input, out, frames, out_order }
     }
 
@@ -231,7 +255,7 @@ impl<'c> Specimen<'c> {
                 fail!("mfn {first:#x} is no extent of order {order}");
             }
             self.gfns[index as usize] = mfn;
-            info.set_p2m(self.run.first().add(index), mfn);
+            info.set_p2m(self.run().first().add(index), mfn);
         }
         self.moved = self.moved.max(attempt.frames);
         Ok(())
@@ -240,7 +264,7 @@ impl<'c> Specimen<'c> {
     /// Notes another machine frame beneath one frame of the run, or another content in it.
     pub fn replace(&mut self, index: usize, mfn: u64) {
         if let Some(info) = &self.start_info {
-            info.set_p2m(self.run.first().add(index as u64), mfn);
+            info.set_p2m(self.run().first().add(index as u64), mfn);
             self.gfns[index] = mfn;
         }
         self.moved = self.moved.max(index as u64 + 1);
@@ -253,12 +277,11 @@ impl<'c> Specimen<'c> {
     }
 
     /// The same, with a look at the run when it is mapped.
-    pub fn put_back_and(self, look: impl FnOnce(&FrameRun)) -> Check {
-        let Self { machine, seed, run, gfns, moved, .. } = self;
-        if machine.m2p.is_some() {
-            let pte = |(pfn, mfn): (Pfn, &u64)| (pfn, Pte::new(Mfn::new(*mfn), READ_WRITE));
-            map(run.iter().zip(&gfns).map(pte))?;
-        }
+    pub fn put_back_and(mut self, look: impl FnOnce(&FrameRun)) -> Check {
+        self.map_all()?;
+        let (machine, seed, moved) = (self.machine, self.seed, self.moved);
+        let gfns = core::mem::take(&mut self.gfns);
+        let Some(run) = self.run.take() else { unreachable!("it is put back once") };
         let agreed = books::agree(machine, &run, |index| Some(Mfn::new(gfns[index as usize])));
         let kept = match moved {
             0 => books::holds_pattern(&run, seed, "a frame that stayed"),
@@ -280,6 +303,17 @@ impl<'c> Specimen<'c> {
     pub fn settle(mut self, attempt: &Attempt) -> Check {
         self.renew(attempt)?;
         self.put_back()
+    }
+}
+
+impl Drop for Specimen<'_> {
+    /// Frees the run of a test that failed, if Xen maps it. So Xen confirms that each frame has memory.
+    ///
+    /// In a translated guest nobody can confirm that, and the frames stay out of use.
+    fn drop(&mut self) {
+        if self.run.is_some() && self.is_pv() && self.map_all().is_ok() {
+            self.run.take().into_iter().for_each(|run| self.machine.give(run));
+        }
     }
 }
 

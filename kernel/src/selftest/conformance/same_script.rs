@@ -21,7 +21,7 @@ use crate::selftest::{Check, Test, TestContext, error, fail, skip};
 use crate::vcpu::xen;
 
 pub fn add(tests: &mut alloc::vec::Vec<Test>) {
-    tests.push(Test::new("same-script", same_script));
+    tests.push(Test::new("same-script", same_script).needs_order(4));
 }
 
 struct ScriptKernel<'m> {

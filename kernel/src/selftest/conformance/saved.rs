@@ -7,7 +7,7 @@ use xen_contig::addr::Gfn;
 use xen_contig::dma::{
     BufferError, Constraints, GiveBack, Pool, PoolConfig, PoolErrorKind, PoolObject,
 };
-use xen_contig::vmap::{Area, UnmapMode};
+use xen_contig::vmap::UnmapMode;
 
 use crate::command_line::When;
 use crate::events;
@@ -17,7 +17,8 @@ use crate::selftest::dma::ground::{
     Allocator, Buffer, PAGE, balanced, build, fill, holds, is_sound, scatter, served,
 };
 use crate::selftest::owned::Owned;
-use crate::selftest::vmap::{map, unmap};
+use crate::selftest::vmap::map;
+use crate::selftest::vmap::test_area::TestArea;
 use crate::selftest::{Check, Test, TestContext, TestOutcome, books, error, fail, skip};
 use crate::suspend::{Requests, Resumed};
 use crate::time::Deadline;
@@ -224,7 +225,7 @@ fn moved(
 /// An area in use, and frames that one was left behind on.
 struct Areas<'m> {
     machine: &'m Machine,
-    area: Area,
+    area: TestArea<'m>,
     frames: Owned<'m>,
     leftover: Owned<'m>,
 }
@@ -237,7 +238,7 @@ impl<'m> Areas<'m> {
             Ok(Owned::of(machine, scatter(machine, run.into_run())?))
         };
         let (frames, leftover) = (scattered()?, scattered()?);
-        unmap(machine, map(machine, &leftover, "left behind")?, UnmapMode::Lazy)?;
+        map(machine, &leftover, "left behind")?.unmap(UnmapMode::Lazy)?;
         books::dirty(&frames, context.seed);
         books::dirty(&leftover, context.seed);
         let area = map(machine, &frames, "in use")?;
@@ -255,13 +256,13 @@ impl<'m> Areas<'m> {
             let linear = crate::layout::linear(pfn);
             let (shown, held) = (try_read(area.address() + page * PAGE), try_read(linear));
             if shown.is_err() || shown.ok() != held.ok() {
-                fail!("page {page} of {area:?} shows other memory than pfn {pfn}");
+                fail!("page {page} of {:?} shows other memory than pfn {pfn}", **area);
             }
         }
         Ok(())
     }
 
     fn end(self) -> Check {
-        unmap(self.machine, self.area, UnmapMode::Lazy)
+        self.area.unmap(UnmapMode::Lazy)
     }
 }

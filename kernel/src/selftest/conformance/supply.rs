@@ -23,13 +23,13 @@ const MAX_SLACK: u64 = 4096;
 
 pub fn add(tests: &mut Vec<Test>) {
     tests.push(Test::new("c40-no-block-of-that-order", no_block));
-    tests.push(Test::new("c41-nothing-below-the-limit", nothing_below));
-    tests.push(Test::new("c42-bits-without-a-limit", bits_without_a_limit));
-    tests.push(Test::new("c48-domain-at-its-maximum", at_maximum));
+    tests.push(Test::new("c41-nothing-below-the-limit", nothing_below).needs_order(1));
+    tests.push(Test::new("c42-bits-without-a-limit", bits_without_a_limit).needs_order(1));
+    tests.push(Test::new("c48-domain-at-its-maximum", at_maximum).needs_order(3));
     tests.push(Test::new("c55-extents-are-aligned", aligned));
     tests.push(Test::new("c56-new-frames-are-cleared-by-us", content_of_new_frames));
     tests.push(Test::new("c57-old-frames-are-scrubbed", content_of_old_frames));
-    tests.push(Test::new("c60-contiguous-already", contiguous_already));
+    tests.push(Test::new("c60-contiguous-already", contiguous_already).needs_order(3));
 }
 
 /// The least width of an address below which Xen has a frame to give.

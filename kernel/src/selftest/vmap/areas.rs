@@ -6,7 +6,8 @@ use hypercall::VirtAddr;
 use xen_contig::addr::Pfn;
 use xen_contig::vmap::{Area, Flush, Protection, UnmapMode};
 
-use super::{Check, Owned, Test, TestContext, error, fail, map_frames, unmap};
+use super::test_area::TestArea;
+use super::{Check, Owned, Test, TestContext, error, fail, map_frames};
 use crate::machine::{Machine, word};
 use crate::traps::{try_read, try_write};
 
@@ -34,7 +35,7 @@ fn shows(context: &TestContext<'_>, mode: UnmapMode) -> Check {
     // Guards on both sides: what is next to an area is another's guard, or free.
     let beside = [page(&area, PAGES), area.address() - 4096_u64].map(try_read);
     let address = area.address();
-    unmap(machine, area, mode)?;
+    area.unmap(mode)?;
     let left = try_read(address).is_ok();
     if let Err(error) = machine.areas.purge(&run, Flush::Now) {
         fail!("purging: {error}");
@@ -80,13 +81,13 @@ fn read_only(context: &TestContext<'_>) -> Check {
     // SAFETY: `run` owns the frame ([M1](xen_contig::rules#M1)) until the test ends.
     let area = unsafe { machine.areas.vmap(run.iter(), Protection::ReadOnly, "read-only") };
     let area = match area {
-        Ok(area) => area,
+        Ok(area) => TestArea::new(machine, area),
         Err(error) => fail!("mapping for reads alone: {error}"),
     };
     let read = try_read(area.address());
     // SAFETY: the frame is the test's ([M1](xen_contig::rules#M1)).
     let written = unsafe { try_write(area.address(), 1) };
-    unmap(machine, area, UnmapMode::Sync)?;
+    area.unmap(UnmapMode::Sync)?;
     if read.is_err() || written.is_ok() {
         fail!("reading: {read:x?}, writing: {written:?}");
     }
@@ -102,7 +103,7 @@ fn writable_page_table_is_refused(machine: &Machine) -> Check {
         Err(xen_contig::vmap::VmapError::Refused { pfn, .. }) if pfn == table => {}
         Err(other) => fail!("a writable mapping of a page table: {other}"),
         Ok(area) => {
-            unmap(machine, area, UnmapMode::Sync)?;
+            TestArea::new(machine, area).unmap(UnmapMode::Sync)?;
             error!("Xen mapped the top-level table pfn {table} writable")
         }
     }

@@ -6,7 +6,7 @@ use hypercall::trace::CallTotals;
 use xen_contig::exchange::Fuse;
 use xen_contig::vmap::{Flush, UnmapMode};
 
-use super::{Check, Owned, Test, TestContext, TestOutcome, cost_of, fail, give_left, map, unmap};
+use super::{Check, Owned, Test, TestContext, TestOutcome, cost_of, fail, give_left, map};
 use crate::machine::{ANYWHERE, Machine};
 use crate::{say, vcpu};
 
@@ -30,7 +30,7 @@ fn purge_one(machine: &Machine) -> Result<CallTotals, TestOutcome> {
         fail!("purging: {error}");
     }
     let area = map(machine, &run, "ours")?;
-    unmap(machine, area, UnmapMode::Lazy)?;
+    area.unmap(UnmapMode::Lazy)?;
     let (purged, cost) = cost_of(|| machine.areas.purge(&run, Flush::Inhibit));
     match purged {
         Ok(purged) if purged.aliases as u64 == FRAMES && !purged.flushed => Ok(cost),
@@ -64,7 +64,7 @@ fn exact(context: &TestContext<'_>) -> Check {
     let unrelated = UNRELATED.min(room.saturating_sub(2 * FRAMES as u32));
     for _ in 0..unrelated / 250 {
         let area = map(machine, &run, "unrelated")?;
-        unmap(machine, area, UnmapMode::Lazy)?;
+        area.unmap(UnmapMode::Lazy)?;
     }
     let left = machine.areas.stats().leftover.pages;
     let crowded = purge_one(machine)?;
@@ -97,14 +97,14 @@ fn one_flush(context: &TestContext<'_>) -> Check {
         super::skip!("the guest has no memory for lists")
     };
     let area = map(machine, &run, "ours")?;
-    unmap(machine, area, UnmapMode::Lazy)?;
+    area.unmap(UnmapMode::Lazy)?;
     let sent = vcpu::notifications();
     let (result, cost) = cost_of(|| exchanger.acquire(run.into_run(), ANYWHERE, lists.words()));
     let sent = vcpu::notifications() - sent;
     match result.and_then(|extent| exchanger.release(extent, lists.words())) {
         Ok(run) => {
             let next = map(machine, &Owned::of(machine, run), "next");
-            unmap(machine, next?, UnmapMode::Lazy)?;
+            next?.unmap(UnmapMode::Lazy)?;
         }
         Err(failure) => super::skip!("{}", give_left(machine, failure)),
     }

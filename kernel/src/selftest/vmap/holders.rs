@@ -6,7 +6,7 @@ use xen_contig::addr::{Gfn, Pfn};
 use xen_contig::paging::{GuestMemory, Holder};
 use xen_contig::vmap::UnmapMode;
 
-use super::{Check, Owned, Test, TestContext, error, fail, map, skip, unmap};
+use super::{Check, Owned, Test, TestContext, error, fail, map, skip};
 use crate::guest::guest;
 use crate::layout::{READ_WRITE, slot, window};
 use crate::machine::Machine;
@@ -63,7 +63,7 @@ fn holders(context: &TestContext<'_>) -> Check {
     let area = map(machine, &run, "holder")?;
     let address = area.address();
     let in_use = is(machine, mapped, Holder::Area { address, name: "holder" });
-    unmap(machine, area, UnmapMode::Lazy)?;
+    area.unmap(UnmapMode::Lazy)?;
     let left = is(machine, free, Holder::Leftover { address: address + 4096_u64, name: "holder" });
     if let Err(error) = machine.areas.purge_all(xen_contig::vmap::Flush::Inhibit) {
         fail!("purging: {error}");

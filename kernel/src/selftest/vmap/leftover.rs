@@ -15,7 +15,6 @@ use xen_contig::vmap::{Area, UnmapMode};
 use super::picture::{self, Picture};
 use super::{
     Check, Owned, Test, TestContext, TestOutcome, books, fail, give_left, map, map_frames, skip,
-    unmap,
 };
 use crate::extent::WholeRunExchanger;
 use crate::machine::{ANYWHERE, Machine};
@@ -31,8 +30,8 @@ const FRAMES: u64 = 16;
 const ALIASED: u64 = 5;
 
 pub fn add(tests: &mut Vec<Test>) {
-    tests.push(Test::new("vmap-leftover-purged", leftover));
-    tests.push(Test::new("vmap-in-use-named", in_use));
+    tests.push(Test::new("vmap-leftover-purged", leftover).needs_order(4));
+    tests.push(Test::new("vmap-in-use-named", in_use).needs_order(4));
 }
 
 /// The linear mapping of a kernel that forgot about its leftovers.
@@ -94,7 +93,7 @@ fn leftover(context: &TestContext<'_>) -> Check {
     // SAFETY: the test owns the frames ([M1](xen_contig::rules#M1)) until it has unmapped the area.
     let area = unsafe { map_frames(machine, three, "leftover")? };
     let address = area.address();
-    unmap(machine, area, UnmapMode::Lazy)?;
+    area.unmap(UnmapMode::Lazy)?;
     let mut picture = Picture::of(machine, &run);
 
     // Without a purge.
@@ -171,7 +170,7 @@ fn in_use(context: &TestContext<'_>) -> Check {
     // SAFETY: the test owns the frame ([M1](xen_contig::rules#M1)). It offers the frame to an exchange
     // only once the area exists, and expects that this is refused.
     let area = unsafe { map_frames(machine, [aliased].into_iter(), "net-rx")? };
-    unmap(machine, dead, UnmapMode::Lazy)?;
+    dead.unmap(UnmapMode::Lazy)?;
     let Some(exchanger) = machine.exchanger() else { fail!("the exchange is gone") };
     let asked = || xen().summary().row(Hypercall::MemoryOp).calls;
     let before = asked();
@@ -183,7 +182,7 @@ fn in_use(context: &TestContext<'_>) -> Check {
             if pfn == aliased && holder == expected)
     })?;
     let untouched = still_shows(&area);
-    unmap(machine, area, UnmapMode::Lazy)?;
+    area.unmap(UnmapMode::Lazy)?;
     let then = exchanger
         .acquire(run.into_run(), ANYWHERE, lists.words())
         .and_then(|extent| exchanger.release(extent, lists.words()));

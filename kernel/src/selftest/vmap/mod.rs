@@ -10,6 +10,7 @@
 //! | [`other_vcpu`] | does no vCPU reach the old frames once an exchange is through? |
 //! | [`modes`] | what do lazy and sync cost, side by side? |
 //! | [`picture`] | what did a transaction do to a region, drawn |
+//! | [`test_area`] | an area that ends with its test |
 
 mod areas;
 mod cost;
@@ -19,18 +20,20 @@ mod modes;
 mod other_vcpu;
 mod picture;
 mod refilled;
+pub mod test_area;
 
 use alloc::vec::Vec;
 
 use hypercall::trace::{CallTotals, Summary};
 use xen_contig::addr::Pfn;
 use xen_contig::frames::FrameRun;
-use xen_contig::vmap::{Area, Protection, UnmapMode};
+use xen_contig::vmap::Protection;
 
 use super::owned::{Owned, give_left};
 use super::{Check, Test, TestContext, TestOutcome, books, error, fail, skip};
 use crate::machine::Machine;
 use crate::vcpu;
+use test_area::TestArea;
 
 pub fn add(tests: &mut Vec<Test>) {
     areas::add(tests);
@@ -42,37 +45,29 @@ pub fn add(tests: &mut Vec<Test>) {
     modes::add(tests);
 }
 
-/// Maps a run of frames as an area of a test's.
-pub fn map(machine: &Machine, run: &FrameRun, name: &'static str) -> Result<Area, TestOutcome> {
+/// Maps a run of frames as an area of a test.
+pub fn map<'m>(
+    machine: &'m Machine,
+    run: &FrameRun,
+    name: &'static str,
+) -> Result<TestArea<'m>, TestOutcome> {
     // SAFETY: the test that owns the run keeps it until it has unmapped the area.
     unsafe { map_frames(machine, run.iter(), name) }
 }
 
-/// Maps frames as an area of a test's.
+/// Maps frames as an area of a test.
 ///
 /// # Safety
 /// The frames belong to the test until it has unmapped the area ([M1](xen_contig::rules#M1)).
-pub unsafe fn map_frames(
-    machine: &Machine,
+pub unsafe fn map_frames<'m>(
+    machine: &'m Machine,
     frames: impl Iterator<Item = Pfn> + Clone,
     name: &'static str,
-) -> Result<Area, TestOutcome> {
+) -> Result<TestArea<'m>, TestOutcome> {
     // SAFETY: the frames belong to the test, as this function requires.
     match unsafe { machine.areas.vmap(frames, Protection::ReadWrite, name) } {
-        Ok(area) => Ok(area),
+        Ok(area) => Ok(TestArea::new(machine, area)),
         Err(error) => fail!("mapping \"{name}\": {error}"),
-    }
-}
-
-/// Ends an area in a mode, and puts back the mode that the kernel has.
-pub fn unmap(machine: &Machine, area: Area, mode: UnmapMode) -> Check {
-    let before = machine.areas.mode();
-    machine.areas.set_mode(mode);
-    let result = machine.areas.vunmap(area);
-    machine.areas.set_mode(before);
-    match result {
-        Ok(()) => Ok(()),
-        Err(error) => fail!("unmapping: {error}"),
     }
 }
 

@@ -5,9 +5,7 @@ use alloc::vec::Vec;
 use hypercall::trace::CallTotals;
 use xen_contig::vmap::{Flush, UnmapMode};
 
-use super::{
-    Check, Owned, Test, TestContext, TestOutcome, cost_of, fail, give_left, map, skip, unmap,
-};
+use super::{Check, Owned, Test, TestContext, TestOutcome, cost_of, fail, give_left, map, skip};
 use crate::machine::{ANYWHERE, Machine};
 use crate::say;
 use crate::tsc::tsc;
@@ -91,7 +89,7 @@ fn cycle(machine: &Machine, mode: UnmapMode) -> Result<Cost, TestOutcome> {
     measure(|| {
         for _ in 0..CYCLES {
             let area = map(machine, &run, "cycle")?;
-            unmap(machine, area, mode)?;
+            area.unmap(mode)?;
         }
         Ok(())
     })
@@ -107,7 +105,7 @@ fn allocation(machine: &Machine, mode: UnmapMode) -> Result<Cost, TestOutcome> {
         for _ in 0..ALLOCATIONS {
             let Some(taken) = run.take() else { fail!("the run is gone") };
             let area = map(machine, &taken, "ring")?;
-            unmap(machine, area, mode)?;
+            area.unmap(mode)?;
             let result = exchanger
                 .acquire(taken.into_run(), ANYWHERE, lists.words())
                 .and_then(|extent| exchanger.release(extent, lists.words()));

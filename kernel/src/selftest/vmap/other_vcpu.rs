@@ -10,9 +10,7 @@ use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 
 use xen_contig::vmap::UnmapMode;
 
-use super::{
-    Check, Owned, Test, TestContext, TestOutcome, error, fail, give_left, map, skip, unmap,
-};
+use super::{Check, Owned, Test, TestContext, TestOutcome, error, fail, give_left, map, skip};
 use crate::machine::{ANYWHERE, Machine};
 use crate::say;
 use crate::smp;
@@ -97,7 +95,7 @@ fn round(machine: &Machine, other: VcpuId, seen: &VcpuReads) -> Check {
         while !reading.load(SeqCst) {
             core::hint::spin_loop();
         }
-        let unmapped = unmap(machine, area, UnmapMode::Lazy);
+        let unmapped = area.unmap(UnmapMode::Lazy);
         let result = exchanger.acquire(run.into_run(), ANYWHERE, lists.words());
         if unmapped.is_err() || result.is_err() {
             end.store(true, SeqCst);

@@ -9,7 +9,7 @@ use xen_contig::exchange::ExchangeError;
 use xen_contig::paging::Holder;
 use xen_contig::vmap::{Flush, UnmapMode};
 
-use super::{Check, Owned, Test, TestContext, fail, map, skip, unmap};
+use super::{Check, Owned, Test, TestContext, fail, map, skip};
 use crate::machine::ANYWHERE;
 use crate::selftest::reservation::can_refill;
 use crate::traps::try_read;
@@ -38,7 +38,7 @@ fn refill_purges(context: &TestContext<'_>) -> Check {
         }
     };
     let still_there = try_read(address);
-    unmap(machine, area, UnmapMode::Lazy)?;
+    area.unmap(UnmapMode::Lazy)?;
     let holder = Holder::Area { address, name: "net-rx" };
     let expected = ExchangeError::FrameBusy { pfn: first, mfn: None, holder };
     if refused != Some(expected) || still_there.is_err() {

@@ -1,0 +1,57 @@
+//! An area of a test, which ends with the test.
+
+use core::ops::Deref;
+
+use xen_contig::vmap::{Area, UnmapMode};
+
+use super::{Check, fail};
+use crate::machine::Machine;
+
+/// An area that is unmapped lazily when it is dropped.
+///
+/// A test that fails frees its frames. If an area still mapped them, every later test that gets one of
+/// them would fail too.
+pub struct TestArea<'m> {
+    machine: &'m Machine,
+    /// `None` after [`unmap`](Self::unmap).
+    area: Option<Area>,
+}
+
+impl<'m> TestArea<'m> {
+    /// Takes over an area of the machine.
+    pub const fn new(machine: &'m Machine, area: Area) -> Self {
+        Self { machine, area: Some(area) }
+    }
+
+    /// Unmaps the area in this mode.
+    pub fn unmap(mut self, mode: UnmapMode) -> Check {
+        let Some(area) = self.area.take() else { unreachable!("an area is unmapped once") };
+        let areas = self.machine.areas;
+        let before = areas.mode();
+        areas.set_mode(mode);
+        let result = areas.vunmap(area);
+        areas.set_mode(before);
+        match result {
+            Ok(()) => Ok(()),
+            Err(error) => fail!("unmapping: {error}"),
+        }
+    }
+}
+
+impl Deref for TestArea<'_> {
+    type Target = Area;
+
+    fn deref(&self) -> &Area {
+        let Some(area) = &self.area else { unreachable!("`unmap` consumes the value") };
+        area
+    }
+}
+
+impl Drop for TestArea<'_> {
+    fn drop(&mut self) {
+        if let Some(area) = self.area.take() {
+            // The test has failed already. An entry that is not dropped is left for the next purge.
+            let _refused = self.machine.areas.vunmap(area);
+        }
+    }
+}
