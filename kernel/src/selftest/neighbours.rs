@@ -1,4 +1,4 @@
-//! Are frames next to an exchanged run left alone?
+//! Are the frames next to an exchanged run untouched?
 
 use alloc::format;
 use alloc::vec::Vec;
@@ -40,7 +40,7 @@ fn neighbours(context: &TestContext<'_>) -> Check {
     books::is_zero(&run, "the run")
 }
 
-/// Exchanges or refills the run, as the guest can, and gives the extent back.
+/// Exchanges the run for an extent and back, or refills it in a translated guest.
 fn there_and_back<'m>(
     machine: &'m Machine,
     run: Owned<'m>,

@@ -1,5 +1,6 @@
-//! Frames of a test's, which go back however it ends: a test that fails must not have the accounts
-//! fail, too.
+//! Frames of a test, which are freed however it ends.
+//!
+//! So a test that fails does not make the accounts fail too.
 
 use core::ops::Deref;
 
@@ -9,10 +10,10 @@ use xen_contig::frames::FrameRun;
 use super::{TestOutcome, skip};
 use crate::machine::Machine;
 
-/// A run that is given back when it is dropped.
+/// A run that is freed when it is dropped.
 pub struct Owned<'m> {
     machine: &'m Machine,
-    /// `None` only once it was handed on.
+    /// `None` after [`into_run`](Self::into_run).
     run: Option<FrameRun>,
 }
 
@@ -25,12 +26,12 @@ impl<'m> Owned<'m> {
         }
     }
 
-    /// A run that was handed on and came back.
+    /// Takes over a run.
     pub const fn of(machine: &'m Machine, run: FrameRun) -> Self {
         Self { machine, run: Some(run) }
     }
 
-    /// Hands the run on to who takes it.
+    /// Returns the run, which the caller then owns.
     pub fn into_run(mut self) -> FrameRun {
         let Some(run) = self.run.take() else { unreachable!("a run is handed on once") };
         run
@@ -54,7 +55,7 @@ impl Drop for Owned<'_> {
     }
 }
 
-/// Gives back what a failure left, and says why there was one.
+/// Frees the runs that remain after a failure, and returns its error.
 pub fn give_left(
     machine: &Machine,
     failure: ExchangeFailure<'_>,

@@ -1,8 +1,8 @@
-//! Does Xen refuse a frame that something still maps, is all as before, and does the same call
-//! succeed once the alias is gone?
+//! Does Xen refuse a frame that has an alias, and leave everything as before? Does the same call succeed
+//! without the alias?
 //!
-//! This is what makes a purge of aliases necessary: every page-table entry that maps a frame holds
-//! a reference on it, and Xen takes no frame that anything but its owner refers to.
+//! This is why a purge is necessary: each page-table entry that maps a frame holds a reference on it, and
+//! Xen takes no frame with a reference.
 
 use alloc::vec::Vec;
 
@@ -91,6 +91,6 @@ fn refused_then_taken(context: &TestContext<'_>) -> Check {
         .and_then(|extent| exchanger.release(extent, lists.words()));
     match released {
         Ok(run) => books::agree(machine, &Owned::of(machine, run), |_| None),
-        Err(failure) => fail!("the alias is gone, still: {}", give_left(machine, failure)),
+        Err(failure) => fail!("refused without the alias: {}", give_left(machine, failure)),
     }
 }

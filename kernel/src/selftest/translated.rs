@@ -16,8 +16,9 @@ use crate::machine::ANYWHERE;
 use crate::machine::Machine;
 use crate::vcpu::xen;
 
-/// The order of a superpage, which is what a refill is for. Above it Xen takes its time: a dom0
-/// behind an IOMMU pays a flush for each frame that it gives up.
+/// The order of a superpage, which is the purpose of a refill.
+///
+/// Higher orders are slow: with an IOMMU a dom0 pays a flush for each frame that it returns to Xen.
 const SUPERPAGE: Order = match Order::new(9) {
     Ok(order) => order,
     Err(_) => Order::ZERO,
@@ -38,7 +39,7 @@ pub fn add(machine: &Machine, tests: &mut Vec<Test>) {
     }
 }
 
-/// Asks for a real exchange of a real frame and sees it refused, with the frame as it was.
+/// Checks that Xen refuses to exchange a frame, and leaves the frame as it was.
 fn exchange_refused(context: &TestContext<'_>) -> Check {
     let machine = context.machine;
     if !machine.p2m.is_translated() {

@@ -92,8 +92,9 @@ const ORDER_LIMITS: std::ops::RangeInclusive<u32> = 0..=18;
 /// What is tried under each limit: tests that allocate by single frames, and the limit itself.
 const ORDER_TESTS: &str = "selftest=exchange-order-*,order-limit-refused,accounts-balanced";
 
-/// The limits under which a dom0 runs all its tests. They are below Xen's default for a domU, and some
-/// tests need extents of a higher order: those must be skipped, and none may fail.
+/// The limits under which a dom0 runs all its tests.
+///
+/// They are below Xen's default for a domU. Tests that need a higher order must be skipped.
 const LOW_LIMITS: std::ops::RangeInclusive<u32> = 0..=8;
 
 /// MiB of such a dom0.
@@ -102,8 +103,9 @@ const LOW_LIMITS_MIB: u32 = 256;
 /// A dom0 takes seconds.
 const LIMIT: Duration = Duration::from_secs(240);
 
-/// Returns a part with a PV dom0 for each limit of the exchange's order (`memop-max-order`), and one in
-/// which it runs all tests for each low limit.
+/// Returns a part with a PV dom0 for each limit of the exchange's order (`memop-max-order`).
+///
+/// Under each low limit another dom0 runs all tests.
 fn order_limits<'p>(context: &'p SuiteContext, bed: &'p Bed) -> Result<Vec<SuitePart<'p>>> {
     let args = KernelArgs::new(ORDER_TESTS)?;
     let guest = |order| {

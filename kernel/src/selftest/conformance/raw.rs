@@ -307,7 +307,9 @@ impl<'c> Specimen<'c> {
 }
 
 impl Drop for Specimen<'_> {
-    /// Frees the run of a test that failed, if Xen maps it. So Xen confirms that each frame has memory.
+    /// Frees the run of a test that failed, if Xen maps all of it.
+    ///
+    /// A PV guest maps only its own memory, so then each frame has memory.
     ///
     /// In a translated guest nobody can confirm that, and the frames stay out of use.
     fn drop(&mut self) {

@@ -1,5 +1,5 @@
-//! [C76](xen_contig::conformance#C76) and [C77](xen_contig::conformance#C77): giving memory up and
-//! getting it back, which is all that a translated guest has.
+//! [C76](xen_contig::conformance#C76) and [C77](xen_contig::conformance#C77): returning
+//! memory to Xen and populating it again, which a translated guest does in place of an exchange.
 
 use alloc::vec;
 use alloc::vec::Vec;
@@ -28,7 +28,7 @@ pub fn add(tests: &mut Vec<Test>) {
 }
 
 /// # Safety
-/// Nothing of Rust's lies in the frames, and nobody touches them until they are populated again.
+/// No Rust object lies in the frames, and no code touches them until they are populated again.
 unsafe fn decrease(list: &mut [u64]) -> Answer {
     // SAFETY: the caller's; the list lives across the call.
     unsafe { xen().memory_op(MemoryOp::DecreaseReservation(&mut extents(list, 0))) }
@@ -44,11 +44,11 @@ fn populate(list: &mut [u64], order: u32, oddity: impl FnOnce(&mut MemoryReserva
 fn reservation(context: &TestContext<'_>) -> Result<u64, TestOutcome> {
     match context.machine.current_reservation() {
         Ok(frames) => Ok(frames),
-        Err(errno) => fail!("the domain's size is not to be had: {errno}"),
+        Err(errno) => fail!("Xen does not report the reservation: {errno}"),
     }
 }
 
-/// Frames that were given up, to be filled again whatever happens.
+/// Frames that were returned to Xen, and that a test populates again.
 struct Hole<'c> {
     specimen: Specimen<'c>,
 }
@@ -61,12 +61,12 @@ impl<'c> Hole<'c> {
         // SAFETY: a specimen holds nothing, and it is not touched before it is filled.
         let answer = unsafe { decrease(&mut list) };
         if answer != Ok(frames) {
-            fail!("gave up {answer:?} of {frames} frames");
+            fail!("Xen took {answer:?} of {frames} frames");
         }
         Ok(Self { specimen })
     }
 
-    /// Fills it frame by frame and puts it back.
+    /// Populates it frame by frame and frees it.
     fn fill(mut self) -> Check {
         let mut list = self.specimen.pfns();
         let answer = populate(&mut list, 0, |_| ());
@@ -95,7 +95,7 @@ fn decrease_of_a_mapped_frame(context: &TestContext<'_>) -> Check {
     let after = reservation(context);
     let mut alive = true;
     if is_pv(context) {
-        // Given up, and still there: for as long as something maps it.
+        // Xen keeps a returned frame as long as something maps it.
         // SAFETY: the frame is mapped, and Xen frees no frame that is.
         unsafe {
             word(pfn, 5).write_volatile(0xc76);
@@ -145,7 +145,7 @@ fn populate_above_the_limit(context: &TestContext<'_>) -> Check {
 
 fn populate_at_the_maximum(context: &TestContext<'_>) -> Check {
     let slack = slack(context)?;
-    // Guest frames behind the guest's memory, of which nobody has heard.
+    // Guest frames past the end of the guest's memory, which nothing uses.
     let first = context.machine.p2m.frames() + 0x1000;
     let wanted: Vec<u64> = (first..first + slack + 4).collect();
     let mut list = wanted.clone();
@@ -156,7 +156,7 @@ fn populate_at_the_maximum(context: &TestContext<'_>) -> Check {
     let given = unsafe { decrease(&mut list[..got]) };
     say!("# c77: asked for {} frames, {got} up to the maximum", slack + 4);
     if (answer, given) != (Ok(slack), Ok(slack)) {
-        fail!("{slack} up to the maximum: got {answer:?} (size {size:?}), gave back {given:?}");
+        fail!("{slack} up to the maximum: got {answer:?} (size {size:?}), returned {given:?}");
     }
     Ok(())
 }
@@ -168,7 +168,7 @@ fn populate_an_extent(context: &TestContext<'_>) -> Check {
     let answer = populate(&mut list, ORDER, |_| ());
     if answer != Ok(1) {
         hole.fill()?;
-        crate::selftest::skip!("an extent of order {ORDER} is not to be had: {answer:?}");
+        crate::selftest::skip!("Xen has no extent of order {ORDER}: {answer:?}");
     }
     let aligned = list[0].is_multiple_of(1 << ORDER);
     for index in 0..1 << ORDER {

@@ -1,4 +1,4 @@
-//! Does an area show its frames, with its protection and nothing beside them?
+//! Does an area map its frames with its protection, and nothing next to them?
 
 use alloc::vec::Vec;
 
@@ -24,7 +24,7 @@ fn page(area: &Area, index: u64) -> VirtAddr {
     area.address() + index * 4096
 }
 
-/// Maps scattered frames, last first, looks at them from both sides, and ends the area.
+/// Compares an area of scattered frames with the linear mapping, and unmaps it.
 fn shows(context: &TestContext<'_>, mode: UnmapMode) -> Check {
     let machine = context.machine;
     let run = Owned::take(machine, 2 * PAGES)?;
@@ -32,7 +32,7 @@ fn shows(context: &TestContext<'_>, mode: UnmapMode) -> Check {
     // SAFETY: the test owns the frames ([M1](xen_contig::rules#M1)) until it has unmapped the area.
     let area = unsafe { map_frames(machine, scattered.clone(), "self-test")? };
     let looked = look(context.seed, &area, scattered);
-    // Guards on both sides: what is next to an area is another's guard, or free.
+    // On each side of an area is a guard page or a free page.
     let beside = [page(&area, PAGES), area.address() - 4096_u64].map(try_read);
     let address = area.address();
     area.unmap(mode)?;
@@ -74,7 +74,9 @@ fn look(seed: u64, area: &Area, frames: impl Iterator<Item = Pfn>) -> Check {
     Ok(())
 }
 
-/// An area for reads alone can't be written, and Xen lets a page table be mapped so.
+/// Checks that a read-only area cannot be written.
+///
+/// Xen maps a page table in no other way.
 fn read_only(context: &TestContext<'_>) -> Check {
     let machine = context.machine;
     let run = Owned::take(machine, 1)?;
@@ -82,7 +84,7 @@ fn read_only(context: &TestContext<'_>) -> Check {
     let area = unsafe { machine.areas.vmap(run.iter(), Protection::ReadOnly, "read-only") };
     let area = match area {
         Ok(area) => TestArea::new(machine, area),
-        Err(error) => fail!("mapping for reads alone: {error}"),
+        Err(error) => fail!("mapping read-only: {error}"),
     };
     let read = try_read(area.address());
     // SAFETY: the frame is the test's ([M1](xen_contig::rules#M1)).
@@ -108,7 +110,7 @@ fn writable_page_table_is_refused(machine: &Machine) -> Check {
         }
     }
     if machine.areas.stats().live != stats {
-        fail!("a refused area is on the books: {:?}", machine.areas.stats());
+        fail!("a refused area is registered: {:?}", machine.areas.stats());
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Does a purge flush nothing, and cost what the aliases of its frames cost, whatever else is left?
+//! Does a purge flush nothing? Does its cost depend on the aliases of its frames alone?
 
 use alloc::vec::Vec;
 
@@ -13,7 +13,7 @@ use crate::{say, vcpu};
 /// Frames whose aliases are purged.
 const FRAMES: u64 = 512;
 
-/// Pages that are left of other areas.
+/// Leftover pages of other areas.
 const UNRELATED: u32 = 100_000;
 
 pub fn add(tests: &mut Vec<Test>) {
@@ -22,10 +22,10 @@ pub fn add(tests: &mut Vec<Test>) {
     tests.push(Test::new("vmap-one-flush-per-exchange", one_flush));
 }
 
-/// What it costs to purge what is left of one area over all frames of a run.
+/// Returns the hypercalls of a purge of one leftover area over all frames of a run.
 fn purge_one(machine: &Machine) -> Result<CallTotals, TestOutcome> {
     let run = Owned::take(machine, FRAMES)?;
-    // What earlier tests left of these frames.
+    // Leftovers of earlier tests.
     if let Err(error) = machine.areas.purge(&run, Flush::Inhibit) {
         fail!("purging: {error}");
     }
@@ -55,7 +55,7 @@ fn flushes_nothing(context: &TestContext<'_>) -> Check {
     Ok(())
 }
 
-/// With many pages left of other areas, the same calls with as many operations.
+/// Checks that leftovers of other areas change neither calls nor operations.
 fn exact(context: &TestContext<'_>) -> Check {
     let machine = context.machine;
     let alone = purge_one(machine)?;
@@ -86,7 +86,7 @@ fn exact(context: &TestContext<'_>) -> Check {
     }
 }
 
-/// From purge to attach, an exchange of frames with leftovers makes one flush.
+/// Checks that an exchange of frames with leftovers makes one flush in all.
 fn one_flush(context: &TestContext<'_>) -> Check {
     let machine = context.machine;
     let Some(exchanger) = machine.exchanger() else {
@@ -108,7 +108,7 @@ fn one_flush(context: &TestContext<'_>) -> Check {
         }
         Err(failure) => super::skip!("{}", give_left(machine, failure)),
     }
-    // To make the next area was to look which addresses are free again: by that flush all are.
+    // The next area freed the retired addresses that this flush has covered: all of them.
     let retired = machine.areas.stats().retired;
     if retired.areas > 0 {
         fail!("the flush of an exchange covers no area's addresses: {retired:?}");

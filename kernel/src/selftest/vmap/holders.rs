@@ -1,4 +1,4 @@
-//! Is whoever holds a frame called by its right name?
+//! Does `holder` name what references a frame?
 
 use alloc::vec::Vec;
 
@@ -26,7 +26,7 @@ fn is(machine: &Machine, pfn: Pfn, expected: Holder) -> Check {
 fn holders(context: &TestContext<'_>) -> Check {
     let machine = context.machine;
     let Some(top) = machine.top_table() else {
-        skip!("a translated guest's exchange is refused before Xen looks at a frame")
+        skip!("translated guest: Xen refuses the exchange before it reads the in-list")
     };
     is(machine, top, Holder::PageTable { level: 4 })?;
     if let Some(level1) = machine.linear.first_table() {
@@ -36,7 +36,7 @@ fn holders(context: &TestContext<'_>) -> Check {
     let (mapped, free) = (run.first(), run.first().add(1));
     let Some(mfn) = machine.p2m.mfn(mapped) else { fail!("pfn {mapped} has no machine frame") };
     is(machine, free, Holder::Unknown)?;
-    // By what the kernel has noted, and until it is forgotten.
+    // Uses that the kernel has noted, until it forgets them.
     let noted = [
         Holder::DescriptorTable { vcpu: 0 },
         Holder::Granted { reference: 9 },
@@ -49,7 +49,7 @@ fn holders(context: &TestContext<'_>) -> Check {
         named?;
     }
     is(machine, free, Holder::Unknown)?;
-    // By no area.
+    // A mapping outside of all areas.
     if let Err(errno) = guest().set_window(slot::ALIAS, Some((Gfn::new(mfn.number()), READ_WRITE)))
     {
         error!("mapping mfn {mfn} a second time: {errno}");
@@ -59,7 +59,7 @@ fn holders(context: &TestContext<'_>) -> Check {
         error!("dropping the alias: {errno}");
     }
     by_window?;
-    // By an area, in use and not.
+    // An area in use, and its leftover.
     let area = map(machine, &run, "holder")?;
     let address = area.address();
     let in_use = is(machine, mapped, Holder::Area { address, name: "holder" });

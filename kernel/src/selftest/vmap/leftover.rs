@@ -1,5 +1,5 @@
-//! Does Xen refuse a frame that a leftover maps, is it named, purged, and then out of the way? And
-//! is an area in use named and left alone?
+//! Does Xen refuse a frame that a leftover maps? Does the error name the leftover, and does a purge
+//! remove it? Does the error name an area in use, and does the area stay?
 
 use alloc::format;
 use alloc::vec::Vec;
@@ -26,7 +26,7 @@ use crate::vcpu::xen;
 /// Frames of the run.
 const FRAMES: u64 = 16;
 
-/// The one that something else maps.
+/// The index of the frame that an area maps too.
 const ALIASED: u64 = 5;
 
 pub fn add(tests: &mut Vec<Test>) {
@@ -34,7 +34,7 @@ pub fn add(tests: &mut Vec<Test>) {
     tests.push(Test::new("vmap-in-use-named", in_use).needs_order(4));
 }
 
-/// The linear mapping of a kernel that forgot about its leftovers.
+/// The linear mapping of a kernel that purges nothing.
 struct Forgetful<'m>(&'m Linear);
 
 // SAFETY: as the linear mapping, which does all the work.
@@ -111,7 +111,7 @@ fn leftover(context: &TestContext<'_>) -> Check {
     })?;
     books::agree(machine, &run, |_| None)?;
 
-    // With one, as every allocation goes.
+    // With a purge, as in every allocation.
     let Some(exchanger) = machine.exchanger() else { fail!("the exchange is gone") };
     let (run, shown) = match exchanger.acquire(run.into_run(), ANYWHERE, lists.words()) {
         Ok(extent) => {
@@ -121,21 +121,21 @@ fn leftover(context: &TestContext<'_>) -> Check {
         }
         Err(failure) => match give_left(machine, failure) {
             error @ ExchangeError::NoMemory { .. } => skip!("{error}"),
-            error => fail!("purged, still: {error}"),
+            error => fail!("refused after a purge: {error}"),
         },
     };
     picture::draw(&picture);
     let agreed = match run {
         Ok(run) => books::agree(machine, &Owned::of(machine, run), |_| None),
-        Err(failure) => fail!("giving the extent back: {}", give_left(machine, failure)),
+        Err(failure) => fail!("releasing the extent: {}", give_left(machine, failure)),
     };
     match shown {
-        Ok(value) => fail!("the exchange is through, the leftover still shows {value:#x}"),
+        Ok(value) => fail!("after the exchange a read through the leftover returns {value:#x}"),
         Err(_) => agreed,
     }
 }
 
-/// Wants a refusal, the one that is expected. Returns the run.
+/// Fails unless the result is the expected refusal. Returns the run.
 fn refused<'m, T: core::fmt::Debug>(
     machine: &'m Machine,
     result: Result<T, xen_contig::exchange::ExchangeFailure<'_>>,
@@ -165,7 +165,7 @@ fn in_use(context: &TestContext<'_>) -> Check {
         skip!("the guest has no memory for lists")
     };
     let aliased = run.first().add(ALIASED);
-    // Beside the one in use, a leftover of the same frames.
+    // Besides the area in use there is a leftover of the same frames.
     let dead = map(machine, &run, "dead")?;
     // SAFETY: the test owns the frame ([M1](xen_contig::rules#M1)). It offers the frame to an exchange
     // only once the area exists, and expects that this is refused.
@@ -188,11 +188,13 @@ fn in_use(context: &TestContext<'_>) -> Check {
         .and_then(|extent| exchanger.release(extent, lists.words()));
     match then {
         Ok(run) => machine.give(run),
-        Err(failure) => fail!("unmapped, still: {}", give_left(machine, failure)),
+        Err(failure) => {
+            fail!("refused after the area was unmapped: {}", give_left(machine, failure))
+        }
     }
     untouched?;
     if made > 0 {
-        fail!("Xen was asked {made} times for what can't be had");
+        fail!("{made} hypercalls asked Xen for a run with an area in use");
     }
     Ok(())
 }

@@ -1,15 +1,15 @@
-//! Virtual areas: what they leave behind, what a purge of it costs, and who flushes.
+//! Virtual areas: which entries remain, what a purge costs, and who flushes.
 //!
 //! | file | question |
 //! |---|---|
-//! | [`areas`] | does an area show its frames, with its protection and nothing beside them? |
-//! | [`leftover`] | does Xen refuse a leftover, is it named, purged, and then out of the way? |
-//! | [`refilled`] | PVH: does a refill drop leftovers, and spare an area in use? |
-//! | [`holders`] | is whoever holds a frame called by its right name? |
-//! | [`cost`] | does a purge flush nothing, and cost what the aliases of its frames cost? |
-//! | [`other_vcpu`] | does no vCPU reach the old frames once an exchange is through? |
-//! | [`modes`] | what do lazy and sync cost, side by side? |
-//! | [`picture`] | what did a transaction do to a region, drawn |
+//! | [`areas`] | does an area map its frames with its protection, and nothing next to them? |
+//! | [`leftover`] | does Xen refuse a frame with a leftover? Does the error name it? Does a purge help? |
+//! | [`refilled`] | PVH: does a refill purge leftovers, and refuse an area in use? |
+//! | [`holders`] | does `holder` name what references a frame? |
+//! | [`cost`] | does a purge flush nothing, and depend on the aliases of its frames alone? |
+//! | [`other_vcpu`] | does no vCPU reach the old frames after an exchange? |
+//! | [`modes`] | what do lazy and sync unmapping cost? |
+//! | [`picture`] | draws what a transaction did to a region |
 //! | [`test_area`] | an area that ends with its test |
 
 mod areas;
@@ -71,7 +71,7 @@ pub unsafe fn map_frames<'m>(
     }
 }
 
-/// What `act` cost in hypercalls, of all vCPUs together.
+/// Returns the result of `act`, and the hypercalls of all vCPUs meanwhile.
 pub fn cost_of<R>(act: impl FnOnce() -> R) -> (R, CallTotals) {
     let total = || {
         let mut all = Summary::new();

@@ -1,4 +1,4 @@
-//! What do lazy and sync cost, side by side?
+//! What do lazy and sync unmapping cost?
 
 use alloc::vec::Vec;
 
@@ -13,24 +13,25 @@ use crate::tsc::tsc;
 /// Pages of an area.
 const PAGES: u64 = 16;
 
-/// How often an area is mapped and unmapped. A guest of 4 MiB has addresses for so many, guard pages
-/// included, before it has to flush.
+/// The number of times that an area is mapped and unmapped.
+///
+/// A guest of 4 MiB has addresses for them, guard pages included, without a flush.
 const CYCLES: u64 = 32;
 
-/// How many allocations are made of frames that were in an area.
+/// The number of allocations of frames that were in an area.
 const ALLOCATIONS: u64 = 8;
 
 pub fn add(tests: &mut Vec<Test>) {
     tests.push(Test::new("vmap-lazy-and-sync", compare));
 }
 
-/// What something cost.
+/// Hypercalls and ticks.
 struct Cost {
     row: CallTotals,
     ticks: u64,
 }
 
-/// Runs `act` and says what it cost.
+/// Runs `act` and returns its cost.
 fn measure(act: impl FnOnce() -> Check) -> Result<Cost, TestOutcome> {
     let start = tsc();
     let (result, row) = cost_of(act);
@@ -56,14 +57,14 @@ fn compare(context: &TestContext<'_>) -> Check {
         }
     }
     let [lazy, sync] = cycles.as_slice() else { fail!("two modes were measured") };
-    // Counts alone: ticks depend on the machine.
+    // Compare counts only, because ticks depend on the machine.
     if lazy.row.flushes > 0 || sync.row.flushes != CYCLES || lazy.row.calls > sync.row.calls {
         fail!("lazy {:?}, sync {:?}", lazy.row, sync.row);
     }
     Ok(())
 }
 
-/// What was left earlier must not be paid for here.
+/// Purges the leftovers of earlier tests, so that they are not measured.
 fn clear(machine: &Machine) -> Check {
     match machine.areas.purge_all(Flush::Now) {
         Ok(_) => Ok(()),
@@ -71,7 +72,7 @@ fn clear(machine: &Machine) -> Check {
     }
 }
 
-/// Hundredths of a number per `count`, as text with a point.
+/// Prints the cost per `count`, with two decimals.
 fn print(mode: &str, what: &str, cost: &Cost, count: u64) {
     let per = |total: u64| (total / count, total % count * 100 / count);
     let CallTotals { calls, sub_operations, flushes, .. } = cost.row;

@@ -1,9 +1,8 @@
-//! Does no vCPU reach the old frames once an exchange is through?
+//! Does no vCPU reach the old frames after an exchange?
 //!
-//! A second vCPU reads through an area in a loop, before and after its owner has unmapped it, which
-//! no sound kernel does. While it reads, the first one exchanges the frames. From the moment that
-//! the exchange is through, every read must fault: the entries are gone, and what the second vCPU
-//! remembered of them went with the one flush that Xen made for all vCPUs.
+//! A second vCPU reads through an area in a loop, even after the owner has unmapped it, which no sound
+//! kernel does. Meanwhile the first vCPU exchanges the frames. After the exchange every read must
+//! fault: the purge dropped the entries, and the one flush emptied the TLB of the second vCPU.
 
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
@@ -20,10 +19,10 @@ use crate::vcpu::{self, VcpuId};
 /// Frames of the run.
 const FRAMES: u64 = 16;
 
-/// How often it is tried.
+/// The number of tries.
 const ROUNDS: u64 = 16;
 
-/// Reads that are made when the exchange is through.
+/// Reads after the exchange.
 const READS: u64 = 256;
 
 pub fn add(tests: &mut Vec<Test>) {
@@ -33,11 +32,11 @@ pub fn add(tests: &mut Vec<Test>) {
 /// What the second vCPU saw.
 #[derive(Default)]
 struct VcpuReads {
-    /// Reads that went well before the exchange was through.
+    /// Successful reads before the end of the exchange.
     before: AtomicU64,
-    /// Reads that were begun after that, and went well.
+    /// Reads that began after it and succeeded.
     after: AtomicU64,
-    /// Reads that were begun after that, and faulted.
+    /// Reads that began after it and faulted.
     faults: AtomicU64,
 }
 
@@ -57,7 +56,7 @@ fn other_vcpu(context: &TestContext<'_>) -> Check {
         [&seen.before, &seen.after, &seen.faults].map(|count| count.load(SeqCst));
     say!("# vmap: {other} read {before} times, then faulted {faults} times, and went on {after}");
     if after > 0 {
-        fail!("{after} reads reached a frame after the exchange was through");
+        fail!("{after} reads reached a frame after the exchange");
     }
     if before == 0 || faults < ROUNDS * READS {
         error!("{before} reads before, {faults} faults after: nothing was tried");

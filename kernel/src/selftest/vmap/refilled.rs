@@ -1,7 +1,7 @@
-//! Does a refill, before it gives a run up, drop what is left of areas, and spare those in use?
+//! Does a refill purge leftovers, and refuse a run with an area in use?
 //!
-//! Xen takes a frame from a translated guest whoever maps it ([C76](xen_contig::conformance#C76)),
-//! so nobody but the kernel can say no.
+//! Xen takes a frame from a translated guest even if something maps it
+//! ([C76](xen_contig::conformance#C76)), so the kernel alone can refuse.
 
 use alloc::vec::Vec;
 
@@ -50,7 +50,7 @@ fn refill_purges(context: &TestContext<'_>) -> Check {
             machine.give(run);
             match left {
                 Ok(left) if left.aliases == 0 => Ok(()),
-                other => fail!("behind a refill: {other:?}"),
+                other => fail!("after a refill: {other:?}"),
             }
         }
         Err(failure) => {
