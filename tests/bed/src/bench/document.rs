@@ -57,7 +57,8 @@ mod tests {
         let text = format!("a\n{BEGIN}old\n{END}b\n");
         assert_eq!(around(&text), Some(("a\n", "b\n")));
         assert_eq!(around(&format!("{END}{BEGIN}")), None);
-        assert_eq!(around("a\n"), None);
+        assert_eq!(around(&format!("a\n{END}")), None);
+        assert_eq!(around(&format!("a\n{BEGIN}")), None);
     }
 
     #[test]
