@@ -56,9 +56,6 @@ fn there_and_back<'m>(
         };
     }
     let Some(refiller) = machine.refiller() else { skip!("{}", machine.capability) };
-    if refiller.limit().frames() < FRAMES {
-        skip!("the test needs extents of {FRAMES} frames: {}", machine.capability);
-    }
     can_refill()?;
     match refiller.refill(run.into_run(), ANYWHERE, lists.words()) {
         Ok(run) => Ok(Owned::of(machine, run)),

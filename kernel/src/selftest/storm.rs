@@ -36,9 +36,11 @@ const LIVE: usize = 12;
 const LARGEST: u64 = 16;
 
 pub fn add(tests: &mut Vec<Test>) {
-    tests.push(Test::new("storm-short", |context| storm(context, 2_000)).needs_order(4));
+    tests.push(Test::new("storm-short", |context| storm(context, 2_000)).needs_exchange_order(4));
     tests.push(
-        Test::new("storm", |context| storm(context, 100_000)).needs_order(4).when(When::Asked),
+        Test::new("storm", |context| storm(context, 100_000))
+            .needs_exchange_order(4)
+            .when(When::Asked),
     );
 }
 

@@ -7,6 +7,7 @@ use super::accounts::AccountsSnapshot;
 use crate::command_line::When;
 use crate::machine::Machine;
 use crate::verdict::TestOutcome;
+use xen_contig::addr::Order;
 use xen_contig::exchange::Capability;
 
 /// What a test works with.
@@ -41,13 +42,29 @@ impl Test {
         Self { name: name.into(), when: When::Always, run: Box::new(run) }
     }
 
-    /// Skips the test where Xen exchanges no extents of this order.
+    /// Skips the test where Xen does not permit extents of this order.
+    pub fn needs_order(self, order: u32) -> Self {
+        self.needs(order, |capability| match capability {
+            Capability::Exchange { limit } | Capability::Refill { limit } => Some(limit),
+            _ => None,
+        })
+    }
+
+    /// Skips the test where Xen does not exchange extents of this order.
     ///
     /// A translated guest runs it: its memory is contiguous to a device without an exchange.
-    pub fn needs_order(self, order: u32) -> Self {
+    pub fn needs_exchange_order(self, order: u32) -> Self {
+        self.needs(order, |capability| match capability {
+            Capability::Exchange { limit } => Some(limit),
+            _ => None,
+        })
+    }
+
+    /// Skips the test where there is a limit below this order.
+    fn needs(self, order: u32, limit: fn(Capability) -> Option<Order>) -> Self {
         let run = self.run;
-        let checked = move |context: &TestContext<'_>| match context.machine.capability {
-            Capability::Exchange { limit } if limit.get() < order => {
+        let checked = move |context: &TestContext<'_>| match limit(context.machine.capability) {
+            Some(limit) if limit.get() < order => {
                 skip!("the test needs extents of order {order}, and Xen permits up to {limit}")
             }
             _ => run(context),

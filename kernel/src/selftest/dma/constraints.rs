@@ -12,7 +12,7 @@ use super::{Check, Test, TestContext, fail, skip};
 use crate::say;
 
 pub fn add(tests: &mut Vec<Test>) {
-    tests.push(Test::new("dma-constraints", constraints).needs_order(9));
+    tests.push(Test::new("dma-constraints", constraints).needs_exchange_order(9));
     tests.push(Test::new("dma-segments-above-limit", above_limit));
 }
 

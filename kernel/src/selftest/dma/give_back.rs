@@ -15,9 +15,11 @@ pub fn add(tests: &mut Vec<Test>) {
         ("dma-give-back-at-once", GiveBack::AtOnce),
         ("dma-give-back-later", GiveBack::Later),
     ] {
-        tests.push(Test::new(name, move |context| give_back(context, policy)).needs_order(4));
+        tests.push(
+            Test::new(name, move |context| give_back(context, policy)).needs_exchange_order(4),
+        );
     }
-    tests.push(Test::new("dma-give-back-crowd", crowd).needs_order(1));
+    tests.push(Test::new("dma-give-back-crowd", crowd).needs_exchange_order(1));
 }
 
 /// Frames of the buffer; the size is a byte less, so it takes all of an extent of order 4.

@@ -8,7 +8,7 @@ use super::ground::{Confined, PAGE, balanced, build, fill, holds, is_sound, serv
 use super::{Check, Test, TestContext, fail, skip};
 
 pub fn add(tests: &mut Vec<Test>) {
-    tests.push(Test::new("dma-halves", halves).needs_order(2));
+    tests.push(Test::new("dma-halves", halves).needs_exchange_order(2));
 }
 
 fn halves(context: &TestContext<'_>) -> Check {

@@ -11,8 +11,8 @@ use super::{Check, Test, TestContext, fail, skip};
 use crate::say;
 
 pub fn add(tests: &mut Vec<Test>) {
-    tests.push(Test::new("dma-many", many).needs_order(4));
-    tests.push(Test::new("dma-many-all-or-nothing", all_or_nothing).needs_order(4));
+    tests.push(Test::new("dma-many", many).needs_exchange_order(4));
+    tests.push(Test::new("dma-many-all-or-nothing", all_or_nothing).needs_exchange_order(4));
 }
 
 /// A network driver: rings, descriptors, a doorbell page.

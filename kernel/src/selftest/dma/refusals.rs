@@ -12,11 +12,11 @@ use super::ground::{
 use super::{Check, Test, TestContext, fail, skip};
 
 pub fn add(tests: &mut Vec<Test>) {
-    tests.push(Test::new("dma-refused-before-xen", before_xen).needs_order(4));
+    tests.push(Test::new("dma-refused-before-xen", before_xen).needs_exchange_order(4));
     tests.push(Test::new("dma-refused-order", order_above_limit));
-    tests.push(Test::new("dma-refused-by-xen", by_xen).needs_order(8));
-    tests.push(Test::new("dma-refused-node", node).needs_order(1));
-    tests.push(Test::new("dma-refused-guest-full", guest_full).needs_order(4));
+    tests.push(Test::new("dma-refused-by-xen", by_xen).needs_exchange_order(8));
+    tests.push(Test::new("dma-refused-node", node).needs_exchange_order(1));
+    tests.push(Test::new("dma-refused-guest-full", guest_full).needs_exchange_order(4));
 }
 
 fn refused(

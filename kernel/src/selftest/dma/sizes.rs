@@ -11,8 +11,8 @@ use crate::say;
 use crate::selftest::books;
 
 pub fn add(tests: &mut Vec<Test>) {
-    tests.push(Test::new("dma-odd-sizes", odd_sizes).needs_order(9));
-    tests.push(Test::new("dma-surplus-ordinary", surplus).needs_order(9));
+    tests.push(Test::new("dma-odd-sizes", odd_sizes).needs_exchange_order(9));
+    tests.push(Test::new("dma-surplus-ordinary", surplus).needs_exchange_order(9));
 }
 
 const MIB: u64 = 1 << 20;

@@ -18,7 +18,7 @@ use crate::traps::try_read;
 const FRAMES: u64 = 8;
 
 pub fn add(tests: &mut Vec<Test>) {
-    tests.push(Test::new("vmap-refill-purges", refill_purges));
+    tests.push(Test::new("vmap-refill-purges", refill_purges).needs_order(3));
 }
 
 fn refill_purges(context: &TestContext<'_>) -> Check {
