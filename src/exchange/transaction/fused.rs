@@ -107,9 +107,10 @@ impl<'t, 'a, X: Xen, L: LinearMapping> Detached<'t, 'a, X, L> {
         // run. They live until the end of this function, and nothing else touches them during the call
         // ([M3](crate::rules#M3)).
         let whole = unsafe { guest.xen.multicall(&mut entries) };
-        let results =
-            entries.map(|entry| entry.result().map_err(|errno| whole.err().unwrap_or(errno)));
-        let exchange = reply(&argument, part, backing, results[2]);
+        let ran = entries.map(|entry| entry.result());
+        // An exchange that Xen has not run moved nothing, whatever stopped the multicall.
+        let exchange = reply(&argument, part, backing, ran[2]);
+        let results = ran.map(|result| result.map_err(|errno| whole.err().unwrap_or(errno)));
         if whole == Err(XenErrno::ENOSYS) {
             return self.detach_singly(&mut batch);
         }
