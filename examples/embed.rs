@@ -9,9 +9,9 @@ use std::sync::atomic::{Ordering::SeqCst, compiler_fence};
 
 use fake_xen::{FakeGuest, FakeXen, GuestBuilder};
 use xen_contig::addr::{MachineAddr, PAGE_SIZE, Pfn};
-use xen_contig::dma::{Allocator, Constraints, GiveBack};
+use xen_contig::dma::{Allocator, Constraints, Retain};
 use xen_contig::exchange::Accounts;
-use xen_contig::frames::{Candidate, FrameAllocator, FrameRun};
+use xen_contig::frames::{Candidate, FrameAllocator, FrameRun, Search};
 use xen_contig::p2m::P2m;
 use xen_contig::paging::{FlushClock, GuestMemory, LinearMapping, Width};
 use xen_contig::platform::Platform;
@@ -58,6 +58,7 @@ unsafe impl Platform for Kernel {
     type Xen = FakeXen;
     type Memory = Self;
     type Linear = Self;
+    type Lock = spin::Mutex<()>;
     type Lists<'p> = Vec<u64>;
 
     fn xen(&self) -> &FakeXen {
@@ -81,17 +82,16 @@ unsafe impl Platform for Kernel {
         &self.accounts
     }
 
+    fn free_frames(&self) -> u64 {
+        self.free.lock().unwrap().free_frames()
+    }
+
     fn take(&self, frames: u64, align: u64) -> Option<FrameRun> {
         self.free.lock().unwrap().take(frames, align)
     }
 
-    fn take_where(
-        &self,
-        frames: u64,
-        tries: u32,
-        fits: &mut dyn FnMut(Pfn) -> Candidate,
-    ) -> Option<FrameRun> {
-        self.free.lock().unwrap().take_where(frames, tries, fits)
+    fn take_where(&self, frames: u64, from: Pfn, fits: &mut dyn FnMut(Pfn) -> Candidate) -> Search {
+        self.free.lock().unwrap().take_where(frames, from, fits)
     }
 
     fn give(&self, run: FrameRun) {
@@ -114,7 +114,7 @@ pub fn main() -> Result<(), Box<dyn Error>> {
     let first = machine.usable().next().ok_or("no free frame")?.number();
     kernel.give(machine.run(first, frames - first));
 
-    let allocator = Allocator::new(kernel, GiveBack::Keep);
+    let allocator = Allocator::new(kernel, Retain::default());
     println!("contiguous memory: {}", allocator.capability());
 
     let limits = Constraints::builder().mask((1 << 24) - 1).build()?;
@@ -133,5 +133,10 @@ pub fn main() -> Result<(), Box<dyn Error>> {
     let answer = buffer.load(0, Width::Quad)?;
     println!("the driver reads {answer:#x}");
     assert_eq!((u64::from_le_bytes(seen), answer), (0x1234_5678, 0x8765_4321));
+
+    // The reserve retains what a driver drops. A kernel under pressure trims it.
+    drop(buffer);
+    let report = allocator.trim(u64::MAX);
+    println!("trimmed: {} frames returned to Xen, {} freed", report.returned, report.freed);
     Ok(())
 }

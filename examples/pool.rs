@@ -8,7 +8,7 @@ use std::error::Error;
 
 use fake_xen::{FakePlatform, GuestBuilder};
 use xen_contig::dma::{
-    Allocator, Constraints, GiveBack, Pool, PoolConfig, PoolErrorKind, PoolObject,
+    Allocator, Constraints, Pool, PoolConfig, PoolErrorKind, PoolObject, Retain,
 };
 use xen_contig::paging::Width;
 
@@ -28,7 +28,7 @@ fn interrupt_handler<'p, 'k>(
 pub fn main() -> Result<(), Box<dyn Error>> {
     let kernel: Kernel<'_> = &FakePlatform::new(GuestBuilder::new(1024).real_memory().build());
     let machine = kernel.guest();
-    let allocator = Allocator::new(kernel, GiveBack::Keep);
+    let allocator = Allocator::new(kernel, Retain::default());
 
     let device = Constraints::builder().mask((1 << 24) - 1).boundary(4096).build()?;
     let config = PoolConfig::builder("tx descriptors", 16)

@@ -9,6 +9,20 @@ pub(crate) enum Try {
     From(u64),
 }
 
+/// Words of the bitmap that one slice of a search reads.
+pub(crate) const SLICE: u64 = 256;
+
+/// What the search of a slice came to.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Slice {
+    /// The run that begins with this number was taken.
+    Taken(u64),
+    /// No run that fits begins before this number.
+    Continue(u64),
+    /// No run from there on fits.
+    End,
+}
+
 /// A set bit is free. The memory is the embedder's.
 #[derive(Debug)]
 pub(crate) struct Bitmap<'a> {
@@ -17,8 +31,6 @@ pub(crate) struct Bitmap<'a> {
     free: u64,
     /// The number after the run that was taken last. The next search begins there.
     hint: u64,
-    /// Where the run begins that was returned last. `take_where` begins there.
-    returned: u64,
     /// All numbers below are taken, so no search reads them.
     lowest: u64,
     /// This number and all above it are taken.
@@ -38,7 +50,7 @@ impl<'a> Bitmap<'a> {
     pub fn new(words: &'a mut [u64], limit: u64) -> Self {
         assert!(words.len() >= Self::words(limit), "a bitmap too small for {limit}");
         words.fill(0);
-        Self { words, limit, free: 0, hint: 0, returned: 0, lowest: limit, end: 0 }
+        Self { words, limit, free: 0, hint: 0, lowest: limit, end: 0 }
     }
 
     /// Returns how many numbers are free.
@@ -59,37 +71,46 @@ impl<'a> Bitmap<'a> {
         Some(first)
     }
 
-    /// Takes a run of `count` numbers that `fits` accepts. Calls `fits` at most `tries` times.
-    ///
-    /// The search begins with the run that was returned last, because it may fit again.
-    pub fn take_where(
-        &mut self,
-        count: u64,
-        tries: u32,
-        mut fits: impl FnMut(u64) -> Try,
-    ) -> Option<u64> {
+    /// Searches a slice of the bitmap, from `from` on, for a run of `count` numbers that `fits` accepts, and
+    /// takes it. Reads at most [`SLICE`] words and calls `fits` at most as often.
+    pub fn take_where(&mut self, count: u64, from: u64, mut fits: impl FnMut(u64) -> Try) -> Slice {
         if count == 0 || count > self.free {
-            return None;
+            return Slice::End;
         }
-        let mut asked = 0;
-        for (start, end) in [(self.returned, self.limit), (0, self.returned)] {
-            let mut from = start;
-            while let Some(first) = self.search(from, count, 1).filter(|first| *first < end) {
-                if asked == tries {
-                    return None;
+        let mut from = from.max(self.lowest);
+        let mut budget = SLICE;
+        while budget > 0 {
+            let Some(end) = from.checked_add(count).filter(|end| *end <= self.end) else {
+                return Slice::End;
+            };
+            budget -= 1;
+            let stop = self.end.min(from.saturating_add(64 * budget));
+            let Some(free) = self.next_free(from, stop) else {
+                budget = budget.saturating_sub((stop - from) / 64);
+                from = stop;
+                continue;
+            };
+            if free > from {
+                budget = budget.saturating_sub((free - from) / 64);
+                from = free;
+                continue;
+            }
+            if let Some(taken) = self.last_taken(from, count) {
+                budget = budget.saturating_sub((end - taken) / 64);
+                from = taken + 1;
+                continue;
+            }
+            budget = budget.saturating_sub(count / 64);
+            match fits(from) {
+                Try::Fits => {
+                    self.flip(from, count);
+                    self.free -= count;
+                    return Slice::Taken(from);
                 }
-                asked += 1;
-                match fits(first) {
-                    Try::Fits => {
-                        self.flip(first, count);
-                        self.free -= count;
-                        return Some(first);
-                    }
-                    Try::From(next) => from = next.max(first + 1),
-                }
+                Try::From(next) => from = next.max(from + 1),
             }
         }
-        None
+        Slice::Continue(from)
     }
 
     /// Takes a run back.
@@ -111,7 +132,6 @@ impl<'a> Bitmap<'a> {
         self.flip(first, count);
         self.free += count;
         self.hint = self.hint.min(first);
-        self.returned = first;
         self.lowest = self.lowest.min(first);
         self.end = self.end.max(first + count);
         Ok(())

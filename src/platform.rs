@@ -15,7 +15,7 @@
 //!    ([S2](crate::rules#S2)). In PVH there is nothing to implement: the type is [`NoLinearMapping`].
 //! 5. **Frames.** Implement [`Platform`] on top of your frame allocator, or use
 //!    [`FrameAllocator`](crate::frames::FrameAllocator) under a lock of yours.
-//! 6. **The allocator.** `Allocator::new(platform, GiveBack::Keep)` asks Xen once for the order limit.
+//! 6. **The allocator.** `Allocator::new(platform, Retain::default())` asks Xen once for the order limit.
 //!    Print its [`capability`](crate::dma::Allocator::capability): it says which memory this domain
 //!    can get, and why.
 //!
@@ -44,7 +44,7 @@ use hypercall::Xen;
 
 use crate::addr::Pfn;
 use crate::exchange::{Accounts, ExchangeOptions};
-use crate::frames::{Candidate, FrameRun};
+use crate::frames::{Candidate, FrameRun, Search};
 use crate::p2m::P2m;
 #[cfg(doc)]
 use crate::paging::NoLinearMapping;
@@ -67,6 +67,12 @@ pub unsafe trait Platform {
     type Memory: GuestMemory;
     /// The linear mapping of a PV guest. A kernel for PVH alone names [`NoLinearMapping`].
     type Linear: LinearMapping;
+    /// The lock of the reserve, such as `spin`'s (feature `lock_api` of that crate).
+    ///
+    /// It is held for a bounded number of steps ([`Stats::longest_hold`](crate::dma::Stats)), and never
+    /// while a method of the platform or a hypercall runs. If interrupt handlers allocate or drop buffers,
+    /// the lock must mask interrupts while it is held.
+    type Lock: lock_api::RawMutex + Send + Sync;
     /// Memory for extent lists, returned when dropped.
     type Lists<'p>: AsMut<[u64]>
     where
@@ -95,25 +101,26 @@ pub unsafe trait Platform {
         ExchangeOptions::default()
     }
 
+    /// Returns the number of free frames, in all runs together.
+    fn free_frames(&self) -> u64;
+
     /// Takes a run of `frames` free frames, the first of which is a multiple of `align`, a power of two.
     ///
     /// `frames` is at least 1 and at most 262,144 for one buffer, `align` at most 512. Returns `None` if
     /// there is no such run; it must not wait for memory, because another call of this crate may hold it.
     fn take(&self, frames: u64, align: u64) -> Option<FrameRun>;
 
-    /// Takes a run of `frames` free frames that `fits` accepts. Calls `fits` at most `tries` times, with
-    /// the first frame of a free run each time.
+    /// Takes a run of `frames` free frames that `fits` accepts, if one begins in the next part of the free
+    /// frames, at `from` or after. Calls `fits` with the first frame of a free run each time.
     ///
-    /// `fits` may run under the lock of the frame allocator (see [Locks](self#locks)). If it answers
-    /// [`Candidate::TryFrom`], no run that begins before that frame fits. A kernel that cannot search
-    /// returns `None`. Then a PV guest exchanges more memory than it needs to, and a translated guest gets
-    /// no buffer: it has no other way to memory that a device reaches.
-    fn take_where(
-        &self,
-        frames: u64,
-        tries: u32,
-        fits: &mut dyn FnMut(Pfn) -> Candidate,
-    ) -> Option<FrameRun>;
+    /// One call searches a bounded part, so that the lock of the frame allocator is held for a short time;
+    /// the library calls again with the frame that [`Search::Continue`] names, until the answer is
+    /// [`Search::End`]. `fits` may run under that lock (see [Locks](self#locks)). If it answers
+    /// [`Candidate::TryFrom`], no run that begins before that frame fits.
+    ///
+    /// A kernel that cannot search returns [`Search::End`] at once. Then the library takes runs by
+    /// [`take`](Self::take) and tries whether they fit.
+    fn take_where(&self, frames: u64, from: Pfn, fits: &mut dyn FnMut(Pfn) -> Candidate) -> Search;
 
     /// Takes a run back as ordinary memory. It holds nothing of another domain.
     ///
@@ -124,9 +131,8 @@ pub unsafe trait Platform {
 
     /// Lends `words` words for extent lists, or returns `None` if the kernel has no memory.
     ///
-    /// To allocate a buffer, the library asks for one word per frame of the run, plus 16: at most
-    /// 262,160 words. To return a run to Xen it asks for one word per frame, plus a sixteenth of that
-    /// number or 512, whichever is more: at most 278,528 words, which are 2.1 MiB. The content does not
-    /// matter. The memory is returned at the end of the same call, when the value is dropped.
+    /// The library asks for at most two words per frame: at most 524,288 words, which are 4 MiB, for the
+    /// return of 1 GiB. The content does not matter. The memory is returned at the end of the same call,
+    /// when the value is dropped.
     fn lists(&self, words: u64) -> Option<Self::Lists<'_>>;
 }

@@ -7,15 +7,19 @@ use hypercall::XenErrno;
 use hypercall::trace::Span;
 use xen_contig::addr::{AddressBits, Order, PAGE_SIZE, Pfn};
 use xen_contig::dma::{
-    AllocError, Allocator, Backing, BufferError, CoherentBuffer, Constraints, GiveBack, Layout,
-    PoolConfig, Request, Sleep,
+    AllocError, Allocator, Backing, BufferError, CoherentBuffer, Constraints, PoolConfig, Request,
+    Retain, Sleep,
 };
-use xen_contig::exchange::{Capability, ExchangeError, Node, OnRefusal};
+use xen_contig::exchange::{Capability, ExchangeError, Node};
 use xen_contig::paging::Width;
+use xen_contig::platform::Platform;
 
 type Buffer<'a> = CoherentBuffer<'a, &'static FakePlatform>;
 
 const PAGE: u64 = PAGE_SIZE as u64;
+
+/// No watermark is ever crossed.
+const KEEP: Retain = Retain::Bytes { low: u64::MAX, high: u64::MAX };
 
 /// A guest, its kernel and an allocator.
 struct DmaScene {
@@ -25,10 +29,14 @@ struct DmaScene {
 }
 
 impl DmaScene {
-    fn new(guest: FakeGuest, policy: GiveBack) -> Self {
+    fn new(guest: FakeGuest) -> Self {
+        Self::retaining(guest, Retain::default())
+    }
+
+    fn retaining(guest: FakeGuest, retain: Retain) -> Self {
         let platform: &'static FakePlatform = Box::leak(Box::new(FakePlatform::new(guest)));
         platform.guest().paint();
-        let allocator = Allocator::new(platform, policy);
+        let allocator = Allocator::new(platform, retain);
         platform.guest().xen().take_log();
         Self { platform, allocator, free: platform.free_frames() }
     }
@@ -43,15 +51,42 @@ impl DmaScene {
         log.len() - entries.sum::<usize>()
     }
 
-    /// Every frame is where it was, and all books agree.
+    fn alloc(&self, size: u64, constraints: &Constraints) -> Buffer<'_> {
+        match self.allocator.alloc_coherent(size, constraints) {
+            Ok(buffer) => buffer,
+            Err(error) => panic!("{size} bytes for {constraints:?}: {error}"),
+        }
+    }
+
+    fn error(&self, size: u64, constraints: &Constraints) -> AllocError {
+        match self.allocator.alloc_coherent(size, constraints) {
+            Ok(buffer) => panic!("{buffer:?} for {constraints:?}"),
+            Err(error) => error,
+        }
+    }
+
+    /// Counts every frame of the guest once while `held` frames belong to buffers.
+    fn holds(&self, held: u64) {
+        let stats = self.allocator.stats();
+        let reserve = stats.idle + stats.set_aside + stats.records;
+        assert_eq!(self.platform.free_frames() + held + reserve, self.free, "{stats:?}");
+        self.platform.guest().check_whole();
+    }
+
+    /// Trims all idle memory. Then every frame is free in the kernel again.
     fn is_balanced(&self) {
-        assert_eq!(self.platform.free_frames(), self.free);
+        self.holds(0);
+        let report = self.allocator.trim(u64::MAX);
+        let stats = self.allocator.stats();
+        assert_eq!((report.error, report.quarantined), (None, 0), "{stats:?}");
+        assert_eq!((stats.idle, stats.set_aside, stats.records), (0, 0, 0), "{stats:?}");
+        assert_eq!(self.platform.free_frames(), self.free, "{stats:?}");
         self.platform.guest().check_whole();
     }
 }
 
 fn pv() -> DmaScene {
-    DmaScene::new(FakeGuest::new(4096), GiveBack::AtOnce)
+    DmaScene::new(FakeGuest::new(4096))
 }
 
 fn build(
@@ -64,7 +99,7 @@ fn order(order: u32) -> Order {
     Order::new(order).unwrap()
 }
 
-/// Each segment is one the device takes, in the machine and not only by the guest's books.
+/// The device takes each segment, and the machine frames are where the segment says.
 fn is_within(scene: &DmaScene, buffer: &Buffer<'_>, constraints: &Constraints) {
     let guest = scene.platform.guest();
     let mut offset = 0;
@@ -83,27 +118,30 @@ fn is_within(scene: &DmaScene, buffer: &Buffer<'_>, constraints: &Constraints) {
 }
 
 #[test]
-fn every_odd_size_comes_and_goes() {
+fn every_size_is_zeroed_and_released() {
     let scene = pv();
     let any = Constraints::default();
     for size in [1, 2, 4095, 4096, 4097, 3 * PAGE, 5 * PAGE + 1, 511 * PAGE, 2 << 20] {
-        let buffer = scene.allocator.alloc_coherent(size, &any).unwrap();
+        let buffer = scene.alloc(size, &any);
         assert_eq!((buffer.len(), buffer.frames().frames()), (size, size.div_ceil(PAGE)));
         is_within(&scene, &buffer, &any);
         let mut content = vec![1; size as usize];
         buffer.read(0, &mut content).unwrap();
         assert!(content.iter().all(|byte| *byte == 0), "{size}");
+        scene.platform.guest().fill(buffer.frames().first(), 7);
+        scene.holds(size.div_ceil(PAGE));
         drop(buffer);
-        scene.is_balanced();
+        scene.holds(0);
     }
+    scene.is_balanced();
 }
 
 #[test]
-fn what_is_not_asked_for_stays_ordinary_memory() {
+fn a_surplus_is_idle() {
     let scene = pv();
-    let buffer = scene.allocator.alloc_coherent((1 << 20) + 1, &Constraints::default()).unwrap();
-    assert_eq!(buffer.frames().frames(), 257);
-    assert_eq!(scene.platform.free_frames(), scene.free - 257);
+    let buffer = scene.alloc((1 << 20) + 1, &Constraints::default());
+    assert_eq!((buffer.frames().frames(), scene.allocator.stats().idle), (257, 255));
+    scene.holds(257);
     drop(buffer);
     scene.is_balanced();
 }
@@ -121,23 +159,23 @@ fn constraints_are_kept() {
         build(|it| it.boundary(1 << 14).max_segments(16).align(8192)),
     ] {
         for size in [1, PAGE, 3 * PAGE, 1 << 16, 100_000] {
-            let buffer = scene.allocator.alloc_coherent(size, &constraints).unwrap();
+            let buffer = scene.alloc(size, &constraints);
             is_within(&scene, &buffer, &constraints);
-            assert!(buffer.segments().len() <= constraints.max_segments());
+            assert!(buffer.segments().count() <= constraints.max_segments());
         }
         scene.is_balanced();
     }
 }
 
 #[test]
-fn a_lower_bound_is_kept_or_told() {
+fn a_lower_bound_is_kept_or_named() {
     let scene = pv();
     let machine = 4 * 4096 * PAGE;
     let low = build(|it| it.lowest(PAGE));
-    is_within(&scene, &scene.allocator.alloc_coherent(PAGE, &low).unwrap(), &low);
+    is_within(&scene, &scene.alloc(PAGE, &low), &low);
     let beyond = build(|it| it.lowest(machine * 2));
-    let error = scene.allocator.alloc_coherent(PAGE, &beyond).unwrap_err();
-    assert_eq!(error, AllocError::OutOfReach { lowest: machine * 2, mask: u64::MAX, tries: 4 });
+    let error = scene.error(PAGE, &beyond);
+    assert_eq!(error, AllocError::OutOfReach { lowest: machine * 2, mask: u64::MAX });
     scene.is_balanced();
 }
 
@@ -145,11 +183,11 @@ fn a_lower_bound_is_kept_or_told() {
 fn above_the_limit_there_are_segments_or_an_error_with_the_limit() {
     let scene = pv();
     let size = 5 << 20;
-    let error = scene.allocator.alloc_coherent(size, &Constraints::default()).unwrap_err();
+    let error = scene.error(size, &Constraints::default());
     assert_eq!(error, AllocError::OrderNotPermitted { order: order(11), limit: order(9) });
     let several = build(|it| it.max_segments(3));
-    let buffer = scene.allocator.alloc_coherent(size, &several).unwrap();
-    let lengths: Vec<u64> = buffer.segments().iter().map(|segment| segment.len).collect();
+    let buffer = scene.alloc(size, &several);
+    let lengths: Vec<u64> = buffer.segments().map(|segment| segment.len).collect();
     assert_eq!(lengths, [2 << 20, 2 << 20, 1 << 20]);
     is_within(&scene, &buffer, &several);
     drop(buffer);
@@ -158,56 +196,44 @@ fn above_the_limit_there_are_segments_or_an_error_with_the_limit() {
 
 #[test]
 fn c60_memory_that_fits_is_used_as_it_is() {
-    let scene = DmaScene::new(FakeGuest::new(4096), GiveBack::Keep);
+    let scene = DmaScene::new(FakeGuest::new(8192));
     let any = Constraints::default();
     for order in [0, 4, 9] {
         let size = PAGE << order;
-        drop(scene.allocator.alloc_coherent(size, &any).unwrap());
+        drop(scene.alloc(size, &any));
         let cold = scene.calls();
         assert!(cold <= 8, "order {order}: {cold} hypercalls");
-        let warm = scene.allocator.alloc_coherent(size, &any).unwrap();
+        let mut warm = scene.alloc(size, &any);
         assert_eq!(scene.calls(), 0, "order {order}");
         assert_eq!(warm.load(0, Width::Quad), Ok(0));
+        warm.store(0, Width::Quad, 9).unwrap();
         is_within(&scene, &warm, &any);
     }
-    assert_eq!(scene.allocator.stats().found, 4, "any frame fits order 0");
+    let stats = scene.allocator.stats();
+    assert!(stats.from_reserve >= 3, "{stats:?}");
+    assert_eq!(stats.from_reserve + stats.adopted + stats.exchanged, 6, "{stats:?}");
     scene.is_balanced();
 }
 
 #[test]
-fn who_must_not_sleep_gets_what_fits_or_nothing() {
-    let scene = DmaScene::new(FakeGuest::new(4096), GiveBack::Keep);
-    let awake = build(|it| it.sleep(Sleep::MustNot));
-    assert_eq!(
-        scene.allocator.alloc_coherent(8 * PAGE, &awake).unwrap_err(),
-        AllocError::MustNotSleep
-    );
-    assert_eq!(scene.calls(), 0);
-    drop(scene.allocator.alloc_coherent(8 * PAGE, &Constraints::default()).unwrap());
-    scene.calls();
-    assert!(scene.allocator.alloc_coherent(8 * PAGE, &awake).is_ok());
-    assert_eq!(scene.calls(), 0);
-}
-
-#[test]
-fn refusals_are_told_and_nothing_is_lost() {
+fn a_refusal_is_named_and_nothing_is_lost() {
     let scene = pv();
     scene.platform.guest().fragment(order(9));
-    let error = scene.allocator.alloc_coherent(2 << 20, &Constraints::default()).unwrap_err();
+    let error = scene.error(2 << 20, &Constraints::default());
     let bits = xen_contig::addr::AddressBits::UNLIMITED;
     assert_eq!(error, ExchangeError::NoMemory { order: order(9), bits, node: Node::Any }.into());
     scene.platform.guest().relieve();
     scene.is_balanced();
 
     let nowhere = build(|it| it.mask(0x1fff));
-    let error = scene.allocator.alloc_coherent(1, &nowhere).unwrap_err();
+    let error = scene.error(1, &nowhere);
     let bits = xen_contig::addr::AddressBits::new(13).unwrap();
     assert_eq!(error, ExchangeError::NoMemoryBelow { bits, node: Node::Any }.into());
     let large = build(|it| it.max_segments(16));
-    let error = scene.allocator.alloc_coherent(20 << 20, &large).unwrap_err();
-    assert_eq!(error, AllocError::NoGuestMemory { frames: 5120 });
+    let error = scene.error(20 << 20, &large);
+    assert_eq!(error, AllocError::NoGuestMemory { frames: 5120, in_transactions: 0 });
     scene.platform.guest().deny_exchange(Some(XenErrno::EPERM));
-    let error = scene.allocator.alloc_coherent(2 * PAGE, &Constraints::default()).unwrap_err();
+    let error = scene.error(2 * PAGE, &Constraints::default());
     assert_eq!(error, ExchangeError::NotPermitted.into());
     scene.is_balanced();
 }
@@ -216,7 +242,7 @@ fn refusals_are_told_and_nothing_is_lost() {
 fn c12_exactness_of_a_node_is_for_the_control_domain() {
     let scene = pv();
     let exact = build(|it| it.node(Node::Exactly(0)));
-    let error = scene.allocator.alloc_coherent(2 * PAGE, &exact).unwrap_err();
+    let error = scene.error(2 * PAGE, &exact);
     assert_eq!(error, ExchangeError::NodeNotPermitted { node: 0 }.into());
     scene.is_balanced();
     // [C13](xen_contig::conformance#C13): without exactness it is a hint.
@@ -225,40 +251,31 @@ fn c12_exactness_of_a_node_is_for_the_control_domain() {
 }
 
 #[test]
-fn c73_when_memory_ends_midway_the_caller_chose_what_becomes_of_it() {
-    let several =
-        |on_refusal| build(|it| it.max_segments(4).max_segment(1 << 16).on_refusal(on_refusal));
-    for on_refusal in [OnRefusal::Undo, OnRefusal::Return] {
-        let scene = pv();
-        // Room for two extents of order 4 and some single frames.
-        scene.platform.guest().exhaust_but(40);
-        let result = scene.allocator.alloc_coherent(1 << 18, &several(on_refusal));
-        match (on_refusal, result) {
-            (OnRefusal::Return, Ok(buffer)) => {
-                assert!(buffer.len() < 1 << 18 && buffer.len().is_multiple_of(1 << 16));
-                is_within(&scene, &buffer, &several(on_refusal));
-            }
-            (OnRefusal::Return, Err(error)) => panic!("{error}"),
-            (_, Ok(_)) => panic!("there is no memory for it"),
-            (_, Err(error)) => assert!(
-                matches!(error, AllocError::Exchange(ExchangeError::NoMemory { .. })),
-                "{error}"
-            ),
-        }
-        scene.platform.guest().relieve();
-        scene.is_balanced();
-    }
+fn c73_when_memory_ends_midway_what_came_is_not_lost() {
+    let several = build(|it| it.max_segments(4).max_segment(1 << 16));
+    let scene = pv();
+    // Two extents of order 4 and some single frames are free in the machine.
+    scene.platform.guest().exhaust_but(40);
+    let error = scene.error(1 << 18, &several);
+    assert!(matches!(error, AllocError::Exchange(ExchangeError::NoMemory { .. })), "{error}");
+    scene.holds(0);
+    scene.platform.guest().relieve();
+    is_within(&scene, &scene.alloc(1 << 18, &several), &several);
+    scene.is_balanced();
 }
 
 #[test]
-fn a_set_comes_with_one_flush_and_an_exchange_for_each_order() {
+fn a_set_costs_fewer_exchanges_than_buffers() {
     let scene = pv();
     let any = Constraints::default();
     let request = |size| Request { size, constraints: any };
-    let requests = [request(8 * PAGE), request(2 * PAGE + 1), request(4 * PAGE), request(7 * PAGE)];
+    let requests =
+        [2 * PAGE, 2 * PAGE + 1, PAGE, PAGE, 3 * PAGE, 2 * PAGE, PAGE, PAGE].map(request);
     let buffers = scene.allocator.alloc_many(&requests).unwrap();
-    // Orders 3, 2, 2 and 3: zap, flush and exchange in one, another exchange, map.
-    assert_eq!(scene.calls(), 3);
+    let stats = scene.allocator.stats();
+    assert!(stats.exchanged <= 3, "{stats:?}");
+    // A multicall that clears, flushes and exchanges; then a call that maps.
+    assert_eq!(scene.calls() as u64, 2 * stats.exchanged, "{stats:?}");
     for (buffer, request) in buffers.iter().zip(&requests) {
         assert_eq!(buffer.len(), request.size);
         is_within(&scene, buffer, &any);
@@ -282,7 +299,7 @@ fn a_set_is_all_or_nothing() {
 fn halves_know_their_addresses_and_go_back_each() {
     let scene = pv();
     let any = Constraints::default();
-    let mut buffer = scene.allocator.alloc_coherent(4 * PAGE + 10, &any).unwrap();
+    let mut buffer = scene.alloc(4 * PAGE + 10, &any);
     buffer.store(2 * PAGE, Width::Quad, 0x1234).unwrap();
     let first = buffer.dma_addr().get();
     let len = buffer.len();
@@ -305,7 +322,7 @@ fn halves_know_their_addresses_and_go_back_each() {
 #[test]
 fn accesses_stay_within_the_buffer() {
     let scene = pv();
-    let mut buffer = scene.allocator.alloc_coherent(10, &Constraints::default()).unwrap();
+    let mut buffer = scene.alloc(10, &Constraints::default());
     for (offset, width, value) in
         [(0, Width::Quad, u64::MAX), (8, Width::Word, 0xabcd), (9, Width::Byte, 7)]
     {
@@ -331,35 +348,40 @@ fn accesses_stay_within_the_buffer() {
 }
 
 #[test]
-fn giving_back_later_makes_no_hypercall_until_then() {
-    let scene = DmaScene::new(FakeGuest::new(4096), GiveBack::Later);
+fn a_drop_makes_no_hypercall_and_a_trim_returns_all() {
+    let scene = pv();
     let any = Constraints::default();
-    let buffers: Vec<Buffer<'_>> =
-        (0..4).map(|_| scene.allocator.alloc_coherent(8 * PAGE, &any).unwrap()).collect();
+    let buffers: Vec<Buffer<'_>> = (0..4).map(|_| scene.alloc(8 * PAGE, &any)).collect();
     scene.calls();
     drop(buffers);
-    assert_eq!((scene.calls(), scene.allocator.stats().waiting), (0, 32));
+    let idle = scene.allocator.stats().idle;
+    assert_eq!(scene.calls(), 0);
+    assert!(idle >= 32, "{idle}");
 
     scene.platform.guest().exhaust_but(0);
-    let report = scene.allocator.give_back_waiting();
-    assert_eq!((report.given, report.kept), (0, 32));
-    assert!(matches!(report.error, Some(ExchangeError::NoMemory { .. })));
-    assert_eq!(scene.allocator.stats().waiting, 32, "they are tried again");
+    let report = scene.allocator.trim(u64::MAX);
+    let stats = scene.allocator.stats();
+    assert_eq!((report.returned, report.quarantined, stats.idle), (0, 0, idle - report.freed));
+    assert!(matches!(report.error, Some(ExchangeError::NoMemory { .. })), "{report:?}");
+    assert!(stats.refusals > 0, "{stats:?}");
+    scene.holds(0);
+
     scene.platform.guest().relieve();
-    let report = scene.allocator.give_back_waiting();
-    assert_eq!((report.given, report.kept, report.error), (32, 0, None));
-    assert_eq!(scene.allocator.stats().below_4g, 0);
+    let report = scene.allocator.trim(u64::MAX);
+    let after = scene.allocator.stats();
+    assert_eq!((report.returned + report.freed, report.error), (stats.idle, None));
+    assert_eq!((after.idle, after.lent, after.below_4g), (0, 0, 0), "{after:?}");
     scene.is_balanced();
 }
 
 #[test]
 fn a_translated_guest_finds_frames_below_the_mask_or_says_so() {
-    let scene = DmaScene::new(GuestBuilder::new(4096).translated().build(), GiveBack::AtOnce);
+    let scene = DmaScene::new(GuestBuilder::new(4096).translated().build());
     let low = build(|it| it.mask(2048 * PAGE - 1).align(1 << 16));
-    let buffer = scene.allocator.alloc_coherent(100_000, &low).unwrap();
+    let buffer = scene.alloc(100_000, &low);
     assert!(low.admits(buffer.dma_addr().get(), 100_000));
     assert_eq!(scene.calls(), 0);
-    let error = scene.allocator.alloc_coherent(2048 * PAGE, &low).unwrap_err();
+    let error = scene.error(2048 * PAGE, &low);
     let mask = 2048 * PAGE - 1;
     let named = AllocError::NoFramesInReach { frames: 2048, align: 1 << 16, lowest: 0, mask };
     assert_eq!(error, named);
@@ -368,39 +390,39 @@ fn a_translated_guest_finds_frames_below_the_mask_or_says_so() {
 }
 
 #[test]
-fn a_translated_guest_can_have_one_extent_beneath_a_buffer() {
-    let scene = DmaScene::new(GuestBuilder::new(4096).translated().build(), GiveBack::AtOnce);
+fn one_extent_backs_a_buffer_of_a_translated_guest() {
+    let scene = DmaScene::new(GuestBuilder::new(4096).translated().build());
     let whole = build(|it| it.backing(Backing::OneExtent).mask(2048 * PAGE - 1));
     for size in [1, 8 * PAGE, 9 * PAGE, 2 << 20] {
-        let buffer = scene.allocator.alloc_coherent(size, &whole).unwrap();
+        let buffer = scene.alloc(size, &whole);
         assert!(whole.admits(buffer.dma_addr().get(), size));
-        let beneath = |pfn| scene.platform.guest().mfn(pfn).unwrap().number();
-        let first = beneath(buffer.frames().first());
-        assert!((first..).zip(buffer.frames().iter()).all(|(mfn, pfn)| beneath(pfn) == mfn));
+        let backing = |pfn| scene.platform.guest().mfn(pfn).unwrap().number();
+        let first = backing(buffer.frames().first());
+        assert!((first..).zip(buffer.frames().iter()).all(|(mfn, pfn)| backing(pfn) == mfn));
         assert_eq!(buffer.load(0, Width::Byte), Ok(0));
         drop(buffer);
         scene.is_balanced();
     }
-    let scene = DmaScene::new(GuestBuilder::new(4096).translated().build(), GiveBack::AtOnce);
+    let scene = DmaScene::new(GuestBuilder::new(4096).translated().build());
     scene.platform.guest().fragment(order(3));
-    let error = scene.allocator.alloc_coherent(8 * PAGE, &whole).unwrap_err();
+    let error = scene.error(8 * PAGE, &whole);
     assert!(matches!(error, AllocError::Exchange(ExchangeError::NoMemory { .. })), "{error}");
     scene.platform.guest().relieve();
     scene.is_balanced();
-    let error = scene.allocator.alloc_coherent(4 << 20, &whole).unwrap_err();
+    let error = scene.error(4 << 20, &whole);
     assert_eq!(error, AllocError::OrderNotPermitted { order: order(10), limit: order(9) });
 }
 
 #[test]
 fn memory_in_one_piece_serves_a_device_of_short_segments() {
     let several = build(|it| it.max_segment(1 << 15).max_segments(4).align(1 << 13));
-    let pvh = DmaScene::new(GuestBuilder::new(4096).translated().build(), GiveBack::AtOnce);
-    let pv = DmaScene::new(FakeGuest::new(4096), GiveBack::Keep);
+    let pvh = DmaScene::new(GuestBuilder::new(4096).translated().build());
+    let pv = DmaScene::new(FakeGuest::new(4096));
     drop(pv.allocator.alloc_coherent(1 << 17, &several).unwrap());
     for scene in [pvh, pv] {
         scene.calls();
-        let buffer = scene.allocator.alloc_coherent(100_000, &several).unwrap();
-        let lengths: Vec<u64> = buffer.segments().iter().map(|segment| segment.len).collect();
+        let buffer = scene.alloc(100_000, &several);
+        let lengths: Vec<u64> = buffer.segments().map(|segment| segment.len).collect();
         assert_eq!(lengths, [1 << 15, 1 << 15, 1 << 15, 100_000 - 3 * (1 << 15)]);
         let first = buffer.dma_addr().get();
         for segment in buffer.segments() {
@@ -413,21 +435,21 @@ fn memory_in_one_piece_serves_a_device_of_short_segments() {
 }
 
 #[test]
-fn what_waits_survives_its_allocator() {
-    let scene = DmaScene::new(FakeGuest::new(4096), GiveBack::Later);
-    let buffer = scene.allocator.alloc_coherent(8 * PAGE, &Constraints::default()).unwrap();
-    drop(buffer);
-    assert_eq!(scene.platform.free_frames(), scene.free - 8);
+fn idle_memory_is_freed_with_its_allocator() {
+    let scene = pv();
+    drop(scene.alloc(8 * PAGE, &Constraints::default()));
+    scene.calls();
+    assert!(scene.platform.free_frames() <= scene.free - 8);
     let DmaScene { platform, allocator, free } = scene;
     drop(allocator);
-    assert_eq!(platform.free_frames(), free);
+    assert_eq!((platform.free_frames(), platform.guest().xen().take_log().len()), (free, 0));
     platform.guest().check_whole();
 }
 
 #[test]
 fn c75_a_buffer_that_was_moved_says_so() {
     let scene = pv();
-    let buffer = scene.allocator.alloc_coherent(4 * PAGE, &Constraints::default()).unwrap();
+    let buffer = scene.alloc(4 * PAGE, &Constraints::default());
     assert_eq!(buffer.check_in_place(), Ok(()));
     // What a restored kernel finds: another machine frame beneath the third page.
     let pfn = buffer.frames().first().add(2);
@@ -446,10 +468,10 @@ fn c75_a_buffer_that_was_moved_says_so() {
 #[test]
 fn a_forgotten_buffer_leaks_and_is_safe() {
     let scene = pv();
-    let buffer = scene.allocator.alloc_coherent(PAGE, &Constraints::default()).unwrap();
+    let buffer = scene.alloc(PAGE, &Constraints::default());
     std::mem::forget(buffer);
-    assert_eq!(scene.platform.free_frames(), scene.free - 1);
-    scene.platform.guest().check_whole();
+    assert_eq!(scene.allocator.trim(u64::MAX).error, None);
+    scene.holds(1);
 }
 
 /// How many frames the guest has below 16 MiB, by the machine.
@@ -460,32 +482,32 @@ fn low_frames(scene: &DmaScene) -> u64 {
 }
 
 /// In the upper three quarters of its machine; the lower quarter is below 16 MiB and free.
-fn high(frames: u64, policy: GiveBack) -> DmaScene {
+fn high(frames: u64, retain: Retain) -> DmaScene {
     let guest = GuestBuilder::new(frames).machine_frames(16_384).build();
-    let scene = DmaScene::new(guest, policy);
+    let scene = DmaScene::retaining(guest, retain);
     assert!(low_frames(&scene) < 64, "{}", low_frames(&scene));
     scene
 }
 
 #[test]
-fn low_memory_is_counted_whatever_becomes_of_it() {
+fn low_memory_is_counted_wherever_it_is() {
     let below_16m = build(|it| it.mask((16 << 20) - 1).align(1 << 16));
-    for policy in [GiveBack::Keep, GiveBack::Later, GiveBack::AtOnce] {
-        let scene = high(1024, policy);
+    for retain in [Retain::default(), Retain::NOTHING] {
+        let scene = high(1024, retain);
         let before = low_frames(&scene);
         let counted = |what| {
             let more = low_frames(&scene).saturating_sub(before);
-            assert_eq!(scene.allocator.stats().below_16m, more, "{policy:?}: {what}");
+            assert_eq!(scene.allocator.stats().below_16m, more, "{retain:?}: {what}");
             more
         };
-        // One page is asked for, 16 come: the others are ordinary memory, and low all the same.
-        let buffer = scene.allocator.alloc_coherent(PAGE, &below_16m).unwrap();
+        // One page is asked for, and at least 16 come.
+        let buffer = scene.alloc(PAGE, &below_16m);
         assert!(counted("a surplus") > 8);
         drop(buffer);
         counted("a drop");
-        scene.allocator.give_back_waiting();
-        counted("given back");
-        // Low memory is what comes, and no memory of the machine's is high enough.
+        scene.allocator.trim(u64::MAX);
+        assert_eq!(counted("trimmed"), 0);
+        // Xen hands out low memory, and no memory of the machine is high enough.
         let beyond = build(|it| it.lowest(1 << 40));
         scene.platform.guest().exhaust_but(3000);
         assert!(scene.allocator.alloc_coherent(8 * PAGE, &beyond).is_err());
@@ -494,18 +516,21 @@ fn low_memory_is_counted_whatever_becomes_of_it() {
         let several = several.build().unwrap();
         scene.platform.guest().exhaust_but(20);
         assert!(scene.allocator.alloc_coherent(1 << 17, &several).is_err());
-        counted("undone");
+        counted("refused midway");
+        scene.platform.guest().relieve();
+        scene.is_balanced();
+        assert_eq!(counted("trimmed again"), 0);
     }
 }
 
 #[test]
-fn asking_whether_there_is_memory_at_all_uses_up_none() {
-    let scene = high(1024, GiveBack::Keep);
+fn a_refused_request_uses_up_no_low_memory() {
+    let scene = high(1024, Retain::default());
     scene.platform.guest().fragment(order(1));
     let low = build(|it| it.mask((16 << 20) - 1));
     let before = low_frames(&scene);
     for _ in 0..20 {
-        let error = scene.allocator.alloc_coherent(4 * PAGE, &low).unwrap_err();
+        let error = scene.error(4 * PAGE, &low);
         assert!(matches!(error, AllocError::Exchange(ExchangeError::NoMemory { .. })), "{error}");
     }
     assert_eq!((low_frames(&scene), scene.allocator.stats().below_16m), (before, 0));
@@ -514,94 +539,147 @@ fn asking_whether_there_is_memory_at_all_uses_up_none() {
 }
 
 #[test]
-fn what_went_back_is_not_given_back_again() {
-    let scene = DmaScene::new(FakeGuest::new(4096), GiveBack::Later);
-    let two = build(|it| it.max_segments(2));
-    drop(scene.allocator.alloc_coherent(4 << 20, &two).unwrap());
-    // Two tables are unhooked in a multicall of three, and of two steps of 512 frames Xen refuses the
-    // second.
-    scene.platform.guest().xen().arm(Fault::refuse(5, XenErrno::ENOMEM));
-    let report = scene.allocator.give_back_waiting();
-    assert_eq!((report.given, report.kept, report.quarantined), (512, 512, 0), "{report:?}");
-    assert_eq!(scene.allocator.stats().waiting, report.kept);
-    assert_eq!(scene.platform.free_frames(), scene.free - report.kept);
-    let rest = scene.allocator.give_back_waiting();
-    assert_eq!((rest.given, scene.allocator.stats().given_back), (report.kept, 1024));
-    scene.is_balanced();
-}
-
-#[test]
-fn what_waits_goes_back_when_the_guest_runs_out() {
-    let scene = DmaScene::new(GuestBuilder::new(64).build(), GiveBack::Later);
-    drop(scene.allocator.alloc_coherent(32 * PAGE, &Constraints::default()).unwrap());
-    assert_eq!(scene.allocator.stats().waiting, 32);
-    // More than is free beside it.
-    let buffer = scene.allocator.alloc_coherent(31 * PAGE, &Constraints::default()).unwrap();
-    assert_eq!(scene.allocator.stats().waiting, 0);
-    drop(buffer);
-    assert_eq!(scene.allocator.give_back_waiting().kept, 0);
-    scene.is_balanced();
-}
-
-#[test]
-fn what_lies_nowhere_is_refused_before_anything_moves() {
+fn a_trim_that_is_refused_goes_on_later() {
     let scene = pv();
-    for (constraints, size) in [
-        (build(|it| it.mask(0xf_ffff)), (1 << 20) + 1),
-        (build(|it| it.mask(0xffff).lowest(0x8000)), 0x8001),
-        (build(|it| it.mask(0xffff).max_segments(4).max_segment(1 << 17)), 0x10001),
+    let low = build(|it| it.max_segments(2).mask((1 << 24) - 1));
+    drop(scene.alloc(4 << 20, &low));
+    let idle = scene.allocator.stats().idle;
+    scene.calls();
+    let first = scene.allocator.trim(PAGE);
+    assert!((1..idle).contains(&first.returned), "{first:?}");
+    scene.platform.guest().deny_exchange(Some(XenErrno::EPERM));
+    let refused = scene.allocator.trim(u64::MAX);
+    let stats = scene.allocator.stats();
+    assert!(refused.returned == 0 && refused.error.is_some(), "{refused:?}");
+    assert_eq!((stats.returned, stats.idle), (first.returned, idle - first.returned));
+    scene.holds(0);
+    scene.platform.guest().deny_exchange(None);
+    let rest = scene.allocator.trim(u64::MAX);
+    assert_eq!((rest.returned, rest.error), (idle - first.returned, None));
+    scene.is_balanced();
+}
+
+#[test]
+fn idle_memory_is_freed_before_the_guest_runs_out() {
+    let scene = DmaScene::retaining(GuestBuilder::new(64).build(), KEEP);
+    let low = build(|it| it.mask(1024 * PAGE - 1));
+    drop(scene.alloc(16 * PAGE, &low));
+    assert!(scene.allocator.stats().idle >= 16);
+    // More than is free beside it.
+    let buffer = scene.alloc(48 * PAGE, &build(|it| it.max_segments(48)));
+    scene.holds(48);
+    drop(buffer);
+    scene.is_balanced();
+}
+
+/// The pages that held records lie in the middle of the free frames.
+#[test]
+fn records_without_use_are_freed_before_the_guest_runs_out() {
+    let scene = DmaScene::retaining(GuestBuilder::new(64).build(), Retain::NOTHING);
+    drop(scene.alloc(16 * PAGE, &Constraints::default()));
+    let all = build(|it| it.max_segments(48));
+    drop(scene.alloc(48 * PAGE, &all));
+    assert!(scene.allocator.stats().records > 0);
+    drop(scene.alloc(48 * PAGE, &all));
+    scene.is_balanced();
+}
+
+#[test]
+fn a_refused_request_takes_no_memory_into_the_reserve() {
+    let scene = pv();
+    let low = build(|it| it.mask((1 << 24) - 1));
+    scene.platform.guest().exhaust_but(0);
+    scene.error(16 * PAGE, &low);
+    let stats = scene.allocator.stats();
+    assert_eq!((stats.idle, stats.records), (0, 0), "{stats:?}");
+    scene.platform.guest().relieve();
+    scene.is_balanced();
+}
+
+#[test]
+fn idle_memory_above_the_high_watermark_is_trimmed_to_the_low_one() {
+    let retain = Retain::Bytes { low: 8 * PAGE, high: 24 * PAGE };
+    let scene = DmaScene::retaining(FakeGuest::new(4096), retain);
+    let low = build(|it| it.mask((1 << 24) - 1));
+    let buffers: Vec<Buffer<'_>> = (0..16).map(|_| scene.alloc(4 * PAGE, &low)).collect();
+    scene.allocator.trim(u64::MAX);
+    scene.calls();
+    let mut dropped = 0;
+    for buffer in buffers {
+        drop(buffer);
+        dropped += 4;
+        assert_eq!(
+            (scene.allocator.stats().idle, scene.calls()),
+            (dropped, 0),
+            "a drop trims nothing"
+        );
+    }
+    drop(scene.alloc(PAGE, &low));
+    let stats = scene.allocator.stats();
+    assert!(stats.idle <= 8 && stats.returned >= 56, "{stats:?}");
+    scene.holds(0);
+    scene.is_balanced();
+}
+
+#[test]
+fn a_size_above_the_reach_is_refused_before_anything_moves() {
+    let scene = pv();
+    for (constraints, size, align) in [
+        (build(|it| it.mask(0xf_ffff)), (1 << 20) + 1, 2 << 20),
+        (build(|it| it.mask(0xffff).lowest(0x8000)), 0x8001, 0x10000),
+        (build(|it| it.mask(0xffff).max_segments(4).max_segment(1 << 17)), 0x10001, PAGE),
     ] {
         let (lowest, mask) = (constraints.lowest(), constraints.mask());
-        let error = scene.allocator.alloc_coherent(size, &constraints).unwrap_err();
-        assert_eq!(error, AllocError::LargerThanReach { size, align: PAGE, lowest, mask });
+        let error = scene.error(size, &constraints);
+        assert_eq!(error, AllocError::LargerThanReach { size, align, lowest, mask });
         assert_eq!(scene.calls(), 0, "{error}");
     }
     scene.is_balanced();
 }
 
 #[test]
-fn one_extent_is_one_extent_in_a_set_and_without_a_right_to_any() {
+fn one_extent_backs_a_member_of_a_set() {
     let guest = || GuestBuilder::new(4096).translated().build();
-    let scene = DmaScene::new(guest(), GiveBack::Later);
+    let scene = DmaScene::new(guest());
     let whole = build(|it| it.backing(Backing::OneExtent));
     let request = |size, constraints| Request { size, constraints };
     let requests = [request(8 * PAGE, whole), request(PAGE, Constraints::default())];
     let buffers = scene.allocator.alloc_many(&requests).unwrap();
-    let beneath = |pfn| scene.platform.guest().mfn(pfn).unwrap().number();
-    let first = beneath(buffers[0].frames().first());
-    assert!((first..).zip(buffers[0].frames().iter()).all(|(mfn, pfn)| beneath(pfn) == mfn));
+    let backing = |pfn| scene.platform.guest().mfn(pfn).unwrap().number();
+    let first = backing(buffers[0].frames().first());
+    assert!((first..).zip(buffers[0].frames().iter()).all(|(mfn, pfn)| backing(pfn) == mfn));
     drop(buffers);
-    // Xen exchanges nothing of a translated guest's, so there is nothing to wait for.
-    assert_eq!(scene.allocator.stats().waiting, 0);
+    // Xen exchanges no frame of a translated guest, so all memory becomes the kernel's.
+    assert_eq!(scene.allocator.trim(u64::MAX).returned, 0);
     scene.is_balanced();
 
     let denied = guest();
-    // The first question is whether a single frame may be exchanged.
+    // The allocator asks first whether Xen permits the exchange of a single frame.
     denied.xen().arm(Fault::refuse(1, XenErrno::EPERM));
-    let scene = DmaScene::new(denied, GiveBack::Keep);
+    let scene = DmaScene::new(denied);
     let Capability::None { why } = scene.allocator.capability() else { panic!("not denied") };
-    let error = scene.allocator.alloc_coherent(8 * PAGE, &whole).unwrap_err();
+    let error = scene.error(8 * PAGE, &whole);
     assert_eq!(error, AllocError::NoExchange(why));
 }
 
 #[test]
-fn an_extent_lies_beneath_frames_that_superpages_can_map() {
-    let scene = DmaScene::new(GuestBuilder::new(4096).translated().build(), GiveBack::AtOnce);
+fn an_extent_backs_frames_that_superpages_can_map() {
+    let scene = DmaScene::new(GuestBuilder::new(4096).translated().build());
     let whole = build(|it| it.backing(Backing::OneExtent));
-    let other = scene.allocator.alloc_coherent(PAGE, &Constraints::default()).unwrap();
-    let buffer = scene.allocator.alloc_coherent(2 << 20, &whole).unwrap();
+    let other = scene.alloc(PAGE, &Constraints::default());
+    let buffer = scene.alloc(2 << 20, &whole);
     assert!(buffer.frames().first().number().is_multiple_of(512), "{buffer:?}");
     drop((other, buffer));
     scene.is_balanced();
 }
 
 #[test]
-fn c77_frames_that_do_not_come_back_are_told() {
-    let scene = DmaScene::new(GuestBuilder::new(4096).translated().build(), GiveBack::AtOnce);
+fn c77_frames_that_do_not_come_back_are_reported() {
+    let scene = DmaScene::new(GuestBuilder::new(4096).translated().build());
     let whole = build(|it| it.backing(Backing::OneExtent));
     // The toolstack lowers the target while the guest runs.
     scene.platform.guest().set_max_pages(3000);
-    let error = scene.allocator.alloc_coherent(16 * PAGE, &whole).unwrap_err();
+    let error = scene.error(16 * PAGE, &whole);
     let AllocError::Lost { frames: 16, .. } = error else { panic!("{error:?}") };
     assert!(
         error
@@ -613,7 +691,7 @@ fn c77_frames_that_do_not_come_back_are_told() {
 #[test]
 fn errors_say_what_can_be_done() {
     let scene = pv();
-    let mut buffer = scene.allocator.alloc_coherent(2 * PAGE, &Constraints::default()).unwrap();
+    let mut buffer = scene.alloc(2 * PAGE, &Constraints::default());
     let error = buffer.split_off(100).unwrap_err();
     let told = "a buffer of 8192 bytes cannot be split at 100: choose a multiple of 4096 within it";
     assert_eq!(error.to_string(), told);
@@ -623,33 +701,33 @@ fn errors_say_what_can_be_done() {
 fn a_lowest_address_above_a_power_of_two_is_in_reach() {
     // The guest has the last 16 MiB of the machine, and the 4 MiB from 64 MiB on are free.
     let guest = GuestBuilder::new(4096).machine_frames(84 << 20 >> 12).build();
-    let scene = DmaScene::new(guest, GiveBack::AtOnce);
+    let scene = DmaScene::new(guest);
     for (lowest, mask) in [(64 << 20, 90 << 20), ((64 << 20) - PAGE, 90 << 20)] {
         let high = build(|it| it.lowest(lowest).mask(mask));
         for size in [1, 2 * PAGE, 3 * PAGE] {
-            is_within(&scene, &scene.allocator.alloc_coherent(size, &high).unwrap(), &high);
+            is_within(&scene, &scene.alloc(size, &high), &high);
             scene.is_balanced();
         }
     }
 }
 
 #[test]
-fn a_translated_guest_finds_what_is_far_behind_its_first_frames() {
+fn a_translated_guest_finds_memory_far_past_its_first_frames() {
     const FRAMES: u64 = 1 << 16;
-    let scene = DmaScene::new(GuestBuilder::new(FRAMES).translated().build(), GiveBack::AtOnce);
+    let scene = DmaScene::new(GuestBuilder::new(FRAMES).translated().build());
     let (far, most) = (FRAMES * PAGE * 3 / 4, FRAMES * PAGE - 1);
     let devices = [
         build(|it| it.lowest(far)),
         build(|it| it.lowest(far).mask(most).boundary(1 << 16)),
         build(|it| it.align(FRAMES * PAGE / 2).lowest(1)),
         build(|it| it.lowest(far).backing(Backing::OneExtent)),
-        // Above the order limit, which is of what lies beneath.
+        // The alignment is above the order limit, which limits the backing only.
         build(|it| it.align(FRAMES * PAGE / 4).lowest(1).backing(Backing::OneExtent)),
         build(|it| it.lowest(far).max_segment(1 << 15).max_segments(16)),
     ];
     for constraints in &devices {
         for size in [1, 5 * PAGE, 1 << 15] {
-            let buffer = scene.allocator.alloc_coherent(size, constraints).unwrap();
+            let buffer = scene.alloc(size, constraints);
             assert!(constraints.admits(buffer.dma_addr().get(), size), "{buffer:?}");
         }
         scene.is_balanced();
@@ -658,12 +736,11 @@ fn a_translated_guest_finds_what_is_far_behind_its_first_frames() {
 
 #[test]
 fn a_node_that_is_not_there_is_named() {
-    let scene =
-        DmaScene::new(GuestBuilder::new(4096).privileged().max_order(18).build(), GiveBack::AtOnce);
+    let scene = DmaScene::new(GuestBuilder::new(4096).privileged().max_order(18).build());
     let below = |bits: u32, node| build(|it| it.mask((1 << bits) - 1).node(Node::Exactly(node)));
     for (constraints, bits) in [(build(|it| it.node(Node::Exactly(2))), 64), (below(30, 2), 30)] {
         for (size, log) in [(PAGE, 0), (4 * PAGE, 2)] {
-            let error = scene.allocator.alloc_coherent(size, &constraints).unwrap_err();
+            let error = scene.error(size, &constraints);
             let (order, bits) = match bits {
                 // Where a limit is in the way a single frame is asked for as well, and refused.
                 30 => (order(0), AddressBits::new(30).unwrap()),
@@ -675,10 +752,10 @@ fn a_node_that_is_not_there_is_named() {
     }
     assert!(scene.allocator.alloc_coherent(PAGE, &below(30, 0)).is_ok());
     scene.is_balanced();
-    let scene = DmaScene::new(GuestBuilder::new(4096).translated().build(), GiveBack::AtOnce);
+    let scene = DmaScene::new(GuestBuilder::new(4096).translated().build());
     for backing in [Backing::Whatever, Backing::OneExtent] {
         let exact = build(|it| it.node(Node::Exactly(3)).backing(backing));
-        let error = scene.allocator.alloc_coherent(1, &exact).unwrap_err();
+        let error = scene.error(1, &exact);
         assert_eq!(error, AllocError::NodeNotTold { node: 3 });
         assert!(scene.allocator.alloc_coherent(1, &build(|it| it.node(Node::Near(3)))).is_ok());
     }
@@ -686,55 +763,53 @@ fn a_node_that_is_not_there_is_named() {
 }
 
 #[test]
-fn one_extent_that_cannot_be_is_refused_by_its_own_size() {
-    let scene = DmaScene::new(GuestBuilder::new(4096).translated().build(), GiveBack::AtOnce);
-    let whole = |max_segment| {
-        build(|it| it.backing(Backing::OneExtent).max_segments(16).max_segment(max_segment))
-    };
-    let error =
-        |size, max_segment| scene.allocator.alloc_coherent(size, &whole(max_segment)).unwrap_err();
+fn one_extent_above_the_limit_is_refused_by_its_own_size() {
+    let scene = DmaScene::new(GuestBuilder::new(4096).translated().build());
+    let whole = build(|it| it.backing(Backing::OneExtent).max_segments(16));
     let above = AllocError::OrderNotPermitted { order: order(10), limit: order(9) };
-    assert_eq!(error((2 << 20) + 1, u64::MAX), above);
-    let long = AllocError::SegmentTooLong { size: 2 * PAGE, max_segment: PAGE };
-    assert_eq!(error(2 * PAGE, PAGE), long);
+    assert_eq!(scene.error((2 << 20) + 1, &whole), above);
     scene.is_balanced();
 }
 
 #[test]
-fn without_memory_for_lists_nothing_moves_and_it_is_said() {
+fn without_memory_for_lists_nothing_moves() {
     let scene = pv();
-    let any = Constraints::default();
-    let buffer = scene.allocator.alloc_coherent(8 * PAGE, &any).unwrap();
+    let low = build(|it| it.mask((1 << 24) - 1));
+    let buffer = scene.alloc(8 * PAGE, &low);
     scene.calls();
     scene.platform.deny_lists(true);
     drop(buffer);
-    let stats = scene.allocator.stats();
-    assert_eq!((stats.refusals, stats.waiting, stats.given_back), (1, 8, 0));
-    let error = scene.allocator.alloc_coherent(16 * PAGE, &any).unwrap_err();
-    assert_eq!(error, AllocError::NoListMemory { words: 16 + 16 });
-    let request = Request { size: 16 * PAGE, constraints: any };
+    let error = scene.error(16 * PAGE, &low);
+    assert_eq!(error, AllocError::NoListMemory { words: 16 + 1 });
+    let request = Request { size: 16 * PAGE, constraints: low };
     assert_eq!(scene.allocator.alloc_many(&[request, request]).unwrap_err(), (0, error));
-    let report = scene.allocator.give_back_waiting();
-    let short = ExchangeError::ListTooShort { needed: 16, len: 0 };
-    assert_eq!((report.given, report.kept, report.error), (0, 8, Some(short)));
+    let stats = scene.allocator.stats();
+    assert_eq!(stats.idle + stats.lent, 8, "the kernel may have it, but Xen has not: {stats:?}");
+    let report = scene.allocator.trim(u64::MAX);
+    assert_eq!((report.returned, report.freed), (0, 0));
+    assert!(matches!(report.error, Some(ExchangeError::ListTooShort { len: 0, .. })), "{report:?}");
     assert_eq!(scene.calls(), 0);
     scene.platform.deny_lists(false);
-    assert_eq!(scene.allocator.give_back_waiting().given, 8);
+    assert_eq!(scene.allocator.trim(u64::MAX).returned, 8);
     scene.is_balanced();
 }
 
 #[test]
-fn what_finds_no_place_to_wait_is_counted() {
-    let scene = DmaScene::new(FakeGuest::new(4096), GiveBack::AtOnce);
-    let any = Constraints::default();
-    let buffers: Vec<Buffer<'_>> =
-        (0..80).map(|_| scene.allocator.alloc_coherent(2 * PAGE, &any).unwrap()).collect();
+fn idle_memory_that_xen_does_not_take_is_kept() {
+    let scene = pv();
+    let low = build(|it| it.mask((1 << 24) - 1));
+    let buffers: Vec<Buffer<'_>> = (0..80).map(|_| scene.alloc(2 * PAGE, &low)).collect();
     scene.platform.guest().exhaust_but(0);
     drop(buffers);
-    let stats = scene.allocator.stats();
-    assert_eq!((stats.refusals, stats.waiting, stats.crowded_out), (80, 128, 32));
+    let idle = scene.allocator.stats().idle;
+    for refusals in 1..4 {
+        assert_eq!(scene.allocator.trim(u64::MAX).returned, 0);
+        assert!(scene.allocator.stats().refusals >= refusals);
+        assert_eq!(scene.allocator.stats().idle, idle);
+    }
+    scene.holds(0);
     scene.platform.guest().relieve();
-    assert_eq!(scene.allocator.give_back_waiting().given, 128);
+    assert_eq!(scene.allocator.trim(u64::MAX).returned, idle);
     scene.is_balanced();
 }
 
@@ -755,10 +830,12 @@ fn advice_is_for_what_can_be() {
 fn an_allocation_is_a_span_whether_it_succeeds_or_fails() {
     let scene = pv();
     let span = Span::Operation("alloc_coherent");
-    let marks = || scene.platform.guest().xen().take_marks();
-    for (size, succeeds) in [(PAGE, true), (0, false)] {
-        assert_eq!(scene.allocator.alloc_coherent(size, &Constraints::default()).is_ok(), succeeds);
-        let marks = marks();
+    for denied in [None, Some(XenErrno::EPERM)] {
+        scene.platform.guest().deny_exchange(denied);
+        scene.platform.guest().xen().take_marks();
+        let result = scene.allocator.alloc_coherent(64 * PAGE, &Constraints::default());
+        assert_eq!(result.map(std::mem::forget).is_ok(), denied.is_none());
+        let marks = scene.platform.guest().xen().take_marks();
         assert_eq!(marks.first(), Some(&Mark::Enter(span)));
         assert_eq!(marks.last(), Some(&Mark::Leave(span)));
     }
@@ -770,23 +847,24 @@ const EXTREMES: [u64; 10] =
 
 #[test]
 fn no_value_makes_a_public_constructor_overflow() {
-    let (mut built, mut pools) = (0, 0);
+    // The reserve is empty, so a request that must not sleep is planned and then refused.
+    let scene = DmaScene::new(FakeGuest::new(512));
+    let (mut built, mut planned, mut pools) = (0, 0, 0);
     for (mask, lowest) in EXTREMES.iter().flat_map(|mask| EXTREMES.map(|lowest| (*mask, lowest))) {
         for (align, boundary) in EXTREMES.iter().flat_map(|a| EXTREMES.map(|b| (*a, b))) {
-            for (bytes, segments) in EXTREMES.into_iter().zip([16, usize::MAX].into_iter().cycle())
+            for (bytes, segments) in
+                EXTREMES.into_iter().zip([4, 1, usize::MAX].into_iter().cycle())
             {
                 let builder = Constraints::builder().mask(mask).lowest(lowest).align(align);
                 let builder = builder.boundary(boundary).max_segment(bytes);
-                let _refused_or_not = builder.max_segments(segments).build();
-                let Ok(device) = builder.max_segments(4).build() else { continue };
+                let builder = builder.max_segments(segments).sleep(Sleep::MustNot);
+                let Ok(device) = builder.build() else { continue };
                 built += 1;
                 let _placements = (device.placement(), device.wider_placement());
                 for size in EXTREMES {
                     let _admitted = device.admits(bytes, size);
-                    for limit in [Order::ZERO, order(9), Order::MAX] {
-                        let Ok(layout) = Layout::new(size, &device, limit) else { continue };
-                        assert!(layout.frames() >= layout.used_frames());
-                    }
+                    let error = scene.error(size, &device);
+                    planned += u64::from(error == AllocError::MustNotSleep);
                     let pool = PoolConfig::builder("extreme", size).align(bytes).chunk(align);
                     let pool = pool.limit(bytes).reserve(lowest).constraints(device);
                     pools += usize::from(pool.build().is_ok());
@@ -794,5 +872,61 @@ fn no_value_makes_a_public_constructor_overflow() {
             }
         }
     }
-    assert!(built > 1000 && pools > 10, "{built} {pools}");
+    assert!(built > 1000 && planned > 1000 && pools > 10, "{built} {planned} {pools}");
+}
+
+/// The toolstack lowers the limit while the guest runs.
+#[test]
+fn growth_ahead_of_need_respects_a_limit_that_fell() {
+    let scene = pv();
+    let low = build(|it| it.mask((1 << 24) - 1));
+    let _large = scene.alloc(16 * PAGE, &low);
+    scene.platform.guest().set_max_order(2);
+    is_within(&scene, &scene.alloc(4 * PAGE, &low), &low);
+    let error = scene.error(8 * PAGE, &low);
+    assert_eq!(error, ExchangeError::OrderNotPermitted { order: order(3) }.into());
+}
+
+/// The kernel has memory that Xen exchanged before, and an exchange takes it: the debt is paid.
+#[test]
+fn lent_frames_that_an_exchange_takes_are_lent_no_more() {
+    let scene = high(64, KEEP);
+    let low = build(|it| it.mask((16 << 20) - 1));
+    drop(scene.alloc(16 * PAGE, &low));
+    let freed = scene.allocator.reclaim(u64::MAX);
+    let lent = scene.allocator.stats().lent;
+    assert!(freed >= 16 && lent >= 16, "{freed} {lent}");
+    // Together they need more than the kernel has beside the lent frames.
+    let high = build(|it| it.lowest(16 << 20));
+    let buffers: Vec<Buffer<'_>> =
+        (0..12).map_while(|_| scene.allocator.alloc_coherent(4 * PAGE, &high).ok()).collect();
+    let stats = scene.allocator.stats();
+    assert!(stats.lent < lent && stats.below_16m == stats.lent, "{stats:?}");
+    drop(buffers);
+    scene.is_balanced();
+    assert_eq!(scene.allocator.stats().below_16m, 0);
+}
+
+/// The kernel uses lent frames of a higher class meanwhile.
+#[test]
+fn lent_frames_of_a_lower_class_return_alone() {
+    let scene = high(1024, KEEP);
+    let (lower, higher) = (build(|it| it.mask((8 << 20) - 1)), build(|it| it.mask((16 << 20) - 1)));
+    drop(scene.alloc(4 * PAGE, &lower));
+    let lower_frames = scene.allocator.reclaim(u64::MAX);
+    assert!(lower_frames >= 4 && scene.allocator.stats().lent >= 4);
+    drop(scene.alloc(64 * PAGE, &higher));
+    scene.allocator.reclaim(u64::MAX);
+    let in_class = |pfn: Pfn, class: std::ops::Range<u64>| {
+        class.contains(&scene.platform.guest().mfn(pfn).unwrap().number())
+    };
+    let all: Vec<_> = std::iter::from_fn(|| scene.platform.take(1, 1)).collect();
+    let (used, free): (Vec<_>, Vec<_>) =
+        all.into_iter().partition(|run| in_class(run.first(), 2048..4096));
+    free.into_iter().for_each(|run| scene.platform.give(run));
+    assert!(!used.is_empty());
+    scene.allocator.trim(u64::MAX);
+    assert_eq!(scene.allocator.stats().lent, used.len() as u64, "the kernel uses the others");
+    used.into_iter().for_each(|run| scene.platform.give(run));
+    scene.is_balanced();
 }

@@ -1,8 +1,8 @@
-//! Every hypercall of every operation of the allocator fails once, with each errno that it may give,
-//! and every exchange goes wrong on the inside in every way that the model knows: each frame is
-//! accounted for afterwards, all books agree, and buffers that were handed out before are intact.
+//! Every hypercall of every operation of the allocator fails once, with each errno that it may give.
+//! Every exchange goes wrong on the inside in every way that the model knows.
 //!
-//! The exchange itself has a sweep of its own in `fault_sweep.rs`.
+//! Afterwards each frame is in one place, P2M and M2P agree, and older buffers are intact. The exchange
+//! has a sweep of its own in `fault_sweep.rs`.
 
 #![forbid(unsafe_code)]
 
@@ -12,8 +12,8 @@ use fake_xen::POISON;
 use faults::{Case, Tally, Wrong, sweep};
 use fuzz::scene::{Scene, Setting, Step, StepOutcome, Want, play};
 use xen_contig::addr::PAGE_SIZE;
-use xen_contig::dma::GiveBack;
-use xen_contig::exchange::{Node, OnRefusal};
+use xen_contig::dma::Retain;
+use xen_contig::exchange::Node;
 
 const PAGE: u64 = PAGE_SIZE as u64;
 
@@ -33,18 +33,20 @@ fn alloc(pages: u64) -> Step {
     Step::Alloc(Want::bytes(pages * PAGE))
 }
 
-/// Three segments of 16 pages and one of a few.
-fn segments(on_refusal: OnRefusal) -> Want {
-    Want { segments: 4, max_segment: 16 * PAGE, on_refusal, ..Want::bytes(50 * PAGE) }
+/// Three segments of 16 pages and one of two.
+fn segments() -> Want {
+    Want { segments: 4, max_segment: 16 * PAGE, ..Want::bytes(50 * PAGE) }
 }
 
 impl SweepOperation {
-    fn with(self, policy: GiveBack) -> Self {
-        Self { setting: Setting { policy, ..self.setting }, ..self }
+    /// With a reserve that retains all idle memory until it is trimmed.
+    fn retaining(self) -> Self {
+        let retain = Retain::Bytes { low: u64::MAX, high: u64::MAX };
+        Self { setting: Setting { retain, ..self.setting }, ..self }
     }
 
-    /// In a guest and with an order limit that hold two first-level tables' worth, so that batches
-    /// can fail half-way.
+    /// In a guest with more than two first-level tables and an order limit of 1024 frames, so that
+    /// batches can fail half-way.
     fn large(self) -> Self {
         Self { setting: Setting { frames: 2560, max_order: 10, ..self.setting }, ..self }
     }
@@ -52,7 +54,7 @@ impl SweepOperation {
     /// Plays the operation with something wrong.
     fn case(&self, wrong: Option<&Wrong>) -> Case {
         play(&self.setting, |scene| {
-            // A buffer of somebody else's.
+            // A buffer of another driver.
             assert_eq!(scene.apply(&alloc(8)), StepOutcome::Done);
             for step in &self.before {
                 assert_ne!(scene.apply(step), StepOutcome::Nothing, "{}: {step:?}", self.name);
@@ -63,7 +65,7 @@ impl SweepOperation {
                 Wrong::Inside(fault) => Step::ExchangeFault(fault),
             });
             if let Some(step) = armed {
-                assert_eq!(scene.apply(&step), StepOutcome::Done, "{step:?} can't be found out");
+                assert_eq!(scene.apply(&step), StepOutcome::Done, "{step:?} cannot be detected");
             }
             let outcomes: Vec<StepOutcome> =
                 self.steps.iter().map(|step| scene.apply(step)).collect();
@@ -77,8 +79,8 @@ impl SweepOperation {
     }
 }
 
-/// Looks at every frame, wants the next buffer to be served, and then all to be given back.
-fn judge(scene: &mut Scene<'_, '_>) {
+/// Checks every frame, that the next buffer is served, and that all memory can be freed.
+fn judge(scene: &mut Scene<'_, '_, '_>) {
     scene.check();
     scene.calm();
     assert_eq!(scene.apply(&alloc(4)), StepOutcome::Done, "then another");
@@ -114,41 +116,35 @@ fn high_frame() -> Want {
 
 #[test]
 fn several_segments() {
-    for on_refusal in [OnRefusal::Undo, OnRefusal::Return] {
-        let steps = || vec![Step::Alloc(segments(on_refusal))];
-        let short = vec![Step::Exhaust(40)];
-        sweep_all(vec![
-            operation("several segments", vec![], steps()),
-            operation("several segments, memory ends midway", short, steps()),
-        ]);
-    }
+    let steps = || vec![Step::Alloc(segments())];
+    sweep_all(vec![
+        operation("several segments", vec![], steps()),
+        operation("several segments, memory ends midway", vec![Step::Exhaust(40)], steps()),
+    ]);
 }
 
-/// Undoing is more than forgetting: low memory goes back, or a request that fails again and again
-/// would use it up.
+/// A request that fails again and again must not use up low memory.
 #[test]
-fn what_is_undone_is_not_low_any_more() {
-    let low_frames = |scene: &Scene<'_, '_>| {
-        let guest = scene.guest();
-        guest.usable().filter_map(|pfn| guest.mfn(pfn)).filter(|mfn| mfn.number() < 512).count()
-    };
+fn what_a_refused_request_received_can_be_trimmed() {
     play(&Setting::default(), |scene| {
-        // In the third segment of each run that can be taken.
-        let free = scene.kernel().free();
-        let held = (0..free.len()).filter(|index| free[*index].number() % 64 == 40);
-        held.for_each(|index| _ = scene.apply(&Step::Hold(index)));
-        assert_eq!(low_frames(scene), 0);
-        let want = Want { mask: 512 * PAGE - 1, ..segments(OnRefusal::Undo) };
-        let outcome = scene.apply(&Step::Alloc(want));
-        assert!(matches!(outcome, StepOutcome::Refused(_)), "{outcome:?}");
-        assert_eq!(low_frames(scene), 0);
+        scene.apply(&Step::Exhaust(40));
+        let want = Want { mask: 512 * PAGE - 1, ..segments() };
+        for _ in 0..3 {
+            let outcome = scene.apply(&Step::Alloc(want.clone()));
+            assert!(matches!(outcome, StepOutcome::Refused(_)), "{outcome:?}");
+        }
+        scene.check();
+        scene.calm();
+        assert_eq!(scene.apply(&Step::Trim), StepOutcome::Done);
+        let stats = scene.allocator().stats();
+        assert_eq!((stats.idle, stats.lent, stats.below_16m), (0, 0, 0), "{stats:?}");
         judge(scene);
     });
 }
 
 #[test]
-fn places_that_xen_can_not_be_told() {
-    // The machine's 3072 frames begin to be served at 2048; below, 2048 is where the bits end.
+fn places_that_xen_has_no_name_for() {
+    // The machine has 3072 frames. 2048 is the highest power of two below the mask.
     let odd = Want { mask: 2600 * PAGE + 123, ..Want::bytes(64 * PAGE) };
     let lowest = Want { lowest: 1000 * PAGE, ..Want::bytes(16 * PAGE) };
     let nowhere = Want { lowest: 1 << 40, ..Want::bytes(16 * PAGE) };
@@ -166,7 +162,7 @@ fn places_that_xen_can_not_be_told() {
 }
 
 #[test]
-fn what_xen_refuses_anyway() {
+fn requests_that_xen_refuses() {
     sweep_all(vec![
         operation("denied by a policy", vec![Step::Deny(true)], vec![alloc(16)]),
         operation("a limit that fell", vec![Step::MaxOrder(2)], vec![alloc(16)]),
@@ -176,7 +172,7 @@ fn what_xen_refuses_anyway() {
 }
 
 #[test]
-fn one_extent_beneath_a_translated_guest() {
+fn one_extent_backs_a_buffer_of_a_translated_guest() {
     let translated = |operation: SweepOperation| SweepOperation {
         setting: Setting { translated: true, ..operation.setting },
         ..operation
@@ -202,7 +198,7 @@ fn sets() {
     };
     let mixed = || {
         let wants = [
-            segments(OnRefusal::Undo),
+            segments(),
             high_frame(),
             Want { lowest: 1000 * PAGE, ..Want::bytes(2 * PAGE) },
             Want::bytes(16 * PAGE),
@@ -218,52 +214,67 @@ fn sets() {
 }
 
 #[test]
-fn giving_back() {
+fn releasing() {
     let all = |count: usize| (0..count).map(|_| Step::Drop(1)).collect::<Vec<_>>();
-    let three = || vec![alloc(16), alloc(3), Step::Alloc(segments(OnRefusal::Undo))];
+    let three = || vec![alloc(16), alloc(3), Step::Alloc(segments())];
     let dropped = || three().into_iter().chain(all(3)).collect::<Vec<_>>();
-    // As many wait as can; the next becomes ordinary memory.
-    let crowd = (0..66).map(|_| Step::Alloc(high_frame())).chain([Step::Exhaust(0)]);
-    let crowd = crowd.chain(all(64)).collect();
-    let cut = || [Step::Split(1, 5 * PAGE), Step::Drop(2), Step::Drop(1)].to_vec();
-    let large = || vec![alloc(1024)];
+    let then = |steps: Vec<Step>| all(3).into_iter().chain(steps).collect::<Vec<_>>();
+    let cut = || [Step::Split(1, 5 * PAGE), Step::Drop(2), Step::Drop(1), Step::Trim].to_vec();
+    // A reserve that retains nothing is trimmed by the next request.
     sweep_all(vec![
-        operation("drop", three(), all(3)),
-        operation("drop of two steps", large(), vec![Step::Drop(1)]).large(),
-        operation("drop, memory ends", vec![alloc(16), Step::Exhaust(7)], vec![Step::Drop(1)]),
-        operation("split and drop", vec![alloc(16)], cut()),
-        operation("give back what waits", dropped(), vec![Step::GiveBack]).with(GiveBack::Later),
-        operation("drop where too many wait", crowd, all(1)),
-        operation("drop, allocate, give back", three(), {
-            all(3).into_iter().chain([alloc(32), Step::GiveBack]).collect()
-        })
-        .with(GiveBack::Later),
-        operation("drop, allocate", three(), all(3).into_iter().chain([alloc(32)]).collect())
-            .with(GiveBack::Keep),
+        operation("drop, allocate", three(), then(vec![alloc(32)])),
+        operation("drop, trim", three(), then(vec![Step::Trim])).retaining(),
+        operation("trim", dropped(), vec![Step::Trim]).retaining(),
+        operation("trim of two tables", vec![alloc(1024), Step::Drop(1)], vec![Step::Trim]).large(),
+        operation("trim, memory ends", vec![alloc(16), Step::Exhaust(7)], then(vec![Step::Trim])),
+        operation("split, drop, trim", vec![alloc(16)], cut()),
+        operation("drop, allocate, trim", three(), then(vec![alloc(32), Step::Trim])).retaining(),
+        operation("trim of lent memory", dropped(), vec![Step::Reclaim(64), Step::Trim])
+            .retaining(),
+        operation("trim of a frame set aside", vec![Step::Hold(20), alloc(16), Step::Unhold], {
+            vec![Step::Trim]
+        }),
     ]);
 }
 
-/// A surplus is zeroed before it becomes ordinary memory, since it may hold what another domain left
-/// there ([C56](xen_contig::conformance#C56)). So may all that an exchange brings.
+/// Neither a drop nor a reclaim makes a hypercall, so nothing of them can fail.
 #[test]
-fn what_becomes_ordinary_memory_holds_nothing_of_another_domains() {
+fn a_drop_and_a_reclaim_make_no_hypercall() {
+    play(&Setting::default(), |scene| {
+        scene.apply(&alloc(16));
+        scene.apply(&Step::Alloc(segments()));
+        scene.guest().xen().take_log();
+        scene.apply(&Step::Drop(0));
+        scene.apply(&Step::Drop(0));
+        scene.apply(&Step::Reclaim(u64::MAX));
+        assert_eq!(scene.guest().xen().take_log().len(), 0);
+        judge(scene);
+    });
+}
+
+/// All that an exchange brings may hold what another domain left there
+/// ([C56](xen_contig::conformance#C56)). It is zeroed before the kernel gets it.
+#[test]
+fn the_kernel_receives_nothing_of_another_domain() {
     let unreachable = Step::Alloc(Want { lowest: 1 << 40, ..Want::bytes(16 * PAGE) });
-    let undone = [Step::Exhaust(40), Step::Alloc(segments(OnRefusal::Undo))];
+    let low = Step::Alloc(Want { mask: 2048 * PAGE - 1, ..Want::bytes(17 * PAGE) });
     let mut dirty = Vec::new();
-    for (policy, steps) in [
-        (GiveBack::AtOnce, vec![alloc(16), Step::Drop(0)]),
-        (GiveBack::Later, vec![alloc(16), Step::Drop(0), Step::GiveBack]),
-        (GiveBack::Keep, vec![unreachable]),
-        (GiveBack::Keep, undone.to_vec()),
+    for steps in [
+        vec![alloc(17), Step::Drop(0), Step::Trim],
+        vec![low.clone(), Step::Drop(0), Step::Reclaim(u64::MAX)],
+        vec![low, Step::Drop(0), Step::Exhaust(0), Step::Trim, Step::Reclaim(u64::MAX)],
+        vec![unreachable, Step::Trim],
+        vec![Step::Exhaust(40), Step::Alloc(segments()), Step::Reclaim(u64::MAX)],
     ] {
-        let frames = play(&Setting { policy, ..Setting::default() }, |scene| {
+        let frames = play(&Setting::default(), |scene| {
             for step in &steps {
                 scene.apply(step);
             }
+            scene.check();
             let free = scene.kernel().free();
             free.iter().filter(|pfn| scene.guest().uniform(**pfn) == Some(POISON)).count()
         });
         dirty.push(frames);
     }
-    assert_eq!(dirty, [0; 4], "frames with another domain's bytes");
+    assert_eq!(dirty, [0; 5], "frames with bytes of another domain");
 }

@@ -9,7 +9,7 @@ use spin::Mutex;
 use x86_64::registers::control::Cr3;
 use xen_contig::addr::{AddressBits, Mfn, Order, PAGE_SIZE, Pfn};
 use xen_contig::exchange::{Accounts, Capability, ExchangeOptions, Refiller};
-use xen_contig::frames::{Candidate, FrameAllocator, FrameRun};
+use xen_contig::frames::{Candidate, FrameAllocator, FrameRun, Search};
 use xen_contig::p2m::{M2p, P2m};
 use xen_contig::platform::Platform;
 use xen_contig::vmap::UnmapMode;
@@ -204,6 +204,7 @@ unsafe impl Platform for &Machine {
     type Xen = Hypervisor;
     type Memory = Linear;
     type Linear = Linear;
+    type Lock = Mutex<()>;
     type Lists<'p>
         = ListMemory<'p>
     where
@@ -233,17 +234,16 @@ unsafe impl Platform for &Machine {
         self.exchange_options
     }
 
+    fn free_frames(&self) -> u64 {
+        self.frames.lock().free_frames()
+    }
+
     fn take(&self, frames: u64, align: u64) -> Option<FrameRun> {
         self.frames.lock().take(frames, align)
     }
 
-    fn take_where(
-        &self,
-        frames: u64,
-        tries: u32,
-        fits: &mut dyn FnMut(Pfn) -> Candidate,
-    ) -> Option<FrameRun> {
-        self.frames.lock().take_where(frames, tries, fits)
+    fn take_where(&self, frames: u64, from: Pfn, fits: &mut dyn FnMut(Pfn) -> Candidate) -> Search {
+        self.frames.lock().take_where(frames, from, fits)
     }
 
     fn give(&self, run: FrameRun) {

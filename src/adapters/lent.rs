@@ -6,7 +6,6 @@ use crate::dma::{CoherentBuffer, PoolObject, Told};
 use crate::platform::Platform;
 
 /// What a driver has, or what stands in for what it has.
-#[expect(clippy::large_enum_variant, reason = "it lives in slots, and there is no heap to box on")]
 pub enum Memory<P: Platform + 'static> {
     /// Of the allocator.
     Buffer(CoherentBuffer<'static, P>),

@@ -8,7 +8,7 @@ use super::lent::Memory;
 use super::live::{self, Claim, Key, LiveSlot, Purpose};
 use crate::addr::{DmaAddr, PAGE_SIZE, Pfn, PseudoPhysAddr};
 use crate::dma::{
-    AllocError, Allocator, ConstraintError, Constraints, Pool, PoolError, PoolObject, Zeroing,
+    AllocError, Allocator, ConstraintError, Constraints, Pool, PoolError, PoolObject,
 };
 use crate::paging::GuestMemory;
 use crate::platform::Platform;
@@ -125,8 +125,7 @@ impl<P: Platform> DeviceMemory<P> {
     /// Memory as `constraints` has it for the device, of which `live` remembers what drivers have.
     /// The slots are for this alone.
     ///
-    /// Of the constraints, the number of segments is not heeded: drivers have one address for a
-    /// buffer. Neither is the zeroing: they get zeros.
+    /// The number of segments is ignored: drivers have one address for a buffer.
     ///
     /// # Errors
     /// If the constraints leave no page above address 0.
@@ -139,7 +138,6 @@ impl<P: Platform> DeviceMemory<P> {
             .to_builder()
             .lowest(constraints.lowest().max(PAGE))
             .max_segments(1)
-            .zeroing(Zeroing::Zeroed)
             .build()?;
         Ok(Self { allocator, constraints, live, bounce: None })
     }

@@ -3,110 +3,147 @@
 use core::fmt;
 use core::ptr::NonNull;
 
-use arrayvec::ArrayVec;
-
 use super::moved::Told;
+use super::plan::Plan;
+use super::reserve::{Extent, Origin};
+use super::segments::{CutRules, Piece, Segments};
 use super::span::BufferSpan;
-use super::{Allocator, BufferError, MAX_SEGMENTS, Moved};
-use crate::addr::{DmaAddr, PAGE_SIZE, PseudoPhysAddr};
+use super::{Allocator, BufferError, Moved};
+use crate::addr::{DmaAddr, Gfn, PAGE_SIZE, Pfn, PseudoPhysAddr};
 use crate::frames::FrameRun;
 use crate::paging::{GuestMemory, Width};
 use crate::platform::Platform;
 
 const PAGE: u64 = PAGE_SIZE as u64;
 
-/// A stretch of a buffer that is contiguous for the device.
+/// A part of a buffer that a device sees as one address and length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Segment {
-    /// Its first byte, for the device.
+    /// The address of its first byte for the device.
     pub dma: DmaAddr,
-    /// Its first byte in the buffer.
+    /// The offset of its first byte in the buffer.
     pub offset: u64,
-    /// How many bytes.
+    /// The number of bytes.
     pub len: u64,
 }
 
-/// A coherent buffer: contiguous for the processor, in one segment or a few for the device.
+/// A coherent buffer: contiguous for the processor, and one segment or more for the device.
 ///
 /// The device may write at any time, so the memory is never a reference ([M5](crate::rules#M5)): it
 /// is read and written by [`load`](Self::load) and [`store`](Self::store), or through
-/// [`as_ptr`](Self::as_ptr) with volatile accesses. Dropping the buffer gives it back by the
-/// allocator's policy: stop the device first. Forgetting it leaks the memory and is safe.
+/// [`as_ptr`](Self::as_ptr) with volatile accesses. Dropping the buffer returns it to the allocator's
+/// reserve: stop the device first. The drop makes no hypercall and takes the lock of the reserve alone.
+/// Forgetting the buffer leaks the memory and is safe.
 pub struct CoherentBuffer<'a, P: Platform> {
     allocator: &'a Allocator<P>,
     /// `None` only while it is taken apart.
     run: Option<FrameRun>,
     len: u64,
-    segments: ArrayVec<Segment, MAX_SEGMENTS>,
-    /// Whether the memory came from Xen, so that it can go back there.
-    exchanged: bool,
+    /// The number by which devices see the first frame.
+    first: Gfn,
+    /// Where the memory is from if it is one piece. The reserve has the records of several.
+    origin: Option<Origin>,
+    rules: CutRules,
 }
 
 impl<P: Platform> fmt::Debug for CoherentBuffer<'_, P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "CoherentBuffer({} bytes, {:?})", self.len, self.segments.as_slice())
+        write!(f, "CoherentBuffer({} bytes at {})", self.len, self.dma_addr())
     }
 }
 
 impl<'a, P: Platform> CoherentBuffer<'a, P> {
-    /// A buffer of `len` bytes in `run`, whose segments have the given lengths.
-    ///
-    /// # Panics
-    /// If a frame of the run has nothing beneath it: the allocator has mapped them all.
-    pub(super) fn new(
+    /// Returns a buffer of one piece.
+    pub(super) const fn of_extent(
         allocator: &'a Allocator<P>,
         run: FrameRun,
-        lengths: impl IntoIterator<Item = u64>,
-        exchanged: bool,
+        extent: &Extent,
+        plan: &Plan,
     ) -> Self {
-        let mut segments = ArrayVec::new();
-        let mut offset = 0;
-        for len in lengths {
-            let pfn = run.first().add(offset / PAGE);
-            let gfn = allocator.platform().p2m().gfn(pfn).expect("an attached frame is populated");
-            segments.push(Segment { dma: DmaAddr::of(gfn), offset, len });
-            offset += len;
-        }
-        Self { allocator, run: Some(run), len: offset, segments, exchanged }
+        let (first, origin) = (extent.gfn, Some(extent.origin));
+        let rules = CutRules::new(plan.limits());
+        Self { allocator, run: Some(run), len: plan.size(), first, origin, rules }
     }
 
-    fn run(&self) -> &FrameRun {
+    /// Returns a buffer of several pieces, which the reserve has recorded.
+    pub(super) fn of_pieces(allocator: &'a Allocator<P>, run: FrameRun, plan: &Plan) -> Self {
+        let memory = allocator.platform().memory();
+        let piece = allocator.reserve.with(|blocks| blocks.piece(memory, run.first()));
+        let first = piece.map_or(Gfn::new(0), |piece| piece.gfn);
+        let rules = CutRules::new(plan.limits());
+        Self { allocator, run: Some(run), len: plan.size(), first, origin: None, rules }
+    }
+
+    const fn run(&self) -> &FrameRun {
         self.run.as_ref().expect("a buffer has its run until it is taken apart")
     }
 
-    /// How many bytes, as asked for.
+    /// Returns the number of bytes, as asked for.
     #[expect(clippy::len_without_is_empty, reason = "no buffer is empty")]
     pub const fn len(&self) -> u64 {
         self.len
     }
 
-    /// The first byte, for the processor. Valid as long as the buffer lives; the device may write
-    /// at any time, so access it volatile and make no reference of it ([M5](crate::rules#M5)).
+    /// Returns the first byte for the processor.
+    ///
+    /// It is valid as long as the buffer lives. The device may write at any time, so access it volatile
+    /// and make no reference of it ([M5](crate::rules#M5)).
     pub fn as_ptr(&self) -> NonNull<u8> {
         let pointer = self.allocator.platform().memory().pointer(self.run().first());
         NonNull::new(pointer).expect("the linear mapping does not map page 0")
     }
 
-    /// The guest frames of the buffer.
-    pub fn frames(&self) -> &FrameRun {
+    /// Returns the guest frames of the buffer.
+    pub const fn frames(&self) -> &FrameRun {
         self.run()
     }
 
-    /// What the device sees, first to last.
-    pub fn segments(&self) -> &[Segment] {
-        &self.segments
+    /// Iterates over what the device sees, first to last.
+    ///
+    /// Nothing is stored: each segment is computed when it is asked for. If the buffer has several
+    /// pieces, that takes the lock of the reserve for a moment per piece.
+    pub fn segments(&self) -> impl Iterator<Item = Segment> + '_ {
+        Segments::new(self.pieces(), self.len, self.rules)
     }
 
-    /// What goes into a device register for the first byte.
-    pub fn dma_addr(&self) -> DmaAddr {
-        self.segments[0].dma
+    /// Iterates over the machine-contiguous pieces of the buffer.
+    fn pieces(&self) -> impl Iterator<Item = Piece> + '_ {
+        self.extents().map(|Extent { gfn, frames, .. }| Piece { gfn, frames })
     }
 
-    /// What goes into a device register for the byte at `offset`; `None` behind the end.
+    fn extents(&self) -> impl Iterator<Item = Extent> + '_ {
+        let run = self.run();
+        let (mut at, end) = (run.first(), run.first().add(run.frames()));
+        core::iter::from_fn(move || {
+            let extent = (at < end).then(|| self.extent_at(at)).flatten()?;
+            at = at.add(extent.frames);
+            Some(extent)
+        })
+    }
+
+    /// Returns the extent that begins at a frame.
+    fn extent_at(&self, pfn: Pfn) -> Option<Extent> {
+        match self.origin {
+            Some(origin) => {
+                Some(Extent { pfn, gfn: self.first, frames: self.run().frames(), origin })
+            }
+            None => {
+                let memory = self.allocator.platform().memory();
+                self.allocator.reserve.with(|blocks| blocks.piece(memory, pfn))
+            }
+        }
+    }
+
+    /// Returns what goes into a device register for the first byte.
+    pub const fn dma_addr(&self) -> DmaAddr {
+        DmaAddr::of(self.first)
+    }
+
+    /// Returns what goes into a device register for the byte at `offset`; `None` past the end.
     pub fn dma_addr_at(&self, offset: u64) -> Option<DmaAddr> {
         let holds =
-            |segment: &&Segment| (segment.offset..segment.offset + segment.len).contains(&offset);
-        let segment = self.segments.iter().find(holds)?;
+            |segment: &Segment| (segment.offset..segment.offset + segment.len).contains(&offset);
+        let segment = self.segments().find(holds)?;
         segment.dma.checked_add(offset - segment.offset)
     }
 
@@ -124,19 +161,21 @@ impl<'a, P: Platform> CoherentBuffer<'a, P> {
         })
     }
 
-    /// Each segment by its place in the buffer, and what the device was told of it.
-    fn told(&self) -> impl Iterator<Item = (u64, Told)> {
-        self.segments.iter().map(|Segment { dma, offset, len }| {
-            let at = PseudoPhysAddr::of(self.run().first().add(offset / PAGE));
-            (*offset, Told { at, dma: *dma, len: *len })
+    /// Iterates over the pieces by their offsets in the buffer, with what the device was told of each.
+    fn told(&self) -> impl Iterator<Item = (u64, Told)> + '_ {
+        let first = self.run().first().number();
+        self.extents().map(move |Extent { pfn, gfn, frames, .. }| {
+            let offset = (pfn.number() - first) * PAGE;
+            let len = (frames * PAGE).min(self.len - offset);
+            (offset, Told { at: PseudoPhysAddr::of(pfn), dma: DmaAddr::of(gfn), len })
         })
     }
 
-    /// What the device was told of the first segment.
+    /// Returns what the device was told of a buffer that is one segment.
     #[cfg(any(feature = "virtio-drivers", feature = "dma-api"))]
     pub(crate) fn told_first(&self) -> Told {
         let at = PseudoPhysAddr::of(self.run().first());
-        Told { at, dma: self.dma_addr(), len: self.segments[0].len }
+        Told { at, dma: self.dma_addr(), len: self.len }
     }
 
     fn span(&self) -> BufferSpan {
@@ -178,7 +217,9 @@ impl<'a, P: Platform> CoherentBuffer<'a, P> {
     }
 
     /// Splits the buffer at a page boundary. The buffer keeps the first `at` bytes, the rest is
-    /// returned. Each part is given back on its own.
+    /// returned. Each part is released on its own.
+    ///
+    /// The rest begins within a piece, so its address may not have the device's alignment.
     ///
     /// # Errors
     /// [`BufferError::NoPageBoundary`] if `at` is not a multiple of the page size within the buffer,
@@ -187,37 +228,57 @@ impl<'a, P: Platform> CoherentBuffer<'a, P> {
         if !at.is_multiple_of(PAGE) || at == 0 || at >= self.len {
             return Err(BufferError::NoPageBoundary { at, len: self.len });
         }
+        let edge = self.run().first().add(at / PAGE);
+        let gfn = match self.origin {
+            Some(_) => self.first.add(at / PAGE),
+            None => self.split_piece(edge),
+        };
         let Some((left, right)) = self.run.take().map(|run| run.split_at(at / PAGE)) else {
             unreachable!("only a drop takes the run");
-        };
-        let before = |segment: &Segment| {
-            let len = at.saturating_sub(segment.offset).min(segment.len);
-            (len > 0).then_some(Segment { len, ..*segment })
-        };
-        let behind = |segment: &Segment| {
-            let skip = at.saturating_sub(segment.offset).min(segment.len);
-            let dma = segment.dma.checked_add(skip)?;
-            let offset = (segment.offset + skip).checked_sub(at)?;
-            (skip < segment.len).then_some(Segment { dma, offset, len: segment.len - skip })
         };
         let rest = Self {
             allocator: self.allocator,
             run: Some(right),
             len: self.len - at,
-            segments: self.segments.iter().filter_map(behind).collect(),
-            exchanged: self.exchanged,
+            first: gfn,
+            origin: self.origin,
+            rules: self.rules.aligned_for(DmaAddr::of(gfn)),
         };
-        self.segments = self.segments.iter().filter_map(before).collect();
         self.run = Some(left);
         self.len = at;
         Ok(rest)
+    }
+
+    /// Cuts the recorded piece that contains `edge` in two there. Returns the number by which devices see
+    /// that frame.
+    fn split_piece(&self, edge: Pfn) -> Gfn {
+        let memory = self.allocator.platform().memory();
+        let holds = |piece: &Extent| (piece.pfn..piece.pfn.add(piece.frames)).contains(&edge);
+        let Some(piece) = self.extents().find(holds) else {
+            unreachable!("pieces cover the buffer");
+        };
+        let before = edge.number() - piece.pfn.number();
+        let gfn = piece.gfn.add(before);
+        if before > 0 {
+            let after = Extent { pfn: edge, gfn, frames: piece.frames - before, ..piece };
+            self.allocator.reserve.with(|blocks| {
+                blocks.set_piece(memory, Extent { frames: before, ..piece });
+                blocks.set_piece(memory, after);
+            });
+        }
+        gfn
     }
 }
 
 impl<P: Platform> Drop for CoherentBuffer<'_, P> {
     fn drop(&mut self) {
-        if let Some(run) = self.run.take() {
-            self.allocator.give_back(run, self.exchanged);
+        let Some(run) = self.run.take() else { return };
+        let (pfn, frames) = (run.first(), run.frames());
+        match self.origin {
+            Some(origin) => {
+                self.allocator.release(Extent { pfn, gfn: self.first, frames, origin });
+            }
+            None => self.allocator.release_pieces(pfn, frames),
         }
     }
 }

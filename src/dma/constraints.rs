@@ -2,20 +2,8 @@
 
 use core::fmt;
 
-use super::layout::MAX_SEGMENTS;
 use crate::addr::{AddressBits, PAGE_SIZE};
-use crate::exchange::{Node, OnRefusal, Placement};
-
-/// Whether the caller gets zeros.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Zeroing {
-    /// Every byte is zero.
-    #[default]
-    Zeroed,
-    /// The caller writes every byte before the device or anyone else reads one. What is there may
-    /// be another domain's on a Xen before 4.17, which did not scrub.
-    Whatever,
-}
+use crate::exchange::{Node, Placement};
 
 /// Whether Xen may be asked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -48,9 +36,7 @@ pub struct Constraints {
     max_segment: u64,
     max_segments: usize,
     node: Node,
-    zeroing: Zeroing,
     sleep: Sleep,
-    on_refusal: OnRefusal,
     backing: Backing,
 }
 
@@ -94,11 +80,8 @@ pub enum ConstraintError {
     },
     /// A segment of no bytes.
     MaxSegment,
-    /// The number of segments is 0 or more than [`MAX_SEGMENTS`].
-    MaxSegments {
-        /// The number.
-        segments: usize,
-    },
+    /// The device takes no segment.
+    MaxSegments,
     /// Node 255 stands for any node in Xen's interface.
     Node {
         /// The node.
@@ -130,8 +113,8 @@ impl fmt::Display for ConstraintError {
             Self::MaxSegment => {
                 f.write_str("a segment must have at least one byte: max_segment is 0")
             }
-            Self::MaxSegments { segments } => {
-                write!(f, "{segments} segments are not in 1..={MAX_SEGMENTS}")
+            Self::MaxSegments => {
+                f.write_str("a device must take at least one segment: max_segments is 0")
             }
             Self::Node { node } => write!(f, "node {node} can't be named to Xen"),
         }
@@ -150,9 +133,7 @@ impl Default for Constraints {
             max_segment: u64::MAX,
             max_segments: 1,
             node: Node::Any,
-            zeroing: Zeroing::Zeroed,
             sleep: Sleep::May,
-            on_refusal: OnRefusal::Undo,
             backing: Backing::Whatever,
         }
     }
@@ -204,19 +185,9 @@ impl Constraints {
         self.node
     }
 
-    /// Whether the memory is zeroed.
-    pub const fn zeroing(&self) -> Zeroing {
-        self.zeroing
-    }
-
     /// Whether Xen may be asked.
     pub const fn sleep(&self) -> Sleep {
         self.sleep
-    }
-
-    /// What to do when Xen refuses a segment.
-    pub const fn on_refusal(&self) -> OnRefusal {
-        self.on_refusal
     }
 
     /// What lies beneath the buffer of a translated guest.
@@ -235,18 +206,6 @@ impl Constraints {
             && address.is_multiple_of(self.align)
             && bytes <= self.max_segment
             && self.boundary.is_none_or(same_side)
-    }
-
-    /// The first address from `address` on where a device could take `bytes` bytes in one segment.
-    pub(super) fn next_admitted(&self, address: u64, bytes: u64) -> Option<u64> {
-        let aligned = |address: u64, to: u64| Some(address.checked_add(to - 1)? & !(to - 1));
-        let mut start = aligned(address.max(self.lowest), self.align.max(PAGE_SIZE as u64))?;
-        if let Some(boundary) = self.boundary
-            && start / boundary != start.checked_add(bytes - 1)? / boundary
-        {
-            start = aligned(start, boundary)?;
-        }
-        self.admits(start, bytes).then_some(start)
     }
 
     /// Where Xen is asked to put the memory first: below the largest power of two that the mask
@@ -287,8 +246,10 @@ impl ConstraintsBuilder {
         Self(Constraints { lowest, ..self.0 })
     }
 
-    /// What each segment's address is a multiple of: a power of two, larger than the size if need
-    /// be.
+    /// What each segment's address is a multiple of: a power of two, which can be above the size.
+    ///
+    /// A coherent buffer begins at a page, so less than a page only says where a page may be cut into
+    /// segments.
     pub const fn align(self, align: u64) -> Self {
         Self(Constraints { align, ..self.0 })
     }
@@ -303,7 +264,11 @@ impl ConstraintsBuilder {
         Self(Constraints { max_segment: bytes, ..self.0 })
     }
 
-    /// The most segments that the device takes.
+    /// The most segments that the device takes, any number from 1 on.
+    ///
+    /// With 1, the default, a coherent buffer begins at a multiple of the smallest power of two of pages
+    /// that holds it, as with Linux's `dma_alloc_coherent`: three pages begin at a multiple of four. A
+    /// driver can rely on that. With more, only [`align`](Self::align) holds.
     pub const fn max_segments(self, segments: usize) -> Self {
         Self(Constraints { max_segments: segments, ..self.0 })
     }
@@ -314,19 +279,9 @@ impl ConstraintsBuilder {
         Self(Constraints { node, ..self.0 })
     }
 
-    /// Whether the memory is zeroed.
-    pub const fn zeroing(self, zeroing: Zeroing) -> Self {
-        Self(Constraints { zeroing, ..self.0 })
-    }
-
     /// Whether Xen may be asked.
     pub const fn sleep(self, sleep: Sleep) -> Self {
         Self(Constraints { sleep, ..self.0 })
-    }
-
-    /// What to do when Xen refuses a segment behind the first.
-    pub const fn on_refusal(self, on_refusal: OnRefusal) -> Self {
-        Self(Constraints { on_refusal, ..self.0 })
     }
 
     /// What lies beneath the buffer of a translated guest.
@@ -361,8 +316,8 @@ impl ConstraintsBuilder {
         if it.max_segment == 0 {
             return Err(ConstraintError::MaxSegment);
         }
-        if it.max_segments == 0 || it.max_segments > MAX_SEGMENTS {
-            return Err(ConstraintError::MaxSegments { segments: it.max_segments });
+        if it.max_segments == 0 {
+            return Err(ConstraintError::MaxSegments);
         }
         match it.node {
             Node::Near(node @ 255) | Node::Exactly(node @ 255) => {
@@ -400,10 +355,8 @@ mod tests {
         assert_eq!(error(new().boundary(0)), ConstraintError::Boundary { boundary: 0 });
         assert_eq!(error(new().boundary(12)), ConstraintError::Boundary { boundary: 12 });
         assert_eq!(error(new().max_segment(0)), ConstraintError::MaxSegment);
-        for segments in [0, MAX_SEGMENTS + 1] {
-            let named = ConstraintError::MaxSegments { segments };
-            assert_eq!(error(new().max_segments(segments)), named);
-        }
+        assert_eq!(error(new().max_segments(0)), ConstraintError::MaxSegments);
+        assert!(new().max_segments(usize::MAX).build().is_ok());
         assert_eq!(error(new().node(Node::Near(255))), ConstraintError::Node { node: 255 });
     }
 
@@ -425,7 +378,7 @@ mod tests {
             ),
             (Error::Boundary { boundary: 12 }, "boundary 0xc"),
             (Error::MaxSegment, "at least one byte"),
-            (Error::MaxSegments { segments: 17 }, "17 segments"),
+            (Error::MaxSegments, "at least one segment"),
             (Error::Node { node: 255 }, "node 255"),
         ];
         for (place, (error, words)) in table.into_iter().enumerate() {
@@ -438,7 +391,7 @@ mod tests {
                 Error::AlignmentAboveMask { .. } => (3, false),
                 Error::Boundary { .. } => (4, false),
                 Error::MaxSegment => (5, false),
-                Error::MaxSegments { .. } => (6, false),
+                Error::MaxSegments => (6, false),
                 Error::Node { .. } => (7, false),
             };
             assert_eq!((own, transient), (place, error.is_transient()), "{error}");

@@ -2,7 +2,8 @@
 
 use core::fmt;
 
-use super::{ConstraintError, Constraints};
+use super::ConstraintError;
+use super::plan::Plan;
 use crate::addr::{AddressBits, Order, PAGE_SIZE};
 use crate::exchange::{ExchangeError, Node};
 
@@ -76,22 +77,23 @@ pub enum AllocError {
     NoGuestMemory {
         /// How many are needed.
         frames: u64,
+        /// How many frames the transactions of other vCPUs hold at the moment.
+        in_transactions: u64,
     },
     /// The guest has no memory for the extent lists.
     NoListMemory {
         /// Words needed.
         words: u64,
     },
-    /// Nothing that is free fits as it is, and the caller can't wait for Xen.
+    /// The reserve has no block that fits, and the caller must not sleep.
     MustNotSleep,
-    /// Xen gave memory, but none of it lay where the device reaches it.
+    /// Xen handed out memory, but none of it lay where the device reaches it, although an eighth of the
+    /// guest's free memory was exchanged.
     OutOfReach {
         /// The lowest address allowed.
         lowest: u64,
         /// The highest one.
         mask: u64,
-        /// How often Xen was asked.
-        tries: u32,
     },
     /// The buffer is larger than what lies between the lowest address and the mask.
     LargerThanReach {
@@ -185,18 +187,25 @@ impl fmt::Display for AllocError {
                 "{needed} segments of up to {segment:#x} bytes are needed, {allowed} allowed: allow \
                  more, or allocate several buffers"
             ),
-            Self::NoGuestMemory { frames } => {
-                write!(f, "the guest has no {frames} free frames in a row")
+            Self::NoGuestMemory { frames, in_transactions: 0 } => {
+                write!(f, "the guest has no {frames} free frames in a row: free memory")
             }
+            Self::NoGuestMemory { frames, in_transactions } => write!(
+                f,
+                "the guest has no {frames} free frames in a row, and {in_transactions} frames are being \
+                 exchanged at the moment: try again"
+            ),
             Self::NoListMemory { words } => {
                 write!(f, "the guest has no memory for an extent list of {words} words")
             }
             Self::MustNotSleep => f.write_str(
-                "nothing that is free fits as it is, and the caller must not sleep: use a pool",
+                "the reserve has no block that fits, and the caller must not sleep: allocate and drop a \
+                 buffer beforehand where sleeping is allowed, or use a pool",
             ),
-            Self::OutOfReach { lowest, mask, tries } => write!(
+            Self::OutOfReach { lowest, mask } => write!(
                 f,
-                "Xen was asked {tries} times and gave nothing between {lowest:#x} and {mask:#x}"
+                "of the memory that Xen handed out, none lies between {lowest:#x} and {mask:#x}: allow \
+                 more addresses, or try again later"
             ),
             Self::LargerThanReach { size, align, lowest, mask } => write!(
                 f,
@@ -258,9 +267,42 @@ impl AllocError {
     }
 
     /// A translated guest has no such frames where the device takes them.
-    pub(super) const fn no_frames(frames: u64, constraints: &Constraints) -> Self {
-        let (align, lowest, mask) = (constraints.align(), constraints.lowest(), constraints.mask());
+    pub(super) const fn no_frames(plan: &Plan) -> Self {
+        let (frames, limits) = (plan.frames(), plan.limits());
+        let (align, lowest, mask) = (limits.align(), limits.lowest(), limits.mask());
         Self::NoFramesInReach { frames, align, lowest, mask }
+    }
+
+    /// Returns true if shorter extents may be available where these are not.
+    pub(super) const fn may_pass_with_smaller_extents(&self) -> bool {
+        matches!(
+            self,
+            Self::Exchange(
+                ExchangeError::NoMemory { .. }
+                    | ExchangeError::NoMemoryBelow { .. }
+                    | ExchangeError::OrderNotPermitted { .. }
+            ) | Self::NoMemoryOnNode { .. }
+                | Self::NoGuestMemory { .. }
+                | Self::NoListMemory { .. }
+        )
+    }
+
+    /// Returns true if memory that the guest has may serve where Xen's does not.
+    pub(super) const fn may_pass_with_other_memory(&self) -> bool {
+        self.may_pass_with_smaller_extents()
+            || matches!(
+                self,
+                Self::OutOfReach { .. }
+                    | Self::NoFramesInReach { .. }
+                    | Self::OrderNotPermitted { .. }
+                    | Self::NoExchange(_)
+                    | Self::Exchange(_)
+            )
+    }
+
+    /// Returns true if the guest lacks frames to exchange, or for the lists of an exchange.
+    pub(super) const fn is_for_want_of_guest_memory(&self) -> bool {
+        matches!(self, Self::NoGuestMemory { .. } | Self::NoListMemory { .. })
     }
 
     /// What Xen refused an exchange with for memory of a node.
@@ -359,15 +401,10 @@ mod tests {
                 false,
                 "3 segments of up to 0x10 bytes are needed, 2 allowed",
             ),
-            (8, Error::NoGuestMemory { frames: 5 }, true, "no 5 free frames"),
+            (8, Error::NoGuestMemory { frames: 5, in_transactions: 0 }, true, "no 5 free frames"),
             (9, Error::NoListMemory { words: 6 }, true, "list of 6 words"),
             (10, Error::MustNotSleep, true, "use a pool"),
-            (
-                11,
-                Error::OutOfReach { lowest, mask, tries: 4 },
-                true,
-                "4 times and gave nothing between 0x1000 and 0xffff",
-            ),
+            (11, Error::OutOfReach { lowest, mask }, true, "none lies between 0x1000 and 0xffff"),
             (
                 12,
                 Error::LargerThanReach { size, align: 16, lowest, mask },

@@ -1,11 +1,11 @@
 //! Coherent DMA memory for drivers.
 //!
 //! * [`Constraints`]: what a device can reach, checked for contradictions before anything moves;
-//! * [`Allocator`]: hands out [`CoherentBuffer`]s, exchanging memory only where what there is does
-//!   not fit already;
+//! * [`Allocator`]: hands out [`CoherentBuffer`]s from its reserve. The reserve takes in free memory of
+//!   the kernel, and exchanges memory only where that does not fit;
 //! * [`CoherentBuffer`]: memory that a device reads and writes. It is never a Rust reference
-//!   ([M5](crate::rules#M5)), knows its device addresses, and gives itself back;
-//! * [`GiveBack`]: when memory goes back to Xen;
+//!   ([M5](crate::rules#M5)) and knows its device addresses. A drop returns it to the reserve;
+//! * [`Retain`]: how much idle memory the reserve retains;
 //! * [`Pool`]: objects of one size, cut from coherent buffers, for drivers and their interrupt
 //!   handlers;
 //! * [`AllocError`]: why not, with the evidence inside.
@@ -25,7 +25,7 @@
 //!     Ok(ring)
 //! }
 //! ```
-//! The buffer gives itself back when it is dropped. A device that scatters and gathers says so, and
+//! The drop of the buffer returns it to the reserve. A device that scatters and gathers says so, and
 //! requests above the domain's order limit are served as several segments:
 //! ```
 //! use xen_contig::dma::Constraints;
@@ -39,34 +39,36 @@
 //! # Ok::<(), xen_contig::dma::ConstraintError>(())
 //! ```
 
+mod adopt;
 mod allocator;
 mod buffer;
 mod buffer_error;
+mod class;
 mod constraints;
 mod error;
-mod fit;
-mod give_back;
-mod layout;
+mod grow;
 mod many;
 mod moved;
-#[cfg_attr(not(test), expect(dead_code, reason = "the allocator asks the plan next"))]
 mod plan;
 mod pool;
-#[cfg_attr(not(test), expect(dead_code, reason = "the buffer computes its segments next"))]
+mod release;
+mod reserve;
 mod segments;
 mod span;
+mod stats;
 
 pub use allocator::Allocator;
 pub use buffer::{CoherentBuffer, Segment};
 pub use buffer_error::BufferError;
-pub use constraints::{Backing, ConstraintError, Constraints, ConstraintsBuilder, Sleep, Zeroing};
+pub use constraints::{Backing, ConstraintError, Constraints, ConstraintsBuilder, Sleep};
 pub use error::AllocError;
-pub use give_back::{GiveBack, GiveBackReport, Stats};
-pub use layout::{Layout, MAX_SEGMENTS, SegmentPlan};
 pub use many::Request;
 pub use moved::Moved;
 #[cfg(any(feature = "virtio-drivers", feature = "dma-api"))]
 pub(crate) use moved::Told;
 pub use pool::{
-    MovedChunk, Pool, PoolBuilder, PoolConfig, PoolError, PoolErrorKind, PoolObject, PoolStatistics,
+    MovedChunk, Pool, PoolBuilder, PoolConfig, PoolError, PoolErrorKind, PoolObject,
+    PoolStatistics, Zeroing,
 };
+pub use release::{Retain, TrimReport};
+pub use stats::Stats;

@@ -92,6 +92,15 @@ impl CutRules {
         }
     }
 
+    /// Returns the same rules for a buffer that begins at `address`, which may lack the alignment.
+    pub fn aligned_for(self, address: DmaAddr) -> Self {
+        let align = match address.get() {
+            0 => self.align,
+            address => self.align.min(1 << address.trailing_zeros()),
+        };
+        Self { align, ..self }
+    }
+
     /// Returns the length of the longest segment anywhere.
     pub fn longest(&self) -> u64 {
         self.max_segment.min(self.boundary.unwrap_or(u64::MAX))
@@ -170,9 +179,9 @@ impl<I: Iterator<Item = Piece>> Segments<I> {
     ///
     /// They cover the buffer if the device takes the pieces, as the plan of a request decides. Of other
     /// pieces, the segments end before the first byte that no aligned segment holds.
-    pub(super) const fn new(pieces: I, size: u64, limits: &Constraints) -> Self {
+    pub(super) const fn new(pieces: I, size: u64, rules: CutRules) -> Self {
         let pieces = JoinedPieces::new(pieces);
-        Self { pieces, rules: CutRules::new(limits), address: 0, piece: 0, offset: 0, size }
+        Self { pieces, rules, address: 0, piece: 0, offset: 0, size }
     }
 }
 

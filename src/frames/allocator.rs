@@ -6,7 +6,7 @@ use core::fmt;
 
 use super::run::FrameRun;
 use crate::addr::Pfn;
-use crate::bitmap::{Bitmap, Try};
+use crate::bitmap::{Bitmap, Slice, Try};
 
 /// What the caller of a search says about the run that begins with a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +15,17 @@ pub enum Candidate {
     Fits,
     /// The run does not fit, and no run that begins before this frame does.
     TryFrom(Pfn),
+}
+
+/// What the search of a part of the free frames came to.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Search {
+    /// This run fits. It was taken.
+    Taken(FrameRun),
+    /// No run fits that begins before this frame. The search can go on there.
+    Continue(Pfn),
+    /// No further run fits.
+    End,
 }
 
 /// A run that the frame allocator did not take back: one of its frames is already free, or lies
@@ -85,20 +96,46 @@ impl<'a> FrameAllocator<'a> {
         Some(taken(first, frames))
     }
 
-    /// Takes a run of `frames` frames that `fits` accepts. Calls `fits` at most `tries` times.
+    /// Takes a run of `frames` frames that `fits` accepts, if one begins in the next slice of the bitmap, at
+    /// `from` or after.
     ///
-    /// The search begins with the run that was returned last, because it may fit again.
+    /// Reads at most 256 words of the bitmap and calls `fits` at most 256 times, with the first frame of a
+    /// free run each time.
     pub fn take_where(
         &mut self,
         frames: u64,
-        tries: u32,
+        from: Pfn,
+        fits: &mut dyn FnMut(Pfn) -> Candidate,
+    ) -> Search {
+        let slice =
+            self.free.take_where(frames, from.number(), |first| match fits(Pfn::new(first)) {
+                Candidate::Fits => Try::Fits,
+                Candidate::TryFrom(next) => Try::From(next.number()),
+            });
+        match slice {
+            Slice::Taken(first) => Search::Taken(taken(first, frames)),
+            Slice::Continue(next) => Search::Continue(Pfn::new(next)),
+            Slice::End => Search::End,
+        }
+    }
+
+    /// Takes the first run of `frames` frames that `fits` accepts, wherever it begins.
+    ///
+    /// The time is in proportion to the allocator's limit. A kernel that holds a lock meanwhile searches
+    /// by [`take_where`](Self::take_where) instead.
+    pub fn take_first(
+        &mut self,
+        frames: u64,
         fits: &mut dyn FnMut(Pfn) -> Candidate,
     ) -> Option<FrameRun> {
-        let first = self.free.take_where(frames, tries, |first| match fits(Pfn::new(first)) {
-            Candidate::Fits => Try::Fits,
-            Candidate::TryFrom(next) => Try::From(next.number()),
-        })?;
-        Some(taken(first, frames))
+        let mut from = Pfn::new(0);
+        loop {
+            match self.take_where(frames, from, fits) {
+                Search::Taken(run) => return Some(run),
+                Search::Continue(next) => from = next,
+                Search::End => return None,
+            }
+        }
     }
 
     /// Takes a run back. A piece of a run that was taken is accepted as well.
@@ -180,42 +217,49 @@ mod tests {
     }
 
     #[test]
-    fn a_search_asks_of_free_runs_alone_and_no_more_often_than_allowed() {
+    fn a_search_asks_of_free_runs_alone() {
         let mut bitmap = vec![0; 4];
         let mut allocator = allocator(&mut bitmap, 256);
         let taken = allocator.take(100, 1).unwrap();
         let mut asked = Vec::new();
-        let run = allocator.take_where(10, 8, &mut |pfn| {
+        let run = allocator.take_first(10, &mut |pfn| {
             asked.push(pfn.number());
             if asked.len() == 3 { Candidate::Fits } else { Candidate::TryFrom(pfn.add(7)) }
         });
         assert_eq!(asked, [100, 107, 114]);
         assert_eq!(run.map(|run| (run.first().number(), run.frames())), Some((114, 10)));
         assert_eq!(allocator.free_frames(), 146);
-        let mut count = 0;
-        let stubborn = &mut |pfn| {
-            count += 1;
-            Candidate::TryFrom(pfn)
-        };
-        assert_eq!(allocator.take_where(1, 5, stubborn), None);
-        assert_eq!(count, 5);
         allocator.give(taken).unwrap();
     }
 
+    /// Every frame is offered once over all slices, and no slice asks more often than it may.
     #[test]
-    fn a_search_begins_with_the_run_that_was_returned_last() {
-        let mut bitmap = vec![0; 4];
-        let mut allocator = allocator(&mut bitmap, 200);
-        let low = allocator.take(50, 1).unwrap();
-        let mut held: Vec<FrameRun> = (0..15).filter_map(|_| allocator.take(10, 1)).collect();
+    fn slices_are_bounded_and_complete() {
+        let limit = 64 * 1024;
+        let mut bitmap = vec![0; 1024];
+        let mut allocator = allocator(&mut bitmap, limit);
+        let low = allocator.take(60_000, 1).unwrap();
+        let (mut from, mut asked, mut slices) = (Pfn::new(0), Vec::new(), 0);
+        loop {
+            let before = asked.len();
+            let search = allocator.take_where(1, from, &mut |pfn| {
+                asked.push(pfn.number());
+                Candidate::TryFrom(pfn)
+            });
+            slices += 1;
+            assert!(asked.len() - before <= 256, "{slices}");
+            match search {
+                Search::Continue(next) => {
+                    assert!(next > from);
+                    from = next;
+                }
+                Search::End => break,
+                Search::Taken(run) => panic!("{run:?}"),
+            }
+        }
+        assert_eq!(asked, (60_000..limit).collect::<Vec<_>>());
+        assert!(slices > 20, "{slices}");
         allocator.give(low).unwrap();
-        allocator.give(held.remove(7)).unwrap();
-        let mut asked = vec![];
-        let run = allocator.take_where(10, 100, &mut |pfn| {
-            asked.push(pfn.number());
-            Candidate::TryFrom(pfn.add(20))
-        });
-        assert_eq!((run, asked), (None, vec![120, 0, 20, 40]));
     }
 
     #[test]

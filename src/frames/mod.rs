@@ -6,5 +6,5 @@
 mod allocator;
 mod run;
 
-pub use allocator::{Candidate, FrameAllocator, NotAllocated};
+pub use allocator::{Candidate, FrameAllocator, NotAllocated, Search};
 pub use run::FrameRun;

@@ -11,9 +11,9 @@ use fake_xen::{FakeGuest, FakePlatform, FakeXen};
 use hypercall::{Mfn, PageTableFlags};
 use xen_contig::adapters::{DeviceMemory, LiveSlot};
 use xen_contig::addr::{MachineAddr, PAGE_SIZE, Pfn};
-use xen_contig::dma::{Allocator, Constraints, GiveBack, Pool, PoolConfig};
+use xen_contig::dma::{Allocator, Constraints, Pool, PoolConfig, Retain, Stats, TrimReport};
 use xen_contig::exchange::Accounts;
-use xen_contig::frames::{Candidate, FrameRun};
+use xen_contig::frames::{Candidate, FrameRun, Search};
 use xen_contig::p2m::P2m;
 use xen_contig::paging::{FlushClock, GuestMemory, LinearMapping};
 use xen_contig::platform::Platform;
@@ -72,6 +72,7 @@ unsafe impl Platform for Kernel {
     type Xen = FakeXen;
     type Memory = Arena;
     type Linear = Arena;
+    type Lock = spin::Mutex<()>;
     type Lists<'p>
         = Vec<u64>
     where
@@ -97,17 +98,16 @@ unsafe impl Platform for Kernel {
         Platform::accounts(&self.model)
     }
 
+    fn free_frames(&self) -> u64 {
+        self.model.free_frames()
+    }
+
     fn take(&self, frames: u64, align: u64) -> Option<FrameRun> {
         self.model.take(frames, align)
     }
 
-    fn take_where(
-        &self,
-        frames: u64,
-        budget: u32,
-        fits: &mut dyn FnMut(Pfn) -> Candidate,
-    ) -> Option<FrameRun> {
-        self.model.take_where(frames, budget, fits)
+    fn take_where(&self, frames: u64, from: Pfn, fits: &mut dyn FnMut(Pfn) -> Candidate) -> Search {
+        self.model.take_where(frames, from, fits)
     }
 
     fn give(&self, run: FrameRun) {
@@ -148,6 +148,8 @@ pub struct HostScene {
     pub memory: &'static DeviceMemory<Kernel>,
     allocator: &'static Allocator<Kernel>,
     free: u64,
+    /// Frames for the records of the pool.
+    records: u64,
 }
 
 /// Bounce buffers of 512 bytes, in one page.
@@ -166,7 +168,7 @@ impl HostScene {
         let model = leak(FakePlatform::new(guest));
         let base = arena();
         let host: Kernel = leak(Host { model, memory: Arena { guest: model.guest(), base } });
-        let allocator = leak(Allocator::new(host, GiveBack::AtOnce));
+        let allocator = leak(Allocator::new(host, Retain::NOTHING));
         let live: Vec<LiveSlot<Kernel>> = (0..slots).map(|_| LiveSlot::new()).collect();
         let mut memory = DeviceMemory::new(allocator, &constraints, live.leak()).unwrap();
         if pool {
@@ -175,7 +177,9 @@ impl HostScene {
             let pool: &'static Bounce = leak(Pool::new(allocator, config).unwrap());
             memory = memory.with_bounce(pool);
         }
-        Self { host, memory: leak(memory), allocator, free: model.free_frames() }
+        allocator.trim(u64::MAX);
+        let (free, records) = (model.free_frames(), allocator.stats().records);
+        Self { host, memory: leak(memory), allocator, free, records }
     }
 
     /// Nobody uses the scene or what came of it any more: its arena serves another. For tests that
@@ -188,10 +192,6 @@ impl HostScene {
         self.host.model.guest()
     }
 
-    pub fn free_frames(&self) -> u64 {
-        self.host.model.free_frames()
-    }
-
     /// Takes a frame away from everybody.
     pub fn take_frame(&self) -> Option<FrameRun> {
         self.host.take(1, 1)
@@ -202,23 +202,27 @@ impl HostScene {
         self.guest().xen().take_log().len()
     }
 
-    /// Drivers have nothing any more, every frame is where it was, and all books agree.
+    /// Checks that drivers have nothing. Trims, and checks that every frame is free again.
     pub fn is_balanced(&self) {
         assert_eq!(self.memory.live(), 0, "{:?}", self.memory);
+        self.accounted(0);
+        let report = self.trim();
+        assert_eq!((report.error, self.stats().idle), (None, 0), "{report:?}");
         assert_eq!(self.host.model.free_frames(), self.free);
         self.guest().check_whole();
     }
 
-    /// Every frame is free, with a driver, waiting or quarantined, and all books agree. Answers how
-    /// many are quarantined.
+    /// Checks that every frame is free, with a driver, in the reserve or quarantined. Returns the number
+    /// of quarantined frames.
     pub fn accounted(&self, held: u64) -> u64 {
         let quarantined = Platform::accounts(&self.host).quarantined();
         let free = self.host.model.free_frames();
-        let waiting = self.allocator.stats().waiting;
-        let sum = free + held + waiting + quarantined;
+        let stats = self.stats();
+        let reserve = stats.idle + stats.set_aside + stats.records - self.records;
+        let sum = free + held + reserve + quarantined;
         assert_eq!(
             sum, self.free,
-            "{free} free, {held} held, {waiting} waiting, {quarantined} lost"
+            "{free} free, {held} held, {reserve} in the reserve, {quarantined} lost"
         );
         let census = self.guest().check();
         let lost = census.holes.len() + census.unmapped.len();
@@ -226,10 +230,14 @@ impl HostScene {
         quarantined
     }
 
-    /// What waits goes back.
-    pub fn give_back(&self) {
-        let report = self.allocator.give_back_waiting();
-        assert_eq!((report.kept, report.error), (0, None), "{report:?}");
+    /// The figures of the allocator.
+    pub fn stats(&self) -> Stats {
+        self.allocator.stats()
+    }
+
+    /// Trims all idle memory.
+    pub fn trim(&self) -> TrimReport {
+        self.allocator.trim(u64::MAX)
     }
 
     /// Memory of the driver's in the linear mapping: frames that are nobody's else.

@@ -3,7 +3,7 @@
 use fake_xen::{AreaConfig, FakeGuest, Fault};
 use hypercall::XenErrno;
 use xen_contig::addr::{AddressBits, Order, Pfn};
-use xen_contig::dma::GiveBack;
+use xen_contig::dma::Retain;
 use xen_contig::platform::Platform;
 use xen_contig::vmap::{Budget, Flush, Protection, UnmapMode, VmapStats};
 
@@ -28,7 +28,7 @@ fn is_empty(guest: &FakeGuest) {
 #[test]
 fn a_purge_for_an_exchange_and_one_of_everything_meet() {
     explore(4, || {
-        let scene = LoomScene::with_areas(GiveBack::Keep, config(UnmapMode::Lazy, GENEROUS));
+        let scene = LoomScene::with_areas(Retain::default(), config(UnmapMode::Lazy, GENEROUS));
         let (platform, guest) = (scene.platform.get(), scene.guest.get());
         let run = platform.take(2, 2).expect("a fresh guest");
         let first = run.first();
@@ -55,7 +55,7 @@ fn a_purge_for_an_exchange_and_one_of_everything_meet() {
 #[test]
 fn an_area_that_is_being_made_is_in_use() {
     explore(3, || {
-        let scene = LoomScene::with_areas(GiveBack::Keep, config(UnmapMode::Lazy, GENEROUS));
+        let scene = LoomScene::with_areas(Retain::default(), config(UnmapMode::Lazy, GENEROUS));
         let (platform, guest) = (scene.platform.get(), scene.guest.get());
         let run = platform.take(2, 2).expect("a fresh guest");
         let first = run.first();
@@ -78,7 +78,7 @@ fn an_area_that_is_being_made_is_in_use() {
 #[test]
 fn a_refusal_of_what_is_gone_already_leaves_nothing_behind() {
     explore(3, || {
-        let scene = LoomScene::with_areas(GiveBack::Keep, config(UnmapMode::Lazy, GENEROUS));
+        let scene = LoomScene::with_areas(Retain::default(), config(UnmapMode::Lazy, GENEROUS));
         let (platform, guest) = (scene.platform.get(), scene.guest.get());
         let run = platform.take(2, 2).expect("a fresh guest");
         let first = run.first();
@@ -107,7 +107,7 @@ fn a_refusal_of_what_is_gone_already_leaves_nothing_behind() {
 fn there_is_room_as_long_as_not_all_is_in_use() {
     explore(2, || {
         let config = AreaConfig { areas: 2, ..config(UnmapMode::Lazy, GENEROUS) };
-        let scene = LoomScene::with_areas(GiveBack::Keep, config);
+        let scene = LoomScene::with_areas(Retain::default(), config);
         let (platform, guest) = (scene.platform.get(), scene.guest.get());
         let work = move |colour: u64| {
             let run = platform.take(1, 1).expect("a fresh guest");
@@ -126,7 +126,7 @@ fn there_is_room_as_long_as_not_all_is_in_use() {
 /// its own frame at its addresses, in the tables and in its TLB.
 fn storm(preemptions: usize, mode: UnmapMode, budget: Budget) {
     explore(preemptions, move || {
-        let scene = LoomScene::with_areas(GiveBack::Keep, config(mode, budget));
+        let scene = LoomScene::with_areas(Retain::default(), config(mode, budget));
         let (platform, guest) = (scene.platform.get(), scene.guest.get());
         let work = move |colour: u64| {
             let run = platform.take(2, 1).expect("a fresh guest");

@@ -7,9 +7,9 @@
 
 mod areas;
 mod flush;
-mod later;
 mod p2m;
 mod pool;
+mod reserve;
 mod scene;
 #[cfg(feature = "virtio-drivers")]
 mod slots;

@@ -1,7 +1,7 @@
 //! P2M lookups beside an exchange.
 
 use xen_contig::addr::{AddressBits, Order, Pfn};
-use xen_contig::dma::GiveBack;
+use xen_contig::dma::Retain;
 use xen_contig::platform::Platform;
 
 use crate::scene::{Kernel, LoomScene, explore, join, spawn};
@@ -11,7 +11,7 @@ use crate::scene::{Kernel, LoomScene, explore, join, spawn};
 #[test]
 fn a_lookup_beside_an_exchange_sees_no_frame_that_is_not_there() {
     explore(4, || {
-        let scene = LoomScene::new(GiveBack::Keep);
+        let scene = LoomScene::new(Retain::default());
         let (platform, guest) = (scene.platform.get(), scene.guest.get());
         let run = platform.take(2, 2).expect("a fresh guest");
         let first = run.first();
@@ -48,7 +48,7 @@ fn a_lookup_beside_an_exchange_sees_no_frame_that_is_not_there() {
 #[test]
 fn exchanges_of_different_frames_keep_out_of_each_others_way() {
     explore(3, || {
-        let scene = LoomScene::new(GiveBack::Keep);
+        let scene = LoomScene::new(Retain::default());
         let platform = scene.platform.get();
         let exchange = move || {
             let run = platform.take(2, 2).expect("a fresh guest");

@@ -2,7 +2,7 @@
 
 use loom::cell::UnsafeCell;
 use xen_contig::dma::{
-    GiveBack, Pool, PoolBuilder, PoolConfig, PoolError, PoolErrorKind, PoolObject, Zeroing,
+    Pool, PoolBuilder, PoolConfig, PoolError, PoolErrorKind, PoolObject, Retain, Zeroing,
 };
 use xen_contig::paging::GuestMemory;
 
@@ -38,7 +38,7 @@ impl Contents {
 
 impl PoolScene {
     fn new(config: impl FnOnce(PoolBuilder) -> PoolBuilder) -> Self {
-        let scene = LoomScene::with_record_memory(GiveBack::Keep);
+        let scene = LoomScene::with_record_memory(Retain::default());
         let builder = PoolConfig::builder("explored", SIZE).zeroing(Zeroing::Whatever);
         let config = config(builder).build().expect("no contradiction");
         let pool = Pool::new(scene.allocator.get(), config).expect("a fresh guest");

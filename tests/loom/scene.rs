@@ -1,4 +1,4 @@
-//! A kernel for one execution of a scenario, and what is thrown away behind it.
+//! A kernel for one execution of a scenario. It is dropped when the execution ends.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use fake_xen::{AreaConfig, FakeGuest, FakePlatform};
 use loom::thread::{Builder, JoinHandle};
-use xen_contig::dma::{Allocator, GiveBack};
+use xen_contig::dma::{Allocator, Retain};
 
 /// The kernel that the allocator runs in.
 pub type Kernel = &'static FakePlatform;
@@ -60,8 +60,9 @@ impl<T> Drop for Lasting<T> {
     }
 }
 
+/// 4 frames are for the reserve's records, and others are ahead of need.
 const fn small() -> fake_xen::GuestBuilder {
-    fake_xen::GuestBuilder::new(24).machine_frames(320)
+    fake_xen::GuestBuilder::new(40).machine_frames(384)
 }
 
 /// A small guest, its kernel and an allocator. Fields are dropped from the top down.
@@ -73,30 +74,41 @@ pub struct LoomScene {
 }
 
 impl LoomScene {
-    pub fn new(policy: GiveBack) -> Self {
-        Self::around(policy, small())
+    pub fn new(retain: Retain) -> Self {
+        Self::around(retain, small())
     }
 
     /// The same with virtual areas.
-    pub fn with_areas(policy: GiveBack, areas: AreaConfig) -> Self {
-        Self::around(policy, small().areas(areas))
+    pub fn with_areas(retain: Retain, areas: AreaConfig) -> Self {
+        Self::around(retain, small().areas(areas))
     }
 
     /// The same with memory for the records of pools.
-    pub fn with_record_memory(policy: GiveBack) -> Self {
-        Self::around(policy, small().record_memory())
+    pub fn with_record_memory(retain: Retain) -> Self {
+        Self::around(retain, small().record_memory())
     }
 
-    fn around(policy: GiveBack, guest: fake_xen::GuestBuilder) -> Self {
+    fn around(retain: Retain, guest: fake_xen::GuestBuilder) -> Self {
         let guest = Lasting::new(guest.build());
         let platform = Lasting::new(FakePlatform::around(guest.get()));
-        let allocator = Lasting::new(Allocator::new(platform.get(), policy));
+        let allocator = Lasting::new(Allocator::new(platform.get(), retain));
         let free = platform.free_frames();
         Self { allocator, platform, guest, free }
     }
 
-    /// Every frame is where it was, and all books agree.
+    /// Returns the number of frames that no buffer holds.
+    pub fn unheld(&self) -> u64 {
+        let stats = self.allocator.stats();
+        self.platform.free_frames() + stats.idle + stats.set_aside + stats.records
+    }
+
+    /// Trims all idle memory. Then every frame is free in the kernel again.
     pub fn is_balanced(&self) {
+        let report = self.allocator.trim(u64::MAX);
+        let stats = self.allocator.stats();
+        assert_eq!((report.error, report.quarantined), (None, 0), "{stats:?}");
+        assert_eq!((stats.idle, stats.set_aside, stats.records), (0, 0, 0), "{stats:?}");
+        assert_eq!((stats.below_4g, stats.below_16m), (0, 0), "{stats:?}");
         assert_eq!(self.platform.free_frames(), self.free);
         self.guest.check_whole();
     }

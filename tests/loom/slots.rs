@@ -10,7 +10,7 @@ use virtio_drivers::{BufferDirection, Hal, PhysAddr};
 use xen_contig::adapters::virtio_drivers::{StaticDevice, XenHal};
 use xen_contig::adapters::{DeviceMemory, LiveSlot};
 use xen_contig::addr::PAGE_SIZE;
-use xen_contig::dma::{Constraints, GiveBack, Pool, PoolConfig};
+use xen_contig::dma::{Constraints, Pool, PoolConfig, Retain};
 
 use crate::scene::{Kernel, Lasting, LoomScene, explore, join, spawn};
 
@@ -49,17 +49,17 @@ struct LoomMemory {
     _slots: Lasting<Vec<LiveSlot<Kernel>>>,
     _pool: Lasting<Bounce>,
     scene: LoomScene,
-    /// Frames that are free while drivers have nothing.
+    /// Frames that no buffer holds while drivers have nothing.
     free: u64,
 }
 
 impl LoomMemory {
     fn new(slots: usize) -> Self {
-        Self::with(GiveBack::Keep, slots)
+        Self::with(Retain::default(), slots)
     }
 
-    fn with(policy: GiveBack, slots: usize) -> Self {
-        let scene = LoomScene::with_record_memory(policy);
+    fn with(retain: Retain, slots: usize) -> Self {
+        let scene = LoomScene::with_record_memory(retain);
         let any = Constraints::default();
         let config = PoolConfig::builder("bounce", SMALL as u64).reserve(2).limit(2).build();
         let pool = Bounce::new(scene.allocator.get(), config.expect("no contradiction"));
@@ -67,7 +67,7 @@ impl LoomMemory {
         let slots = Lasting::new((0..slots).map(|_| LiveSlot::new()).collect::<Vec<_>>());
         let memory = DeviceMemory::new(scene.allocator.get(), &any, slots.get());
         let memory = memory.expect("no contradiction").with_bounce(pool.get());
-        let (memory, free) = (Lasting::new(memory), scene.platform.free_frames());
+        let (memory, free) = (Lasting::new(memory), scene.unheld());
         MEMORY.set(Some(memory.get()));
         Self { memory, _slots: slots, _pool: pool, scene, free }
     }
@@ -75,7 +75,7 @@ impl LoomMemory {
     /// Drivers have nothing any more, and nothing was lost or given back twice.
     fn ends_empty(self) {
         assert_eq!(self.memory.live(), 0, "a buffer that was given back is still remembered");
-        assert_eq!(self.scene.platform.free_frames(), self.free);
+        assert_eq!(self.scene.unheld(), self.free);
         drop((self.memory, self._slots, self._pool));
         self.scene.is_balanced();
     }
@@ -296,15 +296,16 @@ fn a_check_sees_whole_buffers() {
     });
 }
 
-/// The same beside a buffer that goes back to Xen, with what is beneath its frames, as it is freed.
+/// The same beside a trim that returns the buffer's memory to Xen as soon as it is freed.
 #[test]
 fn a_check_does_not_take_what_is_given_back_for_moved() {
     explore(2, || {
-        let memory = LoomMemory::with(GiveBack::AtOnce, 1);
+        let memory = LoomMemory::with(Retain::NOTHING, 1);
         let device = memory.memory.get();
         let pages = allocate(2);
         let checker = spawn(|| assert_eq!(device.check_in_place(), Ok(())));
         assert!(free(pages));
+        memory.scene.allocator.trim(u64::MAX);
         join(checker);
         memory.ends_empty();
     });

@@ -1,7 +1,7 @@
 //! The DMA allocator as the patterns call it. No other file of this module knows its interface.
 
 use xen_contig::addr::{AddressBits, PAGE_SIZE};
-use xen_contig::dma::{AllocError, Allocator, CoherentBuffer, Constraints, GiveBack};
+use xen_contig::dma::{AllocError, Allocator, CoherentBuffer, Constraints, Retain};
 
 use crate::machine::Machine;
 
@@ -23,7 +23,7 @@ impl<'m> BenchAllocator<'m> {
         machine: &'m Machine,
         bits: AddressBits,
     ) -> Result<Self, AllocError> {
-        Self::new(machine, GiveBack::default(), bits)
+        Self::new(machine, Retain::default(), bits)
     }
 
     /// An allocator that keeps nothing that is free.
@@ -31,13 +31,13 @@ impl<'m> BenchAllocator<'m> {
     /// # Errors
     /// The allocator knows no device with such a mask.
     pub fn retaining_nothing(machine: &'m Machine, bits: AddressBits) -> Result<Self, AllocError> {
-        Self::new(machine, GiveBack::AtOnce, bits)
+        Self::new(machine, Retain::NOTHING, bits)
     }
 
-    fn new(machine: &'m Machine, policy: GiveBack, bits: AddressBits) -> Result<Self, AllocError> {
+    fn new(machine: &'m Machine, retain: Retain, bits: AddressBits) -> Result<Self, AllocError> {
         let mask = u64::MAX >> (u64::BITS - bits.get());
         let device = Constraints::builder().mask(mask).build()?;
-        Ok(Self { allocator: Allocator::new(machine, policy), device })
+        Ok(Self { allocator: Allocator::new(machine, retain), device })
     }
 
     /// Allocates a buffer of so many pages.
@@ -50,13 +50,13 @@ impl<'m> BenchAllocator<'m> {
 
     /// Makes the hypercalls that the release policy has put off.
     pub fn trim(&self) {
-        self.allocator.give_back_waiting();
+        self.allocator.trim_excess();
     }
 
     /// Returns to Xen what it can of the memory that came from there, so that the next entry begins
     /// cold. All buffers are free.
     pub fn end(self) {
-        self.allocator.give_back_waiting();
+        self.allocator.trim(u64::MAX);
     }
 
     /// Returns the number of buffers whose memory came from Xen.

@@ -80,7 +80,7 @@ struct Search<'m> {
 impl Search<'_> {
     fn next(&mut self) -> Option<FrameRun> {
         let machine = self.machine;
-        machine.frames.lock().take_where(1, u32::MAX, &mut |pfn| self.ask(pfn))
+        machine.frames.lock().take_first(1, &mut |pfn| self.ask(pfn))
     }
 
     fn ask(&mut self, pfn: Pfn) -> Candidate {

@@ -6,7 +6,7 @@
 use alloc::vec::Vec;
 
 use xen_contig::addr::Order;
-use xen_contig::dma::GiveBack;
+use xen_contig::dma::Retain;
 
 use super::dma::ground::{
     Allocator, Confined, PAGE, balanced, build, calls, is_sound, is_zero, served,
@@ -35,7 +35,7 @@ fn coherent(context: &TestContext<'_>) -> Check {
     if machine.exchanger().is_none() {
         skip!("a translated guest does not exchange");
     }
-    balanced(context, GiveBack::AtOnce, |allocator| {
+    balanced(context, Retain::NOTHING, |allocator| {
         for round in 1..=ROUNDS {
             // In each: what went back came from anywhere and may happen to fit.
             one(machine, allocator, round)?;
@@ -70,5 +70,5 @@ fn one(machine: &Machine, allocator: &Allocator<'_>, round: u32) -> Check {
     if asked == 0 || given == 0 {
         fail!("{asked} hypercalls to allocate, {given} to release");
     }
-    confined.check_whole()
+    confined.check_whole(allocator)
 }

@@ -10,7 +10,7 @@ use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use spin::Mutex;
 use xen_contig::addr::PAGE_SIZE;
-use xen_contig::dma::GiveBack;
+use xen_contig::dma::Retain;
 use xen_contig::frames::FrameRun;
 use xen_contig::vmap::{Area, Flush, Protection, VmapError};
 
@@ -60,7 +60,7 @@ fn storm(context: &TestContext<'_>, operations: u64) -> Check {
     let tally = StormTally::default();
     let vcpus = vcpu::count() as u64;
     let mut sent = 0;
-    balanced(context, GiveBack::AtOnce, |allocator| {
+    balanced(context, Retain::NOTHING, |allocator| {
         let _hog = confine(machine)?;
         let failure = Mutex::new(None);
         let before = vcpu::notifications();

@@ -5,7 +5,7 @@ use core::ptr::{self, NonNull};
 use spin::Once;
 use xen_contig::adapters::virtio_drivers::StaticDevice;
 use xen_contig::adapters::{DeviceMemory, LiveSlot};
-use xen_contig::dma::{Allocator, Constraints, GiveBack};
+use xen_contig::dma::{Allocator, Constraints, Retain};
 
 use super::registers;
 use crate::machine::Machine;
@@ -48,7 +48,7 @@ pub fn allocator() -> &'static Allocator<Kernel> {
 pub fn set_up(machine: &Machine) {
     // SAFETY: `main` owns the only machine. It never returns and never moves the machine.
     let machine: Kernel = unsafe { &*ptr::from_ref(machine) };
-    let allocator = ALLOCATOR.call_once(|| Allocator::new(machine, GiveBack::AtOnce));
+    let allocator = ALLOCATOR.call_once(|| Allocator::new(machine, Retain::NOTHING));
     for ((memory, mask), live) in MEMORIES.iter().zip(MASKS).zip(&LIVE) {
         memory.call_once(|| {
             let constraints = Constraints::builder().mask(mask).build();

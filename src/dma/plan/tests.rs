@@ -6,7 +6,7 @@ extern crate std;
 use std::vec;
 use std::vec::Vec;
 
-use super::super::segments::Segments;
+use super::super::segments::{CutRules, Segments};
 use super::super::{ConstraintsBuilder, Segment};
 use super::*;
 use crate::sync::AtomicU64;
@@ -190,7 +190,8 @@ fn a_buffer_is_accepted_if_and_only_if_some_cut_exists_and_is_cut_with_the_fewes
 
 /// Checks that the segments cover the buffer, that the device takes each, and their number.
 fn check_segments(pieces: &[Piece], gfns: &[u64], size: u64, limits: &Constraints, count: u64) {
-    let segments: Vec<Segment> = Segments::new(pieces.iter().copied(), size, limits).collect();
+    let segments: Vec<Segment> =
+        Segments::new(pieces.iter().copied(), size, CutRules::new(limits)).collect();
     let case = || std::format!("{size:#x} bytes in {pieces:x?}, {limits:x?}: {segments:x?}");
     assert_eq!(segments.len() as u64, count, "{}", case());
     let mut offset = 0;
@@ -604,7 +605,7 @@ fn segments_below_a_page_cost_no_more_than_long_ones() {
     assert_eq!(plan.block(), Some(Order::ZERO));
     let piece = [Piece { gfn: Gfn::new(7), frames: 1 }];
     let segments: Vec<u64> =
-        Segments::new(piece.into_iter(), PAGE, &halves).map(|it| it.len).collect();
+        Segments::new(piece.into_iter(), PAGE, CutRules::new(&halves)).map(|it| it.len).collect();
     assert_eq!(segments, [2048, 2048]);
 }
 
@@ -612,10 +613,10 @@ fn segments_below_a_page_cost_no_more_than_long_ones() {
 fn pieces_that_cannot_be_cut_end_the_segments() {
     let it = Constraints::builder().max_segment(512).align(1024).max_segments(9).build().unwrap();
     let piece = Piece { gfn: Gfn::new(7), frames: 1 };
-    assert_eq!(Segments::new([piece].into_iter(), PAGE, &it).count(), 0);
+    assert_eq!(Segments::new([piece].into_iter(), PAGE, CutRules::new(&it)).count(), 0);
     // Too few frames, and frames past the last address.
     let it = Constraints::default();
-    let mut segments = Segments::new([piece].into_iter(), 2 * PAGE, &it);
+    let mut segments = Segments::new([piece].into_iter(), 2 * PAGE, CutRules::new(&it));
     assert_eq!(segments.by_ref().map(|it| it.len).sum::<u64>(), PAGE);
     assert_eq!(segments.next(), None);
     let plan = Plan::new(2 * PAGE, &it).unwrap();

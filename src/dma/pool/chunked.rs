@@ -5,10 +5,12 @@ use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use super::bits::{ObjectBits, in_use};
 use super::records::{Entry, RecordChain, Settlement};
-use super::{MovedChunk, PoolConfig, PoolError, PoolErrorKind, PoolObject, PoolStatistics};
+use super::{
+    MovedChunk, PoolConfig, PoolError, PoolErrorKind, PoolObject, PoolStatistics, Zeroing,
+};
 use crate::addr::PseudoPhysAddr;
 use crate::dma::moved::Told;
-use crate::dma::{Allocator, CoherentBuffer, Zeroing};
+use crate::dma::{Allocator, CoherentBuffer};
 use crate::platform::Platform;
 use crate::sync::{AtomicBool, AtomicU64};
 

@@ -3,9 +3,20 @@
 use super::geometry::Geometry;
 use super::{PoolError, PoolErrorKind};
 use crate::addr::{Order, PAGE_SIZE};
-use crate::dma::{Constraints, Zeroing};
+use crate::dma::Constraints;
 
 const PAGE: u64 = PAGE_SIZE as u64;
+
+/// Whether an object is zeroed before the caller gets it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Zeroing {
+    /// Every byte is zero.
+    #[default]
+    Zeroed,
+    /// The caller writes every byte before anyone reads one. Until then, the object can hold what the
+    /// pool's last user of it left.
+    Whatever,
+}
 
 /// The alignment that objects of this size and above have unless the caller asks for another.
 const CACHE_LINE: u64 = 64;

@@ -10,7 +10,7 @@ mod records;
 mod report;
 
 pub use chunked::Pool;
-pub use config::{PoolBuilder, PoolConfig};
+pub use config::{PoolBuilder, PoolConfig, Zeroing};
 pub use error::{PoolError, PoolErrorKind};
 pub use object::PoolObject;
 pub use report::{MovedChunk, PoolStatistics};

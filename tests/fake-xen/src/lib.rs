@@ -20,10 +20,10 @@
 //!
 //! ```
 //! use fake_xen::{GuestBuilder, FakePlatform};
-//! use xen_contig::dma::{Allocator, Constraints, GiveBack};
+//! use xen_contig::dma::{Allocator, Constraints, Retain};
 //!
 //! let platform = &FakePlatform::new(GuestBuilder::new(1024).real_memory().build());
-//! let allocator = Allocator::new(platform, GiveBack::Keep);
+//! let allocator = Allocator::new(platform, Retain::default());
 //! let buffer = allocator.alloc_coherent(16 << 10, &Constraints::default())?;
 //!
 //! // The driver writes through the pointer. The device knows the address in its register.

@@ -14,8 +14,8 @@ use proptest::option;
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
 use xen_contig::addr::PAGE_SIZE;
-use xen_contig::dma::{AllocError, GiveBack};
-use xen_contig::exchange::{Node, OnRefusal};
+use xen_contig::dma::{AllocError, Retain};
+use xen_contig::exchange::Node;
 
 const PAGE: u64 = PAGE_SIZE as u64;
 
@@ -30,22 +30,18 @@ fn config() -> ProptestConfig {
 }
 
 fn setting() -> impl Strategy<Value = Setting> {
-    let policy = prop_oneof![Just(GiveBack::AtOnce), Just(GiveBack::Later), Just(GiveBack::Keep)];
+    let retain = prop_oneof![Just(Retain::NOTHING), Just(Retain::default())];
     let translated = prop_oneof![4 => Just(false), 1 => Just(true)];
-    (policy, translated, 2_u32..10, any::<u64>(), any::<bool>()).prop_map(
-        |(policy, translated, max_order, seed, preempt)| Setting {
+    (retain, translated, 2_u32..10, any::<u64>(), any::<bool>()).prop_map(
+        |(retain, translated, max_order, seed, preempt)| Setting {
             frames: 384,
-            policy,
+            retain,
             translated,
             max_order,
             seed,
             preempt,
         },
     )
-}
-
-fn on_refusal() -> impl Strategy<Value = OnRefusal> {
-    prop_oneof![Just(OnRefusal::Undo), Just(OnRefusal::Return)]
 }
 
 fn want() -> impl Strategy<Value = Want> {
@@ -67,25 +63,21 @@ fn want() -> impl Strategy<Value = Want> {
     ];
     let rare = || prop::bool::weighted(0.15);
     let place = (mask, lowest, segments, align, boundary, node);
-    (bytes, place, on_refusal(), rare(), rare(), rare()).prop_map(
-        |(bytes, place, on_refusal, whatever, awake, one_extent)| {
-            let (mask, lowest, (segments, max_segment), align, boundary, node) = place;
-            Want {
-                bytes,
-                mask,
-                lowest,
-                align,
-                boundary,
-                max_segment,
-                segments,
-                whatever,
-                awake,
-                on_refusal,
-                node,
-                one_extent,
-            }
-        },
-    )
+    (bytes, place, rare(), rare()).prop_map(|(bytes, place, awake, one_extent)| {
+        let (mask, lowest, (segments, max_segment), align, boundary, node) = place;
+        Want {
+            bytes,
+            mask,
+            lowest,
+            align,
+            boundary,
+            max_segment,
+            segments,
+            awake,
+            node,
+            one_extent,
+        }
+    })
 }
 
 /// What drivers and the kernel do.
@@ -95,7 +87,8 @@ fn use_of_memory() -> impl Strategy<Value = Step> {
         2 => vec(want(), 1..5).prop_map(Step::Many),
         5 => (0_usize..16).prop_map(Step::Drop),
         2 => (0_usize..16, 0_u64..80).prop_map(|(at, half)| Step::Split(at, half * PAGE / 2)),
-        1 => Just(Step::GiveBack),
+        1 => Just(Step::Trim),
+        1 => (0_u64..100).prop_map(Step::Reclaim),
         1 => (0_u32..2, any::<usize>()).prop_map(|(vcpu, at)| Step::Touch(vcpu, at)),
     ]
 }
@@ -202,9 +195,9 @@ proptest! {
         sizes in vec(1_u64..24 * PAGE, 1..8),
         order in Just((0..8_usize).collect::<Vec<_>>()).prop_shuffle(),
         seed in any::<u64>(),
-        policy in prop_oneof![Just(GiveBack::AtOnce), Just(GiveBack::Later), Just(GiveBack::Keep)],
+        retain in prop_oneof![Just(Retain::NOTHING), Just(Retain::default())],
     ) {
-        let setting = Setting { seed, policy, ..Setting::default() };
+        let setting = Setting { seed, retain, ..Setting::default() };
         play(&setting, |scene| {
             for size in &sizes {
                 assert_eq!(scene.apply(&Step::Alloc(Want::bytes(*size))), StepOutcome::Done);
@@ -217,9 +210,7 @@ proptest! {
             scene.finish();
             assert_eq!(scene.quarantined(), 0);
             let stats = scene.allocator().stats();
-            let (exchanged, gone) = (stats.exchanged > 0, stats.given_back > 0);
-            assert_eq!(gone, exchanged && policy != GiveBack::Keep, "{policy:?}: {stats:?}");
-            assert_eq!((stats.refusals, stats.waiting), (0, 0), "{policy:?}: {stats:?}");
+            assert_eq!((stats.refusals, stats.idle, stats.lent), (0, 0, 0), "{stats:?}");
         });
     }
 }

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use xen_contig::addr::Gfn;
 use xen_contig::dma::{
-    BufferError, Constraints, GiveBack, Pool, PoolConfig, PoolErrorKind, PoolObject,
+    BufferError, Constraints, Pool, PoolConfig, PoolErrorKind, PoolObject, Retain,
 };
 use xen_contig::vmap::UnmapMode;
 
@@ -53,7 +53,7 @@ fn saved(context: &TestContext<'_>) -> Check {
     let areas = machine.areas.stats().live;
     // Memory that was given back is used again where it lies: after the restore the allocator has
     // to see that it does not fit any more.
-    balanced(context, GiveBack::Keep, |allocator| {
+    balanced(context, Retain::default(), |allocator| {
         let constraints = build(|it| it.mask((1 << 36) - 1))?;
         let config = PoolConfig::builder("c75", OBJECT).constraints(constraints).build();
         let mut pool = match config.and_then(|config| Pool::new(allocator, config)) {

@@ -4,8 +4,8 @@ use alloc::vec::Vec;
 use alloc::{format, vec};
 
 use xen_contig::addr::Order;
-use xen_contig::dma::{AllocError, Constraints, GiveBack, Zeroing};
-use xen_contig::exchange::{Capability, Node, OnRefusal};
+use xen_contig::dma::{AllocError, Constraints, Retain};
+use xen_contig::exchange::{Capability, Node};
 
 use super::ground::{Confined, PAGE, balanced, build, is_sound, is_zero, served};
 use super::{Check, Test, TestContext, fail, skip};
@@ -34,15 +34,13 @@ fn devices() -> Result<Vec<(&'static str, Constraints)>, super::TestOutcome> {
             build(|it| it.boundary(1 << 14).max_segments(16).align(8192))?,
         ),
         ("node 0 if possible", build(|it| it.node(Node::Near(0)))?),
-        ("parts if need be", build(|it| it.max_segments(16).on_refusal(OnRefusal::Return))?),
-        ("not zeroed", build(|it| it.zeroing(Zeroing::Whatever))?),
     ])
 }
 
 fn constraints(context: &TestContext<'_>) -> Check {
     let machine = context.machine;
     let sizes = [1, PAGE, 3 * PAGE + 1, 1 << 16, 100_000];
-    balanced(context, GiveBack::AtOnce, |allocator| {
+    balanced(context, Retain::NOTHING, |allocator| {
         let confined = Confined::to(machine, 512)?;
         let (mut done, mut tried) = (0, 0);
         for (name, constraints) in devices()? {
@@ -59,19 +57,17 @@ fn constraints(context: &TestContext<'_>) -> Check {
                 };
                 let Some(buffer) = served(result, "dma-constraints", &what)? else { continue };
                 is_sound(machine, &buffer, size, &constraints)?;
-                if constraints.zeroing() == Zeroing::Zeroed {
-                    is_zero(&buffer)?;
-                }
+                is_zero(&buffer)?;
                 done += 1;
             }
         }
         let stats = allocator.stats();
         say!(
-            "# dma-constraints: {done} of {tried} buffers, {} by an exchange, {} as they were",
+            "# dma-constraints: {done} of {tried} buffers, {} by an exchange, {} without",
             stats.exchanged,
-            stats.found
+            stats.from_reserve + stats.adopted
         );
-        confined.check_whole()?;
+        confined.check_whole(allocator)?;
         if done == 0 {
             skip!("there is no memory for any of {tried} buffers");
         }
@@ -90,7 +86,7 @@ fn above_limit(context: &TestContext<'_>) -> Check {
     }
     let (extent, size) = (limit.bytes(), limit.bytes() * 5 / 2);
     let several = build(|it| it.max_segments(3))?;
-    balanced(context, GiveBack::AtOnce, |allocator| {
+    balanced(context, Retain::NOTHING, |allocator| {
         let confined = Confined::to(machine, 4 * limit.frames())?;
         let result = allocator.alloc_coherent(size, &several);
         let what = "five halves of the largest extent";
@@ -99,11 +95,11 @@ fn above_limit(context: &TestContext<'_>) -> Check {
         };
         is_sound(machine, &buffer, size, &several)?;
         is_zero(&buffer)?;
-        let lengths: Vec<u64> = buffer.segments().iter().map(|segment| segment.len).collect();
+        let lengths: Vec<u64> = buffer.segments().map(|segment| segment.len).collect();
         if lengths != [extent, extent, extent / 2] {
             fail!("the segments of {size} bytes have {lengths:?}");
         }
         drop(buffer);
-        confined.check_whole()
+        confined.check_whole(allocator)
     })
 }

@@ -4,7 +4,7 @@
 use alloc::vec::Vec;
 
 use xen_contig::addr::{Mfn, PAGE_SIZE};
-use xen_contig::dma::{self, AllocError, CoherentBuffer, Constraints, GiveBack};
+use xen_contig::dma::{self, AllocError, CoherentBuffer, Constraints, Retain};
 use xen_contig::exchange::{ExchangeError, Lists, OnRefusal, Part};
 use xen_contig::frames::FrameRun;
 use xen_contig::paging::Width;
@@ -41,14 +41,14 @@ pub fn build(
 
 /// Runs a body with an allocator of its own, and checks that every frame is back afterwards, by the
 /// guest's books and by Xen's.
-pub fn balanced(
-    context: &TestContext<'_>,
-    policy: GiveBack,
-    body: impl FnOnce(&Allocator<'_>) -> Check,
+pub fn balanced<'m>(
+    context: &TestContext<'m>,
+    retain: Retain,
+    body: impl FnOnce(&Allocator<'m>) -> Check,
 ) -> Check {
     let machine = context.machine;
     let before = AccountsSnapshot::of(machine);
-    let allocator = Allocator::new(machine, policy);
+    let allocator = Allocator::new(machine, retain);
     let result = body(&allocator);
     settle(&allocator)?;
     let now = AccountsSnapshot::of(machine);
@@ -59,16 +59,16 @@ pub fn balanced(
     Ok(())
 }
 
-/// Has an allocator give back all that waits.
+/// Trims all that an allocator has idle.
 pub fn settle(allocator: &Allocator<'_>) -> Check {
     /// Xen may have no memory to swap for at once; it has when other frames are back.
     const TRIES: u32 = 8;
     for _ in 0..TRIES {
-        let report = allocator.give_back_waiting();
+        let report = allocator.trim(u64::MAX);
         match report.error {
             None => return Ok(()),
             Some(ExchangeError::NoMemory { .. } | ExchangeError::NoMemoryBelow { .. }) => {}
-            Some(error) => fail!("giving back what waits: {error}, {report:?}"),
+            Some(error) => fail!("trimming: {error}, {report:?}"),
         }
     }
     fail!("Xen takes nothing back: {:?}", allocator.stats())
@@ -114,7 +114,7 @@ pub fn is_sound(
     if buffer.len() != len || frames != len.div_ceil(PAGE) {
         fail!("{len} bytes were asked for: {buffer:?} has {frames} frames");
     }
-    if segments.len() > constraints.max_segments() {
+    if buffer.segments().count() > constraints.max_segments() {
         fail!("{buffer:?} has more than {} segments", constraints.max_segments());
     }
     let mut offset = 0;
@@ -254,14 +254,19 @@ impl<'m> Confined<'m> {
         self.first
     }
 
-    /// Checks that all of the frames are free again, and that all books agree on them and on the
-    /// others that are not in use, as far as these lie in pieces: a dom0's large runs would take a
-    /// second.
-    pub fn check_whole(self) -> Check {
+    /// Trims the allocator. Checks that all of the frames are free then, and that all records agree on
+    /// them and on the others that are not in use, as far as these lie in pieces: a dom0's large runs
+    /// would take a second.
+    pub fn check_whole(self, allocator: &Allocator<'_>) -> Check {
+        settle(allocator)?;
         let Self { hog, first, frames } = self;
         let machine = hog.machine;
         let Some(run) = ({ machine.frames.lock().take(frames, 1) }) else {
-            fail!("of {frames} frames from pfn {first} on not all are free again");
+            let free = { machine.frames.lock().free_frames() };
+            fail!(
+                "of {frames} frames from pfn {first} on {free} are free, and not all in a row: {:?}",
+                allocator.stats()
+            );
         };
         let agreed = books::agree(machine, &run, |_| None);
         let back = run.first() == first;

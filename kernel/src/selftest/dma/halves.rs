@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use xen_contig::dma::GiveBack;
+use xen_contig::dma::Retain;
 
 use super::ground::{Confined, PAGE, balanced, build, fill, holds, is_sound, served};
 use super::{Check, Test, TestContext, fail, skip};
@@ -15,7 +15,7 @@ fn halves(context: &TestContext<'_>) -> Check {
     let (machine, seed) = (context.machine, context.seed);
     let constraints = build(|it| it.max_segment(4 * PAGE).max_segments(4))?;
     let size = 13 * PAGE + 10;
-    balanced(context, GiveBack::AtOnce, |allocator| {
+    balanced(context, Retain::NOTHING, |allocator| {
         let confined = Confined::to(machine, 64)?;
         for at in [PAGE, 4 * PAGE, 5 * PAGE, 13 * PAGE] {
             let result = allocator.alloc_coherent(size, &constraints);
@@ -41,6 +41,6 @@ fn halves(context: &TestContext<'_>) -> Check {
             drop(left);
             holds(&right, seed, at)?;
         }
-        confined.check_whole()
+        confined.check_whole(allocator)
     })
 }

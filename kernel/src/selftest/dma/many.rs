@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use xen_contig::dma::{AllocError, Constraints, GiveBack, Request};
+use xen_contig::dma::{AllocError, Constraints, Request, Retain};
 
 use super::ground::{
     Confined, PAGE, balanced, build, calls, fill, holds, is_shortage, is_sound, is_zero,
@@ -24,7 +24,7 @@ fn many(context: &TestContext<'_>) -> Check {
     let (machine, seed) = (context.machine, context.seed);
     let any = Constraints::default();
     let requests = requests(any);
-    balanced(context, GiveBack::AtOnce, |allocator| {
+    balanced(context, Retain::NOTHING, |allocator| {
         let confined = Confined::to(machine, 256)?;
         let before = calls();
         let result = allocator.alloc_many(&requests);
@@ -48,7 +48,7 @@ fn many(context: &TestContext<'_>) -> Check {
             holds(buffer, seed ^ number, 0)?;
         }
         drop(buffers);
-        confined.check_whole()
+        confined.check_whole(allocator)
     })
 }
 
@@ -60,7 +60,7 @@ fn all_or_nothing(context: &TestContext<'_>) -> Check {
     for at in 0..5 {
         let mut requests = requests(any);
         requests[at] = Request { size: PAGE + 1, constraints: page };
-        balanced(context, GiveBack::AtOnce, |allocator| {
+        balanced(context, Retain::NOTHING, |allocator| {
             let confined = Confined::to(machine, 256)?;
             match allocator.alloc_many(&requests) {
                 Ok(buffers) => fail!("request {at} can't be met, but: {buffers:?}"),
@@ -81,7 +81,7 @@ fn all_or_nothing(context: &TestContext<'_>) -> Check {
                     }
                 }
             }
-            confined.check_whole()
+            confined.check_whole(allocator)
         })?;
     }
     Ok(())

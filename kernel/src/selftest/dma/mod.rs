@@ -12,18 +12,18 @@
 //! | [`hypercalls`] | how many hypercalls does an order take, cold and warm? |
 //! | [`many`] | is a set of buffers had all or not at all, and with one flush? |
 //! | [`halves`] | do the halves of a buffer keep content and addresses, and go back each? |
-//! | [`give_back`] | does memory go back to Xen when the policy says so, and only then? |
+//! | [`release`] | does memory return to Xen when the kernel trims, and only then? |
 //! | [`refusals`] | is every refusal told by name, with nothing lost? |
 //! | [`translated`] | PVH: contiguous for the device below a mask, or a refusal that says so? |
 //! | [`ground`] | what these tests and the soak stand on |
 
 mod constraints;
-mod give_back;
 pub(super) mod ground;
 mod halves;
 mod hypercalls;
 mod many;
 mod refusals;
+mod release;
 mod sizes;
 mod translated;
 
@@ -37,7 +37,7 @@ pub fn add(tests: &mut Vec<Test>) {
     hypercalls::add(tests);
     many::add(tests);
     halves::add(tests);
-    give_back::add(tests);
+    release::add(tests);
     refusals::add(tests);
     translated::add(tests);
 }

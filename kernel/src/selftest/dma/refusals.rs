@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 
 use xen_contig::addr::Order;
-use xen_contig::dma::{AllocError, ConstraintError, Constraints, GiveBack, Sleep};
+use xen_contig::dma::{AllocError, ConstraintError, Constraints, Retain, Sleep};
 use xen_contig::exchange::{Capability, ExchangeError, Node};
 
 use super::ground::{
@@ -34,7 +34,7 @@ fn refused(
 /// What can be said without Xen is, with not one hypercall.
 fn before_xen(context: &TestContext<'_>) -> Check {
     let machine = context.machine;
-    balanced(context, GiveBack::AtOnce, |allocator| {
+    balanced(context, Retain::NOTHING, |allocator| {
         let confined = Confined::to(machine, 64)?;
         let before = calls();
         let any = Constraints::default();
@@ -63,7 +63,7 @@ fn before_xen(context: &TestContext<'_>) -> Check {
         if calls() != before {
             fail!("{} hypercalls for what can be said without Xen", calls() - before);
         }
-        confined.check_whole()
+        confined.check_whole(allocator)
     })
 }
 
@@ -72,7 +72,7 @@ fn order_above_limit(context: &TestContext<'_>) -> Check {
     let Capability::Exchange { limit } = machine.capability else {
         skip!("nothing is exchanged here")
     };
-    balanced(context, GiveBack::AtOnce, |allocator| {
+    balanced(context, Retain::NOTHING, |allocator| {
         let confined = Confined::to(machine, 64)?;
         let (size, any) = (2 * limit.bytes(), Constraints::default());
         let error = match limit.next() {
@@ -89,7 +89,7 @@ fn order_above_limit(context: &TestContext<'_>) -> Check {
                 other => other,
             },
         )?;
-        confined.check_whole()
+        confined.check_whole(allocator)
     })
 }
 
@@ -99,7 +99,7 @@ fn by_xen(context: &TestContext<'_>) -> Check {
     if machine.exchanger().is_none() {
         skip!("nothing is exchanged here");
     }
-    balanced(context, GiveBack::AtOnce, |allocator| {
+    balanced(context, Retain::NOTHING, |allocator| {
         let confined = Confined::to(machine, 1024)?;
         for (size, mask, order, bits) in [
             // Frame 0 and frame 1: the first is nobody's, the other the BIOS's and Xen's.
@@ -123,9 +123,9 @@ fn by_xen(context: &TestContext<'_>) -> Check {
             }
         }
         let lowest = 1 << 50;
-        let beyond = AllocError::OutOfReach { lowest, mask: u64::MAX, tries: 4 };
+        let beyond = AllocError::OutOfReach { lowest, mask: u64::MAX };
         refused(allocator, PAGE, &build(|it| it.lowest(lowest))?, beyond)?;
-        confined.check_whole()
+        confined.check_whole(allocator)
     })
 }
 
@@ -135,9 +135,9 @@ fn node(context: &TestContext<'_>) -> Check {
     let exact = |node| build(|it| it.node(Node::Exactly(node)));
     if machine.exchanger().is_none() {
         let not_told = AllocError::NodeNotTold { node: 0 };
-        return balanced(context, GiveBack::AtOnce, |it| refused(it, 1, &exact(0)?, not_told));
+        return balanced(context, Retain::NOTHING, |it| refused(it, 1, &exact(0)?, not_told));
     }
-    balanced(context, GiveBack::AtOnce, |allocator| {
+    balanced(context, Retain::NOTHING, |allocator| {
         let confined = Confined::to(machine, 64)?;
         // No bed has a hundred nodes.
         let error = |node| AllocError::from(ExchangeError::NodeNotPermitted { node });
@@ -158,7 +158,7 @@ fn node(context: &TestContext<'_>) -> Check {
         } else {
             refused(allocator, 2 * PAGE, &exact(0)?, error(0))?;
         }
-        confined.check_whole()
+        confined.check_whole(allocator)
     })
 }
 
@@ -168,14 +168,15 @@ fn guest_full(context: &TestContext<'_>) -> Check {
     if machine.exchanger().is_none() {
         skip!("nothing is exchanged here; see dma-no-frames-in-reach");
     }
-    balanced(context, GiveBack::AtOnce, |allocator| {
+    let no_memory = |frames| AllocError::NoGuestMemory { frames, in_transactions: 0 };
+    balanced(context, Retain::NOTHING, |allocator| {
         let any = Constraints::default();
         let confined = Confined::to(machine, 8)?;
-        refused(allocator, 16 * PAGE, &any, AllocError::NoGuestMemory { frames: 16 })?;
+        refused(allocator, 16 * PAGE, &any, no_memory(16))?;
         {
             let _all = Hog::all(machine);
-            refused(allocator, 1, &any, AllocError::NoGuestMemory { frames: 1 })?;
+            refused(allocator, 1, &any, no_memory(1))?;
         }
-        confined.check_whole()
+        confined.check_whole(allocator)
     })
 }

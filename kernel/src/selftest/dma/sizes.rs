@@ -3,7 +3,7 @@
 use alloc::format;
 use alloc::vec::Vec;
 
-use xen_contig::dma::{Constraints, GiveBack};
+use xen_contig::dma::{Constraints, Retain};
 
 use super::ground::{Confined, Hog, PAGE, balanced, build, fill, holds, is_sound, is_zero, served};
 use super::{Check, Test, TestContext, fail, skip};
@@ -22,7 +22,7 @@ fn odd_sizes(context: &TestContext<'_>) -> Check {
     // 2 MiB + 1 takes two extents where Xen permits order 9 at most.
     let constraints = build(|it| it.max_segments(2))?;
     let sizes = [1, 7, 4095, 4096, 4097, 3 * PAGE, 5 * PAGE + 1, 511 * PAGE, 2 * MIB, 2 * MIB + 1];
-    balanced(context, GiveBack::AtOnce, |allocator| {
+    balanced(context, Retain::NOTHING, |allocator| {
         // Twice what the largest needs, so that runs aligned to 2 MiB are left beside the lists.
         let confined = Confined::to(machine, 2048)?;
         let mut done = 0;
@@ -45,7 +45,7 @@ fn odd_sizes(context: &TestContext<'_>) -> Check {
         if machine.exchanger().is_some() && stats.exchanged == 0 && done > 0 {
             fail!("nothing was exchanged: {stats:?}");
         }
-        confined.check_whole()?;
+        confined.check_whole(allocator)?;
         if done == 0 {
             skip!("there is no memory for any of {} sizes", sizes.len());
         }
@@ -59,7 +59,7 @@ fn surplus(context: &TestContext<'_>) -> Check {
     let (machine, seed) = (context.machine, context.seed);
     let size = MIB + 1;
     let used = size.div_ceil(PAGE);
-    balanced(context, GiveBack::AtOnce, |allocator| {
+    balanced(context, Retain::NOTHING, |allocator| {
         let confined = Confined::to(machine, 1024)?;
         let free = { machine.frames.lock().free_frames() };
         let any = Constraints::default();
@@ -68,9 +68,12 @@ fn surplus(context: &TestContext<'_>) -> Check {
             skip!("there is no memory for {size} bytes")
         };
         is_sound(machine, &buffer, size, &any)?;
-        let left = { machine.frames.lock().free_frames() };
-        if left != free - used {
-            fail!("{used} frames are in use, but of {free} free ones {left} are left");
+        let remaining = { machine.frames.lock().free_frames() };
+        let stats = allocator.stats();
+        if remaining + used + stats.idle + stats.records != free {
+            fail!(
+                "{used} frames are in use, but of {free} free ones {remaining} remain: {stats:?}"
+            );
         }
         fill(&mut buffer, seed, 0)?;
         {
@@ -88,6 +91,6 @@ fn surplus(context: &TestContext<'_>) -> Check {
         }
         holds(&buffer, !seed, 0)?;
         drop(buffer);
-        confined.check_whole()
+        confined.check_whole(allocator)
     })
 }

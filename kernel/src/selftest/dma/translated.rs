@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 
 use xen_contig::addr::Pfn;
-use xen_contig::dma::{AllocError, Constraints, GiveBack};
+use xen_contig::dma::{AllocError, Constraints, Retain};
 use xen_contig::frames::Candidate;
 
 use super::ground::{
@@ -27,7 +27,7 @@ fn contiguous(context: &TestContext<'_>) -> Check {
     if machine.exchanger().is_some() {
         skip!("PV guest: what is contiguous is decided by the exchange");
     }
-    balanced(context, GiveBack::AtOnce, |allocator| {
+    balanced(context, Retain::NOTHING, |allocator| {
         let half = machine.p2m.frames() / 2;
         if is_free_behind(machine, half) {
             let far = build(|it| it.lowest(half * PAGE).align(MIB * PAGE))?;
@@ -43,7 +43,7 @@ fn contiguous(context: &TestContext<'_>) -> Check {
         let mask = confined.first().add(128).number() * PAGE - 1;
         let low = build(|it| it.mask(mask))?;
         let before = calls();
-        for size in [1, PAGE + 1, 16 * PAGE, 100 * PAGE - 5] {
+        for size in [1, PAGE + 1, 16 * PAGE, 60 * PAGE - 5] {
             let result = allocator.alloc_coherent(size, &low);
             let Some(mut buffer) = served(result, "dma-guest-contiguous", "below the mask")? else {
                 fail!("{size} bytes are free below {mask:#x}")
@@ -56,7 +56,7 @@ fn contiguous(context: &TestContext<'_>) -> Check {
         if calls() != before {
             fail!("{} hypercalls where none is needed", calls() - before);
         }
-        confined.check_whole()
+        confined.check_whole(allocator)
     })
 }
 
@@ -66,11 +66,9 @@ fn is_free_behind(machine: &Machine, half: u64) -> bool {
         wanted if wanted == pfn.number() => Candidate::Fits,
         wanted => Candidate::TryFrom(Pfn::new(wanted)),
     };
-    let found = machine.frames.lock().take_where(1, u32::MAX, &mut fits);
+    let found = machine.frames.lock().take_first(1, &mut fits);
     let is_free = found.is_some();
-    // The next search begins with what came back last: not to be with what it is to find.
-    let other = machine.frames.lock().take(1, 1);
-    found.into_iter().chain(other).for_each(|run| machine.give(run));
+    found.into_iter().for_each(|run| machine.give(run));
     is_free
 }
 
@@ -79,7 +77,7 @@ fn out_of_reach(context: &TestContext<'_>) -> Check {
     if machine.exchanger().is_some() {
         skip!("PV guest: the exchange brings memory into reach");
     }
-    balanced(context, GiveBack::AtOnce, |allocator| {
+    balanced(context, Retain::NOTHING, |allocator| {
         let confined = Confined::to(machine, 256)?;
         let mask = confined.first().add(128).number() * PAGE - 1;
         let cases = [
@@ -101,6 +99,6 @@ fn out_of_reach(context: &TestContext<'_>) -> Check {
                 other => fail!("{size} bytes: expected `{expected}`, got {other:?}"),
             }
         }
-        confined.check_whole()
+        confined.check_whole(allocator)
     })
 }

@@ -30,7 +30,7 @@ pub fn device_frame(machine: &Machine, pfn: Pfn) -> Option<u64> {
 
 /// Takes free frames in a row that are all accepted.
 pub fn search(machine: &Machine, frames: u64, accept: impl Fn(Pfn) -> bool) -> Option<FrameRun> {
-    machine.frames.lock().take_where(frames, u32::MAX, &mut |first| {
+    machine.frames.lock().take_first(frames, &mut |first| {
         // From the end, so that as many as possible are passed over at once.
         match (0..frames).rev().map(|index| first.add(index)).find(|pfn| !accept(*pfn)) {
             None => Candidate::Fits,
@@ -43,8 +43,7 @@ pub fn search(machine: &Machine, frames: u64, accept: impl Fn(Pfn) -> bool) -> O
 pub fn take_at(machine: &Machine, first: Pfn, frames: u64) -> Option<FrameRun> {
     // A search begins anywhere, and what lies before that place is searched last.
     const NOWHERE: Pfn = Pfn::new(u64::MAX >> 1);
-    machine.frames.lock().take_where(frames, u32::MAX, &mut |candidate| match candidate.cmp(&first)
-    {
+    machine.frames.lock().take_first(frames, &mut |candidate| match candidate.cmp(&first) {
         Ordering::Less => Candidate::TryFrom(first),
         Ordering::Equal => Candidate::Fits,
         Ordering::Greater => Candidate::TryFrom(NOWHERE),

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use core::mem;
 use core::ops::Range;
 
-use xen_contig::dma::{Allocator, CoherentBuffer, ConstraintError, Constraints, GiveBack};
+use xen_contig::dma::{Allocator, CoherentBuffer, ConstraintError, Constraints, Retain};
 use xen_contig::platform::Platform;
 
 use super::{Check, PAGE, TestContext, error, fail, filler, open, pattern};
@@ -26,7 +26,7 @@ pub fn coherent(context: &TestContext<'_>) -> Check {
         Ok(constraints) => constraints,
         Err(contradiction) => error!("{contradiction}"),
     };
-    let allocator = Allocator::new(context.machine, GiveBack::AtOnce);
+    let allocator = Allocator::new(context.machine, Retain::NOTHING);
     let mut buffer = match allocator.alloc_coherent(BYTES, &constraints) {
         Ok(buffer) => buffer,
         Err(refusal) => fail!("{BYTES} bytes within the mask {MASK:#x}: {refusal}"),
@@ -34,7 +34,7 @@ pub fn coherent(context: &TestContext<'_>) -> Check {
     let how = if allocator.stats().exchanged > 0 { "by an exchange" } else { "as it was" };
     say!("# edu-dma-coherent-buffer: {} bytes at {}, {how}", buffer.len(), buffer.dma_addr());
     if let Some(segment) =
-        buffer.segments().iter().find(|segment| !constraints.admits(segment.dma.get(), segment.len))
+        buffer.segments().find(|segment| !constraints.admits(segment.dma.get(), segment.len))
     {
         fail!("the device can't take {segment:?}");
     }

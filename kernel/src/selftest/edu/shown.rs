@@ -4,7 +4,7 @@
 //! makes of them can be seen from below alone. So the device writes a page of a pattern that is
 //! nowhere else in memory, the kernel tells the address that it gave the device, and holds.
 
-use xen_contig::dma::{Allocator, Constraints, GiveBack};
+use xen_contig::dma::{Allocator, Constraints, Retain};
 use xen_contig::paging::Width;
 
 use super::{Check, PAGE, TestContext, error, fail, open};
@@ -21,7 +21,7 @@ pub fn shown(context: &TestContext<'_>) -> Check {
         Ok(constraints) => constraints,
         Err(contradiction) => error!("{contradiction}"),
     };
-    let allocator = Allocator::new(context.machine, GiveBack::AtOnce);
+    let allocator = Allocator::new(context.machine, Retain::NOTHING);
     let mut buffer = match allocator.alloc_coherent(PAGE, &constraints) {
         Ok(buffer) => buffer,
         Err(refusal) => fail!("a page within the mask {MASK:#x}: {refusal}"),

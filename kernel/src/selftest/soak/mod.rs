@@ -27,7 +27,7 @@ pub use random::SoakRandom;
 
 use alloc::vec::Vec;
 
-use xen_contig::dma::{Allocator, GiveBack};
+use xen_contig::dma::{Allocator, Retain};
 
 use self::run::Soak;
 use super::accounts::AccountsSnapshot;
@@ -35,6 +35,10 @@ use super::dma::ground::{Hog, settle};
 use super::{Check, Test, TestContext, TestOutcome, books, fail, skip};
 use crate::command_line::When;
 use crate::say;
+
+/// What the allocators retain.
+const POLICIES: [Retain; 3] =
+    [Retain::NOTHING, Retain::Bytes { low: 64 << 10, high: 256 << 10 }, Retain::ByMemory];
 
 /// Operations of a soak.
 const OPERATIONS: u64 = 100_000;
@@ -52,22 +56,23 @@ pub fn add(tests: &mut Vec<Test>) {
 fn soak(context: &TestContext<'_>, operations: u64) -> Check {
     let machine = context.machine;
     let before = AccountsSnapshot::of(machine);
-    let allocators =
-        [GiveBack::Keep, GiveBack::AtOnce, GiveBack::Later].map(|it| Allocator::new(machine, it));
+    let allocators = POLICIES.map(|it| Allocator::new(machine, it));
     let mut soak = Soak::start(machine, &allocators, context.seed)?;
     let ran = soak.run(operations);
     let (tally, released) = soak.end();
     tally.report(context.seed);
     for allocator in &allocators {
         settle(allocator)?;
-        let (policy, stats) = (allocator.policy(), allocator.stats());
+        let stats = allocator.stats();
         say!(
-            "# soak: {policy:?}: {} buffers by an exchange, {} as they were, {} frames given back, \
-             {} refusals to take them",
+            "# soak: {} buffers from the reserve, {} adopted, {} by an exchange; {} frames returned \
+             to Xen, {} times refused; at most {} steps under the lock",
+            stats.from_reserve,
+            stats.adopted,
             stats.exchanged,
-            stats.found,
-            stats.given_back,
-            stats.refusals
+            stats.returned,
+            stats.refusals,
+            stats.longest_hold
         );
     }
     ran?;

@@ -1,11 +1,14 @@
 //! What is asked for: mostly small and easy, now and then odd or impossible.
 
 use xen_contig::addr::Order;
-use xen_contig::dma::{ConstraintError, Constraints, MAX_SEGMENTS, Sleep, Zeroing};
-use xen_contig::exchange::{Node, OnRefusal};
+use xen_contig::dma::{ConstraintError, Constraints, Sleep};
+use xen_contig::exchange::Node;
 
 use super::random::SoakRandom;
 use crate::selftest::dma::ground::PAGE;
+
+/// The most segments of a random device.
+const MAX_SEGMENTS: usize = 16;
 
 /// A random size.
 pub fn size(random: &mut SoakRandom) -> u64 {
@@ -56,9 +59,6 @@ pub fn constraints(random: &mut SoakRandom, size: u64) -> Result<Constraints, Co
         40..45 => it = it.max_segment(random.within(1, 64 * PAGE)),
         _ => {}
     }
-    if random.chance(20) {
-        it = it.on_refusal(OnRefusal::Return);
-    }
     match random.below(100) {
         0..5 => it = it.node(Node::Near(random.below(2) as u8)),
         5 => it = it.node(Node::Exactly(0)),
@@ -66,9 +66,6 @@ pub fn constraints(random: &mut SoakRandom, size: u64) -> Result<Constraints, Co
     }
     if random.chance(5) {
         it = it.sleep(Sleep::MustNot);
-    }
-    if random.chance(10) {
-        it = it.zeroing(Zeroing::Whatever);
     }
     it.build()
 }

@@ -63,7 +63,7 @@ fn nothing_in_reach(machine: &Machine) -> Check {
         let frame = machine.p2m.mfn(pfn).map(|mfn| mfn.number() << 12);
         frame.is_some_and(|start| constraints.admits(start, 1))
     };
-    let found = machine.frames.lock().take_where(1, u32::MAX, &mut |pfn| match in_reach(pfn) {
+    let found = machine.frames.lock().take_first(1, &mut |pfn| match in_reach(pfn) {
         true => Candidate::Fits,
         false => Candidate::TryFrom(pfn.add(1)),
     });
@@ -121,7 +121,7 @@ fn examine<S: StaticDevice<Platform = Kernel>>(machine: &Machine, one: &Handed) 
 /// Nothing is lent to a driver any more, and nothing waits.
 fn is_balanced() -> Check {
     let (narrow, wide, stats) = (Narrow::memory(), Wide::memory(), allocator().stats());
-    if (narrow.live(), wide.live(), stats.waiting, stats.refusals) != (0, 0, 0, 0) {
+    if (narrow.live(), wide.live(), stats.lent, stats.refusals) != (0, 0, 0, 0) {
         fail!("{narrow:?}, {wide:?}, {stats:?}");
     }
     Ok(())

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use hypercall::Pfn;
 use xen_contig::exchange::Accounts;
-use xen_contig::frames::{Candidate, FrameAllocator, FrameRun};
+use xen_contig::frames::{Candidate, FrameAllocator, FrameRun, Search};
 use xen_contig::p2m::P2m;
 use xen_contig::platform::Platform;
 use xen_contig::sync::{Mutex, MutexGuard};
@@ -70,6 +70,7 @@ unsafe impl Platform for &FakePlatform {
     type Xen = FakeXen;
     type Memory = FakeGuest;
     type Linear = FakeGuest;
+    type Lock = spin::Mutex<()>;
     type Lists<'p>
         = Vec<u64>
     where
@@ -95,17 +96,16 @@ unsafe impl Platform for &FakePlatform {
         &self.accounts
     }
 
+    fn free_frames(&self) -> u64 {
+        FakePlatform::free_frames(self)
+    }
+
     fn take(&self, frames: u64, align: u64) -> Option<FrameRun> {
         self.allocator().take(frames, align)
     }
 
-    fn take_where(
-        &self,
-        frames: u64,
-        tries: u32,
-        fits: &mut dyn FnMut(Pfn) -> Candidate,
-    ) -> Option<FrameRun> {
-        self.allocator().take_where(frames, tries, fits)
+    fn take_where(&self, frames: u64, from: Pfn, fits: &mut dyn FnMut(Pfn) -> Candidate) -> Search {
+        self.allocator().take_where(frames, from, fits)
     }
 
     fn give(&self, run: FrameRun) {

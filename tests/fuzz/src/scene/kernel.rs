@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use fake_xen::{FakeGuest, FakeXen};
 use xen_contig::addr::Pfn;
 use xen_contig::exchange::Accounts;
-use xen_contig::frames::{Candidate, FrameAllocator, FrameRun};
+use xen_contig::frames::{Candidate, FrameAllocator, FrameRun, Search};
 use xen_contig::p2m::P2m;
 use xen_contig::platform::Platform;
 
@@ -88,6 +88,7 @@ unsafe impl Platform for &CheckedKernel<'_> {
     type Xen = FakeXen;
     type Memory = FakeGuest;
     type Linear = FakeGuest;
+    type Lock = spin::Mutex<()>;
     type Lists<'p>
         = Vec<u64>
     where
@@ -113,6 +114,10 @@ unsafe impl Platform for &CheckedKernel<'_> {
         &self.accounts
     }
 
+    fn free_frames(&self) -> u64 {
+        self.frames().allocator.free_frames()
+    }
+
     fn take(&self, frames: u64, align: u64) -> Option<FrameRun> {
         let mut books = self.frames();
         let run = books.allocator.take(frames, align)?;
@@ -120,16 +125,13 @@ unsafe impl Platform for &CheckedKernel<'_> {
         Some(run)
     }
 
-    fn take_where(
-        &self,
-        frames: u64,
-        budget: u32,
-        fits: &mut dyn FnMut(Pfn) -> Candidate,
-    ) -> Option<FrameRun> {
+    fn take_where(&self, frames: u64, from: Pfn, fits: &mut dyn FnMut(Pfn) -> Candidate) -> Search {
         let mut books = self.frames();
-        let run = books.allocator.take_where(frames, budget, fits)?;
-        books.mark(&run, false);
-        Some(run)
+        let found = books.allocator.take_where(frames, from, fits);
+        if let Search::Taken(run) = &found {
+            books.mark(run, false);
+        }
+        found
     }
 
     fn give(&self, run: FrameRun) {

@@ -3,7 +3,7 @@
 //! [`play`] builds one and takes it down. Within it, [`Scene::apply`] lets something happen and
 //! [`Scene::check`] looks at every frame:
 //!
-//! * each is free, held by a buffer, waiting to be given back, or quarantined, and these add up
+//! * each is free, held by a buffer, in the reserve, or quarantined, and these add up
 //!   ([M1](xen_contig::rules#M1));
 //! * P2M, page tables and Xen's M2P agree ([M4](xen_contig::rules#M4)), and what is quarantined is
 //!   mapped nowhere;
@@ -19,7 +19,7 @@ use std::collections::HashSet;
 use fake_xen::{ExchangeFault, FakeGuest, Fault, GuestBuilder, Lie, Owner};
 use hypercall::XenErrno;
 use xen_contig::addr::{Mfn, Order, PAGE_SIZE, Pfn};
-use xen_contig::dma::{AllocError, Allocator, CoherentBuffer, Constraints, Request, Zeroing};
+use xen_contig::dma::{AllocError, Allocator, CoherentBuffer, Constraints, Request};
 use xen_contig::exchange::{Accounts, ExchangeError};
 use xen_contig::platform::Platform;
 
@@ -29,11 +29,11 @@ pub use step::{Setting, Step, Want};
 const PAGE: u64 = PAGE_SIZE as u64;
 
 /// What a buffer is to its driver.
-type Buffer<'a, 'g> = CoherentBuffer<'a, &'a CheckedKernel<'g>>;
+type Buffer<'a, 'k, 'g> = CoherentBuffer<'a, &'k CheckedKernel<'g>>;
 
 /// A buffer that a driver has, and what it knows of it.
-struct LiveBuffer<'a, 'g> {
-    buffer: Buffer<'a, 'g>,
+struct LiveBuffer<'a, 'k, 'g> {
+    buffer: Buffer<'a, 'k, 'g>,
     constraints: Constraints,
     /// What it wrote into the first page; one more into each that follows.
     colour: u64,
@@ -57,10 +57,10 @@ pub enum StepOutcome {
 }
 
 /// A guest in the middle of its life.
-pub struct Scene<'a, 'g> {
-    kernel: &'a CheckedKernel<'g>,
-    allocator: &'a Allocator<&'a CheckedKernel<'g>>,
-    buffers: Vec<LiveBuffer<'a, 'g>>,
+pub struct Scene<'a, 'k, 'g> {
+    kernel: &'k CheckedKernel<'g>,
+    allocator: &'a Allocator<&'k CheckedKernel<'g>>,
+    buffers: Vec<LiveBuffer<'a, 'k, 'g>>,
     holds: Vec<(Pfn, Mfn)>,
     total: u64,
     colours: u64,
@@ -73,7 +73,7 @@ pub struct Scene<'a, 'g> {
 }
 
 /// Builds a scene, plays in it, and takes it down.
-pub fn play<R>(setting: &Setting, act: impl FnOnce(&mut Scene<'_, '_>) -> R) -> R {
+pub fn play<R>(setting: &Setting, act: impl FnOnce(&mut Scene<'_, '_, '_>) -> R) -> R {
     let builder = GuestBuilder::new(setting.frames).max_order(setting.max_order).seed(setting.seed);
     let guest = if setting.translated { builder.translated().build() } else { builder.build() };
     guest.xen().set_preempt(setting.preempt);
@@ -81,7 +81,7 @@ pub fn play<R>(setting: &Setting, act: impl FnOnce(&mut Scene<'_, '_>) -> R) -> 
     let kernel = CheckedKernel::new(&guest, &mut bitmap);
     // What is free in a guest that has run for a while is not empty.
     guest.paint();
-    let allocator = Allocator::new(&kernel, setting.policy);
+    let allocator = Allocator::new(&kernel, setting.retain);
     let mut scene = Scene {
         kernel: &kernel,
         allocator: &allocator,
@@ -96,19 +96,19 @@ pub fn play<R>(setting: &Setting, act: impl FnOnce(&mut Scene<'_, '_>) -> R) -> 
     act(&mut scene)
 }
 
-impl<'a, 'g> Scene<'a, 'g> {
+impl<'a, 'k, 'g> Scene<'a, 'k, 'g> {
     /// The guest.
     pub const fn guest(&self) -> &'g FakeGuest {
         self.kernel.guest()
     }
 
     /// The kernel.
-    pub const fn kernel(&self) -> &'a CheckedKernel<'g> {
+    pub const fn kernel(&self) -> &'k CheckedKernel<'g> {
         self.kernel
     }
 
     /// The allocator.
-    pub const fn allocator(&self) -> &'a Allocator<&'a CheckedKernel<'g>> {
+    pub const fn allocator(&self) -> &'a Allocator<&'k CheckedKernel<'g>> {
         self.allocator
     }
 
@@ -155,16 +155,22 @@ impl<'a, 'g> Scene<'a, 'g> {
                 drop(self.buffers.swap_remove(index).buffer);
             }
             Step::Split(index, at) => return self.split(*index, *at),
-            Step::GiveBack => {
-                let waiting = self.allocator.stats().waiting;
-                let report = self.allocator.give_back_waiting();
-                let sum = report.given + report.kept + report.quarantined;
-                assert!(sum <= waiting, "{report:?} of {waiting}");
-                let failed = report.kept + report.quarantined > 0;
-                assert_eq!(failed, report.error.is_some(), "{report:?}");
-                if report.given < waiting {
+            Step::Trim => {
+                let before = self.allocator.stats();
+                let report = self.allocator.trim(u64::MAX);
+                let sum = report.returned + report.freed + report.quarantined;
+                let owned = before.idle + before.lent + before.set_aside;
+                assert!(sum <= owned, "{report:?} of {before:?}");
+                let after = self.allocator.stats();
+                if after.idle + after.set_aside > 0 {
+                    assert!(report.error.is_some(), "{report:?} {after:?}");
                     return StepOutcome::Kept(report.error);
                 }
+            }
+            Step::Reclaim(frames) => {
+                let idle = self.allocator.stats().idle;
+                let freed = self.allocator.reclaim(*frames);
+                assert!(freed >= idle.min(*frames), "{freed} of {frames} with {idle} idle");
             }
             Step::Fault { call, errno, after } => {
                 self.faulty = true;
@@ -266,7 +272,7 @@ impl<'a, 'g> Scene<'a, 'g> {
         let Ok(requests) = wants.iter().map(request).collect::<Result<Vec<_>, _>>() else {
             return StepOutcome::Contradiction;
         };
-        let buffers: Result<Vec<Buffer<'a, 'g>>, (usize, AllocError)> = match requests[..] {
+        let buffers: Result<Vec<Buffer<'a, 'k, 'g>>, (usize, AllocError)> = match requests[..] {
             [] => return StepOutcome::Nothing,
             [a] => self.allocator.alloc_many(&[a]).map(Vec::from),
             [a, b] => self.allocator.alloc_many(&[a, b]).map(Vec::from),
@@ -288,19 +294,13 @@ impl<'a, 'g> Scene<'a, 'g> {
     }
 
     /// Looks at a new buffer and writes into it.
-    fn welcome(&mut self, buffer: Buffer<'a, 'g>, want: &Want, constraints: Constraints) {
+    fn welcome(&mut self, buffer: Buffer<'a, 'k, 'g>, want: &Want, constraints: Constraints) {
         let guest = self.guest();
-        if want.on_refusal == xen_contig::exchange::OnRefusal::Return {
-            assert!(buffer.len() <= want.bytes, "{buffer:?} for {want:?}");
-        } else {
-            assert_eq!(buffer.len(), want.bytes, "{buffer:?}");
-        }
+        assert_eq!(buffer.len(), want.bytes, "{buffer:?}");
         assert_eq!(buffer.frames().frames(), buffer.len().div_ceil(PAGE), "{buffer:?}");
-        assert!(buffer.segments().len() <= constraints.max_segments(), "{buffer:?} {want:?}");
-        if constraints.zeroing() == Zeroing::Zeroed {
-            for pfn in buffer.frames().iter() {
-                assert_eq!(guest.uniform(pfn), Some(0), "{pfn} of a new {buffer:?} for {want:?}");
-            }
+        assert!(buffer.segments().count() <= constraints.max_segments(), "{buffer:?} {want:?}");
+        for pfn in buffer.frames().iter() {
+            assert_eq!(guest.uniform(pfn), Some(0), "{pfn} of a new {buffer:?} for {want:?}");
         }
         self.colours += 1;
         let colour = 0xb0ff_0000_0000_0000 | self.colours << 20;
@@ -344,11 +344,12 @@ impl<'a, 'g> Scene<'a, 'g> {
         let (guest, census) = (self.guest(), self.guest().check());
         let held: Vec<Pfn> =
             self.buffers.iter().flat_map(|live| live.buffer.frames().iter()).collect();
-        let (free, waiting) = (self.kernel.free(), self.allocator.stats().waiting);
+        let (free, stats) = (self.kernel.free(), self.allocator.stats());
         assert_eq!(free.len() as u64, self.kernel.free_frames());
-        let places = [free.len() as u64, held.len() as u64, waiting, self.quarantined()];
+        let reserve = stats.idle + stats.set_aside + stats.records;
+        let places = [free.len() as u64, held.len() as u64, reserve, self.quarantined()];
         let sum: u64 = places.iter().sum();
-        assert_eq!(sum, self.total, "free, held, waiting and quarantined are {places:?} (M1)");
+        assert_eq!(sum, self.total, "free, held, reserve and quarantined are {places:?} (M1)");
 
         let in_use: HashSet<Pfn> = free.iter().chain(&held).copied().collect();
         assert_eq!(in_use.len(), free.len() + held.len(), "a frame is both free and held (M1)");
@@ -370,7 +371,7 @@ impl<'a, 'g> Scene<'a, 'g> {
         }
     }
 
-    fn check_buffer(&self, live: &LiveBuffer<'_, '_>, machine: &mut HashSet<u64>) {
+    fn check_buffer(&self, live: &LiveBuffer<'_, '_, '_>, machine: &mut HashSet<u64>) {
         let LiveBuffer { buffer, constraints, colour, cut } = live;
         let guest = self.guest();
         for (page, pfn) in (0..).zip(buffer.frames().iter()) {
@@ -418,8 +419,8 @@ impl<'a, 'g> Scene<'a, 'g> {
     pub fn finish(&mut self) {
         self.calm();
         self.buffers.clear();
-        let report = self.allocator.give_back_waiting();
-        assert_eq!((report.kept, report.error), (0, None), "{report:?}");
+        let report = self.allocator.trim(u64::MAX);
+        assert_eq!((self.allocator.stats().idle, report.error), (0, None), "{report:?}");
         self.check();
         assert_eq!(self.kernel.free_frames() + self.quarantined(), self.total);
     }

@@ -2,16 +2,16 @@
 
 use fake_xen::ExchangeFault;
 use hypercall::XenErrno;
-use xen_contig::dma::{Backing, ConstraintError, Constraints, GiveBack, Sleep, Zeroing};
-use xen_contig::exchange::{Node, OnRefusal};
+use xen_contig::dma::{Backing, ConstraintError, Constraints, Retain, Sleep};
+use xen_contig::exchange::Node;
 
 /// The guest and the machine that a scene begins with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Setting {
     /// Frames of the guest; the machine has four times as many.
     pub frames: u64,
-    /// When dropped buffers go back to Xen.
-    pub policy: GiveBack,
+    /// How much idle memory the reserve retains.
+    pub retain: Retain,
     /// Whether Xen translates for the guest (PVH).
     pub translated: bool,
     /// The highest order that Xen permits.
@@ -26,7 +26,7 @@ impl Default for Setting {
     fn default() -> Self {
         Self {
             frames: 512,
-            policy: GiveBack::AtOnce,
+            retain: Retain::NOTHING,
             translated: false,
             max_order: 9,
             seed: 1,
@@ -52,12 +52,8 @@ pub struct Want {
     pub max_segment: u64,
     /// How many segments may it have?
     pub segments: usize,
-    /// Whether its content may be anything.
-    pub whatever: bool,
     /// Whether the caller must not sleep.
     pub awake: bool,
-    /// What to do when Xen refuses midway.
-    pub on_refusal: OnRefusal,
     /// On which node.
     pub node: Node,
     /// Whether a translated guest wants one extent beneath it.
@@ -75,9 +71,7 @@ impl Want {
             boundary: 0,
             max_segment: 0,
             segments: 1,
-            whatever: false,
             awake: false,
-            on_refusal: OnRefusal::Undo,
             node: Node::Any,
             one_extent: false,
         }
@@ -94,9 +88,7 @@ impl Want {
             .align(1_u64.checked_shl(self.align.into()).unwrap_or(0))
             .max_segments(self.segments)
             .max_segment(if self.max_segment == 0 { u64::MAX } else { self.max_segment })
-            .zeroing(if self.whatever { Zeroing::Whatever } else { Zeroing::Zeroed })
             .sleep(if self.awake { Sleep::MustNot } else { Sleep::May })
-            .on_refusal(self.on_refusal)
             .backing(if self.one_extent { Backing::OneExtent } else { Backing::Whatever })
             .node(self.node);
         match self.boundary {
@@ -117,8 +109,10 @@ pub enum Step {
     Drop(usize),
     /// A driver cuts a buffer in two, at a page or at a byte.
     Split(usize, u64),
-    /// The kernel gives back what waits.
-    GiveBack,
+    /// The kernel trims all idle memory.
+    Trim,
+    /// The kernel is short of memory: it takes that many idle frames.
+    Reclaim(u64),
     /// The `call`-th hypercall from now fails behind so many entries. Where Xen would answer a
     /// count instead, it is done in no part.
     Fault {

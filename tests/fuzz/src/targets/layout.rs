@@ -1,11 +1,9 @@
 //! What a driver may ask for: constraints and sizes of any kind.
 
-use xen_contig::addr::{Order, PAGE_SIZE};
-use xen_contig::dma::{Layout, MAX_SEGMENTS};
+use xen_contig::addr::PAGE_SIZE;
 
 use super::Target;
 use super::bytes::Bytes;
-use super::xen::on_refusal;
 use crate::scene::Want;
 
 const PAGE: u64 = PAGE_SIZE as u64;
@@ -27,7 +25,6 @@ pub const TARGET: Target = Target {
 
 fn run(input: &[u8]) {
     let mut bytes = Bytes(input);
-    let limit = Order::new(u32::from(bytes.u8()) % 19).expect("below 19");
     let want = Want {
         bytes: bytes.u64(),
         mask: bytes.u64(),
@@ -36,7 +33,6 @@ fn run(input: &[u8]) {
         boundary: bytes.u8(),
         max_segment: bytes.u64(),
         segments: usize::from(bytes.u8()),
-        on_refusal: on_refusal(bytes.u8()),
         ..Want::bytes(0)
     };
     let constraints = match want.constraints() {
@@ -55,31 +51,4 @@ fn run(input: &[u8]) {
         assert!(1_u128 << wider.bits.get() > reach, "{want:?}: {wider:?}");
     }
     assert!(!constraints.admits(0, 0));
-
-    let layout = match Layout::new(want.bytes, &constraints, limit) {
-        Ok(layout) => layout,
-        Err(error) => return assert!(!error.to_string().is_empty()),
-    };
-    let segments = layout.segments();
-    assert!((1..=constraints.max_segments().min(MAX_SEGMENTS)).contains(&segments.len()));
-    assert_eq!(segments.iter().map(|segment| segment.bytes).sum::<u64>(), want.bytes);
-    assert!(layout.used_frames() <= layout.frames());
-    assert_eq!(layout.used_frames(), want.bytes.div_ceil(PAGE));
-    let last = segments.len() - 1;
-    for (index, segment) in segments.iter().enumerate() {
-        assert!(segment.order <= limit, "{want:?}: {segment:?}");
-        assert!(segment.bytes > 0 && segment.bytes <= segment.order.bytes());
-        assert!(index == last || segment.bytes == segment.order.bytes(), "{want:?}: {segments:?}");
-        assert!(segment.bytes <= constraints.max_segment());
-        // Xen aligns an extent to its own size. An extent at any such place that is in reach will
-        // do, and here is one.
-        let size = segment.order.bytes();
-        assert!(size.is_multiple_of(constraints.align()) || size >= constraints.align());
-        let at = constraints.lowest().checked_next_multiple_of(size);
-        if let Some(at) = at.filter(|at| {
-            at.checked_add(segment.bytes - 1).is_some_and(|end| end <= constraints.mask())
-        }) {
-            assert!(constraints.admits(at, segment.bytes), "{want:?}: {segment:?} at {at:#x}");
-        }
-    }
 }

@@ -7,8 +7,8 @@
 use fake_xen::{ExchangeFault, Lie};
 use hypercall::XenErrno;
 use xen_contig::addr::PAGE_SIZE;
-use xen_contig::dma::GiveBack;
-use xen_contig::exchange::{Node, OnRefusal};
+use xen_contig::dma::Retain;
+use xen_contig::exchange::Node;
 
 use super::Target;
 use super::bytes::Bytes;
@@ -39,7 +39,7 @@ fn run(input: &[u8]) {
     let kind = bytes.u8();
     let setting = Setting {
         frames: 160,
-        policy: [GiveBack::AtOnce, GiveBack::Later, GiveBack::Keep][usize::from(kind % 3)],
+        retain: if kind & 1 == 0 { Retain::NOTHING } else { Retain::default() },
         translated: kind & 0xc0 == 0xc0,
         max_order: u32::from(kind >> 2) % 8 + 1,
         seed: u64::from(kind),
@@ -87,7 +87,10 @@ fn step(bytes: &mut Bytes<'_>) -> Step {
             0x40..0x80 => Step::Stop { call: bytes.below(6) + 1, after: bytes.below(40) },
             index => Step::Touch((index & 1).into(), bytes.u8().into()),
         },
-        _ => Step::GiveBack,
+        _ => match bytes.u8() {
+            frames @ 0..0x40 => Step::Reclaim(frames.into()),
+            _ => Step::Trim,
+        },
     }
 }
 
@@ -97,7 +100,7 @@ fn want(bytes: &mut Bytes<'_>) -> Want {
         large => u64::from(large - 0xc000) << 5,
     };
     let flags = bytes.u8();
-    let mut want = Want { on_refusal: on_refusal(flags), ..Want::bytes(size) };
+    let mut want = Want::bytes(size);
     // Most have few constraints, or nothing would ever be granted.
     if flags & 0x04 != 0 {
         want.segments = usize::from(bytes.u8() % 18);
@@ -118,18 +121,9 @@ fn want(bytes: &mut Bytes<'_>) -> Want {
             _ => Node::Any,
         };
     }
-    want.whatever = flags & 0xc0 == 0x40;
     want.awake = flags & 0xc0 == 0x80;
     want.one_extent = flags & 0xc0 == 0xc0;
     want
-}
-
-/// What a caller may have chosen for when Xen refuses.
-pub(super) const fn on_refusal(choice: u8) -> OnRefusal {
-    match choice % 4 {
-        2 => OnRefusal::Return,
-        _ => OnRefusal::Undo,
-    }
 }
 
 fn errno(bytes: &mut Bytes<'_>) -> XenErrno {

@@ -1,0 +1,90 @@
+//! Does memory return to Xen when the kernel trims, and only then?
+
+use alloc::vec::Vec;
+
+use xen_contig::dma::{Constraints, Retain};
+
+use super::ground::{Confined, PAGE, balanced, calls, is_sound, served};
+use super::{Check, Test, TestContext, fail, skip};
+
+pub fn add(tests: &mut Vec<Test>) {
+    for (name, retain) in [
+        ("dma-release-retained", Retain::default()),
+        ("dma-release-nothing-retained", Retain::NOTHING),
+    ] {
+        tests.push(Test::new(name, move |context| release(context, retain)).needs_order(4));
+    }
+    tests.push(Test::new("dma-reclaimed-without-xen", reclaimed).needs_order(4));
+}
+
+/// Frames of the buffer. The size is a byte less, so it takes all of an extent of order 4.
+const FRAMES: u64 = 16;
+
+fn release(context: &TestContext<'_>, retain: Retain) -> Check {
+    let machine = context.machine;
+    if machine.exchanger().is_none() {
+        skip!("nothing is exchanged here, so nothing returns to Xen");
+    }
+    balanced(context, retain, |allocator| {
+        let confined = Confined::to(machine, 128)?;
+        let any = Constraints::default();
+        let size = FRAMES * PAGE - 1;
+        let result = allocator.alloc_coherent(size, &any);
+        let Some(buffer) = served(result, "dma-release", "16 frames")? else {
+            skip!("there is no memory for {size} bytes")
+        };
+        is_sound(machine, &buffer, size, &any)?;
+        let address = buffer.dma_addr();
+        let before = calls();
+        drop(buffer);
+        if calls() != before {
+            fail!("a drop made {} hypercalls", calls() - before);
+        }
+        let before = calls();
+        match allocator.alloc_coherent(size, &any) {
+            Ok(buffer) => is_sound(machine, &buffer, size, &any)?,
+            Err(error) => fail!("the same again: {error}"),
+        }
+        let again = (calls() - before, allocator.stats());
+        if again.0 > 0 {
+            fail!("the same again took {} hypercalls: {:?}", again.0, again.1);
+        }
+        let (report, stats) = (allocator.trim(u64::MAX), allocator.stats());
+        if report.error.is_some() || stats.returned < FRAMES || stats.idle > 0 {
+            fail!("{address} was not returned: {report:?}, {stats:?}");
+        }
+        if stats.below_4g + stats.below_16m > 0 {
+            fail!("scarce memory stays in the guest: {stats:?}");
+        }
+        confined.check_whole(allocator)
+    })
+}
+
+/// A kernel that is short of memory takes what is idle, without a hypercall. What Xen has to get back is
+/// returned once it is free.
+fn reclaimed(context: &TestContext<'_>) -> Check {
+    let machine = context.machine;
+    balanced(context, Retain::default(), |allocator| {
+        let confined = Confined::to(machine, 128)?;
+        let any = Constraints::default();
+        let result = allocator.alloc_coherent(FRAMES * PAGE, &any);
+        drop(served(result, "dma-reclaimed", "16 frames")?);
+        let (stats, before) = (allocator.stats(), calls());
+        let idle = stats.idle + stats.records;
+        let free = { machine.frames.lock().free_frames() };
+        let freed = allocator.reclaim(u64::MAX);
+        let now = { machine.frames.lock().free_frames() };
+        let made = calls() - before;
+        if freed != idle || now < free + idle || made > 0 {
+            fail!(
+                "of {idle} idle frames {freed} became free, {free} then {now}; {made} hypercalls"
+            );
+        }
+        allocator.trim(u64::MAX);
+        let stats = allocator.stats();
+        if stats.lent + stats.below_4g > 0 {
+            fail!("scarce memory stays in the guest: {stats:?}");
+        }
+        confined.check_whole(allocator)
+    })
+}

@@ -1,0 +1,431 @@
+//! When memory leaves the reserve, and where it goes.
+//!
+//! Released buffers stay in the reserve. Where more is idle in a class than [`Retain`] says, the next
+//! allocation that may sleep trims it after it was served. Scarce memory that came from Xen returns to Xen: other domains need it, too.
+//! All other memory becomes free memory of the kernel, without a hypercall.
+
+use core::sync::atomic::Ordering::Relaxed;
+
+use hypercall::Xen;
+use hypercall::trace::Span;
+
+use super::Allocator;
+use super::class::LentFrames;
+use super::reserve::{Block, CLASSES, Extent, Origin, class_of};
+use crate::addr::{Order, PAGE_SIZE, Pfn};
+use crate::exchange::{
+    ExchangeError, ExchangeFailure, Exchanger, Lists, Part, Placement, Progress,
+};
+use crate::frames::{Candidate, FrameRun, Search};
+use crate::platform::Platform;
+use crate::sync::AtomicBool;
+
+const PAGE: u64 = PAGE_SIZE as u64;
+
+/// The longest run of lent frames that is returned to Xen at once.
+const LONGEST_LENT: u64 = 512;
+
+/// How much idle memory the reserve retains, for each class of addresses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Retain {
+    /// At most 16 MiB or 1/64 of the guest's memory, whichever is more, and never more than 1/8.
+    /// Trimming stops at half of that.
+    #[default]
+    ByMemory,
+    /// At most `high` bytes. Above that, trimming goes down to `low`.
+    Bytes {
+        /// Where trimming stops.
+        low: u64,
+        /// Where it begins.
+        high: u64,
+    },
+}
+
+impl Retain {
+    /// Nothing is retained: each allocation that may sleep trims all that is idle after it was served.
+    pub const NOTHING: Self = Self::Bytes { low: 0, high: 0 };
+}
+
+/// What trimming came to. All memory is counted in frames.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TrimReport {
+    /// Frames that Xen exchanged for others.
+    pub returned: u64,
+    /// Frames that became free memory of the kernel.
+    pub freed: u64,
+    /// Frames whose machine frames are unknown after a failure: they are quarantined
+    /// ([M6](crate::rules#M6)).
+    pub quarantined: u64,
+    /// Why the last exchange was refused, if one was. Its memory stays in the reserve.
+    pub error: Option<ExchangeError>,
+}
+
+/// The watermarks, in frames.
+#[derive(Debug)]
+pub(super) struct Watermarks {
+    low: u64,
+    high: u64,
+    /// A class is above the high watermark.
+    crossed: AtomicBool,
+}
+
+impl Watermarks {
+    pub fn new(retain: Retain, guest_frames: u64) -> Self {
+        let (low, high) = match retain {
+            Retain::ByMemory => {
+                let high = (guest_frames / 64).max((16 << 20) / PAGE).min(guest_frames / 8);
+                (high / 2, high)
+            }
+            Retain::Bytes { low, high } => (low.min(high) / PAGE, high / PAGE),
+        };
+        Self { low, high, crossed: AtomicBool::new(false) }
+    }
+}
+
+impl<P: Platform> Allocator<P> {
+    /// Takes a buffer's extent back into the reserve. Makes no hypercall.
+    pub(super) fn release(&self, extent: Extent) {
+        let memory = self.platform().memory();
+        let idle = self.reserve.with(|blocks| {
+            blocks.release(memory, extent);
+            blocks.idle(class_of(extent.gfn, extent.frames))
+        });
+        if idle > self.watermarks.high {
+            self.watermarks.crossed.store(true, Relaxed);
+        }
+    }
+
+    /// Takes the pieces of a buffer back into the reserve. Makes no hypercall.
+    pub(super) fn release_pieces(&self, first: Pfn, frames: u64) {
+        let memory = self.platform().memory();
+        let (mut at, end) = (first, first.add(frames));
+        while at < end {
+            let piece = self.reserve.with(|blocks| blocks.take_piece(memory, at));
+            let Some(piece) = piece else { return };
+            at = at.add(piece.frames);
+            self.release(piece);
+        }
+    }
+
+    /// Trims what is idle above the watermarks of [`Retain`]. Makes hypercalls if there is any.
+    ///
+    /// Each allocation that may sleep does the same after it was served. A kernel with an idle thread can call this there.
+    pub fn trim_excess(&self) {
+        if !self.watermarks.crossed.load(Relaxed) {
+            return;
+        }
+        self.watermarks.crossed.store(false, Relaxed);
+        self.highest_offer.store(CLASSES as u64, Relaxed);
+        self.merge_recent();
+        let (low, high) = (self.watermarks.low, self.watermarks.high);
+        for class in 0..CLASSES {
+            let idle = self.reserve.with(|blocks| blocks.idle(class));
+            if idle > high {
+                let (mut all, mut report) = (u64::MAX, TrimReport::default());
+                self.trim_class(class, low, &mut all, &mut report);
+            }
+        }
+    }
+
+    /// Gives idle memory up, at least `bytes` if there is as much: first what Xen refused to take, then
+    /// what the kernel has of Xen's scarce memory, then idle blocks of the reserve, the smallest first.
+    ///
+    /// For a kernel that runs out of memory and may sleep, and for a driver that is done. Makes hypercalls.
+    /// `trim(u64::MAX)` leaves nothing idle; what the reserve needs for its records is freed, too.
+    pub fn trim(&self, bytes: u64) -> TrimReport {
+        self.platform()
+            .xen()
+            .within(Span::Operation("trim"), || self.trim_frames(bytes.div_ceil(PAGE)))
+    }
+
+    fn trim_frames(&self, frames: u64) -> TrimReport {
+        let mut report = TrimReport::default();
+        self.highest_offer.store(CLASSES as u64, Relaxed);
+        self.growth.reset();
+        self.retry_set_aside(&mut report);
+        self.return_lent(&mut report);
+        let mut remaining = frames;
+        self.merge_recent();
+        // Low memory is what others wait for.
+        for class in 0..CLASSES {
+            self.trim_class(class, 0, &mut remaining, &mut report);
+        }
+        // The records may have been in lent frames, which are free only now.
+        let mut lent = u64::MAX;
+        while self.reserve.remove_pages(self.platform()) > 0 && self.lent.total() < lent {
+            lent = self.lent.total();
+            self.return_lent(&mut report);
+        }
+        report
+    }
+
+    /// Frees idle memory without a hypercall: at least `frames` frames, if there are as many. Returns how
+    /// many, with those that held the reserve's records.
+    ///
+    /// For the place where the kernel's frame allocator fails, also where nothing may sleep. Must not be
+    /// called under the lock of the frame allocator: it calls [`Platform::give`]. Scarce memory of Xen's is
+    /// lent to the kernel last, and [`trim`](Self::trim) returns it once it is free.
+    pub fn reclaim(&self, frames: u64) -> u64 {
+        let memory = self.platform().memory();
+        let mut freed = 0;
+        self.merge_recent();
+        for scarce in [false, true] {
+            for class in (0..CLASSES).rev().filter(|class| LentFrames::is_scarce(*class) == scarce)
+            {
+                while freed < frames {
+                    let wanted = frames - freed;
+                    let block = self.reserve.with(|blocks| {
+                        let block = blocks.take_sufficient(memory, class, wanted);
+                        block.or_else(|| blocks.take_smallest(memory, class))
+                    });
+                    let Some(block) = block else { break };
+                    freed += block.order.frames();
+                    if block.origin == Origin::Exchanged {
+                        self.lent.lend(class, block.order.frames());
+                    }
+                    self.free(block);
+                }
+            }
+        }
+        freed + self.reserve.remove_pages(self.platform())
+    }
+
+    fn merge_recent(&self) {
+        let memory = self.platform().memory();
+        self.reserve.with(|blocks| blocks.flush_recent(memory));
+    }
+
+    /// Trims a class until no more than `low` frames are idle, or `remaining` frames were given up.
+    fn trim_class(&self, class: usize, low: u64, remaining: &mut u64, report: &mut TrimReport) {
+        let memory = self.platform().memory();
+        while *remaining > 0 {
+            let block = self.reserve.with(|blocks| {
+                let above = blocks.idle(class) > low;
+                above.then(|| blocks.take_smallest(memory, class)).flatten()
+            });
+            let Some(block) = block else { return };
+            let frames = block.order.frames();
+            let exchanger = self.exchanger().filter(|_| self.belongs_to_xen(&block));
+            let given = match exchanger {
+                Some(exchanger) => self.return_block(&exchanger, block, report),
+                None => {
+                    report.freed += frames;
+                    self.free(block);
+                    true
+                }
+            };
+            if !given {
+                return;
+            }
+            *remaining = remaining.saturating_sub(frames);
+        }
+    }
+
+    /// Returns true if a block has to be returned to Xen: Xen exchanged it, it is scarce, and Xen has
+    /// memory of a higher class.
+    fn belongs_to_xen(&self, block: &Block) -> bool {
+        let class = class_of(block.gfn, block.order.frames());
+        block.origin == Origin::Exchanged
+            && LentFrames::is_scarce(class)
+            && (class as u64) < self.highest_offer.load(Relaxed)
+    }
+
+    /// Exchanges a block for memory without an address limit, which becomes the kernel's. Returns false
+    /// if Xen refused; then the rest is in the reserve again.
+    fn return_block(
+        &self,
+        exchanger: &Exchanger<'_, P::Xen, P::Linear>,
+        block: Block,
+        report: &mut TrimReport,
+    ) -> bool {
+        let Err(rest) = self.return_run(exchanger, taken(&block), block.order, report) else {
+            return true;
+        };
+        for extent in self.extents(rest.first(), rest.frames()) {
+            let extent = Extent { origin: Origin::Exchanged, ..extent };
+            self.reserve.insert(self.platform(), extent, true);
+        }
+        false
+    }
+
+    /// Exchanges a covered run, an extent of `order`, for memory without an address limit, which becomes
+    /// the kernel's. Asks for an extent first, so that neither the host nor the guest is fragmented.
+    ///
+    /// # Errors
+    /// What remains of the run, if Xen refused.
+    fn return_run(
+        &self,
+        exchanger: &Exchanger<'_, P::Xen, P::Linear>,
+        run: FrameRun,
+        order: Order,
+        report: &mut TrimReport,
+    ) -> Result<(), FrameRun> {
+        let order = order.min(exchanger.limit());
+        let result = self.return_as(exchanger, run, order, report);
+        let result = result.or_else(|(rest, error)| match order {
+            Order::ZERO => Err((rest, error)),
+            _ => self.return_as(exchanger, rest, Order::ZERO, report),
+        });
+        result.map_err(|(rest, error)| {
+            self.counters.refusals.fetch_add(1, Relaxed);
+            report.error = Some(error);
+            rest
+        })
+    }
+
+    /// Exchanges a run for extents of `order`.
+    fn return_as(
+        &self,
+        exchanger: &Exchanger<'_, P::Xen, P::Linear>,
+        run: FrameRun,
+        order: Order,
+        report: &mut TrimReport,
+    ) -> Result<(), (FrameRun, ExchangeError)> {
+        let (first, frames) = (run.first(), run.frames());
+        let extents = frames >> order.get();
+        let needed = frames + extents;
+        let Some(mut lists) = self.platform().lists(needed) else {
+            return Err((run, ExchangeError::ListTooShort { needed, len: 0 }));
+        };
+        let swap = Part::swap(0, extents, order, Placement::ANYWHERE);
+        let (backing, extents) = lists.as_mut().split_at_mut(frames as usize);
+        match self.transact(exchanger, run, &[swap], Lists { backing, extents }) {
+            Ok(Progress { run, done, error }) => {
+                let (returned, rest) = run.split_at(done);
+                let offered = self.extents(first, done).map(|new| class_of(new.gfn, new.frames));
+                if let Some(highest) = offered.max() {
+                    self.highest_offer.store(highest as u64, Relaxed);
+                }
+                report.returned += done;
+                self.counters.returned.fetch_add(done, Relaxed);
+                self.give_covered_zeroed(returned);
+                error.map_or(Ok(()), |error| Err((rest, error)))
+            }
+            Err(ExchangeFailure { error, remaining }) => match remaining.whole() {
+                Ok(run) => Err((run, error)),
+                Err(remaining) => {
+                    report.error = Some(error);
+                    report.quarantined += remaining.lost();
+                    report.freed += remaining.frames();
+                    self.give_remaining(first, error, remaining);
+                    Ok(())
+                }
+            },
+        }
+    }
+
+    /// Makes a block free memory of the kernel.
+    fn free(&self, block: Block) {
+        let run = taken(&block);
+        if block.dirty { self.give_covered_zeroed(run) } else { self.give_covered(run) }
+    }
+
+    /// Offers the frames that Xen refused once more.
+    fn retry_set_aside(&self, report: &mut TrimReport) {
+        let (memory, Some(exchanger)) = (self.platform().memory(), self.exchanger()) else {
+            return;
+        };
+        let count = self.reserve.with(|blocks| blocks.set_aside_frames());
+        for _ in 0..count {
+            let Some(pfn) = self.reserve.with(|blocks| blocks.take_set_aside(memory)) else {
+                return;
+            };
+            // SAFETY: the reserve owned the frame, and has just forgotten it ([M1](crate::rules#M1)).
+            let run = unsafe { FrameRun::new(pfn, 1) };
+            if let Err(run) = self.return_run(&exchanger, run, Order::ZERO, report) {
+                let pfn = run.first();
+                self.reserve.with(|blocks| blocks.set_aside(memory, pfn));
+                return;
+            }
+        }
+    }
+
+    /// Returns scarce memory of Xen's that the kernel had, as far as it is free.
+    fn return_lent(&self, report: &mut TrimReport) {
+        let Some(exchanger) = self.exchanger() else { return };
+        let (mut highest, mut longest) = (CLASSES, LONGEST_LENT);
+        while let Some(class) = self.lent.highest_class(highest) {
+            let lent = self.lent.of_class(class);
+            let frames = longest.min(1 << lent.checked_ilog2().unwrap_or(0));
+            let is_offered = (class as u64) < self.highest_offer.load(Relaxed);
+            let Some(run) = is_offered.then(|| self.take_of_class(class, frames)).flatten() else {
+                if is_offered && frames > 1 {
+                    longest = frames / 2;
+                    continue;
+                }
+                // The kernel uses the others of this class, or Xen has none of a higher one.
+                let Some(lower) = class.checked_sub(1) else { return };
+                (highest, longest) = (lower, LONGEST_LENT);
+                continue;
+            };
+            self.lent.settle(class, frames);
+            if self.reserve.cover(self.platform(), run.first(), frames).is_err() {
+                self.lent.lend(class, frames);
+                self.platform().give(run);
+                return;
+            }
+            if let Err(run) = self.return_run(&exchanger, run, Order::ZERO, report) {
+                self.lent.lend(class, frames);
+                self.give_covered_zeroed(run);
+                return;
+            }
+        }
+    }
+
+    /// Takes free frames of the kernel that are all of one class.
+    fn take_of_class(&self, class: usize, frames: u64) -> Option<FrameRun> {
+        let p2m = self.platform().p2m();
+        let is_of_class = |pfn| p2m.gfn(pfn).is_some_and(|gfn| class_of(gfn, 1) == class);
+        let mut fits = |first: Pfn| {
+            let mut run = (0..frames).rev().map(|index| first.add(index));
+            match run.find(|pfn| !is_of_class(*pfn)) {
+                Some(other) => Candidate::TryFrom(other.add(1)),
+                None => Candidate::Fits,
+            }
+        };
+        let mut from = Pfn::new(0);
+        loop {
+            match self.platform().take_where(frames, from, &mut fits) {
+                Search::Taken(run) => return Some(run),
+                Search::Continue(next) => from = next,
+                Search::End => return None,
+            }
+        }
+    }
+
+    /// Returns true if the frames are where the reserve says. After a restore they may not be.
+    pub(super) fn is_in_place(&self, extent: &Extent) -> bool {
+        self.platform().p2m().gfn(extent.pfn) == Some(extent.gfn)
+    }
+
+    /// Frees all idle blocks. For a domain that was restored: other machine frames back them
+    /// ([C75](crate::conformance#C75)), so what the reserve knows of them is wrong.
+    pub(super) fn dissolve_moved(&self) {
+        let memory = self.platform().memory();
+        self.merge_recent();
+        for class in 0..CLASSES {
+            while let Some(block) = self.reserve.with(|blocks| blocks.take_smallest(memory, class))
+            {
+                self.free(block);
+            }
+        }
+        self.growth.reset();
+        self.lent.forget();
+        self.counters.forget_low();
+    }
+}
+
+/// Returns the frames of a block that was taken out of the reserve.
+fn taken(block: &Block) -> FrameRun {
+    // SAFETY: the reserve owned the frames, and has forgotten the block ([M1](crate::rules#M1)).
+    unsafe { FrameRun::new(block.pfn, block.order.frames()) }
+}
+
+impl<P: Platform> Drop for Allocator<P> {
+    /// Idle memory becomes free memory of the kernel. Makes no hypercall. Call
+    /// [`trim`](Self::trim) before, to return Xen's memory to Xen.
+    fn drop(&mut self) {
+        self.reclaim(u64::MAX);
+    }
+}

@@ -1,0 +1,470 @@
+//! The buddy allocator of the reserve.
+//!
+//! Free memory is held as [`Block`]s: powers of two of frames that are consecutive for the guest and for
+//! devices, aligned to their size in machine addresses. Two free buddies from the same origin are merged.
+//! A free list holds the blocks of one order and one [class](class_of). Bitmaps say which lists have
+//! blocks. So taking and returning memory costs at most a few steps per order, whatever the size of the
+//! guest and the number of buffers.
+
+use super::frame_table::{Block, Entry, Extent, FrameTable};
+use crate::addr::{Gfn, Order, Pfn};
+use crate::dma::plan::Plan;
+use crate::dma::segments::Piece;
+use crate::frames::FrameRun;
+use crate::paging::GuestMemory;
+
+/// Address widths of blocks: class *c* ends below frame 2^*c*, and not below 2^(*c* - 1).
+pub(in crate::dma) const CLASSES: usize = 41;
+const ORDERS: usize = Order::MAX.get() as usize + 1;
+
+/// Blocks that are compared with limits which cut their class in two, before the search goes on elsewhere.
+const PROBES: usize = 8;
+
+/// Blocks that may begin a buffer of several pieces, and pieces of such a buffer, that one search visits.
+const STARTS: usize = 8;
+const PIECES: usize = 64;
+
+/// Returns the class of an extent: the address bits of its last frame's number.
+pub(in crate::dma) const fn class_of(gfn: Gfn, frames: u64) -> usize {
+    let last = gfn.number() + (frames - 1);
+    let class = (u64::BITS - last.leading_zeros()) as usize;
+    if class < CLASSES { class } else { CLASSES - 1 }
+}
+
+/// The free blocks, and the records of what else the reserve owns.
+#[derive(Debug)]
+pub(in crate::dma) struct Blocks {
+    table: FrameTable,
+    /// The extent that was released last. It is merged when something else is wanted, so a driver that
+    /// allocates and frees in turns costs no merging and splitting.
+    recent: Option<Extent>,
+    /// Bit *c*: there is a free block of class *c*.
+    classes: u64,
+    /// By class. Bit *o*: there is a free block of order *o*.
+    orders: [u32; CLASSES],
+    /// By class: the number of free frames.
+    idle: [u64; CLASSES],
+    set_aside: Option<Pfn>,
+    set_aside_frames: u64,
+    /// Frames that the table covers.
+    owned: u64,
+    steps: u32,
+}
+
+impl Default for Blocks {
+    fn default() -> Self {
+        Self {
+            table: FrameTable::default(),
+            recent: None,
+            classes: 0,
+            orders: [0; CLASSES],
+            idle: [0; CLASSES],
+            set_aside: None,
+            set_aside_frames: 0,
+            owned: 0,
+            steps: 0,
+        }
+    }
+}
+
+impl Blocks {
+    /// Makes room for the records of frames that are to join the reserve.
+    ///
+    /// # Errors
+    /// How many pages have to be [added](Self::add_page) first.
+    pub fn cover(&mut self, memory: &impl GuestMemory, first: Pfn, frames: u64) -> Result<(), u64> {
+        self.steps += (frames / 256) as u32 + 1;
+        self.table.cover(memory, first, frames)?;
+        self.owned += frames;
+        Ok(())
+    }
+
+    /// Forgets frames that left the reserve.
+    pub fn uncover(&mut self, memory: &impl GuestMemory, first: Pfn, frames: u64) {
+        self.steps += (frames / 256) as u32 + 1;
+        self.table.uncover(memory, first, frames);
+        self.owned -= frames;
+    }
+
+    /// Adds a zeroed page for records.
+    pub fn add_page(&mut self, memory: &impl GuestMemory, page: FrameRun) {
+        self.table.add_page(memory, page);
+    }
+
+    /// Removes a page that no record needs.
+    pub fn remove_page(&mut self, memory: &impl GuestMemory) -> Option<FrameRun> {
+        if self.owned == 0 {
+            self.table.remove_root(memory);
+        }
+        self.table.remove_page(memory)
+    }
+
+    /// Returns the number of free frames in a class.
+    pub const fn idle(&self, class: usize) -> u64 {
+        self.idle[class]
+    }
+
+    /// Returns the number of frames that hold the records.
+    pub const fn record_frames(&self) -> u64 {
+        self.table.pages()
+    }
+
+    /// Returns the number of frames that Xen refused to take.
+    pub const fn set_aside_frames(&self) -> u64 {
+        self.set_aside_frames
+    }
+
+    /// Returns the steps since the last call: entries read or written.
+    pub const fn take_steps(&mut self) -> u32 {
+        core::mem::replace(&mut self.steps, 0)
+    }
+
+    /// Adds an extent whose frames are covered. Merges it with its buddies.
+    pub fn insert(&mut self, memory: &impl GuestMemory, extent: Extent, dirty: bool) {
+        let Extent { mut pfn, mut gfn, mut frames, origin } = extent;
+        while let Some(longest) = frames.checked_ilog2() {
+            let bits = gfn.number().trailing_zeros().min(longest).min(Order::MAX.get());
+            let order = Order::new(bits).unwrap_or(Order::MAX);
+            self.merge(memory, Block { pfn, gfn, order, origin, dirty });
+            (pfn, gfn) = (pfn.add(order.frames()), gfn.add(order.frames()));
+            frames -= order.frames();
+        }
+    }
+
+    /// Adds an extent that a buffer was cut from.
+    pub fn release(&mut self, memory: &impl GuestMemory, extent: Extent) {
+        self.flush_recent(memory);
+        self.idle[class_of(extent.gfn, extent.frames)] += extent.frames;
+        self.recent = Some(extent);
+    }
+
+    /// Takes an extent that serves a request in one piece: of the highest class from `lowest_class` on, and
+    /// there from the smallest block.
+    ///
+    /// Returns it with the frames that the request needs, and whether it is dirty.
+    pub fn carve(
+        &mut self,
+        memory: &impl GuestMemory,
+        plan: &Plan,
+        lowest_class: usize,
+    ) -> Option<(Extent, bool)> {
+        if let Some(extent) = self.take_recent(plan, lowest_class) {
+            return Some((extent, false));
+        }
+        self.flush_recent(memory);
+        let block = self.find(memory, plan, lowest_class)?;
+        self.remove(memory, block.pfn);
+        let Block { pfn, gfn, order, origin, dirty } = block;
+        let frames = plan.frames();
+        let rest = Extent {
+            pfn: pfn.add(frames),
+            gfn: gfn.add(frames),
+            frames: order.frames() - frames,
+            origin,
+        };
+        self.insert(memory, rest, dirty);
+        Some((Extent { pfn, gfn, frames, origin }, dirty))
+    }
+
+    /// Takes blocks that serve a request as several pieces side by side. Returns the first frame; the
+    /// pieces are recorded.
+    pub fn carve_pieces(&mut self, memory: &impl GuestMemory, plan: &Plan) -> Option<Pfn> {
+        self.flush_recent(memory);
+        let mut starts = 0;
+        let mut classes = self.classes;
+        while let Some(class) = classes.checked_ilog2() {
+            classes &= !(1 << class);
+            let mut orders = self.orders[class as usize];
+            while let Some(order) = orders.checked_ilog2() {
+                orders &= !(1 << order);
+                let mut at = self.table.head(memory, list(class as usize, order as usize));
+                while let Some(first) = at {
+                    if starts == STARTS {
+                        return None;
+                    }
+                    starts += 1;
+                    if self.run_of_blocks(memory, first, plan.frames())
+                        && plan.accepts(self.pieces_from(memory, first, plan.frames()))
+                    {
+                        self.record_pieces(memory, first, plan.frames());
+                        return Some(first);
+                    }
+                    let Entry::Free { next, .. } = self.entry(memory, first) else { break };
+                    at = next;
+                }
+            }
+        }
+        None
+    }
+
+    /// Returns the piece that begins at a frame of a buffer of several.
+    pub fn piece(&mut self, memory: &impl GuestMemory, pfn: Pfn) -> Option<Extent> {
+        match self.entry(memory, pfn) {
+            Entry::Piece(extent) => Some(extent),
+            _ => None,
+        }
+    }
+
+    /// Records a piece of a buffer of several.
+    pub fn set_piece(&mut self, memory: &impl GuestMemory, piece: Extent) {
+        self.set(memory, piece.pfn, Entry::Piece(piece));
+    }
+
+    /// Forgets a piece. Returns it.
+    pub fn take_piece(&mut self, memory: &impl GuestMemory, pfn: Pfn) -> Option<Extent> {
+        let piece = self.piece(memory, pfn)?;
+        self.set(memory, pfn, Entry::Empty);
+        Some(piece)
+    }
+
+    /// Takes the smallest free block of a class.
+    pub fn take_smallest(&mut self, memory: &impl GuestMemory, class: usize) -> Option<Block> {
+        self.flush_recent(memory);
+        let order = self.orders[class].trailing_zeros() as usize;
+        self.take_head(memory, class, order)
+    }
+
+    /// Takes the smallest free block of a class that has at least `frames` frames.
+    pub fn take_sufficient(
+        &mut self,
+        memory: &impl GuestMemory,
+        class: usize,
+        frames: u64,
+    ) -> Option<Block> {
+        self.flush_recent(memory);
+        let order = frames.checked_next_power_of_two()?.ilog2();
+        let sufficient = self.orders[class].checked_shr(order)?;
+        self.take_head(memory, class, (sufficient.trailing_zeros() + order) as usize)
+    }
+
+    /// Records a covered frame that Xen refused to take.
+    pub fn set_aside(&mut self, memory: &impl GuestMemory, pfn: Pfn) {
+        self.set(memory, pfn, Entry::SetAside { next: self.set_aside });
+        self.set_aside = Some(pfn);
+        self.set_aside_frames += 1;
+    }
+
+    /// Takes a frame that Xen refused.
+    pub fn take_set_aside(&mut self, memory: &impl GuestMemory) -> Option<Pfn> {
+        let pfn = self.set_aside?;
+        let Entry::SetAside { next } = self.entry(memory, pfn) else { return None };
+        self.set(memory, pfn, Entry::Empty);
+        self.set_aside = next;
+        self.set_aside_frames -= 1;
+        Some(pfn)
+    }
+
+    /// Takes the extent that was released last, if it serves and no block of a higher class would.
+    fn take_recent(&mut self, plan: &Plan, lowest_class: usize) -> Option<Extent> {
+        let extent = self.recent?;
+        let class = class_of(extent.gfn, extent.frames);
+        let higher = self.classes & plan.classes() & !((2 << class) - 1);
+        let serves = extent.frames == plan.frames()
+            && class >= lowest_class
+            && higher == 0
+            && extent.gfn.is_aligned(plan.block()?)
+            && plan.reaches(extent.gfn, extent.frames);
+        serves.then(|| {
+            self.steps += 1;
+            self.idle[class] -= extent.frames;
+            self.recent = None;
+            extent
+        })
+    }
+
+    /// Merges the extent that was released last with the free blocks. It can span classes, so a walk through
+    /// the classes begins with this.
+    pub fn flush_recent(&mut self, memory: &impl GuestMemory) {
+        if let Some(extent) = self.recent.take() {
+            self.idle[class_of(extent.gfn, extent.frames)] -= extent.frames;
+            self.insert(memory, extent, false);
+        }
+    }
+
+    /// Finds the block to carve from.
+    fn find(
+        &mut self,
+        memory: &impl GuestMemory,
+        plan: &Plan,
+        lowest_class: usize,
+    ) -> Option<Block> {
+        let order = plan.block()?.get();
+        let mut probes = PROBES;
+        let mut classes = self.classes & plan.classes() & (u64::MAX << lowest_class);
+        while let Some(class) = classes.checked_ilog2() {
+            classes &= !(1 << class);
+            let mut orders = self.orders[class as usize] & (u32::MAX << order);
+            while orders != 0 {
+                let sufficient = orders.trailing_zeros();
+                orders &= orders - 1;
+                let mut at = self.table.head(memory, list(class as usize, sufficient as usize));
+                while let Some(pfn) = at {
+                    let Entry::Free { block, next, .. } = self.entry(memory, pfn) else { break };
+                    if plan.reaches(block.gfn, plan.frames()) {
+                        return Some(block);
+                    }
+                    probes -= 1;
+                    if probes == 0 {
+                        return None;
+                    }
+                    at = next;
+                }
+            }
+        }
+        None
+    }
+
+    /// Returns true if free blocks cover a run without a gap.
+    fn run_of_blocks(&mut self, memory: &impl GuestMemory, first: Pfn, frames: u64) -> bool {
+        let mut at = first;
+        for _ in 0..PIECES {
+            let Entry::Free { block, .. } = self.entry(memory, at) else { return false };
+            at = at.add(block.order.frames());
+            if at.number() - first.number() >= frames {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Iterates over the blocks that cover a run, as pieces of a buffer.
+    fn pieces_from<'b>(
+        &'b self,
+        memory: &'b impl GuestMemory,
+        first: Pfn,
+        frames: u64,
+    ) -> impl Iterator<Item = Piece> + 'b {
+        let (mut at, end) = (first, first.add(frames));
+        core::iter::from_fn(move || {
+            let Entry::Free { block, .. } = self.table.entry(memory, at) else { return None };
+            if at >= end {
+                return None;
+            }
+            at = at.add(block.order.frames());
+            let beyond = at.number().saturating_sub(end.number());
+            Some(Piece { gfn: block.gfn, frames: block.order.frames() - beyond })
+        })
+    }
+
+    /// Turns the blocks that cover a run into pieces of a buffer. What the last one has beyond the run
+    /// stays free.
+    fn record_pieces(&mut self, memory: &impl GuestMemory, first: Pfn, frames: u64) {
+        let (mut at, end) = (first, first.add(frames));
+        while at < end {
+            let Some(Block { pfn, gfn, order, origin, dirty }) = self.remove(memory, at) else {
+                return;
+            };
+            at = at.add(order.frames());
+            let used = order.frames() - at.number().saturating_sub(end.number());
+            self.set_piece(memory, Extent { pfn, gfn, frames: used, origin });
+            let (pfn, gfn) = (pfn.add(used), gfn.add(used));
+            self.insert(memory, Extent { pfn, gfn, frames: order.frames() - used, origin }, dirty);
+        }
+    }
+
+    fn take_head(
+        &mut self,
+        memory: &impl GuestMemory,
+        class: usize,
+        order: usize,
+    ) -> Option<Block> {
+        if order >= ORDERS {
+            return None;
+        }
+        let pfn = self.table.head(memory, list(class, order))?;
+        self.remove(memory, pfn)
+    }
+
+    /// Merges a block with its free buddies, and puts the result into its free list.
+    fn merge(&mut self, memory: &impl GuestMemory, mut block: Block) {
+        while block.order < Order::MAX {
+            let frames = block.order.frames();
+            let is_upper = block.gfn.number() & frames != 0;
+            let buddy_pfn = match is_upper {
+                true => block.pfn.number().checked_sub(frames),
+                false => block.pfn.number().checked_add(frames),
+            };
+            let Some(buddy_pfn) = buddy_pfn.map(Pfn::new) else { break };
+            let Entry::Free { block: buddy, .. } = self.entry(memory, buddy_pfn) else { break };
+            let is_buddy = buddy.order == block.order
+                && buddy.gfn.number() == block.gfn.number() ^ frames
+                && buddy.origin == block.origin;
+            if !is_buddy {
+                break;
+            }
+            self.remove(memory, buddy_pfn);
+            if is_upper {
+                (block.pfn, block.gfn) = (buddy.pfn, buddy.gfn);
+            }
+            block.dirty |= buddy.dirty;
+            block.order = Order::new(block.order.get() + 1).unwrap_or(Order::MAX);
+        }
+        self.add(memory, block);
+    }
+
+    /// Puts a block into its free list.
+    fn add(&mut self, memory: &impl GuestMemory, block: Block) {
+        let (class, order) = place_of(&block);
+        let list = list(class, order);
+        let next = self.table.head(memory, list);
+        if let Some(pfn) = next
+            && let Entry::Free { block: head, next, .. } = self.entry(memory, pfn)
+        {
+            let previous = Some(block.pfn);
+            self.set(memory, pfn, Entry::Free { block: head, next, previous });
+        }
+        self.set(memory, block.pfn, Entry::Free { block, next, previous: None });
+        self.table.set_head(memory, list, Some(block.pfn));
+        self.classes |= 1 << class;
+        self.orders[class] |= 1 << order;
+        self.idle[class] += block.order.frames();
+    }
+
+    /// Takes a block out of its free list.
+    fn remove(&mut self, memory: &impl GuestMemory, pfn: Pfn) -> Option<Block> {
+        let Entry::Free { block, next, previous } = self.entry(memory, pfn) else { return None };
+        let (class, order) = place_of(&block);
+        if let Some(pfn) = next
+            && let Entry::Free { block, next, .. } = self.entry(memory, pfn)
+        {
+            self.set(memory, pfn, Entry::Free { block, next, previous });
+        }
+        match previous {
+            Some(pfn) => {
+                if let Entry::Free { block, previous, .. } = self.entry(memory, pfn) {
+                    self.set(memory, pfn, Entry::Free { block, next, previous });
+                }
+            }
+            None => {
+                self.table.set_head(memory, list(class, order), next);
+                if next.is_none() {
+                    self.orders[class] &= !(1 << order);
+                }
+                if self.orders[class] == 0 {
+                    self.classes &= !(1 << class);
+                }
+            }
+        }
+        self.set(memory, pfn, Entry::Empty);
+        self.idle[class] -= block.order.frames();
+        Some(block)
+    }
+
+    fn entry(&mut self, memory: &impl GuestMemory, pfn: Pfn) -> Entry {
+        self.steps += 1;
+        self.table.entry(memory, pfn)
+    }
+
+    fn set(&mut self, memory: &impl GuestMemory, pfn: Pfn, entry: Entry) {
+        self.steps += 1;
+        self.table.set(memory, pfn, entry);
+    }
+}
+
+const fn list(class: usize, order: usize) -> usize {
+    class * ORDERS + order
+}
+
+const fn place_of(block: &Block) -> (usize, usize) {
+    (class_of(block.gfn, block.order.frames()), block.order.get() as usize)
+}

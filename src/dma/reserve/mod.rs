@@ -1,0 +1,13 @@
+//! Machine-contiguous memory that the allocator owns and cuts buffers from.
+//!
+//! * [`Reserve`]: the blocks behind the embedder's lock;
+//! * `blocks`: the buddy allocator;
+//! * `frame_table`: the records, in frames of the guest.
+
+mod blocks;
+mod frame_table;
+mod locked;
+
+pub(super) use blocks::{CLASSES, class_of};
+pub(super) use frame_table::{Block, Extent, Origin};
+pub(super) use locked::Reserve;

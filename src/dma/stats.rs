@@ -1,0 +1,106 @@
+//! The figures of an allocator.
+
+use core::sync::atomic::Ordering::Relaxed;
+
+use super::Allocator;
+use super::reserve::CLASSES;
+use crate::addr::{Mfn, Pfn};
+use crate::platform::Platform;
+use crate::sync::AtomicU64;
+
+/// The figures of an allocator. All memory is counted in frames.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Buffers that the reserve served.
+    pub from_reserve: u64,
+    /// Buffers that the kernel's free memory served as it was.
+    pub adopted: u64,
+    /// Buffers that an exchange or a refill served.
+    pub exchanged: u64,
+    /// Frames that were returned to Xen.
+    pub returned: u64,
+    /// Times that Xen refused to exchange memory on its way back.
+    pub refusals: u64,
+    /// Free frames of the reserve.
+    pub idle: u64,
+    /// Frames of a scarce class that the kernel has, until [`Allocator::trim`] finds them free.
+    pub lent: u64,
+    /// Frames that Xen refused to take. [`Allocator::trim`] tries them again.
+    pub set_aside: u64,
+    /// Frames that hold the reserve's own records.
+    pub records: u64,
+    /// How many more frames below 4 GiB the guest has than before its exchanges. 0 if it has fewer, and in
+    /// a translated guest, to which Xen does not report machine frames.
+    pub below_4g: u64,
+    /// The same below 16 MiB.
+    pub below_16m: u64,
+    /// The most steps that the lock of the reserve was held for: records read or written.
+    pub longest_hold: u64,
+}
+
+/// What is counted.
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    pub from_reserve: AtomicU64,
+    pub adopted: AtomicU64,
+    pub exchanged: AtomicU64,
+    pub returned: AtomicU64,
+    pub refusals: AtomicU64,
+    /// Frames that transactions hold at the moment.
+    pub in_transactions: AtomicU64,
+    /// The next two may be negative, in two's complement.
+    below_4g: AtomicU64,
+    below_16m: AtomicU64,
+}
+
+impl Counters {
+    /// Counts low memory from 0 again.
+    pub fn forget_low(&self) {
+        self.below_4g.store(0, Relaxed);
+        self.below_16m.store(0, Relaxed);
+    }
+
+    /// Counts what an exchange changed: the frames below 4 GiB and 16 MiB before and after it.
+    pub fn exchanged_low(&self, before: (u64, u64), after: (u64, u64)) {
+        self.below_4g.fetch_add(after.0.wrapping_sub(before.0), Relaxed);
+        self.below_16m.fetch_add(after.1.wrapping_sub(before.1), Relaxed);
+    }
+}
+
+impl<P: Platform> Allocator<P> {
+    /// Returns the figures so far. Makes no hypercall.
+    pub fn stats(&self) -> Stats {
+        let counters = &self.counters;
+        let (idle, set_aside, records) = self.reserve.with(|blocks| {
+            let idle = (0..CLASSES).map(|class| blocks.idle(class)).sum();
+            (idle, blocks.set_aside_frames(), blocks.record_frames())
+        });
+        let above_0 =
+            |counter: &AtomicU64| u64::try_from(counter.load(Relaxed) as i64).unwrap_or(0);
+        Stats {
+            from_reserve: counters.from_reserve.load(Relaxed),
+            adopted: counters.adopted.load(Relaxed),
+            exchanged: counters.exchanged.load(Relaxed),
+            returned: counters.returned.load(Relaxed),
+            refusals: counters.refusals.load(Relaxed),
+            idle,
+            lent: self.lent.total(),
+            set_aside,
+            records,
+            below_4g: above_0(&counters.below_4g),
+            below_16m: above_0(&counters.below_16m),
+            longest_hold: self.reserve.longest_hold(),
+        }
+    }
+
+    /// Returns the frames of a run below 4 GiB and below 16 MiB.
+    pub(super) fn low_frames(&self, first: Pfn, frames: u64) -> (u64, u64) {
+        let (mut below_4g, mut below_16m) = (0, 0);
+        self.platform().p2m().mfns(first, frames).for_each(|mfn| {
+            let number = mfn.map_or(u64::MAX, Mfn::number);
+            below_4g += u64::from(number < 1 << 20);
+            below_16m += u64::from(number < 1 << 12);
+        });
+        (below_4g, below_16m)
+    }
+}

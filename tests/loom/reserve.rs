@@ -1,0 +1,144 @@
+//! The reserve, used by several vCPUs at the same time.
+
+use xen_contig::addr::PAGE_SIZE;
+use xen_contig::dma::{Allocator, Constraints, Retain};
+
+use crate::scene::{Kernel, LoomScene, explore, join, spawn};
+
+const PAGE: u64 = PAGE_SIZE as u64;
+
+fn scene() -> LoomScene {
+    LoomScene::new(Retain::default())
+}
+
+fn alloc_and_drop(allocator: &Allocator<Kernel>, pages: u64) {
+    let any = Constraints::default();
+    let buffer = allocator.alloc_coherent(pages * PAGE, &any);
+    drop(buffer.expect("a machine with room"));
+}
+
+/// Checks that so many buffers were served, and that every frame is free or in the reserve.
+fn adds_up(scene: &LoomScene, served: u64) {
+    let stats = scene.allocator.stats();
+    assert_eq!(scene.unheld(), scene.free, "{stats:?}");
+    assert_eq!(stats.from_reserve + stats.adopted + stats.exchanged, served, "{stats:?}");
+    assert_eq!(stats.refusals, 0, "{stats:?}");
+}
+
+/// Two vCPUs allocate and drop at the same time, in an empty reserve.
+#[test]
+#[ignore = "more than 10,000 executions: run by hand"]
+fn two_grow_the_reserve() {
+    explore(1, || {
+        let scene = scene();
+        let allocator = scene.allocator.get();
+        let other = spawn(move || alloc_and_drop(allocator, 2));
+        alloc_and_drop(allocator, 2);
+        join(other);
+        adds_up(&scene, 2);
+        scene.is_balanced();
+    });
+}
+
+/// Two vCPUs want the one idle block.
+#[test]
+fn one_block_has_one_owner() {
+    explore(2, || {
+        let scene = scene();
+        let allocator = scene.allocator.get();
+        alloc_and_drop(allocator, 4);
+        let any = Constraints::default();
+        let work = move || allocator.alloc_coherent(4 * PAGE, &any).expect("a machine with room");
+        let other = spawn(work);
+        let (mine, theirs) = (work(), join(other));
+        let first = mine.frames().first();
+        assert!(theirs.frames().iter().all(|pfn| pfn != first));
+        assert_ne!(mine.dma_addr(), theirs.dma_addr());
+        drop((mine, theirs));
+        adds_up(&scene, 3);
+        scene.is_balanced();
+    });
+}
+
+/// One vCPU trims all while another allocates and drops.
+#[test]
+fn a_trim_takes_no_block_of_a_buffer() {
+    explore(2, || {
+        let scene = scene();
+        let allocator = scene.allocator.get();
+        alloc_and_drop(allocator, 2);
+        let trimmer = spawn(move || allocator.trim(u64::MAX));
+        alloc_and_drop(allocator, 2);
+        let report = join(trimmer);
+        assert_eq!((report.error, report.quarantined), (None, 0), "{report:?}");
+        adds_up(&scene, 2);
+        scene.is_balanced();
+    });
+}
+
+/// The kernel's shrinker frees idle memory while another vCPU takes the kernel's frames to grow the
+/// reserve. Neither holds its own lock while it takes the other's.
+#[test]
+fn a_reclaim_and_a_growth_do_not_wait_for_each_other() {
+    explore(2, || {
+        let scene = scene();
+        let allocator = scene.allocator.get();
+        alloc_and_drop(allocator, 2);
+        let shrinker = spawn(move || allocator.reclaim(u64::MAX));
+        alloc_and_drop(allocator, 8);
+        join(shrinker);
+        adds_up(&scene, 2);
+        scene.is_balanced();
+    });
+}
+
+/// One vCPU drops a buffer while two trim. Every frame is returned once, and the reports and the
+/// figures add up.
+#[test]
+fn idle_memory_is_returned_once() {
+    explore(1, || {
+        let scene = scene();
+        let allocator = scene.allocator.get();
+        let any = Constraints::default();
+        let [one, other] =
+            [2, 4].map(|pages| allocator.alloc_coherent(pages * PAGE, &any).expect("room"));
+        let owned = 6 + allocator.stats().idle;
+        drop(one);
+        let trim = move || allocator.trim(u64::MAX);
+        let trimmer = spawn(trim);
+        let dropper = spawn(move || drop(other));
+        let mut reports = vec![trim(), join(trimmer)];
+        join(dropper);
+        reports.push(trim());
+        assert!(reports.iter().all(|report| (report.error, report.quarantined) == (None, 0)));
+        let left = reports.iter().map(|report| report.returned + report.freed).sum::<u64>();
+        let returned = reports.iter().map(|report| report.returned).sum::<u64>();
+        assert_eq!((left, returned), (owned, allocator.stats().returned));
+        adds_up(&scene, 2);
+        scene.is_balanced();
+    });
+}
+
+/// Xen has no memory. Two vCPUs trim at the same time, and the memory stays in the reserve.
+#[test]
+fn idle_memory_that_xen_does_not_take_is_kept() {
+    explore(1, || {
+        let scene = scene();
+        let (allocator, any) = (scene.allocator.get(), Constraints::default());
+        let buffers =
+            [2, 2].map(|pages| allocator.alloc_coherent(pages * PAGE, &any).expect("room"));
+        drop(buffers);
+        let idle = allocator.stats().idle;
+        scene.guest.exhaust_but(0);
+        let trimmer = spawn(move || allocator.trim(u64::MAX));
+        let reports = [allocator.trim(u64::MAX), join(trimmer)];
+        assert!(reports.iter().all(|report| report.returned == 0));
+        let freed = reports.iter().map(|report| report.freed).sum::<u64>();
+        let stats = allocator.stats();
+        assert_eq!((stats.idle + freed, stats.returned), (idle, 0));
+        let refused = reports.iter().filter(|report| report.error.is_some()).count() as u64;
+        assert!(stats.refusals >= refused && refused > 0, "{stats:?}");
+        scene.guest.relieve();
+        scene.is_balanced();
+    });
+}

@@ -1,0 +1,298 @@
+//! The reserve of the allocator against the model.
+
+#![forbid(unsafe_code)]
+
+use fake_xen::{FakeGuest, FakePlatform, GuestBuilder};
+use xen_contig::addr::{Order, PAGE_SIZE};
+use xen_contig::dma::{
+    AllocError, Allocator, Backing, CoherentBuffer, Constraints, ConstraintsBuilder, Retain, Sleep,
+};
+use xen_contig::frames::FrameRun;
+use xen_contig::platform::Platform;
+
+type Kernel = &'static FakePlatform;
+
+const PAGE: u64 = PAGE_SIZE as u64;
+
+/// A guest, its kernel, and an allocator.
+struct ReserveScene {
+    platform: Kernel,
+    allocator: Allocator<Kernel>,
+    free: u64,
+}
+
+impl ReserveScene {
+    fn new(guest: FakeGuest) -> Self {
+        Self::retaining(guest, Retain::default())
+    }
+
+    fn retaining(guest: FakeGuest, retain: Retain) -> Self {
+        let platform: Kernel = Box::leak(Box::new(FakePlatform::new(guest)));
+        platform.guest().paint();
+        let free = platform.free_frames();
+        let allocator = Allocator::new(platform, retain);
+        platform.guest().xen().take_log();
+        Self { platform, allocator, free }
+    }
+
+    fn alloc(&self, pages: u64, limits: &Constraints) -> CoherentBuffer<'_, Kernel> {
+        match self.allocator.alloc_coherent(pages * PAGE, limits) {
+            Ok(buffer) => buffer,
+            Err(error) => panic!("{pages} pages: {error}"),
+        }
+    }
+
+    /// Returns the number of hypercalls since the last call.
+    fn calls(&self) -> usize {
+        self.platform.guest().xen().take_log().len()
+    }
+
+    /// Leaves the kernel the free frames that `keep` selects by number. The others are returned.
+    fn leave(&self, keep: impl Fn(u64) -> bool) -> Vec<FrameRun> {
+        let taken: Vec<FrameRun> = std::iter::from_fn(|| self.platform.take(1, 1)).collect();
+        let (kept, held): (Vec<_>, Vec<_>) =
+            taken.into_iter().partition(|run| keep(run.first().number()));
+        kept.into_iter().for_each(|run| self.platform.give(run));
+        held
+    }
+
+    /// After everything was released: trims all, and checks that every frame is where it was.
+    fn is_balanced(&self) {
+        self.allocator.trim(u64::MAX);
+        let stats = self.allocator.stats();
+        assert_eq!(self.platform.free_frames(), self.free, "{stats:?}");
+        assert_eq!((stats.idle, stats.lent, stats.set_aside), (0, 0, 0), "{stats:?}");
+        self.platform.guest().check_whole();
+    }
+}
+
+fn limits(build: impl FnOnce(ConstraintsBuilder) -> ConstraintsBuilder) -> Constraints {
+    build(Constraints::builder()).build().expect("limits without a contradiction")
+}
+
+fn order(order: u32) -> Order {
+    Order::new(order).expect("an order")
+}
+
+#[test]
+fn rings_that_were_freed_are_found() {
+    let scene = ReserveScene::new(FakeGuest::new(8192));
+    let any = Constraints::default();
+    for round in 0..3 {
+        let rings: Vec<_> = (0..64).map(|_| scene.alloc(2, &any)).collect();
+        let calls = scene.calls();
+        assert!(round == 0 || calls == 0, "{calls} hypercalls for rings that were just freed");
+        drop(rings);
+    }
+    scene.is_balanced();
+}
+
+#[test]
+fn halves_that_were_freed_are_found_as_a_whole() {
+    let scene = ReserveScene::new(FakeGuest::new(8192));
+    let any = Constraints::default();
+    let mut left = scene.alloc(4, &any);
+    let right = left.split_off(2 * PAGE).expect("a page boundary");
+    drop(left);
+    drop(right);
+    scene.calls();
+    let _whole = scene.alloc(4, &any);
+    assert_eq!(scene.calls(), 0);
+}
+
+#[test]
+fn several_segments_are_found_again() {
+    let scene = ReserveScene::new(FakeGuest::new(8192));
+    let two = limits(|it| it.max_segments(2));
+    drop(scene.alloc(1024, &two));
+    scene.calls();
+    drop(scene.alloc(1024, &two));
+    assert_eq!(scene.calls(), 0);
+    scene.is_balanced();
+}
+
+#[test]
+fn a_surplus_is_returned_to_xen() {
+    let scene = ReserveScene::retaining(
+        GuestBuilder::new(30_000).machine_frames(80_000).build(),
+        Retain::NOTHING,
+    );
+    let low = limits(|it| it.mask((1 << 25) - 1));
+    for cycle in 0..40 {
+        let buffer = scene.allocator.alloc_coherent(257 * PAGE, &low);
+        drop(buffer.unwrap_or_else(|error| panic!("cycle {cycle}: {error}")));
+        // The kernel uses what is free for other things.
+        let held: Vec<_> = (0..255).map_while(|_| scene.platform.take(1, 1)).collect();
+        held.into_iter().for_each(|run| scene.platform.give(run));
+    }
+    scene.is_balanced();
+    assert_eq!(scene.allocator.stats().below_16m, 0);
+}
+
+#[test]
+fn a_run_need_not_be_aligned_in_the_guest() {
+    let scene = ReserveScene::new(FakeGuest::new(4096));
+    let _held = scene.leave(|number| (1025..2025).contains(&number));
+    scene.alloc(512, &Constraints::default());
+}
+
+#[test]
+fn alignment_is_found_in_fragmented_translated_memory() {
+    let scene = ReserveScene::new(GuestBuilder::new(16_384).translated().build());
+    let _held = scene.leave(|number| number >= 10_000 || number % 2 == 1);
+    scene.alloc(1, &limits(|it| it.align(8192)));
+}
+
+#[test]
+fn idle_memory_serves_before_there_is_none() {
+    let scene = ReserveScene::new(FakeGuest::new(2048));
+    drop(scene.alloc(512, &Constraints::default()));
+    let _held = scene.leave(|_| false);
+    scene.platform.deny_lists(true);
+    let one = scene.alloc(1, &Constraints::default());
+    drop(one);
+    // The kernel's own need, too.
+    assert_eq!(scene.platform.free_frames(), 0);
+    assert!(scene.allocator.reclaim(100) >= 100);
+    assert!(scene.platform.free_frames() >= 100);
+}
+
+#[test]
+fn a_frame_that_xen_refuses_is_set_aside() {
+    let scene = ReserveScene::new(FakeGuest::new(4096));
+    let run = scene.platform.take(64, 64).expect("memory");
+    let stuck = run.first().add(5);
+    scene.platform.give(run);
+    scene.platform.guest().hold(stuck);
+    let any = Constraints::default();
+    for _ in 0..10 {
+        scene.alloc(64, &any);
+    }
+    assert_eq!(scene.allocator.stats().set_aside, 1);
+    let report = scene.allocator.trim(u64::MAX);
+    assert!(report.error.is_some(), "the refusal is reported");
+    scene.platform.guest().unhold(stuck);
+    scene.is_balanced();
+}
+
+#[test]
+fn segments_of_any_length_are_served() {
+    let scene = ReserveScene::new(FakeGuest::new(4096));
+    scene
+        .allocator
+        .alloc_coherent(9000, &limits(|it| it.max_segment(5000).max_segments(2)))
+        .expect("two segments");
+    scene
+        .allocator
+        .alloc_coherent(1024, &limits(|it| it.max_segment(512).max_segments(2)))
+        .expect("two halves of a kilobyte");
+    scene
+        .allocator
+        .alloc_coherent(4096, &limits(|it| it.boundary(2048).max_segments(2)))
+        .expect("two halves of a page");
+    let pages = limits(|it| it.max_segment(4096).max_segments(512));
+    assert_eq!(scene.alloc(512, &pages).segments().count(), 512);
+    scene.is_balanced();
+}
+
+#[test]
+fn one_extent_backs_several_segments() {
+    let scene = ReserveScene::new(GuestBuilder::new(4096).translated().build());
+    let sixteen = limits(|it| it.backing(Backing::OneExtent).max_segment(1 << 16).max_segments(16));
+    let buffer = scene.alloc(256, &sixteen);
+    assert_eq!(buffer.segments().count(), 16);
+    drop(buffer);
+    scene.is_balanced();
+}
+
+#[test]
+fn memory_out_of_reach_is_called_so() {
+    let scene = ReserveScene::new(FakeGuest::new(2048));
+    let beyond = limits(|it| it.lowest(1 << 40));
+    let error = scene.allocator.alloc_coherent(512 * PAGE, &beyond).unwrap_err();
+    assert!(matches!(error, AllocError::OutOfReach { .. }), "{error}");
+    scene.is_balanced();
+}
+
+#[test]
+fn a_request_without_limits_leaves_low_memory_alone() {
+    let scene = ReserveScene::new(GuestBuilder::new(16_384).machine_frames(100_000).build());
+    let (low, any) = (limits(|it| it.mask((1 << 25) - 1)), Constraints::default());
+    drop(scene.alloc(8, &low));
+    let _page = scene.alloc(1, &any);
+    scene.calls();
+    let _again = scene.alloc(8, &low);
+    assert_eq!(scene.calls(), 0);
+}
+
+#[test]
+fn shorter_extents_serve_where_xen_has_no_long_ones() {
+    let scene = ReserveScene::new(FakeGuest::new(8192));
+    scene.platform.guest().fragment(order(5));
+    let buffer = scene.alloc(128, &limits(|it| it.max_segments(16)));
+    assert_eq!(buffer.len(), 512 << 10);
+}
+
+#[test]
+fn single_pages_need_no_xen() {
+    let scene = ReserveScene::new(FakeGuest::new(4096));
+    scene.platform.guest().exhaust_but(0);
+    scene.alloc(16, &limits(|it| it.max_segment(PAGE).max_segments(16)));
+}
+
+#[test]
+fn without_sleeping_the_reserve_serves_and_xen_is_not_asked() {
+    let scene = ReserveScene::new(FakeGuest::new(4096));
+    let any = Constraints::default();
+    let at_once = limits(|it| it.sleep(Sleep::MustNot));
+    let refused = scene.allocator.alloc_coherent(PAGE, &at_once).unwrap_err();
+    assert_eq!(refused, AllocError::MustNotSleep);
+    drop(scene.alloc(4, &any));
+    scene.calls();
+    drop(scene.alloc(3, &at_once));
+    assert_eq!(scene.calls(), 0);
+    scene.is_balanced();
+}
+
+#[test]
+fn an_impossible_member_of_a_set_is_refused_before_anything_moves() {
+    let scene = ReserveScene::new(FakeGuest::new(4096));
+    let request = |size, constraints| xen_contig::dma::Request { size, constraints };
+    let any = Constraints::default();
+    let requests = [request(PAGE, any), request(PAGE, any), request(0, any)];
+    let (index, error) = scene.allocator.alloc_many(&requests).unwrap_err();
+    assert_eq!((index, error, scene.calls()), (2, AllocError::ZeroSize, 0));
+}
+
+#[test]
+fn a_buffer_that_spans_classes_is_trimmed() {
+    let scene = ReserveScene::new(GuestBuilder::new(8192).translated().build());
+    let _held = scene.leave(|number| (3900..4500).contains(&number));
+    let free = scene.platform.free_frames();
+    drop(scene.alloc(300, &limits(|it| it.max_segments(2))));
+    scene.allocator.trim(u64::MAX);
+    assert_eq!(scene.platform.free_frames(), free, "{:?}", scene.allocator.stats());
+}
+
+/// Sizes of any kind, one after the other, in a guest that has little memory.
+#[test]
+fn odd_sizes_leave_nothing_behind() {
+    let two = limits(|it| it.max_segments(2));
+    for translated in [false, true] {
+        for retain in [Retain::NOTHING, Retain::default()] {
+            let builder = GuestBuilder::new(8192);
+            let guest = if translated { builder.translated().build() } else { builder.build() };
+            let scene = ReserveScene::retaining(guest, retain);
+            let _held = scene.leave(|number| (3584..5632).contains(&number));
+            let free = scene.platform.free_frames();
+            for size in
+                [1, 7, 4095, 4096, 4097, 12_288, 20_481, 511 * PAGE, 512 * PAGE, 512 * PAGE + 1]
+            {
+                let buffer = scene.allocator.alloc_coherent(size, &two);
+                drop(buffer.unwrap_or_else(|error| panic!("{size}: {error}")));
+            }
+            scene.allocator.trim(u64::MAX);
+            assert_eq!(scene.platform.free_frames(), free, "{:?}", scene.allocator.stats());
+        }
+    }
+}
