@@ -13,6 +13,9 @@
 //! 4. **The linear mapping**, in PV: implement [`LinearMapping`] on the same type. It says which
 //!    first-level entry maps a frame. Every frame that you hand out must have that mapping and no other
 //!    ([S2](crate::rules#S2)). In PVH there is nothing to implement: the type is [`NoLinearMapping`].
+//!    Before you call [`make_contiguous`](crate::dma::Allocator::make_contiguous), see that
+//!    [`LinearMapping::check_unreferenced`] names each frame that something else references: Xen does
+//!    not check it.
 //! 5. **Frames.** Implement [`Platform`] on top of your frame allocator, or use
 //!    [`FrameAllocator`](crate::frames::FrameAllocator) under a lock of yours.
 //! 6. **The allocator.** `Allocator::new(platform, Retain::default())` asks Xen once for the order limit.
@@ -131,8 +134,8 @@ pub unsafe trait Platform {
 
     /// Lends `words` words for extent lists, or returns `None` if the kernel has no memory.
     ///
-    /// The library asks for at most two words per frame: at most 524,288 words, which are 4 MiB, for the
-    /// return of 1 GiB. The content does not matter. The memory is returned at the end of the same call,
+    /// The library asks for at most two words per frame: at most 524,288 words, which are 4 MiB, to
+    /// return 1 GiB or to make it contiguous in place. The content does not matter. The memory is returned at the end of the same call,
     /// when the value is dropped.
     fn lists(&self, words: u64) -> Option<Self::Lists<'_>>;
 }

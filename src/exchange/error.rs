@@ -106,6 +106,14 @@ pub enum ExchangeError {
         /// Xen's answer.
         errno: XenErrno,
     },
+    /// Xen refused to change the record of a machine frame in its M2P. The frames in use keep their
+    /// bytes.
+    Record {
+        /// The machine frame.
+        mfn: Mfn,
+        /// Xen's answer.
+        errno: XenErrno,
+    },
     /// Xen refused to flush the TLBs, so the frames could not be given up.
     Flush {
         /// Xen's answer.
@@ -140,7 +148,10 @@ impl ExchangeError {
         match self {
             Self::NoMemory { .. } | Self::NoMemoryBelow { .. } | Self::FrameRefused { .. } => true,
             Self::FrameBusy { holder, .. } => holder.is_transient(),
-            Self::Refused { errno } | Self::PageTable { errno, .. } | Self::Flush { errno } => {
+            Self::Refused { errno }
+            | Self::PageTable { errno, .. }
+            | Self::Record { errno, .. }
+            | Self::Flush { errno } => {
                 matches!(*errno, XenErrno::EAGAIN | XenErrno::EBUSY | XenErrno::ENOMEM)
             }
             _ => false,
@@ -226,6 +237,11 @@ impl fmt::Display for ExchangeError {
                 "Xen refused to write the page-table entry of pfn {pfn}: {errno}. Check that the \
                  linear mapping names the frame's first-level entry, and that the P2M is true; xl \
                  dmesg may name the cause"
+            ),
+            Self::Record { mfn, errno } => write!(
+                f,
+                "Xen refused to change the record of mfn {mfn} in its M2P: {errno}. Check that the P2M \
+                 is true; xl dmesg may name the cause"
             ),
             Self::Flush { errno } => write!(
                 f,

@@ -3,7 +3,8 @@
 //! * [`Exchanger`] exchanges memory of a PV guest, by `XENMEM_exchange`;
 //! * [`Refiller`] does it in a translated guest (PVH): it gives frames up and populates their places
 //!   again;
-//! * [`Capability`] says which of the two is available here, and why;
+//! * [`Relocator`] moves memory in use of a PV guest to other machine frames that the guest has;
+//! * [`Capability`] says which of the first two is available here, and why;
 //! * [`ExchangeError`] says what went wrong, [`ExchangeFailure`] what remains of the run.
 //!
 //! # The way of a run through an exchange
@@ -47,3 +48,4 @@ pub use part::{Node, Part, Placement};
 pub use refill::Refiller;
 pub use reply::{ExchangeReply, PartOutcome, Rest};
 pub use request::{Lists, OnRefusal, Progress};
+pub use transaction::{Relocation, Relocator};

@@ -49,6 +49,11 @@ pub enum Holder {
         /// What it is shared as.
         name: &'static str,
     },
+    /// A device is accessing the frame.
+    Device {
+        /// The name of the device.
+        name: &'static str,
+    },
 }
 
 impl Holder {
@@ -76,6 +81,7 @@ impl fmt::Display for Holder {
             Self::DescriptorTable { vcpu } => write!(f, "is in a descriptor table of vCPU {vcpu}"),
             Self::Granted { reference } => write!(f, "is granted by reference {reference}"),
             Self::Shared { name } => write!(f, "is shared: {name}"),
+            Self::Device { name } => write!(f, "is being accessed by device {name}"),
         }
     }
 }

@@ -4,8 +4,11 @@ use hypercall::PageTableFlags;
 use hypercall::ops::Pte;
 
 use super::flush::FlushClock;
+use super::holder::{FrameInUse, Holder};
 use super::memory::GuestMemory;
 use crate::addr::{MachineAddr, Mfn, Pfn};
+use crate::frames::FrameRun;
+use crate::p2m::P2m;
 
 /// Page-table entries that lie side by side in one table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,6 +78,24 @@ pub unsafe trait LinearMapping: GuestMemory {
 
     /// Returns the clock by which all flushes of the domain are made.
     fn flushes(&self) -> &FlushClock;
+
+    /// Checks that nothing but the linear mapping references a frame of the run. Called before memory that is
+    /// in use gets other machine frames, after [`purge`](GuestMemory::purge).
+    ///
+    /// Xen checks nothing there, so the kernel alone can say it. It must name each frame that is granted or
+    /// shared, that is a page table or in a descriptor table, that Xen knows by its machine frame for other
+    /// reasons, that another address maps, or that a device accesses. The default asks
+    /// [`holder`](GuestMemory::holder) for each frame. A kernel that walks its page tables there should do
+    /// so once for the whole run.
+    ///
+    /// # Errors
+    /// A frame, and what references it.
+    fn check_unreferenced(&self, run: &FrameRun, p2m: &P2m<'_>) -> Result<(), FrameInUse> {
+        run.iter().try_for_each(|pfn| match self.holder(pfn, p2m.mfn(pfn)) {
+            Holder::Unknown => Ok(()),
+            holder => Err(FrameInUse { pfn, holder }),
+        })
+    }
 
     /// Calls `visit` once with each machine frame that Xen's M2P records as one of `frames` guest frames
     /// from `first` on, whichever domain owns it. Guests number their frames from 0, so frames of others

@@ -1,7 +1,7 @@
 //! The trait through which the library reaches the guest's memory.
 
 use super::holder::{FrameInUse, Holder};
-use crate::addr::{Mfn, Pfn, PseudoPhysAddr};
+use crate::addr::{Mfn, PAGE_SIZE, Pfn, PseudoPhysAddr};
 use crate::frames::FrameRun;
 
 /// The guest's memory, as the kernel reaches it.
@@ -11,7 +11,8 @@ use crate::frames::FrameRun;
 ///
 /// # Safety
 /// The implementor promises:
-/// * [`zero`](Self::zero) fills exactly the frames that it is given;
+/// * [`zero`](Self::zero) fills exactly the frames that it is given, and [`copy`](Self::copy) writes to
+///   exactly those;
 /// * [`pointer`](Self::pointer) is the address at which a populated frame is mapped, readable and
 ///   writable. Neighbouring frames are mapped side by side;
 /// * [`load`](Self::load) and [`store`](Self::store) access exactly the word that they are given.
@@ -26,6 +27,21 @@ pub unsafe trait GuestMemory {
     /// # Safety
     /// The frames are populated and mapped, and nothing else uses them ([M1](crate::rules#M1)).
     unsafe fn zero(&self, first: Pfn, frames: u64);
+
+    /// Copies the bytes of `frames` frames from `from` on to the frames from `to` on.
+    ///
+    /// The default copies word by word. What [`zero`](Self::zero) says of its writes holds here, too.
+    ///
+    /// # Safety
+    /// All frames are populated and mapped, and nothing else uses them ([M1](crate::rules#M1)). The two
+    /// runs are apart.
+    unsafe fn copy(&self, from: Pfn, to: Pfn, frames: u64) {
+        for offset in (0..frames * PAGE_SIZE as u64).step_by(8) {
+            let at = |first: Pfn| PseudoPhysAddr::new(PseudoPhysAddr::of(first).get() + offset);
+            // SAFETY: the words lie in the two runs: the function's requirement.
+            unsafe { self.store(at(to), Width::Quad, self.load(at(from), Width::Quad)) };
+        }
+    }
 
     /// Returns the address at which a frame is mapped.
     fn pointer(&self, pfn: Pfn) -> *mut u8;
@@ -46,7 +62,8 @@ pub unsafe trait GuestMemory {
 
     /// Returns what references a frame that Xen refuses to take, as far as the kernel can tell.
     ///
-    /// Called on failure alone, so it may walk page tables. `mfn` is the machine frame that backs the
+    /// Called on failure alone, so it may walk page tables. (A PV kernel may also be asked before memory
+    /// in use moves: [`check_unreferenced`](super::LinearMapping::check_unreferenced).) `mfn` is the machine frame that backs the
     /// frame in a PV guest: the P2M does not have it at that moment.
     fn holder(&self, _pfn: Pfn, _mfn: Option<Mfn>) -> Holder {
         Holder::Unknown

@@ -10,7 +10,7 @@ use xen_contig::paging::{
     EntryRow, FirstLevelTable, FlushClock, FrameInUse, GuestMemory, Holder, LinearMapping,
 };
 
-use super::uses::{Uses, find_holder};
+use super::uses::{Uses, find_holder, find_use};
 use crate::areas::Areas;
 use crate::layout::{self, READ_WRITE, TABLE};
 use crate::traps::try_read;
@@ -114,6 +114,22 @@ unsafe impl GuestMemory for Linear {
         }
     }
 
+    unsafe fn copy(&self, from: Pfn, to: Pfn, frames: u64) {
+        let words = frames as usize * (PAGE_SIZE / 8);
+        let (from, to) = (layout::linear(from).as_ptr::<u64>(), layout::linear(to));
+        // SAFETY: by the contract of `GuestMemory::copy` the frames are populated and mapped, the runs are
+        // apart, and no other code uses them (rule [M1](xen_contig::rules#M1)).
+        unsafe {
+            core::arch::asm!(
+                "rep movsq",
+                inout("rcx") words => _,
+                inout("rsi") from => _,
+                inout("rdi") to.as_mut_ptr::<u64>() => _,
+                options(nostack, preserves_flags),
+            );
+        }
+    }
+
     fn pointer(&self, pfn: Pfn) -> *mut u8 {
         layout::linear(pfn).as_mut_ptr()
     }
@@ -171,6 +187,13 @@ unsafe impl LinearMapping for Linear {
 
     fn flushes(&self) -> &FlushClock {
         &self.flushes
+    }
+
+    fn check_unreferenced(&self, run: &FrameRun, p2m: &P2m<'_>) -> Result<(), FrameInUse> {
+        let Some(FrameUsers { areas, uses, m2p: Some(m2p) }) = self.others.get() else {
+            return Err(FrameInUse { pfn: run.first(), holder: Holder::Unknown });
+        };
+        find_use(areas, uses, *m2p, p2m, run).map_or(Ok(()), Err)
     }
 
     fn on_record(&self, first: Pfn, frames: u64, see: &mut dyn FnMut(Pfn, Mfn)) {

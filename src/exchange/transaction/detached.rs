@@ -121,7 +121,7 @@ impl<'a, X: Xen, L: LinearMapping> Detached<'_, 'a, X, L> {
 }
 
 /// Writes down which machine frame backs each frame of the run.
-fn note_backing<X, L>(
+pub(super) fn note_backing<X, L>(
     guest: &GuestHandle<'_, X, L>,
     run: &FrameRun,
     backing: &mut [u64],
@@ -156,7 +156,7 @@ fn is_extent(run: &FrameRun, part: &Part, backing: &[u64]) -> Result<(), Exchang
 }
 
 /// Has the kernel drop the aliases of the run that nothing uses any more.
-fn purge<X, L: LinearMapping>(
+pub(super) fn purge<X, L: LinearMapping>(
     guest: &GuestHandle<'_, X, L>,
     run: &FrameRun,
 ) -> Result<(), ExchangeError> {

@@ -36,6 +36,18 @@ pub(super) fn clear<X: Xen, L: LinearMapping>(
     result.map_err(|errno| refused_clearing(guest, run, batch.done(), errno))
 }
 
+/// Clears the entries of a run one by one. No table is unhooked.
+pub(super) fn clear_entries<X: Xen, L: LinearMapping>(
+    guest: &GuestHandle<'_, X, L>,
+    run: &FrameRun,
+) -> Result<(), ExchangeError> {
+    let entries = core::iter::repeat(Pte::NOT_PRESENT);
+    // SAFETY: `run` proves that nothing else uses these frames and that no Rust object lies in them
+    // ([M1](crate::rules#M1)).
+    let (done, result) = unsafe { write(guest, run.first(), run.frames(), entries) };
+    result.map_err(|errno| ExchangeError::PageTable { pfn: run.first().add(done), errno })
+}
+
 /// Adds the clearing of all entries of a run to a batch. At most 512 remain in it.
 ///
 /// # Errors

@@ -20,6 +20,7 @@
 //! * `diagnose`: finds the cause of a refusal, by named questions;
 //! * `recover`: finds out which machine frames back the run after Xen failed past its commit point;
 //! * `exchanged`: undoes and attaches;
+//! * `relocate`: swaps the machine frames of memory in use and of spare memory;
 //! * `entries`: writes the page-table entries of the linear mapping;
 //! * `tables`: unhooks whole first-level tables, and hooks them in again.
 
@@ -31,6 +32,8 @@ mod exchanged;
 mod fused;
 mod record;
 mod recover;
+mod relocate;
 mod tables;
 
 pub(super) use detached::Prepared;
+pub use relocate::{Relocation, Relocator};

@@ -6,12 +6,14 @@ use hypercall::ops::Pte;
 use hypercall::{Mfn, PageTableFlags, Pfn, VirtAddr};
 use xen_contig::addr::{MachineAddr, PseudoPhysAddr};
 use xen_contig::frames::FrameRun;
+use xen_contig::p2m::P2m;
 use xen_contig::paging::{
     EntryRow, FirstLevelTable, FlushClock, FrameInUse, GuestMemory, Holder, LinearMapping, Width,
 };
 
 use super::FakeGuest;
 use crate::content::{Content, WORDS};
+use crate::frame::PageType;
 use crate::vcpu;
 
 impl FakeGuest {
@@ -160,6 +162,25 @@ unsafe impl LinearMapping for FakeGuest {
 
     fn flushes(&self) -> &FlushClock {
         &self.flushes
+    }
+
+    fn check_unreferenced(&self, run: &FrameRun, p2m: &P2m<'_>) -> Result<(), FrameInUse> {
+        self.xen.with(|machine| {
+            run.iter().try_for_each(|pfn| {
+                let frame = p2m.mfn(pfn).and_then(|mfn| machine.frame(mfn.number()));
+                let holder = match frame {
+                    Some(frame) if frame.special => Holder::Shared { name: "with Xen" },
+                    Some(frame) if frame.holds > 0 => Holder::Granted { reference: 0 },
+                    Some(frame) if frame.kind == PageType::L1 => Holder::PageTable { level: 1 },
+                    // The linear mapping is one reference.
+                    Some(frame) if frame.references > 1 => {
+                        Holder::Mapping { address: VirtAddr::new(machine.layout.aliases) }
+                    }
+                    _ => return Ok(()),
+                };
+                Err(FrameInUse { pfn, holder })
+            })
+        })
     }
 
     fn on_record(&self, first: Pfn, frames: u64, see: &mut dyn FnMut(Pfn, Mfn)) {

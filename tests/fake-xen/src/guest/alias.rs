@@ -109,6 +109,11 @@ impl FakeGuest {
         before
     }
 
+    /// How many mappings, pins and holds reference a machine frame.
+    pub fn references(&self, mfn: Mfn) -> u32 {
+        self.xen.with(|machine| machine.frame(mfn.number()).map_or(0, |frame| frame.references))
+    }
+
     /// The owner of a machine frame; `None` beyond the machine.
     pub fn owner(&self, mfn: Mfn) -> Option<Owner> {
         self.xen.with(|machine| machine.frame(mfn.number()).map(|frame| frame.owner))

@@ -7,7 +7,7 @@ use std::ops::Deref;
 use hypercall::{AddressBits, Mfn, Order, Xen};
 use xen_contig::exchange::{
     Accounts, ExchangeError, ExchangeFailure, ExchangeOptions, Exchanger, Lists, OnRefusal, Part,
-    Placement, Progress, Refiller,
+    Placement, Progress, Refiller, Relocator,
 };
 use xen_contig::frames::FrameRun;
 use xen_contig::p2m::P2m;
@@ -72,6 +72,17 @@ impl FakeGuest {
         // ([M1](xen_contig::rules#M1)).
         let exchanger = unsafe { Exchanger::new(xen, p2m, linear, accounts, limit) };
         ExtentExchanger { exchanger, p2m, linear }
+    }
+
+    /// A relocator for this guest, with something in between: `xen` passes on to its hypervisor.
+    pub fn relocator_via<'a, X: Xen>(
+        &'a self,
+        xen: &'a X,
+        accounts: &'a Accounts,
+    ) -> Relocator<'a, X, Self> {
+        // SAFETY: all parts are this model's, and runs name its frames, which are numbers only
+        // ([M1](xen_contig::rules#M1)).
+        unsafe { Relocator::new(xen, self.p2m(), self, accounts) }
     }
 
     /// A refiller for this guest.
