@@ -217,7 +217,7 @@ impl<P: Platform> Allocator<P> {
     }
 
     /// Returns an adopted extent with its origin: Xen's, if the reserve lent such memory to the kernel.
-    fn settled(&self, extent: Extent) -> Extent {
+    pub(super) fn settled(&self, extent: Extent) -> Extent {
         let class = class_of(extent.gfn, extent.frames);
         match self.lent.settle(class, extent.frames) {
             0 => extent,

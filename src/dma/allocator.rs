@@ -111,7 +111,7 @@ impl<P: Platform> Allocator<P> {
         self.platform.xen().within(Span::Operation("alloc_coherent"), || self.alloc(&plan))
     }
 
-    fn alloc(&self, plan: &Plan) -> Result<CoherentBuffer<'_, P>, AllocError> {
+    pub(super) fn alloc(&self, plan: &Plan) -> Result<CoherentBuffer<'_, P>, AllocError> {
         let limits = plan.limits();
         let translated = self.platform.p2m().is_translated();
         match limits.node() {
@@ -205,23 +205,28 @@ impl<P: Platform> Allocator<P> {
         Some(self.buffer_of_pieces(first, plan))
     }
 
-    /// Makes a zeroed buffer of an extent, whose frames the reserve covers.
+    /// Makes a buffer of an extent, whose frames the reserve covers.
     pub(super) fn buffer_of(&self, extent: Extent, plan: &Plan) -> CoherentBuffer<'_, P> {
-        let run = self.zeroed_run(extent.pfn, extent.frames);
+        let run = self.run_of(extent.pfn, plan);
         CoherentBuffer::of_extent(self, run, &extent, plan)
     }
 
-    /// Makes a zeroed buffer of several pieces, which are recorded.
+    /// Makes a buffer of several pieces, which are recorded.
     pub(super) fn buffer_of_pieces(&self, first: Pfn, plan: &Plan) -> CoherentBuffer<'_, P> {
-        let run = self.zeroed_run(first, plan.frames());
+        let run = self.run_of(first, plan);
         CoherentBuffer::of_pieces(self, run, plan)
     }
 
-    fn zeroed_run(&self, first: Pfn, frames: u64) -> FrameRun {
+    /// Makes a run of the frames from `first` on that serve a request. Zeroes them, unless the request
+    /// keeps the content.
+    fn run_of(&self, first: Pfn, plan: &Plan) -> FrameRun {
+        let frames = plan.frames();
         // SAFETY: the frames were just taken out of the reserve, which owned them; nothing else does
         // ([M1](crate::rules#M1)). They are populated and mapped.
         unsafe {
-            self.platform.memory().zero(first, frames);
+            if plan.is_zeroed() {
+                self.platform.memory().zero(first, frames);
+            }
             FrameRun::new(first, frames)
         }
     }

@@ -74,6 +74,14 @@ impl<'a, P: Platform> CoherentBuffer<'a, P> {
         Self { allocator, run: Some(run), len: plan.size(), first, origin: None, rules }
     }
 
+    /// Takes the buffer apart: returns its run, and the extent that backs it if it is one piece. The
+    /// records of several pieces stay in the reserve.
+    pub(super) fn into_parts(mut self) -> (FrameRun, Option<Extent>) {
+        let extent = self.origin.and_then(|_| self.extent_at(self.run().first()));
+        let Some(run) = self.run.take() else { unreachable!("only a drop takes the run") };
+        (run, extent)
+    }
+
     const fn run(&self) -> &FrameRun {
         self.run.as_ref().expect("a buffer has its run until it is taken apart")
     }

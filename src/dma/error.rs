@@ -132,6 +132,9 @@ pub enum AllocError {
         /// The node of which memory was asked for exactly.
         node: u8,
     },
+    /// Memory in use should be made contiguous, and the guest is translated: the addresses that devices
+    /// see there are the guest's own.
+    MemoryInUseStays,
     /// Xen refused the exchange.
     Exchange(ExchangeError),
     /// Frames of the guest's could not be brought back after a refusal: they are quarantined.
@@ -226,6 +229,11 @@ impl fmt::Display for AllocError {
                 f,
                 "Xen does not tell a translated guest what lies on node {node}: ask for a node nearby"
             ),
+            Self::MemoryInUseStays => f.write_str(
+                "the memory is not contiguous where the device reaches it, and memory in use of a \
+                 translated guest (PVH) keeps the addresses that devices see: allocate a buffer and copy, \
+                 or boot the guest as PV",
+            ),
             Self::Exchange(error) => error.fmt(f),
             Self::Lost { frames, error } => write!(
                 f,
@@ -262,6 +270,7 @@ impl AllocError {
             | Self::TooManySegments { .. }
             | Self::LargerThanReach { .. }
             | Self::NodeNotTold { .. }
+            | Self::MemoryInUseStays
             | Self::NoExchange(_) => false,
         }
     }
@@ -439,6 +448,7 @@ mod tests {
                 false,
                 "does not permit this domain extents of order 0",
             ),
+            (19, Error::MemoryInUseStays, false, "allocate a buffer and copy"),
         ];
         let mut next = 0;
         for (place, error, transient, words) in table {
@@ -466,11 +476,12 @@ mod tests {
                 Error::Exchange(_) => 16,
                 Error::Lost { .. } => 17,
                 Error::NoExchange(_) => 18,
+                Error::MemoryInUseStays => 19,
             };
             assert_eq!(own, place, "{text}");
             assert!(place <= next, "every variant is in the table");
             next = place + 1;
         }
-        assert_eq!(next, 19);
+        assert_eq!(next, 20);
     }
 }

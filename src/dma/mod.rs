@@ -5,6 +5,7 @@
 //!   the kernel, and exchanges memory only where that does not fit;
 //! * [`CoherentBuffer`]: memory that a device reads and writes. It is never a Rust reference
 //!   ([M5](crate::rules#M5)) and knows its device addresses. A drop returns it to the reserve;
+//! * [`Allocator::make_contiguous`]: makes memory that is in use contiguous, at the same guest addresses;
 //! * [`Retain`]: how much idle memory the reserve retains;
 //! * [`Pool`]: objects of one size, cut from coherent buffers, for drivers and their interrupt
 //!   handlers;
@@ -45,6 +46,7 @@ mod buffer;
 mod buffer_error;
 mod class;
 mod constraints;
+mod contiguous;
 mod error;
 mod grow;
 mod many;
@@ -61,6 +63,7 @@ pub use allocator::Allocator;
 pub use buffer::{CoherentBuffer, Segment};
 pub use buffer_error::BufferError;
 pub use constraints::{Backing, ConstraintError, Constraints, ConstraintsBuilder, Sleep};
+pub use contiguous::RelocationFailure;
 pub use error::AllocError;
 pub use many::Request;
 pub use moved::Moved;

@@ -35,6 +35,8 @@ const NOWHERE: Candidate = Candidate::TryFrom(Pfn::new(u64::MAX >> 1));
 pub(super) struct Plan {
     size: u64,
     limits: Constraints,
+    /// The caller gets zeros.
+    zeroed: bool,
 }
 
 /// Extents of one order that together serve a request, wherever each of them lies within reach.
@@ -66,7 +68,7 @@ impl Plan {
         if size > Order::MAX.bytes() {
             return Err(AllocError::TooLarge { size, max: Order::MAX.bytes() });
         }
-        let plan = Self { size, limits: *limits };
+        let plan = Self { size, limits: *limits, zeroed: true };
         let segments = plan.check_segments()?;
         plan.check_reach(segments)?;
         Ok(plan)
@@ -100,6 +102,16 @@ impl Plan {
             Some(last) if last <= mask => Ok(()),
             _ => Err(AllocError::LargerThanReach { size: self.size, align, lowest, mask }),
         }
+    }
+
+    /// Returns the same request for memory whose content stays as it is.
+    pub const fn keeping_content(self) -> Self {
+        Self { zeroed: false, ..self }
+    }
+
+    /// Returns true if the memory is zeroed before the caller gets it.
+    pub const fn is_zeroed(&self) -> bool {
+        self.zeroed
     }
 
     /// Returns the number of bytes that were asked for.
