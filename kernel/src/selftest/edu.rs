@@ -7,6 +7,7 @@
 mod buffer;
 mod coherent;
 mod edge;
+mod in_place;
 mod shown;
 
 use alloc::vec::Vec;
@@ -35,6 +36,7 @@ pub fn add(tests: &mut Vec<Test>) {
     tests.push(Test::new("edu-dma-round-trip", round_trips).needs_exchange_order(4));
     tests.push(Test::new("edu-dma-mask-edge", edge::mask_edge).needs_exchange_order(9));
     tests.push(Test::new("edu-dma-coherent-buffer", coherent::coherent).needs_exchange_order(3));
+    tests.push(Test::new("edu-dma-in-place", in_place::in_place).needs_exchange_order(4));
     tests.push(Test::new("edu-dma-shown", shown::shown).when(When::Named));
 }
 

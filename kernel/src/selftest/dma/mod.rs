@@ -9,6 +9,7 @@
 //! |---|---|
 //! | [`sizes`] | does every odd size come, contiguous and zeroed, and is the rest ordinary memory? |
 //! | [`constraints`] | is each constraint of a device kept, segments included? |
+//! | [`contiguous`] | does memory in use become contiguous in place, with its bytes? |
 //! | [`hypercalls`] | how many hypercalls does an order take, cold and warm? |
 //! | [`many`] | is a set of buffers had all or not at all, and with one flush? |
 //! | [`halves`] | do the halves of a buffer keep content and addresses, and go back each? |
@@ -18,6 +19,7 @@
 //! | [`ground`] | what these tests and the soak stand on |
 
 mod constraints;
+pub(super) mod contiguous;
 pub(super) mod ground;
 mod halves;
 mod hypercalls;
@@ -34,6 +36,7 @@ use super::{Check, Test, TestContext, TestOutcome, error, fail, skip};
 pub fn add(tests: &mut Vec<Test>) {
     sizes::add(tests);
     constraints::add(tests);
+    contiguous::add(tests);
     hypercalls::add(tests);
     many::add(tests);
     halves::add(tests);
