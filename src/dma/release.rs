@@ -151,9 +151,14 @@ impl<P: Platform> Allocator<P> {
         for class in 0..CLASSES {
             self.trim_class(class, 0, &mut remaining, &mut report);
         }
-        // The records may have been in lent frames, which are free only now.
+        // The records may have been in lent frames, which are free only now, and Xen may have handed out
+        // lower memory than it has since.
         let mut lent = u64::MAX;
-        while self.reserve.remove_pages(self.platform()) > 0 && self.lent.total() < lent {
+        loop {
+            self.reserve.remove_pages(self.platform());
+            if self.lent.total() == 0 || self.lent.total() >= lent {
+                break;
+            }
             lent = self.lent.total();
             self.return_lent(&mut report);
         }
@@ -290,16 +295,24 @@ impl<P: Platform> Allocator<P> {
         };
         let swap = Part::swap(0, extents, order, Placement::ANYWHERE);
         let (backing, extents) = lists.as_mut().split_at_mut(frames as usize);
+        let class = self.highest_class(first, frames);
         match self.transact(exchanger, run, &[swap], Lists { backing, extents }) {
             Ok(Progress { run, done, error }) => {
                 let (returned, rest) = run.split_at(done);
-                let offered = self.extents(first, done).map(|new| class_of(new.gfn, new.frames));
-                if let Some(highest) = offered.max() {
-                    self.highest_offer.store(highest as u64, Relaxed);
+                if order > Order::ZERO && self.is_low_offer(first, done) {
+                    // Xen may have higher memory in single frames, such as the guest gave it.
+                    drop(lists);
+                    if let Err((kept, _)) = self.return_as(exchanger, returned, Order::ZERO, report)
+                    {
+                        self.lend_below(CLASSES, kept.first(), kept.frames());
+                        self.give_covered_zeroed(kept);
+                    }
+                } else {
+                    self.settle_offer(class, first, done);
+                    report.returned += done;
+                    self.counters.returned.fetch_add(done, Relaxed);
+                    self.give_covered_zeroed(returned);
                 }
-                report.returned += done;
-                self.counters.returned.fetch_add(done, Relaxed);
-                self.give_covered_zeroed(returned);
                 error.map_or(Ok(()), |error| Err((rest, error)))
             }
             Err(ExchangeFailure { error, remaining }) => match remaining.whole() {
@@ -313,6 +326,47 @@ impl<P: Platform> Allocator<P> {
                 }
             },
         }
+    }
+
+    /// Returns the highest class of a run's frames.
+    fn highest_class(&self, first: Pfn, frames: u64) -> usize {
+        self.extents(first, frames).map(|it| class_of(it.gfn, it.frames)).max().unwrap_or(0)
+    }
+
+    /// Returns true if a part of what Xen handed out lies below memory that the guest had at the start,
+    /// and below what Xen handed out before.
+    fn is_low_offer(&self, first: Pfn, frames: u64) -> bool {
+        let enough = (self.top_class() as u64).min(self.highest_offer.load(Relaxed));
+        self.extents(first, frames).any(|Extent { gfn, frames, .. }| {
+            let class = class_of(gfn, frames);
+            LentFrames::is_scarce(class) && (class as u64) < enough
+        })
+    }
+
+    /// Takes note of what Xen handed out for frames of `class`.
+    fn settle_offer(&self, class: usize, first: Pfn, frames: u64) {
+        if frames == 0 {
+            return;
+        }
+        // If it handed out lower memory, it has some of `class` now.
+        let is_lower = self.lend_below(class, first, frames);
+        let highest = self.highest_class(first, frames).max(if is_lower { class } else { 0 });
+        self.highest_offer.store(highest as u64, Relaxed);
+    }
+
+    /// Counts the frames of a run below a class as lent to the kernel. Returns true if it has any.
+    fn lend_below(&self, class: usize, first: Pfn, frames: u64) -> bool {
+        let mut is_lower = false;
+        for Extent { gfn, frames, .. } in self.extents(first, frames) {
+            for frame in 0..frames {
+                let lower = class_of(gfn.add(frame), 1);
+                if lower < class {
+                    self.lent.lend(lower, 1);
+                    is_lower = true;
+                }
+            }
+        }
+        is_lower
     }
 
     /// Makes a block free memory of the kernel.
