@@ -1,78 +1,143 @@
 //! Takes memory into the reserve that the kernel has free and that is contiguous already.
 
+use core::array;
 use core::sync::atomic::Ordering::Relaxed;
 
 use super::class::{class_of_mask, class_start};
 use super::plan::Plan;
-use super::reserve::{Extent, Origin, class_of};
+use super::reserve::{CLASSES, Extent, Origin, class_of};
 use super::{Allocator, CoherentBuffer};
-use crate::addr::{PAGE_SIZE, Pfn};
+use crate::addr::{Order, PAGE_SIZE, Pfn};
 use crate::frames::{Candidate, FrameRun, Search};
 use crate::platform::Platform;
+use crate::sync::AtomicU64;
 
 /// The share of the guest's free memory that is held aside on the way to memory that fits: an eighth.
 pub(super) const SHARE_HELD_ASIDE: u64 = 8;
 
+/// Runs of the kernel's free memory that are tried before Xen is asked. An exchange costs as much as some
+/// ten of them.
+const NEARBY: u64 = 32;
+
+/// All runs.
+pub(super) const EVERYWHERE: u64 = u64::MAX;
+
+/// The answer that ends a search: no frame has this number.
+const NOWHERE: Candidate = Candidate::TryFrom(Pfn::new(u64::MAX >> 1));
+
+/// How often the search before an exchange is left out. After the third search in vain it is left out
+/// once, and after each further one twice as often, up to 31 times in a row.
+#[derive(Debug)]
+pub(super) struct Backoff([AtomicU64; CLASSES]);
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Self(array::from_fn(|_| AtomicU64::new(0)))
+    }
+}
+
+impl Backoff {
+    /// The misses in a row that are counted.
+    const MOST_MISSES: u64 = 7;
+
+    /// Returns true if the search for memory of the class is worth its cost.
+    fn is_due(&self, class: usize) -> bool {
+        let less = |state: u64| (state & 0xff > 0).then(|| state - 1);
+        self.0[class].fetch_update(Relaxed, Relaxed, less).is_err()
+    }
+
+    /// Takes note of what a search came to. The number of misses is above the lowest byte, which counts the
+    /// searches to leave out.
+    fn note(&self, class: usize, found: bool) {
+        let misses = ((self.0[class].load(Relaxed) >> 8) + 1).min(Self::MOST_MISSES);
+        let left_out = (1 << misses.saturating_sub(2)) - 1;
+        self.0[class].store(if found { 0 } else { misses << 8 | left_out }, Relaxed);
+    }
+
+    /// Starts anew, because memory became free.
+    pub fn reset(&self) {
+        self.0.iter().for_each(|state| state.store(0, Relaxed));
+    }
+}
+
 impl<P: Platform> Allocator<P> {
-    /// Adopts a run that serves the request, of `lowest_class` or above. Searches one slice of the
-    /// kernel's free memory, because an exchange may be cheaper than a long search.
+    /// Adopts a run that serves the request, of `lowest_class` or above. Searches a little of the kernel's
+    /// free memory, because an exchange is cheaper than a long search.
     pub(super) fn adopt_nearby(
         &self,
         plan: &Plan,
         lowest_class: usize,
     ) -> Option<CoherentBuffer<'_, P>> {
         let within = plan.not_below(class_start(lowest_class) * PAGE_SIZE as u64)?;
-        // More than is needed, so that the reserve serves the next requests.
         let class = class_of_mask(plan.limits().mask());
-        let growth = self.growth.next(class);
+        if !self.backoff.is_due(class) {
+            return None;
+        }
+        // More than is needed, so that the reserve serves the next requests.
+        let growth = self.growth_order(plan);
         let larger = match plan.block() {
             Some(block) if block < growth => within.for_block(growth),
             _ => None,
         };
         let run = larger.and_then(|larger| {
-            let run = self.search(&larger, 1)?;
+            let run = self.search(&larger, NEARBY)?;
             self.growth.grew(class, growth);
             Some(run)
         });
-        let run = run.or_else(|| self.search(&within, 1))?;
-        self.adopted(run, plan)
+        let run = run.or_else(|| self.search(&within, NEARBY));
+        self.backoff.note(class, run.is_some());
+        self.adopted(run?, plan)
+    }
+
+    /// Returns the order of what joins the reserve next for such requests: a share of the guest's free memory
+    /// at most, and no more than may be idle.
+    pub(super) fn growth_order(&self, plan: &Plan) -> Order {
+        let share = self.platform().free_frames() / SHARE_HELD_ASIDE;
+        let most = share.min(self.watermarks.high()).max(1);
+        let growth = self.growth.next(class_of_mask(plan.limits().mask()));
+        growth.min(Order::new(most.ilog2()).unwrap_or(Order::MAX))
     }
 
     /// Adopts a run that serves the request. Searches all that the kernel has free.
     pub(super) fn adopt(&self, plan: &Plan) -> Option<CoherentBuffer<'_, P>> {
-        match self.search(plan, u64::MAX) {
+        match self.search(plan, EVERYWHERE) {
             Some(run) => self.adopted(run, plan),
             None => self.adopt_untested(plan),
         }
     }
 
-    /// Takes the first run of the highest class that fits, from at most `slices` slices of the kernel's
-    /// free memory.
-    pub(super) fn search(&self, plan: &Plan, slices: u64) -> Option<FrameRun> {
-        let start = if slices == u64::MAX { 0 } else { self.search_from.load(Relaxed) };
+    /// Takes the first run of the highest class that fits. Tries at most `probes` runs of the kernel's free
+    /// memory for each of two passes.
+    pub(super) fn search(&self, plan: &Plan, probes: u64) -> Option<FrameRun> {
+        let start = if probes == EVERYWHERE { 0 } else { self.search_from.load(Relaxed) };
         let mut best = None;
         let highest = class_of_mask(plan.limits().mask()).min(self.top_class());
-        let found = self.search_class(plan, highest, Pfn::new(start), slices, &mut best);
+        let found = self.search_class(plan, highest, Pfn::new(start), probes, &mut best);
         found.or_else(|| {
             let plan = plan.not_below(class_start(best?) * PAGE_SIZE as u64)?;
-            self.search_class(&plan, 0, Pfn::new(start), slices, &mut None)
+            self.search_class(&plan, 0, Pfn::new(start), probes, &mut None)
         })
     }
 
     /// Takes the first run of `lowest_class` or above that fits. Of the runs below, `best` receives the
-    /// highest class.
+    /// highest class. The next search continues where this one ends.
     fn search_class(
         &self,
         plan: &Plan,
         lowest_class: usize,
         start: Pfn,
-        slices: u64,
+        probes: u64,
         best: &mut Option<usize>,
     ) -> Option<FrameRun> {
         let p2m = self.platform().p2m();
-        let mut from = start;
-        for _ in 0..slices {
-            let mut fits = |pfn: Pfn| match plan.candidate(p2m, pfn) {
+        let (mut remaining, mut stopped) = (probes, None);
+        let mut fits = |pfn: Pfn| {
+            if remaining == 0 {
+                stopped.get_or_insert(pfn);
+                return NOWHERE;
+            }
+            remaining -= 1;
+            match plan.candidate(p2m, pfn) {
                 Candidate::Fits => {
                     let class = p2m.gfn(pfn).map_or(0, |gfn| class_of(gfn, 1));
                     if class >= lowest_class {
@@ -82,18 +147,19 @@ impl<P: Platform> Allocator<P> {
                     Candidate::TryFrom(pfn.add(1))
                 }
                 no => no,
-            };
-            match self.platform().take_where(plan.frames(), from, &mut fits) {
-                Search::Taken(run) => return Some(run),
-                Search::Continue(next) => from = next,
-                Search::End => {
-                    self.search_from.store(0, Relaxed);
-                    return None;
-                }
             }
-        }
-        self.search_from.store(from.number(), Relaxed);
-        None
+        };
+        let mut from = start;
+        let found = loop {
+            match self.platform().take_where(plan.frames(), from, &mut fits) {
+                Search::Taken(run) => break Some(run),
+                Search::Continue(next) => from = next,
+                Search::End => break None,
+            }
+        };
+        let next = found.as_ref().map(FrameRun::first).or(stopped);
+        self.search_from.store(next.map_or(0, Pfn::number), Relaxed);
+        found
     }
 
     /// Takes a run of `frames` free frames of a translated guest, the first of which is a multiple of

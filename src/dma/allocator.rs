@@ -5,6 +5,7 @@ use core::sync::atomic::Ordering::Relaxed;
 use hypercall::Xen;
 use hypercall::trace::Span;
 
+use super::adopt::Backoff;
 use super::class::{Growth, LentFrames, class_of_mask};
 use super::constraints::{Backing, Sleep};
 use super::plan::Plan;
@@ -42,6 +43,7 @@ pub struct Allocator<P: Platform> {
     top_class: usize,
     /// Where the next slice of the kernel's free memory begins that is searched.
     pub(super) search_from: AtomicU64,
+    pub(super) backoff: Backoff,
     /// The highest class of what Xen handed out without a limit the last time.
     pub(super) highest_offer: AtomicU64,
 }
@@ -62,6 +64,7 @@ impl<P: Platform> Allocator<P> {
             counters: Counters::default(),
             top_class,
             search_from: AtomicU64::new(0),
+            backoff: Backoff::default(),
             highest_offer: AtomicU64::new(CLASSES as u64),
         }
     }

@@ -29,26 +29,32 @@ pub(super) const fn class_start(class: usize) -> u64 {
     if class == 0 { 0 } else { 1 << (class - 1) }
 }
 
-/// How far memory of each class is taken ahead of need. Each growth doubles the next one.
+/// Set in an entry of [`Growth`] until the class has grown.
+const FRESH: u8 = 0x80;
+
+/// How far memory of each class is taken ahead of need: the first growth is small, and each later one
+/// doubles what was taken before.
 #[derive(Debug)]
 pub(super) struct Growth([AtomicU8; CLASSES]);
 
 impl Default for Growth {
     fn default() -> Self {
-        Self(array::from_fn(|_| AtomicU8::new(FIRST_GROWTH)))
+        Self(array::from_fn(|_| AtomicU8::new(FIRST_GROWTH | FRESH)))
     }
 }
 
 impl Growth {
     /// Returns the order to grow by next.
     pub fn next(&self, class: usize) -> Order {
-        Order::new(self.0[class].load(Relaxed).into()).unwrap_or(Order::ZERO)
+        let order = self.0[class].load(Relaxed) & !FRESH;
+        Order::new(order.into()).unwrap_or(Order::ZERO)
     }
 
     /// Takes note that the class grew by an extent of `order`.
     pub fn grew(&self, class: usize, order: Order) {
-        let next = (order.get() as u8 + 1).clamp(FIRST_GROWTH, LARGEST_GROWTH);
-        self.0[class].store(next, Relaxed);
+        let is_first = self.0[class].load(Relaxed) & FRESH != 0;
+        let next = order.get() as u8 + u8::from(!is_first);
+        self.0[class].store(next.clamp(FIRST_GROWTH, LARGEST_GROWTH), Relaxed);
     }
 
     /// Takes note that there is no extent of `order` in the class.
@@ -59,12 +65,13 @@ impl Growth {
     /// Takes note that requests for so many frames are to come.
     pub fn expect(&self, class: usize, frames: u64) {
         let order = frames.next_power_of_two().ilog2().min(LARGEST_GROWTH.into()) as u8;
-        self.0[class].fetch_max(order, Relaxed);
+        let expected = |growth: u8| Some((growth & !FRESH).max(order) | growth & FRESH);
+        let _always_set = self.0[class].fetch_update(Relaxed, Relaxed, expected);
     }
 
     /// Starts anew with small extents.
     pub fn reset(&self) {
-        self.0.iter().for_each(|order| order.store(FIRST_GROWTH, Relaxed));
+        self.0.iter().for_each(|order| order.store(FIRST_GROWTH | FRESH, Relaxed));
     }
 }
 

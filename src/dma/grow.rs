@@ -70,9 +70,7 @@ impl<P: Platform> Allocator<P> {
 
     /// Yields what to ask Xen for, in order: numbers of extents, and their order.
     fn sizes(&self, plan: &Plan, limit: Order) -> impl Iterator<Item = (u64, Order)> {
-        let share = (self.platform().free_frames() / SHARE_HELD_ASIDE).max(1);
-        let most = Order::new(share.ilog2()).unwrap_or(Order::MAX);
-        let growth = self.growth.next(class_of_mask(plan.limits().mask())).min(limit).min(most);
+        let growth = self.growth_order(plan).min(limit);
         let block = plan.block().filter(|block| *block <= limit);
         let more = block.filter(|block| *block < growth);
         // What an extent has beyond its part of the buffer would lie within the buffer.

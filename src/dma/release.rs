@@ -81,6 +81,11 @@ impl Watermarks {
         };
         Self { low, high, crossed: AtomicBool::new(false) }
     }
+
+    /// Returns how many frames of a class may be idle.
+    pub const fn high(&self) -> u64 {
+        self.high
+    }
 }
 
 impl<P: Platform> Allocator<P> {
@@ -143,6 +148,7 @@ impl<P: Platform> Allocator<P> {
         let mut report = TrimReport::default();
         self.highest_offer.store(CLASSES as u64, Relaxed);
         self.growth.reset();
+        self.backoff.reset();
         self.retry_set_aside(&mut report);
         self.return_lent(&mut report);
         let mut remaining = frames;
@@ -175,6 +181,7 @@ impl<P: Platform> Allocator<P> {
         let memory = self.platform().memory();
         let mut freed = 0;
         self.merge_recent();
+        self.backoff.reset();
         for scarce in [false, true] {
             for class in (0..CLASSES).rev().filter(|class| LentFrames::is_scarce(*class) == scarce)
             {
@@ -465,6 +472,7 @@ impl<P: Platform> Allocator<P> {
             }
         }
         self.growth.reset();
+        self.backoff.reset();
         self.lent.forget();
         self.counters.forget_low();
     }
