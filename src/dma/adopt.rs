@@ -113,10 +113,8 @@ impl<P: Platform> Allocator<P> {
         let mut best = None;
         let highest = class_of_mask(plan.limits().mask()).min(self.top_class());
         let found = self.search_class(plan, highest, Pfn::new(start), probes, &mut best);
-        found.or_else(|| {
-            let plan = plan.not_below(class_start(best?) * PAGE_SIZE as u64)?;
-            self.search_class(&plan, 0, Pfn::new(start), probes, &mut None)
-        })
+        // The class is that of the first frame. Later pieces of the run may be lower.
+        found.or_else(|| self.search_class(plan, best?, Pfn::new(start), probes, &mut None))
     }
 
     /// Takes the first run of `lowest_class` or above that fits. Of the runs below, `best` receives the
