@@ -7,6 +7,7 @@ use xen_contig::addr::{Order, PAGE_SIZE};
 use xen_contig::dma::{
     AllocError, Allocator, Backing, CoherentBuffer, Constraints, ConstraintsBuilder, Retain, Sleep,
 };
+use xen_contig::exchange::Node;
 use xen_contig::frames::FrameRun;
 use xen_contig::platform::Platform;
 
@@ -293,6 +294,27 @@ fn odd_sizes_leave_nothing_behind() {
             }
             scene.allocator.trim(u64::MAX);
             assert_eq!(scene.platform.free_frames(), free, "{:?}", scene.allocator.stats());
+        }
+    }
+}
+
+/// Memory of a node and single extents come from Xen each time. What was freed is trimmed all the same.
+#[test]
+fn what_only_xen_can_serve_is_served_for_ever() {
+    let node = limits(|it| it.node(Node::Exactly(0)));
+    let one_extent = limits(|it| it.backing(Backing::OneExtent));
+    for (guest, limits) in [
+        (GuestBuilder::new(4096).privileged(), node),
+        (GuestBuilder::new(4096).translated(), one_extent),
+    ] {
+        for retain in [Retain::default(), Retain::Bytes { low: u64::MAX, high: u64::MAX }] {
+            let scene = ReserveScene::retaining(guest.clone().build(), retain);
+            for _ in 0..600 {
+                scene.alloc(16, &limits);
+            }
+            scene.allocator.trim(u64::MAX);
+            assert_eq!(scene.platform.free_frames(), scene.free, "{:?}", scene.allocator.stats());
+            scene.platform.guest().check_whole();
         }
     }
 }

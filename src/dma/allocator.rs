@@ -120,15 +120,11 @@ impl<P: Platform> Allocator<P> {
         match limits.node() {
             Node::Exactly(node) if translated => return Err(AllocError::NodeNotTold { node }),
             // Xen does not report the node of a frame, so no memory that the guest has can serve.
-            Node::Exactly(_) if limits.sleep() == Sleep::May => return self.grow(plan),
-            Node::Exactly(_) => return Err(AllocError::MustNotSleep),
+            Node::Exactly(_) => return self.obtain_from_xen(plan, Self::grow),
             Node::Any | Node::Near(_) => {}
         }
         if translated && limits.backing() == Backing::OneExtent {
-            return match limits.sleep() {
-                Sleep::May => self.refill(plan),
-                Sleep::MustNot => Err(AllocError::MustNotSleep),
-            };
+            return self.obtain_from_xen(plan, Self::refill);
         }
         if limits.sleep() == Sleep::MustNot {
             let served =
@@ -137,6 +133,28 @@ impl<P: Platform> Allocator<P> {
         }
         let result = self.obtain(plan);
         // Not before: what the last buffer left may serve this one.
+        self.trim_excess();
+        result
+    }
+
+    /// Serves a request that only new memory of Xen's can serve. What is idle is freed if the kernel has
+    /// too little to ask for that.
+    fn obtain_from_xen<'a>(
+        &'a self,
+        plan: &Plan,
+        ask: impl Fn(&'a Self, &Plan) -> Result<CoherentBuffer<'a, P>, AllocError>,
+    ) -> Result<CoherentBuffer<'a, P>, AllocError> {
+        if plan.limits().sleep() == Sleep::MustNot {
+            return Err(AllocError::MustNotSleep);
+        }
+        let mut result = ask(self, plan);
+        if let Err(error) = &result
+            && (error.is_for_want_of_guest_memory()
+                || matches!(error, AllocError::NoFramesInReach { .. }))
+            && self.reclaim(u64::MAX) > 0
+        {
+            result = ask(self, plan);
+        }
         self.trim_excess();
         result
     }
