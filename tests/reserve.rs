@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use fake_xen::{FakeGuest, FakePlatform, GuestBuilder};
-use xen_contig::addr::{Order, PAGE_SIZE};
+use xen_contig::addr::{Mfn, Order, PAGE_SIZE};
 use xen_contig::dma::{
     AllocError, Allocator, Backing, CoherentBuffer, Constraints, ConstraintsBuilder, Retain, Sleep,
 };
@@ -317,4 +317,62 @@ fn what_only_xen_can_serve_is_served_for_ever() {
             scene.platform.guest().check_whole();
         }
     }
+}
+
+/// What a restored kernel finds: other machine frames back idle memory.
+#[test]
+fn idle_memory_that_moved_in_part_is_not_served() {
+    for (moved, any) in [(0, 1), (3, 1), (7, 1), (3, 16)] {
+        let scene = ReserveScene::new(FakeGuest::new(8192));
+        let any = limits(|it| it.max_segments(any));
+        let buffer = scene.alloc(8, &any);
+        let pfn = buffer.frames().first().add(moved);
+        drop(buffer);
+        let before = scene.platform.guest().forge(pfn, Mfn::new(7));
+        let at_once = any.to_builder().sleep(Sleep::MustNot).build().unwrap();
+        let refused = scene.allocator.alloc_coherent(8 * PAGE, &at_once).unwrap_err();
+        assert_eq!(refused, AllocError::MustNotSleep, "frame {moved}");
+        scene.platform.guest().forge(pfn, before);
+        scene.is_balanced();
+    }
+}
+
+#[test]
+fn idle_pieces_that_moved_are_not_served() {
+    let scene = ReserveScene::new(FakeGuest::new(8192));
+    scene.platform.guest().fragment(order(5));
+    let many = limits(|it| it.max_segments(16));
+    let buffer = scene.alloc(128, &many);
+    assert!(buffer.segments().count() > 1);
+    let first = buffer.frames().first();
+    drop(buffer);
+    let guest = scene.platform.guest();
+    let mfns: Vec<Mfn> = (0..128).map(|index| guest.mfn(first.add(index)).unwrap()).collect();
+    let back = |order: &mut dyn Iterator<Item = &Mfn>| {
+        for (mfn, index) in order.zip(0..) {
+            guest.forge(first.add(index), *mfn);
+        }
+    };
+    back(&mut mfns.iter().rev());
+    let at_once = limits(|it| it.max_segments(16).sleep(Sleep::MustNot));
+    let refused = scene.allocator.alloc_coherent(128 * PAGE, &at_once).unwrap_err();
+    assert_eq!(refused, AllocError::MustNotSleep);
+    back(&mut mfns.iter());
+    scene.is_balanced();
+}
+
+/// It may be called by an interrupt handler, so it must not call the kernel's frame allocator.
+#[test]
+fn without_sleeping_nothing_is_given_to_the_kernel() {
+    let scene = ReserveScene::new(FakeGuest::new(4096));
+    let buffer = scene.alloc(8, &Constraints::default());
+    let first = buffer.frames().first();
+    drop(buffer);
+    let before = scene.platform.guest().forge(first, Mfn::new(7));
+    let free = scene.platform.free_frames();
+    let at_once = limits(|it| it.sleep(Sleep::MustNot));
+    scene.allocator.alloc_coherent(8 * PAGE, &at_once).unwrap_err();
+    assert_eq!(scene.platform.free_frames(), free);
+    scene.platform.guest().forge(first, before);
+    scene.is_balanced();
 }

@@ -304,12 +304,15 @@ fn memory_that_a_restore_moved_is_zeroed() {
     let before: Vec<_> =
         moved.iter().map(|pfn| (*pfn, scene.guest().forge(*pfn, elsewhere))).collect();
     assert!(moved.len() > 200);
+    // The first request that may sleep finds that idle memory moved, and dissolves it.
     let at_once = limits(|it| it.sleep(Sleep::MustNot));
-    // The first request finds that idle memory moved, and dissolves it.
-    let refused = scene.alloc(1, &at_once).map(drop);
+    assert_eq!(scene.alloc(1, &at_once).map(drop), Err(AllocError::MustNotSleep));
+    assert!(scene.allocator.stats().idle > 200);
+    let held: Vec<FrameRun> = std::iter::from_fn(|| scene.platform.take(1, 1)).collect();
+    let _served = scene.must_alloc(1, &any);
+    held.into_iter().for_each(|run| scene.platform.give(run));
     before.into_iter().for_each(|(pfn, mfn)| _ = scene.guest().forge(pfn, mfn));
-    assert_eq!(refused, Err(AllocError::MustNotSleep));
-    assert_eq!(scene.allocator.stats().idle, 0);
+    assert!(scene.allocator.stats().idle < 16, "{:?}", scene.allocator.stats());
     scene.is_secret();
 }
 

@@ -209,9 +209,8 @@ impl<P: Platform> Allocator<P> {
             self.counters.from_reserve.fetch_add(1, Relaxed);
             return Some(self.buffer_of(extent, plan));
         }
-        // The domain was restored: the records of idle memory are wrong.
         self.reserve.insert(&self.platform, extent, true);
-        self.dissolve_moved();
+        self.found_moved(plan);
         None
     }
 
@@ -222,8 +221,36 @@ impl<P: Platform> Allocator<P> {
         }
         let memory = self.platform.memory();
         let first = self.reserve.with(|blocks| blocks.carve_pieces(memory, plan))?;
-        self.counters.from_reserve.fetch_add(1, Relaxed);
-        Some(self.buffer_of_pieces(first, plan))
+        if self.recorded_pieces(first, plan.frames()).all(|piece| self.is_in_place(&piece)) {
+            self.counters.from_reserve.fetch_add(1, Relaxed);
+            return Some(self.buffer_of_pieces(first, plan));
+        }
+        for piece in self.recorded_pieces(first, plan.frames()) {
+            self.reserve.with(|blocks| blocks.take_piece(memory, piece.pfn));
+            self.reserve.insert(&self.platform, piece, true);
+        }
+        self.found_moved(plan);
+        None
+    }
+
+    /// Iterates over the recorded pieces of a run.
+    fn recorded_pieces(&self, first: Pfn, frames: u64) -> impl Iterator<Item = Extent> {
+        let (mut at, end) = (first, first.add(frames));
+        core::iter::from_fn(move || {
+            let memory = self.platform.memory();
+            let piece = || self.reserve.with(|blocks| blocks.piece(memory, at));
+            let piece = (at < end).then(piece).flatten()?;
+            at = at.add(piece.frames);
+            Some(piece)
+        })
+    }
+
+    /// Takes note that idle memory is not where the reserve says: the domain was restored. A caller that
+    /// must not sleep may be an interrupt handler, so it leaves the kernel's frame allocator alone.
+    fn found_moved(&self, plan: &Plan) {
+        if plan.limits().sleep() == Sleep::May {
+            self.dissolve_moved();
+        }
     }
 
     /// Makes a buffer of an extent, whose frames the reserve covers.

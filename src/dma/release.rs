@@ -455,9 +455,11 @@ impl<P: Platform> Allocator<P> {
         }
     }
 
-    /// Returns true if the frames are where the reserve says. After a restore they may not be.
+    /// Returns true if all frames are where the reserve says. After a restore they may not be.
     pub(super) fn is_in_place(&self, extent: &Extent) -> bool {
-        self.platform().p2m().gfn(extent.pfn) == Some(extent.gfn)
+        let p2m = self.platform().p2m();
+        p2m.gfn(extent.pfn) == Some(extent.gfn)
+            && p2m.last_piece(extent.pfn, extent.frames) == extent.pfn
     }
 
     /// Frees all idle blocks. For a domain that was restored: other machine frames back them
