@@ -2,7 +2,8 @@
 
 #![forbid(unsafe_code)]
 
-use fake_xen::{FakeGuest, FakePlatform, GuestBuilder};
+use fake_xen::{ExchangeFault, FakeGuest, FakePlatform, GuestBuilder};
+use hypercall::XenErrno;
 use xen_contig::addr::{Mfn, Order, PAGE_SIZE};
 use xen_contig::dma::{
     AllocError, Allocator, Backing, CoherentBuffer, Constraints, ConstraintsBuilder, Retain, Sleep,
@@ -375,4 +376,97 @@ fn without_sleeping_nothing_is_given_to_the_kernel() {
     assert_eq!(scene.platform.free_frames(), free);
     scene.platform.guest().forge(first, before);
     scene.is_balanced();
+}
+
+/// A guest that has no memory below 32 MiB, and what a device that reaches no other asks for.
+fn scarce() -> (ReserveScene, Constraints) {
+    let guest = GuestBuilder::new(8192).machine_frames(100_000).build();
+    (ReserveScene::new(guest), limits(|it| it.mask((1 << 25) - 1)))
+}
+
+#[test]
+fn refused_frames_do_not_keep_idle_memory_from_xen() {
+    let (scene, low) = scarce();
+    let buffers: Vec<_> = (0..64).map(|index| scene.alloc(1 + index % 7, &low)).collect();
+    let stuck = [buffers[5].frames().first(), buffers[30].frames().first()];
+    drop(buffers);
+    stuck.into_iter().for_each(|pfn| scene.platform.guest().hold(pfn));
+    scene.allocator.trim(u64::MAX);
+    let stats = scene.allocator.stats();
+    assert_eq!((stats.idle, stats.lent, stats.set_aside), (0, 0, 2), "{stats:?}");
+    stuck.into_iter().for_each(|pfn| scene.platform.guest().unhold(pfn));
+    scene.is_balanced();
+}
+
+#[test]
+fn a_refused_frame_does_not_keep_lent_memory_from_xen() {
+    let (scene, low) = scarce();
+    let buffer = scene.alloc(512, &low);
+    let stuck = buffer.frames().first().add(300);
+    drop(buffer);
+    scene.allocator.reclaim(u64::MAX);
+    assert_eq!(scene.allocator.stats().lent, 512);
+    scene.platform.guest().hold(stuck);
+    scene.allocator.trim(u64::MAX);
+    let stats = scene.allocator.stats();
+    assert_eq!((stats.lent, stats.set_aside), (0, 1), "{stats:?}");
+    scene.platform.guest().unhold(stuck);
+    scene.is_balanced();
+}
+
+#[test]
+fn each_frame_that_is_set_aside_is_tried_again() {
+    for stays in 0..4 {
+        let (scene, low) = scarce();
+        let buffer = scene.alloc(64, &low);
+        let stuck = [3, 4, 9, 63].map(|index| buffer.frames().first().add(index));
+        drop(buffer);
+        stuck.into_iter().for_each(|pfn| scene.platform.guest().hold(pfn));
+        scene.allocator.trim(u64::MAX);
+        assert_eq!(scene.allocator.stats().set_aside, 4);
+        for pfn in stuck.into_iter().filter(|pfn| *pfn != stuck[stays]) {
+            scene.platform.guest().unhold(pfn);
+        }
+        scene.allocator.trim(u64::MAX);
+        assert_eq!(scene.allocator.stats().set_aside, 1, "{stays}");
+        scene.platform.guest().unhold(stuck[stays]);
+        scene.is_balanced();
+    }
+}
+
+/// A Xen that refuses every frame does not make a trim or a request set aside all memory.
+#[test]
+fn what_is_set_aside_is_bounded() {
+    let (scene, low) = scarce();
+    drop(scene.alloc(512, &low));
+    scene.platform.guest().deny_exchange(Some(XenErrno::EINVAL));
+    scene.allocator.trim(u64::MAX);
+    assert!(scene.allocator.stats().set_aside <= 64, "{:?}", scene.allocator.stats());
+    let eighth = scene.platform.free_frames() / 8;
+    scene.allocator.alloc_coherent(PAGE, &limits(|it| it.mask((1 << 24) - 1))).unwrap_err();
+    let stats = scene.allocator.stats();
+    assert!(stats.set_aside <= 64 + eighth, "{stats:?}");
+    scene.platform.guest().deny_exchange(None);
+    scene.is_balanced();
+}
+
+/// What was exchanged before the exchange failed is the kernel's, and is returned as other lent memory.
+#[test]
+fn a_torn_growth_leaves_no_low_memory_with_the_kernel() {
+    for fault in [
+        ExchangeFault::OutUnwritable(0),
+        ExchangeFault::OutUnreadable(3),
+        ExchangeFault::IommuMap(2, XenErrno::ENOMEM),
+    ] {
+        let (scene, low) = scarce();
+        let guest = scene.platform.guest();
+        guest.fragment(order(6));
+        guest.xen().arm_exchange(fault.clone());
+        let several = low.to_builder().max_segments(16).build().unwrap();
+        scene.allocator.alloc_coherent(512 * PAGE, &several).unwrap_err();
+        scene.allocator.trim(u64::MAX);
+        let is_low = |pfn: &_| guest.mfn(*pfn).is_some_and(|mfn| mfn.number() < 1 << 13);
+        assert_eq!(guest.usable().filter(is_low).count(), 0, "{fault:?}");
+        assert_eq!(scene.allocator.stats().lent, 0, "{fault:?}");
+    }
 }

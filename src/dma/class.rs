@@ -76,17 +76,25 @@ impl Growth {
 }
 
 /// Numbers of scarce frames, by class.
-#[derive(Debug, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct ScarceFrames([u64; SCARCE + 1]);
 
 impl ScarceFrames {
-    /// Counts the frames of an extent.
-    pub fn add(&mut self, gfn: Gfn, frames: u64) {
-        for frame in 0..frames {
-            if let Some(count) = self.0.get_mut(class_of(gfn.add(frame), 1)) {
-                *count += 1;
-            }
+    /// Counts a frame.
+    pub fn add(&mut self, gfn: Gfn) {
+        if let Some(count) = self.0.get_mut(class_of(gfn, 1)) {
+            *count += 1;
         }
+    }
+
+    /// Returns the number of frames of a class.
+    pub fn of_class(&self, class: usize) -> u64 {
+        self.0.get(class).copied().unwrap_or(0)
+    }
+
+    /// Returns the number of frames of all classes.
+    pub fn total(&self) -> u64 {
+        self.0.iter().sum()
     }
 
     /// Returns these frames without those that remain.
@@ -118,6 +126,13 @@ impl LentFrames {
     pub fn lend(&self, class: usize, frames: u64) {
         if let Some(lent) = self.0.get(class) {
             lent.fetch_add(frames, Relaxed);
+        }
+    }
+
+    /// Counts frames of all classes that the kernel received.
+    pub fn lend_all(&self, frames: &ScarceFrames) {
+        for (class, frames) in frames.0.iter().enumerate() {
+            self.lend(class, *frames);
         }
     }
 

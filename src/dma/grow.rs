@@ -8,7 +8,7 @@ use super::plan::{ExtentPlan, Plan};
 use super::reserve::{Extent, Origin};
 use super::segments::Piece;
 use super::{AllocError, Allocator, CoherentBuffer};
-use crate::addr::{AddressBits, Order, Pfn};
+use crate::addr::{AddressBits, Gfn, Order, Pfn};
 use crate::exchange::{
     Capability, ExchangeError, ExchangeFailure, Exchanger, Lists, OnRefusal, Part, Placement,
     Progress, Refiller, Remaining,
@@ -90,7 +90,7 @@ impl<P: Platform> Allocator<P> {
     ) -> Result<Option<CoherentBuffer<'_, P>>, AllocError> {
         let class = class_of_mask(plan.limits().mask());
         loop {
-            let run = self.exchange(exchanger, plan, wanted)?;
+            let run = self.exchange(exchanger, plan, wanted, may_hold)?;
             let used = self.extents(run.first(), plan.frames());
             let mut pieces = used.map(|Extent { gfn, frames, .. }| Piece { gfn, frames });
             let exchanged = |extent| Extent { origin: Origin::Exchanged, ..extent };
@@ -124,6 +124,7 @@ impl<P: Platform> Allocator<P> {
         exchanger: &Exchanger<'_, P::Xen, P::Linear>,
         plan: &Plan,
         wanted: &Wanted,
+        may_hold: &mut u64,
     ) -> Result<FrameRun, AllocError> {
         let platform = self.platform();
         let Wanted { extents, order, placement } = *wanted;
@@ -147,16 +148,22 @@ impl<P: Platform> Allocator<P> {
                     return Ok(run);
                 }
                 Ok(Progress { run, done, error: Some(error) }) => (run, done, error),
-                Err(ExchangeFailure { error, remaining }) => match (remaining.whole(), error) {
-                    (Ok(run), ExchangeError::FrameBusy { .. }) => (run, 0, error),
-                    (Ok(run), _) => {
-                        self.give_covered_zeroed(run);
-                        return Err(AllocError::of(error, 0));
+                Err(ExchangeFailure { error, remaining }) => {
+                    // Some frames may have been exchanged all the same.
+                    let kept = self.scarce_frames(covered, frames);
+                    self.lent.settle_all(&given.without(&kept));
+                    self.lent.lend_all(&kept.without(&given));
+                    match (remaining.whole(), error) {
+                        (Ok(run), ExchangeError::FrameBusy { .. }) => (run, 0, error),
+                        (Ok(run), _) => {
+                            self.give_covered_zeroed(run);
+                            return Err(AllocError::of(error, 0));
+                        }
+                        (Err(remaining), _) => {
+                            return Err(self.give_remaining(covered, error, remaining));
+                        }
                     }
-                    (Err(remaining), _) => {
-                        return Err(self.give_remaining(covered, error, remaining));
-                    }
-                },
+                }
             };
             let (done, rest) = run.split_at(done);
             let kept = self.scarce_frames(rest.first(), rest.frames());
@@ -166,7 +173,11 @@ impl<P: Platform> Allocator<P> {
                 self.reserve.insert(platform, extent, true);
             }
             match error {
-                ExchangeError::FrameBusy { pfn, .. } => self.set_aside(rest, pfn),
+                ExchangeError::FrameBusy { pfn, .. } if *may_hold > 0 => {
+                    // Xen may refuse all frames.
+                    *may_hold -= 1;
+                    self.set_aside(rest, pfn);
+                }
                 error => {
                     self.give_covered_zeroed(rest);
                     return Err(AllocError::refused(error, plan.limits().node()));
@@ -175,10 +186,11 @@ impl<P: Platform> Allocator<P> {
         }
     }
 
-    /// Counts the scarce frames of a run.
-    fn scarce_frames(&self, first: Pfn, frames: u64) -> ScarceFrames {
+    /// Counts the scarce frames of a run, without those in quarantine.
+    pub(super) fn scarce_frames(&self, first: Pfn, frames: u64) -> ScarceFrames {
         let mut scarce = ScarceFrames::default();
-        self.extents(first, frames).for_each(|Extent { gfn, frames, .. }| scarce.add(gfn, frames));
+        let mfns = self.platform().p2m().mfns(first, frames).flatten();
+        mfns.for_each(|mfn| scarce.add(Gfn::new(mfn.number())));
         scarce
     }
 

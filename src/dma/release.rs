@@ -25,6 +25,17 @@ const PAGE: u64 = PAGE_SIZE as u64;
 /// The longest run of lent frames that is returned to Xen at once.
 const LONGEST_LENT: u64 = 512;
 
+/// The most frames that one trim sets aside. If Xen refuses more than that, it may refuse all.
+const MOST_SET_ASIDE: u64 = 64;
+
+/// A block that Xen refused to take.
+struct Refused {
+    /// The frames that it did not take.
+    frames: u64,
+    /// No frame was set aside, so the same would be refused again.
+    is_final: bool,
+}
+
 /// How much idle memory the reserve retains, for each class of addresses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -57,6 +68,8 @@ pub struct TrimReport {
     /// Frames whose machine frames are unknown after a failure: they are quarantined
     /// ([M6](crate::rules#M6)).
     pub quarantined: u64,
+    /// Frames that Xen refused to take. They are set aside, and the next trim offers them again.
+    pub set_aside: u64,
     /// Why the last exchange was refused, if one was. Its memory stays in the reserve.
     pub error: Option<ExchangeError>,
 }
@@ -219,18 +232,20 @@ impl<P: Platform> Allocator<P> {
             let Some(block) = block else { return };
             let frames = block.order.frames();
             let exchanger = self.exchanger().filter(|_| self.belongs_to_xen(&block));
-            let given = match exchanger {
+            let returned = match exchanger {
                 Some(exchanger) => self.return_block(&exchanger, block, report),
                 None => {
                     report.freed += frames;
                     self.free(block);
-                    true
+                    Ok(())
                 }
             };
-            if !given {
-                return;
-            }
-            *remaining = remaining.saturating_sub(frames);
+            let kept = match returned {
+                Ok(()) => 0,
+                Err(Refused { is_final: true, .. }) => return,
+                Err(Refused { frames, .. }) => frames,
+            };
+            *remaining = remaining.saturating_sub(frames - kept);
         }
     }
 
@@ -243,22 +258,59 @@ impl<P: Platform> Allocator<P> {
             && (class as u64) < self.highest_offer.load(Relaxed)
     }
 
-    /// Exchanges a block for memory without an address limit, which becomes the kernel's. Returns false
-    /// if Xen refused; then the rest is in the reserve again.
+    /// Exchanges a block for memory without an address limit, which becomes the kernel's. A frame that Xen
+    /// refuses is set aside.
+    ///
+    /// # Errors
+    /// How many frames are in the reserve again, if Xen refused.
     fn return_block(
         &self,
         exchanger: &Exchanger<'_, P::Xen, P::Linear>,
         block: Block,
         report: &mut TrimReport,
-    ) -> bool {
+    ) -> Result<(), Refused> {
         let Err(rest) = self.return_run(exchanger, taken(&block), block.order, report) else {
-            return true;
+            return Ok(());
         };
-        for extent in self.extents(rest.first(), rest.frames()) {
-            let extent = Extent { origin: Origin::Exchanged, ..extent };
-            self.reserve.insert(self.platform(), extent, true);
+        let frames = rest.frames();
+        let (rest, after) = match self.set_refused_aside(rest, report) {
+            Ok(others) => others,
+            Err(rest) => (rest, FrameRun::EMPTY),
+        };
+        let is_final = rest.frames() == frames;
+        for part in [&rest, &after] {
+            for extent in self.extents(part.first(), part.frames()) {
+                let extent = Extent { origin: Origin::Exchanged, ..extent };
+                self.reserve.insert(self.platform(), extent, true);
+            }
         }
-        false
+        Err(Refused { frames, is_final })
+    }
+
+    /// Sets the frame of a run aside that Xen refused. Returns the frames before and after it.
+    ///
+    /// # Errors
+    /// The run, if the refusal was not about a frame, or if this trim has set aside so many already that
+    /// Xen seems to refuse all.
+    fn set_refused_aside(
+        &self,
+        run: FrameRun,
+        report: &mut TrimReport,
+    ) -> Result<(FrameRun, FrameRun), FrameRun> {
+        let frames = run.first()..run.first().add(run.frames());
+        let pfn = match report.error {
+            Some(ExchangeError::FrameBusy { pfn, .. }) if frames.contains(&pfn) => pfn,
+            _ => return Err(run),
+        };
+        if report.set_aside == MOST_SET_ASIDE {
+            return Err(run);
+        }
+        report.set_aside += 1;
+        let (before, rest) = run.split_at(pfn.number() - frames.start.number());
+        let (_aside, after) = rest.split_at(1);
+        let memory = self.platform().memory();
+        self.reserve.with(|blocks| blocks.set_aside(memory, pfn));
+        Ok((before, after))
     }
 
     /// Exchanges a covered run, an extent of `order`, for memory without an address limit, which becomes
@@ -327,7 +379,9 @@ impl<P: Platform> Allocator<P> {
                 Err(remaining) => {
                     report.error = Some(error);
                     report.quarantined += remaining.lost();
-                    report.freed += remaining.frames();
+                    let scarce = self.scarce_frames(first, frames);
+                    report.freed += remaining.frames() - scarce.total();
+                    self.lent.lend_all(&scarce);
                     self.give_remaining(first, error, remaining);
                     Ok(())
                 }
@@ -394,10 +448,11 @@ impl<P: Platform> Allocator<P> {
             };
             // SAFETY: the reserve owned the frame, and has just forgotten it ([M1](crate::rules#M1)).
             let run = unsafe { FrameRun::new(pfn, 1) };
-            if let Err(run) = self.return_run(&exchanger, run, Order::ZERO, report) {
-                let pfn = run.first();
+            if self.return_run(&exchanger, run, Order::ZERO, report).is_err() {
                 self.reserve.with(|blocks| blocks.set_aside(memory, pfn));
-                return;
+                if !matches!(report.error, Some(ExchangeError::FrameBusy { .. })) {
+                    return;
+                }
             }
         }
     }
@@ -420,15 +475,28 @@ impl<P: Platform> Allocator<P> {
                 (highest, longest) = (lower, LONGEST_LENT);
                 continue;
             };
-            self.lent.settle(class, frames);
+            let settled = self.lent.settle(class, frames);
             if self.reserve.cover(self.platform(), run.first(), frames).is_err() {
-                self.lent.lend(class, frames);
+                self.lent.lend(class, settled);
                 self.platform().give(run);
                 return;
             }
-            if let Err(run) = self.return_run(&exchanger, run, Order::ZERO, report) {
-                self.lent.lend(class, frames);
-                self.give_covered_zeroed(run);
+            let quarantined = report.quarantined;
+            let Err(rest) = self.return_run(&exchanger, run, Order::ZERO, report) else {
+                if report.quarantined > quarantined {
+                    return;
+                }
+                continue;
+            };
+            let (others, is_final) = match self.set_refused_aside(rest, report) {
+                Ok((before, after)) => ([before, after], false),
+                Err(rest) => ([rest, FrameRun::EMPTY], true),
+            };
+            let scarce = |run: &FrameRun| self.scarce_frames(run.first(), run.frames());
+            let still = others.iter().map(|run| scarce(run).of_class(class)).sum();
+            self.lent.lend(class, settled.min(still));
+            others.into_iter().for_each(|run| self.give_covered_zeroed(run));
+            if is_final {
                 return;
             }
         }

@@ -44,7 +44,8 @@ pub(in crate::dma) struct Blocks {
     orders: [u32; CLASSES],
     /// By class: the number of free frames.
     idle: [u64; CLASSES],
-    set_aside: Option<Pfn>,
+    /// The first and the last frame that Xen refused.
+    set_aside: Option<(Pfn, Pfn)>,
     set_aside_frames: u64,
     /// Frames that the table covers.
     owned: u64,
@@ -237,19 +238,22 @@ impl Blocks {
         self.take_head(memory, class, (sufficient.trailing_zeros() + order) as usize)
     }
 
-    /// Records a covered frame that Xen refused to take.
+    /// Records a covered frame that Xen refused to take, as the last one.
     pub fn set_aside(&mut self, memory: &impl GuestMemory, pfn: Pfn) {
-        self.set(memory, pfn, Entry::SetAside { next: self.set_aside });
-        self.set_aside = Some(pfn);
+        self.set(memory, pfn, Entry::SetAside { next: None });
+        if let Some((_, last)) = self.set_aside {
+            self.set(memory, last, Entry::SetAside { next: Some(pfn) });
+        }
+        self.set_aside = Some((self.set_aside.map_or(pfn, |(first, _)| first), pfn));
         self.set_aside_frames += 1;
     }
 
-    /// Takes a frame that Xen refused.
+    /// Takes the first frame that Xen refused.
     pub fn take_set_aside(&mut self, memory: &impl GuestMemory) -> Option<Pfn> {
-        let pfn = self.set_aside?;
+        let (pfn, last) = self.set_aside?;
         let Entry::SetAside { next } = self.entry(memory, pfn) else { return None };
         self.set(memory, pfn, Entry::Empty);
-        self.set_aside = next;
+        self.set_aside = next.map(|next| (next, last));
         self.set_aside_frames -= 1;
         Some(pfn)
     }
