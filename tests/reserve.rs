@@ -470,3 +470,17 @@ fn a_torn_growth_leaves_no_low_memory_with_the_kernel() {
         assert_eq!(scene.allocator.stats().lent, 0, "{fault:?}");
     }
 }
+
+/// The kernel hands out what it has, and the library looks whether it fits.
+#[test]
+fn a_kernel_that_cannot_search_serves_translated_requests() {
+    let one_extent = limits(|it| it.backing(Backing::OneExtent));
+    for limits in [Constraints::default(), one_extent] {
+        for pages in [1, 3, 64, 257, 512] {
+            let scene = ReserveScene::new(GuestBuilder::new(2048).translated().build());
+            scene.platform.deny_search(true);
+            scene.alloc(pages, &limits);
+            scene.is_balanced();
+        }
+    }
+}

@@ -6,6 +6,7 @@ use core::sync::atomic::Ordering::Relaxed;
 use super::class::{class_of_mask, class_start};
 use super::plan::Plan;
 use super::reserve::{CLASSES, Extent, Origin, class_of};
+use super::segments::Piece;
 use super::{Allocator, CoherentBuffer};
 use crate::addr::{Order, PAGE_SIZE, Pfn};
 use crate::frames::{Candidate, FrameRun, Search};
@@ -189,11 +190,19 @@ impl<P: Platform> Allocator<P> {
         if self.can_search() {
             return None;
         }
-        let mut remaining = platform.free_frames() / SHARE_HELD_ASIDE;
-        while remaining >= plan.frames() {
-            remaining -= plan.frames();
-            let run = platform.take(plan.frames(), 1)?;
+        let frames = plan.frames();
+        // In a translated guest an aligned run is likely to serve at once.
+        let aligned = plan.align_frames().min(512);
+        let mut remaining = (platform.free_frames() / SHARE_HELD_ASIDE).max(frames);
+        while remaining >= frames {
+            remaining -= frames;
+            let run = platform.take(frames, aligned).or_else(|| platform.take(frames, 1))?;
             let (first, frames) = (run.first(), run.frames());
+            let mut pieces =
+                self.extents(first, frames).map(|it| Piece { gfn: it.gfn, frames: it.frames });
+            if plan.accepts(&mut pieces) {
+                return self.adopted(run, plan);
+            }
             if self.reserve.cover(platform, first, frames).is_err() {
                 platform.give(run);
                 return None;
@@ -205,6 +214,22 @@ impl<P: Platform> Allocator<P> {
                 return Some(buffer);
             }
         }
+        None
+    }
+
+    /// Takes the run that the kernel hands out, if it is as [`search_aligned`](Self::search_aligned) says. For
+    /// kernels that cannot search.
+    pub(super) fn take_untested(&self, plan: &Plan, frames: u64) -> Option<FrameRun> {
+        if self.can_search() {
+            return None;
+        }
+        let run = self.platform().take(frames, frames.max(plan.align_frames()).min(512))?;
+        let fits = run.first().number().is_multiple_of(frames)
+            && plan.candidate(self.platform().p2m(), run.first()) == Candidate::Fits;
+        if fits {
+            return Some(run);
+        }
+        self.platform().give(run);
         None
     }
 

@@ -292,7 +292,8 @@ impl<P: Platform> Allocator<P> {
         let refiller =
             unsafe { Refiller::new(platform.xen(), platform.memory(), platform.accounts(), limit) };
         let frames = order.frames();
-        let run = self.search_aligned(plan, frames).ok_or(AllocError::no_frames(plan))?;
+        let run = self.search_aligned(plan, frames).or_else(|| self.take_untested(plan, frames));
+        let run = run.ok_or(AllocError::no_frames(plan))?;
         let Some(mut lists) = platform.lists(frames) else {
             platform.give(run);
             return Err(AllocError::NoListMemory { words: frames });

@@ -167,6 +167,11 @@ impl Plan {
         (inside > 0).then(|| 1 + (self.size - longest).div_ceil(inside))
     }
 
+    /// Returns the frames that the number of the first frame of each piece is a multiple of.
+    pub fn align_frames(&self) -> u64 {
+        self.start_align() / PAGE
+    }
+
     /// Returns the number of segments of `bytes` bytes at `address`, or `None` if the device cannot be
     /// given a piece there.
     fn segments_at(&self, address: u64, bytes: u64) -> Option<u64> {

@@ -23,6 +23,7 @@ pub struct FakePlatform {
     frames: Mutex<FrameAllocator<'static>>,
     accounts: Accounts,
     lists_denied: AtomicBool,
+    search_denied: AtomicBool,
 }
 
 impl FakePlatform {
@@ -40,8 +41,9 @@ impl FakePlatform {
         let whole = guest.run(first, guest.frames() - first);
         frames.give(whole).expect("an empty allocator has no frame of the guest");
         let (p2m, accounts) = (guest.p2m(), Accounts::new());
-        let lists_denied = AtomicBool::new(false);
-        Self { guest, p2m, frames: Mutex::new(frames), accounts, lists_denied }
+        let (lists_denied, search_denied) = (AtomicBool::new(false), AtomicBool::new(false));
+        let frames = Mutex::new(frames);
+        Self { guest, p2m, frames, accounts, lists_denied, search_denied }
     }
 
     /// The guest.
@@ -52,6 +54,11 @@ impl FakePlatform {
     /// How many frames are free in the guest.
     pub fn free_frames(&self) -> u64 {
         self.allocator().free_frames()
+    }
+
+    /// Makes it a kernel that cannot search its free frames, or no longer.
+    pub fn deny_search(&self, denied: bool) {
+        self.search_denied.store(denied, Relaxed);
     }
 
     /// Denies the kernel memory for extent lists, or no longer.
@@ -105,6 +112,9 @@ unsafe impl Platform for &FakePlatform {
     }
 
     fn take_where(&self, frames: u64, from: Pfn, fits: &mut dyn FnMut(Pfn) -> Candidate) -> Search {
+        if self.search_denied.load(Relaxed) {
+            return Search::End;
+        }
         self.allocator().take_where(frames, from, fits)
     }
 
