@@ -174,6 +174,13 @@ impl<P: Platform> Allocator<P> {
         if let Some(buffer) = self.carve_pieces(plan).or_else(|| self.adopt_nearby(plan, 0)) {
             return Ok(buffer);
         }
+        // Xen is told a limit that is a power of two alone. What it hands out within another reach may not
+        // serve, and the frames that are given up for it may be the only ones that would have.
+        if plan.limits().is_beyond_xen()
+            && let Some(buffer) = self.adopt(plan)
+        {
+            return Ok(buffer);
+        }
         let refusal = match self.grow(plan) {
             Err(error) if error.may_pass_with_other_memory() => error,
             result => return result,

@@ -225,6 +225,12 @@ impl Constraints {
         (!exact).then_some(Placement { bits, node: self.node })
     }
 
+    /// Returns true if Xen cannot be told the reach: the lowest address is above 0, or the mask is not a power
+    /// of two less one.
+    pub(super) fn is_beyond_xen(&self) -> bool {
+        self.lowest > 0 || self.wider_placement().is_some()
+    }
+
     fn bits_below(&self) -> AddressBits {
         let bits = match self.mask.checked_add(1) {
             None => 64,
