@@ -257,12 +257,14 @@ impl OracleScene {
             return false;
         }
         let is_free = |mfn| self.platform.guest().owner(Mfn::new(mfn)) == Some(Owner::Free);
-        (frames..machine.min(limit)).step_by(frames as usize).any(|first| {
-            let extent = first..first + frames;
+        let serves = |first: &u64| {
+            let extent = *first..*first + frames;
             extent.end <= machine.min(limit)
                 && extent.clone().all(is_free)
                 && device.serves(&extent.collect::<Vec<u64>>())
-        })
+        };
+        // Two, because the model never backs a guest frame with the machine frame of the same number.
+        (frames..machine.min(limit)).step_by(frames as usize).filter(serves).nth(1).is_some()
     }
 }
 
@@ -300,7 +302,13 @@ fn play(kind: Kind, seed: u64, answers: &mut Answers) {
         let idle = scene.idle(&free, &in_use);
         // The records of what joins the reserve need frames of their own.
         let roomy = free.len() + idle.len() >= device.frames() as usize + 16;
-        let available: BTreeSet<u64> = free.union(&idle).copied().collect();
+        // Within a reach that Xen cannot be told, an exchange can give up free frames that would have served
+        // together with idle ones.
+        let beyond_xen = device.lowest > 0 || !(device.mask + 1).is_power_of_two();
+        let available = match kind == Kind::PvWithXen && beyond_xen {
+            true => free.clone(),
+            false => free.union(&idle).copied().collect(),
+        };
         let by_guest = roomy && scene.guest_can_serve(&device, &available);
         let by_xen = scene.xen_can_serve(&device, &free);
         match allocator.alloc_coherent(device.size, &limits) {
