@@ -20,7 +20,7 @@ type Kernel = &'static FakePlatform;
 const PAGE: u64 = PAGE_SIZE as u64;
 
 /// Guests of each kind, and requests in each. `SATISFIABLE_SEEDS` sets another number of guests.
-const SEEDS: u64 = 60;
+const SEEDS: u64 = 100;
 const REQUESTS: usize = 60;
 
 /// What drivers and the kernel write into their frames. The reserve's records are not uniform.
