@@ -144,6 +144,13 @@ pub enum AllocError {
         /// What went wrong.
         error: ExchangeError,
     },
+    /// The domain has more frames than it may have, so Xen would not replace what a refill returns.
+    AboveMaximum {
+        /// The number of frames that the domain has.
+        current: u64,
+        /// The most frames that it may have.
+        maximum: u64,
+    },
     /// Xen permits no exchange at all.
     NoExchange(ExchangeError),
 }
@@ -239,6 +246,11 @@ impl fmt::Display for AllocError {
                 f,
                 "{error}; {frames} frames of the guest could not be brought back and are quarantined"
             ),
+            Self::AboveMaximum { current, maximum } => write!(
+                f,
+                "the domain has {current} frames and may have {maximum}, so Xen would not replace those \
+                 of a refill: raise the maximum with `xl mem-set`"
+            ),
             Self::NoExchange(why) => why.fmt(f),
         }
     }
@@ -258,7 +270,8 @@ impl AllocError {
             | Self::MustNotSleep
             | Self::OutOfReach { .. }
             | Self::NoFramesInReach { .. }
-            | Self::NoMemoryOnNode { .. } => true,
+            | Self::NoMemoryOnNode { .. }
+            | Self::AboveMaximum { .. } => true,
             Self::Exchange(error) | Self::Lost { error, .. } => error.is_transient(),
             Self::ZeroSize
             | Self::TooLarge { .. }
@@ -449,6 +462,7 @@ mod tests {
                 "does not permit this domain extents of order 0",
             ),
             (19, Error::MemoryInUseStays, false, "allocate a buffer and copy"),
+            (20, Error::AboveMaximum { current: 9, maximum: 8 }, true, "9 frames and may have 8"),
         ];
         let mut next = 0;
         for (place, error, transient, words) in table {
@@ -477,11 +491,12 @@ mod tests {
                 Error::Lost { .. } => 17,
                 Error::NoExchange(_) => 18,
                 Error::MemoryInUseStays => 19,
+                Error::AboveMaximum { .. } => 20,
             };
             assert_eq!(own, place, "{text}");
             assert!(place <= next, "every variant is in the table");
             next = place + 1;
         }
-        assert_eq!(next, 20);
+        assert_eq!(next, 21);
     }
 }

@@ -16,6 +16,7 @@ use crate::exchange::{
 use crate::frames::FrameRun;
 use crate::paging::GuestMemory;
 use crate::platform::Platform;
+use crate::reservation::Reservation;
 
 /// Extents that Xen is asked for.
 #[derive(Clone, Copy)]
@@ -291,6 +292,13 @@ impl<P: Platform> Allocator<P> {
         // allocator alone ([M1](crate::rules#M1)): the promises of the trait `Platform`.
         let refiller =
             unsafe { Refiller::new(platform.xen(), platform.memory(), platform.accounts(), limit) };
+        // A domain above its maximum would not get the frames back.
+        if let Ok(reservation) = Reservation::read(platform.xen())
+            && !reservation.allows_refill()
+        {
+            let (current, maximum) = (reservation.current(), reservation.maximum());
+            return Err(AllocError::AboveMaximum { current, maximum });
+        }
         let frames = order.frames();
         let run = self.search_aligned(plan, frames).or_else(|| self.take_untested(plan, frames));
         let run = run.ok_or(AllocError::no_frames(plan))?;

@@ -14,6 +14,7 @@
 //! | [`many`] | is a set of buffers had all or not at all, and with one flush? |
 //! | [`halves`] | do the halves of a buffer keep content and addresses, and go back each? |
 //! | [`release`] | does memory return to Xen when the kernel trims, and only then? |
+//! | [`pool`] | are a pool's objects sound, and had without a hypercall where none may be made? |
 //! | [`refusals`] | is every refusal told by name, with nothing lost? |
 //! | [`translated`] | PVH: contiguous for the device below a mask, or a refusal that says so? |
 //! | [`ground`] | what these tests and the soak stand on |
@@ -24,6 +25,7 @@ pub(super) mod ground;
 mod halves;
 mod hypercalls;
 mod many;
+mod pool;
 mod refusals;
 mod release;
 mod sizes;
@@ -41,6 +43,7 @@ pub fn add(tests: &mut Vec<Test>) {
     many::add(tests);
     halves::add(tests);
     release::add(tests);
+    pool::add(tests);
     refusals::add(tests);
     translated::add(tests);
 }

@@ -1,0 +1,94 @@
+//! Does a pool hand out sound objects, without a hypercall where it must not make one?
+
+use alloc::vec::Vec;
+
+use xen_contig::dma::{Pool, PoolConfig, PoolErrorKind, PoolObject, Retain};
+use xen_contig::paging::Width;
+
+use super::ground::{Confined, PAGE, balanced, build, calls, is_shortage};
+use super::{Check, Test, TestContext, fail, skip};
+use crate::machine::Machine;
+
+/// Bytes of an object. A chunk of four pages has four objects, because none crosses a page.
+const SIZE: u64 = 3000;
+
+/// Objects in reserve: two chunks.
+const RESERVE: u64 = 8;
+
+pub fn add(tests: &mut Vec<Test>) {
+    tests.push(Test::new("dma-pool", pool));
+}
+
+fn pool(context: &TestContext<'_>) -> Check {
+    // No object crosses a page. The alignment of coherent buffers must not apply to objects.
+    let device = build(|it| it.mask((1 << 36) - 1).boundary(PAGE).align(1 << 16))?;
+    let config = PoolConfig::builder("self-test", SIZE).chunk(4 * PAGE).constraints(device);
+    let config = match config.reserve(RESERVE).build() {
+        Ok(config) => config,
+        Err(error) => fail!("{error}"),
+    };
+    let object = build(|it| it.mask((1 << 36) - 1).boundary(PAGE).align(64))?;
+    balanced(context, Retain::NOTHING, |allocator| {
+        let confined = Confined::to(context.machine, 64)?;
+        let mut pool = match Pool::new(allocator, config) {
+            Ok(pool) => pool,
+            Err(error) => match error.kind() {
+                PoolErrorKind::Alloc { error: cause, .. } if is_shortage(&cause) => {
+                    skip!("{error}")
+                }
+                _ => fail!("{error}"),
+            },
+        };
+        let before = calls();
+        let mut objects = take_all(&pool)?;
+        if calls() != before || objects.len() as u64 != RESERVE {
+            fail!("{} objects, {} hypercalls: {pool}", objects.len(), calls() - before);
+        }
+        match pool.refill() {
+            Ok(RESERVE) => objects.extend(take_all(&pool)?),
+            said => fail!("a refill of {RESERVE} objects: {said:?}"),
+        }
+        for (index, taken) in objects.iter().enumerate() {
+            let number = taken.load(0, Width::Quad);
+            if number != Ok(index as u64 % RESERVE) || taken.check_in_place().is_err() {
+                fail!("object {index}, {taken:?}, holds {number:?}");
+            }
+            if !object.admits(taken.dma_addr().get(), SIZE) {
+                fail!("{taken:?} is not within {object:?}");
+            }
+        }
+        drop(objects);
+        let (trimmed, left) = (pool.trim(), pool.statistics());
+        if trimmed != 2 * RESERVE || left.objects > 0 || left.record_frames > 0 {
+            fail!("{trimmed} objects trimmed of {}, {pool}", 2 * RESERVE);
+        }
+        drop(pool);
+        confined.check_whole(allocator)
+    })
+}
+
+/// Allocates every object without growing the pool, checks that it is zeroed, and numbers it.
+fn take_all<'p, 'm>(
+    pool: &'p Pool<'_, &'m Machine>,
+) -> Result<Vec<PoolObject<'p, &'m Machine>>, super::TestOutcome> {
+    let mut objects: Vec<PoolObject<'p, &'m Machine>> = Vec::new();
+    loop {
+        let mut object = match pool.alloc_atomic() {
+            Ok(object) => object,
+            Err(error) => match error.kind() {
+                PoolErrorKind::Exhausted { .. } => return Ok(objects),
+                _ => fail!("{error}"),
+            },
+        };
+        let number = objects.len() as u64;
+        let zeroed = (0..SIZE / 8).all(|word| object.load(8 * word, Width::Quad) == Ok(0));
+        if !zeroed || object.store(0, Width::Quad, number).is_err() {
+            fail!("object {number}, {object:?}, is not zeroed");
+        }
+        // What the next user of the object must not see.
+        if object.store(SIZE - 8, Width::Quad, u64::MAX).is_err() {
+            fail!("object {number} has no last word");
+        }
+        objects.push(object);
+    }
+}
