@@ -60,6 +60,7 @@ fn one(machine: &Machine, allocator: &Allocator<'_>, round: u32) -> Check {
     is_zero(&buffer)?;
     let (start, before) = (tsc(), calls());
     drop(buffer);
+    allocator.trim_excess();
     let (release, given) = (tsc() - start, calls() - before);
     say!(
         "# bench-coherent: round {round}: {} KiB below 2^{BITS}: allocation {allocation} ticks, \

@@ -87,7 +87,8 @@ impl MachineState {
 
     /// Machine address of the second-level entry of a table of the linear mapping.
     pub fn upper_entry(&self, table: u64) -> u64 {
-        ((self.frames.len() as u64) << 12) + table * 8
+        const ABOVE_ALL_MEMORY: u64 = 1 << 51;
+        ABOVE_ALL_MEMORY + table * 8
     }
 
     /// Writes a second-level entry (`mod_l2_entry`). As in Xen, the old table is released only when the
