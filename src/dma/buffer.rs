@@ -6,7 +6,7 @@ use core::ptr::NonNull;
 use super::moved::Told;
 use super::plan::Plan;
 use super::reserve::{Extent, Origin};
-use super::segments::{CutRules, Piece, Segments};
+use super::segments::{CutRules, Piece, Segment, Segments};
 use super::span::BufferSpan;
 use super::{Allocator, BufferError, Moved};
 use crate::addr::{DmaAddr, Gfn, PAGE_SIZE, Pfn, PseudoPhysAddr};
@@ -15,17 +15,6 @@ use crate::paging::{GuestMemory, Width};
 use crate::platform::Platform;
 
 const PAGE: u64 = PAGE_SIZE as u64;
-
-/// A part of a buffer that a device sees as one address and length.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Segment {
-    /// The address of its first byte for the device.
-    pub dma: DmaAddr,
-    /// The offset of its first byte in the buffer.
-    pub offset: u64,
-    /// The number of bytes.
-    pub len: u64,
-}
 
 /// A coherent buffer: contiguous for the processor, and one segment or more for the device.
 ///

@@ -60,7 +60,7 @@ mod span;
 mod stats;
 
 pub use allocator::Allocator;
-pub use buffer::{CoherentBuffer, Segment};
+pub use buffer::CoherentBuffer;
 pub use buffer_error::BufferError;
 pub use constraints::{Backing, ConstraintError, Constraints, ConstraintsBuilder, Sleep};
 pub use contiguous::RelocationFailure;
@@ -74,4 +74,5 @@ pub use pool::{
     PoolStatistics, Zeroing,
 };
 pub use release::{Retain, TrimReport};
+pub use segments::Segment;
 pub use stats::Stats;

@@ -15,10 +15,21 @@
 
 use core::iter::FusedIterator;
 
-use super::{Constraints, Segment};
+use super::constraints::Constraints;
 use crate::addr::{DmaAddr, Gfn, PAGE_SIZE};
 
 const PAGE: u64 = PAGE_SIZE as u64;
+
+/// A part of a buffer that a device sees as one address and length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Segment {
+    /// The address of its first byte for the device.
+    pub dma: DmaAddr,
+    /// The offset of its first byte in the buffer.
+    pub offset: u64,
+    /// The number of bytes.
+    pub len: u64,
+}
 
 /// A machine-contiguous part of a buffer: consecutive frames whose `Gfn`s follow each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
