@@ -5,7 +5,7 @@ use core::ops::Range;
 use hypercall::Xen;
 use hypercall::trace::{Phase, Span};
 
-use super::entries;
+use super::mapping;
 use super::tables::Tables;
 use crate::addr::Order;
 use crate::exchange::accounts::UnwindGuard;
@@ -25,7 +25,7 @@ pub(in crate::exchange) struct Prepared<'t, 'a, X, L>(pub(super) Detached<'t, 'a
 pub(in crate::exchange) struct Detached<'t, 'a, X, L> {
     pub(super) guest: GuestHandle<'a, X, L>,
     pub(super) run: FrameRun,
-    /// The machine frame that backs each frame of the run, or [`entries::UNKNOWN`].
+    /// The machine frame that backs each frame of the run, or [`UNKNOWN`](super::entries::UNKNOWN).
     pub(super) backing: &'t mut [u64],
     /// Room for the longest out-list.
     pub(super) out_list: &'t mut [u64],
@@ -88,7 +88,7 @@ impl<'a, X: Xen, L: LinearMapping> Detached<'_, 'a, X, L> {
     /// Clears the page-table entries of the run, forgets its machine frames, and flushes.
     fn clear(&mut self) -> Result<(), ExchangeError> {
         self.tables = Tables::Unsure;
-        entries::clear(&self.guest, &self.run)?;
+        mapping::clear(&self.guest, &self.run)?;
         self.tables = Tables::Unhooked;
         self.forget_backing();
         self.flush()
@@ -112,7 +112,7 @@ impl<'a, X: Xen, L: LinearMapping> Detached<'_, 'a, X, L> {
     #[cold]
     pub(super) fn restore(self, error: ExchangeError) -> ExchangeFailure<'a> {
         let Self { guest, run, backing, tables, guard, .. } = self;
-        let mapping = entries::map(&guest, &run, backing, tables);
+        let mapping = mapping::map(&guest, &run, backing, tables);
         guard.disarm();
         guest.accounts.quarantine(mapping.lost);
         let remaining = Remaining::in_p2m(run, mapping.lost, guest.p2m);

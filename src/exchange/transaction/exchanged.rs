@@ -7,7 +7,8 @@ use hypercall::Xen;
 use hypercall::trace::{Phase, Span};
 
 use super::detached::Detached;
-use super::entries;
+use super::ending::{Ending, Exchanged};
+use super::mapping;
 use super::record::PartProgress;
 use super::recover::TornExchange;
 use crate::addr::Order;
@@ -17,28 +18,6 @@ use crate::exchange::guest::GuestHandle;
 use crate::exchange::part::{Part, Placement};
 use crate::exchange::request::Progress;
 use crate::paging::LinearMapping;
-
-/// A run that Xen was asked to exchange. It is still unmapped.
-pub(in crate::exchange) struct Exchanged<'t, 'a, X, L> {
-    pub(super) detached: Detached<'t, 'a, X, L>,
-    pub(super) ending: Ending,
-}
-
-/// How the exchange ended.
-pub(super) enum Ending {
-    /// All parts were exchanged. `done` is the number of frames.
-    Complete { done: u64 },
-    /// Xen refused what follows the first `done` frames, counted through the parts.
-    Refused { done: u64, error: ExchangeError },
-    /// The transaction failed. The caller gets back what remains of the run.
-    Failed(ExchangeError),
-}
-
-impl From<TornExchange> for Ending {
-    fn from(TornExchange { error }: TornExchange) -> Self {
-        Self::Failed(error)
-    }
-}
 
 impl<'a, X: Xen, L: LinearMapping> Exchanged<'_, 'a, X, L> {
     /// If Xen refused a part, returns the scarce memory of the parts before it: exchanges their new
@@ -118,7 +97,7 @@ impl<'a, X: Xen, L: LinearMapping> Exchanged<'_, 'a, X, L> {
         let Detached { guest, run, backing, moved, tables, guard, .. } = detached;
         let mapping = guest
             .xen
-            .within(Span::Phase(Phase::Attach), || entries::map(&guest, &run, backing, tables));
+            .within(Span::Phase(Phase::Attach), || mapping::map(&guest, &run, backing, tables));
         guard.disarm();
         guest.accounts.quarantine(mapping.lost);
         let (done, refusal) = match (ending, mapping.error) {

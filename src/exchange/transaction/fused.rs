@@ -15,8 +15,9 @@ use hypercall::{DomId, Xen, XenErrno};
 
 use super::ask::{question, reply};
 use super::detached::{Detached, Prepared};
-use super::entries::{UNKNOWN, collect_clearing, refused_clearing};
-use super::exchanged::{Ending, Exchanged};
+use super::ending::{Ending, Exchanged};
+use super::entries::UNKNOWN;
+use super::mapping::{collect_clearing, refused_clearing};
 use super::tables::Tables;
 use crate::exchange::error::ExchangeError;
 use crate::exchange::failure::ExchangeFailure;

@@ -11,7 +11,7 @@
 //!
 //! The list `backing` says at all times which machine frame backs each frame: the old one until Xen
 //! has exchanged it, then the new one. So success, refusal and partial success end in the same way:
-//! [`Exchanged::attach`] maps what the list says. Only frames whose machine frame is unknown stay
+//! `Exchanged::attach` maps what the list says. Only frames whose machine frame is unknown stay
 //! unmapped ([M6](crate::rules#M6)).
 //!
 //! * `detached`: the state in which no page-table entry maps the run, and how it is reached;
@@ -21,15 +21,18 @@
 //! * `recover`: finds out which machine frames back the run after Xen failed past its commit point;
 //! * `exchanged`: undoes and attaches;
 //! * `relocate`: swaps the machine frames of memory in use and of spare memory;
-//! * `entries`: writes the page-table entries of the linear mapping;
+//! * `mapping`: takes a run out of the linear mapping and puts it back;
+//! * `entries`: writes single page-table entries;
 //! * `tables`: unhooks whole first-level tables, and hooks them in again.
 
 mod ask;
 mod detached;
 mod diagnose;
+mod ending;
 mod entries;
 mod exchanged;
 mod fused;
+mod mapping;
 mod record;
 mod recover;
 mod relocate;

@@ -4,8 +4,8 @@ use hypercall::{Xen, XenErrno};
 
 use super::ask::ask;
 use super::detached::Detached;
+use super::ending::{Ending, Exchanged};
 use super::entries::UNKNOWN;
-use super::exchanged::{Ending, Exchanged};
 use super::recover::{TornExchange, recover};
 use super::tables::{Tables, hook_all};
 use crate::addr::Pfn;
