@@ -1,17 +1,15 @@
 //! Takes memory into the reserve that the kernel has free and that is contiguous already.
 
-use core::array;
 use core::sync::atomic::Ordering::Relaxed;
 
 use super::class::{class_of_mask, class_start};
 use super::plan::Plan;
-use super::reserve::{CLASSES, Extent, Origin, class_of};
+use super::reserve::{Extent, Origin, class_of};
 use super::segments::Piece;
 use super::{Allocator, CoherentBuffer};
 use crate::addr::{Order, PAGE_SIZE, Pfn};
 use crate::frames::{Candidate, FrameRun, Search};
 use crate::platform::Platform;
-use crate::sync::AtomicU64;
 
 /// The share of the guest's free memory that is held aside on the way to memory that fits: an eighth.
 pub(super) const SHARE_HELD_ASIDE: u64 = 8;
@@ -25,41 +23,6 @@ pub(super) const EVERYWHERE: u64 = u64::MAX;
 
 /// The answer that ends a search: no frame has this number.
 const NOWHERE: Candidate = Candidate::TryFrom(Pfn::new(u64::MAX >> 1));
-
-/// How often the search before an exchange is left out. After the third search in vain it is left out
-/// once, and after each further one twice as often, up to 31 times in a row.
-#[derive(Debug)]
-pub(super) struct Backoff([AtomicU64; CLASSES]);
-
-impl Default for Backoff {
-    fn default() -> Self {
-        Self(array::from_fn(|_| AtomicU64::new(0)))
-    }
-}
-
-impl Backoff {
-    /// The misses in a row that are counted.
-    const MOST_MISSES: u64 = 7;
-
-    /// Returns true if the search for memory of the class is worth its cost.
-    fn is_due(&self, class: usize) -> bool {
-        let less = |state: u64| (state & 0xff > 0).then(|| state - 1);
-        self.0[class].fetch_update(Relaxed, Relaxed, less).is_err()
-    }
-
-    /// Takes note of what a search came to. The number of misses is above the lowest byte, which counts the
-    /// searches to leave out.
-    fn note(&self, class: usize, found: bool) {
-        let misses = ((self.0[class].load(Relaxed) >> 8) + 1).min(Self::MOST_MISSES);
-        let left_out = (1 << misses.saturating_sub(2)) - 1;
-        self.0[class].store(if found { 0 } else { misses << 8 | left_out }, Relaxed);
-    }
-
-    /// Starts anew, because memory became free.
-    pub fn reset(&self) {
-        self.0.iter().for_each(|state| state.store(0, Relaxed));
-    }
-}
 
 impl<P: Platform> Allocator<P> {
     /// Adopts a run that serves the request, of `lowest_class` or above. Searches a little of the kernel's

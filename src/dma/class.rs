@@ -3,7 +3,7 @@
 use core::array;
 use core::sync::atomic::Ordering::Relaxed;
 
-use super::Constraints;
+use super::constraints::Constraints;
 use super::plan::Plan;
 use super::reserve::{CLASSES, class_of};
 use crate::addr::{Gfn, Order, PAGE_SIZE};
@@ -168,6 +168,41 @@ impl LentFrames {
     /// Returns the number of frames of all classes.
     pub fn total(&self) -> u64 {
         (0..self.0.len()).map(|class| self.of_class(class)).sum()
+    }
+}
+
+/// How often the search before an exchange is left out. After the third search in vain it is left out
+/// once, and after each further one twice as often, up to 31 times in a row.
+#[derive(Debug)]
+pub(super) struct Backoff([AtomicU64; CLASSES]);
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Self(array::from_fn(|_| AtomicU64::new(0)))
+    }
+}
+
+impl Backoff {
+    /// The misses in a row that are counted.
+    const MOST_MISSES: u64 = 7;
+
+    /// Returns true if the search for memory of the class is worth its cost.
+    pub fn is_due(&self, class: usize) -> bool {
+        let less = |state: u64| (state & 0xff > 0).then(|| state - 1);
+        self.0[class].fetch_update(Relaxed, Relaxed, less).is_err()
+    }
+
+    /// Takes note of what a search came to. The number of misses is above the lowest byte, which counts the
+    /// searches to leave out.
+    pub fn note(&self, class: usize, found: bool) {
+        let misses = ((self.0[class].load(Relaxed) >> 8) + 1).min(Self::MOST_MISSES);
+        let left_out = (1 << misses.saturating_sub(2)) - 1;
+        self.0[class].store(if found { 0 } else { misses << 8 | left_out }, Relaxed);
+    }
+
+    /// Starts anew, because memory became free.
+    pub fn reset(&self) {
+        self.0.iter().for_each(|state| state.store(0, Relaxed));
     }
 }
 

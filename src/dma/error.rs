@@ -2,8 +2,7 @@
 
 use core::fmt;
 
-use super::ConstraintError;
-use super::plan::Plan;
+use super::constraints::{ConstraintError, Constraints};
 use crate::addr::{AddressBits, Order, PAGE_SIZE};
 use crate::exchange::{ExchangeError, Node};
 
@@ -289,8 +288,7 @@ impl AllocError {
     }
 
     /// A translated guest has no such frames where the device takes them.
-    pub(super) const fn no_frames(plan: &Plan) -> Self {
-        let (frames, limits) = (plan.frames(), plan.limits());
+    pub(super) const fn no_frames(frames: u64, limits: &Constraints) -> Self {
         let (align, lowest, mask) = (limits.align(), limits.lowest(), limits.mask());
         Self::NoFramesInReach { frames, align, lowest, mask }
     }

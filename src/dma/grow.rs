@@ -41,7 +41,7 @@ impl<P: Platform> Allocator<P> {
             (_, Capability::None { why }) if !self.platform().p2m().is_translated() => {
                 return Err(AllocError::NoExchange(why));
             }
-            _ => return Err(AllocError::no_frames(plan)),
+            _ => return Err(AllocError::no_frames(plan.frames(), plan.limits())),
         };
         let limits = plan.limits();
         let mut refusal = None;
@@ -280,11 +280,14 @@ impl<P: Platform> Allocator<P> {
         let (limit, platform) = match self.capability() {
             Capability::Refill { limit } => (limit, self.platform()),
             Capability::None { why } => return Err(AllocError::NoExchange(why)),
-            Capability::Exchange { .. } => return Err(AllocError::no_frames(plan)),
+            Capability::Exchange { .. } => {
+                return Err(AllocError::no_frames(plan.frames(), plan.limits()));
+            }
         };
         // What devices see is the guest's memory: alignment and segments limit that, not its backing.
         let bits = plan.frames().next_power_of_two().ilog2();
-        let order = Order::new(bits).map_err(|_| AllocError::no_frames(plan))?;
+        let order =
+            Order::new(bits).map_err(|_| AllocError::no_frames(plan.frames(), plan.limits()))?;
         if order > limit {
             return Err(AllocError::OrderNotPermitted { order, limit });
         }
@@ -301,7 +304,7 @@ impl<P: Platform> Allocator<P> {
         }
         let frames = order.frames();
         let run = self.search_aligned(plan, frames).or_else(|| self.take_untested(plan, frames));
-        let run = run.ok_or(AllocError::no_frames(plan))?;
+        let run = run.ok_or(AllocError::no_frames(plan.frames(), plan.limits()))?;
         let Some(mut lists) = platform.lists(frames) else {
             platform.give(run);
             return Err(AllocError::NoListMemory { words: frames });

@@ -47,6 +47,7 @@ mod buffer_error;
 mod class;
 mod constraints;
 mod contiguous;
+mod counters;
 mod error;
 mod grow;
 mod many;
@@ -55,7 +56,9 @@ mod plan;
 mod pool;
 mod release;
 mod reserve;
+mod retain;
 mod segments;
+mod serve;
 mod span;
 mod stats;
 
@@ -73,6 +76,7 @@ pub use pool::{
     MovedChunk, Pool, PoolBuilder, PoolConfig, PoolError, PoolErrorKind, PoolObject,
     PoolStatistics, Zeroing,
 };
-pub use release::{Retain, TrimReport};
+pub use release::TrimReport;
+pub use retain::Retain;
 pub use segments::Segment;
 pub use stats::Stats;

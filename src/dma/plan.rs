@@ -5,8 +5,9 @@
 
 use core::ops::Range;
 
+use super::constraints::Constraints;
+use super::error::AllocError;
 use super::segments::{CutRules, JoinedPieces, Piece, round_down};
-use super::{AllocError, Constraints};
 use crate::addr::{Gfn, Order, PAGE_SIZE, Pfn};
 use crate::exchange::Node;
 use crate::frames::Candidate;

@@ -1,6 +1,6 @@
 //! When memory leaves the reserve, and where it goes.
 //!
-//! Released buffers stay in the reserve. Where more is idle in a class than [`Retain`] says, the next
+//! Released buffers stay in the reserve. Where more is idle in a class than [`Retain`](super::Retain) says, the next
 //! allocation that may sleep trims it after it was served. Scarce memory that came from Xen returns to Xen: other domains need it, too.
 //! All other memory becomes free memory of the kernel, without a hypercall.
 
@@ -18,7 +18,6 @@ use crate::exchange::{
 };
 use crate::frames::{Candidate, FrameRun, Search};
 use crate::platform::Platform;
-use crate::sync::AtomicBool;
 
 const PAGE: u64 = PAGE_SIZE as u64;
 
@@ -34,28 +33,6 @@ struct Refused {
     frames: u64,
     /// No frame was set aside, so the same would be refused again.
     is_final: bool,
-}
-
-/// How much idle memory the reserve retains, for each class of addresses.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Retain {
-    /// At most 16 MiB or 1/64 of the guest's memory, whichever is more, and never more than 1/8.
-    /// Trimming stops at half of that.
-    #[default]
-    ByMemory,
-    /// At most `high` bytes. Above that, trimming goes down to `low`.
-    Bytes {
-        /// Where trimming stops.
-        low: u64,
-        /// Where it begins.
-        high: u64,
-    },
-}
-
-impl Retain {
-    /// Nothing is retained: each allocation that may sleep trims all that is idle after it was served.
-    pub const NOTHING: Self = Self::Bytes { low: 0, high: 0 };
 }
 
 /// What trimming came to. All memory is counted in frames.
@@ -74,33 +51,6 @@ pub struct TrimReport {
     pub error: Option<ExchangeError>,
 }
 
-/// The watermarks, in frames.
-#[derive(Debug)]
-pub(super) struct Watermarks {
-    low: u64,
-    high: u64,
-    /// A class is above the high watermark.
-    crossed: AtomicBool,
-}
-
-impl Watermarks {
-    pub fn new(retain: Retain, guest_frames: u64) -> Self {
-        let (low, high) = match retain {
-            Retain::ByMemory => {
-                let high = (guest_frames / 64).max((16 << 20) / PAGE).min(guest_frames / 8);
-                (high / 2, high)
-            }
-            Retain::Bytes { low, high } => (low.min(high) / PAGE, high / PAGE),
-        };
-        Self { low, high, crossed: AtomicBool::new(false) }
-    }
-
-    /// Returns how many frames of a class may be idle.
-    pub const fn high(&self) -> u64 {
-        self.high
-    }
-}
-
 impl<P: Platform> Allocator<P> {
     /// Takes a buffer's extent back into the reserve. Makes no hypercall.
     pub(super) fn release(&self, extent: Extent) {
@@ -109,7 +59,7 @@ impl<P: Platform> Allocator<P> {
             blocks.release(memory, extent);
             blocks.idle(class_of(extent.gfn, extent.frames))
         });
-        if idle > self.watermarks.high {
+        if idle > self.watermarks.high() {
             self.watermarks.crossed.store(true, Relaxed);
         }
     }
@@ -126,7 +76,7 @@ impl<P: Platform> Allocator<P> {
         }
     }
 
-    /// Trims what is idle above the watermarks of [`Retain`]. Makes hypercalls if there is any.
+    /// Trims what is idle above the watermarks of [`Retain`](super::Retain). Makes hypercalls if there is any.
     ///
     /// Each allocation that may sleep does the same after it was served. A kernel with an idle thread can call this there.
     pub fn trim_excess(&self) {
@@ -136,7 +86,7 @@ impl<P: Platform> Allocator<P> {
         self.watermarks.crossed.store(false, Relaxed);
         self.highest_offer.store(CLASSES as u64, Relaxed);
         self.merge_recent();
-        let (low, high) = (self.watermarks.low, self.watermarks.high);
+        let (low, high) = (self.watermarks.low, self.watermarks.high());
         for class in 0..CLASSES {
             let idle = self.reserve.with(|blocks| blocks.idle(class));
             if idle > high {

@@ -1,0 +1,208 @@
+//! The way of a request: from the reserve, from free memory of the kernel, or from Xen.
+
+use core::sync::atomic::Ordering::Relaxed;
+
+use hypercall::Xen;
+use hypercall::trace::Span;
+
+use super::class::class_of_mask;
+use super::constraints::{Backing, Sleep};
+use super::plan::Plan;
+use super::reserve::Extent;
+use super::{AllocError, Allocator, CoherentBuffer, Constraints};
+use crate::addr::Pfn;
+use crate::exchange::Node;
+use crate::frames::FrameRun;
+use crate::paging::GuestMemory;
+use crate::platform::Platform;
+
+impl<P: Platform> Allocator<P> {
+    /// Allocates `size` bytes, zeroed, 1 to 1 GiB.
+    ///
+    /// May make hypercalls, which take time in proportion to the size. With [`Sleep::MustNot`] it makes
+    /// none, takes the lock of the reserve alone, and may be called by an interrupt handler if that lock
+    /// masks interrupts.
+    ///
+    /// # Errors
+    /// Why there is no buffer. Nothing is lost, except where an exchange says quarantine.
+    pub fn alloc_coherent(
+        &self,
+        size: u64,
+        constraints: &Constraints,
+    ) -> Result<CoherentBuffer<'_, P>, AllocError> {
+        let plan = Plan::new(size, constraints)?;
+        self.platform().xen().within(Span::Operation("alloc_coherent"), || self.alloc(&plan))
+    }
+
+    pub(super) fn alloc(&self, plan: &Plan) -> Result<CoherentBuffer<'_, P>, AllocError> {
+        let limits = plan.limits();
+        let translated = self.platform().p2m().is_translated();
+        match limits.node() {
+            Node::Exactly(node) if translated => return Err(AllocError::NodeNotTold { node }),
+            // Xen does not report the node of a frame, so no memory that the guest has can serve.
+            Node::Exactly(_) => return self.obtain_from_xen(plan, Self::grow),
+            Node::Any | Node::Near(_) => {}
+        }
+        if translated && limits.backing() == Backing::OneExtent {
+            return self.obtain_from_xen(plan, Self::refill);
+        }
+        if limits.sleep() == Sleep::MustNot {
+            let served =
+                self.carve(plan, self.preferred_class(plan)).or_else(|| self.carve(plan, 0));
+            return served.or_else(|| self.carve_pieces(plan)).ok_or(AllocError::MustNotSleep);
+        }
+        let result = self.obtain(plan);
+        // Not before: what the last buffer left may serve this one.
+        self.trim_excess();
+        result
+    }
+
+    /// Serves a request that only new memory of Xen's can serve. What is idle is freed if the kernel has
+    /// too little to ask for that.
+    fn obtain_from_xen<'a>(
+        &'a self,
+        plan: &Plan,
+        ask: impl Fn(&'a Self, &Plan) -> Result<CoherentBuffer<'a, P>, AllocError>,
+    ) -> Result<CoherentBuffer<'a, P>, AllocError> {
+        if plan.limits().sleep() == Sleep::MustNot {
+            return Err(AllocError::MustNotSleep);
+        }
+        let mut result = ask(self, plan);
+        if let Err(error) = &result
+            && (error.is_for_want_of_guest_memory()
+                || matches!(error, AllocError::NoFramesInReach { .. }))
+            && self.reclaim(u64::MAX) > 0
+        {
+            result = ask(self, plan);
+        }
+        self.trim_excess();
+        result
+    }
+
+    /// Serves a request whose caller may sleep, by the cheapest means first.
+    fn obtain(&self, plan: &Plan) -> Result<CoherentBuffer<'_, P>, AllocError> {
+        let preferred = self.preferred_class(plan);
+        if let Some(buffer) = self.carve(plan, preferred) {
+            return Ok(buffer);
+        }
+        // A request without limits takes low memory only if there is no other.
+        if preferred > 0
+            && let Some(buffer) = self.adopt_nearby(plan, preferred).or_else(|| self.carve(plan, 0))
+        {
+            return Ok(buffer);
+        }
+        if let Some(buffer) = self.carve_pieces(plan).or_else(|| self.adopt_nearby(plan, 0)) {
+            return Ok(buffer);
+        }
+        // Xen is told a limit that is a power of two alone. What it hands out within another reach may not
+        // serve, and the frames that are given up for it may be the only ones that would have.
+        if plan.limits().is_beyond_xen()
+            && let Some(buffer) = self.adopt(plan)
+        {
+            return Ok(buffer);
+        }
+        let refusal = match self.grow(plan) {
+            Err(error) if error.may_pass_with_other_memory() => error,
+            result => return result,
+        };
+        // Nothing can be had from Xen. Search all that the kernel has free, then the same with what the
+        // reserve has idle.
+        if let Some(buffer) = self.adopt(plan) {
+            return Ok(buffer);
+        }
+        if self.reclaim(u64::MAX) > 0 {
+            if let Some(buffer) = self.adopt(plan) {
+                return Ok(buffer);
+            }
+            if refusal.is_for_want_of_guest_memory() {
+                return self.grow(plan);
+            }
+        }
+        Err(refusal)
+    }
+
+    /// Returns the lowest class that a request should be served from. A request that reaches all memory
+    /// of the guest should leave lower classes to those that do not.
+    fn preferred_class(&self, plan: &Plan) -> usize {
+        let reached = class_of_mask(plan.limits().mask());
+        if reached >= self.top_class() { self.top_class() } else { 0 }
+    }
+
+    /// Serves a request from the reserve in one piece.
+    pub(super) fn carve(&self, plan: &Plan, lowest_class: usize) -> Option<CoherentBuffer<'_, P>> {
+        let memory = self.platform().memory();
+        let (extent, _) = self.reserve.with(|blocks| blocks.carve(memory, plan, lowest_class))?;
+        if self.is_in_place(&extent) {
+            self.counters.from_reserve.fetch_add(1, Relaxed);
+            return Some(self.buffer_of(extent, plan));
+        }
+        self.reserve.insert(self.platform(), extent, true);
+        self.found_moved(plan);
+        None
+    }
+
+    /// Serves a request from the reserve in several pieces.
+    pub(super) fn carve_pieces(&self, plan: &Plan) -> Option<CoherentBuffer<'_, P>> {
+        if plan.limits().max_segments() == 1 {
+            return None;
+        }
+        let memory = self.platform().memory();
+        let first = self.reserve.with(|blocks| blocks.carve_pieces(memory, plan))?;
+        if self.recorded_pieces(first, plan.frames()).all(|piece| self.is_in_place(&piece)) {
+            self.counters.from_reserve.fetch_add(1, Relaxed);
+            return Some(self.buffer_of_pieces(first, plan));
+        }
+        for piece in self.recorded_pieces(first, plan.frames()) {
+            self.reserve.with(|blocks| blocks.take_piece(memory, piece.pfn));
+            self.reserve.insert(self.platform(), piece, true);
+        }
+        self.found_moved(plan);
+        None
+    }
+
+    /// Iterates over the recorded pieces of a run.
+    fn recorded_pieces(&self, first: Pfn, frames: u64) -> impl Iterator<Item = Extent> {
+        let (mut at, end) = (first, first.add(frames));
+        core::iter::from_fn(move || {
+            let memory = self.platform().memory();
+            let piece = || self.reserve.with(|blocks| blocks.piece(memory, at));
+            let piece = (at < end).then(piece).flatten()?;
+            at = at.add(piece.frames);
+            Some(piece)
+        })
+    }
+
+    /// Takes note that idle memory is not where the reserve says: the domain was restored. A caller that
+    /// must not sleep may be an interrupt handler, so it leaves the kernel's frame allocator alone.
+    fn found_moved(&self, plan: &Plan) {
+        if plan.limits().sleep() == Sleep::May {
+            self.dissolve_moved();
+        }
+    }
+
+    /// Makes a buffer of an extent, whose frames the reserve covers.
+    pub(super) fn buffer_of(&self, extent: Extent, plan: &Plan) -> CoherentBuffer<'_, P> {
+        let run = self.run_of(extent.pfn, plan);
+        CoherentBuffer::of_extent(self, run, &extent, plan)
+    }
+
+    /// Makes a buffer of several pieces, which are recorded.
+    pub(super) fn buffer_of_pieces(&self, first: Pfn, plan: &Plan) -> CoherentBuffer<'_, P> {
+        let run = self.run_of(first, plan);
+        CoherentBuffer::of_pieces(self, run, plan)
+    }
+
+    /// Makes a run of the frames from `first` on that serve a request. Zeroes them, unless the request
+    /// keeps the content.
+    fn run_of(&self, first: Pfn, plan: &Plan) -> FrameRun {
+        let frames = plan.frames();
+        // SAFETY: the frames were just taken out of the reserve, which owned them; nothing else does
+        // ([M1](crate::rules#M1)). They are populated and mapped.
+        unsafe {
+            if plan.is_zeroed() {
+                self.platform().memory().zero(first, frames);
+            }
+            FrameRun::new(first, frames)
+        }
+    }
+}
