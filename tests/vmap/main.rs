@@ -196,9 +196,10 @@ fn an_exchange_purges_first_and_flushes_once() {
     let made = calls(&guest, || exchange(&guest, 512, 6).unwrap());
     assert_eq!(flushes(&made), 1);
     assert_eq!(made[0], Asked::MmuUpdate { updates: 64 }, "the aliases");
-    assert_eq!(made[1], Asked::MmuUpdate { updates: 64 }, "the linear mapping");
-    assert_eq!(made[2], Asked::MmuExt(vec![FLUSH_ALL]));
-    assert!(made[3].is_exchange() && !guest.is_mapped(first));
+    assert_eq!(made[1], Asked::Multicall { entries: 3 });
+    assert_eq!(made[2], Asked::MmuUpdate { updates: 64 }, "the linear mapping");
+    assert_eq!(made[3], Asked::MmuExt(vec![FLUSH_ALL]));
+    assert!(made[4].is_exchange() && !guest.is_mapped(first));
     // That flush covers the area's addresses, too: they are used again without another.
     let made = calls(&guest, || {
         let area = vmap(&guest, 900, 64, "next");

@@ -132,7 +132,7 @@ unsafe fn write<X: Xen, L: LinearMapping>(
 /// Adds writes of the entries of `frames` frames from `first` on to a batch. At most 512 remain in it.
 ///
 /// # Safety
-/// As for [`write`].
+/// As for `write`.
 pub(super) unsafe fn collect<X: Xen, L: LinearMapping>(
     guest: &GuestHandle<'_, X, L>,
     batch: &mut PteBatch<'_, X>,
