@@ -3,22 +3,13 @@
 use core::ptr::NonNull;
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 
-use super::MovedBuffer;
 use super::lent::Memory;
+use super::moved::{MovedBuffer, Purpose};
 use crate::addr::{DmaAddr, PseudoPhysAddr};
 use crate::dma::Told;
 use crate::p2m::P2m;
 use crate::platform::Platform;
 use crate::sync::{AtomicU64, Mutex, const_fn, fence};
-
-/// What memory was lent for; only the same purpose takes it back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Purpose {
-    /// The driver asked for it.
-    Allocated = 2,
-    /// It stands in for memory of the driver's.
-    Bounce = 3,
-}
 
 /// How a driver names memory when it gives it back. Both addresses must match.
 ///

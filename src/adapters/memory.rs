@@ -3,9 +3,9 @@
 use core::fmt;
 use core::ptr::NonNull;
 
-use super::MovedBuffer;
 use super::lent::Memory;
-use super::live::{self, Claim, Key, LiveSlot, Purpose};
+use super::live::{self, Claim, Key, LiveSlot};
+use super::moved::{MovedBuffer, Purpose};
 use crate::addr::{DmaAddr, PAGE_SIZE, Pfn, PseudoPhysAddr};
 use crate::dma::{
     AllocError, Allocator, ConstraintError, Constraints, Pool, PoolError, PoolObject,
@@ -250,6 +250,32 @@ impl<P: Platform> DeviceMemory<P> {
 
     fn claim(&self) -> Result<Claim<'static, P>, AdapterError> {
         Claim::any(self.live).ok_or(AdapterError::NoSlot { slots: self.live.len() })
+    }
+}
+
+impl<P: Platform> DeviceMemory<P> {
+    /// The buffers that drivers have, allocated and bounced, whose machine frames are not what they
+    /// were ([C75](crate::conformance#C75)).
+    pub fn moved_buffers(&self) -> impl Iterator<Item = MovedBuffer> {
+        let p2m = self.allocator().platform().p2m();
+        self.slots().iter().filter_map(move |slot: &LiveSlot<P>| live::moved(slot, p2m))
+    }
+
+    /// Checks that every buffer that drivers have, allocated and bounced, is still where the device
+    /// was told. For a kernel that was saved and restored or migrated, once its P2M is up to date
+    /// again and before devices run. Waits for nobody.
+    ///
+    /// What a driver shared in place is its own memory and not known here. A bounce pool looks
+    /// after itself: it hands out nothing that moved.
+    ///
+    /// # Errors
+    /// [`AdapterError::Moved`]: how many moved, and the first of them.
+    pub fn check_in_place(&self) -> Result<(), AdapterError> {
+        let mut moved = self.moved_buffers();
+        match moved.next() {
+            None => Ok(()),
+            Some(first) => Err(AdapterError::Moved { buffers: 1 + moved.count(), first }),
+        }
     }
 }
 

@@ -26,6 +26,6 @@ mod moved;
 #[cfg(feature = "virtio-drivers")]
 pub mod virtio_drivers;
 
-pub use live::{LiveSlot, Purpose};
+pub use live::LiveSlot;
 pub use memory::{AdapterError, BouncePool, DeviceMemory};
-pub use moved::MovedBuffer;
+pub use moved::{MovedBuffer, Purpose};
