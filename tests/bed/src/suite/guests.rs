@@ -128,8 +128,9 @@ pub fn domus(mode: GuestMode) -> Result<Vec<Expectation>> {
     all.push(sized(mode, "16-MiB", 16, GuestVerdict::Success, "")?);
     all.push(reduced(mode)?);
     if mode == GuestMode::PvDomu {
-        // A PV guest of this size has no room for its page tables.
-        all.push(sized(mode, "4-MiB", 4, GuestVerdict::Crash, "not enough memory")?);
+        // A PV guest of this size has no room for its page tables. The toolstack refuses smaller ones: what
+        // it maps at the start, the image included, ends at a multiple of 4 MiB.
+        all.push(sized(mode, "8-MiB", 8, GuestVerdict::Crash, "not enough memory")?);
     } else {
         all.push(populated_on_demand()?);
         all.push(sized(mode, "4-GiB", 4096, GuestVerdict::Success, "")?);
