@@ -74,7 +74,7 @@ fn read_everywhere<S: StaticDevice<Platform = Kernel>>(
             sector = (sector + 37) % (HALF - 2);
             read_one(context, &mut disk, sector, memory, part.clone())?;
             for one in watch::take() {
-                examine::<S>(machine, &one)?;
+                examine(machine, &one)?;
                 tally.add(&one);
                 let of_the_part = one.bytes == part.len() as u64;
                 let how = expected::<S>(machine, place, part.contains(&edge));
@@ -204,7 +204,7 @@ fn together<S: StaticDevice<Platform = Kernel>>(
     disk.transfer(&mut requests)?;
     drop(requests);
     for one in watch::take() {
-        examine::<S>(machine, &one)?;
+        examine(machine, &one)?;
     }
     for (index, ((sector, count), buffer)) in pieces.iter().zip(&buffers).enumerate() {
         let start = sector * SECTOR_SIZE;
