@@ -6,6 +6,8 @@
 
 #![forbid(unsafe_code)]
 
+mod random;
+
 use std::collections::BTreeSet;
 use std::env;
 
@@ -14,6 +16,8 @@ use xen_contig::addr::{Mfn, PAGE_SIZE, Pfn};
 use xen_contig::dma::{Allocator, CoherentBuffer, Constraints, Retain, Segment};
 use xen_contig::frames::FrameRun;
 use xen_contig::platform::Platform;
+
+use random::Random;
 
 type Kernel = &'static FakePlatform;
 
@@ -25,26 +29,6 @@ const REQUESTS: usize = 60;
 
 /// What drivers and the kernel write into their frames. The reserve's records are not uniform.
 const USED: u64 = 0xd21e_d21e_d21e_d21e;
-
-/// A pseudo-random sequence.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 16) % limit
-    }
-
-    fn one_in(&mut self, count: u64) -> bool {
-        self.below(count) == 0
-    }
-
-    fn pick<T: Copy>(&mut self, values: &[T]) -> T {
-        values[self.below(values.len() as u64) as usize]
-    }
-}
 
 /// A device's limits as the definition has them.
 #[derive(Clone, Copy, Debug)]

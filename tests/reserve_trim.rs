@@ -6,6 +6,8 @@
 
 #![forbid(unsafe_code)]
 
+mod random;
+
 use std::env;
 
 use fake_xen::{FakeGuest, FakePlatform, GuestBuilder};
@@ -14,6 +16,8 @@ use xen_contig::dma::{Allocator, CoherentBuffer, Constraints, Retain, Sleep};
 use xen_contig::frames::FrameRun;
 use xen_contig::platform::Platform;
 
+use random::Random;
+
 type Kernel = &'static FakePlatform;
 
 const PAGE: u64 = PAGE_SIZE as u64;
@@ -21,26 +25,6 @@ const PAGE: u64 = PAGE_SIZE as u64;
 /// Sequences per machine, and steps of each. `TRIM_SEEDS` sets another number of sequences.
 const SEEDS: u64 = 40;
 const STEPS: usize = 120;
-
-/// A pseudo-random sequence.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 16) % limit
-    }
-
-    fn one_in(&mut self, count: u64) -> bool {
-        self.below(count) == 0
-    }
-
-    fn pick<T: Copy>(&mut self, values: &[T]) -> T {
-        values[self.below(values.len() as u64) as usize]
-    }
-}
 
 /// The guest's machine frames below each power of two, up to 4 GiB.
 fn low_frames(guest: &FakeGuest) -> [u64; 21] {

@@ -111,17 +111,27 @@ impl<P: Platform> Allocator<P> {
                 no => no,
             }
         };
-        let mut from = start;
-        let found = loop {
-            match self.platform().take_where(plan.frames(), from, &mut fits) {
-                Search::Taken(run) => break Some(run),
-                Search::Continue(next) => from = next,
-                Search::End => break None,
-            }
-        };
+        let found = self.take_first(plan.frames(), start, &mut fits);
         let next = found.as_ref().map(FrameRun::first).or(stopped);
         self.search_from.store(next.map_or(0, Pfn::number), Relaxed);
         found
+    }
+
+    /// Takes the first run of free frames of the kernel, from `from` on, that `fits` accepts. Searches slice
+    /// by slice.
+    pub(super) fn take_first(
+        &self,
+        frames: u64,
+        mut from: Pfn,
+        fits: &mut dyn FnMut(Pfn) -> Candidate,
+    ) -> Option<FrameRun> {
+        loop {
+            match self.platform().take_where(frames, from, fits) {
+                Search::Taken(run) => return Some(run),
+                Search::Continue(next) => from = next,
+                Search::End => return None,
+            }
+        }
     }
 
     /// Takes a run of `frames` free frames of a translated guest, the first of which is a multiple of
@@ -133,14 +143,7 @@ impl<P: Platform> Allocator<P> {
                 Some(first) if first == pfn.number() => plan.candidate(p2m, pfn),
                 first => Candidate::TryFrom(Pfn::new(first.unwrap_or(u64::MAX))),
             };
-            let mut from = Pfn::new(0);
-            loop {
-                match self.platform().take_where(frames, from, &mut fits) {
-                    Search::Taken(run) => return Some(run),
-                    Search::Continue(next) => from = next,
-                    Search::End => return None,
-                }
-            }
+            self.take_first(frames, Pfn::new(0), &mut fits)
         };
         let highest = class_of_mask(plan.limits().mask()).min(self.top_class());
         let preferred = plan.not_below(class_start(highest) * PAGE_SIZE as u64);
@@ -161,9 +164,7 @@ impl<P: Platform> Allocator<P> {
             remaining -= frames;
             let run = platform.take(frames, aligned).or_else(|| platform.take(frames, 1))?;
             let (first, frames) = (run.first(), run.frames());
-            let mut pieces =
-                self.extents(first, frames).map(|it| Piece { gfn: it.gfn, frames: it.frames });
-            if plan.accepts(&mut pieces) {
+            if self.serves(first, frames, plan) {
                 return self.adopted(run, plan);
             }
             if self.reserve.cover(platform, first, frames).is_err() {
@@ -247,6 +248,12 @@ impl<P: Platform> Allocator<P> {
                 self.buffer_of_pieces(run.first(), plan)
             }
         }
+    }
+
+    /// Returns true if the device takes the memory that backs a run.
+    pub(super) fn serves(&self, first: Pfn, frames: u64, plan: &Plan) -> bool {
+        let extents = self.extents(first, frames);
+        plan.accepts(extents.map(|Extent { gfn, frames, .. }| Piece { gfn, frames }))
     }
 
     /// Iterates over the extents that back a run, as the P2M has them.

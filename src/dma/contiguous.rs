@@ -8,7 +8,6 @@ use hypercall::trace::Span;
 use super::constraints::{Backing, Sleep};
 use super::plan::Plan;
 use super::reserve::{Extent, Origin, class_of};
-use super::segments::Piece;
 use super::{AllocError, Allocator, CoherentBuffer, Constraints};
 use crate::addr::{PAGE_SIZE, Pfn};
 use crate::exchange::{ExchangeError, Node, Relocation, Relocator, Remaining};
@@ -82,7 +81,7 @@ impl<P: Platform> Allocator<P> {
             return Err(refused(run, error.into()));
         }
         if self.reserve.cover(self.platform(), first, frames).is_err() {
-            return Err(refused(run, AllocError::NoGuestMemory { frames: 1, in_transactions: 0 }));
+            return Err(refused(run, self.no_record_memory()));
         }
         if self.suits(&run, plan) {
             return Ok(self.buffer_of_run(run, plan, false, |extent| self.settled(extent)));
@@ -107,8 +106,7 @@ impl<P: Platform> Allocator<P> {
         let limits = plan.limits();
         let is_known = !matches!(limits.node(), Node::Exactly(_))
             && (limits.backing() != Backing::OneExtent || !self.platform().p2m().is_translated());
-        let pieces = self.extents(run.first(), run.frames());
-        is_known && plan.accepts(pieces.map(|Extent { gfn, frames, .. }| Piece { gfn, frames }))
+        is_known && self.serves(run.first(), run.frames(), plan)
     }
 
     /// Returns the relocator of a PV guest.
@@ -149,7 +147,8 @@ impl<P: Platform> Allocator<P> {
             relocator.relocate(run, spare, lists.as_mut());
         let Some(error) = error else {
             let buffer = self.buffer_of_spare(run, first, extent, plan);
-            self.free_spare(first, spare);
+            // The spare frames have the bytes of the run.
+            self.give_remaining(first, spare);
             return buffer;
         };
         match spare.whole() {
@@ -212,30 +211,7 @@ impl<P: Platform> Allocator<P> {
             Some(extent) => lend(extent),
             None => self.take_pieces(first, spare.frames() + spare.lost(), lend),
         }
-        self.free_spare(first, spare);
-    }
-
-    /// Makes spare frames free memory of the kernel, zeroed: they have bytes of the run.
-    fn free_spare(&self, first: Pfn, spare: Remaining<'_>) {
-        let platform = self.platform();
-        self.reserve.uncover(platform, first, spare.frames() + spare.lost());
-        for run in spare {
-            // SAFETY: the frames are mapped and ours alone ([M1](crate::rules#M1)).
-            unsafe { platform.memory().zero(run.first(), run.frames()) };
-            platform.give(run);
-        }
-    }
-
-    /// Forgets the pieces of a run, and calls `visit` with each.
-    fn take_pieces(&self, first: Pfn, frames: u64, mut visit: impl FnMut(Extent)) {
-        let memory = self.platform().memory();
-        let (mut at, end) = (first, first.add(frames));
-        while at < end {
-            let piece = self.reserve.with(|blocks| blocks.take_piece(memory, at));
-            let Some(piece) = piece else { return };
-            at = at.add(piece.frames);
-            visit(piece);
-        }
+        self.give_remaining(first, spare);
     }
 }
 

@@ -6,7 +6,6 @@ use super::adopt::SHARE_HELD_ASIDE;
 use super::class::{ScarceFrames, class_of_mask};
 use super::plan::{ExtentPlan, Plan};
 use super::reserve::{Extent, Origin};
-use super::segments::Piece;
 use super::{AllocError, Allocator, CoherentBuffer};
 use crate::addr::{AddressBits, Gfn, Order, Pfn};
 use crate::exchange::{
@@ -92,10 +91,8 @@ impl<P: Platform> Allocator<P> {
         let class = class_of_mask(plan.limits().mask());
         loop {
             let run = self.exchange(exchanger, plan, wanted, may_hold)?;
-            let used = self.extents(run.first(), plan.frames());
-            let mut pieces = used.map(|Extent { gfn, frames, .. }| Piece { gfn, frames });
             let exchanged = |extent| Extent { origin: Origin::Exchanged, ..extent };
-            if plan.accepts(&mut pieces) {
+            if self.serves(run.first(), plan.frames(), plan) {
                 self.growth.grew(class, wanted.order);
                 self.counters.exchanged.fetch_add(1, Relaxed);
                 return Ok(Some(self.buffer_of_run(run, plan, true, exchanged)));
@@ -161,7 +158,9 @@ impl<P: Platform> Allocator<P> {
                             return Err(AllocError::of(error, 0));
                         }
                         (Err(remaining), _) => {
-                            return Err(self.give_remaining(covered, error, remaining));
+                            let lost = remaining.lost();
+                            self.give_remaining(covered, remaining);
+                            return Err(AllocError::of(error, lost));
                         }
                     }
                 }
@@ -177,7 +176,9 @@ impl<P: Platform> Allocator<P> {
                 ExchangeError::FrameBusy { pfn, .. } if *may_hold > 0 => {
                     // Xen may refuse all frames.
                     *may_hold -= 1;
-                    self.set_aside(rest, pfn);
+                    let (before, after) = self.set_aside(rest, pfn);
+                    self.give_covered_zeroed(before);
+                    self.give_covered_zeroed(after);
                 }
                 error => {
                     self.give_covered_zeroed(rest);
@@ -226,7 +227,7 @@ impl<P: Platform> Allocator<P> {
             Ok(()) => Ok(run),
             Err(_) => {
                 platform.give(run);
-                Err(AllocError::NoGuestMemory { frames: 1, in_transactions })
+                Err(self.no_record_memory())
             }
         }
     }
@@ -247,32 +248,31 @@ impl<P: Platform> Allocator<P> {
         self.give_covered(run);
     }
 
-    /// Gives what a failure left of a run to the kernel. `first` is the first frame of the run.
-    pub(super) fn give_remaining(
-        &self,
-        first: Pfn,
-        error: ExchangeError,
-        remaining: Remaining<'_>,
-    ) -> AllocError {
-        let lost = remaining.lost();
-        self.reserve.uncover(self.platform(), first, remaining.frames() + lost);
+    /// Gives what remains of a covered run to the kernel, zeroed. `first` is the first frame of the run.
+    pub(super) fn give_remaining(&self, first: Pfn, remaining: Remaining<'_>) {
+        let platform = self.platform();
+        self.reserve.uncover(platform, first, remaining.frames() + remaining.lost());
         for run in remaining {
             // SAFETY: the run is mapped and ours alone ([M1](crate::rules#M1)).
-            unsafe { self.platform().memory().zero(run.first(), run.frames()) };
-            self.platform().give(run);
+            unsafe { platform.memory().zero(run.first(), run.frames()) };
+            platform.give(run);
         }
-        AllocError::of(error, lost)
     }
 
-    /// Sets a frame of a run aside and gives the others to the kernel.
-    fn set_aside(&self, run: FrameRun, pfn: Pfn) {
+    /// Sets a frame of a covered run aside. Returns the frames before and after it.
+    pub(super) fn set_aside(&self, run: FrameRun, pfn: Pfn) -> (FrameRun, FrameRun) {
         let index = pfn.number() - run.first().number();
         let (before, rest) = run.split_at(index);
         let (_aside, after) = rest.split_at(1);
-        self.give_covered_zeroed(before);
-        self.give_covered_zeroed(after);
         let memory = self.platform().memory();
         self.reserve.with(|blocks| blocks.set_aside(memory, pfn));
+        (before, after)
+    }
+
+    /// Returns the error for a guest without a frame for the reserve's records.
+    pub(super) fn no_record_memory(&self) -> AllocError {
+        let in_transactions = self.counters.in_transactions.load(Relaxed);
+        AllocError::NoGuestMemory { frames: 1, in_transactions }
     }
 
     /// Makes a buffer of a translated guest that one extent of machine memory backs.
@@ -311,8 +311,7 @@ impl<P: Platform> Allocator<P> {
         };
         if self.reserve.cover(platform, run.first(), frames).is_err() {
             platform.give(run);
-            let in_transactions = self.counters.in_transactions.load(Relaxed);
-            return Err(AllocError::NoGuestMemory { frames: 1, in_transactions });
+            return Err(self.no_record_memory());
         }
         let covered = run.first();
         match refiller.refill(run, AddressBits::UNLIMITED, lists.as_mut()) {
@@ -321,7 +320,9 @@ impl<P: Platform> Allocator<P> {
                 Ok(self.buffer_of_run(run, plan, false, |extent| extent))
             }
             Err(ExchangeFailure { error, remaining }) => {
-                Err(self.give_remaining(covered, error, remaining))
+                let lost = remaining.lost();
+                self.give_remaining(covered, remaining);
+                Err(AllocError::of(error, lost))
             }
         }
     }

@@ -1,8 +1,9 @@
 //! When memory leaves the reserve, and where it goes.
 //!
-//! Released buffers stay in the reserve. Where more is idle in a class than [`Retain`](super::Retain) says, the next
-//! allocation that may sleep trims it after it was served. Scarce memory that came from Xen returns to Xen: other domains need it, too.
-//! All other memory becomes free memory of the kernel, without a hypercall.
+//! Released buffers stay in the reserve. If more is idle in a class than [`Retain`](super::Retain) says,
+//! the next allocation that may sleep trims it after it was served. Scarce memory that came from Xen
+//! returns to Xen, because other domains need it, too. All other memory becomes free memory of the kernel,
+//! without a hypercall.
 
 use core::sync::atomic::Ordering::Relaxed;
 
@@ -16,7 +17,7 @@ use crate::addr::{Order, PAGE_SIZE, Pfn};
 use crate::exchange::{
     ExchangeError, ExchangeFailure, Exchanger, Lists, Part, Placement, Progress,
 };
-use crate::frames::{Candidate, FrameRun, Search};
+use crate::frames::{Candidate, FrameRun};
 use crate::platform::Platform;
 
 const PAGE: u64 = PAGE_SIZE as u64;
@@ -66,19 +67,26 @@ impl<P: Platform> Allocator<P> {
 
     /// Takes the pieces of a buffer back into the reserve. Makes no hypercall.
     pub(super) fn release_pieces(&self, first: Pfn, frames: u64) {
+        self.take_pieces(first, frames, |piece| self.release(piece));
+    }
+
+    /// Forgets the recorded pieces of a run, and calls `visit` with each.
+    pub(super) fn take_pieces(&self, first: Pfn, frames: u64, mut visit: impl FnMut(Extent)) {
         let memory = self.platform().memory();
         let (mut at, end) = (first, first.add(frames));
         while at < end {
             let piece = self.reserve.with(|blocks| blocks.take_piece(memory, at));
             let Some(piece) = piece else { return };
             at = at.add(piece.frames);
-            self.release(piece);
+            visit(piece);
         }
     }
 
-    /// Trims what is idle above the watermarks of [`Retain`](super::Retain). Makes hypercalls if there is any.
+    /// Trims what is idle above the watermarks of [`Retain`](super::Retain). Makes hypercalls if there is
+    /// any.
     ///
-    /// Each allocation that may sleep does the same after it was served. A kernel with an idle thread can call this there.
+    /// Each allocation that may sleep does the same after it was served. A kernel with an idle thread can
+    /// call this there.
     pub fn trim_excess(&self) {
         if !self.watermarks.crossed.load(Relaxed) {
             return;
@@ -166,6 +174,7 @@ impl<P: Platform> Allocator<P> {
         freed + self.reserve.remove_pages(self.platform())
     }
 
+    /// Merges what was released last, which can span classes, before a walk through the classes.
     fn merge_recent(&self) {
         let memory = self.platform().memory();
         self.reserve.with(|blocks| blocks.flush_recent(memory));
@@ -256,11 +265,7 @@ impl<P: Platform> Allocator<P> {
             return Err(run);
         }
         report.set_aside += 1;
-        let (before, rest) = run.split_at(pfn.number() - frames.start.number());
-        let (_aside, after) = rest.split_at(1);
-        let memory = self.platform().memory();
-        self.reserve.with(|blocks| blocks.set_aside(memory, pfn));
-        Ok((before, after))
+        Ok(self.set_aside(run, pfn))
     }
 
     /// Exchanges a covered run, an extent of `order`, for memory without an address limit, which becomes
@@ -332,7 +337,7 @@ impl<P: Platform> Allocator<P> {
                     let scarce = self.scarce_frames(first, frames);
                     report.freed += remaining.frames() - scarce.total();
                     self.lent.lend_all(&scarce);
-                    self.give_remaining(first, error, remaining);
+                    self.give_remaining(first, remaining);
                     Ok(())
                 }
             },
@@ -463,14 +468,7 @@ impl<P: Platform> Allocator<P> {
                 None => Candidate::Fits,
             }
         };
-        let mut from = Pfn::new(0);
-        loop {
-            match self.platform().take_where(frames, from, &mut fits) {
-                Search::Taken(run) => return Some(run),
-                Search::Continue(next) => from = next,
-                Search::End => return None,
-            }
-        }
+        self.take_first(frames, Pfn::new(0), &mut fits)
     }
 
     /// Returns true if all frames are where the reserve says. After a restore they may not be.

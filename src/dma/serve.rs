@@ -131,7 +131,7 @@ impl<P: Platform> Allocator<P> {
     /// Serves a request from the reserve in one piece.
     pub(super) fn carve(&self, plan: &Plan, lowest_class: usize) -> Option<CoherentBuffer<'_, P>> {
         let memory = self.platform().memory();
-        let (extent, _) = self.reserve.with(|blocks| blocks.carve(memory, plan, lowest_class))?;
+        let extent = self.reserve.with(|blocks| blocks.carve(memory, plan, lowest_class))?;
         if self.is_in_place(&extent) {
             self.counters.from_reserve.fetch_add(1, Relaxed);
             return Some(self.buffer_of(extent, plan));
@@ -152,10 +152,9 @@ impl<P: Platform> Allocator<P> {
             self.counters.from_reserve.fetch_add(1, Relaxed);
             return Some(self.buffer_of_pieces(first, plan));
         }
-        for piece in self.recorded_pieces(first, plan.frames()) {
-            self.reserve.with(|blocks| blocks.take_piece(memory, piece.pfn));
+        self.take_pieces(first, plan.frames(), |piece| {
             self.reserve.insert(self.platform(), piece, true);
-        }
+        });
         self.found_moved(plan);
         None
     }

@@ -15,7 +15,7 @@ pub struct BenchAllocator<'m> {
 }
 
 impl<'m> BenchAllocator<'m> {
-    /// An allocator with the default release policy, for a device of so many address bits.
+    /// Returns an allocator with the default release policy, for a device with `bits` address bits.
     ///
     /// # Errors
     /// The allocator knows no device with such a mask.
@@ -26,7 +26,7 @@ impl<'m> BenchAllocator<'m> {
         Self::new(machine, Retain::default(), bits)
     }
 
-    /// An allocator that keeps nothing that is free.
+    /// Returns an allocator that retains nothing that is idle.
     ///
     /// # Errors
     /// The allocator knows no device with such a mask.
@@ -40,10 +40,10 @@ impl<'m> BenchAllocator<'m> {
         Ok(Self { allocator: Allocator::new(machine, retain), device })
     }
 
-    /// Allocates a buffer of so many pages.
+    /// Allocates a buffer of `pages` pages.
     ///
     /// # Errors
-    /// There is no such memory.
+    /// No such memory is available.
     pub fn allocate(&self, pages: u64) -> Result<BenchBuffer<'_, 'm>, AllocError> {
         self.allocator.alloc_coherent(pages * PAGE_SIZE as u64, &self.device)
     }

@@ -142,15 +142,15 @@ impl Blocks {
     /// Takes an extent that serves a request in one piece: of the highest class from `lowest_class` on, and
     /// there from the smallest block.
     ///
-    /// Returns it with the frames that the request needs, and whether it is dirty.
+    /// Returns it with the frames that the request needs.
     pub fn carve(
         &mut self,
         memory: &impl GuestMemory,
         plan: &Plan,
         lowest_class: usize,
-    ) -> Option<(Extent, bool)> {
+    ) -> Option<Extent> {
         if let Some(extent) = self.take_recent(plan, lowest_class) {
-            return Some((extent, false));
+            return Some(extent);
         }
         self.flush_recent(memory);
         let block = self.find(memory, plan, lowest_class)?;
@@ -164,7 +164,7 @@ impl Blocks {
             origin,
         };
         self.insert(memory, rest, dirty);
-        Some((Extent { pfn, gfn, frames, origin }, dirty))
+        Some(Extent { pfn, gfn, frames, origin })
     }
 
     /// Takes blocks that serve a request as several pieces side by side. Returns the first frame; the
