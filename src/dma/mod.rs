@@ -61,6 +61,7 @@ mod segments;
 mod serve;
 mod span;
 mod stats;
+mod trim;
 
 pub use allocator::Allocator;
 pub use buffer::CoherentBuffer;
@@ -76,7 +77,7 @@ pub use pool::{
     MovedChunk, Pool, PoolBuilder, PoolConfig, PoolError, PoolErrorKind, PoolObject,
     PoolStatistics, Zeroing,
 };
-pub use release::TrimReport;
 pub use retain::Retain;
 pub use segments::Segment;
 pub use stats::Stats;
+pub use trim::TrimReport;

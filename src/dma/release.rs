@@ -1,56 +1,16 @@
-//! When memory leaves the reserve, and where it goes.
+//! Takes memory back into the reserve, and gives idle memory to the kernel without a hypercall.
 //!
-//! Released buffers stay in the reserve. If more is idle in a class than [`Retain`](super::Retain) says,
-//! the next allocation that may sleep trims it after it was served. Scarce memory that came from Xen
-//! returns to Xen, because other domains need it, too. All other memory becomes free memory of the kernel,
-//! without a hypercall.
+//! Released buffers stay in the reserve. [`trim`](super::Allocator::trim) returns idle memory to Xen,
+//! [`reclaim`](super::Allocator::reclaim) makes it free memory of the kernel.
 
 use core::sync::atomic::Ordering::Relaxed;
-
-use hypercall::Xen;
-use hypercall::trace::Span;
 
 use super::Allocator;
 use super::class::LentFrames;
 use super::reserve::{Block, CLASSES, Extent, Origin, class_of};
-use crate::addr::{Order, PAGE_SIZE, Pfn};
-use crate::exchange::{
-    ExchangeError, ExchangeFailure, Exchanger, Lists, Part, Placement, Progress,
-};
-use crate::frames::{Candidate, FrameRun};
+use crate::addr::Pfn;
+use crate::frames::FrameRun;
 use crate::platform::Platform;
-
-const PAGE: u64 = PAGE_SIZE as u64;
-
-/// The longest run of lent frames that is returned to Xen at once.
-const LONGEST_LENT: u64 = 512;
-
-/// The most frames that one trim sets aside. If Xen refuses more than that, it may refuse all.
-const MOST_SET_ASIDE: u64 = 64;
-
-/// A block that Xen refused to take.
-struct Refused {
-    /// The frames that it did not take.
-    frames: u64,
-    /// No frame was set aside, so the same would be refused again.
-    is_final: bool,
-}
-
-/// What trimming came to. All memory is counted in frames.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct TrimReport {
-    /// Frames that Xen exchanged for others.
-    pub returned: u64,
-    /// Frames that became free memory of the kernel.
-    pub freed: u64,
-    /// Frames whose machine frames are unknown after a failure: they are quarantined
-    /// ([M6](crate::rules#M6)).
-    pub quarantined: u64,
-    /// Frames that Xen refused to take. They are set aside, and the next trim offers them again.
-    pub set_aside: u64,
-    /// Why the last exchange was refused, if one was. Its memory stays in the reserve.
-    pub error: Option<ExchangeError>,
-}
 
 impl<P: Platform> Allocator<P> {
     /// Takes a buffer's extent back into the reserve. Makes no hypercall.
@@ -80,66 +40,6 @@ impl<P: Platform> Allocator<P> {
             at = at.add(piece.frames);
             visit(piece);
         }
-    }
-
-    /// Trims what is idle above the watermarks of [`Retain`](super::Retain). Makes hypercalls if there is
-    /// any.
-    ///
-    /// Each allocation that may sleep does the same after it was served. A kernel with an idle thread can
-    /// call this there.
-    pub fn trim_excess(&self) {
-        if !self.watermarks.crossed.load(Relaxed) {
-            return;
-        }
-        self.watermarks.crossed.store(false, Relaxed);
-        self.highest_offer.store(CLASSES as u64, Relaxed);
-        self.merge_recent();
-        let (low, high) = (self.watermarks.low, self.watermarks.high());
-        for class in 0..CLASSES {
-            let idle = self.reserve.with(|blocks| blocks.idle(class));
-            if idle > high {
-                let (mut all, mut report) = (u64::MAX, TrimReport::default());
-                self.trim_class(class, low, &mut all, &mut report);
-            }
-        }
-    }
-
-    /// Gives idle memory up, at least `bytes` if there is as much: first what Xen refused to take, then
-    /// what the kernel has of Xen's scarce memory, then idle blocks of the reserve, the smallest first.
-    ///
-    /// For a kernel that runs out of memory and may sleep, and for a driver that is done. Makes hypercalls.
-    /// `trim(u64::MAX)` leaves nothing idle; what the reserve needs for its records is freed, too.
-    pub fn trim(&self, bytes: u64) -> TrimReport {
-        self.platform()
-            .xen()
-            .within(Span::Operation("trim"), || self.trim_frames(bytes.div_ceil(PAGE)))
-    }
-
-    fn trim_frames(&self, frames: u64) -> TrimReport {
-        let mut report = TrimReport::default();
-        self.highest_offer.store(CLASSES as u64, Relaxed);
-        self.growth.reset();
-        self.backoff.reset();
-        self.retry_set_aside(&mut report);
-        self.return_lent(&mut report);
-        let mut remaining = frames;
-        self.merge_recent();
-        // Low memory is what others wait for.
-        for class in 0..CLASSES {
-            self.trim_class(class, 0, &mut remaining, &mut report);
-        }
-        // The records may have been in lent frames, which are free only now, and Xen may have handed out
-        // lower memory than it has since.
-        let mut lent = u64::MAX;
-        loop {
-            self.reserve.remove_pages(self.platform());
-            if self.lent.total() == 0 || self.lent.total() >= lent {
-                break;
-            }
-            lent = self.lent.total();
-            self.return_lent(&mut report);
-        }
-        report
     }
 
     /// Frees idle memory without a hypercall: at least `frames` frames, if there are as many. Returns how
@@ -175,300 +75,15 @@ impl<P: Platform> Allocator<P> {
     }
 
     /// Merges what was released last, which can span classes, before a walk through the classes.
-    fn merge_recent(&self) {
+    pub(super) fn merge_recent(&self) {
         let memory = self.platform().memory();
         self.reserve.with(|blocks| blocks.flush_recent(memory));
     }
 
-    /// Trims a class until no more than `low` frames are idle, or `remaining` frames were given up.
-    fn trim_class(&self, class: usize, low: u64, remaining: &mut u64, report: &mut TrimReport) {
-        let memory = self.platform().memory();
-        while *remaining > 0 {
-            let block = self.reserve.with(|blocks| {
-                let above = blocks.idle(class) > low;
-                above.then(|| blocks.take_smallest(memory, class)).flatten()
-            });
-            let Some(block) = block else { return };
-            let frames = block.order.frames();
-            let exchanger = self.exchanger().filter(|_| self.belongs_to_xen(&block));
-            let returned = match exchanger {
-                Some(exchanger) => self.return_block(&exchanger, block, report),
-                None => {
-                    report.freed += frames;
-                    self.free(block);
-                    Ok(())
-                }
-            };
-            let kept = match returned {
-                Ok(()) => 0,
-                Err(Refused { is_final: true, .. }) => return,
-                Err(Refused { frames, .. }) => frames,
-            };
-            *remaining = remaining.saturating_sub(frames - kept);
-        }
-    }
-
-    /// Returns true if a block has to be returned to Xen: Xen exchanged it, it is scarce, and Xen has
-    /// memory of a higher class.
-    fn belongs_to_xen(&self, block: &Block) -> bool {
-        let class = class_of(block.gfn, block.order.frames());
-        block.origin == Origin::Exchanged
-            && LentFrames::is_scarce(class)
-            && (class as u64) < self.highest_offer.load(Relaxed)
-    }
-
-    /// Exchanges a block for memory without an address limit, which becomes the kernel's. A frame that Xen
-    /// refuses is set aside.
-    ///
-    /// # Errors
-    /// How many frames are in the reserve again, if Xen refused.
-    fn return_block(
-        &self,
-        exchanger: &Exchanger<'_, P::Xen, P::Linear>,
-        block: Block,
-        report: &mut TrimReport,
-    ) -> Result<(), Refused> {
-        let Err(rest) = self.return_run(exchanger, taken(&block), block.order, report) else {
-            return Ok(());
-        };
-        let frames = rest.frames();
-        let (rest, after) = match self.set_refused_aside(rest, report) {
-            Ok(others) => others,
-            Err(rest) => (rest, FrameRun::EMPTY),
-        };
-        let is_final = rest.frames() == frames;
-        for part in [&rest, &after] {
-            for extent in self.extents(part.first(), part.frames()) {
-                let extent = Extent { origin: Origin::Exchanged, ..extent };
-                self.reserve.insert(self.platform(), extent, true);
-            }
-        }
-        Err(Refused { frames, is_final })
-    }
-
-    /// Sets the frame of a run aside that Xen refused. Returns the frames before and after it.
-    ///
-    /// # Errors
-    /// The run, if the refusal was not about a frame, or if this trim has set aside so many already that
-    /// Xen seems to refuse all.
-    fn set_refused_aside(
-        &self,
-        run: FrameRun,
-        report: &mut TrimReport,
-    ) -> Result<(FrameRun, FrameRun), FrameRun> {
-        let frames = run.first()..run.first().add(run.frames());
-        let pfn = match report.error {
-            Some(ExchangeError::FrameBusy { pfn, .. }) if frames.contains(&pfn) => pfn,
-            _ => return Err(run),
-        };
-        if report.set_aside == MOST_SET_ASIDE {
-            return Err(run);
-        }
-        report.set_aside += 1;
-        Ok(self.set_aside(run, pfn))
-    }
-
-    /// Exchanges a covered run, an extent of `order`, for memory without an address limit, which becomes
-    /// the kernel's. Asks for an extent first, so that neither the host nor the guest is fragmented.
-    ///
-    /// # Errors
-    /// What remains of the run, if Xen refused.
-    fn return_run(
-        &self,
-        exchanger: &Exchanger<'_, P::Xen, P::Linear>,
-        run: FrameRun,
-        order: Order,
-        report: &mut TrimReport,
-    ) -> Result<(), FrameRun> {
-        let order = order.min(exchanger.limit());
-        let result = self.return_as(exchanger, run, order, report);
-        let result = result.or_else(|(rest, error)| match order {
-            Order::ZERO => Err((rest, error)),
-            _ => self.return_as(exchanger, rest, Order::ZERO, report),
-        });
-        result.map_err(|(rest, error)| {
-            self.counters.refusals.fetch_add(1, Relaxed);
-            report.error = Some(error);
-            rest
-        })
-    }
-
-    /// Exchanges a run for extents of `order`.
-    fn return_as(
-        &self,
-        exchanger: &Exchanger<'_, P::Xen, P::Linear>,
-        run: FrameRun,
-        order: Order,
-        report: &mut TrimReport,
-    ) -> Result<(), (FrameRun, ExchangeError)> {
-        let (first, frames) = (run.first(), run.frames());
-        let extents = frames >> order.get();
-        let needed = frames + extents;
-        let Some(mut lists) = self.platform().lists(needed) else {
-            return Err((run, ExchangeError::ListTooShort { needed, len: 0 }));
-        };
-        let swap = Part::swap(0, extents, order, Placement::ANYWHERE);
-        let (backing, extents) = lists.as_mut().split_at_mut(frames as usize);
-        let class = self.highest_class(first, frames);
-        match self.transact(exchanger, run, &[swap], Lists { backing, extents }) {
-            Ok(Progress { run, done, error }) => {
-                let (returned, rest) = run.split_at(done);
-                if order > Order::ZERO && self.is_low_offer(first, done) {
-                    // Xen may have higher memory in single frames, such as the guest gave it.
-                    drop(lists);
-                    if let Err((kept, _)) = self.return_as(exchanger, returned, Order::ZERO, report)
-                    {
-                        self.lend_below(CLASSES, kept.first(), kept.frames());
-                        self.give_covered_zeroed(kept);
-                    }
-                } else {
-                    self.settle_offer(class, first, done);
-                    report.returned += done;
-                    self.counters.returned.fetch_add(done, Relaxed);
-                    self.give_covered_zeroed(returned);
-                }
-                error.map_or(Ok(()), |error| Err((rest, error)))
-            }
-            Err(ExchangeFailure { error, remaining }) => match remaining.whole() {
-                Ok(run) => Err((run, error)),
-                Err(remaining) => {
-                    report.error = Some(error);
-                    report.quarantined += remaining.lost();
-                    let scarce = self.scarce_frames(first, frames);
-                    report.freed += remaining.frames() - scarce.total();
-                    self.lent.lend_all(&scarce);
-                    self.give_remaining(first, remaining);
-                    Ok(())
-                }
-            },
-        }
-    }
-
-    /// Returns the highest class of a run's frames.
-    fn highest_class(&self, first: Pfn, frames: u64) -> usize {
-        self.extents(first, frames).map(|it| class_of(it.gfn, it.frames)).max().unwrap_or(0)
-    }
-
-    /// Returns true if a part of what Xen handed out lies below memory that the guest had at the start,
-    /// and below what Xen handed out before.
-    fn is_low_offer(&self, first: Pfn, frames: u64) -> bool {
-        let enough = (self.top_class() as u64).min(self.highest_offer.load(Relaxed));
-        self.extents(first, frames).any(|Extent { gfn, frames, .. }| {
-            let class = class_of(gfn, frames);
-            LentFrames::is_scarce(class) && (class as u64) < enough
-        })
-    }
-
-    /// Takes note of what Xen handed out for frames of `class`.
-    fn settle_offer(&self, class: usize, first: Pfn, frames: u64) {
-        if frames == 0 {
-            return;
-        }
-        // If it handed out lower memory, it has some of `class` now.
-        let is_lower = self.lend_below(class, first, frames);
-        let highest = self.highest_class(first, frames).max(if is_lower { class } else { 0 });
-        self.highest_offer.store(highest as u64, Relaxed);
-    }
-
-    /// Counts the frames of a run below a class as lent to the kernel. Returns true if it has any.
-    fn lend_below(&self, class: usize, first: Pfn, frames: u64) -> bool {
-        let mut is_lower = false;
-        for Extent { gfn, frames, .. } in self.extents(first, frames) {
-            for frame in 0..frames {
-                let lower = class_of(gfn.add(frame), 1);
-                if lower < class {
-                    self.lent.lend(lower, 1);
-                    is_lower = true;
-                }
-            }
-        }
-        is_lower
-    }
-
     /// Makes a block free memory of the kernel.
-    fn free(&self, block: Block) {
+    pub(super) fn free(&self, block: Block) {
         let run = taken(&block);
         if block.dirty { self.give_covered_zeroed(run) } else { self.give_covered(run) }
-    }
-
-    /// Offers the frames that Xen refused once more.
-    fn retry_set_aside(&self, report: &mut TrimReport) {
-        let (memory, Some(exchanger)) = (self.platform().memory(), self.exchanger()) else {
-            return;
-        };
-        let count = self.reserve.with(|blocks| blocks.set_aside_frames());
-        for _ in 0..count {
-            let Some(pfn) = self.reserve.with(|blocks| blocks.take_set_aside(memory)) else {
-                return;
-            };
-            // SAFETY: the reserve owned the frame, and has just forgotten it ([M1](crate::rules#M1)).
-            let run = unsafe { FrameRun::new(pfn, 1) };
-            if self.return_run(&exchanger, run, Order::ZERO, report).is_err() {
-                self.reserve.with(|blocks| blocks.set_aside(memory, pfn));
-                if !matches!(report.error, Some(ExchangeError::FrameBusy { .. })) {
-                    return;
-                }
-            }
-        }
-    }
-
-    /// Returns scarce memory of Xen's that the kernel had, as far as it is free.
-    fn return_lent(&self, report: &mut TrimReport) {
-        let Some(exchanger) = self.exchanger() else { return };
-        let (mut highest, mut longest) = (CLASSES, LONGEST_LENT);
-        while let Some(class) = self.lent.highest_class(highest) {
-            let lent = self.lent.of_class(class);
-            let frames = longest.min(1 << lent.checked_ilog2().unwrap_or(0));
-            let is_offered = (class as u64) < self.highest_offer.load(Relaxed);
-            let Some(run) = is_offered.then(|| self.take_of_class(class, frames)).flatten() else {
-                if is_offered && frames > 1 {
-                    longest = frames / 2;
-                    continue;
-                }
-                // The kernel uses the others of this class, or Xen has none of a higher one.
-                let Some(lower) = class.checked_sub(1) else { return };
-                (highest, longest) = (lower, LONGEST_LENT);
-                continue;
-            };
-            let settled = self.lent.settle(class, frames);
-            if self.reserve.cover(self.platform(), run.first(), frames).is_err() {
-                self.lent.lend(class, settled);
-                self.platform().give(run);
-                return;
-            }
-            let quarantined = report.quarantined;
-            let Err(rest) = self.return_run(&exchanger, run, Order::ZERO, report) else {
-                if report.quarantined > quarantined {
-                    return;
-                }
-                continue;
-            };
-            let (others, is_final) = match self.set_refused_aside(rest, report) {
-                Ok((before, after)) => ([before, after], false),
-                Err(rest) => ([rest, FrameRun::EMPTY], true),
-            };
-            let scarce = |run: &FrameRun| self.scarce_frames(run.first(), run.frames());
-            let still = others.iter().map(|run| scarce(run).of_class(class)).sum();
-            self.lent.lend(class, settled.min(still));
-            others.into_iter().for_each(|run| self.give_covered_zeroed(run));
-            if is_final {
-                return;
-            }
-        }
-    }
-
-    /// Takes free frames of the kernel that are all of one class.
-    fn take_of_class(&self, class: usize, frames: u64) -> Option<FrameRun> {
-        let p2m = self.platform().p2m();
-        let is_of_class = |pfn| p2m.gfn(pfn).is_some_and(|gfn| class_of(gfn, 1) == class);
-        let mut fits = |first: Pfn| {
-            let mut run = (0..frames).rev().map(|index| first.add(index));
-            match run.find(|pfn| !is_of_class(*pfn)) {
-                Some(other) => Candidate::TryFrom(other.add(1)),
-                None => Candidate::Fits,
-            }
-        };
-        self.take_first(frames, Pfn::new(0), &mut fits)
     }
 
     /// Returns true if all frames are where the reserve says. After a restore they may not be.
@@ -497,7 +112,7 @@ impl<P: Platform> Allocator<P> {
 }
 
 /// Returns the frames of a block that was taken out of the reserve.
-fn taken(block: &Block) -> FrameRun {
+pub(super) fn taken(block: &Block) -> FrameRun {
     // SAFETY: the reserve owned the frames, and has forgotten the block ([M1](crate::rules#M1)).
     unsafe { FrameRun::new(block.pfn, block.order.frames()) }
 }
