@@ -25,9 +25,9 @@ pub struct AreaPageTables {
 }
 
 impl AreaPageTables {
-    /// The tables that were made at boot.
+    /// Returns the tables that the boot code made.
     ///
-    /// `flushes` is the clock of all flushes of this domain, that of the linear mapping.
+    /// `flushes` is the clock of the linear mapping, which counts all flushes of this domain.
     pub const fn new(
         p2m: &'static P2m<'static>,
         flushes: &'static FlushClock,
@@ -36,19 +36,19 @@ impl AreaPageTables {
         Self { p2m, flushes, pages: layout::area_pages(p2m.frames()), level1 }
     }
 
-    /// The number of frames that the guest has.
+    /// Returns the number of frames that the guest has.
     pub const fn frames(&self) -> u64 {
         self.p2m.frames()
     }
 }
 
-/// The sizes of the areas' metadata in a guest of `frames` frames.
+/// Returns the sizes of the areas' metadata in a guest of `frames` frames.
 pub const fn sizes(frames: u64) -> VmapSizes {
     let pages = layout::area_pages(frames);
     VmapSizes { frames: frames as u32, pages, areas: pages / 32 }
 }
 
-/// How many unmapped areas may keep their entries: seven eighths of everything.
+/// Returns the budget of unmapped areas that keep their entries: seven eighths of all.
 pub const fn budget(sizes: VmapSizes) -> Budget {
     Budget { pages: sizes.pages / 8 * 7, areas: sizes.areas / 8 * 7 }
 }
@@ -80,8 +80,9 @@ unsafe impl AreaTables for AreaPageTables {
 
     fn entry(&self, page: u32) -> AreaEntry<'_> {
         let Some(first) = self.level1 else {
-            // SAFETY: only a PVH guest has no run of tables here. `pvh::paging` made the first-level
-            // tables of all areas, writable in the linear mapping, and nothing frees them.
+            // SAFETY: only a PVH guest has no run of tables here. `pvh::paging` made the
+            // first-level tables of all areas, which are writable in the linear mapping. They are
+            // never freed.
             return AreaEntry::plain(unsafe { own_entry(self.address(page)) });
         };
         let table = first.add(u64::from(page) / 512);

@@ -19,22 +19,22 @@ use super::exit::Exit;
 /// When a self-test runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum When {
-    /// With all the others.
+    /// With all the others, by default.
     Always,
-    /// If a pattern matches its name: it takes long, or writes to a disk.
+    /// If a pattern matches its name, because it takes long or writes to a disk.
     Asked,
-    /// If its full name is given: it ends the kernel.
+    /// If its full name is given, because it ends the kernel.
     Named,
 }
 
 /// Which self-tests to run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Selection {
-    /// All that run by default.
+    /// All tests that run by default.
     All,
-    /// None.
+    /// No test.
     None,
-    /// Those whose name matches one of the patterns; `*` stands for any text.
+    /// Tests whose name matches one of the patterns; `*` stands for any text.
     Globs(Vec<String>),
 }
 
@@ -52,33 +52,33 @@ impl Selection {
     }
 }
 
-/// A buffer for a witness that reads machine memory.
+/// The buffer that `probe=` asks for, which a witness finds in machine memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProbeBuffer {
-    /// Its size.
+    /// The size of the buffer.
     pub order: Order,
-    /// Its address limit.
+    /// The address limit of the buffer.
     pub bits: AddressBits,
 }
 
 /// What the command line asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// Self-tests. With `bench=` none runs, unless `selftest=` asks for some.
+    /// The self-tests to run. With `bench=` none runs, unless `selftest=` asks for some.
     pub selftest: Selection,
     /// How much of the hypercall trace is printed.
     pub trace: Level,
-    /// The seed of the patterns of tests and probe.
+    /// The seed of the patterns that tests and `probe=` write.
     pub seed: u64,
-    /// The buffer for a witness, instead of self-tests.
+    /// The buffer for a witness. If there is one, no self-test runs.
     pub probe: Option<ProbeBuffer>,
     /// What is measured before the self-tests.
     pub bench: Vec<BenchEntry>,
-    /// When unmapped areas lose their entries; `None` leaves it as built.
+    /// When unmapped areas lose their entries; `None` keeps the default of the build.
     pub vmap: Option<UnmapMode>,
     /// Whether the first steps of an exchange share a hypercall.
     pub fuse: Fuse,
-    /// How to end; `None` powers off.
+    /// How the kernel ends; `None` powers off.
     pub exit: Option<Exit>,
 }
 
@@ -127,7 +127,7 @@ impl fmt::Display for Complaint {
     }
 }
 
-/// Reads the command line. A later option overrides an earlier one.
+/// Parses the command line. A later option overrides an earlier one.
 pub fn parse(text: &str) -> (Options, Vec<Complaint>) {
     let words = || text.split_ascii_whitespace();
     let benches_alone = words().any(|word| word.starts_with("bench="))
@@ -224,7 +224,7 @@ fn is_glob(text: &str) -> bool {
         && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-*".contains(&b))
 }
 
-/// Reads a decimal number, or a hexadecimal one after `0x`.
+/// Parses a decimal number, or a hexadecimal one after `0x`.
 fn number(text: &str) -> Option<u64> {
     match text.strip_prefix("0x") {
         // from_str_radix would accept a sign.
@@ -238,8 +238,8 @@ fn number(text: &str) -> Option<u64> {
 
 /// Returns true if `name` matches `glob`, in which `*` stands for any text.
 ///
-/// Each piece between two stars matches at its first place, so the time is at most the product of
-/// the lengths.
+/// Each piece between two stars is matched at its first occurrence. Therefore the time is at most
+/// the product of the lengths.
 fn matches(glob: &str, name: &str) -> bool {
     let Some((prefix, glob)) = glob.split_once('*') else { return glob == name };
     let Some(mut name) = name.strip_prefix(prefix) else { return false };

@@ -1,4 +1,4 @@
-//! How the kernel ends.
+//! The end of the kernel.
 
 use hypercall::Xen;
 use hypercall::ops::{SchedOp, ShutdownReason};
@@ -6,12 +6,12 @@ use hypercall::ops::{SchedOp, ShutdownReason};
 use crate::console;
 use crate::hypervisor::untraced;
 
-/// `exit=` on the command line.
+/// The values of `exit=` on the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
     /// Powers the domain off.
     Poweroff,
-    /// Asks for the domain to be started again.
+    /// Asks the toolstack to start the domain again.
     Reboot,
     /// Makes Xen log the domain as crashed.
     Crash,
@@ -19,7 +19,7 @@ pub enum Exit {
     Hold,
 }
 
-/// Ends the domain, or holds it.
+/// Ends the domain or holds it.
 pub fn exit(exit: Exit) -> ! {
     let reason = match exit {
         Exit::Poweroff => ShutdownReason::Poweroff,
@@ -28,12 +28,12 @@ pub fn exit(exit: Exit) -> ! {
         Exit::Hold => hold(),
     };
     console::drain();
-    // The console is drained, so an error can't be printed. The domain is held instead.
+    // An error cannot be printed, because the console is drained. The domain is held instead.
     let _refused = untraced().sched_op(SchedOp::Shutdown(reason));
     hold()
 }
 
-/// Sleeps forever, without unmasking events as `SCHEDOP_block` would.
+/// Sleeps forever with events masked. `SCHEDOP_block` would unmask them.
 pub fn hold() -> ! {
     loop {
         if untraced().sched_op(SchedOp::Poll { port: None, timeout: None }).is_err() {

@@ -1,4 +1,4 @@
-//! One extent in exchange for a whole run, and back: the shortest way to contiguous memory.
+//! The exchange of a whole run for one extent, and back.
 
 use core::ops::Deref;
 
@@ -27,7 +27,7 @@ impl ExtentRun {
         &self.run
     }
 
-    /// Returns the first machine frame; the others follow it.
+    /// Returns the first machine frame. The others follow it.
     pub const fn mfn(&self) -> Mfn {
         self.mfn
     }
@@ -75,11 +75,13 @@ impl<'a, X: Xen, L: LinearMapping> WholeRunExchanger<'a, X, L> {
         Self { exchanger: self.exchanger.with_options(options), ..self }
     }
 
-    /// Exchanges the machine frames of `run` for one extent below `2^bits`, zeroed. `list` has an entry
-    /// per frame.
+    /// Exchanges the machine frames of `run` for one zeroed extent below `2^bits`.
+    ///
+    /// `list` must have an entry for each frame.
     ///
     /// # Errors
-    /// What the exchange returned. The run remains, zeroed, unless the error says quarantine.
+    /// The error of the exchange. The run remains and is zeroed, unless the error reports
+    /// quarantine.
     pub fn acquire(
         &self,
         run: FrameRun,
@@ -99,11 +101,14 @@ impl<'a, X: Xen, L: LinearMapping> WholeRunExchanger<'a, X, L> {
         }
     }
 
-    /// Exchanges the extent for single frames. The run comes back zeroed. `list` has two entries per
-    /// frame. If Xen no longer permits the order, the extent is given up frame by frame.
+    /// Exchanges the extent for single frames and returns the run zeroed.
+    ///
+    /// `list` must have two entries for each frame. If Xen no longer permits the order, the extent
+    /// is exchanged frame by frame.
     ///
     /// # Errors
-    /// What the exchange returned. The run remains as ordinary memory, unless the error says quarantine.
+    /// The error of the exchange. The run remains as ordinary memory, unless the error reports
+    /// quarantine.
     pub fn release(
         &self,
         extent: ExtentRun,
@@ -125,7 +130,8 @@ impl<'a, X: Xen, L: LinearMapping> WholeRunExchanger<'a, X, L> {
         self.whole(refused, Part::replace(0, frames), Lists { backing, extents })
     }
 
-    /// Exchanges the part, and zeroes the run: some of it may come from Xen even after a refusal.
+    /// Exchanges the part and zeroes the run. After a refusal Xen may still have replaced some
+    /// frames.
     fn whole(
         &self,
         run: FrameRun,

@@ -11,7 +11,7 @@ use xen_contig::addr::Gfn;
 
 use crate::vcpu::Local;
 
-/// A step that Xen refused, and its error.
+/// The name of a step that Xen refused, and the error.
 pub type Refused = (&'static str, XenErrno);
 
 /// The first function of a vCPU, which runs on the vCPU's own stack.
@@ -19,7 +19,7 @@ pub type VcpuEntry = extern "C" fn(&'static Local) -> !;
 
 /// The operations that differ between a PV guest and a PVH guest.
 pub trait Guest: Sync {
-    /// The kind of guest, as the console names it.
+    /// Returns the kind of guest, as the console names it.
     fn name(&self) -> &'static str;
 
     /// Keeps events from being delivered on this vCPU. They stay pending.
@@ -31,18 +31,18 @@ pub trait Guest: Sync {
     /// Lets events be delivered on this vCPU, and delivers pending ones at once.
     fn unmask_events(&self);
 
-    /// Unmasks events and sleeps until one has come, in one step.
+    /// Unmasks events and sleeps until an event arrives.
     ///
-    /// An event that is already pending ends the sleep before it begins.
+    /// Both happen in one step, so an event that is already pending ends the sleep at once.
     fn block(&self);
 
-    /// Tells Xen how to deliver events to the first vCPU, and leaves them masked.
+    /// Configures how Xen delivers events to the first vCPU, and leaves them masked.
     ///
     /// # Errors
-    /// Xen refused it.
+    /// Xen refused the configuration.
     fn deliver_events(&self) -> Result<(), Refused>;
 
-    /// Maps a frame at a window slot, or removes what is mapped there.
+    /// Maps a frame at a window slot, or removes the mapping if `target` is `None`.
     ///
     /// # Errors
     /// Xen does not let a PV guest map the frame with these flags.
@@ -51,61 +51,61 @@ pub trait Guest: Sync {
     /// Lets this vCPU use I/O ports.
     ///
     /// # Errors
-    /// Xen refused it.
+    /// Xen refused the access.
     fn allow_ports(&self) -> Result<(), XenErrno>;
 
-    /// Gives Xen the state in which a vCPU starts: at `entry`, with events masked.
+    /// Sets the state in which a vCPU starts: at `entry`, with events masked.
     ///
     /// # Safety
     /// The vCPU has never run, and no other vCPU uses its stacks.
     ///
     /// # Errors
-    /// Xen refused it.
+    /// Xen refused the state.
     unsafe fn initialise_vcpu(
         &self,
         vcpu: &'static Local,
         entry: VcpuEntry,
     ) -> Result<(), XenErrno>;
 
-    /// Sets up what the first state of a vCPU does not contain. Runs first on that vCPU.
+    /// Sets up what the first state of a vCPU cannot contain. Runs first on that vCPU.
     fn enter_vcpu(&self, vcpu: &'static Local);
 
-    /// Maps the xenstore ring; `None` if the domain has none.
+    /// Maps the xenstore ring. Returns `None` if the domain does not have one.
     ///
     /// # Errors
-    /// Xen refused to say where the ring is, or to map it.
+    /// Xen did not report where the ring is, or refused the mapping.
     fn store_ring(&self) -> Result<Option<(*mut StoreRing, Port)>, XenErrno>;
 
     /// Suspends the domain. Returns when it runs again.
     ///
     /// # Safety
     /// - The domain has one vCPU, and its events are masked.
-    /// - In a PV guest the shared page tells the toolstack where the P2M is.
-    /// - After [`Suspended::Restored`], [`resume`](Self::resume) comes before any use of the shared
-    ///   page or of event channels.
+    /// - The shared page of a PV guest says where the P2M is, for the toolstack.
+    /// - After [`Suspended::Restored`], [`resume`](Self::resume) is called before any use of the
+    ///   shared page or of event channels.
     ///
     /// # Errors
-    /// Xen refused it. Everything is as before.
+    /// Xen refused to suspend the domain. Nothing has changed.
     unsafe fn suspend(&self) -> Result<Suspended, XenErrno>;
 
     /// Maps the shared page of a restored domain. Returns the port of its console, if it has one.
     ///
     /// # Errors
-    /// Xen refused it.
+    /// Xen refused the mapping.
     fn resume(&self) -> Result<Option<Port>, XenErrno>;
 }
 
 static CHOSEN: Once<&'static dyn Guest> = Once::new();
 
-/// Chooses the kind of guest. The first choice counts.
+/// Chooses the kind of guest. Later calls have no effect.
 pub fn choose(guest: &'static dyn Guest) {
     CHOSEN.call_once(|| guest);
 }
 
-/// The operations of the kind of guest that this domain is.
+/// Returns the operations of the kind of guest that this domain is.
 ///
 /// # Panics
-/// Before [`choose`].
+/// If [`choose`] was not called before.
 pub fn guest() -> &'static dyn Guest {
     *CHOSEN.get().expect("the entry chooses the kind of guest first")
 }

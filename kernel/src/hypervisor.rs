@@ -1,7 +1,7 @@
-//! The kernel's handles of Xen: the real hypervisor, one traced handle for each vCPU.
+//! The kernel's handles of Xen, one traced handle for each vCPU.
 //!
-//! [`vcpu::xen`](crate::vcpu::xen) is the handle of the running vCPU. [`trace`](crate::trace) prints
-//! what the handles have recorded.
+//! [`vcpu::xen`](crate::vcpu::xen) returns the handle of the running vCPU. [`trace`](crate::trace)
+//! prints what the handles have recorded.
 
 use hypercall::{Clock, RealXen, Traced};
 
@@ -20,17 +20,18 @@ impl Clock for Tsc {
     }
 }
 
-/// A handle for one vCPU.
+/// Returns a handle for one vCPU.
 pub const fn new() -> Hypervisor {
     Traced::new(untraced(), Tsc)
 }
 
-/// A handle of Xen that records nothing.
+/// Returns a handle of Xen that records nothing.
 ///
-/// The console uses it: its writes would bury what the trace is for, and a traced call that prints
+/// The console uses it. Otherwise its writes would fill the trace, and a trace that is printed
 /// would trace its own printing.
 pub const fn untraced() -> RealXen {
-    // SAFETY: this kernel runs as a Xen guest only. Xen has filled the hypercall page of a PV guest
-    // before the kernel starts; `pvh::boot` has it filled before its first call.
+    // SAFETY: this kernel runs as a Xen guest only. Xen fills the hypercall page of a PV guest
+    // before the kernel starts. In a PVH guest `pvh::boot` registers the page before the first
+    // call.
     unsafe { RealXen::new() }
 }

@@ -8,8 +8,8 @@
 //! | [`AREAS_BASE`] | virtual areas, see [`area_pages`] | by area |
 //! | [`KERNEL_BASE`] | the image, from 2 MiB on | text RX, rodata R, data and bss RW |
 //!
-//! The linear mapping of text, rodata and page tables is read-only. A PVH guest writes some page
-//! tables itself, those of window and areas: their linear mapping is writable.
+//! The linear mapping of text, rodata and page tables is read-only. A PVH guest writes the page
+//! tables of the window and of the areas itself, so their linear mapping is writable.
 
 use hypercall::PageTableFlags;
 use x86_64::VirtAddr;
@@ -26,50 +26,50 @@ pub const WINDOW_SLOTS: u64 = 512;
 /// The start of the virtual areas, which have a top-level slot of their own.
 pub const AREAS_BASE: u64 = 0xffff_c980_0000_0000;
 
-/// The pages of addresses for virtual areas in a guest of `frames` frames: a multiple of 512.
+/// Returns the pages of addresses for virtual areas in a guest of `frames` frames.
 ///
-/// 512 MiB of addresses cost 1 MiB of page tables and 2 MiB of metadata. A guest of 64 MiB can
-/// afford that; a smaller one has as many pages as frames.
+/// The result is a multiple of 512. 512 MiB of addresses need 1 MiB of page tables and 2 MiB of
+/// metadata. A guest of 64 MiB or more gets them; a smaller one gets one page for each frame.
 pub const fn area_pages(frames: u64) -> u32 {
     const ALL: u32 = 1 << 17;
     const ROOMY: u64 = 1 << 14;
     if frames >= ROOMY { ALL } else { (frames as u32).next_multiple_of(512) }
 }
 
-/// The frames that the linear mapping has room for: one top-level slot, 512 GiB.
+/// The number of frames that fit the linear mapping: one top-level slot, 512 GiB.
 pub const LINEAR_FRAMES: u64 = 1 << 27;
 
-/// The linear address of a frame.
+/// Returns the linear address of a frame.
 pub fn linear(pfn: Pfn) -> VirtAddr {
     VirtAddr::new(LINEAR_BASE + pfn.number() * PAGE_SIZE as u64)
 }
 
-/// The frame of an address in the image.
+/// Returns the frame of an address in the image.
 pub const fn image_frame(address: u64) -> Pfn {
     Pfn::new((address - KERNEL_BASE) / PAGE_SIZE as u64)
 }
 
-/// The address of a window slot.
+/// Returns the address of a window slot.
 pub fn window(slot: u64) -> VirtAddr {
     debug_assert!(slot < WINDOW_SLOTS);
     VirtAddr::new(WINDOW_BASE + slot * PAGE_SIZE as u64)
 }
 
-/// The use of each window slot.
+/// What each window slot is used for.
 pub mod slot {
-    /// The console ring of a PVH guest, which lies outside of its RAM.
+    /// The console ring of a PVH guest, which lies outside its RAM.
     pub const CONSOLE: u64 = 0;
-    /// A second mapping that a self-test makes of a frame.
+    /// The second mapping of a frame in a self-test.
     pub const ALIAS: u64 = 1;
-    /// The registers of a device.
+    /// The registers of the edu device.
     pub const DEVICE: u64 = 2;
     /// The page that Xen shares with the domain.
     pub const SHARED_INFO: u64 = 3;
-    /// The xenstore ring of a PVH guest, which lies outside of its RAM.
+    /// The xenstore ring of a PVH guest, which lies outside its RAM.
     pub const XENSTORE: u64 = 4;
-    /// The first page of a virtio device's registers.
+    /// The first page of the registers of a virtio device.
     pub const VIRTIO: u64 = 5;
-    /// The number of slots for such registers.
+    /// The number of slots for the registers of a virtio device.
     pub const VIRTIO_PAGES: u64 = 16;
 }
 
@@ -93,7 +93,7 @@ pub const TABLE: PageTableFlags = PageTableFlags::PRESENT
     .union(PageTableFlags::ACCESSED)
     .union(PageTableFlags::DIRTY);
 
-/// Flags of a device's registers. Neither reads nor writes are cached.
+/// Flags of a device's registers, which are not cached.
 pub const REGISTERS: PageTableFlags =
     READ_WRITE.union(PageTableFlags::NO_CACHE).union(PageTableFlags::WRITE_THROUGH);
 

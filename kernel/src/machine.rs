@@ -24,29 +24,29 @@ use crate::paging::Linear;
 use crate::paging::walk::{self, PageMapping, Visit};
 use crate::vcpu::xen;
 
-/// What booting found and set up.
+/// What the boot code found and set up.
 pub struct Machine {
-    /// Whether this is dom0.
+    /// True in dom0.
     pub initial_domain: bool,
-    /// From guest frames to machine frames.
+    /// The table from guest frames to machine frames.
     pub p2m: &'static P2m<'static>,
     /// Xen's M2P, which a PV guest may read.
     pub m2p: Option<M2p>,
     /// The frame of a PV guest's start info.
     pub start_info: Option<Pfn>,
-    /// The number of frames with memory. A PVH guest has fewer than frame numbers.
+    /// The number of frames with memory. In a PVH guest some frame numbers have none.
     pub memory: u64,
     /// The linear mapping.
     pub linear: &'static Linear,
     /// The virtual areas.
     pub areas: &'static Areas,
-    /// Free frames.
+    /// The allocator of free frames.
     pub frames: Mutex<FrameAllocator<'static>>,
-    /// The count of frames that failures have cost.
+    /// The count of frames that were lost to failures.
     pub accounts: Accounts,
     /// Which contiguous memory this domain can get.
     pub capability: Capability,
-    /// How the exchange works.
+    /// How the exchange is done.
     pub exchange_options: ExchangeOptions,
 }
 
@@ -57,7 +57,7 @@ impl fmt::Display for Machine {
 }
 
 impl Machine {
-    /// The exchange, up to the domain's order limit; `None` in a PVH guest.
+    /// Returns the exchange up to the domain's order limit, or `None` in a PVH guest.
     pub fn exchanger(&self) -> Option<WholeRunExchanger<'_, Hypervisor, Linear>> {
         match self.capability {
             Capability::Exchange { limit } => self.exchanger_up_to(limit),
@@ -65,7 +65,7 @@ impl Machine {
         }
     }
 
-    /// The exchange, up to `limit`, whatever Xen permits; `None` in a PVH guest.
+    /// Returns the exchange up to `limit`, even if Xen permits less; `None` in a PVH guest.
     pub fn exchanger_up_to(
         &self,
         limit: Order,
@@ -79,7 +79,7 @@ impl Machine {
         Some(exchanger.with_options(self.exchange_options))
     }
 
-    /// The refill, up to the domain's order limit; `None` in a PV guest.
+    /// Returns the refill up to the domain's order limit, or `None` in a PV guest.
     pub fn refiller(&self) -> Option<Refiller<'_, Hypervisor, Linear>> {
         match self.capability {
             Capability::Refill { limit } => {
@@ -91,7 +91,7 @@ impl Machine {
         }
     }
 
-    /// The frame of a PV guest's top-level page table.
+    /// Returns the frame of a PV guest's top-level page table.
     pub fn top_table(&self) -> Option<Pfn> {
         let (top, _) = Cr3::read();
         let mfn = Mfn::new(top.start_address().as_u64() / PAGE_SIZE as u64);
@@ -99,7 +99,7 @@ impl Machine {
         unsafe { self.m2p?.pfn(mfn) }
     }
 
-    /// The number of frames that Xen counts for this domain.
+    /// Returns the number of frames that Xen counts for this domain.
     pub fn current_reservation(&self) -> Result<u64, XenErrno> {
         // SAFETY: the call only returns a number.
         unsafe { xen().memory_op(MemoryOp::CurrentReservation(DomId::SELF)) }
@@ -114,10 +114,10 @@ impl Machine {
         });
     }
 
-    /// Takes a run of free frames; `None` if the guest has none.
+    /// Takes a run of free frames, or returns `None` if there is no such run.
     ///
-    /// The run is aligned to its size, up to 2 MiB. Devices see the alignment of machine frames.
-    /// Guest frames need only that of a large page in the nested page tables.
+    /// The run is aligned to its size, up to 2 MiB. A larger alignment serves no purpose: devices
+    /// see the alignment of machine frames, and nested page tables have large pages of 2 MiB.
     pub fn take(&self, frames: u64) -> Option<FrameRun> {
         self.frames.lock().take(frames, frames.next_power_of_two().min(512))
     }
@@ -125,22 +125,23 @@ impl Machine {
     /// Frees a run.
     ///
     /// # Panics
-    /// If a frame of it is free already: then two owners have had it.
+    /// If one of its frames is free already, because two owners have had it.
     pub fn give(&self, run: FrameRun) {
         if let Err(error) = self.frames.lock().give(run) {
             panic!("{error}");
         }
     }
 
-    /// Takes memory for extent lists, which lies outside all runs (rule
-    /// [M3](xen_contig::rules#M3)). It is freed on drop.
+    /// Takes memory for extent lists. It is freed on drop.
+    ///
+    /// The memory lies outside all other runs ([M3](xen_contig::rules#M3)).
     pub fn lists(&self, words: u64) -> Option<ListMemory<'_>> {
         let frames = (words * 8).div_ceil(PAGE_SIZE as u64).max(1);
         let run = self.frames.lock().take(frames, 1)?;
         Some(ListMemory { machine: self, run: Some(run) })
     }
 
-    /// Prints what was found at boot.
+    /// Prints what the boot code found.
     pub fn report(&self) {
         let version = xen().xen_version(VersionOp::Version).unwrap_or(0);
         let mut extra = [0; 16];
@@ -172,7 +173,7 @@ pub struct ListMemory<'m> {
 }
 
 impl ListMemory<'_> {
-    /// The words.
+    /// Returns the memory as words.
     pub fn words(&mut self) -> &mut [u64] {
         let Some(run) = &self.run else { return &mut [] };
         let words = run.frames() as usize * (PAGE_SIZE / 8);
@@ -199,7 +200,8 @@ impl AsMut<[u64]> for ListMemory<'_> {
 
 // SAFETY: there is one machine, so all methods concern the same guest. `take` and `take_where` use
 // the frame allocator, which hands out each frame once. The boot code gave it only frames that
-// nothing but the linear mapping maps. `lists` takes its memory there too, so it lies in no other run.
+// nothing but the linear mapping maps. `lists` takes its memory from the same allocator, so it does
+// not lie in another run.
 unsafe impl Platform for &Machine {
     type Xen = Hypervisor;
     type Memory = Linear;
@@ -255,7 +257,7 @@ unsafe impl Platform for &Machine {
     }
 }
 
-/// The address of a word of a frame, through the linear mapping.
+/// Returns the address of a word of a frame, through the linear mapping.
 ///
 /// # Safety
 /// The linear mapping maps the frame, and `index` is below 512.
@@ -264,5 +266,5 @@ pub unsafe fn word(pfn: Pfn, index: usize) -> *mut u64 {
     unsafe { layout::linear(pfn).as_mut_ptr::<u64>().add(index) }
 }
 
-/// No limit on the address.
+/// An address limit that permits every address.
 pub const ANYWHERE: AddressBits = AddressBits::UNLIMITED;

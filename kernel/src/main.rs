@@ -1,10 +1,10 @@
 //! The guest kernel and its boot self-tests.
 //!
-//! It contains everything that the library needs around it to boot on Xen without an operating
-//! system: as PV or PVH guest, as dom0 or domU.
+//! It boots on Xen without an operating system, as PV or PVH guest, as dom0 or domU. It contains
+//! everything that the library needs around it for that.
 //!
-//! The modules form layers. Each uses only the ones above it in this table, apart from [`Guest`]:
-//! through that trait the lower layers reach the implementations in [`pv`] and [`pvh`].
+//! The modules form layers. Each uses only the ones above it in this table, apart from [`Guest`].
+//! Through that trait the lower layers reach the implementations in [`pv`] and [`pvh`].
 //!
 //! | question | place |
 //! |---|---|
@@ -23,7 +23,7 @@
 //! | what do drivers and self-tests work with? | [`machine`] |
 //! | how do the other vCPUs start and get work? | [`smp`] |
 //! | what happens first? | [`pv`], [`pvh`], [`boot`] |
-//! | which devices are there, and how do they move data? | [`pci`], [`edu`], [`virtio`] |
+//! | how are devices found, and how do they move data? | [`pci`], [`edu`], [`virtio`] |
 //! | how is the guest saved and restored? | [`suspend`] |
 //! | what may the command line say? | [`command_line`] |
 //! | what is tested at boot, and what does the verdict mean? | [`selftest`], [`verdict`], [`probe`] |
@@ -77,7 +77,7 @@ pvh_boot::entry!(main);
 
 /// The first function of the kernel.
 ///
-/// Both entries call it, on the boot stack of the first vCPU, with interrupts and events off.
+/// Both entries call it on the boot stack of the first vCPU, with interrupts and events masked.
 fn main(boot: pvh_boot::BootInfo) -> ! {
     let Booted { mut machine, command_line, reservation } = boot::start(boot);
     let (options, complaints) = command_line::parse(&command_line);

@@ -1,4 +1,5 @@
-//! A panic prints what, where and the last hypercalls, then crashes the domain so that Xen logs it.
+//! The panic handler. It prints the message, the place and the last hypercalls, then crashes the
+//! domain so that Xen logs it.
 
 use core::panic::PanicInfo;
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -10,7 +11,7 @@ use crate::{trace, vcpu};
 /// The vCPU that panicked first.
 static FIRST: AtomicU32 = AtomicU32::new(NONE);
 
-/// How many more times that vCPU has panicked.
+/// The number of further panics of that vCPU.
 static AGAIN: AtomicU32 = AtomicU32::new(0);
 
 const NONE: u32 = u32::MAX;
@@ -29,8 +30,8 @@ fn panic(info: &PanicInfo<'_>) -> ! {
 
 /// Stops all other vCPUs and gives the console to this one.
 ///
-/// A vCPU that panics while another one does waits for the end. A vCPU that panics while it prints
-/// a panic prints the second one too; a third one ends the domain.
+/// A vCPU that panics after another one is held. A vCPU that panics while it prints a panic prints
+/// the second one too. A third panic ends the domain.
 pub fn take_over() {
     let me = vcpu::current().number();
     match FIRST.compare_exchange(NONE, me, Ordering::AcqRel, Ordering::Acquire) {

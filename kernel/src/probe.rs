@@ -1,4 +1,4 @@
-//! `probe=<order>:<address bits>`: a buffer for a witness that reads machine memory.
+//! The option `probe=<order>:<address bits>`: a buffer for a witness that reads machine memory.
 
 use xen_contig::addr::{PAGE_SIZE, Pfn};
 
@@ -11,17 +11,20 @@ use crate::verdict::{Verdict, none_run};
 /// The index of the word that holds the complement, at byte 4088.
 const LAST: usize = PAGE_SIZE / 8 - 1;
 
-/// Allocates the buffer, fills it, prints where it is, and holds. Returns only if it failed.
+/// Allocates the buffer, fills it, prints where it is and holds. Returns only if that failed.
 pub fn run(machine: &Machine, probe: ProbeBuffer, seed: u64) -> Verdict {
     let ProbeBuffer { order, bits } = probe;
     let Some(exchanger) = machine.exchanger() else {
-        say!("# probe: {}", machine.capability);
+        say!(
+            "# probe: needs the exchange; contiguous memory of this domain: {}",
+            machine.capability
+        );
         return none_run(Verdict::Skip);
     };
     let frames = order.frames();
     let (run, lists) = (machine.take(frames), machine.lists(frames));
     let (Some(run), Some(mut lists)) = (run, lists) else {
-        say!("# probe: the guest has no {frames} free frames in a row");
+        say!("# probe: no run of {frames} free frames; choose a smaller order in probe=");
         return none_run(Verdict::Error);
     };
     let extent = match exchanger.acquire(run, bits, lists.words()) {
@@ -43,7 +46,7 @@ pub fn run(machine: &Machine, probe: ProbeBuffer, seed: u64) -> Verdict {
 }
 
 fn write(pfn: Pfn, value: u64) {
-    // SAFETY: the frame belongs to the extent that `run` holds. The linear mapping maps it.
+    // SAFETY: the frame belongs to the extent, which `run` keeps. The linear mapping maps it.
     unsafe {
         word(pfn, 0).write_volatile(value);
         word(pfn, LAST).write_volatile(!value);

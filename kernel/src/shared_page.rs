@@ -1,6 +1,7 @@
 //! The page that Xen shares with the domain (`struct shared_info` in `public/xen.h`).
 //!
-//! Xen writes it at any time. So there is never a reference to it, only atomics of single fields.
+//! Xen writes it at any time, so no Rust reference to it exists. All accesses are atomic or
+//! volatile.
 
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering, fence};
 
@@ -15,33 +16,33 @@ use crate::vcpu::VcpuId;
 
 const _: () = assert!(size_of::<shared_info>() == 3136 && size_of::<vcpu_info>() == 64);
 
-/// Whether the page is mapped.
+/// True while the page is mapped.
 static MAPPED: AtomicBool = AtomicBool::new(false);
 
-/// Returns true if the page is mapped: only then are there events and a clock.
+/// Returns true if the page is mapped. Without it there are no events and no clock.
 pub fn is_mapped() -> bool {
     MAPPED.load(Ordering::Relaxed)
 }
 
-/// Maps the page and masks all ports, which Xen leaves unmasked at first.
+/// Maps the page and masks all ports, because Xen starts with all ports unmasked.
 ///
 /// # Errors
 /// Xen does not let the domain map the frame.
 pub fn map(page: Gfn) -> Result<(), XenErrno> {
-    show(page)?;
+    map_unchanged(page)?;
     for word in 0..64 {
-        // SAFETY: `show` has mapped the page, and the word lies within it.
+        // SAFETY: `map_unchanged` has mapped the page, and the word lies within it.
         unsafe { AtomicU64::from_ptr(&raw mut (*at()).evtchn_mask[word]) }
             .store(u64::MAX, Ordering::Relaxed);
     }
     Ok(())
 }
 
-/// Maps the page and changes nothing in it.
+/// Maps the page without changing it.
 ///
 /// # Errors
 /// Xen does not let the domain map the frame.
-pub fn show(page: Gfn) -> Result<(), XenErrno> {
+pub fn map_unchanged(page: Gfn) -> Result<(), XenErrno> {
     guest().set_window(slot::SHARED_INFO, Some((page, READ_WRITE)))?;
     MAPPED.store(true, Ordering::Relaxed);
     Ok(())
@@ -50,22 +51,22 @@ pub fn show(page: Gfn) -> Result<(), XenErrno> {
 /// Unmaps the page of a domain that is about to be saved.
 ///
 /// The frame belongs to Xen. A toolstack may refuse a page-table entry that names a frame of
-/// another owner (`normalise_pagetable` of libxenguest; that of 4.17 accepts it). The domain has
-/// one vCPU, events are masked, and nothing reads the time until the page is mapped again.
+/// another owner (`normalise_pagetable` of libxenguest; that of 4.17 accepts it). Until the page is
+/// mapped again, events are masked and the time is not read, because the domain has one vCPU.
 ///
 /// # Errors
-/// Xen refused it.
-pub fn hide() -> Result<(), XenErrno> {
+/// Xen refused to remove the mapping.
+pub fn unmap() -> Result<(), XenErrno> {
     guest().set_window(slot::SHARED_INFO, None)?;
     MAPPED.store(false, Ordering::Relaxed);
     Ok(())
 }
 
-/// Tells the toolstack where a PV guest's P2M is.
+/// Writes the place of a PV guest's P2M into the page, for the toolstack.
 ///
 /// The P2M has `entries` entries from `address` on, mapped by the page tables whose top level is
 /// the machine frame `top`.
-pub fn tell_p2m(entries: u64, address: VirtAddr, top: Mfn) {
+pub fn publish_p2m(entries: u64, address: VirtAddr, top: Mfn) {
     // SAFETY: the page is mapped while the domain runs; the fields lie within it, and all accesses
     // to them are atomic.
     let [max_pfn, p2m_vaddr, p2m_cr3] = unsafe {
@@ -75,7 +76,7 @@ pub fn tell_p2m(entries: u64, address: VirtAddr, top: Mfn) {
     };
     max_pfn.store(entries, Ordering::Release);
     p2m_vaddr.store(address.as_u64(), Ordering::Release);
-    // Last, because a value here says that there is a list.
+    // This store comes last, because a value here announces the other two.
     p2m_cr3.store(top.number() * PAGE_SIZE as u64, Ordering::Release);
 }
 
@@ -83,10 +84,10 @@ fn at() -> *mut shared_info {
     layout::window(slot::SHARED_INFO).as_mut_ptr()
 }
 
-/// The part of the page that belongs to a vCPU.
+/// Returns the part of the page that belongs to a vCPU.
 fn info(id: VcpuId) -> *mut vcpu_info {
-    // SAFETY: the page has an entry for each number that a `VcpuId` can have. Only an address is
-    // computed.
+    // SAFETY: the page has an entry for each number that a `VcpuId` can have. This code computes an
+    // address and accesses nothing.
     unsafe { &raw mut (*at()).vcpu_info[id.index()] }
 }
 
@@ -112,16 +113,16 @@ pub fn masks_upcalls(id: VcpuId) -> bool {
     upcall_mask(id).load(Ordering::SeqCst) != 0
 }
 
-/// Makes Xen deliver events to a PV vCPU. Returns true if one is pending that Xen has not delivered.
+/// Makes Xen deliver events to a PV vCPU. Returns true if an undelivered event is pending.
 pub fn unmask_upcalls(id: VcpuId) -> bool {
     upcall_mask(id).store(0, Ordering::SeqCst);
     upcall_pending(id).load(Ordering::SeqCst) != 0
 }
 
-/// Clears what is pending for a vCPU. Returns true if `port` was pending.
+/// Clears the pending events of a vCPU. Returns true if `port` was pending.
 pub fn take(id: VcpuId, port: Port) -> bool {
-    // In this order: Xen sets the port, then the selector, then the flag, each only if it was not
-    // set before (`evtchn_2l_set_pending` in Xen's `event_2l.c`).
+    // The flag is cleared first and the port last. Xen sets the port, then the selector, then the
+    // flag, each only if it was not set before (`evtchn_2l_set_pending` in Xen's `event_2l.c`).
     upcall_pending(id).store(0, Ordering::SeqCst);
     // SAFETY: the page is mapped while the domain runs, and all accesses to the word are atomic.
     unsafe { AtomicU64::from_ptr(&raw mut (*info(id)).evtchn_pending_sel) }
@@ -129,7 +130,7 @@ pub fn take(id: VcpuId, port: Port) -> bool {
     take_port(port)
 }
 
-/// Clears what is pending at a port, masked or not. Returns true if an event was pending.
+/// Clears the pending event of a port, masked or not. Returns true if one was pending.
 pub fn take_port(port: Port) -> bool {
     let (word, bit) = (port.0 as usize / 64, 1 << (port.0 % 64));
     // SAFETY: the page is mapped while the domain runs, and all accesses to the word are atomic. The
@@ -138,13 +139,13 @@ pub fn take_port(port: Port) -> bool {
     pending.fetch_and(!bit, Ordering::SeqCst) & bit != 0
 }
 
-/// What Xen says about the time of a vCPU.
+/// Returns what Xen reports about the time of a vCPU.
 ///
-/// The values are valid if the version is even, and the same in a second reading.
+/// The values are valid if the version is even and a second reading returns the same version.
 pub fn time(id: VcpuId) -> vcpu_time_info {
     fence(Ordering::SeqCst);
-    // SAFETY: the page is mapped while the domain runs. Xen may write meanwhile: all bit patterns are
-    // valid, and the version shows the caller that it happened.
+    // SAFETY: the page is mapped while the domain runs. Xen may write at the same time, but all bit
+    // patterns are valid, and the version tells the caller about it.
     let time = unsafe { (&raw const (*info(id)).time).read_volatile() };
     fence(Ordering::SeqCst);
     time

@@ -10,12 +10,12 @@ use crate::{shared_page, vcpu};
 pub struct Deadline(NonZeroU64);
 
 impl Deadline {
-    /// The time `seconds` seconds from now.
+    /// Returns the time `seconds` seconds from now.
     pub fn in_seconds(seconds: u64) -> Self {
         Self::in_milliseconds(seconds.saturating_mul(1000))
     }
 
-    /// The time `milliseconds` milliseconds from now.
+    /// Returns the time `milliseconds` milliseconds from now.
     pub fn in_milliseconds(milliseconds: u64) -> Self {
         let then = now().saturating_add(milliseconds.saturating_mul(1_000_000));
         Self(NonZeroU64::new(then).unwrap_or(NonZeroU64::MIN))
@@ -26,13 +26,13 @@ impl Deadline {
         now() >= self.0.get()
     }
 
-    /// The time in nanoseconds, as Xen takes it.
+    /// Returns the time in nanoseconds since Xen booted, as hypercalls take it.
     pub fn nanoseconds(self) -> NonZeroU64 {
         self.0
     }
 }
 
-/// Nanoseconds since Xen booted (`struct vcpu_time_info` in `public/xen.h`).
+/// Returns the nanoseconds since Xen booted (`struct vcpu_time_info` in `public/xen.h`).
 fn now() -> u64 {
     let id = vcpu::current();
     loop {

@@ -1,4 +1,4 @@
-//! Printing the hypercall trace.
+//! The printing of the hypercall trace.
 
 use hypercall::trace::{Level, Summary, TraceEntry};
 
@@ -6,12 +6,12 @@ use crate::console::say;
 use crate::hypervisor::Hypervisor;
 use crate::vcpu::{self, xen};
 
-/// Prints as much of the trace as `level` says, from now on, on all vCPUs that are up.
+/// Sets how much of the trace is printed, on all vCPUs that are up.
 pub fn show(level: Level) {
     vcpu::online().for_each(|vcpu| vcpu.xen.show(level, print));
 }
 
-/// Makes the handle of a new vCPU print as much as that of the running one.
+/// Makes the handle of a new vCPU print as much as the handle of the running vCPU.
 pub fn show_likewise(new: &Hypervisor) {
     new.show(xen().level(), print);
 }
@@ -24,7 +24,7 @@ fn print(entry: &TraceEntry) {
     }
 }
 
-/// Prints the table of all vCPUs' calls, if the trace is on.
+/// Prints the table of all vCPUs' calls if the trace is on.
 pub fn show_summary() {
     if xen().level() != Level::Off {
         let mut all = Summary::new();
@@ -35,13 +35,15 @@ pub fn show_summary() {
     }
 }
 
-/// Prints the last calls of this vCPU, for a panic.
+/// Prints the last calls of this vCPU after a panic.
 pub fn show_recent() {
     match vcpu::count() {
         0 | 1 => say!("# trace: the last hypercalls, oldest first"),
         _ => say!("# trace: the last hypercalls of {}, oldest first", vcpu::current()),
     }
     if !xen().recent(print) {
-        say!("# trace: is being written, can't be read");
+        say!(
+            "# trace: the last hypercalls cannot be printed, because the panic interrupted a write"
+        );
     }
 }

@@ -1,19 +1,19 @@
-//! The KTAP lines of the tests, and the verdict, which only gets worse.
+//! The KTAP lines of the tests, and the verdict of a run.
 
 use core::fmt;
 
 use crate::console::say;
 
-/// How a run ended, best first.
+/// The verdict of a run, best first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Verdict {
     /// All tests that ran passed.
     Success,
     /// No test could run here.
     Skip,
-    /// The test or its surroundings are broken.
+    /// The test or its environment is broken.
     Error,
-    /// What is tested is broken.
+    /// The tested code is broken.
     Failure,
 }
 
@@ -33,20 +33,20 @@ impl fmt::Display for Verdict {
 pub enum TestOutcome {
     /// The test passed.
     Pass,
-    /// The test does not apply here, with the reason.
+    /// The test does not apply here, for this reason.
     Skip(alloc::string::String),
-    /// The test or its surroundings are broken, with the cause.
+    /// The test or its environment is broken, with the cause.
     Error(alloc::string::String),
-    /// What is tested is broken, with the symptom.
+    /// The tested code is broken, with the symptom.
     Fail(alloc::string::String),
 }
 
-/// A test that has run, and whose line is still to be printed.
+/// A test that has run, whose line is not printed yet.
 #[derive(Debug)]
 pub struct FinishedTest {
-    /// Its name in the report.
+    /// The name in the report.
     pub name: alloc::string::String,
-    /// Its result.
+    /// The result.
     pub outcome: TestOutcome,
 }
 
@@ -59,7 +59,7 @@ pub struct TestReport {
 }
 
 impl TestReport {
-    /// Announces `planned` tests.
+    /// Prints the KTAP header and the number of planned tests.
     pub fn plan(planned: usize) -> Self {
         say!("KTAP version 1");
         say!("1..{planned}");
@@ -87,13 +87,13 @@ impl TestReport {
         }
     }
 
-    /// The verdict of all tests: `Skip` if none passed and none failed.
+    /// Returns the worst verdict of all tests: `Skip` if none passed and none failed.
     pub fn verdict(&self) -> Verdict {
         if self.passed == 0 { self.worst.max(Verdict::Skip) } else { self.worst }
     }
 }
 
-/// Prints the lines of a run without tests. Returns its verdict.
+/// Prints the lines of a run without tests and returns its verdict.
 pub fn none_run(verdict: Verdict) -> Verdict {
     TestReport::plan(0);
     verdict

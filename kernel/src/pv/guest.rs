@@ -105,7 +105,7 @@ impl Guest for Pv {
         // The frame of the shared page is not the domain's, and the toolstack expects the rings as
         // guest frames.
         let rings = info.name_rings_by_guest_frame();
-        if let Err(errno) = shared_page::hide() {
+        if let Err(errno) = shared_page::unmap() {
             info.set_rings(rings);
             return Err(errno);
         }
@@ -116,7 +116,7 @@ impl Guest for Pv {
         let answer = unsafe { untraced().suspend(Some(info.mfn())) };
         if answer != Ok(Suspended::Restored) {
             info.set_rings(rings);
-            if let Err(errno) = shared_page::show(shared) {
+            if let Err(errno) = shared_page::map_unchanged(shared) {
                 panic!("mapping the shared page again, mfn {shared}: {errno}");
             }
         }

@@ -71,7 +71,7 @@ impl Requests {
         if vcpu::count() > 1 {
             return Err(SuspendError::Vcpus(vcpu::count()));
         }
-        tell_p2m(machine);
+        publish_p2m(machine);
         let made = xen().event_channel_op(EventChannelOp::AllocUnbound { remote: DomId(0) });
         let port = made.map_err(|errno| SuspendError::Xen("EVTCHNOP_alloc_unbound", errno))?;
         let port = Port(port as u32);
@@ -133,10 +133,10 @@ impl Requests {
 }
 
 /// Tells the toolstack where a PV guest's P2M is.
-fn tell_p2m(machine: &Machine) {
+fn publish_p2m(machine: &Machine) {
     let top = machine.top_table().and_then(|pfn| machine.p2m.mfn(pfn));
     if let (Some(address), Some(top)) = (machine.p2m.table_address(), top) {
-        shared_page::tell_p2m(machine.p2m.frames(), address, top);
+        shared_page::publish_p2m(machine.p2m.frames(), address, top);
     }
 }
 
