@@ -1,4 +1,4 @@
-//! From the entry to a [`Machine`](crate::machine::Machine).
+//! The boot code, from the entry to a [`Machine`](crate::machine::Machine).
 //!
 //! | question | place |
 //! |---|---|

@@ -1,4 +1,4 @@
-//! Reports how many frames Xen counts for the domain.
+//! The report of how many frames Xen counts for the domain.
 
 use hypercall::XenErrno;
 use xen_contig::reservation::Reservation;
@@ -10,7 +10,7 @@ use crate::vcpu::xen;
 pub struct ReservationReport {
     /// The number of frames that were returned to Xen because it has no memory for them.
     unbacked: Result<u64, XenErrno>,
-    /// What Xen counts after that.
+    /// The frames that Xen counts after that.
     reservation: Result<Reservation, XenErrno>,
 }
 
@@ -20,11 +20,11 @@ impl ReservationReport {
         Self { unbacked, reservation: Reservation::read(xen()) }
     }
 
-    /// Prints it.
+    /// Prints the reservation.
     pub fn print(&self) {
         match &self.reservation {
             Ok(reservation) => say!("# reservation: {reservation}"),
-            Err(errno) => say!("# reservation: Xen does not report it: {errno}"),
+            Err(errno) => say!("# reservation: unknown, because Xen does not report it: {errno}"),
         }
         match self.unbacked {
             Ok(0) | Err(_) => {}

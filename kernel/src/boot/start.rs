@@ -20,7 +20,7 @@ use crate::paging::{FrameUsers, Linear, Uses};
 use crate::vcpu::xen;
 use crate::{heap, layout, pv, pvh};
 
-/// What booting hands over.
+/// What the boot code hands over to `main`.
 pub struct Booted {
     /// The machine, with page tables, heap, frames and console.
     pub machine: Machine,
@@ -30,10 +30,10 @@ pub struct Booted {
     pub reservation: ReservationReport,
 }
 
-/// Boots.
+/// Boots the kernel.
 ///
-/// Never inlined: booting works on copies of memory maps. Inlined, they would occupy half of the
-/// stack as long as the kernel runs.
+/// The function is never inlined, because it works on copies of memory maps. In `main` they would
+/// occupy half of the stack as long as the kernel runs.
 #[inline(never)]
 pub fn start(boot: BootInfo) -> Booted {
     let state = match boot {
@@ -43,11 +43,11 @@ pub fn start(boot: BootInfo) -> Booted {
     let command_line = state.command_line;
     let reservation = ReservationReport::new(state.unbacked);
     let machine = machine(state);
-    // The heap exists from here on.
+    // The command line is copied only now, because there was no heap before.
     Booted { machine, command_line: command_line.as_str().to_string(), reservation }
 }
 
-/// Makes heap, areas and free frames of what the PV or PVH part has handed over.
+/// Sets up heap, areas and free frames from the state that the PV or PVH part hands over.
 fn machine(state: BootState) -> Machine {
     let BootState {
         command_line: _,
@@ -72,17 +72,17 @@ fn machine(state: BootState) -> Machine {
     let needed = heap_frames + bitmap_frames + metadata_frames;
     assert!(
         first + needed <= end,
-        "not enough memory: heap, bitmap and metadata of the areas need {needed} frames in a row, \
-         and {} are unused",
+        "not enough memory: heap, bitmap and metadata of the areas need a run of {needed} frames, \
+         and only {} are unused; give the guest more memory",
         end.saturating_sub(first)
     );
     let mut cut = |frames| {
         first += frames;
         layout::linear(Pfn::new(first - frames))
     };
-    // SAFETY: the linear mapping maps the spare run, and nothing uses it (rule
-    // [M1](xen_contig::rules#M1)). The three pieces are disjoint and as long as they are used, and
-    // they are cut off before the rest goes to the frame allocator. This runs once.
+    // SAFETY: the linear mapping maps the spare run, and nothing uses it
+    // ([M1](xen_contig::rules#M1)). The three pieces are disjoint, and each is as long as its use
+    // needs. They are cut off before the rest goes to the frame allocator. This code runs once.
     let (bitmap, metadata) = unsafe {
         heap::init(cut(heap_frames).as_mut_ptr(), heap_bytes);
         let bitmap = cut(bitmap_frames).as_mut_ptr();
@@ -91,7 +91,8 @@ fn machine(state: BootState) -> Machine {
     };
     let mut frames = FrameAllocator::new(bitmap, p2m.frames());
     for (start, end) in others.into_iter().chain([(first, end)]) {
-        // SAFETY: the PV or PVH part found these runs unused, and what was cut off is not among them.
+        // SAFETY: the PV or PVH part found these runs unused, and they do not contain the pieces
+        // that were cut off.
         unsafe { free_populated(&mut frames, &p2m, start, end) };
     }
     let capability = Capability::ask(xen(), &p2m);
@@ -120,7 +121,7 @@ fn machine(state: BootState) -> Machine {
     }
 }
 
-/// Gives the frames from `start` to before `end` that have memory to the frame allocator.
+/// Gives the populated frames from `start` to before `end` to the frame allocator.
 ///
 /// # Safety
 /// The linear mapping maps the frames, and nothing uses them.
@@ -129,8 +130,7 @@ unsafe fn free_populated(frames: &mut FrameAllocator<'_>, p2m: &P2m<'_>, start: 
     let mut next = start;
     while let Some(first) = (next..end).find(populated) {
         let last = (first..end).find(|pfn| !populated(pfn)).unwrap_or(end);
-        // SAFETY: by this function's contract nothing uses the frames (rule
-        // [M1](xen_contig::rules#M1)).
+        // SAFETY: by this function's contract nothing uses the frames ([M1](xen_contig::rules#M1)).
         let run = unsafe { FrameRun::new(Pfn::new(first), last - first) };
         if let Err(error) = frames.give(run) {
             panic!("the boot memory map overlaps itself: {error}");

@@ -1,4 +1,4 @@
-//! What the PV or PVH part of booting hands over to the common part.
+//! The state that the PV or PVH part of the boot code hands over to the common part.
 
 use arrayvec::{ArrayString, ArrayVec};
 use hypercall::XenErrno;
@@ -7,19 +7,19 @@ use xen_contig::p2m::{M2p, P2m};
 
 use crate::paging::Linear;
 
-/// A command line. Its size is that of the longest one in either start info.
+/// A command line. The size is that of the longest command line in either start info.
 pub type CommandLine = ArrayString<4096>;
 
-/// What the PV or PVH part of booting hands over to the common part.
+/// The state that the PV or PVH part of the boot code hands over to the common part.
 ///
-/// The kernel's page tables are in force; there is no heap yet. Runs of frames are pairs: the first
-/// frame, and the one past the last.
+/// The kernel's page tables are in use, and there is no heap yet. A run of frames is a pair: the
+/// first frame, and the frame after the last.
 pub struct BootState {
     /// The command line.
     pub command_line: CommandLine,
-    /// Whether this is dom0.
+    /// True in dom0.
     pub initial_domain: bool,
-    /// From guest frames to machine frames.
+    /// The table from guest frames to machine frames.
     pub p2m: P2m<'static>,
     /// Xen's M2P, which a PV guest may read.
     pub m2p: Option<M2p>,
@@ -31,12 +31,12 @@ pub struct BootState {
     pub area_tables: Option<Pfn>,
     /// The number of frames with memory.
     pub memory: u64,
-    /// The number of frames that the memory map names and that Xen has no memory for. They were returned
-    /// to Xen.
+    /// The number of frames in the memory map that Xen had no memory for. They were returned to
+    /// Xen.
     pub unbacked: Result<u64, XenErrno>,
     /// Frames that the kernel shares with other domains, and their names.
     pub shared: ArrayVec<(Pfn, &'static str), 2>,
-    /// The run of unused frames from whose front the bitmap and the heap are cut.
+    /// The run of unused frames from which heap and bitmap are cut, at its front.
     pub spare: (u64, u64),
     /// Other runs of unused frames. Some may be empty.
     pub others: ArrayVec<(u64, u64), 160>,

@@ -1,4 +1,4 @@
-//! The console: every line goes to every sink that accepts it.
+//! The console, which writes every line to every sink that accepts it.
 //!
 //! | sink | reaches | accepted from |
 //! |---|---|---|
@@ -6,11 +6,12 @@
 //! | port 0xe9 | Xen's log | a PVH guest, if `console_io` is refused |
 //! | the PV console ring | the backend in dom0: `xl console`, xenconsoled's log | a domU |
 //!
-//! A spin lock guards the console. Unlike the kernel's other locks it is held across hypercalls;
-//! otherwise lines would mix. No handler of events or faults prints, except one that ends in a
-//! panic and breaks the lock.
+//! A spin lock guards the console. Unlike the kernel's other locks it is held across hypercalls,
+//! because otherwise lines would mix. Handlers of events and faults do not print. The one exception
+//! is a handler that ends in a panic, which breaks the lock.
 //!
-//! A sink that refuses a line is dropped without a message: there may be no sink left for it.
+//! A sink that refuses a line is dropped without a message, because there may be no sink left to
+//! print it.
 
 mod print;
 mod ring;

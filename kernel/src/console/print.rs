@@ -1,4 +1,4 @@
-//! Printing lines to all sinks.
+//! The printing of lines to all sinks.
 
 use core::fmt::{self, Write};
 
@@ -11,10 +11,9 @@ use x86_64::instructions::port::Port;
 use super::ring::ConsoleQueue;
 use crate::hypervisor::untraced;
 
-/// The longest line in bytes.
+/// The maximum length of a line in bytes.
 ///
-/// Xen's guest console splits longer lines anyway (`DOMAIN_PBUF_SIZE` is 200 in
-/// `xen/common/domain.c`).
+/// Xen's guest console splits longer lines (`DOMAIN_PBUF_SIZE` is 200 in `xen/common/domain.c`).
 const LINE: usize = 192;
 
 /// The port that Xen watches in HVM guests (`XEN_HVM_DEBUGCONS_IOPORT`).
@@ -34,12 +33,12 @@ static CONSOLE: Mutex<Console> = Mutex::new(Console {
     ring: None,
 });
 
-/// Adds port 0xe9, which a PVH guest may use.
+/// Adds port 0xe9 as a sink. Only a PVH guest may use it.
 pub fn use_debug_port() {
     CONSOLE.lock().debug_port = true;
 }
 
-/// Adds the PV console ring.
+/// Adds the PV console ring as a sink.
 pub fn use_ring(ring: ConsoleQueue) {
     CONSOLE.lock().ring = Some(ring);
 }
@@ -68,15 +67,15 @@ macro_rules! say {
 }
 pub(crate) use say;
 
-/// Prints a line; use [`say!`].
+/// Prints a line. Callers use [`say!`].
 pub fn line(text: fmt::Arguments<'_>) {
     let mut console = CONSOLE.lock();
-    // Writing can't fail: text that does not fit the line continues on the next one.
+    // Writing cannot fail, because text that does not fit the line continues on the next one.
     let _infallible = console.write_fmt(text);
     console.end_line();
 }
 
-/// Waits until the backend has read everything that was printed.
+/// Waits until the backend has read all output.
 pub fn drain() {
     if let Some(ring) = &mut CONSOLE.lock().ring {
         ring.drain();
@@ -100,7 +99,7 @@ impl Console {
         if self.debug_port && !self.xen_log {
             let mut port = Port::new(DEBUG_PORT);
             for byte in text {
-                // SAFETY: Xen writes the byte to its log and does nothing else with it.
+                // SAFETY: Xen writes the byte to its log. The write has no other effect.
                 unsafe { port.write(*byte) };
             }
         }
@@ -116,7 +115,7 @@ impl Console {
 impl Write for Console {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         for c in text.chars() {
-            // One byte remains for the line feed.
+            // One byte is reserved for the line feed.
             if c == '\n' || self.line.len() + c.len_utf8() >= LINE {
                 self.end_line();
             }

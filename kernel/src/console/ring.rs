@@ -9,10 +9,11 @@ use hypercall::ops::{EventChannelOp, Port};
 use crate::events;
 use crate::hypervisor::untraced;
 
-/// How many times the kernel naps, a millisecond each, until it gives up a backend.
+/// The number of naps of a millisecond after which the kernel gives up a backend.
 ///
-/// A backend on a busy host may not run for seconds, and what it misses is lost.
-const PATIENCE: u32 = 20_000;
+/// The limit is high because a backend on a busy host may not run for seconds, and its log would
+/// lack the output.
+const MAX_NAPS: u32 = 20_000;
 
 /// The guest's end of the ring.
 pub struct ConsoleQueue {
@@ -24,11 +25,11 @@ pub struct ConsoleQueue {
 // methods that write take `&mut self`, so two vCPUs never write at the same time.
 unsafe impl Send for ConsoleQueue {}
 
-/// The backend does not read the ring.
+/// The error of a backend that does not read the ring.
 pub struct BackendGone;
 
 impl ConsoleQueue {
-    /// The ring at `page`, whose backend listens at `port`.
+    /// Returns the ring at `page`, whose backend listens at `port`.
     ///
     /// # Safety
     /// `page` maps the console page, writable, until [`move_to`](Self::move_to) names another one.
@@ -36,7 +37,7 @@ impl ConsoleQueue {
         Self { page, port }
     }
 
-    /// Uses another mapping of the page.
+    /// Makes the queue use another mapping of the page.
     ///
     /// # Safety
     /// `page` maps the console page, writable, until the next call of this method.
@@ -44,47 +45,47 @@ impl ConsoleQueue {
         self.page = page;
     }
 
-    /// Uses the port of another backend.
+    /// Makes the queue use the port of another backend.
     pub const fn rebind(&mut self, port: Port) {
         self.port = port;
     }
 
-    /// Writes all of `text`. Waits for the backend while the ring is full.
+    /// Writes all of `text`, and waits for the backend while the ring is full.
     ///
     /// # Errors
     /// The backend does not read the ring.
     pub fn write(&mut self, text: &[u8]) -> Result<(), BackendGone> {
-        let mut patience = PATIENCE;
+        let mut remaining = MAX_NAPS;
         let mut rest = text;
         while !rest.is_empty() {
             let written = self.write_some(rest);
             rest = &rest[written..];
             if written > 0 {
                 self.notify()?;
-            } else if patience == 0 {
+            } else if remaining == 0 {
                 return Err(BackendGone);
             } else {
-                patience -= 1;
+                remaining -= 1;
                 events::nap();
             }
         }
         Ok(())
     }
 
-    /// Waits until the backend has read the whole ring, for a limited time.
+    /// Waits until the backend has read the whole ring, at most 20 s.
     ///
-    /// What remains in the ring of a domain that ends is lost.
+    /// Xen frees the ring when the domain ends, and unread output is lost.
     pub fn drain(&mut self) {
-        let mut patience = PATIENCE;
-        while patience > 0 && !self.is_empty() {
-            patience -= 1;
+        let mut remaining = MAX_NAPS;
+        while remaining > 0 && !self.is_empty() {
+            remaining -= 1;
             events::nap();
         }
     }
 
     fn is_empty(&self) -> bool {
-        // SAFETY: by the contracts of `new` and `move_to` the page is mapped. The backend shares the
-        // indices, so all accesses to them are atomic.
+        // SAFETY: by the contracts of `new` and `move_to` the page is mapped. The backend also
+        // writes the indices, so all accesses to them are atomic.
         unsafe {
             let consumer = AtomicU32::from_ptr(&raw mut (*self.page).out_cons);
             let producer = AtomicU32::from_ptr(&raw mut (*self.page).out_prod);
@@ -97,17 +98,18 @@ impl ConsoleQueue {
         sent.map(|_| ()).map_err(|_| BackendGone)
     }
 
-    /// Writes as much as fits. Returns the number of bytes.
+    /// Writes as many bytes as fit and returns their number.
     fn write_some(&mut self, text: &[u8]) -> usize {
-        // SAFETY: by the contracts of `new` and `move_to` the page is mapped writable, and the fields
-        // lie within it. The backend shares the indices, so all accesses to them are atomic. It does
-        // not read the bytes from `producer` on before the new index is stored.
+        // SAFETY: by the contracts of `new` and `move_to` the page is mapped writable, and the
+        // fields lie within it. The backend also accesses the indices, so all accesses to them are
+        // atomic. The backend does not read the bytes from `producer` on before the new index is
+        // stored.
         unsafe {
             let consumer = AtomicU32::from_ptr(&raw mut (*self.page).out_cons);
             let producer = AtomicU32::from_ptr(&raw mut (*self.page).out_prod);
             let start = producer.load(Ordering::Relaxed);
             let used = start.wrapping_sub(consumer.load(Ordering::Acquire));
-            // If the backend's index is nonsense, this writes nothing instead of overrunning.
+            // If the backend's index is invalid, `free` is 0, so that nothing is overwritten.
             let free = OUTPUT_RING_SIZE.saturating_sub(used as usize);
             let count = text.len().min(free);
             let output = (&raw mut (*self.page).output).cast::<u8>();

@@ -1,4 +1,4 @@
-//! The port of each vCPU: making it, sending to it, and handling its events.
+//! The port of each vCPU: binding it, sending to it, and handling its events.
 
 use hypercall::Xen;
 use hypercall::ops::{EventChannelOp, Port};
@@ -8,7 +8,7 @@ use crate::shared_page;
 use crate::tsc::tsc;
 use crate::vcpu::{self, Local, local, xen};
 
-/// Makes the port by which other vCPUs wake `target`.
+/// Binds the port by which other vCPUs wake `target`.
 ///
 /// # Errors
 /// Xen refused a step.
@@ -36,7 +36,7 @@ pub fn start() -> Result<(), Refused> {
     Ok(())
 }
 
-/// Reports that this vCPU is up, and unmasks its events.
+/// Records that this vCPU is up, and unmasks its events.
 pub fn arrived() {
     local().events.set_answered();
     guest().unmask_events();
@@ -45,7 +45,7 @@ pub fn arrived() {
     }
 }
 
-/// Wakes a vCPU. If it is awake, it looks for work once more before it sleeps.
+/// Wakes a vCPU. If it is awake, it checks for work once more before it sleeps.
 pub fn notify(target: &Local) {
     local().events.count_sent();
     send(target);
@@ -53,7 +53,8 @@ pub fn notify(target: &Local) {
 
 /// Counts the notification that another vCPU will send by [`give_notice`].
 ///
-/// The receiver counts it. If the sender did, the receiver could add up the counters too early.
+/// The receiver counts it. If the sender counted it, the receiver might add up the counters too
+/// early.
 pub fn expect_notice() {
     local().events.count_sent();
 }
@@ -78,16 +79,16 @@ pub fn upcall(since: u64) {
     masked_since(since);
 }
 
-/// Records a stretch with events masked, from the TSC's `since` until now.
+/// Records a period with events masked, from the TSC's `since` until now.
 pub fn masked_since(since: u64) {
     local().events.record_masked(tsc().saturating_sub(since));
 }
 
-/// The longest stretch for which any vCPU had events masked, in ticks of the TSC.
+/// Returns the longest period for which any vCPU had events masked, in ticks of the TSC.
 ///
-/// A stretch runs from masking, or from the first Rust instruction of a handler, to the last. It
-/// does not contain the 40 or so instructions with which the entry saves and restores registers,
-/// nor Xen's own part.
+/// A period starts when events are masked, or at the first Rust instruction of a handler. It ends
+/// at the last such instruction. It does not contain the 40 or so instructions with which the entry
+/// saves and restores registers, nor the time that Xen needs.
 pub fn longest_masked() -> u64 {
     vcpu::online().map(|vcpu| vcpu.events.longest_masked()).max().unwrap_or(0)
 }

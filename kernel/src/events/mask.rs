@@ -1,4 +1,4 @@
-//! Masking events, and sleeping until one comes.
+//! Masking events, and sleeping until an event arrives.
 
 use hypercall::Xen;
 use hypercall::ops::SchedOp;
@@ -10,26 +10,26 @@ use crate::time::Deadline;
 use crate::tsc::tsc;
 use crate::vcpu::local;
 
-/// Keeps events from being delivered on this vCPU. They stay pending. Calls do not nest.
+/// Masks events on this vCPU. They stay pending. Calls do not nest.
 pub fn mask() {
     guest().mask_events();
     local().events.begin_masked(tsc());
 }
 
-/// Returns true if events are kept from being delivered on this vCPU.
+/// Returns true if events are masked on this vCPU.
 pub fn is_masked() -> bool {
     guest().masks_events()
 }
 
-/// Ends the stretch that [`mask`] began, and delivers pending events at once.
+/// Ends the period that [`mask`] began, and delivers pending events at once.
 pub fn unmask() {
     account();
     guest().unmask_events();
 }
 
-/// Ends the stretch that [`mask`] began and sleeps until an event has come, in one step.
+/// Ends the period that [`mask`] began and sleeps until an event arrives.
 ///
-/// An event that is already pending ends the sleep before it begins.
+/// Both happen in one step, so an event that is already pending ends the sleep at once.
 ///
 /// # Panics
 /// If Xen refuses to let the vCPU sleep.
@@ -38,9 +38,9 @@ pub fn block() {
     guest().block();
 }
 
-/// Sleeps until `done` returns true or the deadline has passed. Returns what `done` said last.
+/// Sleeps until `done` returns true or the deadline has passed. Returns the last result of `done`.
 ///
-/// Another vCPU gives notice when `done` may have changed.
+/// Another vCPU sends a notification when the result of `done` may have changed.
 pub fn wait_until(deadline: Deadline, done: impl Fn() -> bool) -> bool {
     let port = local().events.port();
     loop {
@@ -51,27 +51,27 @@ pub fn wait_until(deadline: Deadline, done: impl Fn() -> bool) -> bool {
         }
         account();
         // Xen also sees an event that is pending while it is masked, so none is missed. If Xen
-        // refuses to sleep, the loop asks again.
+        // refuses to sleep, the loop runs again.
         let timeout = Some(deadline.nanoseconds());
         let _slept = untraced().sched_op(SchedOp::Poll { port: Some(port), timeout });
         guest().unmask_events();
     }
 }
 
-/// Leaves the processor to others for a millisecond, or as long as Xen likes without a clock.
+/// Sleeps for a millisecond. Without a clock it yields the processor once.
 ///
-/// For changes that come without an event.
+/// Callers use it to wait for changes that are announced by no event.
 pub fn nap() {
     let op = if shared_page::is_mapped() {
         SchedOp::Poll { port: None, timeout: Some(Deadline::in_milliseconds(1).nanoseconds()) }
     } else {
         SchedOp::Yield
     };
-    // If Xen refuses to sleep, the caller only looks again earlier.
+    // If Xen refuses to sleep, the caller only checks again earlier.
     let _slept = untraced().sched_op(op);
 }
 
-/// Records the stretch that [`mask`] began.
+/// Records the period that [`mask`] began.
 fn account() {
     local().events.end_masked(tsc());
 }

@@ -1,11 +1,11 @@
 //! Event channels: one port per vCPU, by which the others wake it.
 //!
-//! Only these ports are unmasked. The handler counts the event and returns. It takes no lock,
-//! allocates nothing and prints nothing. So an event may arrive while its vCPU holds one of the
-//! kernel's spin locks (console, heap, frames, trace).
+//! Only these ports are unmasked. The handler counts the event and returns. It does not lock,
+//! allocate or print. Therefore an event may arrive while its vCPU holds a spin lock of the kernel
+//! (console, heap, frames, trace).
 //!
-//! Events are masked in three places: in an upcall, in a recoverable fault, and where a vCPU looks
-//! for work before it sleeps. Each vCPU keeps the length of its longest masked stretch.
+//! Events are masked in three places: in an upcall, in a recoverable fault, and where a vCPU checks
+//! for work before it sleeps. Each vCPU records its longest period with events masked.
 //!
 //! | question | place |
 //! |---|---|

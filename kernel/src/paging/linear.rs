@@ -1,4 +1,4 @@
-//! The linear mapping, as the library sees it.
+//! The linear mapping, as the library uses it.
 
 use hypercall::ops::{MemoryOp, Pte};
 use hypercall::{PageTableFlags, Xen};
@@ -16,7 +16,7 @@ use crate::layout::{self, READ_WRITE, TABLE};
 use crate::traps::try_read;
 use crate::vcpu::xen;
 
-/// The machine frames that 2 MiB of Xen's M2P describe.
+/// The number of machine frames that 2 MiB of Xen's M2P describe.
 ///
 /// Xen maps the M2P by pages of 2 MiB or more (`paging_init` in `x86_64/mm.c`).
 const M2P_PIECE: u64 = 1 << 18;
@@ -24,7 +24,7 @@ const M2P_PIECE: u64 = 1 << 18;
 /// The number of entries in a table.
 const ENTRIES: u64 = 512;
 
-/// The linear mapping, as the library sees it.
+/// The linear mapping, as the library uses it.
 #[derive(Debug)]
 pub struct Linear {
     /// The P2M, and the first frame of the run of first-level tables.
@@ -32,7 +32,7 @@ pub struct Linear {
     /// `None` in a PVH guest, which gives the library no entries to write.
     tables: Option<(P2m<'static>, Pfn)>,
     flushes: FlushClock,
-    /// What else maps frames. The areas need the linear mapping, so they are made later.
+    /// What else maps frames. It is set later, because the areas need the linear mapping.
     others: Once<FrameUsers>,
 }
 
@@ -41,31 +41,32 @@ pub struct Linear {
 pub struct FrameUsers {
     /// The virtual areas.
     pub areas: &'static Areas,
-    /// Frames that are in use for good or lent.
+    /// The frames that are in use for good or shared.
     pub uses: Uses,
     /// Xen's M2P, which a PV guest may read.
     pub m2p: Option<M2p>,
 }
 
 impl Linear {
-    /// The linear mapping of a PV guest.
+    /// Returns the linear mapping of a PV guest.
     ///
     /// Its first-level tables are a run of frames from `level1` on.
     pub const fn pv(p2m: P2m<'static>, level1: Pfn) -> Self {
         Self { tables: Some((p2m, level1)), flushes: FlushClock::pv(), others: Once::new() }
     }
 
-    /// The linear mapping of a PVH guest.
+    /// Returns the linear mapping of a PVH guest.
     pub const fn translated() -> Self {
         Self { tables: None, flushes: FlushClock::translated(), others: Once::new() }
     }
 
-    /// Sets what else may reference frames. The first call counts.
+    /// Sets what else may reference frames. Later calls have no effect.
     pub fn set_others(&self, others: FrameUsers) {
         self.others.call_once(|| others);
     }
 
-    /// Records a use of a frame, for the error of an exchange that Xen refuses because of it.
+    /// Records a use of a frame. An exchange that Xen refuses because of it names the use in its
+    /// error.
     pub fn note_use(&self, pfn: Pfn, holder: Holder) {
         if let Some(others) = self.others.get() {
             others.uses.add(pfn, holder);
@@ -79,12 +80,12 @@ impl Linear {
         }
     }
 
-    /// The frame of the first first-level table; `None` in a PVH guest.
+    /// Returns the frame of the first first-level table, or `None` in a PVH guest.
     pub fn first_table(&self) -> Option<Pfn> {
         self.tables.as_ref().map(|(_, level1)| *level1)
     }
 
-    /// The first-level entry of a frame, as it is in the table; `None` in a PVH guest.
+    /// Reads the first-level entry of a frame from the table. Returns `None` in a PVH guest.
     pub fn read(&self, pfn: Pfn) -> Option<Pte> {
         let (_, level1) = self.tables.as_ref()?;
         let table = layout::linear(level1.add(pfn.number() / 512)).as_ptr::<u64>();
@@ -94,15 +95,16 @@ impl Linear {
     }
 }
 
-// SAFETY: the linear mapping maps every populated frame at `pointer`, readable and writable, unless
-// it is a page table or part of the image, which no caller passes. `zero` fills the given frames.
+// SAFETY: the linear mapping maps every populated frame at `pointer`, readable and writable. Page
+// tables and parts of the image are read-only, and no caller passes them. `zero` fills the given
+// frames.
 unsafe impl GuestMemory for Linear {
     unsafe fn zero(&self, first: Pfn, frames: u64) {
         let words = frames as usize * (PAGE_SIZE / 8);
         let start = layout::linear(first).as_mut_ptr::<u64>();
-        // SAFETY: by the contract of `GuestMemory::zero` the frames are populated and mapped, and no
-        // other code uses them (rule [M1](xen_contig::rules#M1)). A device or another domain sees `rep
-        // stosq` as a volatile write of each word.
+        // SAFETY: by the contract of `GuestMemory::zero` the frames are populated and mapped, and
+        // no other code uses them ([M1](xen_contig::rules#M1)). For a device or another domain `rep
+        // stosq` is a volatile write of each word.
         unsafe {
             core::arch::asm!(
                 "rep stosq",
@@ -117,8 +119,8 @@ unsafe impl GuestMemory for Linear {
     unsafe fn copy(&self, from: Pfn, to: Pfn, frames: u64) {
         let words = frames as usize * (PAGE_SIZE / 8);
         let (from, to) = (layout::linear(from).as_ptr::<u64>(), layout::linear(to));
-        // SAFETY: by the contract of `GuestMemory::copy` the frames are populated and mapped, the runs are
-        // apart, and no other code uses them (rule [M1](xen_contig::rules#M1)).
+        // SAFETY: by the contract of `GuestMemory::copy` the frames are populated and mapped, the
+        // runs are disjoint, and no other code uses them ([M1](xen_contig::rules#M1)).
         unsafe {
             core::arch::asm!(
                 "rep movsq",
@@ -153,7 +155,8 @@ unsafe impl GuestMemory for Linear {
 
 // SAFETY: `pv::paging::build` fills the run of first-level tables in the order of the frames and
 // hooks it into the only top-level table, for good. So the computed entry maps the frame. The boot
-// code gives the library only frames without another mapping; `purge` drops or names later ones.
+// code gives the library only frames without another mapping. `purge` removes later mappings or
+// reports them.
 unsafe impl LinearMapping for Linear {
     fn entry(&self, pfn: Pfn) -> MachineAddr {
         let (p2m, first) = self.tables.as_ref().expect("a PVH guest makes no PTE updates");

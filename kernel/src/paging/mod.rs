@@ -2,9 +2,9 @@
 //!
 //! | question | place |
 //! |---|---|
-//! | what do the page tables in force map? | [`walk`] |
+//! | what do the page tables map? | [`walk`] |
 //! | where is an entry that the guest writes itself? | `own` |
-//! | which frames are shared or lent, and what else maps a frame? | `uses` |
+//! | which frames are in use or shared, and what else maps a frame? | `uses` |
 //! | how does the library see the linear mapping? | `linear` |
 //!
 //! [`pv`](crate::pv) and [`pvh`](crate::pvh) build the tables at boot and map window slots.

@@ -1,4 +1,4 @@
-//! The page-table entries of a PVH guest, which it writes itself.
+//! The page-table entries that a PVH guest writes itself.
 
 use core::sync::atomic::AtomicU64;
 
@@ -10,7 +10,7 @@ use crate::layout::LINEAR_BASE;
 /// The bits of an entry that name a frame.
 pub const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 
-/// The first-level entry of an address in a PVH guest.
+/// Returns the first-level entry of an address in a PVH guest.
 ///
 /// # Safety
 /// - The guest is a PVH guest, and the linear mapping maps all its page tables.
@@ -21,8 +21,8 @@ pub unsafe fn own_entry(address: VirtAddr) -> &'static AtomicU64 {
     let slot = |table: u64, index: u64| (LINEAR_BASE + table + index * 8) as *mut u64;
     let mut table = Cr3::read().0.start_address().as_u64();
     for shift in [39, 30, 21] {
-        // SAFETY: by this function's contract there is a table on each level, and the linear mapping
-        // maps it. Nothing changes an entry that names a lower table after boot.
+        // SAFETY: by this function's contract there is a table on each level, and the linear
+        // mapping maps it. After boot the entries that name lower tables never change.
         table = unsafe { slot(table, index(shift)).read_volatile() } & ADDRESS;
     }
     // SAFETY: by this function's contract the table is mapped writable and never freed. The entry is

@@ -1,4 +1,4 @@
-//! Frames that are in use for good or lent, and the search for what maps a frame.
+//! Frames that are in use for good or shared, and the search for what references a frame.
 
 use arrayvec::ArrayVec;
 use hypercall::VirtAddr;
@@ -13,27 +13,27 @@ use crate::areas::Areas;
 use crate::layout;
 use crate::traps::try_read;
 
-/// Frames that are in use for good or lent, and by whom.
+/// The frames that are in use for good or shared, each with its user.
 #[derive(Debug)]
 pub struct Uses(Mutex<Recorded>);
 
 #[derive(Debug)]
 struct Recorded {
     uses: ArrayVec<(Pfn, Holder), 64>,
-    /// A record was dropped, because the list was full.
+    /// True if a record was dropped because the list was full.
     incomplete: bool,
 }
 
 impl Uses {
-    /// An empty list.
+    /// Returns an empty list.
     pub const fn new() -> Self {
         Self(Mutex::new(Recorded { uses: ArrayVec::new_const(), incomplete: false }))
     }
 
     /// Records a use.
     ///
-    /// A full list drops the record. Then an error message lacks a name, and no memory in use is moved any
-    /// more.
+    /// If the list is full, the record is dropped. Then an error message lacks a name, and memory
+    /// in use can no longer be moved.
     pub fn add(&self, pfn: Pfn, holder: Holder) {
         let mut recorded = self.0.lock();
         if recorded.uses.try_push((pfn, holder)).is_err() {
@@ -50,7 +50,8 @@ impl Uses {
         self.0.lock().uses.iter().find(|(used, _)| *used == pfn).map(|(_, holder)| *holder)
     }
 
-    /// Finds a frame of a run that is in use. If a record was dropped, that can be any frame.
+    /// Finds a frame of a run that is in use. If a record was dropped, this reports the first frame
+    /// as in use.
     fn in_run(&self, run: &FrameRun) -> Option<FrameInUse> {
         let recorded = self.0.lock();
         let is_within = |pfn: Pfn| (run.first()..run.first().add(run.frames())).contains(&pfn);
@@ -62,7 +63,7 @@ impl Uses {
 
 /// Finds what references a frame of a PV guest that `mfn` backs.
 ///
-/// Looks into the recorded uses first, then into the areas, then into all page tables.
+/// Searches the recorded uses first, then the areas, then all page tables.
 pub fn find_holder(
     areas: &Areas,
     uses: &Uses,
@@ -92,9 +93,9 @@ pub fn find_holder(
     found
 }
 
-/// Finds a frame of a run of a PV guest that something besides the linear mapping references.
+/// Finds a frame of a run of a PV guest that is referenced in addition to the linear mapping.
 ///
-/// Looks into the recorded uses first, then into all page tables, once for the whole run.
+/// Searches the recorded uses first, then all page tables, once for the whole run.
 pub fn find_use(
     areas: &Areas,
     uses: &Uses,
@@ -107,7 +108,7 @@ pub fn find_use(
         return found;
     }
     let of_run = |frame: u64| {
-        // The guest can map memory of devices, too, for which the M2P may have a hole.
+        // The guest may map memory of devices, for which the M2P may have a hole.
         let record = try_read(m2p.entry(Mfn::new(frame))?).ok()?;
         let pfn = M2p::decode(record)?;
         let is_within = (run.first()..run.first().add(run.frames())).contains(&pfn);

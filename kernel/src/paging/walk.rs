@@ -1,4 +1,4 @@
-//! Reading the page tables that are in force, as the processor does.
+//! A walk of the page tables that are in use, as the processor does it.
 
 use hypercall::PageTableFlags;
 use hypercall::ops::Pte;
@@ -18,22 +18,22 @@ pub struct PageMapping {
     pub address: u64,
     /// The size in bytes.
     pub size: u64,
-    /// The first frame, as page tables name frames.
+    /// The first frame, in the numbering of the page tables.
     pub frame: u64,
-    /// Whether all levels allow writes.
+    /// True if all levels allow writes.
     pub writable: bool,
-    /// Whether all levels allow execution.
+    /// True if all levels allow execution.
     pub executable: bool,
 }
 
-/// What a walk visits.
+/// The items that a walk visits.
 #[derive(Clone, Copy, Debug)]
 pub enum Visit {
     /// A page table.
     Table {
-        /// Its frame, as page tables name frames.
+        /// The frame of the table, in the numbering of the page tables.
         frame: u64,
-        /// 1 to 4.
+        /// The level, from 1 to 4.
         level: u8,
         /// The first address that it translates.
         address: u64,
@@ -99,7 +99,7 @@ fn level(
     }
 }
 
-/// An entry of the table in a frame, as page tables name frames.
+/// Reads an entry of the table in a frame, in the numbering of the page tables.
 fn read(frames: &NamedFrames, table: u64, index: u64) -> Option<Pte> {
     let pfn = match frames.m2p {
         // SAFETY: page tables of this domain lie in RAM.

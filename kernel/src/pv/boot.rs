@@ -1,4 +1,4 @@
-//! Booting as a PV guest, on the page tables of the domain builder.
+//! Booting a PV guest, on the page tables of the domain builder.
 
 use arrayvec::ArrayVec;
 use core::slice;
@@ -23,11 +23,11 @@ use crate::paging::Linear;
 use crate::vcpu::xen;
 use crate::{guest, shared_page, vcpu};
 
-/// Takes the domain from the state in which the builder leaves it to the common part of booting.
+/// Boots from the state that the domain builder leaves to the state that the common part expects.
 pub fn boot(start_info: *const xen_sys_start_info) -> BootState {
     guest::choose(&PV);
     adopt_first_vcpu();
-    // SAFETY: Xen passes the address of the page that holds the start info. The builder maps the
+    // SAFETY: Xen passes the address of the page that contains the start info. The builder maps the
     // page, and nothing has changed it. The reader checks the contents.
     let info = match PvStartInfo::read(unsafe { &*start_info }) {
         Ok(info) => info,
@@ -46,7 +46,7 @@ pub fn boot(start_info: *const xen_sys_start_info) -> BootState {
     let tables_end = at(info.pt_base) + info.nr_pt_frames;
     let ring_end = ring.map_or(0, |pfn| pfn.number() + 1);
     let info_end = at(start_info as u64) + 1;
-    // One more page for the builder's stack, which lies at the end.
+    // One more page is added for the builder's stack, which lies at the end.
     let used_end = [p2m_end, tables_end, ring_end, info_end].into_iter().fold(0, u64::max) + 1;
 
     let boot_tables = BootTables::new(info.pt_base, m2p);
@@ -55,7 +55,7 @@ pub fn boot(start_info: *const xen_sys_start_info) -> BootState {
     let builders = at(info.pt_base)..tables_end;
     let level1 = paging::build(&boot_p2m, &tables, &boot_tables, builders);
 
-    // The list of the builder, now through the linear mapping.
+    // The P2M is the builder's list, now through the linear mapping.
     let p2m = || p2m_at(layout::linear(image_frame(info.mfn_list)).as_ptr(), info.nr_pages);
     let linear = Linear::pv(p2m(), level1);
     if let Some(pfn) = ring {
@@ -77,8 +77,8 @@ pub fn boot(start_info: *const xen_sys_start_info) -> BootState {
     others.push((0, image_start));
     others.push((used_end, tables.first()));
     let start_info = image_frame(start_info as u64);
-    // SAFETY: this is the frame of the start info. The linear mapping maps it, and it is not among
-    // the frames that are handed over as unused.
+    // SAFETY: this is the frame of the start info. The linear mapping maps it, and it does not
+    // belong to the frames that are handed over as unused.
     PV.set_start_info(unsafe { StartInfoPage::new(start_info, p2m(), m2p) });
     BootState {
         command_line,
@@ -96,12 +96,12 @@ pub fn boot(start_info: *const xen_sys_start_info) -> BootState {
     }
 }
 
-/// Makes the vCPU find its data.
+/// Sets the GS base of the first vCPU, by which it finds its data.
 fn adopt_first_vcpu() {
     let first = vcpu::boot();
     // SAFETY: nothing uses GS before this.
     if unsafe { first.xen.set_segment_base(SegmentBase::GsKernel(first.gs_base())) }.is_err() {
-        // A panic needs the GS base too. This loop is where a debugger finds the vCPU.
+        // A panic needs the GS base too. A debugger finds the vCPU in this loop.
         loop {
             core::hint::spin_loop();
         }
@@ -118,7 +118,7 @@ fn machine_to_phys() -> M2p {
     let mut mapping = MachphysMapping::default();
     // SAFETY: Xen writes the structure, which is borrowed for the call.
     match unsafe { xen().memory_op(MemoryOp::MachphysMapping(&mut mapping)) } {
-        // SAFETY: Xen says that its M2P is there, and that it has entries up to `max_mfn`.
+        // SAFETY: Xen reports that its M2P is there, and that it has entries up to `max_mfn`.
         Ok(_) => unsafe { M2p::new(mapping.v_start as *const u64, mapping.max_mfn) },
         Err(errno) => panic!("XENMEM_machphys_mapping: {errno}"),
     }
@@ -128,33 +128,33 @@ fn boot_p2m(info: &PvStartInfo<'_>) -> P2m<'static> {
     p2m_at(info.mfn_list as *const AtomicU64, info.nr_pages)
 }
 
-/// The builder's list of machine frames at `list`, as a P2M.
+/// Returns the builder's list of machine frames at `list` as a P2M.
 fn p2m_at(list: *const AtomicU64, frames: u64) -> P2m<'static> {
     // SAFETY: the builder wrote `frames` entries there, and the reader checked that the list lies
     // within the memory that the builder mapped. The frames of the list are never freed, and all
-    // accesses are atomic. The list says which machine frame backs each frame, and only the library
-    // writes to it (rule [M4](xen_contig::rules#M4)).
+    // accesses are atomic. The list names the machine frame that backs each frame, and only the
+    // library writes to it ([M4](xen_contig::rules#M4)).
     unsafe { P2m::table(slice::from_raw_parts(list, frames as usize)) }
 }
 
-/// The frame of the xenstore ring.
+/// Returns the frame of the xenstore ring.
 fn store_ring(info: &PvStartInfo<'_>, m2p: &M2p) -> Option<(Pfn, &'static str)> {
     if info.store_mfn == 0 {
         return None;
     }
-    // SAFETY: the builder made the ring of a frame of this domain, which is RAM.
+    // SAFETY: the ring lies in a frame of this domain, which is RAM.
     let pfn = unsafe { m2p.pfn(Mfn::new(info.store_mfn)) }?;
     Some((pfn, "xenstore ring"))
 }
 
-/// Sets up the console ring of a domU at its boot address. Returns its frame.
+/// Sets up the console ring of a domU at its boot address and returns its frame.
 fn console_ring(info: &PvStartInfo<'_>, m2p: &M2p) -> Option<Pfn> {
     let PvConsole::DomU { mfn, evtchn } = info.console else { return None };
-    // SAFETY: the builder made the ring of a frame of this domain, which is RAM.
+    // SAFETY: the ring lies in a frame of this domain, which is RAM.
     let pfn = unsafe { m2p.pfn(Mfn::new(mfn)) }.filter(|pfn| pfn.number() < info.nr_pages)?;
     let page = (KERNEL_BASE + pfn.number() * PAGE_SIZE as u64) as *mut _;
-    // SAFETY: the builder maps the ring with everything that it placed, until `boot` moves the ring to
-    // the linear mapping.
+    // SAFETY: the builder maps the ring with everything that it placed. Later `boot` moves the ring
+    // to the linear mapping, before it removes the builder's mapping.
     console::use_ring(unsafe { ConsoleQueue::new(page, Port(evtchn)) });
     Some(pfn)
 }

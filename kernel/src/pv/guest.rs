@@ -14,7 +14,7 @@ use crate::layout;
 use crate::shared_page;
 use crate::vcpu::{Local, current, xen};
 
-/// The level from which on Xen carries out a PV kernel's port I/O (`iopl_ok` in Xen's
+/// The lowest privilege level with which Xen permits port I/O to a PV kernel (`iopl_ok` in Xen's
 /// `pv/emul-priv-op.c`).
 const KERNEL_LEVEL: u32 = 1;
 
@@ -23,11 +23,11 @@ pub struct Pv {
     start_info: Once<StartInfoPage>,
 }
 
-/// The one PV guest.
+/// The only PV guest.
 pub(super) static PV: Pv = Pv { start_info: Once::new() };
 
 impl Pv {
-    /// Sets where the start info is. The first call counts.
+    /// Sets where the start info is. Later calls have no effect.
     pub(super) fn set_start_info(&self, start_info: StartInfoPage) {
         self.start_info.call_once(|| start_info);
     }
@@ -53,13 +53,13 @@ impl Guest for Pv {
     fn unmask_events(&self) {
         if shared_page::unmask_upcalls(current()) {
             // Xen delivers pending events when it returns from any hypercall. This one has no other
-            // effect, so its answer does not matter.
+            // effect, so its result does not matter.
             let _version = untraced().xen_version(VersionOp::Version);
         }
     }
 
     fn block(&self) {
-        // Untraced: these calls would bury what the trace is for.
+        // The call is not traced, because such calls would fill the trace.
         if let Err(errno) = untraced().sched_op(SchedOp::Block) {
             panic!("SCHEDOP_block: {errno}");
         }
@@ -72,7 +72,7 @@ impl Guest for Pv {
     }
 
     fn set_window(&self, slot: u64, target: Option<(Gfn, PageTableFlags)>) -> Result<(), XenErrno> {
-        // A Gfn is the number in a page-table entry. In PV that is the machine frame.
+        // A Gfn is the frame number in a page-table entry, which is the machine frame in PV.
         paging::set_window(slot, target.map(|(gfn, flags)| (Mfn::new(gfn.number()), flags)))
     }
 
@@ -86,12 +86,12 @@ impl Guest for Pv {
         entry: VcpuEntry,
     ) -> Result<(), XenErrno> {
         shared_page::mask_upcalls(vcpu.id);
-        // SAFETY: the contract is the same.
+        // SAFETY: both functions have the same contract.
         unsafe { vcpu::initialise(vcpu, entry) }
     }
 
     fn enter_vcpu(&self, _vcpu: &'static Local) {
-        // The first state of the vCPU contains its GS base, its traps and its callbacks.
+        // The first state of the vCPU already contains its GS base, its traps and its callbacks.
     }
 
     fn store_ring(&self) -> Result<Option<(*mut StoreRing, Port)>, XenErrno> {
@@ -102,17 +102,18 @@ impl Guest for Pv {
     unsafe fn suspend(&self) -> Result<Suspended, XenErrno> {
         let info = self.start_info();
         let shared = info.shared_info();
-        // The frame of the shared page is not the domain's, and the toolstack expects the rings as
-        // guest frames.
+        // The frame of the shared page does not belong to the domain, and the toolstack expects
+        // guest frames for the rings.
         let rings = info.name_rings_by_guest_frame();
         if let Err(errno) = shared_page::unmap() {
             info.set_rings(rings);
             return Err(errno);
         }
-        // SAFETY: by this function's contract the domain has one vCPU, with events masked, and the
-        // toolstack knows the P2M. The frame is that of the start info, which `StartInfoPage` reads anew
-        // each time. The shared page, which is not a frame of the domain, is unmapped. `resume` sets
-        // up what a restored domain has lost, before anything uses it.
+        // SAFETY: by this function's contract the domain has one vCPU, its events are masked, and
+        // the toolstack can find the P2M. The frame is that of the start info, which
+        // `StartInfoPage` reads again each time. The shared page, which is not a frame of the
+        // domain, is unmapped. `resume` sets up what a restored domain has lost, before anything
+        // uses it.
         let answer = unsafe { untraced().suspend(Some(info.mfn())) };
         if answer != Ok(Suspended::Restored) {
             info.set_rings(rings);

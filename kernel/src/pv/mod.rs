@@ -1,4 +1,4 @@
-//! What only a PV guest does.
+//! The parts of the kernel that only a PV guest uses.
 //!
 //! | question | place |
 //! |---|---|

@@ -1,11 +1,11 @@
-//! A PV guest's page tables.
+//! The page tables of a PV guest.
 //!
-//! The kernel keeps the builder's tables. It hooks the linear mapping, the window and the areas into
-//! their top level, and removes what the builder mapped in addition to the image.
+//! The kernel keeps the builder's tables. It hooks the linear mapping, the window and the areas
+//! into their top level, and removes the builder's mappings outside the image.
 //!
-//! Xen accepts page tables only if all their mappings are read-only. So the new tables come from a
-//! run of frames that the builder did not map. Each is filled through one page of the image: the
-//! stack's guard page, which is not used otherwise and is unmapped later.
+//! Xen accepts page tables only if all their mappings are read-only. Therefore the new tables come
+//! from a run of frames that the builder did not map. Each one is filled through one page of the
+//! image: the guard page of the boot stack, which has no other use and is unmapped later.
 
 use core::ops::Range;
 
@@ -23,10 +23,11 @@ use crate::vcpu::{Stack, xen};
 /// The number of entries in a table.
 const ENTRIES: u64 = 512;
 
-/// The number of calls in a multicall: 8 KiB on the stack.
+/// The number of calls in a multicall, which needs 8 KiB on the stack.
 const BATCH: usize = 128;
 
-/// The builder's page tables. The builder maps them at [`KERNEL_BASE`], like all that it placed.
+/// The builder's page tables. The builder maps them at [`KERNEL_BASE`], like everything that it
+/// placed.
 #[derive(Clone, Copy, Debug)]
 pub struct BootTables {
     /// The address of the top level.
@@ -35,12 +36,12 @@ pub struct BootTables {
 }
 
 impl BootTables {
-    /// The tables whose top level is mapped at `base`.
+    /// Returns the tables whose top level is mapped at `base`.
     pub const fn new(base: u64, m2p: M2p) -> Self {
         Self { base, m2p }
     }
 
-    /// The frame of the top level.
+    /// Returns the frame of the top level.
     fn top(&self) -> Pfn {
         image_frame(self.base)
     }
@@ -63,7 +64,7 @@ impl BootTables {
         true
     }
 
-    /// The first frame that the builder did not map. Its mapping starts with frame 0.
+    /// Returns the first frame that the builder did not map. Its mapping starts with frame 0.
     pub fn mapped_end(&self) -> u64 {
         let first_unmapped =
             (0..).find(|pfn| !self.is_mapped(KERNEL_BASE + pfn * PAGE_SIZE as u64));
@@ -73,9 +74,9 @@ impl BootTables {
 
 /// The run of frames for the new page tables.
 ///
-/// It begins with all first-level tables of the linear mapping, in order. Its second level and its
-/// third follow, then the three tables of the window, and the tables of the virtual areas from the
-/// first level up.
+/// It begins with all first-level tables of the linear mapping, in order. The second-level tables
+/// and the third-level table follow, then the three tables of the window, and the tables of the
+/// virtual areas from the first level up.
 #[derive(Clone, Copy, Debug)]
 pub struct TableRegion {
     frames: u64,
@@ -92,13 +93,15 @@ impl TableRegion {
     pub fn plan(frames: u64, first: u64) -> Self {
         assert!(
             frames <= LINEAR_FRAMES,
-            "{frames} frames are more than the {LINEAR_FRAMES} that the linear mapping has room for"
+            "{frames} frames are more than the {LINEAR_FRAMES} that fit the linear mapping; give the \
+             guest less memory"
         );
         let areas = u64::from(layout::area_pages(frames)) / ENTRIES;
         let tables = Self { frames, first, areas };
         assert!(
             tables.end() <= frames,
-            "not enough memory: page tables need frames {first}..{}, the guest has {frames}",
+            "not enough memory: page tables need frames {first}..{}, and the guest has {frames} in \
+             all",
             tables.end()
         );
         tables
@@ -112,54 +115,56 @@ impl TableRegion {
         self.level1().div_ceil(ENTRIES)
     }
 
-    /// The first frame of the run.
+    /// Returns the first frame of the run.
     pub const fn first(&self) -> u64 {
         self.first
     }
 
-    /// The first of the tables of the areas.
+    /// Returns the first of the tables of the areas.
     pub const fn areas(&self) -> u64 {
         self.first + self.level1() + self.level2() + 1 + 3
     }
 
-    /// The frame after the run.
+    /// Returns the frame after the run.
     pub const fn end(&self) -> u64 {
         self.areas() + self.areas + 2
     }
 }
 
 /// Writes page tables through one page of the image.
-struct Scribe<'a> {
+struct TableWriter<'a> {
     page: VirtAddr,
     p2m: &'a P2m<'a>,
 }
 
-impl Scribe<'_> {
+impl TableWriter<'_> {
     fn machine_frame(&self, pfn: u64) -> Mfn {
         match self.p2m.mfn(Pfn::new(pfn)) {
             Some(mfn) => mfn,
-            None => panic!("the P2M has no machine frame for pfn {pfn:#x}, a page table"),
+            None => panic!(
+                "no machine frame backs pfn {pfn:#x} in the P2M; it is needed for a page table"
+            ),
         }
     }
 
     /// Fills the table in frame `table` with `entry(i)`.
     fn fill(&self, table: u64, entry: impl Fn(u64) -> Pte) {
         let pte = Pte::new(self.machine_frame(table), READ_WRITE);
-        self.show(pte);
+        self.map_page(pte);
         for index in 0..ENTRIES {
             let slot = self.page.as_mut_ptr::<u64>();
-            // SAFETY: the page maps the table's frame, which nothing uses yet (rule
-            // [M1](xen_contig::rules#M1)).
+            // SAFETY: the page maps the table's frame, which nothing uses yet
+            // ([M1](xen_contig::rules#M1)).
             unsafe { slot.add(index as usize).write_volatile(entry(index).raw()) };
         }
     }
 
-    /// Maps what `pte` names at the page.
-    fn show(&self, pte: Pte) {
+    /// Maps at the page what `pte` names.
+    fn map_page(&self, pte: Pte) {
         // SAFETY: the page is the guard of the boot stack, which contains no Rust objects.
-        let shown = unsafe { xen().update_va_mapping(self.page, pte, UvmFlags::INVLPG) };
-        if let Err(errno) = shown {
-            panic!("mapping a frame as a page table to be ({pte:?}): {errno}");
+        let mapped = unsafe { xen().update_va_mapping(self.page, pte, UvmFlags::INVLPG) };
+        if let Err(errno) = mapped {
+            panic!("mapping the frame of a new page table ({pte:?}): {errno}");
         }
     }
 }
@@ -169,7 +174,7 @@ impl Scribe<'_> {
 /// `builders` are the frames of the builder's page tables, which stay in use. Returns the first of
 /// the run of first-level tables.
 pub fn build(p2m: &P2m<'_>, tables: &TableRegion, boot: &BootTables, builders: Range<u64>) -> Pfn {
-    let scribe = Scribe { page: VirtAddr::new(pvh_boot::boot_stack().guard), p2m };
+    let writer = TableWriter { page: VirtAddr::new(pvh_boot::boot_stack().guard), p2m };
     let image = image();
     let read_only = image_frame(image.text.0).number()..image_frame(image.rodata.1).number();
     let own = tables.first..tables.end();
@@ -183,7 +188,7 @@ pub fn build(p2m: &P2m<'_>, tables: &TableRegion, boot: &BootTables, builders: R
     };
     let lower = |first: u64, count: u64, index: u64| {
         if index < count {
-            Pte::new(scribe.machine_frame(first + index), TABLE)
+            Pte::new(writer.machine_frame(first + index), TABLE)
         } else {
             Pte::NOT_PRESENT
         }
@@ -194,44 +199,44 @@ pub fn build(p2m: &P2m<'_>, tables: &TableRegion, boot: &BootTables, builders: R
     let level3 = level2 + tables.level2();
     let window1 = level3 + 1;
     for table in 0..tables.level1() {
-        scribe.fill(level1 + table, |index| linear_entry(table * ENTRIES + index));
+        writer.fill(level1 + table, |index| linear_entry(table * ENTRIES + index));
     }
     for table in 0..tables.level2() {
         let below = table * ENTRIES;
-        scribe.fill(level2 + table, |index| lower(level1 + below, tables.level1() - below, index));
+        writer.fill(level2 + table, |index| lower(level1 + below, tables.level1() - below, index));
     }
-    scribe.fill(level3, |index| lower(level2, tables.level2(), index));
-    scribe.fill(window1, |_| Pte::NOT_PRESENT);
-    scribe.fill(window1 + 1, |index| lower(window1, 1, index));
-    scribe.fill(window1 + 2, |index| lower(window1 + 1, 1, index));
+    writer.fill(level3, |index| lower(level2, tables.level2(), index));
+    writer.fill(window1, |_| Pte::NOT_PRESENT);
+    writer.fill(window1 + 1, |index| lower(window1, 1, index));
+    writer.fill(window1 + 2, |index| lower(window1 + 1, 1, index));
     let (areas1, areas2) = (tables.areas(), tables.areas() + tables.areas);
     for table in areas1..areas2 {
-        scribe.fill(table, |_| Pte::NOT_PRESENT);
+        writer.fill(table, |_| Pte::NOT_PRESENT);
     }
-    scribe.fill(areas2, |index| lower(areas1, tables.areas, index));
-    scribe.fill(areas2 + 1, |index| lower(areas2, 1, index));
-    scribe.show(Pte::NOT_PRESENT);
+    writer.fill(areas2, |index| lower(areas1, tables.areas, index));
+    writer.fill(areas2 + 1, |index| lower(areas2, 1, index));
+    writer.map_page(Pte::NOT_PRESENT);
 
-    let top = MachineAddr::of(scribe.machine_frame(boot.top().number())).get();
+    let top = MachineAddr::of(writer.machine_frame(boot.top().number())).get();
     let hook = |base: u64, table: u64| {
         let entry = top + pvh_boot::layout::pml4_index(base) * 8;
-        MmuUpdate::page_table(entry, Pte::new(scribe.machine_frame(table), TABLE))
+        MmuUpdate::page_table(entry, Pte::new(writer.machine_frame(table), TABLE))
     };
     let hooks =
         [hook(LINEAR_BASE, level3), hook(WINDOW_BASE, window1 + 2), hook(AREAS_BASE, areas2 + 1)];
     let mut done = 0;
-    // SAFETY: the slots were empty, so no mapping changes. Xen checks the tables below them.
+    // SAFETY: the slots were empty, so no mapping changes. Xen checks the tables that they name.
     if let Err(errno) = unsafe { xen().mmu_update(&hooks, &mut done, DomId::SELF) } {
         panic!("Xen refused the linear mapping, window or areas (hook {done} of 3): {errno}");
     }
     Pfn::new(level1)
 }
 
-/// Removes what the builder mapped in addition to the image, and gives the image its rights.
+/// Removes the builder's mappings outside the image, and sets the rights of the image.
 ///
 /// No page of the image is both writable and executable, and the guard pages of the stacks are not
-/// mapped. From then on the linear mapping is the only one of each frame outside of the image (rule
-/// [S2](xen_contig::rules#S2)).
+/// mapped. Afterwards each frame outside the image has only its linear mapping
+/// ([S2](xen_contig::rules#S2)).
 pub fn drop_boot_mapping(p2m: &P2m<'_>, mapped_end: u64) {
     let image = image();
     let guards = [Stack::Boot, Stack::BootFault].map(|stack| stack.guard());
@@ -268,13 +273,14 @@ pub fn drop_boot_mapping(p2m: &P2m<'_>, mapped_end: u64) {
 
 fn issue(batch: &mut Multicall<'_, BATCH>) {
     // SAFETY: the image keeps every right that it uses. No other Rust object is used through the
-    // builder's mapping any more: the start info is copied, and P2M and console use the linear mapping.
+    // builder's mapping any more. The start info is copied, and P2M and console use the linear
+    // mapping.
     if let Err(error) = unsafe { batch.issue(xen()) } {
         panic!("dropping the builder's mappings: {error}");
     }
 }
 
-/// Maps a machine frame at a window slot, or removes what is mapped there.
+/// Maps a machine frame at a window slot, or removes the mapping if `target` is `None`.
 ///
 /// # Errors
 /// Xen does not let the domain map the frame with these flags.
@@ -283,7 +289,7 @@ pub fn set_window(
     target: Option<(Mfn, PageTableFlags)>,
 ) -> Result<(), hypercall::XenErrno> {
     let pte = target.map_or(Pte::NOT_PRESENT, |(mfn, flags)| Pte::new(mfn, flags));
-    // SAFETY: window slots hold no Rust objects. Their users access them through raw pointers only
-    // (rule [M5](xen_contig::rules#M5)).
+    // SAFETY: window slots contain no Rust objects. Their users access them through raw pointers
+    // only ([M5](xen_contig::rules#M5)).
     unsafe { xen().update_va_mapping(layout::window(slot), pte, UvmFlags::INVLPG) }.map(|_| ())
 }

@@ -1,4 +1,4 @@
-//! How Xen finds the exception and event entries of a PV guest.
+//! The exception and event entries of a PV guest, as Xen receives them.
 
 use hypercall::ops::TrapInfo;
 use hypercall::{VirtAddr, Xen, XenErrno};
@@ -7,7 +7,7 @@ use xen_sys::vcpu_guest_context;
 use crate::traps::{EXCEPTIONS, entry};
 use crate::vcpu::xen;
 
-/// Gives Xen the trap table of the first vCPU.
+/// Registers the trap table of the first vCPU with Xen.
 pub fn init() {
     let mut table = [TrapInfo::END; EXCEPTIONS + 1];
     for (vector, slot) in table.iter_mut().take(EXCEPTIONS).enumerate() {
@@ -19,10 +19,10 @@ pub fn init() {
     }
 }
 
-/// Tells Xen where the first vCPU handles events.
+/// Registers the event handler of the first vCPU with Xen.
 ///
 /// # Errors
-/// Xen refused it.
+/// Xen refused the callbacks.
 pub fn set_callbacks() -> Result<u64, XenErrno> {
     let (event, failsafe) = (entry::pv_event(), entry::pv_failsafe());
     // SAFETY: both entries expect the frame that Xen pushes.

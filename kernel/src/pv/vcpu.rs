@@ -12,7 +12,7 @@ use super::traps;
 use crate::guest::VcpuEntry;
 use crate::vcpu::{Local, xen};
 
-/// Gives Xen the first state of a vCPU.
+/// Sets the first state of a vCPU.
 ///
 /// The vCPU gets the page tables and traps of the running one, and its own stack and GS base. Its
 /// segments come from Xen's descriptor table.
@@ -21,7 +21,7 @@ use crate::vcpu::{Local, xen};
 /// The vCPU has never run, and no other vCPU uses its stacks.
 ///
 /// # Errors
-/// Xen refused it.
+/// Xen refused the state.
 pub unsafe fn initialise(vcpu: &'static Local, entry: VcpuEntry) -> Result<(), XenErrno> {
     // SAFETY: the structure contains only numbers, for which zero is a valid value.
     let mut context: Box<vcpu_guest_context> =
@@ -31,7 +31,8 @@ pub unsafe fn initialise(vcpu: &'static Local, entry: VcpuEntry) -> Result<(), X
     context.user_regs.ss = FLAT_KERNEL_SS as u16;
     context.user_regs.__bindgen_anon_7.rdi = core::ptr::from_ref(vcpu) as u64;
     context.user_regs.__bindgen_anon_8.rip = entry as *const () as u64;
-    // As after a call: the ABI aligns the stack before the return address is pushed.
+    // The stack pointer is that after a call. The ABI aligns the stack before the return address is
+    // pushed.
     context.user_regs.__bindgen_anon_10.rsp = vcpu.stack.top() - 8;
     context.kernel_ss = FLAT_KERNEL_SS.into();
     context.kernel_sp = vcpu.stack.top();
@@ -39,7 +40,7 @@ pub unsafe fn initialise(vcpu: &'static Local, entry: VcpuEntry) -> Result<(), X
     context.ctrlreg[3] = top.start_address().as_u64();
     context.gs_base_kernel = vcpu.gs_base().as_u64();
     traps::fill(&mut context);
-    // SAFETY: `entry` takes the `Local` in rdi and never returns. The stack, the `Local` and the page
-    // tables exist for good. By this function's contract no other vCPU uses the stack.
+    // SAFETY: `entry` takes the `Local` in rdi and never returns. The stack, the `Local` and the
+    // page tables are never freed. By this function's contract no other vCPU uses the stack.
     unsafe { xen().vcpu_op(VcpuOp::Initialise(&context), vcpu.id.number()) }.map(|_| ())
 }

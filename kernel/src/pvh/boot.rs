@@ -1,4 +1,4 @@
-//! Booting as a PVH guest, on the page tables of the entry.
+//! Booting a PVH guest, on the page tables of the entry.
 
 use arrayvec::ArrayVec;
 
@@ -22,7 +22,7 @@ use crate::vcpu;
 
 const PAGE: u64 = PAGE_SIZE as u64;
 
-/// Takes the domain from the state in which the entry leaves it to the common part of booting.
+/// Boots from the state that the entry leaves to the state that the common part expects.
 ///
 /// `start_info` is the physical address of the start info.
 pub fn boot(start_info: u32) -> BootState {
@@ -33,7 +33,7 @@ pub fn boot(start_info: u32) -> BootState {
     console::use_debug_port();
     install_hypercall_page();
 
-    // SAFETY: the entry's page tables are in force. Nothing writes to memory outside the image before
+    // SAFETY: the entry's page tables are in use. Memory outside the image is not written before
     // everything that the reader returns has been copied below.
     let read = PvhStartInfo::read(start_info, |start, len| unsafe { boot_memory(start, len) });
     let info = match read {
@@ -43,15 +43,15 @@ pub fn boot(start_info: u32) -> BootState {
     let command_line = CommandLine::from(info.cmd_line).unwrap_or_default();
     let initial_domain = info.flags.initial_domain();
     let map = match info.memory_map.is_empty() {
-        // Xen passes a PVH dom0 no map in the start info (4.17, `pvh_load_kernel`).
+        // The start info of a PVH dom0 contains no memory map (4.17, `pvh_load_kernel`).
         true => memory::map_of_xen(),
         false => info.memory_map.clone(),
     };
     let mut ram = memory::ram(&map);
-    // Only the toolstack populates a domain on demand, so dom0 never is.
+    // Only the toolstack populates a domain on demand, so this never concerns dom0.
     let unbacked = match initial_domain {
         true => Ok(0),
-        // SAFETY: nothing but the boot data has been used, and that lies below the floor.
+        // SAFETY: only the boot data has been used, and it lies below the floor.
         false => unsafe { unbacked::release(&mut ram, memory::end_of_boot_data()) },
     };
     let mut free = memory::free(&ram);
@@ -80,7 +80,7 @@ pub fn boot(start_info: u32) -> BootState {
     let mut spare = unsafe { builder.switch() };
     let shared_page = Pfn::new(spare.start / PAGE);
     spare.start += PAGE;
-    // SAFETY: the frame was just taken out of the spare memory.
+    // SAFETY: the frame was just taken from the spare memory.
     if let Err(errno) = unsafe { PVH.share_page(shared_page) } {
         panic!("sharing pfn {shared_page} with Xen: {errno}");
     }
@@ -111,14 +111,16 @@ pub fn boot(start_info: u32) -> BootState {
 
 /// Makes Xen fill the hypercall page.
 fn install_hypercall_page() {
-    let Some(base) = xen_leaves() else { panic!("CPUID names no Xen: not a Xen guest") };
+    let Some(base) = xen_leaves() else {
+        panic!("CPUID does not report Xen; this kernel runs only as a Xen guest")
+    };
     // Leaf 3 of Xen (public/arch-x86/cpuid.h) names the MSR that takes the address of the page.
     let msr = core::arch::x86_64::__cpuid(base + 2).ebx;
     // SAFETY: the page contains code that runs only after Xen has filled it.
     unsafe { Msr::new(msr).write(pvh_boot::hypercall_page::physical_address()) };
 }
 
-/// The first of Xen's CPUID leaves. Those of other hypervisor interfaces may precede them.
+/// Returns the first of Xen's CPUID leaves. Those of other hypervisor interfaces may precede them.
 fn xen_leaves() -> Option<u32> {
     (0x4000_0000..0x4001_0000).step_by(0x100).find(|base| {
         let leaf = core::arch::x86_64::__cpuid(*base);

@@ -1,8 +1,8 @@
-//! How the processor finds the exception and event entries of a PVH guest.
+//! The exception and event entries of a PVH guest, as the processor finds them.
 //!
 //! All vCPUs share one interrupt descriptor table. Each vCPU has segment descriptors of its own,
-//! which name its stack for page and double faults. Without such a stack, a stack that overflows
-//! into its guard page could not report itself.
+//! which name its stack for page faults and double faults. Without that stack, a stack that
+//! overflows into its guard page could not be reported.
 
 use spin::Once;
 use x86_64::VirtAddr;
@@ -16,7 +16,7 @@ use x86_64::structures::tss::TaskStateSegment;
 use crate::traps::entry;
 use crate::vcpu::{Local, MAX};
 
-/// The vector at which Xen delivers events: any one above those of the exceptions.
+/// The vector at which Xen delivers events. It lies above those of the exceptions.
 pub const UPCALL_VECTOR: u8 = 0x30;
 
 /// The descriptors of one vCPU.
@@ -29,7 +29,7 @@ static VCPUS: [Descriptors; MAX as usize] =
     [const { Descriptors { tss: Once::new(), gdt: Once::new() } }; MAX as usize];
 static IDT: Once<InterruptDescriptorTable> = Once::new();
 
-/// Loads the descriptors of the running vCPU, which is `vcpu`.
+/// Loads the descriptors of the running vCPU, which must be `vcpu`.
 pub fn load(vcpu: &Local) {
     let Descriptors { tss, gdt } = &VCPUS[vcpu.id.index()];
     let tss = tss.call_once(|| {

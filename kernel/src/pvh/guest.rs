@@ -26,19 +26,20 @@ pub struct Pvh {
     shared_page: Once<Pfn>,
 }
 
-/// The one PVH guest.
+/// The only PVH guest.
 pub(super) static PVH: Pvh = Pvh { shared_page: Once::new() };
 
 impl Pvh {
-    /// Puts the page that Xen shares with the domain at a spare frame. The first frame counts.
+    /// Puts the page that Xen shares with the domain at a spare frame. Later calls keep the first
+    /// frame.
     ///
-    /// Xen frees the memory that backs the frame. In a restored domain nothing backs it.
+    /// Xen frees the memory that backs the frame. In a restored domain no memory backs it.
     ///
     /// # Safety
-    /// No other code uses the frame, from now on.
+    /// No other code uses the frame from now on.
     ///
     /// # Errors
-    /// Xen refused it.
+    /// Xen refused to place the page.
     pub(super) unsafe fn share_page(&self, frame: Pfn) -> Result<(), XenErrno> {
         let frame = *self.shared_page.call_once(|| frame);
         let argument = AddToPhysmap {
@@ -72,9 +73,9 @@ impl Guest for Pvh {
     }
 
     fn block(&self) {
-        // `SCHEDOP_block` would leave the interrupt flag off, which decides whether Xen delivers
-        // events. `sti` takes effect after the next instruction, so no event comes between the two.
-        // Xen treats `hlt` as `SCHEDOP_block`.
+        // `SCHEDOP_block` would leave the interrupt flag cleared, so that Xen would deliver no
+        // events. `sti` takes effect after the next instruction, so no event arrives between the
+        // two. Xen treats `hlt` as `SCHEDOP_block`.
         //
         // SAFETY: the handler of events preserves all registers and memory of the code that it
         // interrupts.
@@ -96,7 +97,7 @@ impl Guest for Pvh {
     }
 
     fn allow_ports(&self) -> Result<(), XenErrno> {
-        // The ports that Xen gives to a PVH guest need no permission.
+        // A PVH guest may use the ports that Xen gives it without asking.
         Ok(())
     }
 
@@ -105,7 +106,7 @@ impl Guest for Pvh {
         vcpu: &'static Local,
         entry: VcpuEntry,
     ) -> Result<(), XenErrno> {
-        // SAFETY: the contract is the same.
+        // SAFETY: both functions have the same contract.
         unsafe { vcpu::initialise(vcpu, entry) }
     }
 
@@ -124,20 +125,21 @@ impl Guest for Pvh {
     }
 
     unsafe fn suspend(&self) -> Result<Suspended, XenErrno> {
-        // SAFETY: by this function's contract the domain has one vCPU, with events masked. A PVH guest
-        // has no start info. `resume` sets up what a restored domain has lost, before anything uses it.
+        // SAFETY: by this function's contract the domain has one vCPU, with events masked. A PVH
+        // guest does not have a start info page. `resume` sets up what a restored domain has lost,
+        // before anything uses it.
         unsafe { untraced().suspend(None) }
     }
 
     fn resume(&self) -> Result<Option<Port>, XenErrno> {
         let page = *self.shared_page.get().expect("boot shares a page");
-        // SAFETY: `boot` took the frame out of its free memory for this page alone.
+        // SAFETY: `boot` took the frame from its free memory for this page alone.
         unsafe { self.share_page(page) }?;
         Ok(console_ring().map(|(_, port)| port))
     }
 }
 
-/// The frame of the console ring of a PVH domU, and its event channel. dom0 has none.
+/// Returns the frame of the console ring of a PVH domU and its event channel. dom0 has no ring.
 pub(super) fn console_ring() -> Option<(Gfn, Port)> {
     let param = |index| -> Result<u64, XenErrno> { untraced().hvm_op(HvmOp::GetParam(index)) };
     let page = param(HvmParamIndex::ConsolePfn).ok().filter(|pfn| *pfn != 0 && *pfn < 1 << 40)?;

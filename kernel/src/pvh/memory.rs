@@ -14,20 +14,22 @@ use crate::vcpu::xen;
 
 const PAGE: u64 = PAGE_SIZE as u64;
 
-/// The kernel does not use the first MiB, which holds firmware, tables and video memory.
+/// The end of the memory that the kernel does not use. The first MiB contains firmware, tables and
+/// video memory.
 const LOW_MEMORY: u64 = 1 << 20;
 
-/// A range of physical addresses: the first, and the one past the last.
+/// A range of physical addresses: the first, and the one after the last.
 pub type Bounds = (u64, u64);
 
 /// Regions of RAM, in any order.
 pub type Ram = ArrayVec<Bounds, MAX_REGIONS>;
 
-/// The memory map, as Xen reports it by hypercall.
+/// Returns the memory map that Xen reports by hypercall.
 pub fn map_of_xen() -> ArrayVec<MemoryRegion, MAX_REGIONS> {
     let mut entries = [E820Entry::default(); MAX_REGIONS];
     let mut map = MemoryMap { nr_entries: MAX_REGIONS as u32, buffer: entries.as_mut_ptr() };
-    // SAFETY: the buffer has as many entries as the argument says and lives across the call.
+    // SAFETY: the buffer has as many entries as the argument declares, and it lives across the
+    // call.
     if let Err(errno) = unsafe { xen().memory_op(MemoryOp::MemoryMap(&mut map)) } {
         panic!("XENMEM_memory_map: {errno}");
     }
@@ -46,7 +48,7 @@ pub fn map_of_xen() -> ArrayVec<MemoryRegion, MAX_REGIONS> {
     regions
 }
 
-/// The RAM of a memory map, in whole pages.
+/// Returns the RAM of a memory map, in whole pages.
 ///
 /// # Panics
 /// If the map contains no RAM.
@@ -61,17 +63,18 @@ pub fn ram(map: &[MemoryRegion]) -> Ram {
     ram
 }
 
-/// The physical address past the image and what the domain builder has put behind it: the start info
-/// with its command line and memory map.
+/// Returns the physical address after the image and the start info.
+///
+/// The domain builder places the start info, its command line and its memory map after the image.
 pub fn end_of_boot_data() -> u64 {
-    /// The start info and what belongs to it take at most this many bytes.
+    /// The start info, its command line and its memory map take at most this many bytes.
     const START_INFO: u64 = 1 << 20;
     (layout::image().data.1 - KERNEL_BASE).next_multiple_of(PAGE) + START_INFO
 }
 
-/// The RAM that the kernel may use: all above the first MiB, except the image.
+/// Returns the RAM that the kernel may use: all above the first MiB, except the image.
 ///
-/// It contains the start info and what belongs to that.
+/// It includes the start info, its command line and its memory map.
 pub fn free(ram: &[Bounds]) -> ArrayVec<Bounds, 160> {
     let image = layout::image();
     let image = (image.text.0 - KERNEL_BASE, image.data.1 - KERNEL_BASE);

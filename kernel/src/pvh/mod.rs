@@ -1,4 +1,4 @@
-//! What only a PVH guest does.
+//! The parts of the kernel that only a PVH guest uses.
 //!
 //! | question | place |
 //! |---|---|

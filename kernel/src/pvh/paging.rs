@@ -1,7 +1,7 @@
-//! A PVH guest's page tables.
+//! The page tables of a PVH guest.
 //!
-//! They are new ones, with pages of 2 MiB where one set of rights applies to all of it, and without
-//! an identity mapping.
+//! The kernel builds new tables without an identity mapping. They contain pages of 2 MiB where the
+//! same rights apply to the whole page.
 
 use core::ops::Range;
 use core::sync::atomic::Ordering;
@@ -28,7 +28,7 @@ const ENTRIES: u64 = 512;
 /// The tables are frames below 4 GiB, which the boot page tables map at the linear base.
 pub struct TableBuilder {
     top: u64,
-    /// The first table. The others follow it up to the spare memory.
+    /// The first table. The others follow it, up to the spare memory.
     first: u64,
     /// The memory from which tables are cut.
     spare: Range<u64>,
@@ -37,17 +37,20 @@ pub struct TableBuilder {
 impl TableBuilder {
     /// Starts with an empty top-level table.
     ///
-    /// Tables are cut from `spare`: unused physical memory below 4 GiB.
+    /// Tables are cut from `spare`, which is unused physical memory below 4 GiB.
     pub fn new(spare: Range<u64>) -> Self {
         let mut builder = Self { top: 0, first: spare.start, spare };
         builder.top = builder.table();
         builder
     }
 
-    /// Makes an empty table.
+    /// Allocates an empty table.
     fn table(&mut self) -> u64 {
         let table = self.spare.start;
-        assert!(table + PAGE <= self.spare.end, "not enough memory for the page tables");
+        assert!(
+            table + PAGE <= self.spare.end,
+            "no memory below 4 GiB remains for the page tables; give the guest more memory"
+        );
         self.spare.start += PAGE;
         for index in 0..ENTRIES {
             // SAFETY: the frame is spare, and the boot page tables map it at the linear base.
@@ -64,7 +67,7 @@ impl TableBuilder {
             let slot = entry(table, (virt >> shift) % ENTRIES);
             if shift == last {
                 let huge = if size == LARGE { PageTableFlags::HUGE_PAGE.bits() } else { 0 };
-                // SAFETY: the slot belongs to a table of this builder, which is not in force yet.
+                // SAFETY: the slot belongs to a table of this builder, which is not in use yet.
                 unsafe { slot.write_volatile(phys | flags.bits() | huge) };
                 return;
             }
@@ -74,7 +77,7 @@ impl TableBuilder {
                 present & ADDRESS
             } else {
                 let lower = self.table();
-                // SAFETY: the slot belongs to a table of this builder, which is not in force yet.
+                // SAFETY: the slot belongs to a table of this builder, which is not in use yet.
                 unsafe { slot.write_volatile(lower | TABLE.bits()) };
                 lower
             };
@@ -112,10 +115,11 @@ impl TableBuilder {
 
     /// Makes all tables that exist so far read-only in the linear mapping.
     ///
-    /// Tables that are made later stay writable: the kernel writes those of window and areas.
+    /// Tables that are allocated later stay writable, because the kernel writes those of window and
+    /// areas.
     pub fn protect_tables(&mut self) {
         let mut table = self.first;
-        // Splitting a large page makes a table, so the end may move.
+        // To split a large page needs another table, so the end may move.
         while table < self.spare.start {
             self.protect(table);
             table += PAGE;
@@ -137,18 +141,18 @@ impl TableBuilder {
             let lower = self.table();
             let small = present & !PageTableFlags::HUGE_PAGE.bits();
             for index in 0..ENTRIES {
-                // SAFETY: the slot belongs to the table that was just made.
+                // SAFETY: the slot belongs to the table that was just allocated.
                 unsafe { entry(lower, index).write_volatile(small + index * PAGE) };
             }
             present = lower | TABLE.bits();
-            // SAFETY: the slot belongs to a table of this builder, which is not in force yet.
+            // SAFETY: the slot belongs to a table of this builder, which is not in use yet.
             unsafe { slot.write_volatile(present) };
         }
-        // SAFETY: the slot belongs to a table of this builder, which is not in force yet.
+        // SAFETY: the slot belongs to a table of this builder, which is not in use yet.
         unsafe { entry(present & ADDRESS, index(12)).write_volatile(phys | READ.bits()) };
     }
 
-    /// Makes the tables of the window, so that [`set_window`] finds them.
+    /// Allocates the tables of the window, so that [`set_window`] finds them.
     pub fn make_window(&mut self) {
         self.map(layout::WINDOW_BASE, 0, PAGE, PageTableFlags::empty());
     }
@@ -158,18 +162,18 @@ impl TableBuilder {
         self.map(layout::window(slot).as_u64(), frame.number() * PAGE, PAGE, READ_WRITE);
     }
 
-    /// Makes the first-level tables of the virtual areas, so that [`own_entry`] finds them.
+    /// Allocates the first-level tables of the virtual areas, so that [`own_entry`] finds them.
     pub fn make_areas(&mut self, pages: u32) {
         for page in (0..u64::from(pages)).step_by(ENTRIES as usize) {
             self.map(AREAS_BASE + page * PAGE, 0, PAGE, PageTableFlags::empty());
         }
     }
 
-    /// Puts the new tables in force. Returns the spare memory that remains.
+    /// Loads the new tables and returns the remaining spare memory.
     ///
     /// # Safety
-    /// RAM, image and window are mapped. Nothing is used any more at an address that only the boot
-    /// page tables map.
+    /// RAM, image and window are mapped. Addresses that only the boot page tables map are no longer
+    /// used.
     pub unsafe fn switch(self) -> Range<u64> {
         let frame = PhysFrame::containing_address(PhysAddr::new(self.top));
         // SAFETY: by this function's contract the new tables map everything that is in use. They map
@@ -179,17 +183,17 @@ impl TableBuilder {
     }
 }
 
-/// Maps a frame at a window slot, or removes what is mapped there.
+/// Maps a frame at a window slot, or removes the mapping if `target` is `None`.
 pub fn set_window(slot: u64, target: Option<(Gfn, PageTableFlags)>) {
     let address = layout::window(slot);
     let pte = target.map_or(0, |(gfn, flags)| (gfn.number() * PAGE) | flags.bits());
-    // SAFETY: this is a PVH guest. The builder made the window's table, which is never freed, after
-    // it protected the other tables. Window slots hold no Rust objects.
+    // SAFETY: this is a PVH guest. The builder allocated the window's table, which is never freed,
+    // after it protected the other tables. Window slots contain no Rust objects.
     unsafe { own_entry(address) }.store(pte, Ordering::Relaxed);
     tlb::flush(address);
 }
 
-/// The address of an entry of a table, through the linear mapping of the boot page tables.
+/// Returns the address of an entry of a table in the linear mapping of the boot page tables.
 fn entry(table: u64, index: u64) -> *mut u64 {
     (LINEAR_BASE + table + index * 8) as *mut u64
 }

@@ -9,16 +9,16 @@ use x86_64::registers::model_specific::Efer;
 use crate::guest::VcpuEntry;
 use crate::vcpu::{Local, xen};
 
-/// Bit 1 of the flags is always set. Interrupts are off.
+/// The flags register with bit 1, which is always set, and without the interrupt flag.
 const RFLAGS: u64 = 1 << 1;
 
-/// Gives Xen the first state of a vCPU: 64-bit mode on the page tables of the running one.
+/// Sets the first state of a vCPU: 64-bit mode on the page tables of the running one.
 ///
 /// # Safety
 /// The vCPU has never run, and no other vCPU uses its stacks.
 ///
 /// # Errors
-/// Xen refused it.
+/// Xen refused the state.
 pub unsafe fn initialise(vcpu: &'static Local, entry: VcpuEntry) -> Result<(), XenErrno> {
     let (top, _) = Cr3::read();
     let context = HvmContext {
@@ -27,7 +27,8 @@ pub unsafe fn initialise(vcpu: &'static Local, entry: VcpuEntry) -> Result<(), X
         regs: HvmRegisters64 {
             rdi: core::ptr::from_ref(vcpu) as u64,
             rip: entry as *const () as u64,
-            // As after a call: the ABI aligns the stack before the return address is pushed.
+            // The stack pointer is that after a call. The ABI aligns the stack before the return
+            // address is pushed.
             rsp: vcpu.stack.top() - 8,
             rflags: RFLAGS,
             cr0: Cr0::read_raw(),
@@ -37,7 +38,7 @@ pub unsafe fn initialise(vcpu: &'static Local, entry: VcpuEntry) -> Result<(), X
             ..HvmRegisters64::default()
         },
     };
-    // SAFETY: `entry` takes the `Local` in rdi and never returns. The stack, the `Local` and the page
-    // tables exist for good. By this function's contract no other vCPU uses the stack.
+    // SAFETY: `entry` takes the `Local` in rdi and never returns. The stack, the `Local` and the
+    // page tables are never freed. By this function's contract no other vCPU uses the stack.
     unsafe { xen().vcpu_op(VcpuOp::InitialiseHvm(&context), vcpu.id.number()) }.map(|_| ())
 }

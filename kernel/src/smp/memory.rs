@@ -10,18 +10,18 @@ use crate::console::say;
 use crate::machine::Machine;
 use crate::vcpu::{FAULT_STACK, Local, Mailbox, Stack, VcpuId};
 
-/// Bytes of the stack that a vCPU runs on.
+/// The size in bytes of the stack that a vCPU runs on.
 const STACK: u64 = 64 << 10;
 
-/// Makes the stacks and the data of a vCPU, for good; `None` if the guest has no memory for it.
+/// Allocates the stacks and the data of a vCPU, for good. Returns `None` without memory for them.
 ///
-/// Each is a virtual area of its own. So an overflow of a stack runs into a page that is not mapped.
+/// Each one is a virtual area of its own, so an overflow of a stack reaches an unmapped page.
 pub fn local(machine: &Machine, id: VcpuId) -> Option<&'static Local> {
     let stack = stack(machine, STACK, "vCPU stack")?;
     let fault_stack = self::stack(machine, FAULT_STACK, "vCPU fault stack")?;
     let local = pages(machine, mem::size_of::<Local>() as u64, "vCPU data")?.as_mut_ptr::<Local>();
-    // SAFETY: the pages are mapped, there are enough for a `Local`, nothing else uses them (rule
-    // [M1](xen_contig::rules#M1)), and they are never freed.
+    // SAFETY: the pages are mapped and large enough for a `Local`. Nothing else uses them
+    // ([M1](xen_contig::rules#M1)), and they are never freed.
     unsafe {
         local.write(Local::new(id, stack, fault_stack, Mailbox::empty()));
         Some(&*local)
@@ -36,7 +36,8 @@ fn stack(machine: &Machine, bytes: u64, name: &'static str) -> Option<Stack> {
 /// Maps consecutive pages for `bytes` bytes, with an unmapped page on each side, for good.
 fn pages(machine: &Machine, bytes: u64, name: &'static str) -> Option<VirtAddr> {
     let run = machine.frames.lock().take(bytes.div_ceil(PAGE_SIZE as u64), 1)?;
-    // SAFETY: `run` owns the frames ([M1](xen_contig::rules#M1)), and nothing gives them back while the area exists.
+    // SAFETY: `run` owns the frames ([M1](xen_contig::rules#M1)). They are never freed while the
+    // area exists.
     match unsafe { machine.areas.vmap(run.iter(), Protection::ReadWrite, name) } {
         Ok(area) => Some(area.address()),
         Err(error) => {

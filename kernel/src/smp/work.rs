@@ -1,13 +1,13 @@
-//! Work for other vCPUs, and what a vCPU does without any.
+//! Work for other vCPUs, and the loop in which a vCPU waits for work.
 //!
 //! A vCPU has a mailbox with room for one job. The sender puts a job into it and notifies the vCPU.
-//! The last vCPU that finishes the job notifies the one that waits for it. A job borrows from the
-//! sender's stack, so the sender does not continue before all have finished.
+//! The last vCPU that finishes the job notifies the waiting vCPU. A job borrows from the sender's
+//! stack, so the sender continues only after all vCPUs have finished.
 //!
-//! No vCPU spins, and no wake-up is lost. A vCPU that wants to sleep masks events first, then looks,
-//! and then sleeps by a call that unmasks and sleeps in one step ([`events::block`]). The look sees
-//! everything that happened before it. What happens later comes with a notification. That stays
-//! pending while events are masked, and Xen checks for pending events before it lets the vCPU sleep.
+//! A vCPU does not spin and does not miss a wake-up. Before it sleeps it masks events, checks its
+//! mailbox, and then unmasks and sleeps in one step ([`events::block`]). The check sees every job
+//! that was posted before it. A later job comes with a notification, which stays pending while
+//! events are masked. Xen checks for pending events before it lets the vCPU sleep.
 
 use core::fmt;
 use core::sync::atomic::{AtomicUsize, Ordering};
@@ -17,14 +17,14 @@ use arrayvec::ArrayVec;
 use crate::events;
 use crate::vcpu::{Local, MAX, Mailbox, VcpuId, VcpuJob, current, local, of, online};
 
-/// Why a vCPU was not given work.
+/// The reason why a vCPU did not receive work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Undelivered {
     /// The vCPU is not up.
     Offline(VcpuId),
-    /// The vCPU has work already, as the first one always has.
+    /// The vCPU has work already. The first vCPU always has.
     Busy(VcpuId),
-    /// The vCPU is the sender, which can't wait for itself.
+    /// The vCPU is the sender, which cannot wait for itself.
     Caller(VcpuId),
 }
 
@@ -33,15 +33,15 @@ impl fmt::Display for Undelivered {
         match self {
             Self::Offline(id) => write!(f, "vCPU {} is not up", id.number()),
             Self::Busy(id) => write!(f, "vCPU {} has work already", id.number()),
-            Self::Caller(id) => write!(f, "vCPU {} can't wait for itself", id.number()),
+            Self::Caller(id) => write!(f, "vCPU {} cannot wait for itself", id.number()),
         }
     }
 }
 
-/// Runs `work` on vCPU `id` and `here` on this one at the same time. Waits for both.
+/// Runs `work` on vCPU `id` and `here` on this one at the same time, and waits for both.
 ///
 /// # Errors
-/// The vCPU was not given the work. Then neither has run.
+/// The vCPU did not receive the work. Then neither function has run.
 pub fn run_on<R>(
     id: VcpuId,
     work: &(dyn Fn() + Sync),
@@ -61,15 +61,15 @@ pub fn run_on<R>(
     Ok(result)
 }
 
-/// Runs `work` on every vCPU that is up, this one included, at the same time. Waits for all.
+/// Runs `work` on every vCPU that is up, this one included, at the same time, and waits for all.
 ///
 /// Each vCPU passes its own number to `work`.
 ///
 /// # Errors
-/// A vCPU has work already. Then some others may have run `work`, and this one has not.
+/// A vCPU has work already. Then other vCPUs may have run `work`, and this one has not.
 pub fn everywhere(work: &(dyn Fn(VcpuId) + Sync)) -> Result<(), Undelivered> {
     let me = current();
-    // One list for counting and sending: a vCPU may come up between the two.
+    // One list serves for counting and for sending, because a vCPU may come up between the two.
     let others: ArrayVec<&Local, { MAX as usize }> =
         online().filter(|local| local.id != me).collect();
     let job = VcpuJob { work, remaining: AtomicUsize::new(others.len()), waiter: me };
@@ -128,7 +128,7 @@ fn wait(job: &VcpuJob<'_>) {
     }
 }
 
-/// Does the work that comes, and sleeps in between.
+/// Runs the jobs of this vCPU, and sleeps while there is none.
 pub fn idle() -> ! {
     let mailbox = &local().mailbox;
     loop {
@@ -149,17 +149,18 @@ pub fn idle() -> ! {
 /// # Safety
 /// The job is in the mailbox, and its `remaining` counts this vCPU.
 unsafe fn carry_out(mailbox: &Mailbox, job: *const VcpuJob<'static>) {
-    // SAFETY: by the contract of `Mailbox::put` the job lives until its `remaining` is 0, and by this
-    // function's contract `remaining` counts this vCPU. The reference ends before it goes down.
+    // SAFETY: by the contract of `Mailbox::put` the job lives until its `remaining` is 0, and by
+    // this function's contract `remaining` counts this vCPU. The reference ends before `remaining`
+    // is decremented.
     let waiter = unsafe {
         let job = &*job;
         (job.work)(current());
         job.waiter
     };
-    // Cleared before the sender continues, because it may send more.
+    // The mailbox is cleared before the sender continues, because the sender may post another job.
     mailbox.clear();
-    // SAFETY: the job lives until `remaining` is 0, which this very operation may bring about. The job
-    // is not used after it.
+    // SAFETY: the job lives until `remaining` is 0, which may be the effect of this operation. The
+    // job is not used after it.
     let last = unsafe { (*job).remaining.fetch_sub(1, Ordering::AcqRel) } == 1;
     if last && let Some(waiter) = of(waiter) {
         events::give_notice(waiter);

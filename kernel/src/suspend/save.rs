@@ -1,4 +1,4 @@
-//! How a toolstack asks for the domain to be saved, and what the guest does then.
+//! The request of a toolstack to save the domain, and the guest's reaction.
 
 use core::fmt::{self, Write};
 
@@ -17,7 +17,7 @@ use crate::{console, events, shared_page, vcpu};
 /// The key from which libxl reads the port (`xs_suspend_evtchn_port`), in the domain's own path.
 const KEY: &str = "device/suspend/event-channel";
 
-/// Why a guest can't be saved.
+/// The reason why a guest cannot be saved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SuspendError {
     /// The guest has several vCPUs.
@@ -34,21 +34,24 @@ impl fmt::Display for SuspendError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Vcpus(count) => {
-                write!(f, "only a guest with one vCPU can be saved, and this one has {count}")
+                write!(
+                    f,
+                    "only a guest with one vCPU can be saved, and this one has {count}; set vcpus=1"
+                )
             }
-            Self::InitialDomain => f.write_str("dom0 can't be saved"),
+            Self::InitialDomain => f.write_str("dom0 cannot be saved; run this test in a domU"),
             Self::Xen(step, errno) => write!(f, "{step}: {errno}"),
             Self::Store(error) => write!(f, "{KEY}: {error}"),
         }
     }
 }
 
-/// How a guest runs again.
+/// Where the guest continues.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Resumed {
     /// In a new domain.
     Restored,
-    /// In the same domain, which was saved and continues, or was not saved after all.
+    /// In the same domain, after it was saved or after the suspension was cancelled.
     Kept,
 }
 
@@ -58,12 +61,12 @@ pub struct Requests {
 }
 
 impl Requests {
-    /// Makes the event channel, names it in xenstore, and tells the toolstack where the P2M is.
+    /// Creates the event channel, writes its port to xenstore, and publishes the place of the P2M.
     ///
-    /// A restored domain needs a new one.
+    /// A restored domain needs a new event channel.
     ///
     /// # Errors
-    /// The guest can't be saved, or Xen or xenstored refused a step.
+    /// The guest cannot be saved, or Xen or xenstored refused a step.
     pub fn open(machine: &Machine) -> Result<Self, SuspendError> {
         if machine.initial_domain {
             return Err(SuspendError::InitialDomain);
@@ -81,21 +84,21 @@ impl Requests {
         match written {
             Ok(()) => Ok(Self { port }),
             Err(error) => {
-                // No other domain knows the port, so it does no harm if Xen keeps it.
+                // Xen may keep the channel. No other domain knows the port, so this does no harm.
                 let _closed = xen().event_channel_op(EventChannelOp::Close(port));
                 Err(SuspendError::Store(error))
             }
         }
     }
 
-    /// Sleeps until the toolstack asks or the deadline has passed. Returns true if it asks.
+    /// Sleeps until the toolstack asks or the deadline has passed. Returns true if it asked.
     pub fn wait(&self, deadline: Deadline) -> bool {
         while !shared_page::take_port(self.port) {
             if deadline.has_passed() {
                 return false;
             }
             let timeout = Some(deadline.nanoseconds());
-            // If Xen refuses to sleep, the loop asks again.
+            // If Xen refuses to sleep, the loop runs again.
             let _slept = untraced().sched_op(SchedOp::Poll { port: Some(self.port), timeout });
         }
         true
@@ -103,18 +106,19 @@ impl Requests {
 
     /// Suspends the domain. Returns when it runs again.
     ///
-    /// Then events are as at boot: those of the vCPU's own port are delivered, all others are masked.
+    /// Afterwards events are configured as at boot: those of the vCPU's own port are delivered, all
+    /// others are masked.
     ///
     /// # Errors
-    /// Xen refused it. Then everything is as before.
+    /// Xen refused to suspend the domain. Nothing has changed.
     ///
     /// # Panics
-    /// If Xen refuses a restored domain the shared page or the events that it has at boot.
+    /// If Xen refuses a restored domain its shared page or its events.
     pub fn suspend(self) -> Result<Resumed, SuspendError> {
         console::drain();
         events::mask();
-        // SAFETY: `open` made sure that there is one vCPU and told the toolstack where the P2M is.
-        // Events are masked. `resume` comes first after a restore.
+        // SAFETY: `open` checked that there is one vCPU and published the place of the P2M. Events
+        // are masked. After a restore, `resume` is called before anything else.
         match unsafe { guest().suspend() } {
             Ok(Suspended::Restored) => {
                 resume();
@@ -132,7 +136,7 @@ impl Requests {
     }
 }
 
-/// Tells the toolstack where a PV guest's P2M is.
+/// Publishes the place of a PV guest's P2M for the toolstack.
 fn publish_p2m(machine: &Machine) {
     let top = machine.top_table().and_then(|pfn| machine.p2m.mfn(pfn));
     if let (Some(address), Some(top)) = (machine.p2m.table_address(), top) {
@@ -140,7 +144,7 @@ fn publish_p2m(machine: &Machine) {
     }
 }
 
-/// Sets up again what a restored domain has lost: the shared page and its events.
+/// Sets up what a restored domain has lost: the shared page and its events.
 fn resume() {
     let console = match guest().resume() {
         Ok(console) => console,

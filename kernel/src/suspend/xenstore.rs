@@ -13,16 +13,18 @@ use crate::guest::guest;
 use crate::time::Deadline;
 use crate::vcpu::xen;
 
-/// How many seconds xenstored may take: dom0 may be busy.
-const PATIENCE: u64 = 60;
+/// How many seconds xenstored may take. dom0 may be busy.
+const TIMEOUT_SECONDS: u64 = 60;
 
-/// The longest message, without its header (`XENSTORE_PAYLOAD_MAX` in `public/io/xs_wire.h`).
-const LONGEST: u32 = 4096;
+/// The maximum length of a message without its header (`XENSTORE_PAYLOAD_MAX` in
+/// `public/io/xs_wire.h`).
+const MAX_PAYLOAD: u32 = 4096;
 
-/// The number of the request, which its answer repeats. A number other than 0 shows that it does.
+/// The number of the request, which the answer repeats. It is not 0, so that a cleared field is
+/// noticed.
 const REQUEST: u32 = 0x7863;
 
-/// Why a key was not written.
+/// The reason why a key was not written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StoreError {
     /// The domain has no xenstore ring.
@@ -31,15 +33,15 @@ pub enum StoreError {
     Xen(XenErrno),
     /// xenstored does not answer.
     Silent,
-    /// xenstored refuses, with this error (`xsd_errors` in `public/io/xs_wire.h`).
+    /// xenstored refused, with this error (`xsd_errors` in `public/io/xs_wire.h`).
     Refused(ArrayString<16>),
     /// The message in the ring does not answer the request.
-    Odd {
+    UnexpectedMessage {
         /// The kind of the message, `XS_*`.
         kind: u32,
         /// The number of the request that it answers.
         request: u32,
-        /// Its length in bytes.
+        /// The length in bytes.
         len: u32,
     },
 }
@@ -48,10 +50,10 @@ impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Absent => f.write_str("the domain has no xenstore ring"),
-            Self::Xen(errno) => write!(f, "xenstore's ring: {errno}"),
-            Self::Silent => write!(f, "xenstored has not answered for {PATIENCE} s"),
-            Self::Refused(word) => write!(f, "xenstored refuses: {word}"),
-            Self::Odd { kind, request, len } => write!(
+            Self::Xen(errno) => write!(f, "Xen refused the xenstore ring: {errno}"),
+            Self::Silent => write!(f, "xenstored has not answered for {TIMEOUT_SECONDS} s"),
+            Self::Refused(word) => write!(f, "xenstored refused: {word}"),
+            Self::UnexpectedMessage { kind, request, len } => write!(
                 f,
                 "request {REQUEST:#x} of kind {XS_WRITE} was answered by a message of kind {kind} \
                  with {len} bytes for request {request:#x}"
@@ -66,15 +68,15 @@ pub struct Store {
     port: Port,
 }
 
-/// The two indices of a ring, and its bytes.
-struct Half {
+/// The requests or the answers of the ring: two indices and the bytes.
+struct Ring {
     bytes: *mut u8,
     reader: *mut u32,
     writer: *mut u32,
 }
 
 impl Store {
-    /// Finds the ring.
+    /// Maps the ring.
     ///
     /// # Errors
     /// The domain has no ring, or Xen refused to map it.
@@ -84,12 +86,12 @@ impl Store {
         Ok(Self { page, port })
     }
 
-    /// Writes a value. The path is relative to the domain's own.
+    /// Writes a value. The path is relative to the domain's own path.
     ///
     /// # Errors
     /// xenstored refused the write, or did not answer it.
     pub fn write(&mut self, path: &str, value: &str) -> Result<(), StoreError> {
-        let deadline = Deadline::in_seconds(PATIENCE);
+        let deadline = Deadline::in_seconds(TIMEOUT_SECONDS);
         let len = (path.len() + 1 + value.len()) as u32;
         let Header { kind, request, transaction, len } =
             Header { kind: XS_WRITE, request: REQUEST, transaction: 0, len };
@@ -108,9 +110,10 @@ impl Store {
             *word = u32::from_le_bytes(bytes);
         }
         let [kind, request, _, len] = head;
-        // Checked before the contents are read: a wrong length would make this wait for nothing.
-        if request != REQUEST || len > LONGEST {
-            return Err(StoreError::Odd { kind, request, len });
+        // The length is checked before the contents are read, because a wrong length would make
+        // this wait for bytes that never arrive.
+        if request != REQUEST || len > MAX_PAYLOAD {
+            return Err(StoreError::UnexpectedMessage { kind, request, len });
         }
         let mut text = ArrayString::new();
         for _ in 0..len {
@@ -123,14 +126,15 @@ impl Store {
         match kind {
             XS_WRITE => Ok(()),
             XS_ERROR => Err(StoreError::Refused(text)),
-            _ => Err(StoreError::Odd { kind, request, len }),
+            _ => Err(StoreError::UnexpectedMessage { kind, request, len }),
         }
     }
 
-    fn requests(&self) -> Half {
-        // SAFETY: the page is mapped, and the fields lie within it. Only addresses are computed.
+    fn requests(&self) -> Ring {
+        // SAFETY: the page is mapped, and the fields lie within it. This code computes addresses
+        // and accesses nothing.
         unsafe {
-            Half {
+            Ring {
                 bytes: (&raw mut (*self.page).req).cast(),
                 reader: &raw mut (*self.page).req_cons,
                 writer: &raw mut (*self.page).req_prod,
@@ -138,10 +142,11 @@ impl Store {
         }
     }
 
-    fn answers(&self) -> Half {
-        // SAFETY: the page is mapped, and the fields lie within it. Only addresses are computed.
+    fn answers(&self) -> Ring {
+        // SAFETY: the page is mapped, and the fields lie within it. This code computes addresses
+        // and accesses nothing.
         unsafe {
-            Half {
+            Ring {
                 bytes: (&raw mut (*self.page).rsp).cast(),
                 reader: &raw mut (*self.page).rsp_cons,
                 writer: &raw mut (*self.page).rsp_prod,
@@ -175,9 +180,9 @@ impl Store {
         Ok(())
     }
 
-    /// Naps until `so` returns true.
-    fn wait(&self, deadline: Deadline, so: impl Fn() -> bool) -> Result<(), StoreError> {
-        while !so() {
+    /// Naps until `done` returns true.
+    fn wait(&self, deadline: Deadline, done: impl Fn() -> bool) -> Result<(), StoreError> {
+        while !done() {
             if deadline.has_passed() {
                 return Err(StoreError::Silent);
             }
@@ -193,7 +198,7 @@ impl Store {
     }
 }
 
-impl Half {
+impl Ring {
     fn reader(&self) -> &AtomicU32 {
         // SAFETY: the page is mapped as long as the domain runs, and both sides access the index as a
         // whole.
@@ -206,7 +211,7 @@ impl Half {
         unsafe { AtomicU32::from_ptr(self.writer) }
     }
 
-    /// The number of bytes in the ring.
+    /// Returns the number of bytes in the ring.
     fn filled(&self) -> u32 {
         let writer = self.writer().load(Ordering::Acquire);
         writer.wrapping_sub(self.reader().load(Ordering::Acquire))

@@ -7,12 +7,13 @@ use x86_64::VirtAddr;
 
 use super::frame::TrapFrame;
 
-/// The page fault that an attempt caused.
+/// The page fault that an attempted access caused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PageFault {
     /// The address that was accessed.
     pub address: VirtAddr,
-    /// The error code (Intel SDM, volume 3, 4.7). Bit 0: the page is present. Bit 1: a write.
+    /// The error code (Intel SDM, volume 3, 4.7). Bit 0 is set if the page is present, bit 1 for a
+    /// write.
     pub error: u64,
 }
 
@@ -27,7 +28,7 @@ impl fmt::Display for PageFault {
 /// The vector of a page fault.
 const PAGE_FAULT: u64 = 14;
 
-// Each attempt is one instruction with a known address. If it faults, the handler returns to
+// Each access is one instruction with a known address. If it faults, the handler returns to
 // `attempt_failed` with the error code in rax.
 global_asm!(
     ".pushsection .text.traps, \"ax\", @progbits",
@@ -45,7 +46,7 @@ global_asm!(
     ".popsection",
 );
 
-/// The result of an attempt, in rax and rdx.
+/// The result of an access, in rax and rdx.
 #[repr(C)]
 struct Attempted {
     value: u64,
@@ -58,13 +59,14 @@ unsafe extern "C" {
     static attempt_failed: u8;
 }
 
-/// Reads the word at `address`, which need not be mapped.
+/// Reads the word at `address`, which may be unmapped.
 ///
 /// # Errors
 /// The access caused a page fault.
 pub fn try_read(address: VirtAddr) -> Result<u64, PageFault> {
-    // SAFETY: reading memory changes nothing. Device registers are mapped only in window slots, which
-    // no caller passes. If nothing is mapped, `recover` turns the fault into an error.
+    // SAFETY: reading memory changes nothing. Device registers are mapped only in window slots,
+    // which no caller passes. If the address is not mapped, `recover` turns the fault into an
+    // error.
     let attempted = unsafe { attempt_read(address.as_u64()) };
     match attempted.failed {
         0 => Ok(attempted.value),
@@ -72,7 +74,7 @@ pub fn try_read(address: VirtAddr) -> Result<u64, PageFault> {
     }
 }
 
-/// Writes the word at `address`, which need not be mapped or writable.
+/// Writes the word at `address`, which may be unmapped or read-only.
 ///
 /// # Safety
 /// If the word can be written, no other code uses it.
@@ -80,7 +82,7 @@ pub fn try_read(address: VirtAddr) -> Result<u64, PageFault> {
 /// # Errors
 /// The access caused a page fault.
 pub unsafe fn try_write(address: VirtAddr, value: u64) -> Result<(), PageFault> {
-    // SAFETY: by this function's contract no other code uses the word. If it can't be written,
+    // SAFETY: by this function's contract no other code uses the word. If it is not writable,
     // `recover` turns the fault into an error.
     let attempted = unsafe { attempt_write(address.as_u64(), value) };
     match attempted.failed {
@@ -89,7 +91,7 @@ pub unsafe fn try_write(address: VirtAddr, value: u64) -> Result<(), PageFault> 
     }
 }
 
-/// Makes the frame of a failed attempt return to its error path. Returns false for other frames.
+/// Makes the frame of a failed access return to its error path. Returns false for other frames.
 pub fn recover(frame: &mut TrapFrame) -> bool {
     let attempts = [attempt_read as *const () as u64, attempt_write as *const () as u64];
     let recovers = frame.vector == PAGE_FAULT && attempts.contains(&frame.rip);

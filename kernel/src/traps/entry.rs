@@ -1,9 +1,10 @@
 //! The first and the last instructions of each exception and event.
 //!
-//! Xen enters a PV kernel by `sysret`, which needs rcx and r11. So Xen pushes these two on top of
-//! the frame that the processor would push (`create_bounce_frame` in Xen's `x86_64/entry.S`). Apart
-//! from that both kinds of guest see the same frame, error code included. A PVH guest returns by
-//! `iretq`. A PV guest returns by a hypercall, which also restores its event mask.
+//! Xen enters a PV kernel by `sysret`, which needs rcx and r11. Therefore Xen pushes these two on
+//! top of the frame that the processor would push (`create_bounce_frame` in Xen's
+//! `x86_64/entry.S`). Otherwise both kinds of guest receive the same frame, error code included. A
+//! PVH guest returns by `iretq`. A PV guest returns by a hypercall, which also restores its event
+//! mask.
 //!
 //! Events have vectors of their own, which follow those of the exceptions.
 
@@ -12,10 +13,10 @@ use core::arch::global_asm;
 use super::frame::{EVENT, FAILSAFE};
 use super::handle::handle;
 
-/// Bytes from one stub to the next.
+/// The number of bytes from one stub to the next.
 const STUB: u64 = 16;
 
-// Intel SDM, volume 3, table 6-1 says which exceptions have an error code.
+// Intel SDM, volume 3, table 6-1 lists the exceptions that have an error code.
 global_asm!(
     ".macro trap_stub vector, pv",
     ".balign {stub}",
@@ -112,7 +113,7 @@ global_asm!(
     "pv_trap_common:",
     "trap_call",
     "add rsp, 8",
-    // The error code's place holds the flags of `struct iret_context`: none.
+    // The slot of the error code holds the flags of `struct iret_context`. None is set.
     "mov qword ptr [rsp], 0",
     "jmp {pv_iret}",
     ".popsection",
@@ -131,27 +132,27 @@ unsafe extern "C" {
     static pv_failsafe_stub: u8;
 }
 
-/// The address of the entry for an exception of a PVH guest.
+/// Returns the address of the entry for an exception of a PVH guest.
 pub fn stub(vector: usize) -> u64 {
     &raw const trap_stubs as u64 + vector as u64 * STUB
 }
 
-/// The address of the entry for an exception of a PV guest.
+/// Returns the address of the entry for an exception of a PV guest.
 pub fn pv_stub(vector: usize) -> u64 {
     &raw const pv_trap_stubs as u64 + vector as u64 * STUB
 }
 
-/// The address of the entry for an event of a PVH guest.
+/// Returns the address of the entry for an event of a PVH guest.
 pub fn event() -> u64 {
     &raw const event_stub as u64
 }
 
-/// The address of the entry for an event of a PV guest.
+/// Returns the address of the entry for an event of a PV guest.
 pub fn pv_event() -> u64 {
     &raw const pv_event_stub as u64
 }
 
-/// The address that Xen enters if it can't load a segment of a PV guest.
+/// Returns the address that Xen enters if it cannot load a segment of a PV guest.
 pub fn pv_failsafe() -> u64 {
     &raw const pv_failsafe_stub as u64
 }

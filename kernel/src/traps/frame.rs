@@ -1,4 +1,4 @@
-//! What is on the stack when an exception or event is handled.
+//! The contents of the stack when an exception or event is handled.
 
 /// The registers that the entry and the processor push, the last one first.
 #[derive(Clone, Copy, Debug)]
@@ -19,9 +19,9 @@ pub struct TrapFrame {
     pub rdx: u64,
     pub rsi: u64,
     pub rdi: u64,
-    /// Which exception, [`EVENT`] or [`FAILSAFE`].
+    /// The number of the exception, [`EVENT`] or [`FAILSAFE`].
     pub vector: u64,
-    /// The error code; 0 if the exception has none.
+    /// The error code, or 0 if the exception does not have one.
     pub error: u64,
     pub rip: u64,
     pub cs: u64,

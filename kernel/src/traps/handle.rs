@@ -7,7 +7,8 @@ use crate::events;
 
 /// Handles an exception or event, with events masked since the TSC's `since`.
 ///
-/// Returns after an event, and after a fault that an attempt has caused.
+/// Returns after an event, and after a fault that [`try_read`](super::try_read) or
+/// [`try_write`](super::try_write) caused.
 pub extern "C" fn handle(frame: &mut TrapFrame, since: u64) {
     if frame.vector == EVENT {
         events::upcall(since);

@@ -1,7 +1,7 @@
-//! Exceptions, and the entry of events.
+//! Exceptions, and the entries of events.
 //!
-//! A fault of [`try_read`] or [`try_write`] becomes the error of that call. Any other exception
-//! prints what happened and where, then crashes the domain.
+//! A fault in [`try_read`] or [`try_write`] becomes the error of that call. Any other exception is
+//! printed with its address, and crashes the domain.
 //!
 //! | question | place |
 //! |---|---|
@@ -11,8 +11,8 @@
 //! | how may an access fault? | `attempt` |
 //! | what does a fatal exception print? | `report` |
 //!
-//! How Xen or the processor finds the entries is in [`pv::traps`](crate::pv) and
-//! [`pvh::descriptors`](crate::pvh).
+//! [`pv::traps`](crate::pv) and [`pvh::descriptors`](crate::pvh) register the entries with Xen and
+//! with the processor.
 
 mod attempt;
 pub mod entry;

@@ -1,4 +1,4 @@
-//! What an exception prints before the domain crashes.
+//! The output of an exception before the domain crashes.
 
 use x86_64::registers::control::Cr2;
 
@@ -35,7 +35,7 @@ const NAMES: [&str; FAILSAFE as usize + 1] = [
     "failsafe callback",
 ];
 
-/// The number of callers that are printed at most.
+/// The maximum number of callers to print.
 const CALLERS: usize = 16;
 
 /// Prints the exception and crashes the domain.
@@ -77,7 +77,7 @@ fn registers(frame: &TrapFrame) {
     say!("  cs {:x} ss {:x} rflags {:x}", frame.cs & 0xffff, frame.ss & 0xffff, frame.rflags);
 }
 
-/// Prints the callers, by the frame pointers that lie on the vCPU's stack.
+/// Prints the callers, which it finds by the frame pointers on the vCPU's stack.
 fn callers(frame: &TrapFrame) {
     let stack = vcpu::local().stack;
     let mut rbp = frame.rbp;

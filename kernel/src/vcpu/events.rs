@@ -1,27 +1,27 @@
-//! The event port of one vCPU, and what it counts.
+//! The event port of one vCPU, and its counters.
 
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use hypercall::ops::Port;
 
-/// The event port of one vCPU, and what it counts.
+/// The event port of one vCPU, and its counters.
 pub struct EventState {
-    /// The port; 0 before there is one.
+    /// The port, or 0 before one is bound.
     port: AtomicU32,
-    /// Whether the vCPU has reached the loop in which it waits for work.
+    /// True once the vCPU has reached the loop in which it waits for work.
     answered: AtomicBool,
-    /// How many times the port has fired.
+    /// How many times an event arrived at the port.
     fired: AtomicU64,
-    /// Notifications that the vCPU has sent, and those that it expects back.
+    /// The number of notifications that the vCPU has sent, plus those that it expects to receive.
     sent: AtomicU64,
     /// The TSC when the vCPU last masked its events.
     masked_since: AtomicU64,
-    /// The longest stretch with events masked, in ticks of the TSC.
+    /// The longest period with events masked, in ticks of the TSC.
     longest: AtomicU64,
 }
 
 impl EventState {
-    /// The state of a vCPU without a port.
+    /// Returns the state of a vCPU without a port.
     pub const fn new() -> Self {
         Self {
             port: AtomicU32::new(0),
@@ -33,7 +33,7 @@ impl EventState {
         }
     }
 
-    /// The port by which other vCPUs wake this one.
+    /// Returns the port by which other vCPUs wake this one.
     pub fn port(&self) -> Port {
         Port(self.port.load(Ordering::Acquire))
     }
@@ -53,7 +53,7 @@ impl EventState {
         self.answered.store(true, Ordering::Release);
     }
 
-    /// How many times the port has fired.
+    /// Returns how many times an event arrived at the port.
     pub fn fired(&self) -> u64 {
         self.fired.load(Ordering::Relaxed)
     }
@@ -63,7 +63,7 @@ impl EventState {
         self.fired.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// How many notifications the vCPU has sent and expected back.
+    /// Returns how many notifications the vCPU has sent or expected.
     pub fn sent(&self) -> u64 {
         self.sent.load(Ordering::Relaxed)
     }
@@ -78,18 +78,18 @@ impl EventState {
         self.masked_since.store(now, Ordering::Relaxed);
     }
 
-    /// Ends the stretch that [`begin_masked`](Self::begin_masked) began.
+    /// Ends the period that [`begin_masked`](Self::begin_masked) began.
     pub fn end_masked(&self, now: u64) {
         let since = self.masked_since.load(Ordering::Relaxed);
         self.record_masked(now.saturating_sub(since));
     }
 
-    /// Records a stretch of that many ticks with events masked.
+    /// Records a period of `ticks` ticks with events masked.
     pub fn record_masked(&self, ticks: u64) {
         self.longest.fetch_max(ticks, Ordering::Relaxed);
     }
 
-    /// The longest stretch with events masked, in ticks of the TSC.
+    /// Returns the longest period with events masked, in ticks of the TSC.
     pub fn longest_masked(&self) -> u64 {
         self.longest.load(Ordering::Relaxed)
     }

@@ -4,8 +4,7 @@ use core::fmt;
 
 /// The number of vCPUs that the kernel can use.
 ///
-/// Those have their `vcpu_info` in the shared page (`XEN_LEGACY_MAX_VCPUS` in
-/// `public/arch-x86/xen.h`).
+/// Their `vcpu_info` lies in the shared page (`XEN_LEGACY_MAX_VCPUS` in `public/arch-x86/xen.h`).
 pub const MAX: u32 = 32;
 
 /// The number by which Xen names a vCPU of this domain. It is below [`MAX`].
@@ -16,17 +15,17 @@ impl VcpuId {
     /// The vCPU that the domain starts with.
     pub const BOOT: Self = Self(0);
 
-    /// The vCPU of that number; `None` from [`MAX`] on.
+    /// Returns the vCPU with a number, or `None` from [`MAX`] on.
     pub const fn new(number: u32) -> Option<Self> {
         if number < MAX { Some(Self(number)) } else { None }
     }
 
-    /// The number.
+    /// Returns the number.
     pub const fn number(self) -> u32 {
         self.0
     }
 
-    /// The number, as an index.
+    /// Returns the number as an index.
     pub const fn index(self) -> usize {
         self.0 as usize
     }

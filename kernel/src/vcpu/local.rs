@@ -1,4 +1,4 @@
-//! The data of one vCPU, which it finds by its GS base.
+//! The data of one vCPU, which the vCPU finds by its GS base.
 
 use core::arch::asm;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -17,22 +17,22 @@ use crate::hypervisor::{self, Hypervisor};
 pub struct Local {
     /// The address of this structure, which the vCPU reads at `gs:[0]`.
     this: AtomicU64,
-    /// Which vCPU.
+    /// The number of the vCPU.
     pub id: VcpuId,
     /// The stack that it runs on.
     pub stack: Stack,
-    /// The stack that a PVH vCPU takes page and double faults on.
+    /// The stack on which a PVH vCPU handles page faults and double faults.
     pub fault_stack: Stack,
-    /// Its handle of Xen, with a trace of its own.
+    /// The handle of Xen, with a trace of its own.
     pub xen: Hypervisor,
-    /// Its work.
+    /// The mailbox in which the vCPU finds its work.
     pub mailbox: Mailbox,
-    /// Its event port and counters.
+    /// The event port and its counters.
     pub events: EventState,
 }
 
 impl Local {
-    /// The data of a vCPU that is not up yet.
+    /// Returns the data of a vCPU that is not up yet.
     pub const fn new(id: VcpuId, stack: Stack, fault_stack: Stack, mailbox: Mailbox) -> Self {
         Self {
             this: AtomicU64::new(0),
@@ -52,62 +52,62 @@ impl Local {
         address
     }
 
-    /// Adds the vCPU to those that are [`online`].
+    /// Adds the vCPU to those that [`online`] returns.
     pub fn list(&'static self) {
         ONLINE[self.id.index()].call_once(|| self);
     }
 }
 
-/// The first vCPU always has work: it runs `main`.
+/// The data of the first vCPU. Its mailbox is closed, because it always runs `main`.
 static BOOT: Local = Local::new(VcpuId::BOOT, Stack::Boot, Stack::BootFault, Mailbox::closed());
 static ONLINE: [Once<&'static Local>; MAX as usize] = [const { Once::new() }; MAX as usize];
 
-/// The data of the vCPU that boots.
+/// Returns the data of the vCPU that boots.
 pub fn boot() -> &'static Local {
     &BOOT
 }
 
-/// The data of the vCPU that runs this.
+/// Returns the data of the running vCPU.
 pub fn local() -> &'static Local {
     let this: *const Local;
-    // SAFETY: each vCPU sets its GS base to the address of its `Local` before it runs anything that
-    // calls this function, and never changes it. `this` is the first member and holds the address.
-    // Code never moves from one vCPU to another.
+    // SAFETY: each vCPU sets its GS base to the address of its `Local` before it calls this
+    // function, and never changes it. `this` is the first member and contains the address. Code
+    // never moves from one vCPU to another.
     unsafe {
         asm!("mov {}, gs:[0]", out(reg) this, options(pure, readonly, nostack, preserves_flags));
         &*this
     }
 }
 
-/// Xen, with every call recorded in the trace of the vCPU that runs this.
+/// Returns the handle of Xen that records every call in the trace of the running vCPU.
 pub fn xen() -> &'static Hypervisor {
     &local().xen
 }
 
-/// The vCPU that runs this.
+/// Returns the number of the running vCPU.
 pub fn current() -> VcpuId {
     local().id
 }
 
-/// The vCPUs that are up.
+/// Returns the vCPUs that are up.
 pub fn online() -> impl Iterator<Item = &'static Local> {
     ONLINE.iter().filter_map(|slot| slot.get().copied())
 }
 
-/// How many vCPUs are up.
+/// Returns how many vCPUs are up.
 pub fn count() -> usize {
     online().count()
 }
 
-/// The data of a vCPU that is up.
+/// Returns the data of a vCPU that is up.
 pub fn of(id: VcpuId) -> Option<&'static Local> {
     ONLINE[id.index()].get().copied()
 }
 
-/// How many notifications the vCPUs of this guest have sent each other so far.
+/// Returns how many notifications the vCPUs of this guest have sent each other so far.
 ///
-/// Each piece of work costs one to start it, and one when the last vCPU has finished it. Nothing
-/// else sends any.
+/// Each job needs one notification for each vCPU that it starts, and one when the last vCPU has
+/// finished. No other code sends notifications.
 pub fn notifications() -> u64 {
     online().map(|local| local.events.sent()).sum()
 }

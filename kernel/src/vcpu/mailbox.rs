@@ -7,7 +7,7 @@ use super::id::VcpuId;
 
 /// Work for one or more vCPUs. It lies on the stack of the vCPU that waits for it.
 pub struct VcpuJob<'a> {
-    /// What to do. Each vCPU passes its own number.
+    /// The function to run. Each vCPU passes its own number.
     pub work: &'a (dyn Fn(VcpuId) + Sync),
     /// The number of vCPUs that have not finished the work.
     pub remaining: AtomicUsize,
@@ -19,12 +19,12 @@ pub struct VcpuJob<'a> {
 pub struct Mailbox(AtomicPtr<VcpuJob<'static>>);
 
 impl Mailbox {
-    /// An empty mailbox.
+    /// Returns an empty mailbox.
     pub const fn empty() -> Self {
         Self(AtomicPtr::new(ptr::null_mut()))
     }
 
-    /// A mailbox that accepts no work, for a vCPU that never looks into it.
+    /// Returns a mailbox that accepts no work, for a vCPU that never checks it.
     pub const fn closed() -> Self {
         Self(AtomicPtr::new(ptr::dangling_mut()))
     }
@@ -38,7 +38,7 @@ impl Mailbox {
         self.0.compare_exchange(ptr::null_mut(), job, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 
-    /// The job in the mailbox; null if there is none.
+    /// Returns the job in the mailbox, or null if the mailbox is empty.
     pub fn job(&self) -> *const VcpuJob<'static> {
         self.0.load(Ordering::Acquire)
     }

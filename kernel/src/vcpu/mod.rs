@@ -1,4 +1,4 @@
-//! Which vCPU is this, and what belongs to it alone?
+//! The identity of each vCPU, and the data that belongs to it alone.
 //!
 //! | question | place |
 //! |---|---|

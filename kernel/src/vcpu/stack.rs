@@ -1,35 +1,35 @@
-//! The stacks of a vCPU. Below each lies a page that is not mapped, so an overflow faults.
+//! The stacks of a vCPU. The page below each one is not mapped, so an overflow faults.
 
 use core::cell::UnsafeCell;
 
 use xen_contig::addr::PAGE_SIZE;
 
-/// Bytes of a stack for page and double faults.
+/// The size in bytes of a stack for page faults and double faults.
 pub const FAULT_STACK: u64 = 16 << 10;
 
-/// A stack, as addresses.
+/// A stack, as a range of addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stack {
     /// The stack that the kernel boots on.
     Boot,
-    /// The stack of the first vCPU for page and double faults.
+    /// The stack of the first vCPU for page faults and double faults.
     BootFault,
     /// A stack in a virtual area.
     Area {
-        /// The lowest byte.
+        /// The lowest address.
         bottom: u64,
-        /// One past the highest byte.
+        /// The address after the highest byte.
         top: u64,
     },
 }
 
 impl Stack {
-    /// The page below the stack, which is not mapped.
+    /// Returns the page below the stack, which is not mapped.
     pub fn guard(&self) -> u64 {
         self.bottom() - PAGE_SIZE as u64
     }
 
-    /// The lowest byte.
+    /// Returns the lowest address.
     pub fn bottom(&self) -> u64 {
         match self {
             Self::Boot => pvh_boot::boot_stack().bottom,
@@ -38,7 +38,7 @@ impl Stack {
         }
     }
 
-    /// One past the highest byte.
+    /// Returns the address after the highest byte.
     pub fn top(&self) -> u64 {
         match self {
             Self::Boot => pvh_boot::boot_stack().top,
@@ -53,7 +53,7 @@ impl Stack {
     }
 }
 
-/// Guard page and stack in one object, so that nothing comes between them.
+/// A guard page and a stack in one object, so that they are adjacent.
 #[repr(C, align(4096))]
 struct Guarded {
     guard: UnsafeCell<[u8; PAGE_SIZE]>,
@@ -68,7 +68,7 @@ static BOOT_FAULT: Guarded = Guarded {
     stack: UnsafeCell::new([0; FAULT_STACK as usize]),
 };
 
-// `Stack::guard` relies on it.
+// `Stack::guard` computes the guard page as the page below the stack.
 const _: () = assert!(
     core::mem::offset_of!(Guarded, guard) == 0
         && core::mem::offset_of!(Guarded, stack) == PAGE_SIZE

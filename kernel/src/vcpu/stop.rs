@@ -7,18 +7,18 @@ use hypercall::ops::{SchedOp, VcpuOp};
 use super::local::{current, online};
 use crate::hypervisor::untraced;
 
-/// How many times the kernel asks whether a vCPU has left its processor.
+/// The number of times that the kernel asks Xen whether a vCPU has left its processor.
 ///
 /// Xen interrupts the vCPU at once. The limit only keeps a panic from waiting forever.
 const PROBES: u32 = 100_000;
 
-/// Stops every other vCPU for good, whatever it is doing.
+/// Stops every other vCPU for good.
 ///
-/// Ignores errors: the panic that calls this has something more important to say.
+/// Ignores errors, because the caller is a panic whose message is more important.
 pub fn stop_others() {
     let me = current();
     for id in online().map(|local| local.id).filter(|id| *id != me) {
-        // SAFETY: stopping a vCPU changes no memory; its stack and data stay allocated.
+        // SAFETY: stopping a vCPU changes no memory, and its stack and data stay allocated.
         let _stopped = unsafe { untraced().vcpu_op(VcpuOp::Down, id.number()) };
         for _ in 0..PROBES {
             let mut info = RunstateInfo::default();
