@@ -18,7 +18,7 @@ use crate::log::{Asked, Logged};
 use crate::machine::MachineState;
 use crate::vcpu;
 
-/// The beginning or the end of a span, as the hook of the trait [`Xen`] reported it.
+/// The beginning or the end of a span, as the hooks of the trait [`Xen`] report it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mark {
     /// The span begins.
@@ -33,12 +33,12 @@ const EXCHANGE: u64 = 11;
 /// The result of a call.
 type Answer = Result<u64, XenErrno>;
 
-/// The model hypervisor; each thread calls it as a vCPU of the guest. A clone is the same machine.
+/// The model hypervisor. Each thread calls it as a vCPU of the guest. A clone is the same machine.
 #[derive(Clone, Debug)]
 pub struct FakeXen {
     machine: Arc<Mutex<MachineState>>,
-    /// Counts hypercalls and accesses to memory. Loom does not see the lock, so this atomic is where
-    /// it lets another vCPU run.
+    /// Counts hypercalls and accesses to memory. Loom does not see the lock, so it switches to
+    /// another vCPU at this atomic.
     turns: Arc<AtomicU64>,
     marks: Arc<Mutex<Vec<Mark>>>,
 }
@@ -52,18 +52,18 @@ impl FakeXen {
         }
     }
 
-    /// Arms a fault; calls are counted from here.
+    /// Arms a fault. Calls are counted from this moment.
     pub fn arm(&self, fault: Fault) {
         self.with(|machine| machine.faults.arm(Some(fault)));
     }
 
-    /// Makes the next exchange go wrong on the inside.
+    /// Makes the next exchange fail inside Xen.
     pub fn arm_exchange(&self, fault: ExchangeFault) {
         self.with(|machine| machine.faults.exchange = Some(fault));
     }
 
-    /// Takes away what is armed. Answers how many faults have hit since the last
-    /// [`arm`](Self::arm) or `disarm`.
+    /// Disarms every fault. Returns how many faults have hit since the last [`arm`](Self::arm) or
+    /// `disarm`.
     pub fn disarm(&self) -> u64 {
         self.with(|machine| {
             let hits = machine.faults.hits;
@@ -73,27 +73,27 @@ impl FakeXen {
         })
     }
 
-    /// Whether exchanges are preempted between chunks.
+    /// Sets whether exchanges are preempted between chunks.
     pub fn set_preempt(&self, preempt: bool) {
         self.with(|machine| machine.faults.preempt = preempt);
     }
 
-    /// Makes every `mmuext_op` fail with an error, or none.
+    /// Makes every `mmuext_op` fail with `errno`, or lets every one pass again.
     pub fn refuse_flushes(&self, errno: Option<XenErrno>) {
         self.with(|machine| machine.faults.flush = errno);
     }
 
-    /// How often an exchange was preempted.
+    /// Returns how often an exchange was preempted.
     pub fn preemptions(&self) -> u64 {
         self.with(|machine| machine.preemptions)
     }
 
-    /// How many frames the machine has.
+    /// Returns how many frames the machine has.
     pub fn machine_frames(&self) -> u64 {
         self.with(|machine| machine.frames.len() as u64)
     }
 
-    /// The calls since the last one of these, in order.
+    /// Returns the hypercalls since the last call of this method, in order.
     pub fn take_log(&self) -> Vec<Logged> {
         self.with(|machine| std::mem::take(&mut machine.log.calls))
     }
@@ -107,13 +107,14 @@ impl FakeXen {
         self.marks.lock().unwrap_or_else(PoisonError::into_inner).push(mark);
     }
 
-    /// The next hypercall or access begins.
+    /// Begins the next hypercall or access.
     pub(crate) fn turn(&self) {
         self.turns.fetch_add(1, Relaxed);
     }
 
     pub(crate) fn with<R>(&self, see: impl FnOnce(&mut MachineState) -> R) -> R {
-        // A test that stopped with the lock held says why; nobody needs to hear of the lock.
+        // A thread that panicked with the lock held has reported its own cause. The poison would
+        // only hide it.
         see(&mut self.machine.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -146,7 +147,8 @@ impl FakeXen {
     ) -> Answer {
         self.run(asked, |machine, cut| {
             let done = run(machine, cut);
-            // A cut with an errno says that although extents were done, which no Xen does.
+            // With an errno, a cut returns the error although some extents are done. Xen itself
+            // returns the count then.
             cut.and_then(|cut| cut.errno).map_or(Ok(done), Err)
         })
     }
@@ -154,13 +156,13 @@ impl FakeXen {
     /// Runs an entry of a multicall.
     ///
     /// # Safety
-    /// The requirements of the call in the entry. A list, a counter and an argument that it names live;
-    /// a list is as long as the entry says.
+    /// The requirements of the entry's call hold. The list, the counter and the argument that the entry
+    /// names are live, and the list has the length that the entry says.
     unsafe fn entry(&self, entry: &MulticallEntry) -> Answer {
         let [first, second, third, fourth, ..] = entry.args();
         let mut uncounted = 0;
         let done = match (entry.op(), third) {
-            // SAFETY: this function requires that the counter is there.
+            // SAFETY: this function requires that the counter is live.
             (xen_sys::__HYPERVISOR_mmu_update, 1..) => unsafe { &mut *(third as *mut u32) },
             _ => &mut uncounted,
         };
@@ -171,19 +173,19 @@ impl FakeXen {
                 unsafe { self.update_va_mapping(VirtAddr::new_truncate(first), pte, flush) }
             }
             xen_sys::__HYPERVISOR_mmu_update => {
-                // SAFETY: this function requires that the list is there.
+                // SAFETY: this function requires that the list is live and has this length.
                 let list = unsafe { slice(first, second) };
                 // SAFETY: this function requires what the call requires.
                 unsafe { self.mmu_update(list, done, DomId(fourth as u16)) }
             }
             xen_sys::__HYPERVISOR_mmuext_op => {
-                // SAFETY: this function requires that the list is there.
+                // SAFETY: this function requires that the list is live and has this length.
                 let list = unsafe { slice(first, second) };
                 // SAFETY: this function requires what the call requires.
                 unsafe { self.mmuext_op(list, done, DomId(fourth as u16)) }
             }
             xen_sys::__HYPERVISOR_memory_op if first == EXCHANGE => {
-                // SAFETY: this function requires that the argument is there.
+                // SAFETY: this function requires that the argument is live.
                 let argument = unsafe { &mut *(second as *mut MemoryExchange) };
                 // SAFETY: this function requires what the call requires.
                 unsafe { self.memory_op(MemoryOp::Exchange(argument)) }
@@ -196,12 +198,12 @@ impl FakeXen {
 /// Returns the list of an entry.
 ///
 /// # Safety
-/// `count` values of `T` lie at `start` and live for `'a`.
+/// `start` is the address of `count` values of `T`, which live for `'a`.
 unsafe fn slice<'a, T>(start: u64, count: u64) -> &'a [T] {
     if count == 0 {
         return &[];
     }
-    // SAFETY: this function requires it.
+    // SAFETY: this function requires that `count` values are at `start` and live for `'a`.
     unsafe { std::slice::from_raw_parts(start as *const T, count as usize) }
 }
 
@@ -209,8 +211,8 @@ fn extents(reservation: &MemoryReservation) -> (u64, u32) {
     (reservation.nr_extents, reservation.extent_order)
 }
 
-// SAFETY: `call` does to the modelled machine what Xen does to a real one, and reports it. It touches
-// nothing of the caller's except the arguments, and keeps no pointer.
+// SAFETY: `call` changes the modelled machine as Xen changes a real one, and returns what Xen returns.
+// Of the caller's memory it accesses the arguments alone, and it keeps no pointer.
 unsafe impl Xen for FakeXen {
     unsafe fn call(&self, call: &mut Call<'_>) -> Answer {
         match call {
@@ -273,7 +275,7 @@ unsafe impl Xen for FakeXen {
     }
 }
 
-/// The calls that have sub-operations.
+/// The hypercalls that have operations.
 impl FakeXen {
     fn memory(&self, op: &mut MemoryOp<'_>) -> Answer {
         match op {
@@ -316,14 +318,14 @@ impl FakeXen {
         }
     }
 
-    /// Runs a batch, each entry as a call of its own.
+    /// Runs a multicall, each entry as a call of its own.
     ///
     /// # Safety
-    /// The requirements of each entry, whose lists live.
+    /// Each entry meets the requirements of [`entry`](Self::entry).
     unsafe fn batch(&self, entries: &mut [MulticallEntry]) -> Answer {
         self.run(Asked::Multicall { entries: entries.len() }, |_, _| Ok(0))?;
         for entry in entries {
-            // SAFETY: this function requires it of each entry.
+            // SAFETY: this function requires that each entry meets the requirements of `entry`.
             let answer = unsafe { self.entry(entry) };
             if answer.is_err() && entry.op() == xen_sys::__HYPERVISOR_mmuext_op {
                 self.with(|machine| machine.faults.flush_refused = true);
@@ -358,7 +360,7 @@ impl FakeXen {
                 Ok(0)
             }
             VersionOp::Features(info) => {
-                // auto_translated_physmap is bit 2; mmu_pt_update_preserve_ad, bit 5, is of PV.
+                // Bit 2 is auto_translated_physmap. Bit 5 is mmu_pt_update_preserve_ad, for PV alone.
                 let of_kind = if machine.domain.is_translated() { 1 << 2 } else { 1 << 5 };
                 info.submap = if info.submap_idx == 0 { of_kind } else { 0 };
                 Ok(0)
