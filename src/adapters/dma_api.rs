@@ -17,16 +17,16 @@
 //! }
 //! ```
 //!
-//! That crate has Rust references to memory that a device may write, against rule
-//! [M5](crate::rules#M5): its users have to keep the device away while they hold one, as it says
-//! itself.
+//! That crate makes Rust references to memory that a device may write, against rule
+//! [M5](crate::rules#M5). Its documentation requires of its users that the device does not access the
+//! memory while they hold a reference.
 //!
-//! * Constraints of a call and of the [`DeviceMemory`] hold together, the stricter of each. A
-//!   boundary that is no power of two can't be kept and is answered like missing memory.
-//! * On x86 all memory is coherent: both kinds of allocation are the same coherent buffers. Each
-//!   takes whole pages; for many small ones have a [`Pool`](crate::dma::Pool).
-//! * An alignment above the page size is kept for the device. For the processor it is checked, and
-//!   where it can't be had as well there is no memory.
+//! * The constraints of a call and those of the [`DeviceMemory`] both apply: the stricter one of each
+//!   kind. A boundary must be a power of two; otherwise the call fails as if no memory was available.
+//! * On x86 all memory is coherent, so both kinds of allocation return coherent buffers. Each takes
+//!   whole pages. Use a [`Pool`](crate::dma::Pool) for many small buffers.
+//! * An alignment above the page size holds for the device address. If the processor's address does
+//!   not have it too, the call fails as if no memory was available.
 
 use core::alloc::Layout;
 use core::num::NonZeroUsize;
@@ -35,13 +35,13 @@ use core::ptr::NonNull;
 use dma_api::{DmaAllocHandle, DmaConstraints, DmaDirection, DmaError, DmaMapHandle, DmaOp};
 
 use super::DeviceMemory;
-use super::lent::Memory;
+use super::driver_memory::DriverMemory;
 use crate::addr::{DmaAddr, PAGE_SIZE};
 use crate::dma::{ConstraintError, Constraints};
 use crate::platform::Platform;
 
 impl<P: Platform + Sync> DeviceMemory<P> {
-    /// The stricter of what the memory has for all and what a call wants.
+    /// Returns the stricter of the constraints of this memory and of a call.
     fn stricter(&self, call: DmaConstraints) -> Result<Constraints, ConstraintError> {
         let own = self.constraints();
         let boundary = call.boundary.map(|boundary| boundary as u64);
@@ -60,19 +60,20 @@ impl<P: Platform + Sync> DeviceMemory<P> {
     fn allocate(&self, call: DmaConstraints, layout: Layout) -> Option<DmaAllocHandle> {
         let call = call.with_align(call.align.max(layout.align()));
         if layout.size() == 0 {
-            // The crate does not give these back, so nothing may be taken for them.
+            // The crate never frees an empty allocation, so it must not take any memory.
             let nothing = NonNull::new(core::ptr::without_provenance_mut(layout.align()))?;
-            // SAFETY: there are no bytes to refer to.
+            // SAFETY: the handle has no bytes, so nothing accesses memory through it.
             return Some(unsafe { DmaAllocHandle::new(nothing, nothing, 0.into(), layout) });
         }
         let constraints = self.stricter(call).ok()?;
         let (dma, pointer) = self.alloc(layout.size() as u64, &constraints).ok()?;
         if !pointer.addr().get().is_multiple_of(layout.align()) {
-            // It was allocated just now, so it is known.
-            let _known = self.free(dma, pointer);
+            // `alloc` has just returned these two addresses, so this cannot fail.
+            let _freed = self.free(dma, pointer);
             return None;
         }
-        // SAFETY: one buffer, mapped there, nobody else's until it is freed by these addresses
+        // SAFETY: `pointer` and `dma` are the two addresses of one mapped buffer. The slot owns the
+        // buffer until it is freed by these addresses, so nothing else accesses it
         // ([M1](crate::rules#M1)).
         Some(unsafe { DmaAllocHandle::new(pointer, pointer, dma.get().into(), layout) })
     }
@@ -100,8 +101,9 @@ impl<P: Platform + Sync> DmaOp for DeviceMemory<P> {
     }
 
     unsafe fn dealloc_contiguous(&self, handle: DmaAllocHandle) {
-        // Nothing is lent at addresses that are not known, so there is nothing to free.
-        let _leaked = self.release(handle);
+        // The method of the trait returns no error. `release` fails if no slot has these addresses, and
+        // then there is nothing to free.
+        let _unknown = self.release(handle);
     }
 
     unsafe fn alloc_coherent(
@@ -116,8 +118,10 @@ impl<P: Platform + Sync> DmaOp for DeviceMemory<P> {
         self.release(handle)
     }
 
-    /// Maps in place where that can be, or by a bounce buffer. That begins as a copy, whatever the
-    /// direction, so that a device which writes less than it may leaves the rest as it was.
+    /// Maps the bytes in place if possible, otherwise by a bounce buffer.
+    ///
+    /// A bounce buffer starts as a copy in every direction. So bytes that the device does not write
+    /// stay as they were.
     unsafe fn map_streaming(
         &self,
         constraints: DmaConstraints,
@@ -129,18 +133,20 @@ impl<P: Platform + Sync> DmaOp for DeviceMemory<P> {
         let constraints = self.stricter(constraints).map_err(|_| DmaError::NoMemory)?;
         let bytes = NonNull::slice_from_raw_parts(addr, size.get());
         if let Some(dma) = self.translate(bytes, &constraints) {
-            // SAFETY: the caller's buffer, which it keeps until it is unmapped.
+            // SAFETY: `addr` is the caller's buffer, which `map_streaming` requires to stay valid until
+            // it is unmapped. `dma` is its address for the device.
             return Ok(unsafe { DmaMapHandle::new(addr, dma.get().into(), layout, None) });
         }
-        let fill = |bounce: &mut Memory<P>| {
-            // SAFETY: the caller's buffer is live; the bounce buffer is as long, ours alone
-            // ([M1](crate::rules#M1)), and no device knows of it yet. Bytes that were never written
-            // may be among them, so they are copied without being looked at.
+        let fill = |bounce: &mut DriverMemory<P>| {
+            // SAFETY: `map_streaming` requires that `addr` is valid for `size` bytes. The bounce buffer is
+            // at least as long, and nothing else accesses it ([M1](crate::rules#M1)): no device has its
+            // address yet. Some bytes may be uninitialised, so they are copied as raw memory.
             unsafe { bounce.as_ptr().copy_from_nonoverlapping(addr, size.get()) };
         };
         let bounced = self.bounce(bytes, &constraints, fill);
         let (dma, pointer) = bounced.map_err(|_| DmaError::NoMemory)?;
-        // SAFETY: as above, and the bounce buffer lives until it is unmapped.
+        // SAFETY: `map_streaming` requires that the caller's buffer stays valid until it is unmapped, and
+        // the slot owns the bounce buffer until then.
         Ok(unsafe { DmaMapHandle::new(addr, dma.get().into(), layout, Some(pointer)) })
     }
 

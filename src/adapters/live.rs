@@ -1,9 +1,9 @@
-//! What is lent to a driver that remembers nothing but addresses.
+//! The slots, which own the memory of drivers that keep nothing but its addresses.
 
 use core::ptr::NonNull;
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 
-use super::lent::Memory;
+use super::driver_memory::DriverMemory;
 use super::moved::{MovedBuffer, Purpose};
 use crate::addr::{DmaAddr, PseudoPhysAddr};
 use crate::dma::Told;
@@ -11,11 +11,11 @@ use crate::p2m::P2m;
 use crate::platform::Platform;
 use crate::sync::{AtomicU64, Mutex, const_fn, fence};
 
-/// How a driver names memory when it gives it back. Both addresses must match.
+/// The two addresses by which a driver names memory when it frees it. Both must match.
 ///
-/// A device address alone does not identify memory: after a save and restore an old address can equal
-/// a new one, because other machine frames back the guest. An address of the processor stays unique as
-/// long as the memory there is in use.
+/// A device address alone does not identify memory. After a save and restore other machine frames back
+/// the guest, so an old address can equal a new one. The processor's address stays unique as long as the
+/// memory is in use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Key {
     cpu: u64,
@@ -23,62 +23,64 @@ pub struct Key {
 }
 
 impl Key {
-    /// Memory that the driver knows at `cpu` and the device at `dma`.
+    /// Returns the key of memory with these addresses for driver and device.
     pub fn new(cpu: NonNull<u8>, dma: DmaAddr) -> Self {
         Self { cpu: cpu.addr().get() as u64, dma }
     }
 
-    /// The address that the driver has for the device.
+    /// Returns the address for the device.
     pub const fn dma(&self) -> DmaAddr {
         self.dma
     }
 }
 
-/// The word of a slot: its state in the low two bits, above them how often the slot was filled. So no
-/// two fills have the same word, and a compare-and-swap from a word that was read succeeds only if the
-/// slot still holds what it held then.
+/// The bits of a slot's word that hold its state. The bits above count how often the slot was filled.
+///
+/// So no two fills have the same word. A compare-and-swap from a word that was read succeeds only if the
+/// slot still holds the same fill.
 const STATE: u64 = 3;
-/// Nothing is in the slot. The states of a slot that holds memory are those of [`Purpose`].
+/// The state of an empty slot. The states of a slot that holds memory are those of [`Purpose`].
 const FREE: u64 = 0;
-/// Someone is filling or emptying the slot.
+/// The state of a slot that a thread is filling or emptying.
 const BUSY: u64 = 1;
-/// One fill more.
+/// One more fill, as an addition to the word.
 const FILL: u64 = STATE + 1;
 
-/// The word with another state.
+/// Returns the word with another state.
 const fn with_state(word: u64, state: u64) -> u64 {
     word & !STATE | state
 }
 
-/// What a word says the memory was lent for; `None` if the slot holds none.
+/// Returns the purpose of a slot's memory; `None` if the slot holds no memory.
 fn purpose(word: u64) -> Option<Purpose> {
     [Purpose::Allocated, Purpose::Bounce]
         .into_iter()
         .find(|purpose| *purpose as u64 == word & STATE)
 }
 
-/// Room to remember one buffer that a driver has.
+/// The record of one buffer of a driver.
 ///
-/// The embedder makes as many as there can be buffers at a time, allocated and bounced together: a
-/// `static` of `[const { LiveSlot::new() }; 256]`, say. Each takes about half a KiB.
+/// The embedder makes one for each buffer that exists at a time, allocated and bounced together. For
+/// example a `static` of `[const { LiveSlot::new() }; 256]`. Each takes about half a KiB.
 ///
-/// No call waits for another: whoever moves the word to busy is alone with the slot, and others pass by
-/// a slot that is busy.
+/// No call waits for another. The thread that moves the word to busy accesses the slot alone, and other
+/// threads skip a busy slot.
 pub struct LiveSlot<P: Platform + 'static> {
     word: AtomicU64,
-    /// What is lent, meaningful while the word says that something is. They are written while the slot
-    /// is busy, and a reader who sees the same word before and after has read one fill.
+    /// This field and the next three describe the memory while the word has a [`Purpose`]. They are
+    /// written while the slot is busy. A reader that sees the same word before and after has read the
+    /// values of one fill.
     cpu: AtomicU64,
     dma: AtomicU64,
     at: AtomicU64,
     len: AtomicU64,
-    /// Held by whoever made the slot busy, so it is always free to be locked.
-    memory: Mutex<Option<Memory<P>>>,
+    /// Locked only by the thread that made the slot busy, so nothing ever waits for this lock.
+    memory: Mutex<Option<DriverMemory<P>>>,
 }
 
 impl<P: Platform> LiveSlot<P> {
     const_fn! {
-        /// A free slot.
+        /// Returns a free slot.
         pub const fn new() -> Self {
             Self {
                 word: AtomicU64::new(FREE),
@@ -95,7 +97,7 @@ impl<P: Platform> LiveSlot<P> {
         self.word.load(Relaxed) & STATE == FREE
     }
 
-    /// Makes a slot busy that still has the word `from`.
+    /// Makes the slot busy if its word is still `from`. Returns true if it was.
     fn enter(&self, from: u64) -> bool {
         let busy = with_state(from, BUSY);
         self.word.compare_exchange(from, busy, AcqRel, Relaxed).is_ok()
@@ -120,7 +122,7 @@ impl<P: Platform> Default for LiveSlot<P> {
     }
 }
 
-/// A slot that is claimed before there is anything to put into it; dropped, it is free again.
+/// A slot that was claimed for memory to come. When the claim is dropped, the slot is free again.
 pub struct Claim<'s, P: Platform + 'static> {
     slot: &'s LiveSlot<P>,
     /// The word of the slot before it was claimed.
@@ -136,18 +138,19 @@ impl<P: Platform> Claim<'_, P> {
         })
     }
 
-    /// Remembers the memory, which the driver knows at `cpu`. Returns the key to it.
-    pub fn keep(self, purpose: Purpose, cpu: NonNull<u8>, memory: Memory<P>) -> Key {
+    /// Stores the memory, which the driver accesses at `cpu`, in the slot. Returns its key.
+    pub fn keep(self, purpose: Purpose, cpu: NonNull<u8>, memory: DriverMemory<P>) -> Key {
         let (slot, told) = (self.slot, memory.told());
         let key = Key::new(cpu, told.dma);
-        // A reader who sees one of the values below sees the busy word, too, behind its own fence.
+        // Pairs with the fence in `moved`: a reader that sees one of the values below also sees the busy
+        // word after its fence.
         fence(Release);
         slot.cpu.store(key.cpu, Relaxed);
         slot.dma.store(key.dma.get(), Relaxed);
         slot.at.store(told.at.get(), Relaxed);
         slot.len.store(told.len, Relaxed);
         let before = slot.memory.lock().replace(memory);
-        debug_assert!(before.is_none(), "a slot that is claimed is empty");
+        debug_assert!(before.is_none(), "the claimed slot holds memory already");
         slot.word.store(with_state(self.free.wrapping_add(FILL), purpose as u64), Release);
         core::mem::forget(self);
         key
@@ -160,39 +163,42 @@ impl<P: Platform> Drop for Claim<'_, P> {
     }
 }
 
-/// Takes back what was lent for a purpose by this key.
+/// Takes the memory with this purpose and key out of its slot.
 ///
-/// Two slots can have one key only after a restore: a driver never gave back the memory of the first.
-/// The second is where the device was told, the first is not, so memory that is in place comes first.
+/// Two slots have the same key only after a restore, if a driver did not free the memory of the first.
+/// The memory of the second slot is at its device address and that of the first is not. So memory that
+/// is in place is searched first.
 pub fn take<P: Platform>(
     slots: &[LiveSlot<P>],
-    lent_for: Purpose,
+    wanted: Purpose,
     key: Key,
     p2m: &P2m<'_>,
-) -> Option<Memory<P>> {
+) -> Option<DriverMemory<P>> {
     [true, false].into_iter().find_map(|in_place| {
         slots.iter().find_map(|slot| {
             let word = slot.word.load(Acquire);
-            let is_it = purpose(word) == Some(lent_for)
+            let entered = purpose(word) == Some(wanted)
                 && slot.key() == key
                 && (!in_place || slot.told().check_in_place(p2m).is_ok())
                 && slot.enter(word);
-            is_it.then(|| slot.empty(word))?
+            entered.then(|| slot.empty(word))?
         })
     })
 }
 
 impl<P: Platform> LiveSlot<P> {
     /// Empties the slot, which the caller made busy from `word`.
-    fn empty(&self, word: u64) -> Option<Memory<P>> {
+    fn empty(&self, word: u64) -> Option<DriverMemory<P>> {
         let memory = self.memory.lock().take();
         self.word.store(with_state(word, FREE), Release);
         memory
     }
 }
 
-/// What a slot holds, if its machine frames are not what they were. Does not enter the slot, for
-/// whoever wants to take its memory at the same time passes by one that is busy.
+/// Returns the buffer in a slot if other machine frames back it now.
+///
+/// Reads the slot without making it busy. A thread that frees the memory at the same time would skip a
+/// busy slot, and not find its memory.
 pub fn moved<P: Platform>(slot: &LiveSlot<P>, p2m: &P2m<'_>) -> Option<MovedBuffer> {
     loop {
         let word = slot.word.load(Acquire);
@@ -208,11 +214,11 @@ pub fn moved<P: Platform>(slot: &LiveSlot<P>, p2m: &P2m<'_>) -> Option<MovedBuff
                 moved,
             });
         }
-        // It was emptied, and perhaps filled anew, since it was looked at.
+        // Another thread emptied the slot, and perhaps filled it again, since the word was read.
     }
 }
 
-/// How many slots are not free.
+/// Returns how many slots are not free.
 pub fn count<P: Platform>(slots: &[LiveSlot<P>]) -> usize {
     slots.iter().filter(|slot| !slot.is_free()).count()
 }

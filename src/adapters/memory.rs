@@ -1,9 +1,9 @@
-//! What the adapters share.
+//! The memory of a device, which all adapters share.
 
 use core::fmt;
 use core::ptr::NonNull;
 
-use super::lent::Memory;
+use super::driver_memory::DriverMemory;
 use super::live::{self, Claim, Key, LiveSlot};
 use super::moved::{MovedBuffer, Purpose};
 use crate::addr::{DmaAddr, PAGE_SIZE, Pfn, PseudoPhysAddr};
@@ -17,8 +17,8 @@ const PAGE: u64 = PAGE_SIZE as u64;
 
 /// The memory of one device, or of several with the same constraints.
 ///
-/// Made once and kept in a `static`, because drivers name what they get of it by addresses alone.
-/// Every device address that it hands out is above 0, which stands for "none" in driver crates.
+/// The embedder keeps it in a `static`, because drivers name its buffers by addresses alone. Every
+/// device address that it hands out is above 0, because driver crates read 0 as "no memory".
 pub struct DeviceMemory<P: Platform + 'static> {
     allocator: &'static Allocator<P>,
     constraints: Constraints,
@@ -26,15 +26,15 @@ pub struct DeviceMemory<P: Platform + 'static> {
     bounce: Option<&'static dyn BouncePool<P>>,
 }
 
-/// Where bounce buffers come from before the allocator is asked: a [`Pool`].
+/// A source of bounce buffers that is tried before the allocator: a [`Pool`].
 pub trait BouncePool<P: Platform>: Sync {
-    /// A bounce buffer, without a hypercall.
+    /// Allocates a bounce buffer without a hypercall.
     ///
     /// # Errors
-    /// All are taken.
+    /// If all objects are in use.
     fn bounce(&'static self) -> Result<PoolObject<'static, P>, PoolError>;
 
-    /// Bytes of each.
+    /// Returns the size of each bounce buffer in bytes.
     fn bytes(&self) -> u64;
 }
 
@@ -48,28 +48,28 @@ impl<P: Platform + Sync> BouncePool<P> for Pool<'static, P> {
     }
 }
 
-/// Why there is no memory for a driver.
+/// Why a call of an adapter failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AdapterError {
-    /// More buffers at a time than there are slots to remember them in.
+    /// Every slot has a buffer.
     NoSlot {
-        /// How many slots there are.
+        /// The number of slots.
         slots: usize,
     },
-    /// The allocator has none.
+    /// The allocator failed.
     Alloc(AllocError),
-    /// The driver gave back memory that it does not have.
+    /// The driver frees memory that it does not have.
     NotLent {
-        /// The device address that it named.
+        /// The device address that the driver named.
         dma: DmaAddr,
     },
-    /// Other machine frames back buffers that drivers have: the domain was saved and restored, or
+    /// Other machine frames back buffers of drivers, because the domain was saved and restored, or
     /// migrated.
     Moved {
-        /// How many buffers.
+        /// The number of these buffers.
         buffers: usize,
-        /// The first that was found.
+        /// The first of them.
         first: MovedBuffer,
     },
 }
@@ -77,7 +77,7 @@ pub enum AdapterError {
 impl AdapterError {
     /// Returns true if the same call can succeed later although its caller changes nothing.
     ///
-    /// Drivers can give buffers back, and the allocator can have memory again.
+    /// Drivers can free buffers, and then a slot or memory is available again.
     pub const fn is_transient(&self) -> bool {
         match self {
             Self::NoSlot { .. } => true,
@@ -91,17 +91,17 @@ impl fmt::Display for AdapterError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoSlot { slots } => {
-                write!(f, "all {slots} slots for buffers of drivers are in use: make more")
+                write!(f, "all {slots} slots for buffers of drivers are in use: make more slots")
             }
             Self::Alloc(error) => error.fmt(f),
             Self::NotLent { dma } => write!(
                 f,
-                "no buffer at {dma} with this pointer is lent to a driver, or it was given back already"
+                "no buffer at {dma} with this pointer is allocated, or the driver freed it already"
             ),
             Self::Moved { buffers, first } => write!(
                 f,
-                "{buffers} buffers that drivers have were moved: reset the devices and set the \
-                 drivers up anew; the first is of {first}"
+                "{buffers} buffers that drivers have were moved: reset the devices and set up the \
+                 drivers again; the first has {first}"
             ),
         }
     }
@@ -122,10 +122,10 @@ impl<P: Platform> fmt::Debug for DeviceMemory<P> {
 }
 
 impl<P: Platform> DeviceMemory<P> {
-    /// Memory as `constraints` has it for the device, of which `live` remembers what drivers have.
-    /// The slots are for this alone.
+    /// Returns the memory of a device with these constraints.
     ///
-    /// The number of segments is ignored: drivers have one address for a buffer.
+    /// Each buffer of a driver takes one slot of `live`, which no other `DeviceMemory` may use.
+    /// The number of segments in `constraints` is ignored, because drivers have one address for a buffer.
     ///
     /// # Errors
     /// If the constraints leave no page above address 0.
@@ -142,8 +142,8 @@ impl<P: Platform> DeviceMemory<P> {
         Ok(Self { allocator, constraints, live, bounce: None })
     }
 
-    /// Takes bounce buffers out of `pool` first: of those that fit in its objects and lie where the
-    /// device reaches them. Drivers may then share small buffers where no hypercall may be made.
+    /// Takes bounce buffers from `pool` first, if the buffer fits in an object that the device reaches.
+    /// Drivers may then share small buffers where they must not make a hypercall.
     #[must_use]
     pub fn with_bounce(self, pool: &'static dyn BouncePool<P>) -> Self {
         Self { bounce: Some(pool), ..self }
@@ -157,48 +157,50 @@ impl<P: Platform> DeviceMemory<P> {
         self.live
     }
 
-    /// What the device can reach.
+    /// Returns the constraints of the device.
     pub const fn constraints(&self) -> &Constraints {
         &self.constraints
     }
 
-    /// How many buffers drivers have, allocated and bounced.
+    /// Returns how many buffers drivers have, allocated and bounced.
     pub fn live(&self) -> usize {
         live::count(self.live)
     }
 
-    /// Allocates `size` bytes and remembers them by the two addresses that it returns.
+    /// Allocates `size` bytes. The two addresses that it returns identify them.
     pub(super) fn alloc(
         &self,
         size: u64,
         constraints: &Constraints,
     ) -> Result<(DmaAddr, NonNull<u8>), AdapterError> {
-        // The slot comes first: nothing is moved in vain.
+        // Claim the slot first, so that Xen exchanges no frames for a buffer that has no slot.
         let claim = self.claim()?;
-        let buffer = Memory::Buffer(self.allocator.alloc_coherent(size, constraints)?);
+        let buffer = DriverMemory::Buffer(self.allocator.alloc_coherent(size, constraints)?);
         let cpu = buffer.as_ptr();
         let key = claim.keep(Purpose::Allocated, cpu, buffer);
         Ok((key.dma(), cpu))
     }
 
-    /// Frees what [`alloc`](Self::alloc) gave out at these addresses.
+    /// Frees the memory that [`alloc`](Self::alloc) returned with these addresses.
     pub(super) fn free(&self, dma: DmaAddr, cpu: NonNull<u8>) -> Result<(), AdapterError> {
         let memory = self.take(Purpose::Allocated, Key::new(cpu, dma));
         memory.map(drop).ok_or(AdapterError::NotLent { dma })
     }
 
-    fn take(&self, purpose: Purpose, key: Key) -> Option<Memory<P>> {
+    fn take(&self, purpose: Purpose, key: Key) -> Option<DriverMemory<P>> {
         live::take(self.live, purpose, key, self.allocator.platform().p2m())
     }
 
-    /// Where the device finds the bytes as they are; `None` where it can't be given them: they are
-    /// not in the linear mapping, or two pages of them are not neighbours in the machine, or they
-    /// lie where the device does not reach.
+    /// Returns the device address of `bytes` if the device can access them in place.
+    ///
+    /// Returns `None` if they lie outside the linear mapping, if they are not contiguous in the machine,
+    /// or if the constraints exclude them.
     pub fn translate(&self, bytes: NonNull<[u8]>, constraints: &Constraints) -> Option<DmaAddr> {
         let (memory, p2m) = (self.allocator.platform().memory(), self.allocator.platform().p2m());
         let address = |pointer: *mut u8| pointer.addr() as u64;
         let (base, len) = (address(memory.pointer(Pfn::new(0))), bytes.len() as u64);
-        // Exposed: the device reads and writes there by this address, unseen by the compiler.
+        // The provenance is exposed because the device accesses the bytes by this address, which the
+        // compiler does not see.
         let exposed = bytes.cast::<u8>().as_ptr().expose_provenance() as u64;
         let at = PseudoPhysAddr::new(exposed.checked_sub(base)?);
         let last = at.checked_add(len.checked_sub(1)?)?.frame();
@@ -206,9 +208,9 @@ impl<P: Platform> DeviceMemory<P> {
         let mut pages = at.frame().number()..=last.number();
         let in_line = pages.all(|number| {
             let (pfn, page) = (Pfn::new(number), number - at.frame().number());
-            // What the processor has there must be that frame, not something else that happens to
-            // be mapped behind the guest's memory.
-            // A slice can be said to be longer than the address space, so this must not overflow.
+            // The processor must reach this frame at this address. The kernel can map something else
+            // after the end of the guest's memory.
+            // The length of a raw slice can exceed the address space, so the arithmetic wraps.
             address(memory.pointer(pfn)) == base.wrapping_add(number.wrapping_mul(PAGE))
                 && p2m.gfn(pfn) == Some(start.add(page))
         });
@@ -216,25 +218,27 @@ impl<P: Platform> DeviceMemory<P> {
         (in_line && constraints.admits(dma.get(), len)).then_some(dma)
     }
 
-    /// Makes a bounce buffer for `bytes` of the driver's, has it filled, and remembers it by the
-    /// driver's own address and the device address that it returns.
+    /// Makes a bounce buffer for the driver's `bytes`, and calls `fill` with it.
+    ///
+    /// The driver's own address and the device address that this returns identify the bounce buffer. It
+    /// also returns where the processor reaches the bounce buffer.
     pub(super) fn bounce(
         &self,
         bytes: NonNull<[u8]>,
         constraints: &Constraints,
-        fill: impl FnOnce(&mut Memory<P>),
+        fill: impl FnOnce(&mut DriverMemory<P>),
     ) -> Result<(DmaAddr, NonNull<u8>), AdapterError> {
         let claim = self.claim()?;
         let len = bytes.len() as u64;
         let pool = self.bounce.filter(|pool| len <= pool.bytes());
         let object = pool.and_then(|pool| pool.bounce().ok());
-        // Any type can be a pool, so what the object itself says of its length is what counts.
+        // Any type can be a pool, and `BouncePool::bytes` may be wrong. So the object's own length decides.
         let object = object.filter(|object| {
             len <= object.len() && constraints.admits(object.dma_addr().get(), len)
         });
         let mut memory = match object {
-            Some(object) => Memory::Object(object),
-            None => Memory::Buffer(self.allocator.alloc_coherent(len, constraints)?),
+            Some(object) => DriverMemory::Object(object),
+            None => DriverMemory::Buffer(self.allocator.alloc_coherent(len, constraints)?),
         };
         fill(&mut memory);
         let pointer = memory.as_ptr();
@@ -242,9 +246,9 @@ impl<P: Platform> DeviceMemory<P> {
         Ok((key.dma(), pointer))
     }
 
-    /// Takes the bounce buffer back that stands in for the driver's memory at `bytes`; `None` if
-    /// there is none at this device address.
-    pub(super) fn unbounce(&self, dma: DmaAddr, bytes: NonNull<u8>) -> Option<Memory<P>> {
+    /// Takes the bounce buffer for the driver's memory at `bytes` out of its slot. Returns `None` if no
+    /// slot has it with this device address.
+    pub(super) fn unbounce(&self, dma: DmaAddr, bytes: NonNull<u8>) -> Option<DriverMemory<P>> {
         self.take(Purpose::Bounce, Key::new(bytes, dma))
     }
 
@@ -254,22 +258,24 @@ impl<P: Platform> DeviceMemory<P> {
 }
 
 impl<P: Platform> DeviceMemory<P> {
-    /// The buffers that drivers have, allocated and bounced, whose machine frames are not what they
-    /// were ([C75](crate::conformance#C75)).
+    /// Returns the buffers of drivers, allocated and bounced, that other machine frames back now
+    /// ([C75](crate::conformance#C75)).
     pub fn moved_buffers(&self) -> impl Iterator<Item = MovedBuffer> {
         let p2m = self.allocator().platform().p2m();
         self.slots().iter().filter_map(move |slot: &LiveSlot<P>| live::moved(slot, p2m))
     }
 
-    /// Checks that every buffer that drivers have, allocated and bounced, is still where the device
-    /// was told. For a kernel that was saved and restored or migrated, once its P2M is up to date
-    /// again and before devices run. Waits for nobody.
+    /// Checks that every buffer of a driver is still at its device address.
     ///
-    /// What a driver shared in place is its own memory and not known here. A bounce pool looks
-    /// after itself: it hands out nothing that moved.
+    /// For a kernel that was saved and restored or migrated. Call it when the P2M is up to date again and
+    /// before devices run. It does not sleep and waits for no other call.
+    ///
+    /// This includes the bounce buffers in use. Memory that a driver shared in place is not checked,
+    /// because no slot has it. The free objects of a bounce pool are not checked either: the pool does not
+    /// hand out an object that moved.
     ///
     /// # Errors
-    /// [`AdapterError::Moved`]: how many moved, and the first of them.
+    /// [`AdapterError::Moved`]: how many buffers moved, and the first of them.
     pub fn check_in_place(&self) -> Result<(), AdapterError> {
         let mut moved = self.moved_buffers();
         match moved.next() {

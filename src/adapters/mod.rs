@@ -1,25 +1,26 @@
-//! Coherent memory for driver crates that bring an interface of their own.
+//! Coherent memory for driver crates that define an interface of their own.
 //!
-//! * [`DeviceMemory`]: what the adapters share: buffers that drivers name by their two addresses,
-//!   and bounce buffers for memory that the device can't be given as it is;
+//! * [`DeviceMemory`]: the buffers, which drivers name by their two addresses, and the bounce buffers
+//!   for memory that the device cannot access in place;
 //! * [`virtio_drivers`] (feature `virtio-drivers`): that crate's `Hal`;
 //! * [`dma_api`] (feature `dma-api`): that crate's `DmaOp`.
 //!
-//! # Memory of the driver's
-//! Both interfaces let a driver hand the device memory that did not come from an allocator of DMA
-//! memory: something on the heap, a request on the stack. In a PV guest that is a run of bytes for
-//! the processor alone. It is given to the device as it is where it lies in the linear mapping,
-//! every page of it next to the last in the machine, and all of it within the device's reach.
-//! Otherwise a *bounce buffer* takes its place, and bytes are copied. What can't be done:
-//! * a buffer that crosses into a page that is elsewhere in the machine is never shared in place,
-//!   for both interfaces have one device address for it. Drivers that keep their buffers within a
-//!   page, or take them from the allocator, are spared the copy;
-//! * the device sees of a bounce buffer what was there when it was shared. A driver that writes to
-//!   its own buffer later, while the device has it, is not heard.
+//! # Memory of the driver
+//! Both interfaces let a driver share memory that no DMA allocator allocated: bytes on the heap, or a
+//! request on the stack. In a PV guest such memory is contiguous for the processor alone. The device
+//! accesses it in place if it lies in the linear mapping, is contiguous in the machine and is in the
+//! device's reach. Otherwise the device gets a *bounce buffer*, and the adapter copies the bytes.
+//!
+//! Two limits follow:
+//! * A buffer whose pages are not contiguous in the machine is never shared in place, because both
+//!   interfaces have one device address for it. A buffer within one page, or from the allocator, avoids
+//!   the copy.
+//! * The device sees a bounce buffer's bytes as they were when the driver shared the buffer. If the
+//!   driver writes to its own buffer later, the device does not see it.
 
 #[cfg(feature = "dma-api")]
 pub mod dma_api;
-mod lent;
+mod driver_memory;
 mod live;
 mod memory;
 mod moved;

@@ -1,4 +1,4 @@
-//! What the save and restore, or the migration, of the domain does to memory of drivers
+//! Buffers of drivers that other machine frames back after a save and restore, or a migration
 //! ([C75](crate::conformance#C75)).
 
 use core::fmt;
@@ -6,25 +6,25 @@ use core::fmt;
 use crate::addr::DmaAddr;
 use crate::dma::Moved;
 
-/// What memory was lent for; only the same purpose takes it back.
+/// What a driver uses a buffer for. A buffer is freed for the same purpose only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
-    /// The driver asked for it.
+    /// The driver allocated the buffer.
     Allocated = 2,
-    /// It stands in for memory of the driver's.
+    /// The buffer replaces memory of the driver that the device cannot access in place.
     Bounce = 3,
 }
 
-/// A buffer of a driver's whose machine frames are not what they were.
+/// A buffer of a driver that other machine frames back now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MovedBuffer {
-    /// The address by which the driver knows it.
+    /// The device address that the driver has for it.
     pub dma: DmaAddr,
-    /// How many bytes; of a bounce buffer out of a pool, as many as its objects have.
+    /// Its length in bytes. For a bounce buffer from a pool this is the size of the pool's objects.
     pub len: u64,
-    /// What the driver has it for.
+    /// What the driver uses it for.
     pub purpose: Purpose,
-    /// The first byte that the device would not find.
+    /// The first byte that is not at its device address.
     pub moved: Moved,
 }
 

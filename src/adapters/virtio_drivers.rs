@@ -1,6 +1,6 @@
 //! The `Hal` of the crate `virtio-drivers`.
 //!
-//! That trait has static functions, so a type of the embedder's says where the memory is:
+//! That trait has static functions, so a type of the embedder names the memory:
 //!
 //! ```
 //! # use fake_xen::FakePlatform;
@@ -23,7 +23,7 @@
 //! /// The virtio devices of this kernel.
 //! enum Virtio {}
 //!
-//! // SAFETY: there is one memory, and registers are mapped where the bus driver maps them.
+//! // SAFETY: `memory` always returns the same memory, and `mmio_phys_to_virt` maps the registers.
 //! unsafe impl StaticDevice for Virtio {
 //!     type Platform = MyKernel;
 //!
@@ -44,8 +44,8 @@
 //!     Ok(sector)
 //! }
 //! ```
-//! `kernel/src/virtio/` in the repository is all of this on a real Xen: the bus, the registers, and a
-//! disk.
+//! `kernel/src/virtio/` in the repository is a complete example that runs on a real Xen: the bus, the
+//! registers and a disk.
 
 use core::marker::PhantomData;
 use core::ptr::NonNull;
@@ -56,60 +56,61 @@ use super::DeviceMemory;
 use crate::addr::{DmaAddr, PAGE_SIZE};
 use crate::platform::Platform;
 
-const _: () = assert!(virtio_drivers::PAGE_SIZE == PAGE_SIZE, "both speak of the same pages");
+const _: () =
+    assert!(virtio_drivers::PAGE_SIZE == PAGE_SIZE, "both crates have the same page size");
 
-/// What `dma_dealloc` answers for addresses at which nothing is allocated: `EINVAL`.
+/// The result of `dma_dealloc` for addresses that no allocation has: `-EINVAL`.
 const UNKNOWN: i32 = -22;
 
 /// Names the memory that [`XenHal`] hands out.
 ///
 /// # Safety
-/// [`mmio_phys_to_virt`](Self::mmio_phys_to_virt) does what [`Hal::mmio_phys_to_virt`] asks of an
-/// implementor, and [`memory`](Self::memory) always answers the same.
+/// [`mmio_phys_to_virt`](Self::mmio_phys_to_virt) meets the requirements of
+/// [`Hal::mmio_phys_to_virt`], and [`memory`](Self::memory) always returns the same memory.
 pub unsafe trait StaticDevice {
     /// The embedding kernel.
     type Platform: Platform + 'static;
 
-    /// The memory. Its `static` has to be set up before a driver is made.
+    /// Returns the memory of the device. The embedder sets it up before it makes a driver.
     fn memory() -> &'static DeviceMemory<Self::Platform>;
 
-    /// Where a register block of the device is mapped.
+    /// Returns where a register block of the device is mapped.
     ///
     /// # Safety
-    /// As for [`Hal::mmio_phys_to_virt`].
+    /// The requirements of [`Hal::mmio_phys_to_virt`].
     unsafe fn mmio_phys_to_virt(address: PhysAddr, size: usize) -> NonNull<u8>;
 }
 
 /// A `Hal` on the memory that `S` names.
 ///
-/// * Queues are coherent buffers, freed by the two addresses that `dma_alloc` returned.
-/// * A buffer is [shared in place](DeviceMemory::translate) where that can be, and bounced
-///   otherwise. A bounce buffer begins as a copy of the driver's, whatever the direction, so that a
-///   device which writes less than it may leaves the rest as it was, as without bouncing.
+/// * Queues are coherent buffers, which are freed by the two addresses that `dma_alloc` returned.
+/// * A buffer is [shared in place](DeviceMemory::translate) if the device can access it there, and
+///   bounced otherwise. A bounce buffer starts as a copy of the driver's buffer in every direction. So
+///   bytes that the device does not write stay as they were.
 /// * `share` of an empty buffer, which the trait forbids, returns the lowest address that the device
 ///   can drive. No byte may be accessed there.
 ///
 /// # Panics
-/// `share` has no way to report that there is no memory for a bounce buffer, and no address would be a
-/// safe answer. So it panics with the length and the limit that was exceeded, if
-/// * all slots of the [`DeviceMemory`] are in use: have one for each buffer that the drivers' queues
-///   take, bounced or allocated;
+/// The trait has no error for `share`, and no address would be safe to return without a bounce buffer.
+/// So `share` panics with the length and the limit that was exceeded, if
+/// * all slots of the [`DeviceMemory`] are in use: make one slot for each buffer that the queues of the
+///   drivers can hold, bounced or allocated;
 /// * the buffer is longer than one segment of the device, or than the longest extent that Xen permits
-///   this domain: have drivers take such buffers from `dma_alloc`;
-/// * there is no free memory: set up [a pool](DeviceMemory::with_bounce).
+///   this domain: let drivers allocate such buffers by `dma_alloc`;
+/// * no memory is free: set up [a pool](DeviceMemory::with_bounce).
 #[derive(Debug)]
 pub struct XenHal<S>(PhantomData<S>);
 
-// SAFETY: a coherent buffer is mapped, page-aligned, zeroed and nobody else's
-// ([M1](crate::rules#M1)), until it is freed by the one who has its address; the registers are the
-// business of `StaticDevice`.
+// SAFETY: a coherent buffer is mapped, page-aligned and zeroed. Its slot owns it until the driver frees
+// it by its addresses, so nothing else accesses it ([M1](crate::rules#M1)). `StaticDevice` requires that
+// its implementor maps the registers as `Hal` does.
 unsafe impl<S: StaticDevice> Hal for XenHal<S> {
     fn dma_alloc(pages: usize, _direction: BufferDirection) -> (PhysAddr, NonNull<u8>) {
         let memory = S::memory();
         let bytes = (pages as u64).saturating_mul(PAGE_SIZE as u64);
         match memory.alloc(bytes, memory.constraints()) {
             Ok((dma, pointer)) => (dma.get(), pointer),
-            // The trait's word for "no memory" is address 0, which is never one of ours.
+            // The trait reads address 0 as "no memory". `DeviceMemory` never hands out address 0.
             Err(_) => (0, NonNull::dangling()),
         }
     }
@@ -122,7 +123,7 @@ unsafe impl<S: StaticDevice> Hal for XenHal<S> {
     }
 
     unsafe fn mmio_phys_to_virt(paddr: PhysAddr, size: usize) -> NonNull<u8> {
-        // SAFETY: a register block, by the caller's word.
+        // SAFETY: `Hal::mmio_phys_to_virt` requires that the address is a register block of the device.
         unsafe { S::mmio_phys_to_virt(paddr, size) }
     }
 
@@ -134,9 +135,10 @@ unsafe impl<S: StaticDevice> Hal for XenHal<S> {
         if let Some(dma) = memory.translate(buffer, memory.constraints()) {
             return dma.get();
         }
-        // SAFETY: valid, and nobody writes to it during this call, by the caller's word.
+        // SAFETY: `Hal::share` requires that the buffer is valid, and that nothing writes to it during
+        // this call.
         let content = unsafe { buffer.as_ref() };
-        let fill = |bounce: &mut super::lent::Memory<_>| bounce.write(content);
+        let fill = |bounce: &mut super::driver_memory::DriverMemory<_>| bounce.write(content);
         match memory.bounce(buffer, memory.constraints(), fill) {
             Ok((dma, _)) => dma.get(),
             Err(error) => panic!("no bounce buffer of {} bytes: {error}", content.len()),
@@ -144,12 +146,12 @@ unsafe impl<S: StaticDevice> Hal for XenHal<S> {
     }
 
     unsafe fn unshare(paddr: PhysAddr, mut buffer: NonNull<[u8]>, direction: BufferDirection) {
-        // What is no bounce buffer was shared in place, and there is nothing to undo.
+        // Without a bounce buffer the buffer was shared in place, and there is nothing to undo.
         let bounce = S::memory().unbounce(DmaAddr::new(paddr), buffer.cast());
         let Some(bounce) = bounce else { return };
         if direction != BufferDirection::DriverToDevice {
-            // SAFETY: valid, and nobody else uses it during this call, by the caller's word. The
-            // device wrote to the bounce buffer, never here.
+            // SAFETY: `Hal::unshare` requires that the buffer is valid, and that nothing else accesses it
+            // during this call. The device has the bounce buffer's address alone.
             bounce.read(unsafe { buffer.as_mut() });
         }
     }

@@ -1,20 +1,22 @@
-//! What a driver has.
+//! The memory that a driver references by addresses alone.
 
 use core::ptr::NonNull;
 
 use crate::dma::{CoherentBuffer, PoolObject, Told};
 use crate::platform::Platform;
 
-/// What a driver has, or what stands in for what it has.
-pub enum Memory<P: Platform + 'static> {
-    /// Of the allocator.
+/// Memory that a driver allocated, or a bounce buffer for the driver's own memory.
+pub enum DriverMemory<P: Platform + 'static> {
+    /// A buffer of the allocator.
     Buffer(CoherentBuffer<'static, P>),
-    /// Of the pool.
+    /// An object of the bounce pool.
     Object(PoolObject<'static, P>),
 }
 
-impl<P: Platform> Memory<P> {
-    /// What the device was told. A buffer has one segment: drivers have one address for it.
+impl<P: Platform> DriverMemory<P> {
+    /// Returns the device address that the driver has, and the memory at it.
+    ///
+    /// A buffer has one segment, because drivers have one address for it.
     pub fn told(&self) -> Told {
         match self {
             Self::Buffer(buffer) => buffer.told_first(),
@@ -29,18 +31,19 @@ impl<P: Platform> Memory<P> {
         }
     }
 
-    /// Copies bytes out of its beginning.
+    /// Copies the first bytes of the memory into `into`.
     #[cfg(feature = "virtio-drivers")]
     pub fn read(&self, into: &mut [u8]) {
         let read = match self {
             Self::Buffer(buffer) => buffer.read(0, into),
             Self::Object(object) => object.read(0, into),
         };
-        // Made for as many bytes; were it not so, the driver would keep what it had.
+        // The bounce buffer is at least as long as the driver's, so this cannot fail. If it did, the
+        // driver's buffer would stay unchanged.
         debug_assert_eq!(read, Ok(()));
     }
 
-    /// Copies bytes to its beginning.
+    /// Copies `from` to the start of the memory.
     #[cfg(feature = "virtio-drivers")]
     pub fn write(&mut self, from: &[u8]) {
         let written = match self {
