@@ -1,4 +1,4 @@
-//! The DMA allocator as the patterns call it. No other file of this module knows its interface.
+//! The DMA allocator, as the patterns call it. No other file of this module uses its interface.
 
 use xen_contig::addr::{AddressBits, PAGE_SIZE};
 use xen_contig::dma::{AllocError, Allocator, CoherentBuffer, Constraints, Retain};
@@ -18,7 +18,7 @@ impl<'m> BenchAllocator<'m> {
     /// Returns an allocator with the default release policy, for a device with `bits` address bits.
     ///
     /// # Errors
-    /// The allocator knows no device with such a mask.
+    /// The allocator rejects the mask.
     pub fn with_default_policy(
         machine: &'m Machine,
         bits: AddressBits,
@@ -26,10 +26,10 @@ impl<'m> BenchAllocator<'m> {
         Self::new(machine, Retain::default(), bits)
     }
 
-    /// Returns an allocator that retains nothing that is idle.
+    /// Returns an allocator that retains no idle memory.
     ///
     /// # Errors
-    /// The allocator knows no device with such a mask.
+    /// The allocator rejects the mask.
     pub fn retaining_nothing(machine: &'m Machine, bits: AddressBits) -> Result<Self, AllocError> {
         Self::new(machine, Retain::NOTHING, bits)
     }
@@ -48,13 +48,13 @@ impl<'m> BenchAllocator<'m> {
         self.allocator.alloc_coherent(pages * PAGE_SIZE as u64, &self.device)
     }
 
-    /// Makes the hypercalls that the release policy has put off.
+    /// Makes the hypercalls that the release policy has postponed.
     pub fn trim(&self) {
         self.allocator.trim_excess();
     }
 
-    /// Returns to Xen what it can of the memory that came from there, so that the next entry begins
-    /// cold. All buffers are free.
+    /// Returns to Xen what it can of the memory that came from Xen, so that the next entry begins
+    /// cold. All buffers must be free.
     pub fn end(self) {
         self.allocator.trim(u64::MAX);
     }

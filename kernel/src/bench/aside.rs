@@ -1,4 +1,4 @@
-//! Frames that are set aside, so that memory has to come from Xen.
+//! Frames that are set aside, so that the allocator must get memory from Xen.
 
 use core::ops::Range;
 
@@ -7,9 +7,9 @@ use xen_contig::frames::{Candidate, FrameRun};
 
 use crate::machine::{Machine, word};
 
-/// Free frames within reach of a mask, taken out of the frame allocator. They are freed on drop.
+/// Free frames within reach of a mask, taken from the frame allocator. They are freed on drop.
 ///
-/// The first word of each frame holds the number of the next one, so the list needs no memory.
+/// The first word of each frame contains the number of the next one, so the list needs no memory.
 pub struct FramesAside<'m> {
     machine: &'m Machine,
     bits: AddressBits,
@@ -17,7 +17,7 @@ pub struct FramesAside<'m> {
 }
 
 impl<'m> FramesAside<'m> {
-    /// Makes an empty list of frames below `2^bits`.
+    /// Returns an empty list of frames below `2^bits`.
     pub const fn new(machine: &'m Machine, bits: AddressBits) -> Self {
         Self { machine, bits, last: None }
     }
@@ -32,46 +32,47 @@ impl<'m> FramesAside<'m> {
         self.take_within(0..self.machine.p2m.frames());
     }
 
-    /// Takes every free frame within reach that has a number in this range.
+    /// Takes every free frame within reach whose number lies in a range.
     pub fn take_within(&mut self, pfns: Range<u64>) {
         let machine = self.machine;
         let mut search = Search { machine, bits: self.bits, pfns, start: None, upper: 0, lower: 0 };
         while let Some(run) = { search.next() } {
             let pfn = run.first();
             let previous = self.last.map_or(NONE, Pfn::number);
-            // SAFETY: the frame is ours ([M1](xen_contig::rules#M1)). The linear mapping maps it.
+            // SAFETY: the run owns the frame ([M1](xen_contig::rules#M1)). The linear mapping maps
+            // it.
             unsafe { word(pfn, 0).write_volatile(previous) };
             self.last = Some(pfn);
         }
     }
 }
 
-/// The end of the list.
+/// The end marker of the list.
 const NONE: u64 = u64::MAX;
 
 impl Drop for FramesAside<'_> {
     fn drop(&mut self) {
         while let Some(pfn) = self.last {
-            // SAFETY: the frame is in the list, so it is ours and its first word is a number that was
-            // written there ([M1](xen_contig::rules#M1)).
+            // SAFETY: the frame is in the list, so the list owns it, and its first word is a number
+            // that `take_within` wrote ([M1](xen_contig::rules#M1)).
             let previous = unsafe { word(pfn, 0).read_volatile() };
             self.last = (previous != NONE).then_some(Pfn::new(previous));
-            // SAFETY: the frame was taken as a run of one, which was forgotten, and has just left the
-            // list ([M1](xen_contig::rules#M1)).
+            // SAFETY: the frame was taken as a run of one frame, which was forgotten. It has just
+            // left the list ([M1](xen_contig::rules#M1)).
             self.machine.give(unsafe { FrameRun::new(pfn, 1) });
         }
     }
 }
 
-/// A search through the free frames that asks of each once.
+/// A search of the free frames that tests each frame once.
 ///
-/// The frame allocator begins in the middle and goes on at the bottom. In both parts the numbers
-/// rise, so there is a lowest number in each that was not asked of.
+/// The frame allocator begins in the middle and continues at the bottom. In each part the numbers
+/// rise, so the search keeps the lowest number that it has not tested.
 struct Search<'m> {
     machine: &'m Machine,
     bits: AddressBits,
     pfns: Range<u64>,
-    /// The first frame that was asked of.
+    /// The first frame that was tested.
     start: Option<u64>,
     upper: u64,
     lower: u64,

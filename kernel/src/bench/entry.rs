@@ -1,21 +1,21 @@
-//! What `bench=` asks for. The host tests compile this file too.
+//! The entries of `bench=`. The host tests compile this file too.
 
 use core::fmt;
 
 use xen_contig::addr::{AddressBits, Order, OutOfRange};
 
-/// What an entry does.
+/// The operations of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BenchPattern {
-    /// Allocates and frees a buffer, again and again. The first time is cold.
+    /// Allocates and frees a buffer repeatedly. The first time is cold.
     Cycle,
     /// Allocates buffers, then frees all of them.
     Hold,
     /// Allocates and frees buffers of 1 to 2^order pages in a pseudo-random sequence.
     Churn,
-    /// Allocates and frees a buffer, again and again. Nothing is retained, so each one exchanges.
+    /// Allocates and frees a buffer repeatedly. Nothing is retained, so each allocation exchanges.
     Strict,
-    /// Exchanges an unmapped run for an extent, and back, again and again.
+    /// Exchanges an unmapped run for an extent, and back, repeatedly.
     Bare,
 }
 
@@ -34,11 +34,11 @@ const PATTERNS: [(&str, BenchPattern, bool); 8] = [
 /// One entry of `bench=`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BenchEntry {
-    /// What it does.
+    /// The operations.
     pub pattern: BenchPattern,
-    /// Whether every free frame within the mask's reach is set aside before it starts.
+    /// True if every free frame within the mask's reach is set aside first.
     pub far: bool,
-    /// The order of a buffer; the highest one of `churn`.
+    /// The order of a buffer. In `churn` it is the highest order.
     pub order: Order,
     /// The address width of the device.
     pub bits: AddressBits,
@@ -46,10 +46,10 @@ pub struct BenchEntry {
     pub count: u32,
 }
 
-/// Why an entry is malformed.
+/// The reason why an entry is malformed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BadEntry {
-    /// It does not have the expected form.
+    /// The entry does not have the expected form.
     Form,
     /// A number is out of its range.
     OutOfRange(OutOfRange),
@@ -63,7 +63,7 @@ impl BadEntry {
 }
 
 impl BenchEntry {
-    /// Reads an entry.
+    /// Parses an entry.
     ///
     /// # Errors
     /// The entry is malformed.
@@ -85,7 +85,7 @@ impl BenchEntry {
         Ok(Self { pattern, far, order, bits, count })
     }
 
-    /// The name of the pattern.
+    /// Returns the name of the pattern.
     pub fn pattern_name(&self) -> &'static str {
         let is_own = |known: &&(_, _, _)| (known.1, known.2) == (self.pattern, self.far);
         PATTERNS.iter().find(is_own).map_or("", |(name, ..)| name)

@@ -1,7 +1,8 @@
-//! `bench=<pattern>:<order>:<bits>:<count>[,…]`: what allocations cost.
+//! The option `bench=<pattern>:<order>:<bits>:<count>[,…]`: what allocations cost.
 //!
-//! Each entry prints one line. A tick is one of the TSC: an instruction, Xen's included, where QEMU
-//! counts instructions. Only allocations and releases are between two readings of the TSC.
+//! Each entry prints one line. A tick is a tick of the TSC. Where QEMU counts instructions it is
+//! one instruction, Xen's included. Only allocations and releases lie between two readings of the
+//! TSC.
 //!
 //! | question | place |
 //! |---|---|
@@ -10,7 +11,7 @@
 //! | how is the DMA allocator called? | `allocator` |
 //! | how are ticks and hypercalls counted, and what does the line say? | `tally` |
 //! | what do the patterns do? | `patterns`, `strict`, `bare` |
-//! | how does memory have to come from Xen? | `aside` |
+//! | how is the allocator forced to get memory from Xen? | `aside` |
 //! | which run does `bare` exchange? | `unmapped` |
 //! | which sequence does `churn` follow? | `sequence` |
 

@@ -9,15 +9,15 @@ use super::allocator::{BenchAllocator, BenchBuffer};
 use super::sequence::BenchSequence;
 use super::tally::{Tally, measure};
 
-/// The most buffers that `churn` holds at a time.
+/// The maximum number of buffers that `churn` holds at a time.
 const CHURN_SLOTS: usize = 300;
 
-/// Why an entry did not do all that it should.
+/// The reason why an entry did fewer operations than requested.
 #[derive(Debug)]
 pub enum Shortfall {
-    /// The first allocation that failed.
+    /// An allocation failed. This is the first error.
     Alloc(AllocError),
-    /// The heap has no room for a list of buffers.
+    /// The heap has no memory for a list of buffers.
     Heap,
 }
 
@@ -44,8 +44,9 @@ pub fn cycle(
     shortfall
 }
 
-/// Allocates `count` buffers, then frees all of them. What the release policy puts off is measured
-/// with the releases.
+/// Allocates `count` buffers, then frees all of them.
+///
+/// The hypercalls that the release policy postpones are measured with the releases.
 pub fn hold(
     allocator: &BenchAllocator<'_>,
     entry: &BenchEntry,
@@ -86,7 +87,7 @@ pub fn churn(
     shortfall
 }
 
-/// Allocates a buffer and counts what it took. Keeps the first failure.
+/// Allocates a buffer and adds its cost. Keeps the first failure.
 fn allocate<'a, 'm>(
     allocator: &'a BenchAllocator<'m>,
     pages: u64,
@@ -111,7 +112,7 @@ fn release(buffer: BenchBuffer<'_, '_>, tally: &mut Tally) {
     tally.freed(cost);
 }
 
-/// Returns an empty list with room for `len` values, or `None` if the heap has none.
+/// Returns an empty list with room for `len` values, or `None` if the heap is full.
 fn list<T>(len: usize) -> Option<Vec<T>> {
     let mut list = Vec::new();
     list.try_reserve_exact(len).ok()?;

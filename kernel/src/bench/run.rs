@@ -1,4 +1,4 @@
-//! Runs the entries.
+//! The loop over the entries of `bench=`.
 
 use alloc::format;
 use alloc::string::String;
@@ -19,7 +19,7 @@ pub fn run(machine: &Machine, entries: &[BenchEntry], seed: u64) -> Vec<Finished
     let mut aside: Option<FramesAside<'_>> = None;
     let mut finished = Vec::new();
     for entry in entries {
-        // They stay aside for the next entry if that one wants the same.
+        // The frames stay aside for the next entry if it needs the same.
         aside = aside.filter(|aside| needs_far(entry) && aside.bits() == entry.bits);
         if needs_far(entry) {
             aside.get_or_insert_with(|| FramesAside::new(machine, entry.bits)).take_all();
@@ -35,12 +35,12 @@ pub fn run(machine: &Machine, entries: &[BenchEntry], seed: u64) -> Vec<Finished
     finished
 }
 
-/// Returns true if the memory has to come from Xen.
+/// Returns true if the entry needs memory from Xen.
 fn needs_far(entry: &BenchEntry) -> bool {
     entry.far || matches!(entry.pattern, BenchPattern::Strict | BenchPattern::Bare)
 }
 
-/// Runs one entry. Returns why it did less than it should.
+/// Runs one entry. Returns an error if it did fewer operations than requested.
 fn one(
     machine: &Machine,
     entry: &BenchEntry,
@@ -69,7 +69,10 @@ fn one(
     allocator.end();
     shortfall.map(|shortfall| match shortfall {
         Shortfall::Alloc(error) => format!("{error}"),
-        Shortfall::Heap => "the heap has no room for the list of buffers".into(),
+        Shortfall::Heap => {
+            "the heap has no memory for the list of buffers; choose a smaller count in bench="
+                .into()
+        }
     })
 }
 

@@ -5,12 +5,12 @@
 pub struct BenchSequence(u64);
 
 impl BenchSequence {
-    /// The sequence of a seed.
+    /// Returns the sequence of a seed.
     pub const fn new(seed: u64) -> Self {
         Self(seed)
     }
 
-    /// Returns the next number below `end`, which is at least 1.
+    /// Returns the next number below `end`, which must be at least 1.
     pub fn below(&mut self, end: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

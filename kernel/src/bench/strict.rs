@@ -6,13 +6,14 @@ use super::aside::FramesAside;
 use super::patterns::Shortfall;
 use super::tally::{Tally, measure};
 
-/// Frames around a buffer that came back with it: an allocation takes runs aligned to 2 MiB at most.
+/// The number of frames around a buffer that are returned with it. An allocation takes runs aligned
+/// to at most 2 MiB.
 const AROUND: u64 = 512;
 
 /// Allocates one buffer and returns its memory to Xen, `count` times.
 ///
-/// What came back is set aside before the next operation, where it is within reach: otherwise the next
-/// one would be served by it.
+/// The frames that Xen returned are set aside before the next operation if they are within reach.
+/// Otherwise the next allocation would use them instead of an exchange.
 pub fn strict(
     allocator: &BenchAllocator<'_>,
     entry: &BenchEntry,

@@ -1,4 +1,4 @@
-//! Ticks and hypercalls of an entry.
+//! The ticks and hypercalls of an entry.
 
 use core::fmt;
 
@@ -6,22 +6,22 @@ use crate::bench::BenchEntry;
 use crate::tsc::tsc;
 use crate::vcpu::xen;
 
-/// What was measured of an entry.
+/// The measured figures of an entry.
 #[derive(Debug, Default)]
 pub struct Tally {
-    /// Operations that succeeded.
+    /// The number of operations that succeeded.
     pub ok: u64,
-    /// Allocations that exchanged memory with Xen.
+    /// The number of allocations that exchanged memory with Xen.
     pub exchanged: u64,
-    /// Allocations.
+    /// The ticks of the allocations.
     pub alloc: TickSum,
-    /// Releases.
+    /// The ticks of the releases.
     pub free: TickSum,
-    /// Hypercalls in all.
+    /// The number of hypercalls of all operations.
     calls: u64,
 }
 
-/// Ticks of some operations.
+/// The ticks of some operations.
 #[derive(Debug, Default)]
 pub struct TickSum {
     operations: u64,
@@ -29,15 +29,15 @@ pub struct TickSum {
     max: u64,
 }
 
-/// What one call took.
+/// The ticks and hypercalls of one call.
 #[derive(Clone, Copy, Debug)]
 pub struct Cost {
     ticks: u64,
     calls: u64,
 }
 
-/// Calls `f` and returns what it took.
-// Not inlined: so each call is measured with the same instructions around it.
+/// Calls `f` and returns its result and its cost.
+// It is not inlined, so that each call is measured with the same instructions around it.
 #[inline(never)]
 pub fn measure<T>(f: impl FnOnce() -> T) -> (T, Cost) {
     let calls = xen().summary().total().calls;
@@ -60,7 +60,7 @@ impl Tally {
         self.free.add(cost.ticks);
     }
 
-    /// Adds to the releases what was put off.
+    /// Adds the cost of postponed hypercalls to the releases.
     pub fn trimmed(&mut self, cost: Cost) {
         self.calls += cost.calls;
         self.free.ticks += cost.ticks;

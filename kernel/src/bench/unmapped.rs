@@ -13,10 +13,11 @@ use crate::layout::{self, READ_WRITE};
 use crate::machine::Machine;
 use crate::vcpu::xen;
 
-/// Page-table updates in one hypercall.
+/// The number of page-table updates in one hypercall.
 const BATCH: usize = 64;
 
-/// A run without a mapping ([M2](xen_contig::rules#M2)). Dropped, it leaks its frames, unmapped.
+/// A run without a mapping ([M2](xen_contig::rules#M2)). Dropping it leaks its frames, which stay
+/// unmapped.
 pub struct UnmappedRun<'m, 'l> {
     machine: &'m Machine,
     run: FrameRun,
@@ -24,7 +25,7 @@ pub struct UnmappedRun<'m, 'l> {
 }
 
 impl<'m, 'l> UnmappedRun<'m, 'l> {
-    /// Takes a run of one frame for each word of `mfns`, and unmaps it.
+    /// Takes a run with one frame for each word of `mfns`, and unmaps it.
     ///
     /// # Errors
     /// The guest has no such run, or Xen refused a page-table write.
@@ -34,7 +35,7 @@ impl<'m, 'l> UnmappedRun<'m, 'l> {
             return Err("a translated guest does not exchange".into());
         }
         let run = machine.take(frames);
-        let run = run.ok_or_else(|| format!("the guest has no {frames} free frames in a row"))?;
+        let run = run.ok_or_else(|| format!("the guest has no run of {frames} free frames"))?;
         for (mfn, pfn) in mfns.iter_mut().zip(run.iter()) {
             *mfn = machine.p2m.mfn(pfn).map_or(u64::MAX, Mfn::number);
         }
@@ -47,7 +48,7 @@ impl<'m, 'l> UnmappedRun<'m, 'l> {
         self.run.first().number()
     }
 
-    /// Returns the machine frame of each frame. They are mapped at the end.
+    /// Returns the list of machine frames, one for each frame. [`map`](Self::map) maps these.
     pub const fn mfns(&mut self) -> &mut [u64] {
         self.mfns
     }
@@ -62,8 +63,8 @@ impl<'m, 'l> UnmappedRun<'m, 'l> {
         write(run.iter().zip(mfns.iter()).map(entry))?;
         let Some(table) = machine.p2m.table_address() else { return Ok(()) };
         for (pfn, mfn) in run.iter().zip(mfns.iter()) {
-            // SAFETY: the table has an entry for each frame of the guest and is accessed by atomic
-            // operations alone. The entry belongs to the run ([M4](xen_contig::rules#M4)).
+            // SAFETY: the table has an entry for each frame of the guest, and all accesses to it
+            // are atomic. The entry belongs to the run ([M4](xen_contig::rules#M4)).
             let entry = unsafe { &*table.as_ptr::<AtomicU64>().add(pfn.number() as usize) };
             entry.store(*mfn, Relaxed);
         }
@@ -73,12 +74,12 @@ impl<'m, 'l> UnmappedRun<'m, 'l> {
 }
 
 /// Writes first-level entries of the linear mapping, each with its flush.
-// Not inlined, so that its batch is on the stack only while it runs.
+// It is not inlined, so that its batch is on the stack only while it runs.
 #[inline(never)]
 fn write(entries: impl Iterator<Item = (Pfn, Pte)>) -> Result<(), String> {
     let mut batch: Multicall<'_, BATCH> = Multicall::new();
     let issue = |batch: &mut Multicall<'_, BATCH>| {
-        // SAFETY: the frames belong to a run that its caller owns, and hold nothing of Rust's
+        // SAFETY: the frames belong to a run that its caller owns, and contain no Rust objects
         // ([M1](xen_contig::rules#M1)).
         unsafe { batch.issue(xen()) }.map_err(|error| format!("linear mapping: {error}"))
     };

@@ -1,4 +1,4 @@
-//! Finding the device and taking it.
+//! Finding the device and preparing it for use.
 
 use core::fmt;
 
@@ -12,38 +12,39 @@ use crate::pci::{self, Function, MemoryBar, NoConfigSpace, Ports};
 /// The device's vendor and device numbers.
 const ID: (VendorId, DeviceId) = (0x1234, 0x11e8);
 
-/// The contents of its first register: version 1.0, `edu`.
+/// The contents of the first register: version 1.0, `edu`.
 const IDENTIFICATION: u32 = 0x0100_00ed;
 
-/// The device, taken by this driver.
+/// The device, in use by this driver.
 pub struct Edu {
-    // Dropped in this order: the registers are unmapped before the function loses its right to do
-    // DMA. The engine is idle by then, because a transfer borrows the device until it is done.
+    // The fields are dropped in this order: the registers are unmapped before the function loses
+    // its right to do DMA. The engine is idle then, because a transfer borrows the device until it
+    // ends.
     pub(super) registers: EduRegisters,
     function: Function,
     bar: MemoryBar,
 }
 
-/// Why there is no device.
+/// The reason why the device cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoEdu {
     /// Configuration space is not available.
     Config(NoConfigSpace),
     /// The device is not on the bus.
     Absent,
-    /// Firmware gave the device's registers no address.
+    /// The firmware did not assign an address to the device's registers.
     NoMemory,
     /// The registers were not mapped.
     NotMapped(EduNotMapped),
-    /// Another device answers.
-    Stranger {
-        /// The contents of its first register.
+    /// The identification register has the contents of another device.
+    UnexpectedDevice {
+        /// The contents of the identification register.
         identification: u32,
     },
 }
 
 impl NoEdu {
-    /// Returns true if the machine or the domain simply has no such device.
+    /// Returns true if the machine or the domain does not have such a device.
     pub const fn is_expected(&self) -> bool {
         matches!(self, Self::Absent | Self::Config(NoConfigSpace::NotInitialDomain))
     }
@@ -54,12 +55,14 @@ impl fmt::Display for NoEdu {
         match self {
             Self::Config(why) => why.fmt(f),
             Self::Absent => f.write_str("no edu device on the PCI bus (QEMU: -device edu)"),
-            Self::NoMemory => f.write_str("the edu device's registers have no address"),
+            Self::NoMemory => {
+                f.write_str("the firmware did not assign an address to the edu device's registers")
+            }
             Self::NotMapped(why) => write!(f, "the edu device's registers: {why}"),
-            Self::Stranger { identification } => write!(
+            Self::UnexpectedDevice { identification } => write!(
                 f,
-                "where the edu device should be, something identifies itself as \
-                 {identification:#010x}, not {IDENTIFICATION:#010x}"
+                "the device with edu's PCI numbers identifies itself as {identification:#010x}, not \
+                 {IDENTIFICATION:#010x}"
             ),
         }
     }
@@ -68,7 +71,7 @@ impl fmt::Display for NoEdu {
 impl core::error::Error for NoEdu {}
 
 impl Edu {
-    /// Finds the device on the bus and takes it.
+    /// Finds the device on the bus and prepares it for use.
     ///
     /// # Errors
     /// There is no device that this driver can use.
@@ -78,17 +81,18 @@ impl Edu {
         let function = Function::take(ports, address).ok_or(NoEdu::Absent)?;
         let bar = function.memory(0).ok_or(NoEdu::NoMemory)?;
         function.enable();
-        // SAFETY: the function is an edu device by its numbers. Its first memory holds its registers,
-        // and `enable` made it decode them.
+        // SAFETY: the function has the numbers of an edu device. Its first memory contains its
+        // registers, and `enable` made the function decode it.
         let registers = unsafe { EduRegisters::map(Gfn::new(bar.start / PAGE_SIZE as u64)) }
             .map_err(NoEdu::NotMapped)?;
         match registers.read(Narrow::Identification) {
             IDENTIFICATION => Ok(Self { registers, function, bar }),
-            identification => Err(NoEdu::Stranger { identification }),
+            identification => Err(NoEdu::UnexpectedDevice { identification }),
         }
     }
 
-    /// The device's answer to a number: the complement, if the device works.
+    /// Writes a number and returns the device's answer, which is the complement if the device
+    /// works.
     pub fn liveness(&self, value: u32) -> u32 {
         self.registers.write_liveness(value);
         self.registers.read(Narrow::Liveness)

@@ -1,8 +1,8 @@
 //! A driver for QEMU's `edu` device (`docs/specs/edu.rst` in QEMU's tree).
 //!
-//! The device has a DMA engine between the machine's memory and 4 KiB of its own. The engine drives
-//! 28 address bits and silently drops the others. So most memory of a machine with 4 GiB is out of
-//! its reach, and a wrong address leads to wrong bytes.
+//! The device has a DMA engine that copies between the machine's memory and 4 KiB of its own. The
+//! engine drives 28 address bits and ignores the others. Therefore it cannot reach most memory of a
+//! machine with 4 GiB, and a wrong address leads to wrong bytes.
 //!
 //! | question | place |
 //! |---|---|

@@ -1,4 +1,4 @@
-//! The device's registers, mapped at a window slot while a driver uses them.
+//! The device's registers, which are mapped at a window slot while a driver uses them.
 
 use core::fmt;
 
@@ -13,9 +13,9 @@ use crate::layout::{REGISTERS, slot, window};
 #[derive(Clone, Copy, Debug)]
 #[repr(u16)]
 pub enum Narrow {
-    /// Names the device.
+    /// Identifies the device.
     Identification = 0x00,
-    /// Reads as the complement of what was written.
+    /// Returns the complement of the last value written.
     Liveness = 0x04,
 }
 
@@ -27,26 +27,26 @@ pub enum Wide {
     Source = 0x80,
     /// The address that the engine writes.
     Destination = 0x88,
-    /// The number of bytes.
+    /// The number of bytes to copy.
     Count = 0x90,
-    /// Starts the engine, and shows whether it runs.
+    /// Starts the engine, and tells whether it runs.
     Command = 0x98,
 }
 
-/// One driver at a time uses the slot.
+/// The lock of the window slot, which one driver at a time uses.
 static SLOT: Mutex<()> = Mutex::new(());
 
-/// The registers. Dropping this unmaps them.
+/// The mapped registers. Dropping this unmaps them.
 pub struct EduRegisters {
     _slot: MutexGuard<'static, ()>,
 }
 
-/// Why the registers were not mapped.
+/// The reason why the registers were not mapped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EduNotMapped {
-    /// Another driver has the window slot.
+    /// Another driver uses the window slot.
     SlotInUse,
-    /// Xen does not let the domain map them.
+    /// Xen does not let the domain map the registers.
     Refused(XenErrno),
 }
 
@@ -54,7 +54,7 @@ impl fmt::Display for EduNotMapped {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::SlotInUse => f.write_str("another driver uses the window slot"),
-            Self::Refused(errno) => write!(f, "Xen does not let them be mapped: {errno}"),
+            Self::Refused(errno) => write!(f, "Xen refused the mapping: {errno}"),
         }
     }
 }
@@ -68,7 +68,7 @@ impl EduRegisters {
     /// `page` is the first page of an `edu` device's registers, and the device decodes it.
     ///
     /// # Errors
-    /// The slot is in use, or Xen refused.
+    /// Another driver uses the slot, or Xen refused the mapping.
     pub unsafe fn map(page: Gfn) -> Result<Self, EduNotMapped> {
         let slot = SLOT.try_lock().ok_or(EduNotMapped::SlotInUse)?;
         guest().set_window(slot::DEVICE, Some((page, REGISTERS))).map_err(EduNotMapped::Refused)?;
@@ -81,12 +81,12 @@ impl EduRegisters {
 
     /// Reads a register of 32 bits.
     pub fn read(&self, register: Narrow) -> u32 {
-        // SAFETY: the slot maps the registers while `self` lives, and they are aligned to their size.
-        // They are not Rust objects, so the access is volatile.
+        // SAFETY: the slot maps the registers while `self` lives, and they are aligned to their
+        // size. They are not Rust objects, so the access is volatile.
         unsafe { Self::at::<u32>(register as u16).read_volatile() }
     }
 
-    /// Writes the liveness register. This changes only what the register reads as.
+    /// Writes the liveness register. This changes only what the register returns later.
     pub fn write_liveness(&self, value: u32) {
         // SAFETY: the slot maps the registers while `self` lives, and they are aligned to their size.
         unsafe { Self::at::<u32>(Narrow::Liveness as u16).write_volatile(value) };
@@ -101,19 +101,19 @@ impl EduRegisters {
     /// Writes a register of 64 bits.
     ///
     /// # Safety
-    /// A write to the command register starts the engine. Then the memory that the other registers
-    /// tell it to write is used by nothing else (rule [M1](xen_contig::rules#M1)), and no Rust
-    /// reference to it exists (rule [M5](xen_contig::rules#M5)).
+    /// A write to the command register starts the engine. Then no other code uses the memory that
+    /// the engine writes ([M1](xen_contig::rules#M1)), and no Rust reference to it exists
+    /// ([M5](xen_contig::rules#M5)).
     pub unsafe fn write_wide(&self, register: Wide, value: u64) {
-        // SAFETY: the slot maps the registers while `self` lives, and they are aligned to their size.
-        // By this function's contract the engine writes only memory that nothing else uses.
+        // SAFETY: the slot maps the registers while `self` lives, and they are aligned to their
+        // size. By this function's contract the engine writes only memory that no other code uses.
         unsafe { Self::at::<u64>(register as u16).write_volatile(value) };
     }
 }
 
 impl Drop for EduRegisters {
     fn drop(&mut self) {
-        // Xen never refuses this. If it did, the next driver's page would replace this one.
+        // Xen never refuses this. If it did, the next driver would overwrite the mapping.
         let _unmapped = guest().set_window(slot::DEVICE, None);
     }
 }

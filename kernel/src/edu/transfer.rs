@@ -1,4 +1,4 @@
-//! The DMA engine: memory to device, device to memory.
+//! The DMA engine, which copies from memory to the device and back.
 
 use core::fmt;
 
@@ -8,47 +8,46 @@ use super::device::Edu;
 use super::registers::Wide;
 use crate::events::nap;
 
-/// The addresses that the engine can drive. It silently drops the bits above.
+/// The addresses that the engine can drive. It ignores the bits above.
 pub const MASK: u64 = (1 << 28) - 1;
 
-/// The bytes of the device's own memory that the driver uses: one less than it has.
+/// The number of bytes of the device's own memory that the driver uses: one less than exist.
 ///
-/// QEMU 7.2 takes a transfer of the last byte for one out of bounds, and ends itself with a hardware
-/// error.
+/// QEMU 7.2 considers a transfer of the last byte as out of bounds, and ends with a hardware error.
 pub const ENGINE_BYTES: u64 = 4095;
 
-/// The address at which the engine sees the device's own memory.
+/// The address of the device's own memory, as the engine uses it.
 const ENGINE_BASE: u64 = 0x40000;
 
-/// Bits of the command register.
+/// The bits of the command register.
 const RUN: u64 = 1;
 const TO_MEMORY: u64 = 2;
 
-/// How many times the driver reads the command register until it gives up.
+/// The number of reads of the command register after which the driver gives up.
 ///
 /// The engine takes 100 ms of QEMU's clock, and a millisecond passes between two reads.
-const PATIENCE: u32 = 10_000;
+const MAX_READS: u32 = 10_000;
 
-/// Why no data moved.
+/// The reason why a transfer failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TransferError {
-    /// The range lies outside of the device's own memory. The engine was not started.
+    /// The range lies outside the device's own memory. The engine was not started.
     Engine {
         /// The first byte.
         offset: u64,
         /// The number of bytes.
         bytes: u64,
     },
-    /// The engine can't drive the addresses. The engine was not started.
+    /// The engine cannot drive the addresses. The engine was not started.
     AboveMask {
         /// The first byte.
         start: DmaAddr,
         /// The number of bytes.
         bytes: u64,
     },
-    /// The engine does not stop. It may still write, so the memory is lost.
+    /// The engine does not stop. The memory stays in use, because the engine may still write it.
     Stuck {
-        /// How many times the driver has read the command register.
+        /// The number of reads of the command register.
         reads: u32,
     },
 }
@@ -63,7 +62,9 @@ impl fmt::Display for TransferError {
             Self::AboveMask { start, bytes } => {
                 write!(f, "{bytes} bytes from {start} on are not within the mask {MASK:#x}")
             }
-            Self::Stuck { reads } => write!(f, "the engine still runs after {reads} reads"),
+            Self::Stuck { reads } => {
+                write!(f, "the engine still runs after {reads} reads of its command register")
+            }
         }
     }
 }
@@ -74,7 +75,7 @@ impl Edu {
     /// Copies memory to the device's own memory, from `offset` on.
     ///
     /// Unlike [`store`](Self::store) this accepts addresses above the mask. The device then reads
-    /// other memory, which does no harm and shows in what it read.
+    /// other memory, which does no harm and is visible in the bytes that it read.
     ///
     /// # Safety
     /// `start`, and `start` without the bits above the mask, are addresses of RAM.
@@ -95,9 +96,9 @@ impl Edu {
     /// Copies the device's own memory, from `offset` on, to memory.
     ///
     /// # Safety
-    /// Nothing else uses the memory (rule [M1](xen_contig::rules#M1)), and no Rust reference to it
-    /// exists (rule [M5](xen_contig::rules#M5)). If the engine is [`Stuck`](TransferError::Stuck),
-    /// this holds forever.
+    /// Nothing else uses the memory ([M1](xen_contig::rules#M1)), and no Rust reference to it
+    /// exists ([M5](xen_contig::rules#M5)). If the engine is [`Stuck`](TransferError::Stuck), both
+    /// remain true forever.
     ///
     /// # Errors
     /// A range is invalid, or the engine does not stop.
@@ -109,15 +110,15 @@ impl Edu {
     ) -> Result<(), TransferError> {
         let engine = engine(offset, bytes)?;
         reachable(start, bytes)?;
-        // SAFETY: `reachable` says that the engine can drive all addresses of the memory, so it writes
-        // no other. By this function's contract nothing else uses the memory.
+        // SAFETY: `reachable` checked that the engine can drive all addresses of the memory, so it
+        // writes no other. By this function's contract nothing else uses the memory.
         unsafe { self.run(engine, start.get(), bytes, RUN | TO_MEMORY) }
     }
 
-    /// Runs the engine and waits for its end.
+    /// Runs the engine and waits until it stops.
     ///
     /// # Safety
-    /// `destination` is the device's own memory. Or it is memory that nothing else uses, until the
+    /// `destination` is the device's own memory, or it is memory that nothing else uses until the
     /// engine has stopped.
     unsafe fn run(
         &mut self,
@@ -127,30 +128,32 @@ impl Edu {
         command: u64,
     ) -> Result<(), TransferError> {
         let registers = &self.registers;
-        // SAFETY: the engine is idle, or stuck in an earlier transfer and accepts no write. By this
-        // function's contract nothing else uses what the engine writes. The command comes last: x86
-        // keeps the order of stores, so the engine sees everything that was written before.
+        // SAFETY: the engine is idle, or it is stuck in an earlier transfer and ignores writes. By
+        // this function's contract nothing else uses the memory that the engine writes. The command
+        // comes last. x86 keeps the order of stores, so the engine sees everything that was written
+        // before.
         unsafe {
             registers.write_wide(Wide::Source, source);
             registers.write_wide(Wide::Destination, destination);
             registers.write_wide(Wide::Count, bytes);
             registers.write_wide(Wide::Command, command);
         }
-        for _ in 0..PATIENCE {
+        for _ in 0..MAX_READS {
             if registers.read_wide(Wide::Command) & RUN == 0 {
                 return Ok(());
             }
-            // Each read leaves the guest and costs the emulator more than the engine's work.
+            // The nap limits the number of reads. Each read exits to the emulator and costs more
+            // than the engine's work.
             nap();
         }
-        Err(TransferError::Stuck { reads: PATIENCE })
+        Err(TransferError::Stuck { reads: MAX_READS })
     }
 }
 
 /// Checks that the engine can drive the addresses of `bytes` bytes from `start` on.
 ///
 /// # Errors
-/// [`AboveMask`](TransferError::AboveMask) if it can't.
+/// [`AboveMask`](TransferError::AboveMask) if it cannot.
 pub fn reachable(start: DmaAddr, bytes: u64) -> Result<(), TransferError> {
     match start.checked_add(bytes) {
         Some(end) if end.get() <= MASK + 1 => Ok(()),
@@ -158,7 +161,7 @@ pub fn reachable(start: DmaAddr, bytes: u64) -> Result<(), TransferError> {
     }
 }
 
-/// The address at which the engine sees a part of the device's own memory.
+/// Returns the address of a part of the device's own memory, as the engine uses it.
 fn engine(offset: u64, bytes: u64) -> Result<u64, TransferError> {
     match offset.checked_add(bytes) {
         Some(end) if end <= ENGINE_BYTES && bytes > 0 => Ok(ENGINE_BASE + offset),

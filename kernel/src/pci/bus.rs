@@ -1,16 +1,17 @@
-//! The search for a device, through all bridges.
+//! The search for a device, across all bridges.
 
 use arrayvec::ArrayVec;
 use pci_types::{DeviceId, PciAddress, PciHeader, PciPciBridgeHeader, VendorId};
 
 use super::ports::Ports;
 
-/// The vendor number that a read returns if there is no function.
+/// The vendor number that a read returns if the function does not exist.
 const ABSENT: VendorId = 0xffff;
 
-/// The first function with that vendor and device number.
+/// Returns the first function with a vendor and device number.
 pub fn find(ports: &Ports, wanted: (VendorId, DeviceId)) -> Option<PciAddress> {
-    // Bus 0 and every bus that a bridge leads to, each once. So bridges in a circle do no harm.
+    // The list contains bus 0 and every bus that a bridge leads to, each once. Therefore a cycle of
+    // bridges does no harm.
     let mut buses: ArrayVec<u8, 256> = ArrayVec::new();
     buses.push(0);
     let mut next = 0;
@@ -27,11 +28,11 @@ pub fn find(ports: &Ports, wanted: (VendorId, DeviceId)) -> Option<PciAddress> {
                 if let Some(bus) = leads_to(ports, address).filter(|_| there)
                     && !buses.contains(&bus)
                 {
-                    // At most 256 numbers differ.
+                    // The list cannot overflow, because there are only 256 bus numbers.
                     buses.push(bus);
                 }
-                // A device has a function 0, which says whether there are others. Some devices
-                // with one function answer to all eight numbers.
+                // Function 0 of a device tells whether there are others. Some devices with one
+                // function answer to all eight numbers.
                 let more = there && PciHeader::new(address).has_multiple_functions(ports);
                 if function == 0 && !more {
                     break;
@@ -42,7 +43,7 @@ pub fn find(ports: &Ports, wanted: (VendorId, DeviceId)) -> Option<PciAddress> {
     None
 }
 
-/// The bus that a bridge leads to; `None` if the function is not a bridge.
+/// Returns the bus that a bridge leads to, or `None` if the function is not a bridge.
 fn leads_to(ports: &Ports, address: PciAddress) -> Option<u8> {
     let bridge = PciPciBridgeHeader::from_header(PciHeader::new(address), ports)?;
     Some(bridge.secondary_bus_number(ports))

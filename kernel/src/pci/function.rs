@@ -1,4 +1,4 @@
-//! One function of a device: its memory, and whether it may use the bus.
+//! One function of a device: its memory, and its right to do DMA.
 
 use core::fmt;
 
@@ -6,7 +6,7 @@ use pci_types::{Bar, CommandRegister, EndpointHeader, PciAddress, PciHeader};
 
 use super::ports::Ports;
 
-/// A function that a driver has taken.
+/// A function that a driver uses.
 pub struct Function {
     ports: Ports,
     address: PciAddress,
@@ -14,29 +14,30 @@ pub struct Function {
 
 /// The memory of a function, as addresses on the bus.
 ///
-/// They are machine addresses in a PV guest, and guest addresses in a PVH guest; Xen makes the two
-/// the same.
+/// They are machine addresses in a PV guest and guest addresses in a PVH guest. Xen makes the two
+/// the same for a PVH dom0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MemoryBar {
-    /// The first byte.
+    /// The first address.
     pub start: u64,
     /// The size in bytes.
     pub bytes: u64,
 }
 
 impl Function {
-    /// Takes the function at `address`; `None` if it is a bridge.
+    /// Takes the function at `address`. Returns `None` if it is a bridge.
     pub fn take(ports: Ports, address: PciAddress) -> Option<Self> {
         EndpointHeader::from_header(PciHeader::new(address), &ports)?;
         Some(Self { ports, address })
     }
 
-    /// The memory at a base address register; `None` if there is none, or it has no address.
+    /// Returns the memory at a base address register, or `None` if the register is unused or has no
+    /// address.
     ///
-    /// This takes the function's memory off the bus, until [`enable`](Self::enable).
+    /// The function stops decoding its memory until [`enable`](Self::enable).
     pub fn memory(&self, slot: u8) -> Option<MemoryBar> {
-        // Writing ones to the register shows the size. The memory would move if the function still
-        // decoded it, and Xen's vPCI refuses such a write.
+        // A write of ones makes the register return the size. Decoding is disabled meanwhile,
+        // because the memory would move. Xen's vPCI refuses the write otherwise.
         self.command(|command| command - CommandRegister::MEMORY_ENABLE);
         let endpoint = EndpointHeader::from_header(PciHeader::new(self.address), &self.ports)?;
         let (start, bytes) = match endpoint.bar(slot, &self.ports)? {
@@ -47,7 +48,7 @@ impl Function {
         (start != 0).then_some(MemoryBar { start, bytes })
     }
 
-    /// Puts the function's memory on the bus and lets it do DMA.
+    /// Makes the function decode its memory and lets it do DMA.
     pub fn enable(&self) {
         self.command(|command| {
             command | CommandRegister::MEMORY_ENABLE | CommandRegister::BUS_MASTER_ENABLE
@@ -60,7 +61,7 @@ impl Function {
 }
 
 impl Drop for Function {
-    /// A function without a driver does no DMA.
+    /// Disables DMA, because no driver uses the function any more.
     fn drop(&mut self) {
         self.command(|command| command - CommandRegister::BUS_MASTER_ENABLE);
     }

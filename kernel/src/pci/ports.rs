@@ -1,4 +1,4 @@
-//! Configuration space by the ports 0xcf8 and 0xcfc ("configuration mechanism #1").
+//! Configuration space, accessed by the ports 0xcf8 and 0xcfc ("configuration mechanism #1").
 
 use core::fmt;
 use core::marker::PhantomData;
@@ -18,18 +18,18 @@ const DATA: u16 = 0xcfc;
 /// The bit of the address port that makes the data port access configuration space.
 const ENABLE: u32 = 1 << 31;
 
-/// Address and data port form a pair, which one vCPU at a time may use.
+/// The lock of address port and data port. An access uses both, so one vCPU at a time may use them.
 static PAIR: Mutex<()> = Mutex::new(());
 
-/// The right to use the ports of configuration space, on one vCPU.
+/// The right of one vCPU to use the ports of configuration space.
 ///
-/// Xen grants port I/O to a single PV vCPU. So the type is not `Send`: it can't be used on another
-/// vCPU, where the access would fault.
+/// Xen grants port I/O to a single PV vCPU. On another vCPU the access would fault, so the type is
+/// not `Send`.
 #[derive(Debug)]
 pub struct Ports(PhantomData<*mut ()>);
 
-// Compiles only while `Ports` is neither `Send` nor `Sync`: otherwise both implementations apply to
-// it, and the compiler can't infer `_`.
+// This compiles only while `Ports` is neither `Send` nor `Sync`. Otherwise several implementations
+// apply to it, and the compiler cannot infer `_`.
 const _: () = {
     trait NotSend<T> {
         const HOLDS: () = ();
@@ -40,7 +40,7 @@ const _: () = {
     <Ports as NotSend<_>>::HOLDS
 };
 
-/// Why configuration space is not available.
+/// The reason why configuration space is not available.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoConfigSpace {
     /// This is a domU. The machine's devices belong to dom0.
@@ -52,8 +52,10 @@ pub enum NoConfigSpace {
 impl fmt::Display for NoConfigSpace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NotInitialDomain => f.write_str("not dom0: the machine's devices are dom0's"),
-            Self::Refused(errno) => write!(f, "Xen grants no port I/O: {errno}"),
+            Self::NotInitialDomain => {
+                f.write_str("not dom0, and only dom0 has the machine's devices")
+            }
+            Self::Refused(errno) => write!(f, "Xen refused port I/O: {errno}"),
         }
     }
 }
@@ -74,7 +76,7 @@ impl Ports {
     }
 }
 
-/// The value for the address port. It can name one segment, and 256 bytes of a function.
+/// Returns the value for the address port. It can name one segment, and 256 bytes of a function.
 fn selector(address: PciAddress, offset: u16) -> u32 {
     debug_assert!(address.segment() == 0 && offset < 0x100);
     let [bus, device, function] =
@@ -85,8 +87,9 @@ fn selector(address: PciAddress, offset: u16) -> u32 {
 impl ConfigRegionAccess for Ports {
     unsafe fn read(&self, address: PciAddress, offset: u16) -> u32 {
         let _pair = PAIR.lock();
-        // SAFETY: Xen lets this vCPU use the ports: `open` asked on it, and `Ports` never leaves it.
-        // Reading configuration space changes no memory. The lock keeps the two accesses together.
+        // SAFETY: `open` asked Xen to let this vCPU use the ports, and `Ports` never moves to
+        // another vCPU. Reading configuration space changes no memory. The lock keeps the two
+        // accesses together.
         unsafe {
             Port::new(ADDRESS).write(selector(address, offset));
             Port::new(DATA).read()
@@ -95,9 +98,9 @@ impl ConfigRegionAccess for Ports {
 
     unsafe fn write(&self, address: PciAddress, offset: u16, value: u32) {
         let _pair = PAIR.lock();
-        // SAFETY: Xen lets this vCPU use the ports: `open` asked on it, and `Ports` never leaves it.
-        // The lock keeps the two accesses together. By the contract of `ConfigRegionAccess::write`
-        // the function accepts the value.
+        // SAFETY: `open` asked Xen to let this vCPU use the ports, and `Ports` never moves to
+        // another vCPU. The lock keeps the two accesses together. By the contract of
+        // `ConfigRegionAccess::write` the function accepts the value.
         unsafe {
             Port::new(ADDRESS).write(selector(address, offset));
             Port::new(DATA).write(value);

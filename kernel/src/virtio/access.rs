@@ -1,4 +1,4 @@
-//! Configuration space for `virtio-drivers`.
+//! Configuration space, as `virtio-drivers` accesses it.
 
 use pci_types::{ConfigRegionAccess, PciAddress};
 use virtio_drivers::transport::pci::bus::{ConfigurationAccess, DeviceFunction};
@@ -8,7 +8,7 @@ use crate::pci::Ports;
 /// Configuration space, accessed by the kernel's ports.
 pub struct Access<'p>(pub &'p Ports);
 
-/// The address of a function in the type of `virtio-drivers`.
+/// Returns the address of a function in the type of `virtio-drivers`.
 pub fn function(address: PciAddress) -> DeviceFunction {
     let (bus, device, function) = (address.bus(), address.device(), address.function());
     DeviceFunction { bus, device, function }
@@ -20,13 +20,13 @@ fn address(function: DeviceFunction) -> PciAddress {
 
 impl ConfigurationAccess for Access<'_> {
     fn read_word(&self, function: DeviceFunction, register_offset: u8) -> u32 {
-        // SAFETY: reads of the header or a virtio capability have no side effect.
+        // SAFETY: reads of the header or of a virtio capability have no side effect.
         unsafe { self.0.read(address(function), register_offset.into()) }
     }
 
     fn write_word(&mut self, function: DeviceFunction, register_offset: u8, data: u32) {
-        // SAFETY: the crate writes the command register, and base address registers to learn their
-        // sizes. It restores the old values of those.
+        // SAFETY: the crate writes the command register and the base address registers. It writes
+        // the latter to learn their sizes, and restores the old values.
         unsafe { self.0.write(address(function), register_offset.into(), data) };
     }
 

@@ -1,4 +1,4 @@
-//! Finding the device and taking it.
+//! Finding the device and preparing it for use.
 
 use core::fmt;
 
@@ -24,10 +24,10 @@ const IDS: [(VendorId, DeviceId); 2] = [(VIRTIO_VENDOR_ID, 0x1042), (VIRTIO_VEND
 /// The offset in a virtio capability that names the base address register.
 const CAPABILITY_BAR: u8 = 4;
 
-/// The device, taken by this driver.
+/// The device, in use by this driver.
 pub struct VirtioDevice {
-    // Dropped in this order: the registers are unmapped before the function loses its right to do
-    // DMA. A transport borrows the device, so its reset comes first.
+    // The fields are dropped in this order: the registers are unmapped before the function loses
+    // its right to do DMA. A transport borrows the device, so the transport resets it before.
     _registers: VirtioRegisters,
     function: Function,
     ports: Ports,
@@ -36,7 +36,7 @@ pub struct VirtioDevice {
     queue: Mutex<Option<Queue>>,
 }
 
-/// Why there is no device.
+/// The reason why the device cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NoDevice {
     /// Configuration space is not available.
@@ -45,19 +45,19 @@ pub enum NoDevice {
     Absent,
     /// The device has only the legacy interface.
     Legacy,
-    /// Firmware gave the device's registers no address.
+    /// The firmware did not assign an address to the device's registers.
     NoMemory {
         /// The number of the base address register.
         slot: u8,
     },
     /// The registers were not mapped.
     NotMapped(VirtioNotMapped),
-    /// The crate refuses the device.
+    /// The crate `virtio-drivers` rejects the device.
     Transport(VirtioPciError),
 }
 
 impl NoDevice {
-    /// Returns true if the machine or the domain simply has no such device.
+    /// Returns true if the machine or the domain does not have such a device.
     pub const fn is_expected(&self) -> bool {
         matches!(self, Self::Absent | Self::Config(NoConfigSpace::NotInitialDomain))
     }
@@ -70,9 +70,14 @@ impl fmt::Display for NoDevice {
             Self::Absent => {
                 f.write_str("no virtio block device on the PCI bus (QEMU: -device virtio-blk-pci)")
             }
-            Self::Legacy => f.write_str("the virtio block device has no modern interface"),
+            Self::Legacy => f.write_str(
+                "the virtio block device has only the legacy interface (QEMU: disable-modern=off)",
+            ),
             Self::NoMemory { slot } => {
-                write!(f, "the virtio block device's registers (BAR {slot}) have no address")
+                write!(
+                    f,
+                    "the firmware did not assign an address to BAR {slot} of the virtio block device"
+                )
             }
             Self::NotMapped(why) => write!(f, "the virtio block device's registers: {why}"),
             Self::Transport(why) => write!(f, "the virtio block device: {why}"),
@@ -83,7 +88,7 @@ impl fmt::Display for NoDevice {
 impl core::error::Error for NoDevice {}
 
 impl VirtioDevice {
-    /// Finds the device on the bus and takes it.
+    /// Finds the device on the bus and prepares it for use.
     ///
     /// # Errors
     /// There is no device that this driver can use.
@@ -96,33 +101,33 @@ impl VirtioDevice {
         let slot = registers_of(&ports, address).ok_or(NoDevice::Legacy)?;
         let bar = function.memory(slot).ok_or(NoDevice::NoMemory { slot })?;
         function.enable();
-        // The driver polls the queue, so no code handles interrupts.
+        // Interrupts are disabled, because the driver polls the queue.
         PciHeader::new(address)
             .update_command(&ports, |command| command | CommandRegister::INTERRUPT_DISABLE);
-        // SAFETY: the function is a virtio device by its numbers. Its capability says that this memory
-        // holds its registers, and `enable` made it decode the memory.
+        // SAFETY: the function has the numbers of a virtio device. Its capability says that this
+        // memory contains its registers, and `enable` made the function decode it.
         let registers = unsafe { VirtioRegisters::map(bar) }.map_err(NoDevice::NotMapped)?;
         let queue = Mutex::new(None);
         Ok(Self { _registers: registers, function, ports, address, bar, queue })
     }
 
-    /// Makes the transport for a driver, which finds the registers by `H`.
+    /// Returns the transport for a driver, which finds the registers by `H`.
     ///
     /// # Errors
-    /// The crate refuses the device.
+    /// The crate `virtio-drivers` rejects the device.
     pub fn transport<H: Hal>(&self) -> Result<BusTransport<'_>, NoDevice> {
         let mut root = PciRoot::new(Access(&self.ports));
         let pci = PciTransport::new::<H, _>(&mut root, function(self.address));
         pci.map(|pci| BusTransport::new(pci, &self.queue)).map_err(NoDevice::Transport)
     }
 
-    /// What a driver last told the device about its queue.
+    /// Returns the queue that a driver last set up.
     pub fn queue(&self) -> Option<Queue> {
         *self.queue.lock()
     }
 }
 
-/// The number of the base address register of the modern interface.
+/// Returns the number of the base address register of the modern interface.
 fn registers_of(ports: &Ports, address: PciAddress) -> Option<u8> {
     let (root, function) = (PciRoot::new(Access(ports)), function(address));
     let common = root.capabilities(function).find(|capability| {

@@ -1,4 +1,4 @@
-//! The memory of virtio devices: two kinds, of different reach.
+//! The memory of virtio devices with two different masks.
 
 use core::ptr::{self, NonNull};
 
@@ -10,16 +10,16 @@ use xen_contig::dma::{Allocator, Constraints, Retain};
 use super::registers;
 use crate::machine::Machine;
 
-/// The embedding kernel, as the library sees it.
+/// The embedding kernel, as the library uses it.
 pub type Kernel = &'static Machine;
 
 /// The masks of the two kinds of devices.
 ///
-/// The first is that of `edu`: it makes the adapter exchange memory, since little is within 28 bits.
-/// The second is the real one.
+/// The first is the mask of `edu`. It makes the adapter exchange memory, because little memory lies
+/// within 28 bits. The second is the mask of the real device.
 const MASKS: [u64; 2] = [(1 << 28) - 1, u64::MAX];
 
-/// The number of buffers that a driver may have at a time.
+/// The maximum number of buffers that a driver may have at a time.
 const SLOTS: usize = 32;
 
 static LIVE: [[LiveSlot<Kernel>; SLOTS]; MASKS.len()] =
@@ -27,7 +27,7 @@ static LIVE: [[LiveSlot<Kernel>; SLOTS]; MASKS.len()] =
 static ALLOCATOR: Once<Allocator<Kernel>> = Once::new();
 static MEMORIES: [Once<DeviceMemory<Kernel>>; MASKS.len()] = [const { Once::new() }; MASKS.len()];
 
-/// Devices with the mask of that index.
+/// Devices with the mask at an index of the table.
 pub enum Masked<const WHICH: usize> {}
 
 /// Devices that drive 28 address bits.
@@ -36,17 +36,17 @@ pub type Narrow = Masked<0>;
 /// Devices that drive all address bits.
 pub type Wide = Masked<1>;
 
-/// The allocator of all this memory. It returns freed memory to Xen at once.
+/// Returns the allocator of all this memory. It returns freed memory to Xen at once.
 ///
 /// # Panics
-/// Before [`set_up`].
+/// If [`set_up`] was not called before.
 pub fn allocator() -> &'static Allocator<Kernel> {
     ALLOCATOR.get().expect("set up before any driver")
 }
 
-/// Sets the memory up. The first call counts, and it comes before any driver is made.
+/// Sets up the memory. Callers call it before they create a driver; later calls have no effect.
 pub fn set_up(machine: &Machine) {
-    // SAFETY: `main` owns the only machine. It never returns and never moves the machine.
+    // SAFETY: `main` owns the only machine, never returns, and never moves the machine.
     let machine: Kernel = unsafe { &*ptr::from_ref(machine) };
     let allocator = ALLOCATOR.call_once(|| Allocator::new(machine, Retain::NOTHING));
     for ((memory, mask), live) in MEMORIES.iter().zip(MASKS).zip(&LIVE) {
@@ -58,8 +58,8 @@ pub fn set_up(machine: &Machine) {
     }
 }
 
-// SAFETY: each index has one memory, always the same. `registers::at` returns where the registers are
-// mapped.
+// SAFETY: each index has one memory, always the same. `registers::at` returns the address at which
+// the registers are mapped.
 unsafe impl<const WHICH: usize> StaticDevice for Masked<WHICH> {
     type Platform = Kernel;
 

@@ -1,7 +1,7 @@
 //! A virtio block device on the PCI bus, for the driver of the crate `virtio-drivers`.
 //!
-//! The library's adapter supplies the driver's memory. Others wrote the driver: it shows that the
-//! adapter serves a driver that does not know this project.
+//! The library's adapter supplies the driver's memory. The driver comes from a third party.
+//! Therefore it demonstrates that the adapter serves a driver that does not know this project.
 //!
 //! | question | place |
 //! |---|---|
@@ -9,7 +9,7 @@
 //! | how does the crate read configuration space? | `access` |
 //! | where are the registers mapped? | `registers` |
 //! | which memory does the driver get? | `memory` |
-//! | what does the transport add to the crate's? | `transport` |
+//! | what does the transport add to the one of the crate? | `transport` |
 
 mod access;
 mod device;

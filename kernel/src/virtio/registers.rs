@@ -1,4 +1,4 @@
-//! The device's registers, mapped at window slots while a driver uses them.
+//! The device's registers, which are mapped at window slots while a driver uses them.
 
 use core::fmt;
 use core::ptr::NonNull;
@@ -13,25 +13,25 @@ use crate::pci::MemoryBar;
 
 const PAGE: u64 = PAGE_SIZE as u64;
 
-/// The memory that the slots map: that of one device at a time.
+/// The memory that the window slots map. It belongs to one device at a time.
 static SHOWN: Mutex<Option<MemoryBar>> = Mutex::new(None);
 
-/// The registers. Dropping this unmaps them.
+/// The mapped registers. Dropping this unmaps them.
 pub struct VirtioRegisters {
     pages: u64,
 }
 
-/// Why the registers were not mapped.
+/// The reason why the registers were not mapped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum VirtioNotMapped {
-    /// Another driver has the window slots.
+    /// Another driver uses the window slots.
     SlotsInUse,
-    /// The registers need more slots than there are.
+    /// The registers need more slots than exist.
     TooLarge {
-        /// Bytes of registers.
+        /// The number of bytes of registers.
         bytes: u64,
     },
-    /// Xen does not let the domain map them.
+    /// Xen does not let the domain map the registers.
     Refused(XenErrno),
 }
 
@@ -42,7 +42,7 @@ impl fmt::Display for VirtioNotMapped {
             Self::TooLarge { bytes } => {
                 write!(f, "{bytes} bytes do not fit into {} window slots", slot::VIRTIO_PAGES)
             }
-            Self::Refused(errno) => write!(f, "Xen does not let them be mapped: {errno}"),
+            Self::Refused(errno) => write!(f, "Xen refused the mapping: {errno}"),
         }
     }
 }
@@ -53,10 +53,10 @@ impl VirtioRegisters {
     /// Maps the memory of a device.
     ///
     /// # Safety
-    /// `bar` is the memory that holds a virtio device's registers, and the device decodes it.
+    /// `bar` is the memory that contains a virtio device's registers, and the device decodes it.
     ///
     /// # Errors
-    /// The slots are in use or too few, or Xen refused.
+    /// Another driver uses the slots, they are too few, or Xen refused the mapping.
     pub unsafe fn map(bar: MemoryBar) -> Result<Self, VirtioNotMapped> {
         let mut shown = SHOWN.lock();
         if shown.is_some() {
@@ -66,7 +66,7 @@ impl VirtioRegisters {
         if pages > slot::VIRTIO_PAGES {
             return Err(VirtioNotMapped::TooLarge { bytes: bar.bytes });
         }
-        // If Xen refuses a page, `unmap` removes those before it.
+        // If Xen refuses a page, `unmap` removes the mappings made so far.
         let mut registers = Self { pages: 0 };
         for page in 0..pages {
             let frame = Gfn::new(bar.start / PAGE + page);
@@ -84,7 +84,7 @@ impl VirtioRegisters {
 
     fn unmap(&self) {
         for page in 0..self.pages {
-            // Xen never refuses this. If it did, the next driver's page would replace this one.
+            // Xen never refuses this. If it did, the next driver would overwrite the mapping.
             let _unmapped = guest().set_window(slot::VIRTIO + page, None);
         }
     }
@@ -97,10 +97,10 @@ impl Drop for VirtioRegisters {
     }
 }
 
-/// The address at which a block of registers is mapped.
+/// Returns the address at which a block of registers is mapped.
 ///
 /// # Panics
-/// If the block lies outside of the mapped memory. The driver's crate has no error for that.
+/// If the block lies outside the mapped memory. The driver's crate has no error for that.
 pub fn at(address: u64, bytes: usize) -> NonNull<u8> {
     let shown = *SHOWN.lock();
     let offset = shown.and_then(|bar| {

@@ -10,7 +10,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 /// `VIRTIO_F_ACCESS_PLATFORM` (virtio 1.1, 6.1): the device's accesses go through an IOMMU.
 const ACCESS_PLATFORM: u64 = 1 << 33;
 
-/// What the driver told the device about its queue.
+/// The queue that the driver set up.
 #[derive(Clone, Copy, Debug)]
 pub struct Queue {
     /// The address of the descriptors.
@@ -19,17 +19,17 @@ pub struct Queue {
     pub driver_area: DmaAddr,
     /// The address of the ring that the device writes.
     pub device_area: DmaAddr,
-    /// The device's status at that time, which shows whether it accepted the features.
+    /// The device's status at that time, which tells whether it accepted the features.
     pub status: DeviceStatus,
 }
 
 /// The transport of `virtio-drivers` for modern PCI devices, with two additions.
 ///
-/// * It accepts `VIRTIO_F_ACCESS_PLATFORM`, on which a device behind an IOMMU insists. The crate's
+/// * It accepts `VIRTIO_F_ACCESS_PLATFORM`, which a device behind an IOMMU requires. The crate's
 ///   drivers do not know the feature. They fulfil it, because they take all addresses from `Hal`.
 /// * It records the addresses of the queue, for self-tests.
 pub struct BusTransport<'d> {
-    // Its drop resets the device, so the registers stay mapped until then.
+    // Dropping the field resets the device, so the registers stay mapped until then.
     pci: PciTransport,
     queue: &'d Mutex<Option<Queue>>,
 }
