@@ -1,4 +1,4 @@
-//! The adapters for driver crates, which follow pointers: the model's books, and real memory.
+//! The adapters for driver crates, on the model and on memory of the host.
 #![cfg(all(feature = "virtio-drivers", feature = "dma-api"))]
 
 #[path = "faults/arm.rs"]

@@ -21,7 +21,7 @@ use xen_contig::platform::Platform;
 use xen_contig::vmap::Protection;
 
 use arm::arm;
-use faults::{Case, Wrong, sweep};
+use faults::{Case, InjectedFault, sweep};
 
 type Kernel = &'static FakePlatform;
 
@@ -362,7 +362,7 @@ fn a_translated_guest_keeps_memory_in_use_where_it_is() {
 }
 
 /// Plays a relocation with something wrong. Bytes are lost of frames in quarantine alone.
-fn case(frames: u64, warm: bool, wrong: Option<&Wrong>) -> Case {
+fn case(frames: u64, warm: bool, wrong: Option<&InjectedFault>) -> Case {
     let config = AreaConfig::lazy(512);
     let guest = GuestBuilder::new(1024).machine_frames(2560).areas(config).build();
     let scene = ContiguousScene::of(guest);

@@ -9,7 +9,7 @@
 mod faults;
 
 use fake_xen::POISON;
-use faults::{Case, Tally, Wrong, sweep};
+use faults::{Case, InjectedFault, Tally, sweep};
 use fuzz::scene::{Scene, Setting, Step, StepOutcome, Want, play};
 use xen_contig::addr::PAGE_SIZE;
 use xen_contig::dma::Retain;
@@ -52,7 +52,7 @@ impl SweepOperation {
     }
 
     /// Plays the operation with something wrong.
-    fn case(&self, wrong: Option<&Wrong>) -> Case {
+    fn case(&self, wrong: Option<&InjectedFault>) -> Case {
         play(&self.setting, |scene| {
             // A buffer of another driver.
             assert_eq!(scene.apply(&alloc(8)), StepOutcome::Done);
@@ -60,9 +60,9 @@ impl SweepOperation {
                 assert_ne!(scene.apply(step), StepOutcome::Nothing, "{}: {step:?}", self.name);
             }
             let armed = wrong.map(|wrong| match wrong.clone() {
-                Wrong::Call { call, errno, after } => Step::Fault { call, errno, after },
-                Wrong::Stop { call, after } => Step::Stop { call, after },
-                Wrong::Inside(fault) => Step::ExchangeFault(fault),
+                InjectedFault::Call { call, errno, after } => Step::Fault { call, errno, after },
+                InjectedFault::Stop { call, after } => Step::Stop { call, after },
+                InjectedFault::Inside(fault) => Step::ExchangeFault(fault),
             });
             if let Some(step) = armed {
                 assert_eq!(scene.apply(&step), StepOutcome::Done, "{step:?} cannot be detected");

@@ -13,7 +13,7 @@ mod faults;
 use std::collections::HashSet;
 
 use fake_xen::{FakeGuest, GuestBuilder, POISON};
-use faults::{Case, Tally, Wrong, sweep};
+use faults::{Case, InjectedFault, Tally, sweep};
 use fuzz::scene::CheckedKernel;
 use hypercall::Order;
 use xen_contig::addr::{PAGE_SIZE, Pfn};
@@ -87,7 +87,7 @@ impl PoolSetting {
         config.chunk(CHUNK * PAGE).limit(2 * OBJECTS).build().unwrap()
     }
 
-    fn play(&self, wrong: Option<&Wrong>) -> Case {
+    fn play(&self, wrong: Option<&InjectedFault>) -> Case {
         let builder = GuestBuilder::new(256).record_memory();
         let guest = if self.translated { builder.translated().build() } else { builder.build() };
         let mut bitmap = Vec::new();
@@ -114,7 +114,7 @@ impl PoolSetting {
 }
 
 impl<'k, 'g> Stage<'k, 'g> {
-    fn arm(&self, setting: &PoolSetting, wrong: Option<&Wrong>) {
+    fn arm(&self, setting: &PoolSetting, wrong: Option<&InjectedFault>) {
         if setting.fragmented {
             self.guest.fragment(Order::new(4).unwrap());
         }
@@ -176,7 +176,7 @@ impl<'k, 'g> Stage<'k, 'g> {
         assert_eq!(self.guest.given_up_dirty(), 0);
     }
 
-    fn build(&self, setting: &PoolSetting, wrong: Option<&Wrong>) -> Case {
+    fn build(&self, setting: &PoolSetting, wrong: Option<&InjectedFault>) -> Case {
         self.arm(setting, wrong);
         match Pool::new(self.allocator, setting.config()) {
             Ok(pool) => {
@@ -193,7 +193,7 @@ impl<'k, 'g> Stage<'k, 'g> {
         }
     }
 
-    fn refill(&self, setting: &PoolSetting, wrong: Option<&Wrong>) -> Case {
+    fn refill(&self, setting: &PoolSetting, wrong: Option<&InjectedFault>) -> Case {
         let pool = self.pool(setting);
         let mut objects = fill(2 * OBJECTS, || pool.alloc_atomic().unwrap());
         self.arm(setting, wrong);
@@ -211,7 +211,7 @@ impl<'k, 'g> Stage<'k, 'g> {
         case
     }
 
-    fn drop(&self, setting: &PoolSetting, wrong: Option<&Wrong>) -> Case {
+    fn drop(&self, setting: &PoolSetting, wrong: Option<&InjectedFault>) -> Case {
         let pool = self.pool(setting);
         drop(fill(2 * OBJECTS, || pool.alloc_atomic().unwrap()));
         self.arm(setting, wrong);
@@ -219,7 +219,7 @@ impl<'k, 'g> Stage<'k, 'g> {
         self.judge(None, 0, &[], Ok::<(), String>(()))
     }
 
-    fn trim(&self, setting: &PoolSetting, wrong: Option<&Wrong>) -> Case {
+    fn trim(&self, setting: &PoolSetting, wrong: Option<&InjectedFault>) -> Case {
         let mut pool = self.pool(setting);
         let object = pool.alloc_atomic().unwrap();
         let page = self.page_of(&object);
@@ -236,7 +236,7 @@ impl<'k, 'g> Stage<'k, 'g> {
         case
     }
 
-    fn grow(&self, setting: &PoolSetting, wrong: Option<&Wrong>) -> Case {
+    fn grow(&self, setting: &PoolSetting, wrong: Option<&InjectedFault>) -> Case {
         let pool = Pool::new(self.allocator, setting.growing()).expect("no reserve");
         self.arm(setting, wrong);
         let (mut objects, mut refused) = (Vec::new(), Ok(()));
@@ -306,7 +306,7 @@ fn sweep_all(act: PoolAct) {
         let name = format!("pool {act:?} {name}");
         // A drop makes no hypercall, so it meets no fault.
         if matches!(act, PoolAct::Drop | PoolAct::Trim) {
-            let case = setting.play(Some(&Wrong::Call {
+            let case = setting.play(Some(&InjectedFault::Call {
                 call: 1,
                 errno: hypercall::XenErrno::EPERM,
                 after: 0,

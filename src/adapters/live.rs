@@ -67,6 +67,8 @@ fn purpose(word: u64) -> Option<Purpose> {
 /// threads skip a busy slot.
 pub struct LiveSlot<P: Platform + 'static> {
     word: AtomicU64,
+    /// The address for the driver.
+    ///
     /// This field and the next three describe the memory while the word has a [`Purpose`]. They are
     /// written while the slot is busy. A reader that sees the same word before and after has read the
     /// values of one fill.
@@ -74,7 +76,7 @@ pub struct LiveSlot<P: Platform + 'static> {
     dma: AtomicU64,
     at: AtomicU64,
     len: AtomicU64,
-    /// Locked only by the thread that made the slot busy, so nothing ever waits for this lock.
+    /// Locked only by the thread that made the slot busy, so nothing waits for it.
     memory: Mutex<Option<DriverMemory<P>>>,
 }
 

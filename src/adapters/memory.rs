@@ -64,8 +64,9 @@ pub enum AdapterError {
         /// The device address that the driver named.
         dma: DmaAddr,
     },
-    /// Other machine frames back buffers of drivers, because the domain was saved and restored, or
-    /// migrated.
+    /// Other machine frames back buffers of drivers.
+    ///
+    /// The domain was saved and restored, or migrated.
     Moved {
         /// The number of these buffers.
         buffers: usize,
@@ -142,8 +143,9 @@ impl<P: Platform> DeviceMemory<P> {
         Ok(Self { allocator, constraints, live, bounce: None })
     }
 
-    /// Takes bounce buffers from `pool` first, if the buffer fits in an object that the device reaches.
-    /// Drivers may then share small buffers where they must not make a hypercall.
+    /// Takes bounce buffers from `pool` before the allocator is asked.
+    ///
+    /// The pool serves a buffer that fits in an object, if the device reaches the object. Drivers may then share small buffers where they must not make a hypercall.
     #[must_use]
     pub fn with_bounce(self, pool: &'static dyn BouncePool<P>) -> Self {
         Self { bounce: Some(pool), ..self }
@@ -258,7 +260,9 @@ impl<P: Platform> DeviceMemory<P> {
 }
 
 impl<P: Platform> DeviceMemory<P> {
-    /// Returns the buffers of drivers, allocated and bounced, that other machine frames back now
+    /// Returns the buffers of drivers that other machine frames back now.
+    ///
+    /// This includes the bounce buffers in use. A save and restore, or a migration, can move buffers
     /// ([C75](crate::conformance#C75)).
     pub fn moved_buffers(&self) -> impl Iterator<Item = MovedBuffer> {
         let p2m = self.allocator().platform().p2m();

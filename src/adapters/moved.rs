@@ -1,5 +1,6 @@
-//! Buffers of drivers that other machine frames back after a save and restore, or a migration
-//! ([C75](crate::conformance#C75)).
+//! Buffers of drivers that other machine frames back now.
+//!
+//! A save and restore, or a migration, of the domain can move them ([C75](crate::conformance#C75)).
 
 use core::fmt;
 

@@ -95,7 +95,7 @@ pub unsafe trait StaticDevice {
 /// So `share` panics with the length and the limit that was exceeded, if
 /// * all slots of the [`DeviceMemory`] are in use: make one slot for each buffer that the queues of the
 ///   drivers can hold, bounced or allocated;
-/// * the buffer is longer than one segment of the device, or than the longest extent that Xen permits
+/// * the buffer is longer than one segment of the device, or longer than any extent that Xen permits
 ///   this domain: let drivers allocate such buffers by `dma_alloc`;
 /// * no memory is free: set up [a pool](DeviceMemory::with_bounce).
 #[derive(Debug)]

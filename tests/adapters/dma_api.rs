@@ -1,4 +1,4 @@
-//! `dma-api` on the adapter: its own types, and what its own tests expect of a backend.
+//! The adapter for `dma-api`, tested by the types of that crate.
 
 use dma_api::{
     CpuDmaBuffer, DeviceDma, DmaCoherency, DmaConstraints, DmaDeviceInfo, DmaDirection,
@@ -35,7 +35,7 @@ fn device_of(scene: &HostScene, reach: DmaConstraints, coherency: DmaCoherency) 
 const ANY: DmaConstraints = DmaConstraints::new(u64::MAX);
 
 #[test]
-fn arrays_and_boxes_are_what_the_device_finds() {
+fn the_device_sees_arrays_and_boxes() {
     let translated = GuestBuilder::new(FRAMES).translated().build();
     for scene in [pv(), HostScene::new(translated, Constraints::default(), 16)] {
         for coherency in [DmaCoherency::Coherent, DmaCoherency::NonCoherent] {
@@ -59,13 +59,13 @@ fn arrays_and_boxes_are_what_the_device_finds() {
             assert_eq!(scene.memory.live(), 3);
             ring.try_release().unwrap();
             drop((words, status));
-            scene.is_balanced();
+            scene.check_balance();
         }
     }
 }
 
 #[test]
-fn constraints_of_the_call_and_of_the_memory_hold_together() {
+fn constraints_of_the_call_and_of_the_memory_both_apply() {
     let own = Constraints::builder().mask(LOW).boundary(1 << 16).build().unwrap();
     let scene = HostScene::new(FakeGuest::new(FRAMES), own, 16);
     for reach in [
@@ -82,46 +82,46 @@ fn constraints_of_the_call_and_of_the_memory_hold_together() {
         let boundary = reach.boundary.unwrap_or(1 << 16) as u64;
         assert_eq!(start / boundary, end / boundary, "{reach:?}");
         drop(array);
-        scene.is_balanced();
+        scene.check_balance();
     }
-    // Neither a boundary that is no power of two, nor one that can't be kept.
+    // A boundary that is not a power of two, and limits that 9000 bytes cannot meet.
     for reach in [ANY.with_boundary(10_000), ANY.with_boundary(4096), ANY.with_max_segment_size(1)]
     {
         let array = device(&scene, reach).contiguous_array_zero::<u8>(9000, DmaDirection::ToDevice);
         assert_eq!(array.err(), Some(DmaError::NoMemory));
-        scene.is_balanced();
+        scene.check_balance();
     }
 }
 
 #[test]
-fn an_alignment_above_a_page_is_the_devices_and_the_processors() {
+fn an_alignment_above_a_page_holds_for_device_and_processor() {
     let scene = pv();
     let array = device(&scene, ANY).coherent_array_zero_with_align::<u8>(1 << 15, 1 << 15).unwrap();
     assert!(array.dma_addr().as_u64().is_multiple_of(1 << 15));
     assert!(array.as_ptr().addr().get().is_multiple_of(1 << 15));
     drop(array);
-    scene.is_balanced();
+    scene.check_balance();
 }
 
 #[test]
-fn an_alignment_that_the_processor_cannot_have_is_refused() {
-    // The allocator aligns what the processor sees to 2 MiB at most.
+fn an_alignment_that_the_processor_address_lacks_is_refused() {
+    // The allocator aligns the processor's address to 2 MiB at most.
     let guest = GuestBuilder::new(FRAMES).max_order(10).build();
     let scene = HostScene::new(guest, Constraints::default(), 16);
     let (bytes, align) = (4 << 20, 4 << 20);
     let array = device(&scene, ANY).coherent_array_zero_with_align::<u8>(bytes, align);
     assert_eq!(array.err(), Some(DmaError::NoMemory));
-    assert!(scene.calls() > 3, "there was memory, aligned for the device");
-    scene.is_balanced();
+    assert!(scene.take_calls() > 3, "the allocator got memory that is aligned for the device");
+    scene.check_balance();
 }
 
 #[test]
-fn nothing_is_taken_for_arrays_of_nothing() {
+fn an_empty_array_takes_no_memory() {
     let scene = pv();
     for _ in 0..20 {
         drop(device(&scene, ANY).coherent_array_zero::<u64>(0).unwrap());
     }
-    scene.is_balanced();
+    scene.check_balance();
 }
 
 #[test]
@@ -142,10 +142,11 @@ fn missing_memory_is_an_error() {
 }
 
 #[test]
-fn a_release_of_the_unknown_is_refused() {
+fn a_second_release_is_refused() {
     let scene = pv();
     let layout = std::alloc::Layout::from_size_align(64, 64).unwrap();
-    // SAFETY: the handle is given back; the second time is what is tried.
+    // SAFETY: the first call frees the handle. The later calls name addresses that are free, which the
+    // adapter refuses without accessing them.
     unsafe {
         let handle = scene.memory.alloc_coherent(ANY, layout).unwrap();
         assert_eq!(scene.memory.dealloc_coherent(handle), Ok(()));
@@ -153,13 +154,13 @@ fn a_release_of_the_unknown_is_refused() {
         assert_eq!(again, Err(DmaError::CoherentReleaseFailed));
         scene.memory.dealloc_contiguous(handle);
     }
-    scene.is_balanced();
+    scene.check_balance();
 }
 
 #[test]
-fn a_mapping_is_in_place_where_the_machine_allows_it() {
+fn a_contiguous_buffer_is_mapped_in_place() {
     let scene = pv();
-    let (run, pointer) = scene.linear(2);
+    let (run, pointer) = scene.take_linear(2);
     let device = device(&scene, ANY);
     for (offset, len, align, bounced) in [
         (0, 4096, 1, false),
@@ -168,7 +169,7 @@ fn a_mapping_is_in_place_where_the_machine_allows_it() {
         (4000, 200, 1, true),
         (4096, 4096, 4096, false),
     ] {
-        // SAFETY: two frames that are the test's.
+        // SAFETY: `run` owns both frames, and the slice lies within them.
         let slice = unsafe { std::slice::from_raw_parts_mut(pointer.add(offset), len) };
         slice.fill(0x11);
         let map = device.map_streaming_slice(slice, align, DmaDirection::Bidirectional).unwrap();
@@ -179,16 +180,16 @@ fn a_mapping_is_in_place_where_the_machine_allows_it() {
         scene.device_writes(map.dma_addr().as_u64() + 10, &[0x22; 5]);
         map.complete_for_cpu(0..len);
         drop(map);
-        // SAFETY: as above.
+        // SAFETY: `run` owns both frames, and the slice lies within them. The map is dropped.
         let slice = unsafe { std::slice::from_raw_parts(pointer.add(offset), len) };
         assert_eq!((slice[9], &slice[10..15], slice[15]), (0x11, &[0x22; 5][..], 0x11));
     }
     scene.give(run);
-    scene.is_balanced();
+    scene.check_balance();
 }
 
 #[test]
-fn what_a_device_does_not_write_stays() {
+fn bytes_that_the_device_does_not_write_stay() {
     let scene = pv();
     let device = device(&scene, DmaConstraints::new(LOW));
     let mut backing = [0x33_u8; 100];
@@ -200,11 +201,11 @@ fn what_a_device_does_not_write_stays() {
     assert_eq!((first, last), (0x44, 0x33));
     drop(map);
     assert_eq!((backing[59], backing[60]), (0x44, 0x33));
-    scene.is_balanced();
+    scene.check_balance();
 }
 
 #[test]
-fn owned_buffers_make_the_round() {
+fn an_owned_buffer_goes_to_the_device_and_back() {
     let scene = pv();
     let device = device(&scene, ANY);
     let len = 6000.try_into().unwrap();
@@ -212,21 +213,21 @@ fn owned_buffers_make_the_round() {
     buffer.copy_from_slice_cpu(&[5; 6000]);
     let prepared = buffer.prepare_for_device();
     let at = prepared.dma_addr().as_u64();
-    // SAFETY: the device is the test.
+    // SAFETY: the test itself is the device, and accesses the buffer until `complete_after_quiesce`.
     let in_flight = unsafe { prepared.into_in_flight() };
     assert_eq!(scene.device_reads(at, 6000), [5; 6000]);
     scene.device_writes(at + 5999, &[6]);
-    // SAFETY: it is done.
+    // SAFETY: the device's last access is done.
     let completed = unsafe { in_flight.complete_after_quiesce() };
     let mut bytes = [0; 6000];
     completed.copy_to_slice_cpu(&mut bytes);
     assert_eq!(bytes[5998..], [5, 6]);
     drop(completed);
-    scene.is_balanced();
+    scene.check_balance();
 }
 
 #[test]
-fn threads_quarrel_over_few_slots_and_lose_none() {
+fn threads_that_compete_for_few_slots_lose_none() {
     let scene = HostScene::with_pool(FakeGuest::new(FRAMES), Constraints::default(), 2);
     let mapped = std::sync::atomic::AtomicU64::new(0);
     std::thread::scope(|scope| {
@@ -250,5 +251,5 @@ fn threads_quarrel_over_few_slots_and_lose_none() {
         }
     });
     assert!(mapped.into_inner() > 1000);
-    scene.is_balanced();
+    scene.check_balance();
 }

@@ -1,7 +1,8 @@
-//! Every hypercall of every operation of the adapters fails once, with each errno that it may give.
-//! Every exchange goes wrong on the inside in every way that the model knows.
+//! Faults in every operation of the adapters.
 //!
-//! Afterwards each frame is in one place, no slot is lost, and what drivers have is intact.
+//! Every hypercall fails once with each errno, and every exchange fails inside Xen in every way that the
+//! model knows. Afterwards each frame is in one place, no slot is lost, and the buffers of drivers are
+//! intact.
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -17,10 +18,10 @@ use xen_contig::addr::PAGE_SIZE;
 use xen_contig::dma::Constraints;
 
 use super::arm::arm;
-use super::faults::{Case, Tally, Wrong, sweep};
+use super::faults::{Case, InjectedFault, Tally, sweep};
 use super::host::{HostScene, Kernel};
 
-/// Pages of each buffer; more than one, so that a scattered guest has to ask Xen.
+/// The pages of each buffer. More than one, so that a scattered guest needs an exchange.
 const PAGES: usize = 4;
 const BYTES: usize = PAGES * PAGE_SIZE;
 
@@ -28,31 +29,31 @@ const ANY: DmaConstraints = DmaConstraints::new(u64::MAX);
 const BOTH: BufferDirection = BufferDirection::Both;
 
 thread_local! {
-    /// The memory of the case that is being played on this thread.
+    /// The memory of the case that runs on this thread.
     static MEMORY: Cell<Option<&'static DeviceMemory<Kernel>>> = const { Cell::new(None) };
 }
 
-/// The device of whatever case is being played.
+/// The device of the case that runs.
 enum SweepDevice {}
 
-// SAFETY: the same memory from the first to the last use in a case, and no case has registers.
+// SAFETY: `memory` returns the same memory throughout a case, and no case maps registers.
 unsafe impl StaticDevice for SweepDevice {
     type Platform = Kernel;
 
     fn memory() -> &'static DeviceMemory<Kernel> {
-        MEMORY.get().expect("a case is being played")
+        MEMORY.get().expect("a case runs on this thread")
     }
 
     unsafe fn mmio_phys_to_virt(_address: u64, _size: usize) -> NonNull<u8> {
-        unreachable!("there are no registers")
+        unreachable!("the device has no registers")
     }
 }
 
 type Virtio = XenHal<SweepDevice>;
 
-/// What is done while something is wrong.
+/// An operation that runs with a fault.
 #[derive(Clone, Copy, Debug)]
-enum AdapterAct {
+enum AdapterOperation {
     VirtioAlloc,
     VirtioDealloc,
     VirtioShare,
@@ -63,54 +64,57 @@ enum AdapterAct {
     Unmap,
 }
 
-/// A driver's own buffer, on the heap, so that it has to be bounced.
+/// Returns a driver's own buffer, on the heap, so that the adapter must bounce it.
 fn content() -> Vec<u8> {
     (0..BYTES).map(|at| (at * 7 + at / 256) as u8).collect()
 }
 
-impl AdapterAct {
-    /// Plays the act, with something wrong. A device has the memory of another driver all the time.
-    fn play(self, wrong: Option<&Wrong>) -> Case {
+impl AdapterOperation {
+    /// Runs the operation with a fault. Meanwhile a device has the memory of another driver.
+    fn run(self, fault: Option<&InjectedFault>) -> Case {
         let scene = HostScene::new(GuestBuilder::new(160).build(), Constraints::default(), 3);
         MEMORY.set(Some(scene.memory));
         let (others, pointer) = Virtio::dma_alloc(2, BOTH);
         assert_ne!(others, 0);
         scene.device_writes(others, &[0x5a; 2 * PAGE_SIZE]);
-        let case = self.act(&scene, wrong);
+        let case = self.run_in(&scene, fault);
         assert_eq!(scene.device_reads(others, 2 * PAGE_SIZE), [0x5a; 2 * PAGE_SIZE]);
         assert_eq!((scene.memory.live(), scene.memory.check_in_place()), (1, Ok(())));
-        assert!(case.met || case.quarantined == 0, "lost without a cause: {case:?}");
-        scene.accounted(2);
-        // Nothing is wrong any more: the next driver is served, and all goes back.
+        assert!(
+            case.met || case.quarantined == 0,
+            "frames were quarantined without a fault: {case:?}"
+        );
+        scene.check_accounts(2);
+        // Without a fault the next driver gets memory, and all frames are free at the end.
         let (next, at) = Virtio::dma_alloc(PAGES, BOTH);
         assert_eq!(scene.device_reads(next, BYTES), vec![0; BYTES]);
-        // SAFETY: as they were allocated.
+        // SAFETY: the addresses and lengths are those of the allocations.
         let freed = unsafe {
             [Virtio::dma_dealloc(next, at, PAGES), Virtio::dma_dealloc(others, pointer, 2)]
         };
         assert_eq!(freed, [0, 0]);
         assert_eq!(scene.trim().error, None);
-        assert_eq!((scene.memory.live(), scene.accounted(0)), (0, case.quarantined));
-        scene.is_over();
+        assert_eq!((scene.memory.live(), scene.check_accounts(0)), (0, case.quarantined));
+        scene.end();
         case
     }
 
-    fn act(self, scene: &HostScene, wrong: Option<&Wrong>) -> Case {
+    fn run_in(self, scene: &HostScene, fault: Option<&InjectedFault>) -> Case {
         let arm = || {
-            scene.calls();
-            wrong.into_iter().for_each(|wrong| arm(wrong, scene.guest()));
+            scene.take_calls();
+            fault.into_iter().for_each(|fault| arm(fault, scene.guest()));
         };
-        // What a driver has gone on with, it gives back when nothing is wrong any more.
+        // Ends the fault. A driver that got memory frees it after this.
         let end = |answer: Result<(), String>, held: u64| {
             let met = scene.guest().xen().disarm() > 0;
-            let quarantined = scene.accounted(2 + held);
+            let quarantined = scene.check_accounts(2 + held);
             assert_eq!(scene.memory.live(), 1 + usize::from(held > 0), "{answer:?}");
             assert_eq!(scene.memory.check_in_place(), Ok(()));
             Case { met, answer, quarantined }
         };
-        // What a driver gives back makes no hypercall. The trim after it makes some.
+        // Freeing makes no hypercall. The trim after it makes some, which the fault can hit.
         let trim = || {
-            assert_eq!(scene.calls(), 0);
+            assert_eq!(scene.take_calls(), 0);
             scene.trim().error.map_or(Ok(()), |error| Err(error.to_string()))
         };
         let pages = PAGES as u64;
@@ -118,8 +122,8 @@ impl AdapterAct {
         let direction = DmaDirection::Bidirectional;
         let mut own = content();
         let buffer = NonNull::from(own.as_mut_slice());
-        // SAFETY: each is given back once and as it was taken; the vector outlives what is shared
-        // or mapped of it, and nobody touches it meanwhile.
+        // SAFETY: each allocation, share and map is undone once and with its own arguments. The vector
+        // outlives them, and nothing else accesses it meanwhile.
         let case = unsafe {
             match self {
                 Self::VirtioAlloc => {
@@ -136,14 +140,14 @@ impl AdapterAct {
                 Self::VirtioDealloc => {
                     let (paddr, vaddr) = Virtio::dma_alloc(PAGES, BOTH);
                     arm();
-                    assert_eq!(Virtio::dma_dealloc(paddr, vaddr, PAGES), 0, "{wrong:?}");
+                    assert_eq!(Virtio::dma_dealloc(paddr, vaddr, PAGES), 0, "{fault:?}");
                     end(trim(), 0)
                 }
                 Self::VirtioShare => {
                     arm();
                     let Ok(paddr) = catch_unwind(AssertUnwindSafe(|| Virtio::share(buffer, BOTH)))
                     else {
-                        return end(Err("it says so loudly".into()), 0);
+                        return end(Err("`share` panicked".into()), 0);
                     };
                     assert_eq!(scene.device_reads(paddr, BYTES), content());
                     let case = end(Ok(()), pages);
@@ -155,7 +159,11 @@ impl AdapterAct {
                     scene.device_writes(paddr, &[0x99; BYTES]);
                     arm();
                     Virtio::unshare(paddr, buffer, BOTH);
-                    assert_eq!(buffer.as_ref(), [0x99; BYTES], "the data came all the same");
+                    assert_eq!(
+                        buffer.as_ref(),
+                        [0x99; BYTES],
+                        "`unshare` must copy the device's bytes"
+                    );
                     end(trim(), 0)
                 }
                 Self::Coherent => {
@@ -170,7 +178,7 @@ impl AdapterAct {
                 Self::CoherentRelease => {
                     let handle = scene.memory.alloc_coherent(ANY, layout).unwrap();
                     arm();
-                    assert_eq!(scene.memory.dealloc_coherent(handle), Ok(()), "{wrong:?}");
+                    assert_eq!(scene.memory.dealloc_coherent(handle), Ok(()), "{fault:?}");
                     end(trim(), 0)
                 }
                 Self::Map => {
@@ -201,46 +209,48 @@ impl AdapterAct {
     }
 }
 
-fn sweep_all(acts: &[AdapterAct]) {
+fn sweep_all(operations: &[AdapterOperation]) {
     let mut sum = Tally::default();
-    for act in acts {
-        sum += sweep(&format!("adapter {act:?}"), false, |wrong| act.play(wrong));
+    for operation in operations {
+        sum += sweep(&format!("adapter {operation:?}"), false, |fault| operation.run(fault));
     }
     assert!(sum.cases > 0 && sum.quarantined > 0, "{sum:?}");
 }
 
 #[test]
 fn virtio() {
-    sweep_all(&[AdapterAct::VirtioAlloc, AdapterAct::VirtioDealloc, AdapterAct::VirtioUnshare]);
+    sweep_all(&[
+        AdapterOperation::VirtioAlloc,
+        AdapterOperation::VirtioDealloc,
+        AdapterOperation::VirtioUnshare,
+    ]);
 }
 
-/// Apart, for a driver that gets no bounce buffer is stopped, which takes its time to tell.
+/// A test of its own: `share` panics without a bounce buffer, and panics take long to print.
 #[test]
 fn virtio_share() {
-    sweep_all(&[AdapterAct::VirtioShare]);
+    sweep_all(&[AdapterOperation::VirtioShare]);
 }
 
 #[test]
 fn dma_api() {
     sweep_all(&[
-        AdapterAct::Coherent,
-        AdapterAct::CoherentRelease,
-        AdapterAct::Map,
-        AdapterAct::Unmap,
+        AdapterOperation::Coherent,
+        AdapterOperation::CoherentRelease,
+        AdapterOperation::Map,
+        AdapterOperation::Unmap,
     ]);
 }
 
-/// What lies in the linear mapping, a page of it, is shared and mapped without asking Xen: there is
-/// nothing that could fail.
 #[test]
-fn in_place_nothing_can_fail() {
+fn sharing_in_place_makes_no_hypercall() {
     let scene = HostScene::new(GuestBuilder::new(160).build(), Constraints::default(), 1);
     MEMORY.set(Some(scene.memory));
-    let (run, pointer) = scene.linear(1);
+    let (run, pointer) = scene.take_linear(1);
     let bytes = NonNull::slice_from_raw_parts(NonNull::new(pointer).unwrap(), PAGE_SIZE);
-    scene.calls();
-    arm(&Wrong::Call { call: 1, errno: XenErrno::EPERM, after: 0 }, scene.guest());
-    // SAFETY: a frame of the test's, unshared and unmapped as it was shared and mapped.
+    scene.take_calls();
+    arm(&InjectedFault::Call { call: 1, errno: XenErrno::EPERM, after: 0 }, scene.guest());
+    // SAFETY: `run` owns the frame. It is unshared and unmapped with the arguments of sharing and mapping.
     unsafe {
         let paddr = Virtio::share(bytes, BOTH);
         Virtio::unshare(paddr, bytes, BOTH);
@@ -248,7 +258,7 @@ fn in_place_nothing_can_fail() {
         let map = scene.memory.map_streaming(ANY, bytes.cast(), size, DmaDirection::ToDevice);
         scene.memory.unmap_streaming(map.unwrap());
     }
-    assert_eq!((scene.guest().xen().disarm(), scene.calls()), (0, 0));
+    assert_eq!((scene.guest().xen().disarm(), scene.take_calls()), (0, 0));
     scene.give(run);
-    scene.is_balanced();
+    scene.check_balance();
 }

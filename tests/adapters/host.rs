@@ -1,8 +1,8 @@
-//! A kernel whose books are the model's and whose memory is the host's.
+//! A kernel that has the tables of the model and memory of the host.
 //!
 //! The guest frames lie side by side in an arena, as in a linear mapping, so that driver crates can
-//! follow pointers. The device has machine addresses: it goes through the model's M2P, page by
-//! page, and so finds out whether pages that were said to be neighbours in the machine are.
+//! follow pointers. The device uses machine addresses. It translates each page by the model's M2P, so a
+//! test fails if pages are not contiguous in the machine although the library said so.
 
 use std::alloc::{Layout, alloc_zeroed};
 use std::sync::Mutex;
@@ -32,18 +32,21 @@ pub struct Arena {
     base: *mut u8,
 }
 
-// SAFETY: the arena lives as long as the test, and is accessed like a kernel's memory is: by whom
-// a frame belongs to.
+// SAFETY: the arena is never freed, and only the owner of a frame accesses it
+// ([M1](xen_contig::rules#M1)), on whichever thread.
 unsafe impl Send for Arena {}
-// SAFETY: as above.
+// SAFETY: a shared `Arena` gives out raw pointers alone. Only the owner of a frame accesses it
+// ([M1](xen_contig::rules#M1)).
 unsafe impl Sync for Arena {}
 
-// SAFETY: every frame has its place in the arena, readable and writable.
+// SAFETY: every frame has a place of its own in the arena, readable and writable.
 unsafe impl GuestMemory for Arena {
     unsafe fn zero(&self, first: Pfn, frames: u64) {
-        // SAFETY: within the arena, and nobody else's, by the caller's word.
+        // SAFETY: the frames lie in the arena. `GuestMemory::zero` requires that nothing else accesses
+        // them.
         unsafe { self.pointer(first).write_bytes(0, frames as usize * PAGE_SIZE) };
-        // SAFETY: as above; the model keeps a content of its own, which exchanges look at.
+        // SAFETY: the caller meets the requirements of the same method. The model has bytes of its own,
+        // which it checks in an exchange.
         unsafe { self.guest.zero(first, frames) };
     }
 
@@ -52,7 +55,7 @@ unsafe impl GuestMemory for Arena {
     }
 }
 
-// SAFETY: the model's tables are what an exchange edits.
+// SAFETY: the entries are those of the model, which an exchange changes.
 unsafe impl LinearMapping for Arena {
     fn entry(&self, pfn: Pfn) -> MachineAddr {
         self.guest.entry(pfn)
@@ -67,7 +70,7 @@ unsafe impl LinearMapping for Arena {
     }
 }
 
-// SAFETY: as the model, which does all the work.
+// SAFETY: every method calls the model's platform, which meets the requirements of the trait.
 unsafe impl Platform for Kernel {
     type Xen = FakeXen;
     type Memory = Arena;
@@ -119,16 +122,16 @@ unsafe impl Platform for Kernel {
     }
 }
 
-/// Arenas of scenes that are over.
+/// The arenas of scenes that ended.
 static ARENAS: Mutex<Vec<usize>> = Mutex::new(Vec::new());
 
-/// Memory for a guest's frames, of which nobody counts on what it holds.
+/// Returns memory for a guest's frames. Its bytes can be those of an earlier scene.
 fn arena() -> *mut u8 {
     let used = ARENAS.lock().unwrap().pop();
     let base = used.map_or_else(
         || {
             let layout = Layout::from_size_align(FRAMES as usize * PAGE_SIZE, 8 << 20).unwrap();
-            // SAFETY: the size is not zero.
+            // SAFETY: the layout has a size above zero.
             unsafe { alloc_zeroed(layout) }
         },
         std::ptr::with_exposed_provenance_mut,
@@ -148,11 +151,11 @@ pub struct HostScene {
     pub memory: &'static DeviceMemory<Kernel>,
     allocator: &'static Allocator<Kernel>,
     free: u64,
-    /// Frames for the records of the pool.
+    /// Frames for the records of the reserve at the start.
     records: u64,
 }
 
-/// Bounce buffers of 512 bytes, in one page.
+/// A pool of bounce buffers of 512 bytes, in one page.
 pub type Bounce = Pool<'static, Kernel>;
 
 impl HostScene {
@@ -182,9 +185,8 @@ impl HostScene {
         Self { host, memory: leak(memory), allocator, free, records }
     }
 
-    /// Nobody uses the scene or what came of it any more: its arena serves another. For tests that
-    /// build hundreds.
-    pub fn is_over(self) {
+    /// Ends the scene: the next one uses its arena. For tests that build hundreds of scenes.
+    pub fn end(self) {
         ARENAS.lock().unwrap().push(self.host.memory.base.expose_provenance());
     }
 
@@ -192,29 +194,29 @@ impl HostScene {
         self.host.model.guest()
     }
 
-    /// Takes a frame away from everybody.
+    /// Takes a free frame.
     pub fn take_frame(&self) -> Option<FrameRun> {
         self.host.take(1, 1)
     }
 
-    /// How many hypercalls were made since this was last asked.
-    pub fn calls(&self) -> usize {
+    /// Returns how many hypercalls were made since the last call of this method.
+    pub fn take_calls(&self) -> usize {
         self.guest().xen().take_log().len()
     }
 
-    /// Checks that drivers have nothing. Trims, and checks that every frame is free again.
-    pub fn is_balanced(&self) {
+    /// Checks that drivers have no buffer and that after a trim every frame is free.
+    pub fn check_balance(&self) {
         assert_eq!(self.memory.live(), 0, "{:?}", self.memory);
-        self.accounted(0);
+        self.check_accounts(0);
         let report = self.trim();
         assert_eq!((report.error, self.stats().idle), (None, 0), "{report:?}");
         assert_eq!(self.host.model.free_frames(), self.free);
         self.guest().check_whole();
     }
 
-    /// Checks that every frame is free, with a driver, in the reserve or quarantined. Returns the number
-    /// of quarantined frames.
-    pub fn accounted(&self, held: u64) -> u64 {
+    /// Checks that every frame is free, in a buffer, in the reserve or quarantined. `held` frames are in
+    /// buffers. Returns the number of quarantined frames.
+    pub fn check_accounts(&self, held: u64) -> u64 {
         let quarantined = Platform::accounts(&self.host).quarantined();
         let free = self.host.model.free_frames();
         let stats = self.stats();
@@ -222,7 +224,7 @@ impl HostScene {
         let sum = free + held + reserve + quarantined;
         assert_eq!(
             sum, self.free,
-            "{free} free, {held} held, {reserve} in the reserve, {quarantined} lost"
+            "{free} free, {held} in buffers, {reserve} in the reserve, {quarantined} quarantined"
         );
         let census = self.guest().check();
         let lost = census.holes.len() + census.unmapped.len();
@@ -230,7 +232,7 @@ impl HostScene {
         quarantined
     }
 
-    /// The figures of the allocator.
+    /// Returns the figures of the allocator.
     pub fn stats(&self) -> Stats {
         self.allocator.stats()
     }
@@ -240,20 +242,21 @@ impl HostScene {
         self.allocator.trim(u64::MAX)
     }
 
-    /// Memory of the driver's in the linear mapping: frames that are nobody's else.
-    pub fn linear(&self, frames: u64) -> (FrameRun, *mut u8) {
+    /// Takes frames of the linear mapping as a driver's own memory. Returns them and their address.
+    pub fn take_linear(&self, frames: u64) -> (FrameRun, *mut u8) {
         let run = self.host.take(frames, 1).unwrap();
         let pointer = self.host.memory.pointer(run.first());
         (run, pointer)
     }
 
-    /// Takes memory of the driver's back.
+    /// Frees the frames of a run.
     pub fn give(&self, run: FrameRun) {
         self.host.give(run);
     }
 
-    /// What a restored kernel finds: another machine frame beneath the page that a device has at an
-    /// address. Call the answer to have it back.
+    /// Changes the machine frame of the page at device address `dma`, as a restore does.
+    ///
+    /// Only the P2M changes. Returns a function that undoes this.
     pub fn move_page(&self, dma: u64) -> impl FnOnce() + use<> {
         let guest = self.guest();
         let pfn = guest.pfn(Mfn::new(dma / PAGE_SIZE as u64)).unwrap();
@@ -263,8 +266,9 @@ impl HostScene {
         }
     }
 
-    /// What a restore can do: two guest frames swap the machine frames that back them, in the P2M and
-    /// in the M2P.
+    /// Swaps the machine frames that back two guest frames, as a restore can.
+    ///
+    /// Only the P2M and the M2P change.
     pub fn swap_backing(&self, one: Pfn, other: Pfn) {
         let guest = self.guest();
         let (mine, theirs) = (guest.mfn(one).unwrap(), guest.mfn(other).unwrap());
@@ -274,33 +278,34 @@ impl HostScene {
         guest.record(theirs, Some(one));
     }
 
-    /// What is beneath a frame for the device.
+    /// Returns the number of the frame that the device uses for a guest frame.
     pub fn mfn(&self, pfn: Pfn) -> u64 {
         Platform::p2m(&self.host).gfn(pfn).unwrap().number()
     }
 
-    /// The byte that a device finds at an address, if the guest has it.
+    /// Returns the byte at a device address. Panics if the guest does not own its frame.
     fn byte(&self, dma: u64) -> *mut u8 {
         let page = PAGE_SIZE as u64;
         let frame = dma / page;
         let pfn = match Platform::p2m(&self.host).is_translated() {
             true => Pfn::new(frame),
-            false => self.guest().pfn(Mfn::new(frame)).expect("a device accesses the guest's own"),
+            false => self.guest().pfn(Mfn::new(frame)).expect("the guest owns the frame"),
         };
         assert!(pfn.number() < FRAMES);
         self.host.memory.pointer(pfn).wrapping_add((dma % page) as usize)
     }
 
-    /// A device reads.
+    /// Reads as the device does.
     pub fn device_reads(&self, dma: u64, bytes: usize) -> Vec<u8> {
-        // SAFETY: within the arena; byte by byte, for each may lie elsewhere.
+        // Byte by byte, because each page may lie elsewhere.
+        // SAFETY: `byte` returns an address in the arena.
         (dma..dma + bytes as u64).map(|at| unsafe { self.byte(at).read_volatile() }).collect()
     }
 
-    /// A device writes.
+    /// Writes as the device does.
     pub fn device_writes(&self, dma: u64, bytes: &[u8]) {
         for (at, byte) in (dma..).zip(bytes) {
-            // SAFETY: within the arena.
+            // SAFETY: `byte` returns an address in the arena.
             unsafe { self.byte(at).write_volatile(*byte) };
         }
     }

@@ -1,4 +1,6 @@
-//! Device addresses are reused after a restore. Drivers still get back their own memory and no other.
+//! Device addresses that a restore makes ambiguous.
+//!
+//! Each driver still frees its own memory and no other.
 
 use std::marker::PhantomData;
 use std::ptr::NonNull;
@@ -24,7 +26,7 @@ macro_rules! device {
     ($scene:expr) => {{
         static SCENE: OnceLock<HostScene> = OnceLock::new();
         enum IdentityDevice {}
-        // SAFETY: always the same memory, and no test has registers.
+        // SAFETY: `memory` always returns the same memory, and no test maps registers.
         unsafe impl StaticDevice for IdentityDevice {
             type Platform = Kernel;
 
@@ -33,7 +35,7 @@ macro_rules! device {
             }
 
             unsafe fn mmio_phys_to_virt(_address: u64, _size: usize) -> NonNull<u8> {
-                unreachable!("no test has registers")
+                unreachable!("no test maps registers")
             }
         }
         let scene = *SCENE.get_or_init(|| $scene);
@@ -45,13 +47,13 @@ fn scene(slots: usize) -> HostScene {
     HostScene::new(FakeGuest::new(FRAMES), Constraints::default(), slots)
 }
 
-/// The guest frame at a device address.
+/// Returns the guest frame at a device address.
 fn frame_at(scene: HostScene, dma: u64) -> Pfn {
     scene.guest().pfn(Mfn::new(dma / PAGE_SIZE as u64)).unwrap()
 }
 
-/// Takes all free frames. The first run is near `pfn`, so the reserve has room for its record: the next
-/// allocation needs no other frame.
+/// Takes all free frames. The first run is near `pfn`, so the reserve already has room for its record.
+/// The next allocation then needs no other frame.
 fn take_all(scene: HostScene, pfn: Pfn) -> (FrameRun, Vec<FrameRun>) {
     const FRAMES_PER_RECORD_PAGE: u64 = 256;
     scene.trim();
@@ -79,7 +81,7 @@ fn freeing_a_reused_address_frees_the_new_memory_and_not_the_old() {
 
         let (new_address, new_pointer) = H::dma_alloc(1, BOTH);
         assert_eq!(new_address, old_address, "the restore made the address ambiguous");
-        // SAFETY: neither pair of addresses was returned by one allocation.
+        // SAFETY: neither pair of addresses belongs to one allocation, so the adapter refuses both.
         let wrong = unsafe {
             [
                 H::dma_dealloc(new_address, NonNull::dangling(), 1),
@@ -87,13 +89,13 @@ fn freeing_a_reused_address_frees_the_new_memory_and_not_the_old() {
             ]
         };
         assert_eq!(wrong, [-22, -22], "both addresses must match");
-        // SAFETY: as it was allocated.
+        // SAFETY: the addresses and the length are those of the allocation.
         assert_eq!(unsafe { H::dma_dealloc(new_address, new_pointer, 1) }, 0);
         scene.trim();
         let reused = scene.take_frame().unwrap();
         assert_eq!(reused.first(), free_frame, "the frame of device 2 is free");
         assert!(scene.take_frame().is_none(), "device 1 still has its frame");
-        // SAFETY: as it was allocated.
+        // SAFETY: the addresses and the length are those of the allocation.
         assert_eq!(unsafe { H::dma_dealloc(old_address, old_pointer, 1) }, 0);
         scene.trim();
         let mut freed = std::iter::from_fn(|| scene.take_frame());
@@ -112,21 +114,21 @@ fn unsharing_a_reused_address_copies_from_the_new_bounce_buffer() {
         let (mut first, mut second) = ([1_u8; 64], [2_u8; 64]);
         let [first, second] = [&mut first, &mut second].map(|bytes| NonNull::from(&mut bytes[..]));
         for again in [second, first] {
-            // SAFETY: an array of the test's.
+            // SAFETY: a live array, and nothing else accesses it.
             let stale = unsafe { H::share(first, BOTH) };
             let stale_frame = frame_at(scene, stale);
             let (free, others) = take_all(scene, stale_frame);
             scene.swap_backing(stale_frame, free.first());
             scene.give(free);
-            // SAFETY: an array of the test's.
+            // SAFETY: a live array, and nothing else accesses it.
             let shared = unsafe { H::share(again, BOTH) };
             assert_eq!(shared, stale, "the restore made the address ambiguous");
             scene.device_writes(shared, &[9; 64]);
-            // SAFETY: as they were shared, the later one first.
+            // SAFETY: the arguments are those of both calls of `share`, the later one first.
             unsafe {
                 H::unshare(shared, again, BOTH);
-                assert_eq!(again.as_ref(), [9; 64], "what the device wrote");
-                assert_eq!(scene.memory.live(), 1, "the stale one stays");
+                assert_eq!(again.as_ref(), [9; 64], "`unshare` copies the device's bytes");
+                assert_eq!(scene.memory.live(), 1, "the stale buffer stays");
                 H::unshare(stale, first, BOTH);
             }
             assert_eq!(scene.memory.live(), 0);
@@ -143,12 +145,12 @@ fn unsharing_in_place_takes_no_stale_bounce_buffer() {
     fn test<H: Hal>(_: PhantomData<H>, scene: HostScene) {
         let mut content = [1_u8; 64];
         let bytes = NonNull::from(&mut content[..]);
-        // SAFETY: an array of the test's.
+        // SAFETY: a live array, and nothing else accesses it.
         let stale = unsafe { H::share(bytes, BOTH) };
-        let (run, pointer) = scene.linear(1);
+        let (run, pointer) = scene.take_linear(1);
         scene.swap_backing(frame_at(scene, stale), run.first());
         let inside = NonNull::slice_from_raw_parts(NonNull::new(pointer).unwrap(), 64);
-        // SAFETY: a frame of the test's, unshared as it was shared.
+        // SAFETY: `run` owns the frame, and `unshare` has the arguments of `share`.
         unsafe {
             pointer.write_bytes(5, 64);
             assert_eq!(H::share(inside, BOTH), stale);
@@ -156,7 +158,7 @@ fn unsharing_in_place_takes_no_stale_bounce_buffer() {
             assert_eq!(inside.as_ref(), [5; 64]);
         }
         assert_eq!(scene.memory.live(), 1, "the bounce buffer is the other driver's");
-        // SAFETY: as it was shared.
+        // SAFETY: the arguments are those of `share`.
         unsafe { H::unshare(stale, bytes, BOTH) };
         assert_eq!(scene.memory.live(), 0);
         scene.give(run);
@@ -170,12 +172,12 @@ fn an_empty_slice_is_shared_without_a_panic() {
     fn test<H: Hal>(_: PhantomData<H>, scene: HostScene) {
         let mut nothing: [u8; 0] = [];
         let nothing = NonNull::from(&mut nothing[..]);
-        // SAFETY: there are no bytes to access.
+        // SAFETY: the slice has no bytes, so nothing accesses memory.
         let address = unsafe { H::share(nothing, BOTH) };
         assert_eq!(address, PAGE_SIZE as u64, "the lowest address in reach, and never 0");
-        // SAFETY: as it was shared.
+        // SAFETY: the arguments are those of `share`.
         unsafe { H::unshare(address, nothing, BOTH) };
-        scene.is_balanced();
+        scene.check_balance();
     }
     let (scene, hal) = device!(scene(4));
     test(hal, scene);
@@ -189,7 +191,7 @@ fn an_empty_slice_is_shared_without_a_panic() {
 fn sharing_more_than_can_be_bounced_names_the_limit() {
     fn test<H: Hal>(_: PhantomData<H>) {
         let content = vec![0_u8; 4097];
-        // SAFETY: a vector of the test's.
+        // SAFETY: a live vector, and nothing writes to it.
         unsafe { H::share(NonNull::from(content.as_slice()), BOTH) };
     }
     let short = Constraints::builder().max_segment(4096).build().unwrap();
@@ -201,11 +203,11 @@ fn sharing_more_than_can_be_bounced_names_the_limit() {
 #[should_panic(
     expected = "no bounce buffer of 3 bytes: all 64 slots for buffers of drivers are in use"
 )]
-fn the_bounce_after_the_last_slot_names_the_limit() {
+fn sharing_after_the_last_slot_names_the_limit() {
     fn test<H: Hal>(_: PhantomData<H>) {
         let content = [[1_u8, 2, 3]; 65];
         for bytes in &content {
-            // SAFETY: an array of the test's.
+            // SAFETY: a live array, and nothing writes to it.
             unsafe { H::share(NonNull::from(&bytes[..]), BufferDirection::DriverToDevice) };
         }
     }
@@ -214,7 +216,7 @@ fn the_bounce_after_the_last_slot_names_the_limit() {
 }
 
 #[test]
-fn where_the_trait_has_an_error_it_is_returned() {
+fn dma_api_returns_an_error_instead_of_a_panic() {
     let short = Constraints::builder().max_segment(4096).build().unwrap();
     let scene = HostScene::new(FakeGuest::new(FRAMES), short, 64);
     let reach = DmaConstraints::new(u64::MAX);
@@ -231,7 +233,7 @@ fn where_the_trait_has_an_error_it_is_returned() {
     assert!(mapped[..64].iter().all(Result::is_ok));
     assert_eq!(mapped[64].as_ref().err(), Some(&DmaError::NoMemory));
     drop(mapped);
-    scene.is_balanced();
+    scene.check_balance();
 }
 
 /// Safe code can implement `BouncePool` and promise more bytes than its objects have.

@@ -1,4 +1,4 @@
-//! `virtio-drivers` on the adapter: its own block driver against a device that has machine
+//! The adapter for `virtio-drivers`: that crate's block driver and a model device, which uses machine
 //! addresses.
 
 use std::collections::HashSet;
@@ -18,12 +18,12 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::host::{FRAMES, HostScene, Kernel};
 
-/// A `StaticDevice` of the test's own, so that tests keep apart.
+/// Defines a `StaticDevice` for one test, so that no two tests share memory.
 macro_rules! device {
     ($scene:expr) => {{
         static SCENE: OnceLock<HostScene> = OnceLock::new();
         enum Device {}
-        // SAFETY: always the same memory, and no test has registers.
+        // SAFETY: `memory` always returns the same memory, and no test maps registers.
         unsafe impl StaticDevice for Device {
             type Platform = Kernel;
 
@@ -32,7 +32,7 @@ macro_rules! device {
             }
 
             unsafe fn mmio_phys_to_virt(_address: u64, _size: usize) -> NonNull<u8> {
-                unreachable!("the transport has no registers")
+                unreachable!("the model device has no registers")
             }
         }
         let scene = *SCENE.get_or_init(|| $scene);
@@ -44,7 +44,7 @@ fn pv() -> FakeGuest {
     FakeGuest::new(FRAMES)
 }
 
-/// A block device with one queue, which it serves when it is notified.
+/// A block device with one queue. It serves the queue when the driver notifies it.
 struct ModelDisk<'s> {
     scene: HostScene,
     sectors: &'s Mutex<Vec<u8>>,
@@ -66,16 +66,16 @@ impl<'s> ModelDisk<'s> {
         u64::from_le_bytes(bytes)
     }
 
-    /// Serves one chain of descriptors; answers how many bytes it wrote.
+    /// Serves one chain of descriptors. Returns how many bytes it wrote.
     fn serve(&self, table: u64, head: u64) -> u32 {
         let (mut readable, mut writable, mut next) = (Vec::new(), Vec::new(), Some(head));
         let mut seen = HashSet::new();
         while let Some(index) = next {
-            assert!(seen.insert(index), "a chain has an end");
+            assert!(seen.insert(index), "the chain of descriptors has a cycle at {index}");
             let entry = table + index * 16;
             let (at, len) = (self.number::<8>(entry), self.number::<4>(entry + 8));
             let flags = self.number::<2>(entry + 12);
-            assert!(at != 0 && flags & 4 == 0, "no indirect descriptors were offered");
+            assert!(at != 0 && flags & 4 == 0, "an indirect descriptor or address 0");
             match flags & 2 {
                 0 => readable.extend(self.scene.device_reads(at, len as usize)),
                 _ => writable.push((at, len as usize)),
@@ -85,7 +85,8 @@ impl<'s> ModelDisk<'s> {
         let kind = u32::from_le_bytes(readable[..4].try_into().unwrap());
         let sector = u64::from_le_bytes(readable[8..16].try_into().unwrap());
         let from = sector as usize * SECTOR_SIZE;
-        let (status, data) = writable.split_last().expect("a status");
+        let (status, data) =
+            writable.split_last().expect("the chain has a descriptor for the status");
         let mut written = 1;
         let mut sectors = self.sectors.lock().unwrap();
         match kind {
@@ -98,7 +99,7 @@ impl<'s> ModelDisk<'s> {
                 }
             }
             1 => sectors[from..from + readable.len() - 16].copy_from_slice(&readable[16..]),
-            // An identity that is shorter than the buffer: the rest is not written.
+            // The identity is shorter than the buffer. The device does not write the other bytes.
             8 => {
                 self.scene.device_writes(data[0].0, b"xen-contig\0");
                 written += 11;
@@ -127,7 +128,7 @@ impl Transport for ModelDisk<'_> {
     }
 
     fn notify(&mut self, queue: u16) {
-        let [table, driver, device] = self.rings.expect("a queue");
+        let [table, driver, device] = self.rings.expect("the driver has set up the queue");
         assert_eq!(queue, 0);
         while u64::from(self.served) != self.number::<2>(driver + 2) {
             let slot = u64::from(self.served) % u64::from(self.size);
@@ -180,7 +181,8 @@ impl Transport for ModelDisk<'_> {
     fn read_config_space<T: FromBytes + IntoBytes>(&self, offset: usize) -> Result<T, Error> {
         let mut config = [0; 64];
         config[..8].copy_from_slice(&64_u64.to_le_bytes());
-        Ok(T::read_from_bytes(&config[offset..offset + size_of::<T>()]).expect("as long"))
+        Ok(T::read_from_bytes(&config[offset..offset + size_of::<T>()])
+            .expect("the slice has the size of T"))
     }
 
     fn write_config_space<T: IntoBytes + Immutable>(
@@ -192,37 +194,38 @@ impl Transport for ModelDisk<'_> {
     }
 }
 
-/// Content that is another at every place.
+/// Returns bytes that differ from place to place.
 fn pattern(bytes: usize) -> Vec<u8> {
     (0..bytes).map(|at| (at * 31 + at / 256) as u8).collect()
 }
 
-fn drives_a_disk<H: Hal>(scene: HostScene) {
+fn drive_a_disk<H: Hal>(scene: HostScene) {
     let sectors = Mutex::new(pattern(64 * SECTOR_SIZE));
     let mut disk = VirtIOBlk::<H, _>::new(ModelDisk::new(scene, &sectors)).unwrap();
     assert_eq!(disk.capacity(), 64);
-    // On the stack and the heap: outside the linear mapping, and longer than a page.
+    // Buffers on the heap lie outside the linear mapping. These are longer than a page.
     let mut heap = vec![0; 20 * SECTOR_SIZE];
     disk.read_blocks(3, &mut heap).unwrap();
     assert_eq!(heap, pattern(64 * SECTOR_SIZE)[3 * SECTOR_SIZE..23 * SECTOR_SIZE]);
     heap.reverse();
     disk.write_blocks(40, &heap).unwrap();
     assert_eq!(sectors.lock().unwrap()[40 * SECTOR_SIZE..60 * SECTOR_SIZE], heap);
-    // In the linear mapping: a page of its own, and two that are no neighbours in the machine.
-    let (run, pointer) = scene.linear(2);
+    // Buffers in the linear mapping: one within a page, and one over two pages that are not contiguous
+    // in the machine.
+    let (run, pointer) = scene.take_linear(2);
     for offset in [512, PAGE_SIZE - 512] {
-        // SAFETY: two frames that are the test's.
+        // SAFETY: `run` owns both frames, and the slice lies within them.
         let sectors = unsafe { std::slice::from_raw_parts_mut(pointer.add(offset), 1024) };
         disk.read_blocks(5, sectors).unwrap();
         assert_eq!(sectors, &pattern(7 * SECTOR_SIZE)[5 * SECTOR_SIZE..]);
     }
     scene.give(run);
-    // Of what the device does not write, nothing changes.
+    // Bytes that the device does not write stay as they were.
     let mut identity = [0x55; 20];
     assert_eq!(disk.device_id(&mut identity).unwrap(), 10);
     assert_eq!(identity, *b"xen-contig\0\x55\x55\x55\x55\x55\x55\x55\x55\x55");
     drop(disk);
-    scene.is_balanced();
+    scene.check_balance();
 }
 
 #[test]
@@ -232,7 +235,7 @@ fn a_disk_is_driven_in_a_pv_guest() {
 }
 
 #[test]
-fn a_disk_that_reaches_little_is_driven_too() {
+fn a_disk_with_a_short_mask_is_driven() {
     let low = Constraints::builder().mask(FRAMES * PAGE_SIZE as u64 - 1).build().unwrap();
     let (scene, hal) = device!(HostScene::new(pv(), low, 64));
     run(hal, scene);
@@ -248,13 +251,13 @@ fn a_disk_is_driven_with_a_pool_of_bounce_buffers() {
 fn a_disk_is_driven_in_a_translated_guest() {
     let guest = GuestBuilder::new(FRAMES).translated().build();
     let (scene, hal) = device!(HostScene::new(guest, Constraints::default(), 64));
-    scene.calls();
+    scene.take_calls();
     run(hal, scene);
-    assert_eq!(scene.calls(), 0, "what a translated guest has is contiguous for the device");
+    assert_eq!(scene.take_calls(), 0, "a translated guest's memory is contiguous for the device");
 }
 
 fn run<H: Hal>(_hal: std::marker::PhantomData<H>, scene: HostScene) {
-    drives_a_disk::<H>(scene);
+    drive_a_disk::<H>(scene);
 }
 
 #[test]
@@ -266,15 +269,16 @@ fn pages_are_zeroed_contiguous_and_freed_by_address() {
             let bytes = pages * PAGE_SIZE;
             assert_eq!(scene.device_reads(paddr, bytes), vec![0; bytes]);
             scene.device_writes(paddr, &pattern(bytes));
-            // SAFETY: the pages are the test's.
+            // SAFETY: `dma_alloc` returned this buffer of `pages` pages, and the model device is idle.
             let content = unsafe { std::slice::from_raw_parts(vaddr.as_ptr(), bytes) };
             assert_eq!(content, pattern(bytes));
-            // SAFETY: as it was allocated; and again, which is refused by number.
+            // SAFETY: the first call frees the pages as they were allocated. The second call names
+            // addresses that are free, which the adapter reports as an error.
             let (known, unknown) = unsafe {
                 (H::dma_dealloc(paddr, vaddr, pages), H::dma_dealloc(paddr, vaddr, pages))
             };
             assert!(known == 0 && unknown == -22);
-            scene.is_balanced();
+            scene.check_balance();
         }
     }
     let (scene, hal) = device!(HostScene::new(pv(), Constraints::default(), 1));
@@ -282,7 +286,7 @@ fn pages_are_zeroed_contiguous_and_freed_by_address() {
 }
 
 #[test]
-fn what_cannot_be_allocated_is_an_error_of_the_driver() {
+fn a_failed_allocation_is_an_error_of_the_driver() {
     fn test<H: Hal>(_hal: std::marker::PhantomData<H>, scene: HostScene) {
         let both = BufferDirection::Both;
         for pages in [0, 1 << 20, usize::MAX] {
@@ -293,15 +297,15 @@ fn what_cannot_be_allocated_is_an_error_of_the_driver() {
         scene.guest().relieve();
         let (first, second) = (H::dma_alloc(1, both), H::dma_alloc(1, both));
         assert!(first.0 != 0 && second.0 != 0);
-        scene.calls();
-        assert_eq!(H::dma_alloc(2, both).0, 0, "no slot is left");
-        assert_eq!(scene.calls(), 0, "and Xen is not asked in vain");
-        // SAFETY: as they were allocated.
+        scene.take_calls();
+        assert_eq!(H::dma_alloc(2, both).0, 0, "no slot is free");
+        assert_eq!(scene.take_calls(), 0, "no hypercall is made without a slot");
+        // SAFETY: the addresses and lengths are those of the allocations.
         unsafe {
             H::dma_dealloc(first.0, first.1, 1);
             H::dma_dealloc(second.0, second.1, 1);
         }
-        scene.is_balanced();
+        scene.check_balance();
 
         let sectors = Mutex::new(Vec::new());
         scene.guest().fragment(Order::new(0).unwrap());
@@ -314,21 +318,21 @@ fn what_cannot_be_allocated_is_an_error_of_the_driver() {
 }
 
 #[test]
-fn sharing_is_in_place_where_the_machine_allows_it() {
+fn a_contiguous_buffer_is_shared_in_place() {
     fn test<H: Hal>(_hal: std::marker::PhantomData<H>, scene: HostScene) {
-        let (run, pointer) = scene.linear(8);
+        let (run, pointer) = scene.take_linear(8);
         let first = run.first();
         let slice = |offset: usize, len: usize| {
             let start = NonNull::new(pointer.wrapping_add(offset)).unwrap();
             NonNull::slice_from_raw_parts(start, len)
         };
         let share = |offset, len| {
-            // SAFETY: eight frames that are the test's.
+            // SAFETY: `run` owns the eight frames, and the slice lies within them.
             let paddr = unsafe { H::share(slice(offset, len), BufferDirection::Both) };
             (paddr, scene.memory.live())
         };
         let unshare = |paddr, offset, len| {
-            // SAFETY: as it was shared.
+            // SAFETY: the arguments are those of `share`.
             unsafe { H::unshare(paddr, slice(offset, len), BufferDirection::Both) };
             assert_eq!(scene.memory.live(), 0);
         };
@@ -340,28 +344,32 @@ fn sharing_is_in_place_where_the_machine_allows_it() {
             assert_eq!(paddr == within, lives == 0);
             unshare(paddr, offset, len);
         }
-        assert_ne!(scene.mfn(first.add(1)), scene.mfn(first) + 1, "the guest is scattered");
+        assert_ne!(
+            scene.mfn(first.add(1)),
+            scene.mfn(first) + 1,
+            "the test needs scattered frames"
+        );
 
-        // Pages of a coherent buffer are neighbours in the machine: shared in place, at any place.
+        // The pages of a coherent buffer are contiguous in the machine, so any part is shared in place.
         let (paddr, vaddr) = H::dma_alloc(4, BufferDirection::Both);
         let inside = NonNull::slice_from_raw_parts(vaddr, 4 * PAGE_SIZE);
-        // SAFETY: the pages are the test's.
+        // SAFETY: `dma_alloc` returned these pages, and `unshare` has the arguments of `share`.
         unsafe {
             assert_eq!(H::share(inside, BufferDirection::Both), paddr);
             H::unshare(paddr, inside, BufferDirection::Both);
         }
-        assert_eq!(scene.memory.live(), 1, "what was allocated is not taken for a bounce buffer");
-        // SAFETY: as it was allocated.
+        assert_eq!(scene.memory.live(), 1, "`unshare` must not free an allocated buffer");
+        // SAFETY: the addresses and the length are those of the allocation.
         assert_eq!(unsafe { H::dma_dealloc(paddr, vaddr, 4) }, 0);
         scene.give(run);
-        scene.is_balanced();
+        scene.check_balance();
     }
     let (scene, hal) = device!(HostScene::new(pv(), Constraints::default(), 4));
     test(hal, scene);
 }
 
 #[test]
-fn a_bounce_buffer_is_copied_the_way_the_data_goes() {
+fn a_bounce_buffer_is_copied_in_the_direction_of_the_data() {
     fn test<H: Hal>(_hal: std::marker::PhantomData<H>, scene: HostScene) {
         for direction in [
             BufferDirection::DriverToDevice,
@@ -370,18 +378,18 @@ fn a_bounce_buffer_is_copied_the_way_the_data_goes() {
         ] {
             let mut content = pattern(700);
             let buffer = NonNull::from(content.as_mut_slice());
-            // SAFETY: a vector of the test's.
+            // SAFETY: `buffer` is a live vector, and nothing else accesses it.
             let paddr = unsafe { H::share(buffer, direction) };
             assert_eq!(scene.device_reads(paddr, 700), pattern(700));
             scene.device_writes(paddr + 600, &[0xee; 50]);
-            // SAFETY: as it was shared.
+            // SAFETY: the arguments are those of `share`.
             unsafe { H::unshare(paddr, buffer, direction) };
             let mut expected = pattern(700);
             if direction != BufferDirection::DriverToDevice {
                 expected[600..650].fill(0xee);
             }
             assert_eq!(content, expected, "{direction:?}");
-            scene.is_balanced();
+            scene.check_balance();
         }
     }
     let (scene, hal) = device!(HostScene::new(pv(), Constraints::default(), 1));
@@ -389,7 +397,7 @@ fn a_bounce_buffer_is_copied_the_way_the_data_goes() {
 }
 
 #[test]
-fn small_buffers_bounce_out_of_the_pool() {
+fn small_buffers_bounce_from_the_pool() {
     fn test<H: Hal>(_hal: std::marker::PhantomData<H>, scene: HostScene) {
         let buffers = |stats: Stats| stats.from_reserve + stats.adopted + stats.exchanged;
         let before = buffers(scene.stats());
@@ -397,21 +405,25 @@ fn small_buffers_bounce_out_of_the_pool() {
         let shared: Vec<u64> = content
             .iter()
             .map(|bytes| {
-                // SAFETY: a vector of the test's, which nobody writes to.
+                // SAFETY: a live vector, and nothing writes to it.
                 unsafe {
                     H::share(NonNull::from(bytes.as_slice()), BufferDirection::DriverToDevice)
                 }
             })
             .collect();
         let after = buffers(scene.stats());
-        assert_eq!(after, before + 1, "eight from the pool, the ninth not");
+        assert_eq!(
+            after,
+            before + 1,
+            "eight buffers come from the pool, the ninth from the allocator"
+        );
         for (paddr, bytes) in shared.into_iter().zip(&content) {
             assert_eq!(scene.device_reads(paddr, 512), *bytes);
             let buffer = NonNull::from(bytes.as_slice());
-            // SAFETY: as it was shared.
+            // SAFETY: the arguments are those of `share`.
             unsafe { H::unshare(paddr, buffer, BufferDirection::DriverToDevice) };
         }
-        scene.is_balanced();
+        scene.check_balance();
     }
     let low = Constraints::builder().mask(FRAMES * PAGE_SIZE as u64 - 1).build().unwrap();
     let (scene, hal) = device!(HostScene::with_pool(pv(), low, 16));
@@ -420,11 +432,11 @@ fn small_buffers_bounce_out_of_the_pool() {
 
 #[test]
 #[should_panic(expected = "no bounce buffer of 3 bytes: all 1 slots")]
-fn sharing_without_a_slot_is_loud() {
+fn sharing_without_a_free_slot_panics() {
     fn test<H: Hal>(_hal: std::marker::PhantomData<H>, _scene: HostScene) {
         let content = [1, 2, 3];
         for _ in 0..2 {
-            // SAFETY: an array of the test's.
+            // SAFETY: a live array, and nothing writes to it.
             unsafe { H::share(NonNull::from(&content[..]), BufferDirection::DriverToDevice) };
         }
     }
@@ -433,7 +445,7 @@ fn sharing_without_a_slot_is_loud() {
 }
 
 #[test]
-fn threads_share_through_few_slots_and_get_their_own_back() {
+fn threads_that_share_by_few_slots_get_their_own_bytes() {
     fn test<H: Hal>(_hal: std::marker::PhantomData<H>, scene: HostScene) {
         std::thread::scope(|scope| {
             for me in [0x11, 0x22] {
@@ -441,7 +453,8 @@ fn threads_share_through_few_slots_and_get_their_own_back() {
                     for round in 0..5_000 {
                         let mut content = vec![me; 100 + round % 500];
                         let buffer = NonNull::from(content.as_mut_slice());
-                        // SAFETY: a vector of this thread's, unshared as it was shared.
+                        // SAFETY: the vector is live and belongs to this thread. `unshare` has the
+                        // arguments of `share`.
                         unsafe {
                             let paddr = H::share(buffer, BufferDirection::Both);
                             let there = scene.device_reads(paddr, buffer.len());
@@ -454,25 +467,26 @@ fn threads_share_through_few_slots_and_get_their_own_back() {
                 });
             }
         });
-        scene.is_balanced();
+        scene.check_balance();
     }
     let (scene, hal) = device!(HostScene::with_pool(pv(), Constraints::default(), 3));
     test(hal, scene);
 }
 
 #[test]
-fn c75_what_drivers_have_is_checked_after_a_restore() {
+fn c75_buffers_of_drivers_are_checked_after_a_restore() {
     fn test<H: Hal>(_hal: std::marker::PhantomData<H>, scene: HostScene) {
         let both = BufferDirection::Both;
         let queue = H::dma_alloc(3, both);
         let mut small = [1_u8; 100];
         let mut large = vec![2_u8; 6000];
         let [small, large] = [&mut small[..], &mut large[..]].map(NonNull::from);
-        // SAFETY: an array and a vector of the test's.
+        // SAFETY: an array and a vector, live until they are unshared.
         let shared = [small, large].map(|buffer| unsafe { H::share(buffer, both) });
         assert_eq!((scene.memory.live(), scene.memory.check_in_place()), (3, Ok(())));
 
-        // The last page of each: of the queue, of a bounce buffer of the pool's, of one of its own.
+        // Moves the last page of the queue, of a bounce buffer from the pool and of one from the
+        // allocator, one after the other.
         for (paddr, pages, len, purpose) in [
             (queue.0, 3, 3 * PAGE_SIZE, Purpose::Allocated),
             (shared[0], 1, 512, Purpose::Bounce),
@@ -493,22 +507,23 @@ fn c75_what_drivers_have_is_checked_after_a_restore() {
         assert!(matches!(report, Err(AdapterError::Moved { buffers: 2, .. })), "{report:?}");
         moved.into_iter().for_each(|back| back());
         assert_eq!(scene.memory.check_in_place(), Ok(()));
-        // SAFETY: as they were shared and allocated.
+        // SAFETY: the arguments are those of `share` and `dma_alloc`.
         unsafe {
             H::unshare(shared[0], small, both);
             H::unshare(shared[1], large, both);
             H::dma_dealloc(queue.0, queue.1, 3);
         }
-        assert_eq!(scene.memory.moved_buffers().count(), 0, "what nobody has is of no concern");
-        scene.is_balanced();
+        assert_eq!(scene.memory.moved_buffers().count(), 0, "freed buffers are not checked");
+        scene.check_balance();
     }
     let (scene, hal) = device!(HostScene::with_pool(pv(), Constraints::default(), 4));
     test(hal, scene);
 }
 
-/// Who checks hinders nobody: what is freed meanwhile is found, and what is found belongs together.
+/// A thread checks all the time while a driver shares and unshares. The driver always finds its buffer,
+/// and the check never combines the values of two buffers.
 #[test]
-fn c75_a_check_hinders_no_driver() {
+fn c75_a_check_does_not_disturb_drivers() {
     fn test<H: Hal>(_hal: std::marker::PhantomData<H>, scene: HostScene) {
         let (done, stop) = std::sync::mpsc::channel::<()>();
         std::thread::scope(|scope| {
@@ -517,21 +532,25 @@ fn c75_a_check_hinders_no_driver() {
                     assert_eq!(scene.memory.check_in_place(), Ok(()));
                 }
             });
-            // Dropped at the end, and also where a check fails.
+            // Dropping it stops the thread, at the end and also if an assertion below fails.
             let _done = done;
             for round in 0..20_000 {
-                // One out of the pool, the next not, so that a slot holds now this, now that.
+                // Odd rounds bounce by the allocator and even ones by the pool, so the slot's values change.
                 let mut content = [7; 1024];
                 let buffer = NonNull::from(&mut content[..1 + round % 2 * 1000]);
-                // SAFETY: an array of the test's, unshared as it was shared.
+                // SAFETY: a live array. `unshare` has the arguments of `share`.
                 unsafe {
                     let paddr = H::share(buffer, BufferDirection::Both);
                     H::unshare(paddr, buffer, BufferDirection::Both);
                 }
-                assert_eq!(scene.memory.live(), 0, "round {round}: it was not taken back");
+                assert_eq!(
+                    scene.memory.live(),
+                    0,
+                    "round {round}: the bounce buffer was not freed"
+                );
             }
         });
-        scene.is_balanced();
+        scene.check_balance();
     }
     let (scene, hal) = device!(HostScene::with_pool(pv(), Constraints::default(), 2));
     test(hal, scene);

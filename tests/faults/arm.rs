@@ -1,18 +1,19 @@
-//! Arming of faults, for sweeps whose scene has no steps for it.
+//! Arms the fault of a sweep in the model.
 
 use fake_xen::{FakeGuest, Fault};
 
-use crate::faults::Wrong;
+use crate::faults::InjectedFault;
 
-/// Arms a fault.
-pub fn arm(wrong: &Wrong, guest: &FakeGuest) {
-    match wrong {
-        Wrong::Call { call, errno, after } => {
-            // Where Xen would answer a count, a call that fails is done in no part.
+/// Arms a fault. The next call is call 1.
+pub fn arm(fault: &InjectedFault, guest: &FakeGuest) {
+    match fault {
+        InjectedFault::Call { call, errno, after } => {
+            // The operations of a translated guest return a count. If one of them returns an error, Xen
+            // did none of its extents.
             let after = if guest.p2m().is_translated() { 0 } else { *after };
             guest.xen().arm(Fault::refuse(*call, *errno).after(after));
         }
-        Wrong::Stop { call, after } => guest.xen().arm(Fault::stop(*call).after(*after)),
-        Wrong::Inside(fault) => guest.xen().arm_exchange(fault.clone()),
+        InjectedFault::Stop { call, after } => guest.xen().arm(Fault::stop(*call).after(*after)),
+        InjectedFault::Inside(fault) => guest.xen().arm_exchange(fault.clone()),
     }
 }

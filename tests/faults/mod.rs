@@ -1,4 +1,4 @@
-//! What the fault sweeps share: what can go wrong, and the loop that tries it everywhere.
+//! The faults of the sweeps, and the loop that tries each in every call.
 
 mod count;
 
@@ -7,36 +7,35 @@ use hypercall::XenErrno;
 
 use count::count;
 
-/// What is armed before an operation.
+/// A fault that is armed before an operation.
 #[derive(Clone, Debug)]
-pub enum Wrong {
-    /// A call fails behind so many entries.
+pub enum InjectedFault {
+    /// A hypercall does `after` entries and then fails with `errno`.
     Call {
-        /// Which, from 1 on.
+        /// The number of the hypercall, counted from 1.
         call: u64,
         errno: XenErrno,
         after: u64,
     },
-    /// A call does so many extents and says so.
+    /// A hypercall does `after` extents and returns this count.
     Stop { call: u64, after: u64 },
-    /// The next exchange goes wrong on the inside.
+    /// The next exchange fails inside Xen.
     Inside(ExchangeFault),
 }
 
-/// What Xen may answer to one call or another, and a number that it has no name for.
+/// Returns the errnos that Xen uses, and 133, which has no name.
 fn errnos() -> impl Iterator<Item = XenErrno> {
     [1, 3, 11, 12, 14, 16, 22, 38, 85, 95, 133].into_iter().filter_map(XenErrno::from_raw)
 }
 
-/// Each errno of a call that does nothing, and two of one that fails half-way.
+/// Returns each errno with 0 entries done, and two errnos with some entries done.
 fn failures() -> impl Iterator<Item = (XenErrno, u64)> {
     let half_way = [XenErrno::EINVAL, XenErrno::EBUSY];
     let some_done = half_way.into_iter().flat_map(|errno| [(errno, 1), (errno, 300)]);
     errnos().map(|errno| (errno, 0)).chain(some_done)
 }
 
-/// Everything that can go wrong inside an exchange and be noticed, at extents and frames near and
-/// far.
+/// Returns the faults inside an exchange, at low and at high indices.
 fn inside() -> Vec<ExchangeFault> {
     let mut faults = vec![ExchangeFault::Dying];
     for at in [0, 1, 15, 31] {
@@ -66,18 +65,18 @@ fn inside() -> Vec<ExchangeFault> {
     faults
 }
 
-/// What came of an operation with something wrong.
+/// The outcome of an operation with a fault.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Case {
     /// Whether the operation met the fault.
     pub met: bool,
-    /// What it answered, in words.
+    /// The result of the operation, with the error's message.
     pub answer: Result<(), String>,
-    /// Frames that it cost.
+    /// How many frames are quarantined afterwards.
     pub quarantined: u64,
 }
 
-/// Figures of a sweep.
+/// The figures of a sweep.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Tally {
     pub cases: u64,
@@ -94,7 +93,7 @@ impl std::ops::AddAssign for Tally {
 }
 
 impl Tally {
-    fn note(&mut self, case: &Case) {
+    fn add(&mut self, case: &Case) {
         if case.met {
             self.cases += 1;
             self.refused += u64::from(case.answer.is_err());
@@ -102,60 +101,62 @@ impl Tally {
         }
     }
 
-    /// Prints the figures, and leaves the number of cases for `make test`.
-    pub fn tell(&self, name: &str) {
+    /// Prints the figures, and writes the number of cases to a file for `make test`.
+    pub fn report(&self, name: &str) {
         let Self { cases, refused, quarantined } = self;
         println!("{name}: {cases} cases, {refused} refused, {quarantined} quarantined");
         count(name, *cases);
     }
 }
 
-/// Fails call 1, 2, … of an operation with each errno until it goes through without meeting the
-/// fault, then has each exchange go wrong on the inside. `play` plays the operation from the
-/// beginning with something wrong, and stops the test where anything is not as it should be.
-pub fn sweep(name: &str, translated: bool, play: impl Fn(Option<&Wrong>) -> Case) -> Tally {
-    let named = |wrong: &Wrong| {
-        let named = Named(name, wrong);
-        let case = play(Some(wrong));
+/// Runs an operation with every fault.
+///
+/// For each errno it fails call 1, 2, … of the operation, until the operation does not meet the fault.
+/// Then it lets the exchange fail inside Xen in every way. `run` runs the operation from the beginning
+/// with a fault, and panics if a check fails.
+pub fn sweep(name: &str, translated: bool, run: impl Fn(Option<&InjectedFault>) -> Case) -> Tally {
+    let run_with = |fault: &InjectedFault| {
+        let named = CaseName(name, fault);
+        let case = run(Some(fault));
         std::mem::forget(named);
         case
     };
-    let undisturbed = play(None);
+    let undisturbed = run(None);
     assert!(!undisturbed.met && undisturbed.quarantined == 0, "{name}: {undisturbed:?}");
     let mut tally = Tally::default();
     let calls = failures().map(|(errno, after)| (Some(errno), after));
-    // Only the operations that a translated guest makes answer with how many were done.
+    // Only the operations of a translated guest return how many extents were done.
     let stops = [0, 1, 15].into_iter().filter(|_| translated).map(|after| (None, after));
     for (errno, after) in calls.chain(stops) {
         for call in 1.. {
-            let wrong = match errno {
-                Some(errno) => Wrong::Call { call, errno, after },
-                None => Wrong::Stop { call, after },
+            let fault = match errno {
+                Some(errno) => InjectedFault::Call { call, errno, after },
+                None => InjectedFault::Stop { call, after },
             };
-            let case = named(&wrong);
-            tally.note(&case);
+            let case = run_with(&fault);
+            tally.add(&case);
             if !case.met {
-                assert_eq!(case, undisturbed, "{name}: {wrong:?} was not met");
+                assert_eq!(case, undisturbed, "{name}: {fault:?} was not met");
                 break;
             }
         }
     }
     for fault in inside().into_iter().filter(|_| !translated) {
-        let wrong = Wrong::Inside(fault);
-        let case = named(&wrong);
-        tally.note(&case);
-        assert!(case.met || case == undisturbed, "{name}: {wrong:?} was not met: {case:?}");
+        let fault = InjectedFault::Inside(fault);
+        let case = run_with(&fault);
+        tally.add(&case);
+        assert!(case.met || case == undisturbed, "{name}: {fault:?} was not met: {case:?}");
     }
-    assert_ne!(tally.cases, 0, "{name}: no fault was ever met");
-    tally.tell(name);
+    assert_ne!(tally.cases, 0, "{name}: the operation met no fault");
+    tally.report(name);
     tally
 }
 
-/// Says which case it was if dropped, which it is when a test is being stopped.
-struct Named<'w>(&'w str, &'w Wrong);
+/// Names the case of a test that panics. A panic drops it; a case that passes forgets it.
+struct CaseName<'f>(&'f str, &'f InjectedFault);
 
-impl Drop for Named<'_> {
+impl Drop for CaseName<'_> {
     fn drop(&mut self) {
-        eprintln!("the case: {}, {:?}", self.0, self.1);
+        eprintln!("failed case: {}, {:?}", self.0, self.1);
     }
 }
