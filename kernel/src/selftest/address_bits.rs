@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use xen_contig::addr::AddressBits;
 use xen_contig::exchange::ExchangeError;
 
-use super::owned::give_left;
+use super::owned::free_remaining;
 use super::{Check, Test, TestContext, fail, skip};
 use crate::say;
 
@@ -28,7 +28,9 @@ fn address_bits(context: &TestContext<'_>) -> Check {
                 let mfn = extent.mfn();
                 match exchanger.release(extent, lists.words()) {
                     Ok(run) => machine.give(run),
-                    Err(failure) => fail!("giving back mfn {mfn}: {}", give_left(machine, failure)),
+                    Err(failure) => {
+                        fail!("giving back mfn {mfn}: {}", free_remaining(machine, failure))
+                    }
                 }
                 if mfn.number() >= bits.frame_limit() {
                     fail!("asked for an address below 2^{bits}, got mfn {mfn}");
@@ -38,7 +40,7 @@ fn address_bits(context: &TestContext<'_>) -> Check {
                 }
                 lowest_served = Some(bits);
             }
-            Err(failure) => match give_left(machine, failure) {
+            Err(failure) => match free_remaining(machine, failure) {
                 ExchangeError::NoMemoryBelow { bits: told, .. } if told == bits => {
                     refused = refused.or(Some(bits));
                 }

@@ -8,8 +8,8 @@ use alloc::vec::Vec;
 use xen_contig::addr::Order;
 use xen_contig::dma::Retain;
 
-use super::dma::ground::{
-    Allocator, Confined, PAGE, balanced, build, calls, is_sound, is_zero, served,
+use super::dma::helpers::{
+    Allocator, ConfinedGuest, PAGE, balanced, build, calls, is_sound, is_zero, served,
 };
 use super::{Check, Test, TestContext, fail, skip};
 use crate::command_line::When;
@@ -49,7 +49,7 @@ fn one(machine: &Machine, allocator: &Allocator<'_>, round: u32) -> Check {
     let constraints = build(|it| it.mask((1 << BITS) - 1))?;
     let size = order.frames() * PAGE;
     // The lists take frames, too.
-    let confined = Confined::to(machine, 2 * order.frames())?;
+    let confined = ConfinedGuest::to(machine, 2 * order.frames())?;
     let (start, before) = (tsc(), calls());
     let result = allocator.alloc_coherent(size, &constraints);
     let (allocation, asked) = (tsc() - start, calls() - before);

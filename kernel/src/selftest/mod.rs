@@ -9,16 +9,16 @@
 //! | `run` | runs the tests that the command line selects |
 //! | `owned` | a run of frames that is freed on drop |
 //! | `reservation` | skips a test if Xen would not return what it takes |
-//! | `books` | patterns in frames; checks that Xen and the guest agree on them |
+//! | `frame_checks` | patterns in frames; checks that Xen and the guest agree on them |
 
 mod accounts;
 mod address_bits;
 mod backed;
 mod bench;
-mod books;
 mod conformance;
 mod dma;
 mod edu;
+mod frame_checks;
 mod misbehave;
 mod neighbours;
 mod order_limit;

@@ -5,9 +5,9 @@ use alloc::vec::Vec;
 
 use xen_contig::frames::FrameRun;
 
-use super::owned::{Owned, give_left};
+use super::owned::{Owned, free_remaining};
 use super::reservation::can_refill;
-use super::{Check, Test, TestContext, books, fail, skip};
+use super::{Check, Test, TestContext, fail, frame_checks, skip};
 use crate::machine::ANYWHERE;
 use crate::machine::Machine;
 
@@ -21,7 +21,7 @@ pub fn add(tests: &mut Vec<Test>) {
 fn neighbours(context: &TestContext<'_>) -> Check {
     let (machine, seed) = (context.machine, context.seed);
     let Some(whole) = machine.take(3 * FRAMES) else {
-        skip!("the guest has no {} free frames in a row", 3 * FRAMES)
+        skip!("the guest has no run of {} free frames", 3 * FRAMES)
     };
     let first = whole.first();
     let [before, run, after] = [0, 1, 2].map(|piece| {
@@ -30,14 +30,14 @@ fn neighbours(context: &TestContext<'_>) -> Check {
         Owned::of(machine, run)
     });
     drop(whole);
-    books::dirty(&before, seed);
-    books::dirty(&run, seed);
-    books::dirty(&after, seed);
+    frame_checks::dirty(&before, seed);
+    frame_checks::dirty(&run, seed);
+    frame_checks::dirty(&after, seed);
 
     let run = there_and_back(machine, run)?;
-    books::holds_pattern(&before, seed, "frames before the run")?;
-    books::holds_pattern(&after, seed, "frames behind the run")?;
-    books::is_zero(&run, "the run")
+    frame_checks::holds_pattern(&before, seed, "frames before the run")?;
+    frame_checks::holds_pattern(&after, seed, "frames behind the run")?;
+    frame_checks::is_zero(&run, "the run")
 }
 
 /// Exchanges the run for an extent and back, or refills it in a translated guest.
@@ -52,7 +52,7 @@ fn there_and_back<'m>(
             .and_then(|extent| exchanger.release(extent, lists.words()));
         return match released {
             Ok(run) => Ok(Owned::of(machine, run)),
-            Err(failure) => fail!("{}", give_left(machine, failure)),
+            Err(failure) => fail!("{}", free_remaining(machine, failure)),
         };
     }
     let Some(refiller) = machine.refiller() else { skip!("{}", machine.capability) };

@@ -9,7 +9,7 @@ use xen_contig::addr::Order;
 use xen_contig::exchange::{Capability, ExchangeError, ExchangeFailure};
 
 use super::owned::Owned;
-use super::{Check, Test, TestContext, books, fail};
+use super::{Check, Test, TestContext, fail, frame_checks};
 use crate::extent::WholeRunExchanger;
 use crate::machine::{ANYWHERE, Machine};
 use crate::vcpu::xen;
@@ -54,7 +54,7 @@ fn told<L: xen_contig::paging::LinearMapping>(
     };
     let ExchangeFailure { error, remaining } = failure;
     let agreed = match remaining.whole() {
-        Ok(run) => books::agree(machine, &Owned::of(machine, run), |_| None),
+        Ok(run) => frame_checks::agree(machine, &Owned::of(machine, run), |_| None),
         Err(remaining) => {
             let lost = remaining.lost();
             remaining.into_iter().for_each(|run| machine.give(run));

@@ -6,8 +6,8 @@ use alloc::vec::Vec;
 use xen_contig::addr::Order;
 use xen_contig::exchange::{Capability, ExchangeError};
 
-use super::owned::{Owned, give_left};
-use super::{Check, Test, TestContext, books, fail, skip};
+use super::owned::{Owned, free_remaining};
+use super::{Check, Test, TestContext, fail, frame_checks, skip};
 use crate::extent::ExtentRun;
 use crate::machine::ANYWHERE;
 use crate::machine::Machine;
@@ -26,16 +26,16 @@ fn exchange(context: &TestContext<'_>, order: Order) -> Check {
     let Some(exchanger) = machine.exchanger() else { skip!("{}", machine.capability) };
     let frames = order.frames();
     let Some(run) = machine.take(frames) else {
-        skip!("the guest has no {frames} free frames in a row")
+        skip!("the guest has no run of {frames} free frames")
     };
     let Some(mut lists) = machine.lists(2 * frames) else {
         machine.give(run);
         skip!("the guest has no room for the lists of {frames} extents")
     };
-    books::dirty(&run, seed);
+    frame_checks::dirty(&run, seed);
     let extent = match exchanger.acquire(run, ANYWHERE, lists.words()) {
         Ok(extent) => extent,
-        Err(failure) => match give_left(machine, failure) {
+        Err(failure) => match free_remaining(machine, failure) {
             error @ ExchangeError::NoMemory { .. } => skip!("{error}"),
             error => fail!("{error}"),
         },
@@ -45,11 +45,11 @@ fn exchange(context: &TestContext<'_>, order: Order) -> Check {
         Ok(run) => {
             let run = Owned::of(machine, run);
             checked?;
-            books::agree(machine, &run, |_| None)?;
-            books::is_zero(&run, "frames after giving back")
+            frame_checks::agree(machine, &run, |_| None)?;
+            frame_checks::is_zero(&run, "frames after giving back")
         }
         Err(failure) => {
-            let error = give_left(machine, failure);
+            let error = free_remaining(machine, failure);
             checked?;
             fail!("giving back: {error}")
         }
@@ -62,8 +62,8 @@ fn check(machine: &Machine, extent: &ExtentRun, order: Order, seed: u64) -> Chec
     if extent.order() != order || !first.is_aligned(order) {
         fail!("asked for order {order}, got order {} at mfn {first}", extent.order());
     }
-    books::agree(machine, extent.run(), |index| Some(first.add(index)))?;
-    books::is_zero(extent.run(), "new extent")?;
-    books::dirty(extent.run(), !seed);
-    books::holds_pattern(extent.run(), !seed, "extent after writing")
+    frame_checks::agree(machine, extent.run(), |index| Some(first.add(index)))?;
+    frame_checks::is_zero(extent.run(), "new extent")?;
+    frame_checks::dirty(extent.run(), !seed);
+    frame_checks::holds_pattern(extent.run(), !seed, "extent after writing")
 }

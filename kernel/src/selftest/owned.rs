@@ -22,7 +22,7 @@ impl<'m> Owned<'m> {
     pub fn take(machine: &'m Machine, frames: u64) -> Result<Self, TestOutcome> {
         match machine.take(frames) {
             Some(run) => Ok(Self::of(machine, run)),
-            None => skip!("the guest has no {frames} free frames in a row"),
+            None => skip!("the guest has no run of {frames} free frames"),
         }
     }
 
@@ -56,7 +56,7 @@ impl Drop for Owned<'_> {
 }
 
 /// Frees the runs that remain after a failure, and returns its error.
-pub fn give_left(
+pub fn free_remaining(
     machine: &Machine,
     failure: ExchangeFailure<'_>,
 ) -> xen_contig::exchange::ExchangeError {

@@ -10,8 +10,8 @@ use xen_contig::addr::{Gfn, Mfn};
 use xen_contig::exchange::{ExchangeError, ExchangeFailure};
 use xen_contig::paging::Holder;
 
-use super::owned::{Owned, give_left};
-use super::{Check, Test, TestContext, books, error, fail, skip};
+use super::owned::{Owned, free_remaining};
+use super::{Check, Test, TestContext, error, fail, frame_checks, skip};
 use crate::guest::guest;
 use crate::layout::{READ_WRITE, slot, window};
 use crate::machine::ANYWHERE;
@@ -69,9 +69,9 @@ fn refused_then_taken(context: &TestContext<'_>) -> Check {
             fail!("expected to hear that pfn {aliased} mfn {mfn} is {by_window}, heard: {error}")
         }
     }
-    books::agree(machine, &run, |index| before[index as usize])?;
-    books::dirty(&run, context.seed);
-    books::holds_pattern(&run, context.seed, "the restored run")?;
+    frame_checks::agree(machine, &run, |index| before[index as usize])?;
+    frame_checks::dirty(&run, context.seed);
+    frame_checks::holds_pattern(&run, context.seed, "the restored run")?;
     // The alias still shows the frame, so it really is the old one that was mapped back.
     let alias = window(slot::ALIAS).as_ptr::<u64>();
     // SAFETY: the alias is mapped; the frame is ours ([M1](xen_contig::rules#M1)).
@@ -90,7 +90,7 @@ fn refused_then_taken(context: &TestContext<'_>) -> Check {
         .acquire(run.into_run(), ANYWHERE, lists.words())
         .and_then(|extent| exchanger.release(extent, lists.words()));
     match released {
-        Ok(run) => books::agree(machine, &Owned::of(machine, run), |_| None),
-        Err(failure) => fail!("refused without the alias: {}", give_left(machine, failure)),
+        Ok(run) => frame_checks::agree(machine, &Owned::of(machine, run), |_| None),
+        Err(failure) => fail!("refused without the alias: {}", free_remaining(machine, failure)),
     }
 }

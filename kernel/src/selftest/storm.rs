@@ -14,8 +14,8 @@ use xen_contig::dma::Retain;
 use xen_contig::frames::FrameRun;
 use xen_contig::vmap::{Area, Flush, Protection, VmapError};
 
-use super::dma::ground::{
-    Allocator, Buffer, Hog, balanced, build, fill, holds, is_shortage, scatter,
+use super::dma::helpers::{
+    Allocator, Buffer, HeldFrames, balanced, build, fill, holds, is_shortage, scatter,
 };
 use super::soak::SoakRandom;
 use super::{Check, Test, TestContext, TestOutcome, error, fail, skip};
@@ -61,7 +61,7 @@ fn storm(context: &TestContext<'_>, operations: u64) -> Check {
     let vcpus = vcpu::count() as u64;
     let mut sent = 0;
     balanced(context, Retain::NOTHING, |allocator| {
-        let _hog = confine(machine)?;
+        let _held = confine(machine)?;
         let failure = Mutex::new(None);
         let before = vcpu::notifications();
         let work = |id: VcpuId| {
@@ -106,16 +106,16 @@ fn storm(context: &TestContext<'_>, operations: u64) -> Check {
 }
 
 /// Takes all of the guest's memory but for a piece whose frames are no neighbours in the machine.
-fn confine(machine: &Machine) -> Result<Hog<'_>, TestOutcome> {
+fn confine(machine: &Machine) -> Result<HeldFrames<'_>, TestOutcome> {
     let free = { machine.frames.lock().free_frames() };
     let frames = (FRAMES * vcpu::count() as u64).min(free / 2);
     let Some(left) = machine.take(frames) else {
-        skip!("the guest has no {frames} free frames in a row")
+        skip!("the guest has no run of {frames} free frames")
     };
     let left = scatter(machine, left)?;
-    let hog = Hog::all(machine);
+    let held = HeldFrames::all(machine);
     machine.give(left);
-    Ok(hog)
+    Ok(held)
 }
 
 /// An area, its frames, and what they hold.

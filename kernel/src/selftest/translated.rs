@@ -10,7 +10,7 @@ use xen_contig::addr::Order;
 use xen_contig::exchange::{Capability, ExchangeError, ExchangeFailure};
 
 use super::reservation::can_refill;
-use super::{Check, Test, TestContext, books, fail, skip};
+use super::{Check, Test, TestContext, fail, frame_checks, skip};
 use crate::command_line::When;
 use crate::machine::ANYWHERE;
 use crate::machine::Machine;
@@ -46,7 +46,7 @@ fn exchange_refused(context: &TestContext<'_>) -> Check {
         skip!("PV guest: Xen exchanges its memory");
     }
     let Some(run) = machine.take(1) else { skip!("the guest has no free frame") };
-    books::dirty(&run, context.seed);
+    frame_checks::dirty(&run, context.seed);
     let (mut input, mut output) = ([run.first().number()], [run.first().number()]);
     let one = |list: &mut [u64; 1]| MemoryReservation {
         extent_start: list.as_mut_ptr(),
@@ -60,7 +60,7 @@ fn exchange_refused(context: &TestContext<'_>) -> Check {
     // SAFETY: the lists live across the call ([M3](xen_contig::rules#M3)); the frame is ours
     // ([M1](xen_contig::rules#M1)) and unused meanwhile.
     let answer = unsafe { xen().memory_op(MemoryOp::Exchange(&mut exchange)) };
-    let kept = books::holds_pattern(&run, context.seed, "the frame after the refusal");
+    let kept = frame_checks::holds_pattern(&run, context.seed, "the frame after the refusal");
     machine.give(run);
     match answer {
         Err(XenErrno::EOPNOTSUPP) => kept,
@@ -74,18 +74,18 @@ fn refill(context: &TestContext<'_>, order: Order) -> Check {
     can_refill()?;
     let frames = order.frames();
     let Some(run) = machine.take(frames) else {
-        skip!("the guest has no {frames} free frames in a row")
+        skip!("the guest has no run of {frames} free frames")
     };
     let Some(mut lists) = machine.lists(frames) else {
         machine.give(run);
         skip!("the guest has no room for the list of {frames} frames")
     };
-    books::dirty(&run, seed);
+    frame_checks::dirty(&run, seed);
     match refiller.refill(run, ANYWHERE, lists.words()) {
         Ok(run) => {
-            let checked = books::is_zero(&run, "refilled run").and_then(|()| {
-                books::dirty(&run, !seed);
-                books::holds_pattern(&run, !seed, "refilled run after writing")
+            let checked = frame_checks::is_zero(&run, "refilled run").and_then(|()| {
+                frame_checks::dirty(&run, !seed);
+                frame_checks::holds_pattern(&run, !seed, "refilled run after writing")
             });
             machine.give(run);
             checked
@@ -100,7 +100,7 @@ fn refill(context: &TestContext<'_>, order: Order) -> Check {
                     fail!("{told}")
                 }
             };
-            let zero = books::is_zero(&run, "run brought back frame by frame");
+            let zero = frame_checks::is_zero(&run, "run brought back frame by frame");
             machine.give(run);
             zero?;
             match error {

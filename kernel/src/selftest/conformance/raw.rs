@@ -14,7 +14,7 @@ use super::start_info::StartInfo;
 use crate::layout::{self, READ_WRITE};
 use crate::machine::Machine;
 use crate::selftest::owned::Owned;
-use crate::selftest::{Check, TestContext, books, error, fail, skip};
+use crate::selftest::{Check, TestContext, error, fail, frame_checks, skip};
 use crate::vcpu::xen;
 
 /// Xen's answer.
@@ -146,7 +146,7 @@ impl<'c> Specimen<'c> {
         if let Err(error) = machine.areas.purge(&run, Flush::Inhibit) {
             error!("purging: {error}");
         }
-        books::dirty(&run, seed);
+        frame_checks::dirty(&run, seed);
         let gfns: Option<Vec<u64>> =
             run.iter().map(|pfn| machine.p2m.gfn(pfn).map(|gfn| gfn.number())).collect();
         let Some(gfns) = gfns else { fail!("the allocator gave out a hole") };
@@ -282,16 +282,17 @@ impl<'c> Specimen<'c> {
         let (machine, seed, moved) = (self.machine, self.seed, self.moved);
         let gfns = core::mem::take(&mut self.gfns);
         let Some(run) = self.run.take() else { unreachable!("it is put back once") };
-        let agreed = books::agree(machine, &run, |index| Some(Mfn::new(gfns[index as usize])));
+        let agreed =
+            frame_checks::agree(machine, &run, |index| Some(Mfn::new(gfns[index as usize])));
         let kept = match moved {
-            0 => books::holds_pattern(&run, seed, "a frame that stayed"),
+            0 => frame_checks::holds_pattern(&run, seed, "a frame that stayed"),
             // Of a long run the pattern is looked at in a way that depends on its length.
             _ if run.frames() > 512 => Ok(()),
             _ if moved == run.frames() => Ok(()),
             _ => {
                 // SAFETY: part of the run, only looked at, and forgotten before the run goes back.
                 let rest = unsafe { FrameRun::new(run.first().add(moved), run.frames() - moved) };
-                books::holds_pattern(&rest, seed, "a frame that stayed")
+                frame_checks::holds_pattern(&rest, seed, "a frame that stayed")
             }
         };
         look(&run);

@@ -26,7 +26,7 @@ use crate::layout::{READ, READ_WRITE};
 use crate::machine::Machine;
 use crate::paging::Linear;
 use crate::selftest::owned::Owned;
-use crate::selftest::{Check, Test, TestContext, TestOutcome, books, error, fail, skip};
+use crate::selftest::{Check, Test, TestContext, TestOutcome, error, fail, frame_checks, skip};
 use crate::vcpu::xen;
 
 /// Entries of the out list in a page.
@@ -73,7 +73,7 @@ fn tear(context: &TestContext<'_>, torn: u64, hidden: Option<u64>) -> Result<Tor
     let (list, run) = (Owned::take(machine, 2)?, Owned::take(machine, FRAMES)?);
     let first = run.first();
     let old: Vec<Option<Mfn>> = run.iter().map(|pfn| machine.p2m.mfn(pfn)).collect();
-    books::dirty(&run, context.seed);
+    frame_checks::dirty(&run, context.seed);
 
     // The entries before `torn` lie at the end of the list's first page, the others in the second.
     let second = list.first().add(1);
@@ -173,7 +173,8 @@ fn spares_the_others(context: &TestContext<'_>, torn: u64) -> Check {
 
 /// Gives a run back, of which all books have to agree, and which holds nothing.
 fn come_back(machine: &Machine, run: FrameRun, mfn: &dyn Fn(u64) -> Option<Mfn>) -> Check {
-    let checks = books::agree(machine, &run, mfn).and_then(|()| books::is_zero(&run, "a torn run"));
+    let checks = frame_checks::agree(machine, &run, mfn)
+        .and_then(|()| frame_checks::is_zero(&run, "a torn run"));
     machine.give(run);
     checks
 }

@@ -13,13 +13,13 @@ use crate::command_line::When;
 use crate::events;
 use crate::machine::Machine;
 use crate::say;
-use crate::selftest::dma::ground::{
+use crate::selftest::dma::helpers::{
     Allocator, Buffer, PAGE, balanced, build, fill, holds, is_sound, scatter, served,
 };
 use crate::selftest::owned::Owned;
 use crate::selftest::vmap::map;
 use crate::selftest::vmap::test_area::TestArea;
-use crate::selftest::{Check, Test, TestContext, TestOutcome, books, error, fail, skip};
+use crate::selftest::{Check, Test, TestContext, TestOutcome, error, fail, frame_checks, skip};
 use crate::suspend::{Requests, Resumed};
 use crate::time::Deadline;
 use crate::traps::try_read;
@@ -146,7 +146,7 @@ impl SavedBuffer<'_, '_> {
     /// buffer says of where it lies is true.
     fn check(&self, machine: &Machine, seed: u64) -> Check {
         let Self { buffer, gfns } = self;
-        books::agree(machine, buffer.frames(), |_| None)?;
+        frame_checks::agree(machine, buffer.frames(), |_| None)?;
         holds(buffer, seed ^ buffer.len(), 0)?;
         let now = buffer.frames().iter().map(|pfn| machine.p2m.gfn(pfn));
         let other = now.zip(gfns).position(|(now, told)| now != *told);
@@ -239,8 +239,8 @@ impl<'m> Areas<'m> {
         };
         let (frames, leftover) = (scattered()?, scattered()?);
         map(machine, &leftover, "left behind")?.unmap(UnmapMode::Lazy)?;
-        books::dirty(&frames, context.seed);
-        books::dirty(&leftover, context.seed);
+        frame_checks::dirty(&frames, context.seed);
+        frame_checks::dirty(&leftover, context.seed);
         let area = map(machine, &frames, "in use")?;
         Ok(Self { machine, area, frames, leftover })
     }
@@ -249,8 +249,8 @@ impl<'m> Areas<'m> {
     fn check(&self, seed: u64) -> Check {
         let Self { machine, area, frames, leftover } = self;
         for (run, what) in [(frames, "an area's frames"), (leftover, "frames left behind")] {
-            books::agree(machine, run, |_| None)?;
-            books::holds_pattern(run, seed, what)?;
+            frame_checks::agree(machine, run, |_| None)?;
+            frame_checks::holds_pattern(run, seed, what)?;
         }
         for (page, pfn) in (0..).zip(frames.iter()) {
             let linear = crate::layout::linear(pfn);

@@ -11,7 +11,7 @@ use super::TestOutcome;
 use super::raw::{Specimen, extents, limit, pv_only, refuses};
 use crate::machine::{ANYWHERE, word};
 use crate::say;
-use crate::selftest::{Check, Test, TestContext, books, fail, skip};
+use crate::selftest::{Check, Test, TestContext, fail, frame_checks, skip};
 use crate::vcpu::xen;
 use xen_contig::addr::Pfn;
 
@@ -198,7 +198,7 @@ fn content_of_new_frames(context: &TestContext<'_>) -> Check {
     let (Some(run), Some(mut lists)) = (machine.take(FRAMES), machine.lists(2 * FRAMES)) else {
         skip!("the guest has no {FRAMES} free frames in a row")
     };
-    books::dirty(&run, context.seed);
+    frame_checks::dirty(&run, context.seed);
     let extent = match exchanger.acquire(run, ANYWHERE, lists.words()) {
         Ok(extent) => extent,
         Err(failure) => {
@@ -207,7 +207,7 @@ fn content_of_new_frames(context: &TestContext<'_>) -> Check {
             skip!("{told}")
         }
     };
-    let zero = books::is_zero(extent.run(), "new extent");
+    let zero = frame_checks::is_zero(extent.run(), "new extent");
     match exchanger.release(extent, lists.words()) {
         Ok(run) => machine.give(run),
         Err(failure) => fail!("giving back: {}", failure.error),

@@ -7,7 +7,7 @@ use xen_contig::addr::Order;
 use xen_contig::dma::{AllocError, Constraints, Retain};
 use xen_contig::exchange::{Capability, Node};
 
-use super::ground::{Confined, PAGE, balanced, build, is_sound, is_zero, served};
+use super::helpers::{ConfinedGuest, PAGE, balanced, build, is_sound, is_zero, served};
 use super::{Check, Test, TestContext, fail, skip};
 use crate::say;
 
@@ -16,19 +16,20 @@ pub fn add(tests: &mut Vec<Test>) {
     tests.push(Test::new("dma-segments-above-limit", above_limit));
 }
 
-/// What devices are like. Masks lie above 256 MiB, where any bed's Xen has memory left.
+/// Returns constraints of typical devices. The masks lie above 256 MiB, where Xen has memory in
+/// every configuration of the bed.
 fn devices() -> Result<Vec<(&'static str, Constraints)>, super::TestOutcome> {
     Ok(vec![
         ("mask 2^32-1", build(|it| it.mask(0xffff_ffff))?),
         ("mask 2^30-1", build(|it| it.mask((1 << 30) - 1))?),
         ("mask 2^29-1", build(|it| it.mask((1 << 29) - 1))?),
-        ("mask no power of two", build(|it| it.mask(0x2abc_d000 - 1))?),
-        ("mask amid a page", build(|it| it.mask(0x2fff_f7ff))?),
+        ("mask not a power of two", build(|it| it.mask(0x2abc_d000 - 1))?),
+        ("mask within a page", build(|it| it.mask(0x2fff_f7ff))?),
         ("lower bound", build(|it| it.lowest(16 << 20))?),
         ("alignment above size", build(|it| it.align(1 << 18))?),
         ("boundary", build(|it| it.boundary(1 << 18))?),
         ("max segment", build(|it| it.max_segment(1 << 15).max_segments(16))?),
-        ("max segment no power of two", build(|it| it.max_segment(100_000).max_segments(16))?),
+        ("max segment not a power of two", build(|it| it.max_segment(100_000).max_segments(16))?),
         (
             "boundary, segments and alignment",
             build(|it| it.boundary(1 << 14).max_segments(16).align(8192))?,
@@ -41,14 +42,14 @@ fn constraints(context: &TestContext<'_>) -> Check {
     let machine = context.machine;
     let sizes = [1, PAGE, 3 * PAGE + 1, 1 << 16, 100_000];
     balanced(context, Retain::NOTHING, |allocator| {
-        let confined = Confined::to(machine, 512)?;
+        let confined = ConfinedGuest::to(machine, 512)?;
         let (mut done, mut tried) = (0, 0);
         for (name, constraints) in devices()? {
             for size in sizes {
                 tried += 1;
                 let what = format!("{name}, {size} bytes");
                 let result = match allocator.alloc_coherent(size, &constraints) {
-                    // What a dom0 leaves Xen may all lie below the bound.
+                    // All memory that a dom0 leaves to Xen may lie below the bound.
                     Err(error @ AllocError::OutOfReach { .. }) if constraints.lowest() > 0 => {
                         say!("# dma-constraints: {what}: {error}");
                         continue;
@@ -75,19 +76,20 @@ fn constraints(context: &TestContext<'_>) -> Check {
     })
 }
 
-/// More than Xen permits in one extent comes as several segments where the device takes them.
+/// Checks that a buffer larger than Xen's largest extent has several segments, if the device
+/// accepts them.
 fn above_limit(context: &TestContext<'_>) -> Check {
     let machine = context.machine;
     let Capability::Exchange { limit } = machine.capability else {
-        skip!("nothing is exchanged here")
+        skip!("this domain does not exchange")
     };
     if limit == Order::MAX {
-        skip!("one extent of order {limit} is the most that any buffer has");
+        skip!("Xen permits order {limit}, and no buffer is larger");
     }
     let (extent, size) = (limit.bytes(), limit.bytes() * 5 / 2);
     let several = build(|it| it.max_segments(3))?;
     balanced(context, Retain::NOTHING, |allocator| {
-        let confined = Confined::to(machine, 4 * limit.frames())?;
+        let confined = ConfinedGuest::to(machine, 4 * limit.frames())?;
         let result = allocator.alloc_coherent(size, &several);
         let what = "five halves of the largest extent";
         let Some(buffer) = served(result, "dma-segments-above-limit", what)? else {

@@ -1,4 +1,5 @@
-//! Does memory in use become contiguous in place, with its bytes, and is what references it named?
+//! Does memory in use become contiguous in place, with its bytes, and does a refusal name the
+//! holder?
 
 use alloc::vec::Vec;
 
@@ -9,11 +10,13 @@ use xen_contig::frames::FrameRun;
 use xen_contig::paging::Holder;
 use xen_contig::vmap::Protection;
 
-use super::ground::{Allocator, Buffer, Confined, balanced, build, is_shortage, is_sound, scatter};
+use super::helpers::{
+    Allocator, Buffer, ConfinedGuest, balanced, build, is_shortage, is_sound, scatter,
+};
 use super::{Check, Test, TestContext, TestOutcome, fail, skip};
 use crate::machine::Machine;
 use crate::say;
-use crate::selftest::books;
+use crate::selftest::frame_checks;
 
 pub fn add(tests: &mut Vec<Test>) {
     tests.push(Test::new("dma-contiguous-in-place", in_place).needs_exchange_order(9));
@@ -21,34 +24,35 @@ pub fn add(tests: &mut Vec<Test>) {
     tests.push(Test::new("dma-contiguous-refused", refused));
 }
 
-/// Frames of the memory in use. More than 256, so that Xen's M2P is written by two hypercalls.
+/// The number of frames of the memory in use. It is above 256, so that Xen's M2P is written by two
+/// hypercalls.
 const FRAMES: u64 = 300;
 
-/// What the device reaches: 30 bits.
+/// The mask of the device: 30 bits.
 const MASK: u64 = (1 << 30) - 1;
 
-/// Takes memory of which no two frames are neighbours in the machine, and puts it to use.
+/// Takes memory of which no two frames are neighbours in the machine, and fills it with a pattern.
 pub(in crate::selftest) fn in_use(
     context: &TestContext<'_>,
     frames: u64,
 ) -> Result<FrameRun, TestOutcome> {
     let machine = context.machine;
     let Some(run) = machine.take(frames) else {
-        skip!("the guest has no {frames} free frames in a row")
+        skip!("the guest has no run of {frames} free frames")
     };
     let run = scatter(machine, run)?;
-    books::dirty(&run, context.seed);
+    frame_checks::dirty(&run, context.seed);
     Ok(run)
 }
 
-/// Returns the run of a refusal, and frees it.
-fn back(machine: &Machine, failure: RelocationFailure<'_>) -> AllocError {
+/// Frees the runs that remain after a refusal, and returns the error.
+fn free_after_refusal(machine: &Machine, failure: RelocationFailure<'_>) -> AllocError {
     let RelocationFailure { error, remaining } = failure;
     remaining.into_iter().for_each(|run| machine.give(run));
     error
 }
 
-/// Makes a run contiguous, or says why not.
+/// Makes a run contiguous. If that fails, the test is skipped or fails.
 fn moved<'a, 'm>(
     allocator: &'a Allocator<'m>,
     run: FrameRun,
@@ -56,7 +60,7 @@ fn moved<'a, 'm>(
 ) -> Result<Buffer<'a, 'm>, TestOutcome> {
     match allocator.make_contiguous(run, limits) {
         Ok(buffer) => Ok(buffer),
-        Err(failure) => match back(allocator.platform(), failure) {
+        Err(failure) => match free_after_refusal(allocator.platform(), failure) {
             error if is_shortage(&error) => skip!("{error}"),
             error => fail!("memory in use was not made contiguous: {error}"),
         },
@@ -79,8 +83,8 @@ fn in_place(context: &TestContext<'_>) -> Check {
         let (first, old): (_, Vec<Mfn>) =
             (run.first(), run.iter().filter_map(|pfn| machine.p2m.mfn(pfn)).collect());
         let buffer = moved(allocator, run, &limits)?;
-        is_sound(machine, &buffer, FRAMES * super::ground::PAGE, &limits)?;
-        books::holds_pattern(buffer.frames(), context.seed, "the memory in use")?;
+        is_sound(machine, &buffer, FRAMES * super::helpers::PAGE, &limits)?;
+        frame_checks::holds_pattern(buffer.frames(), context.seed, "the memory in use")?;
         if buffer.frames().first() != first || buffer.segments().count() != 1 {
             fail!("{buffer:?} begins at pfn {}, not {first}", buffer.frames().first());
         }
@@ -88,40 +92,46 @@ fn in_place(context: &TestContext<'_>) -> Check {
         if let Some(index) = (0..old.len()).find(|index| at(*index) == Some(old[*index])) {
             fail!("pfn {} still has mfn {}", first.add(index as u64), old[index]);
         }
-        // The old machine frames are other guest frames now, zeroed, by all records.
-        let Some(m2p) = machine.m2p else { fail!("a PV guest reads Xen's M2P") };
+        // The old machine frames must back other guest frames now, in all tables, and be zeroed.
+        let Some(m2p) = machine.m2p else {
+            fail!("the machine has no M2P, although it is a PV guest")
+        };
         for mfn in &old {
-            // SAFETY: the frame was the guest's when it was listed, so it is RAM.
-            let Some(pfn) = (unsafe { m2p.pfn(*mfn) }) else { fail!("mfn {mfn} has no record") };
+            // SAFETY: the frame belonged to the guest when it was listed, so it is RAM.
+            let Some(pfn) = (unsafe { m2p.pfn(*mfn) }) else {
+                fail!("Xen's M2P has no entry for mfn {mfn}")
+            };
             if machine.p2m.mfn(pfn) != Some(*mfn) {
-                fail!("the M2P has pfn {pfn} for mfn {mfn}, the P2M has not");
+                fail!("the M2P has pfn {pfn} for mfn {mfn}, but the P2M has another mfn for it");
             }
-            // SAFETY: the frame is free and mapped, and this test alone runs.
+            // SAFETY: the frame is free and mapped, and no other code runs.
             let word = unsafe { crate::machine::word(pfn, 0).read_volatile() };
             if word != 0 {
-                fail!("pfn {pfn} with the old machine frame {mfn} holds {word:#x}");
+                fail!(
+                    "pfn {pfn}, which the old mfn {mfn} backs now, contains {word:#x}, expected 0"
+                );
             }
         }
         say!(
             "# dma-contiguous-in-place: {FRAMES} scattered frames from pfn {first} at {}",
             buffer.dma_addr()
         );
-        // A second time nothing moves.
-        let before = super::ground::calls();
+        // The memory is in the reserve now, so a second allocation moves nothing.
+        let before = super::helpers::calls();
         let address = buffer.dma_addr();
         drop(buffer);
-        match allocator.alloc_coherent(FRAMES * super::ground::PAGE, &limits) {
+        match allocator.alloc_coherent(FRAMES * super::helpers::PAGE, &limits) {
             Ok(again) if again.dma_addr() == address => {}
-            other => fail!("the reserve has not got the memory: {other:?}"),
+            other => fail!("expected the memory at {address} from the reserve, got {other:?}"),
         }
-        if super::ground::calls() != before {
-            fail!("the reserve made {} hypercalls", super::ground::calls() - before);
+        if super::helpers::calls() != before {
+            fail!("the reserve made {} hypercalls", super::helpers::calls() - before);
         }
         Ok(())
     })
 }
 
-/// A leftover of an area is dropped; an area in use is named.
+/// Checks that a leftover of an area is removed, and that an area in use is named.
 fn aliases(context: &TestContext<'_>) -> Check {
     let machine = context.machine;
     pv(machine)?;
@@ -129,14 +139,16 @@ fn aliases(context: &TestContext<'_>) -> Check {
     balanced(context, Retain::default(), |allocator| {
         let run = in_use(context, 16)?;
         let busy = run.first().add(7);
-        // SAFETY: the frame is this test's, and nothing accesses it through the area.
+        // SAFETY: the frame belongs to this test, and no code accesses it through the area.
         let area = unsafe { machine.areas.vmap([busy], Protection::ReadWrite, "in use") };
         let area = match area {
             Ok(area) => area,
-            Err(error) => fail!("an area: {error}"),
+            Err(error) => fail!("mapping an area: {error}"),
         };
         let run = match allocator.make_contiguous(run, &limits) {
-            Ok(buffer) => fail!("{buffer:?} is mapped by an area in use"),
+            Ok(buffer) => {
+                fail!("expected a refusal, because an area in use maps pfn {busy}; got {buffer:?}")
+            }
             Err(RelocationFailure {
                 error: AllocError::Exchange(ExchangeError::FrameBusy { pfn, holder, .. }),
                 remaining,
@@ -146,13 +158,15 @@ fn aliases(context: &TestContext<'_>) -> Check {
                     Err(remaining) => fail!("{remaining:?}"),
                 }
             }
-            Err(failure) => fail!("an area maps pfn {busy}: {failure}"),
+            Err(failure) => {
+                fail!("expected the error to name the area that maps pfn {busy}: {failure}")
+            }
         };
         if let Err(error) = machine.areas.vunmap(area) {
             fail!("unmapping: {error}");
         }
         let buffer = moved(allocator, run, &limits)?;
-        books::holds_pattern(buffer.frames(), context.seed, "the memory in use")?;
+        frame_checks::holds_pattern(buffer.frames(), context.seed, "the memory in use")?;
         let mut left = 0;
         machine.areas.aliases(busy, |_| left += 1);
         if left > 0 {
@@ -162,7 +176,7 @@ fn aliases(context: &TestContext<'_>) -> Check {
     })
 }
 
-/// What the kernel knows to reference a frame is named, and nothing moves.
+/// Checks that a holder that the kernel recorded is named, and that no frame moves.
 fn refused(context: &TestContext<'_>) -> Check {
     let machine = context.machine;
     pv(machine)?;
@@ -181,7 +195,9 @@ fn refused(context: &TestContext<'_>) -> Check {
             let result = allocator.make_contiguous(run, &limits);
             machine.linear.forget_use(busy);
             let (error, remaining) = match result {
-                Ok(buffer) => fail!("{buffer:?}: pfn {busy} {holder}"),
+                Ok(buffer) => {
+                    fail!("expected a refusal, because pfn {busy} {holder}; got {buffer:?}")
+                }
                 Err(RelocationFailure { error, remaining }) => (error, remaining),
             };
             run = match remaining.whole() {
@@ -191,14 +207,16 @@ fn refused(context: &TestContext<'_>) -> Check {
             match error {
                 AllocError::Exchange(ExchangeError::FrameBusy { pfn, holder: named, .. })
                     if (pfn, named) == (busy, holder) => {}
-                error => fail!("pfn {busy} {holder}, and the error is: {error}"),
+                error => {
+                    fail!("expected an error that says that pfn {busy} {holder}, got: {error}")
+                }
             }
             if !run.iter().map(|pfn| machine.p2m.mfn(pfn)).eq(backing.iter().copied()) {
                 fail!("frames moved although pfn {busy} {holder}");
             }
-            books::holds_pattern(&run, context.seed, "the memory in use")?;
+            frame_checks::holds_pattern(&run, context.seed, "the memory in use")?;
         }
         machine.give(run);
-        Confined::to(machine, 16)?.check_whole(allocator)
+        ConfinedGuest::to(machine, 16)?.check_whole(allocator)
     })
 }

@@ -1,4 +1,4 @@
-//! How many hypercalls does an order take, cold and warm?
+//! How many hypercalls does an order need, cold and warm?
 
 use alloc::format;
 use alloc::vec::Vec;
@@ -7,12 +7,12 @@ use xen_contig::addr::{MachineAddr, Order};
 use xen_contig::dma::{Constraints, Retain};
 use xen_contig::exchange::Capability;
 
-use super::ground::{Allocator, Confined, PAGE, balanced, build, calls, is_sound, served};
+use super::helpers::{Allocator, ConfinedGuest, PAGE, balanced, build, calls, is_sound, served};
 use super::{Check, Test, TestContext, TestOutcome, fail, skip};
 use crate::machine::Machine;
 use crate::say;
 
-/// What an order up to 9 may take, cold.
+/// The maximum number of hypercalls for an order up to 9, cold.
 const MOST: u64 = 8;
 
 pub fn add(tests: &mut Vec<Test>) {
@@ -52,30 +52,32 @@ fn hypercalls(context: &TestContext<'_>) -> Check {
         } else if order.get() <= 9 {
             MOST
         } else {
-            // A call for each page table, twice.
+            // Each page table needs a call, to detach and to attach.
             MOST + 2 * (order.frames() / 512 - 1)
         };
         if cold > most || warm > 0 {
-            fail!("order {order}: {cold} hypercalls cold, {warm} warm; {most} and 0 allowed");
+            fail!(
+                "order {order}: {cold} hypercalls cold and {warm} warm; at most {most} and 0 are allowed"
+            );
         }
         if machine.exchanger().is_some() && cold == 0 {
-            fail!("order {order} was not cold");
+            fail!("order {order} was served without a hypercall, so it was not cold");
         }
     }
     if counted == 0 {
-        skip!("there is no memory for any order");
+        skip!("guest or Xen has no memory for any order");
     }
     Ok(())
 }
 
-/// The hypercalls of a first and a second allocation in a guest that has nothing else.
+/// Returns the hypercalls of a first and a second allocation in a confined guest.
 fn count(
     machine: &Machine,
     allocator: &Allocator<'_>,
     order: Order,
 ) -> Result<Option<(u64, u64)>, TestOutcome> {
-    // The lists take frames, too, and lie in front of the aligned run.
-    let confined = Confined::to(machine, order.frames() + order.frames().min(512))?;
+    // The lists need frames too, and lie in front of the aligned run.
+    let confined = ConfinedGuest::to(machine, order.frames() + order.frames().min(512))?;
     let constraints = match order {
         Order::ZERO => out_of_reach(machine)?,
         _ => Constraints::default(),
@@ -102,10 +104,10 @@ fn count(
     Ok(cold.zip(warm))
 }
 
-/// Constraints that no free frame meets, so that even a single one has to be exchanged. A PVH guest
-/// has no such frame to exchange for, so there all may be met.
+/// Returns constraints that no free frame meets, so that even a single frame must be exchanged. A
+/// PVH guest does not exchange, so it gets no constraints.
 fn out_of_reach(machine: &Machine) -> Result<Constraints, TestOutcome> {
-    let free = super::ground::Hog::all(machine);
+    let free = super::helpers::HeldFrames::all(machine);
     let lowest =
         free.runs().iter().flat_map(|run| run.iter()).filter_map(|pfn| machine.p2m.mfn(pfn)).min();
     match lowest {

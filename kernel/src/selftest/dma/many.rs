@@ -1,11 +1,11 @@
-//! Is a set of buffers had all or not at all, and with one flush?
+//! Is a set of buffers allocated completely or not at all?
 
 use alloc::vec::Vec;
 
 use xen_contig::dma::{AllocError, Constraints, Request, Retain};
 
-use super::ground::{
-    Confined, PAGE, balanced, build, calls, fill, holds, is_shortage, is_sound, is_zero,
+use super::helpers::{
+    ConfinedGuest, PAGE, balanced, build, calls, fill, holds, is_shortage, is_sound, is_zero,
 };
 use super::{Check, Test, TestContext, fail, skip};
 use crate::say;
@@ -15,7 +15,7 @@ pub fn add(tests: &mut Vec<Test>) {
     tests.push(Test::new("dma-many-all-or-nothing", all_or_nothing).needs_exchange_order(4));
 }
 
-/// A network driver: rings, descriptors, a doorbell page.
+/// Returns the requests of a network driver: rings, descriptors and a doorbell page.
 fn requests(constraints: Constraints) -> [Request; 5] {
     [16 * PAGE, 2 * PAGE + 1, 8 * PAGE, 13 * PAGE, PAGE].map(|size| Request { size, constraints })
 }
@@ -25,7 +25,7 @@ fn many(context: &TestContext<'_>) -> Check {
     let any = Constraints::default();
     let requests = requests(any);
     balanced(context, Retain::NOTHING, |allocator| {
-        let confined = Confined::to(machine, 256)?;
+        let confined = ConfinedGuest::to(machine, 256)?;
         let before = calls();
         let result = allocator.alloc_many(&requests);
         let made = calls() - before;
@@ -35,7 +35,7 @@ fn many(context: &TestContext<'_>) -> Check {
             Err((at, error)) => fail!("request {at}: {error}"),
         };
         say!("# dma-many: {} buffers with {made} hypercalls", buffers.len());
-        // Orders 4, 3, 2: zap, flush, an exchange for each, map.
+        // The limit is for orders 4, 3 and 2: clearing, flush, an exchange for each, mapping.
         if made > 8 {
             fail!("{} buffers took {made} hypercalls", buffers.len());
         }
@@ -52,7 +52,8 @@ fn many(context: &TestContext<'_>) -> Check {
     })
 }
 
-/// One of the set can't be had: none is, and the error says which and why.
+/// Checks that no buffer is allocated if one request cannot be met, and that the error names this
+/// request.
 fn all_or_nothing(context: &TestContext<'_>) -> Check {
     let machine = context.machine;
     let any = Constraints::default();
@@ -61,10 +62,10 @@ fn all_or_nothing(context: &TestContext<'_>) -> Check {
         let mut requests = requests(any);
         requests[at] = Request { size: PAGE + 1, constraints: page };
         balanced(context, Retain::NOTHING, |allocator| {
-            let confined = Confined::to(machine, 256)?;
+            let confined = ConfinedGuest::to(machine, 256)?;
             match allocator.alloc_many(&requests) {
-                Ok(buffers) => fail!("request {at} can't be met, but: {buffers:?}"),
-                // Those before it may be had or not; it is the one of which that is known.
+                Ok(buffers) => fail!("expected request {at} to be refused, got {buffers:?}"),
+                // An earlier request may fail for lack of memory.
                 Err((index, error)) if is_shortage(&error) && index != at => {}
                 Err((index, error)) => {
                     let told = match machine.exchanger() {
@@ -77,7 +78,9 @@ fn all_or_nothing(context: &TestContext<'_>) -> Check {
                         None => matches!(error, AllocError::SegmentTooLong { .. }),
                     };
                     if !told {
-                        fail!("request {at} can't be met, but request {index} failed: {error}");
+                        fail!(
+                            "expected request {at} to be refused for its segments, but request {index} failed: {error}"
+                        );
                     }
                 }
             }

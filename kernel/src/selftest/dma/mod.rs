@@ -1,28 +1,28 @@
-//! Does the allocator of coherent buffers keep its word on a real Xen?
+//! Does the allocator of coherent buffers fulfil its contract on a real Xen?
 //!
-//! The model answers the same questions on the host (`tests/dma.rs`). Here Xen's own M2P is the
-//! judge of every frame, and the memory is a real guest's: what it has may fit as it is, and then
-//! nothing would be tried. So most of these tests first [confine](ground::Confined) the guest to a
-//! few frames of which no two are neighbours in the machine.
+//! The same questions are tested against the model on the host (`tests/dma.rs`). Here Xen's own M2P
+//! confirms every frame, and the guest's memory is real. Such memory may fit as it is, and then
+//! nothing would be tested. Therefore most of these tests first [confine](helpers::ConfinedGuest) the
+//! guest to a few frames of which no two are neighbours in the machine.
 //!
 //! | file | question |
 //! |---|---|
-//! | [`sizes`] | does every odd size come, contiguous and zeroed, and is the rest ordinary memory? |
+//! | [`sizes`] | is a buffer of any size contiguous and zeroed, and is the surplus ordinary memory? |
 //! | [`constraints`] | is each constraint of a device kept, segments included? |
 //! | [`contiguous`] | does memory in use become contiguous in place, with its bytes? |
-//! | [`hypercalls`] | how many hypercalls does an order take, cold and warm? |
-//! | [`many`] | is a set of buffers had all or not at all, and with one flush? |
-//! | [`halves`] | do the halves of a buffer keep content and addresses, and go back each? |
+//! | [`hypercalls`] | how many hypercalls does an order need, cold and warm? |
+//! | [`many`] | is a set of buffers allocated completely or not at all? |
+//! | [`halves`] | do the halves of a buffer keep contents and addresses, and is each freed? |
 //! | [`release`] | does memory return to Xen when the kernel trims, and only then? |
-//! | [`pool`] | are a pool's objects sound, and had without a hypercall where none may be made? |
-//! | [`refusals`] | is every refusal told by name, with nothing lost? |
-//! | [`translated`] | PVH: contiguous for the device below a mask, or a refusal that says so? |
-//! | [`ground`] | what these tests and the soak stand on |
+//! | [`pool`] | are a pool's objects sound, and are they allocated without a hypercall in atomic context? |
+//! | [`refusals`] | does every refusal return its own error, with no frame lost? |
+//! | [`translated`] | PVH: is memory below a mask contiguous for the device, or refused by name? |
+//! | [`helpers`] | helpers of these tests and of the soak |
 
 mod constraints;
 pub(super) mod contiguous;
-pub(super) mod ground;
 mod halves;
+pub(super) mod helpers;
 mod hypercalls;
 mod many;
 mod pool;

@@ -1,18 +1,19 @@
-//! Does a pool hand out sound objects, without a hypercall where it must not make one?
+//! Are a pool's objects sound, and are they allocated without a hypercall in atomic context?
 
 use alloc::vec::Vec;
 
 use xen_contig::dma::{Pool, PoolConfig, PoolErrorKind, PoolObject, Retain};
 use xen_contig::paging::Width;
 
-use super::ground::{Confined, PAGE, balanced, build, calls, is_shortage};
+use super::helpers::{ConfinedGuest, PAGE, balanced, build, calls, is_shortage};
 use super::{Check, Test, TestContext, fail, skip};
 use crate::machine::Machine;
 
-/// Bytes of an object. A chunk of four pages has four objects, because none crosses a page.
+/// The size of an object in bytes. A chunk of four pages has four objects, because no object
+/// crosses a page.
 const SIZE: u64 = 3000;
 
-/// Objects in reserve: two chunks.
+/// The number of objects in reserve, which is two chunks.
 const RESERVE: u64 = 8;
 
 pub fn add(tests: &mut Vec<Test>) {
@@ -29,7 +30,7 @@ fn pool(context: &TestContext<'_>) -> Check {
     };
     let object = build(|it| it.mask((1 << 36) - 1).boundary(PAGE).align(64))?;
     balanced(context, Retain::NOTHING, |allocator| {
-        let confined = Confined::to(context.machine, 64)?;
+        let confined = ConfinedGuest::to(context.machine, 64)?;
         let mut pool = match Pool::new(allocator, config) {
             Ok(pool) => pool,
             Err(error) => match error.kind() {
@@ -46,7 +47,7 @@ fn pool(context: &TestContext<'_>) -> Check {
         }
         match pool.refill() {
             Ok(RESERVE) => objects.extend(take_all(&pool)?),
-            said => fail!("a refill of {RESERVE} objects: {said:?}"),
+            said => fail!("a refill of {RESERVE} objects returned {said:?}"),
         }
         for (index, taken) in objects.iter().enumerate() {
             let number = taken.load(0, Width::Quad);
@@ -67,7 +68,7 @@ fn pool(context: &TestContext<'_>) -> Check {
     })
 }
 
-/// Allocates every object without growing the pool, checks that it is zeroed, and numbers it.
+/// Allocates every object without growing the pool. Checks that each is zeroed, and numbers it.
 fn take_all<'p, 'm>(
     pool: &'p Pool<'_, &'m Machine>,
 ) -> Result<Vec<PoolObject<'p, &'m Machine>>, super::TestOutcome> {
@@ -85,7 +86,7 @@ fn take_all<'p, 'm>(
         if !zeroed || object.store(0, Width::Quad, number).is_err() {
             fail!("object {number}, {object:?}, is not zeroed");
         }
-        // What the next user of the object must not see.
+        // The last word gets contents that the next user of the object must not see.
         if object.store(SIZE - 8, Width::Quad, u64::MAX).is_err() {
             fail!("object {number} has no last word");
         }

@@ -1,4 +1,4 @@
-//! Is every refusal told by name, with nothing lost?
+//! Does every refusal return its own error, with no frame lost?
 
 use alloc::vec::Vec;
 
@@ -6,8 +6,8 @@ use xen_contig::addr::Order;
 use xen_contig::dma::{AllocError, ConstraintError, Constraints, Retain, Sleep};
 use xen_contig::exchange::{Capability, ExchangeError, Node};
 
-use super::ground::{
-    Allocator, Confined, Hog, PAGE, balanced, build, calls, is_shortage, is_sound,
+use super::helpers::{
+    Allocator, ConfinedGuest, HeldFrames, PAGE, balanced, build, calls, is_shortage, is_sound,
 };
 use super::{Check, Test, TestContext, fail, skip};
 
@@ -31,11 +31,11 @@ fn refused(
     }
 }
 
-/// What can be said without Xen is, with not one hypercall.
+/// Checks the errors that need no hypercall.
 fn before_xen(context: &TestContext<'_>) -> Check {
     let machine = context.machine;
     balanced(context, Retain::NOTHING, |allocator| {
-        let confined = Confined::to(machine, 64)?;
+        let confined = ConfinedGuest::to(machine, 64)?;
         let before = calls();
         let any = Constraints::default();
         refused(allocator, 0, &any, AllocError::ZeroSize)?;
@@ -51,7 +51,7 @@ fn before_xen(context: &TestContext<'_>) -> Check {
             Err(error @ ConstraintError::MaskTooNarrow { mask }) if mask == PAGE - 1 => {
                 let _told = AllocError::from(error);
             }
-            other => fail!("a mask that reaches no whole page: {other:?}"),
+            other => fail!("expected a mask without a whole page to be refused, got {other:?}"),
         }
         if machine.exchanger().is_some() {
             let boundary = build(|it| it.boundary(PAGE))?;
@@ -61,7 +61,7 @@ fn before_xen(context: &TestContext<'_>) -> Check {
             refused(allocator, 16 * PAGE, &awake, AllocError::MustNotSleep)?;
         }
         if calls() != before {
-            fail!("{} hypercalls for what can be said without Xen", calls() - before);
+            fail!("{} hypercalls for errors that need none", calls() - before);
         }
         confined.check_whole(allocator)
     })
@@ -70,10 +70,10 @@ fn before_xen(context: &TestContext<'_>) -> Check {
 fn order_above_limit(context: &TestContext<'_>) -> Check {
     let machine = context.machine;
     let Capability::Exchange { limit } = machine.capability else {
-        skip!("nothing is exchanged here")
+        skip!("this domain does not exchange")
     };
     balanced(context, Retain::NOTHING, |allocator| {
-        let confined = Confined::to(machine, 64)?;
+        let confined = ConfinedGuest::to(machine, 64)?;
         let (size, any) = (2 * limit.bytes(), Constraints::default());
         let error = match limit.next() {
             Some(order) => AllocError::OrderNotPermitted { order, limit },
@@ -93,33 +93,38 @@ fn order_above_limit(context: &TestContext<'_>) -> Check {
     })
 }
 
-/// Memory that nobody has: the error says of which order and below what.
+/// Checks that the error for memory that Xen does not have names the order and the limit.
 fn by_xen(context: &TestContext<'_>) -> Check {
     let machine = context.machine;
     if machine.exchanger().is_none() {
-        skip!("nothing is exchanged here");
+        skip!("this domain does not exchange");
     }
     balanced(context, Retain::NOTHING, |allocator| {
-        let confined = Confined::to(machine, 1024)?;
+        let confined = ConfinedGuest::to(machine, 1024)?;
         for (size, mask, order, bits) in [
-            // Frame 0 and frame 1: the first is nobody's, the other the BIOS's and Xen's.
+            // Frames 0 and 1. Frame 0 is never in use, and frame 1 belongs to the BIOS and to Xen.
             (1, 0x1fff, 0, 13),
             // The first MiB as a whole.
             (1 << 20, 0xf_ffff, 8, 20),
-            // The same where Xen can only be told of 1 MiB and of 2 MiB.
+            // The same range with a mask that lies between the limits 1 MiB and 2 MiB, which are
+            // what Xen accepts.
             (1 << 20, 0x17_ffff, 8, 20),
         ] {
             let constraints = build(|it| it.mask(mask))?;
             let told = match allocator.alloc_coherent(size, &constraints) {
                 Err(AllocError::Exchange(error)) => error,
-                other => fail!("{size} bytes below {mask:#x} can't be had: {other:?}"),
+                other => {
+                    fail!("expected {size} bytes below {mask:#x} to be refused, got {other:?}")
+                }
             };
-            // Whether Xen has a single frame there is not for this test to say.
+            // Xen may or may not have a single frame there. This test accepts both answers.
             match told {
                 ExchangeError::NoMemory { order: which, bits: limit, .. }
                     if which.get() == order && limit.get() >= bits => {}
                 ExchangeError::NoMemoryBelow { bits: limit, .. } if limit.get() >= bits => {}
-                error => fail!("{size} bytes below {mask:#x} can't be had; heard: {error}"),
+                error => {
+                    fail!("{size} bytes below {mask:#x} were refused with the wrong error: {error}")
+                }
             }
         }
         let lowest = 1 << 50;
@@ -129,7 +134,7 @@ fn by_xen(context: &TestContext<'_>) -> Check {
     })
 }
 
-/// Exactness of a node is for the control domain of a PV guest.
+/// Checks that only the control domain, if it is a PV guest, may demand an exact node.
 fn node(context: &TestContext<'_>) -> Check {
     let machine = context.machine;
     let exact = |node| build(|it| it.node(Node::Exactly(node)));
@@ -138,22 +143,22 @@ fn node(context: &TestContext<'_>) -> Check {
         return balanced(context, Retain::NOTHING, |it| refused(it, 1, &exact(0)?, not_told));
     }
     balanced(context, Retain::NOTHING, |allocator| {
-        let confined = Confined::to(machine, 64)?;
-        // No bed has a hundred nodes.
+        let confined = ConfinedGuest::to(machine, 64)?;
+        // No configuration of the bed has a hundred nodes.
         let error = |node| AllocError::from(ExchangeError::NodeNotPermitted { node });
         refused(allocator, 2 * PAGE, &exact(100)?, error(100))?;
         if machine.initial_domain {
-            // Xen could have this one, but no bed has.
+            // Xen supports 64 nodes, but no configuration of the bed has node 63.
             match allocator.alloc_coherent(2 * PAGE, &exact(63)?) {
                 Err(AllocError::NoMemoryOnNode { node: 63, .. }) => {}
                 Err(told) if told == error(63) => {}
-                other => fail!("there is no node 63: {other:?}"),
+                other => fail!("expected node 63 to be refused, got {other:?}"),
             }
             let (size, constraints) = (2 * PAGE, exact(0)?);
             match allocator.alloc_coherent(size, &constraints) {
                 Ok(buffer) => is_sound(machine, &buffer, size, &constraints)?,
                 Err(error) if is_shortage(&error) => skip!("{error}"),
-                Err(error) => fail!("the control domain may ask for exactly node 0: {error}"),
+                Err(error) => fail!("the control domain may demand node 0, but: {error}"),
             }
         } else {
             refused(allocator, 2 * PAGE, &exact(0)?, error(0))?;
@@ -162,19 +167,19 @@ fn node(context: &TestContext<'_>) -> Check {
     })
 }
 
-/// A guest without free frames, and one without enough of them in a row.
+/// Checks a guest without free frames, and a guest without a long enough run of them.
 fn guest_full(context: &TestContext<'_>) -> Check {
     let machine = context.machine;
     if machine.exchanger().is_none() {
-        skip!("nothing is exchanged here; see dma-no-frames-in-reach");
+        skip!("this domain does not exchange; see dma-no-frames-in-reach");
     }
     let no_memory = |frames| AllocError::NoGuestMemory { frames, in_transactions: 0 };
     balanced(context, Retain::NOTHING, |allocator| {
         let any = Constraints::default();
-        let confined = Confined::to(machine, 8)?;
+        let confined = ConfinedGuest::to(machine, 8)?;
         refused(allocator, 16 * PAGE, &any, no_memory(16))?;
         {
-            let _all = Hog::all(machine);
+            let _all = HeldFrames::all(machine);
             refused(allocator, 1, &any, no_memory(1))?;
         }
         confined.check_whole(allocator)

@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 
 use xen_contig::dma::{Constraints, Retain};
 
-use super::ground::{Confined, PAGE, balanced, build, calls, is_sound, served};
+use super::helpers::{ConfinedGuest, PAGE, balanced, build, calls, is_sound, served};
 use super::{Check, Test, TestContext, fail, skip};
 
 pub fn add(tests: &mut Vec<Test>) {
@@ -17,22 +17,23 @@ pub fn add(tests: &mut Vec<Test>) {
     tests.push(Test::new("dma-reclaimed-without-xen", reclaimed).needs_order(4));
 }
 
-/// Frames of the buffer. The size is a byte less, so it takes all of an extent of order 4.
+/// The number of frames of the buffer. Its size is a byte less, and it still fills an extent of
+/// order 4.
 const FRAMES: u64 = 16;
 
 fn release(context: &TestContext<'_>, retain: Retain) -> Check {
     let machine = context.machine;
     if machine.exchanger().is_none() {
-        skip!("nothing is exchanged here, so nothing returns to Xen");
+        skip!("this domain does not exchange, so nothing returns to Xen");
     }
     balanced(context, retain, |allocator| {
-        let confined = Confined::to(machine, 128)?;
-        // Memory that other domains wait for: all other memory stays in the guest.
+        let confined = ConfinedGuest::to(machine, 128)?;
+        // The buffer lies in low memory, because only scarce memory is returned to Xen.
         let low = build(|it| it.mask(u32::MAX.into()))?;
         let size = FRAMES * PAGE - 1;
         let result = allocator.alloc_coherent(size, &low);
         let Some(buffer) = served(result, "dma-release", "16 frames")? else {
-            skip!("there is no memory for {size} bytes")
+            skip!("guest or Xen has no memory for {size} bytes")
         };
         is_sound(machine, &buffer, size, &low)?;
         let address = buffer.dma_addr();
@@ -44,29 +45,29 @@ fn release(context: &TestContext<'_>, retain: Retain) -> Check {
         let before = calls();
         match allocator.alloc_coherent(size, &low) {
             Ok(buffer) => is_sound(machine, &buffer, size, &low)?,
-            Err(error) => fail!("the same again: {error}"),
+            Err(error) => fail!("the second allocation of {size} bytes: {error}"),
         }
         let again = (calls() - before, allocator.stats());
         if again.0 > 0 {
-            fail!("the same again took {} hypercalls: {:?}", again.0, again.1);
+            fail!("the second allocation made {} hypercalls: {:?}", again.0, again.1);
         }
         let (report, stats) = (allocator.trim(u64::MAX), allocator.stats());
         if report.error.is_some() || stats.returned < FRAMES || stats.idle > 0 {
             fail!("{address} was not returned: {report:?}, {stats:?}");
         }
         if stats.below_4g + stats.below_16m > 0 {
-            fail!("scarce memory stays in the guest: {stats:?}");
+            fail!("scarce memory remains in the guest: {stats:?}");
         }
         confined.check_whole(allocator)
     })
 }
 
-/// A kernel that is short of memory takes what is idle, without a hypercall. What Xen has to get back is
-/// returned once it is free.
+/// Checks that a kernel that is short of memory gets all idle memory without a hypercall. Scarce
+/// frames are returned to Xen once they are free.
 fn reclaimed(context: &TestContext<'_>) -> Check {
     let machine = context.machine;
     balanced(context, Retain::default(), |allocator| {
-        let confined = Confined::to(machine, 128)?;
+        let confined = ConfinedGuest::to(machine, 128)?;
         let any = Constraints::default();
         let result = allocator.alloc_coherent(FRAMES * PAGE, &any);
         drop(served(result, "dma-reclaimed", "16 frames")?);
@@ -78,13 +79,13 @@ fn reclaimed(context: &TestContext<'_>) -> Check {
         let made = calls() - before;
         if freed != idle || now < free + idle || made > 0 {
             fail!(
-                "of {idle} idle frames {freed} became free, {free} then {now}; {made} hypercalls"
+                "expected {idle} idle frames to become free, got {freed}; {free} free before, {now} after; {made} hypercalls"
             );
         }
         allocator.trim(u64::MAX);
         let stats = allocator.stats();
         if stats.lent + stats.below_4g > 0 {
-            fail!("scarce memory stays in the guest: {stats:?}");
+            fail!("scarce memory remains in the guest: {stats:?}");
         }
         confined.check_whole(allocator)
     })

@@ -1,14 +1,16 @@
-//! Does every odd size come, contiguous and zeroed, and is the rest ordinary memory?
+//! Is a buffer of any size contiguous and zeroed, and is the surplus ordinary memory?
 
 use alloc::format;
 use alloc::vec::Vec;
 
 use xen_contig::dma::{Constraints, Retain};
 
-use super::ground::{Confined, Hog, PAGE, balanced, build, fill, holds, is_sound, is_zero, served};
+use super::helpers::{
+    ConfinedGuest, HeldFrames, PAGE, balanced, build, fill, holds, is_sound, is_zero, served,
+};
 use super::{Check, Test, TestContext, fail, skip};
 use crate::say;
-use crate::selftest::books;
+use crate::selftest::frame_checks;
 
 pub fn add(tests: &mut Vec<Test>) {
     tests.push(Test::new("dma-odd-sizes", odd_sizes).needs_exchange_order(9));
@@ -19,12 +21,13 @@ const MIB: u64 = 1 << 20;
 
 fn odd_sizes(context: &TestContext<'_>) -> Check {
     let machine = context.machine;
-    // 2 MiB + 1 takes two extents where Xen permits order 9 at most.
+    // 2 MiB + 1 needs two extents where Xen permits order 9 at most.
     let constraints = build(|it| it.max_segments(2))?;
     let sizes = [1, 7, 4095, 4096, 4097, 3 * PAGE, 5 * PAGE + 1, 511 * PAGE, 2 * MIB, 2 * MIB + 1];
     balanced(context, Retain::NOTHING, |allocator| {
-        // Twice what the largest needs, so that runs aligned to 2 MiB are left beside the lists.
-        let confined = Confined::to(machine, 2048)?;
+        // The guest gets twice what the largest size needs, so that runs aligned to 2 MiB remain in
+        // addition to the lists.
+        let confined = ConfinedGuest::to(machine, 2048)?;
         let mut done = 0;
         for size in sizes {
             let what = format!("{size} bytes");
@@ -47,46 +50,46 @@ fn odd_sizes(context: &TestContext<'_>) -> Check {
         }
         confined.check_whole(allocator)?;
         if done == 0 {
-            skip!("there is no memory for any of {} sizes", sizes.len());
+            skip!("guest or Xen has no memory for any of {} sizes", sizes.len());
         }
         Ok(())
     })
 }
 
-/// Of an extent that is larger than what was asked for the rest is ordinary memory: anybody may
-/// write to it, and the buffer keeps what it holds, and the other way round.
+/// Checks that the surplus of an extent is ordinary memory. Writes to the surplus do not change the
+/// buffer, and writes to the buffer do not change the surplus.
 fn surplus(context: &TestContext<'_>) -> Check {
     let (machine, seed) = (context.machine, context.seed);
     let size = MIB + 1;
     let used = size.div_ceil(PAGE);
     balanced(context, Retain::NOTHING, |allocator| {
-        let confined = Confined::to(machine, 1024)?;
+        let confined = ConfinedGuest::to(machine, 1024)?;
         let free = { machine.frames.lock().free_frames() };
         let any = Constraints::default();
         let result = allocator.alloc_coherent(size, &any);
         let Some(mut buffer) = served(result, "dma-surplus-ordinary", "1 MiB and a byte")? else {
-            skip!("there is no memory for {size} bytes")
+            skip!("guest or Xen has no memory for {size} bytes")
         };
         is_sound(machine, &buffer, size, &any)?;
         let remaining = { machine.frames.lock().free_frames() };
         let stats = allocator.stats();
         if remaining + used + stats.idle + stats.records != free {
             fail!(
-                "{used} frames are in use, but of {free} free ones {remaining} remain: {stats:?}"
+                "{used} frames are in use, and {remaining} of {free} frames remain free: {stats:?}"
             );
         }
         fill(&mut buffer, seed, 0)?;
         {
-            // All others, those behind the buffer in its extent among them.
-            let others = Hog::all(machine);
+            // These are all other frames, those after the buffer in its extent among them.
+            let others = HeldFrames::all(machine);
             for run in others.runs() {
-                books::agree(machine, run, |_| None)?;
-                books::dirty(run, seed);
+                frame_checks::agree(machine, run, |_| None)?;
+                frame_checks::dirty(run, seed);
             }
             holds(&buffer, seed, 0)?;
             fill(&mut buffer, !seed, 0)?;
             for run in others.runs() {
-                books::holds_pattern(run, seed, "ordinary memory beside a buffer")?;
+                frame_checks::holds_pattern(run, seed, "ordinary memory beside a buffer")?;
             }
         }
         holds(&buffer, !seed, 0)?;

@@ -1,4 +1,4 @@
-//! PVH: is memory contiguous for the device below a mask, or a refusal that says so?
+//! PVH: is memory below a mask contiguous for the device, or refused by name?
 
 use alloc::vec::Vec;
 
@@ -6,14 +6,14 @@ use xen_contig::addr::Pfn;
 use xen_contig::dma::{AllocError, Constraints, Retain};
 use xen_contig::frames::Candidate;
 
-use super::ground::{
-    Confined, PAGE, balanced, build, calls, fill, holds, is_sound, is_zero, served,
+use super::helpers::{
+    ConfinedGuest, PAGE, balanced, build, calls, fill, holds, is_sound, is_zero, served,
 };
 use super::{Check, Test, TestContext, fail, skip};
 use crate::machine::Machine;
 use crate::say;
 
-/// Frames of a MiB.
+/// The number of frames in a MiB.
 const MIB: u64 = (1 << 20) / PAGE;
 
 pub fn add(tests: &mut Vec<Test>) {
@@ -21,11 +21,11 @@ pub fn add(tests: &mut Vec<Test>) {
     tests.push(Test::new("dma-no-frames-in-reach", out_of_reach));
 }
 
-/// Devices see guest frames: those in a row are contiguous, and no hypercall is needed.
+/// Checks that a run of guest frames is contiguous for the device, without a hypercall.
 fn contiguous(context: &TestContext<'_>) -> Check {
     let (machine, seed) = (context.machine, context.seed);
     if machine.exchanger().is_some() {
-        skip!("PV guest: what is contiguous is decided by the exchange");
+        skip!("PV guest: the exchange makes memory contiguous");
     }
     balanced(context, Retain::NOTHING, |allocator| {
         let half = machine.p2m.frames() / 2;
@@ -36,10 +36,12 @@ fn contiguous(context: &TestContext<'_>) -> Check {
                 Err(error) => fail!("from {:#x} on: {error}", far.lowest()),
             }
         } else {
-            say!("# dma-guest-contiguous: no frame is free at a MiB behind half of memory");
+            say!(
+                "# dma-guest-contiguous: no frame at a multiple of 1 MiB is free in the upper half of memory"
+            );
         }
-        let confined = Confined::to(machine, 256)?;
-        // Reaches half of what is free.
+        let confined = ConfinedGuest::to(machine, 256)?;
+        // The mask includes half of the free frames.
         let mask = confined.first().add(128).number() * PAGE - 1;
         let low = build(|it| it.mask(mask))?;
         let before = calls();
@@ -60,7 +62,8 @@ fn contiguous(context: &TestContext<'_>) -> Check {
     })
 }
 
-/// Whether a frame is free at a multiple of a MiB behind `half`. A guest of 4 MiB has none.
+/// Returns true if a frame at a multiple of 1 MiB from `half` on is free. A guest of 4 MiB does not
+/// have one.
 fn is_free_behind(machine: &Machine, half: u64) -> bool {
     let mut fits = |pfn: Pfn| match pfn.number().max(half).next_multiple_of(MIB) {
         wanted if wanted == pfn.number() => Candidate::Fits,
@@ -78,14 +81,14 @@ fn out_of_reach(context: &TestContext<'_>) -> Check {
         skip!("PV guest: the exchange brings memory into reach");
     }
     balanced(context, Retain::NOTHING, |allocator| {
-        let confined = Confined::to(machine, 256)?;
+        let confined = ConfinedGuest::to(machine, 256)?;
         let mask = confined.first().add(128).number() * PAGE - 1;
         let cases = [
-            // Nothing that is free lies there.
+            // No free frame lies below the mask.
             (1, confined.first().number() * PAGE - 1, 1),
-            // Some does, but not enough in a row.
+            // Some free frames lie below the mask, but the run is too short.
             (129 * PAGE, mask, 129),
-            // Nor is there anywhere.
+            // No run is long enough, with or without a mask.
             (257 * PAGE, u64::MAX, 257),
         ];
         for (size, mask, frames) in cases {

@@ -12,7 +12,7 @@ use crate::edu::MASK;
 use crate::extent::ExtentRun;
 use crate::layout;
 use crate::machine::Machine;
-use crate::selftest::owned::{Owned, give_left};
+use crate::selftest::owned::{Owned, free_remaining};
 
 /// The width of the mask.
 pub const BITS: AddressBits = match AddressBits::new(MASK.count_ones()) {
@@ -88,7 +88,7 @@ impl<'m> EduBuffer<'m> {
         let below = |pfn| device_frame(machine, pfn).is_some_and(|frame| frame < FIRST_ABOVE);
         match search(machine, frames, below) {
             Some(run) => Ok(Self::as_it_is(machine, run)),
-            None => skip!("the guest has no {frames} free frames in a row below the mask"),
+            None => skip!("the guest has no run of {frames} free frames below the mask"),
         }
     }
 
@@ -105,7 +105,7 @@ impl<'m> EduBuffer<'m> {
         };
         match exchanger.acquire(run.into_run(), bits, lists.words()) {
             Ok(extent) => Ok(Self { machine, memory: EduMemory::Extent(extent) }),
-            Err(failure) => match give_left(machine, failure) {
+            Err(failure) => match free_remaining(machine, failure) {
                 error @ ExchangeError::NoMemory { .. } => skip!("{error}"),
                 error => fail!("{error}"),
             },
@@ -197,7 +197,7 @@ impl<'m> EduBuffer<'m> {
                 Ok(())
             }
             Err(failure) => {
-                fail!("giving back the extent at mfn {mfn}: {}", give_left(machine, failure))
+                fail!("giving back the extent at mfn {mfn}: {}", free_remaining(machine, failure))
             }
         }
     }

@@ -14,7 +14,7 @@ use crate::machine::Machine;
 use crate::say;
 use crate::selftest::accounts::AccountsSnapshot;
 use crate::selftest::dma::contiguous::in_use;
-use crate::selftest::dma::ground::{is_shortage, settle};
+use crate::selftest::dma::helpers::{is_shortage, trim_all};
 
 /// Frames of the memory in use.
 const FRAMES: u64 = 16;
@@ -75,7 +75,7 @@ pub fn in_place(context: &TestContext<'_>) -> Check {
             say!("# edu-dma-in-place: pfn {} was at {old}, is at {new}", first.add(index));
         }
         drop(buffer);
-        settle(&allocator)
+        trim_all(&allocator)
     })();
     drop(edu);
     witness.give_back()?;

@@ -31,8 +31,8 @@ use xen_contig::dma::{Allocator, Retain};
 
 use self::run::Soak;
 use super::accounts::AccountsSnapshot;
-use super::dma::ground::{Hog, settle};
-use super::{Check, Test, TestContext, TestOutcome, books, fail, skip};
+use super::dma::helpers::{HeldFrames, trim_all};
+use super::{Check, Test, TestContext, TestOutcome, fail, frame_checks, skip};
 use crate::command_line::When;
 use crate::say;
 
@@ -62,7 +62,7 @@ fn soak(context: &TestContext<'_>, operations: u64) -> Check {
     let (tally, released) = soak.end();
     tally.report(context.seed);
     for allocator in &allocators {
-        settle(allocator)?;
+        trim_all(allocator)?;
         let stats = allocator.stats();
         say!(
             "# soak: {} buffers from the reserve, {} adopted, {} by an exchange; {} frames returned \
@@ -84,6 +84,6 @@ fn soak(context: &TestContext<'_>, operations: u64) -> Check {
     if now != before {
         fail!("before: {before:?}, now: {now:?}");
     }
-    let free = Hog::all(machine);
-    free.runs().iter().try_for_each(|run| books::agree(machine, run, |_| None))
+    let free = HeldFrames::all(machine);
+    free.runs().iter().try_for_each(|run| frame_checks::agree(machine, run, |_| None))
 }

@@ -5,7 +5,7 @@ use xen_contig::dma::{ConstraintError, Constraints, Sleep};
 use xen_contig::exchange::Node;
 
 use super::random::SoakRandom;
-use crate::selftest::dma::ground::PAGE;
+use crate::selftest::dma::helpers::PAGE;
 
 /// The most segments of a random device.
 const MAX_SEGMENTS: usize = 16;

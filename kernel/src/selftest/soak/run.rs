@@ -12,8 +12,8 @@ use super::tally::SoakTally;
 use super::{Check, TestOutcome, fail, skip};
 use crate::machine::Machine;
 use crate::say;
-use crate::selftest::dma::ground::{
-    Allocator, Buffer, Hog, PAGE, fill, holds, is_sound, is_zero, scatter,
+use crate::selftest::dma::helpers::{
+    Allocator, Buffer, HeldFrames, PAGE, fill, holds, is_sound, is_zero, scatter,
 };
 
 /// Frames that the guest is left with.
@@ -42,7 +42,7 @@ pub struct Soak<'a, 'm> {
     allocators: &'a [Allocator<'m>; 3],
     random: SoakRandom,
     /// All of the guest's memory that has no part in this.
-    hog: Hog<'m>,
+    others: HeldFrames<'m>,
     /// Pieces of the rest that are held.
     held: Vec<FrameRun>,
     live: Vec<SoakBuffer<'a, 'm>>,
@@ -61,15 +61,15 @@ impl<'a, 'm> Soak<'a, 'm> {
         let free = { machine.frames.lock().free_frames() };
         let frames = LEFT.min(free / 2);
         let Some(left) = machine.take(frames) else {
-            skip!("the guest has no {frames} free frames in a row")
+            skip!("the guest has no run of {frames} free frames")
         };
         // Or most requests would be met by what the domain builder left in a row.
         let left = scatter(machine, left)?;
-        let hog = Hog::all(machine);
+        let others = HeldFrames::all(machine);
         machine.give(left);
         let (held, live) = (Vec::with_capacity(HELD), Vec::with_capacity(LIVE));
         let (random, tally) = (SoakRandom::new(seed), SoakTally::default());
-        let mut soak = Self { machine, allocators, random, hog, held, live, tally, frames };
+        let mut soak = Self { machine, allocators, random, others, held, live, tally, frames };
         // Small pieces and large ones side by side; then every other one is let go.
         for _ in 0..HELD {
             soak.hold();
@@ -119,13 +119,13 @@ impl<'a, 'm> Soak<'a, 'm> {
 
     /// Frees all, and says what became of the operations, and of the last buffers.
     pub fn end(self) -> (SoakTally, Check) {
-        let Self { machine, live, held, tally, hog, .. } = self;
+        let Self { machine, live, held, tally, others, .. } = self;
         let intact = live
             .iter()
             .try_for_each(|SoakBuffer { buffer, seed, base }| holds(buffer, *seed, *base));
         drop(live);
         held.into_iter().for_each(|run| machine.give(run));
-        drop(hog);
+        drop(others);
         (tally, intact)
     }
 

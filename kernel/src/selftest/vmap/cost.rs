@@ -6,7 +6,7 @@ use hypercall::trace::CallTotals;
 use xen_contig::exchange::Fuse;
 use xen_contig::vmap::{Flush, UnmapMode};
 
-use super::{Check, Owned, Test, TestContext, TestOutcome, cost_of, fail, give_left, map};
+use super::{Check, Owned, Test, TestContext, TestOutcome, cost_of, fail, free_remaining, map};
 use crate::machine::{ANYWHERE, Machine};
 use crate::{say, vcpu};
 
@@ -106,7 +106,7 @@ fn one_flush(context: &TestContext<'_>) -> Check {
             let next = map(machine, &Owned::of(machine, run), "next");
             next?.unmap(UnmapMode::Lazy)?;
         }
-        Err(failure) => super::skip!("{}", give_left(machine, failure)),
+        Err(failure) => super::skip!("{}", free_remaining(machine, failure)),
     }
     // The next area freed the retired addresses that this flush has covered: all of them.
     let retired = machine.areas.stats().retired;

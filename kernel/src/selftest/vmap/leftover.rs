@@ -14,12 +14,13 @@ use xen_contig::vmap::{Area, UnmapMode};
 
 use super::picture::{self, Picture};
 use super::{
-    Check, Owned, Test, TestContext, TestOutcome, books, fail, give_left, map, map_frames, skip,
+    Check, Owned, Test, TestContext, TestOutcome, fail, frame_checks, free_remaining, map,
+    map_frames, skip,
 };
 use crate::extent::WholeRunExchanger;
 use crate::machine::{ANYWHERE, Machine};
 use crate::paging::Linear;
-use crate::selftest::dma::ground::scatter;
+use crate::selftest::dma::helpers::scatter;
 use crate::traps::try_read;
 use crate::vcpu::xen;
 
@@ -109,7 +110,7 @@ fn leftover(context: &TestContext<'_>) -> Check {
         }
         _ => false,
     })?;
-    books::agree(machine, &run, |_| None)?;
+    frame_checks::agree(machine, &run, |_| None)?;
 
     // With a purge, as in every allocation.
     let Some(exchanger) = machine.exchanger() else { fail!("the exchange is gone") };
@@ -119,15 +120,15 @@ fn leftover(context: &TestContext<'_>) -> Check {
             let shown = try_read(address);
             (exchanger.release(extent, lists.words()), shown)
         }
-        Err(failure) => match give_left(machine, failure) {
+        Err(failure) => match free_remaining(machine, failure) {
             error @ ExchangeError::NoMemory { .. } => skip!("{error}"),
             error => fail!("refused after a purge: {error}"),
         },
     };
     picture::draw(&picture);
     let agreed = match run {
-        Ok(run) => books::agree(machine, &Owned::of(machine, run), |_| None),
-        Err(failure) => fail!("releasing the extent: {}", give_left(machine, failure)),
+        Ok(run) => frame_checks::agree(machine, &Owned::of(machine, run), |_| None),
+        Err(failure) => fail!("releasing the extent: {}", free_remaining(machine, failure)),
     };
     match shown {
         Ok(value) => fail!("after the exchange a read through the leftover returns {value:#x}"),
@@ -151,7 +152,7 @@ fn refused<'m, T: core::fmt::Debug>(
         }
         Err(failure) => {
             let heard = format!("heard: {failure}");
-            give_left(machine, failure);
+            free_remaining(machine, failure);
             Err(TestOutcome::Fail(heard))
         }
     }
@@ -189,7 +190,7 @@ fn in_use(context: &TestContext<'_>) -> Check {
     match then {
         Ok(run) => machine.give(run),
         Err(failure) => {
-            fail!("refused after the area was unmapped: {}", give_left(machine, failure))
+            fail!("refused after the area was unmapped: {}", free_remaining(machine, failure))
         }
     }
     untouched?;

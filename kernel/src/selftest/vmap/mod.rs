@@ -29,8 +29,8 @@ use xen_contig::addr::Pfn;
 use xen_contig::frames::FrameRun;
 use xen_contig::vmap::Protection;
 
-use super::owned::{Owned, give_left};
-use super::{Check, Test, TestContext, TestOutcome, books, error, fail, skip};
+use super::owned::{Owned, free_remaining};
+use super::{Check, Test, TestContext, TestOutcome, error, fail, frame_checks, skip};
 use crate::machine::Machine;
 use crate::vcpu;
 use test_area::TestArea;

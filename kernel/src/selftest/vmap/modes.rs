@@ -5,7 +5,9 @@ use alloc::vec::Vec;
 use hypercall::trace::CallTotals;
 use xen_contig::vmap::{Flush, UnmapMode};
 
-use super::{Check, Owned, Test, TestContext, TestOutcome, cost_of, fail, give_left, map, skip};
+use super::{
+    Check, Owned, Test, TestContext, TestOutcome, cost_of, fail, free_remaining, map, skip,
+};
 use crate::machine::{ANYWHERE, Machine};
 use crate::say;
 use crate::tsc::tsc;
@@ -112,7 +114,7 @@ fn allocation(machine: &Machine, mode: UnmapMode) -> Result<Cost, TestOutcome> {
                 .and_then(|extent| exchanger.release(extent, lists.words()));
             match result {
                 Ok(back) => run = Some(Owned::of(machine, back)),
-                Err(failure) => skip!("{}", give_left(machine, failure)),
+                Err(failure) => skip!("{}", free_remaining(machine, failure)),
             }
         }
         Ok(())

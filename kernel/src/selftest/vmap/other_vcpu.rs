@@ -9,7 +9,7 @@ use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 
 use xen_contig::vmap::UnmapMode;
 
-use super::{Check, Owned, Test, TestContext, TestOutcome, error, fail, give_left, map, skip};
+use super::{Check, Owned, Test, TestContext, TestOutcome, error, fail, free_remaining, map, skip};
 use crate::machine::{ANYWHERE, Machine};
 use crate::say;
 use crate::smp;
@@ -106,7 +106,7 @@ fn round(machine: &Machine, other: VcpuId, seen: &VcpuReads) -> Check {
                 machine.give(run);
                 None
             }
-            Err(failure) => Some(give_left(machine, failure)),
+            Err(failure) => Some(free_remaining(machine, failure)),
         };
         unmapped?;
         if let Some(error) = refused {

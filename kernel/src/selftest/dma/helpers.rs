@@ -1,5 +1,5 @@
-//! What the allocator's tests stand on: a guest whose free memory fits nothing as it is, checks of a
-//! buffer against Xen's books, and accounts that must balance.
+//! Helpers of the allocator's tests: a guest in which no free memory fits as it is, checks of a
+//! buffer against Xen's tables, and accounts that must balance.
 
 use alloc::vec::Vec;
 
@@ -13,34 +13,37 @@ use super::{Check, TestOutcome, error, fail, skip};
 use crate::machine::Machine;
 use crate::say;
 use crate::selftest::accounts::AccountsSnapshot;
-use crate::selftest::{TestContext, books};
+use crate::selftest::{TestContext, frame_checks};
 use crate::vcpu::xen;
 
-/// Bytes of a frame.
+/// The size of a frame in bytes.
 pub const PAGE: u64 = PAGE_SIZE as u64;
 
-/// The allocator over this kernel.
+/// The allocator on this kernel.
 pub type Allocator<'m> = dma::Allocator<&'m Machine>;
-/// A buffer of it.
+/// A buffer of this allocator.
 pub type Buffer<'a, 'm> = CoherentBuffer<'a, &'m Machine>;
 
-/// Hypercalls made so far.
+/// Returns the number of hypercalls made so far.
 pub fn calls() -> u64 {
     xen().summary().total().calls
 }
 
-/// Constraints that are known not to contradict each other.
+/// Builds constraints that do not contradict each other. Otherwise the test fails.
 pub fn build(
     build: impl FnOnce(dma::ConstraintsBuilder) -> dma::ConstraintsBuilder,
 ) -> Result<Constraints, TestOutcome> {
     match build(Constraints::builder()).build() {
         Ok(constraints) => Ok(constraints),
-        Err(contradiction) => fail!("these constraints can be met: {contradiction}"),
+        Err(contradiction) => fail!(
+            "these constraints do not contradict each other, but the builder reports: \
+             {contradiction}"
+        ),
     }
 }
 
-/// Runs a body with an allocator of its own, and checks that every frame is back afterwards, by the
-/// guest's books and by Xen's.
+/// Runs `body` with an allocator of its own, and checks that the accounts of guest and Xen are the
+/// same before and after.
 pub fn balanced<'m>(
     context: &TestContext<'m>,
     retain: Retain,
@@ -50,7 +53,7 @@ pub fn balanced<'m>(
     let before = AccountsSnapshot::of(machine);
     let allocator = Allocator::new(machine, retain);
     let result = body(&allocator);
-    settle(&allocator)?;
+    trim_all(&allocator)?;
     let now = AccountsSnapshot::of(machine);
     result?;
     if now != before {
@@ -59,22 +62,26 @@ pub fn balanced<'m>(
     Ok(())
 }
 
-/// Trims all that an allocator has idle.
-pub fn settle(allocator: &Allocator<'_>) -> Check {
-    /// Xen may have no memory to swap for at once; it has when other frames are back.
+/// Trims all idle memory of an allocator.
+pub fn trim_all(allocator: &Allocator<'_>) -> Check {
+    /// Xen may lack memory to exchange for at first. It has some after other frames were returned.
     const TRIES: u32 = 8;
     for _ in 0..TRIES {
         let report = allocator.trim(u64::MAX);
         match report.error {
             None => return Ok(()),
             Some(ExchangeError::NoMemory { .. } | ExchangeError::NoMemoryBelow { .. }) => {}
-            Some(error) => fail!("trimming: {error}, {report:?}"),
+            Some(error) => fail!("trimming failed: {error}, {report:?}"),
         }
     }
-    fail!("Xen takes nothing back: {:?}", allocator.stats())
+    fail!(
+        "Xen has no memory to exchange idle memory for after {TRIES} tries: {:?}",
+        allocator.stats()
+    )
 }
 
-/// The buffer, or `None` where guest or Xen has no memory for it: that is said aloud.
+/// Returns the buffer. If guest or Xen has no memory for it, this prints the error and returns
+/// `None`.
 pub fn served<T>(
     result: Result<T, AllocError>,
     test: &str,
@@ -90,7 +97,7 @@ pub fn served<T>(
     }
 }
 
-/// Whether memory is what is missing.
+/// Returns true if the error is a lack of memory.
 pub fn is_shortage(error: &AllocError) -> bool {
     matches!(
         error,
@@ -102,8 +109,10 @@ pub fn is_shortage(error: &AllocError) -> bool {
     )
 }
 
-/// Checks a buffer of `len` bytes: each segment is one that the device takes, the machine frames
-/// beneath it are neighbours by P2M, page tables and Xen's M2P, and nothing lies between segments.
+/// Checks a buffer of `len` bytes.
+///
+/// The device must accept each segment, and the segments must be adjacent. P2M, page tables and
+/// Xen's M2P must name the machine frames that the segments name.
 pub fn is_sound(
     machine: &Machine,
     buffer: &Buffer<'_, '_>,
@@ -112,7 +121,7 @@ pub fn is_sound(
 ) -> Check {
     let (segments, frames) = (buffer.segments(), buffer.frames().frames());
     if buffer.len() != len || frames != len.div_ceil(PAGE) {
-        fail!("{len} bytes were asked for: {buffer:?} has {frames} frames");
+        fail!("expected a buffer of {len} bytes, got {buffer:?} with {frames} frames");
     }
     if buffer.segments().count() > constraints.max_segments() {
         fail!("{buffer:?} has more than {} segments", constraints.max_segments());
@@ -120,27 +129,32 @@ pub fn is_sound(
     let mut offset = 0;
     for segment in segments {
         if segment.offset != offset || !constraints.admits(segment.dma.get(), segment.len) {
-            fail!("{segment:?} at offset {offset} is none for {constraints:?}");
+            fail!("{segment:?} at offset {offset} is not within {constraints:?}");
         }
         offset += segment.len;
     }
     if offset != len {
-        fail!("the segments of {buffer:?} have {offset} bytes");
+        fail!("the segments of {buffer:?} have {offset} bytes, expected {len}");
     }
     let device_frame =
         |index: u64| buffer.dma_addr_at(index * PAGE).map(|dma| dma.frame().number());
     if machine.p2m.is_translated() {
         let first = buffer.frames().first();
         if (0..frames).any(|index| device_frame(index) != Some(first.add(index).number())) {
-            fail!("in a translated guest the device sees guest frames, not {buffer:?}");
+            fail!(
+                "in a translated guest, the device addresses of {buffer:?} must be those of its guest \
+                 frames"
+            );
         }
     }
-    books::agree(machine, buffer.frames(), |index| device_frame(index).map(Mfn::new))
+    frame_checks::agree(machine, buffer.frames(), |index| device_frame(index).map(Mfn::new))
 }
 
-/// What is looked at in a buffer: words of every page, its last one among them, and the odd bytes at
-/// the end. Frames get mixed up whole; within one, a few words tell. Cut at a page boundary, a buffer
-/// is looked at in the same places.
+/// Returns the words and bytes of a buffer that the checks read and write.
+///
+/// They are some words of every page, the last word among them, and the odd bytes at the end. A
+/// wrong frame is wrong as a whole, so a few words per page suffice. The places in a part that is
+/// cut off at a page boundary are the same.
 fn places(len: u64) -> impl Iterator<Item = (u64, Width)> {
     const WORDS: u64 = PAGE / 8;
     const STEP: usize = 64;
@@ -151,7 +165,7 @@ fn places(len: u64) -> impl Iterator<Item = (u64, Width)> {
     stepped.chain(ends).map(|word| (word * 8, Width::Quad)).chain(tail)
 }
 
-/// What belongs at an offset, never 0.
+/// Returns the pattern at an offset, which is never 0.
 fn pattern(seed: u64, offset: u64, width: Width) -> u64 {
     let word = (seed ^ offset).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     match width {
@@ -160,22 +174,23 @@ fn pattern(seed: u64, offset: u64, width: Width) -> u64 {
     }
 }
 
-/// Writes a pattern into a buffer. `base` is where the buffer began in the one that it was cut from.
+/// Writes a pattern into a buffer. `base` is the offset of the buffer in the buffer that it was cut
+/// from.
 pub fn fill(buffer: &mut Buffer<'_, '_>, seed: u64, base: u64) -> Check {
     for (offset, width) in places(buffer.len()) {
         if let Err(error) = buffer.store(offset, width, pattern(seed, base + offset, width)) {
-            fail!("writing: {error}");
+            fail!("writing {buffer:?} at {offset:#x}: {error}");
         }
     }
     Ok(())
 }
 
-/// Checks that a buffer holds its pattern.
+/// Checks that a buffer contains its pattern.
 pub fn holds(buffer: &Buffer<'_, '_>, seed: u64, base: u64) -> Check {
     contains(buffer, |offset, width| pattern(seed, base + offset, width))
 }
 
-/// Checks that all of a buffer that is looked at is zero.
+/// Checks that all checked places of a buffer are zero.
 pub fn is_zero(buffer: &Buffer<'_, '_>) -> Check {
     contains(buffer, |_, _| 0)
 }
@@ -185,25 +200,25 @@ fn contains(buffer: &Buffer<'_, '_>, expected: impl Fn(u64, Width) -> u64) -> Ch
         let expected = expected(offset, width);
         match buffer.load(offset, width) {
             Ok(found) if found == expected => {}
-            other => fail!("{buffer:?} holds {other:x?} at {offset:#x}, not {expected:#x}"),
+            other => fail!("{buffer:?} contains {other:x?} at {offset:#x}, expected {expected:#x}"),
         }
     }
     Ok(())
 }
 
-/// Frames that are held so that nobody else has them. Gives them back when dropped.
-pub struct Hog<'m> {
+/// Frames that are taken so that no other code can use them. They are freed on drop.
+pub struct HeldFrames<'m> {
     machine: &'m Machine,
     runs: Vec<FrameRun>,
 }
 
-impl<'m> Hog<'m> {
-    /// Takes all free frames, in pieces as large as can be.
+impl<'m> HeldFrames<'m> {
+    /// Takes all free frames, in pieces as large as possible.
     pub fn all(machine: &'m Machine) -> Self {
         const LARGEST: u32 = 18;
         let mut runs = Vec::new();
         for order in (0..=LARGEST).rev() {
-            // The list of runs grows on the heap, which is no free frame.
+            // The list of runs grows on the heap, which uses no free frames.
             while let Some(run) = { machine.frames.lock().take(1 << order, 1) } {
                 runs.push(run);
             }
@@ -211,92 +226,96 @@ impl<'m> Hog<'m> {
         Self { machine, runs }
     }
 
-    /// The runs that are held.
+    /// Returns the runs that are held.
     pub fn runs(&self) -> &[FrameRun] {
         &self.runs
     }
 }
 
-impl Drop for Hog<'_> {
+impl Drop for HeldFrames<'_> {
     fn drop(&mut self) {
         self.runs.drain(..).for_each(|run| self.machine.give(run));
     }
 }
 
-/// A guest that has `frames` free frames in a row and no more, of which in PV no two are neighbours
+/// A guest whose free frames are one run of `frames` frames. In PV no two of these are neighbours
 /// in the machine.
-pub struct Confined<'m> {
-    hog: Hog<'m>,
+pub struct ConfinedGuest<'m> {
+    held: HeldFrames<'m>,
     first: xen_contig::addr::Pfn,
     frames: u64,
 }
 
-/// Frames of what counts as a piece.
+/// The maximum number of frames in a run that [`check_whole`](ConfinedGuest::check_whole) checks.
 const PIECE: u64 = 4096;
 
-impl<'m> Confined<'m> {
-    /// Confines the guest. Skips where it has not so many frames in a row.
+impl<'m> ConfinedGuest<'m> {
+    /// Confines the guest, or skips the test if the guest has no run of this length.
     pub fn to(machine: &'m Machine, frames: u64) -> Result<Self, TestOutcome> {
         let Some(mut run) = machine.take(frames) else {
-            skip!("the guest has no {frames} free frames in a row")
+            skip!("the guest has no run of {frames} free frames")
         };
         if machine.exchanger().is_some() {
             run = scatter(machine, run)?;
         }
-        let hog = Hog::all(machine);
+        let held = HeldFrames::all(machine);
         let first = run.first();
         machine.give(run);
-        Ok(Self { hog, first, frames })
+        Ok(Self { held, first, frames })
     }
 
-    /// The first of the free frames.
+    /// Returns the first of the free frames.
     pub fn first(&self) -> xen_contig::addr::Pfn {
         self.first
     }
 
-    /// Trims the allocator. Checks that all of the frames are free then, and that all records agree on
-    /// them and on the others that are not in use, as far as these lie in pieces: a dom0's large runs
-    /// would take a second.
+    /// Trims the allocator and checks the tables.
+    ///
+    /// All frames of the run must be free, and all tables must agree on them and on the other free
+    /// frames. Runs longer than [`PIECE`] are left out, because checking a dom0's large runs would
+    /// take a second.
     pub fn check_whole(self, allocator: &Allocator<'_>) -> Check {
-        settle(allocator)?;
-        let Self { hog, first, frames } = self;
-        let machine = hog.machine;
+        trim_all(allocator)?;
+        let Self { held, first, frames } = self;
+        let machine = held.machine;
         let Some(run) = ({ machine.frames.lock().take(frames, 1) }) else {
             let free = { machine.frames.lock().free_frames() };
             fail!(
-                "of {frames} frames from pfn {first} on {free} are free, and not all in a row: {:?}",
+                "expected a free run of {frames} frames from pfn {first} on, but {free} frames are free \
+                 in other runs: {:?}",
                 allocator.stats()
             );
         };
-        let agreed = books::agree(machine, &run, |_| None);
+        let agreed = frame_checks::agree(machine, &run, |_| None);
         let back = run.first() == first;
         machine.give(run);
         agreed?;
         if !back {
-            fail!("other frames are free than the {frames} from pfn {first} on");
+            fail!("the free run is not the one of {frames} frames from pfn {first} on");
         }
-        let mut pieces = hog.runs().iter().filter(|run| run.frames() <= PIECE);
-        pieces.try_for_each(|run| books::agree(machine, run, |_| None))
+        let mut pieces = held.runs().iter().filter(|run| run.frames() <= PIECE);
+        pieces.try_for_each(|run| frame_checks::agree(machine, run, |_| None))
     }
 }
 
-/// Swaps frames of a run for others until no two that are neighbours in the guest are neighbours in
-/// the machine. In a PVH guest the run stays what it is.
+/// Exchanges frames of a run until no two guest neighbours are neighbours in the machine. In a PVH
+/// guest the run stays as it is.
 ///
-/// Xen may hand out single frames in a row, upwards or downwards, so it does not do to swap them all:
-/// every second frame is swapped by a call of its own, and its neighbours stay.
+/// Xen may hand out consecutive single frames, upwards or downwards, so exchanging all frames at
+/// once may not help. Therefore every second frame is exchanged by a call of its own, and its
+/// neighbours stay.
 pub fn scatter(machine: &Machine, mut run: FrameRun) -> Result<FrameRun, TestOutcome> {
-    /// Calls of one transaction.
+    /// The maximum number of calls in one transaction.
     const PARTS: usize = 512;
     let Some(exchanger) = machine.exchanger() else { return Ok(run) };
     let frames = run.frames();
     let Some(mut lists) = machine.lists(frames + 1) else {
         machine.give(run);
-        skip!("the guest has no room for the lists of {frames} frames")
+        skip!("the guest has no free memory for the lists of {frames} frames")
     };
-    // Twice as often as it takes where Xen never hands out a neighbour by chance.
+    // This is twice the number that is needed if Xen never hands out a neighbour by chance.
     for _ in 0..2 + frames.div_ceil(PARTS as u64) {
-        let parts = in_line(machine, &run, PARTS);
+        let parts = neighbours_in_machine(machine, &run, PARTS);
         if parts.is_empty() {
             return Ok(run);
         }
@@ -309,22 +328,22 @@ pub fn scatter(machine: &Machine, mut run: FrameRun) -> Result<FrameRun, TestOut
                     if matches!(error, ExchangeError::NoMemory { .. }) {
                         skip!("{error}");
                     }
-                    fail!("swapping frames for others: {error}")
+                    fail!("exchanging single frames: {error}")
                 }
             },
             Err(failure) => {
                 failure.remaining.into_iter().for_each(|run| machine.give(run));
-                fail!("swapping frames for others: {}", failure.error)
+                fail!("exchanging single frames: {}", failure.error)
             }
         };
     }
     machine.give(run);
-    error!("Xen hands out the neighbours of {frames} frames again and again")
+    error!("Xen handed out machine neighbours for {frames} frames in every transaction")
 }
 
-/// Frames that follow their neighbour in the machine, each a part, not two side by side, and not
-/// more than `most`.
-fn in_line(machine: &Machine, run: &FrameRun, most: usize) -> Vec<Part> {
+/// Returns at most `most` parts of one frame, each of which follows its guest neighbour in the
+/// machine. No two parts are adjacent.
+fn neighbours_in_machine(machine: &Machine, run: &FrameRun, most: usize) -> Vec<Part> {
     let mut parts = Vec::new();
     let mut last: Option<Mfn> = None;
     for (index, pfn) in (0..).zip(run.iter()) {
@@ -333,7 +352,7 @@ fn in_line(machine: &Machine, run: &FrameRun, most: usize) -> Vec<Part> {
         last = mfn;
         if follows && parts.len() < most {
             parts.push(Part::replace(index, 1));
-            // It will have another neighbour.
+            // This frame gets another machine frame, so the next one no longer follows it.
             last = None;
         }
     }
