@@ -7,19 +7,19 @@ use hypercall::XenErrno;
 use super::{Check, Test, TestContext, fail};
 use crate::machine::Machine;
 
-/// The accounts at one time.
+/// The counts of frames at one time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AccountsSnapshot {
-    /// Frames that the allocator has.
+    /// The frames that the frame allocator has.
     free: u64,
-    /// Frames in quarantine.
+    /// The frames in quarantine.
     quarantined: u64,
-    /// Frames that Xen has on record for the domain.
+    /// The frames that Xen counts for the domain.
     reservation: Result<u64, XenErrno>,
 }
 
 impl AccountsSnapshot {
-    /// The accounts now.
+    /// Returns the counts now.
     pub fn of(machine: &Machine) -> Self {
         Self {
             free: machine.frames.lock().free_frames(),
@@ -39,7 +39,7 @@ fn balanced(context: &TestContext<'_>) -> Check {
         fail!("before: {:?}, now: {now:?}", context.before);
     }
     if now.quarantined != 0 || now.reservation.is_err() {
-        fail!("{now:?}");
+        fail!("expected no quarantined frame and a reservation, found {now:?}");
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Is the address limit kept, from 64 bits down to where memory ends, and then clearly refused?
+//! Is an address limit kept at every width, and is a limit without memory below it refused?
 
 use alloc::vec::Vec;
 
@@ -16,7 +16,7 @@ pub fn add(tests: &mut Vec<Test>) {
 fn address_bits(context: &TestContext<'_>) -> Check {
     let machine = context.machine;
     let Some(exchanger) = machine.exchanger() else {
-        skip!("Xen hides machine frames from translated guests")
+        skip!("Xen does not reveal machine frames to translated guests")
     };
     let Some(mut lists) = machine.lists(2) else { skip!("the guest has no free frame") };
     let mut lowest_served = None;
@@ -29,14 +29,14 @@ fn address_bits(context: &TestContext<'_>) -> Check {
                 match exchanger.release(extent, lists.words()) {
                     Ok(run) => machine.give(run),
                     Err(failure) => {
-                        fail!("giving back mfn {mfn}: {}", free_remaining(machine, failure))
+                        fail!("releasing mfn {mfn}: {}", free_remaining(machine, failure))
                     }
                 }
                 if mfn.number() >= bits.frame_limit() {
-                    fail!("asked for an address below 2^{bits}, got mfn {mfn}");
+                    fail!("expected an address below 2^{bits}, got mfn {mfn}");
                 }
                 if let Some(refused) = refused {
-                    fail!("2^{refused} was refused, but 2^{bits} was served");
+                    fail!("Xen served a frame below 2^{bits}, but refused one below 2^{refused}");
                 }
                 lowest_served = Some(bits);
             }
@@ -44,7 +44,9 @@ fn address_bits(context: &TestContext<'_>) -> Check {
                 ExchangeError::NoMemoryBelow { bits: told, .. } if told == bits => {
                     refused = refused.or(Some(bits));
                 }
-                error => fail!("2^{bits}: expected to hear that there is none, heard: {error}"),
+                error => {
+                    fail!("2^{bits}: expected the error that no memory is below, got: {error}")
+                }
             },
         }
     }
@@ -53,7 +55,7 @@ fn address_bits(context: &TestContext<'_>) -> Check {
             say!("# address-bits: served down to 2^{lowest}, refused from 2^{refused} down");
             Ok(())
         }
-        (None, _) => fail!("nothing was served, not even without a limit"),
-        (_, None) => fail!("nothing was refused, not even below 2^13"),
+        (None, _) => fail!("Xen served no frame, even without a limit"),
+        (_, None) => fail!("Xen refused no limit, even 2^13"),
     }
 }

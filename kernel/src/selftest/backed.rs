@@ -1,7 +1,7 @@
 //! Does memory back every free frame?
 //!
-//! Xen populates some guests on demand. It crashes a guest that touches more frames than Xen has memory
-//! for, and then there is no verdict.
+//! Xen populates some guests on demand. It crashes a guest that accesses more frames than Xen has
+//! memory for, and a crash ends all tests.
 
 use alloc::vec::Vec;
 
@@ -10,11 +10,11 @@ use super::{Check, Test, TestContext, fail};
 use crate::machine::word;
 use crate::say;
 
-/// Frames that are taken at once, as long as there are enough in a row.
-const ROW: u64 = 512;
+/// The number of frames that are taken at once, if such a run is free.
+const RUN: u64 = 512;
 
-/// The most rows that the list of them may hold: those of 64 GiB.
-const MAX_ROWS: usize = 1 << 15;
+/// The maximum number of runs in the list, which is that of a guest with 64 GiB.
+const MAX_RUNS: usize = 1 << 15;
 
 pub fn add(tests: &mut Vec<Test>) {
     tests.push(Test::new("memory-is-backed", touch_all));
@@ -24,8 +24,8 @@ pub fn add(tests: &mut Vec<Test>) {
 fn touch_all(context: &TestContext<'_>) -> Check {
     let machine = context.machine;
     let mut rows = Vec::new();
-    for frames in [ROW, 1] {
-        while rows.len() < MAX_ROWS
+    for frames in [RUN, 1] {
+        while rows.len() < MAX_RUNS
             && let Some(run) = machine.take(frames)
         {
             rows.push(Owned::of(machine, run));
@@ -37,10 +37,10 @@ fn touch_all(context: &TestContext<'_>) -> Check {
         unsafe { word(pfn, 0).write_volatile(pfn.number() ^ context.seed) };
     }
     for pfn in frames() {
-        // SAFETY: as above.
+        // SAFETY: the frame belongs to this test, and the linear mapping maps it.
         let found = unsafe { word(pfn, 0).read_volatile() };
         if found != pfn.number() ^ context.seed {
-            fail!("pfn {pfn} holds {found:#x} instead of what was written");
+            fail!("pfn {pfn} contains {found:#x}, expected {:#x}", pfn.number() ^ context.seed);
         }
     }
     say!("# memory-is-backed: {} frames", frames().count());

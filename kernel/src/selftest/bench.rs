@@ -1,7 +1,7 @@
-//! What does a 2 MiB buffer cost that has to be exchanged, from the call of a driver to the return?
+//! What does a 2 MiB buffer cost that must be exchanged, from the call of a driver to the return?
 //!
-//! Ticks are of the TSC: instructions, Xen's included, where QEMU counts them. Only asked for by
-//! name: elsewhere they say nothing.
+//! A tick is a tick of the TSC. Where QEMU counts instructions it is one instruction, Xen's
+//! included. Elsewhere the figures mean nothing, so the test runs only if it is named.
 
 use alloc::vec::Vec;
 
@@ -17,13 +17,15 @@ use crate::machine::Machine;
 use crate::say;
 use crate::tsc::tsc;
 
-/// 2 MiB: the largest extent of a plain domU.
+/// 2 MiB, the largest extent of an ordinary domU.
 const ORDER: u32 = 9;
 
-/// Width of the device's addresses. Of a machine with 4 GiB or less, Xen has memory below.
+/// The width of the device's addresses. On a machine with 4 GiB or less, Xen has memory below this
+/// limit.
 const BITS: u32 = 30;
 
-/// How often it is done: each time the memory that was found first has gone back.
+/// The number of rounds. Each round starts after the memory of the round before was returned to
+/// Xen.
 const ROUNDS: u32 = 4;
 
 pub fn add(tests: &mut Vec<Test>) {
@@ -37,7 +39,7 @@ fn coherent(context: &TestContext<'_>) -> Check {
     }
     balanced(context, Retain::NOTHING, |allocator| {
         for round in 1..=ROUNDS {
-            // In each: what went back came from anywhere and may happen to fit.
+            // Each round confines the guest again, because returned memory may fit as it is.
             one(machine, allocator, round)?;
         }
         Ok(())
@@ -45,16 +47,16 @@ fn coherent(context: &TestContext<'_>) -> Check {
 }
 
 fn one(machine: &Machine, allocator: &Allocator<'_>, round: u32) -> Check {
-    let Ok(order) = Order::new(ORDER) else { fail!("{ORDER} is no order") };
+    let Ok(order) = Order::new(ORDER) else { fail!("{ORDER} is not a valid order") };
     let constraints = build(|it| it.mask((1 << BITS) - 1))?;
     let size = order.frames() * PAGE;
-    // The lists take frames, too.
+    // The lists need frames too.
     let confined = ConfinedGuest::to(machine, 2 * order.frames())?;
     let (start, before) = (tsc(), calls());
     let result = allocator.alloc_coherent(size, &constraints);
     let (allocation, asked) = (tsc() - start, calls() - before);
     let Some(buffer) = served(result, "bench-coherent", "2 MiB")? else {
-        skip!("there is no memory for it")
+        skip!("guest or Xen has no memory for the buffer")
     };
     is_sound(machine, &buffer, size, &constraints)?;
     is_zero(&buffer)?;

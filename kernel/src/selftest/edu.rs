@@ -1,8 +1,9 @@
-//! Does a real device move data into and out of contiguous buffers, where without them it can't?
+//! Can a real device move data into and out of contiguous buffers, and not into memory above its
+//! mask?
 //!
-//! The device is QEMU's `edu`, whose engine drives 28 address bits and drops the rest. In PV it
-//! takes machine addresses, so the exchange is what brings memory into its reach; in PVH it takes
-//! guest addresses, which the IOMMU translates.
+//! The device is QEMU's `edu`, whose engine drives 28 address bits and ignores the rest. In PV it
+//! uses machine addresses, so the exchange brings memory into its reach. In PVH it uses guest
+//! addresses, which the IOMMU translates.
 
 mod buffer;
 mod coherent;
@@ -40,7 +41,7 @@ pub fn add(tests: &mut Vec<Test>) {
     tests.push(Test::new("edu-dma-shown", shown::shown).when(When::Named));
 }
 
-/// Takes the device, or says why there is nothing to be tested.
+/// Opens the device, or skips the test if there is none.
 fn open(machine: &Machine) -> Result<Edu, TestOutcome> {
     match Edu::open(machine) {
         Ok(edu) => Ok(edu),
@@ -55,25 +56,29 @@ fn found(context: &TestContext<'_>) -> Check {
     for value in [0, 0xffff_ffff, 0x1234_5678] {
         let alive = edu.liveness(value);
         if alive != !value {
-            fail!("the liveness register makes {alive:#x} of {value:#x}, not {:#x}", !value);
+            fail!(
+                "the liveness register returns {alive:#x} for {value:#x}, expected {:#x}",
+                !value
+            );
         }
     }
     Ok(())
 }
 
-/// What a test writes to a byte.
+/// Returns the byte of the pattern at an offset.
 fn pattern(seed: u64, round: u64, offset: u64) -> u8 {
     let mixed = (seed ^ (round << 32 | offset)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     (mixed >> 56) as u8
 }
 
-/// What a byte holds that no transfer is to touch: never the same as the pattern.
+/// Returns the byte outside the pattern at an offset, which always differs from the pattern.
 fn filler(seed: u64, round: u64, offset: u64) -> u8 {
     !pattern(seed, round, offset)
 }
 
-/// Has the device take `part` of the buffer and put it back after the buffer was overwritten.
-/// `window` is what is looked at: nothing in it but the part may change.
+/// Makes the device read `part` of the buffer and write it again, after the CPU has overwritten it.
+///
+/// `window` is the range that is checked. Outside `part` it must not change.
 fn round_trip(
     edu: &mut Edu,
     buffer: &EduBuffer<'_>,
@@ -89,17 +94,18 @@ fn round_trip(
         let piece = rest.start..rest.start + bytes;
         rest.start = piece.end;
         let start = buffer.device_address(piece.start);
-        // As far back in the device's own memory as it goes, so that its edge is tried, too.
+        // The piece goes to the end of the device's own memory, so that its edge is tested too.
         let offset = ENGINE_BYTES - bytes;
-        // SAFETY: the buffer, which is RAM.
+        // SAFETY: the address is in the buffer, which is RAM.
         if let Err(error) = unsafe { edu.fetch(start, offset, bytes) } {
-            fail!("from memory, {bytes} bytes at {start}: {error}");
+            fail!("reading {bytes} bytes at {start} by the device: {error}");
         }
         buffer.fill(piece, |at| filler(seed, round, at));
-        // SAFETY: the piece is the buffer's, which is ours ([M1](xen_contig::rules#M1)) and never a
-        // reference ([M5](xen_contig::rules#M5)). A failure leaves the buffer to nobody.
+        // SAFETY: the piece belongs to the buffer, which this test owns
+        // ([M1](xen_contig::rules#M1)), and no reference to it exists ([M5](xen_contig::rules#M5)).
+        // After a failure nothing uses the buffer.
         if let Err(error) = unsafe { edu.store(offset, start, bytes) } {
-            fail!("to memory, {bytes} bytes at {start}: {error}");
+            fail!("writing {bytes} bytes at {start} by the device: {error}");
         }
     }
     let expected = |at: u64| match part.contains(&at) {
@@ -110,7 +116,7 @@ fn round_trip(
         None => Ok(()),
         Some((at, found)) => fail!(
             "after the transfer of bytes {part:?} of the buffer, which is at {} for the device, \
-             byte {at} is {found:#04x}, not {:#04x}",
+             byte {at} is {found:#04x}, expected {:#04x}",
             buffer.device_address(0),
             expected(at)
         ),
@@ -127,7 +133,8 @@ fn round_trips(context: &TestContext<'_>) -> Check {
         0..1,
         end - 1..end,
         end - PAGE..end,
-        // Odd sizes across the edge of a page: guest frames that only the exchange made neighbours.
+        // Odd sizes across a page boundary. These frames are neighbours in the machine because of
+        // the exchange.
         PAGE - 13..PAGE + 14,
         end / 2 - 1..end / 2 - 1 + ENGINE_BYTES,
     ];
@@ -138,15 +145,15 @@ fn round_trips(context: &TestContext<'_>) -> Check {
     buffer.give_back()
 }
 
-/// Is ordinary memory above the mask out of the device's reach, and is it the exchange that brings
-/// the same guest frames into it? Else the other tests would prove nothing.
+/// Checks that the device cannot reach ordinary memory above the mask, and that the exchange brings
+/// the same guest frames into its reach. Without this the other tests would prove nothing.
 fn out_of_reach(context: &TestContext<'_>) -> Check {
     let (machine, seed) = (context.machine, context.seed);
     let mut edu = open(machine)?;
     let witness = EduBuffer::new(machine, Order::ZERO)?;
     let Some(run) = above_mask(machine, ORDER.frames()) else {
         witness.give_back()?;
-        skip!("the device can reach all of the guest's free memory as it is")
+        skip!("the device can reach all of the guest's free memory without an exchange")
     };
     let Some(frame) = device_frame(machine, run.first()) else { fail!("{run:?} has no memory") };
     let address = DmaAddr::of(Gfn::new(frame));
@@ -155,21 +162,23 @@ fn out_of_reach(context: &TestContext<'_>) -> Check {
     if holds_after(&mut edu, address, &witness, (seed, 0))? {
         fail!("the device read {address}, although its mask is {MASK:#x}");
     }
-    // Nor would the driver let it write there, where it would hit other memory.
+    // The driver must not let the device write there either, because it would write other memory.
     if reachable(address, 1).is_ok() {
-        fail!("the driver takes {address} for an address within the mask {MASK:#x}");
+        fail!("the driver accepts {address} as an address within the mask {MASK:#x}");
     }
     let first = ordinary.run().first();
     if machine.exchanger().is_some() {
         let exchanged = match ordinary.make_reachable() {
             Ok(exchanged) => exchanged,
-            // There may be no memory below the mask.
+            // Xen may have no memory below the mask.
             Err(outcome) => return witness.give_back().and(Err(outcome)),
         };
         exchanged.fill(0..PAGE, |at| pattern(seed, 1, at));
         let reached = exchanged.device_address(0);
         if !holds_after(&mut edu, reached, &witness, (seed, 1))? {
-            fail!("the device did not read pfn {first} at {reached}, where the exchange put it");
+            fail!(
+                "the device did not read pfn {first} at {reached}, its address after the exchange"
+            );
         }
         say!("# edu-dma-above-mask: pfn {first} was at {address}, out of reach, now at {reached}");
         exchanged.give_back()?;
@@ -181,7 +190,8 @@ fn out_of_reach(context: &TestContext<'_>) -> Check {
     witness.give_back()
 }
 
-/// Has the device read memory at `address` and put it into `witness`: is the pattern there then?
+/// Makes the device copy memory from `address` to `witness`. Returns true if the pattern is there
+/// afterwards.
 fn holds_after(
     edu: &mut Edu,
     address: DmaAddr,
@@ -189,16 +199,17 @@ fn holds_after(
     (seed, round): (u64, u64),
 ) -> Result<bool, TestOutcome> {
     witness.fill(0..ENGINE_BYTES, |_| 0);
-    // SAFETY: RAM at the address, and RAM at what is left of it within the mask (`above_mask`).
+    // SAFETY: there is RAM at the address, and at the address without the bits above the mask
+    // (`above_mask`).
     if let Err(error) = unsafe { edu.fetch(address, 0, ENGINE_BYTES) } {
-        fail!("from memory at {address}: {error}");
+        fail!("reading memory at {address} by the device: {error}");
     }
-    // Only now: what is left of the address may be the witness's own.
+    // The witness is filled only now, because the address within the mask may be its own.
     witness.fill(0..ENGINE_BYTES, |at| filler(seed, round, at));
-    // SAFETY: the witness is ours ([M1](xen_contig::rules#M1)) and never a reference
-    // ([M5](xen_contig::rules#M5)). A failure leaves it to nobody.
+    // SAFETY: this test owns the witness ([M1](xen_contig::rules#M1)), and no reference to it
+    // exists ([M5](xen_contig::rules#M5)). After a failure nothing uses the witness.
     if let Err(error) = unsafe { edu.store(0, witness.device_address(0), ENGINE_BYTES) } {
-        fail!("to memory at {}: {error}", witness.device_address(0));
+        fail!("writing memory at {} by the device: {error}", witness.device_address(0));
     }
     if witness.differs(0..ENGINE_BYTES, |at| filler(seed, round, at)).is_none() {
         fail!("the device wrote nothing at {}", witness.device_address(0));

@@ -1,6 +1,6 @@
-//! Guests that end in a bad way, for the runner to call each by its right name.
+//! Guests that end in a failure, so that the runner must name the failure correctly.
 //!
-//! They are run only when they are named in full: `selftest=misbehave-panic`.
+//! They run only if they are named in full: `selftest=misbehave-panic`.
 
 use alloc::vec::Vec;
 use core::arch::asm;
@@ -22,7 +22,7 @@ pub fn add(tests: &mut Vec<Test>) {
     add("misbehave-silent-poweroff", || exit(Exit::Poweroff));
 }
 
-/// Panics on another vCPU, while this one prints all that it can.
+/// Panics on another vCPU while this one prints continuously.
 fn panic_elsewhere() -> Check {
     let Some(other) = vcpu::online().map(|vcpu| vcpu.id).find(|id| *id != vcpu::current()) else {
         skip!("there is one vCPU");
@@ -32,14 +32,15 @@ fn panic_elsewhere() -> Check {
         say!("# misbehave-panic-elsewhere: still here");
     };
     match smp::run_on(other, &panics, prints) {
-        Ok(()) => fail!("vCPU {} has come back from a panic", other.number()),
+        Ok(()) => fail!("vCPU {} continued after a panic", other.number()),
         Err(why) => error!("{why}"),
     }
 }
 
-/// Writes to page 0.
+/// Writes to page 0, which is unmapped.
 fn fault() -> ! {
-    // SAFETY: page 0 is unmapped, so the write reaches nothing; the trap handler ends the domain.
+    // SAFETY: page 0 is unmapped, so the write changes nothing, and the trap handler ends the
+    // domain.
     unsafe { asm!("mov [{null}], {null}", "2: jmp 2b", null = in(reg) 8_u64, options(noreturn)) }
 }
 
@@ -49,9 +50,11 @@ fn hang() -> ! {
     }
 }
 
-/// Faults with no stack to report it on. The processor of a PVH guest gives up after its third
-/// fault in a row, and Xen gives up on a PV guest that it can't deliver an exception to.
+/// Faults without a stack for the exception frame.
+///
+/// The processor of a PVH guest shuts down after three nested faults. Xen crashes a PV guest if it
+/// cannot deliver an exception.
 fn triple_fault() -> ! {
-    // SAFETY: nothing is run after this; the domain ends.
+    // SAFETY: no code runs after this, because the domain ends.
     unsafe { asm!("mov rsp, 8", "sub rsp, 8", "push rax", "2: jmp 2b", options(noreturn)) }
 }

@@ -1,15 +1,15 @@
-//! The self-tests at boot: one file per question, which is the first line of the file.
+//! The self-tests at boot. Each file asks one question, in its first line.
 //!
 //! To add a self-test, write `NAME.rs` with a function `add`, like that of `neighbours.rs`. Then add
 //! to this file the line `mod NAME;`, and the line `NAME::add(&mut tests);` in [`tests`].
 //!
 //! | helper | what it does |
 //! |---|---|
-//! | `test` | the types [`Test`] and [`TestContext`]; `fail!`, `error!` and `skip!` |
+//! | `test` | the types [`Test`] and [`TestContext`], and the macros `fail!`, `error!` and `skip!` |
 //! | `run` | runs the tests that the command line selects |
 //! | `owned` | a run of frames that is freed on drop |
-//! | `reservation` | skips a test if Xen would not return what it takes |
-//! | `frame_checks` | patterns in frames; checks that Xen and the guest agree on them |
+//! | `reservation` | skips a test if Xen would not populate the frames that it returns |
+//! | `frame_checks` | patterns in frames, and checks that Xen and the guest agree on frames |
 
 mod accounts;
 mod address_bits;
@@ -43,12 +43,13 @@ use crate::machine::Machine;
 use crate::verdict::{FinishedTest, TestOutcome, Verdict};
 use test::{Check, Test, TestContext, error, fail, skip};
 
-/// Runs the self-tests that the command line selects. `finished` come first in the report.
+/// Runs the self-tests that the command line selects. The results in `finished` come first in the
+/// report.
 pub fn run(machine: &Machine, options: &Options, finished: Vec<FinishedTest>) -> Verdict {
     run::run(machine, options, finished, tests(machine))
 }
 
-/// The registry: all self-tests, in the order in which they run.
+/// Returns all self-tests, in the order in which they run.
 fn tests(machine: &Machine) -> Vec<Test> {
     let mut tests = Vec::new();
     rights::add(&mut tests);
@@ -69,7 +70,7 @@ fn tests(machine: &Machine) -> Vec<Test> {
     storm::add(&mut tests);
     bench::add(&mut tests);
     misbehave::add(&mut tests);
-    // Last: it checks that the others have freed all their frames.
+    // The last test checks that the others have freed all their frames.
     accounts::add(&mut tests);
     tests
 }

@@ -11,7 +11,7 @@ use super::{Check, Test, TestContext, fail, frame_checks, skip};
 use crate::machine::ANYWHERE;
 use crate::machine::Machine;
 
-/// Frames on each side, and in the run between them.
+/// The number of frames on each side, and in the run between them.
 const FRAMES: u64 = 8;
 
 pub fn add(tests: &mut Vec<Test>) {
@@ -25,7 +25,8 @@ fn neighbours(context: &TestContext<'_>) -> Check {
     };
     let first = whole.first();
     let [before, run, after] = [0, 1, 2].map(|piece| {
-        // SAFETY: three pieces of a run that is ours and is not used as a whole any more.
+        // SAFETY: these are three disjoint pieces of a run that this function owns and no longer
+        // uses as a whole.
         let run = unsafe { FrameRun::new(first.add(piece * FRAMES), FRAMES) };
         Owned::of(machine, run)
     });
@@ -35,12 +36,12 @@ fn neighbours(context: &TestContext<'_>) -> Check {
     frame_checks::dirty(&after, seed);
 
     let run = there_and_back(machine, run)?;
-    frame_checks::holds_pattern(&before, seed, "frames before the run")?;
-    frame_checks::holds_pattern(&after, seed, "frames behind the run")?;
+    frame_checks::holds_pattern(&before, seed, "the frames before the run")?;
+    frame_checks::holds_pattern(&after, seed, "the frames after the run")?;
     frame_checks::is_zero(&run, "the run")
 }
 
-/// Exchanges the run for an extent and back, or refills it in a translated guest.
+/// Exchanges the run for an extent and back. A translated guest refills it instead.
 fn there_and_back<'m>(
     machine: &'m Machine,
     run: Owned<'m>,

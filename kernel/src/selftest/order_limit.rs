@@ -1,4 +1,4 @@
-//! Is one order more than Xen permits refused, and told so?
+//! Is the order above the limit refused with an error that names it?
 
 use alloc::vec::Vec;
 
@@ -24,19 +24,23 @@ fn refused(context: &TestContext<'_>) -> Check {
         Capability::Exchange { limit } | Capability::Refill { limit } => limit,
         Capability::None { why } => fail!("{why}"),
     };
-    // Xen's own word, for any order and on any kind of guest.
+    // This asks Xen itself, which answers for any order and on any kind of guest.
     match ask(limit.get() + 1) {
         Err(XenErrno::EPERM) => {}
-        other => fail!("order {} is one above the limit, Xen answered {other:?}", limit.get() + 1),
+        other => fail!(
+            "expected EPERM for order {}, which is one above the limit; Xen answered {other:?}",
+            limit.get() + 1
+        ),
     }
     match (machine.exchanger_up_to(Order::MAX), limit.next()) {
         (Some(exchanger), Some(above)) => told(machine, &exchanger, above),
-        // The component has no orders above 18, so it can't be asked for one.
+        // The library has no orders above 18, so it cannot request one.
         _ => Ok(()),
     }
 }
 
-/// Goes past the component's own check to Xen's, and sees the run come back.
+/// Bypasses the library's own check, so that Xen refuses the order, and checks that the run
+/// remains.
 fn told<L: xen_contig::paging::LinearMapping>(
     machine: &Machine,
     exchanger: &WholeRunExchanger<'_, impl Xen, L>,
@@ -44,12 +48,12 @@ fn told<L: xen_contig::paging::LinearMapping>(
 ) -> Check {
     let run = machine.take(above.frames()).map(|run| Owned::of(machine, run));
     let (Some(run), Some(mut lists)) = (run, machine.lists(above.frames())) else {
-        // Xen's refusal was seen; the guest is too small to see the way back as well.
+        // Xen's refusal was seen. The guest is too small for the rest of the test.
         return Ok(());
     };
     let run = run.into_run();
     let failure = match exchanger.acquire(run, ANYWHERE, lists.words()) {
-        Ok(extent) => fail!("order {above} was refused before and is granted now: {extent:?}"),
+        Ok(extent) => fail!("Xen refused order {above} before and permits it now: {extent:?}"),
         Err(failure) => failure,
     };
     let ExchangeFailure { error, remaining } = failure;
@@ -63,11 +67,11 @@ fn told<L: xen_contig::paging::LinearMapping>(
     };
     match error {
         ExchangeError::OrderNotPermitted { order } if order == above => agreed,
-        error => fail!("expected to hear that order {above} is not permitted, heard: {error}"),
+        error => fail!("expected the error that order {above} is not permitted, got: {error}"),
     }
 }
 
-/// Asks Xen for one extent of `order` with counts that it will not accept, so that nothing moves.
+/// Asks Xen for one extent of `order` with counts that Xen refuses, so that no frame moves.
 fn ask(order: u32) -> Result<u64, XenErrno> {
     let empty = MemoryReservation {
         extent_start: core::ptr::null_mut(),
@@ -78,6 +82,6 @@ fn ask(order: u32) -> Result<u64, XenErrno> {
     };
     let output = MemoryReservation { extent_order: order, ..empty };
     let mut question = MemoryExchange { input: empty, output, nr_exchanged: 1 };
-    // SAFETY: there are no extents, so no list is read and no frame moves.
+    // SAFETY: the lists are empty, so Xen reads no list and moves no frame.
     unsafe { xen().memory_op(MemoryOp::Exchange(&mut question)) }
 }

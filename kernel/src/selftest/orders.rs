@@ -1,4 +1,4 @@
-//! Does each order come contiguous, zeroed and on record, and go back the same way?
+//! Is an extent of each order contiguous, zeroed and in all tables, and can it be released?
 
 use alloc::format;
 use alloc::vec::Vec;
@@ -30,7 +30,7 @@ fn exchange(context: &TestContext<'_>, order: Order) -> Check {
     };
     let Some(mut lists) = machine.lists(2 * frames) else {
         machine.give(run);
-        skip!("the guest has no room for the lists of {frames} extents")
+        skip!("the guest has no free memory for the lists of {frames} extents")
     };
     frame_checks::dirty(&run, seed);
     let extent = match exchanger.acquire(run, ANYWHERE, lists.words()) {
@@ -46,24 +46,27 @@ fn exchange(context: &TestContext<'_>, order: Order) -> Check {
             let run = Owned::of(machine, run);
             checked?;
             frame_checks::agree(machine, &run, |_| None)?;
-            frame_checks::is_zero(&run, "frames after giving back")
+            frame_checks::is_zero(&run, "frames after the release")
         }
         Err(failure) => {
             let error = free_remaining(machine, failure);
             checked?;
-            fail!("giving back: {error}")
+            fail!("releasing the extent: {error}")
         }
     }
 }
 
-/// Looks at an extent, and writes to it.
+/// Checks an extent, and writes to it.
 fn check(machine: &Machine, extent: &ExtentRun, order: Order, seed: u64) -> Check {
     let first = extent.mfn();
     if extent.order() != order || !first.is_aligned(order) {
-        fail!("asked for order {order}, got order {} at mfn {first}", extent.order());
+        fail!(
+            "expected an aligned extent of order {order}, got order {} at mfn {first}",
+            extent.order()
+        );
     }
     frame_checks::agree(machine, extent.run(), |index| Some(first.add(index)))?;
-    frame_checks::is_zero(extent.run(), "new extent")?;
+    frame_checks::is_zero(extent.run(), "the new extent")?;
     frame_checks::dirty(extent.run(), !seed);
-    frame_checks::holds_pattern(extent.run(), !seed, "extent after writing")
+    frame_checks::holds_pattern(extent.run(), !seed, "the extent after writing")
 }

@@ -1,6 +1,6 @@
-//! Frames of a test, which are freed however it ends.
+//! Frames of a test, which are freed however the test ends.
 //!
-//! So a test that fails does not make the accounts fail too.
+//! Without this, a test that fails would make the test of the accounts fail too.
 
 use core::ops::Deref;
 
@@ -10,7 +10,7 @@ use xen_contig::frames::FrameRun;
 use super::{TestOutcome, skip};
 use crate::machine::Machine;
 
-/// A run that is freed when it is dropped.
+/// A run that is freed on drop.
 pub struct Owned<'m> {
     machine: &'m Machine,
     /// `None` after [`into_run`](Self::into_run).
@@ -26,14 +26,14 @@ impl<'m> Owned<'m> {
         }
     }
 
-    /// Takes over a run.
+    /// Takes ownership of a run.
     pub const fn of(machine: &'m Machine, run: FrameRun) -> Self {
         Self { machine, run: Some(run) }
     }
 
-    /// Returns the run, which the caller then owns.
+    /// Returns the run. The caller then owns it.
     pub fn into_run(mut self) -> FrameRun {
-        let Some(run) = self.run.take() else { unreachable!("a run is handed on once") };
+        let Some(run) = self.run.take() else { unreachable!("`into_run` consumes the value") };
         run
     }
 }
@@ -42,7 +42,7 @@ impl Deref for Owned<'_> {
     type Target = FrameRun;
 
     fn deref(&self) -> &FrameRun {
-        let Some(run) = &self.run else { unreachable!("nobody has it once it was handed on") };
+        let Some(run) = &self.run else { unreachable!("`into_run` consumes the value") };
         run
     }
 }
@@ -55,7 +55,7 @@ impl Drop for Owned<'_> {
     }
 }
 
-/// Frees the runs that remain after a failure, and returns its error.
+/// Frees the runs that remain after a failure, and returns the error.
 pub fn free_remaining(
     machine: &Machine,
     failure: ExchangeFailure<'_>,

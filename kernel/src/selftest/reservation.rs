@@ -1,15 +1,15 @@
-//! Skips a test that returns frames to Xen and wants them back, where Xen would not return them.
+//! The check that Xen would populate frames that a test returns.
 
 use xen_contig::reservation::Reservation;
 
 use super::{Check, fail, skip};
 use crate::vcpu::xen;
 
-/// Returns normally if the domain can get back the frames that it returns to Xen.
+/// Skips the test unless the domain can populate the frames that it returns to Xen.
 pub fn can_refill() -> Check {
     match Reservation::read(xen()) {
         Ok(reservation) if reservation.allows_refill() => Ok(()),
-        Ok(reservation) => skip!("the domain has {reservation}"),
+        Ok(reservation) => skip!("Xen may not return memory to a domain with {reservation}"),
         Err(errno) => fail!("Xen does not report the reservation: {errno}"),
     }
 }

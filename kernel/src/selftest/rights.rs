@@ -27,16 +27,16 @@ fn write_xor_execute(context: &TestContext<'_>) -> Check {
     });
     match both {
         Some(mapping) => fail!("writable and executable: {mapping:x?}"),
-        // This function is executable, so a walk that finds nothing has not walked.
+        // This function is executable, so a walk that finds no executable page did not work.
         None if executable == 0 => fail!("the walk found no executable page at all"),
         None => Ok(()),
     }
 }
 
-/// No writable mapping names a page table, except those that a PVH guest writes itself.
+/// Checks that no writable mapping names a page table, except those that a PVH guest writes itself.
 fn page_tables_read_only(context: &TestContext<'_>) -> Check {
     let Machine { m2p, p2m, .. } = context.machine;
-    // Window and areas lie in adjacent top-level slots. Xen lets a PV guest write no table at all.
+    // Window and areas lie in adjacent top-level slots. A PV guest may write no table at all.
     let written = WINDOW_BASE..AREAS_BASE + (1 << 39);
     let mut tables = Vec::new();
     walk::visit(*m2p, p2m.frames(), |visit| match visit {
@@ -62,7 +62,7 @@ fn page_tables_read_only(context: &TestContext<'_>) -> Check {
 }
 
 fn null_and_guard(context: &TestContext<'_>) -> Check {
-    // The page below each stack.
+    // These are the pages below the stacks.
     let guards: Vec<u64> = vcpu::online()
         .flat_map(|vcpu| [vcpu.stack, vcpu.fault_stack])
         .map(|stack| stack.guard())

@@ -1,4 +1,4 @@
-//! Running the self-tests that the command line selects.
+//! The loop over the self-tests that the command line selects.
 
 use alloc::vec::Vec;
 
@@ -8,8 +8,9 @@ use crate::command_line::Options;
 use crate::machine::Machine;
 use crate::verdict::{FinishedTest, TestOutcome, TestReport, Verdict};
 
-/// Runs those of `tests` that the command line selects. Prints a line for each, after those that
-/// have finished before.
+/// Runs those of `tests` that the command line selects.
+///
+/// Prints a line for each test, after the lines of the results in `finished`.
 pub fn run(
     machine: &Machine,
     options: &Options,

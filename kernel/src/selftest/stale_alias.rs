@@ -1,8 +1,8 @@
-//! Does Xen refuse a frame that has an alias, and leave everything as before? Does the same call succeed
+//! Does Xen refuse a frame that has an alias, and change nothing? Does the same call succeed
 //! without the alias?
 //!
-//! This is why a purge is necessary: each page-table entry that maps a frame holds a reference on it, and
-//! Xen takes no frame with a reference.
+//! This is why a purge is necessary. Each page-table entry that maps a frame holds a reference on
+//! it, and Xen refuses a frame with a reference ([S4](xen_contig::rules#S4)).
 
 use alloc::vec::Vec;
 
@@ -16,7 +16,7 @@ use crate::guest::guest;
 use crate::layout::{READ_WRITE, slot, window};
 use crate::machine::ANYWHERE;
 
-/// Frames in the run; the alias is of the one in the middle.
+/// The number of frames in the run. The alias maps the one in the middle.
 const FRAMES: u64 = 8;
 
 pub fn add(tests: &mut Vec<Test>) {
@@ -26,7 +26,8 @@ pub fn add(tests: &mut Vec<Test>) {
 fn stale_alias(context: &TestContext<'_>) -> Check {
     let result = refused_then_taken(context);
     if result.is_err() && context.machine.exchanger().is_some() {
-        // For the tests that follow; where Xen refuses, they will name it.
+        // The alias must not disturb the later tests. If Xen refuses to remove it, their errors
+        // name it.
         let _best_effort = guest().set_window(slot::ALIAS, None);
     }
     result
@@ -35,18 +36,18 @@ fn stale_alias(context: &TestContext<'_>) -> Check {
 fn refused_then_taken(context: &TestContext<'_>) -> Check {
     let machine = context.machine;
     let Some(exchanger) = machine.exchanger() else {
-        skip!("Xen does not look for mappings of a translated guest's frames")
+        skip!("Xen does not check the mappings of a translated guest's frames")
     };
     let run = Owned::take(machine, FRAMES)?;
     let Some(mut lists) = machine.lists(2 * FRAMES) else {
-        skip!("the guest has no memory for lists")
+        skip!("the guest has no free memory for lists")
     };
     let before: Vec<Option<Mfn>> = run.iter().map(|pfn| machine.p2m.mfn(pfn)).collect();
     let aliased = run.first().add(FRAMES / 2);
     let Some(mfn) = machine.p2m.mfn(aliased) else { fail!("pfn {aliased} has no machine frame") };
     if let Err(errno) = guest().set_window(slot::ALIAS, Some((Gfn::new(mfn.number()), READ_WRITE)))
     {
-        error!("mapping mfn {mfn} a second time: {errno}");
+        error!("mapping the alias of mfn {mfn}: {errno}");
     }
 
     let failure = match exchanger.acquire(run.into_run(), ANYWHERE, lists.words()) {
@@ -58,7 +59,7 @@ fn refused_then_taken(context: &TestContext<'_>) -> Check {
         Ok(run) => Owned::of(machine, run),
         Err(remaining) => {
             remaining.into_iter().for_each(|run| machine.give(run));
-            fail!("the run did not come back: {error}")
+            fail!("frames of the run were lost: {error}")
         }
     };
     let by_window = Holder::Mapping { address: window(slot::ALIAS) };
@@ -66,31 +67,38 @@ fn refused_then_taken(context: &TestContext<'_>) -> Check {
         ExchangeError::FrameBusy { pfn, mfn: busy, holder }
             if pfn == aliased && busy == Some(mfn) && holder == by_window => {}
         error => {
-            fail!("expected to hear that pfn {aliased} mfn {mfn} is {by_window}, heard: {error}")
+            fail!(
+                "expected an error that says that pfn {aliased} mfn {mfn} is {by_window}, got: \
+                 {error}"
+            )
         }
     }
     frame_checks::agree(machine, &run, |index| before[index as usize])?;
     frame_checks::dirty(&run, context.seed);
-    frame_checks::holds_pattern(&run, context.seed, "the restored run")?;
-    // The alias still shows the frame, so it really is the old one that was mapped back.
+    frame_checks::holds_pattern(&run, context.seed, "the run after the refusal")?;
+    // The alias still maps the same frame, which proves that the old frame was mapped again.
     let alias = window(slot::ALIAS).as_ptr::<u64>();
-    // SAFETY: the alias is mapped; the frame is ours ([M1](xen_contig::rules#M1)).
+    // SAFETY: the alias is mapped, and `run` owns the frame ([M1](xen_contig::rules#M1)).
     let (through_alias, directly) = unsafe {
         let frame = crate::machine::word(aliased, 0);
         (alias.read_volatile(), frame.read_volatile())
     };
     if through_alias != directly {
-        fail!("the alias shows {through_alias:#x}, pfn {aliased} holds {directly:#x}");
+        fail!(
+            "the alias of pfn {aliased} reads {through_alias:#x}, the linear mapping {directly:#x}"
+        );
     }
 
     if let Err(errno) = guest().set_window(slot::ALIAS, None) {
-        error!("dropping the alias: {errno}");
+        error!("removing the alias: {errno}");
     }
     let released = exchanger
         .acquire(run.into_run(), ANYWHERE, lists.words())
         .and_then(|extent| exchanger.release(extent, lists.words()));
     match released {
         Ok(run) => frame_checks::agree(machine, &Owned::of(machine, run), |_| None),
-        Err(failure) => fail!("refused without the alias: {}", free_remaining(machine, failure)),
+        Err(failure) => {
+            fail!("the exchange failed without the alias: {}", free_remaining(machine, failure))
+        }
     }
 }

@@ -1,9 +1,9 @@
-//! Do several vCPUs allocate, free, map and unmap at random without getting in each other's way?
+//! Can several vCPUs allocate, free, map and unmap at random without disturbing each other?
 //!
-//! All vCPUs share one guest that is nearly full, one allocator that gives memory back at once, and
-//! one stretch of addresses. Frames go round: one vCPU maps frames of its own, unmaps them lazily
-//! and frees them; the next one to ask for a buffer gets them with the leftovers on them. Nothing
-//! may be lost, no vCPU may see another's bytes, and none may send another a notification.
+//! All vCPUs share one guest that is nearly full, one allocator that returns memory at once, and
+//! one range of addresses. Frames circulate: one vCPU maps its own frames, unmaps them lazily and
+//! frees them. The next vCPU that allocates a buffer gets them with the leftovers on them. No frame
+//! may be lost, no vCPU may read another's bytes, and no vCPU may send a notification.
 
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -26,13 +26,14 @@ use crate::smp;
 use crate::traps::try_read;
 use crate::vcpu::{self, VcpuId};
 
-/// Frames that the vCPUs share, for each of them: a little more than it has in use on the average.
+/// The number of frames that the vCPUs share, for each vCPU. It is a little more than a vCPU uses
+/// on average.
 const FRAMES: u64 = 160;
 
-/// Buffers and areas that each vCPU has at once, at most.
+/// The maximum number of buffers, and of areas, of each vCPU.
 const LIVE: usize = 12;
 
-/// Largest buffer and largest area, in pages.
+/// The largest buffer and the largest area, in pages.
 const LARGEST: u64 = 16;
 
 pub fn add(tests: &mut Vec<Test>) {
@@ -44,13 +45,13 @@ pub fn add(tests: &mut Vec<Test>) {
     );
 }
 
-/// What was done, by all vCPUs together.
+/// The operations of all vCPUs.
 #[derive(Default)]
 struct StormTally {
     allocated: AtomicU64,
     mapped: AtomicU64,
     purges: AtomicU64,
-    /// Allocations that found no memory.
+    /// The number of allocations that failed for lack of memory.
     refused: AtomicU64,
 }
 
@@ -72,14 +73,14 @@ fn storm(context: &TestContext<'_>, operations: u64) -> Check {
             let mut vcpu = StormVcpu::new(machine, allocator, &tally, seed);
             let result = vcpu.run(share).and(vcpu.end());
             if let Err(outcome) = result {
-                say!("# storm: {id} gives up");
+                say!("# storm: {id} stops after a failure");
                 failure.lock().get_or_insert(outcome);
             }
         };
         if let Err(undelivered) = smp::everywhere(&work) {
             error!("{undelivered}");
         }
-        // One to set each of the others off, and one when the last is done.
+        // The dispatch sends one notification to each other vCPU, and the last vCPU sends one back.
         let dispatch = if vcpus > 1 { vcpus } else { 0 };
         sent = (vcpu::notifications() - before).saturating_sub(dispatch);
         failure.into_inner().map_or(Ok(()), Err)
@@ -87,25 +88,26 @@ fn storm(context: &TestContext<'_>, operations: u64) -> Check {
     let count = |counter: &AtomicU64| counter.load(Relaxed);
     say!(
         "# storm: {vcpus} vCPUs, {operations} operations: {} buffers, {} areas, {} purges of all, {} \
-         refused for want of memory, {sent} notifications between vCPUs",
+         refused for lack of memory, {sent} notifications between vCPUs",
         count(&tally.allocated),
         count(&tally.mapped),
         count(&tally.purges),
         count(&tally.refused)
     );
     if sent > 0 {
-        fail!("{sent} notifications between vCPUs");
+        fail!("the vCPUs sent {sent} notifications, expected none");
     }
     if machine.areas.stats().live != live {
         fail!("areas in use before: {live:?}, now: {:?}", machine.areas.stats());
     }
     if count(&tally.allocated) == 0 || count(&tally.mapped) == 0 {
-        skip!("there was no memory for anything");
+        skip!("guest and Xen had no memory for any buffer or area");
     }
     Ok(())
 }
 
-/// Takes all of the guest's memory but for a piece whose frames are no neighbours in the machine.
+/// Takes all of the guest's memory except for one run whose frames are not neighbours in the
+/// machine.
 fn confine(machine: &Machine) -> Result<HeldFrames<'_>, TestOutcome> {
     let free = { machine.frames.lock().free_frames() };
     let frames = (FRAMES * vcpu::count() as u64).min(free / 2);
@@ -118,14 +120,14 @@ fn confine(machine: &Machine) -> Result<HeldFrames<'_>, TestOutcome> {
     Ok(held)
 }
 
-/// An area, its frames, and what they hold.
+/// An area, its frames, and the number that marks their contents.
 struct Mapped {
     area: Area,
     run: FrameRun,
     mark: u64,
 }
 
-/// What one vCPU has.
+/// The buffers and areas of one vCPU.
 struct StormVcpu<'a, 'm> {
     machine: &'m Machine,
     allocator: &'a Allocator<'m>,
@@ -159,7 +161,7 @@ impl<'a, 'm> StormVcpu<'a, 'm> {
         Ok(())
     }
 
-    /// Gives everything back.
+    /// Frees all buffers and areas.
     fn end(&mut self) -> Check {
         while !self.buffers.is_empty() {
             self.free()?;
@@ -217,7 +219,7 @@ impl<'a, 'm> StormVcpu<'a, 'm> {
         };
         let mark = self.random.next();
         for (page, pfn) in (0..).zip(run.iter()) {
-            // SAFETY: the run is this vCPU's ([M1](xen_contig::rules#M1)) and mapped.
+            // SAFETY: this vCPU owns the run ([M1](xen_contig::rules#M1)), and it is mapped.
             unsafe { word(pfn, 3).write_volatile(mark ^ page) };
         }
         self.tally.mapped.fetch_add(1, Relaxed);
@@ -234,13 +236,15 @@ impl<'a, 'm> StormVcpu<'a, 'm> {
         for page in 0..run.frames() {
             match try_read(area.address() + page * PAGE_SIZE as u64 + 24) {
                 Ok(found) if found == mark ^ page => {}
-                other => fail!("page {page} of {area:?} shows {other:x?}, not {:#x}", mark ^ page),
+                other => {
+                    fail!("page {page} of {area:?} reads {other:x?}, expected {:#x}", mark ^ page)
+                }
             }
         }
         if let Err(error) = self.machine.areas.vunmap(area) {
             fail!("unmapping: {error}");
         }
-        // Whoever gets these frames gets them with what is left of the area.
+        // The next owner of these frames gets them with the leftovers of the area.
         self.machine.give(run);
         Ok(())
     }

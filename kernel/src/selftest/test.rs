@@ -1,4 +1,4 @@
-//! A self-test, and how it ends early.
+//! A self-test, and the macros that end it early.
 
 use alloc::boxed::Box;
 use alloc::string::String;
@@ -10,13 +10,13 @@ use crate::verdict::TestOutcome;
 use xen_contig::addr::Order;
 use xen_contig::exchange::Capability;
 
-/// What a test works with.
+/// The context of a test.
 pub struct TestContext<'m> {
     /// The machine.
     pub machine: &'m Machine,
     /// The seed of all patterns.
     pub seed: u64,
-    /// The accounts before the first test.
+    /// The counts of frames before the first test.
     pub before: AccountsSnapshot,
 }
 
@@ -28,21 +28,21 @@ type Body = Box<dyn Fn(&TestContext<'_>) -> Check>;
 
 /// A self-test.
 pub struct Test {
-    /// Its name on the command line and in the report.
+    /// The name on the command line and in the report.
     pub name: String,
-    /// When it runs.
+    /// When the test runs.
     pub when: When,
-    /// What it does.
+    /// The body of the test.
     pub run: Body,
 }
 
 impl Test {
-    /// A test that runs by default.
+    /// Returns a test that runs by default.
     pub fn new(name: impl Into<String>, run: impl Fn(&TestContext<'_>) -> Check + 'static) -> Self {
         Self { name: name.into(), when: When::Always, run: Box::new(run) }
     }
 
-    /// Skips the test where Xen does not permit extents of this order.
+    /// Skips the test if Xen does not permit extents of this order.
     pub fn needs_order(self, order: u32) -> Self {
         self.needs(order, |capability| match capability {
             Capability::Exchange { limit } | Capability::Refill { limit } => Some(limit),
@@ -50,9 +50,10 @@ impl Test {
         })
     }
 
-    /// Skips the test where Xen does not exchange extents of this order.
+    /// Skips the test if this domain exchanges, and Xen does not permit extents of this order.
     ///
-    /// A translated guest runs it: its memory is contiguous to a device without an exchange.
+    /// A translated guest runs the test, because its memory is contiguous for a device without an
+    /// exchange.
     pub fn needs_exchange_order(self, order: u32) -> Self {
         self.needs(order, |capability| match capability {
             Capability::Exchange { limit } => Some(limit),
@@ -60,7 +61,7 @@ impl Test {
         })
     }
 
-    /// Skips the test where there is a limit below this order.
+    /// Skips the test if the limit is below this order.
     fn needs(self, order: u32, limit: fn(Capability) -> Option<Order>) -> Self {
         let run = self.run;
         let checked = move |context: &TestContext<'_>| match limit(context.machine.capability) {
@@ -72,13 +73,13 @@ impl Test {
         Self { run: Box::new(checked), ..self }
     }
 
-    /// Makes the test run at other times.
+    /// Changes when the test runs.
     pub fn when(self, when: When) -> Self {
         Self { when, ..self }
     }
 }
 
-/// Ends the test: what is tested is broken.
+/// Ends the test, because the tested code is broken.
 macro_rules! fail {
     ($($argument:tt)*) => {
         return Err($crate::verdict::TestOutcome::Fail(alloc::format!($($argument)*)))
@@ -86,7 +87,7 @@ macro_rules! fail {
 }
 pub(super) use fail;
 
-/// Ends the test: the test or its surroundings are broken.
+/// Ends the test, because the test or its environment is broken.
 macro_rules! error {
     ($($argument:tt)*) => {
         return Err($crate::verdict::TestOutcome::Error(alloc::format!($($argument)*)))
@@ -94,7 +95,7 @@ macro_rules! error {
 }
 pub(super) use error;
 
-/// Ends the test: it does not apply here.
+/// Ends the test, because it does not apply here.
 macro_rules! skip {
     ($($argument:tt)*) => {
         return Err($crate::verdict::TestOutcome::Skip(alloc::format!($($argument)*)))

@@ -1,4 +1,4 @@
-//! Does PVH refuse the exchange, and does the refill work there?
+//! Does Xen refuse the exchange to a translated guest, and does the refill work there?
 
 use alloc::format;
 use alloc::vec::Vec;
@@ -18,7 +18,7 @@ use crate::vcpu::xen;
 
 /// The order of a superpage, which is the purpose of a refill.
 ///
-/// Higher orders are slow: with an IOMMU a dom0 pays a flush for each frame that it returns to Xen.
+/// Higher orders are slow. With an IOMMU, each frame that a dom0 returns to Xen needs a flush.
 const SUPERPAGE: Order = match Order::new(9) {
     Ok(order) => order,
     Err(_) => Order::ZERO,
@@ -34,7 +34,7 @@ pub fn add(machine: &Machine, tests: &mut Vec<Test>) {
     }
     if limit > SUPERPAGE {
         tests.push(Test::new("refill-above-superpage", move |_| {
-            skip!("orders up to {limit} are tried when asked for, by selftest=refill-order-*")
+            skip!("selftest=refill-order-* tests the orders up to {limit}")
         }));
     }
 }
@@ -57,14 +57,14 @@ fn exchange_refused(context: &TestContext<'_>) -> Check {
     };
     let mut exchange =
         MemoryExchange { input: one(&mut input), output: one(&mut output), nr_exchanged: 0 };
-    // SAFETY: the lists live across the call ([M3](xen_contig::rules#M3)); the frame is ours
-    // ([M1](xen_contig::rules#M1)) and unused meanwhile.
+    // SAFETY: the lists live across the call ([M3](xen_contig::rules#M3)). `run` owns the frame
+    // ([M1](xen_contig::rules#M1)), which is unused during the call.
     let answer = unsafe { xen().memory_op(MemoryOp::Exchange(&mut exchange)) };
     let kept = frame_checks::holds_pattern(&run, context.seed, "the frame after the refusal");
     machine.give(run);
     match answer {
         Err(XenErrno::EOPNOTSUPP) => kept,
-        other => fail!("expected Xen to refuse with EOPNOTSUPP, it answered {other:?}"),
+        other => fail!("expected EOPNOTSUPP, Xen answered {other:?}"),
     }
 }
 
@@ -78,14 +78,14 @@ fn refill(context: &TestContext<'_>, order: Order) -> Check {
     };
     let Some(mut lists) = machine.lists(frames) else {
         machine.give(run);
-        skip!("the guest has no room for the list of {frames} frames")
+        skip!("the guest has no free memory for the list of {frames} frames")
     };
     frame_checks::dirty(&run, seed);
     match refiller.refill(run, ANYWHERE, lists.words()) {
         Ok(run) => {
-            let checked = frame_checks::is_zero(&run, "refilled run").and_then(|()| {
+            let checked = frame_checks::is_zero(&run, "the refilled run").and_then(|()| {
                 frame_checks::dirty(&run, !seed);
-                frame_checks::holds_pattern(&run, !seed, "refilled run after writing")
+                frame_checks::holds_pattern(&run, !seed, "the refilled run after writing")
             });
             machine.give(run);
             checked
@@ -100,11 +100,13 @@ fn refill(context: &TestContext<'_>, order: Order) -> Check {
                     fail!("{told}")
                 }
             };
-            let zero = frame_checks::is_zero(&run, "run brought back frame by frame");
+            let zero = frame_checks::is_zero(&run, "the run that was populated frame by frame");
             machine.give(run);
             zero?;
             match error {
-                ExchangeError::NoMemory { .. } => skip!("{told}; brought back frame by frame"),
+                ExchangeError::NoMemory { .. } => {
+                    skip!("{told}; the run was populated frame by frame")
+                }
                 _ => fail!("{told}"),
             }
         }

@@ -1,4 +1,4 @@
-//! Are all vCPUs up, each with what belongs to it alone, and do they sleep when there is no work?
+//! Are all vCPUs up, each with its own data, and do they sleep without work?
 
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -17,8 +17,9 @@ use crate::traps::{try_read, try_write};
 use crate::vcpu::{self, VcpuId, xen};
 use crate::{layout, say};
 
-/// How long a vCPU may take to fall asleep, in seconds of system time. Only a hang comes near it.
-const PATIENCE: u64 = 30;
+/// How long a vCPU may take to sleep, in seconds of system time. Only a vCPU that hangs needs so
+/// long.
+const TIMEOUT_SECONDS: u64 = 30;
 
 pub fn add(tests: &mut Vec<Test>) {
     tests.push(Test::new("vcpus-online", |_| online()));
@@ -29,51 +30,54 @@ pub fn add(tests: &mut Vec<Test>) {
     tests.push(Test::new("vcpus-masked", |_| masked()));
 }
 
-/// Xen has them up, and each has answered.
+/// Checks that every vCPU is up in Xen and has reached its loop.
 fn online() -> Check {
     let configured = smp::configured();
     for id in (0..configured).take(vcpu::MAX as usize) {
-        // SAFETY: asks a question.
+        // SAFETY: the call only returns a number.
         match unsafe { xen().vcpu_op(VcpuOp::IsUp, id) } {
             Ok(1) => {}
-            other => fail!("vCPU {id}: VCPUOP_is_up answers {other:?}"),
+            other => fail!("vCPU {id}: VCPUOP_is_up returned {other:?}"),
         }
         let answered =
             vcpu::online().any(|vcpu| vcpu.id.number() == id && vcpu.events.has_answered());
         if !answered {
-            fail!("vCPU {id} is up, but has not answered");
+            fail!("vCPU {id} is up, but has not reached its loop");
         }
     }
     if vcpu::count() != configured.min(vcpu::MAX) as usize {
-        fail!("{} vCPUs have answered, Xen has {configured}", vcpu::count());
+        fail!(
+            "{} vCPUs have reached their loop, but Xen has configured {configured}",
+            vcpu::count()
+        );
     }
     Ok(())
 }
 
-/// What a vCPU saw of itself.
+/// What a vCPU observed about itself.
 #[derive(Clone, Copy, Debug)]
 struct VcpuIdentity {
     told: VcpuId,
     is: VcpuId,
-    /// Where a variable of its lies.
+    /// The address of a local variable.
     stack: u64,
-    /// Where its data lies.
+    /// The address of its data.
     local: u64,
-    /// Whether its events were masked, which work is not done under.
+    /// True if its events were masked. Work must run with events unmasked.
     masked: bool,
 }
 
-/// Each runs work as itself, on its own stack, with its own data and trace.
+/// Checks that each vCPU runs work on its own stack, with its own data and trace.
 fn work() -> Check {
     let seen = Mutex::new(Vec::with_capacity(vcpu::MAX as usize));
-    // What the trace of each has of the hypercall that each is to make.
+    // Returns how often each trace contains the hypercall that the work makes.
     let traced = || {
         let row = |vcpu: &vcpu::Local| vcpu.xen.summary().row(Hypercall::XenVersion).calls;
         vcpu::online().map(row).collect::<Vec<_>>()
     };
     let (before, sent) = (traced(), vcpu::notifications());
     everywhere(&|told| {
-        // Asked for the trace alone.
+        // The call exists only for the trace.
         let _version = xen().xen_version(VersionOp::Version);
         let marker = 0_u8;
         let me = vcpu::local();
@@ -87,15 +91,15 @@ fn work() -> Check {
             masked: events::is_masked(),
         });
     })?;
-    // One to each of the others, and one back from the last.
+    // The dispatch sends one notification to each other vCPU, and the last vCPU sends one back.
     let others = vcpu::count() as u64 - 1;
     let sent = vcpu::notifications() - sent;
     if sent != others + others.min(1) {
-        fail!("work for {others} other vCPUs took {sent} notifications");
+        fail!("work for {others} other vCPUs needed {sent} notifications");
     }
     let after = traced();
     if before.iter().zip(&after).any(|(before, after)| before + 1 != *after) {
-        fail!("one hypercall on each took the traces from {before:?} to {after:?} of its kind");
+        fail!("each vCPU made one hypercall, but the counts went from {before:?} to {after:?}");
     }
     let seen = seen.into_inner();
     if seen.len() != vcpu::count() {
@@ -105,14 +109,14 @@ fn work() -> Check {
         let mine = |it: &&VcpuIdentity| it.told == vcpu.id;
         let Some(one) = seen.iter().find(mine).filter(|_| seen.iter().filter(mine).count() == 1)
         else {
-            fail!("vCPU {} has not run the work once: {seen:x?}", vcpu.id.number());
+            fail!("vCPU {} did not run the work exactly once: {seen:x?}", vcpu.id.number());
         };
         let right = one.is == vcpu.id
             && !one.masked
             && one.local == core::ptr::from_ref(vcpu) as u64
             && vcpu.stack.holds(one.stack);
         if !right {
-            fail!("vCPU {} saw {one:x?}", vcpu.id.number());
+            fail!("vCPU {} observed wrong data: {one:x?}", vcpu.id.number());
         }
         let shares = |other: &&VcpuIdentity| other.told != vcpu.id && vcpu.stack.holds(other.stack);
         if let Some(other) = seen.iter().find(shares) {
@@ -122,7 +126,7 @@ fn work() -> Check {
     side_by_side()
 }
 
-/// Two vCPUs can each wait for what the other one does.
+/// Checks that two vCPUs run at the same time: each waits for the other.
 fn side_by_side() -> Check {
     let Some(other) = vcpu::online().map(|vcpu| vcpu.id).find(|id| *id != vcpu::current()) else {
         return Ok(());
@@ -144,12 +148,12 @@ fn side_by_side() -> Check {
     };
     match smp::run_on(other, &there, here) {
         Ok(VcpuId::BOOT) => Ok(()),
-        Ok(id) => fail!("what was to run on vCPU 0 ran on vCPU {}", id.number()),
+        Ok(id) => fail!("the caller's function ran on vCPU {}, expected vCPU 0", id.number()),
         Err(why) => error!("{why}"),
     }
 }
 
-/// No wake-up gets lost, whoever gives it: a guest in which one does stands still.
+/// Checks that no wake-up is lost, whichever vCPU sends it. A lost one stops the guest.
 fn wake_ups() -> Check {
     const ROUNDS: u64 = 200;
     let ran = AtomicU64::new(0);
@@ -160,7 +164,7 @@ fn wake_ups() -> Check {
     }
     let expected = ROUNDS * vcpu::count() as u64;
     if ran.load(Ordering::Relaxed) != expected {
-        fail!("{} pieces of work were done, not {expected}", ran.load(Ordering::Relaxed));
+        fail!("{} jobs ran, expected {expected}", ran.load(Ordering::Relaxed));
     }
     let mut others = vcpu::online().map(|vcpu| vcpu.id).filter(|id| *id != vcpu::current());
     let (Some(second), Some(third)) = (others.next(), others.next()) else { return Ok(()) };
@@ -171,7 +175,7 @@ fn wake_ups() -> Check {
                 *refused.lock() = Some(why);
             }
         }
-        // The first vCPU waits for this, and takes no work meanwhile.
+        // The first vCPU waits for this function and accepts no work meanwhile.
         if smp::run_on(VcpuId::BOOT, &|| {}, || {}) != Err(Undelivered::Busy(VcpuId::BOOT)) {
             *refused.lock() = Some(Undelivered::Offline(VcpuId::BOOT));
         }
@@ -185,16 +189,15 @@ fn wake_ups() -> Check {
     }
 }
 
-/// Each comes back from accesses that fault.
+/// Checks that each vCPU continues after accesses that fault.
 fn fault() -> Check {
-    // (what, its fault's error code or none)
     let guard = VirtAddr::new(pvh_boot::boot_stack().guard);
     let constant = VirtAddr::new(layout::image().rodata.0);
     let wrong = Mutex::new(None);
     everywhere(&|id| {
         let mut word = 0x1234_u64;
         let own = VirtAddr::from_ptr(&raw mut word);
-        // SAFETY: the word is this closure's, and the other two can't be written.
+        // SAFETY: the word belongs to this closure, and the other two addresses are not writable.
         let writes =
             unsafe { [try_write(own, 0x5678), try_write(guard, 0), try_write(constant, 0)] };
         let reads = [try_read(own), try_read(guard), try_read(VirtAddr::zero())];
@@ -215,11 +218,11 @@ fn fault() -> Check {
     if let Some((id, reads, writes)) = wrong.into_inner() {
         fail!("vCPU {}: reads {reads:x?}, writes {writes:x?}", id.number());
     }
-    // Still there?
+    // All vCPUs must still accept work.
     everywhere(&|_| {})
 }
 
-/// A vCPU without work leaves its processor.
+/// Checks that a vCPU without work leaves its processor.
 fn idle_blocks() -> Check {
     let others: Vec<_> = vcpu::online().filter(|vcpu| vcpu.id != vcpu::current()).collect();
     if others.is_empty() {
@@ -227,14 +230,14 @@ fn idle_blocks() -> Check {
     }
     for vcpu in others {
         let id = vcpu.id;
-        let deadline = Deadline::in_seconds(PATIENCE);
+        let deadline = Deadline::in_seconds(TIMEOUT_SECONDS);
         let before = loop {
             let info = runstate(id)?;
             if info.state == RUNSTATE_BLOCKED {
                 break info;
             }
             if deadline.has_passed() {
-                fail!("vCPU {} does not sleep: {info:?}", id.number());
+                fail!("vCPU {} did not sleep in {TIMEOUT_SECONDS} s: {info:?}", id.number());
             }
         };
         let fired = vcpu.events.fired();
@@ -244,7 +247,7 @@ fn idle_blocks() -> Check {
                 break info;
             }
             if info.state != RUNSTATE_BLOCKED || deadline.has_passed() {
-                fail!("vCPU {} slept, and now {info:?}", id.number());
+                fail!("vCPU {} left its sleep without an event: {info:?}", id.number());
             }
         };
         let active = |info: &RunstateInfo| {
@@ -253,12 +256,12 @@ fn idle_blocks() -> Check {
         if active(&before) != active(&after) {
             fail!("vCPU {} ran without work: {before:?}, then {after:?}", id.number());
         }
-        // It was the sleep that ends by an event.
+        // The sleep must be the one that ends with an event.
         if let Err(why) = smp::run_on(id, &|| {}, || {}) {
             error!("{why}");
         }
         if vcpu.events.fired() == fired {
-            fail!("vCPU {} has done work, but its port has not fired", id.number());
+            fail!("vCPU {} did work, but its port received no event", id.number());
         }
     }
     Ok(())
@@ -266,24 +269,24 @@ fn idle_blocks() -> Check {
 
 fn runstate(id: VcpuId) -> Result<RunstateInfo, TestOutcome> {
     let mut info = RunstateInfo::default();
-    // SAFETY: Xen fills the structure.
+    // SAFETY: Xen writes the structure, which is borrowed for the call.
     match unsafe { xen().vcpu_op(VcpuOp::GetRunstateInfo(&mut info), id.number()) } {
         Ok(_) => Ok(info),
         Err(errno) => error!("VCPUOP_get_runstate_info of vCPU {}: {errno}", id.number()),
     }
 }
 
-/// Events are masked for short stretches alone.
+/// Checks that the longest period with events masked was measured, and prints it.
 fn masked() -> Check {
-    // So that there is something to measure with one vCPU, too.
+    // This masks events at least once, so that there is something to measure with one vCPU too.
     fault()?;
     let longest = events::longest_masked();
     say!(
-        "# vcpus: longest stretch with events masked: {longest} TSC ticks (instructions under \
+        "# vcpus: longest period with events masked: {longest} TSC ticks (instructions under \
          -icount)"
     );
     if longest == 0 {
-        fail!("nothing was measured");
+        fail!("no period with events masked was measured");
     }
     Ok(())
 }

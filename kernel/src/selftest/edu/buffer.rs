@@ -1,4 +1,4 @@
-//! Memory that the device can reach, and the search for memory that it can't.
+//! Memory that the device can reach, and the search for memory that it cannot reach.
 
 use core::cmp::Ordering;
 use core::ops::Range;
@@ -20,18 +20,18 @@ pub const BITS: AddressBits = match AddressBits::new(MASK.count_ones()) {
     Err(_) => panic!("the mask has no more than 64 bits"),
 };
 
-/// The first frame that the device can't reach.
+/// The first frame that the device cannot reach.
 pub const FIRST_ABOVE: u64 = (MASK + 1) / PAGE_SIZE as u64;
 
-/// The number by which a device knows a frame.
+/// Returns the number of a frame in the device's addresses.
 pub fn device_frame(machine: &Machine, pfn: Pfn) -> Option<u64> {
     machine.p2m.gfn(pfn).map(Gfn::number)
 }
 
-/// Takes free frames in a row that are all accepted.
+/// Takes a run of free frames that `accept` accepts.
 pub fn search(machine: &Machine, frames: u64, accept: impl Fn(Pfn) -> bool) -> Option<FrameRun> {
     machine.frames.lock().take_first(frames, &mut |first| {
-        // From the end, so that as many as possible are passed over at once.
+        // The search starts from the end of the run, so that it skips as many frames as possible.
         match (0..frames).rev().map(|index| first.add(index)).find(|pfn| !accept(*pfn)) {
             None => Candidate::Fits,
             Some(refused) => Candidate::TryFrom(refused.add(1)),
@@ -39,9 +39,9 @@ pub fn search(machine: &Machine, frames: u64, accept: impl Fn(Pfn) -> bool) -> O
     })
 }
 
-/// Takes the frames from `first` on, if they are all free.
+/// Takes the frames from `first` on, if all of them are free.
 pub fn take_at(machine: &Machine, first: Pfn, frames: u64) -> Option<FrameRun> {
-    // A search begins anywhere, and what lies before that place is searched last.
+    // A search begins anywhere. The frames before that place are searched last.
     const NOWHERE: Pfn = Pfn::new(u64::MAX >> 1);
     machine.frames.lock().take_first(frames, &mut |candidate| match candidate.cmp(&first) {
         Ordering::Less => Candidate::TryFrom(first),
@@ -50,8 +50,10 @@ pub fn take_at(machine: &Machine, first: Pfn, frames: u64) -> Option<FrameRun> {
     })
 }
 
-/// Takes frames all of which are above the mask, as the device sees them. What it reads in their
-/// stead is RAM, too: not within the first MiB, where a PC has other memory.
+/// Takes frames that are all above the mask in the device's addresses.
+///
+/// The addresses without the bits above the mask must be RAM too, because the device accesses
+/// these. Therefore they must lie above the first MiB, where a PC has other memory.
 pub fn above_mask(machine: &Machine, frames: u64) -> Option<FrameRun> {
     const FIRST_MIB: u64 = (1 << 20) / PAGE_SIZE as u64;
     let above = |pfn| {
@@ -61,27 +63,29 @@ pub fn above_mask(machine: &Machine, frames: u64) -> Option<FrameRun> {
     search(machine, frames, above)
 }
 
-/// A buffer for the device: contiguous as the device sees it, and below its mask.
+/// A buffer for the device: contiguous in its addresses, and below its mask.
 pub struct EduBuffer<'m> {
     machine: &'m Machine,
     memory: EduMemory,
 }
 
 enum EduMemory {
-    /// PV: machine frames, exchanged.
+    /// PV: machine frames that were exchanged.
     Extent(ExtentRun),
-    /// PVH: guest frames as they are; the IOMMU translates.
+    /// PVH: guest frames without an exchange. The IOMMU translates them.
     Run(FrameRun),
 }
 
 impl<'m> EduBuffer<'m> {
-    /// Makes a buffer: in PV of memory that the device could not reach, by an exchange; in PVH of
-    /// guest frames that are low enough.
+    /// Allocates a buffer.
+    ///
+    /// In PV this exchanges memory that the device cannot reach. In PVH it takes guest frames below
+    /// the mask.
     pub fn new(machine: &'m Machine, order: Order) -> Result<Self, TestOutcome> {
         let frames = order.frames();
         if machine.exchanger().is_some() {
             let Some(run) = above_mask(machine, frames) else {
-                skip!("the device can reach all of the guest's free memory as it is")
+                skip!("the device can reach all of the guest's free memory without an exchange")
             };
             return Self::exchanged(machine, run, BITS);
         }
@@ -92,7 +96,7 @@ impl<'m> EduBuffer<'m> {
         }
     }
 
-    /// Makes a buffer of a run by an exchange.
+    /// Makes a buffer from a run by an exchange.
     pub fn exchanged(
         machine: &'m Machine,
         run: FrameRun,
@@ -101,7 +105,7 @@ impl<'m> EduBuffer<'m> {
         let Some(exchanger) = machine.exchanger() else { error!("{}", machine.capability) };
         let run = Owned::of(machine, run);
         let Some(mut lists) = machine.lists(run.frames()) else {
-            error!("the guest has no room for the list of {} frames", run.frames())
+            error!("the guest has no free memory for the list of {} frames", run.frames())
         };
         match exchanger.acquire(run.into_run(), bits, lists.words()) {
             Ok(extent) => Ok(Self { machine, memory: EduMemory::Extent(extent) }),
@@ -112,7 +116,7 @@ impl<'m> EduBuffer<'m> {
         }
     }
 
-    /// The same guest frames, brought into the device's reach by an exchange.
+    /// Returns the same guest frames, which an exchange brings into the device's reach.
     pub fn make_reachable(self) -> Result<Self, TestOutcome> {
         match self.memory {
             EduMemory::Run(run) => Self::exchanged(self.machine, run, BITS),
@@ -120,12 +124,12 @@ impl<'m> EduBuffer<'m> {
         }
     }
 
-    /// Takes a run whose frames are neighbours for the device without further ado.
+    /// Makes a buffer from a run whose frames are neighbours for the device already.
     pub fn as_it_is(machine: &'m Machine, run: FrameRun) -> Self {
         Self { machine, memory: EduMemory::Run(run) }
     }
 
-    /// The guest frames.
+    /// Returns the guest frames.
     pub fn run(&self) -> &FrameRun {
         match &self.memory {
             EduMemory::Extent(extent) => extent.run(),
@@ -133,22 +137,22 @@ impl<'m> EduBuffer<'m> {
         }
     }
 
-    /// How many bytes.
+    /// Returns the number of bytes.
     pub fn bytes(&self) -> u64 {
         self.run().frames() * PAGE_SIZE as u64
     }
 
-    /// The address of a byte for the device.
+    /// Returns the device's address of a byte.
     pub fn device_address(&self, offset: u64) -> DmaAddr {
         let first = match &self.memory {
-            // In PV the device sees machine frames, in PVH guest frames.
+            // In PV the device uses machine frames, in PVH guest frames.
             EduMemory::Extent(extent) => extent.mfn().number(),
             EduMemory::Run(run) => run.first().number(),
         };
         DmaAddr::new(DmaAddr::of(Gfn::new(first)).get() + offset)
     }
 
-    /// The address behind the last byte for the device.
+    /// Returns the device's address after the last byte.
     pub fn device_end(&self) -> u64 {
         self.device_address(0).get() + self.bytes()
     }
@@ -161,22 +165,23 @@ impl<'m> EduBuffer<'m> {
     /// Writes `value(offset)` to each byte of a part.
     pub fn fill(&self, part: Range<u64>, value: impl Fn(u64) -> u8) {
         for offset in part {
-            // SAFETY: within the buffer, which is mapped and ours ([M1](xen_contig::rules#M1));
-            // never a reference ([M5](xen_contig::rules#M5)).
+            // SAFETY: the byte is within the buffer, which is mapped and owns its frames
+            // ([M1](xen_contig::rules#M1)). No reference to it exists ([M5](xen_contig::rules#M5)).
             unsafe { self.byte(offset).write_volatile(value(offset)) };
         }
     }
 
-    /// The first byte of a part that is not `value(offset)`, and what it is.
+    /// Returns the first byte of a part that differs from `value(offset)`, with its offset.
     pub fn differs(&self, part: Range<u64>, value: impl Fn(u64) -> u8) -> Option<(u64, u8)> {
         part.map(|offset| {
-            // SAFETY: as in `fill`.
+            // SAFETY: the byte is within the buffer, which is mapped and owns its frames
+            // ([M1](xen_contig::rules#M1)). No reference to it exists ([M5](xen_contig::rules#M5)).
             (offset, unsafe { self.byte(offset).read_volatile() })
         })
         .find(|(offset, found)| *found != value(*offset))
     }
 
-    /// Gives the memory back as ordinary memory.
+    /// Releases the buffer to ordinary memory.
     pub fn give_back(self) -> Check {
         let Self { machine, memory } = self;
         let extent = match memory {
@@ -189,7 +194,7 @@ impl<'m> EduBuffer<'m> {
         let mfn: Mfn = extent.mfn();
         let Some(exchanger) = machine.exchanger() else { error!("{}", machine.capability) };
         let Some(mut lists) = machine.lists(2 * extent.order().frames()) else {
-            error!("the guest has no room for the lists of {extent:?}")
+            error!("the guest has no free memory for the lists of {extent:?}")
         };
         match exchanger.release(extent, lists.words()) {
             Ok(run) => {
@@ -197,7 +202,7 @@ impl<'m> EduBuffer<'m> {
                 Ok(())
             }
             Err(failure) => {
-                fail!("giving back the extent at mfn {mfn}: {}", free_remaining(machine, failure))
+                fail!("releasing the extent at mfn {mfn}: {}", free_remaining(machine, failure))
             }
         }
     }

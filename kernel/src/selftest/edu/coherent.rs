@@ -1,5 +1,5 @@
-//! Does a driver that asks the allocator for memory within its mask get memory that its device can
-//! use, whether or not an exchange was needed for it?
+//! Can the device use a buffer that the allocator returns for its mask, whether or not an exchange
+//! was needed?
 
 use alloc::vec::Vec;
 use core::mem;
@@ -12,15 +12,15 @@ use super::{Check, PAGE, TestContext, error, fail, filler, open, pattern};
 use crate::edu::{ENGINE_BYTES, Edu, MASK};
 use crate::say;
 
-/// Neither a power of two nor whole pages.
+/// A size that is neither a power of two nor a multiple of a page.
 const BYTES: u64 = 5 * PAGE + 7;
 
 pub fn coherent(context: &TestContext<'_>) -> Check {
     let mut edu = open(context.machine)?;
-    // What the device can't reach is refused by name, before anything moves.
+    // A request that the device cannot reach is refused by name, before any frame moves.
     match Constraints::builder().mask(MASK).lowest(MASK + 1).build() {
         Err(ConstraintError::NothingBetween { .. }) => {}
-        other => fail!("memory above the mask was asked for and not refused: {other:?}"),
+        other => fail!("expected memory above the mask to be refused, got {other:?}"),
     }
     let constraints = match Constraints::builder().mask(MASK).build() {
         Ok(constraints) => constraints,
@@ -31,17 +31,18 @@ pub fn coherent(context: &TestContext<'_>) -> Check {
         Ok(buffer) => buffer,
         Err(refusal) => fail!("{BYTES} bytes within the mask {MASK:#x}: {refusal}"),
     };
-    let how = if allocator.stats().exchanged > 0 { "by an exchange" } else { "as it was" };
+    let how =
+        if allocator.stats().exchanged > 0 { "by an exchange" } else { "without an exchange" };
     say!("# edu-dma-coherent-buffer: {} bytes at {}, {how}", buffer.len(), buffer.dma_addr());
     if let Some(segment) =
         buffer.segments().find(|segment| !constraints.admits(segment.dma.get(), segment.len))
     {
-        fail!("the device can't take {segment:?}");
+        fail!("{segment:?} is not within the device's constraints");
     }
     let parts = [0..1, BYTES - 1..BYTES, PAGE - 13..PAGE + 14, BYTES - ENGINE_BYTES..BYTES];
     for (round, part) in (0..).zip(parts) {
         if let Err(outcome) = round_trip(&mut edu, &mut buffer, part, (context.seed, round)) {
-            // The engine may be stuck and go on writing: the memory is lost.
+            // The engine may be stuck and write later, so the memory must never be reused.
             mem::forget(buffer);
             return Err(outcome);
         }
@@ -49,7 +50,7 @@ pub fn coherent(context: &TestContext<'_>) -> Check {
     Ok(())
 }
 
-/// As [`super::round_trip`], by the buffer's own access.
+/// Does the same as [`super::round_trip`], through the buffer's own methods.
 fn round_trip<P: Platform>(
     edu: &mut Edu,
     buffer: &mut CoherentBuffer<'_, P>,
@@ -65,17 +66,18 @@ fn round_trip<P: Platform>(
     if let Err(outside) = buffer.write(part.start, &data) {
         fail!("{outside}");
     }
-    // SAFETY: the buffer, which is RAM.
+    // SAFETY: the address is in the buffer, which is RAM.
     if let Err(error) = unsafe { edu.fetch(start, 0, bytes) } {
-        fail!("from memory, {bytes} bytes at {start}: {error}");
+        fail!("reading {bytes} bytes at {start} by the device: {error}");
     }
     if let Err(outside) = buffer.write(part.start, &blank) {
         fail!("{outside}");
     }
-    // SAFETY: the part is the buffer's, which is ours ([M1](xen_contig::rules#M1)) and never a
-    // reference ([M5](xen_contig::rules#M5)). After a failure the caller forgets the buffer.
+    // SAFETY: the part belongs to the buffer, which this test owns ([M1](xen_contig::rules#M1)),
+    // and no reference to it exists ([M5](xen_contig::rules#M5)). After a failure the caller
+    // forgets the buffer.
     if let Err(error) = unsafe { edu.store(0, start, bytes) } {
-        fail!("to memory, {bytes} bytes at {start}: {error}");
+        fail!("writing {bytes} bytes at {start} by the device: {error}");
     }
     let mut found = blank;
     if let Err(outside) = buffer.read(part.start, &mut found) {
@@ -84,7 +86,7 @@ fn round_trip<P: Platform>(
     match found.iter().zip(&data).position(|(found, data)| found != data) {
         None => Ok(()),
         Some(at) => fail!(
-            "of bytes {part:?} at {start}, byte {at} is {:#04x}, not {:#04x}",
+            "of bytes {part:?} at {start}, byte {at} is {:#04x}, expected {:#04x}",
             found[at],
             data[at]
         ),

@@ -1,8 +1,8 @@
 //! Does DMA work up to the last byte that the device can address?
 //!
-//! Xen hands out the highest memory below a limit first, but what lies right below it may be a
-//! guest's already: dom0's own, for the most part. Then this test gives that memory to Xen and asks
-//! for it again.
+//! Xen hands out the highest memory below a limit first. The memory right below the limit may
+//! belong to a guest already, usually to dom0 itself. Then this test returns that memory to Xen and
+//! allocates it again.
 
 use alloc::vec::Vec;
 
@@ -15,15 +15,16 @@ use crate::machine::ANYWHERE;
 use crate::machine::Machine;
 use crate::say;
 
-/// Orders that Xen is asked for: each may come from elsewhere.
+/// The orders that the test tries, because each may come from another place.
 const ORDERS: [u32; 4] = [9, 4, 2, 0];
 
-/// What it is asked for once it has been given the memory at the edge. Memory that has just become
-/// free is yet to be scrubbed, and as long as there is other memory Xen breaks up such memory for
-/// single frames alone (`get_free_buddy`).
+/// The order that the test tries after it has returned the memory at the edge to Xen.
+///
+/// Freed memory is not scrubbed yet. While Xen has other memory, it splits unscrubbed memory only
+/// for single frames (`get_free_buddy`).
 const JUST_FREED: [u32; 1] = [0];
 
-/// Behind the last byte that the device can address.
+/// The address after the last byte that the device can address.
 const EDGE: u64 = MASK + 1;
 
 pub fn mask_edge(context: &TestContext<'_>) -> Check {
@@ -54,12 +55,12 @@ pub fn mask_edge(context: &TestContext<'_>) -> Check {
     buffer.give_back()?;
     moved.map_or(Ok(()), EduBuffer::give_back)?;
     if end != EDGE {
-        skip!("nobody but Xen itself has the memory below {EDGE:#x}; tried up to {end:#x}")
+        skip!("the memory right below {EDGE:#x} belongs to Xen; tested up to {end:#x}")
     }
     Ok(())
 }
 
-/// Asks Xen at several orders, and keeps the extent that ends nearest to the edge.
+/// Allocates extents of several orders, and keeps the one that ends nearest to the edge.
 fn nearest_extent<'m>(machine: &'m Machine, orders: &[u32]) -> Result<EduBuffer<'m>, TestOutcome> {
     let mut tried = Vec::new();
     for order in orders.iter().filter_map(|order| Order::new(*order).ok()) {
@@ -76,7 +77,7 @@ fn nearest_extent<'m>(machine: &'m Machine, orders: &[u32]) -> Result<EduBuffer<
         };
         let end = buffer.device_end();
         if end > EDGE {
-            fail!("asked for order {order} below {EDGE:#x}, got memory up to {end:#x}");
+            fail!("expected order {order} below {EDGE:#x}, got memory up to {end:#x}");
         }
         say!("# edu-dma-mask-edge: order {order} ends {} KiB below the edge", (EDGE - end) >> 10);
         tried.push(buffer);
@@ -84,7 +85,7 @@ fn nearest_extent<'m>(machine: &'m Machine, orders: &[u32]) -> Result<EduBuffer<
             break;
         }
     }
-    // None is given back before all are there: what takes its place could come from the edge.
+    // The extents are released only now. Otherwise a later extent might come from the same place.
     let Some(nearest) = (0..tried.len()).max_by_key(|index| tried[*index].device_end()) else {
         skip!("Xen has no memory below the edge for any order tried")
     };
@@ -93,8 +94,8 @@ fn nearest_extent<'m>(machine: &'m Machine, orders: &[u32]) -> Result<EduBuffer<
     Ok(nearest)
 }
 
-/// Exchanges the last frame below the edge for another one, if it is the guest's and free: then Xen
-/// has it, and the next one who asks gets it.
+/// Exchanges the last frame below the edge, if it belongs to the guest and is free. Then Xen has
+/// it, and hands it out next.
 fn give_edge_to_xen(machine: &Machine) -> Result<Option<EduBuffer<'_>>, TestOutcome> {
     let last = |pfn: &Pfn| device_frame(machine, *pfn) == Some(FIRST_ABOVE - 1);
     let owned = (0..machine.p2m.frames()).map(Pfn::new).find(last);
@@ -104,7 +105,7 @@ fn give_edge_to_xen(machine: &Machine) -> Result<Option<EduBuffer<'_>>, TestOutc
     }
 }
 
-/// The guest's frames right below the edge, which is where the device sees them in PVH.
+/// Returns the guest's frames right below the edge, which are the device's frames in PVH.
 fn highest_run(machine: &Machine) -> Result<EduBuffer<'_>, TestOutcome> {
     const FRAMES: u64 = 4;
     match take_at(machine, Pfn::new(FIRST_ABOVE - FRAMES), FRAMES) {
@@ -113,7 +114,7 @@ fn highest_run(machine: &Machine) -> Result<EduBuffer<'_>, TestOutcome> {
     }
 }
 
-/// Moves data at the end of the buffer, and no further.
+/// Moves data at the end of the buffer, and checks that no byte past it changes.
 fn at_the_end(context: &TestContext<'_>, edu: &mut Edu, buffer: &EduBuffer<'_>) -> Check {
     let end = buffer.bytes();
     let window = end.saturating_sub(2 * PAGE)..end;
@@ -125,6 +126,8 @@ fn at_the_end(context: &TestContext<'_>, edu: &mut Edu, buffer: &EduBuffer<'_>) 
     match (reachable(last, 1), reachable(last, 2)) {
         (Ok(()), Err(TransferError::AboveMask { .. })) => Ok(()),
         (Ok(()), Ok(())) if buffer.device_end() != EDGE => Ok(()),
-        other => fail!("one and two bytes at {last}: the driver's mask check says {other:?}"),
+        other => {
+            fail!("expected the driver to accept one byte at {last} and refuse two, got {other:?}")
+        }
     }
 }

@@ -1,5 +1,5 @@
-//! Does the device read the same bytes at the old address before memory in use moves, and at the new
-//! address after?
+//! When memory in use moves, does the device read the same bytes at the old address before, and at
+//! the new address after?
 
 use xen_contig::addr::{DmaAddr, Order};
 use xen_contig::dma::{Allocator, Constraints, RelocationFailure, Retain};
@@ -16,10 +16,10 @@ use crate::selftest::accounts::AccountsSnapshot;
 use crate::selftest::dma::contiguous::in_use;
 use crate::selftest::dma::helpers::{is_shortage, trim_all};
 
-/// Frames of the memory in use.
+/// The number of frames of the memory in use.
 const FRAMES: u64 = 16;
 
-/// The frames of it that the device can read before: they lie below its mask.
+/// The frames that lie below the device's mask already.
 const REACHED: [u64; 2] = [0, 9];
 
 pub fn in_place(context: &TestContext<'_>) -> Check {
@@ -36,7 +36,7 @@ pub fn in_place(context: &TestContext<'_>) -> Check {
         for (round, index) in (0..).zip(REACHED) {
             let page = layout::linear(first.add(index)).as_mut_ptr::<u8>();
             for at in 0..PAGE {
-                // SAFETY: the frame is mapped and ours ([M1](xen_contig::rules#M1)).
+                // SAFETY: `run` owns the frame ([M1](xen_contig::rules#M1)), and it is mapped.
                 unsafe { page.add(at as usize).write_volatile(pattern(context.seed, round, at)) };
             }
         }
@@ -67,10 +67,10 @@ pub fn in_place(context: &TestContext<'_>) -> Check {
                 fail!("the memory at {old} did not move");
             }
             if !holds_after(&mut edu, new, &witness, (context.seed, round))? {
-                fail!("the device did not read the memory in use at {new}, where it is now");
+                fail!("the device did not read the memory in use at its new address {new}");
             }
             if holds_after(&mut edu, old, &witness, (context.seed, round))? {
-                fail!("the device still reads the memory at {old}, where it was");
+                fail!("the device still reads the memory at its old address {old}");
             }
             say!("# edu-dma-in-place: pfn {} was at {old}, is at {new}", first.add(index));
         }
@@ -87,18 +87,18 @@ pub fn in_place(context: &TestContext<'_>) -> Check {
     Ok(())
 }
 
-/// The address by which the device knows a frame of a run.
+/// Returns the device's address of a frame of a run.
 fn address(machine: &Machine, run: &FrameRun, index: u64) -> DmaAddr {
     let frame = device_frame(machine, run.first().add(index)).unwrap_or(0);
     DmaAddr::new(frame * PAGE)
 }
 
-/// Brings some frames of a run below the mask of the device, each for itself.
+/// Exchanges some frames of a run, each on its own, for frames below the mask.
 fn reached(machine: &Machine, run: FrameRun) -> Result<FrameRun, TestOutcome> {
     let (Some(exchanger), Some(mut lists)) = (machine.exchanger(), machine.lists(2 * FRAMES))
     else {
         machine.give(run);
-        skip!("the guest has no room for the lists")
+        skip!("the guest has no free memory for the lists")
     };
     let below = |index| Part::gather(index, 1, Order::ZERO, Placement::below(BITS));
     let (backing, extents) = lists.words().split_at_mut(FRAMES as usize);

@@ -1,7 +1,8 @@
-//! The guest's P2M, for a witness outside who can see Xen's M2P.
+//! The guest's P2M, for a witness outside the guest that can read Xen's M2P.
 //!
-//! Not run unless asked for: `selftest=p2m-before,soak,p2m-after`. Each word of a line is
-//! `<pfn>+<frames>=<mfn>`, in hexadecimal: beneath so many frames from there on lie so many others.
+//! The listing runs only if it is named: `selftest=p2m-before,soak,p2m-after`. Each word of a line
+//! is `<pfn>+<frames>=<mfn>`, in hexadecimal. It means that consecutive machine frames from `mfn`
+//! on back the guest frames from `pfn` on.
 
 use alloc::format;
 use alloc::string::String;
@@ -13,10 +14,10 @@ use super::{Check, Test, TestContext, skip};
 use crate::command_line::When;
 use crate::say;
 
-/// Characters to a line, more or less: a console breaks lines at 192.
+/// The approximate number of characters in a line. A console breaks lines at 192.
 const LINE: usize = 130;
 
-/// The test of this name lists the P2M when its turn comes.
+/// Adds a test of this name that lists the P2M.
 pub fn add(tests: &mut Vec<Test>, name: &'static str) {
     tests.push(Test::new(name, move |context| listing(context, name)).when(When::Asked));
 }
@@ -24,7 +25,7 @@ pub fn add(tests: &mut Vec<Test>, name: &'static str) {
 fn listing(context: &TestContext<'_>, name: &str) -> Check {
     let p2m = context.machine.p2m;
     if p2m.is_translated() {
-        skip!("Xen hides machine frames from translated guests");
+        skip!("Xen does not reveal machine frames to translated guests");
     }
     let mut line = String::new();
     let mut stretch: Option<(Pfn, u64, Mfn)> = None;

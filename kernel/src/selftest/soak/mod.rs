@@ -1,21 +1,21 @@
-//! Does nothing get lost in a long random mix of all that the allocator does?
+//! Is every frame and every byte kept in a long random sequence of all operations of the allocator?
 //!
-//! The guest's memory is nearly full and in pieces: all but 8 MiB is held by nobody in particular,
-//! and of those pieces of random size are held, too, ever others. Three allocators, one for each
-//! policy of giving back, share what is left. Every buffer is checked against Xen's books when it
-//! comes, carries a pattern as long as it lives, and is checked for it when it goes.
+//! The guest's memory is nearly full and fragmented. All but 8 MiB is taken, and changing pieces of
+//! random size are taken from these 8 MiB. Three allocators, one for each release policy, share the
+//! rest. Every new buffer is checked against Xen's tables and filled with a pattern. The pattern is
+//! checked when the buffer is freed.
 //!
-//! From time to time free memory is swapped for other memory, so that not ever more of it is
-//! contiguous as it is. `seed=` chooses the sequence. Every operation is counted under what became of it, and the counts
-//! must add up.
+//! From time to time free memory is exchanged for other memory, because otherwise more and more of
+//! it would be contiguous. `seed=` chooses the sequence. Every operation is counted by its result,
+//! and the counts must add up.
 //!
-//! | file | holds |
+//! | file | contents |
 //! |---|---|
 //! | [`random`] | the sequence |
-//! | [`requests`] | what is asked for |
+//! | [`requests`] | the random requests |
 //! | [`run`] | the operations |
-//! | [`tally`] | what became of them |
-//! | [`listing`] | the guest's P2M, for a witness outside |
+//! | [`tally`] | the counts of their results |
+//! | [`listing`] | the guest's P2M, for a witness outside the guest |
 
 mod listing;
 mod random;
@@ -36,14 +36,14 @@ use super::{Check, Test, TestContext, TestOutcome, fail, frame_checks, skip};
 use crate::command_line::When;
 use crate::say;
 
-/// What the allocators retain.
+/// The release policies of the allocators.
 const POLICIES: [Retain; 3] =
     [Retain::NOTHING, Retain::Bytes { low: 64 << 10, high: 256 << 10 }, Retain::ByMemory];
 
-/// Operations of a soak.
+/// The number of operations of a soak.
 const OPERATIONS: u64 = 100_000;
 
-/// Operations of the one that runs with all the other tests.
+/// The number of operations of the soak that runs by default.
 const FEW: u64 = 1_000;
 
 pub fn add(tests: &mut Vec<Test>) {
@@ -78,7 +78,7 @@ fn soak(context: &TestContext<'_>, operations: u64) -> Check {
     ran?;
     released?;
     if tally.total() != operations {
-        fail!("{operations} operations, but {} are accounted for", tally.total());
+        fail!("{operations} operations ran, but {} were counted", tally.total());
     }
     let now = AccountsSnapshot::of(machine);
     if now != before {

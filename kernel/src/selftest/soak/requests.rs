@@ -1,4 +1,4 @@
-//! What is asked for: mostly small and easy, now and then odd or impossible.
+//! Random requests: mostly small and easy, sometimes odd or impossible.
 
 use xen_contig::addr::Order;
 use xen_contig::dma::{ConstraintError, Constraints, Sleep};
@@ -7,25 +7,25 @@ use xen_contig::exchange::Node;
 use super::random::SoakRandom;
 use crate::selftest::dma::helpers::PAGE;
 
-/// The most segments of a random device.
+/// The maximum number of segments of a random device.
 const MAX_SEGMENTS: usize = 16;
 
-/// A random size.
+/// Returns a random size.
 pub fn size(random: &mut SoakRandom) -> u64 {
     match random.below(1000) {
         0..350 => random.within(1, 4 * PAGE),
         350..850 => random.within(1, 16 * PAGE),
         850..970 => random.within(1, 64 * PAGE),
         970..993 => random.within(1, 256 * PAGE),
-        // Up to order 10, which a plain domU gets in segments alone.
+        // Up to order 10, which an ordinary domU can get only in segments.
         993..998 => random.within(1, 600 * PAGE),
         998 => 0,
         _ => Order::MAX.bytes() + random.below(2),
     }
 }
 
-/// Random constraints for so many bytes, which may contradict each other. Most are such that memory
-/// seldom meets them as it is, so that it has to be exchanged.
+/// Returns random constraints for `size` bytes, which may contradict each other. Free memory seldom
+/// meets them without an exchange.
 pub fn constraints(random: &mut SoakRandom, size: u64) -> Result<Constraints, ConstraintError> {
     let mut it = Constraints::builder();
     match random.below(100) {
@@ -50,7 +50,7 @@ pub fn constraints(random: &mut SoakRandom, size: u64) -> Result<Constraints, Co
         _ => {}
     }
     match random.below(100) {
-        // A device that scatters and gathers.
+        // A device that supports scatter-gather.
         0..30 => {
             let segment = random.within(size / 8, size).max(PAGE);
             it = it.max_segment(segment).max_segments(MAX_SEGMENTS).align(1);

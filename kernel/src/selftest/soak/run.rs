@@ -16,43 +16,43 @@ use crate::selftest::dma::helpers::{
     Allocator, Buffer, HeldFrames, PAGE, fill, holds, is_sound, is_zero, scatter,
 };
 
-/// Frames that the guest is left with.
+/// The number of frames that the guest keeps.
 const LEFT: u64 = 2048;
 
-/// Buffers that live at once, at most.
+/// The maximum number of live buffers.
 const LIVE: usize = 160;
 
-/// Pieces of ordinary memory that are held at once, at most.
+/// The maximum number of held pieces of ordinary memory.
 const HELD: usize = 192;
 
-/// Operations between two looks at the accounts.
+/// The number of operations between two checks of the accounts.
 const INTERVAL: u64 = 10_000;
 
-/// A buffer and what it holds.
+/// A buffer and its pattern.
 struct SoakBuffer<'a, 'm> {
     buffer: Buffer<'a, 'm>,
     seed: u64,
-    /// Where it began in the buffer that it was cut from.
+    /// The offset of the buffer in the buffer that it was cut from.
     base: u64,
 }
 
-/// A soak under way.
+/// A running soak.
 pub struct Soak<'a, 'm> {
     machine: &'m Machine,
     allocators: &'a [Allocator<'m>; 3],
     random: SoakRandom,
-    /// All of the guest's memory that has no part in this.
+    /// The guest's memory that takes no part in the soak.
     others: HeldFrames<'m>,
-    /// Pieces of the rest that are held.
+    /// Pieces of the other memory that are taken.
     held: Vec<FrameRun>,
     live: Vec<SoakBuffer<'a, 'm>>,
     tally: SoakTally,
-    /// Frames that are free, held, in buffers or in a reserve, all together.
+    /// The number of frames that are free, held, in buffers or in a reserve.
     frames: u64,
 }
 
 impl<'a, 'm> Soak<'a, 'm> {
-    /// Fills the guest's memory but for what is left to the soak, and that in part.
+    /// Takes the guest's memory except for what the soak uses, and a part of that too.
     pub fn start(
         machine: &'m Machine,
         allocators: &'a [Allocator<'m>; 3],
@@ -63,14 +63,14 @@ impl<'a, 'm> Soak<'a, 'm> {
         let Some(left) = machine.take(frames) else {
             skip!("the guest has no run of {frames} free frames")
         };
-        // Or most requests would be met by what the domain builder left in a row.
+        // Otherwise most requests would be met by the contiguous memory of the domain builder.
         let left = scatter(machine, left)?;
         let others = HeldFrames::all(machine);
         machine.give(left);
         let (held, live) = (Vec::with_capacity(HELD), Vec::with_capacity(LIVE));
         let (random, tally) = (SoakRandom::new(seed), SoakTally::default());
         let mut soak = Self { machine, allocators, random, others, held, live, tally, frames };
-        // Small pieces and large ones side by side; then every other one is let go.
+        // Small and large pieces alternate. Then half of them are freed.
         for _ in 0..HELD {
             soak.hold();
         }
@@ -78,7 +78,7 @@ impl<'a, 'm> Soak<'a, 'm> {
             soak.release();
         }
         soak.tally = SoakTally::default();
-        say!("# soak: {} of {free} free frames are left, {} of them free", frames, soak.free());
+        say!("# soak: {} of {free} free frames take part, {} of them free", frames, soak.free());
         Ok(soak)
     }
 
@@ -86,7 +86,7 @@ impl<'a, 'm> Soak<'a, 'm> {
         self.machine.frames.lock().free_frames()
     }
 
-    /// Runs so many operations, or up to the first that goes wrong.
+    /// Runs `operations` operations, or stops at the first failure.
     pub fn run(&mut self, operations: u64) -> Check {
         for number in 1..=operations {
             let done = match self.random.below(100) {
@@ -117,7 +117,7 @@ impl<'a, 'm> Soak<'a, 'm> {
         Ok(())
     }
 
-    /// Frees all, and says what became of the operations, and of the last buffers.
+    /// Frees everything. Returns the counts, and the check of the last buffers.
     pub fn end(self) -> (SoakTally, Check) {
         let Self { machine, live, held, tally, others, .. } = self;
         let intact = live
@@ -129,7 +129,7 @@ impl<'a, 'm> Soak<'a, 'm> {
         (tally, intact)
     }
 
-    /// Every frame is somewhere ([M1](xen_contig::rules#M1)).
+    /// Checks that every frame is counted in one place ([M1](xen_contig::rules#M1)).
     fn account(&self, number: u64) -> Check {
         let free = self.free();
         let held: u64 = self.held.iter().map(FrameRun::frames).sum();
@@ -145,7 +145,7 @@ impl<'a, 'm> Soak<'a, 'm> {
             self.live.len()
         );
         if free + held + live + reserve != self.frames {
-            fail!("of {} frames {} were found", self.frames, free + held + live + reserve);
+            fail!("expected {} frames, found {}", self.frames, free + held + live + reserve);
         }
         Ok(())
     }
@@ -169,7 +169,7 @@ impl<'a, 'm> Soak<'a, 'm> {
         match self.any_allocator().alloc_coherent(size, &constraints) {
             Ok(buffer) => {
                 if buffer.len() != size {
-                    fail!("{size} bytes were asked for: {buffer:?}");
+                    fail!("expected {size} bytes, got {buffer:?}");
                 }
                 self.welcome(buffer, &constraints)?;
                 self.tally.done("alloc");
@@ -179,7 +179,7 @@ impl<'a, 'm> Soak<'a, 'm> {
         }
     }
 
-    /// Checks a new buffer and gives it a pattern.
+    /// Checks a new buffer and fills it with a pattern.
     fn welcome(&mut self, mut buffer: Buffer<'a, 'm>, constraints: &Constraints) -> Check {
         is_sound(self.machine, &buffer, buffer.len(), constraints)?;
         is_zero(&buffer)?;
@@ -189,12 +189,12 @@ impl<'a, 'm> Soak<'a, 'm> {
         Ok(())
     }
 
-    /// Counts a refusal, unless it is one that no request can bring about.
+    /// Counts a refusal. Fails if no request can cause the error.
     fn refused(&mut self, error: AllocError) -> Check {
         if let AllocError::Exchange(why) = error
             && !self.is_explicable(why)
         {
-            fail!("{why}");
+            fail!("an error that no request can cause: {why}");
         }
         self.tally.refused(&error);
         Ok(())
@@ -298,7 +298,7 @@ impl<'a, 'm> Soak<'a, 'm> {
         Ok(())
     }
 
-    /// Swaps free frames for others, so that what is contiguous does not become ever more.
+    /// Exchanges free frames for others, so that contiguous memory does not accumulate.
     fn scatter(&mut self) -> Check {
         let frames = self.random.within(2, 64);
         let run = { self.machine.frames.lock().take(frames, 1) };
@@ -320,7 +320,7 @@ impl<'a, 'm> Soak<'a, 'm> {
         }
     }
 
-    /// Holds a piece of ordinary memory, so that what is free lies in others.
+    /// Takes a piece of ordinary memory, so that the free memory is fragmented.
     fn hold(&mut self) {
         if self.held.len() == HELD {
             return self.release();

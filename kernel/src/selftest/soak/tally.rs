@@ -1,4 +1,4 @@
-//! What became of the operations: each is counted once.
+//! The counts of the operations. Each operation is counted once.
 
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -7,7 +7,7 @@ use core::fmt::Debug;
 
 use crate::say;
 
-/// What became of operations.
+/// The counts of the operations.
 #[derive(Clone, Debug, Default)]
 pub struct SoakTally {
     done: NamedCounts,
@@ -15,22 +15,22 @@ pub struct SoakTally {
 }
 
 impl SoakTally {
-    /// An operation that was done.
+    /// Counts an operation that succeeded.
     pub fn done(&mut self, what: &'static str) {
         self.done.add(what);
     }
 
-    /// One that was refused: counted under the kind of the error.
+    /// Counts an operation that was refused, by the kind of the error.
     pub fn refused(&mut self, error: &impl Debug) {
         self.refused.add(&kind(error));
     }
 
-    /// How many operations were counted.
+    /// Returns the number of counted operations.
     pub fn total(&self) -> u64 {
         self.done.total() + self.refused.total()
     }
 
-    /// How many were done.
+    /// Returns the number of operations that succeeded.
     pub fn succeeded(&self) -> u64 {
         self.done.total()
     }
@@ -47,7 +47,7 @@ impl SoakTally {
     }
 }
 
-/// Counts under names, a dozen at most, in the order in which they came. A map would be 5 KB of the
+/// Counts with names, at most a dozen, in order of their first use. A map would add 5 KB to the
 /// image.
 #[derive(Clone, Debug, Default)]
 struct NamedCounts(Vec<(String, u64)>);
@@ -64,7 +64,7 @@ impl NamedCounts {
         self.0.iter().map(|(_, count)| count).sum()
     }
 
-    /// Prints them, some to a line: a console may break long ones.
+    /// Prints the counts, several in a line. A console may break longer lines.
     fn list(&self, word: &str) {
         const LINE: usize = 100;
         let mut text = String::new();
@@ -81,7 +81,7 @@ impl NamedCounts {
     }
 }
 
-/// The names of an error's variants, without the evidence: `Exchange(NoMemory`.
+/// Returns the names of an error's variants without their fields, such as `Exchange/NoMemory`.
 pub fn kind(error: &impl Debug) -> String {
     let text = format!("{error:?}");
     let end = text.find([' ', '{', ')']).unwrap_or(text.len());

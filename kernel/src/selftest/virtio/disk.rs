@@ -10,23 +10,26 @@ use super::watch::Watched;
 use super::{Check, TestOutcome, error, fail};
 use crate::virtio::{BusTransport, Kernel, VirtioDevice};
 
-/// Requests that the driver's queue takes at a time: 16 descriptors, three for each.
+/// The number of requests that the driver's queue accepts at a time: 16 descriptors, three for
+/// each.
 pub const AT_A_TIME: usize = 5;
 
-/// Looks at the queue before the device is given up. Under QEMU a look takes 0.3 µs, so this is some
-/// 20 s; a disk in a file takes a millisecond.
-const PATIENCE: u32 = 1 << 26;
+/// The number of probes of the queue after which the driver gives up the device.
+///
+/// A probe takes 0.3 µs under QEMU, so the limit is about 20 s. A disk in a file needs a
+/// millisecond.
+const MAX_PROBES: u32 = 1 << 26;
 
-/// Which way data goes.
+/// The direction of a transfer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
-    /// From the disk.
+    /// From the disk to memory.
     Read,
-    /// To it.
+    /// From memory to the disk.
     Write,
 }
 
-/// A request, and what the device needs for it.
+/// A request, and the memory that the device needs for it.
 pub struct DiskRequest<'b> {
     way: Way,
     sector: usize,
@@ -37,7 +40,8 @@ pub struct DiskRequest<'b> {
 }
 
 impl<'b> DiskRequest<'b> {
-    /// A request for as many sectors, from `sector` on, as the buffer has room for.
+    /// Returns a request that fills the buffer with sectors, or the sectors with the buffer, from
+    /// `sector` on.
     pub fn new(way: Way, sector: usize, buffer: &'b mut [u8]) -> Self {
         let (header, response) = (BlkReq::default(), BlkResp::default());
         Self { way, sector, buffer, header, response, token: None }
@@ -48,12 +52,12 @@ type Driver<'d, S> = VirtIOBlk<Watched<S>, BusTransport<'d>>;
 
 /// The disk. Dropping this resets the device.
 pub struct VirtioDisk<'d, S: StaticDevice<Platform = Kernel>> {
-    /// `None` after a failure.
+    /// `None` after a failure, when the device was reset.
     driver: Option<Driver<'d, S>>,
 }
 
 impl<'d, S: StaticDevice<Platform = Kernel>> VirtioDisk<'d, S> {
-    /// Has a driver take the device.
+    /// Starts a driver for the device.
     pub fn new(device: &'d VirtioDevice) -> Result<Self, TestOutcome> {
         let transport = match device.transport::<Watched<S>>() {
             Ok(transport) => transport,
@@ -65,22 +69,23 @@ impl<'d, S: StaticDevice<Platform = Kernel>> VirtioDisk<'d, S> {
         }
     }
 
-    /// How many sectors it has.
+    /// Returns the number of sectors.
     pub fn capacity(&self) -> u64 {
         self.driver.as_ref().map_or(0, VirtIOBlk::capacity)
     }
 
-    /// Reads into one buffer.
+    /// Reads sectors into one buffer.
     pub fn read(&mut self, sector: usize, buffer: &mut [u8]) -> Check {
         self.transfer(&mut [DiskRequest::new(Way::Read, sector, buffer)])
     }
 
-    /// Gives the device all requests, and comes back when they are done.
+    /// Gives all requests to the device and waits until they are done.
     pub fn transfer(&mut self, requests: &mut [DiskRequest<'_>]) -> Check {
-        let Some(driver) = &mut self.driver else { error!("the device was given up") };
+        let Some(driver) = &mut self.driver else { error!("the device was reset after a failure") };
         let done = run(driver, requests);
         if done.is_err() {
-            // Resets the device, which then uses no buffer any more; the caller's go.
+            // This resets the device, which then accesses no buffer. The caller may free its
+            // buffers.
             self.driver = None;
         }
         done
@@ -93,8 +98,8 @@ fn run<S: StaticDevice<Platform = Kernel>>(
 ) -> Check {
     for request in &mut *requests {
         let DiskRequest { sector, buffer, header, response, .. } = request;
-        // SAFETY: the requests are borrowed until they are done or the device is reset, and nobody
-        // looks at them before.
+        // SAFETY: the requests are borrowed until they are done or the device is reset, and no code
+        // accesses them before.
         let started = unsafe {
             match request.way {
                 Way::Read => driver.read_blocks_nb(*sector, header, buffer, response),
@@ -103,16 +108,16 @@ fn run<S: StaticDevice<Platform = Kernel>>(
         };
         request.token = match started {
             Ok(token) => Some(token),
-            Err(error) => fail!("{}: {error}", told(request)),
+            Err(error) => fail!("{}: {error}", describe(request)),
         };
     }
     for _ in 0..requests.len() {
         let token = wait(driver)?;
         let Some(request) = requests.iter_mut().find(|one| one.token == Some(token)) else {
-            fail!("the device is done with chain {token}, which nobody waits for")
+            fail!("the device finished chain {token}, which belongs to no request")
         };
         if let Err(error) = complete(driver, token, request) {
-            fail!("{}: {error}, {:?}", told(request), request.response);
+            fail!("{}: {error}, {:?}", describe(request), request.response);
         }
         request.token = None;
     }
@@ -125,7 +130,7 @@ fn complete<S: StaticDevice<Platform = Kernel>>(
     request: &mut DiskRequest<'_>,
 ) -> Result<(), Error> {
     let DiskRequest { buffer, header, response, .. } = request;
-    // SAFETY: the same buffers as the request was started with.
+    // SAFETY: these are the buffers with which the request was started.
     unsafe {
         match request.way {
             Way::Read => driver.complete_read_blocks(token, header, buffer, response),
@@ -134,20 +139,20 @@ fn complete<S: StaticDevice<Platform = Kernel>>(
     }
 }
 
-/// The next chain that the device is done with.
+/// Waits for the next chain that the device has finished.
 fn wait<S: StaticDevice<Platform = Kernel>>(
     driver: &mut Driver<'_, S>,
 ) -> Result<u16, TestOutcome> {
-    for _ in 0..PATIENCE {
+    for _ in 0..MAX_PROBES {
         if let Some(token) = driver.peek_used() {
             return Ok(token);
         }
         hint::spin_loop();
     }
-    fail!("the device is not done after {PATIENCE} looks")
+    fail!("the device did not finish a request in {MAX_PROBES} probes of its queue")
 }
 
-fn told(request: &DiskRequest<'_>) -> alloc::string::String {
+fn describe(request: &DiskRequest<'_>) -> alloc::string::String {
     let DiskRequest { way, sector, buffer, .. } = request;
     alloc::format!("{way:?} of {} sectors from {sector} on", buffer.len() / SECTOR_SIZE)
 }

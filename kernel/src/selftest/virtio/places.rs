@@ -1,4 +1,4 @@
-//! Where a driver's own buffers may lie.
+//! The places where a driver's own buffers can lie.
 
 use alloc::vec;
 use core::slice;
@@ -16,24 +16,26 @@ use crate::machine::ANYWHERE;
 use crate::machine::Machine;
 use crate::virtio::Kernel;
 
-/// Where a buffer lies.
+/// The place of a buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BufferPlace {
-    /// On the stack, which is in the image: the linear mapping is elsewhere.
+    /// On the stack, which lies in the image and not in the linear mapping.
     Stack,
-    /// On the heap, which is in the linear mapping.
+    /// On the heap, which lies in the linear mapping.
     Heap,
-    /// In memory that the `Hal` gave out: next to each other in the machine, and within reach.
+    /// In memory that the `Hal` allocated: contiguous in the machine, and within reach.
     Coherent,
-    /// In two guest frames that are neighbours for the guest alone. PV.
+    /// PV: in two frames that are neighbours in the guest and not in the machine.
     Scattered,
 }
 
-/// Pages that a test gets at each place; of the last kind there are two. A power of two: of a larger
-/// extent, the rest would stay the guest's, within the reach of all devices.
+/// The number of pages that a test gets at each place. `Scattered` has two.
+///
+/// It is a power of two. Otherwise the surplus of the extent would remain in the guest, within
+/// reach of all devices.
 const PAGES: usize = 4;
 
-/// Calls `act` with memory at each place that there is.
+/// Calls `act` with memory at each place that this guest has.
 pub fn each<S: StaticDevice<Platform = Kernel>>(
     machine: &Machine,
     mut act: impl FnMut(BufferPlace, &mut [u8]) -> Check,
@@ -50,22 +52,23 @@ pub fn each<S: StaticDevice<Platform = Kernel>>(
 fn coherent<S: StaticDevice<Platform = Kernel>>(act: impl FnOnce(&mut [u8]) -> Check) -> Check {
     let (dma, pointer) = Watched::<S>::dma_alloc(PAGES, BufferDirection::Both);
     if dma == 0 {
-        skip!("there is no memory for {PAGES} pages");
+        skip!("guest or Xen has no memory for {PAGES} pages");
     }
-    // SAFETY: the pages are ours ([M1](xen_contig::rules#M1)) until they are freed below. A driver
-    // of that crate takes its buffers as slices, so it has to be one ([M5](xen_contig::rules#M5));
-    // the device has them while nobody else looks.
+    // SAFETY: the pages belong to this function ([M1](xen_contig::rules#M1)) until they are freed
+    // below. The crate's driver takes its buffers as slices, so a slice is needed
+    // ([M5](xen_contig::rules#M5)). No code accesses it while the device uses the pages.
     let done = act(unsafe { slice::from_raw_parts_mut(pointer.as_ptr(), PAGES * PAGE_SIZE) });
-    // SAFETY: as it was allocated; the device is done with it, or was reset.
+    // SAFETY: the arguments are those of the allocation. The device is done with the pages, or was
+    // reset.
     let freed = unsafe { Watched::<S>::dma_dealloc(dma, pointer, PAGES) };
     if freed != 0 {
-        fail!("{PAGES} pages at {dma:#x} can't be freed: {freed}");
+        fail!("freeing {PAGES} pages at {dma:#x} failed: {freed}");
     }
     done
 }
 
 fn scattered(machine: &Machine, act: impl FnOnce(&mut [u8]) -> Check) -> Check {
-    let Some(run) = machine.take(2) else { skip!("the guest has no 2 free frames in a row") };
+    let Some(run) = machine.take(2) else { skip!("the guest has no run of 2 free frames") };
     let first = run.first();
     let mfn = |pfn| machine.p2m.mfn(pfn).map(Mfn::number);
     if mfn(first).map(|mfn| mfn + 1) != mfn(first.add(1)) {
@@ -74,7 +77,7 @@ fn scattered(machine: &Machine, act: impl FnOnce(&mut [u8]) -> Check) -> Check {
         return done;
     }
     let (left, right) = run.split_at(1);
-    // The first gets other memory than it had, which was the only neighbour of the second's.
+    // The first frame gets other memory. Its old memory was the only neighbour of the second frame.
     let done = exchange(machine, left).and_then(|moved| {
         let done = act_on(first, act);
         give_back(machine, moved).and(done)
@@ -84,16 +87,19 @@ fn scattered(machine: &Machine, act: impl FnOnce(&mut [u8]) -> Check) -> Check {
 }
 
 fn act_on(first: Pfn, act: impl FnOnce(&mut [u8]) -> Check) -> Check {
-    // SAFETY: two frames of the test's ([M1](xen_contig::rules#M1)), mapped side by side, and
-    // ordinary memory. A driver's buffers are slices (see `coherent`); the device has them while
-    // nobody else looks ([M5](xen_contig::rules#M5)).
+    // SAFETY: the two frames belong to the test ([M1](xen_contig::rules#M1)), and the linear
+    // mapping maps them side by side. A driver's buffers are slices (see `coherent`). No code
+    // accesses them while the device uses the pages ([M5](xen_contig::rules#M5)).
     act(unsafe { slice::from_raw_parts_mut(linear(first).as_mut_ptr(), 2 * PAGE_SIZE) })
 }
 
 fn exchange(machine: &Machine, run: FrameRun) -> Result<ExtentRun, TestOutcome> {
     let (exchanger, lists) = (machine.exchanger(), machine.lists(1));
     let (Some(exchanger), Some(mut lists)) = (exchanger, lists) else {
-        error!("{}, or no room for a list", machine.capability)
+        error!(
+            "the exchange needs a list and an exchanger; contiguous memory: {}",
+            machine.capability
+        )
     };
     match exchanger.acquire(run, ANYWHERE, lists.words()) {
         Ok(extent) => Ok(extent),
@@ -107,7 +113,10 @@ fn exchange(machine: &Machine, run: FrameRun) -> Result<ExtentRun, TestOutcome> 
 fn give_back(machine: &Machine, extent: ExtentRun) -> Check {
     let (exchanger, lists) = (machine.exchanger(), machine.lists(2));
     let (Some(exchanger), Some(mut lists)) = (exchanger, lists) else {
-        error!("{}, or no room for the lists", machine.capability)
+        error!(
+            "the release needs lists and an exchanger; contiguous memory: {}",
+            machine.capability
+        )
     };
     match exchanger.release(extent, lists.words()) {
         Ok(run) => {

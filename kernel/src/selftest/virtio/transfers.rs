@@ -1,4 +1,4 @@
-//! Do all bytes come through, and none besides?
+//! Are all bytes transferred, and no others?
 
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -17,12 +17,12 @@ use crate::machine::Machine;
 use crate::say;
 use crate::virtio::{Kernel, Narrow, VirtioDevice, Wide};
 
-/// What memory holds that no transfer is to touch.
+/// Returns the byte at an offset that no transfer may change.
 fn filler(at: usize) -> u8 {
     (at * 31 + at / 256) as u8
 }
 
-/// What came of the buffers that were lent.
+/// How the driver's buffers were shared with the device.
 #[derive(Debug, Default)]
 struct TransferTally {
     in_place: u64,
@@ -30,7 +30,7 @@ struct TransferTally {
     exchanges: u64,
 }
 
-/// What must come of a buffer at a place; `None` where it depends on the machine.
+/// Returns how a buffer at a place must be shared, or `None` if that depends on the machine.
 fn expected<S: StaticDevice<Platform = Kernel>>(
     machine: &Machine,
     place: BufferPlace,
@@ -47,7 +47,7 @@ fn expected<S: StaticDevice<Platform = Kernel>>(
     }
 }
 
-/// Reads single requests to every place.
+/// Reads with single requests into every place.
 pub fn reads(context: &TestContext<'_>) -> Check {
     let device = open(context.machine)?;
     nothing_in_reach(context.machine)?;
@@ -65,7 +65,7 @@ fn read_everywhere<S: StaticDevice<Platform = Kernel>>(
     let mut disk = ours::<S>(context, device)?;
     let (mut tally, mut sector) = (TransferTally::default(), 1);
     places::each::<S>(machine, |place, memory| {
-        // An edge between pages with room on both sides, wherever the memory begins.
+        // The edge is a page boundary with room on both sides, wherever the memory begins.
         let edge = memory.len() - PAGE_SIZE - memory.as_ptr().addr() % PAGE_SIZE;
         let crossing = edge - 700..edge - 700 + 2 * SECTOR_SIZE;
         let within = edge + 3..edge + 3 + SECTOR_SIZE;
@@ -79,7 +79,7 @@ fn read_everywhere<S: StaticDevice<Platform = Kernel>>(
                 let of_the_part = one.bytes == part.len() as u64;
                 let how = expected::<S>(machine, place, part.contains(&edge));
                 if of_the_part && how.is_some_and(|how| how != one.how) {
-                    fail!("{place:?}, bytes {part:?}, {how:?} was expected: {one}");
+                    fail!("{place:?}, bytes {part:?}: expected {how:?}, got {one}");
                 }
             }
         }
@@ -91,7 +91,7 @@ fn read_everywhere<S: StaticDevice<Platform = Kernel>>(
          {exchanges} exchanges"
     );
     if in_place == 0 || bounced == 0 {
-        fail!("not all was tried: {tally:?}");
+        fail!("expected buffers in place and bounced ones, got {tally:?}");
     }
     Ok(())
 }
@@ -104,7 +104,7 @@ impl TransferTally {
     }
 }
 
-/// Reads into a part of the memory, and looks at all of it.
+/// Reads into a part of the memory, and checks all of it.
 fn read_one<S: StaticDevice<Platform = Kernel>>(
     context: &TestContext<'_>,
     disk: &mut VirtioDisk<'_, S>,
@@ -121,7 +121,7 @@ fn read_one<S: StaticDevice<Platform = Kernel>>(
         };
         if *found != expected {
             fail!(
-                "sector {sector} read into bytes {part:?} at {:?}: byte {at} is {found:#04x}, not \
+                "sector {sector} read into bytes {part:?} at {:?}: byte {at} is {found:#04x}, expected \
                  {expected:#04x}",
                 memory.as_ptr()
             );
@@ -153,7 +153,8 @@ pub fn writes(context: &TestContext<'_>) -> Check {
     is_balanced()
 }
 
-/// Moves all of the sectors, as many requests at a time as the queue takes, of these sizes in turn.
+/// Transfers all of the sectors. Each transfer has as many requests as the queue accepts, with
+/// these sizes in turn.
 fn all<S: StaticDevice<Platform = Kernel>>(
     context: &TestContext<'_>,
     disk: &mut VirtioDisk<'_, S>,
@@ -176,7 +177,8 @@ fn all<S: StaticDevice<Platform = Kernel>>(
     Ok(())
 }
 
-/// Moves pieces of the disk, each its first sector and how many, all at a time.
+/// Transfers pieces of the disk at the same time. A piece is its first sector and its number of
+/// sectors.
 fn together<S: StaticDevice<Platform = Kernel>>(
     machine: &Machine,
     disk: &mut VirtioDisk<'_, S>,
@@ -184,7 +186,7 @@ fn together<S: StaticDevice<Platform = Kernel>>(
     pieces: &[(usize, usize)],
     content: &dyn Fn(usize) -> u8,
 ) -> Check {
-    // Each begins at an odd place of its memory.
+    // Each buffer begins at an odd offset of its memory.
     let odd = |index: usize| 1 + index * 38;
     let mut buffers: Vec<Vec<u8>> = Vec::new();
     for (index, (sector, count)) in pieces.iter().enumerate() {
@@ -212,7 +214,7 @@ fn together<S: StaticDevice<Platform = Kernel>>(
         if let Some((at, found)) = found.into_iter().find(|(at, it)| **it != content(start + at)) {
             fail!(
                 "{way:?} of {count} sectors from {sector} on, of {pieces:?}: byte {at} is \
-                 {found:#04x}, not {:#04x}",
+                 {found:#04x}, expected {:#04x}",
                 content(start + at)
             );
         }

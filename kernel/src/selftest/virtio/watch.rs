@@ -1,5 +1,5 @@
-//! Takes note of every address that the driver gets from the adapter's `Hal`, and finds out whose it
-//! is: in PV by Xen's own table.
+//! A `Hal` that records every address that the driver gets, and checks which memory it names. In PV
+//! it asks Xen's M2P.
 
 use alloc::borrow::ToOwned;
 use alloc::format;
@@ -29,28 +29,29 @@ const PAGE: u64 = PAGE_SIZE as u64;
 /// What the driver got an address for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum How {
-    /// Memory that it asked for.
+    /// Memory that the driver allocated.
     Allocated,
-    /// A buffer of its own, as it is.
+    /// A buffer of the driver, in place.
     InPlace,
-    /// A buffer of its own, with another in its place.
+    /// A buffer of the driver, with a bounce buffer in its place.
     Bounced,
 }
 
 /// An address that the driver got.
 #[derive(Clone, Debug)]
 pub struct Handed {
-    /// What for.
+    /// What the address is for.
     pub how: How,
-    /// Where the device finds it.
+    /// The device's address.
     pub dma: DmaAddr,
-    /// Bytes of it.
+    /// The number of bytes.
     pub bytes: u64,
-    /// Exchanges that it took.
+    /// The number of exchanges that were needed.
     pub exchanges: u64,
-    /// Where the driver finds it, or its own buffer.
+    /// The driver's address, or the address of its own buffer.
     at: u64,
-    /// What is wrong with it. Found out at once: a bounce buffer is soon somebody else's memory.
+    /// The defect that was found, if any. It is found at once, because a bounce buffer is soon
+    /// reused.
     fault: Option<String>,
 }
 
@@ -68,7 +69,7 @@ impl fmt::Display for Handed {
 
 static HANDED: Mutex<Vec<Handed>> = Mutex::new(Vec::new());
 
-/// What was handed out since this was last asked.
+/// Returns the addresses that were handed out since the last call.
 pub fn take() -> Vec<Handed> {
     mem::take(&mut *HANDED.lock())
 }
@@ -84,16 +85,17 @@ fn note<S: StaticDevice<Platform = Kernel>>(
     let mut handed = Handed { how, dma: DmaAddr::new(dma), bytes, exchanges, at, fault: None };
     handed.fault = handed.find_fault(allocator().platform(), S::memory().constraints()).err();
     if let Some(fault) = &handed.fault {
-        // Said at once, too: with a wrong address the driver may not live to see the test's end.
+        // The defect is printed at once, because the driver may fail before the test ends.
         say!("# virtio-blk: {handed}: {fault}");
     }
     HANDED.lock().push(handed);
 }
 
-/// The adapter's `Hal`, watched.
+/// The adapter's `Hal`, which records its results.
 pub struct Watched<S>(PhantomData<S>);
 
-// SAFETY: each method is the adapter's, with the arguments and the answer as they are.
+// SAFETY: each method passes its arguments to the adapter's method and returns its result
+// unchanged.
 unsafe impl<S: StaticDevice<Platform = Kernel>> Hal for Watched<S> {
     fn dma_alloc(pages: usize, direction: BufferDirection) -> (PhysAddr, NonNull<u8>) {
         let before = allocator().stats().exchanged;
@@ -106,18 +108,21 @@ unsafe impl<S: StaticDevice<Platform = Kernel>> Hal for Watched<S> {
     }
 
     unsafe fn dma_dealloc(paddr: PhysAddr, vaddr: NonNull<u8>, pages: usize) -> i32 {
-        // SAFETY: the caller's.
+        // SAFETY: by the contract of `Hal::dma_dealloc`, which both functions have, the memory came
+        // from `dma_alloc`.
         unsafe { XenHal::<S>::dma_dealloc(paddr, vaddr, pages) }
     }
 
     unsafe fn mmio_phys_to_virt(paddr: PhysAddr, size: usize) -> NonNull<u8> {
-        // SAFETY: the caller's.
+        // SAFETY: by the contract of `Hal::mmio_phys_to_virt`, which both functions have, the
+        // address is that of device registers.
         unsafe { XenHal::<S>::mmio_phys_to_virt(paddr, size) }
     }
 
     unsafe fn share(buffer: NonNull<[u8]>, direction: BufferDirection) -> PhysAddr {
         let (before, live) = (allocator().stats().exchanged, S::memory().live());
-        // SAFETY: the caller's.
+        // SAFETY: by the contract of `Hal::share`, which both functions have, the buffer stays
+        // valid until `unshare`.
         let dma = unsafe { XenHal::<S>::share(buffer, direction) };
         let how = if S::memory().live() > live { How::Bounced } else { How::InPlace };
         note::<S>(how, dma, buffer, before);
@@ -125,13 +130,14 @@ unsafe impl<S: StaticDevice<Platform = Kernel>> Hal for Watched<S> {
     }
 
     unsafe fn unshare(paddr: PhysAddr, buffer: NonNull<[u8]>, direction: BufferDirection) {
-        // SAFETY: the caller's.
+        // SAFETY: by the contract of `Hal::unshare`, which both functions have, the buffer was
+        // shared at this address.
         unsafe { XenHal::<S>::unshare(paddr, buffer, direction) }
     }
 }
 
 impl Handed {
-    /// Fails if something was wrong with the address when it was handed out.
+    /// Fails if the address was defective when it was handed out.
     pub fn check(&self) -> Check {
         match &self.fault {
             None => Ok(()),
@@ -139,38 +145,42 @@ impl Handed {
         }
     }
 
-    /// A device of that reach must find memory of this guest there, all of it next to each other,
-    /// and where nothing bounces the very memory that the driver has.
+    /// Checks an address. It must be within the device's reach and name contiguous memory of this
+    /// guest. Without a bounce buffer it must name the driver's own memory.
     fn find_fault(&self, machine: &Machine, reach: &Constraints) -> Result<(), String> {
         if !reach.admits(self.dma.get(), self.bytes) {
-            return Err(format!("the device does not reach it, its mask is {:#x}", reach.mask()));
+            return Err(format!("it is not within the device's mask {:#x}", reach.mask()));
         }
         let first = self.dma.get() / PAGE;
         let last = (self.dma.get() + self.bytes - 1) / PAGE;
         for frame in first..=last {
             let Some(pfn) = owner(machine, frame) else {
-                return Err(format!("frame {frame:#x} is not the guest's"));
+                return Err(format!("frame {frame:#x} does not belong to the guest"));
             };
             let own = self.at.checked_sub(LINEAR_BASE).map(|offset| offset / PAGE + frame - first);
             if self.how != How::Bounced && own != Some(pfn.number()) {
-                return Err(format!("frame {frame:#x} is pfn {pfn}, the driver's is {own:x?}"));
+                return Err(format!(
+                    "frame {frame:#x} backs pfn {pfn}, but the driver's pfn is {own:x?}"
+                ));
             }
         }
         if self.how != How::Bounced && self.at % PAGE != self.dma.get() % PAGE {
-            return Err("the driver's memory begins elsewhere in its page".to_owned());
+            return Err(
+                "the offset in the page differs from that of the driver's memory".to_owned()
+            );
         }
         Ok(())
     }
 }
 
-/// The guest frame that a device reaches by a frame number, if it is one of this guest.
+/// Returns the guest frame that a device reaches by a frame number, if it is one of this guest.
 fn owner(machine: &Machine, frame: u64) -> Option<Pfn> {
     let Some(m2p) = machine.m2p else {
         let pfn = Pfn::new(frame);
         return machine.p2m.gfn(pfn).map(|_| pfn);
     };
     let mfn = Mfn::new(frame);
-    // Where there is no memory, Xen maps no piece of its table.
+    // Xen does not map the pieces of its M2P that describe no memory.
     let record = m2p.entry(mfn).and_then(|entry| try_read(entry).ok())?;
     M2p::decode(record).filter(|pfn| machine.p2m.mfn(*pfn) == Some(mfn))
 }

@@ -1,4 +1,4 @@
-//! Does an area map its frames with its protection, and nothing next to them?
+//! Does an area map its frames with its protection, and no page next to them?
 
 use alloc::vec::Vec;
 
@@ -11,7 +11,7 @@ use super::{Check, Owned, Test, TestContext, error, fail, map_frames};
 use crate::machine::{Machine, word};
 use crate::traps::{try_read, try_write};
 
-/// Pages of the area.
+/// The number of pages of the area.
 const PAGES: u64 = 7;
 
 pub fn add(tests: &mut Vec<Test>) {
@@ -31,7 +31,7 @@ fn shows(context: &TestContext<'_>, mode: UnmapMode) -> Check {
     let scattered = (0..PAGES).rev().map(|index| run.first().add(2 * index));
     // SAFETY: the test owns the frames ([M1](xen_contig::rules#M1)) until it has unmapped the area.
     let area = unsafe { map_frames(machine, scattered.clone(), "self-test")? };
-    let looked = look(context.seed, &area, scattered);
+    let checked = check(context.seed, &area, scattered);
     // On each side of an area is a guard page or a free page.
     let beside = [page(&area, PAGES), area.address() - 4096_u64].map(try_read);
     let address = area.address();
@@ -40,35 +40,40 @@ fn shows(context: &TestContext<'_>, mode: UnmapMode) -> Check {
     if let Err(error) = machine.areas.purge(&run, Flush::Now) {
         fail!("purging: {error}");
     }
-    looked?;
+    checked?;
     if beside.iter().any(Result::is_ok) {
         fail!("a page beside the area can be read: {beside:x?}");
     }
     if left != (mode == UnmapMode::Lazy) {
-        fail!("after vunmap in mode {mode:?}, can the area be read? {left}");
+        fail!("after vunmap in mode {mode:?} the area is readable: {left}");
     }
     match try_read(address) {
         Err(_) => Ok(()),
-        Ok(value) => fail!("after a purge with a flush the area still shows {value:#x}"),
+        Ok(value) => fail!("after a purge with a flush the area still reads {value:#x}"),
     }
 }
 
-fn look(seed: u64, area: &Area, frames: impl Iterator<Item = Pfn>) -> Check {
+fn check(seed: u64, area: &Area, frames: impl Iterator<Item = Pfn>) -> Check {
     for (index, pfn) in (0..).zip(frames) {
         let value = seed ^ ((index + 1) * 0x0101_0101);
-        // SAFETY: the frame is the test's ([M1](xen_contig::rules#M1)) and mapped by the linear
-        // mapping.
+        // SAFETY: the test owns the frame ([M1](xen_contig::rules#M1)), and the linear mapping maps
+        // it.
         unsafe { word(pfn, 9).write_volatile(value) };
         match try_read(page(area, index) + 72_u64) {
             Ok(found) if found == value => {}
-            other => fail!("page {index} of {area:?} shows {other:x?}, pfn {pfn} has {value:#x}"),
+            other => fail!(
+                "page {index} of {area:?} reads {other:x?}, but pfn {pfn} contains {value:#x}"
+            ),
         }
-        // SAFETY: as above.
+        // SAFETY: the test owns the frame that the area maps ([M1](xen_contig::rules#M1)).
         let written = unsafe { try_write(page(area, index), !value) };
-        // SAFETY: as above.
+        // SAFETY: the test owns the frame ([M1](xen_contig::rules#M1)), and the linear mapping maps
+        // it.
         let found = unsafe { word(pfn, 0).read_volatile() };
         if written.is_err() || found != !value {
-            fail!("writing to page {index} of {area:?}: {written:?}, pfn {pfn} has {found:#x}");
+            fail!(
+                "writing to page {index} of {area:?}: {written:?}, pfn {pfn} contains {found:#x}"
+            );
         }
     }
     Ok(())
@@ -76,7 +81,7 @@ fn look(seed: u64, area: &Area, frames: impl Iterator<Item = Pfn>) -> Check {
 
 /// Checks that a read-only area cannot be written.
 ///
-/// Xen maps a page table in no other way.
+/// A page table is an example: Xen permits no other mapping of it.
 fn read_only(context: &TestContext<'_>) -> Check {
     let machine = context.machine;
     let run = Owned::take(machine, 1)?;
@@ -87,11 +92,11 @@ fn read_only(context: &TestContext<'_>) -> Check {
         Err(error) => fail!("mapping read-only: {error}"),
     };
     let read = try_read(area.address());
-    // SAFETY: the frame is the test's ([M1](xen_contig::rules#M1)).
+    // SAFETY: the test owns the frame ([M1](xen_contig::rules#M1)).
     let written = unsafe { try_write(area.address(), 1) };
     area.unmap(UnmapMode::Sync)?;
     if read.is_err() || written.is_ok() {
-        fail!("reading: {read:x?}, writing: {written:?}");
+        fail!("expected a readable and read-only area; reading: {read:x?}, writing: {written:?}");
     }
     writable_page_table_is_refused(machine)
 }
@@ -103,7 +108,9 @@ fn writable_page_table_is_refused(machine: &Machine) -> Check {
     let mapped = unsafe { machine.areas.vmap([table], Protection::ReadWrite, "page table") };
     match mapped {
         Err(xen_contig::vmap::VmapError::Refused { pfn, .. }) if pfn == table => {}
-        Err(other) => fail!("a writable mapping of a page table: {other}"),
+        Err(other) => {
+            fail!("expected Xen to refuse a writable mapping of a page table, got: {other}")
+        }
         Ok(area) => {
             TestArea::new(machine, area).unmap(UnmapMode::Sync)?;
             error!("Xen mapped the top-level table pfn {table} writable")

@@ -1,4 +1,4 @@
-//! Does a purge flush nothing? Does its cost depend on the aliases of its frames alone?
+//! Does a purge flush nothing, and does its cost depend only on the aliases of its frames?
 
 use alloc::vec::Vec;
 
@@ -10,10 +10,10 @@ use super::{Check, Owned, Test, TestContext, TestOutcome, cost_of, fail, free_re
 use crate::machine::{ANYWHERE, Machine};
 use crate::{say, vcpu};
 
-/// Frames whose aliases are purged.
+/// The number of frames whose aliases are purged.
 const FRAMES: u64 = 512;
 
-/// Leftover pages of other areas.
+/// The number of leftover pages of other areas.
 const UNRELATED: u32 = 100_000;
 
 pub fn add(tests: &mut Vec<Test>) {
@@ -25,7 +25,7 @@ pub fn add(tests: &mut Vec<Test>) {
 /// Returns the hypercalls of a purge of one leftover area over all frames of a run.
 fn purge_one(machine: &Machine) -> Result<CallTotals, TestOutcome> {
     let run = Owned::take(machine, FRAMES)?;
-    // Leftovers of earlier tests.
+    // This removes leftovers of earlier tests.
     if let Err(error) = machine.areas.purge(&run, Flush::Inhibit) {
         fail!("purging: {error}");
     }
@@ -41,7 +41,7 @@ fn purge_one(machine: &Machine) -> Result<CallTotals, TestOutcome> {
 fn expected(machine: &Machine) -> CallTotals {
     match machine.exchanger() {
         Some(_) => CallTotals { calls: 1, sub_operations: FRAMES, flushes: 0, errors: 0 },
-        // A translated guest's page tables are its own memory.
+        // A translated guest writes its page tables itself, without hypercalls.
         None => CallTotals::default(),
     }
 }
@@ -50,7 +50,10 @@ fn flushes_nothing(context: &TestContext<'_>) -> Check {
     let sent = vcpu::notifications();
     let cost = purge_one(context.machine)?;
     if cost != expected(context.machine) || vcpu::notifications() != sent {
-        fail!("a purge of {FRAMES} aliases cost {cost:?}");
+        fail!(
+            "a purge of {FRAMES} aliases needed {cost:?}, expected {:?}",
+            expected(context.machine)
+        );
     }
     Ok(())
 }
@@ -71,14 +74,17 @@ fn exact(context: &TestContext<'_>) -> Check {
     let still_left = machine.areas.stats().leftover.pages;
     let (all, cost) = cost_of(|| machine.areas.purge_all(Flush::Now));
     say!(
-        "# vmap-purge-is-exact: {} calls, {} operations, {} flushes, with {left} pages left of \
+        "# vmap-purge-is-exact: {} calls, {} operations, {} flushes, with {left} leftover pages of \
          other areas",
         crowded.calls,
         crowded.sub_operations,
         crowded.flushes
     );
     if crowded != alone || still_left != left {
-        fail!("alone {alone:?}, with {left} other pages {crowded:?}, then {still_left} left");
+        fail!(
+            "alone {alone:?}; with {left} other leftover pages {crowded:?}, and {still_left} \
+             remain"
+        );
     }
     match all {
         Ok(all) if all.aliases >= left && all.flushed && cost.flushes == 1 => Ok(()),
@@ -94,7 +100,7 @@ fn one_flush(context: &TestContext<'_>) -> Check {
     };
     let run = Owned::take(machine, 16)?;
     let Some(mut lists) = machine.lists(32) else {
-        super::skip!("the guest has no memory for lists")
+        super::skip!("the guest has no free memory for lists")
     };
     let area = map(machine, &run, "ours")?;
     area.unmap(UnmapMode::Lazy)?;
@@ -108,18 +114,20 @@ fn one_flush(context: &TestContext<'_>) -> Check {
         }
         Err(failure) => super::skip!("{}", free_remaining(machine, failure)),
     }
-    // The next area freed the retired addresses that this flush has covered: all of them.
+    // The next area freed all retired addresses that this flush has covered.
     let retired = machine.areas.stats().retired;
     if retired.areas > 0 {
-        fail!("the flush of an exchange covers no area's addresses: {retired:?}");
+        fail!("addresses remain retired after the flush of an exchange: {retired:?}");
     }
-    // Aliases; linear mapping, flush and exchange; linear mapping.
+    // The calls are: aliases; linear mapping, flush and exchange; linear mapping.
     let calls = match machine.exchange_options.fuse {
         Fuse::On => 3,
         Fuse::Off => 5,
     };
     if (cost.calls, cost.flushes, sent) != (calls, 1, 0) {
-        fail!("{cost:?}, {sent} notifications between vCPUs");
+        fail!(
+            "expected {calls} calls, 1 flush, no notification; got {cost:?}, {sent} notifications"
+        );
     }
     Ok(())
 }

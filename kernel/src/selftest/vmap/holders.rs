@@ -18,7 +18,7 @@ pub fn add(tests: &mut Vec<Test>) {
 fn is(machine: &Machine, pfn: Pfn, expected: Holder) -> Check {
     let holder = machine.linear.holder(pfn, machine.p2m.mfn(pfn));
     if holder != expected {
-        fail!("pfn {pfn} {holder}; expected: {expected}");
+        fail!("expected that pfn {pfn} {expected}, but it {holder}");
     }
     Ok(())
 }
@@ -36,7 +36,7 @@ fn holders(context: &TestContext<'_>) -> Check {
     let (mapped, free) = (run.first(), run.first().add(1));
     let Some(mfn) = machine.p2m.mfn(mapped) else { fail!("pfn {mapped} has no machine frame") };
     is(machine, free, Holder::Unknown)?;
-    // Uses that the kernel has noted, until it forgets them.
+    // Uses that the kernel has recorded.
     let noted = [
         Holder::DescriptorTable { vcpu: 0 },
         Holder::Granted { reference: 9 },
@@ -49,14 +49,14 @@ fn holders(context: &TestContext<'_>) -> Check {
         named?;
     }
     is(machine, free, Holder::Unknown)?;
-    // A mapping outside of all areas.
+    // A mapping outside all areas.
     if let Err(errno) = guest().set_window(slot::ALIAS, Some((Gfn::new(mfn.number()), READ_WRITE)))
     {
-        error!("mapping mfn {mfn} a second time: {errno}");
+        error!("mapping the alias of mfn {mfn}: {errno}");
     }
     let by_window = is(machine, mapped, Holder::Mapping { address: window(slot::ALIAS) });
     if let Err(errno) = guest().set_window(slot::ALIAS, None) {
-        error!("dropping the alias: {errno}");
+        error!("removing the alias: {errno}");
     }
     by_window?;
     // An area in use, and its leftover.

@@ -1,4 +1,4 @@
-//! Does Xen refuse a frame that a leftover maps? Does the error name the leftover, and does a purge
+//! Does Xen refuse a frame that a leftover maps, does the error name the leftover, and does a purge
 //! remove it? Does the error name an area in use, and does the area stay?
 
 use alloc::format;
@@ -24,7 +24,7 @@ use crate::selftest::dma::helpers::scatter;
 use crate::traps::try_read;
 use crate::vcpu::xen;
 
-/// Frames of the run.
+/// The number of frames of the run.
 const FRAMES: u64 = 16;
 
 /// The index of the frame that an area maps too.
@@ -36,12 +36,13 @@ pub fn add(tests: &mut Vec<Test>) {
 }
 
 /// The linear mapping of a kernel that purges nothing.
-struct Forgetful<'m>(&'m Linear);
+struct NeverPurging<'m>(&'m Linear);
 
-// SAFETY: as the linear mapping, which does all the work.
-unsafe impl GuestMemory for Forgetful<'_> {
+// SAFETY: every method passes its arguments on to `Linear`, which fulfils the contract.
+unsafe impl GuestMemory for NeverPurging<'_> {
     unsafe fn zero(&self, first: Pfn, frames: u64) {
-        // SAFETY: the caller's.
+        // SAFETY: by the contract of `GuestMemory::zero` the frames are populated and mapped, and
+        // no other code uses them. `Linear::zero` has the same contract.
         unsafe { self.0.zero(first, frames) }
     }
 
@@ -58,8 +59,9 @@ unsafe impl GuestMemory for Forgetful<'_> {
     }
 }
 
-// SAFETY: as above; Xen sees to it that what `purge` leaves does no harm.
-unsafe impl LinearMapping for Forgetful<'_> {
+// SAFETY: every method passes its arguments on to `Linear`, which fulfils the contract. `purge`
+// leaves mappings, and Xen refuses the frames that have one.
+unsafe impl LinearMapping for NeverPurging<'_> {
     fn entry(&self, pfn: Pfn) -> MachineAddr {
         self.0.entry(pfn)
     }
@@ -76,7 +78,7 @@ unsafe impl LinearMapping for Forgetful<'_> {
 fn limit(machine: &Machine) -> Result<Order, TestOutcome> {
     match machine.exchanger() {
         Some(exchanger) => Ok(exchanger.limit()),
-        None => skip!("Xen does not look for mappings of a translated guest's frames"),
+        None => skip!("Xen does not check the mappings of a translated guest's frames"),
     }
 }
 
@@ -86,7 +88,7 @@ fn leftover(context: &TestContext<'_>) -> Check {
     let run = Owned::take(machine, FRAMES)?.into_run();
     let run = Owned::of(machine, scatter(machine, run)?);
     let Some(mut lists) = machine.lists(2 * FRAMES) else {
-        skip!("the guest has no memory for lists")
+        skip!("the guest has no free memory for lists")
     };
     let aliased = run.first().add(ALIASED);
     let Some(mfn) = machine.p2m.mfn(aliased) else { fail!("pfn {aliased} has no machine frame") };
@@ -97,13 +99,13 @@ fn leftover(context: &TestContext<'_>) -> Check {
     area.unmap(UnmapMode::Lazy)?;
     let mut picture = Picture::of(machine, &run);
 
-    // Without a purge.
-    let memory = Forgetful(machine.linear);
+    // First without a purge, so that Xen refuses.
+    let memory = NeverPurging(machine.linear);
     let xen = xen();
-    // SAFETY: there is one machine, whose linear mapping `memory` passes on.
-    let forgetful =
+    // SAFETY: there is one machine, and `memory` passes all calls on to its linear mapping.
+    let exchanger =
         unsafe { WholeRunExchanger::new(xen, *machine.p2m, &memory, &machine.accounts, limit) };
-    let refusal = forgetful.acquire(run.into_run(), ANYWHERE, lists.words());
+    let refusal = exchanger.acquire(run.into_run(), ANYWHERE, lists.words());
     let run = refused(machine, refusal, |error| match error {
         ExchangeError::FrameBusy { pfn, mfn: Some(busy), holder } => {
             (pfn, busy, holder) == (aliased, mfn, Holder::Leftover { address, name: "leftover" })
@@ -112,8 +114,10 @@ fn leftover(context: &TestContext<'_>) -> Check {
     })?;
     frame_checks::agree(machine, &run, |_| None)?;
 
-    // With a purge, as in every allocation.
-    let Some(exchanger) = machine.exchanger() else { fail!("the exchange is gone") };
+    // Then with a purge, as in every allocation.
+    let Some(exchanger) = machine.exchanger() else {
+        fail!("the machine has no exchanger any more")
+    };
     let (run, shown) = match exchanger.acquire(run.into_run(), ANYWHERE, lists.words()) {
         Ok(extent) => {
             picture.after(machine, extent.run());
@@ -122,7 +126,7 @@ fn leftover(context: &TestContext<'_>) -> Check {
         }
         Err(failure) => match free_remaining(machine, failure) {
             error @ ExchangeError::NoMemory { .. } => skip!("{error}"),
-            error => fail!("refused after a purge: {error}"),
+            error => fail!("the exchange failed after a purge: {error}"),
         },
     };
     picture::draw(&picture);
@@ -151,7 +155,7 @@ fn refused<'m, T: core::fmt::Debug>(
             }
         }
         Err(failure) => {
-            let heard = format!("heard: {failure}");
+            let heard = format!("the exchange failed with the wrong error: {failure}");
             free_remaining(machine, failure);
             Err(TestOutcome::Fail(heard))
         }
@@ -163,16 +167,18 @@ fn in_use(context: &TestContext<'_>) -> Check {
     limit(machine)?;
     let run = Owned::take(machine, FRAMES)?;
     let Some(mut lists) = machine.lists(2 * FRAMES) else {
-        skip!("the guest has no memory for lists")
+        skip!("the guest has no free memory for lists")
     };
     let aliased = run.first().add(ALIASED);
-    // Besides the area in use there is a leftover of the same frames.
+    // The same frames also have a leftover, in addition to the area in use.
     let dead = map(machine, &run, "dead")?;
-    // SAFETY: the test owns the frame ([M1](xen_contig::rules#M1)). It offers the frame to an exchange
-    // only once the area exists, and expects that this is refused.
+    // SAFETY: the test owns the frame ([M1](xen_contig::rules#M1)). It offers the frame to an
+    // exchange while the area exists, and expects a refusal.
     let area = unsafe { map_frames(machine, [aliased].into_iter(), "net-rx")? };
     dead.unmap(UnmapMode::Lazy)?;
-    let Some(exchanger) = machine.exchanger() else { fail!("the exchange is gone") };
+    let Some(exchanger) = machine.exchanger() else {
+        fail!("the machine has no exchanger any more")
+    };
     let asked = || xen().summary().row(Hypercall::MemoryOp).calls;
     let before = asked();
     let refusal = exchanger.acquire(run.into_run(), ANYWHERE, lists.words());
@@ -190,12 +196,15 @@ fn in_use(context: &TestContext<'_>) -> Check {
     match then {
         Ok(run) => machine.give(run),
         Err(failure) => {
-            fail!("refused after the area was unmapped: {}", free_remaining(machine, failure))
+            fail!(
+                "the exchange failed after the area was unmapped: {}",
+                free_remaining(machine, failure)
+            )
         }
     }
     untouched?;
     if made > 0 {
-        fail!("{made} hypercalls asked Xen for a run with an area in use");
+        fail!("{made} hypercalls offered Xen a run with an area in use, expected none");
     }
     Ok(())
 }
@@ -204,7 +213,7 @@ fn still_shows(area: &Area) -> Check {
     match try_read(area.address()) {
         Ok(_) => Ok(()),
         Err(fault) => {
-            Err(TestOutcome::Fail(format!("the area was torn down under its owner: {fault}")))
+            Err(TestOutcome::Fail(format!("the exchange removed an area in use: {fault}")))
         }
     }
 }

@@ -1,12 +1,12 @@
-//! Virtual areas: which entries remain, what a purge costs, and who flushes.
+//! Virtual areas: which entries remain, what a purge costs, and which flushes are made.
 //!
 //! | file | question |
 //! |---|---|
-//! | [`areas`] | does an area map its frames with its protection, and nothing next to them? |
+//! | [`areas`] | does an area map its frames with its protection, and no page next to them? |
 //! | [`leftover`] | does Xen refuse a frame with a leftover? Does the error name it? Does a purge help? |
 //! | [`refilled`] | PVH: does a refill purge leftovers, and refuse an area in use? |
 //! | [`holders`] | does `holder` name what references a frame? |
-//! | [`cost`] | does a purge flush nothing, and depend on the aliases of its frames alone? |
+//! | [`cost`] | does a purge flush nothing, and does its cost depend only on the aliases of its frames? |
 //! | [`other_vcpu`] | does no vCPU reach the old frames after an exchange? |
 //! | [`modes`] | what do lazy and sync unmapping cost? |
 //! | [`picture`] | draws what a transaction did to a region |
@@ -51,7 +51,8 @@ pub fn map<'m>(
     run: &FrameRun,
     name: &'static str,
 ) -> Result<TestArea<'m>, TestOutcome> {
-    // SAFETY: the test that owns the run keeps it until it has unmapped the area.
+    // SAFETY: the test owns the run and keeps it until it has unmapped the area
+    // ([M1](xen_contig::rules#M1)).
     unsafe { map_frames(machine, run.iter(), name) }
 }
 
@@ -64,7 +65,7 @@ pub unsafe fn map_frames<'m>(
     frames: impl Iterator<Item = Pfn> + Clone,
     name: &'static str,
 ) -> Result<TestArea<'m>, TestOutcome> {
-    // SAFETY: the frames belong to the test, as this function requires.
+    // SAFETY: by this function's contract the frames belong to the test.
     match unsafe { machine.areas.vmap(frames, Protection::ReadWrite, name) } {
         Ok(area) => Ok(TestArea::new(machine, area)),
         Err(error) => fail!("mapping \"{name}\": {error}"),

@@ -12,12 +12,12 @@ use crate::machine::{ANYWHERE, Machine};
 use crate::say;
 use crate::tsc::tsc;
 
-/// Pages of an area.
+/// The number of pages of an area.
 const PAGES: u64 = 16;
 
 /// The number of times that an area is mapped and unmapped.
 ///
-/// A guest of 4 MiB has addresses for them, guard pages included, without a flush.
+/// The addresses of a guest of 4 MiB suffice for these without a flush, guard pages included.
 const CYCLES: u64 = 32;
 
 /// The number of allocations of frames that were in an area.
@@ -27,7 +27,7 @@ pub fn add(tests: &mut Vec<Test>) {
     tests.push(Test::new("vmap-lazy-and-sync", compare));
 }
 
-/// Hypercalls and ticks.
+/// The hypercalls and ticks of an operation.
 struct Cost {
     row: CallTotals,
     ticks: u64,
@@ -44,8 +44,8 @@ fn measure(act: impl FnOnce() -> Check) -> Result<Cost, TestOutcome> {
 fn compare(context: &TestContext<'_>) -> Check {
     let machine = context.machine;
     say!("# vmap: per cycle: an area of {PAGES} pages mapped and unmapped; per allocation:");
-    say!("# vmap: {PAGES} frames that were in such an area, exchanged and given back");
-    say!("# vmap: ticks are of the TSC: instructions, Xen's included, where QEMU counts them");
+    say!("# vmap: {PAGES} frames that were in such an area, exchanged and released");
+    say!("# vmap: a tick is one of the TSC; where QEMU counts instructions, one instruction");
     say!("# vmap:                  hypercalls  operations  flushes     ticks");
     let mut cycles = Vec::new();
     for (name, mode) in [("lazy", UnmapMode::Lazy), ("sync", UnmapMode::Sync)] {
@@ -58,10 +58,14 @@ fn compare(context: &TestContext<'_>) -> Check {
             print(name, "allocation", &allocation(machine, mode)?, ALLOCATIONS);
         }
     }
-    let [lazy, sync] = cycles.as_slice() else { fail!("two modes were measured") };
+    let [lazy, sync] = cycles.as_slice() else { fail!("expected two measured modes") };
     // Compare counts only, because ticks depend on the machine.
     if lazy.row.flushes > 0 || sync.row.flushes != CYCLES || lazy.row.calls > sync.row.calls {
-        fail!("lazy {:?}, sync {:?}", lazy.row, sync.row);
+        fail!(
+            "lazy must make no flush, and sync one per cycle: lazy {:?}, sync {:?}",
+            lazy.row,
+            sync.row
+        );
     }
     Ok(())
 }
@@ -99,14 +103,14 @@ fn cycle(machine: &Machine, mode: UnmapMode) -> Result<Cost, TestOutcome> {
 }
 
 fn allocation(machine: &Machine, mode: UnmapMode) -> Result<Cost, TestOutcome> {
-    let Some(exchanger) = machine.exchanger() else { fail!("no exchange") };
+    let Some(exchanger) = machine.exchanger() else { fail!("the machine has no exchanger") };
     let mut run = Some(Owned::take(machine, PAGES)?);
     let Some(mut lists) = machine.lists(2 * PAGES) else {
-        skip!("the guest has no memory for lists")
+        skip!("the guest has no free memory for lists")
     };
     measure(|| {
         for _ in 0..ALLOCATIONS {
-            let Some(taken) = run.take() else { fail!("the run is gone") };
+            let Some(taken) = run.take() else { fail!("the run was lost") };
             let area = map(machine, &taken, "ring")?;
             area.unmap(mode)?;
             let result = exchanger

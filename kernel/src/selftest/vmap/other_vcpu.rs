@@ -1,8 +1,8 @@
-//! Does no vCPU reach the old frames after an exchange?
+//! Can another vCPU reach the old frames after an exchange?
 //!
-//! A second vCPU reads through an area in a loop, even after the owner has unmapped it, which no sound
-//! kernel does. Meanwhile the first vCPU exchanges the frames. After the exchange every read must
-//! fault: the purge dropped the entries, and the one flush emptied the TLB of the second vCPU.
+//! A second vCPU reads through an area in a loop, even after the owner has unmapped it. No correct
+//! kernel does this. Meanwhile the first vCPU exchanges the frames. After the exchange every read
+//! must fault: the purge removed the entries, and the flush emptied the TLB of the second vCPU.
 
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
@@ -16,27 +16,27 @@ use crate::smp;
 use crate::traps::try_read;
 use crate::vcpu::{self, VcpuId};
 
-/// Frames of the run.
+/// The number of frames of the run.
 const FRAMES: u64 = 16;
 
-/// The number of tries.
+/// The number of rounds.
 const ROUNDS: u64 = 16;
 
-/// Reads after the exchange.
+/// The number of reads after the exchange.
 const READS: u64 = 256;
 
 pub fn add(tests: &mut Vec<Test>) {
     tests.push(Test::new("vmap-other-vcpu-faults", other_vcpu));
 }
 
-/// What the second vCPU saw.
+/// The reads of the second vCPU.
 #[derive(Default)]
 struct VcpuReads {
     /// Successful reads before the end of the exchange.
     before: AtomicU64,
-    /// Reads that began after it and succeeded.
+    /// Successful reads that began after the exchange.
     after: AtomicU64,
-    /// Reads that began after it and faulted.
+    /// Faulting reads that began after the exchange.
     faults: AtomicU64,
 }
 
@@ -54,21 +54,24 @@ fn other_vcpu(context: &TestContext<'_>) -> Check {
     }
     let [before, after, faults] =
         [&seen.before, &seen.after, &seen.faults].map(|count| count.load(SeqCst));
-    say!("# vmap: {other} read {before} times, then faulted {faults} times, and went on {after}");
+    say!(
+        "# vmap: {other} read {before} times, then faulted {faults} times, and still read {after} \
+         times"
+    );
     if after > 0 {
         fail!("{after} reads reached a frame after the exchange");
     }
     if before == 0 || faults < ROUNDS * READS {
-        error!("{before} reads before, {faults} faults after: nothing was tried");
+        error!("too few accesses to test anything: {before} reads before, {faults} faults after");
     }
     Ok(())
 }
 
 fn round(machine: &Machine, other: VcpuId, seen: &VcpuReads) -> Check {
-    let Some(exchanger) = machine.exchanger() else { fail!("no exchange") };
+    let Some(exchanger) = machine.exchanger() else { fail!("the machine has no exchanger") };
     let run = Owned::take(machine, FRAMES)?;
     let Some(mut lists) = machine.lists(2 * FRAMES) else {
-        skip!("the guest has no memory for lists")
+        skip!("the guest has no free memory for lists")
     };
     let area = map(machine, &run, "read by another vCPU")?;
     let address = area.address();
@@ -82,7 +85,7 @@ fn round(machine: &Machine, other: VcpuId, seen: &VcpuReads) -> Check {
                 (Ok(_), false) => &seen.before,
                 (Ok(_), true) => &seen.after,
                 (Err(_), true) => &seen.faults,
-                // The purge is under way.
+                // The purge is in progress.
                 (Err(_), false) => continue,
             };
             count.fetch_add(1, SeqCst);

@@ -1,4 +1,4 @@
-//! What a transaction did to a region, for people who would rather look than read.
+//! A drawing of what a transaction did to a range of frames.
 
 use alloc::string::String;
 use core::fmt::Write;
@@ -9,11 +9,11 @@ use xen_contig::frames::FrameRun;
 use crate::machine::Machine;
 use crate::say;
 
-/// A row of frames at one time.
+/// The frames of a range at one time.
 struct PictureRow {
-    /// Where an extent of the machine begins, and where it goes on.
+    /// The extents of the machine memory: a letter where one begins, and `=` where it continues.
     machine: String,
-    /// What maps the frame.
+    /// The aliases of each frame.
     aliases: String,
     extents: u32,
     lowest: Option<Mfn>,
@@ -50,7 +50,7 @@ impl PictureRow {
     }
 }
 
-/// A region before and after.
+/// A range of frames before and after a transaction.
 pub struct Picture {
     title: String,
     before: PictureRow,
@@ -58,7 +58,7 @@ pub struct Picture {
 }
 
 impl Picture {
-    /// The region as it is now.
+    /// Records the range before the transaction.
     pub fn of(machine: &Machine, run: &FrameRun) -> Self {
         let (first, last) = (run.first(), run.first().add(run.frames() - 1));
         let mut title = String::new();
@@ -66,13 +66,13 @@ impl Picture {
         Self { title, before: PictureRow::of(machine, run), after: None }
     }
 
-    /// The region afterwards.
+    /// Records the range after the transaction.
     pub fn after(&mut self, machine: &Machine, run: &FrameRun) {
         self.after = Some(PictureRow::of(machine, run));
     }
 }
 
-/// Draws it on the console, in eight lines.
+/// Prints the drawing in eight lines.
 pub fn draw(picture: &Picture) {
     let Picture { title, before, after: Some(after) } = picture else { return };
     say!("# picture: {title}");
@@ -86,6 +86,6 @@ pub fn draw(picture: &Picture) {
             address(row.highest) + 0xfff
         );
     }
-    say!("# picture: a to z: an extent begins, =: it goes on; .: mapped once, l: leftover of an");
+    say!("# picture: a to z: an extent begins, =: it continues; .: mapped once, l: leftover of an");
     say!("# picture: unmapped area, V: area in use");
 }

@@ -1,7 +1,7 @@
 //! Does a refill purge leftovers, and refuse a run with an area in use?
 //!
-//! Xen takes a frame from a translated guest even if something maps it
-//! ([C76](xen_contig::conformance#C76)), so the kernel alone can refuse.
+//! Xen accepts a frame of a translated guest even if something maps it
+//! ([C76](xen_contig::conformance#C76)), so only the kernel can refuse.
 
 use alloc::vec::Vec;
 
@@ -14,7 +14,7 @@ use crate::machine::ANYWHERE;
 use crate::selftest::reservation::can_refill;
 use crate::traps::try_read;
 
-/// Frames of the run.
+/// The number of frames of the run.
 const FRAMES: u64 = 8;
 
 pub fn add(tests: &mut Vec<Test>) {
@@ -26,7 +26,9 @@ fn refill_purges(context: &TestContext<'_>) -> Check {
     let Some(refiller) = machine.refiller() else { skip!("{}", machine.capability) };
     can_refill()?;
     let run = Owned::take(machine, FRAMES)?;
-    let Some(mut lists) = machine.lists(FRAMES) else { skip!("the guest has no memory for lists") };
+    let Some(mut lists) = machine.lists(FRAMES) else {
+        skip!("the guest has no free memory for lists")
+    };
     let (first, area) = (run.first(), map(machine, &run, "net-rx")?);
     let address = area.address();
     let (run, refused) = match refiller.refill(run.into_run(), ANYWHERE, lists.words()) {
@@ -42,7 +44,10 @@ fn refill_purges(context: &TestContext<'_>) -> Check {
     let holder = Holder::Area { address, name: "net-rx" };
     let expected = ExchangeError::FrameBusy { pfn: first, mfn: None, holder };
     if refused != Some(expected) || still_there.is_err() {
-        fail!("with an area in use: {refused:?}; its first word: {still_there:?}");
+        fail!(
+            "expected a refusal that names the area in use, got {refused:?}; its first word: \
+             {still_there:?}"
+        );
     }
     match refiller.refill(run.into_run(), ANYWHERE, lists.words()) {
         Ok(run) => {
@@ -50,7 +55,7 @@ fn refill_purges(context: &TestContext<'_>) -> Check {
             machine.give(run);
             match left {
                 Ok(left) if left.aliases == 0 => Ok(()),
-                other => fail!("after a refill: {other:?}"),
+                other => fail!("expected no alias after a refill, got {other:?}"),
             }
         }
         Err(failure) => {

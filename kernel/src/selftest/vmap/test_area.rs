@@ -1,4 +1,4 @@
-//! An area of a test, which ends with the test.
+//! An area of a test, which is unmapped when the test ends.
 
 use core::ops::Deref;
 
@@ -9,7 +9,7 @@ use crate::machine::Machine;
 
 /// An area that is unmapped lazily when it is dropped.
 ///
-/// A test that fails frees its frames. If an area still mapped them, every later test that gets one of
+/// A test that fails frees its frames. If an area still mapped them, later tests that get one of
 /// them would fail too.
 pub struct TestArea<'m> {
     machine: &'m Machine,
@@ -18,12 +18,12 @@ pub struct TestArea<'m> {
 }
 
 impl<'m> TestArea<'m> {
-    /// Takes over an area of the machine.
+    /// Takes ownership of an area of the machine.
     pub const fn new(machine: &'m Machine, area: Area) -> Self {
         Self { machine, area: Some(area) }
     }
 
-    /// Unmaps the area in this mode.
+    /// Unmaps the area in a mode.
     pub fn unmap(mut self, mode: UnmapMode) -> Check {
         let Some(area) = self.area.take() else { unreachable!("an area is unmapped once") };
         let areas = self.machine.areas;
@@ -50,7 +50,8 @@ impl Deref for TestArea<'_> {
 impl Drop for TestArea<'_> {
     fn drop(&mut self) {
         if let Some(area) = self.area.take() {
-            // The test has failed already. An entry that is not dropped is left for the next purge.
+            // The test has failed already. If an entry cannot be removed, the next purge removes
+            // it.
             let _refused = self.machine.areas.vunmap(area);
         }
     }
