@@ -1,5 +1,5 @@
-//! Is no page both writable and executable, are page tables read-only, and are page 0 and the pages
-//! below stacks unmapped?
+//! Are there no pages that are both writable and executable? Are page tables read-only, and are
+//! page 0 and the pages below stacks unmapped?
 
 use alloc::vec::Vec;
 

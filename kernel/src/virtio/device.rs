@@ -76,7 +76,8 @@ impl fmt::Display for NoDevice {
             Self::NoMemory { slot } => {
                 write!(
                     f,
-                    "the firmware did not assign an address to BAR {slot} of the virtio block device"
+                    "the firmware did not assign an address to BAR {slot} of the virtio block \
+                     device"
                 )
             }
             Self::NotMapped(why) => write!(f, "the virtio block device's registers: {why}"),

@@ -1,5 +1,5 @@
-//! [C02](xen_contig::conformance#C02) to [C18](xen_contig::conformance#C18): what Xen says to the
-//! argument itself, before it takes a frame.
+//! [C02](xen_contig::conformance#C02) to [C18](xen_contig::conformance#C18): Xen's checks of the
+//! argument itself, before it accepts a frame.
 
 use alloc::format;
 use alloc::vec::Vec;
@@ -13,19 +13,20 @@ use crate::layout::window;
 use crate::say;
 use crate::selftest::{Check, Test, TestContext, fail, skip};
 
-/// Bits of the command that name the sub-operation; a start extent is above (`MEMOP_EXTENT_SHIFT`).
+/// The number of bits of the command that name the sub-operation. The start extent is above them
+/// (`MEMOP_EXTENT_SHIFT`).
 const COMMAND_BITS: u32 = 6;
 
 /// `XENMEMF_exact_node_request`.
 const EXACT_NODE: u32 = 1 << 17;
 
-/// `XENMEMF_node(n)` is *n* + 1 in this place.
+/// The shift of the node: `XENMEMF_node(n)` is *n* + 1 at this place.
 const NODE: u32 = 8;
 
-/// A node that no Xen has: `MAX_NUMNODES` is 64.
+/// A node that does not exist in any Xen, because `MAX_NUMNODES` is 64.
 const NO_SUCH_NODE: u32 = (199 + 1) << NODE;
 
-/// The first byte of the address space that Xen keeps for itself (`HYPERVISOR_VIRT_START`).
+/// The first byte of the address space that Xen reserves for itself (`HYPERVISOR_VIRT_START`).
 const XENS_OWN: u64 = 0xffff_8000_0000_0000;
 
 const ONE: (u64, u32) = (1, 0);
@@ -49,8 +50,8 @@ pub fn add(tests: &mut Vec<Test>) {
 
 fn order_above_limit(context: &TestContext<'_>) -> Check {
     let above = limit(context)? + 1;
-    // The sizes differ, too, and the count is absurd: the order is looked at before either.
-    // SAFETY: refused before Xen looks at a list.
+    // The sizes differ too, and the count is invalid, because Xen checks the order before both.
+    // SAFETY: Xen refuses the argument before it reads a list.
     unsafe {
         refuses(context, ONE, "out-order", XenErrno::EPERM, |x| x.output.extent_order = above)?;
         refuses(context, ONE, "in-order", XenErrno::EPERM, |x| x.input.extent_order = above)?;
@@ -71,23 +72,25 @@ fn limit_by_asking(context: &TestContext<'_>) -> Check {
             output: extents(&mut nowhere, order),
             nr_exchanged: 1,
         };
-        // SAFETY: there are no extents, so Xen has nothing to read or to take.
+        // SAFETY: the lists are empty, so Xen reads and takes nothing.
         let answer = unsafe { raw::exchange(&mut question) };
         let expected = if order <= found { XenErrno::EINVAL } else { XenErrno::EPERM };
         if answer != Err(expected) || question.nr_exchanged != 1 {
-            fail!("order {order} under limit {found}: expected {expected}, heard {answer:?}");
+            fail!(
+                "order {order} under limit {found}: expected {expected}, Xen answered {answer:?}"
+            );
         }
     }
     say!("# c03: the limit of this domain is order {found}");
     match (context.machine.initial_domain, found) {
         (true, 18) | (false, 9 | 12) => Ok(()),
-        // `memop-max-order=` sets any other.
-        _ => skip!("limit {found}: set by memop-max-order="),
+        // `memop-max-order=` sets any other limit.
+        _ => skip!("the limit is {found}, which memop-max-order= has set"),
     }
 }
 
 fn count_above_extents(context: &TestContext<'_>) -> Check {
-    // SAFETY: refused before Xen looks at a list.
+    // SAFETY: Xen refuses the argument before it reads a list.
     unsafe {
         refuses(context, ONE, "one above", XenErrno::EINVAL, |x| x.nr_exchanged = 2)?;
         refuses(context, ONE, "far above", XenErrno::EINVAL, |x| x.nr_exchanged = u64::MAX)
@@ -95,10 +98,10 @@ fn count_above_extents(context: &TestContext<'_>) -> Check {
 }
 
 fn domids_differ(context: &TestContext<'_>) -> Check {
-    // A domain need not know its own number, so all that it could have are tried.
+    // A domain does not know its own number, so several possible numbers are tried.
     for id in [0, 1, 2, 3, 0x7fef] {
         let what = format!("in self, out {id}");
-        // SAFETY: refused before Xen looks at a list.
+        // SAFETY: Xen refuses the argument before it reads a list.
         unsafe {
             refuses(context, ONE, &what, XenErrno::EINVAL, |x| x.output.domid = DomId(id))?;
         }
@@ -108,7 +111,7 @@ fn domids_differ(context: &TestContext<'_>) -> Check {
 
 fn size_overflows(context: &TestContext<'_>) -> Check {
     let order = limit(context)?;
-    // SAFETY: refused before Xen looks at a list.
+    // SAFETY: Xen refuses the argument before it reads a list.
     unsafe {
         refuses(context, ONE, "in", XenErrno::EINVAL, |x| {
             (x.input.nr_extents, x.input.extent_order) = (1 << (64 - order), order);
@@ -116,7 +119,7 @@ fn size_overflows(context: &TestContext<'_>) -> Check {
         refuses(context, ONE, "out", XenErrno::EINVAL, |x| {
             (x.output.nr_extents, x.output.extent_order) = (1 << (64 - order), order);
         })?;
-        // Shifted out of 64 bits both sizes would be 0 and equal.
+        // Shifted out of 64 bits, both sizes would be 0 and equal.
         refuses(context, ONE, "both", XenErrno::EINVAL, |x| {
             (x.input.nr_extents, x.input.extent_order) = (1 << (64 - order), order);
             (x.output.nr_extents, x.output.extent_order) = (1 << (64 - order), order);
@@ -125,7 +128,7 @@ fn size_overflows(context: &TestContext<'_>) -> Check {
 }
 
 fn sizes_differ(context: &TestContext<'_>) -> Check {
-    // SAFETY: refused before Xen looks at a list.
+    // SAFETY: Xen refuses the argument before it reads a list.
     unsafe {
         refuses(context, ONE, "orders", XenErrno::EINVAL, |x| x.output.extent_order = 1)?;
         refuses(context, ONE, "counts", XenErrno::EINVAL, |x| x.output.nr_extents = 2)?;
@@ -136,14 +139,14 @@ fn sizes_differ(context: &TestContext<'_>) -> Check {
 fn nothing_to_do(context: &TestContext<'_>) -> Check {
     let succeeds = |what: &str, done: u64, oddity: &dyn Fn(&mut MemoryExchange)| -> Check {
         let specimen = Specimen::take(context, 1)?;
-        // SAFETY: all is done by the count, so Xen looks at no list.
+        // SAFETY: by the count everything is done, so Xen reads no list.
         let attempt = unsafe { specimen.attempt(0, 0, oddity) };
         specimen.put_back()?;
         attempt.succeeded(what, done)
     };
     succeeds("no extents", 0, &|x| (x.input.nr_extents, x.output.nr_extents) = (0, 0))?;
     succeeds("all done before", 1, &|x| x.nr_exchanged = 1)?;
-    // So early that it does not even matter whose memory it is, or where the lists are.
+    // Xen returns so early that it does not check the domains or the addresses of the lists.
     succeeds("all done, nonsense else", 1, &|x| {
         x.nr_exchanged = 1;
         (x.input.domid, x.output.domid) = (DomId(0x7fe0), DomId(0x7fe0));
@@ -156,17 +159,17 @@ fn list_of_xens(context: &TestContext<'_>) -> Check {
     let nowhere = window(NOWHERE).as_u64();
     for start in [XENS_OWN, 0xffff_87ff_ffff_fff8, u64::MAX - 7, 0x7fff_ffff_f000, 0, nowhere] {
         let what = format!("in-list at {start:#x}");
-        // SAFETY: nothing that a guest may read is there.
+        // SAFETY: a guest cannot read memory at these addresses.
         unsafe {
             refuses(context, ONE, &what, XenErrno::EFAULT, |x| {
                 x.input.extent_start = start as *mut u64;
             })?;
         }
     }
-    // A translated guest's addresses are its own from end to end, so Xen finds nothing wrong with
-    // these lists before it comes to the frame, which it refuses.
+    // All addresses of a translated guest are its own, so Xen accepts these lists. Then it refuses
+    // the frame.
     let errno = if is_pv(context) { XenErrno::EFAULT } else { XenErrno::EOPNOTSUPP };
-    // SAFETY: refused before a frame is taken.
+    // SAFETY: Xen refuses the argument before it takes a frame.
     unsafe {
         refuses(context, ONE, "lists that wrap around", errno, |x| {
             (x.input.nr_extents, x.output.nr_extents) = (1 << 61, 1 << 61);
@@ -174,7 +177,7 @@ fn list_of_xens(context: &TestContext<'_>) -> Check {
     }
     for start in [XENS_OWN, 0xffff_87ff_ffff_fff8] {
         let what = format!("out-list at {start:#x}");
-        // SAFETY: refused before a frame is taken.
+        // SAFETY: Xen refuses the argument before it takes a frame.
         unsafe {
             refuses(context, ONE, &what, errno, |x| x.output.extent_start = start as *mut u64)?;
         }
@@ -187,7 +190,7 @@ fn node_refused(context: &TestContext<'_>) -> Check {
         true => ("a node out of range", NO_SUCH_NODE),
         false => ("an exact node", EXACT_NODE | 1 << NODE),
     };
-    // SAFETY: refused before a frame is taken.
+    // SAFETY: Xen refuses the argument before it takes a frame.
     unsafe { refuses(context, ONE, what, XenErrno::EINVAL, |x| x.output.mem_flags = flags) }
 }
 
@@ -196,8 +199,8 @@ fn node_as_a_hint(context: &TestContext<'_>) -> Check {
         skip!("dom0 may name nodes");
     }
     if !is_pv(context) {
-        // Refused for another reason: the node itself was passed over.
-        // SAFETY: refused before a frame is taken.
+        // Xen ignores the node and refuses the exchange for another reason.
+        // SAFETY: Xen refuses the exchange before it takes a frame.
         return unsafe {
             refuses(context, ONE, "any node", XenErrno::EOPNOTSUPP, |x| {
                 x.output.mem_flags = NO_SUCH_NODE;
@@ -205,17 +208,17 @@ fn node_as_a_hint(context: &TestContext<'_>) -> Check {
         };
     }
     let specimen = Specimen::take(context, 1)?;
-    // SAFETY: an ordinary exchange but for the node.
+    // SAFETY: apart from the node this is an ordinary exchange.
     let attempt = unsafe { specimen.attempt(0, 0, |x| x.output.mem_flags = NO_SUCH_NODE) };
     specimen.settle(&attempt)?;
-    attempt.succeeded("a node that there is not", 1)
+    attempt.succeeded("a node that does not exist", 1)
 }
 
 fn unknown_domain(context: &TestContext<'_>) -> Check {
-    // The last two are DOMID_IO and DOMID_XEN: domains to Xen, but not by number here.
+    // The last two are DOMID_IO and DOMID_XEN. Xen knows these domains, but not by number here.
     for id in [0x7000, 0x7fef, 0x7ff1, 0x7ff2] {
         let what = format!("domain {id:#x}");
-        // SAFETY: refused before a frame is taken.
+        // SAFETY: Xen refuses the argument before it takes a frame.
         unsafe {
             refuses(context, ONE, &what, XenErrno::ESRCH, |x| {
                 (x.input.domid, x.output.domid) = (DomId(id), DomId(id));
@@ -229,7 +232,7 @@ fn domain_without_rights(context: &TestContext<'_>) -> Check {
     if context.machine.initial_domain {
         skip!("dom0 has rights over every domain");
     }
-    // SAFETY: refused before a frame is taken.
+    // SAFETY: Xen refuses the argument before it takes a frame.
     unsafe {
         refuses(context, ONE, "dom0's memory", XenErrno::EPERM, |x| {
             (x.input.domid, x.output.domid) = (DomId(0), DomId(0));
@@ -248,29 +251,29 @@ fn start_extent(context: &TestContext<'_>) -> Check {
     let exchange = MemoryOp::Exchange(&mut argument).number();
     let command = u64::from(exchange) | 1 << COMMAND_BITS;
     let place = &raw mut argument as u64;
-    // SAFETY: an exchange of an unmapped frame of ours, should Xen make one of it; the argument
-    // and its lists live across the call.
+    // SAFETY: if Xen accepts the command, this exchanges an unmapped frame of the specimen. The
+    // argument and its lists live across the call.
     let answer =
         unsafe { raw::call(xen_sys::__HYPERVISOR_memory_op, [command, place, 0, 0, 0, 0]) };
-    // SAFETY: `argument` lives; Xen may have written to it, so it is read as memory.
+    // SAFETY: `argument` is alive. Xen may have written to it, so the read is volatile.
     let done = unsafe { (&raw const argument.nr_exchanged).read_volatile() };
     specimen.put_back()?;
     match (answer, done) {
         (Err(XenErrno::EINVAL), 0) => Ok(()),
-        other => fail!("expected EINVAL and 0, heard {other:?}"),
+        other => fail!("expected EINVAL and a count of 0, Xen answered {other:?}"),
     }
 }
 
 fn count_within_a_chunk(context: &TestContext<'_>) -> Check {
     let specimen = Specimen::take(context, 4)?;
-    // SAFETY: an ordinary exchange but for the count.
+    // SAFETY: apart from the count this is an ordinary exchange.
     let attempt = unsafe { specimen.attempt(0, 2, |x| x.nr_exchanged = 3) };
     specimen.settle(&attempt)?;
     if is_pv(context) {
-        // Three of the four frames were done by the count, and all four were taken.
+        // By the count three of the four frames were done. Xen took all four.
         attempt.succeeded("three of four", 4)
     } else {
-        // The count goes back to where Xen began.
+        // Xen resets the count to the number at which it began.
         attempt.refused("three of four", XenErrno::EOPNOTSUPP, 0)
     }
 }

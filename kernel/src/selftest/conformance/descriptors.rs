@@ -1,4 +1,4 @@
-//! [C31](xen_contig::conformance#C31): frames that hold the descriptors of a PV vCPU.
+//! [C31](xen_contig::conformance#C31): frames that contain the descriptors of a PV vCPU.
 
 use alloc::vec::Vec;
 
@@ -10,7 +10,7 @@ use crate::layout::{READ, READ_WRITE, linear};
 use crate::machine::word;
 use crate::selftest::{Check, Test, TestContext, error};
 
-/// Entries of a page of descriptors.
+/// The number of entries of a page of descriptors.
 const DESCRIPTORS: u64 = 512;
 
 pub fn add(tests: &mut Vec<Test>) {
@@ -24,7 +24,7 @@ fn global_descriptors(context: &TestContext<'_>) -> Check {
     specimen.map_one(0, Some(READ_WRITE))?;
     let page = Pfn::new(specimen.pfns()[0]);
     for index in 0..DESCRIPTORS as usize {
-        // SAFETY: the frame is ours and mapped. Null descriptors are valid ones.
+        // SAFETY: the specimen owns the frame, which is mapped. Null descriptors are valid.
         unsafe { word(page, index).write_volatile(0) };
     }
     specimen.map_one(0, None)?;
@@ -33,11 +33,11 @@ fn global_descriptors(context: &TestContext<'_>) -> Check {
     let frames = [mfn];
     let set = |entries| {
         let args = [frames.as_ptr() as u64, entries, 0, 0, 0, 0];
-        // SAFETY: the kernel uses Xen's own flat segments, which stay whatever the table holds.
+        // SAFETY: the kernel uses Xen's own flat segments, which do not depend on the table.
         unsafe { raw::call(xen_sys::__HYPERVISOR_set_gdt, args) }
     };
     let loaded = set(DESCRIPTORS);
-    // SAFETY: an ordinary exchange of a frame that holds null descriptors.
+    // SAFETY: this is an ordinary exchange of a frame that contains null descriptors.
     let attempt = unsafe { specimen.attempt(0, 0, |_| ()) };
     let unloaded = set(0);
     specimen.settle(&attempt)?;
@@ -47,7 +47,7 @@ fn global_descriptors(context: &TestContext<'_>) -> Check {
     attempt.refused("in the GDT", XenErrno::EINVAL, 0)
 }
 
-/// Xen takes a frame of the LDT when a descriptor in it is first used, and not before.
+/// Checks a frame of the LDT. Xen references it only when a descriptor in it is first used.
 fn local_descriptors(context: &TestContext<'_>) -> Check {
     /// `struct mmuext_op` (`public/xen.h`), as this command fills it.
     #[repr(C)]
@@ -61,22 +61,23 @@ fn local_descriptors(context: &TestContext<'_>) -> Check {
     specimen.map_one(0, Some(READ_WRITE))?;
     let page = Pfn::new(specimen.pfns()[0]);
     for index in 0..DESCRIPTORS as usize {
-        // SAFETY: the frame is ours and mapped. Each is a flat, readable data segment.
+        // SAFETY: the specimen owns the frame, which is mapped. Each entry is a flat, readable data
+        // segment.
         unsafe { word(page, index).write_volatile(0x00cf_f300_0000_ffff) };
     }
     let mfn = specimen.gfns()[0];
     specimen.replace(0, mfn);
-    // A page that could be written to can't hold descriptors.
+    // A writable page cannot contain descriptors.
     specimen.map_one(0, Some(READ))?;
     let set = |entries| {
         let address = linear(page).as_u64();
         let op = SetLdt { cmd: xen_sys::MMUEXT_SET_LDT, address, entries };
         let args = [&raw const op as u64, 1, 0, u64::from(DomId::SELF.0), 0, 0];
-        // SAFETY: no segment register of the kernel's names a local descriptor.
+        // SAFETY: no segment register of the kernel selects a local descriptor.
         unsafe { raw::call(xen_sys::__HYPERVISOR_mmuext_op, args) }
     };
     let loaded = set(DESCRIPTORS);
-    // SAFETY: reads the rights of local descriptor 1, at most.
+    // SAFETY: the instruction only reads the rights of local descriptor 1.
     let used = loaded.is_ok()
         && unsafe {
             let found: u8;
@@ -91,7 +92,7 @@ fn local_descriptors(context: &TestContext<'_>) -> Check {
             found == 1
         };
     specimen.map_one(0, None)?;
-    // SAFETY: an ordinary exchange of a frame that holds descriptors.
+    // SAFETY: this is an ordinary exchange of a frame that contains descriptors.
     let attempt = unsafe { specimen.attempt(0, 0, |_| ()) };
     let unloaded = set(0);
     specimen.settle(&attempt)?;
@@ -99,7 +100,7 @@ fn local_descriptors(context: &TestContext<'_>) -> Check {
         error!("MMUEXT_SET_LDT: {errno}");
     }
     if !used {
-        error!("the local descriptor can't be read");
+        error!("the processor could not read the local descriptor");
     }
     attempt.refused("in the LDT", XenErrno::EINVAL, 0)
 }

@@ -1,6 +1,6 @@
-//! [C24](xen_contig::conformance#C24) to [C34](xen_contig::conformance#C34): frames that Xen does
-//! not take, each found behind one that it had taken already, so that the way back is tried as
-//! well.
+//! [C24](xen_contig::conformance#C24) to [C34](xen_contig::conformance#C34): frames that Xen
+//! refuses. Each one follows a frame that Xen has already taken, so that the rollback is tested
+//! too.
 
 use alloc::format;
 use alloc::vec::Vec;
@@ -44,10 +44,10 @@ pub fn add(tests: &mut Vec<Test>) {
     tests.push(Test::new("c34-bad-frame-in-an-extent", bad_frame_in_an_extent).needs_order(3));
 }
 
-/// Tries to exchange a good frame and then `gfn`, and wants EINVAL and the good frame back.
+/// Tries to exchange a good frame and then `gfn`. Expects `EINVAL`, with the good frame unchanged.
 fn bad_frame(context: &TestContext<'_>, what: &str, gfn: u64) -> Check {
-    // SAFETY: the second entry of the in-list is the specimen's, of which it has two. The frame
-    // that goes there instead holds nothing of Rust's, or the callers would not try.
+    // SAFETY: the second entry of the in-list is the second frame of the specimen. The frame that
+    // replaces it contains no Rust objects, by the choice of the callers.
     unsafe {
         refuses(context, TWO, what, XenErrno::EINVAL, |x| {
             x.input.extent_start.add(1).write(gfn);
@@ -57,7 +57,7 @@ fn bad_frame(context: &TestContext<'_>, what: &str, gfn: u64) -> Check {
 
 fn in_list_nowhere(context: &TestContext<'_>) -> Check {
     let nowhere = window(NOWHERE).as_mut_ptr::<u64>();
-    // SAFETY: nothing can be read there, and so no frame is taken.
+    // SAFETY: nothing is mapped there, so Xen takes no frame.
     unsafe {
         refuses(context, TWO, "all of it", XenErrno::EFAULT, |x| x.input.extent_start = nowhere)
     }
@@ -65,13 +65,15 @@ fn in_list_nowhere(context: &TestContext<'_>) -> Check {
 
 fn in_list_ends_early(context: &TestContext<'_>) -> Check {
     pv_only(context)?;
-    // The first entry is the last word of a page, and the next page is not mapped.
+    // The first entry is the last word of a page. The next page is not mapped.
     let machine = context.machine;
-    let Some(pages) = machine.take(2) else { skip!("the guest has no two free frames in a row") };
+    let Some(pages) = machine.take(2) else { skip!("the guest has no run of two free frames") };
     let (first, second) = (pages.first(), pages.first().add(1));
-    let Some(mfn) = machine.p2m.mfn(second) else { fail!("the allocator gave out a hole") };
+    let Some(mfn) = machine.p2m.mfn(second) else {
+        fail!("the frame allocator handed out a frame without memory")
+    };
     map(core::iter::once((second, Pte::NOT_PRESENT)))?;
-    // SAFETY: the page is ours and mapped; the list goes on where Xen can't read.
+    // SAFETY: `pages` owns the page, which is mapped. Xen cannot read the rest of the list.
     let refused = unsafe {
         let list = word(first, 511);
         refuses(context, TWO, "its second half", XenErrno::EFAULT, |x| {
@@ -90,14 +92,15 @@ fn in_list_among_the_frames(context: &TestContext<'_>) -> Check {
     let list = linear(Pfn::new(specimen.pfns()[2])).as_mut_ptr::<u64>();
     specimen.map_one(2, Some(READ_WRITE))?;
     for (index, gfn) in specimen.gfns().iter().enumerate() {
-        // SAFETY: the frame is ours and mapped again.
+        // SAFETY: the specimen owns the frame, which is mapped again.
         unsafe { list.add(index).write_volatile(*gfn) };
     }
-    // Still mapped, it is a frame that something maps; unmapped, it is a list that can't be read.
-    // SAFETY: the list holds what it did.
+    // While the frame is mapped, Xen refuses it because of the mapping. Without the mapping Xen
+    // cannot read the list.
+    // SAFETY: the list has the same contents as before.
     let mapped = unsafe { specimen.attempt(0, 2, |x| x.input.extent_start = list) };
     specimen.map_one(2, None)?;
-    // SAFETY: the list can't be read.
+    // SAFETY: Xen cannot read the list.
     let unmapped = unsafe { specimen.attempt(0, 2, |x| x.input.extent_start = list) };
     let mfn = specimen.gfns()[2];
     specimen.replace(2, mfn);
@@ -109,7 +112,7 @@ fn in_list_among_the_frames(context: &TestContext<'_>) -> Check {
 fn frame_that_is_none(context: &TestContext<'_>) -> Check {
     if !is_pv(context) {
         for gfn in [1 << 30, 1 << 40] {
-            // SAFETY: there is no such frame.
+            // SAFETY: the frame does not exist.
             unsafe {
                 refuses(context, (1, 0), "beyond memory", XenErrno::EINVAL, |x| {
                     x.input.extent_start.write(gfn);
@@ -133,7 +136,8 @@ fn translated_caller(context: &TestContext<'_>) -> Check {
     if is_pv(context) {
         skip!("PV guest: Xen exchanges its memory");
     }
-    // SAFETY: ordinary exchanges of frames of ours that hold nothing.
+    // SAFETY: these are ordinary exchanges of frames that belong to the test and contain no Rust
+    // objects.
     unsafe {
         refuses(context, (1, 0), "one frame", XenErrno::EOPNOTSUPP, |_| ())?;
         refuses(context, (4, 2), "four for an extent", XenErrno::EOPNOTSUPP, |_| ())
@@ -147,12 +151,12 @@ fn frame_of_others(context: &TestContext<'_>) -> Check {
         bad_frame(context, &format!("mfn {mfn:#x} of another guest"), *mfn)?;
     }
     for mfn in &others.of_nobody {
-        bad_frame(context, &format!("mfn {mfn:#x}, free or Xen's"), *mfn)?;
+        bad_frame(context, &format!("mfn {mfn:#x}, free or of Xen"), *mfn)?;
     }
     let (guests, nobody) = (others.of_guests.len(), others.of_nobody.len());
-    say!("# c28: {guests} frames of other guests, {nobody} free ones or Xen's");
+    say!("# c28: {guests} frames of other guests, {nobody} free ones or of Xen");
     if nobody == 0 {
-        fail!("the M2P shows no frame that is free or Xen's");
+        fail!("the M2P contains no frame that is free or belongs to Xen");
     }
     Ok(())
 }
@@ -160,7 +164,7 @@ fn frame_of_others(context: &TestContext<'_>) -> Check {
 fn shared_info(context: &TestContext<'_>) -> Check {
     pv_only(context)?;
     let Some(info) = StartInfo::find(context.machine) else { error!("no start info") };
-    // Nothing maps it, so it is for being Xen's that it is refused.
+    // No entry of this domain maps it, so Xen refuses it only because Xen owns it.
     bad_frame(context, "shared_info", info.shared_info >> 12)
 }
 
@@ -180,24 +184,24 @@ fn grant_table(context: &TestContext<'_>) -> Check {
     let args = [SETUP_TABLE, &raw mut setup as u64, 1, 0, 0, 0];
     // SAFETY: Xen writes one frame number and the status.
     let answer = unsafe { raw::call(xen_sys::__HYPERVISOR_grant_table_op, args) };
-    // SAFETY: both live; Xen has written to them behind the compiler's back.
+    // SAFETY: both variables are alive. Xen has written to them, so the reads are volatile.
     let (status, frame) =
         unsafe { ((&raw const setup.status).read_volatile(), (&raw const frame).read_volatile()) };
     if answer.is_err() || status != 0 || frame == 0 {
-        skip!("no grant table to be had: {answer:?}, status {status}");
+        skip!("the domain has no grant table: {answer:?}, status {status}");
     }
     bad_frame(context, "grant table", frame)
 }
 
 fn mapped_twice(context: &TestContext<'_>) -> Check {
     pv_only(context)?;
-    // By the linear mapping alone, which is one mapping more than there may be.
+    // The linear mapping alone is one mapping more than Xen permits.
     for (what, index, flags) in
         [("first, mapped", 0, READ_WRITE), ("last, mapped", 3, READ_WRITE), ("read-only", 2, READ)]
     {
         let specimen = Specimen::take(context, 4)?;
         specimen.map_one(index, Some(flags))?;
-        // SAFETY: an ordinary exchange of frames that hold nothing of Rust's.
+        // SAFETY: this is an ordinary exchange of frames that contain no Rust objects.
         let attempt = unsafe { specimen.attempt(0, 2, |_| ()) };
         specimen.settle(&attempt)?;
         attempt.refused(what, XenErrno::EINVAL, 0)?;
@@ -206,15 +210,15 @@ fn mapped_twice(context: &TestContext<'_>) -> Check {
         let specimen = Specimen::take(context, 4)?;
         let mfn = Mfn::new(specimen.gfns()[1]);
         if let Err(errno) = guest().set_window(slot::ALIAS, Some((Gfn::new(mfn.number()), flags))) {
-            error!("mapping mfn {mfn} a second time: {errno}");
+            error!("mapping the alias of mfn {mfn}: {errno}");
         }
-        // SAFETY: as above.
+        // SAFETY: this is an ordinary exchange of frames that contain no Rust objects.
         let attempt = unsafe { specimen.attempt(0, 2, |_| ()) };
         if let Err(errno) = guest().set_window(slot::ALIAS, None) {
-            error!("dropping the alias: {errno}");
+            error!("removing the alias: {errno}");
         }
-        // The alias gone, the same call succeeds.
-        // SAFETY: as above.
+        // Without the alias the same call succeeds.
+        // SAFETY: this is an ordinary exchange of frames that contain no Rust objects.
         let again = unsafe { specimen.attempt(0, 2, |_| ()) };
         specimen.settle(&again)?;
         attempt.refused(what, XenErrno::EINVAL, 0)?;
@@ -225,8 +229,8 @@ fn mapped_twice(context: &TestContext<'_>) -> Check {
     Ok(())
 }
 
-/// A page table that Xen knows, but that no processor uses, holds on to a frame all the same: so
-/// do those of a vCPU that is elsewhere.
+/// Checks that a pinned page table references a frame even if no processor uses the table. The
+/// tables of a vCPU that is not running are the same case.
 fn mapped_by_idle_tables(context: &TestContext<'_>) -> Check {
     pv_only(context)?;
     let specimen = Specimen::take(context, 4)?;
@@ -237,37 +241,39 @@ fn mapped_by_idle_tables(context: &TestContext<'_>) -> Check {
     let pte = Pte::new(Mfn::new(specimen.gfns()[2]), READ_WRITE);
     for index in 0..512 {
         let entry = if index == 7 { pte.raw() } else { 0 };
-        // SAFETY: the frame is ours and mapped.
+        // SAFETY: the specimen owns the frame, which is mapped.
         unsafe { word(words, index).write_volatile(entry) };
     }
     table.replace(0, mfn);
     table.map_one(0, Some(READ))?;
     let ext = |op| {
-        // SAFETY: nothing is reached through the table.
+        // SAFETY: no processor uses the table.
         unsafe { xen().mmuext_op(&[op], &mut 0, DomId::SELF) }
     };
     if let Err(errno) = ext(MmuExtOp::pin_l1(Mfn::new(mfn))) {
         error!("pinning a page table: {errno}");
     }
-    // SAFETY: an ordinary exchange of frames that hold nothing of Rust's.
+    // SAFETY: this is an ordinary exchange of frames that contain no Rust objects.
     let attempt = unsafe { specimen.attempt(0, 2, |_| ()) };
     if let Err(errno) = ext(MmuExtOp::unpin(Mfn::new(mfn))) {
         error!("unpinning a page table: {errno}");
     }
     specimen.settle(&attempt)?;
     table.put_back()?;
-    attempt.refused("mapped by a table of nobody's", XenErrno::EINVAL, 0)
+    attempt.refused("mapped by a table that no processor uses", XenErrno::EINVAL, 0)
 }
 
 fn page_table(context: &TestContext<'_>) -> Check {
     pv_only(context)?;
     let machine = context.machine;
     let Some(m2p) = machine.m2p else { return Ok(()) };
-    // The one in force, taken out of the linear mapping: then being a table is all that holds on
-    // to it.
+    // This is the table in use, without its linear mapping. Then only its use as a page table
+    // references it.
     let table = m2p::top_table();
     // SAFETY: a page table is RAM.
-    let Some(pfn) = (unsafe { m2p.pfn(table) }) else { fail!("no pfn for table {table}") };
+    let Some(pfn) = (unsafe { m2p.pfn(table) }) else {
+        fail!("the M2P has no pfn for the page table {table}")
+    };
     bad_frame(context, "a page table, mapped read-only", table.number())?;
     map(core::iter::once((pfn, Pte::NOT_PRESENT)))?;
     let refused = bad_frame(context, "a page table that nothing maps", table.number());
@@ -285,13 +291,15 @@ fn ring_page(context: &TestContext<'_>) -> Check {
         skip!("dom0 has no rings");
     }
     for (name, mfn) in rings {
-        // SAFETY: a frame that the toolstack populated is RAM.
-        let Some(pfn) = (unsafe { m2p.pfn(mfn) }) else { fail!("no pfn for the ring of {name}") };
+        // SAFETY: the toolstack populated the frame, so it is RAM.
+        let Some(pfn) = (unsafe { m2p.pfn(mfn) }) else {
+            fail!("the M2P has no pfn for the ring of {name}")
+        };
         let specimen = Specimen::take(context, 1)?;
-        // Nothing may be printed while the console's page is away: so no trace either.
+        // Nothing is printed while the console's page is unmapped, so these calls are not traced.
         let set = |pte| {
             let flush = hypercall::ops::UvmFlags::INVLPG;
-            // SAFETY: the ring is reached by printing alone, and nothing is printed meanwhile.
+            // SAFETY: only printing accesses the ring, and nothing is printed meanwhile.
             unsafe { untraced().update_va_mapping(linear(pfn), pte, flush) }
         };
         let (mut input, mut out) = ([mfn.number()], [pfn.number()]);
@@ -301,7 +309,8 @@ fn ring_page(context: &TestContext<'_>) -> Check {
             nr_exchanged: 0,
         };
         let zapped = set(Pte::NOT_PRESENT);
-        // SAFETY: the lists live across the call; a ring that Xen took would be replaced below.
+        // SAFETY: the lists live across the call. If Xen takes the ring, the code below maps the
+        // new frame.
         let answer =
             unsafe { untraced().memory_op(hypercall::ops::MemoryOp::Exchange(&mut argument)) };
         let back = if answer.is_ok() { out[0] } else { mfn.number() };
@@ -309,13 +318,13 @@ fn ring_page(context: &TestContext<'_>) -> Check {
         specimen.put_back()?;
         if answer.is_ok() {
             info.set_p2m(pfn, back);
-            fail!("Xen took the page of {name}, which no backend maps");
+            fail!("Xen exchanged the page of {name}, so no backend maps it");
         }
         if let (Err(errno), _) | (_, Err(errno)) = (zapped, restored) {
-            error!("mapping of the {name} page: {errno}");
+            error!("changing the mapping of the {name} page: {errno}");
         }
         if answer != Err(XenErrno::EINVAL) || argument.nr_exchanged != 0 {
-            fail!("{name}: expected EINVAL, heard {answer:?}");
+            fail!("{name}: expected EINVAL, Xen answered {answer:?}");
         }
     }
     Ok(())
@@ -323,7 +332,7 @@ fn ring_page(context: &TestContext<'_>) -> Check {
 
 fn same_frame_twice(context: &TestContext<'_>) -> Check {
     pv_only(context)?;
-    // SAFETY: frames of the specimen alone.
+    // SAFETY: all frames belong to the specimen.
     unsafe {
         refuses(context, TWO, "in one chunk", XenErrno::EINVAL, |x| {
             x.input.extent_start.add(1).write(x.input.extent_start.read());
@@ -336,11 +345,11 @@ fn bad_frame_in_an_extent(context: &TestContext<'_>) -> Check {
     for bad in [0, 3, 7] {
         let specimen = Specimen::contiguous(context, 3)?;
         specimen.map_one(bad, Some(READ))?;
-        // SAFETY: an ordinary exchange of frames that hold nothing of Rust's.
+        // SAFETY: this is an ordinary exchange of frames that contain no Rust objects.
         let attempt = unsafe { specimen.attempt(3, 0, |_| ()) };
-        // Back to single frames, without the mapping.
+        // The extent becomes single frames again, without the mapping.
         specimen.map_one(bad, None)?;
-        // SAFETY: as above.
+        // SAFETY: this is an ordinary exchange of frames that contain no Rust objects.
         let again = unsafe { specimen.attempt(3, 0, |_| ()) };
         specimen.settle(&again)?;
         attempt.refused(&format!("frame {bad} of 8"), XenErrno::EINVAL, 0)?;

@@ -1,6 +1,6 @@
-//! [C50](xen_contig::conformance#C50) to [C54](xen_contig::conformance#C54): what Xen does not look
-//! at before it is too late. Each of these loses a frame to a guest that has nothing but the
-//! hypercall's answer to go by, and each finds it again.
+//! [C50](xen_contig::conformance#C50) to [C54](xen_contig::conformance#C54): lists that Xen checks
+//! too late. A guest that knows only the result of the hypercall would lose a frame in each of
+//! these cases. The tests find the frame.
 
 use alloc::vec::Vec;
 
@@ -17,10 +17,10 @@ use crate::layout::{READ, READ_WRITE, linear, window};
 use crate::machine::word;
 use crate::selftest::{Check, Test, TestContext, fail, skip};
 
-/// A frame number that no guest has, for the M2P to be searched for.
+/// A frame number that no guest has, for the search of the M2P.
 const MARK: u64 = 0xc51_c51_c51;
 
-/// Frames that are offered to Xen to find the one that is lost: a second's worth.
+/// The maximum number of frames that are offered to Xen to find the lost one, which takes a second.
 const MAX_CANDIDATES: u64 = 1 << 15;
 
 pub fn add(tests: &mut Vec<Test>) {
@@ -30,11 +30,11 @@ pub fn add(tests: &mut Vec<Test>) {
     tests.push(Test::new("c54-out-frame-in-use", out_frame_in_use).needs_order(1));
 }
 
-/// Whether a frame is no longer the domain's: then Xen refuses to map it.
+/// Returns true if a frame does not belong to the domain any more, because Xen refuses to map it.
 fn is_gone(mfn: u64) -> bool {
     let mapped = guest().set_window(NOWHERE, Some((Gfn::new(mfn), READ)));
     if mapped.is_ok() {
-        // What was just mapped can be unmapped.
+        // Removing a mapping that was just made cannot fail.
         let _infallible = guest().set_window(NOWHERE, None);
     }
     mapped.is_err()
@@ -42,15 +42,15 @@ fn is_gone(mfn: u64) -> bool {
 
 fn out_list_unreadable(context: &TestContext<'_>) -> Check {
     pv_only(context)?;
-    // Below this Xen has so few frames that each can be asked about.
+    // Xen has so few frames below this limit that each one can be tried.
     let bits = least_bits(context)?;
     let end = 1 << (bits - 12);
     if end > MAX_CANDIDATES {
-        skip!("no frame below 2^27 is to be had, so the lost one would not be found in time");
+        skip!("Xen has no frame below 2^27, so the search for the lost frame would take too long");
     }
     let mut specimen = Specimen::take(context, 1)?;
     let old = specimen.gfns()[0];
-    // SAFETY: Xen can't read there, and writes a frame number nowhere.
+    // SAFETY: Xen cannot read or write the list.
     let attempt = unsafe {
         specimen.attempt(0, 0, |x| {
             x.output.extent_start = window(NOWHERE).as_mut_ptr();
@@ -58,8 +58,8 @@ fn out_list_unreadable(context: &TestContext<'_>) -> Check {
         })
     };
     let gone = is_gone(old);
-    // The new frame is the domain's, but its number was told to nobody and the M2P has nothing for
-    // it. What can be exchanged is ours: so each candidate is offered.
+    // The new frame belongs to the domain, but no list and no M2P entry names it. The guest can
+    // exchange only its own frames, so each candidate is offered to Xen.
     let pfn = specimen.pfns()[0];
     let mut found = None;
     for candidate in (0..end).filter(|mfn| m2p::get(context.machine, *mfn).is_none()) {
@@ -69,7 +69,7 @@ fn out_list_unreadable(context: &TestContext<'_>) -> Check {
             output: raw::extents(&mut out, 0),
             nr_exchanged: 0,
         };
-        // SAFETY: the frame is no guest's by the M2P, so nothing of Rust's is in it.
+        // SAFETY: by the M2P the frame belongs to no guest, so it contains no Rust objects.
         if unsafe { raw::exchange(&mut argument) } == Ok(0) {
             found = Some(out[0]);
             break;
@@ -77,13 +77,15 @@ fn out_list_unreadable(context: &TestContext<'_>) -> Check {
     }
     match found {
         Some(mfn) => specimen.replace(0, mfn),
-        None if gone => fail!("the new frame is lost: nothing below 2^{bits} is ours"),
+        None if gone => {
+            fail!("the new frame was not found: no frame below 2^{bits} belongs to the domain")
+        }
         None => {}
     }
     specimen.put_back()?;
     attempt.refused("unreadable", XenErrno::EFAULT, 0)?;
     if !gone {
-        fail!("mfn {old:#x} is still the domain's");
+        fail!("mfn {old:#x} still belongs to the domain");
     }
     Ok(())
 }
@@ -95,13 +97,15 @@ fn out_list_not_writable(context: &TestContext<'_>) -> Check {
     let machine = context.machine;
     let Some(page) = machine.take(1) else { skip!("the guest has no free frame") };
     let list = page.first();
-    let Some(list_mfn) = machine.p2m.mfn(list) else { fail!("the allocator gave out a hole") };
-    // SAFETY: the frame is ours and mapped.
+    let Some(list_mfn) = machine.p2m.mfn(list) else {
+        fail!("the frame allocator handed out a frame without memory")
+    };
+    // SAFETY: `page` owns the frame, which is mapped.
     unsafe { word(list, 0).write_volatile(MARK) };
     let mut specimen = Specimen::take(context, 1)?;
     let old = specimen.gfns()[0];
     map(core::iter::once((list, Pte::new(list_mfn, READ))))?;
-    // SAFETY: the list is readable; that Xen can't write to it is the point.
+    // SAFETY: the list is readable. The test needs that Xen cannot write to it.
     let attempt = unsafe {
         specimen.attempt(0, 0, |x| {
             x.output.extent_start = linear(list).as_mut_ptr();
@@ -109,25 +113,28 @@ fn out_list_not_writable(context: &TestContext<'_>) -> Check {
         })
     };
     map(core::iter::once((list, Pte::new(list_mfn, READ_WRITE))))?;
-    // SAFETY: the frame is ours and mapped.
+    // SAFETY: `page` owns the frame, which is mapped.
     let told = unsafe { word(list, 0).read_volatile() };
     machine.give(page);
     let gone = is_gone(old);
-    // The M2P tells what the list does not. An exchange takes the frame by its number, and the mark
-    // goes with it.
+    // The M2P names the frame that the list does not. An exchange takes the frame by its number and
+    // removes the mark.
     let found = m2p::find(machine, end, MARK);
     if let Some(mfn) = found {
         specimen.replace(0, mfn);
-        // SAFETY: an ordinary exchange of a frame that holds nothing of Rust's.
+        // SAFETY: this is an ordinary exchange of a frame that contains no Rust objects.
         let back = unsafe { specimen.attempt(0, 0, |_| ()) };
         specimen.renew(&back)?;
     } else if gone {
-        fail!("the new frame is lost: the M2P does not show it");
+        fail!("the new frame was not found in the M2P");
     }
     specimen.put_back()?;
     attempt.refused("not writable", XenErrno::EFAULT, 0)?;
     if !gone || told != MARK {
-        fail!("mfn {old:#x} gone: {gone}; the list holds {told:#x}");
+        fail!(
+            "expected mfn {old:#x} gone and the list unchanged; gone: {gone}, the list contains \
+             {told:#x}"
+        );
     }
     Ok(())
 }
@@ -136,7 +143,7 @@ fn lists_overlap(context: &TestContext<'_>) -> Check {
     pv_only(context)?;
     let mut specimen = Specimen::take(context, 1)?;
     let (old, pfn) = (specimen.gfns()[0], specimen.pfns()[0]);
-    // SAFETY: one list for both, long enough for either.
+    // SAFETY: one list serves as both, and it is long enough for either.
     let attempt =
         unsafe { specimen.attempt(0, 0, |x| x.output.extent_start = x.input.extent_start) };
     let new = attempt.input[0];
@@ -150,7 +157,7 @@ fn lists_overlap(context: &TestContext<'_>) -> Check {
     specimen.put_back()?;
     attempt.succeeded("one list for both", 1)?;
     if recorded != Some(old) {
-        fail!("the M2P has {recorded:x?} for the new frame, expected what the in-list held");
+        fail!("the M2P has {recorded:x?} for the new frame, expected {old:#x} from the in-list");
     }
     Ok(())
 }
@@ -159,9 +166,11 @@ fn out_frame_in_use(context: &TestContext<'_>) -> Check {
     pv_only(context)?;
     let specimen = Specimen::take(context, 2)?;
     let first = specimen.pfns()[0];
-    // Odd for an extent of two, and the second half of it is someone else's.
+    // The number is not aligned to an extent of two frames, and the second frame belongs to other
+    // code.
     let wrong = Pfn::new(first).add(1).number();
-    // SAFETY: the lists are in order; what they say of the guest's frames is corrected below.
+    // SAFETY: the lists are valid memory. The code below corrects the records of the guest's
+    // frames.
     let mut attempt = unsafe { specimen.attempt(0, 1, |x| x.output.extent_start.write(wrong)) };
     if attempt.answer.is_err() {
         attempt.out[0] = first;
@@ -178,7 +187,7 @@ fn out_frame_in_use(context: &TestContext<'_>) -> Check {
     specimen.settle(&attempt)?;
     attempt.succeeded("a frame in use", 2)?;
     if recorded != [Some(wrong), Some(wrong + 1)] {
-        fail!("the M2P had {recorded:x?}, expected what the out-list held");
+        fail!("the M2P had {recorded:x?}, expected {wrong:#x} and the next one from the out-list");
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! What Xen's M2P tells of frames that are not the guest's.
+//! What Xen's M2P contains for frames that the guest does not own.
 
 use alloc::vec;
 use alloc::vec::Vec;
@@ -12,26 +12,26 @@ use super::raw::Answer;
 use crate::machine::Machine;
 use crate::vcpu::xen;
 
-/// Xen maps the table in pieces of 2 MiB and leaves out those without a frame of RAM: a piece
-/// covers this many frames.
+/// The number of frames that a piece of the M2P describes. Xen maps the table in pieces of 2 MiB,
+/// and leaves out those without a frame of RAM.
 const PIECE: u64 = 1 << 18;
 
-/// The first machine frame behind RAM.
+/// Returns the first machine frame after RAM.
 pub fn end_of_ram() -> Result<u64, XenErrno> {
-    // SAFETY: asks for a number.
+    // SAFETY: the call only returns a number.
     unsafe { xen().memory_op(MemoryOp::MaximumRamPage) }
 }
 
-/// Frames that the guest does not own.
+/// Machine frames that the guest does not own.
 pub struct ForeignFrames {
-    /// The M2P has them down as someone's.
+    /// Frames that the M2P assigns to another guest.
     pub of_guests: Vec<u64>,
-    /// The M2P has them down as no guest's: free, or Xen's own.
+    /// Frames that the M2P assigns to no guest. They are free or belong to Xen.
     pub of_nobody: Vec<u64>,
 }
 
-/// Shows `see` each machine frame around the guest's own with the guest frame that the M2P has for
-/// it, until it says that it has seen enough.
+/// Calls `see` with each machine frame near the guest's own, and with its guest frame by the M2P.
+/// Stops when `see` returns true.
 fn each_near(machine: &Machine, mut see: impl FnMut(u64, Option<Pfn>) -> bool) {
     let end = end_of_ram().unwrap_or(0);
     let mut pieces = vec![false; end.div_ceil(PIECE) as usize];
@@ -51,8 +51,8 @@ fn each_near(machine: &Machine, mut see: impl FnMut(u64, Option<Pfn>) -> bool) {
     }
 }
 
-/// The first machine frame around the guest's own that is `wanted`, by its number and what the M2P
-/// has for it.
+/// Returns the first machine frame near the guest's own for which `wanted` returns true. `wanted`
+/// gets its number and its guest frame by the M2P.
 pub fn find_near(
     machine: &Machine,
     mut wanted: impl FnMut(u64, Option<Pfn>) -> bool,
@@ -65,9 +65,9 @@ pub fn find_near(
     found
 }
 
-/// Finds up to `count` of either kind, spread over the memory around the guest's own.
+/// Finds at most `count` frames of either kind, spread over the memory near the guest's own.
 pub fn frames_of_others(machine: &Machine, count: u64) -> ForeignFrames {
-    // Twice, since the heap has no room for all of them: once to count, once to pick.
+    // The walk runs twice, because the heap cannot hold all frames: once to count, once to choose.
     let each = |see: &mut dyn FnMut(u64, bool)| {
         each_near(machine, |mfn, recorded| {
             match recorded {
@@ -91,33 +91,33 @@ pub fn frames_of_others(machine: &Machine, count: u64) -> ForeignFrames {
     ForeignFrames { of_guests, of_nobody }
 }
 
-/// The guest frame that the M2P has for a machine frame near one of the guest's.
+/// Returns the guest frame that the M2P has for a machine frame near one of the guest's.
 fn owner(machine: &Machine, mfn: u64) -> Option<Pfn> {
-    // SAFETY: the piece of the table is there, for it covers a frame of RAM.
+    // SAFETY: the piece of the table is mapped, because it describes a frame of RAM.
     unsafe { machine.m2p?.pfn(Mfn::new(mfn)) }
 }
 
-/// Finds the machine frame below `end` that the M2P has down as `pfn`. `end` lies within the
-/// first GiB, where there is RAM on every machine.
+/// Finds the machine frame below `end` that the M2P assigns to `pfn`. `end` lies within the first
+/// GiB, where every machine has RAM.
 pub fn find(machine: &Machine, end: u64, pfn: u64) -> Option<u64> {
     assert!(end <= PIECE, "mfn {end:#x} is beyond the first piece");
     (0..end).find(|mfn| owner(machine, *mfn) == Some(Pfn::new(pfn)))
 }
 
-/// What the M2P has for a machine frame of the guest.
+/// Returns what the M2P has for a machine frame of the guest.
 pub fn get(machine: &Machine, mfn: u64) -> Option<u64> {
     owner(machine, mfn).map(Pfn::number)
 }
 
-/// Corrects the M2P.
+/// Sets an entry of the M2P.
 pub fn set(mfn: u64, pfn: u64) -> Answer {
     let update = [MmuUpdate::machine_to_phys(Mfn::new(mfn), pfn)];
-    // SAFETY: changes no mapping.
+    // SAFETY: the update changes no mapping.
     unsafe { xen().mmu_update(&update, &mut 0, DomId::SELF) }
 }
 
-/// The top-level page table that is in force.
+/// Returns the top-level page table that is in use.
 pub fn top_table() -> Mfn {
-    // Xen shows a PV guest the machine frame.
+    // A PV guest reads the machine frame.
     Mfn::new(Cr3::read().0.start_address().as_u64() / PAGE_SIZE as u64)
 }

@@ -1,4 +1,4 @@
-//! The raw hypercall, and frames to try it with.
+//! The raw hypercall, and frames to exchange by it.
 
 use alloc::vec::Vec;
 
@@ -17,21 +17,21 @@ use crate::selftest::owned::Owned;
 use crate::selftest::{Check, TestContext, error, fail, frame_checks, skip};
 use crate::vcpu::xen;
 
-/// Xen's answer.
+/// The result of a hypercall.
 pub type Answer = Result<u64, XenErrno>;
 
 /// A window slot at which nothing is mapped.
 pub const NOWHERE: u64 = 511;
 
-/// Page-table updates in one crossing into Xen.
+/// The number of page-table updates in one hypercall.
 const BATCH: usize = 64;
 
-/// Whether this is a PV guest, which is to say that there is an exchange to be had.
+/// Returns true in a PV guest, where Xen exchanges.
 pub fn is_pv(context: &TestContext<'_>) -> bool {
     context.machine.m2p.is_some()
 }
 
-/// The highest order that Xen permits this domain.
+/// Returns the highest order that Xen permits this domain.
 pub fn limit(context: &TestContext<'_>) -> Result<u32, super::TestOutcome> {
     match context.machine.capability {
         Capability::Exchange { limit } | Capability::Refill { limit } => Ok(limit.get()),
@@ -39,15 +39,15 @@ pub fn limit(context: &TestContext<'_>) -> Result<u32, super::TestOutcome> {
     }
 }
 
-/// Skips a test that needs an exchange to get far.
+/// Skips a test that needs an exchange to pass Xen's first checks.
 pub fn pv_only(context: &TestContext<'_>) -> Check {
     if !is_pv(context) {
-        skip!("Xen refuses a translated guest's exchange at the first frame");
+        skip!("Xen refuses the exchange of a translated guest at the first frame");
     }
     Ok(())
 }
 
-/// A reservation of the list.
+/// Returns a reservation that names the list.
 pub fn extents(list: &mut [u64], order: u32) -> MemoryReservation {
     MemoryReservation {
         extent_start: list.as_mut_ptr(),
@@ -58,38 +58,38 @@ pub fn extents(list: &mut [u64], order: u32) -> MemoryReservation {
     }
 }
 
-/// The exchange as it is.
+/// Calls the exchange with an argument.
 ///
 /// # Safety
-/// The lists are as the argument says or refused before they are used ([M3](xen_contig::rules#M3)).
-/// Nothing of Rust's lies in frames that Xen takes.
+/// The lists are as the argument declares, or Xen refuses the argument before it uses them
+/// ([M3](xen_contig::rules#M3)). Frames that Xen takes contain no Rust objects.
 pub unsafe fn exchange(argument: &mut MemoryExchange) -> Answer {
-    // SAFETY: the caller's.
+    // SAFETY: this function has the contract of the exchange.
     unsafe { xen().memory_op(MemoryOp::Exchange(argument)) }
 }
 
-/// A hypercall that the `hypercall` crate does not make, through its seam as a batch of one.
+/// Makes a hypercall for which the `hypercall` crate has no function, as a multicall of one entry.
 ///
 /// # Safety
-/// That of the hypercall.
+/// The contract is that of the hypercall.
 pub unsafe fn call(op: u32, args: [u64; 6]) -> Answer {
     let entry = xen_sys::multicall_entry { op: op.into(), result: 0, args };
-    // SAFETY: MulticallEntry is a transparent wrapper of this type.
+    // SAFETY: `MulticallEntry` is a transparent wrapper of this type.
     let mut batch =
         [unsafe { core::mem::transmute::<xen_sys::multicall_entry, MulticallEntry>(entry) }];
-    // SAFETY: the caller's.
+    // SAFETY: this function has the contract of the hypercall.
     unsafe { xen().multicall(&mut batch) }?;
     batch[0].result()
 }
 
-/// Writes first-level entries of the linear mapping, each with its flush: slow and beyond doubt.
-// Not inlined, so that its batch is not on the stack of tests that go deep from there.
+/// Writes first-level entries of the linear mapping, each with its flush. This is slow and simple.
+// It is not inlined, so that its batch is not on the stack of tests with deep calls.
 #[inline(never)]
 pub fn map(entries: impl Iterator<Item = (Pfn, Pte)>) -> Check {
     let mut batch: Multicall<'_, BATCH> = Multicall::new();
     let issue = |batch: &mut Multicall<'_, BATCH>| {
-        // SAFETY: callers map and unmap only frames of theirs ([M1](xen_contig::rules#M1)), which
-        // hold nothing of Rust's.
+        // SAFETY: the callers map and unmap only frames that they own ([M1](xen_contig::rules#M1)),
+        // and these contain no Rust objects.
         match unsafe { batch.issue(xen()) } {
             Ok(()) => Ok(()),
             Err(error) => error!("linear mapping: {error}"),
@@ -104,69 +104,72 @@ pub fn map(entries: impl Iterator<Item = (Pfn, Pte)>) -> Check {
     issue(&mut batch)
 }
 
-/// A run of frames for a raw exchange: filled with a pattern, and in a PV guest unmapped, so that
-/// nothing but the domain itself holds on to them.
+/// A run of frames for a raw exchange, filled with a pattern.
+///
+/// In a PV guest it is unmapped, so that no page-table entry references its frames.
 pub struct Specimen<'c> {
     machine: &'c Machine,
     start_info: Option<StartInfo>,
     seed: u64,
-    /// `None` once it was put back.
+    /// `None` after [`put_back_and`](Self::put_back_and).
     run: Option<FrameRun>,
-    /// What the guest names each frame by in the in-list.
+    /// The number of each frame in the in-list.
     gfns: Vec<u64>,
-    /// How many frames, from the first on, are not those that hold the pattern.
+    /// The number of frames at the front that were exchanged, so that they lack the pattern.
     moved: u64,
 }
 
-/// What came of a raw exchange.
+/// The result of a raw exchange.
 pub struct Attempt {
-    /// Xen's answer.
+    /// The result of the hypercall.
     pub answer: Answer,
-    /// The count as Xen left it.
+    /// The count after the call.
     pub done: u64,
-    /// The in-list as Xen left it.
+    /// The in-list after the call.
     pub input: Vec<u64>,
-    /// The out-list as Xen left it.
+    /// The out-list after the call.
     pub out: Vec<u64>,
-    /// How many frames at the front of the run were exchanged, by that count.
+    /// The number of frames at the front of the run that were exchanged, by that count.
     frames: u64,
     out_order: u32,
 }
 
 impl<'c> Specimen<'c> {
-    /// Takes frames.
+    /// Takes a run of frames, fills it and unmaps it.
     pub fn take(context: &TestContext<'c>, frames: u64) -> Result<Self, super::TestOutcome> {
         let (machine, seed) = (context.machine, context.seed);
         let start_info = StartInfo::find(machine);
         if start_info.is_none() && machine.m2p.is_some() {
-            error!("start info is not where the builder put it");
+            error!("the start info is not at the place that the builder used");
         }
         let run = Owned::take(machine, frames)?;
-        // Areas of earlier tests may have left entries.
+        // Earlier tests may have left entries of areas.
         if let Err(error) = machine.areas.purge(&run, Flush::Inhibit) {
             error!("purging: {error}");
         }
         frame_checks::dirty(&run, seed);
         let gfns: Option<Vec<u64>> =
             run.iter().map(|pfn| machine.p2m.gfn(pfn).map(|gfn| gfn.number())).collect();
-        let Some(gfns) = gfns else { fail!("the allocator gave out a hole") };
+        let Some(gfns) = gfns else {
+            fail!("the frame allocator handed out a frame without memory")
+        };
         let run = Some(run.into_run());
         let specimen = Self { machine, start_info, seed, run, gfns, moved: 0 };
         specimen.unmap()?;
         Ok(specimen)
     }
 
-    /// A run whose machine memory is one extent of `order`; in PV only.
+    /// Takes a run that one extent of `order` backs. Works in PV only.
     pub fn contiguous(context: &TestContext<'c>, order: u32) -> Result<Self, super::TestOutcome> {
         let mut specimen = Self::take(context, 1 << order)?;
-        // SAFETY: an ordinary exchange of unmapped frames of ours.
+        // SAFETY: this is an ordinary exchange of unmapped frames of the specimen.
         let attempt = unsafe { specimen.attempt(0, order, |_| ()) };
         specimen.renew(&attempt)?;
         match attempt.answer {
             Ok(_) if specimen.moved == 1 << order => Ok(specimen),
             answer => {
                 specimen.put_back()?;
-                skip!("an extent of order {order} is not to be had: {answer:?}")
+                skip!("Xen has no extent of order {order}: {answer:?}")
             }
         }
     }
@@ -176,11 +179,11 @@ impl<'c> Specimen<'c> {
     }
 
     fn run(&self) -> &FrameRun {
-        let Some(run) = &self.run else { unreachable!("putting it back consumes the specimen") };
+        let Some(run) = &self.run else { unreachable!("`put_back_and` consumes the specimen") };
         run
     }
 
-    /// Maps the run with the frames that back it.
+    /// Maps the run to the frames that back it.
     fn map_all(&self) -> Check {
         if !self.is_pv() {
             return Ok(());
@@ -189,12 +192,12 @@ impl<'c> Specimen<'c> {
         map(self.run().iter().zip(&self.gfns).map(pte))
     }
 
-    /// The frames as the in-list names them.
+    /// Returns the numbers of the frames in the in-list.
     pub fn gfns(&self) -> &[u64] {
         &self.gfns
     }
 
-    /// The frames as the out-list names them.
+    /// Returns the numbers of the frames in the out-list.
     pub fn pfns(&self) -> Vec<u64> {
         self.run().iter().map(Pfn::number).collect()
     }
@@ -207,18 +210,19 @@ impl<'c> Specimen<'c> {
         }
     }
 
-    /// Maps one frame with these rights, or takes the mapping away.
+    /// Maps one frame with these rights, or removes its mapping.
     pub fn map_one(&self, index: usize, flags: Option<PageTableFlags>) -> Check {
         let mfn = Mfn::new(self.gfns[index]);
         let pte = flags.map_or(Pte::NOT_PRESENT, |flags| Pte::new(mfn, flags));
         map(core::iter::once((self.run().first().add(index as u64), pte)))
     }
 
-    /// Exchanges the run: in-extents of one order for out-extents of another, all of it. `oddity`
-    /// makes of the argument what is to be tried.
+    /// Exchanges the whole run: in-extents of one order for out-extents of another.
+    ///
+    /// `oddity` changes the argument to what the test tries.
     ///
     /// # Safety
-    /// What `oddity` makes of it fits [`exchange`].
+    /// The changed argument meets the contract of [`exchange`].
     pub unsafe fn attempt(
         &self,
         in_order: u32,
@@ -234,17 +238,17 @@ impl<'c> Specimen<'c> {
         };
         oddity(&mut argument);
         let before = argument.nr_exchanged;
-        // SAFETY: the run is ours and, in PV, unmapped; the lists live on the heap; the rest is
-        // the caller's.
+        // SAFETY: the specimen owns the run, which is unmapped in PV. The lists live on the heap.
+        // By this function's contract the changed argument meets the contract of `exchange`.
         let answer = unsafe { exchange(&mut argument) };
         let done = argument.nr_exchanged;
-        // A count that the test itself wrote says nothing of what was done.
+        // If the test itself wrote the count, it does not say what was done.
         let counted = if answer.is_err() && done == before { 0 } else { done };
         let frames = (counted << in_order).min(self.run().frames());
         Attempt { answer, done, input, out, frames, out_order }
     }
 
-    /// Notes what an exchange has put beneath the run. The frames stay unmapped.
+    /// Records the machine frames that back the run after an exchange. The frames stay unmapped.
     pub fn renew(&mut self, attempt: &Attempt) -> Check {
         let Some(info) = &self.start_info else { return Ok(()) };
         let order = attempt.out_order;
@@ -252,7 +256,7 @@ impl<'c> Specimen<'c> {
             let first = attempt.out[(index >> order) as usize];
             let mfn = first + (index & ((1 << order) - 1));
             if !Mfn::new(first).number().is_multiple_of(1 << order) {
-                fail!("mfn {first:#x} is no extent of order {order}");
+                fail!("mfn {first:#x} is not aligned to an extent of order {order}");
             }
             self.gfns[index as usize] = mfn;
             info.set_p2m(self.run().first().add(index), mfn);
@@ -261,7 +265,7 @@ impl<'c> Specimen<'c> {
         Ok(())
     }
 
-    /// Notes another machine frame beneath one frame of the run, or another content in it.
+    /// Records that another machine frame backs one frame of the run, or that its contents changed.
     pub fn replace(&mut self, index: usize, mfn: u64) {
         if let Some(info) = &self.start_info {
             info.set_p2m(self.run().first().add(index as u64), mfn);
@@ -270,37 +274,42 @@ impl<'c> Specimen<'c> {
         self.moved = self.moved.max(index as u64 + 1);
     }
 
-    /// Maps the run and gives it back. P2M, page tables and Xen's M2P must agree on it, and what
-    /// was not exchanged must hold its pattern.
+    /// Maps the run, checks it and frees it.
+    ///
+    /// P2M, page tables and Xen's M2P must agree on it. Frames that were not exchanged must contain
+    /// their pattern.
     pub fn put_back(self) -> Check {
         self.put_back_and(|_| ())
     }
 
-    /// The same, with a look at the run when it is mapped.
-    pub fn put_back_and(mut self, look: impl FnOnce(&FrameRun)) -> Check {
+    /// Does the same, and calls `look` with the mapped run.
+    pub fn put_back_and(mut self, visit: impl FnOnce(&FrameRun)) -> Check {
         self.map_all()?;
         let (machine, seed, moved) = (self.machine, self.seed, self.moved);
         let gfns = core::mem::take(&mut self.gfns);
-        let Some(run) = self.run.take() else { unreachable!("it is put back once") };
+        let Some(run) = self.run.take() else {
+            unreachable!("`put_back_and` consumes the specimen")
+        };
         let agreed =
             frame_checks::agree(machine, &run, |index| Some(Mfn::new(gfns[index as usize])));
         let kept = match moved {
             0 => frame_checks::holds_pattern(&run, seed, "a frame that stayed"),
-            // Of a long run the pattern is looked at in a way that depends on its length.
+            // In a long run, the checked words depend on the length, so a part cannot be checked.
             _ if run.frames() > 512 => Ok(()),
             _ if moved == run.frames() => Ok(()),
             _ => {
-                // SAFETY: part of the run, only looked at, and forgotten before the run goes back.
+                // SAFETY: this is a part of the run that is only read, and forgotten before the run
+                // is freed.
                 let rest = unsafe { FrameRun::new(run.first().add(moved), run.frames() - moved) };
                 frame_checks::holds_pattern(&rest, seed, "a frame that stayed")
             }
         };
-        look(&run);
+        visit(&run);
         machine.give(run);
         agreed.and(kept)
     }
 
-    /// Notes what was done and puts the run back.
+    /// Records the result of an exchange and puts the run back.
     pub fn settle(mut self, attempt: &Attempt) -> Check {
         self.renew(attempt)?;
         self.put_back()
@@ -310,9 +319,8 @@ impl<'c> Specimen<'c> {
 impl Drop for Specimen<'_> {
     /// Frees the run of a test that failed, if Xen maps all of it.
     ///
-    /// A PV guest maps only its own memory, so then each frame has memory.
-    ///
-    /// In a translated guest nobody can confirm that, and the frames stay out of use.
+    /// A PV guest maps only its own memory, so then memory backs each frame. In a translated guest
+    /// this cannot be checked, and the frames are never used again.
     fn drop(&mut self) {
         if self.run.is_some() && self.is_pv() && self.map_all().is_ok() {
             self.run.take().into_iter().for_each(|run| self.machine.give(run));
@@ -321,30 +329,37 @@ impl Drop for Specimen<'_> {
 }
 
 impl Attempt {
-    /// Whether Xen refused with this errno and left the count alone.
+    /// Checks that Xen refused with this error and left the count unchanged.
     pub fn refused(&self, what: &str, errno: XenErrno, count: u64) -> Check {
         if self.answer != Err(errno) || self.done != count {
             let (answer, done) = (&self.answer, self.done);
-            fail!("{what}: expected {errno} and {count}, Xen answered {answer:?} and {done}");
+            fail!(
+                "{what}: expected {errno} and a count of {count}, Xen answered {answer:?} and \
+                 {done}"
+            );
         }
         Ok(())
     }
 
-    /// Whether Xen did it all: this many in-extents.
+    /// Checks that Xen exchanged all of it: this many in-extents.
     pub fn succeeded(&self, what: &str, extents: u64) -> Check {
         if self.answer != Ok(0) || self.done != extents {
             let (answer, done) = (&self.answer, self.done);
-            fail!("{what}: expected success and {extents}, Xen answered {answer:?} and {done}");
+            fail!(
+                "{what}: expected success and a count of {extents}, Xen answered {answer:?} and \
+                 {done}"
+            );
         }
         Ok(())
     }
 }
 
-/// Tries to exchange `frames` frames, single ones for one of `out_order`, with an oddity that Xen
-/// must refuse with `errno`, the count as it was and everything in its place.
+/// Tries to exchange `frames` single frames for extents of `out_order`, with an invalid argument.
+///
+/// Xen must refuse it with `errno` and change neither the count, nor the out-list, nor a frame.
 ///
 /// # Safety
-/// As for [`Specimen::attempt`].
+/// The changed argument meets the contract of [`Specimen::attempt`].
 pub unsafe fn refuses(
     context: &TestContext<'_>,
     (frames, out_order): (u64, u32),
@@ -354,7 +369,7 @@ pub unsafe fn refuses(
 ) -> Check {
     let specimen = Specimen::take(context, frames)?;
     let mut count = 0;
-    // SAFETY: the caller's.
+    // SAFETY: this function has the contract of `Specimen::attempt`.
     let attempt = unsafe {
         specimen.attempt(0, out_order, |argument| {
             oddity(argument);
@@ -367,7 +382,7 @@ pub unsafe fn refuses(
     specimen.settle(&attempt)?;
     attempt.refused(what, errno, count)?;
     if !list {
-        fail!("{what}: the out-list was written to: {:x?}", attempt.out);
+        fail!("{what}: Xen wrote to the out-list: {:x?}", attempt.out);
     }
     Ok(())
 }

@@ -1,9 +1,9 @@
-//! [C51](xen_contig::conformance#C51), of the component: the new frames of an exchange that failed
-//! behind the commit point come back, or all but the chunk of which they can't be found.
+//! [C51](xen_contig::conformance#C51) in the library: after an exchange that failed past the commit
+//! point, does the library recover the new frames, except for those that it cannot find?
 //!
-//! The component's lists are memory that it can write, so it can't run into this by itself. Here the
-//! hypervisor that it is given takes the writable mapping of the out list away for the time of the
-//! call. What it can't find is what the kernel does not show it.
+//! The library's lists are memory that it can write, so the error cannot occur by itself. Here the
+//! hypervisor that the library uses makes the out-list read-only during the call. The frame that
+//! the library cannot find is one that the kernel does not report.
 
 use alloc::vec::Vec;
 
@@ -29,10 +29,10 @@ use crate::selftest::owned::Owned;
 use crate::selftest::{Check, Test, TestContext, TestOutcome, error, fail, frame_checks, skip};
 use crate::vcpu::xen;
 
-/// Entries of the out list in a page.
+/// The number of out-list entries in a page.
 const ENTRIES: usize = PAGE_SIZE / 8;
 
-/// Extents of four frames, each of them a chunk.
+/// The number of extents of four frames. Each one is a chunk.
 const EXTENTS: u64 = 4;
 const ORDER: Order = match Order::new(2) {
     Ok(order) => order,
@@ -42,7 +42,7 @@ const FRAMES: u64 = EXTENTS * ORDER.frames();
 
 pub fn add(tests: &mut Vec<Test>) {
     tests.push(Test::new("c51-recovery", |context| {
-        // The first chunk fails, one in the middle, the last.
+        // The chunk that fails is the first, one in the middle, or the last.
         [0, 1, EXTENTS - 1].into_iter().try_for_each(|torn| {
             recovers(context, torn)?;
             spares_the_others(context, torn)
@@ -50,20 +50,20 @@ pub fn add(tests: &mut Vec<Test>) {
     }));
 }
 
-/// What came of an exchange that tore.
+/// The result of an exchange that tore.
 struct TornRun {
     error: ExchangeError,
-    /// The runs that came back.
+    /// The runs that the library returned.
     remaining: Vec<FrameRun>,
     first: Pfn,
-    /// What lay beneath each frame.
+    /// The machine frame that backed each frame before.
     old: Vec<Option<Mfn>>,
-    /// Frames that were quarantined.
+    /// The number of frames that were quarantined.
     quarantined: u64,
 }
 
-/// Exchanges so that Xen fails behind the commit point of chunk `torn`. One frame, if any, the M2P
-/// does not show.
+/// Exchanges so that Xen fails after the commit point of chunk `torn`. The M2P record of the frame
+/// `hidden`, if any, is not reported.
 fn tear(context: &TestContext<'_>, torn: u64, hidden: Option<u64>) -> Result<TornRun, TestOutcome> {
     pv_only(context)?;
     let machine = context.machine;
@@ -75,22 +75,26 @@ fn tear(context: &TestContext<'_>, torn: u64, hidden: Option<u64>) -> Result<Tor
     let old: Vec<Option<Mfn>> = run.iter().map(|pfn| machine.p2m.mfn(pfn)).collect();
     frame_checks::dirty(&run, context.seed);
 
-    // The entries before `torn` lie at the end of the list's first page, the others in the second.
+    // The entries before `torn` lie at the end of the list's first page, the others in the second
+    // page.
     let second = list.first().add(1);
-    let Some(mfn) = machine.p2m.mfn(second) else { fail!("the allocator gave out a hole") };
-    // SAFETY: two frames of ours ([M1](xen_contig::rules#M1)), mapped side by side and used by
-    // nobody else until they are given back below.
+    let Some(mfn) = machine.p2m.mfn(second) else {
+        fail!("the frame allocator handed out a frame without memory")
+    };
+    // SAFETY: `list` owns two frames ([M1](xen_contig::rules#M1)), which are mapped side by side.
+    // No other code uses them before they are freed below.
     let words = unsafe {
         core::slice::from_raw_parts_mut(crate::machine::word(list.first(), 0), 2 * ENTRIES)
     };
     let extents = &mut words[ENTRIES - torn as usize..][..EXTENTS as usize];
     let xen = WriteProtecting { xen: xen(), list: second, mfn };
     let linear = Hiding { linear: machine.linear, hidden: hidden.map(|index| first.add(index)) };
-    // Of its own: what is quarantined here is found again.
+    // These accounts are separate, because the test finds the quarantined frame again.
     let accounts = Accounts::new();
-    // SAFETY: there is one machine, whose hypervisor and linear mapping `xen` and `linear` pass on.
+    // SAFETY: there is one machine, and `xen` and `linear` pass all calls on to its hypervisor and
+    // linear mapping.
     let exchanger = unsafe { Exchanger::new(&xen, *machine.p2m, &linear, &accounts, Order::MAX) };
-    // The exchange is a hypercall of its own, which `xen` recognizes.
+    // The exchange must be a hypercall of its own, which `xen` recognizes.
     let exchanger =
         exchanger.with_options(ExchangeOptions { fuse: Fuse::Off, ..machine.exchange_options });
     let parts = [Part::gather(0, EXTENTS, ORDER, Placement::ANYWHERE)];
@@ -104,21 +108,24 @@ fn tear(context: &TestContext<'_>, torn: u64, hidden: Option<u64>) -> Result<Tor
         }
         Ok(progress) => {
             machine.give(progress.run);
-            fail!("chunk {torn}: Xen wrote a read-only list: {:?}", progress.error)
+            fail!(
+                "chunk {torn}: expected an error, but Xen wrote a read-only list: {:?}",
+                progress.error
+            )
         }
     }
 }
 
-/// Wants the whole run back.
+/// Checks that the whole run is recovered.
 fn recovers(context: &TestContext<'_>, torn: u64) -> Check {
     let machine = context.machine;
     let TornRun { error, mut remaining, old, quarantined, .. } = tear(context, torn, None)?;
     let done = torn * ORDER.frames();
     let expected = ExchangeError::Torn { errno: Some(XenErrno::EFAULT), exchanged: done };
     let Some(run) = remaining.pop().filter(|run| run.frames() == FRAMES) else {
-        fail!("chunk {torn}: {quarantined} frames lost: {error}")
+        fail!("chunk {torn}: expected the whole run, but {quarantined} frames were lost: {error}")
     };
-    // Those that Xen did not reach are as before; of the others none is.
+    // Frames that Xen did not reach are unchanged. Every other frame has a new machine frame.
     let reached = done + ORDER.frames();
     let right = run
         .iter()
@@ -130,12 +137,12 @@ fn recovers(context: &TestContext<'_>, torn: u64) -> Check {
         fail!("chunk {torn}: {error}, {quarantined} frames lost; expected {expected}");
     }
     if !right {
-        fail!("chunk {torn}: the frames that moved are not the first {reached}");
+        fail!("chunk {torn}: the frames that changed are not the first {reached}");
     }
     Ok(())
 }
 
-/// Wants back all but one frame of the chunk, which is not found.
+/// Checks that all frames except the hidden one are recovered.
 fn spares_the_others(context: &TestContext<'_>, torn: u64) -> Check {
     let machine = context.machine;
     let done = torn * ORDER.frames();
@@ -146,32 +153,37 @@ fn spares_the_others(context: &TestContext<'_>, torn: u64) -> Check {
     for run in remaining {
         let at = run.first().number() - first.number();
         pieces.push((at, run.frames()));
-        // The chunks up to the torn one have new memory, those past it the old.
+        // The chunks up to the torn one have new memory. The chunks after it have the old memory.
         let expected = |index| old[(at + index) as usize].filter(|_| at + index >= past);
         checks = checks.and(come_back(machine, run, &expected));
     }
     let pfn = first.add(hidden);
     let reachable =
         machine.p2m.mfn(pfn).is_some() || machine.linear.read(pfn).is_some_and(Pte::is_present);
-    // SAFETY: the frame of the run above that nobody has ([M1](xen_contig::rules#M1)): it was not
-    // among what came back.
+    // SAFETY: the run lost this frame, and no other run contains it, because it was not among the
+    // returned frames ([M1](xen_contig::rules#M1)).
     let lost = unsafe { FrameRun::new(pfn, 1) };
     find_again(context, &lost)?;
-    // SAFETY: as above, and mapped.
+    // SAFETY: `lost` owns the frame ([M1](xen_contig::rules#M1)), which `find_again` has mapped.
     unsafe { machine.linear.zero(lost.first(), lost.frames()) };
     checks.and(come_back(machine, lost, &|_| None))?;
     let mut expected = alloc::vec![(0, hidden), (hidden + 1, FRAMES - hidden - 1)];
     expected.retain(|(_, frames)| *frames > 0);
     if pieces != expected || quarantined != 1 {
-        fail!("chunk {torn}: {quarantined} frames lost, {pieces:?} left, expected {expected:?}");
+        fail!(
+            "chunk {torn}: {quarantined} frames lost and {pieces:?} returned, expected 1 and \
+             {expected:?}"
+        );
     }
     if reachable {
-        fail!("chunk {torn}: pfn {pfn} is quarantined, and reachable");
+        fail!(
+            "chunk {torn}: pfn {pfn} is quarantined, but a mapping or the P2M still names its frame"
+        );
     }
     Ok(())
 }
 
-/// Gives a run back, of which all books have to agree, and which holds nothing.
+/// Frees a run. All tables must agree on it, and it must be zeroed.
 fn come_back(machine: &Machine, run: FrameRun, mfn: &dyn Fn(u64) -> Option<Mfn>) -> Check {
     let checks = frame_checks::agree(machine, &run, mfn)
         .and_then(|()| frame_checks::is_zero(&run, "a torn run"));
@@ -179,12 +191,12 @@ fn come_back(machine: &Machine, run: FrameRun, mfn: &dyn Fn(u64) -> Option<Mfn>)
     checks
 }
 
-/// Maps what Xen has on record for frames that the component gave up looking for, as a kernel that
-/// shows it all can: what is another domain's, Xen refuses to map.
+/// Maps the machine frames that Xen's M2P has for lost frames, as a kernel that reports all records
+/// can do. Xen refuses to map a frame of another domain.
 fn find_again(context: &TestContext<'_>, lost: &FrameRun) -> Check {
     let machine = context.machine;
     let Some(info) = StartInfo::find(machine) else {
-        error!("start info is not where the builder put it")
+        error!("the start info is not at the place that the builder used")
     };
     let mut on_record = Vec::new();
     machine.linear.on_record(lost.first(), lost.frames(), &mut |pfn, mfn| {
@@ -196,12 +208,12 @@ fn find_again(context: &TestContext<'_>, lost: &FrameRun) -> Check {
         }
     }
     match lost.iter().find(|pfn| machine.p2m.mfn(*pfn).is_none()) {
-        Some(pfn) => fail!("the new frame beneath pfn {pfn} is on record nowhere"),
+        Some(pfn) => fail!("no record names the new machine frame of pfn {pfn}"),
         None => Ok(()),
     }
 }
 
-/// The linear mapping, but that one frame's record is not seen.
+/// A linear mapping that does not report the M2P record of one frame.
 struct Hiding {
     linear: &'static Linear,
     hidden: Option<Pfn>,
@@ -241,7 +253,7 @@ unsafe impl GuestMemory for Hiding {
 }
 
 // SAFETY: every method passes its arguments on to `Linear`, which fulfils the contract. `on_record`
-// leaves out one frame, which the contract permits: a kernel may leave out all.
+// leaves out one frame, which the contract permits.
 unsafe impl LinearMapping for Hiding {
     fn entry(&self, pfn: Pfn) -> MachineAddr {
         self.linear.entry(pfn)
@@ -268,15 +280,15 @@ unsafe impl LinearMapping for Hiding {
     }
 }
 
-/// The hypervisor, but that a page is read-only in the guest while it exchanges.
+/// A hypervisor that makes a page read-only in the guest during an exchange.
 struct WriteProtecting {
     xen: &'static Hypervisor,
     list: Pfn,
     mfn: Mfn,
 }
 
-// SAFETY: passes every call on unchanged. For the time of an exchange it removes a mapping that nobody
-// uses meanwhile.
+// SAFETY: every call is passed on unchanged. During an exchange one mapping is read-only, and no
+// code writes through it meanwhile.
 unsafe impl Xen for WriteProtecting {
     unsafe fn call(&self, call: &mut Call<'_>) -> Result<u64, XenErrno> {
         let protect = |flags| {

@@ -1,5 +1,5 @@
-//! [C76](xen_contig::conformance#C76) and [C77](xen_contig::conformance#C77): returning
-//! memory to Xen and populating it again, which a translated guest does in place of an exchange.
+//! [C76](xen_contig::conformance#C76) and [C77](xen_contig::conformance#C77): returning memory to
+//! Xen and populating it again, which a translated guest does instead of an exchange.
 
 use alloc::vec;
 use alloc::vec::Vec;
@@ -27,17 +27,20 @@ pub fn add(tests: &mut Vec<Test>) {
     tests.push(Test::new("c77-populate-an-extent", populate_an_extent));
 }
 
+/// Returns frames to Xen.
+///
 /// # Safety
-/// No Rust object lies in the frames, and no code touches them until they are populated again.
+/// The frames contain no Rust objects, and no code accesses them until they are populated again.
 unsafe fn decrease(list: &mut [u64]) -> Answer {
-    // SAFETY: the caller's; the list lives across the call.
+    // SAFETY: by this function's contract no code uses the frames. The list lives across the call.
     unsafe { xen().memory_op(MemoryOp::DecreaseReservation(&mut extents(list, 0))) }
 }
 
 fn populate(list: &mut [u64], order: u32, oddity: impl FnOnce(&mut MemoryReservation)) -> Answer {
     let mut reservation = extents(list, order);
     oddity(&mut reservation);
-    // SAFETY: where there is nothing there is nothing of Rust's; the list lives across the call.
+    // SAFETY: Xen populates frames without memory, which contain no Rust objects. The list lives
+    // across the call.
     unsafe { xen().memory_op(MemoryOp::PopulatePhysmap(&mut reservation)) }
 }
 
@@ -58,15 +61,16 @@ impl<'c> Hole<'c> {
         can_refill()?;
         let specimen = Specimen::take(context, frames)?;
         let mut list = specimen.gfns().to_vec();
-        // SAFETY: a specimen holds nothing, and it is not touched before it is filled.
+        // SAFETY: a specimen contains no Rust objects, and no code accesses it before it is
+        // populated.
         let answer = unsafe { decrease(&mut list) };
         if answer != Ok(frames) {
-            fail!("Xen took {answer:?} of {frames} frames");
+            fail!("expected Xen to take {frames} frames, it answered {answer:?}");
         }
         Ok(Self { specimen })
     }
 
-    /// Populates it frame by frame and frees it.
+    /// Populates the hole frame by frame and frees the frames.
     fn fill(mut self) -> Check {
         let mut list = self.specimen.pfns();
         let answer = populate(&mut list, 0, |_| ());
@@ -75,7 +79,7 @@ impl<'c> Hole<'c> {
             self.specimen.replace(index, *gfn);
         }
         if filled != list.len() as u64 {
-            fail!("{filled} of {} frames came back", list.len());
+            fail!("Xen populated {filled} of {} frames", list.len());
         }
         self.specimen.put_back()
     }
@@ -90,13 +94,14 @@ fn decrease_of_a_mapped_frame(context: &TestContext<'_>) -> Check {
         specimen.map_one(0, Some(READ_WRITE))?;
     }
     let mut list = [specimen.gfns()[0]];
-    // SAFETY: a specimen holds nothing; where it is touched below, a mapping still holds it.
+    // SAFETY: a specimen contains no Rust objects. The access below happens while a mapping still
+    // references the frame.
     let answer = unsafe { decrease(&mut list) };
     let after = reservation(context);
     let mut alive = true;
     if is_pv(context) {
-        // Xen keeps a returned frame as long as something maps it.
-        // SAFETY: the frame is mapped, and Xen frees no frame that is.
+        // Xen keeps a returned frame while something maps it.
+        // SAFETY: the frame is mapped, and Xen frees no mapped frame.
         unsafe {
             word(pfn, 5).write_volatile(0xc76);
             alive = word(pfn, 5).read_volatile() == 0xc76;
@@ -108,12 +113,16 @@ fn decrease_of_a_mapped_frame(context: &TestContext<'_>) -> Check {
     let filled = populate(&mut list, 0, |_| ());
     specimen.replace(0, list[0]);
     if filled != Ok(1) {
-        fail!("the frame did not come back: {filled:?}");
+        fail!("expected Xen to populate the frame, it answered {filled:?}");
     }
     specimen.put_back()?;
     let expected = if is_pv(context) { before } else { before - 1 };
     if (answer, after.ok(), last.ok(), alive) != (Ok(1), Some(expected), Some(before - 1), true) {
-        fail!("Xen answered {answer:?}; its count went from {before} on; alive: {alive}");
+        fail!(
+            "Xen answered {answer:?}; expected a count of {expected}, and {} after the unmapping; \
+             contents kept: {alive}",
+            before - 1
+        );
     }
     Ok(())
 }
@@ -126,7 +135,7 @@ fn populate_below_any_memory(context: &TestContext<'_>) -> Check {
     });
     hole.fill()?;
     if answers != [(Ok(0), true); 2] {
-        fail!("expected to get nothing, got {answers:?}");
+        fail!("expected no frame, got {answers:?}");
     }
     Ok(())
 }
@@ -138,25 +147,28 @@ fn populate_above_the_limit(context: &TestContext<'_>) -> Check {
     let answer = populate(&mut list, above, |_| ());
     hole.fill()?;
     if answer != Ok(0) {
-        fail!("expected to get nothing of order {above}, got {answer:?}");
+        fail!("expected no extent of order {above}, got {answer:?}");
     }
     Ok(())
 }
 
 fn populate_at_the_maximum(context: &TestContext<'_>) -> Check {
     let slack = slack(context)?;
-    // Guest frames past the end of the guest's memory, which nothing uses.
+    // These guest frames lie past the end of the guest's memory, so no code uses them.
     let first = context.machine.p2m.frames() + 0x1000;
     let wanted: Vec<u64> = (first..first + slack + 4).collect();
     let mut list = wanted.clone();
     let answer = populate(&mut list, 0, |_| ());
     let size = reservation(context);
     let got = answer.unwrap_or(0).min(slack + 4) as usize;
-    // SAFETY: nobody uses the frames, and nothing maps them.
+    // SAFETY: no code uses the frames, and nothing maps them.
     let given = unsafe { decrease(&mut list[..got]) };
     say!("# c77: asked for {} frames, {got} up to the maximum", slack + 4);
     if (answer, given) != (Ok(slack), Ok(slack)) {
-        fail!("{slack} up to the maximum: got {answer:?} (size {size:?}), returned {given:?}");
+        fail!(
+            "expected {slack} frames up to the maximum, got {answer:?} (size {size:?}) and \
+             returned {given:?}"
+        );
     }
     Ok(())
 }
@@ -176,7 +188,7 @@ fn populate_an_extent(context: &TestContext<'_>) -> Check {
     }
     hole.specimen.put_back()?;
     if !aligned {
-        fail!("an extent of order {ORDER} at {:#x}", list[0]);
+        fail!("an extent of order {ORDER} is not aligned: {:#x}", list[0]);
     }
     Ok(())
 }

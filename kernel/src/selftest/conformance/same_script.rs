@@ -1,5 +1,5 @@
-//! Does this Xen answer the script of raw calls as the model of it does? The script is in
-//! `tests/script`, and `tests/same_script.rs` plays it against the model.
+//! Does this Xen answer the script of raw calls as the model does? The script is in `tests/script`,
+//! and `tests/same_script.rs` plays it against the model.
 
 use alloc::string::String;
 
@@ -38,11 +38,11 @@ fn same_script(context: &TestContext<'_>) -> Check {
     let Some(run) = machine.take(FRAMES) else {
         skip!("the guest has no {FRAMES} free frames in a row")
     };
-    // SAFETY: the run is ours alone ([M1](xen_contig::rules#M1)) and mapped.
+    // SAFETY: `run` owns the frames ([M1](xen_contig::rules#M1)), and they are mapped.
     unsafe { machine.linear.zero(run.first(), FRAMES) };
     let start_info = StartInfo::find(machine);
     if start_info.is_none() && is_pv(context) {
-        error!("start info is not where the builder put it");
+        error!("the start info is not at the place that the builder used");
     }
     let unowned = match machine.m2p {
         Some(_) => m2p::frames_of_others(machine, 2).of_nobody.last().copied(),
@@ -52,7 +52,7 @@ fn same_script(context: &TestContext<'_>) -> Check {
     let script = if is_pv(context) { script::PV } else { script::TRANSLATED };
     let mut text = String::new();
     if script.unpack(&mut text).is_err() {
-        error!("the script can't be unpacked");
+        error!("the script cannot be unpacked");
     }
     match script::run(&kernel, &text, |_, _| ()) {
         ScriptResult::Same { calls } => {
@@ -61,13 +61,14 @@ fn same_script(context: &TestContext<'_>) -> Check {
             Ok(())
         }
         ScriptResult::Differs { line, call, expected, answer } => {
-            fail!("line {line}: `{call}`: expected `{expected}`, answer `{answer}`")
+            fail!("line {line}: `{call}`: expected `{expected}`, Xen answered `{answer}`")
         }
     }
 }
 
-// SAFETY: the run is from the frame allocator, which hands out what has the linear mapping alone;
-// both window slots are for tests, of which one runs at a time; lists are frames themselves.
+// SAFETY: the run comes from the frame allocator, whose frames have only the linear mapping. Both
+// window slots are reserved for tests, of which one runs at a time. The lists lie in frames of the
+// run.
 unsafe impl ScriptGuest for ScriptKernel<'_> {
     type Xen = Hypervisor;
 
@@ -114,7 +115,7 @@ unsafe impl ScriptGuest for ScriptKernel<'_> {
             ScriptPage::Linear(pfn) => linear(pfn),
             ScriptPage::Alias => window(slot::ALIAS),
             ScriptPage::Probe => window(NOWHERE),
-            // One table has all slots of the window.
+            // One table contains all slots of the window, so the next address has no entry.
             ScriptPage::Nowhere => window(0) + WINDOW_SLOTS * 4096,
         }
     }

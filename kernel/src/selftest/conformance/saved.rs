@@ -1,5 +1,5 @@
-//! [C75](xen_contig::conformance#C75): the domain is saved and restored, and its memory lies in
-//! other machine frames.
+//! [C75](xen_contig::conformance#C75): after the domain was saved and restored, other machine
+//! frames back its memory.
 
 use alloc::vec::Vec;
 
@@ -25,40 +25,40 @@ use crate::time::Deadline;
 use crate::traps::try_read;
 use crate::vcpu;
 
-/// Seconds that the toolstack has to ask.
-const PATIENCE: u64 = 300;
+/// How many seconds the test waits for the toolstack.
+const TIMEOUT_SECONDS: u64 = 300;
 
-/// How often the domain may come back as it was before it is saved for good.
+/// How many times the domain may continue without a restore.
 const KEPT: u32 = 8;
 
-/// Sizes of the buffers, in bytes.
+/// The sizes of the buffers in bytes.
 const SIZES: [u64; 4] = [1, PAGE + 1, 64 << 10, 2 << 20];
 
-/// Objects of the pool that a device was told of.
+/// The number of objects of the pool whose addresses a device has.
 const OBJECTS: usize = 24;
 
-/// Bytes of each.
+/// The size of an object in bytes.
 const OBJECT: u64 = 512;
 
-/// Frames of an area in use, and of one that was left behind.
+/// The number of frames of an area in use, and of a leftover area.
 const FRAMES: u64 = 4;
 
 pub fn add(tests: &mut Vec<Test>) {
-    // It waits for somebody who saves the domain.
+    // The test needs a toolstack that saves the domain.
     tests.push(Test::new("c75-save-and-restore", saved).when(When::Named));
 }
 
 fn saved(context: &TestContext<'_>) -> Check {
     let machine = context.machine;
     let areas = machine.areas.stats().live;
-    // Memory that was given back is used again where it lies: after the restore the allocator has
-    // to see that it does not fit any more.
+    // Freed memory stays in the reserve. After the restore the allocator must notice that it does
+    // not fit any more.
     balanced(context, Retain::default(), |allocator| {
         let constraints = build(|it| it.mask((1 << 36) - 1))?;
         let config = PoolConfig::builder("c75", OBJECT).constraints(constraints).build();
         let mut pool = match config.and_then(|config| Pool::new(allocator, config)) {
             Ok(pool) => pool,
-            Err(error) => fail!("a pool: {error}"),
+            Err(error) => fail!("making a pool: {error}"),
         };
         {
             let objects = objects(&pool)?;
@@ -72,7 +72,7 @@ fn saved(context: &TestContext<'_>) -> Check {
             areas.end()?;
             result?;
         }
-        // Whatever was moved is ordinary memory, and what is told from here on is true.
+        // Memory that moved has become ordinary memory, and the addresses from here on are valid.
         pool.trim();
         for len in SIZES {
             let served = served(allocator.alloc_coherent(len, &constraints), "c75", "anew")?;
@@ -80,7 +80,10 @@ fn saved(context: &TestContext<'_>) -> Check {
         }
         for object in &objects(&pool)? {
             if let Err(moved) = object.check_in_place() {
-                fail!("the pool hands out {object:?} after the restore: {moved}");
+                fail!(
+                    "after the restore the pool handed out an object that moved, {object:?}: \
+                     {moved}"
+                );
             }
         }
         Ok(())
@@ -91,8 +94,7 @@ fn saved(context: &TestContext<'_>) -> Check {
     Ok(())
 }
 
-/// Lets the domain be saved until it has been restored, and checks after each time that all is where
-/// the guest has it.
+/// Lets the toolstack save the domain until it has been restored. Runs `check` after each time.
 fn until_restored(machine: &Machine, check: impl Fn() -> Check) -> Check {
     for _ in 0..=KEPT {
         let requests = match Requests::open(machine) {
@@ -100,8 +102,8 @@ fn until_restored(machine: &Machine, check: impl Fn() -> Check) -> Check {
             Err(error) => skip!("{error}"),
         };
         say!("# c75: ready to be saved");
-        if !requests.wait(Deadline::in_seconds(PATIENCE)) {
-            error!("nobody has saved the domain for {PATIENCE} s: `xl save` does");
+        if !requests.wait(Deadline::in_seconds(TIMEOUT_SECONDS)) {
+            error!("the domain was not saved in {TIMEOUT_SECONDS} s; save it with `xl save`");
         }
         let resumed = match requests.suspend() {
             Ok(resumed) => resumed,
@@ -128,22 +130,22 @@ fn events_come() -> Check {
     let deadline = Deadline::in_seconds(10);
     while me.events.fired() == fired {
         if deadline.has_passed() {
-            fail!("an event that the vCPU sent itself has not come for 10 s");
+            fail!("an event that the vCPU sent to itself did not arrive in 10 s");
         }
         events::nap();
     }
     Ok(())
 }
 
-/// A buffer, and where its frames were when a device was told.
+/// A buffer, and the frames that backed it when a device received its addresses.
 struct SavedBuffer<'a, 'm> {
     buffer: Buffer<'a, 'm>,
     gfns: Vec<Option<Gfn>>,
 }
 
 impl SavedBuffer<'_, '_> {
-    /// Checks that the guest's books agree with Xen's, that the bytes are there, and that what the
-    /// buffer says of where it lies is true.
+    /// Checks that the guest's tables agree with Xen's, that the buffer contains its pattern, and
+    /// that it reports correctly whether it moved.
     fn check(&self, machine: &Machine, seed: u64) -> Check {
         let Self { buffer, gfns } = self;
         frame_checks::agree(machine, buffer.frames(), |_| None)?;
@@ -155,7 +157,10 @@ impl SavedBuffer<'_, '_> {
             (Some(page), Err(BufferError::Moved(moved))) if moved.offset == page as u64 * PAGE => {
                 Ok(())
             }
-            (page, said) => fail!("of {buffer:?} page {page:?} is the first elsewhere: {said:?}"),
+            (page, said) => fail!(
+                "the first page of {buffer:?} that moved is {page:?}, but the buffer reports \
+                 {said:?}"
+            ),
         }
     }
 }
@@ -174,7 +179,7 @@ fn buffers<'a, 'm>(
         buffers.push(SavedBuffer { buffer, gfns });
     }
     if buffers.is_empty() {
-        skip!("there was no memory for any buffer");
+        skip!("guest or Xen has no memory for any buffer");
     }
     Ok(buffers)
 }
@@ -192,8 +197,10 @@ fn objects<'p, 'm>(
     Ok(objects)
 }
 
-/// Checks what the restored domain's pool says, and counts. In PV all must lie elsewhere, or nothing
-/// was tried; in a translated guest the device's frames are the guest's, and they are what they were.
+/// Counts the buffers and objects that moved, and checks what the pool reports.
+///
+/// In PV some must have moved, otherwise nothing was tested. In a translated guest none may move,
+/// because devices use guest frames.
 fn moved(
     machine: &Machine,
     buffers: &[SavedBuffer<'_, '_>],
@@ -203,26 +210,26 @@ fn moved(
     let buffers_moved = buffers.iter().filter(|told| told.buffer.check_in_place().is_err()).count();
     let objects_moved = objects.iter().filter(|object| object.check_in_place().is_err()).count();
     say!(
-        "# c75: {buffers_moved} of {} buffers and {objects_moved} of {} objects lie elsewhere",
+        "# c75: {buffers_moved} of {} buffers and {objects_moved} of {} objects moved",
         buffers.len(),
         objects.len()
     );
     match pool.check_in_place().map_err(|error| error.kind()) {
         Ok(()) if objects_moved == 0 => {}
         Err(PoolErrorKind::Moved { in_use, .. }) if in_use == objects_moved as u64 => {}
-        said => fail!("{objects_moved} objects of the pool lie elsewhere: {said:?}"),
+        said => fail!("{objects_moved} objects of the pool moved, but the pool reports {said:?}"),
     }
     let any = buffers_moved + objects_moved;
     if machine.p2m.is_translated() && any > 0 {
-        fail!("a translated guest's frames are what they were");
+        fail!("{any} buffers and objects of a translated guest moved, expected none");
     }
     if !machine.p2m.is_translated() && any == 0 {
-        error!("the restored domain got the very frames that it had");
+        error!("the restored domain has the same frames as before, so nothing was tested");
     }
     Ok(())
 }
 
-/// An area in use, and frames that one was left behind on.
+/// An area in use, and frames with a leftover.
 struct Areas<'m> {
     machine: &'m Machine,
     area: TestArea<'m>,
@@ -245,7 +252,7 @@ impl<'m> Areas<'m> {
         Ok(Self { machine, area, frames, leftover })
     }
 
-    /// Checks that both mappings of the frames show what is in them.
+    /// Checks that both mappings of the frames read the same contents.
     fn check(&self, seed: u64) -> Check {
         let Self { machine, area, frames, leftover } = self;
         for (run, what) in [(frames, "an area's frames"), (leftover, "frames left behind")] {
@@ -256,7 +263,7 @@ impl<'m> Areas<'m> {
             let linear = crate::layout::linear(pfn);
             let (shown, held) = (try_read(area.address() + page * PAGE), try_read(linear));
             if shown.is_err() || shown.ok() != held.ok() {
-                fail!("page {page} of {:?} shows other memory than pfn {pfn}", **area);
+                fail!("page {page} of {:?} does not map pfn {pfn}", **area);
             }
         }
         Ok(())

@@ -1,8 +1,8 @@
-//! What the domain builder told a PV guest, read again where it still lies.
+//! The start info of a PV guest, read from the page that the domain builder wrote.
 //!
-//! Booting takes from start info what the kernel needs. These tests need more: the frames that
-//! Xen and dom0's daemons share with the guest, and the P2M as a table to write to, since a raw
-//! exchange goes past the component that keeps it otherwise.
+//! The boot code reads what the kernel needs. These tests also need the frames that Xen and the
+//! daemons of dom0 share with the guest. They write to the P2M, because a raw exchange bypasses the
+//! library, which otherwise keeps it.
 
 use core::ops::Deref;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -13,7 +13,7 @@ use xen_contig::addr::{Mfn, Pfn};
 use crate::layout::{self, image_frame};
 use crate::machine::Machine;
 
-/// Start info.
+/// The start info.
 pub struct StartInfo(PvStartInfo<'static>);
 
 impl Deref for StartInfo {
@@ -25,14 +25,15 @@ impl Deref for StartInfo {
 }
 
 impl StartInfo {
-    /// Reads the page, which the kernel never gives away; `None` in a translated guest.
+    /// Reads the page, which is never exchanged. Returns `None` in a translated guest.
     pub fn find(machine: &Machine) -> Option<Self> {
         let page = layout::linear(machine.start_info?);
-        // SAFETY: the frame is mapped, aligned, and written by nobody since the builder.
+        // SAFETY: the frame is mapped and aligned, and no code has written to it since the builder.
         PvStartInfo::read(unsafe { &*page.as_ptr() }).ok().map(Self)
     }
 
-    /// The console's ring and xenstore's, which a backend in dom0 maps; a dom0 has none.
+    /// Returns the rings of console and xenstore, which a backend in dom0 maps. dom0 itself has
+    /// none.
     pub fn rings(&self) -> impl Iterator<Item = (&'static str, Mfn)> {
         let console = match self.console {
             PvConsole::DomU { mfn, .. } => mfn,
@@ -42,15 +43,15 @@ impl StartInfo {
         all.into_iter().filter(|(_, mfn)| *mfn != 0).map(|(name, mfn)| (name, Mfn::new(mfn)))
     }
 
-    /// Writes into the P2M what lies under `pfn` from now on.
+    /// Records in the P2M which machine frame backs `pfn` from now on.
     ///
     /// # Panics
-    /// Beyond the guest's memory.
+    /// If `pfn` lies beyond the guest's memory.
     pub fn set_p2m(&self, pfn: Pfn, mfn: u64) {
         assert!(pfn.number() < self.nr_pages, "pfn {pfn} has no entry in the P2M");
         let table = layout::linear(image_frame(self.mfn_list)).as_ptr::<AtomicU64>();
-        // SAFETY: the table has an entry for each frame, is mapped for good, and is accessed
-        // atomically by everyone.
+        // SAFETY: the table has an entry for each frame and is never unmapped. All accesses to it
+        // are atomic.
         let entry = unsafe { &*table.add(pfn.number() as usize) };
         entry.store(mfn, Relaxed);
     }

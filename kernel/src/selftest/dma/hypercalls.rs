@@ -57,7 +57,8 @@ fn hypercalls(context: &TestContext<'_>) -> Check {
         };
         if cold > most || warm > 0 {
             fail!(
-                "order {order}: {cold} hypercalls cold and {warm} warm; at most {most} and 0 are allowed"
+                "order {order}: {cold} hypercalls cold and {warm} warm; at most {most} and 0 are \
+                 allowed"
             );
         }
         if machine.exchanger().is_some() && cold == 0 {

@@ -79,7 +79,8 @@ fn all_or_nothing(context: &TestContext<'_>) -> Check {
                     };
                     if !told {
                         fail!(
-                            "expected request {at} to be refused for its segments, but request {index} failed: {error}"
+                            "expected request {at} to be refused for its segments, but request \
+                             {index} failed: {error}"
                         );
                     }
                 }

@@ -79,7 +79,8 @@ fn reclaimed(context: &TestContext<'_>) -> Check {
         let made = calls() - before;
         if freed != idle || now < free + idle || made > 0 {
             fail!(
-                "expected {idle} idle frames to become free, got {freed}; {free} free before, {now} after; {made} hypercalls"
+                "expected {idle} idle frames to become free, got {freed}; {free} free before, \
+                 {now} after; {made} hypercalls"
             );
         }
         allocator.trim(u64::MAX);

@@ -37,7 +37,8 @@ fn contiguous(context: &TestContext<'_>) -> Check {
             }
         } else {
             say!(
-                "# dma-guest-contiguous: no frame at a multiple of 1 MiB is free in the upper half of memory"
+                "# dma-guest-contiguous: no frame at a multiple of 1 MiB is free in the upper \
+                 half of memory"
             );
         }
         let confined = ConfinedGuest::to(machine, 256)?;

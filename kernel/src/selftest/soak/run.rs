@@ -141,7 +141,8 @@ impl<'a, 'm> Soak<'a, 'm> {
             .map(|stats| stats.idle + stats.set_aside + stats.records)
             .sum();
         say!(
-            "# soak: {number}: {free} free, {held} held, {live} in {} buffers, {reserve} in reserve",
+            "# soak: {number}: {free} free, {held} held, {live} in {} buffers, {reserve} in \
+             reserve",
             self.live.len()
         );
         if free + held + live + reserve != self.frames {
