@@ -68,7 +68,7 @@ mod vcpu;
 mod verdict;
 mod virtio;
 
-use boot::Booted;
+use boot::BootResult;
 use console::say;
 use exit::Exit;
 use verdict::Verdict;
@@ -79,7 +79,7 @@ pvh_boot::entry!(main);
 ///
 /// Both entries call it on the boot stack of the first vCPU, with interrupts and events masked.
 fn main(boot: pvh_boot::BootInfo) -> ! {
-    let Booted { mut machine, command_line, reservation } = boot::start(boot);
+    let BootResult { mut machine, command_line, reservation } = boot::start(boot);
     let (options, complaints) = command_line::parse(&command_line);
     machine.exchange_options.fuse = options.fuse;
     trace::show(options.trace);
@@ -94,7 +94,7 @@ fn main(boot: pvh_boot::BootInfo) -> ! {
         say!("# command line: {complaint}");
     }
     let verdict = if !complaints.is_empty() {
-        say!("# the command line has errors, so nothing runs");
+        say!("# no test runs, because the command line has errors");
         verdict::none_run(Verdict::Error)
     } else if let Some(request) = options.probe {
         probe::run(&machine, request, options.seed)
@@ -102,7 +102,7 @@ fn main(boot: pvh_boot::BootInfo) -> ! {
         let measured = bench::run(&machine, &options.bench, options.seed);
         selftest::run(&machine, &options, measured)
     };
-    trace::show_summary();
+    trace::print_summary();
     say!("Test result: {verdict}");
     exit::exit(options.exit.unwrap_or(Exit::Poweroff))
 }

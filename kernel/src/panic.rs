@@ -24,7 +24,7 @@ fn panic(info: &PanicInfo<'_>) -> ! {
         Some(location) => say!("panic: {} (at {location}, on vCPU {vcpu})", info.message()),
         None => say!("panic: {} (on vCPU {vcpu})", info.message()),
     }
-    trace::show_recent();
+    trace::print_recent();
     exit(Exit::Crash)
 }
 

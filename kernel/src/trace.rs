@@ -12,7 +12,7 @@ pub fn show(level: Level) {
 }
 
 /// Makes the handle of a new vCPU print as much as the handle of the running vCPU.
-pub fn show_likewise(new: &Hypervisor) {
+pub fn copy_level(new: &Hypervisor) {
     new.show(xen().level(), print);
 }
 
@@ -25,7 +25,7 @@ fn print(entry: &TraceEntry) {
 }
 
 /// Prints the table of all vCPUs' calls if the trace is on.
-pub fn show_summary() {
+pub fn print_summary() {
     if xen().level() != Level::Off {
         let mut all = Summary::new();
         vcpu::online().for_each(|vcpu| all.add(&vcpu.xen.summary()));
@@ -36,7 +36,7 @@ pub fn show_summary() {
 }
 
 /// Prints the last calls of this vCPU after a panic.
-pub fn show_recent() {
+pub fn print_recent() {
     match vcpu::count() {
         0 | 1 => say!("# trace: the last hypercalls, oldest first"),
         _ => say!("# trace: the last hypercalls of {}, oldest first", vcpu::current()),

@@ -10,13 +10,13 @@ use crate::machine::{Machine, word};
 /// Free frames within reach of a mask, taken from the frame allocator. They are freed on drop.
 ///
 /// The first word of each frame contains the number of the next one, so the list needs no memory.
-pub struct FramesAside<'m> {
+pub struct FramesSetAside<'m> {
     machine: &'m Machine,
     bits: AddressBits,
     last: Option<Pfn>,
 }
 
-impl<'m> FramesAside<'m> {
+impl<'m> FramesSetAside<'m> {
     /// Returns an empty list of frames below `2^bits`.
     pub const fn new(machine: &'m Machine, bits: AddressBits) -> Self {
         Self { machine, bits, last: None }
@@ -50,7 +50,7 @@ impl<'m> FramesAside<'m> {
 /// The end marker of the list.
 const NONE: u64 = u64::MAX;
 
-impl Drop for FramesAside<'_> {
+impl Drop for FramesSetAside<'_> {
     fn drop(&mut self) {
         while let Some(pfn) = self.last {
             // SAFETY: the frame is in the list, so the list owns it, and its first word is a number

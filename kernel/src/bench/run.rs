@@ -5,7 +5,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::allocator::BenchAllocator;
-use super::aside::FramesAside;
+use super::aside::FramesSetAside;
 use super::patterns::{Shortfall, churn, cycle, hold};
 use super::strict::strict;
 use super::tally::Tally;
@@ -16,16 +16,16 @@ use crate::verdict::{FinishedTest, TestOutcome};
 
 /// Runs the entries and prints a line for each. Returns a result for each, in their order.
 pub fn run(machine: &Machine, entries: &[BenchEntry], seed: u64) -> Vec<FinishedTest> {
-    let mut aside: Option<FramesAside<'_>> = None;
+    let mut aside: Option<FramesSetAside<'_>> = None;
     let mut finished = Vec::new();
     for entry in entries {
         // The frames stay aside for the next entry if it needs the same.
         aside = aside.filter(|aside| needs_far(entry) && aside.bits() == entry.bits);
         if needs_far(entry) {
-            aside.get_or_insert_with(|| FramesAside::new(machine, entry.bits)).take_all();
+            aside.get_or_insert_with(|| FramesSetAside::new(machine, entry.bits)).take_all();
         }
         let mut tally = Tally::default();
-        let shortfall = one(machine, entry, seed, aside.as_mut(), &mut tally);
+        let shortfall = run_one(machine, entry, seed, aside.as_mut(), &mut tally);
         say!("{}", tally.line(entry));
         finished.push(FinishedTest {
             name: format!("bench-{entry}"),
@@ -41,11 +41,11 @@ fn needs_far(entry: &BenchEntry) -> bool {
 }
 
 /// Runs one entry. Returns an error if it did fewer operations than requested.
-fn one(
+fn run_one(
     machine: &Machine,
     entry: &BenchEntry,
     seed: u64,
-    aside: Option<&mut FramesAside<'_>>,
+    aside: Option<&mut FramesSetAside<'_>>,
     tally: &mut Tally,
 ) -> Option<String> {
     if entry.pattern == BenchPattern::Bare {

@@ -2,7 +2,7 @@
 
 use super::BenchEntry;
 use super::allocator::BenchAllocator;
-use super::aside::FramesAside;
+use super::aside::FramesSetAside;
 use super::patterns::Shortfall;
 use super::tally::{Tally, measure};
 
@@ -17,7 +17,7 @@ const AROUND: u64 = 512;
 pub fn strict(
     allocator: &BenchAllocator<'_>,
     entry: &BenchEntry,
-    aside: &mut FramesAside<'_>,
+    aside: &mut FramesSetAside<'_>,
     tally: &mut Tally,
 ) -> Option<Shortfall> {
     for _ in 0..entry.count {

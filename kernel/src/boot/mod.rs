@@ -12,5 +12,5 @@ mod reservation;
 mod start;
 mod state;
 
-pub use start::{Booted, start};
+pub use start::{BootResult, start};
 pub use state::{BootState, CommandLine};

@@ -21,7 +21,7 @@ use crate::vcpu::xen;
 use crate::{heap, layout, pv, pvh};
 
 /// What the boot code hands over to `main`.
-pub struct Booted {
+pub struct BootResult {
     /// The machine, with page tables, heap, frames and console.
     pub machine: Machine,
     /// The command line.
@@ -35,7 +35,7 @@ pub struct Booted {
 /// The function is never inlined, because it works on copies of memory maps. In `main` they would
 /// occupy half of the stack as long as the kernel runs.
 #[inline(never)]
-pub fn start(boot: BootInfo) -> Booted {
+pub fn start(boot: BootInfo) -> BootResult {
     let state = match boot {
         BootInfo::Pv { start_info } => pv::boot(start_info),
         BootInfo::Pvh { start_info } => pvh::boot(start_info),
@@ -44,7 +44,7 @@ pub fn start(boot: BootInfo) -> Booted {
     let reservation = ReservationReport::new(state.unbacked);
     let machine = machine(state);
     // The command line is copied only now, because there was no heap before.
-    Booted { machine, command_line: command_line.as_str().to_string(), reservation }
+    BootResult { machine, command_line: command_line.as_str().to_string(), reservation }
 }
 
 /// Sets up heap, areas and free frames from the state that the PV or PVH part hands over.

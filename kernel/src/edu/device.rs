@@ -5,9 +5,9 @@ use core::fmt;
 use pci_types::{DeviceId, VendorId};
 use xen_contig::addr::{Gfn, PAGE_SIZE};
 
-use super::registers::{EduNotMapped, EduRegisters, Narrow};
+use super::registers::{EduNotMapped, EduRegisters, Register32};
 use crate::machine::Machine;
-use crate::pci::{self, Function, MemoryBar, NoConfigSpace, Ports};
+use crate::pci::{self, ConfigSpaceError, Function, MemoryBar, Ports};
 
 /// The device's vendor and device numbers.
 const ID: (VendorId, DeviceId) = (0x1234, 0x11e8);
@@ -27,9 +27,9 @@ pub struct Edu {
 
 /// The reason why the device cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NoEdu {
+pub enum EduError {
     /// Configuration space is not available.
-    Config(NoConfigSpace),
+    Config(ConfigSpaceError),
     /// The device is not on the bus.
     Absent,
     /// The firmware did not assign an address to the device's registers.
@@ -43,14 +43,14 @@ pub enum NoEdu {
     },
 }
 
-impl NoEdu {
+impl EduError {
     /// Returns true if the machine or the domain does not have such a device.
     pub const fn is_expected(&self) -> bool {
-        matches!(self, Self::Absent | Self::Config(NoConfigSpace::NotInitialDomain))
+        matches!(self, Self::Absent | Self::Config(ConfigSpaceError::NotInitialDomain))
     }
 }
 
-impl fmt::Display for NoEdu {
+impl fmt::Display for EduError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Config(why) => why.fmt(f),
@@ -68,26 +68,26 @@ impl fmt::Display for NoEdu {
     }
 }
 
-impl core::error::Error for NoEdu {}
+impl core::error::Error for EduError {}
 
 impl Edu {
     /// Finds the device on the bus and prepares it for use.
     ///
     /// # Errors
     /// There is no device that this driver can use.
-    pub fn open(machine: &Machine) -> Result<Self, NoEdu> {
-        let ports = Ports::open(machine).map_err(NoEdu::Config)?;
-        let address = pci::find(&ports, ID).ok_or(NoEdu::Absent)?;
-        let function = Function::take(ports, address).ok_or(NoEdu::Absent)?;
-        let bar = function.memory(0).ok_or(NoEdu::NoMemory)?;
+    pub fn open(machine: &Machine) -> Result<Self, EduError> {
+        let ports = Ports::open(machine).map_err(EduError::Config)?;
+        let address = pci::find(&ports, ID).ok_or(EduError::Absent)?;
+        let function = Function::take(ports, address).ok_or(EduError::Absent)?;
+        let bar = function.memory(0).ok_or(EduError::NoMemory)?;
         function.enable();
         // SAFETY: the function has the numbers of an edu device. Its first memory contains its
         // registers, and `enable` made the function decode it.
         let registers = unsafe { EduRegisters::map(Gfn::new(bar.start / PAGE_SIZE as u64)) }
-            .map_err(NoEdu::NotMapped)?;
-        match registers.read(Narrow::Identification) {
+            .map_err(EduError::NotMapped)?;
+        match registers.read(Register32::Identification) {
             IDENTIFICATION => Ok(Self { registers, function, bar }),
-            identification => Err(NoEdu::UnexpectedDevice { identification }),
+            identification => Err(EduError::UnexpectedDevice { identification }),
         }
     }
 
@@ -95,7 +95,7 @@ impl Edu {
     /// works.
     pub fn liveness(&self, value: u32) -> u32 {
         self.registers.write_liveness(value);
-        self.registers.read(Narrow::Liveness)
+        self.registers.read(Register32::Liveness)
     }
 }
 

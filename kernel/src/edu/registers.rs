@@ -12,7 +12,7 @@ use crate::layout::{REGISTERS, slot, window};
 /// Registers of 32 bits.
 #[derive(Clone, Copy, Debug)]
 #[repr(u16)]
-pub enum Narrow {
+pub enum Register32 {
     /// Identifies the device.
     Identification = 0x00,
     /// Returns the complement of the last value written.
@@ -22,7 +22,7 @@ pub enum Narrow {
 /// Registers of 64 bits.
 #[derive(Clone, Copy, Debug)]
 #[repr(u16)]
-pub enum Wide {
+pub enum Register64 {
     /// The address that the engine reads.
     Source = 0x80,
     /// The address that the engine writes.
@@ -80,7 +80,7 @@ impl EduRegisters {
     }
 
     /// Reads a register of 32 bits.
-    pub fn read(&self, register: Narrow) -> u32 {
+    pub fn read(&self, register: Register32) -> u32 {
         // SAFETY: the slot maps the registers while `self` lives, and they are aligned to their
         // size. They are not Rust objects, so the access is volatile.
         unsafe { Self::at::<u32>(register as u16).read_volatile() }
@@ -89,11 +89,11 @@ impl EduRegisters {
     /// Writes the liveness register. This changes only what the register returns later.
     pub fn write_liveness(&self, value: u32) {
         // SAFETY: the slot maps the registers while `self` lives, and they are aligned to their size.
-        unsafe { Self::at::<u32>(Narrow::Liveness as u16).write_volatile(value) };
+        unsafe { Self::at::<u32>(Register32::Liveness as u16).write_volatile(value) };
     }
 
     /// Reads a register of 64 bits.
-    pub fn read_wide(&self, register: Wide) -> u64 {
+    pub fn read64(&self, register: Register64) -> u64 {
         // SAFETY: the slot maps the registers while `self` lives, and they are aligned to their size.
         unsafe { Self::at::<u64>(register as u16).read_volatile() }
     }
@@ -104,7 +104,7 @@ impl EduRegisters {
     /// A write to the command register starts the engine. Then no other code uses the memory that
     /// the engine writes ([M1](xen_contig::rules#M1)), and no Rust reference to it exists
     /// ([M5](xen_contig::rules#M5)).
-    pub unsafe fn write_wide(&self, register: Wide, value: u64) {
+    pub unsafe fn write64(&self, register: Register64, value: u64) {
         // SAFETY: the slot maps the registers while `self` lives, and they are aligned to their
         // size. By this function's contract the engine writes only memory that no other code uses.
         unsafe { Self::at::<u64>(register as u16).write_volatile(value) };

@@ -5,7 +5,7 @@ use core::fmt;
 use xen_contig::addr::DmaAddr;
 
 use super::device::Edu;
-use super::registers::Wide;
+use super::registers::Register64;
 use crate::events::nap;
 
 /// The addresses that the engine can drive. It ignores the bits above.
@@ -133,13 +133,13 @@ impl Edu {
         // comes last. x86 keeps the order of stores, so the engine sees everything that was written
         // before.
         unsafe {
-            registers.write_wide(Wide::Source, source);
-            registers.write_wide(Wide::Destination, destination);
-            registers.write_wide(Wide::Count, bytes);
-            registers.write_wide(Wide::Command, command);
+            registers.write64(Register64::Source, source);
+            registers.write64(Register64::Destination, destination);
+            registers.write64(Register64::Count, bytes);
+            registers.write64(Register64::Command, command);
         }
         for _ in 0..MAX_READS {
-            if registers.read_wide(Wide::Command) & RUN == 0 {
+            if registers.read64(Register64::Command) & RUN == 0 {
                 return Ok(());
             }
             // The nap limits the number of reads. Each read exits to the emulator and costs more

@@ -51,16 +51,16 @@ pub fn notify(target: &Local) {
     send(target);
 }
 
-/// Counts the notification that another vCPU will send by [`give_notice`].
+/// Counts the notification that another vCPU will send by [`notify_expected`].
 ///
 /// The receiver counts it. If the sender counted it, the receiver might add up the counters too
 /// early.
-pub fn expect_notice() {
+pub fn expect_notification() {
     local().events.count_sent();
 }
 
-/// Wakes a vCPU that has counted the notification by [`expect_notice`].
-pub fn give_notice(target: &Local) {
+/// Wakes a vCPU that has counted the notification by [`expect_notification`].
+pub fn notify_expected(target: &Local) {
     send(target);
 }
 

@@ -16,6 +16,7 @@ mod channel;
 mod mask;
 
 pub use channel::{
-    arrived, bind, expect_notice, give_notice, longest_masked, masked_since, notify, start, upcall,
+    arrived, bind, expect_notification, longest_masked, masked_since, notify, notify_expected,
+    start, upcall,
 };
 pub use mask::{block, is_masked, mask, nap, unmask, wait_until};

@@ -15,4 +15,4 @@ mod ports;
 
 pub use bus::find;
 pub use function::{Function, MemoryBar};
-pub use ports::{NoConfigSpace, Ports};
+pub use ports::{ConfigSpaceError, Ports};

@@ -42,14 +42,14 @@ const _: () = {
 
 /// The reason why configuration space is not available.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NoConfigSpace {
+pub enum ConfigSpaceError {
     /// This is a domU. The machine's devices belong to dom0.
     NotInitialDomain,
     /// Xen does not let this kernel use ports.
     Refused(XenErrno),
 }
 
-impl fmt::Display for NoConfigSpace {
+impl fmt::Display for ConfigSpaceError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotInitialDomain => {
@@ -60,18 +60,18 @@ impl fmt::Display for NoConfigSpace {
     }
 }
 
-impl core::error::Error for NoConfigSpace {}
+impl core::error::Error for ConfigSpaceError {}
 
 impl Ports {
     /// Asks Xen to let this vCPU use the ports.
     ///
     /// # Errors
     /// The domain has no devices, or Xen refused.
-    pub fn open(machine: &Machine) -> Result<Self, NoConfigSpace> {
+    pub fn open(machine: &Machine) -> Result<Self, ConfigSpaceError> {
         if !machine.initial_domain {
-            return Err(NoConfigSpace::NotInitialDomain);
+            return Err(ConfigSpaceError::NotInitialDomain);
         }
-        guest().allow_ports().map_err(NoConfigSpace::Refused)?;
+        guest().allow_ports().map_err(ConfigSpaceError::Refused)?;
         Ok(Self(PhantomData))
     }
 }

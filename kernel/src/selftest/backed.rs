@@ -5,7 +5,7 @@
 
 use alloc::vec::Vec;
 
-use super::owned::Owned;
+use super::owned::OwnedRun;
 use super::{Check, Test, TestContext, fail};
 use crate::machine::word;
 use crate::say;
@@ -28,7 +28,7 @@ fn touch_all(context: &TestContext<'_>) -> Check {
         while rows.len() < MAX_RUNS
             && let Some(run) = machine.take(frames)
         {
-            rows.push(Owned::of(machine, run));
+            rows.push(OwnedRun::of(machine, run));
         }
     }
     let frames = || rows.iter().flat_map(|row| row.iter());

@@ -142,7 +142,7 @@ fn round_trips(context: &TestContext<'_>) -> Check {
         round_trip(&mut edu, &buffer, part, 0..end, (context.seed, round))?;
     }
     drop(edu);
-    buffer.give_back()
+    buffer.release()
 }
 
 /// Checks that the device cannot reach ordinary memory above the mask, and that the exchange brings
@@ -152,7 +152,7 @@ fn out_of_reach(context: &TestContext<'_>) -> Check {
     let mut edu = open(machine)?;
     let witness = EduBuffer::new(machine, Order::ZERO)?;
     let Some(run) = above_mask(machine, ORDER.frames()) else {
-        witness.give_back()?;
+        witness.release()?;
         skip!("the device can reach all of the guest's free memory without an exchange")
     };
     let Some(frame) = device_frame(machine, run.first()) else { fail!("{run:?} has no memory") };
@@ -171,7 +171,7 @@ fn out_of_reach(context: &TestContext<'_>) -> Check {
         let exchanged = match ordinary.make_reachable() {
             Ok(exchanged) => exchanged,
             // Xen may have no memory below the mask.
-            Err(outcome) => return witness.give_back().and(Err(outcome)),
+            Err(outcome) => return witness.release().and(Err(outcome)),
         };
         exchanged.fill(0..PAGE, |at| pattern(seed, 1, at));
         let reached = exchanged.device_address(0);
@@ -181,13 +181,13 @@ fn out_of_reach(context: &TestContext<'_>) -> Check {
             );
         }
         say!("# edu-dma-above-mask: pfn {first} was at {address}, out of reach, now at {reached}");
-        exchanged.give_back()?;
+        exchanged.release()?;
     } else {
         say!("# edu-dma-above-mask: pfn {first}, {address} for the device, is out of reach");
-        ordinary.give_back()?;
+        ordinary.release()?;
     }
     drop(edu);
-    witness.give_back()
+    witness.release()
 }
 
 /// Makes the device copy memory from `address` to `witness`. Returns true if the pattern is there

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use xen_contig::frames::FrameRun;
 
-use super::owned::{Owned, free_remaining};
+use super::owned::{OwnedRun, free_remaining};
 use super::reservation::can_refill;
 use super::{Check, Test, TestContext, fail, frame_checks, skip};
 use crate::machine::ANYWHERE;
@@ -28,7 +28,7 @@ fn neighbours(context: &TestContext<'_>) -> Check {
         // SAFETY: these are three disjoint pieces of a run that this function owns and no longer
         // uses as a whole.
         let run = unsafe { FrameRun::new(first.add(piece * FRAMES), FRAMES) };
-        Owned::of(machine, run)
+        OwnedRun::of(machine, run)
     });
     drop(whole);
     frame_checks::dirty(&before, seed);
@@ -44,22 +44,22 @@ fn neighbours(context: &TestContext<'_>) -> Check {
 /// Exchanges the run for an extent and back. A translated guest refills it instead.
 fn there_and_back<'m>(
     machine: &'m Machine,
-    run: Owned<'m>,
-) -> Result<Owned<'m>, super::TestOutcome> {
+    run: OwnedRun<'m>,
+) -> Result<OwnedRun<'m>, super::TestOutcome> {
     let Some(mut lists) = machine.lists(2 * FRAMES) else { skip!("the guest has no free frame") };
     if let Some(exchanger) = machine.exchanger() {
         let released = exchanger
             .acquire(run.into_run(), ANYWHERE, lists.words())
             .and_then(|extent| exchanger.release(extent, lists.words()));
         return match released {
-            Ok(run) => Ok(Owned::of(machine, run)),
+            Ok(run) => Ok(OwnedRun::of(machine, run)),
             Err(failure) => fail!("{}", free_remaining(machine, failure)),
         };
     }
     let Some(refiller) = machine.refiller() else { skip!("{}", machine.capability) };
     can_refill()?;
     match refiller.refill(run.into_run(), ANYWHERE, lists.words()) {
-        Ok(run) => Ok(Owned::of(machine, run)),
+        Ok(run) => Ok(OwnedRun::of(machine, run)),
         Err(failure) => {
             let told = format!("{failure}");
             failure.remaining.into_iter().for_each(|run| machine.give(run));

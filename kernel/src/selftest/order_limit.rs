@@ -8,7 +8,7 @@ use hypercall::{DomId, Xen, XenErrno};
 use xen_contig::addr::Order;
 use xen_contig::exchange::{Capability, ExchangeError, ExchangeFailure};
 
-use super::owned::Owned;
+use super::owned::OwnedRun;
 use super::{Check, Test, TestContext, fail, frame_checks};
 use crate::extent::WholeRunExchanger;
 use crate::machine::{ANYWHERE, Machine};
@@ -33,7 +33,7 @@ fn refused(context: &TestContext<'_>) -> Check {
         ),
     }
     match (machine.exchanger_up_to(Order::MAX), limit.next()) {
-        (Some(exchanger), Some(above)) => told(machine, &exchanger, above),
+        (Some(exchanger), Some(above)) => is_refused_by_xen(machine, &exchanger, above),
         // The library has no orders above 18, so it cannot request one.
         _ => Ok(()),
     }
@@ -41,12 +41,12 @@ fn refused(context: &TestContext<'_>) -> Check {
 
 /// Bypasses the library's own check, so that Xen refuses the order, and checks that the run
 /// remains.
-fn told<L: xen_contig::paging::LinearMapping>(
+fn is_refused_by_xen<L: xen_contig::paging::LinearMapping>(
     machine: &Machine,
     exchanger: &WholeRunExchanger<'_, impl Xen, L>,
     above: Order,
 ) -> Check {
-    let run = machine.take(above.frames()).map(|run| Owned::of(machine, run));
+    let run = machine.take(above.frames()).map(|run| OwnedRun::of(machine, run));
     let (Some(run), Some(mut lists)) = (run, machine.lists(above.frames())) else {
         // Xen's refusal was seen. The guest is too small for the rest of the test.
         return Ok(());
@@ -58,7 +58,7 @@ fn told<L: xen_contig::paging::LinearMapping>(
     };
     let ExchangeFailure { error, remaining } = failure;
     let agreed = match remaining.whole() {
-        Ok(run) => frame_checks::agree(machine, &Owned::of(machine, run), |_| None),
+        Ok(run) => frame_checks::agree(machine, &OwnedRun::of(machine, run), |_| None),
         Err(remaining) => {
             let lost = remaining.lost();
             remaining.into_iter().for_each(|run| machine.give(run));

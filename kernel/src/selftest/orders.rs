@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use xen_contig::addr::Order;
 use xen_contig::exchange::{Capability, ExchangeError};
 
-use super::owned::{Owned, free_remaining};
+use super::owned::{OwnedRun, free_remaining};
 use super::{Check, Test, TestContext, fail, frame_checks, skip};
 use crate::extent::ExtentRun;
 use crate::machine::ANYWHERE;
@@ -43,7 +43,7 @@ fn exchange(context: &TestContext<'_>, order: Order) -> Check {
     let checked = check(machine, &extent, order, seed);
     match exchanger.release(extent, lists.words()) {
         Ok(run) => {
-            let run = Owned::of(machine, run);
+            let run = OwnedRun::of(machine, run);
             checked?;
             frame_checks::agree(machine, &run, |_| None)?;
             frame_checks::is_zero(&run, "frames after the release")

@@ -11,13 +11,13 @@ use super::{TestOutcome, skip};
 use crate::machine::Machine;
 
 /// A run that is freed on drop.
-pub struct Owned<'m> {
+pub struct OwnedRun<'m> {
     machine: &'m Machine,
     /// `None` after [`into_run`](Self::into_run).
     run: Option<FrameRun>,
 }
 
-impl<'m> Owned<'m> {
+impl<'m> OwnedRun<'m> {
     /// Takes a run, or skips the test.
     pub fn take(machine: &'m Machine, frames: u64) -> Result<Self, TestOutcome> {
         match machine.take(frames) {
@@ -38,7 +38,7 @@ impl<'m> Owned<'m> {
     }
 }
 
-impl Deref for Owned<'_> {
+impl Deref for OwnedRun<'_> {
     type Target = FrameRun;
 
     fn deref(&self) -> &FrameRun {
@@ -47,7 +47,7 @@ impl Deref for Owned<'_> {
     }
 }
 
-impl Drop for Owned<'_> {
+impl Drop for OwnedRun<'_> {
     fn drop(&mut self) {
         if let Some(run) = self.run.take() {
             self.machine.give(run);

@@ -10,7 +10,7 @@ use xen_contig::addr::{Gfn, Mfn};
 use xen_contig::exchange::{ExchangeError, ExchangeFailure};
 use xen_contig::paging::Holder;
 
-use super::owned::{Owned, free_remaining};
+use super::owned::{OwnedRun, free_remaining};
 use super::{Check, Test, TestContext, error, fail, frame_checks, skip};
 use crate::guest::guest;
 use crate::layout::{READ_WRITE, slot, window};
@@ -38,7 +38,7 @@ fn refused_then_taken(context: &TestContext<'_>) -> Check {
     let Some(exchanger) = machine.exchanger() else {
         skip!("Xen does not check the mappings of a translated guest's frames")
     };
-    let run = Owned::take(machine, FRAMES)?;
+    let run = OwnedRun::take(machine, FRAMES)?;
     let Some(mut lists) = machine.lists(2 * FRAMES) else {
         skip!("the guest has no free memory for lists")
     };
@@ -56,7 +56,7 @@ fn refused_then_taken(context: &TestContext<'_>) -> Check {
     };
     let ExchangeFailure { error, remaining } = failure;
     let run = match remaining.whole() {
-        Ok(run) => Owned::of(machine, run),
+        Ok(run) => OwnedRun::of(machine, run),
         Err(remaining) => {
             remaining.into_iter().for_each(|run| machine.give(run));
             fail!("frames of the run were lost: {error}")
@@ -96,7 +96,7 @@ fn refused_then_taken(context: &TestContext<'_>) -> Check {
         .acquire(run.into_run(), ANYWHERE, lists.words())
         .and_then(|extent| exchanger.release(extent, lists.words()));
     match released {
-        Ok(run) => frame_checks::agree(machine, &Owned::of(machine, run), |_| None),
+        Ok(run) => frame_checks::agree(machine, &OwnedRun::of(machine, run), |_| None),
         Err(failure) => {
             fail!("the exchange failed without the alias: {}", free_remaining(machine, failure))
         }

@@ -121,7 +121,7 @@ fn confine(machine: &Machine) -> Result<HeldFrames<'_>, TestOutcome> {
 }
 
 /// An area, its frames, and the number that marks their contents.
-struct Mapped {
+struct MappedArea {
     area: Area,
     run: FrameRun,
     mark: u64,
@@ -134,7 +134,7 @@ struct StormVcpu<'a, 'm> {
     tally: &'a StormTally,
     random: SoakRandom,
     buffers: Vec<(Buffer<'a, 'm>, u64)>,
-    mapped: Vec<Mapped>,
+    mapped: Vec<MappedArea>,
 }
 
 impl<'a, 'm> StormVcpu<'a, 'm> {
@@ -223,7 +223,7 @@ impl<'a, 'm> StormVcpu<'a, 'm> {
             unsafe { word(pfn, 3).write_volatile(mark ^ page) };
         }
         self.tally.mapped.fetch_add(1, Relaxed);
-        self.mapped.push(Mapped { area, run, mark });
+        self.mapped.push(MappedArea { area, run, mark });
         Ok(())
     }
 
@@ -232,7 +232,7 @@ impl<'a, 'm> StormVcpu<'a, 'm> {
             return Ok(());
         }
         let index = self.random.below(self.mapped.len() as u64) as usize;
-        let Mapped { area, run, mark } = self.mapped.swap_remove(index);
+        let MappedArea { area, run, mark } = self.mapped.swap_remove(index);
         for page in 0..run.frames() {
             match try_read(area.address() + page * PAGE_SIZE as u64 + 24) {
                 Ok(found) if found == mark ^ page => {}

@@ -11,7 +11,7 @@ use spin::Mutex;
 
 use super::{Check, Test, TestOutcome, error, fail, skip};
 use crate::events;
-use crate::smp::{self, Undelivered};
+use crate::smp::{self, WorkError};
 use crate::time::Deadline;
 use crate::traps::{try_read, try_write};
 use crate::vcpu::{self, VcpuId, xen};
@@ -176,8 +176,8 @@ fn wake_ups() -> Check {
             }
         }
         // The first vCPU waits for this function and accepts no work meanwhile.
-        if smp::run_on(VcpuId::BOOT, &|| {}, || {}) != Err(Undelivered::Busy(VcpuId::BOOT)) {
-            *refused.lock() = Some(Undelivered::Offline(VcpuId::BOOT));
+        if smp::run_on(VcpuId::BOOT, &|| {}, || {}) != Err(WorkError::Busy(VcpuId::BOOT)) {
+            *refused.lock() = Some(WorkError::Offline(VcpuId::BOOT));
         }
     };
     if let Err(why) = smp::run_on(second, &from_second, || {}) {

@@ -11,4 +11,4 @@ mod start;
 mod work;
 
 pub use start::{configured, start};
-pub use work::{Undelivered, everywhere, run_on};
+pub use work::{WorkError, everywhere, run_on};

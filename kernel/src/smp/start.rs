@@ -34,7 +34,7 @@ impl fmt::Display for StartError {
         match self {
             Self::NoMemory => f.write_str("no frames for its stacks"),
             Self::Refused(step, errno) => write!(f, "{step}: {errno}"),
-            Self::Silent => write!(f, "started, but silent for {TIMEOUT_SECONDS} s"),
+            Self::Silent => write!(f, "started, but not in its loop after {TIMEOUT_SECONDS} s"),
         }
     }
 }
@@ -64,26 +64,26 @@ pub fn start(machine: &Machine) {
     for id in (1..configured).filter_map(VcpuId::new) {
         match start_one(machine, id) {
             Ok(local) => started[id.index()] = Some(local),
-            Err(why) => not_up(id, &why),
+            Err(why) => print_not_up(id, &why),
         }
     }
     let deadline = Deadline::in_seconds(TIMEOUT_SECONDS);
     for local in started.into_iter().flatten() {
         if !events::wait_until(deadline, || local.events.has_answered()) {
-            not_up(local.id, &StartError::Silent);
+            print_not_up(local.id, &StartError::Silent);
         }
     }
     say!("# vcpus: {} of {configured} up", vcpu::count());
 }
 
-fn not_up(id: VcpuId, why: &StartError) {
+fn print_not_up(id: VcpuId, why: &StartError) {
     say!("# vcpus: vCPU {} is not up: {why}", id.number());
 }
 
 /// Allocates the data of a vCPU and starts the vCPU.
 fn start_one(machine: &Machine, id: VcpuId) -> Result<&'static Local, StartError> {
     let local = memory::local(machine, id).ok_or(StartError::NoMemory)?;
-    trace::show_likewise(&local.xen);
+    trace::copy_level(&local.xen);
     events::bind(local).map_err(|(step, errno)| StartError::Refused(step, errno))?;
     // SAFETY: the stacks were just made for this vCPU, which runs only once it is up.
     unsafe { guest().initialise_vcpu(local, entry) }

@@ -19,7 +19,7 @@ use crate::vcpu::{Local, MAX, Mailbox, VcpuId, VcpuJob, current, local, of, onli
 
 /// The reason why a vCPU did not receive work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Undelivered {
+pub enum WorkError {
     /// The vCPU is not up.
     Offline(VcpuId),
     /// The vCPU has work already. The first vCPU always has.
@@ -28,7 +28,7 @@ pub enum Undelivered {
     Caller(VcpuId),
 }
 
-impl fmt::Display for Undelivered {
+impl fmt::Display for WorkError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Offline(id) => write!(f, "vCPU {} is not up", id.number()),
@@ -46,16 +46,16 @@ pub fn run_on<R>(
     id: VcpuId,
     work: &(dyn Fn() + Sync),
     here: impl FnOnce() -> R,
-) -> Result<R, Undelivered> {
+) -> Result<R, WorkError> {
     if id == current() {
-        return Err(Undelivered::Caller(id));
+        return Err(WorkError::Caller(id));
     }
-    let target = of(id).ok_or(Undelivered::Offline(id))?;
+    let target = of(id).ok_or(WorkError::Offline(id))?;
     let work = |_: VcpuId| work();
     let job = VcpuJob { work: &work, remaining: AtomicUsize::new(1), waiter: current() };
     // SAFETY: `wait` below returns only when the job's `remaining` is 0.
     unsafe { post(target, &job)? };
-    events::expect_notice();
+    events::expect_notification();
     let result = here();
     wait(&job);
     Ok(result)
@@ -67,7 +67,7 @@ pub fn run_on<R>(
 ///
 /// # Errors
 /// A vCPU has work already. Then other vCPUs may have run `work`, and this one has not.
-pub fn everywhere(work: &(dyn Fn(VcpuId) + Sync)) -> Result<(), Undelivered> {
+pub fn everywhere(work: &(dyn Fn(VcpuId) + Sync)) -> Result<(), WorkError> {
     let me = current();
     // One list serves for counting and for sending, because a vCPU may come up between the two.
     let others: ArrayVec<&Local, { MAX as usize }> =
@@ -88,7 +88,7 @@ pub fn everywhere(work: &(dyn Fn(VcpuId) + Sync)) -> Result<(), Undelivered> {
     match refused {
         None => {
             if posted > 0 {
-                events::expect_notice();
+                events::expect_notification();
             }
             work(me);
         }
@@ -104,10 +104,10 @@ pub fn everywhere(work: &(dyn Fn(VcpuId) + Sync)) -> Result<(), Undelivered> {
 ///
 /// # Safety
 /// The job lives until its `remaining` is 0.
-unsafe fn post(target: &Local, job: &VcpuJob<'_>) -> Result<(), Undelivered> {
+unsafe fn post(target: &Local, job: &VcpuJob<'_>) -> Result<(), WorkError> {
     // SAFETY: by this function's contract the job lives until its `remaining` is 0.
     if !unsafe { target.mailbox.put(job) } {
-        return Err(Undelivered::Busy(target.id));
+        return Err(WorkError::Busy(target.id));
     }
     events::notify(target);
     Ok(())
@@ -163,6 +163,6 @@ unsafe fn carry_out(mailbox: &Mailbox, job: *const VcpuJob<'static>) {
     // job is not used after it.
     let last = unsafe { (*job).remaining.fetch_sub(1, Ordering::AcqRel) } == 1;
     if last && let Some(waiter) = of(waiter) {
-        events::give_notice(waiter);
+        events::notify_expected(waiter);
     }
 }

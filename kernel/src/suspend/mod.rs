@@ -17,4 +17,4 @@
 mod save;
 mod xenstore;
 
-pub use save::{Requests, Resumed};
+pub use save::{Resumed, SaveRequests};

@@ -56,11 +56,11 @@ pub enum Resumed {
 }
 
 /// The event channel by which the toolstack asks for the domain to be saved.
-pub struct Requests {
+pub struct SaveRequests {
     port: Port,
 }
 
-impl Requests {
+impl SaveRequests {
     /// Creates the event channel, writes its port to xenstore, and publishes the place of the P2M.
     ///
     /// A restored domain needs a new event channel.

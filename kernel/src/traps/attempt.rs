@@ -48,14 +48,14 @@ global_asm!(
 
 /// The result of an access, in rax and rdx.
 #[repr(C)]
-struct Attempted {
+struct AccessResult {
     value: u64,
     failed: u64,
 }
 
 unsafe extern "C" {
-    fn attempt_read(address: u64) -> Attempted;
-    fn attempt_write(address: u64, value: u64) -> Attempted;
+    fn attempt_read(address: u64) -> AccessResult;
+    fn attempt_write(address: u64, value: u64) -> AccessResult;
     static attempt_failed: u8;
 }
 

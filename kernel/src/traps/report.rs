@@ -62,7 +62,7 @@ pub extern "C" fn report(frame: &TrapFrame) -> ! {
     }
     registers(frame);
     callers(frame);
-    trace::show_recent();
+    trace::print_recent();
     exit(Exit::Crash)
 }
 

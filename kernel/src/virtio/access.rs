@@ -6,7 +6,7 @@ use virtio_drivers::transport::pci::bus::{ConfigurationAccess, DeviceFunction};
 use crate::pci::Ports;
 
 /// Configuration space, accessed by the kernel's ports.
-pub struct Access<'p>(pub &'p Ports);
+pub struct ConfigAccess<'p>(pub &'p Ports);
 
 /// Returns the address of a function in the type of `virtio-drivers`.
 pub fn function(address: PciAddress) -> DeviceFunction {
@@ -18,7 +18,7 @@ fn address(function: DeviceFunction) -> PciAddress {
     PciAddress::new(0, function.bus, function.device, function.function)
 }
 
-impl ConfigurationAccess for Access<'_> {
+impl ConfigurationAccess for ConfigAccess<'_> {
     fn read_word(&self, function: DeviceFunction, register_offset: u8) -> u32 {
         // SAFETY: reads of the header or of a virtio capability have no side effect.
         unsafe { self.0.read(address(function), register_offset.into()) }

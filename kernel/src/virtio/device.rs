@@ -10,11 +10,11 @@ use virtio_drivers::transport::pci::{
     PciTransport, VIRTIO_PCI_CAP_COMMON_CFG, VIRTIO_VENDOR_ID, VirtioPciError,
 };
 
-use super::access::{Access, function};
+use super::access::{ConfigAccess, function};
 use super::registers::{VirtioNotMapped, VirtioRegisters};
 use super::transport::{BusTransport, Queue};
 use crate::machine::Machine;
-use crate::pci::{self, Function, MemoryBar, NoConfigSpace, Ports};
+use crate::pci::{self, ConfigSpaceError, Function, MemoryBar, Ports};
 
 /// The vendor and device numbers of block devices (virtio 1.1, 4.1.2).
 ///
@@ -38,9 +38,9 @@ pub struct VirtioDevice {
 
 /// The reason why the device cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum NoDevice {
+pub enum VirtioDeviceError {
     /// Configuration space is not available.
-    Config(NoConfigSpace),
+    Config(ConfigSpaceError),
     /// The device is not on the bus.
     Absent,
     /// The device has only the legacy interface.
@@ -56,14 +56,14 @@ pub enum NoDevice {
     Transport(VirtioPciError),
 }
 
-impl NoDevice {
+impl VirtioDeviceError {
     /// Returns true if the machine or the domain does not have such a device.
     pub const fn is_expected(&self) -> bool {
-        matches!(self, Self::Absent | Self::Config(NoConfigSpace::NotInitialDomain))
+        matches!(self, Self::Absent | Self::Config(ConfigSpaceError::NotInitialDomain))
     }
 }
 
-impl fmt::Display for NoDevice {
+impl fmt::Display for VirtioDeviceError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Config(why) => why.fmt(f),
@@ -86,28 +86,29 @@ impl fmt::Display for NoDevice {
     }
 }
 
-impl core::error::Error for NoDevice {}
+impl core::error::Error for VirtioDeviceError {}
 
 impl VirtioDevice {
     /// Finds the device on the bus and prepares it for use.
     ///
     /// # Errors
     /// There is no device that this driver can use.
-    pub fn open(machine: &Machine) -> Result<Self, NoDevice> {
-        let ports = Ports::open(machine).map_err(NoDevice::Config)?;
+    pub fn open(machine: &Machine) -> Result<Self, VirtioDeviceError> {
+        let ports = Ports::open(machine).map_err(VirtioDeviceError::Config)?;
         let found = IDS.iter().find_map(|id| pci::find(&ports, *id));
-        let address = found.ok_or(NoDevice::Absent)?;
-        let own_ports = Ports::open(machine).map_err(NoDevice::Config)?;
-        let function = Function::take(own_ports, address).ok_or(NoDevice::Absent)?;
-        let slot = registers_of(&ports, address).ok_or(NoDevice::Legacy)?;
-        let bar = function.memory(slot).ok_or(NoDevice::NoMemory { slot })?;
+        let address = found.ok_or(VirtioDeviceError::Absent)?;
+        let own_ports = Ports::open(machine).map_err(VirtioDeviceError::Config)?;
+        let function = Function::take(own_ports, address).ok_or(VirtioDeviceError::Absent)?;
+        let slot = registers_of(&ports, address).ok_or(VirtioDeviceError::Legacy)?;
+        let bar = function.memory(slot).ok_or(VirtioDeviceError::NoMemory { slot })?;
         function.enable();
         // Interrupts are disabled, because the driver polls the queue.
         PciHeader::new(address)
             .update_command(&ports, |command| command | CommandRegister::INTERRUPT_DISABLE);
         // SAFETY: the function has the numbers of a virtio device. Its capability says that this
         // memory contains its registers, and `enable` made the function decode it.
-        let registers = unsafe { VirtioRegisters::map(bar) }.map_err(NoDevice::NotMapped)?;
+        let registers =
+            unsafe { VirtioRegisters::map(bar) }.map_err(VirtioDeviceError::NotMapped)?;
         let queue = Mutex::new(None);
         Ok(Self { _registers: registers, function, ports, address, bar, queue })
     }
@@ -116,10 +117,10 @@ impl VirtioDevice {
     ///
     /// # Errors
     /// The crate `virtio-drivers` rejects the device.
-    pub fn transport<H: Hal>(&self) -> Result<BusTransport<'_>, NoDevice> {
-        let mut root = PciRoot::new(Access(&self.ports));
+    pub fn transport<H: Hal>(&self) -> Result<BusTransport<'_>, VirtioDeviceError> {
+        let mut root = PciRoot::new(ConfigAccess(&self.ports));
         let pci = PciTransport::new::<H, _>(&mut root, function(self.address));
-        pci.map(|pci| BusTransport::new(pci, &self.queue)).map_err(NoDevice::Transport)
+        pci.map(|pci| BusTransport::new(pci, &self.queue)).map_err(VirtioDeviceError::Transport)
     }
 
     /// Returns the queue that a driver last set up.
@@ -130,12 +131,12 @@ impl VirtioDevice {
 
 /// Returns the number of the base address register of the modern interface.
 fn registers_of(ports: &Ports, address: PciAddress) -> Option<u8> {
-    let (root, function) = (PciRoot::new(Access(ports)), function(address));
+    let (root, function) = (PciRoot::new(ConfigAccess(ports)), function(address));
     let common = root.capabilities(function).find(|capability| {
         let kind = (capability.private_header >> 8) as u8;
         capability.id == PCI_CAP_ID_VNDR && kind == VIRTIO_PCI_CAP_COMMON_CFG
     })?;
-    Some(Access(ports).read_word(function, common.offset + CAPABILITY_BAR) as u8)
+    Some(ConfigAccess(ports).read_word(function, common.offset + CAPABILITY_BAR) as u8)
 }
 
 impl fmt::Display for VirtioDevice {

@@ -13,7 +13,7 @@ use xen_contig::vmap::Flush;
 use super::start_info::StartInfo;
 use crate::layout::{self, READ_WRITE};
 use crate::machine::Machine;
-use crate::selftest::owned::Owned;
+use crate::selftest::owned::OwnedRun;
 use crate::selftest::{Check, TestContext, error, fail, frame_checks, skip};
 use crate::vcpu::xen;
 
@@ -142,7 +142,7 @@ impl<'c> Specimen<'c> {
         if start_info.is_none() && machine.m2p.is_some() {
             error!("the start info is not at the place that the builder used");
         }
-        let run = Owned::take(machine, frames)?;
+        let run = OwnedRun::take(machine, frames)?;
         // Earlier tests may have left entries of areas.
         if let Err(error) = machine.areas.purge(&run, Flush::Inhibit) {
             error!("purging: {error}");

@@ -25,7 +25,7 @@ use crate::hypervisor::Hypervisor;
 use crate::layout::{READ, READ_WRITE};
 use crate::machine::Machine;
 use crate::paging::Linear;
-use crate::selftest::owned::Owned;
+use crate::selftest::owned::OwnedRun;
 use crate::selftest::{Check, Test, TestContext, TestOutcome, error, fail, frame_checks, skip};
 use crate::vcpu::xen;
 
@@ -70,7 +70,7 @@ fn tear(context: &TestContext<'_>, torn: u64, hidden: Option<u64>) -> Result<Tor
     if limit(context)? < ORDER.get() {
         skip!("Xen permits this domain no extent of order {ORDER}");
     }
-    let (list, run) = (Owned::take(machine, 2)?, Owned::take(machine, FRAMES)?);
+    let (list, run) = (OwnedRun::take(machine, 2)?, OwnedRun::take(machine, FRAMES)?);
     let first = run.first();
     let old: Vec<Option<Mfn>> = run.iter().map(|pfn| machine.p2m.mfn(pfn)).collect();
     frame_checks::dirty(&run, context.seed);
@@ -88,7 +88,8 @@ fn tear(context: &TestContext<'_>, torn: u64, hidden: Option<u64>) -> Result<Tor
     };
     let extents = &mut words[ENTRIES - torn as usize..][..EXTENTS as usize];
     let xen = WriteProtecting { xen: xen(), list: second, mfn };
-    let linear = Hiding { linear: machine.linear, hidden: hidden.map(|index| first.add(index)) };
+    let linear =
+        HidingLinear { linear: machine.linear, hidden: hidden.map(|index| first.add(index)) };
     // These accounts are separate, because the test finds the quarantined frame again.
     let accounts = Accounts::new();
     // SAFETY: there is one machine, and `xen` and `linear` pass all calls on to its hypervisor and
@@ -132,7 +133,7 @@ fn recovers(context: &TestContext<'_>, torn: u64) -> Check {
         .zip(&old)
         .enumerate()
         .all(|(index, (pfn, old))| (machine.p2m.mfn(pfn) == *old) == (index as u64 >= reached));
-    come_back(machine, run, &|_| None)?;
+    check_and_free(machine, run, &|_| None)?;
     if error != expected || quarantined != 0 {
         fail!("chunk {torn}: {error}, {quarantined} frames lost; expected {expected}");
     }
@@ -155,7 +156,7 @@ fn spares_the_others(context: &TestContext<'_>, torn: u64) -> Check {
         pieces.push((at, run.frames()));
         // The chunks up to the torn one have new memory. The chunks after it have the old memory.
         let expected = |index| old[(at + index) as usize].filter(|_| at + index >= past);
-        checks = checks.and(come_back(machine, run, &expected));
+        checks = checks.and(check_and_free(machine, run, &expected));
     }
     let pfn = first.add(hidden);
     let reachable =
@@ -166,7 +167,7 @@ fn spares_the_others(context: &TestContext<'_>, torn: u64) -> Check {
     find_again(context, &lost)?;
     // SAFETY: `lost` owns the frame ([M1](xen_contig::rules#M1)), which `find_again` has mapped.
     unsafe { machine.linear.zero(lost.first(), lost.frames()) };
-    checks.and(come_back(machine, lost, &|_| None))?;
+    checks.and(check_and_free(machine, lost, &|_| None))?;
     let mut expected = alloc::vec![(0, hidden), (hidden + 1, FRAMES - hidden - 1)];
     expected.retain(|(_, frames)| *frames > 0);
     if pieces != expected || quarantined != 1 {
@@ -184,7 +185,7 @@ fn spares_the_others(context: &TestContext<'_>, torn: u64) -> Check {
 }
 
 /// Frees a run. All tables must agree on it, and it must be zeroed.
-fn come_back(machine: &Machine, run: FrameRun, mfn: &dyn Fn(u64) -> Option<Mfn>) -> Check {
+fn check_and_free(machine: &Machine, run: FrameRun, mfn: &dyn Fn(u64) -> Option<Mfn>) -> Check {
     let checks = frame_checks::agree(machine, &run, mfn)
         .and_then(|()| frame_checks::is_zero(&run, "a torn run"));
     machine.give(run);
@@ -214,13 +215,13 @@ fn find_again(context: &TestContext<'_>, lost: &FrameRun) -> Check {
 }
 
 /// A linear mapping that does not report the M2P record of one frame.
-struct Hiding {
+struct HidingLinear {
     linear: &'static Linear,
     hidden: Option<Pfn>,
 }
 
 // SAFETY: every method passes its arguments on to `Linear`, which fulfils the contract.
-unsafe impl GuestMemory for Hiding {
+unsafe impl GuestMemory for HidingLinear {
     unsafe fn zero(&self, first: Pfn, frames: u64) {
         // SAFETY: by the contract of `GuestMemory::zero` the frames are populated and mapped, and no
         // other code uses them. `Linear::zero` has the same contract.
@@ -254,7 +255,7 @@ unsafe impl GuestMemory for Hiding {
 
 // SAFETY: every method passes its arguments on to `Linear`, which fulfils the contract. `on_record`
 // leaves out one frame, which the contract permits.
-unsafe impl LinearMapping for Hiding {
+unsafe impl LinearMapping for HidingLinear {
     fn entry(&self, pfn: Pfn) -> MachineAddr {
         self.linear.entry(pfn)
     }

@@ -52,11 +52,11 @@ fn reservation(context: &TestContext<'_>) -> Result<u64, TestOutcome> {
 }
 
 /// Frames that were returned to Xen, and that a test populates again.
-struct Hole<'c> {
+struct ReturnedFrames<'c> {
     specimen: Specimen<'c>,
 }
 
-impl<'c> Hole<'c> {
+impl<'c> ReturnedFrames<'c> {
     fn make(context: &TestContext<'c>, frames: u64) -> Result<Self, TestOutcome> {
         can_refill()?;
         let specimen = Specimen::take(context, frames)?;
@@ -128,7 +128,7 @@ fn decrease_of_a_mapped_frame(context: &TestContext<'_>) -> Check {
 }
 
 fn populate_below_any_memory(context: &TestContext<'_>) -> Check {
-    let hole = Hole::make(context, 2)?;
+    let hole = ReturnedFrames::make(context, 2)?;
     let answers = [1, 12].map(|bits| {
         let mut list = hole.specimen.pfns();
         (populate(&mut list, 0, |r| r.mem_flags = bits), list == hole.specimen.pfns())
@@ -142,7 +142,7 @@ fn populate_below_any_memory(context: &TestContext<'_>) -> Check {
 
 fn populate_above_the_limit(context: &TestContext<'_>) -> Check {
     let above = limit(context)? + 1;
-    let hole = Hole::make(context, 1)?;
+    let hole = ReturnedFrames::make(context, 1)?;
     let mut list = hole.specimen.pfns();
     let answer = populate(&mut list, above, |_| ());
     hole.fill()?;
@@ -175,7 +175,7 @@ fn populate_at_the_maximum(context: &TestContext<'_>) -> Check {
 
 fn populate_an_extent(context: &TestContext<'_>) -> Check {
     const ORDER: u32 = 4;
-    let mut hole = Hole::make(context, 1 << ORDER)?;
+    let mut hole = ReturnedFrames::make(context, 1 << ORDER)?;
     let mut list = vec![hole.specimen.pfns()[0]];
     let answer = populate(&mut list, ORDER, |_| ());
     if answer != Ok(1) {

@@ -16,11 +16,11 @@ use crate::say;
 use crate::selftest::dma::helpers::{
     Allocator, Buffer, PAGE, balanced, build, fill, holds, is_sound, scatter, served,
 };
-use crate::selftest::owned::Owned;
+use crate::selftest::owned::OwnedRun;
 use crate::selftest::vmap::map;
 use crate::selftest::vmap::test_area::TestArea;
 use crate::selftest::{Check, Test, TestContext, TestOutcome, error, fail, frame_checks, skip};
-use crate::suspend::{Requests, Resumed};
+use crate::suspend::{Resumed, SaveRequests};
 use crate::time::Deadline;
 use crate::traps::try_read;
 use crate::vcpu;
@@ -63,7 +63,7 @@ fn saved(context: &TestContext<'_>) -> Check {
         {
             let objects = objects(&pool)?;
             let buffers = buffers(context, allocator, &constraints)?;
-            let areas = Areas::set(context)?;
+            let areas = SavedAreas::set(context)?;
             let result = until_restored(machine, || {
                 buffers.iter().try_for_each(|buffer| buffer.check(machine, context.seed))?;
                 areas.check(context.seed)
@@ -97,7 +97,7 @@ fn saved(context: &TestContext<'_>) -> Check {
 /// Lets the toolstack save the domain until it has been restored. Runs `check` after each time.
 fn until_restored(machine: &Machine, check: impl Fn() -> Check) -> Check {
     for _ in 0..=KEPT {
-        let requests = match Requests::open(machine) {
+        let requests = match SaveRequests::open(machine) {
             Ok(requests) => requests,
             Err(error) => skip!("{error}"),
         };
@@ -230,19 +230,19 @@ fn moved(
 }
 
 /// An area in use, and frames with a leftover.
-struct Areas<'m> {
+struct SavedAreas<'m> {
     machine: &'m Machine,
     area: TestArea<'m>,
-    frames: Owned<'m>,
-    leftover: Owned<'m>,
+    frames: OwnedRun<'m>,
+    leftover: OwnedRun<'m>,
 }
 
-impl<'m> Areas<'m> {
+impl<'m> SavedAreas<'m> {
     fn set(context: &TestContext<'m>) -> Result<Self, TestOutcome> {
         let machine = context.machine;
         let scattered = || {
-            let run = Owned::take(machine, FRAMES)?;
-            Ok(Owned::of(machine, scatter(machine, run.into_run())?))
+            let run = OwnedRun::take(machine, FRAMES)?;
+            Ok(OwnedRun::of(machine, scatter(machine, run.into_run())?))
         };
         let (frames, leftover) = (scattered()?, scattered()?);
         map(machine, &leftover, "left behind")?.unmap(UnmapMode::Lazy)?;

@@ -90,7 +90,7 @@ pub fn served<T>(
     match result {
         Ok(buffer) => Ok(Some(buffer)),
         Err(error) if is_shortage(&error) => {
-            say!("# {test}: {what}: {error}");
+            say!("# {test}: {what} skipped, which is no failure: {error}");
             Ok(None)
         }
         Err(error) => fail!("{what}: {error}"),

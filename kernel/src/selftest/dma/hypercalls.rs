@@ -39,7 +39,7 @@ fn hypercalls(context: &TestContext<'_>) -> Check {
         match counting {
             Ok(()) => {}
             Err(TestOutcome::Skip(why)) => {
-                say!("# dma-hypercalls: order {order}: {why}");
+                say!("# dma-hypercalls: order {order} skipped: {why}");
                 continue;
             }
             Err(other) => return Err(other),

@@ -37,7 +37,7 @@ fn many(context: &TestContext<'_>) -> Check {
         say!("# dma-many: {} buffers with {made} hypercalls", buffers.len());
         // The limit is for orders 4, 3 and 2: clearing, flush, an exchange for each, mapping.
         if made > 8 {
-            fail!("{} buffers took {made} hypercalls", buffers.len());
+            fail!("{} buffers needed {made} hypercalls, expected at most 8", buffers.len());
         }
         for (number, (buffer, request)) in (0..).zip(buffers.iter_mut().zip(&requests)) {
             is_sound(machine, buffer, request.size, &any)?;

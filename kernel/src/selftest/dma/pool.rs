@@ -52,7 +52,7 @@ fn pool(context: &TestContext<'_>) -> Check {
         for (index, taken) in objects.iter().enumerate() {
             let number = taken.load(0, Width::Quad);
             if number != Ok(index as u64 % RESERVE) || taken.check_in_place().is_err() {
-                fail!("object {index}, {taken:?}, holds {number:?}");
+                fail!("object {index}, {taken:?}, contains {number:?}");
             }
             if !object.admits(taken.dma_addr().get(), SIZE) {
                 fail!("{taken:?} is not within {object:?}");

@@ -29,7 +29,7 @@ fn contiguous(context: &TestContext<'_>) -> Check {
     }
     balanced(context, Retain::NOTHING, |allocator| {
         let half = machine.p2m.frames() / 2;
-        if is_free_behind(machine, half) {
+        if is_free_above(machine, half) {
             let far = build(|it| it.lowest(half * PAGE).align(MIB * PAGE))?;
             match allocator.alloc_coherent(1, &far) {
                 Ok(buffer) => is_sound(machine, &buffer, 1, &far)?,
@@ -65,7 +65,7 @@ fn contiguous(context: &TestContext<'_>) -> Check {
 
 /// Returns true if a frame at a multiple of 1 MiB from `half` on is free. A guest of 4 MiB does not
 /// have one.
-fn is_free_behind(machine: &Machine, half: u64) -> bool {
+fn is_free_above(machine: &Machine, half: u64) -> bool {
     let mut fits = |pfn: Pfn| match pfn.number().max(half).next_multiple_of(MIB) {
         wanted if wanted == pfn.number() => Candidate::Fits,
         wanted => Candidate::TryFrom(Pfn::new(wanted)),

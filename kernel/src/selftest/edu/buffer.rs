@@ -12,7 +12,7 @@ use crate::edu::MASK;
 use crate::extent::ExtentRun;
 use crate::layout;
 use crate::machine::Machine;
-use crate::selftest::owned::{Owned, free_remaining};
+use crate::selftest::owned::{OwnedRun, free_remaining};
 
 /// The width of the mask.
 pub const BITS: AddressBits = match AddressBits::new(MASK.count_ones()) {
@@ -103,7 +103,7 @@ impl<'m> EduBuffer<'m> {
         bits: AddressBits,
     ) -> Result<Self, TestOutcome> {
         let Some(exchanger) = machine.exchanger() else { error!("{}", machine.capability) };
-        let run = Owned::of(machine, run);
+        let run = OwnedRun::of(machine, run);
         let Some(mut lists) = machine.lists(run.frames()) else {
             error!("the guest has no free memory for the list of {} frames", run.frames())
         };
@@ -182,7 +182,7 @@ impl<'m> EduBuffer<'m> {
     }
 
     /// Releases the buffer to ordinary memory.
-    pub fn give_back(self) -> Check {
+    pub fn release(self) -> Check {
         let Self { machine, memory } = self;
         let extent = match memory {
             EduMemory::Run(run) => {

@@ -37,12 +37,12 @@ pub fn mask_edge(context: &TestContext<'_>) -> Check {
         if nearest.device_end() == EDGE {
             (None, nearest)
         } else {
-            nearest.give_back()?;
+            nearest.release()?;
             let moved = give_edge_to_xen(machine)?;
             match nearest_extent(machine, &JUST_FREED) {
                 Ok(nearest) => (moved, nearest),
                 Err(outcome) => {
-                    moved.map_or(Ok(()), EduBuffer::give_back)?;
+                    moved.map_or(Ok(()), EduBuffer::release)?;
                     return Err(outcome);
                 }
             }
@@ -52,8 +52,8 @@ pub fn mask_edge(context: &TestContext<'_>) -> Check {
     say!("# edu-dma-mask-edge: {} KiB at {start}, up to {end:#x}", buffer.bytes() >> 10);
     at_the_end(context, &mut edu, &buffer)?;
     drop(edu);
-    buffer.give_back()?;
-    moved.map_or(Ok(()), EduBuffer::give_back)?;
+    buffer.release()?;
+    moved.map_or(Ok(()), EduBuffer::release)?;
     if end != EDGE {
         skip!("the memory right below {EDGE:#x} belongs to Xen; tested up to {end:#x}")
     }
@@ -67,11 +67,11 @@ fn nearest_extent<'m>(machine: &'m Machine, orders: &[u32]) -> Result<EduBuffer<
         let buffer = match EduBuffer::new(machine, order) {
             Ok(buffer) => buffer,
             Err(TestOutcome::Skip(why)) => {
-                say!("# edu-dma-mask-edge: order {order}: {why}");
+                say!("# edu-dma-mask-edge: order {order} skipped: {why}");
                 continue;
             }
             Err(other) => {
-                tried.into_iter().try_for_each(EduBuffer::give_back)?;
+                tried.into_iter().try_for_each(EduBuffer::release)?;
                 return Err(other);
             }
         };
@@ -90,7 +90,7 @@ fn nearest_extent<'m>(machine: &'m Machine, orders: &[u32]) -> Result<EduBuffer<
         skip!("Xen has no memory below the edge for any order tried")
     };
     let nearest = tried.swap_remove(nearest);
-    tried.into_iter().try_for_each(EduBuffer::give_back)?;
+    tried.into_iter().try_for_each(EduBuffer::release)?;
     Ok(nearest)
 }
 

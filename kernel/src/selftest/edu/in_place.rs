@@ -78,7 +78,7 @@ pub fn in_place(context: &TestContext<'_>) -> Check {
         trim_all(&allocator)
     })();
     drop(edu);
-    witness.give_back()?;
+    witness.release()?;
     result?;
     let now = AccountsSnapshot::of(machine);
     if now != before {

@@ -172,7 +172,7 @@ impl<'a, 'm> Soak<'a, 'm> {
                 if buffer.len() != size {
                     fail!("expected {size} bytes, got {buffer:?}");
                 }
-                self.welcome(buffer, &constraints)?;
+                self.check_and_fill(buffer, &constraints)?;
                 self.tally.done("alloc");
                 Ok(())
             }
@@ -181,7 +181,7 @@ impl<'a, 'm> Soak<'a, 'm> {
     }
 
     /// Checks a new buffer and fills it with a pattern.
-    fn welcome(&mut self, mut buffer: Buffer<'a, 'm>, constraints: &Constraints) -> Check {
+    fn check_and_fill(&mut self, mut buffer: Buffer<'a, 'm>, constraints: &Constraints) -> Check {
         is_sound(self.machine, &buffer, buffer.len(), constraints)?;
         is_zero(&buffer)?;
         let seed = self.random.next();
@@ -269,7 +269,7 @@ impl<'a, 'm> Soak<'a, 'm> {
         match self.any_allocator().alloc_many(&requests) {
             Ok(buffers) => {
                 for (buffer, request) in buffers.into_iter().zip(&requests) {
-                    self.welcome(buffer, &request.constraints)?;
+                    self.check_and_fill(buffer, &request.constraints)?;
                 }
                 self.tally.done("alloc-many");
                 Ok(())

@@ -22,7 +22,7 @@ const MAX_PROBES: u32 = 1 << 26;
 
 /// The direction of a transfer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Way {
+pub enum Direction {
     /// From the disk to memory.
     Read,
     /// From memory to the disk.
@@ -31,7 +31,7 @@ pub enum Way {
 
 /// A request, and the memory that the device needs for it.
 pub struct DiskRequest<'b> {
-    way: Way,
+    way: Direction,
     sector: usize,
     buffer: &'b mut [u8],
     header: BlkReq,
@@ -42,7 +42,7 @@ pub struct DiskRequest<'b> {
 impl<'b> DiskRequest<'b> {
     /// Returns a request that fills the buffer with sectors, or the sectors with the buffer, from
     /// `sector` on.
-    pub fn new(way: Way, sector: usize, buffer: &'b mut [u8]) -> Self {
+    pub fn new(way: Direction, sector: usize, buffer: &'b mut [u8]) -> Self {
         let (header, response) = (BlkReq::default(), BlkResp::default());
         Self { way, sector, buffer, header, response, token: None }
     }
@@ -76,7 +76,7 @@ impl<'d, S: StaticDevice<Platform = Kernel>> VirtioDisk<'d, S> {
 
     /// Reads sectors into one buffer.
     pub fn read(&mut self, sector: usize, buffer: &mut [u8]) -> Check {
-        self.transfer(&mut [DiskRequest::new(Way::Read, sector, buffer)])
+        self.transfer(&mut [DiskRequest::new(Direction::Read, sector, buffer)])
     }
 
     /// Gives all requests to the device and waits until they are done.
@@ -102,8 +102,8 @@ fn run<S: StaticDevice<Platform = Kernel>>(
         // accesses them before.
         let started = unsafe {
             match request.way {
-                Way::Read => driver.read_blocks_nb(*sector, header, buffer, response),
-                Way::Write => driver.write_blocks_nb(*sector, header, buffer, response),
+                Direction::Read => driver.read_blocks_nb(*sector, header, buffer, response),
+                Direction::Write => driver.write_blocks_nb(*sector, header, buffer, response),
             }
         };
         request.token = match started {
@@ -133,8 +133,8 @@ fn complete<S: StaticDevice<Platform = Kernel>>(
     // SAFETY: these are the buffers with which the request was started.
     unsafe {
         match request.way {
-            Way::Read => driver.complete_read_blocks(token, header, buffer, response),
-            Way::Write => driver.complete_write_blocks(token, header, buffer, response),
+            Direction::Read => driver.complete_read_blocks(token, header, buffer, response),
+            Direction::Write => driver.complete_write_blocks(token, header, buffer, response),
         }
     }
 }

@@ -27,7 +27,7 @@ use xen_contig::adapters::virtio_drivers::StaticDevice;
 use xen_contig::frames::Candidate;
 
 use self::disk::VirtioDisk;
-use self::watch::{Handed, How};
+use self::watch::{AddressKind, HandedAddress};
 use super::{Check, Test, TestContext, TestOutcome, error, fail, skip};
 use crate::command_line::When;
 use crate::machine::Machine;
@@ -81,12 +81,12 @@ fn nothing_in_reach(machine: &Machine) -> Check {
 }
 
 /// Returns the byte that the disk contained at an offset when it was created.
-fn made(seed: u64, at: usize) -> u8 {
+fn original_byte(seed: u64, at: usize) -> u8 {
     seed.wrapping_add(at as u64 / 8).to_le_bytes()[at % 8]
 }
 
 /// Opens the disk if it was created for these tests. Otherwise skips the test without a write.
-fn ours<'d, S: StaticDevice<Platform = Kernel>>(
+fn open_test_disk<'d, S: StaticDevice<Platform = Kernel>>(
     context: &TestContext<'_>,
     device: &'d VirtioDevice,
 ) -> Result<VirtioDisk<'d, S>, TestOutcome> {
@@ -97,7 +97,7 @@ fn ours<'d, S: StaticDevice<Platform = Kernel>>(
     let mut first = [0; SECTOR_SIZE];
     disk.read(0, &mut first)?;
     let seed = context.seed;
-    if let Some(at) = (0..SECTOR_SIZE).find(|at| first[*at] != made(seed, *at)) {
+    if let Some(at) = (0..SECTOR_SIZE).find(|at| first[*at] != original_byte(seed, *at)) {
         skip!(
             "byte {at} of the disk does not have the pattern of seed {seed}, so the disk is left \
              alone"
@@ -108,10 +108,10 @@ fn ours<'d, S: StaticDevice<Platform = Kernel>>(
 }
 
 /// Checks that an address names the guest's memory, and that the memory was exchanged if needed.
-fn examine(machine: &Machine, one: &Handed) -> Check {
+fn examine(machine: &Machine, one: &HandedAddress) -> Check {
     one.check()?;
     let exchanges = match one.how {
-        How::InPlace => 0..=0,
+        AddressKind::InPlace => 0..=0,
         _ if machine.exchanger().is_none() => 0..=0,
         // Memory that an earlier exchange left in the reserve needs no exchange.
         _ => 0..=1,
@@ -180,7 +180,7 @@ fn queue(context: &TestContext<'_>) -> Check {
     }
     for one in &handed {
         examine(machine, one)?;
-        if one.how != How::Allocated {
+        if one.how != AddressKind::Allocated {
             fail!("expected the queue in allocated memory, got {one}");
         }
     }

@@ -80,7 +80,7 @@ fn scattered(machine: &Machine, act: impl FnOnce(&mut [u8]) -> Check) -> Check {
     // The first frame gets other memory. Its old memory was the only neighbour of the second frame.
     let done = exchange(machine, left).and_then(|moved| {
         let done = act_on(first, act);
-        give_back(machine, moved).and(done)
+        release(machine, moved).and(done)
     });
     machine.give(right);
     done
@@ -110,7 +110,7 @@ fn exchange(machine: &Machine, run: FrameRun) -> Result<ExtentRun, TestOutcome> 
     }
 }
 
-fn give_back(machine: &Machine, extent: ExtentRun) -> Check {
+fn release(machine: &Machine, extent: ExtentRun) -> Check {
     let (exchanger, lists) = (machine.exchanger(), machine.lists(2));
     let (Some(exchanger), Some(mut lists)) = (exchanger, lists) else {
         error!(

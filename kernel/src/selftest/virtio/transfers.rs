@@ -7,11 +7,12 @@ use virtio_drivers::device::blk::SECTOR_SIZE;
 use xen_contig::adapters::virtio_drivers::StaticDevice;
 use xen_contig::addr::PAGE_SIZE;
 
-use super::disk::{AT_A_TIME, DiskRequest, VirtioDisk, Way};
+use super::disk::{AT_A_TIME, Direction, DiskRequest, VirtioDisk};
 use super::places::{self, BufferPlace};
-use super::watch::{self, Handed, How};
+use super::watch::{self, AddressKind, HandedAddress};
 use super::{
-    Check, HALF, TestContext, examine, fail, is_balanced, made, nothing_in_reach, open, ours,
+    Check, HALF, TestContext, examine, fail, is_balanced, nothing_in_reach, open, open_test_disk,
+    original_byte,
 };
 use crate::machine::Machine;
 use crate::say;
@@ -35,14 +36,14 @@ fn expected<S: StaticDevice<Platform = Kernel>>(
     machine: &Machine,
     place: BufferPlace,
     crosses_pages: bool,
-) -> Option<How> {
+) -> Option<AddressKind> {
     let reaches_all = machine.exchanger().is_none() || S::memory().constraints().mask() == u64::MAX;
     match place {
-        BufferPlace::Stack => Some(How::Bounced),
-        BufferPlace::Coherent => Some(How::InPlace),
-        BufferPlace::Scattered if crosses_pages => Some(How::Bounced),
-        BufferPlace::Heap | BufferPlace::Scattered if !reaches_all => Some(How::Bounced),
-        BufferPlace::Scattered => Some(How::InPlace),
+        BufferPlace::Stack => Some(AddressKind::Bounced),
+        BufferPlace::Coherent => Some(AddressKind::InPlace),
+        BufferPlace::Scattered if crosses_pages => Some(AddressKind::Bounced),
+        BufferPlace::Heap | BufferPlace::Scattered if !reaches_all => Some(AddressKind::Bounced),
+        BufferPlace::Scattered => Some(AddressKind::InPlace),
         BufferPlace::Heap => None,
     }
 }
@@ -62,7 +63,7 @@ fn read_everywhere<S: StaticDevice<Platform = Kernel>>(
     reach: &str,
 ) -> Check {
     let machine = context.machine;
-    let mut disk = ours::<S>(context, device)?;
+    let mut disk = open_test_disk::<S>(context, device)?;
     let (mut tally, mut sector) = (TransferTally::default(), 1);
     places::each::<S>(machine, |place, memory| {
         // The edge is a page boundary with room on both sides, wherever the memory begins.
@@ -97,9 +98,9 @@ fn read_everywhere<S: StaticDevice<Platform = Kernel>>(
 }
 
 impl TransferTally {
-    fn add(&mut self, one: &Handed) {
-        self.in_place += u64::from(one.how == How::InPlace);
-        self.bounced += u64::from(one.how == How::Bounced);
+    fn add(&mut self, one: &HandedAddress) {
+        self.in_place += u64::from(one.how == AddressKind::InPlace);
+        self.bounced += u64::from(one.how == AddressKind::Bounced);
         self.exchanges += one.exchanges;
     }
 }
@@ -116,7 +117,7 @@ fn read_one<S: StaticDevice<Platform = Kernel>>(
     disk.read(sector, &mut memory[part.clone()])?;
     for (at, found) in memory.iter().enumerate() {
         let expected = match part.contains(&at) {
-            true => made(context.seed, sector * SECTOR_SIZE + at - part.start),
+            true => original_byte(context.seed, sector * SECTOR_SIZE + at - part.start),
             false => filler(at),
         };
         if *found != expected {
@@ -135,20 +136,20 @@ pub fn writes(context: &TestContext<'_>) -> Check {
     let device = open(context.machine)?;
     nothing_in_reach(context.machine)?;
     let (seed, middle) = (context.seed, HALF + HALF / 2);
-    let as_made = move |at| made(seed, at);
-    let written = move |at| !made(seed, at);
+    let as_made = move |at| original_byte(seed, at);
+    let written = move |at| !original_byte(seed, at);
     {
-        let mut disk = ours::<Narrow>(context, &device)?;
-        all(context, &mut disk, Way::Write, HALF..middle, &[1, 3, 2, 9, 5], &written)?;
+        let mut disk = open_test_disk::<Narrow>(context, &device)?;
+        all(context, &mut disk, Direction::Write, HALF..middle, &[1, 3, 2, 9, 5], &written)?;
     }
     {
-        let mut disk = ours::<Wide>(context, &device)?;
-        all(context, &mut disk, Way::Write, middle..2 * HALF, &[7, 1, 4], &written)?;
-        all(context, &mut disk, Way::Read, HALF..middle, &[8, 1, 6, 2], &written)?;
+        let mut disk = open_test_disk::<Wide>(context, &device)?;
+        all(context, &mut disk, Direction::Write, middle..2 * HALF, &[7, 1, 4], &written)?;
+        all(context, &mut disk, Direction::Read, HALF..middle, &[8, 1, 6, 2], &written)?;
     }
-    let mut disk = ours::<Narrow>(context, &device)?;
-    all(context, &mut disk, Way::Read, middle..2 * HALF, &[2, 11, 3], &written)?;
-    all(context, &mut disk, Way::Read, 0..HALF, &[12, 1], &as_made)?;
+    let mut disk = open_test_disk::<Narrow>(context, &device)?;
+    all(context, &mut disk, Direction::Read, middle..2 * HALF, &[2, 11, 3], &written)?;
+    all(context, &mut disk, Direction::Read, 0..HALF, &[12, 1], &as_made)?;
     drop(disk);
     is_balanced()
 }
@@ -158,7 +159,7 @@ pub fn writes(context: &TestContext<'_>) -> Check {
 fn all<S: StaticDevice<Platform = Kernel>>(
     context: &TestContext<'_>,
     disk: &mut VirtioDisk<'_, S>,
-    way: Way,
+    way: Direction,
     sectors: Range<usize>,
     sizes: &[usize],
     content: &dyn Fn(usize) -> u8,
@@ -182,7 +183,7 @@ fn all<S: StaticDevice<Platform = Kernel>>(
 fn together<S: StaticDevice<Platform = Kernel>>(
     machine: &Machine,
     disk: &mut VirtioDisk<'_, S>,
-    way: Way,
+    way: Direction,
     pieces: &[(usize, usize)],
     content: &dyn Fn(usize) -> u8,
 ) -> Check {
@@ -191,8 +192,8 @@ fn together<S: StaticDevice<Platform = Kernel>>(
     let mut buffers: Vec<Vec<u8>> = Vec::new();
     for (index, (sector, count)) in pieces.iter().enumerate() {
         let value = |at| match way {
-            Way::Write => content(sector * SECTOR_SIZE + at),
-            Way::Read => filler(at),
+            Direction::Write => content(sector * SECTOR_SIZE + at),
+            Direction::Read => filler(at),
         };
         let before = (0..odd(index)).map(|_| 0);
         buffers.push(before.chain((0..count * SECTOR_SIZE).map(value)).collect());

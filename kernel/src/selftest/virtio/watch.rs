@@ -28,7 +28,7 @@ const PAGE: u64 = PAGE_SIZE as u64;
 
 /// What the driver got an address for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum How {
+pub enum AddressKind {
     /// Memory that the driver allocated.
     Allocated,
     /// A buffer of the driver, in place.
@@ -39,9 +39,9 @@ pub enum How {
 
 /// An address that the driver got.
 #[derive(Clone, Debug)]
-pub struct Handed {
+pub struct HandedAddress {
     /// What the address is for.
-    pub how: How,
+    pub how: AddressKind,
     /// The device's address.
     pub dma: DmaAddr,
     /// The number of bytes.
@@ -55,34 +55,35 @@ pub struct Handed {
     fault: Option<String>,
 }
 
-impl fmt::Display for Handed {
+impl fmt::Display for HandedAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { how, dma, bytes, exchanges, at, .. } = self;
         let how = match how {
-            How::Allocated => "allocated",
-            How::InPlace => "in place",
-            How::Bounced => "bounced",
+            AddressKind::Allocated => "allocated",
+            AddressKind::InPlace => "in place",
+            AddressKind::Bounced => "bounced",
         };
         write!(f, "{bytes} bytes at {at:#x}, for the device {dma}, {how}, exchanges: {exchanges}")
     }
 }
 
-static HANDED: Mutex<Vec<Handed>> = Mutex::new(Vec::new());
+static HANDED: Mutex<Vec<HandedAddress>> = Mutex::new(Vec::new());
 
 /// Returns the addresses that were handed out since the last call.
-pub fn take() -> Vec<Handed> {
+pub fn take() -> Vec<HandedAddress> {
     mem::take(&mut *HANDED.lock())
 }
 
 fn note<S: StaticDevice<Platform = Kernel>>(
-    how: How,
+    how: AddressKind,
     dma: PhysAddr,
     buffer: NonNull<[u8]>,
     exchanged: u64,
 ) {
     let (at, bytes) = (buffer.cast::<u8>().addr().get() as u64, buffer.len() as u64);
     let exchanges = allocator().stats().exchanged - exchanged;
-    let mut handed = Handed { how, dma: DmaAddr::new(dma), bytes, exchanges, at, fault: None };
+    let mut handed =
+        HandedAddress { how, dma: DmaAddr::new(dma), bytes, exchanges, at, fault: None };
     handed.fault = handed.find_fault(allocator().platform(), S::memory().constraints()).err();
     if let Some(fault) = &handed.fault {
         // The defect is printed at once, because the driver may fail before the test ends.
@@ -102,7 +103,7 @@ unsafe impl<S: StaticDevice<Platform = Kernel>> Hal for Watched<S> {
         let (dma, pointer) = XenHal::<S>::dma_alloc(pages, direction);
         if dma != 0 {
             let memory = NonNull::slice_from_raw_parts(pointer, pages * PAGE_SIZE);
-            note::<S>(How::Allocated, dma, memory, before);
+            note::<S>(AddressKind::Allocated, dma, memory, before);
         }
         (dma, pointer)
     }
@@ -124,7 +125,8 @@ unsafe impl<S: StaticDevice<Platform = Kernel>> Hal for Watched<S> {
         // SAFETY: by the contract of `Hal::share`, which both functions have, the buffer stays
         // valid until `unshare`.
         let dma = unsafe { XenHal::<S>::share(buffer, direction) };
-        let how = if S::memory().live() > live { How::Bounced } else { How::InPlace };
+        let how =
+            if S::memory().live() > live { AddressKind::Bounced } else { AddressKind::InPlace };
         note::<S>(how, dma, buffer, before);
         dma
     }
@@ -136,7 +138,7 @@ unsafe impl<S: StaticDevice<Platform = Kernel>> Hal for Watched<S> {
     }
 }
 
-impl Handed {
+impl HandedAddress {
     /// Fails if the address was defective when it was handed out.
     pub fn check(&self) -> Check {
         match &self.fault {
@@ -158,13 +160,13 @@ impl Handed {
                 return Err(format!("frame {frame:#x} does not belong to the guest"));
             };
             let own = self.at.checked_sub(LINEAR_BASE).map(|offset| offset / PAGE + frame - first);
-            if self.how != How::Bounced && own != Some(pfn.number()) {
+            if self.how != AddressKind::Bounced && own != Some(pfn.number()) {
                 return Err(format!(
                     "frame {frame:#x} backs pfn {pfn}, but the driver's pfn is {own:x?}"
                 ));
             }
         }
-        if self.how != How::Bounced && self.at % PAGE != self.dma.get() % PAGE {
+        if self.how != AddressKind::Bounced && self.at % PAGE != self.dma.get() % PAGE {
             return Err(
                 "the offset in the page differs from that of the driver's memory".to_owned()
             );

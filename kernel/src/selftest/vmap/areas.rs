@@ -7,7 +7,7 @@ use xen_contig::addr::Pfn;
 use xen_contig::vmap::{Area, Flush, Protection, UnmapMode};
 
 use super::test_area::TestArea;
-use super::{Check, Owned, Test, TestContext, error, fail, map_frames};
+use super::{Check, OwnedRun, Test, TestContext, error, fail, map_frames};
 use crate::machine::{Machine, word};
 use crate::traps::{try_read, try_write};
 
@@ -15,8 +15,12 @@ use crate::traps::{try_read, try_write};
 const PAGES: u64 = 7;
 
 pub fn add(tests: &mut Vec<Test>) {
-    tests.push(Test::new("vmap-shows-its-frames", |context| shows(context, UnmapMode::Lazy)));
-    tests.push(Test::new("vmap-sync-unmaps-at-once", |context| shows(context, UnmapMode::Sync)));
+    tests.push(Test::new("vmap-shows-its-frames", |context| {
+        maps_its_frames(context, UnmapMode::Lazy)
+    }));
+    tests.push(Test::new("vmap-sync-unmaps-at-once", |context| {
+        maps_its_frames(context, UnmapMode::Sync)
+    }));
     tests.push(Test::new("vmap-read-only", read_only));
 }
 
@@ -25,9 +29,9 @@ fn page(area: &Area, index: u64) -> VirtAddr {
 }
 
 /// Compares an area of scattered frames with the linear mapping, and unmaps it.
-fn shows(context: &TestContext<'_>, mode: UnmapMode) -> Check {
+fn maps_its_frames(context: &TestContext<'_>, mode: UnmapMode) -> Check {
     let machine = context.machine;
-    let run = Owned::take(machine, 2 * PAGES)?;
+    let run = OwnedRun::take(machine, 2 * PAGES)?;
     let scattered = (0..PAGES).rev().map(|index| run.first().add(2 * index));
     // SAFETY: the test owns the frames ([M1](xen_contig::rules#M1)) until it has unmapped the area.
     let area = unsafe { map_frames(machine, scattered.clone(), "self-test")? };
@@ -84,7 +88,7 @@ fn check(seed: u64, area: &Area, frames: impl Iterator<Item = Pfn>) -> Check {
 /// A page table is an example: Xen permits no other mapping of it.
 fn read_only(context: &TestContext<'_>) -> Check {
     let machine = context.machine;
-    let run = Owned::take(machine, 1)?;
+    let run = OwnedRun::take(machine, 1)?;
     // SAFETY: `run` owns the frame ([M1](xen_contig::rules#M1)) until the test ends.
     let area = unsafe { machine.areas.vmap(run.iter(), Protection::ReadOnly, "read-only") };
     let area = match area {

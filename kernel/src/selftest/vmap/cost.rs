@@ -6,7 +6,7 @@ use hypercall::trace::CallTotals;
 use xen_contig::exchange::Fuse;
 use xen_contig::vmap::{Flush, UnmapMode};
 
-use super::{Check, Owned, Test, TestContext, TestOutcome, cost_of, fail, free_remaining, map};
+use super::{Check, OwnedRun, Test, TestContext, TestOutcome, cost_of, fail, free_remaining, map};
 use crate::machine::{ANYWHERE, Machine};
 use crate::{say, vcpu};
 
@@ -24,7 +24,7 @@ pub fn add(tests: &mut Vec<Test>) {
 
 /// Returns the hypercalls of a purge of one leftover area over all frames of a run.
 fn purge_one(machine: &Machine) -> Result<CallTotals, TestOutcome> {
-    let run = Owned::take(machine, FRAMES)?;
+    let run = OwnedRun::take(machine, FRAMES)?;
     // This removes leftovers of earlier tests.
     if let Err(error) = machine.areas.purge(&run, Flush::Inhibit) {
         fail!("purging: {error}");
@@ -62,7 +62,7 @@ fn flushes_nothing(context: &TestContext<'_>) -> Check {
 fn exact(context: &TestContext<'_>) -> Check {
     let machine = context.machine;
     let alone = purge_one(machine)?;
-    let run = Owned::take(machine, 250)?;
+    let run = OwnedRun::take(machine, 250)?;
     let room = machine.areas.budget().pages.min(machine.areas.stats().free_pages / 252 * 250);
     let unrelated = UNRELATED.min(room.saturating_sub(2 * FRAMES as u32));
     for _ in 0..unrelated / 250 {
@@ -88,7 +88,7 @@ fn exact(context: &TestContext<'_>) -> Check {
     }
     match all {
         Ok(all) if all.aliases >= left && all.flushed && cost.flushes == 1 => Ok(()),
-        other => fail!("purging all {left}: {other:?}, {cost:?}"),
+        other => fail!("purging all {left} leftover pages: {other:?}, {cost:?}"),
     }
 }
 
@@ -98,7 +98,7 @@ fn one_flush(context: &TestContext<'_>) -> Check {
     let Some(exchanger) = machine.exchanger() else {
         super::skip!("a translated guest does not exchange")
     };
-    let run = Owned::take(machine, 16)?;
+    let run = OwnedRun::take(machine, 16)?;
     let Some(mut lists) = machine.lists(32) else {
         super::skip!("the guest has no free memory for lists")
     };
@@ -109,7 +109,7 @@ fn one_flush(context: &TestContext<'_>) -> Check {
     let sent = vcpu::notifications() - sent;
     match result.and_then(|extent| exchanger.release(extent, lists.words())) {
         Ok(run) => {
-            let next = map(machine, &Owned::of(machine, run), "next");
+            let next = map(machine, &OwnedRun::of(machine, run), "next");
             next?.unmap(UnmapMode::Lazy)?;
         }
         Err(failure) => super::skip!("{}", free_remaining(machine, failure)),

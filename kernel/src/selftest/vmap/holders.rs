@@ -6,7 +6,7 @@ use xen_contig::addr::{Gfn, Pfn};
 use xen_contig::paging::{GuestMemory, Holder};
 use xen_contig::vmap::UnmapMode;
 
-use super::{Check, Owned, Test, TestContext, error, fail, map, skip};
+use super::{Check, OwnedRun, Test, TestContext, error, fail, map, skip};
 use crate::guest::guest;
 use crate::layout::{READ_WRITE, slot, window};
 use crate::machine::Machine;
@@ -32,7 +32,7 @@ fn holders(context: &TestContext<'_>) -> Check {
     if let Some(level1) = machine.linear.first_table() {
         is(machine, level1, Holder::PageTable { level: 1 })?;
     }
-    let run = Owned::take(machine, 2)?;
+    let run = OwnedRun::take(machine, 2)?;
     let (mapped, free) = (run.first(), run.first().add(1));
     let Some(mfn) = machine.p2m.mfn(mapped) else { fail!("pfn {mapped} has no machine frame") };
     is(machine, free, Holder::Unknown)?;

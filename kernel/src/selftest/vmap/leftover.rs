@@ -14,7 +14,7 @@ use xen_contig::vmap::{Area, UnmapMode};
 
 use super::picture::{self, Picture};
 use super::{
-    Check, Owned, Test, TestContext, TestOutcome, fail, frame_checks, free_remaining, map,
+    Check, OwnedRun, Test, TestContext, TestOutcome, fail, frame_checks, free_remaining, map,
     map_frames, skip,
 };
 use crate::extent::WholeRunExchanger;
@@ -85,8 +85,8 @@ fn limit(machine: &Machine) -> Result<Order, TestOutcome> {
 fn leftover(context: &TestContext<'_>) -> Check {
     let machine = context.machine;
     let limit = limit(machine)?;
-    let run = Owned::take(machine, FRAMES)?.into_run();
-    let run = Owned::of(machine, scatter(machine, run)?);
+    let run = OwnedRun::take(machine, FRAMES)?.into_run();
+    let run = OwnedRun::of(machine, scatter(machine, run)?);
     let Some(mut lists) = machine.lists(2 * FRAMES) else {
         skip!("the guest has no free memory for lists")
     };
@@ -131,7 +131,7 @@ fn leftover(context: &TestContext<'_>) -> Check {
     };
     picture::draw(&picture);
     let agreed = match run {
-        Ok(run) => frame_checks::agree(machine, &Owned::of(machine, run), |_| None),
+        Ok(run) => frame_checks::agree(machine, &OwnedRun::of(machine, run), |_| None),
         Err(failure) => fail!("releasing the extent: {}", free_remaining(machine, failure)),
     };
     match shown {
@@ -145,12 +145,12 @@ fn refused<'m, T: core::fmt::Debug>(
     machine: &'m Machine,
     result: Result<T, xen_contig::exchange::ExchangeFailure<'_>>,
     is_expected: impl Fn(ExchangeError) -> bool,
-) -> Result<Owned<'m>, TestOutcome> {
+) -> Result<OwnedRun<'m>, TestOutcome> {
     match result {
         Ok(extent) => fail!("Xen took the run although something maps it: {extent:?}"),
         Err(failure) if is_expected(failure.error) && failure.remaining.lost() == 0 => {
             match failure.remaining.whole() {
-                Ok(run) => Ok(Owned::of(machine, run)),
+                Ok(run) => Ok(OwnedRun::of(machine, run)),
                 Err(_) => unreachable!("nothing is lost"),
             }
         }
@@ -165,7 +165,7 @@ fn refused<'m, T: core::fmt::Debug>(
 fn in_use(context: &TestContext<'_>) -> Check {
     let machine = context.machine;
     limit(machine)?;
-    let run = Owned::take(machine, FRAMES)?;
+    let run = OwnedRun::take(machine, FRAMES)?;
     let Some(mut lists) = machine.lists(2 * FRAMES) else {
         skip!("the guest has no free memory for lists")
     };
@@ -188,7 +188,7 @@ fn in_use(context: &TestContext<'_>) -> Check {
         matches!(error, ExchangeError::FrameBusy { pfn, holder, .. }
             if pfn == aliased && holder == expected)
     })?;
-    let untouched = still_shows(&area);
+    let untouched = is_still_mapped(&area);
     area.unmap(UnmapMode::Lazy)?;
     let then = exchanger
         .acquire(run.into_run(), ANYWHERE, lists.words())
@@ -209,7 +209,7 @@ fn in_use(context: &TestContext<'_>) -> Check {
     Ok(())
 }
 
-fn still_shows(area: &Area) -> Check {
+fn is_still_mapped(area: &Area) -> Check {
     match try_read(area.address()) {
         Ok(_) => Ok(()),
         Err(fault) => {

@@ -29,7 +29,7 @@ use xen_contig::addr::Pfn;
 use xen_contig::frames::FrameRun;
 use xen_contig::vmap::Protection;
 
-use super::owned::{Owned, free_remaining};
+use super::owned::{OwnedRun, free_remaining};
 use super::{Check, Test, TestContext, TestOutcome, error, fail, frame_checks, skip};
 use crate::machine::Machine;
 use crate::vcpu;

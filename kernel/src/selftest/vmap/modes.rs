@@ -6,7 +6,7 @@ use hypercall::trace::CallTotals;
 use xen_contig::vmap::{Flush, UnmapMode};
 
 use super::{
-    Check, Owned, Test, TestContext, TestOutcome, cost_of, fail, free_remaining, map, skip,
+    Check, OwnedRun, Test, TestContext, TestOutcome, cost_of, fail, free_remaining, map, skip,
 };
 use crate::machine::{ANYWHERE, Machine};
 use crate::say;
@@ -28,17 +28,17 @@ pub fn add(tests: &mut Vec<Test>) {
 }
 
 /// The hypercalls and ticks of an operation.
-struct Cost {
+struct UnmapCost {
     row: CallTotals,
     ticks: u64,
 }
 
 /// Runs `act` and returns its cost.
-fn measure(act: impl FnOnce() -> Check) -> Result<Cost, TestOutcome> {
+fn measure(act: impl FnOnce() -> Check) -> Result<UnmapCost, TestOutcome> {
     let start = tsc();
     let (result, row) = cost_of(act);
     let ticks = tsc() - start;
-    result.map(|()| Cost { row, ticks })
+    result.map(|()| UnmapCost { row, ticks })
 }
 
 fn compare(context: &TestContext<'_>) -> Check {
@@ -79,7 +79,7 @@ fn clear(machine: &Machine) -> Check {
 }
 
 /// Prints the cost per `count`, with two decimals.
-fn print(mode: &str, what: &str, cost: &Cost, count: u64) {
+fn print(mode: &str, what: &str, cost: &UnmapCost, count: u64) {
     let per = |total: u64| (total / count, total % count * 100 / count);
     let CallTotals { calls, sub_operations, flushes, .. } = cost.row;
     let ((calls, c), (operations, o), (flushes, f)) =
@@ -91,8 +91,8 @@ fn print(mode: &str, what: &str, cost: &Cost, count: u64) {
     );
 }
 
-fn cycle(machine: &Machine, mode: UnmapMode) -> Result<Cost, TestOutcome> {
-    let run = Owned::take(machine, PAGES)?;
+fn cycle(machine: &Machine, mode: UnmapMode) -> Result<UnmapCost, TestOutcome> {
+    let run = OwnedRun::take(machine, PAGES)?;
     measure(|| {
         for _ in 0..CYCLES {
             let area = map(machine, &run, "cycle")?;
@@ -102,9 +102,9 @@ fn cycle(machine: &Machine, mode: UnmapMode) -> Result<Cost, TestOutcome> {
     })
 }
 
-fn allocation(machine: &Machine, mode: UnmapMode) -> Result<Cost, TestOutcome> {
+fn allocation(machine: &Machine, mode: UnmapMode) -> Result<UnmapCost, TestOutcome> {
     let Some(exchanger) = machine.exchanger() else { fail!("the machine has no exchanger") };
-    let mut run = Some(Owned::take(machine, PAGES)?);
+    let mut run = Some(OwnedRun::take(machine, PAGES)?);
     let Some(mut lists) = machine.lists(2 * PAGES) else {
         skip!("the guest has no free memory for lists")
     };
@@ -117,7 +117,7 @@ fn allocation(machine: &Machine, mode: UnmapMode) -> Result<Cost, TestOutcome> {
                 .acquire(taken.into_run(), ANYWHERE, lists.words())
                 .and_then(|extent| exchanger.release(extent, lists.words()));
             match result {
-                Ok(back) => run = Some(Owned::of(machine, back)),
+                Ok(back) => run = Some(OwnedRun::of(machine, back)),
                 Err(failure) => skip!("{}", free_remaining(machine, failure)),
             }
         }

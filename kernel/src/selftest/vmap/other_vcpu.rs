@@ -9,7 +9,9 @@ use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 
 use xen_contig::vmap::UnmapMode;
 
-use super::{Check, Owned, Test, TestContext, TestOutcome, error, fail, free_remaining, map, skip};
+use super::{
+    Check, OwnedRun, Test, TestContext, TestOutcome, error, fail, free_remaining, map, skip,
+};
 use crate::machine::{ANYWHERE, Machine};
 use crate::say;
 use crate::smp;
@@ -69,7 +71,7 @@ fn other_vcpu(context: &TestContext<'_>) -> Check {
 
 fn round(machine: &Machine, other: VcpuId, seen: &VcpuReads) -> Check {
     let Some(exchanger) = machine.exchanger() else { fail!("the machine has no exchanger") };
-    let run = Owned::take(machine, FRAMES)?;
+    let run = OwnedRun::take(machine, FRAMES)?;
     let Some(mut lists) = machine.lists(2 * FRAMES) else {
         skip!("the guest has no free memory for lists")
     };

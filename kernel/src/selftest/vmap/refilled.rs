@@ -9,7 +9,7 @@ use xen_contig::exchange::ExchangeError;
 use xen_contig::paging::Holder;
 use xen_contig::vmap::{Flush, UnmapMode};
 
-use super::{Check, Owned, Test, TestContext, fail, map, skip};
+use super::{Check, OwnedRun, Test, TestContext, fail, map, skip};
 use crate::machine::ANYWHERE;
 use crate::selftest::reservation::can_refill;
 use crate::traps::try_read;
@@ -25,18 +25,18 @@ fn refill_purges(context: &TestContext<'_>) -> Check {
     let machine = context.machine;
     let Some(refiller) = machine.refiller() else { skip!("{}", machine.capability) };
     can_refill()?;
-    let run = Owned::take(machine, FRAMES)?;
+    let run = OwnedRun::take(machine, FRAMES)?;
     let Some(mut lists) = machine.lists(FRAMES) else {
         skip!("the guest has no free memory for lists")
     };
     let (first, area) = (run.first(), map(machine, &run, "net-rx")?);
     let address = area.address();
     let (run, refused) = match refiller.refill(run.into_run(), ANYWHERE, lists.words()) {
-        Ok(run) => (Owned::of(machine, run), None),
+        Ok(run) => (OwnedRun::of(machine, run), None),
         Err(failure) => {
             let error = failure.error;
             let Ok(run) = failure.remaining.whole() else { fail!("{error}") };
-            (Owned::of(machine, run), Some(error))
+            (OwnedRun::of(machine, run), Some(error))
         }
     };
     let still_there = try_read(address);
