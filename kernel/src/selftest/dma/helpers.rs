@@ -271,7 +271,7 @@ impl<'m> ConfinedGuest<'m> {
 
     /// Trims the allocator and checks the tables.
     ///
-    /// All frames of the run must be free, and all tables must agree on them and on the other free
+    /// All frames of the run must be free and usable, and all tables must agree on them and on the other free
     /// frames. Runs longer than [`PIECE`] are left out, because checking a dom0's large runs would
     /// take a second.
     pub fn check_whole(self, allocator: &Allocator<'_>) -> Check {
@@ -286,7 +286,9 @@ impl<'m> ConfinedGuest<'m> {
                 allocator.stats()
             );
         };
-        let agreed = frame_checks::agree(machine, &run, |_| None);
+        frame_checks::dirty(&run, first.number());
+        let agreed = frame_checks::agree(machine, &run, |_| None)
+            .and_then(|()| frame_checks::holds_pattern(&run, first.number(), "a free frame"));
         let back = run.first() == first;
         machine.give(run);
         agreed?;

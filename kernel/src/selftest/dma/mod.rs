@@ -14,6 +14,7 @@
 //! | [`many`] | is a set of buffers allocated completely or not at all? |
 //! | [`halves`] | do the halves of a buffer keep contents and addresses, and is each freed? |
 //! | [`release`] | does memory return to Xen when the kernel trims, and only then? |
+//! | [`sequence`] | does a trim return all scarce memory after any sequence of requests? |
 //! | [`pool`] | are a pool's objects sound, and are they allocated without a hypercall in atomic context? |
 //! | [`refusals`] | does every refusal return its own error, with no frame lost? |
 //! | [`translated`] | PVH: is memory below a mask contiguous for the device, or refused by name? |
@@ -28,6 +29,7 @@ mod many;
 mod pool;
 mod refusals;
 mod release;
+mod sequence;
 mod sizes;
 mod translated;
 
@@ -43,6 +45,7 @@ pub fn add(tests: &mut Vec<Test>) {
     many::add(tests);
     halves::add(tests);
     release::add(tests);
+    sequence::add(tests);
     pool::add(tests);
     refusals::add(tests);
     translated::add(tests);
