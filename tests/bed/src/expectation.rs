@@ -23,6 +23,8 @@ pub struct Expectation {
     pub max_memory: Option<u32>,
     /// MiB to which `xl mem-set` reduces a domU before it runs.
     pub reduced_to: Option<u32>,
+    /// MiB of the machine below 4 GiB, where not as much as fits.
+    pub low_memory: Option<u32>,
     /// MiB of a dom0, where Xen is to keep the rest of the machine's.
     pub dom0_memory: Option<u32>,
     /// The highest order that Xen exchanges for a dom0, where not Xen's default.
@@ -57,7 +59,7 @@ impl Expectation {
     ) -> Self {
         let (verdict, words, passed) = (GuestVerdict::Success, "", Vec::new());
         let (memory, max_memory, reduced_to, dom0_memory) = (None, None, None, None);
-        let (max_order, vcpus, processors) = (None, None, None);
+        let (low_memory, max_order, vcpus, processors) = (None, None, None, None);
         Self {
             mode,
             label: label.into(),
@@ -65,6 +67,7 @@ impl Expectation {
             memory,
             max_memory,
             reduced_to,
+            low_memory,
             dom0_memory,
             max_order,
             vcpus,
@@ -100,6 +103,7 @@ impl Expectation {
     pub fn dom0(&self) -> Dom0Spec {
         Dom0Spec {
             memory: self.memory.unwrap_or(DEFAULT_MIB),
+            low_memory: self.low_memory,
             dom0_memory: self.dom0_memory,
             max_order: self.max_order,
             vcpus: self.vcpus.unwrap_or(1),

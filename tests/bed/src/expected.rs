@@ -48,7 +48,8 @@ pub fn domus<'p>(
     expectations: Vec<Expectation>,
 ) -> SuitePart<'p> {
     let jobs = expectations.iter().map(Expectation::job).collect();
-    let session = SessionSpec { jobs, root: context.root.clone(), name };
+    let low_memory = expectations.iter().find_map(|guest| guest.low_memory);
+    let session = SessionSpec { jobs, low_memory, root: context.root.clone(), name };
     SuitePart::new(session.need(), move |progress, findings| {
         let mut results = session_of(context, bed, &session, progress)?;
         let is_still = |(expectation, result): &(&Expectation, &JobResult)| {

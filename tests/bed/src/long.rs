@@ -14,6 +14,7 @@ use crate::expectation::Expectation;
 use crate::expected;
 use crate::findings::Findings;
 use crate::guest::GuestVerdict;
+use crate::low_memory;
 use crate::parallel::{self, Need, SuitePart};
 use crate::progress::ProgressLog;
 use crate::setup::Bed;
@@ -34,6 +35,8 @@ pub fn run(context: &SuiteContext, progress: &mut ProgressLog) -> Result<GuestVe
         parts.extend(bench::parts(context, bed)?);
         parts.extend(order_limits(context, bed)?);
         parts.extend(restarts(context, bed)?);
+        parts.extend(low_memory::dom0s(context, bed)?);
+        parts.push(low_memory::domu(context, bed)?);
     }
     // Machines that run alone come last.
     for bed in &beds {

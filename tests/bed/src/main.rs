@@ -18,6 +18,7 @@ mod guest;
 mod image;
 mod lock;
 mod long;
+mod low_memory;
 mod modes;
 mod outcome;
 mod output;

@@ -92,7 +92,8 @@ pub fn parts<'p>(context: &'p SuiteContext, bed: &'p Bed, spec: &RunSpec) -> Vec
         dom0s.into_iter().map(|mode| dom0_part(context, bed, spec.dom0(mode))).collect();
     if !domus.is_empty() {
         let jobs = domus.into_iter().map(|mode| spec.job(mode)).collect();
-        let session = SessionSpec { jobs, root: spec.root.clone(), name: "linux-dom0" };
+        let session =
+            SessionSpec { jobs, low_memory: None, root: spec.root.clone(), name: "linux-dom0" };
         parts.push(session_part(context, bed, session));
     }
     parts

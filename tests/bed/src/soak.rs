@@ -85,7 +85,7 @@ fn domu<'p>(context: &'p SuiteContext, bed: &'p Bed) -> Result<SuitePart<'p>> {
         goal: Goal::Watch,
     };
     let (jobs, root) = (vec![job], context.root.clone());
-    let session = SessionSpec { jobs, root, name: "linux-dom0-soak" };
+    let session = SessionSpec { jobs, low_memory: None, root, name: "linux-dom0-soak" };
     Ok(SuitePart::new(session.need(), move |progress, findings| {
         let (results, mut machine) = domu::run(bed, &session, &context.image, progress)?;
         machine.stop();

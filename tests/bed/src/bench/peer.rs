@@ -50,6 +50,7 @@ pub fn run(
             ("initramfs".to_owned(), String::new()),
         ],
         memory: DEFAULT_MIB,
+        low_memory: None,
         cpus: 1,
         clock: MachineClock::Instructions,
         threads: Threads::One,

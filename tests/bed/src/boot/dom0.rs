@@ -20,6 +20,8 @@ pub struct Dom0Spec {
     pub mode: GuestMode,
     /// MiB of the whole machine; Xen gives dom0 nearly all of it.
     pub memory: u32,
+    /// MiB of the machine below 4 GiB, where not as much as fits.
+    pub low_memory: Option<u32>,
     /// MiB of dom0, where Xen is to keep the rest.
     pub dom0_memory: Option<u32>,
     /// The highest order that Xen exchanges, where not its default (`memop-max-order`).
@@ -46,6 +48,7 @@ impl Dom0Spec {
         Self {
             mode,
             memory: DEFAULT_MIB,
+            low_memory: None,
             dom0_memory: None,
             max_order: None,
             vcpus: 1,
@@ -94,6 +97,7 @@ impl Dom0Boot {
             xen_args: for_image(spec.mode, spec.vcpus, spec.dom0_memory, spec.max_order),
             modules: vec![("image".to_owned(), spec.args.as_str().to_owned())],
             memory: spec.memory,
+            low_memory: spec.low_memory,
             cpus: spec.processors.unwrap_or(spec.vcpus.max(2)),
             clock: spec.clock,
             threads: match spec.mode {

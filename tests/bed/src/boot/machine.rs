@@ -22,6 +22,8 @@ pub struct MachineSpec {
     pub modules: Vec<(String, String)>,
     /// MiB of memory.
     pub memory: u32,
+    /// MiB of it below 4 GiB, where not as much as fits. The rest begins at 4 GiB.
+    pub low_memory: Option<u32>,
     /// CPUs.
     pub cpus: u32,
     /// What the clock counts.
@@ -194,10 +196,12 @@ fn arguments(spec: &MachineSpec) -> Vec<String> {
             add(&["-cpu", "max,-smap,-erms,-fsrm,-rdrand,-rdseed", "-rtc", "clock=vm"]);
         }
     }
+    let low = spec.low_memory.map_or(String::new(), |mib| format!(",max-ram-below-4g={mib}M"));
     if spec.iommu {
-        add(&["-machine", "q35,kernel-irqchip=split", "-device", "amd-iommu"]);
+        let machine = format!("q35,kernel-irqchip=split{low}");
+        add(&["-machine", &machine, "-device", "amd-iommu"]);
     } else {
-        add(&["-machine", "pc"]);
+        add(&["-machine", &format!("pc{low}")]);
     }
     if spec.edu {
         add(&["-device", "edu"]);

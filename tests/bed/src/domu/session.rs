@@ -20,6 +20,8 @@ use crate::setup::{Bed, make_dir, write};
 pub struct SessionSpec {
     /// The `xl create`s, in order. A [`Goal::Probe`] comes last: its domain is left running.
     pub jobs: Vec<DomuJob>,
+    /// MiB of the machine below 4 GiB, where not as much as fits.
+    pub low_memory: Option<u32>,
     /// The repository's root, where `xen-configs/` is.
     pub root: PathBuf,
     /// Names the directory of the boot's own logs below the bed's.
@@ -91,6 +93,7 @@ pub fn run(
             ("initramfs".to_owned(), String::new()),
         ],
         memory: spec.mib(),
+        low_memory: spec.low_memory,
         cpus: 2,
         clock: MachineClock::Time,
         threads: match spec.jobs.iter().any(wakes_itself_under_svm) {

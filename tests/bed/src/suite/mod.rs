@@ -18,6 +18,7 @@ use crate::expectation::Expectation;
 use crate::expected;
 use crate::findings::Findings;
 use crate::guest::GuestVerdict;
+use crate::low_memory;
 use crate::modes::{self, RunSpec};
 use crate::outcome::GuestOutcome;
 use crate::parallel::{self, SuitePart};
@@ -47,6 +48,7 @@ pub fn run(context: &SuiteContext, progress: &mut ProgressLog) -> Result<GuestVe
     parts.extend(modes::parts(context, &bed, &RunSpec::chosen(context, dom0s)));
     let guests = guests::dom0s()?.into_iter();
     parts.extend(guests.map(|guest| expected::dom0(context, &bed, guest)));
+    parts.extend(low_memory::dom0s(context, &bed)?);
     parts.push(witness::dom0(context, &bed));
     parts.push(witness::device(context, &bed));
     for bed in &beds {
@@ -79,7 +81,7 @@ fn domus<'p>(
     if mode == GuestMode::PvDomu {
         jobs.push(witness::domu_job(request)?);
     }
-    let session = SessionSpec { jobs, root: context.root.clone(), name };
+    let session = SessionSpec { jobs, low_memory: None, root: context.root.clone(), name };
     Ok(SuitePart::new(session.need(), move |progress, findings| {
         let (results, mut machine) = domu::run(bed, &session, &context.image, progress)?;
         if let Some(configured) = results.first() {

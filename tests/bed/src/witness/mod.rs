@@ -101,7 +101,12 @@ pub fn dom0<'p>(context: &'p SuiteContext, bed: &'p Bed) -> SuitePart<'p> {
 fn domu<'p>(context: &'p SuiteContext, bed: &'p Bed) -> Result<SuitePart<'p>> {
     let request = ProbeRequest { seed: fresh_seed(), ..context.cli.probe };
     let jobs = vec![domu_job(request)?];
-    let session = SessionSpec { jobs, root: context.root.clone(), name: "linux-dom0-witness" };
+    let session = SessionSpec {
+        jobs,
+        low_memory: None,
+        root: context.root.clone(),
+        name: "linux-dom0-witness",
+    };
     Ok(SuitePart::new(session.need(), move |progress, findings| {
         let (results, mut machine) = domu::run(bed, &session, &context.image, progress)?;
         let lines = results.first().map(|result| result.report.guest_lines()).unwrap_or_default();
