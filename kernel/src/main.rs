@@ -15,7 +15,7 @@
 //! | what does Xen share with the domain, and what time is it? | [`shared_page`], [`time`] |
 //! | how are events masked, sent and handled? | [`events`] |
 //! | where does output go? | [`console`], [`trace`] |
-//! | how does the kernel end, and what does a panic do? | [`exit`], [`panic`] |
+//! | how does the kernel end, and what does a panic do? | [`exit`], [`panic`](mod@panic) |
 //! | what does an exception do? | [`traps`] |
 //! | what do page tables contain, and what maps a frame? | [`paging`], [`areas`] |
 //! | where does memory for Rust's `alloc` come from? | [`heap`] |
@@ -27,7 +27,7 @@
 //! | how is the guest saved and restored? | [`suspend`] |
 //! | what may the command line say? | [`command_line`] |
 //! | what is tested at boot, and what does the verdict mean? | [`selftest`], [`verdict`], [`probe`] |
-//! | what does an allocation cost? | [`bench`] |
+//! | what does an allocation cost? | [`bench`](mod@bench) |
 //!
 //! [`Guest`]: guest::Guest
 

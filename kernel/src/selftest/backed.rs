@@ -43,6 +43,6 @@ fn touch_all(context: &TestContext<'_>) -> Check {
             fail!("pfn {pfn} contains {found:#x}, expected {:#x}", pfn.number() ^ context.seed);
         }
     }
-    say!("# memory-is-backed: {} frames", frames().count());
+    say!("# memory-is-backed: memory backs all {} free frames", frames().count());
     Ok(())
 }

@@ -53,17 +53,19 @@ fn there_and_back<'m>(
             .and_then(|extent| exchanger.release(extent, lists.words()));
         return match released {
             Ok(run) => Ok(OwnedRun::of(machine, run)),
-            Err(failure) => fail!("{}", free_remaining(machine, failure)),
+            Err(failure) => fail!("the exchange failed: {}", free_remaining(machine, failure)),
         };
     }
-    let Some(refiller) = machine.refiller() else { skip!("{}", machine.capability) };
+    let Some(refiller) = machine.refiller() else {
+        skip!("this guest does not refill: {}", machine.capability)
+    };
     can_refill()?;
     match refiller.refill(run.into_run(), ANYWHERE, lists.words()) {
         Ok(run) => Ok(OwnedRun::of(machine, run)),
         Err(failure) => {
             let told = format!("{failure}");
             failure.remaining.into_iter().for_each(|run| machine.give(run));
-            fail!("{told}")
+            fail!("the refill failed: {told}")
         }
     }
 }

@@ -23,7 +23,9 @@ pub fn add(machine: &Machine, tests: &mut Vec<Test>) {
 
 fn exchange(context: &TestContext<'_>, order: Order) -> Check {
     let (machine, seed) = (context.machine, context.seed);
-    let Some(exchanger) = machine.exchanger() else { skip!("{}", machine.capability) };
+    let Some(exchanger) = machine.exchanger() else {
+        skip!("this guest does not exchange: {}", machine.capability)
+    };
     let frames = order.frames();
     let Some(run) = machine.take(frames) else {
         skip!("the guest has no run of {frames} free frames")
@@ -37,7 +39,7 @@ fn exchange(context: &TestContext<'_>, order: Order) -> Check {
         Ok(extent) => extent,
         Err(failure) => match free_remaining(machine, failure) {
             error @ ExchangeError::NoMemory { .. } => skip!("{error}"),
-            error => fail!("{error}"),
+            error => fail!("the exchange failed: {error}"),
         },
     };
     let checked = check(machine, &extent, order, seed);

@@ -70,7 +70,9 @@ fn exchange_refused(context: &TestContext<'_>) -> Check {
 
 fn refill(context: &TestContext<'_>, order: Order) -> Check {
     let (machine, seed) = (context.machine, context.seed);
-    let Some(refiller) = machine.refiller() else { skip!("{}", machine.capability) };
+    let Some(refiller) = machine.refiller() else {
+        skip!("this guest does not refill: {}", machine.capability)
+    };
     can_refill()?;
     let frames = order.frames();
     let Some(run) = machine.take(frames) else {
@@ -97,7 +99,7 @@ fn refill(context: &TestContext<'_>, order: Order) -> Check {
                 Ok(run) => run,
                 Err(remaining) => {
                     remaining.into_iter().for_each(|run| machine.give(run));
-                    fail!("{told}")
+                    fail!("the refill failed: {told}")
                 }
             };
             let zero = frame_checks::is_zero(&run, "the run that was populated frame by frame");
@@ -107,7 +109,7 @@ fn refill(context: &TestContext<'_>, order: Order) -> Check {
                 ExchangeError::NoMemory { .. } => {
                     skip!("{told}; the run was populated frame by frame")
                 }
-                _ => fail!("{told}"),
+                _ => fail!("the refill failed: {told}"),
             }
         }
     }

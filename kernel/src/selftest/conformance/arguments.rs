@@ -196,7 +196,7 @@ fn node_refused(context: &TestContext<'_>) -> Check {
 
 fn node_as_a_hint(context: &TestContext<'_>) -> Check {
     if context.machine.initial_domain {
-        skip!("dom0 may name nodes");
+        skip!("Xen does not ignore the nodes that dom0 names");
     }
     if !is_pv(context) {
         // Xen ignores the node and refuses the exchange for another reason.

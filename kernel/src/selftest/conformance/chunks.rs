@@ -94,7 +94,11 @@ fn memory_ends_midway(context: &TestContext<'_>) -> Check {
     if attempt.answer.is_ok() && frames < below {
         skip!("Xen has at least {frames} frames below 2^{bits}");
     }
-    say!("# c73: {} of {frames} chunks below 2^{bits}, then {:?}", attempt.done, attempt.answer);
+    say!(
+        "# c73: {} of {frames} chunks below 2^{bits}, then {:?} (expected: ENOMEM)",
+        attempt.done,
+        attempt.answer
+    );
     let part = (1..frames).contains(&attempt.done) && low == attempt.done && untouched;
     if attempt.answer != Err(XenErrno::ENOMEM) || !part {
         let (answer, done) = (&attempt.answer, attempt.done);

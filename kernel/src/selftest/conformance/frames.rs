@@ -151,10 +151,10 @@ fn frame_of_others(context: &TestContext<'_>) -> Check {
         bad_frame(context, &format!("mfn {mfn:#x} of another guest"), *mfn)?;
     }
     for mfn in &others.of_nobody {
-        bad_frame(context, &format!("mfn {mfn:#x}, free or of Xen"), *mfn)?;
+        bad_frame(context, &format!("mfn {mfn:#x}, free or owned by Xen"), *mfn)?;
     }
     let (guests, nobody) = (others.of_guests.len(), others.of_nobody.len());
-    say!("# c28: {guests} frames of other guests, {nobody} free ones or of Xen");
+    say!("# c28: {guests} frames of other guests, {nobody} free or owned by Xen");
     if nobody == 0 {
         fail!("the M2P contains no frame that is free or belongs to Xen");
     }

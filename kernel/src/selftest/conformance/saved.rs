@@ -107,7 +107,7 @@ fn until_restored(machine: &Machine, check: impl Fn() -> Check) -> Check {
         }
         let resumed = match requests.suspend() {
             Ok(resumed) => resumed,
-            Err(error) => fail!("{error}"),
+            Err(error) => fail!("suspending the domain: {error}"),
         };
         match resumed {
             Resumed::Kept => say!("# c75: back in the same domain"),

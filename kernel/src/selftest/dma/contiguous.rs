@@ -155,7 +155,7 @@ fn aliases(context: &TestContext<'_>) -> Check {
             }) if pfn == busy && matches!(holder, Holder::Area { name: "in use", .. }) => {
                 match remaining.whole() {
                     Ok(run) => run,
-                    Err(remaining) => fail!("{remaining:?}"),
+                    Err(remaining) => fail!("frames of the run were lost: {remaining:?}"),
                 }
             }
             Err(failure) => {

@@ -29,7 +29,7 @@ fn halves(context: &TestContext<'_>) -> Check {
             }
             let right = match buffer.split_off(at) {
                 Ok(rest) => rest,
-                Err(error) => fail!("{error}"),
+                Err(error) => fail!("splitting at byte {at}: {error}"),
             };
             let left = buffer;
             if Some(right.dma_addr()) != address {

@@ -26,7 +26,7 @@ fn pool(context: &TestContext<'_>) -> Check {
     let config = PoolConfig::builder("self-test", SIZE).chunk(4 * PAGE).constraints(device);
     let config = match config.reserve(RESERVE).build() {
         Ok(config) => config,
-        Err(error) => fail!("{error}"),
+        Err(error) => fail!("the configuration of the pool: {error}"),
     };
     let object = build(|it| it.mask((1 << 36) - 1).boundary(PAGE).align(64))?;
     balanced(context, Retain::NOTHING, |allocator| {
@@ -37,7 +37,7 @@ fn pool(context: &TestContext<'_>) -> Check {
                 PoolErrorKind::Alloc { error: cause, .. } if is_shortage(&cause) => {
                     skip!("{error}")
                 }
-                _ => fail!("{error}"),
+                _ => fail!("making the pool: {error}"),
             },
         };
         let before = calls();
@@ -78,7 +78,7 @@ fn take_all<'p, 'm>(
             Ok(object) => object,
             Err(error) => match error.kind() {
                 PoolErrorKind::Exhausted { .. } => return Ok(objects),
-                _ => fail!("{error}"),
+                _ => fail!("allocating from the pool: {error}"),
             },
         };
         let number = objects.len() as u64;

@@ -111,7 +111,7 @@ impl<'m> EduBuffer<'m> {
             Ok(extent) => Ok(Self { machine, memory: EduMemory::Extent(extent) }),
             Err(failure) => match free_remaining(machine, failure) {
                 error @ ExchangeError::NoMemory { .. } => skip!("{error}"),
-                error => fail!("{error}"),
+                error => fail!("the exchange failed: {error}"),
             },
         }
     }

@@ -64,14 +64,14 @@ fn round_trip<P: Platform>(
     let data: Vec<u8> = part.clone().map(|at| pattern(seed, round, at)).collect();
     let blank: Vec<u8> = part.clone().map(|at| filler(seed, round, at)).collect();
     if let Err(outside) = buffer.write(part.start, &data) {
-        fail!("{outside}");
+        fail!("accessing the buffer: {outside}");
     }
     // SAFETY: the address is in the buffer, which is RAM.
     if let Err(error) = unsafe { edu.fetch(start, 0, bytes) } {
         fail!("reading {bytes} bytes at {start} by the device: {error}");
     }
     if let Err(outside) = buffer.write(part.start, &blank) {
-        fail!("{outside}");
+        fail!("accessing the buffer: {outside}");
     }
     // SAFETY: the part belongs to the buffer, which this test owns ([M1](xen_contig::rules#M1)),
     // and no reference to it exists ([M5](xen_contig::rules#M5)). After a failure the caller
@@ -81,7 +81,7 @@ fn round_trip<P: Platform>(
     }
     let mut found = blank;
     if let Err(outside) = buffer.read(part.start, &mut found) {
-        fail!("{outside}");
+        fail!("accessing the buffer: {outside}");
     }
     match found.iter().zip(&data).position(|(found, data)| found != data) {
         None => Ok(()),

@@ -62,7 +62,9 @@ pub fn in_place(context: &TestContext<'_>) -> Check {
             }
         };
         for (round, (old, index)) in (0..).zip(old.into_iter().zip(REACHED)) {
-            let Some(new) = buffer.dma_addr_at(index * PAGE) else { fail!("{buffer:?} is short") };
+            let Some(new) = buffer.dma_addr_at(index * PAGE) else {
+                fail!("{buffer:?} has no byte {}", index * PAGE)
+            };
             if new == old {
                 fail!("the memory at {old} did not move");
             }
@@ -114,7 +116,7 @@ fn reached(machine: &Machine, run: FrameRun) -> Result<FrameRun, TestOutcome> {
                 ) {
                     skip!("{error}");
                 }
-                fail!("{error}")
+                fail!("the exchange failed: {error}")
             }
         },
         Err(failure) => {

@@ -30,7 +30,7 @@ pub fn shown(context: &TestContext<'_>) -> Check {
     let words = || (0..BYTES / 8).map(|word| (word * 8, context.seed.wrapping_add(word)));
     for (at, value) in words() {
         if let Err(outside) = buffer.store(at, Width::Quad, value) {
-            fail!("{outside}");
+            fail!("accessing the buffer: {outside}");
         }
     }
     // SAFETY: the address is in the buffer, which is RAM.
@@ -39,7 +39,7 @@ pub fn shown(context: &TestContext<'_>) -> Check {
     }
     for (at, _) in words() {
         if let Err(outside) = buffer.store(at, Width::Quad, 0) {
-            fail!("{outside}");
+            fail!("accessing the buffer: {outside}");
         }
     }
     // SAFETY: the buffer is never freed ([M1](xen_contig::rules#M1)), since the kernel holds, and

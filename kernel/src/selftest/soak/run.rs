@@ -250,7 +250,7 @@ impl<'a, 'm> Soak<'a, 'm> {
                 self.tally.done("split-at-end");
                 Ok(())
             }
-            Err(error) => fail!("{error}"),
+            Err(error) => fail!("splitting a buffer at byte {at}: {error}"),
         }
     }
 
@@ -283,7 +283,7 @@ impl<'a, 'm> Soak<'a, 'm> {
         let bytes = self.random.within(1, 512) * PAGE;
         let report = self.any_allocator().trim(bytes);
         match report.error {
-            Some(error) if !self.is_explicable(error) => fail!("{report:?}"),
+            Some(error) if !self.is_explicable(error) => fail!("trimming failed: {report:?}"),
             Some(error) => self.tally.refused(&error),
             None if report.returned > 0 => self.tally.done("trim"),
             None => self.tally.done("trim-nothing"),

@@ -39,7 +39,8 @@ impl SoakTally {
     pub fn report(&self, seed: u64) {
         let (total, succeeded) = (self.total(), self.succeeded());
         say!(
-            "# soak: seed {seed}: {total} operations, {succeeded} done, {} refused",
+            "# soak: seed {seed}: {total} operations, {succeeded} done, {} refused, which is no \
+             failure",
             total - succeeded
         );
         self.done.list("done");

@@ -130,7 +130,7 @@ fn is_balanced() -> Check {
     }
     let (narrow, wide, stats) = (Narrow::memory(), Wide::memory(), allocator().stats());
     if (narrow.live(), wide.live(), stats.lent, stats.refusals) != (0, 0, 0, 0) {
-        fail!("{narrow:?}, {wide:?}, {stats:?}");
+        fail!("expected no buffer in use and no lent frame: {narrow:?}, {wide:?}, {stats:?}");
     }
     Ok(())
 }

@@ -105,7 +105,7 @@ fn exchange(machine: &Machine, run: FrameRun) -> Result<ExtentRun, TestOutcome> 
         Ok(extent) => Ok(extent),
         Err(failure) => {
             failure.remaining.into_iter().for_each(|run| machine.give(run));
-            fail!("{}", failure.error)
+            fail!("the exchange failed: {}", failure.error)
         }
     }
 }
@@ -125,7 +125,7 @@ fn release(machine: &Machine, extent: ExtentRun) -> Check {
         }
         Err(failure) => {
             failure.remaining.into_iter().for_each(|run| machine.give(run));
-            fail!("{}", failure.error)
+            fail!("the exchange failed: {}", failure.error)
         }
     }
 }

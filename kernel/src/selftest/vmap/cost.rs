@@ -112,7 +112,7 @@ fn one_flush(context: &TestContext<'_>) -> Check {
             let next = map(machine, &OwnedRun::of(machine, run), "next");
             next?.unmap(UnmapMode::Lazy)?;
         }
-        Err(failure) => super::skip!("{}", free_remaining(machine, failure)),
+        Err(failure) => super::skip!("the exchange failed: {}", free_remaining(machine, failure)),
     }
     // The next area freed all retired addresses that this flush has covered.
     let retired = machine.areas.stats().retired;

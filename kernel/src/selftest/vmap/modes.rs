@@ -118,7 +118,7 @@ fn allocation(machine: &Machine, mode: UnmapMode) -> Result<UnmapCost, TestOutco
                 .and_then(|extent| exchanger.release(extent, lists.words()));
             match result {
                 Ok(back) => run = Some(OwnedRun::of(machine, back)),
-                Err(failure) => skip!("{}", free_remaining(machine, failure)),
+                Err(failure) => skip!("the exchange failed: {}", free_remaining(machine, failure)),
             }
         }
         Ok(())

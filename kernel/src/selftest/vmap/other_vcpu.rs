@@ -115,7 +115,7 @@ fn round(machine: &Machine, other: VcpuId, seen: &VcpuReads) -> Check {
         };
         unmapped?;
         if let Some(error) = refused {
-            skip!("{error}");
+            skip!("the exchange failed: {error}");
         }
         Ok(())
     };

@@ -23,7 +23,9 @@ pub fn add(tests: &mut Vec<Test>) {
 
 fn refill_purges(context: &TestContext<'_>) -> Check {
     let machine = context.machine;
-    let Some(refiller) = machine.refiller() else { skip!("{}", machine.capability) };
+    let Some(refiller) = machine.refiller() else {
+        skip!("this guest does not refill: {}", machine.capability)
+    };
     can_refill()?;
     let run = OwnedRun::take(machine, FRAMES)?;
     let Some(mut lists) = machine.lists(FRAMES) else {
@@ -35,7 +37,9 @@ fn refill_purges(context: &TestContext<'_>) -> Check {
         Ok(run) => (OwnedRun::of(machine, run), None),
         Err(failure) => {
             let error = failure.error;
-            let Ok(run) = failure.remaining.whole() else { fail!("{error}") };
+            let Ok(run) = failure.remaining.whole() else {
+                fail!("the refill lost frames: {error}")
+            };
             (OwnedRun::of(machine, run), Some(error))
         }
     };
@@ -60,7 +64,7 @@ fn refill_purges(context: &TestContext<'_>) -> Check {
         }
         Err(failure) => {
             failure.remaining.into_iter().for_each(|run| machine.give(run));
-            skip!("{}", failure.error)
+            skip!("the refill failed: {}", failure.error)
         }
     }
 }
