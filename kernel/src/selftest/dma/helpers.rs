@@ -64,7 +64,8 @@ pub fn balanced<'m>(
 
 /// Trims all idle memory of an allocator.
 pub fn trim_all(allocator: &Allocator<'_>) -> Check {
-    /// Xen may lack memory to exchange for at first. It has some after other frames were returned.
+    /// The maximum number of tries. Xen may lack memory for the exchange until other frames were
+    /// returned to it.
     const TRIES: u32 = 8;
     for _ in 0..TRIES {
         let report = allocator.trim(u64::MAX);

@@ -85,7 +85,8 @@ fn nearest_extent<'m>(machine: &'m Machine, orders: &[u32]) -> Result<EduBuffer<
             break;
         }
     }
-    // The extents are released only now. Otherwise a later extent might come from the same place.
+    // The extents are released only after all were allocated. A release takes other frames from
+    // Xen, and these could come from the edge.
     let Some(nearest) = (0..tried.len()).max_by_key(|index| tried[*index].device_end()) else {
         skip!("Xen has no memory below the edge for any order tried")
     };

@@ -40,8 +40,7 @@ pub struct DiskRequest<'b> {
 }
 
 impl<'b> DiskRequest<'b> {
-    /// Returns a request that fills the buffer with sectors, or the sectors with the buffer, from
-    /// `sector` on.
+    /// Returns a request for the size of the buffer, from sector `sector` on.
     pub fn new(way: Direction, sector: usize, buffer: &'b mut [u8]) -> Self {
         let (header, response) = (BlkReq::default(), BlkResp::default());
         Self { way, sector, buffer, header, response, token: None }

@@ -125,7 +125,7 @@ fn release(machine: &Machine, extent: ExtentRun) -> Check {
         }
         Err(failure) => {
             failure.remaining.into_iter().for_each(|run| machine.give(run));
-            fail!("the exchange failed: {}", failure.error)
+            fail!("the release failed: {}", failure.error)
         }
     }
 }
