@@ -5,9 +5,10 @@ use core::fmt;
 use hypercall::Xen;
 use hypercall::ops::{MemoryOp, VersionOp};
 use hypercall::{DomId, XenErrno};
-use spin::Mutex;
+use spin::{Mutex, Once};
 use x86_64::registers::control::Cr3;
 use xen_contig::addr::{AddressBits, Mfn, Order, PAGE_SIZE, Pfn};
+use xen_contig::dma::{Allocator, Retain};
 use xen_contig::exchange::{Accounts, Capability, ExchangeOptions, Refiller};
 use xen_contig::frames::{Candidate, FrameAllocator, FrameRun, Search};
 use xen_contig::p2m::{M2p, P2m};
@@ -48,6 +49,8 @@ pub struct Machine {
     pub capability: Capability,
     /// How the exchange is done.
     pub exchange_options: ExchangeOptions,
+    /// The kernel's allocator of memory for devices.
+    pub dma: Once<Allocator<&'static Machine>>,
 }
 
 impl fmt::Display for Machine {
@@ -114,12 +117,35 @@ impl Machine {
         });
     }
 
-    /// Takes a run of free frames, or returns `None` if there is no such run.
+    /// Creates the kernel's allocator of memory for devices. Later calls have no effect.
+    pub fn start_dma(&'static self) {
+        self.dma.call_once(|| Allocator::new(self, Retain::default()));
+    }
+
+    /// Returns the kernel's allocator of memory for devices.
+    ///
+    /// # Panics
+    /// If [`start_dma`](Self::start_dma) was not called before.
+    pub fn dma(&self) -> &Allocator<&'static Self> {
+        self.dma.get().expect("the kernel starts it at boot")
+    }
+
+    /// Takes a run of free frames. If there is none, takes idle memory of the kernel's allocator for devices.
+    /// Returns `None` if that is not enough.
+    ///
+    /// For the kernel and not for the library, which must not be called by
+    /// [`Platform::take`](Platform::take).
     ///
     /// The run is aligned to its size, up to 2 MiB. A larger alignment serves no purpose: devices
     /// see the alignment of machine frames, and nested page tables have large pages of 2 MiB.
     pub fn take(&self, frames: u64) -> Option<FrameRun> {
-        self.frames.lock().take(frames, frames.next_power_of_two().min(512))
+        loop {
+            // The reserve gives its memory to this frame allocator, so the lock is released first.
+            let run = { self.frames.lock().take(frames, frames.next_power_of_two().min(512)) };
+            if run.is_some() || self.dma.get().is_none_or(|dma| dma.reclaim(frames) == 0) {
+                return run;
+            }
+        }
     }
 
     /// Frees a run.

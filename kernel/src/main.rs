@@ -68,9 +68,12 @@ mod vcpu;
 mod verdict;
 mod virtio;
 
+use alloc::boxed::Box;
+
 use boot::BootResult;
 use console::say;
 use exit::Exit;
+use machine::Machine;
 use verdict::Verdict;
 
 pvh_boot::entry!(main);
@@ -86,9 +89,12 @@ fn main(boot: pvh_boot::BootInfo) -> ! {
     if let Some(mode) = options.vmap {
         machine.areas.set_mode(mode);
     }
+    // It is never freed, so the reserve can refer to the kernel that it belongs to.
+    let machine: &'static Machine = Box::leak(Box::new(machine));
+    machine.start_dma();
     machine.report();
     reservation.print();
-    smp::start(&machine);
+    smp::start(machine);
 
     for complaint in &complaints {
         say!("# command line: {complaint}");
@@ -97,10 +103,10 @@ fn main(boot: pvh_boot::BootInfo) -> ! {
         say!("# no test runs, because the command line has errors");
         verdict::none_run(Verdict::Error)
     } else if let Some(request) = options.probe {
-        probe::run(&machine, request, options.seed)
+        probe::run(machine, request, options.seed)
     } else {
-        let measured = bench::run(&machine, &options.bench, options.seed);
-        selftest::run(&machine, &options, measured)
+        let measured = bench::run(machine, &options.bench, options.seed);
+        selftest::run(machine, &options, measured)
     };
     trace::print_summary();
     say!("Test result: {verdict}");

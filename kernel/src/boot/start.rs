@@ -4,7 +4,7 @@ use alloc::boxed::Box;
 use alloc::string::{String, ToString};
 
 use pvh_boot::BootInfo;
-use spin::Mutex;
+use spin::{Mutex, Once};
 use xen_contig::addr::{PAGE_SIZE, Pfn};
 use xen_contig::exchange::{Accounts, Capability, ExchangeOptions, Fuse, Scrub};
 use xen_contig::frames::{FrameAllocator, FrameRun};
@@ -118,6 +118,7 @@ fn machine(state: BootState) -> Machine {
         accounts: Accounts::new(),
         capability,
         exchange_options: ExchangeOptions { fuse: Fuse::On, scrub: Scrub::ask(xen()) },
+        dma: Once::new(),
     }
 }
 

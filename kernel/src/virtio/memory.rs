@@ -1,6 +1,6 @@
 //! The memory of virtio devices with two different masks.
 
-use core::ptr::{self, NonNull};
+use core::ptr::NonNull;
 
 use spin::Once;
 use xen_contig::adapters::virtio_drivers::StaticDevice;
@@ -46,9 +46,8 @@ pub fn allocator() -> &'static Allocator<Kernel> {
 
 /// Sets up the memory. Callers call it before they create a driver; later calls have no effect.
 pub fn set_up(machine: &Machine) {
-    // SAFETY: `main` owns the only machine, never returns, and never moves the machine.
-    let machine: Kernel = unsafe { &*ptr::from_ref(machine) };
-    let allocator = ALLOCATOR.call_once(|| Allocator::new(machine, Retain::NOTHING));
+    let kernel = *machine.dma().platform();
+    let allocator = ALLOCATOR.call_once(|| Allocator::new(kernel, Retain::NOTHING));
     for ((memory, mask), live) in MEMORIES.iter().zip(MASKS).zip(&LIVE) {
         memory.call_once(|| {
             let constraints = Constraints::builder().mask(mask).build();

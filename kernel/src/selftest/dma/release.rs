@@ -1,11 +1,14 @@
 //! Does memory return to Xen when the kernel trims, and only then?
 
 use alloc::vec::Vec;
+use core::iter;
 
 use xen_contig::dma::{Constraints, Retain};
 
-use super::helpers::{ConfinedGuest, PAGE, balanced, build, calls, is_sound, served};
+use super::helpers::{ConfinedGuest, HeldFrames, PAGE, balanced, build, calls, is_sound, served};
 use super::{Check, Test, TestContext, fail, skip};
+use crate::selftest::accounts::AccountsSnapshot;
+use crate::selftest::frame_checks;
 
 pub fn add(tests: &mut Vec<Test>) {
     for (name, retain) in [
@@ -15,6 +18,7 @@ pub fn add(tests: &mut Vec<Test>) {
         tests.push(Test::new(name, move |context| release(context, retain)).needs_order(4));
     }
     tests.push(Test::new("dma-reclaimed-without-xen", reclaimed).needs_order(4));
+    tests.push(Test::new("dma-reclaimed-by-the-kernel", reclaimed_by_the_kernel));
 }
 
 /// The number of frames of the buffer. Its size is a byte less, and it still fills an extent of
@@ -90,4 +94,39 @@ fn reclaimed(context: &TestContext<'_>) -> Check {
         }
         confined.check_whole(allocator)
     })
+}
+
+/// A kernel that has no free frame takes idle memory of its allocator for devices, all of it if
+/// needed.
+fn reclaimed_by_the_kernel(context: &TestContext<'_>) -> Check {
+    let machine = context.machine;
+    let (dma, before) = (machine.dma(), AccountsSnapshot::of(machine));
+    let confined = ConfinedGuest::to(machine, 128)?;
+    let any = build(|it| it.max_segments(FRAMES as usize))?;
+    let result = dma.alloc_coherent(FRAMES * PAGE, &any);
+    let Some(buffer) = served(result, "dma-reclaimed-by-the-kernel", "16 frames")? else {
+        skip!("no memory for {FRAMES} frames")
+    };
+    drop(buffer);
+    let others = HeldFrames::all(machine);
+    let (stats, calls_before) = (dma.stats(), calls());
+    let idle = stats.idle + stats.records;
+    let taken: Vec<_> = iter::from_fn(|| machine.take(1)).collect();
+    let (made, frames) = (calls() - calls_before, taken.len() as u64);
+    let usable = taken.iter().try_for_each(|run| {
+        frame_checks::dirty(run, context.seed);
+        frame_checks::holds_pattern(run, context.seed, "a reclaimed frame")
+    });
+    taken.into_iter().for_each(|run| machine.give(run));
+    drop(others);
+    confined.check_whole(dma)?;
+    usable?;
+    if stats.idle < FRAMES || frames != idle || made > 0 {
+        fail!("the kernel took {frames} of {idle} idle frames by {made} hypercalls: {stats:?}");
+    }
+    let now = AccountsSnapshot::of(machine);
+    if now != before {
+        fail!("before: {before:?}, now: {now:?}, {:?}", dma.stats());
+    }
+    Ok(())
 }
