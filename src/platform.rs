@@ -36,9 +36,19 @@
 //! `kernel/src/paging/linear.rs`; the model in `tests/fake-xen` does it on the host.
 //!
 //! # Locks
-//! This crate holds no lock while it calls a method of [`Platform`], [`GuestMemory`] or
+//! The allocator has one lock, that of its reserve ([`Platform::Lock`]). Under it the allocator calls
+//! [`GuestMemory::load`] and [`GuestMemory::store`], which reach its records, and no other method. If
+//! interrupt handlers allocate or drop buffers, these two run there, too. They must not call this crate,
+//! and must not wait for a lock that is held during a call of this crate. The same holds for
+//! [`GuestMemory::pointer`], which their defaults call.
+//!
+//! This crate holds no lock while it calls any other method of [`Platform`], [`GuestMemory`] or
 //! [`LinearMapping`]. Take the lock of your frame allocator inside the methods, and release it before
 //! they return: a transaction makes hypercalls that take milliseconds.
+//!
+//! An allocation that must not sleep, and the drop of a buffer, never reach your frame allocator. They
+//! call [`Platform::xen`], [`Platform::p2m`], [`Platform::memory`], [`GuestMemory::zero`] and the three
+//! methods above.
 //!
 //! The closure that [`Platform::take_where`] receives may run under that lock. It reads the P2M and
 //! compares addresses. It takes no lock, makes no hypercall and calls no method of the platform.

@@ -6,8 +6,10 @@ use crate::frames::FrameRun;
 
 /// The guest's memory, as the kernel reaches it.
 ///
-/// The methods are called with no lock of this crate held, and some of them between hypercalls of a
-/// transaction. They must not allocate or exchange memory.
+/// [`load`](Self::load) and [`store`](Self::store), and [`pointer`](Self::pointer) by their defaults, are
+/// also called under the lock of the reserve, possibly in an interrupt handler (see
+/// [Locks](crate::platform#locks)). The other methods are called with no lock of this crate held, some of
+/// them between hypercalls of a transaction. No method may allocate or exchange memory.
 ///
 /// # Safety
 /// The implementor promises:
@@ -62,9 +64,10 @@ pub unsafe trait GuestMemory {
 
     /// Returns what references a frame that Xen refuses to take, as far as the kernel can tell.
     ///
-    /// Called on failure alone, so it may walk page tables. (A PV kernel may also be asked before memory
-    /// in use moves: [`check_unreferenced`](super::LinearMapping::check_unreferenced).) `mfn` is the machine frame that backs the
-    /// frame in a PV guest: the P2M does not have it at that moment.
+    /// Called after a refusal, and by the default of
+    /// [`check_unreferenced`](super::LinearMapping::check_unreferenced) before memory in use moves. So it
+    /// may walk page tables. `mfn` is the machine frame that backs the frame in a PV guest: after a
+    /// refusal the P2M does not have it.
     fn holder(&self, _pfn: Pfn, _mfn: Option<Mfn>) -> Holder {
         Holder::Unknown
     }

@@ -44,7 +44,9 @@ impl<'a> AreaEntry<'a> {
 
 /// A stretch of virtual addresses with its own first-level tables, set aside for areas.
 ///
-/// The methods are called with no lock held, and may be called on any vCPU.
+/// The methods may be called on any vCPU. [`base`](Self::base), [`address`](Self::address) and
+/// [`flushes`](Self::flushes) are also called under the lock of the areas, so they must not call the
+/// [`Vmap`](super::Vmap). The other methods are called with no lock of this crate held.
 ///
 /// # Safety
 /// The implementor guarantees that
