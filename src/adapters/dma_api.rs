@@ -138,15 +138,16 @@ impl<P: Platform + Sync> DmaOp for DeviceMemory<P> {
             return Ok(unsafe { DmaMapHandle::new(addr, dma.get().into(), layout, None) });
         }
         let fill = |bounce: &mut DriverMemory<P>| {
-            // SAFETY: `map_streaming` requires that `addr` is valid for `size` bytes. The bounce buffer is
-            // at least as long, and nothing else accesses it ([M1](crate::rules#M1)): no device has its
-            // address yet. Some bytes may be uninitialised, so they are copied as raw memory.
+            // SAFETY: `map_streaming` requires that `addr` is valid for `size` bytes. The bounce
+            // buffer is at least as long, and nothing else accesses it ([M1](crate::rules#M1)): no
+            // device has its address yet. Some bytes may be uninitialised, so they are copied as raw
+            // memory.
             unsafe { bounce.as_ptr().copy_from_nonoverlapping(addr, size.get()) };
         };
         let bounced = self.bounce(bytes, &constraints, fill);
         let (dma, pointer) = bounced.map_err(|_| DmaError::NoMemory)?;
-        // SAFETY: `map_streaming` requires that the caller's buffer stays valid until it is unmapped, and
-        // the slot owns the bounce buffer until then.
+        // SAFETY: `map_streaming` requires that the caller's buffer stays valid until it is unmapped,
+        // and the slot owns the bounce buffer until then.
         Ok(unsafe { DmaMapHandle::new(addr, dma.get().into(), layout, Some(pointer)) })
     }
 

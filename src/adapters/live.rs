@@ -13,9 +13,9 @@ use crate::sync::{AtomicU64, Mutex, const_fn, fence};
 
 /// The two addresses by which a driver names memory when it frees it. Both must match.
 ///
-/// A device address alone does not identify memory. After a save and restore other machine frames back
-/// the guest, so an old address can equal a new one. The processor's address stays unique as long as the
-/// memory is in use.
+/// A device address alone does not identify memory. After a save and restore other machine frames
+/// back the guest, so an old address can equal a new one. The processor's address stays unique as
+/// long as the memory is in use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Key {
     cpu: u64,
@@ -36,8 +36,8 @@ impl Key {
 
 /// The bits of a slot's word that hold its state. The bits above count how often the slot was filled.
 ///
-/// So no two fills have the same word. A compare-and-swap from a word that was read succeeds only if the
-/// slot still holds the same fill.
+/// So no two fills have the same word. A compare-and-swap from a word that was read succeeds only if
+/// the slot still holds the same fill.
 const STATE: u64 = 3;
 /// The state of an empty slot. The states of a slot that holds memory are those of [`Purpose`].
 const FREE: u64 = 0;
@@ -144,8 +144,8 @@ impl<P: Platform> Claim<'_, P> {
     pub fn keep(self, purpose: Purpose, cpu: NonNull<u8>, memory: DriverMemory<P>) -> Key {
         let (slot, told) = (self.slot, memory.told());
         let key = Key::new(cpu, told.dma);
-        // Pairs with the fence in `moved`: a reader that sees one of the values below also sees the busy
-        // word after its fence.
+        // Pairs with the fence in `moved`: a reader that sees one of the values below also sees the
+        // busy word after its fence.
         fence(Release);
         slot.cpu.store(key.cpu, Relaxed);
         slot.dma.store(key.dma.get(), Relaxed);

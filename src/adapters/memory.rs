@@ -125,8 +125,8 @@ impl<P: Platform> fmt::Debug for DeviceMemory<P> {
 impl<P: Platform> DeviceMemory<P> {
     /// Returns the memory of a device with these constraints.
     ///
-    /// Each buffer of a driver takes one slot of `live`, which no other `DeviceMemory` may use.
-    /// The number of segments in `constraints` is ignored, because drivers have one address for a buffer.
+    /// Each buffer of a driver takes one slot of `live`, which no other `DeviceMemory` may use. The
+    /// number of segments in `constraints` is ignored, because drivers have one address for a buffer.
     ///
     /// # Errors
     /// If the constraints leave no page above address 0.
@@ -145,7 +145,8 @@ impl<P: Platform> DeviceMemory<P> {
 
     /// Takes bounce buffers from `pool` before the allocator is asked.
     ///
-    /// The pool serves a buffer that fits in an object, if the device reaches the object. Drivers may then share small buffers where they must not make a hypercall.
+    /// The pool serves a buffer that fits in an object, if the device reaches the object. Drivers may
+    /// then share small buffers where they must not make a hypercall.
     #[must_use]
     pub fn with_bounce(self, pool: &'static dyn BouncePool<P>) -> Self {
         Self { bounce: Some(pool), ..self }
@@ -195,8 +196,8 @@ impl<P: Platform> DeviceMemory<P> {
 
     /// Returns the device address of `bytes` if the device can access them in place.
     ///
-    /// Returns `None` if they lie outside the linear mapping, if they are not contiguous in the machine,
-    /// or if the constraints exclude them.
+    /// Returns `None` if they lie outside the linear mapping, if they are not contiguous in the
+    /// machine, or if the constraints exclude them.
     pub fn translate(&self, bytes: NonNull<[u8]>, constraints: &Constraints) -> Option<DmaAddr> {
         let (memory, p2m) = (self.allocator.platform().memory(), self.allocator.platform().p2m());
         let address = |pointer: *mut u8| pointer.addr() as u64;
@@ -234,7 +235,8 @@ impl<P: Platform> DeviceMemory<P> {
         let len = bytes.len() as u64;
         let pool = self.bounce.filter(|pool| len <= pool.bytes());
         let object = pool.and_then(|pool| pool.bounce().ok());
-        // Any type can be a pool, and `BouncePool::bytes` may be wrong. So the object's own length decides.
+        // Any type can be a pool, and `BouncePool::bytes` may be wrong. So the object's own length
+        // decides.
         let object = object.filter(|object| {
             len <= object.len() && constraints.admits(object.dma_addr().get(), len)
         });
@@ -271,12 +273,12 @@ impl<P: Platform> DeviceMemory<P> {
 
     /// Checks that every buffer of a driver is still at its device address.
     ///
-    /// For a kernel that was saved and restored or migrated. Call it when the P2M is up to date again and
-    /// before devices run. It does not sleep and waits for no other call.
+    /// For a kernel that was saved and restored or migrated. Call it when the P2M is up to date again
+    /// and before devices run. It does not sleep and waits for no other call.
     ///
     /// This includes the bounce buffers in use. Memory that a driver shared in place is not checked,
-    /// because no slot has it. The free objects of a bounce pool are not checked either: the pool does not
-    /// hand out an object that moved.
+    /// because no slot has it. The free objects of a bounce pool are not checked either: the pool
+    /// does not hand out an object that moved.
     ///
     /// # Errors
     /// [`AdapterError::Moved`]: how many buffers moved, and the first of them.

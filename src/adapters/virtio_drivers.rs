@@ -101,9 +101,9 @@ pub unsafe trait StaticDevice {
 #[derive(Debug)]
 pub struct XenHal<S>(PhantomData<S>);
 
-// SAFETY: a coherent buffer is mapped, page-aligned and zeroed. Its slot owns it until the driver frees
-// it by its addresses, so nothing else accesses it ([M1](crate::rules#M1)). `StaticDevice` requires that
-// its implementor maps the registers as `Hal` does.
+// SAFETY: a coherent buffer is mapped, page-aligned and zeroed. Its slot owns it until the driver
+// frees it by its addresses, so nothing else accesses it ([M1](crate::rules#M1)). `StaticDevice`
+// requires that its implementor maps the registers as `Hal` does.
 unsafe impl<S: StaticDevice> Hal for XenHal<S> {
     fn dma_alloc(pages: usize, _direction: BufferDirection) -> (PhysAddr, NonNull<u8>) {
         let memory = S::memory();
@@ -150,8 +150,8 @@ unsafe impl<S: StaticDevice> Hal for XenHal<S> {
         let bounce = S::memory().unbounce(DmaAddr::new(paddr), buffer.cast());
         let Some(bounce) = bounce else { return };
         if direction != BufferDirection::DriverToDevice {
-            // SAFETY: `Hal::unshare` requires that the buffer is valid, and that nothing else accesses it
-            // during this call. The device has the bounce buffer's address alone.
+            // SAFETY: `Hal::unshare` requires that the buffer is valid, and that nothing else
+            // accesses it during this call. The device has the bounce buffer's address alone.
             bounce.read(unsafe { buffer.as_mut() });
         }
     }

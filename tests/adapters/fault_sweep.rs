@@ -1,8 +1,8 @@
 //! Faults in every operation of the adapters.
 //!
-//! Every hypercall fails once with each errno, and every exchange fails inside Xen in every way that the
-//! model knows. Afterwards each frame is in one place, no slot is lost, and the buffers of drivers are
-//! intact.
+//! Every hypercall fails once with each errno, and every exchange fails inside Xen in every way that
+//! the model knows. Afterwards each frame is in one place, no slot is lost, and the buffers of
+//! drivers are intact.
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -250,7 +250,8 @@ fn sharing_in_place_makes_no_hypercall() {
     let bytes = NonNull::slice_from_raw_parts(NonNull::new(pointer).unwrap(), PAGE_SIZE);
     scene.take_calls();
     arm(&InjectedFault::Call { call: 1, errno: XenErrno::EPERM, after: 0 }, scene.guest());
-    // SAFETY: `run` owns the frame. It is unshared and unmapped with the arguments of sharing and mapping.
+    // SAFETY: `run` owns the frame. It is unshared and unmapped with the arguments of sharing and
+    // mapping.
     unsafe {
         let paddr = Virtio::share(bytes, BOTH);
         Virtio::unshare(paddr, bytes, BOTH);

@@ -214,8 +214,8 @@ impl HostScene {
         self.guest().check_whole();
     }
 
-    /// Checks that every frame is free, in a buffer, in the reserve or quarantined. `held` frames are in
-    /// buffers. Returns the number of quarantined frames.
+    /// Checks that every frame is free, in a buffer, in the reserve or quarantined. `held` frames are
+    /// in buffers. Returns the number of quarantined frames.
     pub fn check_accounts(&self, held: u64) -> u64 {
         let quarantined = Platform::accounts(&self.host).quarantined();
         let free = self.host.model.free_frames();

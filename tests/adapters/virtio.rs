@@ -535,7 +535,8 @@ fn c75_a_check_does_not_disturb_drivers() {
             // Dropping it stops the thread, at the end and also if an assertion below fails.
             let _done = done;
             for round in 0..20_000 {
-                // Odd rounds bounce by the allocator and even ones by the pool, so the slot's values change.
+                // Odd rounds bounce by the allocator and even ones by the pool, so the slot's values
+                // change.
                 let mut content = [7; 1024];
                 let buffer = NonNull::from(&mut content[..1 + round % 2 * 1000]);
                 // SAFETY: a live array. `unshare` has the arguments of `share`.

@@ -1,4 +1,4 @@
-//! What a flush covers, in a guest whose page tables are its own memory.
+//! The flush clock of a guest that writes its page tables by plain stores.
 
 use core::sync::atomic::Ordering::Relaxed;
 
@@ -11,49 +11,49 @@ use crate::scene::{Lasting, explore, join, spawn};
 
 const PRESENT: u64 = 1;
 
-/// A page-table entry, and what a vCPU remembers of it. That vCPU goes there all the time: behind a
-/// flush it looks the entry up again at once.
+/// A page-table entry, and the copy of it in a TLB. Its vCPU uses the address all the time, so a flush
+/// copies the entry again at once.
 struct Walker {
     entry: AtomicU64,
-    remembered: AtomicU64,
+    cached: AtomicU64,
 }
 
 impl Walker {
     fn flush(&self) {
-        self.remembered.store(self.entry.load(Relaxed), Relaxed);
+        self.cached.store(self.entry.load(Relaxed), Relaxed);
     }
 }
 
-/// Whoever takes a mapping away by a plain store and finds that a flush has covered it: nobody
-/// remembers it. The store must not come behind the look at the clock.
+/// A vCPU removes a mapping by a plain store. If the clock says that a flush covered the store, no TLB
+/// has the old entry. So the store must be visible before the vCPU reads the clock.
 #[test]
-fn what_a_flush_covers_is_forgotten() {
+fn a_covered_entry_is_in_no_tlb() {
     explore(3, || {
-        let xen = Walker { entry: AtomicU64::new(PRESENT), remembered: AtomicU64::new(PRESENT) };
+        let xen = Walker { entry: AtomicU64::new(PRESENT), cached: AtomicU64::new(PRESENT) };
         let (xen, clock) = (Lasting::new(xen), Lasting::new(FlushClock::translated()));
         let (walker, flushes) = (xen.get(), clock.get());
-        // SAFETY: the walker is the only hypervisor of this clock.
+        // SAFETY: every flush of this clock uses the same walker, which flushes the only TLB.
         let flusher = spawn(move || unsafe { flushes.flush_all(walker) });
         xen.entry.store(0, Relaxed);
-        let gone = clock.now();
-        if clock.covers(gone) {
-            assert_eq!(xen.remembered.load(Relaxed), 0, "a flush that did not see the store");
+        let removed = clock.now();
+        if clock.covers(removed) {
+            assert_eq!(xen.cached.load(Relaxed), 0, "the covering flush did not see the store");
         }
         assert_eq!(join(flusher), Ok(()));
     });
 }
 
-/// Who has made a flush may count on it, whoever else makes one at the same time and is over sooner
-/// or later.
+/// Two vCPUs flush at the same time. Each flush covers the stores that its vCPU made before, whichever
+/// of the two ends first.
 #[test]
-fn one_s_own_flush_covers_what_came_before() {
+fn a_flush_covers_the_earlier_stores_of_its_vcpu() {
     explore(3, || {
-        let xen = Walker { entry: AtomicU64::new(0), remembered: AtomicU64::new(0) };
+        let xen = Walker { entry: AtomicU64::new(0), cached: AtomicU64::new(0) };
         let (xen, clock) = (Lasting::new(xen), Lasting::new(FlushClock::translated()));
         let (walker, flushes) = (xen.get(), clock.get());
         let make = move || {
             let before = flushes.now();
-            // SAFETY: the walker is the only hypervisor of this clock.
+            // SAFETY: every flush of this clock uses the same walker, which flushes the only TLB.
             let flushed = unsafe { flushes.flush_all(walker) };
             assert_eq!(flushed, Ok(()));
             assert!(flushes.covers(before));
@@ -64,7 +64,7 @@ fn one_s_own_flush_covers_what_came_before() {
     });
 }
 
-// SAFETY: flushes, and refuses everything else.
+// SAFETY: the call flushes the modelled TLB, and every other call fails. It accesses no other memory.
 unsafe impl Xen for Walker {
     unsafe fn call(&self, call: &mut Call<'_>) -> Result<u64, XenErrno> {
         match call {

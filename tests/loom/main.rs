@@ -1,8 +1,10 @@
-//! Every order in which threads can get on, and every value that they may see, for what the library
-//! shares between vCPUs. `make test` runs it with `--cfg loom`; without, there is nothing here.
+//! All interleavings of threads on the state that the library shares between vCPUs.
 //!
-//! Beneath is the model hypervisor, with another thread let in at every hypercall. The model's own
-//! lock is none of loom's, so it hides no missing order of the library's.
+//! Loom explores every order of the threads and every value that they may read. `make test` builds this
+//! program with `--cfg loom`; without it the program is empty.
+//!
+//! The hypervisor is the model, and loom can switch threads at every hypercall. Loom does not know the
+//! lock of the model, so this lock cannot hide that the library lacks an ordering.
 #![cfg(loom)]
 
 mod areas;

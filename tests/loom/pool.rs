@@ -1,4 +1,4 @@
-//! Pools whose objects several vCPUs allocate and drop.
+//! Pools, from which several vCPUs allocate at the same time.
 
 use loom::cell::UnsafeCell;
 use xen_contig::dma::{
@@ -8,18 +8,20 @@ use xen_contig::paging::GuestMemory;
 
 use crate::scene::{Kernel, Lasting, LoomScene, explore, join, spawn};
 
-/// A page for each object and for each chunk.
+/// The size of an object in bytes: one page, so that each chunk has one object.
 const SIZE: u64 = 4096;
 
-/// A pool, and the content of every page as loom checks it.
+/// A pool, and a cell for each page, by which loom checks accesses.
 struct PoolScene {
     pool: Lasting<Pool<'static, Kernel>>,
     contents: Lasting<Contents>,
     scene: LoomScene,
 }
 
-/// Cells in which loom finds two accesses without an order: two owners of one object, or an owner
-/// that does not see the accesses of the owner before.
+/// A cell for each page. Loom fails the test if two accesses to a cell have no order.
+///
+/// That happens if an object has two owners, or if an owner does not see the accesses of the owner
+/// before.
 struct Contents {
     linear: usize,
     pages: Vec<UnsafeCell<u64>>,
@@ -40,36 +42,36 @@ impl PoolScene {
     fn new(config: impl FnOnce(PoolBuilder) -> PoolBuilder) -> Self {
         let scene = LoomScene::with_record_memory(Retain::default());
         let builder = PoolConfig::builder("explored", SIZE).zeroing(Zeroing::Whatever);
-        let config = config(builder).build().expect("no contradiction");
-        let pool = Pool::new(scene.allocator.get(), config).expect("a fresh guest");
+        let config = config(builder).build().expect("the limits do not contradict each other");
+        let pool = Pool::new(scene.allocator.get(), config).expect("a new guest has free frames");
         let pages = (0..scene.guest.frames()).map(|_| UnsafeCell::new(0)).collect();
         let linear = scene.guest.pointer(xen_contig::addr::Pfn::new(0)).addr();
         let contents = Lasting::new(Contents { linear, pages });
         Self { pool: Lasting::new(pool), contents, scene }
     }
 
-    /// Objects of the pool, and those in use.
+    /// Returns how many objects the pool has, and how many are in use.
     fn usage(&self) -> (u64, u64) {
         let statistics = self.pool.statistics();
         (statistics.objects, statistics.in_use)
     }
 
-    /// Checks that the pool returns every frame, those of its records too.
-    fn ends(self) {
+    /// Drops the pool, and checks that it frees every frame, also of its records.
+    fn end(self) {
         drop(self.pool);
-        self.scene.is_balanced();
+        self.scene.check_balance();
     }
 }
 
 /// Checks the figures of a pool that has no object.
-fn is_possible(error: &PoolError) {
+fn check_exhausted(error: &PoolError) {
     let PoolErrorKind::Exhausted { objects, in_use, limit, .. } = error.kind() else {
         panic!("{error}")
     };
     assert!(in_use <= objects && objects <= limit, "{error}");
 }
 
-/// Threads allocate and drop: an object has one owner at a time, and none is lost.
+/// Threads allocate and drop. An object has one owner at a time, and no object is lost.
 fn contend(objects: u64, threads: usize, rounds: usize) {
     let scene = PoolScene::new(|config| config.reserve(objects).limit(objects));
     let (pool, contents) = (scene.pool.get(), scene.contents.get());
@@ -77,7 +79,7 @@ fn contend(objects: u64, threads: usize, rounds: usize) {
         for _ in 0..rounds {
             match pool.alloc_atomic() {
                 Ok(object) => contents.touch(&object),
-                Err(error) => is_possible(&error),
+                Err(error) => check_exhausted(&error),
             }
         }
     };
@@ -85,7 +87,7 @@ fn contend(objects: u64, threads: usize, rounds: usize) {
     work();
     workers.into_iter().for_each(join);
     assert_eq!(scene.usage(), (objects, 0));
-    scene.ends();
+    scene.end();
 }
 
 #[test]
@@ -98,7 +100,7 @@ fn two_objects_serve_three() {
     explore(2, || contend(2, 3, 1));
 }
 
-/// An object that a thread drops is available to that thread, whatever the others do meanwhile.
+/// A thread that drops an object gets one again, whatever other threads do.
 #[test]
 fn a_dropped_object_is_available_at_once() {
     explore(3, || {
@@ -106,24 +108,25 @@ fn a_dropped_object_is_available_at_once() {
         let (pool, contents) = (scene.pool.get(), scene.contents.get());
         let work = move || {
             for _ in 0..2 {
-                contents.touch(&pool.alloc_atomic().expect("one object for each"));
+                contents
+                    .touch(&pool.alloc_atomic().expect("the pool has one object for each thread"));
             }
         };
         let other = spawn(work);
         work();
         join(other);
         assert_eq!(scene.usage(), (2, 0));
-        scene.ends();
+        scene.end();
     });
 }
 
 /// One thread refills while the other allocates. It sees the new chunk complete or not at all.
 #[test]
-fn a_chunk_is_seen_when_it_is_complete() {
+fn a_chunk_is_visible_only_when_it_is_complete() {
     explore(3, || {
         let scene = PoolScene::new(|config| config.reserve(1).limit(2));
         let (pool, contents) = (scene.pool.get(), scene.contents.get());
-        let kept = pool.alloc_atomic().expect("the reserve");
+        let kept = pool.alloc_atomic().expect("the pool starts with one object");
         contents.touch(&kept);
         let taker = spawn(move || match pool.alloc_atomic() {
             Ok(object) => {
@@ -131,7 +134,7 @@ fn a_chunk_is_seen_when_it_is_complete() {
                 true
             }
             Err(error) => {
-                is_possible(&error);
+                check_exhausted(&error);
                 false
             }
         });
@@ -141,14 +144,15 @@ fn a_chunk_is_seen_when_it_is_complete() {
         assert_eq!(scene.usage(), (2, 1 + u64::from(mine.is_ok())), "served: {served}");
         assert!(served || mine.is_ok(), "one of the two got the new object");
         drop((kept, mine));
-        scene.ends();
+        scene.end();
     });
 }
 
-/// One thread adds the first chunk, and with it the first block of records, while the other reads.
-/// It sees the block complete or not at all.
+/// One thread adds the first chunk while the other reads.
+///
+/// The chunk comes with the first block of records. The reader sees the block complete or not at all.
 #[test]
-fn a_block_of_records_is_seen_when_it_is_complete() {
+fn a_block_of_records_is_visible_only_when_it_is_complete() {
     explore(3, || {
         let scene = PoolScene::new(|config| config.limit(1));
         let (pool, contents) = (scene.pool.get(), scene.contents.get());
@@ -157,29 +161,29 @@ fn a_block_of_records_is_seen_when_it_is_complete() {
             assert!(statistics.in_use <= statistics.objects && statistics.record_frames <= 1);
             match pool.alloc_atomic() {
                 Ok(object) => contents.touch(&object),
-                Err(error) => is_possible(&error),
+                Err(error) => check_exhausted(&error),
             }
         });
         match pool.alloc() {
             Ok(object) => contents.touch(&object),
-            Err(error) => is_possible(&error),
+            Err(error) => check_exhausted(&error),
         }
         join(reader);
         assert_eq!((scene.usage(), pool.statistics().record_frames), ((1, 0), 1));
-        scene.ends();
+        scene.end();
     });
 }
 
 /// Two threads grow an empty pool with a limit of two chunks. Each may add a block of records. A
 /// thread without an object gets the error of the limit, and every frame is returned.
 #[test]
-fn two_that_grow_a_pool_add_a_chunk_each_or_get_an_error() {
+fn two_threads_that_grow_a_pool_each_add_a_chunk_or_get_an_error() {
     explore(2, || {
         let scene = PoolScene::new(|config| config.limit(2));
         let (pool, contents) = (scene.pool.get(), scene.contents.get());
         let work = move || match pool.alloc() {
             Ok(object) => contents.touch(&object),
-            Err(error) => is_possible(&error),
+            Err(error) => check_exhausted(&error),
         };
         let other = spawn(work);
         work();
@@ -188,6 +192,6 @@ fn two_that_grow_a_pool_add_a_chunk_each_or_get_an_error() {
         let (objects, in_use) = scene.usage();
         assert!((1..=2).contains(&objects) && in_use == 0, "{objects}");
         assert!((1..=2).contains(&pool.statistics().record_frames));
-        scene.ends();
+        scene.end();
     });
 }

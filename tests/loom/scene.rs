@@ -1,4 +1,4 @@
-//! A kernel for one execution of a scenario. It is dropped when the execution ends.
+//! A kernel for one execution of a scenario. The end of the execution drops it.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -11,8 +11,9 @@ use xen_contig::dma::{Allocator, Retain};
 /// The kernel that the allocator runs in.
 pub type Kernel = &'static FakePlatform;
 
-/// Explores a scenario, with no thread interrupted against its will more often than `preemptions`
-/// times in all. What a thread does of its own will (to end, to wait) is not counted.
+/// Explores the interleavings of a scenario with at most `preemptions` preemptions.
+///
+/// A switch at the end of a thread, or where a thread waits, is not a preemption.
 pub fn explore(preemptions: usize, scenario: impl Fn() + Send + Sync + 'static) {
     let mut model = loom::model::Builder::new();
     model.preemption_bound = Some(preemptions);
@@ -26,11 +27,15 @@ pub fn explore(preemptions: usize, scenario: impl Fn() + Send + Sync + 'static) 
     });
     let executions = executions.load(Relaxed);
     println!("{executions} executions");
-    assert!(executions > 10, "nothing in this scenario can happen in two orders");
+    assert!(
+        executions > 10,
+        "{executions} executions: the threads of this scenario do not interact"
+    );
 }
 
-/// Something that threads may hold on to until the execution ends: there are a great many of them,
-/// so it can't be leaked.
+/// A value that threads may reference until the execution ends.
+///
+/// A leaked value would do the same, but a test has many thousands of executions.
 pub struct Lasting<T: 'static>(*mut T);
 
 impl<T> Lasting<T> {
@@ -38,9 +43,10 @@ impl<T> Lasting<T> {
         Self(Box::into_raw(Box::new(value)))
     }
 
-    /// For the threads of this execution, which all end before it does.
+    /// Returns a reference for the threads of this execution.
     pub fn get(&self) -> &'static T {
-        // SAFETY: it is there until it is dropped, when no thread of the scenario is left.
+        // SAFETY: `new` made the value, and only `drop` frees it. A scenario joins its threads before
+        // it drops the value.
         unsafe { &*self.0 }
     }
 }
@@ -55,17 +61,17 @@ impl<T> Deref for Lasting<T> {
 
 impl<T> Drop for Lasting<T> {
     fn drop(&mut self) {
-        // SAFETY: made by `new`, dropped once.
+        // SAFETY: `new` made the box, and nothing else frees it.
         drop(unsafe { Box::from_raw(self.0) });
     }
 }
 
-/// 4 frames are for the reserve's records, and others are ahead of need.
+/// Returns the builder of a small guest. 4 of its frames are for the records of the reserve.
 const fn small() -> fake_xen::GuestBuilder {
     fake_xen::GuestBuilder::new(40).machine_frames(384)
 }
 
-/// A small guest, its kernel and an allocator. Fields are dropped from the top down.
+/// A small guest, its kernel and an allocator. The order of the fields is the order of their drop.
 pub struct LoomScene {
     pub allocator: Lasting<Allocator<Kernel>>,
     pub platform: Lasting<FakePlatform>,
@@ -78,12 +84,12 @@ impl LoomScene {
         Self::around(retain, small())
     }
 
-    /// The same with virtual areas.
+    /// Returns a scene with virtual areas.
     pub fn with_areas(retain: Retain, areas: AreaConfig) -> Self {
         Self::around(retain, small().areas(areas))
     }
 
-    /// The same with memory for the records of pools.
+    /// Returns a scene with memory for the records of pools.
     pub fn with_record_memory(retain: Retain) -> Self {
         Self::around(retain, small().record_memory())
     }
@@ -96,14 +102,14 @@ impl LoomScene {
         Self { allocator, platform, guest, free }
     }
 
-    /// Returns the number of frames that no buffer holds.
-    pub fn unheld(&self) -> u64 {
+    /// Returns the number of frames that are not in a buffer.
+    pub fn frames_outside_buffers(&self) -> u64 {
         let stats = self.allocator.stats();
         self.platform.free_frames() + stats.idle + stats.set_aside + stats.records
     }
 
-    /// Trims all idle memory. Then every frame is free in the kernel again.
-    pub fn is_balanced(&self) {
+    /// Trims all idle memory, and checks that every frame is free again.
+    pub fn check_balance(&self) {
         let report = self.allocator.trim(u64::MAX);
         let stats = self.allocator.stats();
         assert_eq!((report.error, report.quarantined), (None, 0), "{stats:?}");
@@ -114,13 +120,13 @@ impl LoomScene {
     }
 }
 
-/// Starts a thread. Those that loom makes by itself have too small a stack for the allocator.
+/// Starts a thread. The default stack of loom is too small for the allocator.
 pub fn spawn<T: Send + 'static>(run: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
     const WORDS: usize = 1 << 15;
-    Builder::new().stack_size(WORDS).spawn(run).expect("a thread more")
+    Builder::new().stack_size(WORDS).spawn(run).expect("loom permits another thread")
 }
 
 /// Waits for a thread.
 pub fn join<T>(thread: JoinHandle<T>) -> T {
-    thread.join().expect("a thread that did not panic")
+    thread.join().expect("the thread did not panic")
 }

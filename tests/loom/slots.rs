@@ -1,5 +1,6 @@
-//! What drivers have of a [`DeviceMemory`], taken and given back by several vCPUs, and by drivers that
-//! give back what is not theirs.
+//! Buffers of a [`DeviceMemory`] that several vCPUs take and free.
+//!
+//! Some vCPUs name false addresses.
 
 use core::cell::Cell;
 use core::ptr::NonNull;
@@ -19,37 +20,40 @@ type Driver = XenHal<LoomDevice>;
 
 const BOTH: BufferDirection = BufferDirection::Both;
 
-/// Bytes of a bounce buffer that the pool has, and of one that it has not: that is a page of its own.
+/// The size in bytes of a buffer that fits in an object of the pool.
 const SMALL: usize = 8;
+/// The size in bytes of a buffer that does not fit.
+///
+/// Its bounce buffer is a page of the allocator.
 const LARGE: usize = 16;
 
 thread_local! {
-    /// The memory of this execution, whose threads are all one to the host.
+    /// The memory of this execution. Loom runs all threads of an execution on one thread of the host.
     static MEMORY: Cell<Option<&'static DeviceMemory<Kernel>>> = const { Cell::new(None) };
 }
 
 enum LoomDevice {}
 
-// SAFETY: the same memory for as long as an execution lasts, and no registers.
+// SAFETY: `memory` returns the same memory throughout an execution, and no driver maps registers.
 unsafe impl StaticDevice for LoomDevice {
     type Platform = Kernel;
 
     fn memory() -> &'static DeviceMemory<Kernel> {
-        MEMORY.get().expect("set up by the scenario")
+        MEMORY.get().expect("the scenario has set it up")
     }
 
     unsafe fn mmio_phys_to_virt(_address: PhysAddr, _size: usize) -> NonNull<u8> {
-        unreachable!("no driver here has registers")
+        unreachable!("no driver maps registers")
     }
 }
 
-/// Memory of a device, with room to remember so many buffers. Fields are dropped from the top down.
+/// The memory of a device and its parts. The order of the fields is the order of their drop.
 struct LoomMemory {
     memory: Lasting<DeviceMemory<Kernel>>,
     _slots: Lasting<Vec<LiveSlot<Kernel>>>,
     _pool: Lasting<Bounce>,
     scene: LoomScene,
-    /// Frames that no buffer holds while drivers have nothing.
+    /// The frames that are not in a buffer while drivers have none.
     free: u64,
 }
 
@@ -62,33 +66,38 @@ impl LoomMemory {
         let scene = LoomScene::with_record_memory(retain);
         let any = Constraints::default();
         let config = PoolConfig::builder("bounce", SMALL as u64).reserve(2).limit(2).build();
-        let pool = Bounce::new(scene.allocator.get(), config.expect("no contradiction"));
-        let pool = Lasting::new(pool.expect("a fresh guest"));
+        let pool = Bounce::new(
+            scene.allocator.get(),
+            config.expect("the limits do not contradict each other"),
+        );
+        let pool = Lasting::new(pool.expect("a new guest has free frames"));
         let slots = Lasting::new((0..slots).map(|_| LiveSlot::new()).collect::<Vec<_>>());
         let memory = DeviceMemory::new(scene.allocator.get(), &any, slots.get());
-        let memory = memory.expect("no contradiction").with_bounce(pool.get());
-        let (memory, free) = (Lasting::new(memory), scene.unheld());
+        let memory =
+            memory.expect("the limits do not contradict each other").with_bounce(pool.get());
+        let (memory, free) = (Lasting::new(memory), scene.frames_outside_buffers());
         MEMORY.set(Some(memory.get()));
         Self { memory, _slots: slots, _pool: pool, scene, free }
     }
 
-    /// Drivers have nothing any more, and nothing was lost or given back twice.
-    fn ends_empty(self) {
-        assert_eq!(self.memory.live(), 0, "a buffer that was given back is still remembered");
-        assert_eq!(self.scene.unheld(), self.free);
+    /// Checks that drivers have no buffer, and that no buffer was lost or freed twice.
+    fn end(self) {
+        assert_eq!(self.memory.live(), 0, "a freed buffer still has a slot");
+        assert_eq!(self.scene.frames_outside_buffers(), self.free);
         drop((self.memory, self._slots, self._pool));
-        self.scene.is_balanced();
+        self.scene.check_balance();
     }
 }
 
 fn share(content: &mut [u8]) -> PhysAddr {
-    // SAFETY: the caller's, who does not touch it in between.
+    // SAFETY: every scenario keeps the array until it has unshared it, and the adapter bounces it. So
+    // no access between sharing and unsharing can conflict.
     unsafe { Driver::share(NonNull::from(content), BOTH) }
 }
 
 fn unshare(paddr: PhysAddr, content: &mut [u8]) {
-    // SAFETY: as above. An address that was not shared, or no longer is, is what some drivers here
-    // give: nothing is to come of that.
+    // SAFETY: the reference keeps the array valid and unshared during the call. Some scenarios name an
+    // address that is not shared; the adapter then accesses nothing.
     unsafe { Driver::unshare(paddr, NonNull::from(content), BOTH) };
 }
 
@@ -97,65 +106,66 @@ fn allocate(pages: usize) -> Allocated {
     Allocated(paddr, pointer)
 }
 
-/// Memory that was allocated, sent from one thread to another.
+/// The addresses of allocated memory, which one thread sends to another.
 #[derive(Clone, Copy)]
 struct Allocated(PhysAddr, NonNull<u8>);
 
-// SAFETY: the pointer is only handed back to the allocator.
+// SAFETY: no thread accesses memory by the pointer. It only names the memory when it is freed.
 unsafe impl Send for Allocated {}
 
-/// A buffer that a driver shares, sent from one thread to another.
+/// A shared buffer, which one thread sends to another.
 #[derive(Clone, Copy)]
 struct SentBuffer(NonNull<[u8]>);
 
-// SAFETY: of all threads that unshare the buffer one finds it and writes to it, and no other looks.
+// SAFETY: one thread alone finds the buffer's slot and writes to the buffer. No other thread accesses
+// it before that thread is joined.
 unsafe impl Send for SentBuffer {}
 
 impl SentBuffer {
-    /// What a confused driver frees instead of unsharing it.
-    fn taken_for_allocated(self, paddr: PhysAddr) -> Allocated {
+    /// Returns the addresses by which a faulty driver frees the shared buffer.
+    fn as_allocated(self, paddr: PhysAddr) -> Allocated {
         Allocated(paddr, self.0.cast())
     }
 
     fn unshare(self, paddr: PhysAddr) {
-        // SAFETY: the buffer lives until all threads of the scenario are joined. Some drivers give an
-        // address that was not shared, or no longer is: nothing is to come of that.
+        // SAFETY: the buffer lives until all threads of the scenario are joined. Some scenarios name an
+        // address that is not shared; the adapter then accesses nothing.
         unsafe { Driver::unshare(paddr, self.0, BOTH) };
     }
 }
 
-/// Whether there was something to free.
+/// Frees allocated memory. Returns false if no allocation has these addresses.
 fn free(Allocated(paddr, pointer): Allocated) -> bool {
-    // SAFETY: as for `unshare`.
+    // SAFETY: the scenarios do not access allocated memory. Some name addresses that are not allocated;
+    // the adapter refuses them.
     unsafe { Driver::dma_dealloc(paddr, pointer, 1) == 0 }
 }
 
-/// A device writes over the page.
+/// Writes `byte` over the whole page, as the device does.
 fn device_fills(memory: &LoomMemory, paddr: PhysAddr, byte: u8) {
     let mfn = Mfn::new(paddr / PAGE_SIZE as u64);
-    let pfn = memory.scene.guest.pfn(mfn).expect("a device is given what is the guest's");
+    let pfn = memory.scene.guest.pfn(mfn).expect("the guest owns the frame");
     memory.scene.guest.fill(pfn, u64::from_ne_bytes([byte; 8]));
 }
 
-/// Two drivers with a slot each: both are served, neither sees the other's, and each can give back
-/// what it has.
+/// Two drivers allocate and free, with a slot for each. Both are served.
 #[test]
 fn two_allocate_and_free() {
     explore(2, || {
         let memory = LoomMemory::new(2);
         let work = || {
             let memory = allocate(1);
-            assert_ne!(memory.0, 0, "a slot for each, and memory enough");
-            assert!(free(memory), "what was just allocated");
+            assert_ne!(memory.0, 0, "each driver has a slot, and memory is available");
+            assert!(free(memory), "the memory was just allocated");
         };
         let other = spawn(work);
         work();
         join(other);
-        memory.ends_empty();
+        memory.end();
     });
 }
 
-/// Two drivers that share: each has its own content back, with a slot each and a pool of two.
+/// Two drivers share, with a slot for each and a pool of two objects. Each reads its own bytes again.
 #[test]
 fn two_share_and_unshare() {
     explore(2, || {
@@ -165,34 +175,34 @@ fn two_share_and_unshare() {
             let paddr = share(&mut content);
             content.fill(0);
             unshare(paddr, &mut content);
-            assert_eq!(content, [byte; SMALL], "what the device was given");
+            assert_eq!(content, [byte; SMALL], "the bytes of the bounce buffer");
         };
         let other = spawn(move || work(1));
         work(2);
         join(other);
-        memory.ends_empty();
+        memory.end();
     });
 }
 
-/// One allocates and frees, the other shares and unshares, and there is one slot: whoever finds it
-/// taken is told, and nobody gives back what the other has.
+/// Two drivers allocate and free with one slot. A driver without a slot gets address 0, and neither
+/// driver frees the other's memory.
 #[test]
 fn one_slot_serves_one_at_a_time() {
     explore(2, || {
         let memory = LoomMemory::new(1);
         let work = || {
             let memory = allocate(1);
-            assert_eq!(memory.0 != 0, free(memory), "freed if it was there");
+            assert_eq!(memory.0 != 0, free(memory), "memory is freed if it was allocated");
             memory.0 != 0
         };
         let other = spawn(work);
         let mine = work();
-        assert!(join(other) || mine, "one found it free");
-        memory.ends_empty();
+        assert!(join(other) || mine, "at least one driver got the slot");
+        memory.end();
     });
 }
 
-/// Of two who free the same, one is told that there is nothing.
+/// Two vCPUs free the same memory. One of them gets an error.
 #[test]
 fn a_double_free_frees_once() {
     explore(3, || {
@@ -200,17 +210,18 @@ fn a_double_free_frees_once() {
         let (twice, kept) = (allocate(1), allocate(1));
         let other = spawn(move || free(twice));
         let mine = free(twice);
-        assert!(mine != join(other), "freed once, and by one of them");
-        assert_eq!(memory.memory.live(), 1, "the other buffer is not touched");
+        assert!(mine != join(other), "exactly one vCPU frees the memory");
+        assert_eq!(memory.memory.live(), 1, "the other buffer stays");
         assert!(free(kept));
-        memory.ends_empty();
+        memory.end();
     });
 }
 
-/// A driver frees what it has unshared, unshares what it has allocated, and unshares what it never
-/// had, while another gives the same back as it should.
+/// A faulty driver frees and unshares for the wrong purpose and by false addresses.
+///
+/// Meanwhile the owner frees and unshares correctly.
 #[test]
-fn what_is_given_back_for_another_purpose_stays() {
+fn a_free_for_the_wrong_purpose_frees_nothing() {
     explore(2, || {
         let memory = LoomMemory::new(2);
         let memory_of_one = allocate(1);
@@ -222,22 +233,22 @@ fn what_is_given_back_for_another_purpose_stays() {
             unshare(memory_of_one.0, &mut nothing);
             unshare(shared + 1, &mut nothing);
             unshare(shared, &mut nothing);
-            assert_eq!(nothing, [7; SMALL], "nothing was shared there");
-            free(buffer.taken_for_allocated(shared))
+            assert_eq!(nothing, [7; SMALL], "the bytes of a buffer that was not shared");
+            free(buffer.as_allocated(shared))
         });
         content.fill(0);
         unshare(shared, &mut content);
-        assert_eq!(content, [1; SMALL], "the proper one found it");
-        assert!(free(memory_of_one), "and so did this one");
+        assert_eq!(content, [1; SMALL], "the owner gets its bytes");
+        assert!(free(memory_of_one), "the owner frees its memory");
         assert!(!join(other));
-        memory.ends_empty();
+        memory.end();
     });
 }
 
-/// One unshares twice. Between its looking for the slot and taking it, the slot may come to hold
-/// something else, by another address: that stays, for as long as its owner has it.
+/// A driver unshares twice. After the second call found the slot, the slot may get another buffer with
+/// another address. That buffer stays with its owner.
 #[test]
-fn a_stale_unshare_does_not_take_what_came_later() {
+fn a_stale_unshare_does_not_take_a_later_buffer() {
     explore(3, || {
         let memory = LoomMemory::new(2);
         let (mut small, mut large) = ([1; SMALL], [2; LARGE]);
@@ -248,17 +259,17 @@ fn a_stale_unshare_does_not_take_what_came_later() {
         let later = share(&mut large);
         assert_ne!(stale, later);
         join(other);
-        assert_eq!(memory.memory.live(), 1, "it was taken from its owner");
+        assert_eq!(memory.memory.live(), 1, "the stale call took the later buffer");
         device_fills(&memory, later, 9);
         unshare(later, &mut large);
         assert_eq!(large, [9; LARGE]);
-        memory.ends_empty();
+        memory.end();
     });
 }
 
-/// The same, and the owner of what came later gives it back at that very moment: it finds it.
+/// A driver unshares twice, while the owner of the later buffer unshares it. The owner finds its slot.
 #[test]
-fn a_stale_unshare_is_in_nobodys_way() {
+fn a_stale_unshare_does_not_hide_a_later_buffer() {
     explore(3, || {
         let memory = LoomMemory::new(1);
         let (mut small, mut large) = ([1; SMALL], [2; LARGE]);
@@ -272,14 +283,16 @@ fn a_stale_unshare_is_in_nobodys_way() {
         let later = share(&mut large);
         device_fills(&memory, later, 9);
         unshare(later, &mut large);
-        assert_eq!(large, [9; LARGE], "its owner was told that there is no such buffer");
+        assert_eq!(large, [9; LARGE], "the owner's call did not find its buffer");
         join(other);
-        memory.ends_empty();
+        memory.end();
     });
 }
 
-/// A check of what drivers have ([C75](xen_contig::conformance#C75)) beside one who gives back and
-/// takes: nothing has moved, and figures of two buffers are never put together.
+/// One vCPU checks the buffers while another unshares and shares.
+///
+/// The check ([C75](xen_contig::conformance#C75)) finds that no buffer moved, so it never combines the
+/// values of two buffers.
 #[test]
 fn a_check_sees_whole_buffers() {
     explore(3, || {
@@ -292,13 +305,13 @@ fn a_check_sees_whole_buffers() {
         let second = share(&mut large);
         unshare(second, &mut large);
         join(checker);
-        memory.ends_empty();
+        memory.end();
     });
 }
 
-/// The same beside a trim that returns the buffer's memory to Xen as soon as it is freed.
+/// One vCPU checks while another frees a buffer and returns its memory to Xen.
 #[test]
-fn a_check_does_not_take_what_is_given_back_for_moved() {
+fn a_check_does_not_report_a_freed_buffer_as_moved() {
     explore(2, || {
         let memory = LoomMemory::with(Retain::NOTHING, 1);
         let device = memory.memory.get();
@@ -307,6 +320,6 @@ fn a_check_does_not_take_what_is_given_back_for_moved() {
         assert!(free(pages));
         memory.scene.allocator.trim(u64::MAX);
         join(checker);
-        memory.ends_empty();
+        memory.end();
     });
 }

@@ -1,4 +1,4 @@
-//! The tracer, read while it is written.
+//! The tracer, which one vCPU reads while others write it.
 
 use fake_xen::FakeGuest;
 use hypercall::ops::{EventChannelOp, Port, VcpuOp};
@@ -7,15 +7,17 @@ use hypercall::{Traced, Xen};
 
 use crate::scene::{Lasting, explore, join, spawn};
 
-/// Two vCPUs make calls while a third looks, as for a panic: it sees whole entries in order, or is
-/// told that they are being written. Nothing is counted twice or not at all.
+/// Two vCPUs make hypercalls while a third reads the tracer.
+///
+/// A panic handler reads like that. The reader gets complete entries in order, or learns that a vCPU is
+/// writing them. Each call is counted once.
 #[test]
-fn a_reader_sees_whole_entries_or_none() {
+fn a_reader_sees_complete_entries_or_none() {
     explore(3, || {
         let guest = FakeGuest::new(8);
         let xen = Lasting::new(Traced::new(guest.xen().clone(), || 7));
         let traced = xen.get();
-        // SAFETY: asks whether a vCPU is up.
+        // SAFETY: `VCPUOP_is_up` accesses no memory of the guest.
         let ask = move || unsafe { traced.vcpu_op(VcpuOp::IsUp, 0) };
         let send = move || traced.event_channel_op(EventChannelOp::Send(Port(3)));
         let one = spawn(move || (ask(), ask()));
@@ -27,7 +29,7 @@ fn a_reader_sees_whole_entries_or_none() {
             match entry.call.hypercall {
                 Hypercall::VcpuOp => assert_eq!(entry.result, Ok(1)),
                 Hypercall::EventChannelOp => assert_eq!(entry.result, Ok(0)),
-                other => panic!("nobody made a {}", other.name()),
+                other => panic!("no vCPU made a {}", other.name()),
             }
         });
         assert!(free || next == 0);

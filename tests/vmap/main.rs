@@ -1,6 +1,7 @@
-//! Virtual areas against the model hypervisor: what they map, what they leave behind, and a purge
-//! of exactly that ([S2](xen_contig::rules#S2)). Built with and without the feature `vmap-sync`, it
-//! shows [S6](xen_contig::rules#S6).
+//! Virtual areas on the model hypervisor: the mappings, the leftovers and the purge.
+//!
+//! The tests show [S2](xen_contig::rules#S2). Built with and without the feature `vmap-sync`, they show
+//! [S6](xen_contig::rules#S6).
 
 mod refusals;
 
@@ -32,7 +33,7 @@ fn page(area: &Area, page: u64) -> VirtAddr {
     area.address() + page * 4096
 }
 
-/// The calls that `act` made.
+/// Returns the hypercalls that `act` makes.
 fn calls(guest: &FakeGuest, act: impl FnOnce()) -> Vec<Asked> {
     guest.xen().take_log();
     act();
@@ -46,10 +47,10 @@ fn flushes(calls: &[Asked]) -> usize {
 const FLUSH_ALL: MmuExtKind = MmuExtKind::TlbFlushAll;
 
 #[test]
-fn an_area_shows_its_frames_and_nothing_beside_them() {
+fn an_area_maps_its_frames_and_no_others() {
     for config in [AreaConfig::lazy(512), AreaConfig::sync(512)] {
         let guest = guest(config);
-        // Out of order, and one of them twice.
+        // The frames are out of order, and one of them is there twice.
         let scattered = [700, 300, 301, 700].map(Pfn::new);
         let area = guest.vmap(scattered, RW, "scattered").unwrap();
         let other = vmap(&guest, 302, 2, "other");
@@ -58,9 +59,9 @@ fn an_area_shows_its_frames_and_nothing_beside_them() {
             assert_eq!(guest.read_at(1, page(&area, index as u64) + 40), 0x100 + index as u64);
         }
         guest.write_at(0, page(&area, 3), 77);
-        assert_eq!(guest.read_at(1, page(&area, 0)), 77, "the same frame at two addresses");
+        assert_eq!(guest.read_at(1, page(&area, 0)), 77, "two addresses map the same frame");
         assert_eq!((area.pages(), area.len()), (4, 4 * 4096));
-        assert!(!guest.is_mapped(page(&area, 4)), "a guard page behind it");
+        assert!(!guest.is_mapped(page(&area, 4)), "a guard page follows the area");
         assert!(other.address() >= page(&area, 5) && !guest.is_mapped(page(&other, 2)));
         let mut seen = Vec::new();
         guest.areas().aliases(Pfn::new(700), |alias| seen.push((alias.address, alias.name)));
@@ -75,7 +76,7 @@ fn an_area_shows_its_frames_and_nothing_beside_them() {
 }
 
 #[test]
-fn a_read_only_area_is_read_only_and_may_show_a_page_table() {
+fn a_read_only_area_may_map_a_page_table() {
     let guest = guest(AreaConfig::lazy(512));
     // The model's page tables are the guest's first frames.
     let table = Pfn::new(0);
@@ -87,7 +88,7 @@ fn a_read_only_area_is_read_only_and_may_show_a_page_table() {
 }
 
 #[test]
-fn lazy_costs_nothing_now_and_sync_one_flush() {
+fn a_lazy_unmap_makes_no_call_and_a_sync_unmap_one_flush() {
     let lazy = guest(AreaConfig::lazy(512));
     let area = vmap(&lazy, 300, 8, "ring");
     let first = area.address();
@@ -105,7 +106,7 @@ fn lazy_costs_nothing_now_and_sync_one_flush() {
 }
 
 #[test]
-fn a_purge_drops_the_aliases_of_these_frames_and_flushes_nothing() {
+fn a_purge_removes_the_aliases_of_its_frames_and_flushes_nothing() {
     let guest = guest(AreaConfig::lazy(1024));
     let (one, two, apart) =
         (vmap(&guest, 300, 16, "one"), vmap(&guest, 308, 16, "two"), vmap(&guest, 400, 4, "apart"));
@@ -125,9 +126,9 @@ fn a_purge_drops_the_aliases_of_these_frames_and_flushes_nothing() {
     assert_eq!(mapped(0, 16), [[true; 8], [false; 8]].concat());
     assert_eq!(mapped(1, 16), [[false; 8], [true; 8]].concat());
     assert_eq!(mapped(2, 4), [true; 4]);
-    // The same again has nothing to do.
+    // A second purge finds nothing to do.
     assert_eq!(calls(&guest, || _ = guest.areas().purge(&run, Flush::Inhibit).unwrap()), []);
-    // With the flush that the other flavour makes.
+    // `Flush::Now` also flushes.
     let made = calls(&guest, || {
         let purged = guest.areas().purge(&guest.run(300, 8), Flush::Now).unwrap();
         assert_eq!(purged, Purged { aliases: 8, areas: 1, flushed: true });
@@ -136,7 +137,7 @@ fn a_purge_drops_the_aliases_of_these_frames_and_flushes_nothing() {
 }
 
 #[test]
-fn what_a_purge_costs_does_not_depend_on_what_else_is_left() {
+fn the_cost_of_a_purge_does_not_depend_on_other_leftovers() {
     let log_with = |unrelated: u64| {
         let guest = GuestBuilder::new(4096).areas(AreaConfig::lazy(1 << 17)).build();
         for _ in 0..unrelated / 250 {
@@ -160,7 +161,8 @@ fn what_a_purge_costs_does_not_depend_on_what_else_is_left() {
 #[test]
 fn a_purge_reaches_every_frame_and_every_alias_of_a_large_run() {
     let guest = GuestBuilder::new(4096).areas(AreaConfig::lazy(1 << 13)).build();
-    // More frames than a table has entries, and more aliases than fit one call on its first frames.
+    // The run has more frames than a table has entries. Its first frames have more aliases than fit in
+    // one call.
     let large = vmap(&guest, 1024, 1500, "large");
     let again: Vec<Area> = (0..150).map(|_| vmap(&guest, 1024, 7, "again")).collect();
     [large].into_iter().chain(again).for_each(|area| guest.areas().vunmap(area).unwrap());
@@ -195,12 +197,12 @@ fn an_exchange_purges_first_and_flushes_once() {
     guest.areas().vunmap(area).unwrap();
     let made = calls(&guest, || exchange(&guest, 512, 6).unwrap());
     assert_eq!(flushes(&made), 1);
-    assert_eq!(made[0], Asked::MmuUpdate { updates: 64 }, "the aliases");
+    assert_eq!(made[0], Asked::MmuUpdate { updates: 64 }, "the first call removes the aliases");
     assert_eq!(made[1], Asked::Multicall { entries: 3 });
-    assert_eq!(made[2], Asked::MmuUpdate { updates: 64 }, "the linear mapping");
+    assert_eq!(made[2], Asked::MmuUpdate { updates: 64 }, "the linear mapping is cleared");
     assert_eq!(made[3], Asked::MmuExt(vec![FLUSH_ALL]));
     assert!(made[4].is_exchange() && !guest.is_mapped(first));
-    // That flush covers the area's addresses, too: they are used again without another.
+    // The flush also covers the area's addresses, so they are reused without another one.
     let made = calls(&guest, || {
         let area = vmap(&guest, 900, 64, "next");
         assert_eq!(area.address(), first);
@@ -210,7 +212,7 @@ fn an_exchange_purges_first_and_flushes_once() {
 }
 
 #[test]
-fn an_area_in_use_is_named_and_never_torn_down() {
+fn an_area_in_use_is_named_and_stays_mapped() {
     let guest = guest(AreaConfig::lazy(512));
     let (dead, live) = (vmap(&guest, 512, 8, "dead"), vmap(&guest, 514, 2, "net-rx"));
     let address = live.address();
@@ -229,9 +231,9 @@ fn an_area_in_use_is_named_and_never_torn_down() {
         );
         assert_eq!(text, expected);
     });
-    assert!(!made.iter().any(Asked::is_exchange), "Xen is not asked for what can't be: {made:?}");
+    assert!(!made.iter().any(Asked::is_exchange), "Xen would refuse this exchange: {made:?}");
     let all = guest.areas().purge_all(Flush::Now).unwrap();
-    assert_eq!(all.aliases, 8, "the leftovers, and they alone");
+    assert_eq!(all.aliases, 8, "the purge removes the leftovers alone");
     assert_eq!(guest.read_at(1, address), 0);
     guest.areas().vunmap(live).unwrap();
     assert_eq!(exchange(&guest, 512, 3), Ok(()));
@@ -239,12 +241,12 @@ fn an_area_in_use_is_named_and_never_torn_down() {
 }
 
 #[test]
-fn without_a_purge_xen_refuses_and_the_leftover_is_named() {
+fn a_leftover_that_the_purge_could_not_remove_is_named() {
     let guest = guest(AreaConfig::lazy(512));
     let area = vmap(&guest, 515, 1, "left");
     let address = area.address();
     guest.areas().vunmap(area).unwrap();
-    // Xen refuses to drop the entry, so the purge can't do its work.
+    // Xen refuses to remove the entry, so the purge fails.
     guest.xen().arm(Fault::refuse(1, XenErrno::ENOMEM));
     let error = exchange(&guest, 512, 3).unwrap_err();
     guest.xen().disarm();
@@ -255,15 +257,15 @@ fn without_a_purge_xen_refuses_and_the_leftover_is_named() {
 }
 
 #[test]
-fn no_address_is_used_again_before_a_flush_has_covered_it() {
+fn no_address_is_reused_before_a_flush_covers_it() {
     let guest = guest(AreaConfig::lazy(512));
-    // All addresses but the guards.
+    // The area takes all addresses except the guard pages.
     let area = vmap(&guest, 300, 510, "all");
     guest.areas().vunmap(area).unwrap();
     assert_eq!(guest.areas().purge(&guest.run(300, 510), Flush::Inhibit).unwrap().areas, 1);
     let stats = guest.areas().stats();
     assert_eq!((stats.retired, stats.free_pages), (AreaCount { areas: 1, pages: 510 }, 0));
-    // The model stops the test at an access that a stale translation could answer.
+    // The model fails the test at an access for which a TLB holds a stale translation.
     let made = calls(&guest, || {
         let area = vmap(&guest, 1000, 10, "next");
         assert_eq!(guest.read_at(1, area.address()), 0);
@@ -272,11 +274,11 @@ fn no_address_is_used_again_before_a_flush_has_covered_it() {
 }
 
 #[test]
-fn an_owner_is_named_before_what_is_left_over_and_a_mode_can_be_changed() {
+fn a_holder_in_use_is_named_before_a_leftover_and_the_mode_can_change() {
     let guest = guest(AreaConfig::lazy(512));
     let areas = guest.areas();
     let mut ends = Vec::new();
-    // Whichever was mapped first.
+    // The order of mapping does not matter.
     for names in [["live", "left"], ["left", "live"]] {
         for area in names.map(|name| (name, vmap(&guest, 300, 1, name))) {
             match area {
@@ -297,7 +299,7 @@ fn an_owner_is_named_before_what_is_left_over_and_a_mode_can_be_changed() {
 }
 
 #[test]
-fn addresses_that_are_left_over_are_purged_when_they_are_needed() {
+fn leftover_addresses_are_purged_when_they_are_needed() {
     let guest = guest(AreaConfig::lazy(512));
     let area = vmap(&guest, 300, 400, "large");
     guest.areas().vunmap(area).unwrap();
@@ -309,14 +311,14 @@ fn addresses_that_are_left_over_are_purged_when_they_are_needed() {
 }
 
 #[test]
-fn past_the_budget_all_leftovers_go_without_a_flush() {
+fn past_the_budget_all_leftovers_are_purged_without_a_flush() {
     for budget in [Budget { pages: 24, areas: 100 }, Budget { pages: 1000, areas: 3 }] {
         let guest = guest(AreaConfig { budget, ..AreaConfig::lazy(512) });
         let areas: Vec<Area> = (0..4).map(|n| vmap(&guest, 300 + 8 * n, 8, "area")).collect();
         let made = calls(&guest, || {
             areas.into_iter().for_each(|area| guest.areas().vunmap(area).unwrap());
         });
-        // The fourth is one too many by either measure, what the budget says is not.
+        // The first three areas are within the budget. The fourth exceeds it, in pages or in areas.
         assert_eq!(made, [Asked::MmuUpdate { updates: 32 }]);
         assert_eq!(guest.areas().stats().retired, AreaCount { areas: 4, pages: 32 });
     }
@@ -335,7 +337,7 @@ fn a_translated_guest_maps_its_own_frame_numbers_without_a_hypercall() {
         assert_eq!((purged.aliases, purged.areas), (8, 1));
     });
     assert_eq!(made, []);
-    // A flush is Xen's there, too: no vCPU interrupts another.
+    // Xen flushes for a translated guest too, so no vCPU interrupts another.
     let made = calls(&guest, || _ = guest.areas().purge_all(Flush::Now).unwrap());
     assert_eq!(made, [Asked::Other("hvm_op")]);
     assert_eq!(guest.areas().stats().free_pages, 511);

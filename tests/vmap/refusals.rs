@@ -1,4 +1,4 @@
-//! What is refused, by the areas or by Xen, and what is left then.
+//! Requests that the areas or Xen refuse, and the state afterwards.
 
 use std::cell::Cell;
 
@@ -25,7 +25,7 @@ fn a_flush_that_xen_refused_covers_nothing() {
         let refused = VmapError::FlushRefused { errno: XenErrno::EPERM };
         match config.mode {
             UnmapMode::Lazy => assert_eq!((unmapped, purged), (Ok(()), Err(refused))),
-            // What the caller is told. The flush after it goes well, so there is another area.
+            // `vunmap` returns the error. The next flush succeeds, so no area stays retired.
             UnmapMode::Sync => {
                 assert_eq!(unmapped, Err(refused.to_string()));
                 assert_eq!(purged.map(|purged| purged.flushed), Ok(true));
@@ -37,9 +37,9 @@ fn a_flush_that_xen_refused_covers_nothing() {
 }
 
 #[test]
-fn what_could_not_be_mapped_as_a_whole_is_not_mapped_at_all() {
+fn an_area_that_xen_refuses_in_part_is_not_mapped_at_all() {
     let guest = guest(AreaConfig::lazy(512));
-    // A page table can't be written to.
+    // Frame 0 is a page table, which Xen does not let a guest map writable.
     let frames = [Pfn::new(300), Pfn::new(0)];
     let refused = guest.vmap(frames, RW, "half");
     assert!(matches!(refused, Err(VmapError::Refused { pfn, .. }) if pfn == frames[1]));
@@ -49,11 +49,11 @@ fn what_could_not_be_mapped_as_a_whole_is_not_mapped_at_all() {
 }
 
 #[test]
-fn what_makes_no_sense_is_refused_by_name() {
+fn impossible_requests_are_refused_by_name() {
     let guest = guest(AreaConfig { areas: 2, ..AreaConfig::lazy(512) });
     let areas = guest.areas();
     assert_eq!(guest.vmap([], RW, "none"), Err(VmapError::Empty));
-    // Its guard page and the last page of the stretch are nobody's.
+    // The guard page of the area and the last page of the stretch stay unmapped.
     let many = VmapError::TooLarge { pages: 511, limit: 510 };
     assert_eq!(guest.vmap(frames(300, 511), RW, "many"), Err(many));
     areas.vunmap(vmap(&guest, 300, 510, "all")).unwrap();
@@ -74,42 +74,42 @@ fn what_makes_no_sense_is_refused_by_name() {
 }
 
 #[test]
-fn no_iterator_makes_a_request_count_for_ever() {
+fn an_endless_iterator_is_refused() {
     let guest = guest(AreaConfig::lazy(512));
     let areas = guest.areas();
     let endless = guest.vmap(std::iter::repeat(Pfn::new(300)), RW, "endless");
     assert_eq!(endless, Err(VmapError::TooLarge { pages: usize::MAX, limit: 510 }));
     let unsized_ = guest.vmap((0..u64::MAX).map(Pfn::new), RW, "all numbers");
     assert_eq!(unsized_, Err(VmapError::TooLarge { pages: usize::MAX, limit: 510 }));
-    // Of no known length: the count stops above the limit.
+    // This iterator has no known length, so the count stops above the limit.
     let filtered = guest.vmap(std::iter::repeat(Pfn::new(300)).filter(|_| true), RW, "endless");
     assert_eq!(filtered, Err(VmapError::TooLarge { pages: 511, limit: 510 }));
     assert_eq!(areas.stats().live, AreaCount::default());
 }
 
-/// Frames that are others each time they are asked for.
+/// An iterator that returns another frame in a later pass.
 #[derive(Clone)]
-struct Fickle<'t> {
+struct ChangingFrames<'t> {
     passes: &'t Cell<u32>,
     asked: u32,
 }
 
-impl Iterator for Fickle<'_> {
+impl Iterator for ChangingFrames<'_> {
     type Item = Pfn;
 
     fn next(&mut self) -> Option<Pfn> {
         self.asked += 1;
         self.passes.set(self.passes.get() + 1);
-        // One frame, which exists the first two times.
+        // Each pass returns one frame. In the first two passes this frame exists.
         (self.asked == 1).then(|| Pfn::new(if self.passes.get() < 4 { 300 } else { 1 << 40 }))
     }
 }
 
 #[test]
-fn an_iterator_that_changes_its_mind_is_checked_again() {
+fn frames_that_change_between_passes_are_checked_again() {
     let guest = guest(AreaConfig::lazy(512));
     let passes = Cell::new(0);
-    let refused = guest.vmap(Fickle { passes: &passes, asked: 0 }, RW, "fickle");
+    let refused = guest.vmap(ChangingFrames { passes: &passes, asked: 0 }, RW, "changing");
     let pfn = Pfn::new(1 << 40);
     assert_eq!(refused, Err(VmapError::NoSuchFrame { pfn, frames: 2048 }));
     assert_eq!(guest.areas().stats().live, AreaCount::default());
@@ -117,21 +117,21 @@ fn an_iterator_that_changes_its_mind_is_checked_again() {
 }
 
 #[test]
-fn memory_for_another_stretch_is_refused_by_its_number_of_pages() {
+fn memory_for_another_number_of_pages_is_refused() {
     let guest = guest(AreaConfig::lazy(512));
     let sizes = VmapSizes { frames: 2048, pages: 511, areas: 4 };
     let block = vec![0_u64; sizes.bytes().div_ceil(8)].leak();
-    // SAFETY: the block is leaked, and nobody else's.
+    // SAFETY: the block is leaked, it has `sizes.bytes()` bytes, and nothing else accesses it.
     let memory = unsafe { VmapMemory::place(block.as_mut_ptr().cast(), sizes) };
     let budget = Budget { pages: 512, areas: 512 };
     let refused = Vmap::new(ElsewhereTables(&guest), memory, UnmapMode::Lazy, budget).err();
     assert_eq!(refused, Some(VmapError::WrongMemory { pages: 512, prepared: 511 }));
 }
 
-/// The tables of a guest's areas, said to be elsewhere.
+/// The tables of a guest's areas, at a false address.
 struct ElsewhereTables<'g>(&'g FakeGuest);
 
-// SAFETY: the test maps nothing by them.
+// SAFETY: the entries are those of the guest's tables. No test accesses memory at the false addresses.
 unsafe impl AreaTables for ElsewhereTables<'_> {
     type Xen = FakeXen;
 
@@ -161,26 +161,28 @@ unsafe impl AreaTables for ElsewhereTables<'_> {
 }
 
 #[test]
-fn an_area_of_another_stretch_is_handed_back_even_if_its_numbers_are_the_same() {
+fn an_area_of_another_stretch_is_refused_even_if_its_numbers_are_the_same() {
     let guest = guest(AreaConfig::lazy(512));
     let sizes = VmapSizes { frames: 2048, pages: 512, areas: 512 };
     let block = vec![0_u64; sizes.bytes().div_ceil(8)].leak();
-    // SAFETY: the block is leaked, and nobody else's.
+    // SAFETY: the block is leaked, it has `sizes.bytes()` bytes, and nothing else accesses it.
     let memory = unsafe { VmapMemory::place(block.as_mut_ptr().cast(), sizes) };
     let budget = Budget { pages: 512, areas: 512 };
     let elsewhere = Vmap::new(ElsewhereTables(&guest), memory, UnmapMode::Lazy, budget).unwrap();
     let area = vmap(&guest, 300, 1, "here");
-    // SAFETY: the frame stays with the test until the area is unmapped.
+    // SAFETY: nothing frees or exchanges the frame until the area is unmapped.
     let other = unsafe { elsewhere.vmap([Pfn::new(301)], RW, "there") }.unwrap();
-    let Err(VmapError::UnknownArea(area)) = elsewhere.vunmap(area) else { panic!("taken") };
+    let Err(VmapError::UnknownArea(area)) = elsewhere.vunmap(area) else {
+        panic!("`vunmap` accepted an area of another stretch")
+    };
     assert_eq!(elsewhere.stats().live, AreaCount { areas: 1, pages: 1 });
     elsewhere.vunmap(other).unwrap();
     guest.areas().vunmap(area).unwrap();
 }
 
-/// Fails the k-th hypercall of everything that areas do, until none is reached.
+/// Fails hypercall 1, 2, … of the operations on areas, until all were refused once.
 #[test]
-fn no_refusal_of_xens_loses_an_entry_or_an_address() {
+fn no_refusal_by_xen_loses_an_entry_or_an_address() {
     let mut cases = 0;
     for config in [AreaConfig::lazy(1024), AreaConfig::sync(1024)] {
         for errno in [XenErrno::EINVAL, XenErrno::EPERM, XenErrno::ENOMEM, XenErrno::EBUSY] {
@@ -188,7 +190,8 @@ fn no_refusal_of_xens_loses_an_entry_or_an_address() {
                 let guest = guest(config);
                 let standing = vmap(&guest, 400, 3, "standing");
                 guest.xen().arm(Fault::refuse(call, errno));
-                // More than a table's worth of pages, so more than one call each.
+                // The area has more pages than a table has entries, so each operation makes several
+                // calls.
                 let area = guest.vmap(frames(600, 700), RW, "area");
                 if let Ok(area) = area {
                     let _refused = guest.areas().vunmap(area);
@@ -196,7 +199,7 @@ fn no_refusal_of_xens_loses_an_entry_or_an_address() {
                 let _refused = guest.areas().purge(&guest.run(600, 350), Flush::Inhibit);
                 let _refused = guest.areas().purge_all(Flush::Now);
                 let hit = guest.xen().disarm() > 0;
-                // Whatever failed, the next attempt puts all of it right.
+                // The next purge repairs the state after every failure.
                 guest.areas().purge_all(Flush::Now).unwrap();
                 let live = AreaCount { areas: 1, pages: 3 };
                 let stats = VmapStats { live, free_pages: 1023 - 4, ..VmapStats::default() };
@@ -215,6 +218,6 @@ fn no_refusal_of_xens_loses_an_entry_or_an_address() {
             }
         }
     }
-    println!("vmap: {cases} cases of a refused hypercall");
+    println!("vmap: {cases} cases of a hypercall that the model refused, as expected");
     assert!(cases > 30);
 }
