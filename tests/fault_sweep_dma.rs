@@ -1,8 +1,8 @@
-//! Every hypercall of every operation of the allocator fails once, with each errno that it may give.
-//! Every exchange goes wrong on the inside in every way that the model knows.
+//! Faults in every operation of the allocator.
 //!
-//! Afterwards each frame is in one place, P2M and M2P agree, and older buffers are intact. The exchange
-//! has a sweep of its own in `fault_sweep.rs`.
+//! Every hypercall fails once with each errno, and every exchange fails inside Xen in every way that
+//! the model knows. Afterwards each frame is in one place, P2M and M2P agree, and older buffers are
+//! intact. `fault_sweep.rs` is the sweep of the exchange itself.
 
 #![forbid(unsafe_code)]
 
@@ -10,14 +10,14 @@ mod faults;
 
 use fake_xen::POISON;
 use faults::{Case, InjectedFault, Tally, sweep};
-use fuzz::scene::{Scene, Setting, Step, StepOutcome, Want, play};
+use fuzz::scene::{BufferRequest, Scene, Setting, Step, StepOutcome, run_scene};
 use xen_contig::addr::PAGE_SIZE;
 use xen_contig::dma::Retain;
 use xen_contig::exchange::Node;
 
 const PAGE: u64 = PAGE_SIZE as u64;
 
-/// An operation, and what comes before it.
+/// An operation, and the steps before it.
 struct SweepOperation {
     name: &'static str,
     setting: Setting,
@@ -30,36 +30,37 @@ fn operation(name: &'static str, before: Vec<Step>, steps: Vec<Step>) -> SweepOp
 }
 
 fn alloc(pages: u64) -> Step {
-    Step::Alloc(Want::bytes(pages * PAGE))
+    Step::Alloc(BufferRequest::bytes(pages * PAGE))
 }
 
-/// Three segments of 16 pages and one of two.
-fn segments() -> Want {
-    Want { segments: 4, max_segment: 16 * PAGE, ..Want::bytes(50 * PAGE) }
+/// Returns a request for three segments of 16 pages and one of two.
+fn segments() -> BufferRequest {
+    BufferRequest { segments: 4, max_segment: 16 * PAGE, ..BufferRequest::bytes(50 * PAGE) }
 }
 
 impl SweepOperation {
-    /// With a reserve that retains all idle memory until it is trimmed.
+    /// Runs it with a reserve that retains all idle memory until a trim.
     fn retaining(self) -> Self {
         let retain = Retain::Bytes { low: u64::MAX, high: u64::MAX };
         Self { setting: Setting { retain, ..self.setting }, ..self }
     }
 
-    /// In a guest with more than two first-level tables and an order limit of 1024 frames, so that
-    /// batches can fail half-way.
+    /// Runs it in a guest with several first-level tables and an order limit of 1024 frames.
+    ///
+    /// There a batch of updates can fail half-way.
     fn large(self) -> Self {
         Self { setting: Setting { frames: 2560, max_order: 10, ..self.setting }, ..self }
     }
 
-    /// Plays the operation with something wrong.
-    fn case(&self, wrong: Option<&InjectedFault>) -> Case {
-        play(&self.setting, |scene| {
-            // A buffer of another driver.
+    /// Runs the operation with a fault.
+    fn case(&self, fault: Option<&InjectedFault>) -> Case {
+        run_scene(&self.setting, |scene| {
+            // Another driver has a buffer.
             assert_eq!(scene.apply(&alloc(8)), StepOutcome::Done);
             for step in &self.before {
                 assert_ne!(scene.apply(step), StepOutcome::Nothing, "{}: {step:?}", self.name);
             }
-            let armed = wrong.map(|wrong| match wrong.clone() {
+            let armed = fault.map(|fault| match fault.clone() {
                 InjectedFault::Call { call, errno, after } => Step::Fault { call, errno, after },
                 InjectedFault::Stop { call, after } => Step::Stop { call, after },
                 InjectedFault::Inside(fault) => Step::ExchangeFault(fault),
@@ -71,7 +72,7 @@ impl SweepOperation {
                 self.steps.iter().map(|step| scene.apply(step)).collect();
             let met = scene.guest().xen().disarm() > 0;
             let quarantined = scene.quarantined();
-            judge(scene);
+            check_and_finish(scene);
             let refused = outcomes.iter().any(|outcome| *outcome != StepOutcome::Done);
             let answer = if refused { Err(format!("{outcomes:?}")) } else { Ok(()) };
             Case { met, answer, quarantined }
@@ -79,11 +80,11 @@ impl SweepOperation {
     }
 }
 
-/// Checks every frame, that the next buffer is served, and that all memory can be freed.
-fn judge(scene: &mut Scene<'_, '_, '_>) {
+/// Checks every frame, allocates once more and frees all memory.
+fn check_and_finish(scene: &mut Scene<'_, '_, '_>) {
     scene.check();
-    scene.calm();
-    assert_eq!(scene.apply(&alloc(4)), StepOutcome::Done, "then another");
+    scene.end_disturbances();
+    assert_eq!(scene.apply(&alloc(4)), StepOutcome::Done, "the next allocation succeeds");
     scene.check();
     scene.finish();
 }
@@ -92,7 +93,7 @@ fn sweep_all(operations: Vec<SweepOperation>) {
     let mut sum = Tally::default();
     let count = operations.len();
     for operation in operations {
-        sum += sweep(operation.name, operation.setting.translated, |wrong| operation.case(wrong));
+        sum += sweep(operation.name, operation.setting.translated, |fault| operation.case(fault));
     }
     let Tally { cases, refused, quarantined } = sum;
     println!("{count} operations: {cases} cases, {refused} refused, {quarantined} quarantined");
@@ -105,13 +106,13 @@ fn one_segment() {
         operation("one frame out of reach", vec![], vec![Step::Alloc(high_frame())]),
         operation("one segment", vec![], vec![alloc(16)]),
         operation("a surplus", vec![], vec![alloc(17)]),
-        operation("two tables' worth", vec![], vec![alloc(513)]).large(),
+        operation("more than one table", vec![], vec![alloc(513)]).large(),
     ]);
 }
 
-/// A frame in the lower half of the machine, where the guest has none.
-fn high_frame() -> Want {
-    Want { mask: 512 * PAGE - 1, ..Want::bytes(PAGE) }
+/// Returns a request for a frame in a part of the machine where the guest has none.
+fn high_frame() -> BufferRequest {
+    BufferRequest { mask: 512 * PAGE - 1, ..BufferRequest::bytes(PAGE) }
 }
 
 #[test]
@@ -125,37 +126,37 @@ fn several_segments() {
 
 /// A request that fails again and again must not use up low memory.
 #[test]
-fn what_a_refused_request_received_can_be_trimmed() {
-    play(&Setting::default(), |scene| {
+fn memory_that_a_refused_request_got_can_be_trimmed() {
+    run_scene(&Setting::default(), |scene| {
         scene.apply(&Step::Exhaust(40));
-        let want = Want { mask: 512 * PAGE - 1, ..segments() };
+        let want = BufferRequest { mask: 512 * PAGE - 1, ..segments() };
         for _ in 0..3 {
             let outcome = scene.apply(&Step::Alloc(want.clone()));
             assert!(matches!(outcome, StepOutcome::Refused(_)), "{outcome:?}");
         }
         scene.check();
-        scene.calm();
+        scene.end_disturbances();
         assert_eq!(scene.apply(&Step::Trim), StepOutcome::Done);
         let stats = scene.allocator().stats();
         assert_eq!((stats.idle, stats.lent, stats.below_16m), (0, 0, 0), "{stats:?}");
-        judge(scene);
+        check_and_finish(scene);
     });
 }
 
 #[test]
-fn places_that_xen_has_no_name_for() {
+fn placements_that_xen_cannot_express() {
     // The machine has 3072 frames. 2048 is the highest power of two below the mask.
-    let odd = Want { mask: 2600 * PAGE + 123, ..Want::bytes(64 * PAGE) };
-    let lowest = Want { lowest: 1000 * PAGE, ..Want::bytes(16 * PAGE) };
-    let nowhere = Want { lowest: 1 << 40, ..Want::bytes(16 * PAGE) };
-    let node = Want { node: Node::Exactly(0), ..Want::bytes(16 * PAGE) };
-    let near = Want { node: Node::Near(0), ..Want::bytes(16 * PAGE) };
+    let odd = BufferRequest { mask: 2600 * PAGE + 123, ..BufferRequest::bytes(64 * PAGE) };
+    let lowest = BufferRequest { lowest: 1000 * PAGE, ..BufferRequest::bytes(16 * PAGE) };
+    let nowhere = BufferRequest { lowest: 1 << 40, ..BufferRequest::bytes(16 * PAGE) };
+    let node = BufferRequest { node: Node::Exactly(0), ..BufferRequest::bytes(16 * PAGE) };
+    let near = BufferRequest { node: Node::Near(0), ..BufferRequest::bytes(16 * PAGE) };
     let fragmented = || vec![Step::Fragment(6)];
     sweep_all(vec![
         operation("an odd mask", vec![], vec![Step::Alloc(odd.clone())]),
-        operation("an odd mask, nothing there", fragmented(), vec![Step::Alloc(odd)]),
+        operation("an odd mask, no extent", fragmented(), vec![Step::Alloc(odd)]),
         operation("a lower bound", vec![], vec![Step::Alloc(lowest)]),
-        operation("a lower bound beyond all", vec![], vec![Step::Alloc(nowhere)]),
+        operation("a lower bound above the machine", vec![], vec![Step::Alloc(nowhere)]),
         operation("exactly a node", vec![], vec![Step::Alloc(node)]),
         operation("near a node", vec![], vec![Step::Alloc(near)]),
     ]);
@@ -165,9 +166,9 @@ fn places_that_xen_has_no_name_for() {
 fn requests_that_xen_refuses() {
     sweep_all(vec![
         operation("denied by a policy", vec![Step::Deny(true)], vec![alloc(16)]),
-        operation("a limit that fell", vec![Step::MaxOrder(2)], vec![alloc(16)]),
+        operation("a lowered order limit", vec![Step::MaxOrder(2)], vec![alloc(16)]),
         operation("no memory", vec![Step::Exhaust(0)], vec![alloc(16)]),
-        operation("a peer holds a frame", vec![Step::Hold(5)], vec![alloc(16)]),
+        operation("a peer maps a frame", vec![Step::Hold(5)], vec![alloc(16)]),
     ]);
 }
 
@@ -177,13 +178,15 @@ fn one_extent_backs_a_buffer_of_a_translated_guest() {
         setting: Setting { translated: true, ..operation.setting },
         ..operation
     };
-    let want = |pages: u64| Step::Alloc(Want { one_extent: true, ..Want::bytes(pages * PAGE) });
+    let want = |pages: u64| {
+        Step::Alloc(BufferRequest { one_extent: true, ..BufferRequest::bytes(pages * PAGE) })
+    };
     sweep_all(
         [
             operation("refill", vec![], vec![want(16)]),
             operation("refill, a surplus", vec![], vec![want(9)]),
             operation("refill, no extent", vec![Step::Fragment(4)], vec![want(16)]),
-            operation("refill, a limit that fell", vec![Step::MaxOrder(2)], vec![want(16)]),
+            operation("refill, a lowered order limit", vec![Step::MaxOrder(2)], vec![want(16)]),
         ]
         .map(translated)
         .into(),
@@ -193,21 +196,21 @@ fn one_extent_backs_a_buffer_of_a_translated_guest() {
 #[test]
 fn sets() {
     let set = || {
-        let wants = [8 * PAGE, 2 * PAGE + 1, 4 * PAGE, 7 * PAGE].map(Want::bytes);
+        let wants = [8 * PAGE, 2 * PAGE + 1, 4 * PAGE, 7 * PAGE].map(BufferRequest::bytes);
         vec![Step::Many(wants.to_vec())]
     };
     let mixed = || {
         let wants = [
             segments(),
             high_frame(),
-            Want { lowest: 1000 * PAGE, ..Want::bytes(2 * PAGE) },
-            Want::bytes(16 * PAGE),
+            BufferRequest { lowest: 1000 * PAGE, ..BufferRequest::bytes(2 * PAGE) },
+            BufferRequest::bytes(16 * PAGE),
         ];
         vec![Step::Many(wants.to_vec())]
     };
     sweep_all(vec![
         operation("a set", vec![], set()),
-        operation("a set, large ones not to be had", vec![Step::Fragment(3)], set()),
+        operation("a set, no large extents", vec![Step::Fragment(3)], set()),
         operation("a set, memory ends midway", vec![Step::Exhaust(18)], set()),
         operation("a mixed set", vec![], mixed()),
     ]);
@@ -220,7 +223,7 @@ fn releasing() {
     let dropped = || three().into_iter().chain(all(3)).collect::<Vec<_>>();
     let then = |steps: Vec<Step>| all(3).into_iter().chain(steps).collect::<Vec<_>>();
     let cut = || [Step::Split(1, 5 * PAGE), Step::Drop(2), Step::Drop(1), Step::Trim].to_vec();
-    // A reserve that retains nothing is trimmed by the next request.
+    // The next allocation trims a reserve that retains nothing.
     sweep_all(vec![
         operation("drop, allocate", three(), then(vec![alloc(32)])),
         operation("drop, trim", three(), then(vec![Step::Trim])).retaining(),
@@ -237,10 +240,10 @@ fn releasing() {
     ]);
 }
 
-/// Neither a drop nor a reclaim makes a hypercall, so nothing of them can fail.
+/// So no hypercall of them can fail.
 #[test]
 fn a_drop_and_a_reclaim_make_no_hypercall() {
-    play(&Setting::default(), |scene| {
+    run_scene(&Setting::default(), |scene| {
         scene.apply(&alloc(16));
         scene.apply(&Step::Alloc(segments()));
         scene.guest().xen().take_log();
@@ -248,16 +251,18 @@ fn a_drop_and_a_reclaim_make_no_hypercall() {
         scene.apply(&Step::Drop(0));
         scene.apply(&Step::Reclaim(u64::MAX));
         assert_eq!(scene.guest().xen().take_log().len(), 0);
-        judge(scene);
+        check_and_finish(scene);
     });
 }
 
-/// All that an exchange brings may hold what another domain left there
-/// ([C56](xen_contig::conformance#C56)). It is zeroed before the kernel gets it.
+/// New frames of an exchange can have bytes of another domain ([C56](xen_contig::conformance#C56)).
+/// They are zeroed before the kernel gets them.
 #[test]
-fn the_kernel_receives_nothing_of_another_domain() {
-    let unreachable = Step::Alloc(Want { lowest: 1 << 40, ..Want::bytes(16 * PAGE) });
-    let low = Step::Alloc(Want { mask: 2048 * PAGE - 1, ..Want::bytes(17 * PAGE) });
+fn the_kernel_gets_no_bytes_of_another_domain() {
+    let unreachable =
+        Step::Alloc(BufferRequest { lowest: 1 << 40, ..BufferRequest::bytes(16 * PAGE) });
+    let low =
+        Step::Alloc(BufferRequest { mask: 2048 * PAGE - 1, ..BufferRequest::bytes(17 * PAGE) });
     let mut dirty = Vec::new();
     for steps in [
         vec![alloc(17), Step::Drop(0), Step::Trim],
@@ -266,7 +271,7 @@ fn the_kernel_receives_nothing_of_another_domain() {
         vec![unreachable, Step::Trim],
         vec![Step::Exhaust(40), Step::Alloc(segments()), Step::Reclaim(u64::MAX)],
     ] {
-        let frames = play(&Setting::default(), |scene| {
+        let frames = run_scene(&Setting::default(), |scene| {
             for step in &steps {
                 scene.apply(step);
             }

@@ -1,4 +1,4 @@
-//! `fuzz <target>|all|list [--seconds N] [--seed N] [--keep]`, `fuzz replay <target> <file>…`
+//! The program `fuzz`, which runs random inputs or replays files. `USAGE` has its command line.
 
 #![forbid(unsafe_code)]
 
@@ -10,15 +10,15 @@ use fuzz::targets::{TARGETS, Target};
 use lexopt::ValueExt;
 
 const USAGE: &str = "\
-fuzz <target>|all [--seconds N] [--seed N] [--keep]   try inputs for so long [60]
-fuzz replay <target> <file>...                         try these
-fuzz list                                              the targets
+fuzz <target>|all [--seconds N] [--seed N] [--keep]   run random inputs for N seconds [60]
+fuzz replay <target> <file>...                         run the inputs in these files
+fuzz list                                              list the targets
 
---seed N   other inputs; the same N makes the same ones [1]
---keep     keep the smallest inputs that lead everywhere in tests/fuzz/corpus/<target>/
-Exit status: 0 nothing found, 5 something, kept in the corpus; 4 this text.";
+--seed N   seed of the random inputs; the same N makes the same inputs [1]
+--keep     replace the seeds in tests/fuzz/corpus/<target>/ by the smallest inputs
+Exit status: 0 no failure; 5 a failure, whose input is in the corpus; 4 wrong usage or an I/O error.";
 
-/// What the command line asks for.
+/// The options of the command line.
 struct Choice {
     words: Vec<String>,
     seconds: u64,
@@ -52,7 +52,7 @@ fn main() -> ExitCode {
     };
     let words: Vec<&str> = choice.words.iter().map(String::as_str).collect();
     let named = |name: &str| TARGETS.iter().find(|target| target.name == name);
-    // Whoever replays wants to see where it goes wrong, not a smaller input.
+    // A replay prints the panic and its backtrace. The hook of the engine would hide it.
     if words.first() != Some(&"replay") {
         engine::start();
     }
@@ -81,40 +81,40 @@ fn main() -> ExitCode {
     }
 }
 
-/// Answers whether nothing was found.
+/// Fuzzes a target. Returns true if no input failed.
 fn fuzz(target: &'static Target, choice: &Choice) -> std::io::Result<bool> {
     let began = Instant::now();
     let mut run = Run::new(target, choice.seed)?;
     let guided = match Coverage::edges() {
-        0 => "blind".to_string(),
+        0 => "without coverage".to_string(),
         edges => format!("guided by {edges} edges"),
     };
-    println!("fuzz {}: {guided}, {} inputs to begin with", target.name, run.inputs());
-    run.go(Duration::from_secs(choice.seconds));
-    for (input, wrong) in &run.finds {
+    println!("fuzz {}: {guided}, {} inputs at the start", target.name, run.inputs());
+    run.run_for(Duration::from_secs(choice.seconds));
+    for (input, failure) in &run.failures {
         let path = corpus::keep(target.name, "find", input)?;
-        println!("fuzz {}: FOUND {}: {wrong}", target.name, path.display());
+        println!("fuzz {}: FAILED {}: {failure}", target.name, path.display());
     }
     if choice.keep {
-        let inputs = run.distil();
-        // None in a blind build, which does not know where they lead.
+        let inputs = run.smallest_inputs();
+        // A build without coverage returns no inputs, because it does not know which code they reach.
         if !inputs.is_empty() {
-            corpus::forget(target.name, "seed")?;
+            corpus::remove(target.name, "seed")?;
         }
         for input in inputs {
             corpus::keep(target.name, "seed", &input)?;
         }
     }
     println!(
-        "fuzz {}: {} executions in {} s, {} inputs that led somewhere new, {} edges, {} finds",
+        "fuzz {}: {} executions in {} s, {} inputs reached new code, {} edges, {} failures",
         target.name,
         run.executions,
         began.elapsed().as_secs(),
         run.inputs(),
         run.edges(),
-        run.finds.len()
+        run.failures.len()
     );
-    Ok(run.finds.is_empty())
+    Ok(run.failures.is_empty())
 }
 
 fn replay(target: &'static Target, files: &[&str]) -> std::io::Result<bool> {

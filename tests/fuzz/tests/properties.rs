@@ -1,13 +1,15 @@
-//! Whatever drivers, Xen, and the guests around them do, and in whatever order: every frame is in
-//! one place, all books agree, and every buffer is its driver's alone, where the driver wants it.
+//! Properties of the allocator under random sequences of steps.
 //!
-//! What failed once is tried first the next time: it is kept in `properties.regressions`.
-//! `PROPTEST_CASES` is the number of sequences per property.
+//! Drivers, Xen and other guests act in any order. Every frame is in one place, all tables agree, and
+//! every buffer belongs to one driver and meets its constraints.
+//!
+//! `properties.regressions` keeps the sequences that failed once, and they run first.
+//! `PROPTEST_CASES` is the number of sequences for each property.
 
 #![forbid(unsafe_code)]
 
 use fake_xen::{ExchangeFault, Lie};
-use fuzz::scene::{Setting, Step, StepOutcome, Want, play};
+use fuzz::scene::{BufferRequest, Setting, Step, StepOutcome, run_scene};
 use hypercall::XenErrno;
 use proptest::collection::vec;
 use proptest::option;
@@ -44,9 +46,9 @@ fn setting() -> impl Strategy<Value = Setting> {
     )
 }
 
-fn want() -> impl Strategy<Value = Want> {
+fn want() -> impl Strategy<Value = BufferRequest> {
     let bytes = prop_oneof![1..PAGE, (1_u64..80).prop_map(|pages| pages * PAGE), 1..80 * PAGE];
-    // The machine has 2560 frames, so that these are in reach, and some others not.
+    // The machine has 2560 frames, so some frames are in reach and others are not.
     let mask = prop_oneof![
         4 => Just(u64::MAX),
         1 => (20_u32..24).prop_map(|bits| (1 << bits) - 1),
@@ -65,7 +67,7 @@ fn want() -> impl Strategy<Value = Want> {
     let place = (mask, lowest, segments, align, boundary, node);
     (bytes, place, rare(), rare()).prop_map(|(bytes, place, awake, one_extent)| {
         let (mask, lowest, (segments, max_segment), align, boundary, node) = place;
-        Want {
+        BufferRequest {
             bytes,
             mask,
             lowest,
@@ -80,7 +82,7 @@ fn want() -> impl Strategy<Value = Want> {
     })
 }
 
-/// What drivers and the kernel do.
+/// Steps of drivers and of the kernel.
 fn use_of_memory() -> impl Strategy<Value = Step> {
     prop_oneof![
         6 => want().prop_map(Step::Alloc),
@@ -93,7 +95,7 @@ fn use_of_memory() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// What Xen and its other guests do to the supply of memory.
+/// Steps of Xen and of other guests that change the available memory.
 fn shortage() -> impl Strategy<Value = Step> {
     prop_oneof![
         (0_u32..7).prop_map(Step::Fragment),
@@ -115,7 +117,7 @@ fn errno() -> impl Strategy<Value = XenErrno> {
     .prop_map(|raw| XenErrno::from_raw(raw).expect("1 to 4095 are errors"))
 }
 
-/// What goes wrong.
+/// Steps that arm a fault.
 fn fault() -> impl Strategy<Value = Step> {
     let at = || prop_oneof![Just(0), 0_u64..80];
     let number = || option::of(prop_oneof![0_u64..100, 0_u64..3000, any::<u64>(), Just(u64::MAX)]);
@@ -146,13 +148,13 @@ fn fault() -> impl Strategy<Value = Step> {
 proptest! {
     #![proptest_config(config())]
 
-    /// All of it in any order.
+    /// All kinds of steps in any order.
     #[test]
     fn every_frame_is_in_one_place(
         setting in setting(),
         steps in vec(prop_oneof![6 => use_of_memory(), 2 => shortage(), 1 => fault()], 1..40),
     ) {
-        play(&setting, |scene| {
+        run_scene(&setting, |scene| {
             for step in &steps {
                 scene.apply(step);
                 scene.check();
@@ -161,14 +163,13 @@ proptest! {
         });
     }
 
-    /// Where nothing goes wrong on the inside, refusals cost nothing: all comes back, and nothing
-    /// was refused for a reason that was not there.
+    /// Without a fault no frame is quarantined, and no error names a fault.
     #[test]
-    fn shortage_costs_nothing(
+    fn a_shortage_loses_no_frame(
         setting in setting(),
         steps in vec(prop_oneof![3 => use_of_memory(), 1 => shortage()], 1..40),
     ) {
-        play(&setting, |scene| {
+        run_scene(&setting, |scene| {
             for step in &steps {
                 if let StepOutcome::Refused(AllocError::Exchange(error)) = scene.apply(step) {
                     let torn = matches!(
@@ -189,18 +190,18 @@ proptest! {
         });
     }
 
-    /// In a guest with room, on a machine with room, a driver with sane constraints is served.
+    /// With enough free memory every request without constraints succeeds.
     #[test]
-    fn who_asks_for_what_there_is_gets_it(
+    fn a_request_for_available_memory_succeeds(
         sizes in vec(1_u64..24 * PAGE, 1..8),
         order in Just((0..8_usize).collect::<Vec<_>>()).prop_shuffle(),
         seed in any::<u64>(),
         retain in prop_oneof![Just(Retain::NOTHING), Just(Retain::default())],
     ) {
         let setting = Setting { seed, retain, ..Setting::default() };
-        play(&setting, |scene| {
+        run_scene(&setting, |scene| {
             for size in &sizes {
-                assert_eq!(scene.apply(&Step::Alloc(Want::bytes(*size))), StepOutcome::Done);
+                assert_eq!(scene.apply(&Step::Alloc(BufferRequest::bytes(*size))), StepOutcome::Done);
                 scene.check();
             }
             for index in &order {

@@ -1,18 +1,20 @@
-//! Inputs in files: seeds, finds, and what has led to new places.
+//! The corpus: inputs in files, which are seeds, failures and inputs with new coverage.
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Where the inputs of a target are kept.
+/// Returns the directory of a target's inputs.
 pub fn directory(target: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(target)
 }
 
-/// The inputs of a target with the names of their files, by name. None where nothing was kept yet.
+/// Returns the inputs of a target and their paths, sorted by path.
+///
+/// Returns no inputs if the directory does not exist.
 ///
 /// # Errors
-/// Where a file that is there can't be read.
+/// If a file cannot be read.
 pub fn load(target: &str) -> io::Result<Vec<(PathBuf, Vec<u8>)>> {
     let directory = directory(target);
     if !directory.exists() {
@@ -25,10 +27,10 @@ pub fn load(target: &str) -> io::Result<Vec<(PathBuf, Vec<u8>)>> {
     paths.into_iter().map(|path| fs::read(&path).map(|input| (path, input))).collect()
 }
 
-/// Keeps an input in a file that begins with `kind` and is named after the content.
+/// Writes an input to a file, whose name is `kind` and a hash of the input.
 ///
 /// # Errors
-/// Where it can't be written.
+/// If the file cannot be written.
 pub fn keep(target: &str, kind: &str, input: &[u8]) -> io::Result<PathBuf> {
     let directory = directory(target);
     fs::create_dir_all(&directory)?;
@@ -37,11 +39,11 @@ pub fn keep(target: &str, kind: &str, input: &[u8]) -> io::Result<PathBuf> {
     Ok(path)
 }
 
-/// Removes the files that begin with `kind`.
+/// Removes the files whose names begin with `kind`.
 ///
 /// # Errors
-/// Where one can't be removed.
-pub fn forget(target: &str, kind: &str) -> io::Result<()> {
+/// If a file cannot be removed.
+pub fn remove(target: &str, kind: &str) -> io::Result<()> {
     for (path, _) in load(target)? {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         if name.starts_with(kind) {
@@ -51,7 +53,7 @@ pub fn forget(target: &str, kind: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// FNV-1a.
+/// Returns the FNV-1a hash of an input.
 fn hash(input: &[u8]) -> u64 {
     let mix = |sum: u64, byte: &u8| (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
     input.iter().fold(0xcbf2_9ce4_8422_2325, mix)

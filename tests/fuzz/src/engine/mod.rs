@@ -1,8 +1,8 @@
-//! What makes the input.
+//! The fuzzing engine.
 //!
-//! A loop: take an input that has led somewhere new, change it, try it, and keep it if it leads
-//! somewhere new in turn. What is new is known from [`coverage`]; without that the seeds are
-//! changed again and again. The same seed makes the same inputs.
+//! It takes an input that reached new code, changes it, runs it, and keeps it if it reaches new code
+//! too. [`coverage`] says what is new. Without coverage the engine changes the seeds again and again.
+//! The same seed makes the same inputs.
 
 pub mod corpus;
 pub mod coverage;
@@ -20,7 +20,7 @@ use random::FuzzRandom;
 
 use crate::targets::Target;
 
-/// Inputs that a corpus directory may have grown to by [`Run::distil`].
+/// The highest number of inputs that [`Run::smallest_inputs`] returns.
 const KEPT: usize = 24;
 
 /// A run of one target.
@@ -30,37 +30,39 @@ pub struct Run {
     inputs: Vec<Vec<u8>>,
     coverage: Coverage,
     random: FuzzRandom,
-    /// Inputs tried.
+    /// How many inputs were run.
     pub executions: u64,
-    /// Inputs that did wrong, made small.
-    pub finds: Vec<(Vec<u8>, FailedInput)>,
+    /// The inputs that made the target panic, minimised.
+    pub failures: Vec<(Vec<u8>, InputFailure)>,
 }
 
-/// What an input did wrong.
+/// The panic that an input caused.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FailedInput {
+pub struct InputFailure {
     /// File and line of the panic.
     pub place: String,
-    /// What it said.
+    /// The message of the panic.
     pub message: String,
 }
 
-impl fmt::Display for FailedInput {
+impl fmt::Display for InputFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.place, self.message)
     }
 }
 
-/// Has finds kept even if they end the program. Once per program.
+/// Installs the panic hook and the watchdog. Call it once per program.
+///
+/// They write an input to the corpus even if it ends the program.
 pub fn start() {
     watch::start();
 }
 
 impl Run {
-    /// A run from the seeds and the corpus of a target.
+    /// Returns a run of a target, which starts with its seeds and its corpus.
     ///
     /// # Errors
-    /// Where the corpus can't be read.
+    /// If the corpus cannot be read.
     pub fn new(target: &'static Target, seed: u64) -> io::Result<Self> {
         let mut run = Self {
             target,
@@ -68,7 +70,7 @@ impl Run {
             coverage: Coverage::default(),
             random: FuzzRandom::new(seed),
             executions: 0,
-            finds: Vec::new(),
+            failures: Vec::new(),
         };
         let kept = corpus::load(target.name)?.into_iter().map(|(_, input)| input);
         let seeds: Vec<Vec<u8>> = (target.seeds)().into_iter().chain(kept).collect();
@@ -79,12 +81,12 @@ impl Run {
         Ok(run)
     }
 
-    /// Goes on for so long, or up to the tenth find.
-    pub fn go(&mut self, time: Duration) {
+    /// Runs inputs for `time`, or until the tenth failure.
+    pub fn run_for(&mut self, time: Duration) {
         let end = Instant::now() + time;
         let mut input = Vec::new();
-        while Instant::now() < end && self.finds.len() < 10 {
-            // Half of the time one of the newest: they have been tried the least.
+        while Instant::now() < end && self.failures.len() < 10 {
+            // Half of the time take one of the newest inputs, which were changed the least.
             let newest = self.inputs.len() - self.inputs.len().min(16);
             let at = match self.random.below(2) {
                 0 => self.random.below(self.inputs.len()),
@@ -101,22 +103,26 @@ impl Run {
         }
     }
 
-    /// Tries an input. Answers whether it led somewhere new.
+    /// Runs an input. Returns true if it reached new code.
     fn execute(&mut self, input: &[u8]) -> bool {
         let result = attempt(self.target, input);
         self.executions += 1;
         let new = self.coverage.absorb();
-        let Err(wrong) = result else { return new };
-        // Of finds at one place, one is enough.
-        if !self.finds.iter().any(|(_, other)| other.place == wrong.place) {
-            let find = self.minimise(input.to_vec(), wrong);
-            self.finds.push(find);
+        let Err(failure) = result else { return new };
+        // One failure at each place is enough.
+        if !self.failures.iter().any(|(_, other)| other.place == failure.place) {
+            let failure = self.minimise(input.to_vec(), failure);
+            self.failures.push(failure);
         }
         false
     }
 
-    /// Leaves out and zeroes what is not needed to do wrong.
-    fn minimise(&mut self, mut input: Vec<u8>, mut wrong: FailedInput) -> (Vec<u8>, FailedInput) {
+    /// Removes and zeroes the bytes that the failure does not need.
+    fn minimise(
+        &mut self,
+        mut input: Vec<u8>,
+        mut failure: InputFailure,
+    ) -> (Vec<u8>, InputFailure) {
         let mut size = input.len().next_power_of_two();
         let end = Instant::now() + Duration::from_secs(30);
         while size > 0 {
@@ -130,12 +136,12 @@ impl Run {
                 let smaller = [without, zeroed].into_iter().find_map(|candidate| {
                     (candidate != input).then_some(())?;
                     let other = attempt(self.target, &candidate).err()?;
-                    (other.place == wrong.place).then_some((candidate, other))
+                    (other.place == failure.place).then_some((candidate, other))
                 });
                 match smaller {
                     Some((candidate, other)) => {
                         let shorter = candidate.len() < input.len();
-                        (input, wrong) = (candidate, other);
+                        (input, failure) = (candidate, other);
                         at += if shorter { 0 } else { size };
                     }
                     None => at += size,
@@ -143,36 +149,36 @@ impl Run {
             }
             size /= 2;
         }
-        (input, wrong)
+        (input, failure)
     }
 
-    /// The smallest inputs that lead everywhere that the run has been.
-    pub fn distil(&self) -> Vec<Vec<u8>> {
+    /// Returns the smallest inputs that together reach the code that the run reached.
+    pub fn smallest_inputs(&self) -> Vec<Vec<u8>> {
         let mut inputs = self.inputs.clone();
         inputs.sort_by_key(Vec::len);
         let mut coverage = Coverage::default();
         inputs.retain(|input| attempt(self.target, input).is_ok() && coverage.absorb());
-        // In later ones there is little that is new.
+        // Later inputs add little.
         inputs.truncate(KEPT);
         inputs
     }
 
-    /// How many edges were taken.
+    /// Returns how many edges the inputs took.
     pub fn edges(&self) -> usize {
         self.coverage.taken()
     }
 
-    /// How many inputs led somewhere new.
+    /// Returns how many inputs reached new code, including the seeds.
     pub const fn inputs(&self) -> usize {
         self.inputs.len()
     }
 }
 
-/// Tries an input.
+/// Runs an input.
 ///
 /// # Errors
 /// If the target panics.
-pub fn attempt(target: &'static Target, input: &[u8]) -> Result<(), FailedInput> {
+pub fn attempt(target: &'static Target, input: &[u8]) -> Result<(), InputFailure> {
     watch::begin(target.name, input);
     Coverage::reset();
     let result = catch_unwind(AssertUnwindSafe(|| (target.run)(input)));
@@ -182,6 +188,6 @@ pub fn attempt(target: &'static Target, input: &[u8]) -> Result<(), FailedInput>
             Ok(message) => *message,
             Err(panic) => panic.downcast_ref::<&str>().unwrap_or(&"no message").to_string(),
         };
-        FailedInput { place: watch::place(), message }
+        InputFailure { place: watch::place(), message }
     })
 }

@@ -3,7 +3,7 @@
 use super::coverage;
 use super::random::FuzzRandom;
 
-/// Numbers at which arithmetic goes wrong.
+/// Numbers at which arithmetic often fails.
 const EDGES: [u64; 16] = [
     0,
     1,
@@ -23,8 +23,9 @@ const EDGES: [u64; 16] = [
     u64::MAX,
 ];
 
-/// Changes `input` in one to eight ways. `other` is another input to borrow from, `words` what the
-/// format is made of.
+/// Makes one to eight changes to `input`.
+///
+/// Bytes can come from `other`, which is another input, and from `words`, which the format consists of.
 pub fn mutate(
     input: &mut Vec<u8>,
     other: &[u8],
@@ -80,20 +81,20 @@ fn flip(input: &mut [u8], at: usize, random: &mut FuzzRandom) {
     }
 }
 
-/// Overwrites; what is behind the end is appended.
+/// Overwrites bytes from `at` on. Bytes past the end are appended.
 fn put(input: &mut Vec<u8>, at: usize, bytes: impl AsRef<[u8]>) {
     let bytes = bytes.as_ref();
     let end = (at + bytes.len()).min(input.len());
     input.splice(at..end, bytes.iter().copied());
 }
 
-/// A number of 1 to 8 bytes, little-endian.
+/// Returns a number near `number` as 1 to 8 bytes, little-endian.
 fn number(number: u64, random: &mut FuzzRandom) -> Vec<u8> {
     let near = number.wrapping_add(random.below(5) as u64).wrapping_sub(2);
     near.to_le_bytes()[..1 << random.below(4)].to_vec()
 }
 
-/// Adds a little to a number, or takes it away.
+/// Adds a number from -17 to 17 to the number at `at`.
 fn nudge(input: &mut [u8], at: usize, random: &mut FuzzRandom) {
     let width = (1 << random.below(4)).min(input.len() - at);
     let mut bytes = [0; 8];

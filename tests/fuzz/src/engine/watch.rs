@@ -1,57 +1,56 @@
-//! What is being tried now, for those who find out that it ends the program: the panic hook and the
-//! watchdog.
+//! The input that runs now, for the panic hook and the watchdog.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::corpus;
 
-/// Longer than this no input may take.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// The longest time that an input may take.
+const TIME_LIMIT: Duration = Duration::from_secs(20);
 
-struct Now {
+struct CurrentInput {
     target: &'static str,
     input: Vec<u8>,
     since: Instant,
 }
 
-static NOW: Mutex<Option<Now>> = Mutex::new(None);
+static CURRENT: Mutex<Option<CurrentInput>> = Mutex::new(None);
 
 /// File and line of the last panic.
 static PLACE: Mutex<String> = Mutex::new(String::new());
 
-/// Where the last panic was; empty where nobody has called [`start`].
+/// Returns the place of the last panic. It is empty if the program did not call [`start`].
 pub fn place() -> String {
     PLACE.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
-/// An input is about to be tried.
+/// Records the input that runs next.
 pub fn begin(target: &'static str, input: &[u8]) {
-    let mut now = NOW.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut current = CURRENT.lock().unwrap_or_else(PoisonError::into_inner);
     let since = Instant::now();
-    match &mut *now {
-        Some(now) if now.target == target => {
-            now.input.clear();
-            now.input.extend_from_slice(input);
-            now.since = since;
+    match &mut *current {
+        Some(current) if current.target == target => {
+            current.input.clear();
+            current.input.extend_from_slice(input);
+            current.since = since;
         }
-        now => *now = Some(Now { target, input: input.to_vec(), since }),
+        current => *current = Some(CurrentInput { target, input: input.to_vec(), since }),
     }
 }
 
-/// No input is being tried.
+/// Records that no input runs.
 pub fn end() {
-    *NOW.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    *CURRENT.lock().unwrap_or_else(PoisonError::into_inner) = None;
 }
 
-/// Has finds kept even if they end the program, and looks for those that never end.
+/// Installs the panic hook, and starts the watchdog for inputs that never end.
 pub fn start() {
     let before = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         if let Some(place) = panic.location() {
             *PLACE.lock().unwrap_or_else(PoisonError::into_inner) = place.to_string();
         }
-        // If not, it is caught, made smaller, and told then.
+        // Where panics unwind, the engine catches the panic, minimises the input and reports it later.
         if cfg!(panic = "abort") {
             keep("find");
             before(panic);
@@ -61,8 +60,8 @@ pub fn start() {
         loop {
             std::thread::sleep(Duration::from_secs(1));
             let late = {
-                let now = NOW.lock().unwrap_or_else(PoisonError::into_inner);
-                now.as_ref().is_some_and(|now| now.since.elapsed() > PATIENCE)
+                let current = CURRENT.lock().unwrap_or_else(PoisonError::into_inner);
+                current.as_ref().is_some_and(|current| current.since.elapsed() > TIME_LIMIT)
             };
             if late {
                 keep("hang");
@@ -73,10 +72,12 @@ pub fn start() {
 }
 
 fn keep(kind: &str) {
-    let Ok(now) = NOW.try_lock() else { return };
-    let Some(now) = &*now else { return };
-    match corpus::keep(now.target, kind, &now.input) {
-        Ok(path) => eprintln!("fuzz {}: {kind}, kept in {}", now.target, path.display()),
-        Err(error) => eprintln!("fuzz {}: {kind}, not kept: {error}: {:?}", now.target, now.input),
+    let Ok(current) = CURRENT.try_lock() else { return };
+    let Some(CurrentInput { target, input, .. }) = &*current else { return };
+    match corpus::keep(target, kind, input) {
+        Ok(path) => eprintln!("fuzz {target}: {kind}: the input is in {}", path.display()),
+        Err(error) => {
+            eprintln!("fuzz {target}: {kind}: cannot write the input: {error}: {input:?}");
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! The kernel around the allocator, for tests that build thousands of them: nothing is leaked.
+//! The kernel around the allocator. It leaks nothing, so a test can build thousands.
 
 #![expect(unsafe_code, reason = "the trait is unsafe to implement")]
 
@@ -12,7 +12,7 @@ use xen_contig::frames::{Candidate, FrameAllocator, FrameRun, Search};
 use xen_contig::p2m::P2m;
 use xen_contig::platform::Platform;
 
-/// A guest's frame allocator, and a second set of books beside its own.
+/// A guest's frame allocator, which a second record of the free frames checks.
 #[derive(Debug)]
 pub struct CheckedKernel<'g> {
     guest: &'g FakeGuest,
@@ -25,7 +25,7 @@ pub struct CheckedKernel<'g> {
 #[derive(Debug)]
 struct CheckedFrames<'g> {
     allocator: FrameAllocator<'g>,
-    /// By frame number, whether it is free.
+    /// Whether a frame is free, by its number.
     free: Vec<bool>,
 }
 
@@ -39,7 +39,7 @@ impl CheckedFrames<'_> {
 }
 
 impl<'g> CheckedKernel<'g> {
-    /// A kernel for the guest, all of its usable frames free. `bitmap` is the frame allocator's.
+    /// Returns a kernel whose usable frames are all free. The frame allocator uses `bitmap`.
     pub fn new(guest: &'g FakeGuest, bitmap: &'g mut Vec<u64>) -> Self {
         bitmap.resize(FrameAllocator::bitmap_words(guest.frames()), 0);
         let mut allocator = FrameAllocator::new(bitmap, guest.frames());
@@ -47,7 +47,7 @@ impl<'g> CheckedKernel<'g> {
         let whole = guest.run(first, guest.frames() - first);
         let mut free = vec![false; guest.frames() as usize];
         free[first as usize..].fill(true);
-        allocator.give(whole).expect("an empty allocator has no frame of the guest");
+        allocator.give(whole).expect("a new allocator has no frame of the guest");
         Self {
             guest,
             p2m: guest.p2m(),
@@ -57,23 +57,23 @@ impl<'g> CheckedKernel<'g> {
         }
     }
 
-    /// The guest.
+    /// Returns the guest.
     pub const fn guest(&self) -> &'g FakeGuest {
         self.guest
     }
 
-    /// How many frames are free in the guest.
+    /// Returns how many frames are free in the guest.
     pub fn free_frames(&self) -> u64 {
         self.frames().allocator.free_frames()
     }
 
-    /// The frames that are free in the guest.
+    /// Returns the frames that are free in the guest.
     pub fn free(&self) -> Vec<Pfn> {
         let frames = self.frames();
         (0..).zip(&frames.free).filter(|(_, free)| **free).map(|(pfn, _)| Pfn::new(pfn)).collect()
     }
 
-    /// From now on there is no memory for extent lists, or there is again.
+    /// Sets whether the kernel has no memory for extent lists.
     pub fn refuse_lists(&self, refuse: bool) {
         self.lists_refused.store(refuse, Relaxed);
     }
@@ -83,7 +83,8 @@ impl<'g> CheckedKernel<'g> {
     }
 }
 
-// SAFETY: one model, one guest; the allocator hands out each frame once, and lists are the host's.
+// SAFETY: all methods refer to one guest of one model. The allocator hands out each frame once, and
+// lists lie in memory of the host, outside every frame.
 unsafe impl Platform for &CheckedKernel<'_> {
     type Xen = FakeXen;
     type Memory = FakeGuest;
@@ -119,27 +120,27 @@ unsafe impl Platform for &CheckedKernel<'_> {
     }
 
     fn take(&self, frames: u64, align: u64) -> Option<FrameRun> {
-        let mut books = self.frames();
-        let run = books.allocator.take(frames, align)?;
-        books.mark(&run, false);
+        let mut checked = self.frames();
+        let run = checked.allocator.take(frames, align)?;
+        checked.mark(&run, false);
         Some(run)
     }
 
     fn take_where(&self, frames: u64, from: Pfn, fits: &mut dyn FnMut(Pfn) -> Candidate) -> Search {
-        let mut books = self.frames();
-        let found = books.allocator.take_where(frames, from, fits);
+        let mut checked = self.frames();
+        let found = checked.allocator.take_where(frames, from, fits);
         if let Search::Taken(run) = &found {
-            books.mark(run, false);
+            checked.mark(run, false);
         }
         found
     }
 
     fn give(&self, run: FrameRun) {
-        // A drop while a test is being stopped already must not stop it a second time.
+        // A drop during a panic must not panic again, which would abort the test.
         if !std::thread::panicking() {
-            let mut books = self.frames();
-            books.mark(&run, true);
-            books.allocator.give(run).expect("every run goes back once");
+            let mut checked = self.frames();
+            checked.mark(&run, true);
+            checked.allocator.give(run).expect("every run is freed once");
         }
     }
 

@@ -1,15 +1,15 @@
 //! A guest on the model machine, its kernel, and drivers with buffers.
 //!
-//! [`play`] builds one and takes it down. Within it, [`Scene::apply`] lets something happen and
-//! [`Scene::check`] looks at every frame:
+//! [`run_scene`] builds one. [`Scene::apply`] then runs a step, and [`Scene::check`] checks every
+//! frame:
 //!
-//! * each is free, held by a buffer, in the reserve, or quarantined, and these add up
-//!   ([M1](xen_contig::rules#M1));
-//! * P2M, page tables and Xen's M2P agree ([M4](xen_contig::rules#M4)), and what is quarantined is
-//!   mapped nowhere;
-//! * no two buffers share a machine frame; each holds what was written into it, lies where its
-//!   constraints want it, and where it says that it lies;
-//! * nothing is quarantined unless something went wrong, and Xen never got a frame uncleared.
+//! * Each frame is free, in a buffer, in the reserve or quarantined, and the numbers add up
+//!   ([M1](xen_contig::rules#M1)).
+//! * P2M, page tables and Xen's M2P agree ([M4](xen_contig::rules#M4)), and no quarantined frame is
+//!   mapped.
+//! * No two buffers share a machine frame. Each has the bytes that its driver wrote, meets its
+//!   constraints and is at the device address that it reports.
+//! * Nothing is quarantined without a fault, and Xen never got a frame that was not zeroed.
 
 mod kernel;
 mod step;
@@ -24,39 +24,39 @@ use xen_contig::exchange::{Accounts, ExchangeError};
 use xen_contig::platform::Platform;
 
 pub use kernel::CheckedKernel;
-pub use step::{Setting, Step, Want};
+pub use step::{BufferRequest, Setting, Step};
 
 const PAGE: u64 = PAGE_SIZE as u64;
 
-/// What a buffer is to its driver.
+/// A coherent buffer of the scene's allocator.
 type Buffer<'a, 'k, 'g> = CoherentBuffer<'a, &'k CheckedKernel<'g>>;
 
-/// A buffer that a driver has, and what it knows of it.
+/// A buffer of a driver, and what the driver expects of it.
 struct LiveBuffer<'a, 'k, 'g> {
     buffer: Buffer<'a, 'k, 'g>,
     constraints: Constraints,
-    /// What it wrote into the first page; one more into each that follows.
+    /// The number that fills the first page. Each later page has the next number.
     colour: u64,
-    /// Whether it was cut, so that it need not be aligned any more.
+    /// Whether the buffer is the right part of a split, which may be unaligned.
     cut: bool,
 }
 
-/// What came of a step.
+/// The outcome of a step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StepOutcome {
-    /// It happened.
+    /// The step was done.
     Done,
-    /// There is nothing that it could happen to.
+    /// The step does not apply in this state.
     Nothing,
     /// The constraints contradict each other.
     Contradiction,
-    /// There is no such buffer to be had.
+    /// The allocator refused the buffer.
     Refused(AllocError),
-    /// Not all that waits was given back.
+    /// The trim left idle memory in the reserve.
     Kept(Option<ExchangeError>),
 }
 
-/// A guest in the middle of its life.
+/// A running guest, its drivers and the expected state.
 pub struct Scene<'a, 'k, 'g> {
     kernel: &'k CheckedKernel<'g>,
     allocator: &'a Allocator<&'k CheckedKernel<'g>>,
@@ -64,22 +64,22 @@ pub struct Scene<'a, 'k, 'g> {
     holds: Vec<(Pfn, Mfn)>,
     total: u64,
     colours: u64,
-    /// Frames that Xen got uncleared with good reason.
+    /// Frames that Xen got without zeroing, for a permitted reason.
     uncleared: u64,
-    /// Whether something has gone wrong that may cost frames.
+    /// Whether a fault was armed that may quarantine frames.
     faulty: bool,
-    /// Whether frames may be nobody's: only a dying domain's are.
+    /// Whether the domain was dying, so that a machine frame may have no owner.
     dying: bool,
 }
 
-/// Builds a scene, plays in it, and takes it down.
-pub fn play<R>(setting: &Setting, act: impl FnOnce(&mut Scene<'_, '_, '_>) -> R) -> R {
+/// Builds a scene, calls `act` with it, and drops it.
+pub fn run_scene<R>(setting: &Setting, act: impl FnOnce(&mut Scene<'_, '_, '_>) -> R) -> R {
     let builder = GuestBuilder::new(setting.frames).max_order(setting.max_order).seed(setting.seed);
     let guest = if setting.translated { builder.translated().build() } else { builder.build() };
     guest.xen().set_preempt(setting.preempt);
     let mut bitmap = Vec::new();
     let kernel = CheckedKernel::new(&guest, &mut bitmap);
-    // What is free in a guest that has run for a while is not empty.
+    // The free frames of a guest that has run for a while hold old bytes.
     guest.paint();
     let allocator = Allocator::new(&kernel, setting.retain);
     let mut scene = Scene {
@@ -97,52 +97,52 @@ pub fn play<R>(setting: &Setting, act: impl FnOnce(&mut Scene<'_, '_, '_>) -> R)
 }
 
 impl<'a, 'k, 'g> Scene<'a, 'k, 'g> {
-    /// The guest.
+    /// Returns the guest.
     pub const fn guest(&self) -> &'g FakeGuest {
         self.kernel.guest()
     }
 
-    /// The kernel.
+    /// Returns the kernel.
     pub const fn kernel(&self) -> &'k CheckedKernel<'g> {
         self.kernel
     }
 
-    /// The allocator.
+    /// Returns the allocator.
     pub const fn allocator(&self) -> &'a Allocator<&'k CheckedKernel<'g>> {
         self.allocator
     }
 
-    /// How many buffers are alive.
+    /// Returns how many buffers drivers have.
     pub const fn buffers(&self) -> usize {
         self.buffers.len()
     }
 
-    /// How many frames are quarantined.
+    /// Returns how many frames are quarantined.
     pub fn quarantined(&self) -> u64 {
         accounts(&self.kernel).quarantined()
     }
 
-    /// Lets something happen.
+    /// Runs a step.
     ///
     /// # Panics
-    /// Where the allocator says something that is not so.
+    /// If the allocator reports something false.
     pub fn apply(&mut self, step: &Step) -> StepOutcome {
-        let outcome = self.happen(step);
-        let may_go_back = |want: &Want| want.segments > 1 || want.mask < u64::MAX;
-        let may_go_back = match step {
-            Step::Alloc(want) => may_go_back(want),
-            Step::Many(wants) => wants.iter().any(may_go_back),
+        let outcome = self.perform(step);
+        let may_reject = |want: &BufferRequest| want.segments > 1 || want.mask < u64::MAX;
+        let may_reject = match step {
+            Step::Alloc(want) => may_reject(want),
+            Step::Many(wants) => wants.iter().any(may_reject),
             _ => false,
         };
-        if may_go_back {
-            // What came from Xen a moment before, and did not serve, goes back as it came: nothing of
-            // the guest's was ever in it.
+        if may_reject {
+            // The allocator returns an extent that it rejects to Xen without zeroing it, because the
+            // guest never wrote to it.
             self.uncleared = self.guest().given_up_dirty();
         }
         outcome
     }
 
-    fn happen(&mut self, step: &Step) -> StepOutcome {
+    fn perform(&mut self, step: &Step) -> StepOutcome {
         let guest = self.guest();
         match step {
             Step::Alloc(want) => return self.alloc(want),
@@ -178,7 +178,7 @@ impl<'a, 'k, 'g> Scene<'a, 'k, 'g> {
                 guest.xen().arm(Fault::refuse(*call, *errno).after(after));
             }
             Step::Stop { call, after } => {
-                // Only the calls of a translated guest answer with how many were done.
+                // Only the operations of a translated guest return how many extents were done.
                 if !self.kernel.p2m().is_translated() {
                     return StepOutcome::Nothing;
                 }
@@ -200,15 +200,15 @@ impl<'a, 'k, 'g> Scene<'a, 'k, 'g> {
             Step::Deny(deny) => guest.deny_exchange(deny.then_some(XenErrno::EPERM)),
             Step::Hold(index) => {
                 let free = self.kernel.free();
-                // Of a translated guest Xen takes such a frame without a word
-                // ([C76](xen_contig::conformance#C76)): only the kernel knows what it has granted,
-                // and must not call it free.
+                // Xen takes a granted frame of a translated guest without an error
+                // ([C76](xen_contig::conformance#C76)). So the kernel itself must not treat a granted
+                // frame as free.
                 if free.is_empty() || self.kernel.p2m().is_translated() {
                     return StepOutcome::Nothing;
                 }
                 let pfn = free[index % free.len()];
                 guest.hold(pfn);
-                self.holds.push((pfn, guest.mfn(pfn).expect("what is free is populated")));
+                self.holds.push((pfn, guest.mfn(pfn).expect("a free frame is populated")));
             }
             Step::Unhold => self.unhold(),
             Step::Touch(vcpu, index) => {
@@ -223,47 +223,50 @@ impl<'a, 'k, 'g> Scene<'a, 'k, 'g> {
         StepOutcome::Done
     }
 
-    /// Whether a guest can find out that it was lied to. It can't if Xen reports success and names
-    /// frames that are the guest's own already: that breaks the word of the `Xen` trait.
+    /// Returns true if the guest can detect the fault.
+    ///
+    /// It cannot if Xen reports success and names frames that the guest owns already. The trait `Xen`
+    /// excludes this.
     fn is_detectable(&self, fault: &ExchangeFault) -> bool {
         let ExchangeFault::Lie(Lie { commit, count, out, .. }) = fault else { return true };
         match out.map(|mfn| self.guest().owner(Mfn::new(mfn))) {
-            // The first frame of the extent decides: one that Xen refuses to map tears the run.
+            // The first frame of the extent decides: if Xen refuses to map it, the run is torn.
             Some(Some(Owner::Domain(id))) => id != fake_xen::GUEST,
-            // It may be about to become the guest's by the very exchange that is lied about.
+            // The exchange itself, with its false answer, may assign the frame to the guest.
             Some(Some(Owner::Free)) => !commit,
             Some(_) => true,
-            // Nothing was done, but the list, which holds guest frame numbers, counts as an answer.
+            // Without a commit the list still holds guest frame numbers. With a count above 0 the guest
+            // reads them as machine frames.
             None => *commit || count.unwrap_or(0) == 0,
         }
     }
 
     fn unhold(&mut self) {
         for (pfn, mfn) in self.holds.drain(..) {
-            // Where somebody holds a frame, no exchange takes it.
+            // Xen refuses to exchange a frame that a peer maps.
             match self.kernel.guest().mfn(pfn) {
-                Some(beneath) => {
-                    assert_eq!(beneath, mfn, "{pfn}, which a peer maps");
+                Some(backing) => {
+                    assert_eq!(backing, mfn, "{pfn} was exchanged although a peer maps it");
                     self.kernel.guest().unhold(pfn);
                 }
-                None => assert!(self.faulty, "{pfn}, which a peer maps, is gone"),
+                None => assert!(self.faulty, "{pfn}, which a peer maps, is not populated"),
             }
         }
     }
 
-    fn alloc(&mut self, want: &Want) -> StepOutcome {
+    fn alloc(&mut self, want: &BufferRequest) -> StepOutcome {
         let Ok(constraints) = want.constraints() else { return StepOutcome::Contradiction };
         match self.allocator.alloc_coherent(want.bytes, &constraints) {
             Ok(buffer) => {
-                self.welcome(buffer, want, constraints);
+                self.add_buffer(buffer, want, constraints);
                 StepOutcome::Done
             }
             Err(error) => StepOutcome::Refused(error),
         }
     }
 
-    fn many(&mut self, wants: &[Want]) -> StepOutcome {
-        let request = |want: &Want| {
+    fn many(&mut self, wants: &[BufferRequest]) -> StepOutcome {
+        let request = |want: &BufferRequest| {
             Ok::<_, xen_contig::dma::ConstraintError>(Request {
                 size: want.bytes,
                 constraints: want.constraints()?,
@@ -282,7 +285,7 @@ impl<'a, 'k, 'g> Scene<'a, 'k, 'g> {
         match buffers {
             Ok(buffers) => {
                 for ((buffer, want), request) in buffers.into_iter().zip(wants).zip(requests) {
-                    self.welcome(buffer, want, request.constraints);
+                    self.add_buffer(buffer, want, request.constraints);
                 }
                 StepOutcome::Done
             }
@@ -293,8 +296,13 @@ impl<'a, 'k, 'g> Scene<'a, 'k, 'g> {
         }
     }
 
-    /// Looks at a new buffer and writes into it.
-    fn welcome(&mut self, buffer: Buffer<'a, 'k, 'g>, want: &Want, constraints: Constraints) {
+    /// Checks a new buffer, writes to it and adds it to the drivers' buffers.
+    fn add_buffer(
+        &mut self,
+        buffer: Buffer<'a, 'k, 'g>,
+        want: &BufferRequest,
+        constraints: Constraints,
+    ) {
         let guest = self.guest();
         assert_eq!(buffer.len(), want.bytes, "{buffer:?}");
         assert_eq!(buffer.frames().frames(), buffer.len().div_ceil(PAGE), "{buffer:?}");
@@ -336,10 +344,10 @@ impl<'a, 'k, 'g> Scene<'a, 'k, 'g> {
         }
     }
 
-    /// Looks at every frame.
+    /// Checks every frame and every buffer.
     ///
     /// # Panics
-    /// Where one is not where it should be.
+    /// If a frame is not in exactly one place, or a buffer is wrong.
     pub fn check(&self) {
         let (guest, census) = (self.guest(), self.guest().check());
         let held: Vec<Pfn> =
@@ -349,21 +357,28 @@ impl<'a, 'k, 'g> Scene<'a, 'k, 'g> {
         let reserve = stats.idle + stats.set_aside + stats.records;
         let places = [free.len() as u64, held.len() as u64, reserve, self.quarantined()];
         let sum: u64 = places.iter().sum();
-        assert_eq!(sum, self.total, "free, held, reserve and quarantined are {places:?} (M1)");
+        assert_eq!(
+            sum, self.total,
+            "free, in buffers, in the reserve, quarantined: {places:?} (M1)"
+        );
 
         let in_use: HashSet<Pfn> = free.iter().chain(&held).copied().collect();
-        assert_eq!(in_use.len(), free.len() + held.len(), "a frame is both free and held (M1)");
+        assert_eq!(
+            in_use.len(),
+            free.len() + held.len(),
+            "a frame is both free and in a buffer (M1)"
+        );
         let lost = || census.holes.iter().chain(&census.unmapped);
         for pfn in lost() {
-            assert!(!in_use.contains(pfn), "{pfn} is free or held, and not mapped");
+            assert!(!in_use.contains(pfn), "{pfn} is free or in a buffer, and not mapped");
         }
-        assert!(lost().count() as u64 <= self.quarantined(), "{census:?} is not accounted for");
+        assert!(lost().count() as u64 <= self.quarantined(), "{census:?}: not all quarantined");
         let (orphans, holes) = (census.orphans.len(), census.holes.len());
-        // What a dying domain or a translated guest lost is nobody's.
-        let may_be_nobodys = self.dying || self.kernel.p2m().is_translated();
-        assert!(orphans == holes || may_be_nobodys && orphans < holes, "{orphans} of {holes}");
-        assert!(self.faulty || self.quarantined() == 0, "quarantined without a cause");
-        assert_eq!(guest.given_up_dirty(), self.uncleared, "Xen got frames that were not cleared");
+        // A machine frame that a dying domain or a translated guest loses has no owner.
+        let may_have_no_owner = self.dying || self.kernel.p2m().is_translated();
+        assert!(orphans == holes || may_have_no_owner && orphans < holes, "{orphans} of {holes}");
+        assert!(self.faulty || self.quarantined() == 0, "quarantined without a fault");
+        assert_eq!(guest.given_up_dirty(), self.uncleared, "Xen got frames that were not zeroed");
 
         let mut machine = HashSet::new();
         for live in &self.buffers {
@@ -377,7 +392,7 @@ impl<'a, 'k, 'g> Scene<'a, 'k, 'g> {
         for (page, pfn) in (0..).zip(buffer.frames().iter()) {
             assert_eq!(guest.uniform(pfn), Some(colour + page), "{pfn} of {buffer:?}");
             let mfn = guest.mfn(pfn).expect("a buffer's frame is populated");
-            assert!(machine.insert(mfn.number()), "{mfn} is beneath two buffers");
+            assert!(machine.insert(mfn.number()), "{mfn} backs two buffers");
         }
         let mut end = 0;
         for segment in buffer.segments() {
@@ -394,7 +409,7 @@ impl<'a, 'k, 'g> Scene<'a, 'k, 'g> {
                 let pfn = buffer.frames().first().add(segment.offset / PAGE + page);
                 let seen = match self.kernel.p2m().is_translated() {
                     true => pfn.number(),
-                    false => guest.mfn(pfn).expect("checked above").number(),
+                    false => guest.mfn(pfn).expect("a buffer's frame is populated").number(),
                 };
                 assert_eq!(segment.dma.frame().number() + page, seen, "{pfn} of {buffer:?}");
             }
@@ -402,8 +417,8 @@ impl<'a, 'k, 'g> Scene<'a, 'k, 'g> {
         assert_eq!(end, buffer.len(), "{buffer:?}");
     }
 
-    /// Nothing is wrong any more: faults, shortage, refusals and peers are gone.
-    pub fn calm(&mut self) {
+    /// Ends all faults, shortages, denials and mappings of peers.
+    pub fn end_disturbances(&mut self) {
         let guest = self.guest();
         guest.xen().disarm();
         guest.relieve();
@@ -412,12 +427,12 @@ impl<'a, 'k, 'g> Scene<'a, 'k, 'g> {
         self.unhold();
     }
 
-    /// All drivers are gone and all is given back: what is not quarantined is free.
+    /// Ends the scene: drops all buffers and trims all memory. Every frame is then free or quarantined.
     ///
     /// # Panics
-    /// Where it is not.
+    /// If a frame is elsewhere.
     pub fn finish(&mut self) {
-        self.calm();
+        self.end_disturbances();
         self.buffers.clear();
         let report = self.allocator.trim(u64::MAX);
         assert_eq!((self.allocator.stats().idle, report.error), (0, None), "{report:?}");

@@ -1,14 +1,14 @@
-//! What can happen in a scene.
+//! The steps of a scene.
 
 use fake_xen::ExchangeFault;
 use hypercall::XenErrno;
 use xen_contig::dma::{Backing, ConstraintError, Constraints, Retain, Sleep};
 use xen_contig::exchange::Node;
 
-/// The guest and the machine that a scene begins with.
+/// The guest and the machine at the start of a scene.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Setting {
-    /// Frames of the guest; the machine has four times as many.
+    /// The number of frames of the guest.
     pub frames: u64,
     /// How much idle memory the reserve retains.
     pub retain: Retain,
@@ -16,7 +16,7 @@ pub struct Setting {
     pub translated: bool,
     /// The highest order that Xen permits.
     pub max_order: u32,
-    /// How the guest is scattered over the machine.
+    /// The seed that scatters the guest's frames over the machine.
     pub seed: u64,
     /// Whether exchanges are preempted between chunks.
     pub preempt: bool,
@@ -35,33 +35,33 @@ impl Default for Setting {
     }
 }
 
-/// A buffer that is asked for.
+/// The size and the constraints of a buffer that a driver requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Want {
-    /// Its size.
+pub struct BufferRequest {
+    /// The size in bytes.
     pub bytes: u64,
     /// The highest address.
     pub mask: u64,
     /// The lowest address.
     pub lowest: u64,
-    /// Alignment, as a power of two.
+    /// The alignment, as an exponent of two.
     pub align: u8,
-    /// Boundary, as a power of two; 0 for none.
+    /// The boundary, as an exponent of two; 0 for none.
     pub boundary: u8,
-    /// The longest segment; 0 for any length.
+    /// The longest segment in bytes; 0 for any length.
     pub max_segment: u64,
-    /// How many segments may it have?
+    /// The highest number of segments.
     pub segments: usize,
     /// Whether the caller must not sleep.
     pub awake: bool,
-    /// On which node.
+    /// The NUMA node.
     pub node: Node,
-    /// Whether a translated guest wants one extent beneath it.
+    /// Whether one machine extent must back the buffer of a translated guest.
     pub one_extent: bool,
 }
 
-impl Want {
-    /// Bytes without any constraint.
+impl BufferRequest {
+    /// Returns a request for `bytes` bytes without constraints.
     pub const fn bytes(bytes: u64) -> Self {
         Self {
             bytes,
@@ -77,10 +77,10 @@ impl Want {
         }
     }
 
-    /// As the allocator takes it.
+    /// Returns the constraints for the allocator.
     ///
     /// # Errors
-    /// What contradicts itself.
+    /// If they contradict each other.
     pub fn constraints(&self) -> Result<Constraints, ConstraintError> {
         let builder = Constraints::builder()
             .mask(self.mask)
@@ -98,56 +98,57 @@ impl Want {
     }
 }
 
-/// Something that happens. Indices are taken modulo what there is.
+/// An event in a scene. An index counts modulo the number of objects that exist.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// A driver wants a buffer.
-    Alloc(Want),
-    /// A driver wants a set of up to four.
-    Many(Vec<Want>),
+    /// A driver allocates a buffer.
+    Alloc(BufferRequest),
+    /// A driver allocates up to four buffers by one call.
+    Many(Vec<BufferRequest>),
     /// A driver drops a buffer.
     Drop(usize),
-    /// A driver cuts a buffer in two, at a page or at a byte.
+    /// A driver splits a buffer at a byte, which need not begin a page.
     Split(usize, u64),
     /// The kernel trims all idle memory.
     Trim,
-    /// The kernel is short of memory: it takes that many idle frames.
+    /// The kernel is short of memory and reclaims this many idle frames.
     Reclaim(u64),
-    /// The `call`-th hypercall from now fails behind so many entries. Where Xen would answer a
-    /// count instead, it is done in no part.
+    /// The `call`-th hypercall from now does `after` entries and fails.
+    ///
+    /// In a translated guest it does nothing, because its operations would return a count instead.
     Fault {
-        /// Which call, from 1 on.
+        /// The number of the hypercall, counted from 1.
         call: u64,
-        /// What it answers.
+        /// The error.
         errno: XenErrno,
-        /// Behind how many entries.
+        /// How many entries Xen does first.
         after: u64,
     },
-    /// The `call`-th hypercall from now does so many extents and says so.
+    /// The `call`-th hypercall from now does `after` extents and returns this count.
     Stop {
-        /// Which call, from 1 on.
+        /// The number of the hypercall, counted from 1.
         call: u64,
-        /// How many it does.
+        /// How many extents Xen does.
         after: u64,
     },
-    /// The next exchange goes wrong on the inside.
+    /// The next exchange fails inside Xen.
     ExchangeFault(ExchangeFault),
-    /// Somebody takes a frame of each block of that order.
+    /// Another domain takes a frame of each free block of this order.
     Fragment(u32),
-    /// Somebody takes all of Xen's memory but so many frames.
+    /// Other domains take all of Xen's memory except this many frames.
     Exhaust(u64),
-    /// They give it back.
+    /// The other domains return this memory to Xen.
     Relieve,
-    /// The order limit changes.
+    /// Xen's order limit changes.
     MaxOrder(u32),
-    /// A policy denies exchanges, or does not any more.
+    /// A policy of Xen denies exchanges, or permits them again.
     Deny(bool),
-    /// A peer maps a free frame of the guest, or lets go of all.
+    /// A peer maps a free frame of the guest.
     Hold(usize),
-    /// The peer lets go of all.
+    /// The peer unmaps all its frames.
     Unhold,
-    /// A vCPU reads a free frame, and so remembers its translation.
+    /// A vCPU reads a free frame, so its TLB caches the translation.
     Touch(u32, usize),
-    /// The kernel has no memory for lists, or has again.
+    /// The kernel has no memory for lists, or has it again.
     NoLists(bool),
 }

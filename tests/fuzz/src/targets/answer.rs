@@ -1,4 +1,4 @@
-//! What Xen's reply to an exchange is taken for.
+//! The decoder of Xen's reply to an exchange.
 
 use hypercall::XenErrno;
 use xen_contig::addr::{Mfn, Order, Pfn};
@@ -55,7 +55,7 @@ fn run(input: &[u8]) {
         Rest::Refused(errno) => {
             assert_eq!(result, Err(errno), "{what}");
             assert!(exchanged < part.frames() && errno != XenErrno::EFAULT, "{what}");
-            assert!(untouched, "{what}: frames are gone");
+            assert!(untouched, "{what}: refused although frames changed");
         }
         Rest::Torn(errno) => assert_eq!(result.err(), errno, "{what}"),
         Rest::BadExtent(mfn) => {
@@ -66,6 +66,6 @@ fn run(input: &[u8]) {
     if exchanged > 0 {
         let good = |entry: &u64| Mfn::new(*entry).is_aligned(part.output());
         let named = (exchanged >> part.output().get()) as usize;
-        assert!(out_list[..named].iter().all(good), "{what}: a bad extent is believed");
+        assert!(out_list[..named].iter().all(good), "{what}: an unaligned extent is accepted");
     }
 }

@@ -1,11 +1,11 @@
-//! Numbers out of bytes. Behind the end there are zeros.
+//! Reads numbers from bytes. Past the end all bytes are 0.
 
-/// What is left of an input.
+/// The remaining bytes of an input.
 #[derive(Clone, Debug)]
 pub struct Bytes<'a>(pub &'a [u8]);
 
 impl Bytes<'_> {
-    /// Whether nothing is left.
+    /// Returns true if no byte remains.
     pub const fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -18,27 +18,27 @@ impl Bytes<'_> {
         taken
     }
 
-    /// A number of 8 bits.
+    /// Reads a number of 8 bits.
     pub fn u8(&mut self) -> u8 {
         self.take::<1>()[0]
     }
 
-    /// A number of 16 bits, little-endian.
+    /// Reads a number of 16 bits, little-endian.
     pub fn u16(&mut self) -> u16 {
         u16::from_le_bytes(self.take())
     }
 
-    /// A number of 32 bits.
+    /// Reads a number of 32 bits, little-endian.
     pub fn u32(&mut self) -> u32 {
         u32::from_le_bytes(self.take())
     }
 
-    /// A number of 64 bits.
+    /// Reads a number of 64 bits, little-endian.
     pub fn u64(&mut self) -> u64 {
         u64::from_le_bytes(self.take())
     }
 
-    /// A number below `limit`.
+    /// Reads a number below `limit`.
     pub fn below(&mut self, limit: u64) -> u64 {
         u64::from(self.u16()) % limit
     }

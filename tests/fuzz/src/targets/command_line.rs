@@ -1,4 +1,4 @@
-//! The kernel's command line.
+//! The parser of the kernel's command line.
 
 use hypercall::trace::Level;
 use xen_contig::vmap::UnmapMode;
@@ -13,14 +13,14 @@ pub mod parser;
 #[path = "../../../../kernel/src/bench/entry.rs"]
 pub mod entry;
 
-/// What the parser wants of the kernel's module of this name.
+/// The items of the kernel's module of this name that the parser uses.
 pub mod bench {
     pub use super::entry::{BadEntry, BenchEntry};
 }
 
-/// What the parser wants of the kernel.
+/// The items of the kernel's module of this name that the parser uses.
 pub mod exit {
-    /// The kernel's type of this name, without its end of the world.
+    /// The kernel's type of this name, without the methods that end the guest.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub enum Exit {
         /// Power off.
@@ -98,8 +98,8 @@ fn run(input: &[u8]) {
         assert!(words.iter().any(|known| known.contains(word.as_str())), "{complaint}");
         assert!(complaint.to_string().contains(word.as_str()));
     }
-    // What was understood can be said, and is understood again.
-    let (again, complaints) = parse(&say(&options));
+    // The options can be written as a command line, which the parser reads as the same options.
+    let (again, complaints) = parse(&render(&options));
     assert_eq!((again, complaints), (options.clone(), vec![]));
 
     for name in ["exchange-order-10", "stale-alias", "a", "", "aXcXb", "misbehave-panic"] {
@@ -118,7 +118,7 @@ fn run(input: &[u8]) {
     }
 }
 
-fn say(options: &Options) -> String {
+fn render(options: &Options) -> String {
     let selftest = match &options.selftest {
         Selection::All => "all".to_string(),
         Selection::None => "none".to_string(),
@@ -156,7 +156,9 @@ fn say(options: &Options) -> String {
     line
 }
 
-/// The slow and obvious way: which beginnings of the glob match which beginnings of the name.
+/// Returns true if the glob matches the name, computed in the simplest way.
+///
+/// After each byte of the glob, `reach` says which prefixes of the name match.
 fn matches(glob: &[u8], name: &[u8]) -> bool {
     let mut reach = vec![false; name.len() + 1];
     reach[0] = true;

@@ -1,10 +1,10 @@
-//! What a driver may ask for: constraints and sizes of any kind.
+//! The constraints of a driver, with any numbers.
 
 use xen_contig::addr::PAGE_SIZE;
 
 use super::Target;
 use super::bytes::Bytes;
-use crate::scene::Want;
+use crate::scene::BufferRequest;
 
 const PAGE: u64 = PAGE_SIZE as u64;
 
@@ -25,7 +25,7 @@ pub const TARGET: Target = Target {
 
 fn run(input: &[u8]) {
     let mut bytes = Bytes(input);
-    let want = Want {
+    let want = BufferRequest {
         bytes: bytes.u64(),
         mask: bytes.u64(),
         lowest: bytes.u64(),
@@ -33,7 +33,7 @@ fn run(input: &[u8]) {
         boundary: bytes.u8(),
         max_segment: bytes.u64(),
         segments: usize::from(bytes.u8()),
-        ..Want::bytes(0)
+        ..BufferRequest::bytes(0)
     };
     let constraints = match want.constraints() {
         Ok(constraints) => constraints,
@@ -41,7 +41,7 @@ fn run(input: &[u8]) {
     };
     let placement = constraints.placement();
     let reach = u128::from(constraints.mask()) + 1;
-    // Xen is asked above the mask at first where below it nothing can be in reach.
+    // If no page below the power of two is in reach, Xen is asked for the next power of two.
     let lowest = u128::from(constraints.lowest()) + u128::from(PAGE);
     let below = 1_u128 << reach.ilog2();
     let narrow = lowest.next_multiple_of(PAGE.into()) <= below || below == reach;

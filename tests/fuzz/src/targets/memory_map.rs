@@ -1,4 +1,4 @@
-//! The judge of memory maps.
+//! The check of memory maps.
 
 use pvh_boot::start_info::memory_map::check;
 use pvh_boot::start_info::{MemoryKind, MemoryRegion, Problem};
@@ -14,7 +14,7 @@ pub const TARGET: Target = Target {
     seeds: || vec![three(), vec![0xff; 40]],
 };
 
-/// RAM, its hole, RAM.
+/// Returns a map of RAM, a hole and RAM.
 fn three() -> Vec<u8> {
     let regions: [(u64, u64, u32); 3] =
         [(0, 0xa_0000, 1), (0xa_0000, 0x6_0000, 2), (0x10_0000, 1 << 30, 1)];
@@ -31,7 +31,7 @@ fn run(input: &[u8]) {
         let (start, len) = (bytes.u64(), bytes.u64());
         regions.push(MemoryRegion { start, len, kind: MemoryKind::from(bytes.u32()) });
     }
-    judge(
+    check_verdict(
         &regions,
         check(&regions).err().map(|error| {
             assert!(!error.to_string().is_empty());
@@ -40,8 +40,8 @@ fn run(input: &[u8]) {
     );
 }
 
-/// Whether the verdict on a map is right: which region is the first that can't be, and why.
-pub fn judge(regions: &[MemoryRegion], verdict: Option<(Option<usize>, Problem)>) {
+/// Checks the verdict on a map: the first impossible region and its problem.
+pub fn check_verdict(regions: &[MemoryRegion], verdict: Option<(Option<usize>, Problem)>) {
     let range = |region: &MemoryRegion| {
         let start = u128::from(region.start);
         start..start + u128::from(region.len)

@@ -1,6 +1,6 @@
-//! What is fuzzed. A target takes any bytes, and panics if what it feeds them to does wrong.
+//! The fuzz targets. A target takes any bytes, and panics if the code under test fails.
 //!
-//! There is none for ELF notes: this repository writes them, and nothing in it reads them.
+//! ELF notes have no target, because nothing in this repository reads them.
 
 mod answer;
 mod bytes;
@@ -11,22 +11,22 @@ mod pv_start_info;
 mod pvh_start_info;
 mod xen;
 
-/// A target.
+/// A fuzz target.
 #[derive(Debug)]
 pub struct Target {
-    /// Its name, and that of its corpus.
+    /// The name of the target and of its corpus.
     pub name: &'static str,
-    /// Tries an input.
+    /// Runs an input.
     pub run: fn(&[u8]),
-    /// Longer inputs are of no use.
+    /// The longest useful input in bytes.
     pub max_len: usize,
-    /// What its format is made of.
+    /// Byte strings that the format consists of.
     pub words: &'static [&'static [u8]],
-    /// What to begin with.
+    /// Returns the first inputs.
     pub seeds: fn() -> Vec<Vec<u8>>,
 }
 
-/// All of them.
+/// All targets.
 pub static TARGETS: [Target; 7] = [
     command_line::TARGET,
     pv_start_info::TARGET,

@@ -27,7 +27,9 @@ pub const TARGET: Target = Target {
     seeds: || vec![domain(0), domain(3), domain(8)],
 };
 
-/// 64 MiB, image up to 2.5 MiB, list, start info, page tables.
+/// Returns the start info of a guest of 64 MiB.
+///
+/// Its image ends at 2.5 MiB. The list, the start info and the page tables follow.
 fn domain(flags: u32) -> Vec<u8> {
     let mut bytes = vec![0; SIZE];
     let mut put = |at: usize, field: &[u8]| bytes[at..at + field.len()].copy_from_slice(field);
@@ -57,18 +59,18 @@ fn domain(flags: u32) -> Vec<u8> {
 fn run(input: &[u8]) {
     let mut raw = MaybeUninit::<start_info>::zeroed();
     let len = input.len().min(SIZE);
-    // SAFETY: no more bytes than the structure has, into a structure that is ours.
+    // SAFETY: `len` is at most the length of the input and of the structure, which this function owns.
     unsafe { raw.as_mut_ptr().cast::<u8>().copy_from_nonoverlapping(input.as_ptr(), len) };
     // SAFETY: every byte is initialised, and its fields are integers, valid with any bits.
     let raw = unsafe { raw.assume_init() };
     match PvStartInfo::read(&raw) {
-        Ok(info) => is_possible(&info),
+        Ok(info) => check_plausible(&info),
         Err(error) => assert!(!error.to_string().is_empty()),
     }
 }
 
-/// Whether what was believed can be true, reckoned without a limit to the numbers.
-fn is_possible(info: &PvStartInfo<'_>) {
+/// Checks an accepted start info, in integers that cannot overflow.
+fn check_plausible(info: &PvStartInfo<'_>) {
     let wide = u128::from;
     let bytes = wide(info.nr_pages) << 12;
     assert!(info.nr_pages > 0 && bytes <= 1 << 52);

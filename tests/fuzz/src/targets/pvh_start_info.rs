@@ -1,14 +1,14 @@
-//! The reader of a PVH guest's start info, and of all that it points to.
+//! The reader of a PVH guest's start info and of the structures that it points to.
 //!
-//! The input is the guest's memory from [`BASE`] on. Its first byte says how the caller's memory
-//! behaves; it is not part of that memory.
+//! The first byte of the input says how the caller answers reads of memory. The other bytes are the
+//! guest's memory from [`BASE`] on.
 
 use pvh_boot::start_info::PvhStartInfo;
 use pvh_boot::start_info::pvh::{MAGIC, MAX_COMMAND_LINE};
 
 use super::{Target, memory_map};
 
-/// Where the memory begins. The structure is there.
+/// The address of the memory and of the structure.
 const BASE: u64 = 0x1000;
 
 pub const TARGET: Target = Target {
@@ -26,7 +26,7 @@ pub const TARGET: Target = Target {
     seeds: || vec![domain(1), domain(0), domain(2)],
 };
 
-/// Two modules with texts, three regions, a command line.
+/// Returns memory with two modules and their texts, three regions and a command line.
 fn domain(version: u32) -> Vec<u8> {
     let mut bytes = vec![0; 1 + 0x1000];
     let mut put = |at: usize, field: &[u8]| bytes[1 + at..][..field.len()].copy_from_slice(field);
@@ -58,27 +58,28 @@ fn domain(version: u32) -> Vec<u8> {
 }
 
 fn run(input: &[u8]) {
-    let (&manner, memory) = input.split_first().unwrap_or((&0, &[]));
+    let (&behaviour, memory) = input.split_first().unwrap_or((&0, &[]));
     let answer = |address: u64, len: usize| {
         let start = usize::try_from(address.checked_sub(BASE)?).ok()?;
         let end = start.checked_add(len)?;
-        match manner {
-            // A caller that gives what it has, short or long; neither may be believed.
+        match behaviour {
+            // These two return too few or too many bytes. The reader must notice.
             0x80.. => memory.get(start..end.min(memory.len())),
             0x40.. => memory.get(start..),
             _ => memory.get(start..end),
         }
     };
-    let address = if manner & 0x3f == 0x3f { u32::MAX } else { BASE as u32 };
+    let address = if behaviour & 0x3f == 0x3f { u32::MAX } else { BASE as u32 };
     match PvhStartInfo::read(address, answer) {
-        Ok(info) => is_possible(&info, memory),
+        Ok(info) => check_plausible(&info, memory),
         Err(error) => assert!(!error.to_string().is_empty()),
     }
 }
 
-fn is_possible(info: &PvhStartInfo<'_>, memory: &[u8]) {
+/// Checks an accepted start info.
+fn check_plausible(info: &PvhStartInfo<'_>, memory: &[u8]) {
     assert_eq!(memory.get(..4), Some(&MAGIC.to_le_bytes()[..]));
-    memory_map::judge(&info.memory_map, None);
+    memory_map::check_verdict(&info.memory_map, None);
     assert!(info.version > 0 || info.memory_map.is_empty());
     assert_ne!(info.rsdp, Some(0));
     for module in &info.modules {

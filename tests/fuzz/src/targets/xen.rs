@@ -1,8 +1,8 @@
-//! Xen's answers: any error at any call, exchanges that go wrong at any point, answers that have
-//! nothing to do with what was done. Drivers allocate, cut and drop meanwhile.
+//! Xen's answers, while drivers allocate, split and drop buffers.
 //!
-//! Whatever Xen answers ends in a success that is true, in a refusal, or in quarantine; the scene
-//! looks at every frame after every step.
+//! Any call can fail with any error, an exchange can fail at any point, and an answer can be false.
+//! Every answer must lead to a true success, to a refusal or to quarantine. The scene checks every
+//! frame after every step.
 
 use fake_xen::{ExchangeFault, Lie};
 use hypercall::XenErrno;
@@ -12,11 +12,11 @@ use xen_contig::exchange::Node;
 
 use super::Target;
 use super::bytes::Bytes;
-use crate::scene::{Setting, Step, Want, play};
+use crate::scene::{BufferRequest, Setting, Step, run_scene};
 
 const PAGE: u64 = PAGE_SIZE as u64;
 
-/// Steps beyond these are left out.
+/// The highest number of steps. The remaining bytes of an input are ignored.
 const STEPS: usize = 24;
 
 pub const TARGET: Target = Target {
@@ -45,7 +45,7 @@ fn run(input: &[u8]) {
         seed: u64::from(kind),
         preempt: kind & 0x20 != 0,
     };
-    play(&setting, |scene| {
+    run_scene(&setting, |scene| {
         for _ in 0..STEPS {
             if bytes.is_empty() {
                 break;
@@ -94,14 +94,14 @@ fn step(bytes: &mut Bytes<'_>) -> Step {
     }
 }
 
-fn want(bytes: &mut Bytes<'_>) -> Want {
+fn want(bytes: &mut Bytes<'_>) -> BufferRequest {
     let size = match bytes.u16() {
         small @ 0..0xc000 => u64::from(small),
         large => u64::from(large - 0xc000) << 5,
     };
     let flags = bytes.u8();
-    let mut want = Want::bytes(size);
-    // Most have few constraints, or nothing would ever be granted.
+    let mut want = BufferRequest::bytes(size);
+    // Most requests have few constraints. Otherwise the allocator would refuse nearly all.
     if flags & 0x04 != 0 {
         want.segments = usize::from(bytes.u8() % 18);
         want.max_segment = bytes.below(40) << 10;
