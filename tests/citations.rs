@@ -1,9 +1,9 @@
-//! Citations of rules and of rows of the conformance table: each is a link, and each leads somewhere.
+//! Citations of rules and rows: each is a link, and its target exists.
 //!
 //! A rule or a row is cited by its id: `M3`, `F2`, `S2`, `C51`. The ids are anchors in `src/rules.rs`
 //! and `docs/CONFORMANCE.md`. A citation in Rust is a link to the documentation,
 //! `[M3](crate::rules#M3)` in the library and `[M3](xen_contig::rules#M3)` elsewhere. A citation in
-//! Markdown is a link to the file, relative to where it stands.
+//! Markdown is a link to the file, relative to the citing file.
 
 #![forbid(unsafe_code)]
 
@@ -11,21 +11,22 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Where the rules are defined.
+/// The file that defines the rules.
 const RULES: &str = "src/rules.rs";
 
-/// Where the rows are defined.
+/// The file that defines the rows.
 const ROWS: &str = "docs/CONFORMANCE.md";
 
-/// Crates that do not depend on the library, so that their documentation cannot link to it. They
-/// state the fact in place of citing it.
+/// The crates that do not depend on the library.
+///
+/// Their documentation cannot link to it, so they state the fact instead of a citation.
 const WITHOUT_LIBRARY: &[&str] = &["hypercall/", "pvh-boot/", "tests/bed/", "tests/words/"];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// The Rust and Markdown files of the repository, as paths from its root.
+/// Returns the Rust and Markdown files of the repository, as paths from its root.
 fn files() -> Vec<String> {
     let mut files = Vec::new();
     let mut pending = vec![PathBuf::new()];
@@ -51,7 +52,7 @@ fn read(path: &str) -> String {
     fs::read_to_string(root().join(path)).unwrap()
 }
 
-/// The ids that have an anchor in a file, in order.
+/// Returns the ids that have an anchor in a text, in order.
 fn anchors(text: &str) -> Vec<String> {
     text.split("<a id=\"")
         .skip(1)
@@ -61,7 +62,7 @@ fn anchors(text: &str) -> Vec<String> {
         .collect()
 }
 
-/// `M3`, `F2` or `S6`: one digit. `C51`: two digits.
+/// Returns true for an id: `M3`, `F2` or `S6` with one digit, `C51` with two.
 fn is_id(word: &str) -> bool {
     let digits = match word.as_bytes() {
         [b'M' | b'F' | b'S', digits @ ..] if digits.len() == 1 => digits,
@@ -78,7 +79,7 @@ struct Citation {
     target: Option<String>,
 }
 
-/// All citations in a line of prose. Code spans and link targets are not prose.
+/// Returns the citations in a line of prose. Code spans and link targets are not prose.
 fn citations(line: &str) -> Vec<Citation> {
     let mut found = Vec::new();
     let mut rest = line;
@@ -111,7 +112,7 @@ fn is_word(c: char) -> bool {
     c.is_alphanumeric() || c == '_'
 }
 
-/// Splits `[text](target)rest`, or the definition `[text]: target`.
+/// Splits a link `[text](target)rest` or a definition `[text]: target` into its parts.
 fn link(text: &str) -> Option<(&str, &str, &str)> {
     let (text, rest) = text.strip_prefix('[')?.split_once(']')?;
     let (target, rest) = match rest.strip_prefix(": ") {
@@ -121,8 +122,9 @@ fn link(text: &str) -> Option<(&str, &str, &str)> {
     (!text.contains('[')).then_some((text, target, rest))
 }
 
-/// The lines of a file in which a citation can stand, with their numbers: in Rust the comments, in
-/// Markdown what is not in a code block.
+/// Returns the lines that can contain a citation, with their numbers.
+///
+/// In Rust these are comments, in Markdown all lines outside code blocks.
 fn prose<'t>(path: &str, text: &'t str) -> Vec<(usize, &'t str)> {
     let mut prose = Vec::new();
     let mut in_block = false;
@@ -146,7 +148,7 @@ fn prose<'t>(path: &str, text: &'t str) -> Vec<(usize, &'t str)> {
     prose
 }
 
-/// What is wrong with a citation at `path`, if anything is.
+/// Returns the error in a citation in the file `path`, or `None` if it is correct.
 fn complaint(path: &str, citation: &Citation, ids: &BTreeSet<String>) -> Option<String> {
     let Citation { id, target } = citation;
     if !ids.contains(id) {
@@ -161,7 +163,7 @@ fn complaint(path: &str, citation: &Citation, ids: &BTreeSet<String>) -> Option<
         return None;
     }
     let Some(target) = target else {
-        // The table says `[M3]`, and defines what that links to at its end.
+        // The file with the table writes `[M3]`, and defines the link at its end.
         return (path != ROWS).then(|| format!("{id} is not a link"));
     };
     if path.ends_with(".rs") {
@@ -182,10 +184,10 @@ fn ids() -> BTreeSet<String> {
 }
 
 #[test]
-fn every_citation_is_a_link_to_what_it_cites() {
+fn every_citation_links_to_its_rule_or_row() {
     let ids = ids();
     let mut complaints = Vec::new();
-    // This file's samples are wrong on purpose.
+    // This file contains wrong citations as samples.
     for path in files().into_iter().filter(|path| path != file!()) {
         for (number, line) in prose(&path, &read(&path)) {
             for citation in citations(line) {
@@ -225,10 +227,13 @@ fn every_rule_is_cited_in_code_and_every_row_has_a_test() {
             rows_of_test(line).iter().for_each(|id| _ = uncited.remove(id));
         }
     }
-    assert!(uncited.is_empty(), "cited nowhere: {uncited:?}");
+    assert!(
+        uncited.is_empty(),
+        "no code cites these, and no test is named after them: {uncited:?}"
+    );
 }
 
-/// The rows that a line names a test after: `fn c24_c35_…` on the host, `"c24-…"` in the image.
+/// Returns the rows in the name of a test: `fn c24_c35_…` on the host, `"c24-…"` in the image.
 fn rows_of_test(line: &str) -> Vec<String> {
     let Some((_, name)) = line.split_once("fn c").or_else(|| line.split_once("\"c")) else {
         return Vec::new();
@@ -248,7 +253,7 @@ fn paths_in_markdown_exist() {
         .filter(|name| name != "target")
         .collect();
     let mut missing = Vec::new();
-    // The changelog also names paths of the past.
+    // The changelog also names files that no longer exist.
     let current = |path: &String| path.ends_with(".md") && path != "CHANGELOG.md";
     for path in files().into_iter().filter(current) {
         let text = read(&path);
@@ -257,7 +262,7 @@ fn paths_in_markdown_exist() {
             for span in line.split('`').skip(1).step_by(2) {
                 let first = span.split('/').next().unwrap();
                 let is_path = span.contains('/') && top.contains(first);
-                // A recipe says `NAME.rs` for a file that its reader will write.
+                // A recipe writes `NAME.rs` for a file that its reader will create.
                 let is_pattern =
                     span.contains(['*', '{', '<', '…', ' ', ':', 'N']) && !span.ends_with(".md");
                 if is_path && !is_pattern && !root().join(span).exists() {
@@ -276,7 +281,9 @@ fn paths_in_markdown_exist() {
     assert!(missing.is_empty(), "no such file:\n{}", missing.join("\n"));
 }
 
-/// The file and the function of a table row such as "| `src/p2m.rs` | `P2m::mfn` | … |".
+/// Returns the file and the function of a table row.
+///
+/// The row has a form such as "| `src/p2m.rs` | `P2m::mfn` | … |".
 fn function_of_row(line: &str) -> Option<(&str, &str)> {
     let mut cells = line.strip_prefix('|')?.split('|').map(str::trim);
     let file = cells.find(|cell| cell.ends_with(".rs`"))?;
@@ -312,7 +319,7 @@ fn the_code_in_the_tutorial_is_the_example() {
 }
 
 #[test]
-fn citations_are_told_from_other_text() {
+fn other_text_is_not_a_citation() {
     let cited = |line: &str| -> Vec<(String, Option<String>)> {
         citations(line).into_iter().map(|found| (found.id, found.target)).collect()
     };
@@ -333,7 +340,7 @@ fn prose_is_comments_in_rust_and_text_in_markdown() {
 }
 
 #[test]
-fn wrong_citations_are_complained_of() {
+fn wrong_citations_are_reported() {
     let ids = ids();
     let wrong = |path: &str, id: &str, target: Option<&str>| {
         let citation = Citation { id: id.to_owned(), target: target.map(str::to_owned) };

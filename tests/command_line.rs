@@ -1,4 +1,4 @@
-//! The kernel's command line, which is pure and so can be tested where there is no Xen.
+//! The parser of the kernel's command line, which needs no Xen.
 
 #![forbid(unsafe_code)]
 
@@ -10,14 +10,14 @@ mod command_line;
 #[path = "../kernel/src/bench/entry.rs"]
 mod entry;
 
-/// What the parser wants of the kernel's module of this name.
+/// The items of the kernel's module of this name that the parser uses.
 mod bench {
     pub use super::entry::{BadEntry, BenchEntry};
 }
 
-/// What the parser wants of the kernel.
+/// The items of the kernel's module of this name that the parser uses.
 mod exit {
-    /// The kernel's type of this name, without its end of the world.
+    /// The kernel's type of this name, without the methods that end the guest.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub enum Exit {
         Poweroff,
@@ -52,7 +52,7 @@ fn an_empty_line_means_all_tests() {
 }
 
 #[test]
-fn every_option_is_understood() {
+fn every_option_is_parsed() {
     let text = "selftest=exchange-*,stale-alias trace=full vmap=sync seed=0xff probe=9:30 \
                 fuse=off exit=hold";
     let (options, complaints) = parse(text);
@@ -68,12 +68,12 @@ fn every_option_is_understood() {
 }
 
 #[test]
-fn the_later_of_two_wins() {
+fn the_last_value_of_an_option_counts() {
     assert_eq!(parse("seed=1 seed=2").0.seed, 2);
 }
 
 #[test]
-fn what_is_unknown_is_named() {
+fn an_unknown_option_is_named() {
     assert!(complaint("frobnicate=1").contains("unknown option \"frobnicate=1\""));
     assert!(complaint("quiet").contains("unknown option \"quiet\""));
     assert!(complaint("=").contains("unknown option \"=\""));
@@ -98,13 +98,13 @@ fn a_bad_value_is_named_with_what_was_expected() {
         ("probe=4294967296:30", "<order>:<address bits>"),
         ("exit=now", "poweroff, reboot, crash or hold"),
     ] {
-        let told = complaint(text);
-        assert!(told.contains(text) && told.contains(expected), "{text}: {told}");
+        let message = complaint(text);
+        assert!(message.contains(text) && message.contains(expected), "{text}: {message}");
     }
 }
 
 #[test]
-fn a_number_out_of_range_is_told_its_range() {
+fn a_number_out_of_range_is_named_with_the_range() {
     assert_eq!(complaint("probe=40:9"), "bad value in \"probe=40:9\": order 40 is not in 0..=18");
     assert_eq!(
         complaint("probe=9:12"),
@@ -113,7 +113,7 @@ fn a_number_out_of_range_is_told_its_range() {
 }
 
 #[test]
-fn a_bench_list_is_understood() {
+fn a_bench_list_is_parsed() {
     let (options, complaints) = parse("bench=cycle:0:30:64,churn-far:4:32:10000,bare:9:64:1");
     assert_eq!(complaints, []);
     let [cycle, churn, bare] = options.bench[..] else { panic!("{:?}", options.bench) };
@@ -134,7 +134,7 @@ fn a_bench_list_is_understood() {
 }
 
 #[test]
-fn self_tests_run_beside_a_bench_only_if_asked_for() {
+fn self_tests_run_with_a_benchmark_only_if_the_line_names_them() {
     assert_eq!(parse("bench=cycle:0:30:1").0.selftest, Selection::None);
     assert_eq!(parse("bench=cycle:0:30:1 selftest=all").0.selftest, Selection::All);
     assert_eq!(parse("selftest=all bench=cycle:0:30:1").0.selftest, Selection::All);
@@ -157,16 +157,16 @@ fn a_malformed_bench_entry_is_named() {
         "bare-far:0:30:1",
         "-far:0:30:1",
     ] {
-        let told = complaint(&format!("bench=hold:0:30:1,{bad}"));
-        assert!(told.contains(&format!("bad entry \"{bad}\" in bench=")), "{told}");
-        assert!(told.contains("<pattern>:<order>:<address bits>:<count>"), "{told}");
+        let message = complaint(&format!("bench=hold:0:30:1,{bad}"));
+        assert!(message.contains(&format!("bad entry \"{bad}\" in bench=")), "{message}");
+        assert!(message.contains("<pattern>:<order>:<address bits>:<count>"), "{message}");
     }
     assert!(complaint("bench=cycle:19:30:1").contains("\"cycle:19:30:1\": order 19"));
     assert!(complaint("bench=cycle:0:65:1").contains("address bits 65"));
 }
 
 #[test]
-fn all_complaints_are_kept() {
+fn every_error_is_returned() {
     let (_, complaints) = parse("a seed=x probe=1:2");
     assert_eq!(complaints.len(), 3);
     assert!(matches!(complaints[0], Complaint::Unknown(_)));
@@ -191,13 +191,13 @@ fn globs_match_as_a_shell_would() {
     ] {
         assert_eq!(globs(glob).includes(name, When::Always), expected, "{glob} {name}");
     }
-    // Many stars take no time.
+    // Many stars must not take exponential time.
     let stars = "*a".repeat(60) + "*b";
     assert!(!globs(&stars).includes(&"a".repeat(200), When::Always));
 }
 
 #[test]
-fn what_ends_the_kernel_must_be_named_in_full() {
+fn a_test_that_ends_the_kernel_must_be_named_in_full() {
     let named = Selection::Globs(vec!["misbehave-panic".into()]);
     let glob = Selection::Globs(vec!["misbehave-*".into(), "*".into()]);
     assert!(named.includes("misbehave-panic", When::Named));

@@ -1,5 +1,7 @@
-//! Rows of `docs/CONFORMANCE.md` that no other test is named after. The others are where what they are
-//! about is tested: `raw_exchange.rs`, `exchange.rs`, `hostile_xen.rs`, `refill.rs`.
+//! The rows of `docs/CONFORMANCE.md` that no other test is named after.
+//!
+//! The tests of the other rows are in `raw_exchange.rs`, `exchange.rs`, `hostile_xen.rs` and
+//! `refill.rs`.
 
 use fake_xen::{ExchangeFault, Extent, FakeGuest, GUEST, GuestBuilder, Lie, Owner, POISON};
 use hypercall::abi::memory::{MemoryExchange, MemoryReservation};
@@ -22,7 +24,8 @@ fn extents(list: &mut [u64], order: u32) -> MemoryReservation {
 }
 
 fn exchange(guest: &FakeGuest, argument: &mut MemoryExchange) -> Result<u64, XenErrno> {
-    // SAFETY: the lists of these tests hold what they say; the model's frames nothing of Rust's.
+    // SAFETY: each list is as long as the argument says and no other code accesses it. The model's
+    // frames contain no Rust object.
     unsafe { guest.xen().memory_op(MemoryOp::Exchange(argument)) }
 }
 
@@ -30,14 +33,14 @@ fn exchange(guest: &FakeGuest, argument: &mut MemoryExchange) -> Result<u64, Xen
 fn write_entries(guest: &FakeGuest, entries: impl Iterator<Item = (Pfn, Pte)>) {
     for (pfn, pte) in entries {
         let update = [MmuUpdate::page_table(guest.entry(pfn).get(), pte)];
-        // SAFETY: the model's frames hold nothing of Rust's.
+        // SAFETY: the model's frames contain no Rust object.
         unsafe { guest.xen().mmu_update(&update, &mut 0, DomId::SELF) }.unwrap();
     }
     // SAFETY: a flush changes no mapping.
     unsafe { guest.xen().mmuext_op(&[MmuExtOp::tlb_flush_all()], &mut 0, DomId::SELF) }.unwrap();
 }
 
-/// Unmaps frames; answers what is beneath them. Their content stays.
+/// Unmaps frames, and returns the machine frames that back them. Their bytes stay.
 fn unmap(guest: &FakeGuest, pfns: std::ops::Range<u64>) -> Vec<u64> {
     write_entries(guest, pfns.clone().map(|pfn| (Pfn::new(pfn), Pte::NOT_PRESENT)));
     pfns.map(|pfn| guest.mfn(Pfn::new(pfn)).unwrap().number()).collect()
@@ -59,8 +62,8 @@ fn acquire(
 
 #[test]
 fn c01_an_unreadable_argument_is_not_taken_for_a_refusal() {
-    // The argument is a reference, so this cannot happen. Xen's answer would be the one that it also
-    // gives if frames are gone; the M2P tells that they are not.
+    // The argument is a reference, so this cannot happen. Xen would return the same error as for a torn
+    // exchange. The M2P shows that no frame is gone.
     let guest = FakeGuest::new(1024);
     let answer = Lie { commit: false, answer: Err(XenErrno::EFAULT), count: None, out: None };
     guest.xen().arm_exchange(ExchangeFault::Lie(answer));
@@ -72,7 +75,8 @@ fn c01_an_unreadable_argument_is_not_taken_for_a_refusal() {
 
 #[test]
 fn c17_no_command_has_room_for_a_start_extent() {
-    // Six bits of the command are the sub-operation (MEMOP_CMD_MASK), what is above counts extents.
+    // The lowest six bits of the command are the operation (MEMOP_CMD_MASK). The bits above count
+    // extents.
     let mut list = [0];
     let mut reservation = extents(&mut list, 0);
     let mut exchange = MemoryExchange { input: reservation, output: reservation, nr_exchanged: 0 };
@@ -94,7 +98,7 @@ fn c18_a_count_within_a_chunk_is_rounded_down() {
     let (in_list, out_list) = (extents(&mut input, 0), extents(&mut out, 2));
     let mut argument = MemoryExchange { input: in_list, output: out_list, nr_exchanged: 3 };
     assert_eq!((exchange(&guest, &mut argument), argument.nr_exchanged), (Ok(0), 4));
-    // Three were done by the count; all four are gone.
+    // The count says that three extents were done. All four are gone.
     assert!(input.iter().all(|mfn| guest.owner(Mfn::new(*mfn)) == Some(Owner::Free)));
     assert_eq!(guest.pfn(Mfn::new(out[0])), Some(Pfn::new(512)));
 }
@@ -116,14 +120,13 @@ fn c37_after_a_rollback_the_frames_are_as_before_and_map_writable() {
         write_entries(&guest, std::iter::once((pfn, Pte::new(mfn, guest.flags()))));
         assert!(guest.linear_entry(pfn).is_writable());
     }
-    assert_eq!(guest.snapshot(), before, "contents too");
+    assert_eq!(guest.snapshot(), before, "the bytes are as before too");
     guest.check_whole();
 }
 
 #[test]
-fn c45_memory_that_is_claimed_is_not_to_be_had_and_the_message_says_so() {
-    // Xen's answer is that of [C40](xen_contig::conformance#C40); there are free extents all the
-    // while.
+fn c45_claimed_memory_is_not_available_and_the_message_says_so() {
+    // Xen's answer is that of [C40](xen_contig::conformance#C40), although it has free extents.
     let guest = FakeGuest::new(1024);
     let before = guest.snapshot();
     assert!(guest.highest_free_order() >= Some(4));
@@ -139,15 +142,15 @@ fn c45_memory_that_is_claimed_is_not_to_be_had_and_the_message_says_so() {
 }
 
 #[test]
-fn c53_lists_that_overlap_leave_nonsense_in_the_m2p() {
+fn c53_overlapping_lists_leave_false_entries_in_the_m2p() {
     let guest = FakeGuest::new(1024);
     let mut both = unmap(&guest, 600..601);
     let old = both[0];
     let list = extents(&mut both, 0);
     let mut argument = MemoryExchange { input: list, output: list, nr_exchanged: 0 };
     assert_eq!(exchange(&guest, &mut argument), Ok(0));
-    assert_eq!(guest.pfn(Mfn::new(both[0])), Some(Pfn::new(old)), "what the in-list held");
-    // What the component makes of a run has lists of its own, at two places.
+    assert_eq!(guest.pfn(Mfn::new(both[0])), Some(Pfn::new(old)), "the entry of the in-list");
+    // The library uses two separate lists.
     let guest = FakeGuest::new(1024);
     assert!(acquire(&guest, 512, 16).0.is_ok());
     guest.check_whole();
@@ -161,8 +164,12 @@ fn c54_an_out_frame_in_use_is_overwritten_in_the_m2p() {
     let mut argument = MemoryExchange { input: in_list, output: out_list, nr_exchanged: 0 };
     assert_eq!(exchange(&guest, &mut argument), Ok(0));
     let recorded = [0, 1].map(|index| guest.pfn(Mfn::new(out[0] + index)));
-    assert_eq!(recorded, [601, 602].map(|pfn| Some(Pfn::new(pfn))), "unaligned, and taken");
-    // Of the run's own frames the component names each once.
+    assert_eq!(
+        recorded,
+        [601, 602].map(|pfn| Some(Pfn::new(pfn))),
+        "Xen accepts an unaligned number in use"
+    );
+    // The library names frames of the run alone, and each frame once.
     let guest = FakeGuest::new(1024);
     let (result, _) = acquire(&guest, 701, 8);
     let extent = result.unwrap();
@@ -173,7 +180,7 @@ fn c54_an_out_frame_in_use_is_overwritten_in_the_m2p() {
 }
 
 #[test]
-fn c56_new_frames_hold_what_they_held_until_the_component_clears_them() {
+fn c56_new_frames_have_old_bytes_until_the_library_zeroes_them() {
     let guest = FakeGuest::new(1024);
     let (mut input, mut out) = (unmap(&guest, 600..601), [600]);
     let (in_list, out_list) = (extents(&mut input, 0), extents(&mut out, 0));
@@ -190,12 +197,12 @@ fn c56_new_frames_hold_what_they_held_until_the_component_clears_them() {
 }
 
 #[test]
-fn c57_old_frames_are_cleared_before_xen_gets_them() {
+fn c57_old_frames_are_zeroed_before_xen_gets_them() {
     let guest = FakeGuest::new(1024);
     guest.paint();
     assert!(acquire(&guest, 512, 64).0.is_ok());
     assert_eq!(guest.given_up_dirty(), 0);
-    // The count has teeth: the raw call gives up what is there.
+    // The model's count can rise: the raw call gives Xen a frame that is not zeroed.
     let (mut input, mut out) = (unmap(&guest, 700..701), [700]);
     let (in_list, out_list) = (extents(&mut input, 0), extents(&mut out, 0));
     let mut argument = MemoryExchange { input: in_list, output: out_list, nr_exchanged: 0 };
@@ -204,7 +211,7 @@ fn c57_old_frames_are_cleared_before_xen_gets_them() {
 }
 
 #[test]
-fn c60_what_is_contiguous_already_is_swapped_all_the_same() {
+fn c60_an_extent_that_is_contiguous_already_is_exchanged_too() {
     let guest = GuestBuilder::new(1024).build();
     let (result, _) = acquire(&guest, 512, 8);
     let first = result.unwrap().mfn();

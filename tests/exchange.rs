@@ -1,5 +1,7 @@
-//! Acquire and release in a PV guest against the model hypervisor: what they promise, and every
-//! refusal that leaves the frames as they were. This shows [S1](xen_contig::rules#S1).
+//! Acquire and release in a PV guest on the model hypervisor.
+//!
+//! The tests check what both promise, and every refusal that leaves the frames as they were. They show
+//! [S1](xen_contig::rules#S1).
 
 use fake_xen::{
     Asked, ExchangeFault, Extent, FakeGuest, FakeXen, Fault, GuestBuilder, Logged, Mark, Owner,
@@ -26,7 +28,7 @@ fn bits(bits: u32) -> AddressBits {
 
 const ANYWHERE: AddressBits = AddressBits::UNLIMITED;
 
-/// Acquires with an exchanger that trusts Xen with every order; answers what is quarantined too.
+/// Acquires with an exchanger that has no order limit. Also returns how many frames are quarantined.
 fn acquire(
     guest: &FakeGuest,
     run: FrameRun,
@@ -44,12 +46,12 @@ fn release(guest: &FakeGuest, extent: Extent) -> Result<FrameRun, ExchangeFailur
     let exchanger = guest.exchanger(accounts, Order::MAX);
     let mut list = vec![0; 2 * extent.run().frames() as usize];
     let result = exchanger.release(extent, &mut list);
-    assert_eq!(accounts.quarantined(), 0, "a release that goes well or is refused loses nothing");
+    assert_eq!(accounts.quarantined(), 0, "a release that succeeds or is refused loses nothing");
     result
 }
 
-/// Acquires a run, looks at everything that is promised, gives it back and looks again.
-fn there_and_back(guest: &FakeGuest, first: u64, order: Order, bits: AddressBits) {
+/// Acquires and releases a run, and checks after each what the library promises.
+fn acquire_and_release(guest: &FakeGuest, first: u64, order: Order, bits: AddressBits) {
     guest.paint();
     let (before, free) = (guest.snapshot(), guest.free_frames());
     let run = guest.run(first, order.frames());
@@ -63,13 +65,13 @@ fn there_and_back(guest: &FakeGuest, first: u64, order: Order, bits: AddressBits
     assert!(extent.mfn().number() + order.frames() <= bits.frame_limit(), "{:?}", extent.mfn());
     for (index, pfn) in pfns.iter().enumerate() {
         let mfn = extent.mfn().add(index as u64);
-        assert_eq!(guest.pfn(mfn), Some(*pfn), "Xen's word on frame {index} of the extent");
+        assert_eq!(guest.pfn(mfn), Some(*pfn), "the M2P names frame {index} of the extent");
         assert_eq!(guest.mfn(*pfn), Some(mfn));
         assert_eq!(guest.uniform(*pfn), Some(0), "{pfn} is zeroed");
     }
     let after = guest.snapshot();
-    assert_eq!(after.moved(&before), the_run, "the run moved and nothing else");
-    assert_eq!(after.rewritten(&before), the_run, "no neighbour was written to");
+    assert_eq!(after.moved(&before), the_run, "only the run has new machine frames");
+    assert_eq!(after.rewritten(&before), the_run, "only the run has new bytes");
     guest.check_whole();
 
     pfns.iter().for_each(|pfn| guest.write(1, *pfn, 511, 0xd1a));
@@ -78,35 +80,35 @@ fn there_and_back(guest: &FakeGuest, first: u64, order: Order, bits: AddressBits
     assert_eq!(
         last.rewritten(&after),
         Vec::new(),
-        "the run came back zeroed, neighbours as they were"
+        "the run is zeroed again, and no other frame changed"
     );
     assert_eq!(last.moved(&after), the_run);
     assert_eq!(guest.free_frames(), free, "Xen has as much memory as before");
-    assert_eq!(guest.given_up_dirty(), 0, "Xen got nothing of what the guest had written (C57)");
+    assert_eq!(guest.given_up_dirty(), 0, "Xen got zeroed frames alone (C57)");
     guest.check_whole();
 }
 
 #[test]
-fn every_order_up_to_nine_goes_there_and_back() {
+fn every_order_up_to_nine_is_acquired_and_released() {
     let guest = FakeGuest::new(2048);
     for order in order(9).up_to() {
-        there_and_back(&guest, 1024, order, ANYWHERE);
-        // A guest run need not be aligned; the extent is all the same
+        acquire_and_release(&guest, 1024, order, ANYWHERE);
+        // The run need not be aligned. The extent is aligned in any case
         // ([C55](xen_contig::conformance#C55)).
-        there_and_back(&guest, 701, order, bits(24));
+        acquire_and_release(&guest, 701, order, bits(24));
     }
 }
 
 #[test]
-fn order_twelve_goes_there_and_back() {
+fn order_twelve_is_acquired_and_released() {
     let guest = GuestBuilder::new(3 << 12).max_order(12).build();
-    there_and_back(&guest, 1 << 12, order(12), bits(26));
-    // From the middle of a page table on: no batch of writes ends where a table does.
-    there_and_back(&guest, (1 << 12) + 3, order(12), bits(26));
+    acquire_and_release(&guest, 1 << 12, order(12), bits(26));
+    // The run starts in the middle of a page table, so no batch of updates ends with a table.
+    acquire_and_release(&guest, (1 << 12) + 3, order(12), bits(26));
 }
 
 #[test]
-fn order_eighteen_goes_there_and_back() {
+fn order_eighteen_is_acquired_and_released() {
     let guest =
         GuestBuilder::new((1 << 18) + 2048).machine_frames(1 << 20).vcpus(1).max_order(18).build();
     let run = guest.run(1024, 1 << 18);
@@ -123,42 +125,44 @@ fn order_eighteen_goes_there_and_back() {
 fn the_guest_reads_the_new_frames_in_the_real_m2p() {
     let guest = FakeGuest::new(1024);
     let mut mapping = Default::default();
-    // SAFETY: the struct is written while it is borrowed, and nothing else is touched.
+    // SAFETY: the call writes to the struct alone, which it borrows.
     unsafe { guest.xen().memory_op(MemoryOp::MachphysMapping(&mut mapping)) }.unwrap();
-    // SAFETY: that is what the hypercall answered.
+    // SAFETY: the hypercall returned this address and this highest frame.
     let m2p = unsafe { M2p::new(mapping.v_start as *const u64, mapping.max_mfn) };
     let (extent, _) = acquire(&guest, guest.run(512, 16), ANYWHERE);
     let extent = extent.unwrap();
     // SAFETY: the model's table has no holes.
     let pfn = unsafe { m2p.pfn(extent.mfn().add(3)) };
     assert_eq!(pfn, Some(Pfn::new(515)));
-    // SAFETY: a frame above the highest is not looked up.
+    // SAFETY: `M2p::pfn` does not read an entry above the highest frame.
     assert_eq!(unsafe { m2p.pfn(Mfn::new(mapping.max_mfn + 1)) }, None);
 }
 
-/// Tries to acquire while something is in the way, and wants all as it was; then without it.
-fn refused(
+/// Checks that an acquire fails with `error`, and that nothing changed.
+///
+/// Then `remove_cause` removes the cause, and the acquire succeeds.
+fn check_refused(
     guest: &FakeGuest,
     bits: AddressBits,
     error: ExchangeError,
-    out_of_the_way: impl FnOnce(&FakeGuest),
+    remove_cause: impl FnOnce(&FakeGuest),
 ) {
     let before = guest.snapshot();
     let (result, quarantined) = acquire(guest, guest.run(1024, 64), bits);
     let failure = result.unwrap_err();
     assert_eq!((failure.error, quarantined), (error, 0));
-    let run = failure.remaining.whole().expect("the run comes back");
+    let run = failure.remaining.whole().expect("the run is returned");
     assert_eq!(run, guest.run(1024, 64));
-    assert_eq!(guest.snapshot().moved(&before), Vec::new(), "mapped as it was");
+    assert_eq!(guest.snapshot().moved(&before), Vec::new(), "the machine frames are as before");
     assert!(run.iter().all(|pfn| guest.linear_entry(pfn).is_writable()), "writable again (C37)");
     assert_eq!(guest.given_up_dirty(), 0);
     guest.check_whole();
-    out_of_the_way(guest);
+    remove_cause(guest);
     assert_eq!(acquire(guest, run, ANYWHERE).0.unwrap().order(), order(6));
     guest.check_whole();
 }
 
-/// What is told of a frame that Xen does not take.
+/// Returns the error for a frame that Xen refuses and whose holder is unknown.
 fn busy(guest: &FakeGuest, pfn: u64) -> ExchangeError {
     let pfn = Pfn::new(pfn);
     ExchangeError::FrameBusy { pfn, mfn: guest.mfn(pfn), holder: Holder::Unknown }
@@ -166,12 +170,12 @@ fn busy(guest: &FakeGuest, pfn: u64) -> ExchangeError {
 
 /// This shows [S4](xen_contig::rules#S4).
 #[test]
-fn c30_a_frame_with_an_alias_is_refused_until_the_alias_is_gone() {
+fn c30_a_frame_with_an_alias_is_refused_until_the_alias_is_removed() {
     for offset in [0, 31, 63] {
         let guest = FakeGuest::new(2048);
         guest.alias(7, Pfn::new(1024 + offset));
         let error = busy(&guest, 1024 + offset);
-        refused(&guest, ANYWHERE, error, |guest| guest.unalias(7));
+        check_refused(&guest, ANYWHERE, error, |guest| guest.unalias(7));
     }
 }
 
@@ -180,7 +184,7 @@ fn c29_a_frame_that_xen_shares_is_refused() {
     let guest = FakeGuest::new(2048);
     guest.set_special(Pfn::new(1060), true);
     let error = busy(&guest, 1060);
-    refused(&guest, ANYWHERE, error, |guest| guest.set_special(Pfn::new(1060), false));
+    check_refused(&guest, ANYWHERE, error, |guest| guest.set_special(Pfn::new(1060), false));
 }
 
 #[test]
@@ -188,7 +192,7 @@ fn c32_a_frame_that_a_peer_maps_is_refused() {
     let guest = FakeGuest::new(2048);
     guest.hold(Pfn::new(1087));
     let error = busy(&guest, 1087);
-    refused(&guest, ANYWHERE, error, |guest| guest.unhold(Pfn::new(1087)));
+    check_refused(&guest, ANYWHERE, error, |guest| guest.unhold(Pfn::new(1087)));
 }
 
 #[test]
@@ -197,11 +201,11 @@ fn c28_a_frame_of_another_domain_is_never_mapped() {
     let foreign = guest.foreign_frame();
     let own = guest.forge(Pfn::new(1030), foreign);
     let (result, quarantined) = acquire(&guest, guest.run(1024, 64), ANYWHERE);
-    // Xen refuses the exchange, and then to map the frame that the P2M falsely names.
+    // Xen refuses the exchange. Then it refuses to map the frame that the P2M falsely names.
     let failure = result.unwrap_err();
     let refused = ExchangeError::PageTable { pfn: Pfn::new(1030), errno: XenErrno::EBUSY };
     assert_eq!((failure.error, quarantined), (refused, 1));
-    // D08: the others are the domain's, mapped as before, and zeroed.
+    // The other frames still belong to the domain, are mapped as before, and are zeroed.
     let remaining: Vec<FrameRun> = failure.remaining.into_iter().collect();
     assert_eq!(remaining, [guest.run(1024, 6), guest.run(1031, 57)]);
     assert_eq!(guest.check().holes, [Pfn::new(1030)]);
@@ -211,7 +215,6 @@ fn c28_a_frame_of_another_domain_is_never_mapped() {
     assert!(matches!(guest.owner(own), Some(Owner::Domain(fake_xen::GUEST))));
 }
 
-/// D08: each frame that Xen refuses to map again is lost, and no other.
 #[test]
 fn frames_that_xen_refuses_to_map_again_are_lost_one_by_one() {
     let guest = FakeGuest::new(2048);
@@ -229,7 +232,7 @@ fn frames_that_xen_refuses_to_map_again_are_lost_one_by_one() {
     assert_eq!(guest.check().holes, [1024, 1030, 1031, 1087].map(Pfn::new));
 }
 
-/// Exchanges parts of 64 frames, with lists that are long enough.
+/// Exchanges parts of a run of 64 frames, with lists that are long enough.
 fn exchange_parts<'g>(
     guest: &'g FakeGuest,
     parts: &[Part],
@@ -252,13 +255,13 @@ fn frames_below(guest: &FakeGuest, first: u64, frames: u64, bits: AddressBits) -
     mfns.filter(|mfn| mfn.number() < bits.frame_limit()).count()
 }
 
-/// After a refusal midway, `Undo` returns what is scarce, and `Return` keeps what came.
+/// After a refusal, `Undo` returns scarce extents to Xen, and `Return` keeps all.
 #[test]
-fn c73_what_was_exchanged_before_a_refusal_is_undone_or_kept() {
+fn c73_parts_before_a_refusal_are_undone_or_kept() {
     let low = Placement::below(bits(22));
     for (on_refusal, placement, done, low_frames) in [
         (OnRefusal::Undo, low, 0, 0),
-        // Nothing scarce came.
+        // The new extents are not scarce.
         (OnRefusal::Undo, Placement::ANYWHERE, 0, 0),
         (OnRefusal::Return, low, 32, 32),
     ] {
@@ -270,16 +273,16 @@ fn c73_what_was_exchanged_before_a_refusal_is_undone_or_kept() {
         assert_eq!((progress.done, progress.error), (done, Some(busy(&guest, 1064))));
         assert_eq!(frames_below(&guest, 1024, 32, bits(22)), low_frames);
         assert_eq!(frames_below(&guest, 1056, 32, bits(22)), before);
-        // What was undone is an extent still, so Xen has as many extents as before.
+        // The undo exchanged extents for extents, so Xen has as many of them as before.
         assert!(is_extent(&guest, 1024, 16) && is_extent(&guest, 1040, 16));
         assert_eq!(progress.run, guest.run(1024, 64));
         guest.check_whole();
     }
 }
 
-/// If Xen has no extents of that order, smaller ones do.
+/// If Xen has no extents of that order, the undo asks for smaller ones.
 #[test]
-fn an_undo_takes_smaller_extents_where_there_are_no_others() {
+fn an_undo_takes_smaller_extents_if_xen_has_no_others() {
     let calls = |fault: Option<Fault>| {
         let guest = FakeGuest::new(2048);
         guest.hold(Pfn::new(1024 + 40));
@@ -310,9 +313,9 @@ fn an_undo_takes_smaller_extents_where_there_are_no_others() {
     assert_eq!((undone(&log, (2, 4)), undone(&log, (4, 3))), (1, 1));
 }
 
-/// D11: 32 MiB are undone by one hypercall.
+/// The undo of 30 MiB takes one hypercall.
 #[test]
-fn an_undo_takes_a_hypercall_per_part() {
+fn an_undo_takes_one_hypercall_for_each_part() {
     let guest = GuestBuilder::new(3 << 12).max_order(9).build();
     guest.hold(Pfn::new(2048 + 8000));
     let low = Placement::below(bits(27));
@@ -332,7 +335,7 @@ fn an_undo_takes_a_hypercall_per_part() {
     guest.check_whole();
 }
 
-/// Extents for extents: neither Xen nor the guest has fewer of them afterwards.
+/// Neither Xen nor the guest has fewer extents afterwards.
 #[test]
 fn extents_are_swapped_for_extents() {
     let guest = FakeGuest::new(2048);
@@ -353,7 +356,7 @@ fn extents_are_swapped_for_extents() {
     let asked = Asked::Exchange { input: (2, 4), output: (2, 4), bits: 64 };
     assert_eq!(guest.xen().take_log().iter().filter(|call| call.asked == asked).count(), 1);
 
-    // And low memory for any, by extents.
+    // Extents anywhere are swapped for extents in low memory.
     let swap = Part::swap(8, 4, order(3), low);
     exchange_parts(&guest, &[swap], OnRefusal::Undo).unwrap();
     assert_eq!(frames_below(&guest, 1032, 48, bits(22)), 48);
@@ -370,14 +373,14 @@ fn a_swap_that_xen_refuses_leaves_its_extents_whole() {
     let refused = exchange_parts(&guest, &swap(Placement::ANYWHERE), OnRefusal::Return).unwrap();
     assert_eq!((refused.done, refused.error), (32, Some(busy(&guest, 1061))));
     guest.unhold(Pfn::new(1024 + 37));
-    // A lack of memory below a limit is not looked into by breaking up an extent.
+    // If memory below a limit is short, the diagnosis must not break up an extent.
     guest.exhaust_below(bits(22));
     let refused = exchange_parts(&guest, &swap(low), OnRefusal::Undo).unwrap();
     let none = ExchangeError::NoMemory { order: order(4), bits: bits(22), node: Node::Any };
     assert_eq!((refused.done, refused.error), (0, Some(none)));
     assert!((1024..1088).step_by(16).all(|first| is_extent(&guest, first, 16)));
     guest.check_whole();
-    // The second extent is not one.
+    // The frames of the part are not extents of this order.
     let swap = [Part::swap(0, 2, order(5), Placement::ANYWHERE)];
     let failure = exchange_parts(&guest, &swap, OnRefusal::Undo).unwrap_err();
     assert!(
@@ -385,9 +388,9 @@ fn a_swap_that_xen_refuses_leaves_its_extents_whole() {
     );
 }
 
-/// Answers that the order of Xen's checks does not explain are not taken for a cause.
+/// After a refusal the library asks Xen for the cause. The fault hits one of these questions.
 #[test]
-fn an_answer_that_means_nothing_leads_to_no_claim() {
+fn an_unexpected_answer_to_the_diagnosis_names_no_cause() {
     let refused = |errno| ExchangeError::Refused { errno };
     let guest = FakeGuest::new(2048);
     let fail = |call, part: Part| {
@@ -401,28 +404,28 @@ fn an_answer_that_means_nothing_leads_to_no_claim() {
         guest.check_whole();
         result.unwrap().error.unwrap()
     };
-    // The first calls are the multicall and its entries. Then come the questions.
+    // The first four calls are the multicall and its entries. The questions follow.
     let whole = |placement| Part::gather(0, 1, order(6), placement);
-    // Is it the order?
+    // The question is whether the order is above the limit.
     guest.deny_exchange(Some(XenErrno::EPERM));
     assert_eq!(fail(5, whole(Placement::ANYWHERE)), refused(XenErrno::EPERM));
     guest.deny_exchange(None);
-    // Is it the node?
+    // The question is whether Xen refuses the node.
     let exactly = Placement { bits: ANYWHERE, node: Node::Exactly(3) };
     assert_eq!(fail(5, whole(exactly)), refused(XenErrno::EINVAL));
-    // Which frame is it?
+    // The question is which frame Xen refuses.
     guest.alias(7, Pfn::new(1050));
     for call in [5, 7, 11] {
         let unnamed = refused(XenErrno::EINVAL);
         assert_eq!(fail(call, whole(Placement::ANYWHERE)), unnamed, "call {call}");
     }
     guest.unalias(7);
-    // Xen refused a frame that it would take by now.
+    // Xen refused a frame that it accepts at the next question.
     guest.xen().arm(Fault::refuse(4, XenErrno::EINVAL));
     let failure = acquire(&guest, guest.run(1024, 64), ANYWHERE).0.unwrap_err();
     let no_longer = ExchangeError::FrameRefused { first: Pfn::new(1024), frames: 64 };
     assert_eq!((failure.error, failure.is_transient()), (no_longer, true));
-    // Is there a single frame?
+    // The question is whether Xen has a single frame below the limit.
     guest.exhaust_below(bits(23));
     let no_extent = ExchangeError::NoMemory { order: order(6), bits: bits(23), node: Node::Any };
     assert_eq!(fail(5, whole(Placement::below(bits(23)))), no_extent);
@@ -461,13 +464,13 @@ fn the_phases_of_an_exchange_are_reported() {
     // The second part has a hypercall of its own.
     assert_eq!(phases(Fuse::On, run(), 2), [Plan, Purge, Zero, DetachExchange, Exchange, Attach]);
     assert_eq!(phases(Fuse::On, guest.run(1024, 8), 2), [Plan]);
-    // What is undone is zeroed.
+    // The undone parts are zeroed.
     guest.hold(Pfn::new(1034));
     let undone = phases(Fuse::On, run(), 2);
     assert_eq!(undone, [Plan, Purge, Zero, DetachExchange, Exchange, Exchange, Attach, Zero]);
 }
 
-/// Returns the number of hypercalls: the entries of a multicall are none of their own.
+/// Returns the number of hypercalls. The entries of a multicall do not count.
 fn hypercalls(log: &[Logged]) -> usize {
     let entries = log.iter().map(|call| match call.asked {
         Asked::Multicall { entries } => entries,
@@ -504,8 +507,9 @@ fn an_exchange_takes_at_most_three_hypercalls_for_orders_0_to_9() {
     }
 }
 
-/// A table all of whose frames belong to the run is unhooked by two writes in place of 512, and hooked
-/// in again by two.
+/// A table whose frames are all in the run is unhooked by two updates in place of 512.
+///
+/// Two updates hook it in again.
 #[test]
 fn whole_tables_are_unhooked() {
     let guest = GuestBuilder::new(3 << 12).max_order(12).build();
@@ -523,15 +527,15 @@ fn whole_tables_are_unhooked() {
     };
     assert_eq!(asked(1024, order(9)), (2, vec![2, 2]));
     assert_eq!(asked(1 << 12, order(12)), (1 + 8, [vec![16], vec![2; 8]].concat()));
-    // Three frames of the first table are not in the run, and only three of the last one are.
+    // The run lacks three frames of the first table, and has only three of the last one.
     let updates = [vec![509 + 3, 14], vec![509], vec![2; 7], vec![3]].concat();
     assert_eq!(asked((1 << 12) + 3, order(12)), (1 + 1 + 9, updates));
-    // No table is covered.
+    // The run covers no table.
     assert_eq!(asked(1025, order(9)), (2, vec![512, 512]));
 }
 
 #[test]
-fn a_foreign_frame_costs_one_frame_of_a_whole_table() {
+fn a_foreign_frame_loses_one_frame_of_a_whole_table() {
     let guest = FakeGuest::new(2048);
     let foreign = guest.foreign_frame();
     guest.forge(Pfn::new(1300), foreign);
@@ -566,14 +570,14 @@ fn a_torn_exchange_of_whole_tables_is_recovered() {
     }
 }
 
-/// A hypervisor that never hooks a table in.
-struct NeverHooks<'g> {
+/// A hypervisor that refuses to hook in the table of one entry.
+struct RefusingXen<'g> {
     xen: &'g FakeXen,
     upper: u64,
 }
 
-// SAFETY: passes everything on, or refuses it whole.
-unsafe impl Xen for NeverHooks<'_> {
+// SAFETY: it passes a call on to the model, or refuses it without any effect.
+unsafe impl Xen for RefusingXen<'_> {
     unsafe fn call(&self, call: &mut Call<'_>) -> Result<u64, XenErrno> {
         if let Call::MmuUpdate { updates, .. } = call
             && updates.iter().any(|update| {
@@ -583,16 +587,16 @@ unsafe impl Xen for NeverHooks<'_> {
         {
             return Err(XenErrno::EINVAL);
         }
-        // SAFETY: the requirements of the call are those of the same call here.
+        // SAFETY: `Xen::call` requires of the caller what the same method of the model requires.
         unsafe { self.xen.call(call) }
     }
 }
 
 #[test]
-fn a_table_that_xen_never_hooks_in_costs_its_frames_and_no_others() {
+fn a_table_that_xen_refuses_to_hook_in_loses_its_frames_and_no_others() {
     let guest = FakeGuest::new(4096);
     let upper = guest.whole_table(Pfn::new(1536)).unwrap().upper.get();
-    let xen = NeverHooks { xen: guest.xen(), upper };
+    let xen = RefusingXen { xen: guest.xen(), upper };
     let accounts = Accounts::new();
     let exchanger = guest.exchanger_via(&xen, &guest, &accounts, order(10));
     guest.set_max_order(10);
@@ -605,20 +609,20 @@ fn a_table_that_xen_never_hooks_in_costs_its_frames_and_no_others() {
     assert_eq!(guest.check().holes, lost);
 }
 
-/// If Xen has no multicall, the calls are made one by one.
 #[test]
-fn without_a_multicall_the_exchange_goes_on() {
+fn without_a_multicall_the_calls_are_made_one_by_one() {
     let guest = FakeGuest::new(2048);
     guest.xen().arm(Fault::refuse(1, XenErrno::ENOSYS));
     guest.xen().take_log();
-    there_and_back(&guest, 1024, order(6), bits(24));
+    acquire_and_release(&guest, 1024, order(6), bits(24));
     assert_eq!(guest.xen().disarm(), 1);
 }
 
-/// If Xen scrubs, the guest does not zero what it gives up. What a refusal leaves holds nothing that
-/// came from Xen, and what stayed in place holds what it held.
+/// If Xen scrubs, the guest does not zero the frames that it gives up.
+///
+/// After a refusal, frames that came from Xen are zeroed, and frames that stayed keep their bytes.
 #[test]
-fn what_xen_scrubs_is_not_zeroed_before() {
+fn frames_that_xen_scrubs_are_not_zeroed_before() {
     let guest = FakeGuest::new(2048);
     guest.paint();
     let accounts = Accounts::new();
@@ -633,12 +637,12 @@ fn what_xen_scrubs_is_not_zeroed_before() {
     let low = |first, extents| Part::gather(first, extents, order(4), Placement::below(bits(24)));
     let coloured = |pfn| guest.uniform(Pfn::new(pfn)) == Some(FakeGuest::colour(Pfn::new(pfn)));
 
-    // Refused before anything moved.
+    // Xen refuses before anything moved.
     guest.hold(Pfn::new(1024));
     assert!(exchange(&[low(0, 4)], OnRefusal::Undo).unwrap().error.is_some());
     assert!(!zeroed() && (1024..1088).all(coloured));
     guest.unhold(Pfn::new(1024));
-    // Refused in the third part: what is undone is zeroed, what is kept is the caller's to zero.
+    // Xen refuses the third part. The undone parts are zeroed. The caller must zero the kept parts.
     guest.hold(Pfn::new(1060));
     assert_eq!(exchange(&[low(0, 1)], OnRefusal::Undo).unwrap().done, 16);
     assert!(!zeroed() && !(1024..1040).any(|pfn| guest.uniform(Pfn::new(pfn)) == Some(0)));
@@ -650,15 +654,15 @@ fn what_xen_scrubs_is_not_zeroed_before() {
     assert_eq!(exchange(&parts, OnRefusal::Return).unwrap().done, 32);
     assert!(!(1024..1056).any(|pfn| guest.uniform(Pfn::new(pfn)) == Some(0)));
     assert!((1056..1088).all(coloured));
-    // The whole run went to Xen as it was.
+    // Xen got frames that were not zeroed.
     assert!(guest.given_up_dirty() > 0);
     guest.check_whole();
 }
 
-/// If Xen makes no flush, a frame that it took is quarantined: its address may still lead to the old
-/// one. The others remain.
+/// If Xen refuses the flush, an exchanged frame is quarantined, because a TLB may still map the old
+/// one. The other frames remain.
 #[test]
-fn what_was_exchanged_without_a_flush_is_quarantined() {
+fn frames_exchanged_without_a_flush_are_quarantined() {
     let guest = FakeGuest::new(2048);
     guest.hold(Pfn::new(1024 + 40));
     guest.xen().refuse_flushes(Some(XenErrno::EBUSY));
@@ -695,7 +699,7 @@ fn errors_say_whether_the_same_call_can_succeed_later() {
 }
 
 #[test]
-fn c02_c03_the_order_limit_is_found_by_asking_and_moves_nothing() {
+fn c02_c03_the_order_limit_is_found_by_exchanges_that_move_nothing() {
     for limit in [0, 5, 9, 10, 12, 18] {
         for guest in [
             GuestBuilder::new(512).max_order(limit).build(),
@@ -715,9 +719,9 @@ fn c02_c03_the_order_limit_is_found_by_asking_and_moves_nothing() {
     }
 }
 
-/// An answer that says nothing of the order must not become a limit, nor "no exchange at all".
+/// An unexpected error neither lowers the order limit nor denies every exchange.
 #[test]
-fn an_unexpected_answer_about_an_order_is_not_taken_for_a_denial() {
+fn an_unexpected_answer_about_an_order_is_not_a_denial() {
     let ask = |errno, call| {
         let guest = GuestBuilder::new(512).max_order(9).build();
         guest.xen().arm(Fault::refuse(call, errno));
@@ -742,11 +746,11 @@ fn an_unexpected_answer_about_an_order_is_not_taken_for_a_denial() {
 fn c02_an_order_above_the_limit_is_named() {
     let guest = GuestBuilder::new(2048).max_order(5).build();
     let error = ExchangeError::OrderNotPermitted { order: order(6) };
-    refused(&guest, ANYWHERE, error, |guest| guest.set_max_order(9));
+    check_refused(&guest, ANYWHERE, error, |guest| guest.set_max_order(9));
 }
 
 #[test]
-fn c04_an_extent_whose_order_is_no_longer_permitted_goes_back_frame_by_frame() {
+fn c04_an_extent_above_a_lowered_order_limit_is_released() {
     let guest = FakeGuest::new(2048);
     let (extent, _) = acquire(&guest, guest.run(1024, 512), ANYWHERE);
     let extent = extent.unwrap();
@@ -754,28 +758,30 @@ fn c04_an_extent_whose_order_is_no_longer_permitted_goes_back_frame_by_frame() {
     let run = release(&guest, extent).unwrap();
     assert_eq!(run, guest.run(1024, 512));
     let mfns: Vec<u64> = run.iter().map(|pfn| guest.mfn(pfn).unwrap().number()).collect();
-    assert!(mfns.windows(2).any(|pair| pair[1] != pair[0] + 1), "still one extent");
+    assert!(mfns.windows(2).any(|pair| pair[1] != pair[0] + 1), "the frames are still one extent");
     guest.check_whole();
 }
 
 #[test]
-fn c16_a_policy_is_told_from_the_order_limit() {
+fn c16_a_policy_is_not_reported_as_the_order_limit() {
     let guest = FakeGuest::new(2048);
     guest.deny_exchange(Some(XenErrno::EPERM));
-    refused(&guest, ANYWHERE, ExchangeError::NotPermitted, |guest| guest.deny_exchange(None));
+    check_refused(&guest, ANYWHERE, ExchangeError::NotPermitted, |guest| guest.deny_exchange(None));
 }
 
 #[test]
-fn what_else_xen_may_answer_keeps_its_number() {
+fn an_unknown_errno_is_returned_as_it_is() {
     let guest = FakeGuest::new(2048);
     let errno = XenErrno::from_raw(133).unwrap();
     guest.deny_exchange(Some(errno));
-    refused(&guest, ANYWHERE, ExchangeError::Refused { errno }, |guest| guest.deny_exchange(None));
+    check_refused(&guest, ANYWHERE, ExchangeError::Refused { errno }, |guest| {
+        guest.deny_exchange(None)
+    });
 }
 
-/// Xen may have memory for its own tables later. A frame that is lost does not come back.
+/// Xen can have memory for its own tables later.
 #[test]
-fn a_page_table_write_that_xen_had_no_memory_for_can_succeed_later() {
+fn a_page_table_update_that_failed_for_lack_of_memory_is_transient() {
     let guest = FakeGuest::new(2048);
     guest.xen().arm(Fault::refuse(1, XenErrno::ENOMEM));
     let failure = acquire(&guest, guest.run(1024, 64), ANYWHERE).0.unwrap_err();
@@ -794,12 +800,12 @@ fn c40_a_fragmented_heap_has_no_extent() {
     guest.fragment(order(6));
     assert_eq!(guest.highest_free_order(), Some(5));
     let error = ExchangeError::NoMemory { order: order(6), bits: ANYWHERE, node: Node::Any };
-    refused(&guest, ANYWHERE, error, |guest| guest.relieve());
+    check_refused(&guest, ANYWHERE, error, |guest| guest.relieve());
 }
 
-/// The order is that of the extents that should come: single frames, for an extent that is given up.
+/// The order in the error is that of the new extents. A release asks for single frames.
 #[test]
-fn an_exhausted_heap_is_not_blamed_on_the_order_of_what_is_given_up() {
+fn a_release_without_memory_names_order_0() {
     let guest = FakeGuest::new(2048);
     let (extent, _) = acquire(&guest, guest.run(1024, 64), ANYWHERE);
     guest.exhaust_but(0);
@@ -817,11 +823,11 @@ fn c41_memory_above_the_limit_does_not_count() {
     let guest = FakeGuest::new(2048);
     guest.exhaust_below(bits(23));
     let error = ExchangeError::NoMemoryBelow { bits: bits(23), node: Node::Any };
-    refused(&guest, bits(23), error, |guest| guest.relieve());
+    check_refused(&guest, bits(23), error, |guest| guest.relieve());
 }
 
 #[test]
-fn c41_is_told_from_memory_below_the_limit_that_is_in_pieces() {
+fn c41_fragmented_memory_below_the_limit_is_not_reported_as_none() {
     let guest = FakeGuest::new(2048);
     guest.fragment(order(6));
     let before = guest.snapshot();
@@ -832,11 +838,11 @@ fn c41_is_told_from_memory_below_the_limit_that_is_in_pieces() {
         ExchangeError::NoMemory { order: order(6), bits: bits(23), node: Node::Any }
     );
     assert_eq!((failure.remaining.whole().unwrap(), quarantined), (guest.run(1024, 64), 0));
-    // Of the one frame that told, Xen has the low memory back.
+    // The diagnosis exchanged one frame for low memory, and returned the low memory to Xen.
     let moved = guest.snapshot().moved(&before);
     assert!(moved.iter().all(|run| *run == (Pfn::new(1024), 1)), "{moved:?}");
     assert_eq!(guest.mfn(Pfn::new(1024)).map(|mfn| mfn.number() < 1 << 11), Some(false));
-    // What came from Xen holds nothing of anyone else's.
+    // The new frame from Xen is zeroed too.
     assert!((1024..1088).all(|pfn| guest.uniform(Pfn::new(pfn)) == Some(0)));
     guest.check_whole();
 }
@@ -844,28 +850,28 @@ fn c41_is_told_from_memory_below_the_limit_that_is_in_pieces() {
 #[test]
 fn c48_a_domain_at_its_maximum_may_exchange() {
     let guest = GuestBuilder::new(2048).max_pages(2048).build();
-    there_and_back(&guest, 1024, order(9), ANYWHERE);
-    // SAFETY: asks for a number.
+    acquire_and_release(&guest, 1024, order(9), ANYWHERE);
+    // SAFETY: `XENMEM_current_reservation` accesses no memory of the guest.
     let pages =
         unsafe { guest.xen().memory_op(MemoryOp::CurrentReservation(hypercall::DomId::SELF)) };
     assert_eq!(pages, Ok(2048));
 }
 
 #[test]
-fn c26_a_translated_guest_is_told_so() {
+fn c26_an_exchange_in_a_translated_guest_is_refused() {
     let guest = GuestBuilder::new(1024).translated().build();
-    // What a kernel would have to believe to try: that its frames are machine frames.
+    // The exchanger has a PV guest's tables, and calls the Xen of a translated guest.
     let (pv, accounts) = (FakeGuest::new(1024), Accounts::new());
     let exchanger = pv.exchanger_via(guest.xen(), &pv, &accounts, order(9));
     let failure = exchanger.acquire(pv.run(512, 8), ANYWHERE, &mut [0; 8]).unwrap_err();
-    // Xen refuses it the page-table writes before it comes to the exchange.
+    // Xen refuses the page-table updates, which come before the exchange.
     let refused = |error| matches!(error, ExchangeError::PageTable { errno: XenErrno::ENOSYS, .. });
     assert!(refused(failure.error), "{failure}");
     guest.check_whole();
 }
 
 #[test]
-fn what_cannot_be_is_refused_before_anything_moves() {
+fn impossible_requests_are_refused_before_anything_moves() {
     let guest = FakeGuest::new(2048);
     let accounts = Accounts::new();
     let exchanger = guest.exchanger(&accounts, order(8));
@@ -880,11 +886,11 @@ fn what_cannot_be_is_refused_before_anything_moves() {
         assert_eq!(failure.error, error);
         assert_eq!(failure.remaining.whole().unwrap(), guest.run(1024, frames));
     }
-    // SAFETY: nothing uses a frame beyond the guest's memory; the point is that it is noticed.
+    // SAFETY: nothing uses frames beyond the guest's memory. The exchanger must refuse them.
     let beyond = unsafe { FrameRun::new(Pfn::new(2047), 2) };
     let failure = exchanger.acquire(beyond, ANYWHERE, &mut [0; 2]).unwrap_err();
     assert_eq!(failure.error, ExchangeError::NotPopulated { pfn: Pfn::new(2048) });
-    assert_eq!(guest.xen().take_log(), Vec::new(), "Xen was not even asked");
+    assert_eq!(guest.xen().take_log(), Vec::new(), "no hypercall was made");
     assert_eq!(guest.snapshot(), before);
 
     let extent = exchanger.acquire(guest.run(1024, 8), ANYWHERE, &mut [0; 8]).unwrap();
@@ -896,9 +902,9 @@ fn what_cannot_be_is_refused_before_anything_moves() {
     guest.check_whole();
 }
 
-/// D18: sums that overflow, parts that overlap, parts outside the run.
+/// The parts have sums that overflow, or lie outside the run.
 #[test]
-fn a_part_that_cannot_be_is_refused_before_anything_moves() {
+fn an_impossible_part_is_refused_before_anything_moves() {
     let guest = FakeGuest::new(512);
     let accounts = Accounts::new();
     let exchanger = guest.exchanger(&accounts, order(9));
@@ -923,18 +929,18 @@ fn a_part_that_cannot_be_is_refused_before_anything_moves() {
         assert_eq!(failure.error, ExchangeError::BadPart { first, frames, run: 8 });
         assert_eq!(failure.remaining.whole().unwrap(), guest.run(64, 8));
     }
-    assert_eq!(guest.xen().take_log(), Vec::new(), "Xen was not even asked");
+    assert_eq!(guest.xen().take_log(), Vec::new(), "no hypercall was made");
     assert_eq!(guest.snapshot(), before);
 }
 
-/// Xen takes the machine frames that follow the first of an extent, whatever the P2M says of the part.
+/// Xen takes the machine frames after the first of an extent, whatever the P2M says.
 #[test]
 fn an_extent_that_does_not_back_its_part_is_not_given_up() {
     let guest = FakeGuest::new(1024);
     let accounts = Accounts::new();
     let exchanger = guest.exchanger(&accounts, order(9));
     let run = guest.run(600, 64);
-    // A frame of the run whose machine frame is followed by that of another, but not of the next.
+    // The machine frame after that of this frame backs a later frame of the run, not the next one.
     let mfns: Vec<u64> = run.iter().map(|pfn| guest.mfn(pfn).unwrap().number()).collect();
     let follows = |index: &usize| mfns[index + 2..].contains(&(mfns[*index] + 1));
     let first = (0..mfns.len() - 2).find(follows).unwrap();
@@ -949,6 +955,6 @@ fn an_extent_that_does_not_back_its_part_is_not_given_up() {
     assert!(failure.to_string().contains("no extent of order 1"), "{failure}");
     assert!(!failure.is_transient());
     assert_eq!(failure.remaining.whole().unwrap(), guest.run(600, 64));
-    assert_eq!(guest.xen().take_log(), Vec::new(), "Xen was not even asked");
+    assert_eq!(guest.xen().take_log(), Vec::new(), "no hypercall was made");
     assert_eq!((guest.snapshot(), accounts.quarantined()), (before, 0));
 }

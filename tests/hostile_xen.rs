@@ -1,6 +1,7 @@
-//! Answers from past the commit point, and answers that cannot be. Frames that Xen's M2P confirms come
-//! back, the others are quarantined, and what the guest says of it is true. More of the recovery is in
-//! `torn.rs`.
+//! Errors after the commit point, and impossible answers.
+//!
+//! The library recovers the frames that Xen's M2P confirms, and quarantines the others. `torn.rs` has
+//! more tests of the recovery.
 
 #![forbid(unsafe_code)]
 
@@ -39,8 +40,10 @@ impl HostileScene {
         self.guest.run(FIRST, FRAMES).iter().map(|pfn| self.guest.mfn(pfn).unwrap()).collect()
     }
 
-    /// The run is out of use for good, by the guest's word and in fact.
-    fn is_quarantined(&self, failure: &ExchangeFailure<'_>, old: &[Mfn], committed: bool) {
+    /// Checks that the whole run is quarantined and unmapped.
+    ///
+    /// No other frame may have changed.
+    fn check_quarantined(&self, failure: &ExchangeFailure<'_>, old: &[Mfn], committed: bool) {
         let guest = &self.guest;
         assert_eq!(
             (failure.remaining.frames(), self.accounts.quarantined()),
@@ -62,24 +65,26 @@ impl HostileScene {
         for pfn in guest.usable().filter(|pfn| !lost.contains(pfn)) {
             assert_eq!(guest.uniform(pfn), Some(FakeGuest::colour(pfn)), "{failure}: {pfn}");
         }
-        // Whoever tries again is told.
+        // Another exchange of these frames gets an error.
         let again = self.acquire(BITS).unwrap_err();
         assert_eq!(again.error, ExchangeError::NotPopulated { pfn: Pfn::new(FIRST) });
     }
 }
 
-/// Acquires with something wrong, and wants the run quarantined.
+/// Acquires with a fault, and checks that the run is quarantined.
 fn quarantined(fault: ExchangeFault, committed: bool, bits: u32) -> ExchangeError {
     let scene = HostileScene::new();
     let old = scene.old_frames();
     scene.guest.xen().arm_exchange(fault);
     let failure = scene.acquire(bits).unwrap_err();
     assert_eq!(scene.guest.xen().disarm(), 1);
-    scene.is_quarantined(&failure, &old, committed);
+    scene.check_quarantined(&failure, &old, committed);
     failure.error
 }
 
-/// Acquires with something wrong, and wants the whole run back, with new frames if Xen committed.
+/// Acquires with a fault, and checks that the whole run is recovered.
+///
+/// New machine frames back it if Xen committed.
 fn recovered(fault: ExchangeFault, committed: bool) -> ExchangeError {
     let scene = HostileScene::new();
     let old = scene.old_frames();
@@ -105,7 +110,7 @@ fn c50_an_unreadable_out_list_tears_the_exchange() {
 }
 
 #[test]
-fn c52_einval_behind_the_commit_point_is_no_refusal() {
+fn c52_einval_after_the_commit_point_is_not_a_refusal() {
     for errno in [XenErrno::EINVAL, XenErrno::ENOMEM, XenErrno::EPERM] {
         let error = quarantined(ExchangeFault::IommuMap(0, errno), true, BITS);
         assert_eq!(error, torn(errno, 0));
@@ -119,7 +124,7 @@ fn c58_a_dying_domain_gets_a_short_count() {
 }
 
 #[test]
-fn counts_that_cannot_be_tear_the_exchange() {
+fn impossible_counts_tear_the_exchange() {
     for (commit, answer, count) in [
         (true, Ok(0), FRAMES - 1),
         (true, Ok(0), FRAMES + 1),
@@ -137,7 +142,7 @@ fn counts_that_cannot_be_tear_the_exchange() {
 }
 
 #[test]
-fn c55_an_extent_that_cannot_be_is_not_believed() {
+fn c55_an_impossible_extent_is_not_accepted() {
     let limit = AddressBits::new(BITS).unwrap();
     let beyond = limit.frame_limit();
     for mfn in [0x211, beyond - 1, beyond, beyond + 1, u64::MAX, u64::MAX - 15] {
@@ -150,14 +155,14 @@ fn c55_an_extent_that_cannot_be_is_not_believed() {
 
 #[test]
 fn an_extent_beyond_the_machine_is_never_mapped() {
-    // Aligned, and within the limit asked for, which is none.
+    // The extent is aligned, and the request has no address limit.
     let lie = Lie { commit: true, answer: Ok(0), count: None, out: Some(1 << 30) };
     let error = quarantined(ExchangeFault::Lie(lie), true, 64);
     assert!(matches!(error, ExchangeError::PageTable { .. }), "{error}");
 }
 
 #[test]
-fn a_success_that_did_not_happen_maps_nothing_of_anyone_elses() {
+fn a_false_success_maps_no_foreign_frame() {
     let scene = HostileScene::new();
     let foreign = scene.guest.foreign_frame();
     let aligned = foreign.number() & !15;
@@ -165,15 +170,15 @@ fn a_success_that_did_not_happen_maps_nothing_of_anyone_elses() {
     let old = scene.old_frames();
     scene.guest.xen().arm_exchange(ExchangeFault::Lie(lie));
     let failure = scene.acquire(64).unwrap_err();
-    scene.is_quarantined(&failure, &old, true);
+    scene.check_quarantined(&failure, &old, true);
 }
 
 #[test]
-fn an_extent_beyond_what_a_page_table_can_hold_maps_no_other_frame() {
+fn an_extent_too_high_for_a_page_table_maps_no_other_frame() {
     let scene = HostileScene::new();
     let guest = &scene.guest;
     let victim = Pfn::new(900);
-    // A frame number that reads as the victim's in a page-table entry.
+    // In a page-table entry this frame number would read as the victim's.
     let mfn = guest.mfn(victim).unwrap().number() | 1 << 40;
     let lie = Lie { commit: true, answer: Ok(0), count: None, out: Some(mfn) };
     guest.xen().arm_exchange(ExchangeFault::Lie(lie));
@@ -185,13 +190,14 @@ fn an_extent_beyond_what_a_page_table_can_hold_maps_no_other_frame() {
 
 #[test]
 fn c52_is_reported_even_if_the_new_frame_has_the_number_of_the_old_pfn() {
-    // The out list then reads as it was handed over.
+    // The out-list then has the same bytes as before the call.
     let lie = Lie { commit: true, answer: Err(XenErrno::EINVAL), count: Some(0), out: Some(FIRST) };
     quarantined(ExchangeFault::Lie(lie), true, BITS);
 }
 
-/// The ways in which giving back can tear, with the index of an extent in the middle. The M2P has no
-/// record of that frame alone.
+/// The faults that tear a release, at the first extent and in the middle.
+///
+/// The M2P lacks the frame at that index alone.
 #[test]
 fn c50_c52_release_tears_as_acquire_does() {
     for (fault, errno, lost) in [
@@ -219,7 +225,7 @@ fn c50_c52_release_tears_as_acquire_does() {
 }
 
 #[test]
-fn c24_c35_a_rollback_is_no_tear() {
+fn c24_c35_a_rollback_is_not_a_tear() {
     for (fault, errno) in [
         (ExchangeFault::IommuUnmap(0, XenErrno::EIO), XenErrno::EIO),
         (ExchangeFault::IommuUnmap(15, XenErrno::EIO), XenErrno::EIO),
@@ -234,7 +240,8 @@ fn c24_c35_a_rollback_is_no_tear() {
         assert_eq!(scene.guest.snapshot().moved(&before), []);
         scene.guest.check_whole();
     }
-    // An error from before the commit point that looks like one from past it: the M2P tells.
+    // This error comes before the commit point, but the same error can come after it. The M2P shows
+    // that no frame is gone.
     let error = recovered(ExchangeFault::InUnreadable(3), false);
     assert_eq!(error, torn(XenErrno::EFAULT, 0));
 }

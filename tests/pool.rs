@@ -21,8 +21,9 @@ type Object<'p> = PoolObject<'p, Model>;
 
 const PAGE: u64 = PAGE_SIZE as u64;
 
-/// Frames of the guest, and of its machine.
+/// The number of frames of the guest.
 const FRAMES: u64 = 512;
+/// The number of frames of the machine.
 const MACHINE: u64 = 3072;
 
 /// A guest, its kernel and an allocator.
@@ -46,19 +47,19 @@ impl PoolScene {
         Pool::new(&self.allocator, build(config)).unwrap()
     }
 
-    /// The number of hypercalls since the last question.
-    fn calls(&self) -> usize {
+    /// Returns how many hypercalls were made since the last call of this method.
+    fn take_calls(&self) -> usize {
         self.platform.guest().xen().take_log().len()
     }
 
-    /// The number of frames that are free in the kernel or in the allocator's reserve.
+    /// Returns how many frames are free in the kernel or in the allocator's reserve.
     fn free_frames(&self) -> u64 {
         let stats = self.allocator.stats();
         self.platform.free_frames() + stats.idle + stats.set_aside + stats.records
     }
 
     /// Checks that every frame is free again, and that P2M, M2P and page tables agree.
-    fn is_balanced(&self) {
+    fn check_balance(&self) {
         assert_eq!(self.free_frames(), self.free);
         assert_eq!(self.platform.accounts().forgotten(), 0);
         self.platform.guest().check_whole();
@@ -82,7 +83,7 @@ fn objects_of(size: u64) -> PoolBuilder {
     PoolConfig::builder("tested", size)
 }
 
-/// Chunks of four frames: in a scattered guest each takes an exchange.
+/// Returns the builder of a pool with chunks of four frames. In a scattered guest each is exchanged.
 fn exchanged(size: u64) -> PoolBuilder {
     objects_of(size).chunk(4 * PAGE)
 }
@@ -91,7 +92,7 @@ fn device(build: impl FnOnce(ConstraintsBuilder) -> ConstraintsBuilder) -> Const
     build(Constraints::builder()).build().unwrap()
 }
 
-/// Objects of the pool, and how many of them are in use.
+/// Returns how many objects the pool has, and how many are in use.
 fn usage(pool: &Pool<'_, Model>) -> (u64, u64) {
     let PoolStatistics { objects, in_use, .. } = pool.statistics();
     (objects, in_use)
@@ -105,9 +106,8 @@ fn take<'p>(pool: &'p Pool<'_, Model>, count: usize) -> Vec<Object<'p>> {
     (0..count).map(|_| pool.alloc().unwrap()).collect()
 }
 
-/// Checks that the device's address of every byte is that of the machine frame that backs it, and
-/// that no byte belongs to two objects.
-fn are_sound(scene: &PoolScene, objects: &mut [Object<'_>], admits: impl Fn(u64, u64) -> bool) {
+/// Checks that the device addresses are right, and that no byte belongs to two objects.
+fn check_objects(scene: &PoolScene, objects: &mut [Object<'_>], admits: impl Fn(u64, u64) -> bool) {
     let guest = scene.platform.guest();
     let mut extents: Vec<(u64, u64)> = Vec::new();
     for object in objects.iter() {
@@ -148,7 +148,7 @@ fn a_pool_is_small_by_value() {
 }
 
 #[test]
-fn objects_lie_at_the_devices_addresses_and_keep_every_rule() {
+fn objects_meet_the_constraints_at_their_device_addresses() {
     let scene = pv();
     let low = 2 * FRAMES * PAGE - 1;
     for (config, align, device) in [
@@ -162,12 +162,12 @@ fn objects_lie_at_the_devices_addresses_and_keep_every_rule() {
     ] {
         let pool = scene.pool(config.align(align).constraints(device).limit(20));
         let mut objects = take(&pool, 20);
-        // The alignment of a coherent buffer is not that of an object.
+        // Objects have the pool's alignment. The constraints' alignment is for chunks.
         let object = device.to_builder().align(align).build().unwrap();
-        are_sound(&scene, &mut objects, |at, len| object.admits(at, len));
+        check_objects(&scene, &mut objects, |at, len| object.admits(at, len));
         drop(objects);
         drop(pool);
-        scene.is_balanced();
+        scene.check_balance();
     }
 }
 
@@ -179,11 +179,11 @@ fn objects_have_any_size() {
     {
         let pool = scene.pool(objects_of(size).chunk(chunk).zeroing(Zeroing::Whatever));
         let mut objects = take(&pool, count);
-        are_sound(&scene, &mut objects, |at, _| size == 1 || at.is_multiple_of(64));
+        check_objects(&scene, &mut objects, |at, _| size == 1 || at.is_multiple_of(64));
         assert_eq!(pool.statistics().in_use, count as u64);
         drop(objects);
         drop(pool);
-        scene.is_balanced();
+        scene.check_balance();
     }
 }
 
@@ -194,36 +194,40 @@ fn the_alignment_of_coherent_buffers_does_not_waste_objects() {
     let objects = take(&pool, 64);
     assert_eq!((pool.statistics().chunks, pool.statistics().chunk_frames), (1, 1));
     drop(objects);
-    // Any page serves as a chunk. One at a multiple of 8 MiB would take an exchange.
-    scene.calls();
+    // Any page can be a chunk. A page at a multiple of 8 MiB would need an exchange.
+    scene.take_calls();
     drop(scene.pool(objects_of(64).constraints(device(|it| it.align(1 << 23)))).alloc().unwrap());
-    assert_eq!(scene.calls(), 0);
+    assert_eq!(scene.take_calls(), 0);
 }
 
 #[test]
-fn a_pool_grows_to_its_limit_and_not_beyond() {
+fn a_pool_grows_up_to_its_limit() {
     let scene = pv();
     let config = exchanged(4000).limit(7);
     assert_eq!(build(config).objects_per_chunk(), 4);
     let pool = scene.pool(config);
-    assert_eq!((scene.calls(), usage(&pool), scene.free_frames()), (0, (0, 0), scene.free));
+    assert_eq!((scene.take_calls(), usage(&pool), scene.free_frames()), (0, (0, 0), scene.free));
     let first = take(&pool, 4);
-    let cold = scene.calls();
-    assert!(cold > 0 && usage(&pool) == (4, 4), "one chunk, exchanged once");
+    let cold = scene.take_calls();
+    assert!(cold > 0 && usage(&pool) == (4, 4), "the pool has one chunk, by one exchange");
     let rest = take(&pool, 3);
-    assert_eq!((scene.calls(), usage(&pool)), (cold, (7, 7)));
+    assert_eq!((scene.take_calls(), usage(&pool)), (cold, (7, 7)));
     assert_eq!(pool.alloc().unwrap_err().kind(), exhausted(7, 7, 0, 7));
     drop(first);
     let again = take(&pool, 4);
-    assert_eq!((scene.calls(), usage(&pool)), (0, (7, 7)), "dropped objects are used again");
+    assert_eq!(
+        (scene.take_calls(), usage(&pool)),
+        (0, (7, 7)),
+        "dropped objects are allocated again"
+    );
     drop((rest, again));
     drop(pool);
-    scene.is_balanced();
+    scene.check_balance();
     let none = scene.pool(exchanged(4000).limit(0));
     assert_eq!(none.alloc().unwrap_err().kind(), exhausted(0, 0, 0, 0));
 }
 
-/// The records need several blocks of frames, and a drop returns them with the chunks.
+/// The records need several blocks of frames, which are freed with the chunks.
 #[test]
 fn the_number_of_chunks_has_no_limit() {
     let scene = pv();
@@ -232,8 +236,8 @@ fn the_number_of_chunks_has_no_limit() {
     let PoolStatistics { chunks, chunk_frames, record_frames, .. } = pool.statistics();
     assert!((chunks, chunk_frames) == (300, 300) && record_frames > 3, "{record_frames}");
     assert_eq!(scene.free_frames(), scene.free - 300 - record_frames);
-    are_sound(&scene, &mut objects, |_, _| true);
-    // Every third is dropped, taken again, and dropped at last.
+    check_objects(&scene, &mut objects, |_, _| true);
+    // Every third object is dropped and allocated again.
     let mut index = 0;
     objects.retain(|_| {
         index += 1;
@@ -241,29 +245,29 @@ fn the_number_of_chunks_has_no_limit() {
     });
     assert_eq!((usage(&pool), objects.len()), ((300, 200), 200));
     objects.extend((0..100).map(|_| pool.alloc_atomic().unwrap()));
-    are_sound(&scene, &mut objects, |_, _| true);
+    check_objects(&scene, &mut objects, |_, _| true);
     assert!(pool.alloc_atomic().is_err() && usage(&pool) == (300, 300));
     drop(objects);
     assert_eq!((pool.trim(), usage(&pool), pool.statistics().record_frames), (300, (0, 0), 0));
-    scene.is_balanced();
+    scene.check_balance();
     assert_eq!((pool.refill(), usage(&pool)), (Ok(1), (1, 0)));
     drop(pool);
-    scene.is_balanced();
+    scene.check_balance();
 }
 
 #[test]
-fn a_pool_says_its_name() {
+fn messages_name_the_pool() {
     let scene = pv();
     let pool = scene.pool(PoolConfig::builder("rx packets", 2048).limit(2).reserve(1));
     let objects = take(&pool, 2);
-    let said =
+    let text =
         "pool rx packets: 2 of 2 objects of 2048 bytes in use, limit 2, 1 frames and 1 for records";
-    assert_eq!((pool.to_string(), pool.statistics().to_string()), (said.into(), said.into()));
+    assert_eq!((pool.to_string(), pool.statistics().to_string()), (text.into(), text.into()));
     assert!(format!("{pool:?}").contains("pool: \"rx packets\""), "{pool:?}");
     let error = pool.alloc().unwrap_err();
     assert_eq!(error.pool(), "rx packets");
-    let said = "pool rx packets: no object is available, 2 of 2 are in use: raise the limit of 2";
-    assert_eq!(error.to_string(), said);
+    let text = "pool rx packets: no object is available, 2 of 2 are in use: raise the limit of 2";
+    assert_eq!(error.to_string(), text);
     let error = PoolConfig::builder("tx", 0).build().unwrap_err();
     assert_eq!(error.to_string(), "pool tx: an object must have at least one byte");
     drop(objects);
@@ -271,7 +275,7 @@ fn a_pool_says_its_name() {
 }
 
 #[test]
-fn a_pool_that_cannot_grow_says_why_and_stays_usable() {
+fn a_pool_that_cannot_grow_names_the_cause_and_stays_usable() {
     let scene = pv();
     let pool = scene.pool(exchanged(4000).limit(8));
     let mut object = pool.alloc().unwrap();
@@ -290,16 +294,16 @@ fn a_pool_that_cannot_grow_says_why_and_stays_usable() {
     assert_eq!(usage(&pool), (8, 4));
     drop((object, others));
     drop(pool);
-    scene.is_balanced();
+    scene.check_balance();
 
     scene.allocator.trim(u64::MAX);
     let awake = device(|it| it.sleep(Sleep::MustNot));
     let pool = scene.pool(exchanged(64).constraints(awake));
-    scene.calls();
+    scene.take_calls();
     let refused = PoolErrorKind::Alloc { added: 0, error: AllocError::MustNotSleep };
-    // More often than a block has slots: each failure makes its slot available again.
+    // There are more failures than slots in a block, so each failure must free its slot.
     (0..300).for_each(|_| assert_eq!(pool.alloc().unwrap_err().kind(), refused));
-    assert_eq!((scene.calls(), pool.statistics().record_frames), (0, 1));
+    assert_eq!((scene.take_calls(), pool.statistics().record_frames), (0, 1));
 }
 
 #[test]
@@ -318,7 +322,7 @@ fn without_frames_for_records_nothing_is_lost() {
     taken.into_iter().for_each(|run| scene.platform.give(run));
     drop((small.alloc().unwrap(), large.alloc().unwrap()));
     drop((small, large));
-    scene.is_balanced();
+    scene.check_balance();
 }
 
 #[test]
@@ -326,23 +330,23 @@ fn an_atomic_allocation_makes_no_hypercall_and_takes_no_frame() {
     let scene = pv();
     let pool = scene.pool(exchanged(4000).reserve(6).limit(10));
     assert_eq!(usage(&pool), (8, 0));
-    assert!(scene.calls() > 0, "the reserve is allocated at once");
+    assert!(scene.take_calls() > 0, "the reserve is allocated at once");
     let free = scene.free_frames();
     let mut objects: Vec<Object<'_>> = (0..8).map(|_| pool.alloc_atomic().unwrap()).collect();
     assert_eq!(pool.alloc_atomic().unwrap_err().kind(), exhausted(8, 8, 0, 10));
-    are_sound(&scene, &mut objects, |_, _| true);
+    check_objects(&scene, &mut objects, |_, _| true);
     objects.truncate(6);
     drop(pool.alloc_atomic().unwrap());
-    assert_eq!((scene.calls(), scene.free_frames()), (0, free));
+    assert_eq!((scene.take_calls(), scene.free_frames()), (0, free));
 
-    // Of 8 objects 2 are available, of a reserve of 6. The limit allows 2 more.
+    // 2 of 8 objects are available, and the reserve is 6. The limit allows 2 more objects.
     assert!(pool.is_low());
     assert_eq!(pool.refill().unwrap_err().kind(), exhausted(10, 6, 0, 10));
     objects.truncate(4);
     assert_eq!((pool.is_low(), pool.refill()), (false, Ok(0)));
     drop(objects);
     drop(pool);
-    scene.is_balanced();
+    scene.check_balance();
 }
 
 #[test]
@@ -358,7 +362,7 @@ fn a_refill_restores_the_reserve() {
     assert_eq!((added, usage(&pool).0), (28, 32));
     drop(objects);
     drop(pool);
-    scene.is_balanced();
+    scene.check_balance();
 }
 
 #[test]
@@ -374,10 +378,10 @@ fn a_refill_that_fails_keeps_what_it_added_and_continues_later() {
     scene.platform.guest().relieve();
     assert_eq!(pool.refill(), Ok(4));
     objects.push(pool.alloc_atomic().unwrap());
-    are_sound(&scene, &mut objects, |_, _| true);
+    check_objects(&scene, &mut objects, |_, _| true);
     drop(objects);
     drop(pool);
-    scene.is_balanced();
+    scene.check_balance();
 }
 
 fn alloc_error(error: &PoolError) -> AllocError {
@@ -386,7 +390,7 @@ fn alloc_error(error: &PoolError) -> AllocError {
 }
 
 #[test]
-fn a_pool_whose_reserve_is_not_available_releases_what_it_got() {
+fn a_pool_that_cannot_get_its_reserve_frees_all_memory() {
     let scene = pv();
     scene.platform.guest().exhaust_but(60);
     let config = build(exchanged(4000).reserve(400));
@@ -394,7 +398,7 @@ fn a_pool_whose_reserve_is_not_available_releases_what_it_got() {
     let PoolErrorKind::Alloc { added, .. } = error.kind() else { panic!("{error}") };
     assert!(added > 0 && added < 400 && matches!(alloc_error(&error), AllocError::Exchange(_)));
     scene.platform.guest().relieve();
-    scene.is_balanced();
+    scene.check_balance();
 }
 
 #[test]
@@ -410,7 +414,7 @@ fn a_forgotten_object_keeps_its_chunk_and_stays_counted() {
     assert_eq!((available, chunk_frames, record_frames), (3, 4, 1));
     assert_eq!(scene.free_frames(), scene.free - 5);
 
-    // A restore moves the chunk: it is not used any more, and counts all the same.
+    // A restore moves the chunk. The pool allocates no object from it, and still counts it.
     let before = move_page(&scene, pfn);
     assert!(pool.check_in_place().is_err());
     let PoolStatistics { in_use, moved, available, .. } = pool.statistics();
@@ -419,8 +423,12 @@ fn a_forgotten_object_keeps_its_chunk_and_stays_counted() {
 
     drop(pool);
     assert_eq!(scene.platform.accounts().forgotten(), 4);
-    assert_eq!(scene.free_frames(), scene.free - 4, "a device may still write there");
-    // The machine frame at the device's address still backs this frame, which the kernel never gets.
+    assert_eq!(
+        scene.free_frames(),
+        scene.free - 4,
+        "a device may still write to the forgotten chunk"
+    );
+    // The machine frame at the device address still backs this frame, which the kernel never gets.
     let guest = scene.platform.guest();
     assert_eq!(guest.pfn(hypercall::Mfn::new(address.frame().number())), Some(pfn));
     assert_eq!(guest.read(0, pfn, 0), 0x5afe);
@@ -437,17 +445,17 @@ fn a_trimmed_pool_grows_again() {
     for _ in 0..3 {
         drop(take(&pool, 8));
         assert_eq!((pool.trim(), pool.trim(), usage(&pool)), (8, 0, (0, 0)));
-        scene.is_balanced();
+        scene.check_balance();
     }
-    // The free objects of a chunk that stays are handed out, and the slot of the other chunk is used
-    // again, more often than a block has slots.
+    // One chunk stays, and its free objects are allocated. The other chunk is added and trimmed more
+    // often than a block has slots, so its slot must be reused.
     std::mem::forget(pool.alloc().unwrap());
     for _ in 0..100 {
         drop(take(&pool, 7));
         assert_eq!((pool.statistics().record_frames, pool.trim(), usage(&pool)), (1, 4, (4, 1)));
     }
     let mut objects = take(&pool, 7);
-    are_sound(&scene, &mut objects, |_, _| true);
+    check_objects(&scene, &mut objects, |_, _| true);
     assert_eq!(pool.alloc().unwrap_err().kind(), exhausted(8, 8, 0, 8));
 }
 
@@ -470,10 +478,10 @@ fn objects_are_zeroed_unless_the_pool_leaves_them() {
             }
         }
     }
-    scene.is_balanced();
+    scene.check_balance();
 }
 
-/// The first bytes of a chunk, which no object has held before, hold nothing of anyone else.
+/// The pool does not zero objects here, so the bytes come from the chunk itself.
 #[test]
 fn a_new_chunk_is_zeroed() {
     let scene = pv();
@@ -507,7 +515,7 @@ fn accesses_stay_within_the_object() {
     let mut bytes = [1; 13];
     neighbours[1].read(0, &mut bytes).unwrap();
     assert_eq!(bytes, [0; 13]);
-    // The second object begins at byte 13. Its addresses are aligned, not its offsets.
+    // The second object begins at byte 13. Alignment counts for addresses, not for offsets.
     assert!(neighbours[1].load(0, Width::Double).is_err());
     assert_eq!(neighbours[1].load(3, Width::Quad), Ok(0));
 }
@@ -519,13 +527,13 @@ fn a_translated_guest_has_pools_too() {
     let pool = scene.pool(exchanged(1500).constraints(low).reserve(20));
     let objects: Vec<Object<'_>> = (0..20).map(|_| pool.alloc_atomic().unwrap()).collect();
     assert!(objects.iter().all(|object| low.admits(object.dma_addr().get(), 1500)));
-    assert_eq!(scene.calls(), 0);
+    assert_eq!(scene.take_calls(), 0);
     drop(objects);
     drop(pool);
-    scene.is_balanced();
+    scene.check_balance();
 }
 
-/// Takes and drops objects at random, and checks with `owners` that each has one owner.
+/// Allocates and drops objects at random. `owners` shows that each has one owner.
 fn contend(pool: &Pool<'_, Model>, me: u64, rounds: u64, owners: &[AtomicU64]) -> u64 {
     let owner = |object: &Object<'_>| &owners[(object.dma_addr().get() / 512) as usize];
     let (mut held, mut random, mut refused) = (Vec::new(), me << 32 | 0x9e37_79b9, 0);
@@ -588,7 +596,7 @@ fn threads_never_share_an_object_and_lose_none() {
     assert_eq!(usage(&pool).1, 0);
     println!("exhausted {} times, grew to {}", refused.load(Relaxed), usage(&pool).0);
     drop(pool);
-    scene.is_balanced();
+    scene.check_balance();
 }
 
 #[test]
@@ -600,7 +608,7 @@ fn threads_grow_a_pool_by_many_chunks_and_lose_none() {
         start.wait();
         take(&pool, 40).into_iter().map(|object| object.dma_addr().get()).collect::<Vec<_>>()
     };
-    // The objects are dropped where each thread ends, so chunks are used by several of them.
+    // Each thread drops its objects at its end, so several threads use the same chunks.
     let addresses: Vec<Vec<u64>> = thread::scope(|scope| {
         let workers: Vec<_> = (0..4).map(|_| scope.spawn(work)).collect();
         workers.into_iter().map(|worker| worker.join().unwrap()).collect()
@@ -612,25 +620,25 @@ fn threads_grow_a_pool_by_many_chunks_and_lose_none() {
     let PoolStatistics { objects, in_use, chunks, .. } = pool.statistics();
     assert!(objects == chunks && (40..=160).contains(&objects) && in_use == 0, "{objects}");
     drop(pool);
-    scene.is_balanced();
+    scene.check_balance();
 }
 
-/// A kernel in which an interrupt comes whenever it takes frames or makes a hypercall's lists.
-struct Interrupted {
+/// A kernel that is interrupted whenever it takes frames, makes lists or accesses Xen.
+struct InterruptedKernel {
     model: Model,
     handler: Mutex<Option<fn()>>,
 }
 
-impl Interrupted {
+impl InterruptedKernel {
     fn interrupt(&self) {
         let handler = *self.handler.lock().unwrap();
         handler.into_iter().for_each(|handler| handler());
     }
 }
 
-// SAFETY: each method is that of `&FakePlatform` on one and the same model, which keeps the
-// promises of `Platform`. The handler takes no frames.
-unsafe impl Platform for &Interrupted {
+// SAFETY: every method calls the same method of one `FakePlatform`, which meets the requirements of
+// `Platform`. The handler takes no frames.
+unsafe impl Platform for &InterruptedKernel {
     type Xen = FakeXen;
     type Memory = FakeGuest;
     type Linear = FakeGuest;
@@ -685,19 +693,19 @@ unsafe impl Platform for &Interrupted {
     }
 }
 
-impl Interrupted {
+impl InterruptedKernel {
     fn model_p2m(&self) -> &P2m<'_> {
         Platform::p2m(&self.model)
     }
 }
 
-static POOL: Mutex<Option<&'static Pool<'static, &'static Interrupted>>> = Mutex::new(None);
+static POOL: Mutex<Option<&'static Pool<'static, &'static InterruptedKernel>>> = Mutex::new(None);
 static SERVED: AtomicU64 = AtomicU64::new(0);
 
 #[test]
-fn an_interrupt_handler_allocates_in_the_middle_of_a_refill() {
+fn an_interrupt_handler_allocates_during_a_refill() {
     fn handler() {
-        let pool = POOL.lock().unwrap().expect("set before the handler is");
+        let pool = POOL.lock().unwrap().expect("the pool is set before the handler");
         match pool.alloc_atomic() {
             Ok(object) => {
                 SERVED.fetch_add(1, Relaxed);
@@ -712,8 +720,8 @@ fn an_interrupt_handler_allocates_in_the_middle_of_a_refill() {
         }
     }
     let PoolScene { platform: model, free, .. } = pv();
-    let kernel: &'static Interrupted =
-        Box::leak(Box::new(Interrupted { model, handler: Mutex::new(None) }));
+    let kernel: &'static InterruptedKernel =
+        Box::leak(Box::new(InterruptedKernel { model, handler: Mutex::new(None) }));
     let allocator = Box::leak(Box::new(Allocator::new(kernel, Retain::NOTHING)));
     let pool = Pool::new(allocator, build(exchanged(4000).reserve(4))).unwrap();
     let pool = Box::leak(Box::new(pool));
@@ -721,7 +729,7 @@ fn an_interrupt_handler_allocates_in_the_middle_of_a_refill() {
     *kernel.handler.lock().unwrap() = Some(handler);
     let one = pool.alloc_atomic().unwrap();
     assert_eq!(pool.refill(), Ok(4));
-    assert!(SERVED.load(Relaxed) >= 3, "interrupts came: {}", SERVED.load(Relaxed));
+    assert!(SERVED.load(Relaxed) >= 3, "the handler got {} objects", SERVED.load(Relaxed));
     // With every object in use the handler gets an error, and the refill makes progress.
     let all: Vec<_> = std::iter::from_fn(|| pool.alloc_atomic().ok()).collect();
     assert_eq!(pool.refill(), Ok(4));
@@ -734,14 +742,14 @@ fn an_interrupt_handler_allocates_in_the_middle_of_a_refill() {
     model.guest().check_whole();
 }
 
-/// Makes another machine frame back a page, as a restore does.
+/// Changes the machine frame of a page in the P2M, as a restore does. Returns the old one.
 fn move_page(scene: &PoolScene, pfn: Pfn) -> hypercall::Mfn {
     let elsewhere = scene.platform.guest().mfn(Pfn::new(FRAMES - 1)).unwrap();
     scene.platform.guest().forge(pfn, elsewhere)
 }
 
 #[test]
-fn c75_an_object_that_moved_says_so() {
+fn c75_an_object_that_moved_is_reported() {
     let scene = pv();
     let pool = scene.pool(exchanged(3000).align(8).limit(5));
     let objects = take(&pool, 5);
@@ -749,30 +757,36 @@ fn c75_an_object_that_moved_says_so() {
     // The second object begins in the first page of the chunk and ends in the second.
     let (pfn, cut) = (scene.first_frame(&objects[1], 2999), PAGE - 3000);
     let before = move_page(&scene, pfn);
-    let Err(BufferError::Moved(moved)) = objects[1].check_in_place() else { panic!("in place") };
+    let Err(BufferError::Moved(moved)) = objects[1].check_in_place() else {
+        panic!("not reported")
+    };
     assert_eq!((moved.offset, moved.told), (cut, objects[1].dma_addr_at(cut).unwrap()));
     assert_ne!(moved.found, Some(moved.told));
-    assert_eq!(objects[0].check_in_place(), Ok(()), "it lies in the page before");
+    assert_eq!(objects[0].check_in_place(), Ok(()), "the first object lies in the page before");
     let moved = objects[2].check_in_place();
     assert!(matches!(moved, Err(BufferError::Moved(Moved { offset: 0, .. }))), "{moved:?}");
     scene.platform.guest().forge(pfn, before);
     assert!(objects.iter().all(|object| object.check_in_place() == Ok(())));
     drop(objects);
     drop(pool);
-    scene.is_balanced();
+    scene.check_balance();
 }
 
 #[test]
-fn c75_a_pool_says_what_moved_and_does_not_hand_it_out() {
+fn c75_a_pool_reports_a_moved_chunk_and_allocates_no_object_of_it() {
     let scene = pv();
     let mut pool = scene.pool(exchanged(4000).reserve(12).limit(12));
     let mut objects = take(&pool, 6);
     assert_eq!((pool.check_in_place(), pool.moved_chunks().count()), (Ok(()), 0));
-    // The last page of the second chunk, of which two objects are in use.
+    // The last page of the second chunk moves. Two objects of this chunk are in use.
     let (pfn, first) = (scene.first_frame(&objects[4], 0).add(3), objects[4].dma_addr());
     let before = move_page(&scene, pfn);
     let moved: Vec<_> = pool.moved_chunks().collect();
-    assert_eq!((moved.len(), pool.statistics().available), (1, 6), "a question changes nothing");
+    assert_eq!(
+        (moved.len(), pool.statistics().available),
+        (1, 6),
+        "`moved_chunks` changes nothing"
+    );
     let reported = first.checked_add(3 * PAGE).unwrap();
     assert_eq!((moved[0].objects, moved[0].in_use), (4, 2));
     assert_eq!((moved[0].moved.offset, moved[0].moved.told), (3 * PAGE, reported));
@@ -786,23 +800,23 @@ fn c75_a_pool_says_what_moved_and_does_not_hand_it_out() {
     objects.extend(std::iter::from_fn(|| pool.alloc_atomic().ok()));
     assert_eq!(objects.len(), 6 + 4, "the objects of the chunks that did not move");
     let sound = objects.iter().filter(|object| object.check_in_place().is_ok()).count();
-    assert_eq!(sound, 10, "each of them lies in a page that stayed");
+    assert_eq!(sound, 10, "the page of each object stayed");
     let error = pool.alloc_atomic().unwrap_err();
     assert_eq!(error.kind(), exhausted(12, 10, 4, 12));
     assert!(error.to_string().contains("4 have moved: drop those in use and trim"), "{error}");
     assert_eq!(pool.refill(), Err(error), "a moved chunk counts against the limit");
 
-    // The model wants P2M and M2P to agree before the chunk is released.
+    // The model requires that P2M and M2P agree when the chunk is released.
     scene.platform.guest().forge(pfn, before);
     drop(objects);
     assert_eq!((pool.trim(), usage(&pool)), (12, (0, 0)));
     assert_eq!((pool.refill(), pool.check_in_place()), (Ok(12), Ok(())));
     drop(pool);
-    scene.is_balanced();
+    scene.check_balance();
 }
 
 #[test]
-fn c75_a_pool_that_was_not_checked_hands_out_no_old_address() {
+fn c75_a_pool_that_was_not_checked_allocates_no_moved_object() {
     let scene = pv();
     let pool = scene.pool(exchanged(4000).reserve(4).limit(8));
     let object = pool.alloc_atomic().unwrap();
@@ -816,5 +830,5 @@ fn c75_a_pool_that_was_not_checked_hands_out_no_old_address() {
     assert_eq!(pool.alloc_atomic().unwrap().check_in_place(), Ok(()));
     scene.platform.guest().forge(page, before);
     drop(pool);
-    scene.is_balanced();
+    scene.check_balance();
 }

@@ -1,4 +1,4 @@
-//! The reservation of the model's domain, and what it says about a refill.
+//! The reservation of the model's domain, and whether it allows a refill.
 
 use fake_xen::{Fault, GuestBuilder};
 use hypercall::XenErrno;
@@ -34,7 +34,7 @@ fn a_domain_above_its_maximum_is_named() {
 }
 
 #[test]
-fn an_answer_that_xen_refuses_is_an_error() {
+fn a_question_that_xen_refuses_is_an_error() {
     for call in [1, 2] {
         let guest = GuestBuilder::new(64).build();
         guest.xen().arm(Fault::refuse(call, XenErrno::EPERM));

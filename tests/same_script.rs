@@ -1,5 +1,6 @@
-//! The model hears from the script of raw calls what a real Xen answers. The same script is the
-//! self-test `same-script` of the image.
+//! A script of raw calls, which the model answers as a real Xen does.
+//!
+//! The self-test `same-script` of the image runs the same script.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -13,13 +14,13 @@ use xen_contig::paging::LinearMapping;
 /// The first frame of the run.
 const RUN: Pfn = Pfn::new(600);
 
-/// More than the guest has: what a toolstack leaves between the two.
+/// How many frames the maximum is above the guest's number of frames.
 const SLACK: u64 = 300;
 
 struct ScriptModel {
     guest: FakeGuest,
     dom0: bool,
-    /// Lists that lie in frames.
+    /// The lists, by the frame that contains them.
     lists: RefCell<BTreeMap<Pfn, Box<[u64; 512]>>>,
 }
 
@@ -31,7 +32,8 @@ impl ScriptModel {
     }
 }
 
-// SAFETY: the model's frames hold nothing of Rust's; the lists are boxes that live as long.
+// SAFETY: the model's frames contain no Rust object. The lists are boxes, which live as long as the
+// value.
 unsafe impl ScriptGuest for ScriptModel {
     type Xen = FakeXen;
 
@@ -94,7 +96,7 @@ unsafe impl ScriptGuest for ScriptModel {
     }
 
     fn unowned(&self) -> Option<u64> {
-        // The model's own, as in Xen.
+        // This frame belongs to the model itself, as it belongs to Xen on a real machine.
         Some(2)
     }
 
@@ -113,10 +115,10 @@ unsafe impl ScriptGuest for ScriptModel {
     }
 }
 
-/// Runs a script and wants every answer to be the script's, and the guest whole behind it.
-fn same(model: &ScriptModel, script: Script) {
+/// Runs a script, and checks every answer and at the end the guest.
+fn check_same(model: &ScriptModel, script: Script) {
     let mut text = String::new();
-    script.unpack(&mut text).expect("room in memory");
+    script.unpack(&mut text).expect("memory is available");
     let mut transcript = String::new();
     let verdict = script::run(model, &text, |call, answer| {
         transcript.extend([call, "\n", answer, "\n"]);
@@ -131,32 +133,35 @@ fn same(model: &ScriptModel, script: Script) {
 }
 
 #[test]
-fn a_pv_domu_hears_the_same_from_the_model() {
-    same(&ScriptModel::new(GuestBuilder::new(1024), false), script::PV);
+fn the_model_answers_a_pv_domu_as_xen_does() {
+    check_same(&ScriptModel::new(GuestBuilder::new(1024), false), script::PV);
 }
 
 #[test]
-fn a_pv_dom0_hears_the_same_from_the_model() {
-    same(&ScriptModel::new(GuestBuilder::new(1024), true), script::PV);
+fn the_model_answers_a_pv_dom0_as_xen_does() {
+    check_same(&ScriptModel::new(GuestBuilder::new(1024), true), script::PV);
 }
 
 #[test]
-fn a_translated_guest_hears_the_same_from_the_model() {
+fn the_model_answers_a_translated_guest_as_xen_does() {
     for dom0 in [false, true] {
-        same(&ScriptModel::new(GuestBuilder::new(1024).translated(), dom0), script::TRANSLATED);
+        check_same(
+            &ScriptModel::new(GuestBuilder::new(1024).translated(), dom0),
+            script::TRANSLATED,
+        );
     }
 }
 
 #[test]
-fn a_script_is_packed_whole() {
+fn a_packed_script_has_every_line() {
     for (script, text) in [
         (script::PV, include_str!("script/pv.txt")),
         (script::TRANSLATED, include_str!("script/translated.txt")),
     ] {
         let mut unpacked = String::new();
-        script.unpack(&mut unpacked).expect("room in memory");
-        let said = text.lines().map(|line| if line.starts_with('#') { "" } else { line });
-        assert!(unpacked.lines().eq(said));
+        script.unpack(&mut unpacked).expect("memory is available");
+        let expected = text.lines().map(|line| if line.starts_with('#') { "" } else { line });
+        assert!(unpacked.lines().eq(expected));
     }
 }
 

@@ -1,5 +1,6 @@
-//! Host threads as vCPUs: they share an allocator and virtual areas. The model stops a test that
-//! accesses memory through a stale translation.
+//! Host threads as vCPUs, which share an allocator and virtual areas.
+//!
+//! The model fails a test that accesses memory through a stale translation.
 
 #![forbid(unsafe_code)]
 
@@ -21,25 +22,25 @@ type Buffer<'a> = CoherentBuffer<'a, Kernel>;
 const PAGE: u64 = PAGE_SIZE as u64;
 const VCPUS: u32 = 4;
 
-/// The mask of some devices. At the start the guest has no memory there.
+/// The mask of some devices. At the start the guest has no memory below it.
 const LOW: u64 = (1 << 25) - 1;
 
 const STEPS: u64 = 3_000;
 
-/// Buffers that one vCPU holds at most; half of the guest's memory if all do.
+/// The highest number of buffers of a vCPU. Together they are half of the guest's memory.
 const MOST: usize = 64;
 
-/// What the vCPUs share.
+/// The state that the vCPUs share.
 struct Shared<'a> {
     platform: Kernel,
     allocator: &'a Allocator<Kernel>,
-    /// Buffers on their way from one vCPU to another.
+    /// Buffers that one vCPU passes to another.
     passed: Mutex<Vec<(Buffer<'a>, u64)>>,
     served: AtomicU64,
     refused: AtomicU64,
 }
 
-/// A vCPU, its buffers, and what it has written into each.
+/// A vCPU and its buffers, each with the pattern that it wrote there.
 struct VcpuThread<'s, 'a> {
     number: u32,
     shared: &'s Shared<'a>,
@@ -72,14 +73,14 @@ impl<'a> VcpuThread<'_, 'a> {
             12 => {
                 let areas = self.shared.platform.guest().areas();
                 let flush = [Flush::Inhibit, Flush::Now][self.below(2) as usize];
-                areas.purge_all(flush).expect("leftovers hold nothing");
+                areas.purge_all(flush).expect("nothing refuses a purge");
             }
             _ if self.below(2) == 0 => self.map_buffer(),
             _ => self.map_frames(),
         }
     }
 
-    /// Does what a kernel does that runs out of memory.
+    /// Frees idle memory, as a kernel does that is short of memory, or reads the figures.
     fn free_idle(&mut self) {
         let allocator = self.shared.allocator;
         match self.below(4) {
@@ -89,12 +90,12 @@ impl<'a> VcpuThread<'_, 'a> {
             1 => {
                 allocator.trim(64 * PAGE);
             }
-            _ => self.count_frames(),
+            _ => self.check_figures(),
         }
     }
 
-    /// Reads the figures. None of them is above the number of frames of the guest.
-    fn count_frames(&self) {
+    /// Reads the figures, and checks that none is above the number of frames of the guest.
+    fn check_figures(&self) {
         let stats = self.shared.allocator.stats();
         let frames = self.shared.platform.guest().frames();
         assert!(stats.idle + stats.set_aside + stats.records <= frames, "{stats:?}");
@@ -137,7 +138,7 @@ impl<'a> VcpuThread<'_, 'a> {
         self.shared.refused.fetch_add(1, Relaxed);
     }
 
-    /// Checks that a buffer contains what a vCPU wrote there.
+    /// Checks that a buffer has the bytes that a vCPU wrote there.
     fn checked(&self, (buffer, pattern): (Buffer<'a>, u64)) -> (Buffer<'a>, u64) {
         for offset in ends(&buffer) {
             let expected = (pattern + offset) & 0xff;
@@ -146,7 +147,7 @@ impl<'a> VcpuThread<'_, 'a> {
         (buffer, pattern)
     }
 
-    /// Maps a buffer a second time and reads it there.
+    /// Maps a buffer a second time, and reads it by that mapping.
     fn map_buffer(&mut self) {
         let Some((buffer, pattern)) = self.any() else { return };
         let area = self.map(buffer.frames().iter());
@@ -155,11 +156,11 @@ impl<'a> VcpuThread<'_, 'a> {
             let word = guest.read_at(self.number, area.address() + page * PAGE);
             assert_eq!(word, guest.read(self.number, pfn, 0));
         }
-        guest.areas().vunmap(area).expect("an area of these books");
+        guest.areas().vunmap(area).expect("the area belongs to this guest");
         self.held.push((buffer, pattern));
     }
 
-    /// Maps frames and frees them. Their alias stays until it is purged.
+    /// Maps, unmaps and frees frames. Their alias stays until it is purged.
     fn map_frames(&mut self) {
         let frames = 1 + self.below(6);
         let Some(run) = self.shared.platform.take(frames, 1) else { return self.refuse() };
@@ -169,17 +170,19 @@ impl<'a> VcpuThread<'_, 'a> {
             guest.write_at(self.number, area.address() + page * PAGE, colour + page);
             assert_eq!(guest.read(self.number, pfn, 0), colour + page);
         }
-        guest.areas().vunmap(area).expect("an area of these books");
+        guest.areas().vunmap(area).expect("the area belongs to this guest");
         self.shared.platform.give(run);
     }
 
     fn map(&self, frames: impl Iterator<Item = Pfn> + Clone) -> Area {
         let guest = self.shared.platform.guest();
-        guest.vmap(frames, Protection::ReadWrite, "storm").expect("addresses and records")
+        guest
+            .vmap(frames, Protection::ReadWrite, "shared")
+            .expect("addresses and records are available")
     }
 }
 
-/// The first and the last byte of each page.
+/// Returns the offsets of the first and the last byte of each page.
 fn ends(buffer: &Buffer<'_>) -> impl Iterator<Item = u64> + use<> {
     let len = buffer.len();
     (0..len).step_by(PAGE as usize).flat_map(move |first| [first, (first + PAGE).min(len) - 1])
@@ -192,8 +195,9 @@ fn low_frames(platform: Kernel) -> usize {
     guest.usable().filter(is_low).count()
 }
 
-fn storm(retain: Retain, mode: UnmapMode, seed: u64) {
-    // Two records for each vCPU: room for an area must be made again and again.
+/// Runs all vCPUs, and checks at the end that every frame and every address is free.
+fn run_vcpus(retain: Retain, mode: UnmapMode, seed: u64) {
+    // With two records for each vCPU, leftovers must be purged again and again.
     let budget = Budget { pages: 512, areas: 2 * VCPUS };
     let areas = AreaConfig { areas: 2 * VCPUS, mode, budget, ..AreaConfig::lazy(512) };
     let guest = GuestBuilder::new(4096).vcpus(VCPUS as usize).areas(areas).seed(seed).build();
@@ -237,7 +241,7 @@ fn storm(retain: Retain, mode: UnmapMode, seed: u64) {
     );
     assert_eq!((stats.below_4g, stats.below_16m), (0, 0), "{stats:?}");
     assert_eq!(low_frames(platform), low, "Xen has the low memory again");
-    guest.areas().purge_all(Flush::Now).expect("leftovers hold nothing");
+    guest.areas().purge_all(Flush::Now).expect("nothing refuses a purge");
     let stats = guest.areas().stats();
     let none = AreaCount::default();
     assert_eq!((stats.live, stats.leftover, stats.retired), (none, none, none));
@@ -256,20 +260,20 @@ fn storm(retain: Retain, mode: UnmapMode, seed: u64) {
 
 #[test]
 fn vcpus_share_a_reserve_that_retains_memory() {
-    storm(Retain::default(), UnmapMode::Lazy, 1);
+    run_vcpus(Retain::default(), UnmapMode::Lazy, 1);
 }
 
 #[test]
 fn vcpus_share_a_reserve_that_retains_nothing() {
-    storm(Retain::NOTHING, UnmapMode::Lazy, 2);
+    run_vcpus(Retain::NOTHING, UnmapMode::Lazy, 2);
 }
 
 #[test]
 fn vcpus_share_a_reserve_between_two_watermarks() {
-    storm(Retain::Bytes { low: 16 * PAGE, high: 64 * PAGE }, UnmapMode::Lazy, 3);
+    run_vcpus(Retain::Bytes { low: 16 * PAGE, high: 64 * PAGE }, UnmapMode::Lazy, 3);
 }
 
 #[test]
 fn vcpus_share_a_reserve_and_unmap_at_once() {
-    storm(Retain::NOTHING, UnmapMode::Sync, 4);
+    run_vcpus(Retain::NOTHING, UnmapMode::Sync, 4);
 }

@@ -1,6 +1,7 @@
-//! [C51](xen_contig::conformance#C51), where the run comes back: the new frames are found by Xen's
-//! M2P, and only where there is no doubt. Otherwise the chunk is quarantined, and what lies on
-//! either side of it comes back. What is lost as a whole is in `hostile_xen.rs`, too.
+//! The recovery of a torn exchange ([C51](xen_contig::conformance#C51)).
+//!
+//! The library finds the new frames by Xen's M2P. It quarantines the frames in doubt, and returns the
+//! frames before and after them. `hostile_xen.rs` tests exchanges of which nothing is recovered.
 
 use std::cell::Cell;
 use std::ops::Range;
@@ -19,10 +20,10 @@ const FIRST: u64 = 512;
 const FRAMES: u64 = 16;
 const BITS: u32 = 23;
 
-/// An own frame that is no part of the run.
+/// A frame of the guest outside the run.
 const OTHER: Pfn = Pfn::new(900);
 
-/// Four chunks of four.
+/// A part of four chunks of four frames.
 const CHUNKS: [Part; 1] = [Part::gather(0, 4, order(2), Placement::ANYWHERE)];
 
 const fn order(order: u32) -> Order {
@@ -48,12 +49,12 @@ impl TornScene {
         scene
     }
 
-    /// The machine frames that back the run.
+    /// Returns the machine frames that back the run.
     fn backing(&self) -> Vec<Mfn> {
         self.guest.run(FIRST, FRAMES).iter().filter_map(|pfn| self.guest.mfn(pfn)).collect()
     }
 
-    /// An exchange in which `fault` strikes, through `linear`.
+    /// Exchanges by the linear mapping `linear`. Returns the failure.
     fn fail_by<'a>(
         &'a self,
         linear: &'a impl LinearMapping,
@@ -66,6 +67,7 @@ impl TornScene {
         exchanger.exchange(run, parts, OnRefusal::Undo, Lists { backing, extents }).unwrap_err()
     }
 
+    /// Exchanges with a fault. Returns the failure.
     fn fail(&self, fault: ExchangeFault, parts: &[Part]) -> ExchangeFailure<'_> {
         self.guest.xen().arm_exchange(fault);
         let failure = self.fail_by(&self.guest, parts);
@@ -73,23 +75,25 @@ impl TornScene {
         failure
     }
 
-    /// The run is back as ordinary memory of the guest: every frame in its place, zeroed.
-    fn is_recovered(&self, remaining: Remaining<'_>) {
+    /// Checks that every frame of the run is returned, mapped and zeroed.
+    fn check_recovered(&self, remaining: Remaining<'_>) {
         let run = remaining.whole().expect("nothing is lost");
         assert_eq!((&run, self.accounts.quarantined()), (&self.guest.run(FIRST, FRAMES), 0));
         self.guest.check_whole();
-        self.is_zeroed_but(FRAMES..FRAMES);
-        // And it can be used: the next exchange goes through.
+        self.check_zeroed_except(FRAMES..FRAMES);
+        // The run can be exchanged again.
         let exchanger = self.guest.exchanger(&self.accounts, Order::MAX);
         let list = &mut [0; FRAMES as usize];
         assert!(exchanger.acquire(run, AddressBits::UNLIMITED, list).is_ok());
     }
 
-    /// Of the run nothing is left of what it held, but for some frames; elsewhere all is left.
-    fn is_zeroed_but(&self, lost: Range<u64>) {
+    /// Checks that the run is zeroed except for the lost frames.
+    ///
+    /// No frame outside the run may have changed.
+    fn check_zeroed_except(&self, lost: Range<u64>) {
         for pfn in self.guest.usable() {
             let expected = match pfn.number().checked_sub(FIRST) {
-                // Nothing is mapped there that could be looked at.
+                // A lost frame is not mapped, so its bytes cannot be read.
                 Some(index) if lost.contains(&index) => continue,
                 Some(0..FRAMES) => 0,
                 _ => FakeGuest::colour(pfn),
@@ -98,9 +102,10 @@ impl TornScene {
         }
     }
 
-    /// Those frames of the run are nobody's, and nothing of them is mapped. The others are back as
-    /// ordinary memory, zeroed.
-    fn lost(&self, lost: Range<u64>, failure: ExchangeFailure<'_>) {
+    /// Checks that exactly these frames of the run are quarantined and unmapped.
+    ///
+    /// The others are returned, mapped and zeroed.
+    fn check_lost(&self, lost: Range<u64>, failure: ExchangeFailure<'_>) {
         let piece = |frames: Range<u64>| {
             let run = |frames: Range<u64>| {
                 self.guest.run(FIRST + frames.start, frames.end - frames.start)
@@ -112,15 +117,15 @@ impl TornScene {
         let quarantined = lost.end - lost.start;
         assert_eq!(self.accounts.quarantined(), quarantined, "{failure}");
         assert_eq!(failure.remaining.lost(), quarantined, "{failure}");
-        let told = failure.to_string();
+        let message = failure.to_string();
         let remaining: Vec<FrameRun> = failure.remaining.into_iter().collect();
-        assert_eq!(remaining, pieces, "{told}");
+        assert_eq!(remaining, pieces, "{message}");
         let census = self.guest.check();
         let holes: Vec<Pfn> = lost.clone().map(|index| Pfn::new(FIRST + index)).collect();
-        assert_eq!((census.holes, census.unmapped), (holes, vec![]), "{told}");
-        assert_eq!(census.orphans.len() as u64, quarantined, "{told}");
-        self.is_zeroed_but(lost);
-        // And they can be used: the next exchange of each goes through.
+        assert_eq!((census.holes, census.unmapped), (holes, vec![]), "{message}");
+        assert_eq!(census.orphans.len() as u64, quarantined, "{message}");
+        self.check_zeroed_except(lost);
+        // The remaining runs can be exchanged again.
         let exchanger = self.guest.exchanger(&self.accounts, Order::MAX);
         for run in remaining {
             let lists =
@@ -132,19 +137,19 @@ impl TornScene {
         assert_eq!(self.guest.check().holes.len() as u64, quarantined);
     }
 
-    /// Each frame of the run is back and mapped, or quarantined and not.
-    fn is_accounted_for(&self, failure: ExchangeFailure<'_>) {
-        let told = failure.to_string();
-        let back: Vec<Pfn> = failure.remaining.into_iter().flat_map(|run| run.iter()).collect();
-        assert_eq!(back.len() as u64 + self.accounts.quarantined(), FRAMES, "{told}");
+    /// Checks that each frame is returned and mapped, or quarantined and unmapped.
+    fn check_accounts(&self, failure: ExchangeFailure<'_>) {
+        let message = failure.to_string();
+        let returned: Vec<Pfn> = failure.remaining.into_iter().flat_map(|run| run.iter()).collect();
+        assert_eq!(returned.len() as u64 + self.accounts.quarantined(), FRAMES, "{message}");
         let census = self.guest.check();
         let run = self.guest.run(FIRST, FRAMES);
-        let holes: Vec<Pfn> = run.iter().filter(|pfn| !back.contains(pfn)).collect();
-        assert_eq!((census.holes, census.unmapped), (holes, vec![]), "{told}");
-        assert!(back.iter().all(|pfn| self.guest.uniform(*pfn) == Some(0)), "{told}");
+        let holes: Vec<Pfn> = run.iter().filter(|pfn| !returned.contains(pfn)).collect();
+        assert_eq!((census.holes, census.unmapped), (holes, vec![]), "{message}");
+        assert!(returned.iter().all(|pfn| self.guest.uniform(*pfn) == Some(0)), "{message}");
     }
 
-    /// Which frames of the run are backed by another machine frame than before.
+    /// Returns the frames of the run that another machine frame backs than before.
     fn moved(&self, old: &[Mfn]) -> Vec<u64> {
         let is_moved = |index: &u64| {
             let mfn = self.guest.mfn(Pfn::new(FIRST + index));
@@ -154,7 +159,7 @@ impl TornScene {
     }
 }
 
-/// The frames of one of [`CHUNKS`].
+/// Returns the frames of a chunk of [`CHUNKS`].
 const fn chunk(index: u64) -> Range<u64> {
     4 * index..4 * index + 4
 }
@@ -171,7 +176,7 @@ fn c51_the_new_frames_of_an_acquire_are_found() {
     assert_eq!((scene.guest.xen().disarm(), failure.error), (1, torn(0)));
     assert!(old.iter().all(|mfn| scene.guest.owner(*mfn) == Some(Owner::Free)));
     assert!(scene.backing().iter().all(|mfn| !old.contains(mfn)));
-    scene.is_recovered(failure.remaining);
+    scene.check_recovered(failure.remaining);
 }
 
 #[test]
@@ -185,12 +190,12 @@ fn c51_the_new_frames_of_a_release_are_found() {
         scene.guest.xen().arm_exchange(ExchangeFault::OutUnwritable(entry));
         let failure = exchanger.release(extent, list).unwrap_err();
         assert_eq!((scene.guest.xen().disarm(), failure.error), (1, torn(0)));
-        scene.is_recovered(failure.remaining);
+        scene.check_recovered(failure.remaining);
     }
 }
 
 #[test]
-fn c51_of_several_chunks_those_before_stay_and_those_behind_come_back() {
+fn c51_chunks_before_the_torn_one_stay_exchanged_and_later_ones_are_mapped_again() {
     for (preempt, chunk) in (0..4).flat_map(|chunk| [(false, chunk), (true, chunk)]) {
         let scene = TornScene::new();
         scene.guest.xen().set_preempt(preempt);
@@ -204,25 +209,25 @@ fn c51_of_several_chunks_those_before_stay_and_those_behind_come_back() {
         for extent in backing.chunks(4).take(chunk as usize + 1) {
             assert!((0..).zip(extent).all(|(index, mfn)| *mfn == extent[0].add(index)));
         }
-        scene.is_recovered(failure.remaining);
+        scene.check_recovered(failure.remaining);
     }
 }
 
 #[test]
-fn c51_where_each_frame_is_a_chunk_one_frame_is_looked_for() {
+fn c51_if_each_frame_is_a_chunk_one_frame_is_searched() {
     let scene = TornScene::new();
     let old = scene.backing();
     let parts = [Part::replace(0, 4), Part::replace(8, 8)];
     let failure = scene.fail(ExchangeFault::OutUnwritable(3), &parts);
     assert_eq!(failure.error, torn(3));
     let moved = old.iter().zip(scene.backing()).filter(|(old, new)| **old != *new).count();
-    // The second part is not asked for any more.
+    // The second part is not exchanged.
     assert_eq!(moved, 4);
-    scene.is_recovered(failure.remaining);
+    scene.check_recovered(failure.remaining);
 }
 
 #[test]
-fn c51_of_extents_that_were_swapped_the_new_ones_are_found() {
+fn c51_the_new_extents_of_a_swap_are_found() {
     for (entry, fault) in (0..4).map(|entry| (entry, ExchangeFault::OutUnwritable(entry))) {
         let scene = TornScene::new();
         let exchanger = scene.guest.exchanger(&scene.accounts, Order::MAX);
@@ -234,12 +239,12 @@ fn c51_of_extents_that_were_swapped_the_new_ones_are_found() {
         let failure = scene.fail(fault, &swap);
         assert_eq!(failure.error, torn(entry));
         assert!(scene.moved(&old).into_iter().eq(0..4 * entry + 4));
-        scene.is_recovered(failure.remaining);
+        scene.check_recovered(failure.remaining);
     }
 }
 
 #[test]
-fn c50_what_is_on_record_nowhere_is_lost_and_nothing_else() {
+fn c50_a_chunk_without_m2p_entries_is_lost_and_no_other() {
     for (preempt, torn_chunk) in (0..4).flat_map(|chunk| [(false, chunk), (true, chunk)]) {
         let scene = TornScene::new();
         scene.guest.xen().set_preempt(preempt);
@@ -247,12 +252,12 @@ fn c50_what_is_on_record_nowhere_is_lost_and_nothing_else() {
         let failure = scene.fail(ExchangeFault::OutUnreadable(torn_chunk), &CHUNKS);
         assert_eq!(failure.error, torn(4 * torn_chunk));
         assert!(scene.moved(&old).into_iter().eq(0..4 * torn_chunk));
-        scene.lost(chunk(torn_chunk), failure);
+        scene.check_lost(chunk(torn_chunk), failure);
     }
 }
 
 #[test]
-fn c50_where_each_frame_is_a_chunk_one_frame_is_lost() {
+fn c50_if_each_frame_is_a_chunk_one_frame_is_lost() {
     for frame in [0, 3, 7] {
         let scene = TornScene::new();
         let old = scene.backing();
@@ -260,12 +265,12 @@ fn c50_where_each_frame_is_a_chunk_one_frame_is_lost() {
         let failure = scene.fail(ExchangeFault::OutUnreadable(frame), &parts);
         assert_eq!(failure.error, torn(frame));
         assert!(scene.moved(&old).into_iter().eq(0..frame));
-        scene.lost(frame..frame + 1, failure);
+        scene.check_lost(frame..frame + 1, failure);
     }
 }
 
 #[test]
-fn c24_what_was_rolled_back_is_mapped_again() {
+fn c24_a_chunk_that_xen_rolled_back_is_mapped_again() {
     for frame in [0, 5, 15] {
         let scene = TornScene::new();
         let old = scene.backing();
@@ -273,45 +278,44 @@ fn c24_what_was_rolled_back_is_mapped_again() {
         let exchanged = frame / 4 * 4;
         assert_eq!(failure.error, torn(exchanged));
         assert!(scene.moved(&old).into_iter().eq(0..exchanged));
-        scene.is_recovered(failure.remaining);
+        scene.check_recovered(failure.remaining);
     }
 }
 
 #[test]
-fn c52_what_is_in_no_iommu_is_lost_and_nothing_else() {
+fn c52_a_chunk_that_the_iommu_does_not_map_is_lost_and_no_other() {
     for (torn_chunk, errno) in [(0, XenErrno::EINVAL), (2, XenErrno::ENOMEM), (3, XenErrno::EPERM)]
     {
         let scene = TornScene::new();
         let failure = scene.fail(ExchangeFault::IommuMap(torn_chunk, errno), &CHUNKS);
         let exchanged = 4 * torn_chunk;
         assert_eq!(failure.error, ExchangeError::Torn { errno: Some(errno), exchanged });
-        scene.lost(chunk(torn_chunk), failure);
+        scene.check_lost(chunk(torn_chunk), failure);
     }
 }
 
-/// What is told of a part has nothing to do with the others.
 #[test]
-fn parts_beside_the_one_that_tore_come_back() {
+fn the_parts_before_and_after_a_torn_part_are_returned() {
     let cut = |first| Part::gather(first, 4, order(1), Placement::ANYWHERE);
     let whole = |first| Part::gather(first, 1, order(3), Placement::ANYWHERE);
     for (parts, first) in [([cut(0), whole(8)], 0), ([whole(0), cut(8)], 8)] {
-        // The third chunk of the part that has so many.
+        // The third chunk, which only one of the two parts has.
         let fault = ExchangeFault::OutUnreadable(2);
         let scene = TornScene::new();
         let old = scene.backing();
         let failure = scene.fail(fault.clone(), &parts);
         assert_eq!(failure.error, torn(4));
         assert!(scene.moved(&old).into_iter().eq(0..first + 4));
-        scene.lost(first + 4..first + 6, failure);
+        scene.check_lost(first + 4..first + 6, failure);
 
-        // By a kernel that does not read the M2P, nothing of the part is known.
+        // If the kernel does not read the M2P, the whole part is in doubt.
         let scene = TornScene::new();
         let old = scene.backing();
         scene.guest.xen().arm_exchange(fault);
-        let reader = Reader { guest: &scene.guest, reading: Reading::None };
-        let failure = scene.fail_by(&reader, &parts);
+        let kernel = M2pKernel { guest: &scene.guest, m2p: M2pAccess::None };
+        let failure = scene.fail_by(&kernel, &parts);
         assert!(scene.moved(&old).into_iter().eq(0..first));
-        scene.lost(first..first + 8, failure);
+        scene.check_lost(first..first + 8, failure);
     }
 }
 
@@ -320,17 +324,17 @@ fn a_frame_that_is_not_found_is_lost_and_no_other() {
     for frame in [0, 6, 13, FRAMES - 1] {
         let scene = TornScene::new();
         scene.guest.xen().arm_exchange(ExchangeFault::OutUnwritable(frame / 4));
-        let hidden = Reading::AllBut(Pfn::new(FIRST + frame));
-        let reader = Reader { guest: &scene.guest, reading: hidden };
-        let failure = scene.fail_by(&reader, &CHUNKS);
+        let hidden = M2pAccess::AllExcept(Pfn::new(FIRST + frame));
+        let kernel = M2pKernel { guest: &scene.guest, m2p: hidden };
+        let failure = scene.fail_by(&kernel, &CHUNKS);
         assert_eq!(failure.error, torn(frame / 4 * 4));
-        scene.lost(frame..frame + 1, failure);
+        scene.check_lost(frame..frame + 1, failure);
     }
 }
 
 #[test]
-fn a_foreign_frame_of_the_same_number_is_passed_over() {
-    // Frames of another guest before and behind the new one in the M2P.
+fn a_foreign_frame_with_the_same_m2p_entry_is_skipped() {
+    // Frames of another guest come before and after the new frame in the M2P.
     for bits in [BITS, 64] {
         let scene = TornScene::new();
         let foreign: Vec<Mfn> = (0..FRAMES).map(|_| scene.guest.foreign_frame()).collect();
@@ -342,19 +346,19 @@ fn a_foreign_frame_of_the_same_number_is_passed_over() {
         let failure = scene.fail(ExchangeFault::OutUnwritable(0), &parts);
         assert!(scene.backing().iter().all(|mfn| !foreign.contains(mfn)));
         foreign.iter().for_each(|mfn| _ = scene.guest.record(*mfn, None));
-        scene.is_recovered(failure.remaining);
+        scene.check_recovered(failure.remaining);
     }
 }
 
 #[test]
-fn of_two_frames_of_ours_neither_is_believed() {
+fn if_two_own_frames_match_neither_is_accepted() {
     let whole = [Part::gather(0, 1, order(4), Placement::ANYWHERE)];
     for (index, parts, torn_chunk, lost) in [
         (0, &whole, 0, 0..1),
         (6, &whole, 0, 6..7),
         (FRAMES - 1, &whole, 0, FRAMES - 1..FRAMES),
         (6, &CHUNKS, 1, 6..7),
-        // Where it is known what is right, the other is passed over.
+        // If the torn chunk is another one, the false entry is skipped.
         (6, &CHUNKS, 2, FRAMES..FRAMES),
         (6, &CHUNKS, 0, FRAMES..FRAMES),
     ] {
@@ -365,21 +369,20 @@ fn of_two_frames_of_ours_neither_is_believed() {
         scene.guest.record(other, Some(OTHER));
         assert_eq!(failure.error, torn(4 * torn_chunk));
         match lost.is_empty() {
-            true => scene.is_recovered(failure.remaining),
-            false => scene.lost(lost, failure),
+            true => scene.check_recovered(failure.remaining),
+            false => scene.check_lost(lost, failure),
         }
         assert_eq!(scene.guest.uniform(OTHER), Some(FakeGuest::colour(OTHER)));
     }
 }
 
 #[test]
-fn a_count_and_a_list_that_do_not_fit_the_record_are_not_believed() {
+fn a_count_or_a_list_that_contradicts_the_m2p_is_not_accepted() {
     let whole = [Part::gather(0, 1, order(4), Placement::ANYWHERE)];
     let singles = [Part::replace(0, FRAMES)];
     let chunks: &[Part] = &CHUNKS;
     let elsewhere = TornScene::new().guest.mfn(OTHER).map(Mfn::number);
-    // As if Xen could not write the count: it did all, or all after a chunk, and says less. Or more
-    // than it did, which it cannot. Or a count that cannot be.
+    // The count is too low, as if Xen could not write it, or too high, or impossible.
     for (parts, commit, count, out) in [
         (chunks, true, Some(0), None),
         (chunks, true, Some(4), None),
@@ -392,14 +395,14 @@ fn a_count_and_a_list_that_do_not_fit_the_record_are_not_believed() {
         (&whole, true, Some(17), None),
         (&whole, true, Some(u64::MAX), None),
         (&whole, false, Some(u64::MAX), None),
-        // A count that fits, and a list that does not: it names a frame that is somewhere else.
+        // The count is possible, but the list names a frame that backs another guest frame.
         (&singles, true, Some(FRAMES - 1), elsewhere),
     ] {
         for answer in [Err(XenErrno::EFAULT), Err(XenErrno::ENOMEM), Ok(0)] {
             if (answer.is_ok() && count.is_none_or(|count| count == FRAMES))
                 || (answer == Err(XenErrno::ENOMEM) && !commit && count != Some(u64::MAX))
             {
-                // That is a success or a refusal.
+                // This combination is a success or a refusal.
                 continue;
             }
             let scene = TornScene::new();
@@ -409,13 +412,13 @@ fn a_count_and_a_list_that_do_not_fit_the_record_are_not_believed() {
             assert_eq!(failure.error, ExchangeError::Torn { errno: answer.err(), exchanged });
             let moved = if commit { 0..FRAMES } else { 0..0 };
             assert!(scene.moved(&old).into_iter().eq(moved), "{failure}");
-            scene.is_recovered(failure.remaining);
+            scene.check_recovered(failure.remaining);
         }
     }
 }
 
 #[test]
-fn a_recovery_in_which_xen_refuses_a_call_ends_in_one_of_the_two_ways() {
+fn a_refused_call_in_a_recovery_quarantines_frames_or_loses_none() {
     let (mut recovered, mut quarantined) = (0, 0);
     for (call, after) in (1..).flat_map(|call| [(call, 0), (call, 5)]) {
         let scene = TornScene::new();
@@ -426,51 +429,53 @@ fn a_recovery_in_which_xen_refuses_a_call_ends_in_one_of_the_two_ways() {
         let (run, lists) = (scene.guest.run(FIRST, FRAMES), Lists { backing, extents });
         let result = exchanger.exchange(run, &CHUNKS, OnRefusal::Undo, lists);
         scene.guest.xen().disarm();
-        // More than such an exchange takes.
+        // Such an exchange makes fewer calls.
         if call > 12 {
             break;
         }
         let failure = match result {
             Err(failure) => failure,
             Ok(progress) => {
-                // The exchange itself was refused.
+                // Xen refused the exchange itself.
                 assert!(progress.error.is_some(), "call {call}: {progress:?}");
                 scene.guest.check_whole();
                 continue;
             }
         };
         if failure.remaining.lost() == 0 {
-            // Refused before the exchange, or recovered in spite of it.
+            // The call came before the exchange, or the recovery succeeded without it.
             scene.guest.check_whole();
             recovered += 1;
         } else {
-            scene.is_accounted_for(failure);
+            scene.check_accounts(failure);
             quarantined += 1;
         }
     }
     assert!(recovered > 0 && quarantined > 0, "{recovered} recovered, {quarantined} quarantined");
 }
 
-/// A kernel's reading of the M2P.
-enum Reading {
-    /// It does not read it.
+/// How a kernel reads the M2P.
+enum M2pAccess {
+    /// It does not read the M2P.
     None,
-    /// In the second look, in which candidates are mapped, the last frame is another than it is later.
+    /// The second read, which maps the candidates, returns another frame for the last entry.
+    ///
+    /// The cell counts the reads.
     Stale(Cell<u32>),
-    /// It does not see this frame's record.
-    AllBut(Pfn),
-    /// It stops the program.
+    /// It does not see the entry of this frame.
+    AllExcept(Pfn),
+    /// It panics.
     Panic,
 }
 
 /// A guest whose kernel reads the M2P in another way.
-struct Reader<'g> {
+struct M2pKernel<'g> {
     guest: &'g FakeGuest,
-    reading: Reading,
+    m2p: M2pAccess,
 }
 
-// SAFETY: passes everything on.
-unsafe impl GuestMemory for Reader<'_> {
+// SAFETY: every method calls the same method of the guest.
+unsafe impl GuestMemory for M2pKernel<'_> {
     unsafe fn zero(&self, first: Pfn, frames: u64) {
         // SAFETY: the frames are mapped, and nothing else uses them ([M1](xen_contig::rules#M1)):
         // the function's requirement.
@@ -482,8 +487,9 @@ unsafe impl GuestMemory for Reader<'_> {
     }
 }
 
-// SAFETY: passes everything on but for the M2P, of which it shows less or something stale.
-unsafe impl LinearMapping for Reader<'_> {
+// SAFETY: every method calls the same method of the guest, except that `on_record` leaves out entries
+// or reports a false one. The trait lets it report candidates, which the library verifies.
+unsafe impl LinearMapping for M2pKernel<'_> {
     fn entry(&self, pfn: Pfn) -> MachineAddr {
         self.guest.entry(pfn)
     }
@@ -497,11 +503,11 @@ unsafe impl LinearMapping for Reader<'_> {
     }
 
     fn on_record(&self, first: Pfn, frames: u64, see: &mut dyn FnMut(Pfn, Mfn)) {
-        let looks = match &self.reading {
-            Reading::None => return,
-            Reading::Panic => panic!("the kernel stops"),
-            Reading::Stale(looks) => looks,
-            Reading::AllBut(hidden) => {
+        let reads = match &self.m2p {
+            M2pAccess::None => return,
+            M2pAccess::Panic => panic!("the kernel panics, as this test expects"),
+            M2pAccess::Stale(reads) => reads,
+            M2pAccess::AllExcept(hidden) => {
                 let mut see = |pfn, mfn| {
                     if pfn != *hidden {
                         see(pfn, mfn)
@@ -510,8 +516,8 @@ unsafe impl LinearMapping for Reader<'_> {
                 return self.guest.on_record(first, frames, &mut see);
             }
         };
-        looks.set(looks.get() + 1);
-        let other = self.guest.mfn(OTHER).filter(|_| looks.get() == 2);
+        reads.set(reads.get() + 1);
+        let other = self.guest.mfn(OTHER).filter(|_| reads.get() == 2);
         let last = Pfn::new(FIRST + FRAMES - 1);
         self.guest.on_record(first, frames, &mut |pfn, mfn| {
             see(pfn, other.filter(|_| pfn == last).unwrap_or(mfn));
@@ -520,34 +526,34 @@ unsafe impl LinearMapping for Reader<'_> {
 }
 
 #[test]
-fn a_kernel_that_does_not_read_the_m2p_loses_the_recovery_alone() {
+fn without_the_m2p_the_whole_part_is_lost() {
     let scene = TornScene::new();
     scene.guest.xen().arm_exchange(ExchangeFault::OutUnwritable(0));
-    let reader = Reader { guest: &scene.guest, reading: Reading::None };
-    let failure = scene.fail_by(&reader, &CHUNKS);
+    let kernel = M2pKernel { guest: &scene.guest, m2p: M2pAccess::None };
+    let failure = scene.fail_by(&kernel, &CHUNKS);
     assert_eq!(failure.error, torn(0));
-    scene.lost(0..FRAMES, failure);
+    scene.check_lost(0..FRAMES, failure);
 }
 
 #[test]
 fn a_panic_in_a_transaction_quarantines_the_run() {
     let scene = TornScene::new();
     scene.guest.xen().arm_exchange(ExchangeFault::OutUnwritable(0));
-    let reader = Reader { guest: &scene.guest, reading: Reading::Panic };
-    let stopped = catch_unwind(AssertUnwindSafe(|| scene.fail_by(&reader, &CHUNKS)));
-    assert!(stopped.is_err());
+    let kernel = M2pKernel { guest: &scene.guest, m2p: M2pAccess::Panic };
+    let result = catch_unwind(AssertUnwindSafe(|| scene.fail_by(&kernel, &CHUNKS)));
+    assert!(result.is_err());
     assert_eq!(scene.accounts.quarantined(), FRAMES);
     let holes: Vec<Pfn> = (FIRST..FIRST + FRAMES).map(Pfn::new).collect();
-    assert_eq!(scene.guest.check().holes, holes, "nobody reaches a frame of it");
+    assert_eq!(scene.guest.check().holes, holes, "no frame of the run is mapped");
 }
 
 #[test]
-fn a_frame_that_is_not_on_record_any_more_is_not_believed() {
+fn a_frame_whose_m2p_entry_changed_is_not_accepted() {
     let scene = TornScene::new();
     scene.guest.xen().arm_exchange(ExchangeFault::OutUnwritable(0));
-    let reader = Reader { guest: &scene.guest, reading: Reading::Stale(Cell::new(0)) };
-    let failure = scene.fail_by(&reader, &[Part::gather(0, 1, order(4), Placement::ANYWHERE)]);
+    let kernel = M2pKernel { guest: &scene.guest, m2p: M2pAccess::Stale(Cell::new(0)) };
+    let failure = scene.fail_by(&kernel, &[Part::gather(0, 1, order(4), Placement::ANYWHERE)]);
     assert_eq!(failure.error, torn(0));
-    scene.lost(FRAMES - 1..FRAMES, failure);
+    scene.check_lost(FRAMES - 1..FRAMES, failure);
     assert_eq!(scene.guest.uniform(OTHER), Some(FakeGuest::colour(OTHER)));
 }

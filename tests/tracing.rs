@@ -1,4 +1,4 @@
-//! The trace records every call and changes none, and a batch looks at every result.
+//! The tracer records every call and changes none. A multicall checks every result.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -20,7 +20,7 @@ fn clock() -> u64 {
     NOW.fetch_add(1, Relaxed)
 }
 
-/// A script with successes and refusals of every kind, on any hypervisor: what it saw.
+/// Makes calls of every kind, with successes and refusals. Returns all results.
 fn script(guest: &FakeGuest, xen: &impl Xen) -> Vec<String> {
     let mut seen = Vec::new();
     let accounts = Accounts::new();
@@ -42,28 +42,28 @@ fn script(guest: &FakeGuest, xen: &impl Xen) -> Vec<String> {
         MmuUpdate::page_table(entry, Pte::NOT_PRESENT),
         MmuUpdate::page_table(entry, Pte::new(Mfn::new(1 << 30), guest.flags())),
     ];
-    // SAFETY: the model's frames hold nothing of Rust's.
+    // SAFETY: the model's frames contain no Rust object.
     let result = unsafe { xen.mmu_update(&updates, &mut done, DomId::SELF) };
     seen.push(format!("{result:?} {done}"));
     let back = Pte::new(guest.mfn(Pfn::new(700)).unwrap(), guest.flags());
     let address = guest.address(Pfn::new(700));
-    // SAFETY: as above.
+    // SAFETY: the model's frames contain no Rust object.
     seen.push(format!("{:?}", unsafe { xen.update_va_mapping(address, back, UvmFlags::INVLPG) }));
-    // SAFETY: Xen refuses it: the frame is no table.
+    // SAFETY: Xen refuses the operation, because the frame is not a page table.
     let result = unsafe { xen.mmuext_op(&[MmuExtOp::unpin(Mfn::new(2))], &mut done, DomId::SELF) };
     seen.push(format!("{result:?} {done}"));
     let mut batch = [MulticallEntry::update_va_mapping(address, back, UvmFlags::ALL)];
-    // SAFETY: as above.
+    // SAFETY: the model's frames contain no Rust object.
     seen.push(format!("{:?}", unsafe { xen.multicall(&mut batch) }));
     seen.push(format!("{:?}", batch[0].result()));
     seen.push(format!("{:?}", xen.xen_version(VersionOp::Version)));
     seen.push(format!("{:?}", xen.hvm_op(HvmOp::GetParam(HvmParamIndex::ConsolePfn))));
-    // SAFETY: asks a question.
+    // SAFETY: `VCPUOP_is_up` accesses no memory of the guest.
     seen.push(format!("{:?}", unsafe { xen.vcpu_op(VcpuOp::IsUp, 9) }));
     seen.push(format!("{:?}", xen.sched_op(SchedOp::Yield)));
     seen.push(format!("{:?}", xen.console_write(b"hello")));
     seen.push(format!("{:?}", xen.event_channel_op(EventChannelOp::Send(Port(1)))));
-    // SAFETY: asks for a number.
+    // SAFETY: `XENMEM_maximum_ram_page` accesses no memory of the guest.
     seen.push(format!("{:?}", unsafe { xen.memory_op(MemoryOp::MaximumRamPage) }));
     seen
 }
@@ -83,8 +83,9 @@ fn tracing_changes_nothing() {
     assert_eq!(run(true), run(false));
 }
 
-/// Returns the calls of a log without the entries of multicalls, which are calls of their own in the
-/// log of the model alone.
+/// Returns the calls of a log without the entries of multicalls.
+///
+/// Only the log of the model has an entry as a call of its own.
 fn calls_of_the_guest(log: Vec<Logged>) -> Vec<Logged> {
     let mut entries_left = 0;
     let made = log.into_iter().filter(|call| {
@@ -125,7 +126,8 @@ fn the_summary_counts_what_the_hypervisor_saw() {
         Asked::MmuExt(ops) => Some(ops.len()),
         _ => None,
     });
-    // Two entries that fail, and 64 for each of three attaches. The others are in multicalls.
+    // One call with two entries fails, and each of three attaches has 64 entries. Multicalls make the
+    // other updates.
     let expected = CallTotals { calls: 4, sub_operations: 2 + 3 * 64, flushes: 0, errors: 1 };
     assert_eq!(mmu_update, expected);
     assert_eq!(summary.row(Hypercall::MmuUpdate), mmu_update);
@@ -178,27 +180,27 @@ fn the_ring_keeps_the_last_entries() {
 }
 
 #[test]
-fn the_sink_sees_each_call_at_full_level_alone() {
+fn the_sink_gets_calls_at_full_level_alone() {
     static SEEN: Mutex<Vec<String>> = Mutex::new(Vec::new());
     fn sink(entry: &TraceEntry) {
         SEEN.lock().unwrap().push(format!("{}", entry.call));
     }
     let guest = FakeGuest::new(512);
     let traced = Traced::new(guest.xen().clone(), clock);
-    for (level, shown) in [(Level::Off, 0), (Level::Summary, 0), (Level::Full, 2)] {
+    for (level, expected) in [(Level::Off, 0), (Level::Summary, 0), (Level::Full, 2)] {
         traced.show(level, sink);
         assert_eq!(traced.level(), level);
         assert_eq!(traced.console_write(b"x"), Err(XenErrno::EPERM));
         let mut done = 0;
         // SAFETY: a flush changes no mapping.
         unsafe { traced.mmuext_op(&[MmuExtOp::tlb_flush_all()], &mut done, DomId::SELF) }.unwrap();
-        assert_eq!(SEEN.lock().unwrap().len(), shown);
+        assert_eq!(SEEN.lock().unwrap().len(), expected);
     }
     let seen = SEEN.lock().unwrap().clone();
     assert_eq!(seen, ["console_io write bytes=1", "mmuext_op count=1 tlb_flush_all"]);
 }
 
-/// Three writes in a batch, the middle one refused.
+/// Issues a multicall of three updates and a flush. Xen refuses the second update.
 fn batch_of_three(guest: &FakeGuest, xen: &impl Xen) -> Result<(), MulticallError> {
     let zap = |pfn| [MmuUpdate::page_table(guest.entry(Pfn::new(pfn)).get(), Pte::NOT_PRESENT)];
     let (first, last) = (zap(600), zap(601));
@@ -211,7 +213,7 @@ fn batch_of_three(guest: &FakeGuest, xen: &impl Xen) -> Result<(), MulticallErro
         .mmu_update(&last)
         .mmuext_op(&flush);
     assert!(batch.is_full());
-    // SAFETY: the model's frames hold nothing of Rust's.
+    // SAFETY: the model's frames contain no Rust object.
     unsafe { batch.issue(xen) }
 }
 
@@ -221,12 +223,16 @@ fn a_multicall_names_the_entry_that_failed() {
     let error = batch_of_three(&guest, guest.xen()).unwrap_err();
     assert_eq!(error, MulticallError { index: Some(1), failed: 1, errno: XenErrno::EPERM });
     let present = |pfn| guest.linear_entry(Pfn::new(pfn)).is_present();
-    assert_eq!([600, 601, 602].map(present), [false, false, true], "the entries behind it ran");
+    assert_eq!(
+        [600, 601, 602].map(present),
+        [false, false, true],
+        "Xen runs the entries after the failed one"
+    );
     assert_eq!(guest.xen().take_log().len(), 5);
 }
 
 #[test]
-fn a_multicall_that_is_refused_whole_says_so() {
+fn a_multicall_that_xen_refuses_names_no_entry() {
     let guest = FakeGuest::new(1024);
     guest.xen().arm(Fault::refuse(1, XenErrno::EFAULT));
     let error = batch_of_three(&guest, guest.xen()).unwrap_err();
@@ -253,7 +259,7 @@ fn a_tracer_reports_nested_spans_to_the_hypervisor_in_order() {
     let (operation, phase) = (Span::Operation("test"), Span::Phase(Phase::Purge));
     let answer = traced
         .within(operation, || traced.within(phase, || traced.xen_version(VersionOp::Version)));
-    assert_eq!(answer, Ok(4 << 16 | 17), "the work's own result");
+    assert_eq!(answer, Ok(4 << 16 | 17), "the closure's result");
     assert_eq!(
         guest.xen().take_marks(),
         [Mark::Enter(operation), Mark::Enter(phase), Mark::Leave(phase), Mark::Leave(operation)]
@@ -261,7 +267,7 @@ fn a_tracer_reports_nested_spans_to_the_hypervisor_in_order() {
 }
 
 #[test]
-fn an_entry_says_how_much_was_done_where_the_call_reports_it() {
+fn an_entry_has_the_count_that_the_call_reports() {
     let guest = FakeGuest::new(1024);
     let traced = Traced::new(guest.xen().clone(), clock);
     let zap = |pfn| MmuUpdate::page_table(guest.entry(Pfn::new(pfn)).get(), Pte::NOT_PRESENT);
