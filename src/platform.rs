@@ -50,8 +50,9 @@
 //! call [`Platform::xen`], [`Platform::p2m`], [`Platform::memory`], [`GuestMemory::zero`] and the three
 //! methods above.
 //!
-//! The closure that [`Platform::take_where`] receives may run under that lock. It reads the P2M and
-//! compares addresses. It takes no lock, makes no hypercall and calls no method of the platform.
+//! The closure that [`Platform::take_where`] receives may run under the lock of your frame allocator. It
+//! reads the P2M and compares addresses. It takes no lock, makes no hypercall and calls no method of the
+//! platform.
 
 use hypercall::Xen;
 

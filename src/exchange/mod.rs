@@ -18,7 +18,8 @@
 //! ```
 //! Each task has one place:
 //!
-//! * `transaction::ask` makes the hypercall, and `reply` decodes the answer;
+//! * `transaction::ask` fills the argument and makes the hypercall, `transaction::fused` makes the first
+//!   one in a multicall, and `reply` decodes the answer;
 //! * `transaction::diagnose` finds the cause of a refusal. It finds the busy frame, and
 //!   [`GuestMemory::holder`](crate::paging::GuestMemory::holder) names what references it.
 //!
