@@ -1,4 +1,4 @@
-//! The reserve of the allocator against the model.
+//! The reserve of the allocator, on the model.
 
 #![forbid(unsafe_code)]
 
@@ -44,13 +44,13 @@ impl ReserveScene {
         }
     }
 
-    /// Returns the number of hypercalls since the last call.
-    fn calls(&self) -> usize {
+    /// Returns how many hypercalls were made since the last call of this method.
+    fn take_calls(&self) -> usize {
         self.platform.guest().xen().take_log().len()
     }
 
-    /// Leaves the kernel the free frames that `keep` selects by number. The others are returned.
-    fn leave(&self, keep: impl Fn(u64) -> bool) -> Vec<FrameRun> {
+    /// Takes the kernel's free frames, except those whose numbers `keep` selects.
+    fn take_except(&self, keep: impl Fn(u64) -> bool) -> Vec<FrameRun> {
         let taken: Vec<FrameRun> = std::iter::from_fn(|| self.platform.take(1, 1)).collect();
         let (kept, held): (Vec<_>, Vec<_>) =
             taken.into_iter().partition(|run| keep(run.first().number()));
@@ -58,8 +58,8 @@ impl ReserveScene {
         held
     }
 
-    /// After everything was released: trims all, and checks that every frame is where it was.
-    fn is_balanced(&self) {
+    /// Trims all idle memory, and checks that every frame is free again.
+    fn check_balance(&self) {
         self.allocator.trim(u64::MAX);
         let stats = self.allocator.stats();
         assert_eq!(self.platform.free_frames(), self.free, "{stats:?}");
@@ -69,48 +69,48 @@ impl ReserveScene {
 }
 
 fn limits(build: impl FnOnce(ConstraintsBuilder) -> ConstraintsBuilder) -> Constraints {
-    build(Constraints::builder()).build().expect("limits without a contradiction")
+    build(Constraints::builder()).build().expect("the limits do not contradict each other")
 }
 
 fn order(order: u32) -> Order {
-    Order::new(order).expect("an order")
+    Order::new(order).expect("the order is valid")
 }
 
 #[test]
-fn rings_that_were_freed_are_found() {
+fn freed_rings_are_allocated_again_without_a_hypercall() {
     let scene = ReserveScene::new(FakeGuest::new(8192));
     let any = Constraints::default();
     for round in 0..3 {
         let rings: Vec<_> = (0..64).map(|_| scene.alloc(2, &any)).collect();
-        let calls = scene.calls();
+        let calls = scene.take_calls();
         assert!(round == 0 || calls == 0, "{calls} hypercalls for rings that were just freed");
         drop(rings);
     }
-    scene.is_balanced();
+    scene.check_balance();
 }
 
 #[test]
-fn halves_that_were_freed_are_found_as_a_whole() {
+fn freed_halves_serve_a_request_for_the_whole() {
     let scene = ReserveScene::new(FakeGuest::new(8192));
     let any = Constraints::default();
     let mut left = scene.alloc(4, &any);
     let right = left.split_off(2 * PAGE).expect("a page boundary");
     drop(left);
     drop(right);
-    scene.calls();
+    scene.take_calls();
     let _whole = scene.alloc(4, &any);
-    assert_eq!(scene.calls(), 0);
+    assert_eq!(scene.take_calls(), 0);
 }
 
 #[test]
-fn several_segments_are_found_again() {
+fn a_freed_buffer_of_several_segments_is_allocated_again() {
     let scene = ReserveScene::new(FakeGuest::new(8192));
     let two = limits(|it| it.max_segments(2));
     drop(scene.alloc(1024, &two));
-    scene.calls();
+    scene.take_calls();
     drop(scene.alloc(1024, &two));
-    assert_eq!(scene.calls(), 0);
-    scene.is_balanced();
+    assert_eq!(scene.take_calls(), 0);
+    scene.check_balance();
 }
 
 #[test]
@@ -123,37 +123,37 @@ fn a_surplus_is_returned_to_xen() {
     for cycle in 0..40 {
         let buffer = scene.allocator.alloc_coherent(257 * PAGE, &low);
         drop(buffer.unwrap_or_else(|error| panic!("cycle {cycle}: {error}")));
-        // The kernel uses what is free for other things.
+        // The kernel uses free frames meanwhile.
         let held: Vec<_> = (0..255).map_while(|_| scene.platform.take(1, 1)).collect();
         held.into_iter().for_each(|run| scene.platform.give(run));
     }
-    scene.is_balanced();
+    scene.check_balance();
     assert_eq!(scene.allocator.stats().below_16m, 0);
 }
 
 #[test]
 fn a_run_need_not_be_aligned_in_the_guest() {
     let scene = ReserveScene::new(FakeGuest::new(4096));
-    let _held = scene.leave(|number| (1025..2025).contains(&number));
+    let _held = scene.take_except(|number| (1025..2025).contains(&number));
     scene.alloc(512, &Constraints::default());
 }
 
 #[test]
-fn alignment_is_found_in_fragmented_translated_memory() {
+fn an_aligned_frame_is_found_in_fragmented_translated_memory() {
     let scene = ReserveScene::new(GuestBuilder::new(16_384).translated().build());
-    let _held = scene.leave(|number| number >= 10_000 || number % 2 == 1);
+    let _held = scene.take_except(|number| number >= 10_000 || number % 2 == 1);
     scene.alloc(1, &limits(|it| it.align(8192)));
 }
 
 #[test]
-fn idle_memory_serves_before_there_is_none() {
+fn idle_memory_serves_when_the_kernel_has_none() {
     let scene = ReserveScene::new(FakeGuest::new(2048));
     drop(scene.alloc(512, &Constraints::default()));
-    let _held = scene.leave(|_| false);
+    let _held = scene.take_except(|_| false);
     scene.platform.deny_lists(true);
     let one = scene.alloc(1, &Constraints::default());
     drop(one);
-    // The kernel's own need, too.
+    // The kernel can reclaim it too.
     assert_eq!(scene.platform.free_frames(), 0);
     assert!(scene.allocator.reclaim(100) >= 100);
     assert!(scene.platform.free_frames() >= 100);
@@ -162,7 +162,7 @@ fn idle_memory_serves_before_there_is_none() {
 #[test]
 fn a_frame_that_xen_refuses_is_set_aside() {
     let scene = ReserveScene::new(FakeGuest::new(4096));
-    let run = scene.platform.take(64, 64).expect("memory");
+    let run = scene.platform.take(64, 64).expect("the kernel has free frames");
     let stuck = run.first().add(5);
     scene.platform.give(run);
     scene.platform.guest().hold(stuck);
@@ -174,7 +174,7 @@ fn a_frame_that_xen_refuses_is_set_aside() {
     let report = scene.allocator.trim(u64::MAX);
     assert!(report.error.is_some(), "the refusal is reported");
     scene.platform.guest().unhold(stuck);
-    scene.is_balanced();
+    scene.check_balance();
 }
 
 #[test]
@@ -194,7 +194,7 @@ fn segments_of_any_length_are_served() {
         .expect("two halves of a page");
     let pages = limits(|it| it.max_segment(4096).max_segments(512));
     assert_eq!(scene.alloc(512, &pages).segments().count(), 512);
-    scene.is_balanced();
+    scene.check_balance();
 }
 
 #[test]
@@ -204,16 +204,16 @@ fn one_extent_backs_several_segments() {
     let buffer = scene.alloc(256, &sixteen);
     assert_eq!(buffer.segments().count(), 16);
     drop(buffer);
-    scene.is_balanced();
+    scene.check_balance();
 }
 
 #[test]
-fn memory_out_of_reach_is_called_so() {
+fn memory_out_of_reach_is_named() {
     let scene = ReserveScene::new(FakeGuest::new(2048));
     let beyond = limits(|it| it.lowest(1 << 40));
     let error = scene.allocator.alloc_coherent(512 * PAGE, &beyond).unwrap_err();
     assert!(matches!(error, AllocError::OutOfReach { .. }), "{error}");
-    scene.is_balanced();
+    scene.check_balance();
 }
 
 #[test]
@@ -222,13 +222,13 @@ fn a_request_without_limits_leaves_low_memory_alone() {
     let (low, any) = (limits(|it| it.mask((1 << 25) - 1)), Constraints::default());
     drop(scene.alloc(8, &low));
     let _page = scene.alloc(1, &any);
-    scene.calls();
+    scene.take_calls();
     let _again = scene.alloc(8, &low);
-    assert_eq!(scene.calls(), 0);
+    assert_eq!(scene.take_calls(), 0);
 }
 
 #[test]
-fn shorter_extents_serve_where_xen_has_no_long_ones() {
+fn shorter_extents_serve_if_xen_has_no_long_ones() {
     let scene = ReserveScene::new(FakeGuest::new(8192));
     scene.platform.guest().fragment(order(5));
     let buffer = scene.alloc(128, &limits(|it| it.max_segments(16)));
@@ -236,24 +236,24 @@ fn shorter_extents_serve_where_xen_has_no_long_ones() {
 }
 
 #[test]
-fn single_pages_need_no_xen() {
+fn single_pages_need_no_memory_of_xen() {
     let scene = ReserveScene::new(FakeGuest::new(4096));
     scene.platform.guest().exhaust_but(0);
     scene.alloc(16, &limits(|it| it.max_segment(PAGE).max_segments(16)));
 }
 
 #[test]
-fn without_sleeping_the_reserve_serves_and_xen_is_not_asked() {
+fn a_request_that_must_not_sleep_is_served_without_a_hypercall() {
     let scene = ReserveScene::new(FakeGuest::new(4096));
     let any = Constraints::default();
     let at_once = limits(|it| it.sleep(Sleep::MustNot));
     let refused = scene.allocator.alloc_coherent(PAGE, &at_once).unwrap_err();
     assert_eq!(refused, AllocError::MustNotSleep);
     drop(scene.alloc(4, &any));
-    scene.calls();
+    scene.take_calls();
     drop(scene.alloc(3, &at_once));
-    assert_eq!(scene.calls(), 0);
-    scene.is_balanced();
+    assert_eq!(scene.take_calls(), 0);
+    scene.check_balance();
 }
 
 #[test]
@@ -263,29 +263,29 @@ fn an_impossible_member_of_a_set_is_refused_before_anything_moves() {
     let any = Constraints::default();
     let requests = [request(PAGE, any), request(PAGE, any), request(0, any)];
     let (index, error) = scene.allocator.alloc_many(&requests).unwrap_err();
-    assert_eq!((index, error, scene.calls()), (2, AllocError::ZeroSize, 0));
+    assert_eq!((index, error, scene.take_calls()), (2, AllocError::ZeroSize, 0));
 }
 
 #[test]
 fn a_buffer_that_spans_classes_is_trimmed() {
     let scene = ReserveScene::new(GuestBuilder::new(8192).translated().build());
-    let _held = scene.leave(|number| (3900..4500).contains(&number));
+    let _held = scene.take_except(|number| (3900..4500).contains(&number));
     let free = scene.platform.free_frames();
     drop(scene.alloc(300, &limits(|it| it.max_segments(2))));
     scene.allocator.trim(u64::MAX);
     assert_eq!(scene.platform.free_frames(), free, "{:?}", scene.allocator.stats());
 }
 
-/// Sizes of any kind, one after the other, in a guest that has little memory.
+/// The guest has little memory, and the buffers are dropped one after the other.
 #[test]
-fn odd_sizes_leave_nothing_behind() {
+fn buffers_of_any_size_lose_no_frame() {
     let two = limits(|it| it.max_segments(2));
     for translated in [false, true] {
         for retain in [Retain::NOTHING, Retain::default()] {
             let builder = GuestBuilder::new(8192);
             let guest = if translated { builder.translated().build() } else { builder.build() };
             let scene = ReserveScene::retaining(guest, retain);
-            let _held = scene.leave(|number| (3584..5632).contains(&number));
+            let _held = scene.take_except(|number| (3584..5632).contains(&number));
             let free = scene.platform.free_frames();
             for size in
                 [1, 7, 4095, 4096, 4097, 12_288, 20_481, 511 * PAGE, 512 * PAGE, 512 * PAGE + 1]
@@ -299,9 +299,9 @@ fn odd_sizes_leave_nothing_behind() {
     }
 }
 
-/// Memory of a node and single extents come from Xen each time. What was freed is trimmed all the same.
+/// Memory of a node and single extents come from Xen each time. The freed memory must be trimmed.
 #[test]
-fn what_only_xen_can_serve_is_served_for_ever() {
+fn requests_that_only_xen_can_serve_use_up_no_memory() {
     let node = limits(|it| it.node(Node::Exactly(0)));
     let one_extent = limits(|it| it.backing(Backing::OneExtent));
     for (guest, limits) in [
@@ -320,9 +320,9 @@ fn what_only_xen_can_serve_is_served_for_ever() {
     }
 }
 
-/// What a restored kernel finds: other machine frames back idle memory.
+/// After a restore another machine frame backs one frame of the idle memory.
 #[test]
-fn idle_memory_that_moved_in_part_is_not_served() {
+fn idle_memory_that_moved_in_part_is_not_allocated() {
     for (moved, any) in [(0, 1), (3, 1), (7, 1), (3, 16)] {
         let scene = ReserveScene::new(FakeGuest::new(8192));
         let any = limits(|it| it.max_segments(any));
@@ -334,12 +334,12 @@ fn idle_memory_that_moved_in_part_is_not_served() {
         let refused = scene.allocator.alloc_coherent(8 * PAGE, &at_once).unwrap_err();
         assert_eq!(refused, AllocError::MustNotSleep, "frame {moved}");
         scene.platform.guest().forge(pfn, before);
-        scene.is_balanced();
+        scene.check_balance();
     }
 }
 
 #[test]
-fn idle_pieces_that_moved_are_not_served() {
+fn idle_pieces_that_moved_are_not_allocated() {
     let scene = ReserveScene::new(FakeGuest::new(8192));
     scene.platform.guest().fragment(order(5));
     let many = limits(|it| it.max_segments(16));
@@ -359,12 +359,12 @@ fn idle_pieces_that_moved_are_not_served() {
     let refused = scene.allocator.alloc_coherent(128 * PAGE, &at_once).unwrap_err();
     assert_eq!(refused, AllocError::MustNotSleep);
     back(&mut mfns.iter());
-    scene.is_balanced();
+    scene.check_balance();
 }
 
-/// It may be called by an interrupt handler, so it must not call the kernel's frame allocator.
+/// An interrupt handler may make such a request, and must not call the frame allocator.
 #[test]
-fn without_sleeping_nothing_is_given_to_the_kernel() {
+fn a_request_that_must_not_sleep_frees_no_frame() {
     let scene = ReserveScene::new(FakeGuest::new(4096));
     let buffer = scene.alloc(8, &Constraints::default());
     let first = buffer.frames().first();
@@ -375,10 +375,10 @@ fn without_sleeping_nothing_is_given_to_the_kernel() {
     scene.allocator.alloc_coherent(8 * PAGE, &at_once).unwrap_err();
     assert_eq!(scene.platform.free_frames(), free);
     scene.platform.guest().forge(first, before);
-    scene.is_balanced();
+    scene.check_balance();
 }
 
-/// A guest that has no memory below 32 MiB, and what a device that reaches no other asks for.
+/// Returns a guest without memory below 32 MiB, and limits that need such memory.
 fn scarce() -> (ReserveScene, Constraints) {
     let guest = GuestBuilder::new(8192).machine_frames(100_000).build();
     (ReserveScene::new(guest), limits(|it| it.mask((1 << 25) - 1)))
@@ -395,7 +395,7 @@ fn refused_frames_do_not_keep_idle_memory_from_xen() {
     let stats = scene.allocator.stats();
     assert_eq!((stats.idle, stats.lent, stats.set_aside), (0, 0, 2), "{stats:?}");
     stuck.into_iter().for_each(|pfn| scene.platform.guest().unhold(pfn));
-    scene.is_balanced();
+    scene.check_balance();
 }
 
 #[test]
@@ -411,7 +411,7 @@ fn a_refused_frame_does_not_keep_lent_memory_from_xen() {
     let stats = scene.allocator.stats();
     assert_eq!((stats.lent, stats.set_aside), (0, 1), "{stats:?}");
     scene.platform.guest().unhold(stuck);
-    scene.is_balanced();
+    scene.check_balance();
 }
 
 #[test]
@@ -430,13 +430,13 @@ fn each_frame_that_is_set_aside_is_tried_again() {
         scene.allocator.trim(u64::MAX);
         assert_eq!(scene.allocator.stats().set_aside, 1, "{stays}");
         scene.platform.guest().unhold(stuck[stays]);
-        scene.is_balanced();
+        scene.check_balance();
     }
 }
 
-/// A Xen that refuses every frame does not make a trim or a request set aside all memory.
+/// If Xen refuses every frame, neither a trim nor a request sets all memory aside.
 #[test]
-fn what_is_set_aside_is_bounded() {
+fn the_number_of_frames_set_aside_is_bounded() {
     let (scene, low) = scarce();
     drop(scene.alloc(512, &low));
     scene.platform.guest().deny_exchange(Some(XenErrno::EINVAL));
@@ -447,12 +447,12 @@ fn what_is_set_aside_is_bounded() {
     let stats = scene.allocator.stats();
     assert!(stats.set_aside <= 64 + eighth, "{stats:?}");
     scene.platform.guest().deny_exchange(None);
-    scene.is_balanced();
+    scene.check_balance();
 }
 
-/// What was exchanged before the exchange failed is the kernel's, and is returned as other lent memory.
+/// Low frames of a torn exchange are lent to the kernel, and a trim returns them to Xen.
 #[test]
-fn a_torn_growth_leaves_no_low_memory_with_the_kernel() {
+fn a_torn_growth_leaves_the_kernel_no_low_memory() {
     for fault in [
         ExchangeFault::OutUnwritable(0),
         ExchangeFault::OutUnreadable(3),
@@ -471,7 +471,7 @@ fn a_torn_growth_leaves_no_low_memory_with_the_kernel() {
     }
 }
 
-/// The kernel hands out what it has, and the library looks whether it fits.
+/// The library takes any free run of the kernel, and checks whether it fits.
 #[test]
 fn a_kernel_that_cannot_search_serves_translated_requests() {
     let one_extent = limits(|it| it.backing(Backing::OneExtent));
@@ -480,7 +480,7 @@ fn a_kernel_that_cannot_search_serves_translated_requests() {
             let scene = ReserveScene::new(GuestBuilder::new(2048).translated().build());
             scene.platform.deny_search(true);
             scene.alloc(pages, &limits);
-            scene.is_balanced();
+            scene.check_balance();
         }
     }
 }

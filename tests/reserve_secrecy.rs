@@ -1,12 +1,12 @@
-//! Nothing that Xen or another driver left in memory leaves the reserve.
+//! No bytes of another domain or of another driver leave the reserve.
 //!
-//! The model poisons what Xen hands out ([C56](xen_contig::conformance#C56)). The kernel's free memory
-//! holds the kernel's bytes, and each driver writes its own into its buffer. For each way out of the
-//! reserve: a buffer holds zeros, the kernel receives no byte of Xen's, and Xen none of the guest's
-//! ([C57](xen_contig::conformance#C57)).
+//! The model fills the frames that Xen hands out with poison ([C56](xen_contig::conformance#C56)). The
+//! kernel's free memory has the kernel's bytes, and each driver writes to its buffer. The tests check
+//! each way out of the reserve: a new buffer is zeroed, the kernel gets no poison, and Xen gets zeroed
+//! frames ([C57](xen_contig::conformance#C57)).
 //!
-//! The kernel receives what its drivers wrote, as from any allocator of a kernel: zeroing that is up to
-//! whoever hands the memory to another user.
+//! The kernel gets frames with its drivers' bytes, as from any allocator of a kernel. The kernel zeroes
+//! them before another user gets them.
 
 #![forbid(unsafe_code)]
 
@@ -29,13 +29,13 @@ type Buffer<'a> = CoherentBuffer<'a, Kernel>;
 const PAGE: u64 = PAGE_SIZE as u64;
 const WORDS: usize = PAGE_SIZE / 8;
 
-/// What drivers write into their buffers.
+/// The word that drivers write to their buffers.
 const DRIVER: u64 = 0xd21e_d21e_d21e_d21e;
 
 struct SecrecyScene {
     platform: Kernel,
     allocator: Allocator<Kernel>,
-    /// Frames that were returned to Xen as it had handed them out.
+    /// The number of frames that were returned to Xen unchanged.
     probes: Cell<u64>,
 }
 
@@ -54,7 +54,7 @@ impl SecrecyScene {
         self.platform.guest()
     }
 
-    /// Allocates, checks that the buffer holds zeros, and lets the driver write to it.
+    /// Allocates, checks that the buffer is zeroed, and writes to it as a driver does.
     fn alloc(&self, pages: u64, limits: &Constraints) -> Result<Buffer<'_>, AllocError> {
         let buffer = self.allocator.alloc_coherent(pages * PAGE, limits)?;
         for pfn in buffer.frames().iter() {
@@ -68,8 +68,8 @@ impl SecrecyScene {
         self.alloc(pages, limits).unwrap_or_else(|error| panic!("{pages} pages: {error}"))
     }
 
-    /// Checks every free frame of the kernel, and what Xen received.
-    fn is_secret(&self) {
+    /// Checks every free frame of the kernel, and the frames that Xen got.
+    fn check_secrecy(&self) {
         let free: Vec<FrameRun> = std::iter::from_fn(|| self.platform.take(1, 1)).collect();
         assert!(!free.is_empty());
         for run in &free {
@@ -78,16 +78,18 @@ impl SecrecyScene {
                 Some(word) => word == POISON,
                 None => (0..WORDS).any(|word| self.guest().read(0, pfn, word) == POISON),
             };
-            assert!(!poisoned, "{pfn} holds Xen's bytes and is free memory of the kernel");
+            assert!(!poisoned, "{pfn} is free memory of the kernel with bytes of another domain");
         }
         free.into_iter().for_each(|run| self.platform.give(run));
         let own = self.probes.get() + self.returned_probes();
         self.probes.set(own);
-        assert_eq!(self.guest().given_up_dirty(), own, "frames went to Xen with the guest's bytes");
+        assert_eq!(self.guest().given_up_dirty(), own, "Xen got frames with bytes of the guest");
     }
 
-    /// Counts the frames that were returned to Xen as Xen had handed them out: after a refusal, the
-    /// exchange of one frame tells whether the limit was the cause, and a second one undoes it.
+    /// Counts the frames that were returned to Xen unchanged.
+    ///
+    /// After a refusal, the exchange of one frame shows whether the limit was the cause. A second
+    /// exchange undoes it.
     fn returned_probes(&self) -> u64 {
         let log = self.guest().xen().take_log();
         let bits_of_one = |call: &Logged| match call.asked {
@@ -100,16 +102,16 @@ impl SecrecyScene {
         log.windows(2).filter(is_probe).count() as u64
     }
 
-    /// Checks all, gives the idle memory up, and checks again.
-    fn is_secret_until_trimmed(&self) {
-        self.is_secret();
+    /// Checks before and after a trim of all idle memory.
+    fn check_secrecy_and_trim(&self) {
+        self.check_secrecy();
         let report = self.allocator.trim(u64::MAX);
         assert_eq!(self.allocator.stats().idle, 0, "{report:?}");
-        self.is_secret();
+        self.check_secrecy();
     }
 
-    /// Takes the kernel's free frames, but for those that `keep` selects.
-    fn leave(&self, keep: impl Fn(Pfn) -> bool) -> Vec<FrameRun> {
+    /// Takes the kernel's free frames, except those that `keep` selects.
+    fn take_except(&self, keep: impl Fn(Pfn) -> bool) -> Vec<FrameRun> {
         let all: Vec<FrameRun> = std::iter::from_fn(|| self.platform.take(1, 1)).collect();
         let (kept, held): (Vec<_>, Vec<_>) = all.into_iter().partition(|run| keep(run.first()));
         kept.into_iter().for_each(|run| self.platform.give(run));
@@ -118,14 +120,14 @@ impl SecrecyScene {
 }
 
 fn limits(build: impl FnOnce(ConstraintsBuilder) -> ConstraintsBuilder) -> Constraints {
-    build(Constraints::builder()).build().expect("limits without a contradiction")
+    build(Constraints::builder()).build().expect("the limits do not contradict each other")
 }
 
 fn guest() -> FakeGuest {
     FakeGuest::new(2048)
 }
 
-/// Memory of a low class, which comes from Xen and is returned to it.
+/// Returns limits for memory of a low class. It comes from Xen and is returned to Xen.
 fn low() -> Constraints {
     limits(|it| it.mask((1 << 23) - 1))
 }
@@ -138,7 +140,7 @@ fn a_buffer_from_an_exchange_is_zeroed() {
         assert!(scene.allocator.stats().exchanged > 0);
         drop(buffer);
     }
-    scene.is_secret_until_trimmed();
+    scene.check_secrecy_and_trim();
 }
 
 #[test]
@@ -146,19 +148,19 @@ fn a_buffer_that_another_driver_had_is_zeroed() {
     let scene = SecrecyScene::new(guest());
     let any = Constraints::default();
     drop(scene.must_alloc(16, &any));
-    // The extent that was released last, a part of it, and merged blocks.
+    // The next buffers are the same extent, parts of it, and merged blocks.
     drop(scene.must_alloc(16, &any));
     let (_one, _two) = (scene.must_alloc(3, &any), scene.must_alloc(5, &any));
     drop(scene.must_alloc(16, &any));
     assert!(scene.allocator.stats().from_reserve >= 3, "{:?}", scene.allocator.stats());
     let at_once = limits(|it| it.sleep(Sleep::MustNot));
     let served = std::iter::from_fn(|| scene.alloc(1, &at_once).ok()).map(std::mem::forget).count();
-    assert!(served > 0, "idle memory");
-    scene.is_secret_until_trimmed();
+    assert!(served > 0, "idle memory serves without sleeping");
+    scene.check_secrecy_and_trim();
 }
 
 #[test]
-fn a_surplus_is_zeroed_when_it_is_handed_out() {
+fn a_buffer_from_a_surplus_is_zeroed() {
     let scene = SecrecyScene::new(guest());
     let any = Constraints::default();
     let first = scene.must_alloc(17, &any);
@@ -166,16 +168,16 @@ fn a_surplus_is_zeroed_when_it_is_handed_out() {
     assert!(idle >= 15, "{:?}", scene.allocator.stats());
     let at_once = limits(|it| it.sleep(Sleep::MustNot));
     let rest: Vec<_> = std::iter::from_fn(|| scene.alloc(1, &at_once).ok()).collect();
-    assert_eq!(rest.len() as u64, idle, "all of the surplus");
+    assert_eq!(rest.len() as u64, idle, "the buffers take all of the surplus");
     drop((first, rest));
-    scene.is_secret_until_trimmed();
+    scene.check_secrecy_and_trim();
 }
 
 #[test]
 fn a_buffer_of_several_pieces_is_zeroed() {
     let scene = SecrecyScene::new(guest());
     let two = limits(|it| it.max_segments(2));
-    // From an exchange of two extents, then from the reserve.
+    // The first buffer comes from an exchange of two extents, the second from the reserve.
     for _ in 0..2 {
         drop(scene.must_alloc(1024, &two));
     }
@@ -186,7 +188,7 @@ fn a_buffer_of_several_pieces_is_zeroed() {
     drop(buffer);
     drop(scene.must_alloc(16, &many));
     drop(half);
-    scene.is_secret_until_trimmed();
+    scene.check_secrecy_and_trim();
 }
 
 #[test]
@@ -199,7 +201,7 @@ fn adopted_memory_is_zeroed() {
         drop(scene.must_alloc(1, &single));
         drop(scene.must_alloc(16, &single));
         assert!(scene.allocator.stats().adopted > 0);
-        scene.is_secret_until_trimmed();
+        scene.check_secrecy_and_trim();
     }
 }
 
@@ -209,28 +211,28 @@ fn a_refilled_buffer_is_zeroed() {
     let one = limits(|it| it.backing(Backing::OneExtent));
     for pages in [1, 3, 64] {
         let buffer = scene.must_alloc(pages, &one);
-        // The rest of the extent is the reserve's.
+        // The remaining frames of the extent are in the reserve.
         let at_once = limits(|it| it.sleep(Sleep::MustNot));
         let rest: Vec<_> = std::iter::from_fn(|| scene.alloc(1, &at_once).ok()).collect();
         drop((buffer, rest));
     }
-    scene.is_secret_until_trimmed();
+    scene.check_secrecy_and_trim();
 }
 
 #[test]
-fn memory_that_is_trimmed_to_the_kernel_or_to_xen_is_zeroed() {
+fn memory_that_a_trim_frees_or_returns_to_xen_is_zeroed() {
     for limits in [Constraints::default(), low()] {
         for retain in [Retain::default(), Retain::NOTHING] {
             let scene = SecrecyScene::retaining(guest(), retain);
-            // 255 frames of the second one were never a buffer's.
+            // 255 frames of the second extent were never in a buffer.
             let one = scene.must_alloc(1, &limits);
             let many = scene.must_alloc(257, &limits);
             drop(many);
-            scene.is_secret();
+            scene.check_secrecy();
             drop(one);
-            // Trims the rest, if nothing is retained.
+            // This request trims the remaining memory if nothing is retained.
             drop(scene.must_alloc(1, &limits));
-            scene.is_secret_until_trimmed();
+            scene.check_secrecy_and_trim();
             let stats = scene.allocator.stats();
             assert!(stats.exchanged > 0, "{stats:?}");
         }
@@ -243,7 +245,7 @@ fn memory_that_xen_exchanged_back_is_zeroed() {
     drop(scene.must_alloc(100, &low()));
     let report = scene.allocator.trim(u64::MAX);
     assert!(report.returned >= 100, "{report:?}");
-    scene.is_secret();
+    scene.check_secrecy();
 }
 
 #[test]
@@ -253,21 +255,21 @@ fn reclaimed_memory_is_zeroed() {
         drop(scene.must_alloc(17, &limits));
         let _live = scene.must_alloc(257, &limits);
         assert!(scene.allocator.stats().idle > 200, "{:?}", scene.allocator.stats());
-        let _held = scene.leave(|_| false);
+        let _held = scene.take_except(|_| false);
         assert!(scene.allocator.reclaim(1) > 0);
-        scene.is_secret();
+        scene.check_secrecy();
         assert!(scene.allocator.reclaim(u64::MAX) > 200);
-        scene.is_secret();
-        // What was lent to the kernel goes to Xen.
+        scene.check_secrecy();
+        // The trim returns the frames lent to the kernel to Xen.
         scene.allocator.trim(u64::MAX);
-        scene.is_secret();
+        scene.check_secrecy();
     }
 }
 
 #[test]
 fn a_frame_that_was_set_aside_is_zeroed_when_xen_takes_it() {
     let scene = SecrecyScene::new(guest());
-    let run = scene.platform.take(64, 64).expect("memory");
+    let run = scene.platform.take(64, 64).expect("the kernel has free frames");
     let stuck = run.first().add(5);
     scene.platform.give(run);
     scene.guest().hold(stuck);
@@ -275,11 +277,11 @@ fn a_frame_that_was_set_aside_is_zeroed_when_xen_takes_it() {
         drop(scene.must_alloc(pages, &low()));
     }
     assert_eq!(scene.allocator.stats().set_aside, 1, "{:?}", scene.allocator.stats());
-    scene.is_secret();
+    scene.check_secrecy();
     scene.guest().unhold(stuck);
     let report = scene.allocator.trim(u64::MAX);
     assert_eq!((scene.allocator.stats().set_aside, report.error), (0, None));
-    scene.is_secret();
+    scene.check_secrecy();
 }
 
 #[test]
@@ -304,7 +306,7 @@ fn memory_that_a_restore_moved_is_zeroed() {
     let before: Vec<_> =
         moved.iter().map(|pfn| (*pfn, scene.guest().forge(*pfn, elsewhere))).collect();
     assert!(moved.len() > 200);
-    // The first request that may sleep finds that idle memory moved, and dissolves it.
+    // The first request that may sleep finds that idle memory moved, and frees it to the kernel.
     let at_once = limits(|it| it.sleep(Sleep::MustNot));
     assert_eq!(scene.alloc(1, &at_once).map(drop), Err(AllocError::MustNotSleep));
     assert!(scene.allocator.stats().idle > 200);
@@ -313,11 +315,11 @@ fn memory_that_a_restore_moved_is_zeroed() {
     held.into_iter().for_each(|run| scene.platform.give(run));
     before.into_iter().for_each(|(pfn, mfn)| _ = scene.guest().forge(pfn, mfn));
     assert!(scene.allocator.stats().idle < 16, "{:?}", scene.allocator.stats());
-    scene.is_secret();
+    scene.check_secrecy();
 }
 
 #[test]
-fn what_a_dropped_allocator_had_is_zeroed() {
+fn idle_memory_of_a_dropped_allocator_is_zeroed() {
     for limits in [Constraints::default(), low()] {
         let scene = SecrecyScene::new(guest());
         drop(scene.must_alloc(130, &limits));
@@ -326,14 +328,15 @@ fn what_a_dropped_allocator_had_is_zeroed() {
         let SecrecyScene { platform, allocator, probes } = scene;
         drop(allocator);
         let allocator = Allocator::new(platform, Retain::default());
-        SecrecyScene { platform, allocator, probes }.is_secret();
+        SecrecyScene { platform, allocator, probes }.check_secrecy();
     }
 }
 
-/// Every hypercall of an allocation and of a trim fails, before it does anything and on the way, and
-/// each exchange goes wrong inside.
+/// Every hypercall of an allocation and of a trim fails.
+///
+/// Some fail after some entries are done. Every exchange also fails inside Xen.
 #[test]
-fn what_a_failed_exchange_leaves_is_zeroed() {
+fn frames_of_a_failed_exchange_are_zeroed() {
     let faults = |call| {
         let refused =
             [0, 1, 2].map(|after| (Some(Fault::refuse(call, XenErrno::ENOMEM).after(after)), None));
@@ -367,26 +370,26 @@ fn what_a_failed_exchange_leaves_is_zeroed() {
                 };
                 met += u64::from(scene.guest().xen().disarm() > 0);
                 torn += u64::from(Platform::accounts(&scene.platform).quarantined() > 0);
-                scene.is_secret();
+                scene.check_secrecy();
                 if reclaiming {
                     scene.allocator.reclaim(u64::MAX);
-                    scene.is_secret();
+                    scene.check_secrecy();
                 }
                 drop(scene.alloc(16, &pieces));
                 scene.allocator.trim(u64::MAX);
-                scene.is_secret();
+                scene.check_secrecy();
             }
         }
     }
     let cases = [met, failed, torn];
-    println!("{met} faults were met, {failed} operations failed, {torn} lost frames");
+    println!("{met} faults were met, {failed} operations failed, {torn} quarantined frames");
     assert!(cases.iter().all(|count| *count > 10), "{cases:?}");
 }
 
 #[test]
-fn what_an_exchange_brought_before_it_failed_is_zeroed() {
+fn new_frames_of_an_exchange_that_failed_later_are_zeroed() {
     let scene = SecrecyScene::new(guest());
-    // Two extents of order 2 remain, of four.
+    // The request needs four extents of order 2, and Xen has two.
     scene.guest().fragment(Order::new(3).unwrap());
     scene.guest().exhaust_but(14);
     assert_eq!(scene.guest().highest_free_order(), Some(2));
@@ -396,7 +399,7 @@ fn what_an_exchange_brought_before_it_failed_is_zeroed() {
     let after = scene.guest().usable().map(|pfn| scene.guest().mfn(pfn));
     let moved = before.iter().zip(after).filter(|(before, after)| **before != *after).count();
     assert!(moved >= 8, "{moved} frames came from Xen");
-    scene.is_secret();
+    scene.check_secrecy();
     scene.allocator.reclaim(u64::MAX);
-    scene.is_secret();
+    scene.check_secrecy();
 }

@@ -1,8 +1,10 @@
-//! After any sequence of requests and releases, with the kernel's frames free again, a trim of all
-//! leaves the guest with no more low memory than at its start, and every frame usable.
+//! A trim of all idle memory after random sequences of requests and releases.
 //!
-//! The machine's memory lies on both sides of every limit that is used. All classes of addresses of the
-//! model's machine are scarce, as those below 4 GiB are on a real one.
+//! When all buffers and the kernel's frames are free, the trim leaves the guest no more low memory
+//! than at its start. Every frame is usable.
+//!
+//! The machine has memory below and above every limit of the tests. All address classes of the model's
+//! machine are scarce, as the classes below 4 GiB are on a real one.
 
 #![forbid(unsafe_code)]
 
@@ -22,11 +24,12 @@ type Kernel = &'static FakePlatform;
 
 const PAGE: u64 = PAGE_SIZE as u64;
 
-/// Sequences per machine, and steps of each. `TRIM_SEEDS` sets another number of sequences.
+/// The number of sequences for each machine. `TRIM_SEEDS` sets another number.
 const SEEDS: u64 = 40;
+/// The number of steps of each sequence.
 const STEPS: usize = 120;
 
-/// The guest's machine frames below each power of two, up to 4 GiB.
+/// Returns how many machine frames of the guest lie below each power of two, up to 4 GiB.
 fn low_frames(guest: &FakeGuest) -> [u64; 21] {
     let mut below = [0; 21];
     for pfn in guest.usable() {
@@ -36,12 +39,14 @@ fn low_frames(guest: &FakeGuest) -> [u64; 21] {
     below
 }
 
-/// A machine and the way its memory is at the start.
+/// A guest and its machine at the start.
 #[derive(Clone, Copy, Debug)]
 struct Machine {
+    /// The number of frames of the guest.
     guest: u64,
+    /// The number of frames of the machine.
     frames: u64,
-    /// Xen has no extent of this order, if it is above 0.
+    /// If above 0, Xen has no extent of this order.
     fragmented: u32,
 }
 
@@ -51,7 +56,7 @@ fn limits(random: &mut Random) -> Constraints {
         builder = builder.mask((1 << random.pick(&[21, 22, 23, 24, 25])) - 1);
     }
     if random.one_in(6) {
-        // A mask of another shape: it cuts a class in two.
+        // This mask is not one less than a power of two, so it splits a class.
         builder = builder.mask((3 << random.pick(&[21, 22, 23])) - 1);
     }
     if random.one_in(3) {
@@ -63,15 +68,15 @@ fn limits(random: &mut Random) -> Constraints {
     if random.one_in(8) {
         builder = builder.sleep(Sleep::MustNot);
     }
-    builder.build().expect("limits without a contradiction")
+    builder.build().expect("the limits do not contradict each other")
 }
 
-/// Plays one sequence. Returns the buffers that were served and the frames that returned to Xen.
-fn play(machine: Machine, seed: u64) -> (u64, u64) {
+/// Runs one sequence. Returns how many buffers were allocated, and how many frames returned to Xen.
+fn run_sequence(machine: Machine, seed: u64) -> (u64, u64) {
     let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
     let guest = GuestBuilder::new(machine.guest).machine_frames(machine.frames).seed(seed).build();
     if machine.fragmented > 0 {
-        guest.fragment(Order::new(machine.fragmented).expect("an order"));
+        guest.fragment(Order::new(machine.fragmented).expect("the order is valid"));
     }
     let platform: Kernel = Box::leak(Box::new(FakePlatform::new(guest)));
     let retain = random.pick(&[
@@ -95,7 +100,7 @@ fn play(machine: Machine, seed: u64) -> (u64, u64) {
                 drop(buffers.swap_remove(random.below(buffers.len() as u64) as usize));
             }
             10 => {
-                // The kernel needs memory, and calls back where it has none.
+                // The kernel takes frames, and reclaims idle memory when it has none.
                 for _ in 0..random.below(200) {
                     let frames = random.pick(&[1, 1, 1, 2, 8]);
                     match platform.take(frames, 1) {
@@ -148,13 +153,13 @@ fn check_usable(platform: Kernel, free: u64) {
     taken.into_iter().for_each(|run| platform.give(run));
 }
 
-fn play_all(machine: Machine) {
+fn run_all(machine: Machine) {
     let seeds = env::var("TRIM_SEEDS").map_or(SEEDS, |seeds| seeds.parse().expect("a number"));
     let (mut served, mut returned) = (0, 0);
     for seed in 1..=seeds {
-        let (more, back) = play(machine, seed);
-        served += more;
-        returned += back;
+        let (more_served, more_returned) = run_sequence(machine, seed);
+        served += more_served;
+        returned += more_returned;
     }
     println!("{machine:?}: {served} buffers, {returned} frames returned");
     assert!(served > 10 * seeds && returned > 10 * seeds, "{served} buffers, {returned} returned");
@@ -162,20 +167,20 @@ fn play_all(machine: Machine) {
 
 #[test]
 fn a_guest_in_high_memory_keeps_no_low_memory() {
-    play_all(Machine { guest: 1500, frames: 8192, fragmented: 0 });
+    run_all(Machine { guest: 1500, frames: 8192, fragmented: 0 });
 }
 
 #[test]
-fn a_guest_that_has_low_memory_keeps_no_more_of_it() {
-    play_all(Machine { guest: 3000, frames: 5000, fragmented: 0 });
+fn a_guest_with_low_memory_keeps_no_more_of_it() {
+    run_all(Machine { guest: 3000, frames: 5000, fragmented: 0 });
 }
 
 #[test]
-fn a_guest_keeps_no_low_memory_where_xen_has_no_large_extents() {
-    play_all(Machine { guest: 1500, frames: 8192, fragmented: 4 });
+fn a_guest_keeps_no_low_memory_if_xen_has_no_large_extents() {
+    run_all(Machine { guest: 1500, frames: 8192, fragmented: 4 });
 }
 
 #[test]
-fn a_guest_keeps_no_low_memory_where_xen_has_single_frames() {
-    play_all(Machine { guest: 1500, frames: 8192, fragmented: 1 });
+fn a_guest_keeps_no_low_memory_if_xen_has_single_frames() {
+    run_all(Machine { guest: 1500, frames: 8192, fragmented: 1 });
 }
