@@ -5,6 +5,10 @@
 //! frames of the guest, makes sure that nothing maps them any more, and lets Xen exchange the machine
 //! frames that back them for a contiguous extent that the device can reach.
 //!
+//! It is for authors of kernels, unikernels and driver domains. In a PV guest it exchanges memory as
+//! above. In a PVH guest devices see the guest's own frame numbers, so contiguous frames of the guest
+//! serve as they are.
+//!
 //! # Where to start
 //!
 //! | to | read |
@@ -15,6 +19,7 @@
 //! | follow one request | [`dma::Allocator::alloc_coherent`], then [`exchange`] |
 //! | map scattered frames into a virtual area | [`vmap`] |
 //! | look up a rule or an answer of Xen | [`rules`], [`conformance`] |
+//! | read a whole driver, or a kernel in one file | `examples/driver.rs`, `examples/embed.rs` |
 //!
 //! [`addr`] has the types for frames and addresses, and [`p2m`] the table from guest frames to machine
 //! frames. [`paging`] has the traits for the guest's memory, and writes page-table entries through

@@ -16,6 +16,8 @@ const INVALID: u64 = u64::MAX;
 /// date, and is the only one that writes to it. A translated guest has no such table: it writes the
 /// `Pfn` itself into its page tables.
 ///
+/// No method sleeps, takes a lock or makes a hypercall, so each may be called in an interrupt handler.
+///
 /// Page tables are filled from it. So safe code cannot make a table, and cannot write to one
 /// ([M4](crate::rules#M4)):
 /// ```compile_fail,E0133
@@ -195,7 +197,8 @@ impl fmt::Debug for P2m<'_> {
 
 /// Xen's machine-to-physical table, as a PV guest may read it (`XENMEM_machphys_mapping`).
 ///
-/// It is Xen's record, so what the guest believes of its frames can be checked against it.
+/// It is Xen's record, so what the guest believes of its frames can be checked against it. No method
+/// sleeps, takes a lock or makes a hypercall, so each may be called in an interrupt handler.
 #[derive(Clone, Copy, Debug)]
 pub struct M2p {
     base: *const u64,
@@ -209,7 +212,7 @@ unsafe impl Send for M2p {}
 unsafe impl Sync for M2p {}
 
 impl M2p {
-    /// Returns the table at `base`.
+    /// Returns the table at `base`, whose last entry is that of `max_mfn`.
     ///
     /// # Safety
     /// `base` and `max_mfn` are what `XENMEM_machphys_mapping` returned.

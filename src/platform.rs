@@ -145,8 +145,8 @@ pub unsafe trait Platform {
 
     /// Lends `words` words for extent lists, or returns `None` if the kernel has no memory.
     ///
-    /// The library asks for at most two words per frame: at most 524,288 words, which are 4 MiB, to
-    /// return 1 GiB or to make it contiguous in place. The content does not matter. The memory is returned at the end of the same call,
-    /// when the value is dropped.
+    /// A word has 8 bytes. The library asks for at most two words per frame: at most 524,288 words, which
+    /// are 4 MiB, to return 1 GiB or to make it contiguous in place. The content does not matter. The
+    /// library drops the value at the end of the same call.
     fn lists(&self, words: u64) -> Option<Self::Lists<'_>>;
 }

@@ -30,7 +30,7 @@ pub struct Reservation {
 impl Reservation {
     /// Asks Xen for both numbers. Makes two hypercalls, which change nothing.
     ///
-    /// It takes no lock, so it may run in an interrupt handler. The toolstack can change the maximum at
+    /// It takes no lock and does not sleep, so it may run in an interrupt handler. The toolstack can change the maximum at
     /// any time, so the answer may be old when it arrives.
     ///
     /// # Errors

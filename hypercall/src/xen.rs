@@ -21,6 +21,8 @@ use crate::{Call, DomId, Mfn, XenErrno};
 /// events or exceptions may call [`RealXen`](crate::RealXen); [`Traced`](crate::Traced) takes a lock
 /// and must not be called from one.
 ///
+/// The library also asks for [`VersionOp::Version`], if the kernel wants to know whether Xen scrubs.
+///
 /// # Safety
 /// The implementor promises:
 /// * A call does what Xen's public header says, and nothing else to the caller's memory.

@@ -34,6 +34,9 @@ pub enum Capability {
 
 impl Capability {
     /// Asks Xen for the order limit. Makes at most 20 hypercalls, which move nothing.
+    ///
+    /// It takes no lock and does not sleep. A running Xen does not change the limit, but after a migration
+    /// it is that of another Xen.
     pub fn ask(xen: &impl Xen, p2m: &P2m<'_>) -> Self {
         match order_limit(xen) {
             Err(why) => Self::None { why },

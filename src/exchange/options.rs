@@ -36,7 +36,10 @@ pub enum Scrub {
 }
 
 impl Scrub {
-    /// Asks Xen for its version. Makes one hypercall. An unknown version is one that does not scrub.
+    /// Asks Xen for its version (`XENVER_version` of `public/version.h`), and returns who scrubs.
+    ///
+    /// An unknown version counts as one that does not scrub. Makes one hypercall, takes no lock and does
+    /// not sleep. Ask at boot, and again after each migration, which may lead to an older Xen.
     pub fn ask(xen: &impl Xen) -> Self {
         /// 4.17, as Xen reports it: the major version in the upper half.
         const SCRUBS: u64 = 4 << 16 | 17;

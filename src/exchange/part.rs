@@ -69,6 +69,9 @@ pub struct Part {
 
 impl Part {
     /// Returns a part that gives up single frames for `extents` extents of `order`.
+    ///
+    /// Here and in the other constructors, `first` is the first frame of the part, counted from the first
+    /// of the run.
     pub const fn gather(first: u64, extents: u64, order: Order, placement: Placement) -> Self {
         // A product that saturates is longer than any run, so the exchange refuses the part.
         let frames = extents.saturating_mul(order.frames());

@@ -54,9 +54,10 @@ impl<'a, X: Xen, M: GuestMemory> Refiller<'a, X, M> {
     /// Backs `run` with one extent of machine memory below `2^bits`, zeroed.
     ///
     /// If the run is aligned to 2 MiB, Xen can map it with superpages. `list` is lent for the time of
-    /// the call and has an entry per frame; after a failure it says which frames remain. Makes
-    /// hypercalls that take time in proportion to the run,
-    /// so it must not be called in an interrupt handler or under a lock of the kernel's.
+    /// the call and has an entry per frame; after a failure it says which frames remain.
+    ///
+    /// Makes hypercalls that take time in proportion to the run, so it must not be called in an
+    /// interrupt handler or under a lock of the kernel's.
     ///
     /// # Errors
     /// * Before anything moves: the run or the list has a wrong size, the order is above the limit, or

@@ -70,7 +70,7 @@ pub struct FrameAllocator<'a> {
 }
 
 impl<'a> FrameAllocator<'a> {
-    /// Returns the number of words that the bitmap for `frames` frames needs.
+    /// Returns the number of words of 8 bytes that the bitmap for `frames` frames needs.
     pub const fn bitmap_words(frames: u64) -> usize {
         Bitmap::words(frames)
     }

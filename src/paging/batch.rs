@@ -16,10 +16,10 @@ const BATCH: usize = 512;
 /// writes either. `do_mmu_update` in `x86/mm.c` flushes only for tables above the first level. For an
 /// entry that is cleared, `mod_l1_entry` drops the reference on the frame and does no more.
 ///
-/// A batch may also hold second-level entries, when whole tables are unhooked; for these Xen flushes on its
-/// own account. There are two more exceptions, and no rule relies on any of them. To map a frame may flush if that changes the
-/// type of the frame, for example from a page table to data (`_get_page_type`). During a live migration
-/// Xen also updates the shadow page tables of the domain.
+/// There are three exceptions, and no rule relies on any of them. A batch may also hold second-level
+/// entries, when whole tables are unhooked; for these Xen flushes on its own account. To map a frame may
+/// flush if that changes the type of the frame, for example from a page table to data (`_get_page_type`).
+/// During a live migration Xen also updates the shadow page tables of the domain.
 #[derive(Debug)]
 pub(crate) struct PteBatch<'a, X> {
     xen: &'a X,

@@ -71,7 +71,7 @@ impl FlushClock {
 
     /// Asks Xen to flush the whole TLB of every vCPU of the domain.
     ///
-    /// Makes one hypercall, and returns when the flush is complete.
+    /// Makes one hypercall, and returns when the flush is complete. It takes no lock.
     ///
     /// # Safety
     /// `xen` is the hypervisor of the guest whose clock this is. Otherwise the clock would count a

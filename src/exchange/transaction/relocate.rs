@@ -69,7 +69,8 @@ impl<'a, X: Xen, L: LinearMapping> Relocator<'a, X, L> {
 
     /// Drops the aliases of a run that nothing uses, and checks that nothing else references it.
     ///
-    /// Makes hypercalls, and may walk all page tables once.
+    /// Makes hypercalls, and may walk all page tables once. So it must not be called in an interrupt
+    /// handler or under a lock of the kernel's.
     ///
     /// # Errors
     /// [`ExchangeError::FrameBusy`]: a frame, and what references it.
@@ -93,6 +94,9 @@ impl<'a, X: Xen, L: LinearMapping> Relocator<'a, X, L> {
     /// the call and has two entries per frame. Makes hypercalls that take time in proportion to the run,
     /// one flush among them ([F2](crate::rules#F2)), so it must not be called in an interrupt handler or
     /// under a lock of the kernel's.
+    ///
+    /// After an error ([`Relocation::error`]) both runs are mapped again, without the frames that are
+    /// quarantined.
     pub fn relocate(&self, run: FrameRun, spare: FrameRun, list: &mut [u64]) -> Relocation<'a> {
         let guest = self.guest;
         if let Err(error) = prepare(&guest, &run, &spare, list) {
