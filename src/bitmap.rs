@@ -12,7 +12,7 @@ pub(crate) enum Try {
 /// Words of the bitmap that one slice of a search reads.
 pub(crate) const SLICE: u64 = 256;
 
-/// What the search of a slice came to.
+/// The result of the search of a slice.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Slice {
     /// The run that begins with this number was taken.
@@ -23,7 +23,7 @@ pub(crate) enum Slice {
     End,
 }
 
-/// A set bit is free. The memory is the embedder's.
+/// A bit for each number, set if the number is free. The embedder lends the memory.
 #[derive(Debug)]
 pub(crate) struct Bitmap<'a> {
     words: &'a mut [u64],

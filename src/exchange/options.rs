@@ -1,9 +1,9 @@
-//! How an exchanger works, as the kernel knows it.
+//! Options of an exchange that the kernel chooses.
 
 use hypercall::Xen;
 use hypercall::ops::VersionOp;
 
-/// How an [`Exchanger`](super::Exchanger) works.
+/// Options of an [`Exchanger`](super::Exchanger).
 ///
 /// The default is right for every Xen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -17,10 +17,10 @@ pub struct ExchangeOptions {
 /// Whether the clearing of entries, the flush and the first exchange share a multicall.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Fuse {
-    /// They do. If Xen has no multicall, they are made one by one.
+    /// One multicall makes all three. If Xen has no multicall, they are made one by one.
     #[default]
     On,
-    /// Each is a hypercall of its own, so that a trace shows each.
+    /// Each of the three is a hypercall of its own, so that a trace shows it.
     Off,
 }
 

@@ -17,7 +17,7 @@ pub enum Candidate {
     TryFrom(Pfn),
 }
 
-/// What the search of a part of the free frames came to.
+/// The result of a search of a part of the free frames.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Search {
     /// This run fits. It was taken.

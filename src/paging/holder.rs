@@ -31,7 +31,7 @@ pub enum Holder {
     },
     /// The frame is a page table.
     PageTable {
-        /// 1 to 4.
+        /// The level of the table, 1 to 4.
         level: u8,
     },
     /// The frame is in a descriptor table (GDT, LDT) of a vCPU.
@@ -41,7 +41,7 @@ pub enum Holder {
     },
     /// The frame is granted to another domain.
     Granted {
-        /// The entry of the grant table.
+        /// The grant reference: the index of the entry in the grant table.
         reference: u32,
     },
     /// The frame is shared with another domain or with Xen for good.

@@ -82,11 +82,14 @@ pub unsafe trait LinearMapping: GuestMemory {
     /// Checks that nothing but the linear mapping references a frame of the run. Called before memory that is
     /// in use gets other machine frames, after [`purge`](GuestMemory::purge).
     ///
-    /// Xen checks nothing there, so the kernel alone can say it. It must name each frame that is granted or
-    /// shared, that is a page table or in a descriptor table, that Xen knows by its machine frame for other
-    /// reasons, that another address maps, or that a device accesses. The default asks
-    /// [`holder`](GuestMemory::holder) for each frame. A kernel that walks its page tables there should do
-    /// so once for the whole run.
+    /// Xen checks nothing in that case, so the kernel alone can tell. It must name each frame that
+    /// * is granted to another domain or shared with Xen, such as a page with a registered `vcpu_info`;
+    /// * is a page table, or part of a descriptor table;
+    /// * another address maps;
+    /// * a device accesses.
+    ///
+    /// The default asks [`holder`](GuestMemory::holder) for each frame. A kernel that walks its page tables
+    /// should do so once for the whole run.
     ///
     /// # Errors
     /// A frame, and what references it.

@@ -18,7 +18,7 @@ use crate::exchange::request::Lists;
 use crate::frames::FrameRun;
 use crate::paging::{FrameInUse, LinearMapping};
 
-/// A run that only the linear mapping maps, and that has nothing that Xen may not get.
+/// A run that only the linear mapping maps. Its content is zeroed, unless Xen scrubs it.
 pub(in crate::exchange) struct Prepared<'t, 'a, X, L>(pub(super) Detached<'t, 'a, X, L>);
 
 /// A run that no page-table entry maps ([M2](crate::rules#M2)).
@@ -54,7 +54,7 @@ impl<'t, 'a, X: Xen, L: LinearMapping> Prepared<'t, 'a, X, L> {
         let GuestHandle { xen, accounts, .. } = guest;
         let free = note_backing(&guest, &run, backing)
             .and_then(|()| parts.iter().try_for_each(|part| is_extent(&run, part, backing)))
-            // Rule [F5](crate::rules#F5): before the flush, which covers these addresses, too.
+            // The flush that follows covers these addresses, too ([F5](crate::rules#F5)).
             .and_then(|()| xen.within(Span::Phase(Phase::Purge), || purge(&guest, &run)));
         if let Err(error) = free {
             return Err(ExchangeFailure::without_loss(error, run));

@@ -145,8 +145,7 @@ fn prepare<X: Xen, L: LinearMapping>(
     let (backing, spare_backing) = list.split_at_mut(run.frames() as usize);
     note_backing(guest, run, backing)?;
     note_backing(guest, spare, spare_backing)?;
-    // Rule [F5](crate::rules#F5): before the flush at the end of `detach`, which covers these
-    // addresses, too.
+    // The flush at the end of `detach` covers these addresses, too ([F5](crate::rules#F5)).
     guest.xen.within(Span::Phase(Phase::Purge), || {
         purge(guest, run)?;
         purge(guest, spare)
@@ -163,8 +162,8 @@ fn detach<X: Xen, L: LinearMapping>(
         clear_entries(guest, run)?;
         guest.p2m.set_run(run.first(), run.iter().map(|_| None));
     }
-    // Rule [F2](crate::rules#F2): no vCPU may reach the old machine frame of an address after the new
-    // one is mapped there.
+    // No vCPU may reach the old machine frame of an address after the new one is mapped there
+    // ([F2](crate::rules#F2)).
     // SAFETY: `Relocator::new` requires that `xen` and `linear` belong to the same guest.
     let flushed = unsafe { guest.linear.flushes().flush_all(guest.xen) };
     flushed.map_err(|errno| ExchangeError::Flush { errno })

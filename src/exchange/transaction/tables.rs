@@ -121,7 +121,8 @@ impl Table {
         };
         let writable = match tables {
             Tables::Unhooked => Ok(()),
-            // It is hooked in still, or can be as it was: a table that is writable cannot.
+            // The table is still hooked in, or this write hooks it in as it was. Xen refuses the write if
+            // the table is mapped writable.
             _ if self.write(guest, &[self.hooked()]).is_ok() => {
                 return map_entries(guest, first, backing, mapping);
             }
@@ -129,14 +130,15 @@ impl Table {
         };
         let hooked = writable.and_then(|()| self.hook(guest, backing.iter().map(pte)));
         let Err(errno) = hooked else {
-            // Only now: the P2M must not name a machine frame that is not mapped
+            // The P2M follows the mapping, because it must not name a machine frame that is not mapped
             // ([M4](crate::rules#M4)).
             let mfns = backing.iter().map(|number| is_known(number).then(|| Mfn::new(*number)));
             guest.p2m.set_run(first, mfns);
             mapping.lost += backing.iter().filter(|number| !is_known(number)).count() as u64;
             return;
         };
-        // Xen refuses a frame. Which one, it says entry by entry.
+        // Xen refuses a frame and does not say which one. So the table is hooked in empty, and the entries
+        // are written one by one.
         match self.hook_empty(guest) {
             Ok(()) => map_entries(guest, first, backing, mapping),
             Err(_) => {
