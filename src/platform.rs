@@ -143,7 +143,8 @@ pub unsafe trait Platform {
     /// frees by power-of-two blocks must cut a piece into such blocks.
     fn give(&self, run: FrameRun);
 
-    /// Lends `words` words for extent lists, or returns `None` if the kernel has no memory.
+    /// Lends at least `words` words for extent lists, or returns `None` if the kernel has no memory. A
+    /// shorter list makes the call fail or panic.
     ///
     /// A word has 8 bytes. The library asks for at most two words per frame: at most 524,288 words, which
     /// are 4 MiB, to return 1 GiB or to make it contiguous in place. The content does not matter. The

@@ -57,8 +57,8 @@ pub unsafe trait LinearMapping: GuestMemory {
 
     /// Returns the first-level table whose 512 entries map the frames from `first` on, a multiple of 512.
     ///
-    /// With it, a run that covers the table is unmapped and mapped by one second-level entry in place of
-    /// 512 entries. The default returns none.
+    /// With it, a run that covers the table is unmapped and mapped by two writes in place of 512: the
+    /// second-level entry, and the entry of the table's own frame. The default returns none.
     ///
     /// An implementation promises that one second-level entry names the table and nothing else
     /// references it: it is not pinned. [`GuestMemory::store`] writes to its frame while

@@ -33,7 +33,8 @@ pub struct Vmap<'m, T> {
 }
 
 impl<'m, T: AreaTables> Vmap<'m, T> {
-    /// Creates the areas of the stretch of addresses that `tables` describes. There are none yet.
+    /// Creates the registry of areas in the stretch of addresses that `tables` describes. There are no
+    /// areas yet. Makes no hypercall.
     ///
     /// # Errors
     /// [`VmapError::WrongMemory`] if the memory was prepared for another number of pages.

@@ -20,7 +20,9 @@ impl Default for UnmapMode {
 
 /// The limit on leftovers.
 ///
-/// When either number is exceeded, all leftovers are purged, without a flush.
+/// When either number is exceeded, all leftovers are purged, without a flush. A larger budget purges less
+/// often. What it leaves of the addresses and records must suffice for new areas: the kernel of this
+/// repository allows seven eighths of both ([`VmapSizes`](super::VmapSizes)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Budget {
     /// Pages of unmapped areas that still have an entry.
