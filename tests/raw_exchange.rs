@@ -204,6 +204,37 @@ fn c26_a_translated_caller_gets_eopnotsupp_for_a_frame_of_its_own() {
     guest.check_whole();
 }
 
+/// A Xen that exchanges memory of translated guests, which no released one does.
+#[test]
+fn c79_where_xen_permits_it_the_extent_takes_the_places_that_the_out_list_names() {
+    let guest = GuestBuilder::new(1024).translated().build();
+    guest.permit_translated_exchange(true);
+    let backing = |pfn: u64| guest.mfn(Pfn::new(pfn)).unwrap().number();
+    let mut single: Vec<u64> = (600..616).collect();
+    let mut extents = [600, 608];
+    // Single frames for two extents, and the extents for single frames.
+    let result = exchange_with(&guest, &mut single, &mut extents, |x| x.output.extent_order = 3);
+    assert_eq!((result, extents), ((Ok(0), 16), [600, 608]));
+    for first in extents {
+        assert!(Mfn::new(backing(first)).is_aligned(Order::new(3).unwrap()));
+        assert!((0..8).all(|index| backing(first + index) == backing(first) + index));
+    }
+    let before: Vec<u64> = (600..616).map(backing).collect();
+    let result = exchange_with(&guest, &mut extents, &mut single, |x| x.input.extent_order = 3);
+    assert_eq!((result, single), ((Ok(0), 2), (600..616).collect()));
+    assert!((600..616).map(backing).zip(before).all(|(now, before)| now != before));
+    guest.check_whole();
+    // A hole, the same frame twice, a frame that a peer maps.
+    guest.hold(Pfn::new(700));
+    let before = guest.snapshot();
+    for bad in [[620, 5000], [620, 620], [620, 700]] {
+        let (mut input, mut out) = (bad, [620]);
+        let result = exchange_with(&guest, &mut input, &mut out, |x| x.output.extent_order = 1);
+        assert_eq!((result, out), ((Err(XenErrno::EINVAL), 0), [620]));
+        assert_eq!(guest.snapshot(), before);
+    }
+}
+
 #[test]
 fn c34_one_bad_frame_in_a_larger_extent_rolls_all_back() {
     let guest = FakeGuest::new(1024);

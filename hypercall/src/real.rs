@@ -9,20 +9,21 @@ use core::ptr;
 
 use xen_sys::{hypercall_1, hypercall_2, hypercall_3, hypercall_4};
 
-use crate::abi::hvm::HvmParam;
+use crate::abi::hvm::{HvmGetMemType, HvmParam};
 use crate::abi::physdev::SetIopl;
 use crate::abi::sched::SchedPoll;
 use crate::ops::{
     EventChannelOp, HvmOp, HvmParamIndex, MemoryOp, PhysdevOp, Port, SchedOp, SegmentBase, VcpuOp,
     VersionOp,
 };
-use crate::{Call, DomId, Mfn, Xen, XenErrno};
+use crate::{Call, DomId, Mfn, Pfn, Xen, XenErrno};
 
 /// Numbers of `public/hvm/hvm_op.h`.
 const HVMOP_SET_PARAM: u32 = 0;
 const HVMOP_GET_PARAM: u32 = 1;
 /// Its argument must be null.
 const HVMOP_FLUSH_TLBS: u32 = 5;
+const HVMOP_GET_MEM_TYPE: u32 = 15;
 
 /// The Xen that this kernel runs on.
 ///
@@ -126,6 +127,7 @@ unsafe impl Xen for RealXen {
                 Call::Hvm(HvmOp::FlushTlbs) => {
                     hypercall_2(xen_sys::__HYPERVISOR_hvm_op, HVMOP_FLUSH_TLBS.into(), 0)
                 }
+                Call::Hvm(HvmOp::GetMemType(pfn)) => return mem_type(*pfn),
                 Call::SetHvmParam { index, value } => {
                     return hvm_param(HVMOP_SET_PARAM, *index, *value).map(|_| 0);
                 }
@@ -296,6 +298,21 @@ unsafe fn hvm_param(command: u32, index: HvmParamIndex, value: u64) -> Result<u6
     // requires the rest.
     let ret = unsafe { hypercall_2(xen_sys::__HYPERVISOR_hvm_op, command.into(), argument) };
     XenErrno::check(ret).map(|_| param.value)
+}
+
+/// Returns the type of the memory that backs a guest frame.
+///
+/// # Safety
+/// A hypercall page as [`RealXen::new`] requires.
+unsafe fn mem_type(pfn: Pfn) -> Result<u64, XenErrno> {
+    let pfn = pfn.number();
+    let mut query = HvmGetMemType { domid: DomId::SELF, mem_type: 0, pad: [0; 2], pfn };
+    let argument = addr(ptr::from_mut(&mut query));
+    // SAFETY: `query` is the structure of the sub-operation and lives across the call. Xen changes
+    // nothing else.
+    let ret =
+        unsafe { hypercall_2(xen_sys::__HYPERVISOR_hvm_op, HVMOP_GET_MEM_TYPE.into(), argument) };
+    XenErrno::check(ret).map(|_| query.mem_type.into())
 }
 
 /// # Safety

@@ -13,7 +13,7 @@ use crate::{Call, DomId, Mfn, XenErrno};
 ///
 /// Only [`call`](Self::call) is required. The library `xen-contig` itself issues `memory_op`,
 /// `mmu_update`, `mmuext_op`, `multicall` of these three, `sched_op` with [`SchedOp::Yield`] and
-/// `hvm_op` with [`HvmOp::FlushTlbs`]. A model for tests of the library can answer `ENOSYS` to the rest;
+/// `hvm_op` with [`HvmOp::FlushTlbs`] and [`HvmOp::GetMemType`]. A model for tests of the library can answer `ENOSYS` to the rest;
 /// after `ENOSYS` to a multicall the library makes its calls one by one.
 ///
 /// The real Xen runs most hypercalls to their end or restarts them without the guest's help, so
@@ -248,7 +248,8 @@ pub unsafe trait Xen {
         unsafe { self.call(&mut Call::SetSegmentBase(base)) }
     }
 
-    /// Reads a parameter or flushes TLBs (`HYPERVISOR_hvm_op`). Returns the parameter, or 0.
+    /// Reads a parameter or the type of a frame, or flushes TLBs (`HYPERVISOR_hvm_op`). Returns the
+    /// parameter, the type, or 0.
     ///
     /// # Errors
     /// Xen's error: `ENOSYS` in a PV guest.

@@ -9,7 +9,7 @@ use hypercall::ops::{
     EventChannelOp, HvmOp, HvmParamIndex, MemoryOp, MmuExtOp, MmuUpdate, MulticallEntry, PhysdevOp,
     Port, Pte, SchedOp, SegmentBase, ShutdownReason, TrapInfo, UvmFlags, VcpuOp, VersionOp,
 };
-use hypercall::{Call, DomId, Mfn, PageTableFlags, VirtAddr};
+use hypercall::{Call, DomId, Mfn, PageTableFlags, Pfn, VirtAddr};
 
 /// The words of each call in the trace, which tests and people search for.
 #[test]
@@ -86,6 +86,7 @@ fn each_call_prints_its_name_and_arguments() {
     see(Call::SetSegmentBase(SegmentBase::GsKernel(address)));
     see(Call::Hvm(HvmOp::GetParam(HvmParamIndex::ConsolePfn)));
     see(Call::Hvm(HvmOp::FlushTlbs));
+    see(Call::Hvm(HvmOp::GetMemType(Pfn::new(9))));
     see(Call::SetHvmParam { index: HvmParamIndex::CallbackIrq, value: 7 });
     see(Call::Physdev(PhysdevOp::SetIopl(1)));
     assert_eq!(
@@ -136,6 +137,7 @@ fn each_call_prints_its_name_and_arguments() {
             "set_segment_base gs_kernel base=0x7000 (1, 0)",
             "hvm_op get_param param=17 (1, 0)",
             "hvm_op flush_tlbs (1, 1)",
+            "hvm_op get_mem_type pfn=0x9 (1, 0)",
             "hvm_op set_param param=0 (1, 0)",
             "physdev_op set_iopl iopl=1 (1, 0)",
         ]

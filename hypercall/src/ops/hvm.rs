@@ -1,5 +1,6 @@
 //! `HYPERVISOR_hvm_op` (`public/hvm/hvm_op.h`).
 
+use crate::Pfn;
 use crate::abi::hvm::{
     HVM_PARAM_CALLBACK_IRQ, HVM_PARAM_CONSOLE_EVTCHN, HVM_PARAM_CONSOLE_PFN,
     HVM_PARAM_STORE_EVTCHN, HVM_PARAM_STORE_PFN,
@@ -16,6 +17,9 @@ pub enum HvmOp {
     GetParam(HvmParamIndex),
     /// Flushes the TLB of every vCPU of the domain (`HVMOP_flush_tlbs`).
     FlushTlbs,
+    /// Returns what backs a guest frame, `HVMMEM_*` (`HVMOP_get_mem_type`), such as
+    /// [`HVMMEM_RAM_RW`](crate::abi::hvm::HVMMEM_RAM_RW).
+    GetMemType(Pfn),
 }
 
 /// A parameter of a translated guest, `HVM_PARAM_*` (`public/hvm/params.h`).
@@ -42,6 +46,10 @@ impl HvmOp {
             Self::GetParam(index) => index.describe("get_param"),
             Self::FlushTlbs => {
                 CallRecord::new(Hypercall::HvmOp, [Arg::Word("flush_tlbs")]).flushing(1)
+            }
+            Self::GetMemType(pfn) => {
+                let args = [Arg::Word("get_mem_type"), Arg::Hex("pfn", pfn.number())];
+                CallRecord::new(Hypercall::HvmOp, args)
             }
         }
     }

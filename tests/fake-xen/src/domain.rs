@@ -19,6 +19,8 @@ pub(crate) struct Domain {
     pub privileged: bool,
     /// The error of a policy (XSM) that denies exchanges.
     pub exchange_denied: Option<XenErrno>,
+    /// Whether Xen exchanges memory of a translated guest. No released Xen does.
+    pub exchange_translated: bool,
     /// Xen's map of a translated guest: from `Pfn` to machine frame.
     pub physmap: Option<Vec<Option<u64>>>,
 }

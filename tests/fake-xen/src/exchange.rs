@@ -165,6 +165,7 @@ impl MachineState {
 
         // The commit point.
         for mfn in stolen {
+            self.unplace(mfn);
             self.free(mfn, 0);
         }
         let mut late = None;
@@ -192,20 +193,22 @@ impl MachineState {
             }
             let first = self.read(arg.input.extent_start, index)?;
             for gfn in first..first.saturating_add(1 << arg.input.extent_order) {
-                self.steal(gfn, stolen.len() as u64)?;
-                stolen.push(gfn);
+                stolen.push(self.steal(gfn, stolen.len() as u64)?);
             }
         }
         Ok(())
     }
 
-    /// Takes a frame from the domain if it has no references (`steal_page`).
-    fn steal(&mut self, gfn: u64, count: u64) -> Result<(), XenErrno> {
-        if let Some(physmap) = &self.domain.physmap {
-            let populated = physmap.get(gfn as usize).copied().flatten().is_some();
-            return Err(if populated { XenErrno::EOPNOTSUPP } else { XenErrno::EINVAL });
+    /// Takes a frame from the domain if it has no references (`steal_page`). Returns its machine frame.
+    fn steal(&mut self, gfn: u64, count: u64) -> Result<u64, XenErrno> {
+        let mfn = match self.domain.is_translated() {
+            true => self.backing(gfn).ok_or(XenErrno::EINVAL)?,
+            false => gfn,
+        };
+        if self.domain.is_translated() && !self.domain.exchange_translated {
+            return Err(XenErrno::EOPNOTSUPP);
         }
-        let frame = self.own(gfn).ok_or(XenErrno::EINVAL)?;
+        let frame = self.own(mfn).ok_or(XenErrno::EINVAL)?;
         if frame.special || frame.references != 0 || !frame.allocated {
             return Err(XenErrno::EINVAL);
         }
@@ -218,20 +221,20 @@ impl MachineState {
             return Err(errno);
         }
         for (vcpu, tlb) in self.tlbs.iter().enumerate() {
-            let stale = tlb.iter().find(|(_, mfn)| *mfn == gfn);
+            let stale = tlb.iter().find(|(_, held)| *held == mfn);
             if let Some((page, _)) = stale.filter(|_| !self.faults.flush_refused) {
                 self.violation(&format!(
-                    "mfn {gfn:#x} is given up while vCPU {vcpu} may still reach it at {:#x}: \
+                    "mfn {mfn:#x} is given up while vCPU {vcpu} may still reach it at {:#x}: \
                      no flush came before the exchange",
                     page << 12
                 ));
             }
         }
-        let frame = &mut self.frames[gfn as usize];
+        let frame = &mut self.frames[mfn as usize];
         frame.owner = Owner::Stolen;
         frame.allocated = false;
         self.dirty += u64::from(frame.content.uniform() != Some(0));
-        Ok(())
+        Ok(mfn)
     }
 
     fn reassign(&mut self, mfn: u64) {
@@ -240,7 +243,8 @@ impl MachineState {
         self.dirty -= u64::from(frame.content.uniform() != Some(0));
     }
 
-    /// Reports a new extent to the guest and the M2P. A failure here cannot be rolled back.
+    /// Reports a new extent to the guest and the M2P. A translated guest gets it at the place that the
+    /// out-list names, which Xen leaves as it is. A failure here cannot be rolled back.
     fn hand_over(&mut self, arg: &MemoryExchange, index: u64, first: u64) -> Late {
         if self.faulty(|fault| *fault == ExchangeFault::OutUnreadable(index)) {
             return Some(XenErrno::EFAULT);
@@ -256,10 +260,17 @@ impl MachineState {
         match refused {
             Some(_) => _ = self.faulty(|_| true),
             None => {
-                for page in 0..1 << arg.output.extent_order {
-                    self.set_m2p(first + page, pfn.wrapping_add(page));
+                let spared = self.spared_page();
+                if !self.place(pfn, first, 1 << arg.output.extent_order, spared) {
+                    return Some(XenErrno::EINVAL);
+                }
+                if spared.is_some() {
+                    return Some(XenErrno::ENOMEM);
                 }
             }
+        }
+        if self.domain.is_translated() {
+            return refused;
         }
         if self.faulty(|fault| *fault == ExchangeFault::OutUnwritable(index))
             || self.write(arg.output.extent_start, index, first).is_err()
@@ -267,6 +278,12 @@ impl MachineState {
             return Some(XenErrno::EFAULT);
         }
         refused
+    }
+
+    /// The frame of the next extent that does not get its place, if that is armed.
+    fn spared_page(&mut self) -> Option<u64> {
+        let Some(ExchangeFault::Hole(page)) = self.faults.exchange else { return None };
+        self.faulty(|_| true).then_some(page)
     }
 
     /// Takes the armed fault if it is the one meant.

@@ -50,6 +50,9 @@ pub enum ExchangeFault {
     OutUnwritable(u64),
     /// The *n*-th new extent can't be mapped in the IOMMU ([C52](xen_contig::conformance#C52)).
     IommuMap(u64, XenErrno),
+    /// The *n*-th frame of a new extent does not get its place in a translated guest: Xen returns
+    /// `ENOMEM` and leaves a hole ([C79](xen_contig::conformance#C79)).
+    Hole(u64),
     /// The domain is dying when the chunk is assigned ([C58](xen_contig::conformance#C58)).
     Dying,
     /// A false answer.

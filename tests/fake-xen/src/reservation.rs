@@ -78,7 +78,7 @@ impl MachineState {
             let Some(first) = self.heap.take(arg.extent_order, limit, pfn) else { return index };
             self.domain.pages += frames;
             self.assign(first, arg.extent_order);
-            if placed && !self.place(pfn, first, frames) {
+            if placed && !self.place(pfn, first, frames, None) {
                 return index;
             }
             let told = !self.domain.is_translated() && (placed || !arg.extent_start.is_null());
@@ -89,13 +89,27 @@ impl MachineState {
         arg.nr_extents
     }
 
-    /// `guest_physmap_add_page`.
-    fn place(&mut self, pfn: u64, first: u64, frames: u64) -> bool {
+    /// The machine frame that backs a frame of a translated guest.
+    pub fn backing(&self, gfn: u64) -> Option<u64> {
+        self.domain.physmap.as_ref()?.get(gfn as usize).copied().flatten()
+    }
+
+    /// Makes a hole where a translated guest has the machine frame (`guest_physmap_remove_page`).
+    pub fn unplace(&mut self, mfn: u64) {
+        let gfn = self.m2p(mfn);
+        if let Some(physmap) = &mut self.domain.physmap {
+            physmap[gfn as usize] = None;
+            self.physmap_changed(gfn);
+        }
+    }
+
+    /// Places an extent from `pfn` on, without its frame `spared` (`guest_physmap_add_page`).
+    pub fn place(&mut self, pfn: u64, first: u64, frames: u64, spared: Option<u64>) -> bool {
         let Some(physmap) = &mut self.domain.physmap else {
-            (0..frames).for_each(|page| self.set_m2p(first + page, pfn + page));
+            (0..frames).for_each(|page| self.set_m2p(first + page, pfn.wrapping_add(page)));
             return true;
         };
-        if pfn + frames > HIGHEST_GFN {
+        if pfn.saturating_add(frames) > HIGHEST_GFN {
             return false;
         }
         if physmap.len() < (pfn + frames) as usize {
@@ -103,10 +117,11 @@ impl MachineState {
         }
         let slots = &mut physmap[pfn as usize..(pfn + frames) as usize];
         let mut lost = false;
-        for (slot, mfn) in slots.iter_mut().zip(first..) {
-            lost |= slot.replace(mfn).is_some();
+        let pages = || (0..frames).filter(|page| Some(*page) != spared);
+        for page in pages() {
+            lost |= slots[page as usize].replace(first + page).is_some();
         }
-        for page in 0..frames {
+        for page in pages() {
             self.set_m2p(first + page, pfn + page);
             self.physmap_changed(pfn + page);
         }

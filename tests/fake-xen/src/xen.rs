@@ -5,6 +5,7 @@
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use hypercall::abi::hvm::{HVMMEM_MMIO_DM, HVMMEM_RAM_RW};
 use hypercall::abi::memory::{MachphysMapping, MemoryExchange, MemoryReservation};
 use hypercall::ops::{
     EventChannelOp, HvmOp, MemoryOp, MulticallEntry, Pte, SchedOp, UvmFlags, VcpuOp, VersionOp,
@@ -376,6 +377,10 @@ impl FakeXen {
                 machine.tlbs.iter_mut().for_each(|tlb| tlb.flush());
                 Ok(0)
             }
+            HvmOp::GetMemType(pfn) => match machine.backing(pfn.number()) {
+                Some(_) => Ok(HVMMEM_RAM_RW),
+                None => Ok(HVMMEM_MMIO_DM),
+            },
             _ => Err(XenErrno::ENOSYS),
         })
     }

@@ -1,12 +1,14 @@
-//! [C76](xen_contig::conformance#C76) and [C77](xen_contig::conformance#C77): returning memory to
-//! Xen and populating it again, which a translated guest does instead of an exchange.
+//! [C76](xen_contig::conformance#C76) to [C78](xen_contig::conformance#C78): returning memory to Xen
+//! and populating it again, which a translated guest does instead of an exchange, and asking what
+//! backs a frame.
 
 use alloc::vec;
 use alloc::vec::Vec;
 
 use hypercall::Xen;
+use hypercall::abi::hvm::{HVMMEM_MMIO_DM, HVMMEM_RAM_RW};
 use hypercall::abi::memory::MemoryReservation;
-use hypercall::ops::MemoryOp;
+use hypercall::ops::{HvmOp, MemoryOp};
 
 use super::TestOutcome;
 use super::raw::{Answer, Specimen, extents, is_pv, limit};
@@ -15,7 +17,7 @@ use crate::layout::READ_WRITE;
 use crate::machine::word;
 use crate::say;
 use crate::selftest::reservation::can_refill;
-use crate::selftest::{Check, Test, TestContext, fail};
+use crate::selftest::{Check, Test, TestContext, fail, skip};
 use crate::vcpu::xen;
 use xen_contig::addr::Pfn;
 
@@ -25,6 +27,7 @@ pub fn add(tests: &mut Vec<Test>) {
     tests.push(Test::new("c77-populate-above-the-limit", populate_above_the_limit));
     tests.push(Test::new("c77-populate-at-the-maximum", populate_at_the_maximum));
     tests.push(Test::new("c77-populate-an-extent", populate_an_extent));
+    tests.push(Test::new("c78-what-backs-a-frame", what_backs_a_frame));
 }
 
 /// Returns frames to Xen.
@@ -180,7 +183,7 @@ fn populate_an_extent(context: &TestContext<'_>) -> Check {
     let answer = populate(&mut list, ORDER, |_| ());
     if answer != Ok(1) {
         hole.fill()?;
-        crate::selftest::skip!("Xen has no extent of order {ORDER}: {answer:?}");
+        skip!("Xen has no extent of order {ORDER}: {answer:?}");
     }
     let aligned = list[0].is_multiple_of(1 << ORDER);
     for index in 0..1 << ORDER {
@@ -189,6 +192,24 @@ fn populate_an_extent(context: &TestContext<'_>) -> Check {
     hole.specimen.put_back()?;
     if !aligned {
         fail!("an extent of order {ORDER} is not aligned: {:#x}", list[0]);
+    }
+    Ok(())
+}
+
+fn what_backs_a_frame(context: &TestContext<'_>) -> Check {
+    if is_pv(context) {
+        skip!("PV guest: Xen's M2P says it");
+    }
+    let ask =
+        |specimen: &Specimen<'_>| xen().hvm_op(HvmOp::GetMemType(Pfn::new(specimen.pfns()[0])));
+    let populated = Specimen::take(context, 1)?;
+    let with_memory = ask(&populated);
+    populated.put_back()?;
+    let hole = ReturnedFrames::make(context, 1)?;
+    let without = ask(&hole.specimen);
+    hole.fill()?;
+    if (with_memory, without) != (Ok(HVMMEM_RAM_RW), Ok(HVMMEM_MMIO_DM)) {
+        fail!("Xen reports {with_memory:?} for a frame with memory, {without:?} for one without");
     }
     Ok(())
 }

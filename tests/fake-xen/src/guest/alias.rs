@@ -124,6 +124,12 @@ impl FakeGuest {
         self.xen.with(|machine| machine.domain.exchange_denied = errno);
     }
 
+    /// Makes Xen exchange memory of a translated guest from now on, or no longer. By default
+    /// it refuses, as every released Xen does ([C26](xen_contig::conformance#C26)).
+    pub fn permit_translated_exchange(&self, permitted: bool) {
+        self.xen.with(|machine| machine.domain.exchange_translated = permitted);
+    }
+
     /// Sets the highest order that Xen permits.
     pub fn set_max_order(&self, order: u32) {
         self.xen.with(|machine| machine.domain.max_order = order);

@@ -164,6 +164,7 @@ impl GuestBuilder {
             max_order: self.max_order,
             privileged: self.privileged,
             exchange_denied: None,
+            exchange_translated: false,
             physmap: None,
         };
         let (mut layout, ram) = self.memory();
