@@ -58,6 +58,11 @@
 //! ([C52](crate::conformance#C52)). The transaction reports it and recovers each frame that Xen's M2P
 //! confirms. It quarantines exactly the frames whose state is unknown, and no others.
 //!
+//! A translated guest has no M2P, and Xen leaves its out-list as it is ([C79](crate::conformance#C79)).
+//! After an error other than `EOPNOTSUPP` it asks Xen what backs each frame
+//! ([C78](crate::conformance#C78)). It populates the holes and quarantines the frames that nothing
+//! backs, or of which Xen does not tell.
+//!
 //! # Flush rules
 //!
 //! These are PV rules. They speak of flushes that the guest asks for. Xen also flushes on its own

@@ -391,17 +391,21 @@ fn a_translated_guest_finds_frames_below_the_mask_or_says_so() {
 
 #[test]
 fn one_extent_backs_a_buffer_of_a_translated_guest() {
-    let scene = DmaScene::new(GuestBuilder::new(4096).translated().build());
     let whole = build(|it| it.backing(Backing::OneExtent).mask(2048 * PAGE - 1));
-    for size in [1, 8 * PAGE, 9 * PAGE, 2 << 20] {
-        let buffer = scene.alloc(size, &whole);
-        assert!(whole.admits(buffer.dma_addr().get(), size));
-        let backing = |pfn| scene.platform.guest().mfn(pfn).unwrap().number();
-        let first = backing(buffer.frames().first());
-        assert!((first..).zip(buffer.frames().iter()).all(|(mfn, pfn)| backing(pfn) == mfn));
-        assert_eq!(buffer.load(0, Width::Byte), Ok(0));
-        drop(buffer);
-        scene.is_balanced();
+    // Xen refuses the exchange to translated guests, or permits it.
+    for permitted in [false, true] {
+        let scene = DmaScene::new(GuestBuilder::new(4096).translated().build());
+        scene.platform.guest().permit_translated_exchange(permitted);
+        for size in [1, 8 * PAGE, 9 * PAGE, 2 << 20] {
+            let buffer = scene.alloc(size, &whole);
+            assert!(whole.admits(buffer.dma_addr().get(), size));
+            let backing = |pfn| scene.platform.guest().mfn(pfn).unwrap().number();
+            let first = backing(buffer.frames().first());
+            assert!((first..).zip(buffer.frames().iter()).all(|(mfn, pfn)| backing(pfn) == mfn));
+            assert_eq!(buffer.load(0, Width::Byte), Ok(0));
+            drop(buffer);
+            scene.is_balanced();
+        }
     }
     let scene = DmaScene::new(GuestBuilder::new(4096).translated().build());
     scene.platform.guest().fragment(order(3));

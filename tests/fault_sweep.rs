@@ -6,7 +6,10 @@
 #[path = "faults/count.rs"]
 mod count;
 
-use fake_xen::{Extent, ExtentExchanger, FakeGuest, FakeXen, Fault, GuestBuilder};
+use fake_xen::{
+    Asked, ExchangeFault, Extent, ExtentExchanger, FakeGuest, FakeXen, Fault, GuestBuilder, Lie,
+    Logged,
+};
 use hypercall::XenErrno;
 use xen_contig::addr::{AddressBits, Order, Pfn};
 use xen_contig::exchange::{Accounts, ExchangeOptions, Fuse, Remaining};
@@ -246,6 +249,17 @@ fn release() {
     }
 }
 
+/// What Xen has for a refill of a translated guest.
+#[derive(Clone, Copy, Debug)]
+struct Refill {
+    /// Xen has no extent.
+    fragmented: bool,
+    /// Xen exchanges memory of translated guests.
+    permitted: bool,
+    /// The guest knows that, by an earlier refill.
+    tried: bool,
+}
+
 #[test]
 fn refill() {
     let mut cases = 0;
@@ -253,17 +267,18 @@ fn refill() {
         let stops = [0, 1, 63].map(move |after| Fault::stop(call).after(after));
         stops.into_iter().chain(errnos().map(move |errno| Fault::refuse(call, errno)))
     };
-    // Xen has an extent; Xen has none, so that the frames are brought back one by one.
     for fragmented in [false, true] {
-        for call in 1.. {
-            let mut met = 0;
-            for fault in faults(call) {
-                met += u64::from(refill_with(fault, fragmented));
+        for permitted in [false, true] {
+            let refill = Refill { fragmented, permitted, tried: false };
+            for call in 1.. {
+                let met: u64 = faults(call)
+                    .map(|fault| u64::from(refill.with(format!("{fault:?}"), |xen| xen.arm(fault))))
+                    .sum();
+                if met == 0 {
+                    break;
+                }
+                cases += met;
             }
-            if met == 0 {
-                break;
-            }
-            cases += met;
         }
     }
     println!("refill: {cases} cases");
@@ -271,38 +286,85 @@ fn refill() {
     assert_ne!(cases, 0, "no fault was ever met");
 }
 
-/// Answers whether the fault was met.
-fn refill_with(fault: Fault, fragmented: bool) -> bool {
-    let guest = GuestBuilder::new(1024).translated().build();
-    guest.paint();
-    if fragmented {
-        guest.fragment(Order::new(6).unwrap());
-    }
-    let before = guest.snapshot();
-    let accounts = Accounts::new();
-    let refiller = guest.refiller(&accounts, Order::MAX);
-    guest.xen().arm(fault);
-    let mut list = [0; 64];
-    let result = refiller.refill(guest.run(512, 64), ANYWHERE, &mut list);
-    let met = guest.xen().disarm() > 0;
-
-    let what = format!("{fault:?}, fragmented: {fragmented}: {result:?}");
-    let census = guest.check();
-    for (first, count) in guest.snapshot().rewritten(&before) {
-        assert!(first.number() >= 512 && first.number() + count <= 576, "{what}: {first} changed");
-    }
-    assert_eq!(census.orphans, [], "{what}");
-    let remaining: Vec<Pfn> = match result {
-        Ok(run) => run.iter().collect(),
-        Err(failure) => failure.remaining.into_iter().flat_map(|run| run.iter()).collect(),
+/// The exchange of a translated guest fails inside, in every way that the model knows.
+#[test]
+fn refill_by_an_exchange_that_fails_inside() {
+    use ExchangeFault as F;
+    let lie = |commit, answer| F::Lie(Lie { commit, answer, count: Some(0), out: None });
+    let inside = || {
+        // `EOPNOTSUPP` means that the frames are not taken, so it cannot come later
+        // ([C26](xen_contig::conformance#C26)).
+        let later = errnos().filter(|errno| *errno != XenErrno::EOPNOTSUPP);
+        let by_errno = later.flat_map(|errno| {
+            let lies = [false, true].map(|commit| lie(commit, Err(errno)));
+            [F::IommuUnmap(0, errno), F::IommuMap(0, errno)].into_iter().chain(lies)
+        });
+        let others = [F::InUnreadable(0), F::OutUnreadable(0), F::Hole(0), F::Dying];
+        by_errno.chain(others).chain([lie(false, Ok(0)), lie(true, Ok(0))])
     };
-    let run = (512..576).map(Pfn::new);
-    let lost: Vec<Pfn> = run.filter(|pfn| !remaining.contains(pfn)).collect();
-    assert_eq!(accounts.quarantined(), lost.len() as u64, "{what}");
-    assert_eq!(census.holes, lost, "{what}: what is lost is a hole, and nothing else");
-    assert!(met || lost.is_empty(), "{what}");
-    // Frames that were never given up keep what they held.
-    let zeroed = |pfn: &Pfn| guest.uniform(*pfn) == Some(0);
-    assert!(remaining.iter().all(zeroed), "{what}: zeroed");
-    met
+    let mut cases = 0;
+    for tried in [false, true] {
+        let refill = Refill { fragmented: false, permitted: true, tried };
+        for fault in inside() {
+            let what = format!("{fault:?}");
+            assert!(refill.with(what, |xen| xen.arm_exchange(fault)), "the fault was met");
+            cases += 1;
+        }
+    }
+    println!("refill by an exchange that fails inside: {cases} cases");
+    count::count("refill by an exchange that fails inside", cases);
+}
+
+impl Refill {
+    /// Refills a run with something wrong. Answers whether the fault was met.
+    fn with(self, what: String, arm: impl FnOnce(&FakeXen)) -> bool {
+        let guest = GuestBuilder::new(1024).translated().build();
+        guest.permit_translated_exchange(self.permitted);
+        guest.paint();
+        let accounts = Accounts::new();
+        let refiller = guest.refiller(&accounts, Order::MAX);
+        if self.tried {
+            assert!(refiller.refill(guest.run(512, 64), ANYWHERE, &mut [0; 64]).is_ok());
+        }
+        if self.fragmented {
+            guest.fragment(Order::new(6).unwrap());
+        }
+        let before = guest.snapshot();
+        guest.xen().take_log();
+        arm(guest.xen());
+        let mut list = [0; 64];
+        let result = refiller.refill(guest.run(512, 64), ANYWHERE, &mut list);
+        let met = guest.xen().disarm() > 0;
+
+        let what = format!("{what}, {self:?}: {result:?}");
+        let census = guest.check();
+        for (first, count) in guest.snapshot().rewritten(&before) {
+            let inside = first.number() >= 512 && first.number() + count <= 576;
+            assert!(inside, "{what}: {first} changed");
+        }
+        let remaining: Vec<Pfn> = match result {
+            Ok(run) => run.iter().collect(),
+            Err(failure) => failure.remaining.into_iter().flat_map(|run| run.iter()).collect(),
+        };
+        let run = (512..576).map(Pfn::new);
+        let lost: Vec<Pfn> = run.filter(|pfn| !remaining.contains(pfn)).collect();
+        assert_eq!(accounts.quarantined(), lost.len() as u64, "{what}");
+        // A frame is lost if it is a hole, or if Xen does not say that it is none.
+        let log = guest.xen().take_log();
+        let unsaid = |call: &&Logged| call.asked == Asked::Other("hvm_op") && call.answer.is_err();
+        let unsaid = log.iter().filter(unsaid).count();
+        assert!(census.holes.iter().all(|pfn| lost.contains(pfn)), "{what}");
+        assert_eq!(lost.len(), census.holes.len() + unsaid, "{what}: nothing else is lost");
+        assert!(met || lost.is_empty(), "{what}");
+        // Frames that were never given up keep what they held.
+        let zeroed = |pfn: &Pfn| guest.uniform(*pfn) == Some(0);
+        assert!(remaining.iter().all(zeroed), "{what}: zeroed");
+        assert_eq!(guest.given_up_dirty(), 0, "{what}");
+        // And the next one goes through, if Xen counts no frame that the guest has nowhere.
+        guest.relieve();
+        guest.set_max_pages(1024 + census.orphans.len() as u64);
+        let next = refiller.refill(guest.run(768, 64), ANYWHERE, &mut list);
+        assert!(next.is_ok(), "{what}: then another: {next:?}");
+        met
+    }
 }

@@ -52,6 +52,8 @@ struct PoolSetting {
     act: PoolAct,
     retain: Retain,
     translated: bool,
+    /// Xen exchanges memory of translated guests.
+    permitted: bool,
     /// Xen has no extent as large as a chunk.
     fragmented: bool,
 }
@@ -90,6 +92,7 @@ impl PoolSetting {
     fn play(&self, wrong: Option<&InjectedFault>) -> Case {
         let builder = GuestBuilder::new(256).record_memory();
         let guest = if self.translated { builder.translated().build() } else { builder.build() };
+        guest.permit_translated_exchange(self.permitted);
         let mut bitmap = Vec::new();
         let kernel = CheckedKernel::new(&guest, &mut bitmap);
         guest.paint();
@@ -294,15 +297,24 @@ fn fill_from<'p, P: Platform>(
 
 fn sweep_all(act: PoolAct) {
     let mut sum = Tally::default();
-    for (name, retain, translated, fragmented) in [
-        ("at once", Retain::NOTHING, false, false),
-        ("later", Retain::Bytes { low: 0, high: 64 << 10 }, false, false),
-        ("kept", Retain::default(), false, false),
-        ("without an extent", Retain::NOTHING, false, true),
-        ("translated", Retain::NOTHING, true, false),
-        ("translated, without an extent", Retain::NOTHING, true, true),
+    let pv = PoolSetting {
+        act,
+        retain: Retain::NOTHING,
+        translated: false,
+        permitted: false,
+        fragmented: false,
+    };
+    let translated = PoolSetting { translated: true, ..pv };
+    let permitted = PoolSetting { permitted: true, ..translated };
+    for (name, setting) in [
+        ("at once", pv),
+        ("later", PoolSetting { retain: Retain::Bytes { low: 0, high: 64 << 10 }, ..pv }),
+        ("kept", PoolSetting { retain: Retain::default(), ..pv }),
+        ("without an extent", PoolSetting { fragmented: true, ..pv }),
+        ("translated", translated),
+        ("translated, without an extent", PoolSetting { fragmented: true, ..translated }),
+        ("translated, exchange permitted", permitted),
     ] {
-        let setting = PoolSetting { act, retain, translated, fragmented };
         let name = format!("pool {act:?} {name}");
         // A drop makes no hypercall, so it meets no fault.
         if matches!(act, PoolAct::Drop | PoolAct::Trim) {
@@ -314,7 +326,7 @@ fn sweep_all(act: PoolAct) {
             assert!(!case.met, "{name}: a hypercall was made");
             continue;
         }
-        sum += sweep(&name, translated, |wrong| setting.play(wrong));
+        sum += sweep(&name, setting.translated, |wrong| setting.play(wrong));
     }
     let Tally { cases, refused, quarantined } = sum;
     println!("{act:?} of pools: {cases} cases, {refused} refused, {quarantined} quarantined");

@@ -10,6 +10,9 @@ use xen_contig::paging::{FrameInUse, GuestMemory, Holder};
 
 const ANYWHERE: AddressBits = AddressBits::UNLIMITED;
 
+/// The exchange of one frame, by which the first refill finds whether Xen permits it.
+const TRIAL: Asked = Asked::Exchange { input: (1, 0), output: (1, 0), bits: 64 };
+
 fn order(order: u32) -> Order {
     Order::new(order).unwrap()
 }
@@ -97,9 +100,10 @@ fn c02_an_order_above_xens_limit_is_named_although_xen_only_says_none_done() {
 #[test]
 fn c77_a_frame_in_the_middle_that_does_not_come_back_is_lost_alone() {
     let guest = translated();
-    // No extent, and the filling one by one stops after 40. The third call asks for the order limit.
+    // No extent, and the filling one by one stops after 40. The first call is the trial exchange,
+    // the fourth asks for the order limit.
     guest.fragment(order(6));
-    guest.xen().arm(Fault::stop(4).after(40));
+    guest.xen().arm(Fault::stop(5).after(40));
     let (result, quarantined) = refill(&guest, ANYWHERE);
     let failure = result.unwrap_err();
     assert_eq!((failure.remaining.lost(), quarantined), (1, 1));
@@ -158,7 +162,7 @@ fn c77_at_max_pages_nothing_comes_back() {
 #[test]
 fn a_decrease_that_stops_half_way_is_undone() {
     let guest = translated();
-    guest.xen().arm(Fault::stop(1).after(40));
+    guest.xen().arm(Fault::stop(2).after(40));
     let (result, quarantined) = refill(&guest, ANYWHERE);
     let failure = result.unwrap_err();
     let refused = ExchangeError::FrameRefused { first: Pfn::new(1064), frames: 1 };
@@ -168,7 +172,8 @@ fn a_decrease_that_stops_half_way_is_undone() {
     let extents = |n| (n, 0);
     let asked: Vec<Asked> = guest.xen().take_log().into_iter().map(|call| call.asked).collect();
     let decrease = Asked::Decrease { extents: extents(64) };
-    assert_eq!(asked, [decrease, Asked::Populate { extents: extents(40), bits: 0 }]);
+    let populate = Asked::Populate { extents: extents(40), bits: 0 };
+    assert_eq!(asked, [TRIAL, decrease, populate]);
 }
 
 #[test]
@@ -269,7 +274,7 @@ fn c77_a_refill_loses_the_frames_that_are_gone_and_no_others() {
 
     // What was never given up lies after the hole.
     let guest = translated();
-    guest.xen().arm(Fault::stop(1).after(40));
+    guest.xen().arm(Fault::stop(2).after(40));
     guest.set_max_pages(2018);
     let (result, quarantined) = refill(&guest, ANYWHERE);
     let failure = result.unwrap_err();

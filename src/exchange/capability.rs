@@ -12,7 +12,10 @@ use crate::p2m::P2m;
 /// Which contiguous memory this domain can get.
 ///
 /// It follows from the kind of guest and from the order limit. A trial exchange of no frames would
-/// not tell, because it succeeds in every guest ([C09](crate::conformance#C09)).
+/// not tell, because it succeeds in every guest ([C09](crate::conformance#C09)). Whether a refill
+/// exchanges is found by the first one ([`Accounts::translated_exchange`]).
+///
+/// [`Accounts::translated_exchange`]: super::Accounts::translated_exchange
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Capability {
     /// PV: extents up to this order, their machine frames known.
@@ -56,8 +59,8 @@ impl fmt::Display for Capability {
             ),
             Self::Refill { limit } => write!(
                 f,
-                "no exchange: Xen refuses it to translated guests; refill up to order {limit} \
-                 ({} KiB), machine frames hidden by Xen, devices see guest frames",
+                "refill up to order {limit} ({} KiB): translated guest, machine frames hidden by Xen, \
+                 devices see guest frames",
                 limit.bytes() >> 10
             ),
             Self::None { why } => write!(f, "no contiguous memory: {why}"),

@@ -1,8 +1,8 @@
 //! The transaction: exchanges the machine frames that back a run for contiguous ones, and back.
 //!
 //! * [`Exchanger`] exchanges memory of a PV guest, by `XENMEM_exchange`;
-//! * [`Refiller`] does it in a translated guest (PVH): it gives frames up and populates their places
-//!   again;
+//! * [`Refiller`] does it in a translated guest (PVH): by the exchange where Xen permits it, else it
+//!   gives frames up and populates their places again;
 //! * [`Relocator`] moves memory in use of a PV guest to other machine frames that the guest has;
 //! * [`Capability`] says which of the first two is available here, and why;
 //! * [`ExchangeError`] says what went wrong, [`ExchangeFailure`] what remains of the run.
@@ -46,6 +46,7 @@ pub use exchanger::Exchanger;
 pub use failure::{ExchangeFailure, Remaining, RemainingRuns};
 pub use options::{ExchangeOptions, Fuse, Scrub};
 pub use part::{Node, Part, Placement};
+pub use permission::Permission;
 pub use refill::Refiller;
 pub use reply::{ExchangeReply, PartOutcome, Rest};
 pub use request::{Lists, OnRefusal, Progress};

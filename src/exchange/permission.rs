@@ -1,9 +1,12 @@
-//! Asks what Xen permits this domain. The questions cannot move a frame.
+//! What Xen permits this domain, and how it is found.
 //!
-//! Xen has no call that answers them, so they rely on the order in which `memory_exchange` checks its
-//! argument. An answer that this order does not explain is [`Permission::Unknown`]: no claim is made.
+//! Xen has no call that answers these questions. Those about orders and nodes cannot move a frame: they
+//! rely on the order in which `memory_exchange` checks its argument. Whether Xen exchanges memory of a
+//! translated guest is found by a trial with one frame, once. An answer that has neither meaning is
+//! [`Permission::Unknown`]: no claim is made.
 
 use core::ptr;
+use core::sync::atomic::Ordering::Relaxed;
 
 use hypercall::abi::memory::{MemoryExchange, MemoryReservation};
 use hypercall::ops::{MemFlags, MemoryOp};
@@ -11,16 +14,66 @@ use hypercall::{DomId, Xen, XenErrno};
 
 use super::error::ExchangeError;
 use crate::addr::Order;
+use crate::sync::{AtomicU64, const_fn};
 
-/// Xen's answer to a question.
+/// What Xen permits, by its answer to a question or a trial.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Permission {
+pub enum Permission {
     /// Xen permits it.
     Granted,
     /// Xen does not permit it.
     Denied,
-    /// The answer means neither of the two.
-    Unknown(Result<u64, XenErrno>),
+    /// The answer means neither of the two: an error, or a success that contradicts itself.
+    Unknown(Option<XenErrno>),
+}
+
+/// What the trial of a translated guest found. It is made once.
+#[derive(Debug, Default)]
+pub(super) struct Trial(AtomicU64);
+
+impl Trial {
+    const NOT_BEGUN: u64 = 0;
+    const GRANTED: u64 = 1;
+    const DENIED: u64 = 2;
+    /// No errno, or begun. Above it the number of an errno is added.
+    const UNKNOWN: u64 = 3;
+
+    const_fn! {
+        /// Returns a trial that has not begun.
+        pub const fn new() -> Self {
+            Self(AtomicU64::new(Self::NOT_BEGUN))
+        }
+    }
+
+    /// Returns true for the first caller, which makes the trial. The answer is unknown meanwhile.
+    pub fn begin(&self) -> bool {
+        self.0.compare_exchange(Self::NOT_BEGUN, Self::UNKNOWN, Relaxed, Relaxed).is_ok()
+    }
+
+    /// Records the answer.
+    pub fn record(&self, answer: Permission) {
+        let state = match answer {
+            Permission::Granted => Self::GRANTED,
+            Permission::Denied => Self::DENIED,
+            Permission::Unknown(errno) => {
+                Self::UNKNOWN + errno.map_or(0, |errno| errno.raw().into())
+            }
+        };
+        self.0.store(state, Relaxed);
+    }
+
+    /// Returns the answer; `None` if the trial has not begun.
+    pub fn answer(&self) -> Option<Permission> {
+        match self.0.load(Relaxed) {
+            Self::NOT_BEGUN => None,
+            Self::GRANTED => Some(Permission::Granted),
+            Self::DENIED => Some(Permission::Denied),
+            state => {
+                let errno = XenErrno::from_raw((state - Self::UNKNOWN) as u16);
+                Some(Permission::Unknown(errno))
+            }
+        }
+    }
 }
 
 /// Asks whether Xen permits this domain extents of `order`.
@@ -43,7 +96,16 @@ pub(super) fn order_permitted(xen: &impl Xen, order: Order) -> Permission {
     match unsafe { xen.memory_op(MemoryOp::Exchange(&mut question)) } {
         Err(XenErrno::EINVAL) => Permission::Granted,
         Err(XenErrno::EPERM) => Permission::Denied,
-        answer => Permission::Unknown(answer),
+        answer => Permission::Unknown(answer.err()),
+    }
+}
+
+/// Returns why Xen answered `EPERM` to an exchange: the order, or the exchange as such.
+pub(super) fn why_not_permitted(xen: &impl Xen, order: Order) -> ExchangeError {
+    match order_permitted(xen, order) {
+        Permission::Denied => ExchangeError::OrderNotPermitted { order },
+        Permission::Granted => ExchangeError::NotPermitted,
+        Permission::Unknown(_) => ExchangeError::Refused { errno: XenErrno::EPERM },
     }
 }
 
@@ -72,7 +134,7 @@ pub(super) fn node_permitted(xen: &impl Xen, node: u8) -> Permission {
     match unsafe { xen.memory_op(MemoryOp::Exchange(&mut question)) } {
         Err(XenErrno::EINVAL) => Permission::Denied,
         Err(XenErrno::ESRCH) => Permission::Granted,
-        answer => Permission::Unknown(answer),
+        answer => Permission::Unknown(answer.err()),
     }
 }
 
@@ -91,7 +153,7 @@ pub(super) fn order_limit(xen: &impl Xen) -> Result<Order, ExchangeError> {
         Permission::Denied => {
             return Err(ExchangeError::OrderNotPermitted { order: Order::ZERO });
         }
-        Permission::Unknown(Err(errno @ XenErrno::ENOSYS)) => {
+        Permission::Unknown(Some(errno @ XenErrno::ENOSYS)) => {
             return Err(ExchangeError::Refused { errno });
         }
         Permission::Granted | Permission::Unknown(_) => {}

@@ -1,13 +1,19 @@
 //! Contiguous machine memory that backs a run of a translated guest.
 //!
-//! Xen refuses the exchange to such a guest, and never reports a machine frame. A refill takes two
-//! other hypercalls. `XENMEM_decrease_reservation` gives the frames up, and `XENMEM_populate_physmap`
-//! populates their places with one extent. In between the guest has a hole. If Xen has no extent for
-//! it, the hole is filled frame by frame. Frames that Xen does not return are quarantined
-//! ([C77](crate::conformance#C77)).
+//! Xen never reports a machine frame to such a guest. A refill takes one of two ways:
+//!
+//! * `XENMEM_exchange`, if Xen permits it. No released Xen does ([C26](crate::conformance#C26)), so the
+//!   first refill tries it with one frame, and [`Accounts`] remember the answer. Xen puts the extent
+//!   into the places of the run, and leaves the out-list as it is ([C79](crate::conformance#C79)).
+//! * Otherwise `XENMEM_decrease_reservation` gives the frames up, and `XENMEM_populate_physmap`
+//!   populates their places with one extent. In between the guest has a hole. If Xen has no extent for
+//!   it, the hole is filled frame by frame.
+//!
+//! Frames that Xen does not return are quarantined ([C77](crate::conformance#C77)).
 
-use hypercall::abi::memory::MemoryReservation;
-use hypercall::ops::{MemFlags, MemoryOp};
+use hypercall::abi::hvm::{HVMMEM_MMIO_DM, HVMMEM_RAM_RW};
+use hypercall::abi::memory::{MemoryExchange, MemoryReservation};
+use hypercall::ops::{HvmOp, MemFlags, MemoryOp};
 use hypercall::trace::{Phase, Span};
 use hypercall::{DomId, Xen, XenErrno};
 
@@ -15,7 +21,8 @@ use super::accounts::{Accounts, UnwindGuard};
 use super::error::ExchangeError;
 use super::failure::{ExchangeFailure, LOST, Remaining};
 use super::part::Node;
-use super::permission::{Permission, order_permitted};
+use super::permission::{Permission, order_permitted, why_not_permitted};
+use super::reply::ExchangeReply;
 use super::request::has_room;
 use crate::addr::{AddressBits, Order, Pfn};
 use crate::frames::FrameRun;
@@ -59,11 +66,18 @@ impl<'a, X: Xen, M: GuestMemory> Refiller<'a, X, M> {
     /// Makes hypercalls that take time in proportion to the run, so it must not be called in an
     /// interrupt handler or under a lock of the kernel's.
     ///
+    /// The first refill of the guest also exchanges the first frame of its run, to try whether Xen
+    /// permits that ([`Accounts::translated_exchange`]).
+    ///
     /// # Errors
     /// * Before anything moves: the run or the list has a wrong size, the order is above the limit, or
     ///   the kernel says that a frame is in use ([`GuestMemory::purge`]).
     /// * Xen refused to take a frame, or has no such extent. Each frame that Xen does not return is
-    ///   quarantined, and costs a hypercall. The others remain, zeroed.
+    ///   quarantined, and costs a hypercall. The others remain, zeroed. If Xen refused an exchange, each
+    ///   frame of the run costs a hypercall that asks whether memory backs it.
+    /// * An exchange failed past its commit point. Frames that nothing backs and that Xen does not
+    ///   populate again are quarantined, and those of which Xen does not tell
+    ///   ([M6](crate::rules#M6)). The others remain, zeroed.
     pub fn refill<'l>(
         &self,
         run: FrameRun,
@@ -79,24 +93,21 @@ impl<'a, X: Xen, M: GuestMemory> Refiller<'a, X, M> {
             // ([M1](crate::rules#M1)). Xen may pass its content on.
             unsafe { self.memory.zero(run.first(), run.frames()) };
         });
-        let list = &mut list[..run.frames() as usize];
+        let list = list_frames(&run, &mut list[..run.frames() as usize]);
         let guard = UnwindGuard::new(self.accounts, run.frames());
-        let answer =
-            self.xen.within(Span::Phase(Phase::Exchange), || self.swap(&run, order, bits, list));
-        // What came from Xen may hold anything ([C56](crate::conformance#C56)).
-        let (error, gone) = match answer {
-            Ok(()) => {
-                self.zero(run.first(), run.frames());
-                guard.disarm();
-                return Ok(run);
-            }
-            Err(refusal) => refusal,
-        };
-        let lost = self.bring_back(&run, &mut list[..gone as usize]);
+        let backed = self.back(&run, order, bits, list);
+        if backed.is_ok() {
+            // What came from Xen may hold anything ([C56](crate::conformance#C56)).
+            self.zero(run.first(), run.frames());
+        }
         guard.disarm();
-        self.accounts.quarantine(lost);
-        let gone = &list[..gone as usize];
-        Err(ExchangeFailure { error, remaining: Remaining::without_lost(run, lost, gone) })
+        match backed {
+            Ok(()) => Ok(run),
+            Err(NotBacked { error, lost }) => {
+                self.accounts.quarantine(lost);
+                Err(ExchangeFailure { error, remaining: Remaining::without_lost(run, lost, list) })
+            }
+        }
     }
 
     /// Checks the request before anything moves. Returns the order of the extent.
@@ -119,6 +130,145 @@ impl<'a, X: Xen, M: GuestMemory> Refiller<'a, X, M> {
         Ok(order)
     }
 
+    /// Backs the run with one extent, in the way that Xen permits.
+    ///
+    /// # Errors
+    /// Why not. The list says which frames are [`LOST`].
+    fn back(
+        &self,
+        run: &FrameRun,
+        order: Order,
+        bits: AddressBits,
+        list: &mut [u64],
+    ) -> Result<(), NotBacked> {
+        if self.may_exchange(list)? {
+            let reply = self.exchange(run.first(), order, bits);
+            if is_done(&reply) {
+                return Ok(());
+            }
+            if reply.result != Err(XenErrno::EOPNOTSUPP) {
+                return Err(self.not_exchanged(run, order, bits, &reply, list));
+            }
+            // The guest was migrated to a Xen that does not permit it.
+            self.accounts.trial().record(Permission::Denied);
+        }
+        let swapped =
+            self.xen.within(Span::Phase(Phase::Exchange), || self.swap(run, order, bits, list));
+        swapped.map_err(|(error, gone)| {
+            let lost = self.bring_back(run, &mut list[..gone as usize]);
+            NotBacked { error, lost }
+        })
+    }
+
+    /// Returns true if Xen exchanges memory of this guest. The first call tries it with the first frame
+    /// of the list, which is free.
+    ///
+    /// # Errors
+    /// The trial failed past its commit point, and the frame is lost.
+    fn may_exchange(&self, list: &mut [u64]) -> Result<bool, NotBacked> {
+        let trial = self.accounts.trial();
+        if trial.begin() {
+            let frame = &mut list[..1];
+            let first = Pfn::new(frame[0]);
+            let reply = self.exchange(first, Order::ZERO, AddressBits::UNLIMITED);
+            let permission = match reply.result {
+                _ if is_done(&reply) => Permission::Granted,
+                Err(XenErrno::EOPNOTSUPP) => Permission::Denied,
+                answer => Permission::Unknown(answer.err()),
+            };
+            trial.record(permission);
+            match permission {
+                Permission::Granted => self.zero(first, 1),
+                Permission::Denied => {}
+                Permission::Unknown(_) => {
+                    let Recovered { lost, .. } = self.recover(frame);
+                    if lost > 0 {
+                        return Err(NotBacked { error: torn(&reply), lost });
+                    }
+                }
+            }
+        }
+        Ok(trial.answer() == Some(Permission::Granted))
+    }
+
+    /// Exchanges what backs the frames from `first` on for one extent, which takes their places.
+    fn exchange(&self, first: Pfn, order: Order, bits: AddressBits) -> ExchangeReply {
+        let (mut input, mut output) = ([first.number()], [first.number()]);
+        let one = |list: &mut [u64; 1], mem_flags: MemFlags| MemoryReservation {
+            extent_start: list.as_mut_ptr(),
+            nr_extents: 1,
+            extent_order: order.get(),
+            mem_flags: mem_flags.raw(),
+            domid: DomId::SELF,
+        };
+        let mut argument = MemoryExchange {
+            input: one(&mut input, MemFlags::default()),
+            output: one(&mut output, MemFlags::address_bits(bits)),
+            nr_exchanged: 0,
+        };
+        // SAFETY: lists and argument are locals, so they lie outside the run and nothing else touches
+        // them ([M1](crate::rules#M1), [M3](crate::rules#M3)). The frames are the run's, which nothing
+        // uses ([M2](crate::rules#M2)).
+        let result = self.xen.within(Span::Phase(Phase::Exchange), || unsafe {
+            self.xen.memory_op(MemoryOp::Exchange(&mut argument))
+        });
+        ExchangeReply { result, nr_exchanged: argument.nr_exchanged }
+    }
+
+    /// Returns why Xen did not exchange the run, and recovers its frames.
+    fn not_exchanged(
+        &self,
+        run: &FrameRun,
+        order: Order,
+        bits: AddressBits,
+        reply: &ExchangeReply,
+        list: &mut [u64],
+    ) -> NotBacked {
+        let Recovered { holes, lost } = self.recover(list);
+        let error = match reply.result {
+            Err(errno) if errno != XenErrno::EFAULT && reply.nr_exchanged == 0 && holes == 0 => {
+                match errno {
+                    XenErrno::EINVAL => {
+                        ExchangeError::FrameRefused { first: run.first(), frames: run.frames() }
+                    }
+                    XenErrno::ENOMEM => ExchangeError::NoMemory { order, bits, node: Node::Any },
+                    XenErrno::EPERM => why_not_permitted(self.xen, order),
+                    errno => ExchangeError::Refused { errno },
+                }
+            }
+            _ => torn(reply),
+        };
+        NotBacked { error, lost }
+    }
+
+    /// Asks Xen what backs each frame of the list, after an exchange that failed. The guest has no M2P,
+    /// and the out-list does not change, so nothing else tells ([M6](crate::rules#M6)).
+    ///
+    /// Populates the holes, and zeroes the frames that are backed. Marks the others as [`LOST`].
+    fn recover(&self, list: &mut [u64]) -> Recovered {
+        let mut recovered = Recovered { holes: 0, lost: 0 };
+        for entry in list {
+            let pfn = Pfn::new(*entry);
+            let backed = match self.xen.hvm_op(HvmOp::GetMemType(pfn)) {
+                Ok(HVMMEM_RAM_RW) => true,
+                Ok(HVMMEM_MMIO_DM) => {
+                    recovered.holes += 1;
+                    let place = &mut [pfn.number()];
+                    let flags = MemFlags::default();
+                    self.call(Operation::Populate, place, Order::ZERO, flags).done == 1
+                }
+                _ => false,
+            };
+            if backed {
+                self.zero(pfn, 1);
+            } else {
+                *entry = LOST;
+                recovered.lost += 1;
+            }
+        }
+        recovered
+    }
+
     /// Gives the frames up and populates their places with one extent.
     ///
     /// # Errors
@@ -130,12 +280,7 @@ impl<'a, X: Xen, M: GuestMemory> Refiller<'a, X, M> {
         bits: AddressBits,
         list: &mut [u64],
     ) -> Result<(), (ExchangeError, u64)> {
-        let given = self.call(
-            Operation::Decrease,
-            list_frames(run, list),
-            Order::ZERO,
-            MemFlags::default(),
-        );
+        let given = self.call(Operation::Decrease, list, Order::ZERO, MemFlags::default());
         if given.done < run.frames() {
             // Xen stops at the first frame that it refuses; those before it are gone.
             let error = match given.errno {
@@ -231,6 +376,28 @@ impl<'a, X: Xen, M: GuestMemory> Refiller<'a, X, M> {
 fn list_frames<'l>(run: &FrameRun, list: &'l mut [u64]) -> &'l mut [u64] {
     run.iter().zip(list.iter_mut()).for_each(|(pfn, entry)| *entry = pfn.number());
     list
+}
+
+/// Returns true if Xen exchanged the one extent that it was asked for.
+fn is_done(reply: &ExchangeReply) -> bool {
+    reply.result.is_ok() && reply.nr_exchanged == 1
+}
+
+/// Returns the error for an exchange that may have passed its commit point.
+fn torn(reply: &ExchangeReply) -> ExchangeError {
+    ExchangeError::Torn { errno: reply.result.err(), exchanged: reply.nr_exchanged }
+}
+
+/// Why a run is not backed by an extent, and the number of its frames that are lost.
+struct NotBacked {
+    error: ExchangeError,
+    lost: u64,
+}
+
+/// What was found after an exchange that failed: frames that had become holes, and those that are lost.
+struct Recovered {
+    holes: u64,
+    lost: u64,
 }
 
 enum Operation {

@@ -8,7 +8,7 @@ use super::recover::TornExchange;
 use crate::addr::{AddressBits, Mfn, Order};
 use crate::exchange::error::ExchangeError;
 use crate::exchange::part::{Node, Part, Placement};
-use crate::exchange::permission::{Permission, node_permitted, order_permitted};
+use crate::exchange::permission::{Permission, node_permitted, why_not_permitted};
 use crate::paging::LinearMapping;
 
 /// A limit below which Xen has no memory for guests: it keeps the first MiB of the machine.
@@ -25,21 +25,11 @@ impl<X: Xen, L: LinearMapping> Detached<'_, '_, X, L> {
         part: &Part,
     ) -> Result<ExchangeError, TornExchange> {
         match errno {
-            XenErrno::EPERM => Ok(self.what_is_not_permitted(part)),
+            XenErrno::EPERM => Ok(why_not_permitted(self.guest.xen, part.order())),
             XenErrno::EINVAL => self.what_is_invalid(part),
             XenErrno::ENOMEM => self.what_is_exhausted(part),
             XenErrno::EOPNOTSUPP => Ok(ExchangeError::TranslatedGuest),
             errno => Ok(ExchangeError::Refused { errno }),
-        }
-    }
-
-    /// `EPERM`: the order, or the exchange as such?
-    fn what_is_not_permitted(&self, part: &Part) -> ExchangeError {
-        let order = part.order();
-        match order_permitted(self.guest.xen, order) {
-            Permission::Denied => ExchangeError::OrderNotPermitted { order },
-            Permission::Granted => ExchangeError::NotPermitted,
-            Permission::Unknown(_) => ExchangeError::Refused { errno: XenErrno::EPERM },
         }
     }
 
