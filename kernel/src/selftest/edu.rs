@@ -35,7 +35,7 @@ pub fn add(tests: &mut Vec<Test>) {
     tests.push(Test::new("edu-found", found));
     tests.push(Test::new("edu-dma-above-mask", out_of_reach).needs_exchange_order(4));
     tests.push(Test::new("edu-dma-round-trip", round_trips).needs_exchange_order(4));
-    tests.push(Test::new("edu-dma-mask-edge", edge::mask_edge).needs_exchange_order(9));
+    tests.push(Test::new("edu-dma-mask-edge", edge::mask_edge));
     tests.push(Test::new("edu-dma-coherent-buffer", coherent::coherent).needs_exchange_order(3));
     tests.push(Test::new("edu-dma-in-place", in_place::in_place).needs_exchange_order(4));
     tests.push(Test::new("edu-dma-shown", shown::shown).when(When::Named));

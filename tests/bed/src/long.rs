@@ -120,8 +120,13 @@ fn order_limits<'p>(context: &'p SuiteContext, bed: &'p Bed) -> Result<Vec<Suite
     let all_tests = |order| {
         let label = format!("max-order-{order}-all");
         let good = Expectation::success(GuestMode::PvDom0, label, KernelArgs::default(), LIMIT);
-        let passed = vec!["neighbours-unharmed", "accounts-balanced"];
-        let passed = if order < 3 { vec!["accounts-balanced"] } else { passed };
+        let mut passed = vec!["accounts-balanced", "dma-release-any-sequence"];
+        if order >= 1 {
+            passed.extend(["dma-odd-sizes", "dma-constraints", "dma-release-retained"]);
+        }
+        if order >= 3 {
+            passed.push("neighbours-unharmed");
+        }
         let dom0_memory = Some(LOW_LIMITS_MIB);
         Expectation { max_order: Some(order), dom0_memory, passed, ..good }
     };

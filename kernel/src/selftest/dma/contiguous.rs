@@ -11,7 +11,7 @@ use xen_contig::paging::Holder;
 use xen_contig::vmap::Protection;
 
 use super::helpers::{
-    Allocator, Buffer, ConfinedGuest, balanced, build, is_shortage, is_sound, scatter,
+    Allocator, Buffer, ConfinedGuest, balanced, build, extent_limit, is_shortage, is_sound, scatter,
 };
 use super::{Check, Test, TestContext, TestOutcome, fail, skip};
 use crate::machine::Machine;
@@ -19,7 +19,7 @@ use crate::say;
 use crate::selftest::frame_checks;
 
 pub fn add(tests: &mut Vec<Test>) {
-    tests.push(Test::new("dma-contiguous-in-place", in_place).needs_exchange_order(9));
+    tests.push(Test::new("dma-contiguous-in-place", in_place).needs_exchange_order(1));
     tests.push(Test::new("dma-contiguous-aliases", aliases).needs_exchange_order(4));
     tests.push(Test::new("dma-contiguous-refused", refused));
 }
@@ -77,7 +77,9 @@ fn pv(machine: &Machine) -> Check {
 fn in_place(context: &TestContext<'_>) -> Check {
     let machine = context.machine;
     pv(machine)?;
-    let limits = build(|it| it.mask(MASK))?;
+    // One segment, and more where Xen permits only short extents.
+    let segments = FRAMES.div_ceil(extent_limit(machine).frames()) as usize;
+    let limits = build(|it| it.mask(MASK).max_segments(segments))?;
     balanced(context, Retain::default(), |allocator| {
         let run = in_use(context, FRAMES)?;
         let (first, old): (_, Vec<Mfn>) =
@@ -85,7 +87,7 @@ fn in_place(context: &TestContext<'_>) -> Check {
         let buffer = moved(allocator, run, &limits)?;
         is_sound(machine, &buffer, FRAMES * super::helpers::PAGE, &limits)?;
         frame_checks::holds_pattern(buffer.frames(), context.seed, "the memory in use")?;
-        if buffer.frames().first() != first || buffer.segments().count() != 1 {
+        if buffer.frames().first() != first {
             fail!("{buffer:?} begins at pfn {}, not {first}", buffer.frames().first());
         }
         let at = |index: usize| machine.p2m.mfn(first.add(index as u64));
@@ -116,6 +118,10 @@ fn in_place(context: &TestContext<'_>) -> Check {
             "# dma-contiguous-in-place: {FRAMES} scattered frames from pfn {first} at {}",
             buffer.dma_addr()
         );
+        if segments > 1 {
+            // The reserve looks for pieces side by side in a bounded number of places.
+            return Ok(());
+        }
         // The memory is in the reserve now, so a second allocation moves nothing.
         let before = super::helpers::calls();
         let address = buffer.dma_addr();

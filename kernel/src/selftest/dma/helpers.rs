@@ -3,9 +3,9 @@
 
 use alloc::vec::Vec;
 
-use xen_contig::addr::{Mfn, PAGE_SIZE};
+use xen_contig::addr::{Mfn, Order, PAGE_SIZE};
 use xen_contig::dma::{self, AllocError, CoherentBuffer, Constraints, Retain};
-use xen_contig::exchange::{ExchangeError, Lists, OnRefusal, Part};
+use xen_contig::exchange::{Capability, ExchangeError, Lists, OnRefusal, Part};
 use xen_contig::frames::FrameRun;
 use xen_contig::paging::Width;
 
@@ -27,6 +27,23 @@ pub type Buffer<'a, 'm> = CoherentBuffer<'a, &'m Machine>;
 /// Returns the number of hypercalls made so far.
 pub fn calls() -> u64 {
     xen().summary().total().calls
+}
+
+/// Returns the highest order that Xen exchanges for this domain; [`Order::MAX`] if it exchanges none.
+pub fn extent_limit(machine: &Machine) -> Order {
+    match machine.capability {
+        Capability::Exchange { limit } => limit,
+        Capability::Refill { .. } | Capability::None { .. } => Order::MAX,
+    }
+}
+
+/// Returns true if Xen refused because an extent of a higher order is needed than it permits.
+pub fn is_above_limit(error: &AllocError) -> bool {
+    matches!(
+        error,
+        AllocError::OrderNotPermitted { .. }
+            | AllocError::SegmentBelowAlignment { limit: Some(_), .. }
+    )
 }
 
 /// Builds constraints that do not contradict each other. Otherwise the test fails.

@@ -5,9 +5,10 @@ use alloc::vec::Vec;
 
 use xen_contig::addr::{MachineAddr, Order};
 use xen_contig::dma::{Constraints, Retain};
-use xen_contig::exchange::Capability;
 
-use super::helpers::{Allocator, ConfinedGuest, PAGE, balanced, build, calls, is_sound, served};
+use super::helpers::{
+    Allocator, ConfinedGuest, PAGE, balanced, build, calls, extent_limit, is_sound, served,
+};
 use super::{Check, Test, TestContext, TestOutcome, fail, skip};
 use crate::machine::Machine;
 use crate::say;
@@ -21,10 +22,7 @@ pub fn add(tests: &mut Vec<Test>) {
 
 fn hypercalls(context: &TestContext<'_>) -> Check {
     let machine = context.machine;
-    let limit = match machine.capability {
-        Capability::Exchange { limit } => limit,
-        Capability::Refill { .. } | Capability::None { .. } => Order::MAX,
-    };
+    let limit = extent_limit(machine);
     let mut counted = 0;
     for order in [0, 4, 9, 12].into_iter().filter_map(|order| Order::new(order).ok()) {
         if order > limit {

@@ -17,7 +17,7 @@ const SIZE: u64 = 3000;
 const RESERVE: u64 = 8;
 
 pub fn add(tests: &mut Vec<Test>) {
-    tests.push(Test::new("dma-pool", pool));
+    tests.push(Test::new("dma-pool", pool).needs_exchange_order(2));
 }
 
 fn pool(context: &TestContext<'_>) -> Check {

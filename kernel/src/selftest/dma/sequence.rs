@@ -10,7 +10,7 @@ use xen_contig::dma::{Constraints, Retain, Sleep};
 use xen_contig::frames::FrameRun;
 
 use super::helpers::{
-    Allocator, Buffer, ConfinedGuest, PAGE, balanced, build, is_shortage, is_sound,
+    Allocator, Buffer, ConfinedGuest, PAGE, balanced, build, is_above_limit, is_shortage, is_sound,
 };
 use super::{Check, Test, TestContext, TestOutcome, fail, skip};
 use crate::machine::Machine;
@@ -154,7 +154,13 @@ fn request<'a, 'm>(
             is_sound(allocator.platform(), &buffer, size, &limits)?;
             Ok(Some(buffer))
         }
-        Err(error) if is_shortage(&error) || limits.sleep() == Sleep::MustNot => Ok(None),
+        Err(error)
+            if is_shortage(&error)
+                || is_above_limit(&error)
+                || limits.sleep() == Sleep::MustNot =>
+        {
+            Ok(None)
+        }
         Err(error) => fail!("{size} bytes for {limits:?}: {error}"),
     }
 }

@@ -14,6 +14,7 @@ use crate::edu::{Edu, MASK, TransferError, reachable};
 use crate::machine::ANYWHERE;
 use crate::machine::Machine;
 use crate::say;
+use crate::selftest::dma::helpers::extent_limit;
 
 /// The orders that the test tries, because each may come from another place.
 const ORDERS: [u32; 4] = [9, 4, 2, 0];
@@ -63,7 +64,8 @@ pub fn mask_edge(context: &TestContext<'_>) -> Check {
 /// Allocates extents of several orders, and keeps the one that ends nearest to the edge.
 fn nearest_extent<'m>(machine: &'m Machine, orders: &[u32]) -> Result<EduBuffer<'m>, TestOutcome> {
     let mut tried = Vec::new();
-    for order in orders.iter().filter_map(|order| Order::new(*order).ok()) {
+    let permitted = |order: &Order| *order <= extent_limit(machine);
+    for order in orders.iter().filter_map(|order| Order::new(*order).ok()).filter(permitted) {
         let buffer = match EduBuffer::new(machine, order) {
             Ok(buffer) => buffer,
             Err(TestOutcome::Skip(why)) => {
