@@ -1,4 +1,4 @@
-//! The allocator of coherent buffers against the model.
+//! The allocator of coherent buffers, on the model.
 
 #![forbid(unsafe_code)]
 
@@ -18,7 +18,7 @@ type Buffer<'a> = CoherentBuffer<'a, &'static FakePlatform>;
 
 const PAGE: u64 = PAGE_SIZE as u64;
 
-/// No watermark is ever crossed.
+/// A reserve that retains all idle memory until a trim.
 const KEEP: Retain = Retain::Bytes { low: u64::MAX, high: u64::MAX };
 
 /// A guest, its kernel and an allocator.
@@ -41,8 +41,10 @@ impl DmaScene {
         Self { platform, allocator, free: platform.free_frames() }
     }
 
-    /// The number of hypercalls. The entries of a multicall are none of their own.
-    fn calls(&self) -> usize {
+    /// Returns how many hypercalls were made since the last call of this method.
+    ///
+    /// The entries of a multicall do not count.
+    fn take_calls(&self) -> usize {
         let log = self.platform.guest().xen().take_log();
         let entries = log.iter().map(|call| match call.asked {
             Asked::Multicall { entries } => entries,
@@ -65,17 +67,17 @@ impl DmaScene {
         }
     }
 
-    /// Counts every frame of the guest once while `held` frames belong to buffers.
-    fn holds(&self, held: u64) {
+    /// Checks that every frame is free, in the reserve or in a buffer. `held` frames are in buffers.
+    fn check_frames(&self, held: u64) {
         let stats = self.allocator.stats();
         let reserve = stats.idle + stats.set_aside + stats.records;
         assert_eq!(self.platform.free_frames() + held + reserve, self.free, "{stats:?}");
         self.platform.guest().check_whole();
     }
 
-    /// Trims all idle memory. Then every frame is free in the kernel again.
-    fn is_balanced(&self) {
-        self.holds(0);
+    /// Trims all idle memory, and checks that every frame is free again.
+    fn check_balance(&self) {
+        self.check_frames(0);
         let report = self.allocator.trim(u64::MAX);
         let stats = self.allocator.stats();
         assert_eq!((report.error, report.quarantined), (None, 0), "{stats:?}");
@@ -99,8 +101,8 @@ fn order(order: u32) -> Order {
     Order::new(order).unwrap()
 }
 
-/// The device takes each segment, and the machine frames are where the segment says.
-fn is_within(scene: &DmaScene, buffer: &Buffer<'_>, constraints: &Constraints) {
+/// Checks that each segment meets the constraints and has the right device address.
+fn check_buffer(scene: &DmaScene, buffer: &Buffer<'_>, constraints: &Constraints) {
     let guest = scene.platform.guest();
     let mut offset = 0;
     for segment in buffer.segments() {
@@ -124,16 +126,16 @@ fn every_size_is_zeroed_and_released() {
     for size in [1, 2, 4095, 4096, 4097, 3 * PAGE, 5 * PAGE + 1, 511 * PAGE, 2 << 20] {
         let buffer = scene.alloc(size, &any);
         assert_eq!((buffer.len(), buffer.frames().frames()), (size, size.div_ceil(PAGE)));
-        is_within(&scene, &buffer, &any);
+        check_buffer(&scene, &buffer, &any);
         let mut content = vec![1; size as usize];
         buffer.read(0, &mut content).unwrap();
         assert!(content.iter().all(|byte| *byte == 0), "{size}");
         scene.platform.guest().fill(buffer.frames().first(), 7);
-        scene.holds(size.div_ceil(PAGE));
+        scene.check_frames(size.div_ceil(PAGE));
         drop(buffer);
-        scene.holds(0);
+        scene.check_frames(0);
     }
-    scene.is_balanced();
+    scene.check_balance();
 }
 
 #[test]
@@ -141,13 +143,13 @@ fn a_surplus_is_idle() {
     let scene = pv();
     let buffer = scene.alloc((1 << 20) + 1, &Constraints::default());
     assert_eq!((buffer.frames().frames(), scene.allocator.stats().idle), (257, 255));
-    scene.holds(257);
+    scene.check_frames(257);
     drop(buffer);
-    scene.is_balanced();
+    scene.check_balance();
 }
 
 #[test]
-fn constraints_are_kept() {
+fn every_buffer_meets_its_constraints() {
     let scene = pv();
     let machine = 4 * 4096 * PAGE;
     for constraints in [
@@ -160,10 +162,10 @@ fn constraints_are_kept() {
     ] {
         for size in [1, PAGE, 3 * PAGE, 1 << 16, 100_000] {
             let buffer = scene.alloc(size, &constraints);
-            is_within(&scene, &buffer, &constraints);
+            check_buffer(&scene, &buffer, &constraints);
             assert!(buffer.segments().count() <= constraints.max_segments());
         }
-        scene.is_balanced();
+        scene.check_balance();
     }
 }
 
@@ -172,15 +174,15 @@ fn a_lower_bound_is_kept_or_named() {
     let scene = pv();
     let machine = 4 * 4096 * PAGE;
     let low = build(|it| it.lowest(PAGE));
-    is_within(&scene, &scene.alloc(PAGE, &low), &low);
+    check_buffer(&scene, &scene.alloc(PAGE, &low), &low);
     let beyond = build(|it| it.lowest(machine * 2));
     let error = scene.error(PAGE, &beyond);
     assert_eq!(error, AllocError::OutOfReach { lowest: machine * 2, mask: u64::MAX });
-    scene.is_balanced();
+    scene.check_balance();
 }
 
 #[test]
-fn above_the_limit_there_are_segments_or_an_error_with_the_limit() {
+fn a_size_above_the_order_limit_needs_segments_or_is_refused() {
     let scene = pv();
     let size = 5 << 20;
     let error = scene.error(size, &Constraints::default());
@@ -189,30 +191,30 @@ fn above_the_limit_there_are_segments_or_an_error_with_the_limit() {
     let buffer = scene.alloc(size, &several);
     let lengths: Vec<u64> = buffer.segments().map(|segment| segment.len).collect();
     assert_eq!(lengths, [2 << 20, 2 << 20, 1 << 20]);
-    is_within(&scene, &buffer, &several);
+    check_buffer(&scene, &buffer, &several);
     drop(buffer);
-    scene.is_balanced();
+    scene.check_balance();
 }
 
 #[test]
-fn c60_memory_that_fits_is_used_as_it_is() {
+fn c60_memory_that_fits_is_not_exchanged() {
     let scene = DmaScene::new(FakeGuest::new(8192));
     let any = Constraints::default();
     for order in [0, 4, 9] {
         let size = PAGE << order;
         drop(scene.alloc(size, &any));
-        let cold = scene.calls();
+        let cold = scene.take_calls();
         assert!(cold <= 8, "order {order}: {cold} hypercalls");
         let mut warm = scene.alloc(size, &any);
-        assert_eq!(scene.calls(), 0, "order {order}");
+        assert_eq!(scene.take_calls(), 0, "order {order}");
         assert_eq!(warm.load(0, Width::Quad), Ok(0));
         warm.store(0, Width::Quad, 9).unwrap();
-        is_within(&scene, &warm, &any);
+        check_buffer(&scene, &warm, &any);
     }
     let stats = scene.allocator.stats();
     assert!(stats.from_reserve >= 3, "{stats:?}");
     assert_eq!(stats.from_reserve + stats.adopted + stats.exchanged, 6, "{stats:?}");
-    scene.is_balanced();
+    scene.check_balance();
 }
 
 #[test]
@@ -223,7 +225,7 @@ fn a_refusal_is_named_and_nothing_is_lost() {
     let bits = xen_contig::addr::AddressBits::UNLIMITED;
     assert_eq!(error, ExchangeError::NoMemory { order: order(9), bits, node: Node::Any }.into());
     scene.platform.guest().relieve();
-    scene.is_balanced();
+    scene.check_balance();
 
     let nowhere = build(|it| it.mask(0x1fff));
     let error = scene.error(1, &nowhere);
@@ -235,37 +237,37 @@ fn a_refusal_is_named_and_nothing_is_lost() {
     scene.platform.guest().deny_exchange(Some(XenErrno::EPERM));
     let error = scene.error(2 * PAGE, &Constraints::default());
     assert_eq!(error, ExchangeError::NotPermitted.into());
-    scene.is_balanced();
+    scene.check_balance();
 }
 
 #[test]
-fn c12_exactness_of_a_node_is_for_the_control_domain() {
+fn c12_only_the_control_domain_may_request_an_exact_node() {
     let scene = pv();
     let exact = build(|it| it.node(Node::Exactly(0)));
     let error = scene.error(2 * PAGE, &exact);
     assert_eq!(error, ExchangeError::NodeNotPermitted { node: 0 }.into());
-    scene.is_balanced();
-    // [C13](xen_contig::conformance#C13): without exactness it is a hint.
+    scene.check_balance();
+    // A node that is not exact is a hint ([C13](xen_contig::conformance#C13)).
     let near = build(|it| it.node(Node::Near(0)));
     assert!(scene.allocator.alloc_coherent(2 * PAGE, &near).is_ok());
 }
 
 #[test]
-fn c73_when_memory_ends_midway_what_came_is_not_lost() {
+fn c73_frames_exchanged_before_the_memory_ends_are_not_lost() {
     let several = build(|it| it.max_segments(4).max_segment(1 << 16));
     let scene = pv();
     // Two extents of order 4 and some single frames are free in the machine.
     scene.platform.guest().exhaust_but(40);
     let error = scene.error(1 << 18, &several);
     assert!(matches!(error, AllocError::Exchange(ExchangeError::NoMemory { .. })), "{error}");
-    scene.holds(0);
+    scene.check_frames(0);
     scene.platform.guest().relieve();
-    is_within(&scene, &scene.alloc(1 << 18, &several), &several);
-    scene.is_balanced();
+    check_buffer(&scene, &scene.alloc(1 << 18, &several), &several);
+    scene.check_balance();
 }
 
 #[test]
-fn a_set_costs_fewer_exchanges_than_buffers() {
+fn a_set_takes_fewer_exchanges_than_it_has_buffers() {
     let scene = pv();
     let any = Constraints::default();
     let request = |size| Request { size, constraints: any };
@@ -274,14 +276,14 @@ fn a_set_costs_fewer_exchanges_than_buffers() {
     let buffers = scene.allocator.alloc_many(&requests).unwrap();
     let stats = scene.allocator.stats();
     assert!(stats.exchanged <= 3, "{stats:?}");
-    // A multicall that clears, flushes and exchanges; then a call that maps.
-    assert_eq!(scene.calls() as u64, 2 * stats.exchanged, "{stats:?}");
+    // Each exchange takes a multicall, which clears, flushes and exchanges, and a call that maps.
+    assert_eq!(scene.take_calls() as u64, 2 * stats.exchanged, "{stats:?}");
     for (buffer, request) in buffers.iter().zip(&requests) {
         assert_eq!(buffer.len(), request.size);
-        is_within(&scene, buffer, &any);
+        check_buffer(&scene, buffer, &any);
     }
     drop(buffers);
-    scene.is_balanced();
+    scene.check_balance();
 }
 
 #[test]
@@ -292,11 +294,11 @@ fn a_set_is_all_or_nothing() {
     let error = scene.allocator.alloc_many(&[request(PAGE), request(8 << 20)]).unwrap_err();
     let why = AllocError::OrderNotPermitted { order: order(11), limit: order(9) };
     assert_eq!(error, (1, why));
-    scene.is_balanced();
+    scene.check_balance();
 }
 
 #[test]
-fn halves_know_their_addresses_and_go_back_each() {
+fn both_parts_of_a_split_have_their_addresses_and_are_released_alone() {
     let scene = pv();
     let any = Constraints::default();
     let mut buffer = scene.alloc(4 * PAGE + 10, &any);
@@ -316,7 +318,7 @@ fn halves_know_their_addresses_and_go_back_each() {
     drop(left);
     scene.platform.guest().check_whole();
     drop(right);
-    scene.is_balanced();
+    scene.check_balance();
 }
 
 #[test]
@@ -352,10 +354,10 @@ fn a_drop_makes_no_hypercall_and_a_trim_returns_all() {
     let scene = pv();
     let any = Constraints::default();
     let buffers: Vec<Buffer<'_>> = (0..4).map(|_| scene.alloc(8 * PAGE, &any)).collect();
-    scene.calls();
+    scene.take_calls();
     drop(buffers);
     let idle = scene.allocator.stats().idle;
-    assert_eq!(scene.calls(), 0);
+    assert_eq!(scene.take_calls(), 0);
     assert!(idle >= 32, "{idle}");
 
     scene.platform.guest().exhaust_but(0);
@@ -364,29 +366,29 @@ fn a_drop_makes_no_hypercall_and_a_trim_returns_all() {
     assert_eq!((report.returned, report.quarantined, stats.idle), (0, 0, idle - report.freed));
     assert!(matches!(report.error, Some(ExchangeError::NoMemory { .. })), "{report:?}");
     assert!(stats.refusals > 0, "{stats:?}");
-    scene.holds(0);
+    scene.check_frames(0);
 
     scene.platform.guest().relieve();
     let report = scene.allocator.trim(u64::MAX);
     let after = scene.allocator.stats();
     assert_eq!((report.returned + report.freed, report.error), (stats.idle, None));
     assert_eq!((after.idle, after.lent, after.below_4g), (0, 0, 0), "{after:?}");
-    scene.is_balanced();
+    scene.check_balance();
 }
 
 #[test]
-fn a_translated_guest_finds_frames_below_the_mask_or_says_so() {
+fn a_translated_guest_finds_frames_below_the_mask_or_names_the_limit() {
     let scene = DmaScene::new(GuestBuilder::new(4096).translated().build());
     let low = build(|it| it.mask(2048 * PAGE - 1).align(1 << 16));
     let buffer = scene.alloc(100_000, &low);
     assert!(low.admits(buffer.dma_addr().get(), 100_000));
-    assert_eq!(scene.calls(), 0);
+    assert_eq!(scene.take_calls(), 0);
     let error = scene.error(2048 * PAGE, &low);
     let mask = 2048 * PAGE - 1;
     let named = AllocError::NoFramesInReach { frames: 2048, align: 1 << 16, lowest: 0, mask };
     assert_eq!(error, named);
     drop(buffer);
-    scene.is_balanced();
+    scene.check_balance();
 }
 
 #[test]
@@ -404,7 +406,7 @@ fn one_extent_backs_a_buffer_of_a_translated_guest() {
             assert!((first..).zip(buffer.frames().iter()).all(|(mfn, pfn)| backing(pfn) == mfn));
             assert_eq!(buffer.load(0, Width::Byte), Ok(0));
             drop(buffer);
-            scene.is_balanced();
+            scene.check_balance();
         }
     }
     let scene = DmaScene::new(GuestBuilder::new(4096).translated().build());
@@ -412,7 +414,7 @@ fn one_extent_backs_a_buffer_of_a_translated_guest() {
     let error = scene.error(8 * PAGE, &whole);
     assert!(matches!(error, AllocError::Exchange(ExchangeError::NoMemory { .. })), "{error}");
     scene.platform.guest().relieve();
-    scene.is_balanced();
+    scene.check_balance();
     let error = scene.error(4 << 20, &whole);
     assert_eq!(error, AllocError::OrderNotPermitted { order: order(10), limit: order(9) });
 }
@@ -424,7 +426,7 @@ fn memory_in_one_piece_serves_a_device_of_short_segments() {
     let pv = DmaScene::new(FakeGuest::new(4096));
     drop(pv.allocator.alloc_coherent(1 << 17, &several).unwrap());
     for scene in [pvh, pv] {
-        scene.calls();
+        scene.take_calls();
         let buffer = scene.alloc(100_000, &several);
         let lengths: Vec<u64> = buffer.segments().map(|segment| segment.len).collect();
         assert_eq!(lengths, [1 << 15, 1 << 15, 1 << 15, 100_000 - 3 * (1 << 15)]);
@@ -434,7 +436,7 @@ fn memory_in_one_piece_serves_a_device_of_short_segments() {
         }
         drop(buffer);
         assert!(first.is_multiple_of(1 << 13));
-        scene.is_balanced();
+        scene.check_balance();
     }
 }
 
@@ -442,7 +444,7 @@ fn memory_in_one_piece_serves_a_device_of_short_segments() {
 fn idle_memory_is_freed_with_its_allocator() {
     let scene = pv();
     drop(scene.alloc(8 * PAGE, &Constraints::default()));
-    scene.calls();
+    scene.take_calls();
     assert!(scene.platform.free_frames() <= scene.free - 8);
     let DmaScene { platform, allocator, free } = scene;
     drop(allocator);
@@ -451,41 +453,43 @@ fn idle_memory_is_freed_with_its_allocator() {
 }
 
 #[test]
-fn c75_a_buffer_that_was_moved_says_so() {
+fn c75_a_buffer_that_moved_is_reported() {
     let scene = pv();
     let buffer = scene.alloc(4 * PAGE, &Constraints::default());
     assert_eq!(buffer.check_in_place(), Ok(()));
-    // What a restored kernel finds: another machine frame beneath the third page.
+    // Another machine frame backs the third page, as after a restore.
     let pfn = buffer.frames().first().add(2);
     let other = scene.platform.guest().mfn(buffer.frames().first()).unwrap();
     let before = scene.platform.guest().forge(pfn, other);
-    let Err(BufferError::Moved(moved)) = buffer.check_in_place() else { panic!("in place") };
+    let Err(BufferError::Moved(moved)) = buffer.check_in_place() else { panic!("not reported") };
     assert_eq!((moved.offset, moved.told.frame().number()), (2 * PAGE, before.number()));
     assert_eq!(moved.found.unwrap().frame().number(), other.number());
-    let (said, found) = (moved.to_string(), moved.found.unwrap());
-    assert!(said.contains(&format!("offset {} was at {}", moved.offset, moved.told)), "{said}");
-    assert!(said.contains(&format!("at {found}: allocate anew")), "{said}");
+    let (text, found) = (moved.to_string(), moved.found.unwrap());
+    assert!(text.contains(&format!("offset {} was at {}", moved.offset, moved.told)), "{text}");
+    assert!(text.contains(&format!("at {found}: allocate anew")), "{text}");
     scene.platform.guest().forge(pfn, before);
     assert_eq!(buffer.check_in_place(), Ok(()));
 }
 
 #[test]
-fn a_forgotten_buffer_leaks_and_is_safe() {
+fn a_forgotten_buffer_stays_in_use() {
     let scene = pv();
     let buffer = scene.alloc(PAGE, &Constraints::default());
     std::mem::forget(buffer);
     assert_eq!(scene.allocator.trim(u64::MAX).error, None);
-    scene.holds(1);
+    scene.check_frames(1);
 }
 
-/// How many frames the guest has below 16 MiB, by the machine.
+/// Returns how many machine frames of the guest lie below 16 MiB.
 fn low_frames(scene: &DmaScene) -> u64 {
     let guest = scene.platform.guest();
     let low = |pfn| guest.mfn(pfn).is_some_and(|mfn| mfn.number() < 4096);
     (0..guest.frames()).filter(|pfn| low(Pfn::new(*pfn))).count() as u64
 }
 
-/// In the upper three quarters of its machine; the lower quarter is below 16 MiB and free.
+/// Returns a guest in the upper three quarters of its machine.
+///
+/// The lower quarter, which is below 16 MiB, is free.
 fn high(frames: u64, retain: Retain) -> DmaScene {
     let guest = GuestBuilder::new(frames).machine_frames(16_384).build();
     let scene = DmaScene::retaining(guest, retain);
@@ -504,14 +508,14 @@ fn low_memory_is_counted_wherever_it_is() {
             assert_eq!(scene.allocator.stats().below_16m, more, "{retain:?}: {what}");
             more
         };
-        // One page is asked for, and at least 16 come.
+        // The request needs one page, and the extent has at least 16.
         let buffer = scene.alloc(PAGE, &below_16m);
         assert!(counted("a surplus") > 8);
         drop(buffer);
         counted("a drop");
         scene.allocator.trim(u64::MAX);
         assert_eq!(counted("trimmed"), 0);
-        // Xen hands out low memory, and no memory of the machine is high enough.
+        // No memory of the machine is in reach, and Xen hands out low memory.
         let beyond = build(|it| it.lowest(1 << 40));
         scene.platform.guest().exhaust_but(3000);
         assert!(scene.allocator.alloc_coherent(8 * PAGE, &beyond).is_err());
@@ -522,7 +526,7 @@ fn low_memory_is_counted_wherever_it_is() {
         assert!(scene.allocator.alloc_coherent(1 << 17, &several).is_err());
         counted("refused midway");
         scene.platform.guest().relieve();
-        scene.is_balanced();
+        scene.check_balance();
         assert_eq!(counted("trimmed again"), 0);
     }
 }
@@ -539,16 +543,16 @@ fn a_refused_request_uses_up_no_low_memory() {
     }
     assert_eq!((low_frames(&scene), scene.allocator.stats().below_16m), (before, 0));
     scene.platform.guest().relieve();
-    scene.is_balanced();
+    scene.check_balance();
 }
 
 #[test]
-fn a_trim_that_is_refused_goes_on_later() {
+fn a_refused_trim_can_be_repeated() {
     let scene = pv();
     let low = build(|it| it.max_segments(2).mask((1 << 24) - 1));
     drop(scene.alloc(4 << 20, &low));
     let idle = scene.allocator.stats().idle;
-    scene.calls();
+    scene.take_calls();
     let first = scene.allocator.trim(PAGE);
     assert!((1..idle).contains(&first.returned), "{first:?}");
     scene.platform.guest().deny_exchange(Some(XenErrno::EPERM));
@@ -556,11 +560,11 @@ fn a_trim_that_is_refused_goes_on_later() {
     let stats = scene.allocator.stats();
     assert!(refused.returned == 0 && refused.error.is_some(), "{refused:?}");
     assert_eq!((stats.returned, stats.idle), (first.returned, idle - first.returned));
-    scene.holds(0);
+    scene.check_frames(0);
     scene.platform.guest().deny_exchange(None);
     let rest = scene.allocator.trim(u64::MAX);
     assert_eq!((rest.returned, rest.error), (idle - first.returned, None));
-    scene.is_balanced();
+    scene.check_balance();
 }
 
 #[test]
@@ -569,23 +573,23 @@ fn idle_memory_is_freed_before_the_guest_runs_out() {
     let low = build(|it| it.mask(1024 * PAGE - 1));
     drop(scene.alloc(16 * PAGE, &low));
     assert!(scene.allocator.stats().idle >= 16);
-    // More than is free beside it.
+    // The request needs more frames than are free outside the reserve.
     let buffer = scene.alloc(48 * PAGE, &build(|it| it.max_segments(48)));
-    scene.holds(48);
+    scene.check_frames(48);
     drop(buffer);
-    scene.is_balanced();
+    scene.check_balance();
 }
 
-/// The pages that held records lie in the middle of the free frames.
+/// The record pages lie in the middle of the free frames.
 #[test]
-fn records_without_use_are_freed_before_the_guest_runs_out() {
+fn unused_record_pages_are_freed_before_the_guest_runs_out() {
     let scene = DmaScene::retaining(GuestBuilder::new(64).build(), Retain::NOTHING);
     drop(scene.alloc(16 * PAGE, &Constraints::default()));
     let all = build(|it| it.max_segments(48));
     drop(scene.alloc(48 * PAGE, &all));
     assert!(scene.allocator.stats().records > 0);
     drop(scene.alloc(48 * PAGE, &all));
-    scene.is_balanced();
+    scene.check_balance();
 }
 
 #[test]
@@ -597,7 +601,7 @@ fn a_refused_request_takes_no_memory_into_the_reserve() {
     let stats = scene.allocator.stats();
     assert_eq!((stats.idle, stats.records), (0, 0), "{stats:?}");
     scene.platform.guest().relieve();
-    scene.is_balanced();
+    scene.check_balance();
 }
 
 #[test]
@@ -607,13 +611,13 @@ fn idle_memory_above_the_high_watermark_is_trimmed_to_the_low_one() {
     let low = build(|it| it.mask((1 << 24) - 1));
     let buffers: Vec<Buffer<'_>> = (0..16).map(|_| scene.alloc(4 * PAGE, &low)).collect();
     scene.allocator.trim(u64::MAX);
-    scene.calls();
+    scene.take_calls();
     let mut dropped = 0;
     for buffer in buffers {
         drop(buffer);
         dropped += 4;
         assert_eq!(
-            (scene.allocator.stats().idle, scene.calls()),
+            (scene.allocator.stats().idle, scene.take_calls()),
             (dropped, 0),
             "a drop trims nothing"
         );
@@ -621,8 +625,8 @@ fn idle_memory_above_the_high_watermark_is_trimmed_to_the_low_one() {
     drop(scene.alloc(PAGE, &low));
     let stats = scene.allocator.stats();
     assert!(stats.idle <= 8 && stats.returned >= 56, "{stats:?}");
-    scene.holds(0);
-    scene.is_balanced();
+    scene.check_frames(0);
+    scene.check_balance();
 }
 
 #[test]
@@ -636,9 +640,9 @@ fn a_size_above_the_reach_is_refused_before_anything_moves() {
         let (lowest, mask) = (constraints.lowest(), constraints.mask());
         let error = scene.error(size, &constraints);
         assert_eq!(error, AllocError::LargerThanReach { size, align, lowest, mask });
-        assert_eq!(scene.calls(), 0, "{error}");
+        assert_eq!(scene.take_calls(), 0, "{error}");
     }
-    scene.is_balanced();
+    scene.check_balance();
 }
 
 #[test]
@@ -653,12 +657,12 @@ fn one_extent_backs_a_member_of_a_set() {
     let first = backing(buffers[0].frames().first());
     assert!((first..).zip(buffers[0].frames().iter()).all(|(mfn, pfn)| backing(pfn) == mfn));
     drop(buffers);
-    // Xen exchanges no frame of a translated guest, so all memory becomes the kernel's.
+    // Xen exchanges no frame of a translated guest, so the trim frees all memory to the kernel.
     assert_eq!(scene.allocator.trim(u64::MAX).returned, 0);
-    scene.is_balanced();
+    scene.check_balance();
 
     let denied = guest();
-    // The allocator asks first whether Xen permits the exchange of a single frame.
+    // The first question is whether Xen permits the exchange of a single frame.
     denied.xen().arm(Fault::refuse(1, XenErrno::EPERM));
     let scene = DmaScene::new(denied);
     let Capability::None { why } = scene.allocator.capability() else { panic!("not denied") };
@@ -667,34 +671,34 @@ fn one_extent_backs_a_member_of_a_set() {
 }
 
 #[test]
-fn an_extent_backs_frames_that_superpages_can_map() {
+fn an_extent_backs_frames_that_a_superpage_can_map() {
     let scene = DmaScene::new(GuestBuilder::new(4096).translated().build());
     let whole = build(|it| it.backing(Backing::OneExtent));
     let other = scene.alloc(PAGE, &Constraints::default());
     let buffer = scene.alloc(2 << 20, &whole);
     assert!(buffer.frames().first().number().is_multiple_of(512), "{buffer:?}");
     drop((other, buffer));
-    scene.is_balanced();
+    scene.check_balance();
 }
 
 #[test]
-fn c77_frames_that_would_not_come_back_stay() {
+fn c77_frames_that_xen_would_not_populate_again_are_not_given_up() {
     let scene = DmaScene::new(GuestBuilder::new(4096).translated().build());
     let whole = build(|it| it.backing(Backing::OneExtent));
     // The toolstack lowers the target while the guest runs.
     scene.platform.guest().set_max_pages(3000);
     let error = scene.error(16 * PAGE, &whole);
     assert_eq!(error, AllocError::AboveMaximum { current: 4096, maximum: 3000 });
-    scene.is_balanced();
+    scene.check_balance();
 }
 
 #[test]
-fn errors_say_what_can_be_done() {
+fn an_error_says_what_the_caller_can_do() {
     let scene = pv();
     let mut buffer = scene.alloc(2 * PAGE, &Constraints::default());
     let error = buffer.split_off(100).unwrap_err();
-    let told = "a buffer of 8192 bytes cannot be split at 100: choose a multiple of 4096 within it";
-    assert_eq!(error.to_string(), told);
+    let text = "a buffer of 8192 bytes cannot be split at 100: choose a multiple of 4096 within it";
+    assert_eq!(error.to_string(), text);
 }
 
 #[test]
@@ -705,8 +709,8 @@ fn a_lowest_address_above_a_power_of_two_is_in_reach() {
     for (lowest, mask) in [(64 << 20, 90 << 20), ((64 << 20) - PAGE, 90 << 20)] {
         let high = build(|it| it.lowest(lowest).mask(mask));
         for size in [1, 2 * PAGE, 3 * PAGE] {
-            is_within(&scene, &scene.alloc(size, &high), &high);
-            scene.is_balanced();
+            check_buffer(&scene, &scene.alloc(size, &high), &high);
+            scene.check_balance();
         }
     }
 }
@@ -730,19 +734,19 @@ fn a_translated_guest_finds_memory_far_past_its_first_frames() {
             let buffer = scene.alloc(size, constraints);
             assert!(constraints.admits(buffer.dma_addr().get(), size), "{buffer:?}");
         }
-        scene.is_balanced();
+        scene.check_balance();
     }
 }
 
 #[test]
-fn a_node_that_is_not_there_is_named() {
+fn a_node_without_memory_is_named() {
     let scene = DmaScene::new(GuestBuilder::new(4096).privileged().max_order(18).build());
     let below = |bits: u32, node| build(|it| it.mask((1 << bits) - 1).node(Node::Exactly(node)));
     for (constraints, bits) in [(build(|it| it.node(Node::Exactly(2))), 64), (below(30, 2), 30)] {
         for (size, log) in [(PAGE, 0), (4 * PAGE, 2)] {
             let error = scene.error(size, &constraints);
             let (order, bits) = match bits {
-                // Where a limit is in the way a single frame is asked for as well, and refused.
+                // With an address limit the library also asks for a single frame, which Xen refuses.
                 30 => (order(0), AddressBits::new(30).unwrap()),
                 _ => (order(log), AddressBits::UNLIMITED),
             };
@@ -751,7 +755,7 @@ fn a_node_that_is_not_there_is_named() {
         }
     }
     assert!(scene.allocator.alloc_coherent(PAGE, &below(30, 0)).is_ok());
-    scene.is_balanced();
+    scene.check_balance();
     let scene = DmaScene::new(GuestBuilder::new(4096).translated().build());
     for backing in [Backing::Whatever, Backing::OneExtent] {
         let exact = build(|it| it.node(Node::Exactly(3)).backing(backing));
@@ -759,7 +763,7 @@ fn a_node_that_is_not_there_is_named() {
         assert_eq!(error, AllocError::NodeNotTold { node: 3 });
         assert!(scene.allocator.alloc_coherent(1, &build(|it| it.node(Node::Near(3)))).is_ok());
     }
-    scene.is_balanced();
+    scene.check_balance();
 }
 
 #[test]
@@ -768,7 +772,7 @@ fn one_extent_above_the_limit_is_refused_by_its_own_size() {
     let whole = build(|it| it.backing(Backing::OneExtent).max_segments(16));
     let above = AllocError::OrderNotPermitted { order: order(10), limit: order(9) };
     assert_eq!(scene.error((2 << 20) + 1, &whole), above);
-    scene.is_balanced();
+    scene.check_balance();
 }
 
 #[test]
@@ -776,7 +780,7 @@ fn without_memory_for_lists_nothing_moves() {
     let scene = pv();
     let low = build(|it| it.mask((1 << 24) - 1));
     let buffer = scene.alloc(8 * PAGE, &low);
-    scene.calls();
+    scene.take_calls();
     scene.platform.deny_lists(true);
     drop(buffer);
     let error = scene.error(16 * PAGE, &low);
@@ -784,18 +788,18 @@ fn without_memory_for_lists_nothing_moves() {
     let request = Request { size: 16 * PAGE, constraints: low };
     assert_eq!(scene.allocator.alloc_many(&[request, request]).unwrap_err(), (0, error));
     let stats = scene.allocator.stats();
-    assert_eq!(stats.idle + stats.lent, 8, "the kernel may have it, but Xen has not: {stats:?}");
+    assert_eq!(stats.idle + stats.lent, 8, "the memory is idle or lent to the kernel: {stats:?}");
     let report = scene.allocator.trim(u64::MAX);
     assert_eq!((report.returned, report.freed), (0, 0));
     assert!(matches!(report.error, Some(ExchangeError::ListTooShort { len: 0, .. })), "{report:?}");
-    assert_eq!(scene.calls(), 0);
+    assert_eq!(scene.take_calls(), 0);
     scene.platform.deny_lists(false);
     assert_eq!(scene.allocator.trim(u64::MAX).returned, 8);
-    scene.is_balanced();
+    scene.check_balance();
 }
 
 #[test]
-fn idle_memory_that_xen_does_not_take_is_kept() {
+fn idle_memory_that_xen_refuses_is_kept() {
     let scene = pv();
     let low = build(|it| it.mask((1 << 24) - 1));
     let buffers: Vec<Buffer<'_>> = (0..80).map(|_| scene.alloc(2 * PAGE, &low)).collect();
@@ -807,14 +811,14 @@ fn idle_memory_that_xen_does_not_take_is_kept() {
         assert!(scene.allocator.stats().refusals >= refusals);
         assert_eq!(scene.allocator.stats().idle, idle);
     }
-    scene.holds(0);
+    scene.check_frames(0);
     scene.platform.guest().relieve();
     assert_eq!(scene.allocator.trim(u64::MAX).returned, idle);
-    scene.is_balanced();
+    scene.check_balance();
 }
 
 #[test]
-fn advice_is_for_what_can_be() {
+fn the_advice_in_an_error_fits_the_limits() {
     let advice = |device: Constraints| {
         pv().allocator.alloc_coherent(2 * PAGE, &device).unwrap_err().to_string()
     };
@@ -841,7 +845,7 @@ fn an_allocation_is_a_span_whether_it_succeeds_or_fails() {
     }
 }
 
-/// Values at which an unchecked sum, product or shift goes wrong.
+/// Values at which an unchecked sum, product or shift overflows.
 const EXTREMES: [u64; 10] =
     [0, 1, 2, PAGE - 1, PAGE, 1 << 30, 1 << 52, 1 << 63, u64::MAX - PAGE + 1, u64::MAX];
 
@@ -875,39 +879,39 @@ fn no_value_makes_a_public_constructor_overflow() {
     assert!(built > 1000 && planned > 1000 && pools > 10, "{built} {planned} {pools}");
 }
 
-/// The toolstack lowers the limit while the guest runs.
+/// Xen's order limit is lowered while the guest runs.
 #[test]
-fn growth_ahead_of_need_respects_a_limit_that_fell() {
+fn growth_ahead_of_need_keeps_a_lowered_order_limit() {
     let scene = pv();
     let low = build(|it| it.mask((1 << 24) - 1));
     let _large = scene.alloc(16 * PAGE, &low);
     scene.platform.guest().set_max_order(2);
-    is_within(&scene, &scene.alloc(4 * PAGE, &low), &low);
+    check_buffer(&scene, &scene.alloc(4 * PAGE, &low), &low);
     let error = scene.error(8 * PAGE, &low);
     assert_eq!(error, ExchangeError::OrderNotPermitted { order: order(3) }.into());
 }
 
-/// The kernel has memory that Xen exchanged before, and an exchange takes it: the debt is paid.
+/// Frames are lent to the kernel, and an exchange then returns them to Xen.
 #[test]
-fn lent_frames_that_an_exchange_takes_are_lent_no_more() {
+fn lent_frames_that_an_exchange_takes_count_as_returned() {
     let scene = high(64, KEEP);
     let low = build(|it| it.mask((16 << 20) - 1));
     drop(scene.alloc(16 * PAGE, &low));
     let freed = scene.allocator.reclaim(u64::MAX);
     let lent = scene.allocator.stats().lent;
     assert!(freed >= 16 && lent >= 16, "{freed} {lent}");
-    // Together they need more than the kernel has beside the lent frames.
+    // The buffers together need more frames than the kernel has besides the lent ones.
     let high = build(|it| it.lowest(16 << 20));
     let buffers: Vec<Buffer<'_>> =
         (0..12).map_while(|_| scene.allocator.alloc_coherent(4 * PAGE, &high).ok()).collect();
     let stats = scene.allocator.stats();
     assert!(stats.lent < lent && stats.below_16m == stats.lent, "{stats:?}");
     drop(buffers);
-    scene.is_balanced();
+    scene.check_balance();
     assert_eq!(scene.allocator.stats().below_16m, 0);
 }
 
-/// The kernel uses lent frames of a higher class meanwhile.
+/// The kernel still uses lent frames of a higher class.
 #[test]
 fn lent_frames_of_a_lower_class_return_alone() {
     let scene = high(1024, KEEP);
@@ -926,7 +930,11 @@ fn lent_frames_of_a_lower_class_return_alone() {
     free.into_iter().for_each(|run| scene.platform.give(run));
     assert!(!used.is_empty());
     scene.allocator.trim(u64::MAX);
-    assert_eq!(scene.allocator.stats().lent, used.len() as u64, "the kernel uses the others");
+    assert_eq!(
+        scene.allocator.stats().lent,
+        used.len() as u64,
+        "the kernel uses the other lent frames"
+    );
     used.into_iter().for_each(|run| scene.platform.give(run));
-    scene.is_balanced();
+    scene.check_balance();
 }

@@ -1,5 +1,7 @@
-//! Every hypercall of every operation fails once, with each errno that it may give: nothing is lost
-//! that is not accounted for, and nothing outside the run is touched.
+//! Faults in every operation of the exchange.
+//!
+//! Every hypercall fails once with each errno. Afterwards every lost frame is counted, and nothing
+//! outside the run changed.
 
 #![forbid(unsafe_code)]
 
@@ -17,20 +19,20 @@ use xen_contig::frames::FrameRun;
 
 const ANYWHERE: AddressBits = AddressBits::UNLIMITED;
 
-/// The runs under test: two first-level tables, which are unhooked; and one table with frames of its
-/// neighbours, whose entries are cleared.
+/// A run of two whole first-level tables, which are unhooked.
 const RUN: (u64, u64) = (2048, 1024);
+/// A run of one whole table and parts of two others, whose entries are cleared.
 const ODD_RUN: (u64, u64) = (2048 + 3, 1024);
 
-/// A buffer that was handed out before.
+/// A buffer that was allocated before.
 const BUFFER: (u64, u64) = (1536, 8);
 
-/// What Xen may answer to one call or another, and a number that it has no name for.
+/// Returns the errnos that Xen uses, and 133, which has no name.
 fn errnos() -> impl Iterator<Item = XenErrno> {
     [1, 3, 11, 12, 14, 16, 22, 38, 85, 95, 133].into_iter().filter_map(XenErrno::from_raw)
 }
 
-/// Each errno of a call that does nothing, and two of one that fails half-way.
+/// Returns each errno with 0 entries done, and two errnos with some entries done.
 fn failures() -> impl Iterator<Item = (XenErrno, u64)> {
     let half_way = [XenErrno::EINVAL, XenErrno::EBUSY];
     let some_done = half_way.into_iter().flat_map(|errno| [(errno, 1), (errno, 300)]);
@@ -43,7 +45,7 @@ struct SweepScene {
     setting: Setting,
 }
 
-/// What is exchanged, and how.
+/// The run to exchange, and whether hypercalls are combined.
 #[derive(Clone, Copy)]
 struct Setting {
     run: (u64, u64),
@@ -56,13 +58,13 @@ impl Setting {
     const ODD_ONE_BY_ONE: Self = Self { run: ODD_RUN, fuse: Fuse::Off };
 }
 
-/// What became of the run.
+/// The outcome of an operation for its run.
 enum RunOutcome {
-    /// The operation went through.
+    /// The operation succeeded.
     Done,
-    /// It did not, and the run came back.
-    Back,
-    /// It did not, and some frames of the run are quarantined.
+    /// The operation failed, and returned the whole run.
+    Returned,
+    /// The operation failed, and some frames of the run are quarantined.
     Quarantined { lost: u64 },
 }
 
@@ -104,19 +106,19 @@ fn outcome<T>(scene: &SweepScene, result: Result<T, Remaining<'_>>) -> RunOutcom
     match result.map_err(Remaining::whole) {
         Ok(_) => RunOutcome::Done,
         Err(Ok(run)) => {
-            assert_eq!((run.first().number(), run.frames()), whole, "the whole run comes back");
-            RunOutcome::Back
+            assert_eq!((run.first().number(), run.frames()), whole, "the whole run is returned");
+            RunOutcome::Returned
         }
         Err(Err(remaining)) => {
             let lost = remaining.lost();
             let frames: u64 = remaining.into_iter().map(|run| run.frames()).sum();
-            assert_eq!(frames + lost, whole.1, "each frame is back or lost");
+            assert_eq!(frames + lost, whole.1, "each frame is returned or lost");
             RunOutcome::Quarantined { lost }
         }
     }
 }
 
-/// Fails call 1, 2, … of `operation` until one goes through without meeting its fault.
+/// Fails call 1, 2, … of `operation` until the operation does not meet the fault.
 fn sweep<S>(
     name: &str,
     setting: Setting,
@@ -124,10 +126,10 @@ fn sweep<S>(
     operation: impl Fn(&SweepScene, S) -> RunOutcome,
 ) {
     let lost = sweep_by(name, setting, 1, prepare, operation);
-    assert_eq!(lost, 0, "{name}: frames are lost although Xen refused one call alone");
+    assert_eq!(lost, 0, "{name}: frames are lost although Xen refused one call only");
 }
 
-/// The same with `times` refusals in a row. Returns the number of cases in which frames are lost.
+/// Does the same with `times` refusals in a row. Returns the number of cases with lost frames.
 fn sweep_by<S>(
     name: &str,
     setting: Setting,
@@ -147,26 +149,27 @@ fn sweep_by<S>(
             if scene.guest.xen().disarm() == 0 {
                 break;
             }
-            // A call of fewer entries than `after` goes through.
+            // A call with fewer entries than `after` succeeds.
             cases += u64::from(!matches!(outcome, RunOutcome::Done));
             quarantined += u64::from(matches!(outcome, RunOutcome::Quarantined { .. }));
-            judge(&scene, &before, &outcome, &what);
+            check(&scene, &before, &outcome, &what);
         }
     }
     println!("{name}: {cases} cases, {quarantined} of them quarantined");
     count::count(name, cases);
-    assert_ne!(cases, 0, "{name}: no fault was ever met");
+    assert_ne!(cases, 0, "{name}: the operation met no fault");
     quarantined
 }
 
-fn judge(scene: &SweepScene, before: &fake_xen::Snapshot, outcome: &RunOutcome, what: &str) {
+/// Checks every frame, and that the next operation succeeds.
+fn check(scene: &SweepScene, before: &fake_xen::Snapshot, outcome: &RunOutcome, what: &str) {
     let SweepScene { guest, accounts, setting: Setting { run: whole, .. } } = scene;
     let after = guest.snapshot();
     let in_run = |pfn: &Pfn| (whole.0..whole.0 + whole.1).contains(&pfn.number());
     let census = guest.check();
     let changed = [after.moved(before), after.rewritten(before)].concat();
     let is_lost = matches!(outcome, RunOutcome::Quarantined { .. });
-    // A table that Xen does not hook in again is lost with the frames that it maps.
+    // If Xen refuses to hook a table in again, the table is lost with the frames that it maps.
     let is_table = |pfn: &Pfn| is_lost && pfn.number() < scene.guest.frames() / 512;
     for (first, count) in changed {
         for pfn in (first.number()..first.number() + count).map(Pfn::new) {
@@ -174,27 +177,26 @@ fn judge(scene: &SweepScene, before: &fake_xen::Snapshot, outcome: &RunOutcome, 
         }
     }
     match outcome {
-        RunOutcome::Done | RunOutcome::Back => {
+        RunOutcome::Done | RunOutcome::Returned => {
             assert_eq!(accounts.quarantined(), 0, "{what}");
             guest.check_whole();
         }
         RunOutcome::Quarantined { lost } => {
-            assert_eq!(accounts.quarantined(), *lost, "{what}: accounted for");
-            let nowhere = census.holes.len() + census.unmapped.len();
-            assert_eq!(nowhere as u64, accounts.quarantined(), "{what}: the rest is mapped");
+            assert_eq!(accounts.quarantined(), *lost, "{what}: every lost frame is counted");
+            let unmapped = census.holes.len() + census.unmapped.len();
+            assert_eq!(unmapped as u64, accounts.quarantined(), "{what}: the rest is mapped");
             assert!(census.holes.iter().chain(&census.unmapped).all(in_run), "{what}");
-            // What the guest has nowhere is one machine frame for each hole.
+            // For each hole the guest owns one machine frame that no guest frame names.
             assert_eq!(census.orphans.len(), census.holes.len(), "{what}");
         }
     }
-    if matches!(outcome, RunOutcome::Back) {
-        assert_eq!(after.moved(before), [], "{what}: mapped as before");
+    if matches!(outcome, RunOutcome::Returned) {
+        assert_eq!(after.moved(before), [], "{what}: the machine frames are as before");
     }
     for pfn in (BUFFER.0..BUFFER.0 + BUFFER.1).map(Pfn::new) {
-        assert_eq!(guest.uniform(pfn), Some(0xb0ff), "{what}: a buffer in use");
+        assert_eq!(guest.uniform(pfn), Some(0xb0ff), "{what}: the buffer in use is intact");
     }
-    // And the next one goes through.
-    assert!(scene.acquire(guest.run(3500, 64)).is_ok(), "{what}: then another");
+    assert!(scene.acquire(guest.run(3500, 64)).is_ok(), "{what}: the next exchange succeeds");
 }
 
 #[test]
@@ -213,7 +215,7 @@ fn acquire_entry_by_entry() {
     }
 }
 
-/// The second refusal meets what the first one led to.
+/// The second refusal hits the recovery from the first one.
 #[test]
 fn acquire_with_several_refusals_in_a_row() {
     let mut lost = 0;
@@ -225,7 +227,7 @@ fn acquire_with_several_refusals_in_a_row() {
             });
         }
     }
-    assert!(lost > 0, "a refusal that stays costs frames");
+    assert!(lost > 0, "a repeated refusal loses frames");
 }
 
 #[test]
@@ -249,14 +251,14 @@ fn release() {
     }
 }
 
-/// What Xen has for a refill of a translated guest.
+/// How Xen serves a refill of a translated guest.
 #[derive(Clone, Copy, Debug)]
 struct Refill {
-    /// Xen has no extent.
+    /// Whether Xen has no extent.
     fragmented: bool,
-    /// Xen exchanges memory of translated guests.
+    /// Whether Xen exchanges memory of translated guests.
     permitted: bool,
-    /// The guest knows that, by an earlier refill.
+    /// Whether the guest knows this from an earlier refill.
     tried: bool,
 }
 
@@ -283,16 +285,16 @@ fn refill() {
     }
     println!("refill: {cases} cases");
     count::count("refill", cases);
-    assert_ne!(cases, 0, "no fault was ever met");
+    assert_ne!(cases, 0, "the refill met no fault");
 }
 
-/// The exchange of a translated guest fails inside, in every way that the model knows.
+/// The exchange of a translated guest fails inside Xen in every way that the model knows.
 #[test]
 fn refill_by_an_exchange_that_fails_inside() {
     use ExchangeFault as F;
     let lie = |commit, answer| F::Lie(Lie { commit, answer, count: Some(0), out: None });
     let inside = || {
-        // `EOPNOTSUPP` means that the frames are not taken, so it cannot come later
+        // `EOPNOTSUPP` comes before Xen takes a frame, so it cannot come later
         // ([C26](xen_contig::conformance#C26)).
         let later = errnos().filter(|errno| *errno != XenErrno::EOPNOTSUPP);
         let by_errno = later.flat_map(|errno| {
@@ -307,7 +309,7 @@ fn refill_by_an_exchange_that_fails_inside() {
         let refill = Refill { fragmented: false, permitted: true, tried };
         for fault in inside() {
             let what = format!("{fault:?}");
-            assert!(refill.with(what, |xen| xen.arm_exchange(fault)), "the fault was met");
+            assert!(refill.with(what, |xen| xen.arm_exchange(fault)), "the refill met no fault");
             cases += 1;
         }
     }
@@ -316,7 +318,7 @@ fn refill_by_an_exchange_that_fails_inside() {
 }
 
 impl Refill {
-    /// Refills a run with something wrong. Answers whether the fault was met.
+    /// Refills with a fault, and checks every frame. Returns true if the refill met the fault.
     fn with(self, what: String, arm: impl FnOnce(&FakeXen)) -> bool {
         let guest = GuestBuilder::new(1024).translated().build();
         guest.permit_translated_exchange(self.permitted);
@@ -349,22 +351,21 @@ impl Refill {
         let run = (512..576).map(Pfn::new);
         let lost: Vec<Pfn> = run.filter(|pfn| !remaining.contains(pfn)).collect();
         assert_eq!(accounts.quarantined(), lost.len() as u64, "{what}");
-        // A frame is lost if it is a hole, or if Xen does not say that it is none.
+        // A frame is lost if it is a hole, or if Xen does not report whether it is one.
         let log = guest.xen().take_log();
-        let unsaid = |call: &&Logged| call.asked == Asked::Other("hvm_op") && call.answer.is_err();
-        let unsaid = log.iter().filter(unsaid).count();
+        let refused = |call: &&Logged| call.asked == Asked::Other("hvm_op") && call.answer.is_err();
+        let unknown = log.iter().filter(refused).count();
         assert!(census.holes.iter().all(|pfn| lost.contains(pfn)), "{what}");
-        assert_eq!(lost.len(), census.holes.len() + unsaid, "{what}: nothing else is lost");
+        assert_eq!(lost.len(), census.holes.len() + unknown, "{what}: nothing else is lost");
         assert!(met || lost.is_empty(), "{what}");
-        // Frames that were never given up keep what they held.
         let zeroed = |pfn: &Pfn| guest.uniform(*pfn) == Some(0);
         assert!(remaining.iter().all(zeroed), "{what}: zeroed");
         assert_eq!(guest.given_up_dirty(), 0, "{what}");
-        // And the next one goes through, if Xen counts no frame that the guest has nowhere.
+        // The next refill succeeds, if each frame that Xen counts has a place in the guest.
         guest.relieve();
         guest.set_max_pages(1024 + census.orphans.len() as u64);
         let next = refiller.refill(guest.run(768, 64), ANYWHERE, &mut list);
-        assert!(next.is_ok(), "{what}: then another: {next:?}");
+        assert!(next.is_ok(), "{what}: the next refill fails: {next:?}");
         met
     }
 }

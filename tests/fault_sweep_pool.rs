@@ -1,8 +1,8 @@
-//! Every hypercall of every operation of a pool fails once, with each errno that it may return, and
-//! every exchange fails inside in every way that the model knows.
+//! Faults in every operation of a pool.
 //!
-//! Afterwards each frame is accounted for, P2M, M2P and page tables agree, the objects that were
-//! handed out before and another driver's buffer are intact, and the pool works on.
+//! Every hypercall fails once with each errno, and every exchange fails inside Xen in every way that
+//! the model knows. Afterwards each frame is counted, and P2M, M2P and page tables agree. Older
+//! objects and another driver's buffer are intact, and the pool still works.
 
 #![forbid(unsafe_code)]
 
@@ -27,40 +27,42 @@ use xen_contig::platform::Platform;
 
 const PAGE: u64 = PAGE_SIZE as u64;
 
-/// Frames of a chunk, and objects cut from it.
+/// The frames of a chunk.
 const CHUNK: u64 = 16;
+/// The objects of a chunk.
 const OBJECTS: u64 = 16;
 
 /// The operation that meets the fault.
 #[derive(Clone, Copy, Debug)]
-enum PoolAct {
-    /// A pool with a reserve of two chunks is made.
+enum PoolOperation {
+    /// Makes a pool with a reserve of two chunks.
     Build,
-    /// A pool whose objects are all in use is refilled by two chunks.
+    /// Refills a pool by two chunks. All its objects are in use.
     Refill,
-    /// A pool without an object in use is dropped.
+    /// Drops a pool that has no object in use.
     Drop,
-    /// A pool with a forgotten object in the first of two chunks is trimmed.
+    /// Trims a pool that has a forgotten object in the first of two chunks.
     Trim,
-    /// A pool grows by two chunks as its objects are allocated.
+    /// Allocates objects, so that the pool grows by two chunks.
     Grow,
 }
 
 /// The guest that meets the fault.
 #[derive(Clone, Copy, Debug)]
 struct PoolSetting {
-    act: PoolAct,
+    operation: PoolOperation,
     retain: Retain,
     translated: bool,
-    /// Xen exchanges memory of translated guests.
+    /// Whether Xen exchanges memory of translated guests.
     permitted: bool,
-    /// Xen has no extent as large as a chunk.
+    /// Whether Xen has no extent as large as a chunk.
     fragmented: bool,
 }
 
 type Model<'k, 'g> = &'k CheckedKernel<'g>;
 
-struct Stage<'k, 'g> {
+/// A guest, its kernel and allocator, and another driver's buffer.
+struct PoolScene<'k, 'g> {
     guest: &'g FakeGuest,
     kernel: &'k CheckedKernel<'g>,
     allocator: &'k Allocator<Model<'k, 'g>>,
@@ -83,45 +85,47 @@ impl PoolSetting {
         config.chunk(CHUNK * PAGE).reserve(2 * OBJECTS).build().unwrap()
     }
 
-    /// The same without a reserve, and with at most two chunks.
+    /// Returns the configuration of a pool without a reserve and with at most two chunks.
     fn growing(&self) -> PoolConfig {
         let config = PoolConfig::builder("growing", PAGE).constraints(self.constraints());
         config.chunk(CHUNK * PAGE).limit(2 * OBJECTS).build().unwrap()
     }
 
-    fn play(&self, wrong: Option<&InjectedFault>) -> Case {
+    /// Runs the operation with a fault.
+    fn run(&self, fault: Option<&InjectedFault>) -> Case {
         let builder = GuestBuilder::new(256).record_memory();
         let guest = if self.translated { builder.translated().build() } else { builder.build() };
         guest.permit_translated_exchange(self.permitted);
         let mut bitmap = Vec::new();
         let kernel = CheckedKernel::new(&guest, &mut bitmap);
         guest.paint();
-        // Leaked: its buffers borrow it as long as it borrows the kernel.
+        // The allocator is leaked because its buffers borrow it as long as it borrows the kernel.
         let allocator: &_ = Box::leak(Box::new(Allocator::new(&kernel, self.retain)));
         let total = kernel.free_frames();
         let others = allocator.alloc_coherent(8 * PAGE, &Constraints::default()).unwrap();
         others.frames().iter().for_each(|pfn| guest.fill(pfn, 0x07e5));
-        let stage = Stage { guest: &guest, kernel: &kernel, allocator, others, total };
-        let case = match self.act {
-            PoolAct::Build => stage.build(self, wrong),
-            PoolAct::Refill => stage.refill(self, wrong),
-            PoolAct::Drop => stage.drop(self, wrong),
-            PoolAct::Trim => stage.trim(self, wrong),
-            PoolAct::Grow => stage.grow(self, wrong),
+        let scene = PoolScene { guest: &guest, kernel: &kernel, allocator, others, total };
+        let case = match self.operation {
+            PoolOperation::Build => scene.build(self, fault),
+            PoolOperation::Refill => scene.refill(self, fault),
+            PoolOperation::Drop => scene.drop(self, fault),
+            PoolOperation::Trim => scene.trim(self, fault),
+            PoolOperation::Grow => scene.grow(self, fault),
         };
-        stage.finish();
-        assert!(case.met || case.quarantined == 0, "lost without a cause: {case:?}");
-        assert_eq!(quarantined(&(&kernel)).quarantined(), case.quarantined, "lost afterwards");
+        scene.finish();
+        assert!(case.met || case.quarantined == 0, "quarantined without a fault: {case:?}");
+        let afterwards = quarantined(&(&kernel)).quarantined();
+        assert_eq!(afterwards, case.quarantined, "quarantined after the fault");
         case
     }
 }
 
-impl<'k, 'g> Stage<'k, 'g> {
-    fn arm(&self, setting: &PoolSetting, wrong: Option<&InjectedFault>) {
+impl<'k, 'g> PoolScene<'k, 'g> {
+    fn arm(&self, setting: &PoolSetting, fault: Option<&InjectedFault>) {
         if setting.fragmented {
             self.guest.fragment(Order::new(4).unwrap());
         }
-        wrong.into_iter().for_each(|wrong| arm::arm(wrong, self.guest));
+        fault.into_iter().for_each(|fault| arm::arm(fault, self.guest));
     }
 
     fn pool(&self, setting: &PoolSetting) -> Pool<'k, Model<'k, 'g>> {
@@ -133,8 +137,8 @@ impl<'k, 'g> Stage<'k, 'g> {
         Pfn::new((object.as_ptr().addr().get() - linear) as u64 / PAGE)
     }
 
-    /// Disarms the fault, and accounts for every frame. The pool has `chunks` chunks.
-    fn judge<E: ToString>(
+    /// Disarms the fault, and checks every frame and object. The pool has `chunks` chunks.
+    fn check<E: ToString>(
         &self,
         pool: Option<&Pool<'k, Model<'k, 'g>>>,
         chunks: u64,
@@ -148,7 +152,7 @@ impl<'k, 'g> Stage<'k, 'g> {
             assert_eq!((chunk_frames, record_frames), (chunks * CHUNK, 1));
             chunk_frames + record_frames
         });
-        self.count(frames);
+        self.check_frames(frames);
         let free: HashSet<Pfn> = self.kernel.free().into_iter().collect();
         for (index, object) in (0..).zip(objects) {
             let page = self.page_of(object);
@@ -160,17 +164,21 @@ impl<'k, 'g> Stage<'k, 'g> {
         Case { met, answer: answer.map_err(|error| error.to_string()), quarantined }
     }
 
-    fn count(&self, pool: u64) {
+    /// Checks that every frame is in one place. `pool` frames are in pools.
+    fn check_frames(&self, pool: u64) {
         let (free, census) = (self.kernel.free(), self.guest.check());
         let stats = self.allocator.stats();
         let reserve = stats.idle + stats.set_aside + stats.records;
         let quarantined = quarantined(&self.kernel).quarantined();
         let places = [free.len() as u64, reserve, quarantined, pool, 8];
         let sum: u64 = places.iter().sum();
-        assert_eq!(sum, self.total, "free, reserve, quarantined, pool's, others': {places:?}");
+        assert_eq!(
+            sum, self.total,
+            "free, in the reserve, quarantined, in pools, in the buffer: {places:?}"
+        );
         for pfn in &free {
-            assert!(self.guest.mfn(*pfn).is_some(), "{pfn} is free and a hole");
-            assert_ne!(self.guest.uniform(*pfn), Some(POISON), "{pfn} holds another's bytes");
+            assert!(self.guest.mfn(*pfn).is_some(), "{pfn} is free and not populated");
+            assert_ne!(self.guest.uniform(*pfn), Some(POISON), "{pfn} has another domain's bytes");
         }
         let lost = census.holes.len() + census.unmapped.len();
         assert!(lost as u64 <= quarantined, "{census:?}");
@@ -179,71 +187,75 @@ impl<'k, 'g> Stage<'k, 'g> {
         assert_eq!(self.guest.given_up_dirty(), 0);
     }
 
-    fn build(&self, setting: &PoolSetting, wrong: Option<&InjectedFault>) -> Case {
-        self.arm(setting, wrong);
+    fn build(&self, setting: &PoolSetting, fault: Option<&InjectedFault>) -> Case {
+        self.arm(setting, fault);
         match Pool::new(self.allocator, setting.config()) {
             Ok(pool) => {
-                let case = self.judge(Some(&pool), 2, &[], Ok::<(), String>(()));
+                let case = self.check(Some(&pool), 2, &[], Ok::<(), String>(()));
                 let objects = fill(2 * OBJECTS, || pool.alloc_atomic().unwrap());
-                self.judge(Some(&pool), 2, &objects, Ok::<(), String>(()));
+                self.check(Some(&pool), 2, &objects, Ok::<(), String>(()));
                 case
             }
             Err(error) => {
-                let case = self.judge(None, 0, &[], Err(error));
+                let case = self.check(None, 0, &[], Err(error));
                 drop(self.pool(setting));
                 case
             }
         }
     }
 
-    fn refill(&self, setting: &PoolSetting, wrong: Option<&InjectedFault>) -> Case {
+    fn refill(&self, setting: &PoolSetting, fault: Option<&InjectedFault>) -> Case {
         let pool = self.pool(setting);
         let mut objects = fill(2 * OBJECTS, || pool.alloc_atomic().unwrap());
-        self.arm(setting, wrong);
+        self.arm(setting, fault);
         let refill = pool.refill();
         let added = refill.unwrap_or_else(|error| match error.kind() {
             PoolErrorKind::Alloc { added, .. } => added,
             _ => panic!("{error}"),
         });
         let chunks = 2 + added / OBJECTS;
-        let case = self.judge(Some(&pool), chunks, &objects, refill.map(|_| ()));
-        assert_eq!(pool.refill(), Ok(2 * OBJECTS - added), "without the fault");
+        let case = self.check(Some(&pool), chunks, &objects, refill.map(|_| ()));
+        assert_eq!(pool.refill(), Ok(2 * OBJECTS - added), "the next refill succeeds");
         let first = objects.len() as u64;
         objects.extend(fill_from(first, 2 * OBJECTS, || pool.alloc_atomic().unwrap()));
-        self.judge(Some(&pool), 4, &objects, Ok::<(), String>(()));
+        self.check(Some(&pool), 4, &objects, Ok::<(), String>(()));
         case
     }
 
-    fn drop(&self, setting: &PoolSetting, wrong: Option<&InjectedFault>) -> Case {
+    fn drop(&self, setting: &PoolSetting, fault: Option<&InjectedFault>) -> Case {
         let pool = self.pool(setting);
         drop(fill(2 * OBJECTS, || pool.alloc_atomic().unwrap()));
-        self.arm(setting, wrong);
+        self.arm(setting, fault);
         drop(pool);
-        self.judge(None, 0, &[], Ok::<(), String>(()))
+        self.check(None, 0, &[], Ok::<(), String>(()))
     }
 
-    fn trim(&self, setting: &PoolSetting, wrong: Option<&InjectedFault>) -> Case {
+    fn trim(&self, setting: &PoolSetting, fault: Option<&InjectedFault>) -> Case {
         let mut pool = self.pool(setting);
         let object = pool.alloc_atomic().unwrap();
         let page = self.page_of(&object);
         std::mem::forget(object);
-        self.arm(setting, wrong);
+        self.arm(setting, fault);
         assert_eq!(pool.trim(), OBJECTS);
-        let case = self.judge(Some(&pool), 1, &[], Ok::<(), String>(()));
+        let case = self.check(Some(&pool), 1, &[], Ok::<(), String>(()));
         assert_eq!((pool.statistics().objects, pool.statistics().in_use), (OBJECTS, 1));
-        // 15 objects are available of a reserve of 32: two more chunks.
+        // 15 objects are available, and the reserve is 32 objects. So the refill adds two chunks.
         assert_eq!(pool.refill(), Ok(2 * OBJECTS));
-        assert!(!self.kernel.free().contains(&page), "a device may still write there");
+        assert!(
+            !self.kernel.free().contains(&page),
+            "a device may still write to the forgotten object"
+        );
         drop(pool);
         assert_eq!(self.accounts().forgotten(), CHUNK);
         case
     }
 
-    fn grow(&self, setting: &PoolSetting, wrong: Option<&InjectedFault>) -> Case {
-        let pool = Pool::new(self.allocator, setting.growing()).expect("no reserve");
-        self.arm(setting, wrong);
+    fn grow(&self, setting: &PoolSetting, fault: Option<&InjectedFault>) -> Case {
+        let pool = Pool::new(self.allocator, setting.growing())
+            .expect("a pool without a reserve allocates nothing");
+        self.arm(setting, fault);
         let (mut objects, mut refused) = (Vec::new(), Ok(()));
-        // After a refusal the next allocation asks again.
+        // After a refusal the next allocation tries to grow the pool again.
         for index in 0..OBJECTS + 2 {
             match pool.alloc() {
                 Ok(mut object) => {
@@ -254,10 +266,10 @@ impl<'k, 'g> Stage<'k, 'g> {
             }
         }
         let chunks = pool.statistics().chunks;
-        let case = self.judge(Some(&pool), chunks, &objects, refused);
+        let case = self.check(Some(&pool), chunks, &objects, refused);
         let first = objects.len() as u64;
         objects.extend(fill_from(first, 2 * OBJECTS - first, || pool.alloc().unwrap()));
-        self.judge(Some(&pool), 2, &objects, Ok::<(), String>(()));
+        self.check(Some(&pool), 2, &objects, Ok::<(), String>(()));
         case
     }
 
@@ -265,15 +277,15 @@ impl<'k, 'g> Stage<'k, 'g> {
         Platform::accounts(&self.kernel)
     }
 
-    /// Checks that every frame is free or counted, once every pool is dropped.
+    /// Trims, and checks every frame after all pools are dropped.
     fn finish(self) {
         let report = self.allocator.trim(u64::MAX);
         assert_eq!((self.allocator.stats().idle, report.error), (0, None), "{report:?}");
-        self.count(self.accounts().forgotten());
+        self.check_frames(self.accounts().forgotten());
     }
 }
 
-/// Takes objects, checks that they are zeroed, and writes to each.
+/// Allocates objects, checks that they are zeroed, and writes to each.
 fn fill<'p, P: Platform>(
     count: u64,
     next: impl FnMut() -> PoolObject<'p, P>,
@@ -295,10 +307,10 @@ fn fill_from<'p, P: Platform>(
     (first..first + count).map(fill).collect()
 }
 
-fn sweep_all(act: PoolAct) {
+fn sweep_all(operation: PoolOperation) {
     let mut sum = Tally::default();
     let pv = PoolSetting {
-        act,
+        operation,
         retain: Retain::NOTHING,
         translated: false,
         permitted: false,
@@ -307,55 +319,58 @@ fn sweep_all(act: PoolAct) {
     let translated = PoolSetting { translated: true, ..pv };
     let permitted = PoolSetting { permitted: true, ..translated };
     for (name, setting) in [
-        ("at once", pv),
-        ("later", PoolSetting { retain: Retain::Bytes { low: 0, high: 64 << 10 }, ..pv }),
-        ("kept", PoolSetting { retain: Retain::default(), ..pv }),
+        ("retaining nothing", pv),
+        (
+            "retaining 64 KiB",
+            PoolSetting { retain: Retain::Bytes { low: 0, high: 64 << 10 }, ..pv },
+        ),
+        ("retaining by default", PoolSetting { retain: Retain::default(), ..pv }),
         ("without an extent", PoolSetting { fragmented: true, ..pv }),
         ("translated", translated),
         ("translated, without an extent", PoolSetting { fragmented: true, ..translated }),
         ("translated, exchange permitted", permitted),
     ] {
-        let name = format!("pool {act:?} {name}");
-        // A drop makes no hypercall, so it meets no fault.
-        if matches!(act, PoolAct::Drop | PoolAct::Trim) {
-            let case = setting.play(Some(&InjectedFault::Call {
+        let name = format!("pool {operation:?} {name}");
+        // A drop and a trim make no hypercall, so they meet no fault.
+        if matches!(operation, PoolOperation::Drop | PoolOperation::Trim) {
+            let case = setting.run(Some(&InjectedFault::Call {
                 call: 1,
                 errno: hypercall::XenErrno::EPERM,
                 after: 0,
             }));
-            assert!(!case.met, "{name}: a hypercall was made");
+            assert!(!case.met, "{name}: the operation made a hypercall");
             continue;
         }
-        sum += sweep(&name, setting.translated, |wrong| setting.play(wrong));
+        sum += sweep(&name, setting.translated, |fault| setting.run(fault));
     }
     let Tally { cases, refused, quarantined } = sum;
-    println!("{act:?} of pools: {cases} cases, {refused} refused, {quarantined} quarantined");
-    if !matches!(act, PoolAct::Drop | PoolAct::Trim) {
+    println!("{operation:?} of pools: {cases} cases, {refused} refused, {quarantined} quarantined");
+    if !matches!(operation, PoolOperation::Drop | PoolOperation::Trim) {
         assert!(cases > 0 && refused > 0 && quarantined > 0, "{sum:?}");
     }
 }
 
 #[test]
 fn build() {
-    sweep_all(PoolAct::Build);
+    sweep_all(PoolOperation::Build);
 }
 
 #[test]
 fn refill() {
-    sweep_all(PoolAct::Refill);
+    sweep_all(PoolOperation::Refill);
 }
 
 #[test]
 fn dropped() {
-    sweep_all(PoolAct::Drop);
+    sweep_all(PoolOperation::Drop);
 }
 
 #[test]
 fn trim() {
-    sweep_all(PoolAct::Trim);
+    sweep_all(PoolOperation::Trim);
 }
 
 #[test]
 fn grow() {
-    sweep_all(PoolAct::Grow);
+    sweep_all(PoolOperation::Grow);
 }

@@ -204,15 +204,15 @@ fn c26_a_translated_caller_gets_eopnotsupp_for_a_frame_of_its_own() {
     guest.check_whole();
 }
 
-/// A Xen that exchanges memory of translated guests, which no released one does.
+/// No released Xen exchanges memory of translated guests.
 #[test]
-fn c79_where_xen_permits_it_the_extent_takes_the_places_that_the_out_list_names() {
+fn c79_if_xen_permits_it_the_extent_backs_the_frames_of_the_out_list() {
     let guest = GuestBuilder::new(1024).translated().build();
     guest.permit_translated_exchange(true);
     let backing = |pfn: u64| guest.mfn(Pfn::new(pfn)).unwrap().number();
     let mut single: Vec<u64> = (600..616).collect();
     let mut extents = [600, 608];
-    // Single frames for two extents, and the extents for single frames.
+    // The guest exchanges single frames for two extents, and the extents for single frames.
     let result = exchange_with(&guest, &mut single, &mut extents, |x| x.output.extent_order = 3);
     assert_eq!((result, extents), ((Ok(0), 16), [600, 608]));
     for first in extents {
@@ -224,7 +224,7 @@ fn c79_where_xen_permits_it_the_extent_takes_the_places_that_the_out_list_names(
     assert_eq!((result, single), ((Ok(0), 2), (600..616).collect()));
     assert!((600..616).map(backing).zip(before).all(|(now, before)| now != before));
     guest.check_whole();
-    // A hole, the same frame twice, a frame that a peer maps.
+    // The in-list has a hole, the same frame twice, or a frame that a peer maps.
     guest.hold(Pfn::new(700));
     let before = guest.snapshot();
     for bad in [[620, 5000], [620, 620], [620, 700]] {

@@ -1,4 +1,4 @@
-//! Contiguous machine memory beneath a run of a translated guest.
+//! One machine extent that backs a run of a translated guest.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -31,8 +31,8 @@ fn refill(guest: &FakeGuest, bits: AddressBits) -> (Result<FrameRun, ExchangeFai
     (result, accounts.quarantined())
 }
 
-/// The run is back and whole, zeroed, and no neighbour was touched.
-fn is_whole(guest: &FakeGuest) {
+/// Checks that the run is populated and zeroed, and that no other frame changed.
+fn check_run(guest: &FakeGuest) {
     for pfn in (0..2048).map(Pfn::new) {
         let in_run = (1024..1088).contains(&pfn.number());
         let expected = if in_run { 0 } else { FakeGuest::colour(pfn) };
@@ -42,7 +42,7 @@ fn is_whole(guest: &FakeGuest) {
 }
 
 #[test]
-fn one_extent_comes_beneath_the_run() {
+fn one_extent_backs_the_run() {
     let guest = translated();
     let bits = AddressBits::new(24).unwrap();
     let free = guest.free_frames();
@@ -54,7 +54,7 @@ fn one_extent_comes_beneath_the_run() {
         assert_eq!(guest.mfn(pfn), Some(first.add(index as u64)));
     }
     assert_eq!((quarantined, guest.free_frames(), guest.given_up_dirty()), (0, free, 0));
-    is_whole(&guest);
+    check_run(&guest);
 }
 
 #[test]
@@ -83,25 +83,25 @@ fn c77_without_an_extent_the_run_is_filled_frame_by_frame() {
     );
     assert_eq!(failure.remaining.whole().unwrap(), guest.run(1024, 64));
     assert_eq!(quarantined, 0);
-    is_whole(&guest);
+    check_run(&guest);
 }
 
 #[test]
-fn c02_an_order_above_xens_limit_is_named_although_xen_only_says_none_done() {
+fn c02_an_order_above_the_limit_is_named_although_xen_returns_a_count_of_0() {
     let guest = translated();
     guest.set_max_order(5);
     let (result, _) = refill(&guest, ANYWHERE);
     let failure = result.unwrap_err();
     assert_eq!(failure.error, ExchangeError::OrderNotPermitted { order: order(6) });
     assert_eq!(failure.remaining.whole().unwrap(), guest.run(1024, 64));
-    is_whole(&guest);
+    check_run(&guest);
 }
 
 #[test]
-fn c77_a_frame_in_the_middle_that_does_not_come_back_is_lost_alone() {
+fn c77_a_frame_in_the_middle_that_is_not_populated_is_lost_alone() {
     let guest = translated();
-    // No extent, and the filling one by one stops after 40. The first call is the trial exchange,
-    // the fourth asks for the order limit.
+    // Xen has no extent, and populates 40 single frames. The first call is the trial exchange, and the
+    // fourth asks for the order limit.
     guest.fragment(order(6));
     guest.xen().arm(Fault::stop(5).after(40));
     let (result, quarantined) = refill(&guest, ANYWHERE);
@@ -114,13 +114,13 @@ fn c77_a_frame_in_the_middle_that_does_not_come_back_is_lost_alone() {
     assert!(back.map(Pfn::new).all(|pfn| guest.uniform(pfn) == Some(0)));
 }
 
-/// A kernel that panics when it is to zero what came from Xen.
+/// A kernel that panics when it zeroes new frames of Xen.
 struct PanickingKernel<'g>(&'g FakeGuest);
 
-// SAFETY: as the model, or it panics.
+// SAFETY: every method does what the model does, or panics.
 unsafe impl GuestMemory for PanickingKernel<'_> {
     unsafe fn zero(&self, first: Pfn, frames: u64) {
-        assert_eq!(self.0.xen().take_log(), [], "the kernel stops after the first hypercall");
+        assert_eq!(self.0.xen().take_log(), [], "the kernel panics after the first hypercall");
         // SAFETY: the frames are populated, and nothing else uses them
         // ([M1](xen_contig::rules#M1)): the function's requirement.
         unsafe { self.0.zero(first, frames) };
@@ -148,7 +148,7 @@ fn a_panic_in_a_refill_quarantines_the_run() {
 }
 
 #[test]
-fn c77_at_max_pages_nothing_comes_back() {
+fn c77_above_max_pages_no_frame_is_populated_again() {
     let guest = translated();
     // The toolstack lowers the target while the guest runs.
     guest.set_max_pages(1900);
@@ -168,7 +168,7 @@ fn a_decrease_that_stops_half_way_is_undone() {
     let refused = ExchangeError::FrameRefused { first: Pfn::new(1064), frames: 1 };
     assert_eq!(failure.error, refused);
     assert_eq!((failure.remaining.whole().unwrap(), quarantined), (guest.run(1024, 64), 0));
-    is_whole(&guest);
+    check_run(&guest);
     let extents = |n| (n, 0);
     let asked: Vec<Asked> = guest.xen().take_log().into_iter().map(|call| call.asked).collect();
     let decrease = Asked::Decrease { extents: extents(64) };
@@ -177,7 +177,7 @@ fn a_decrease_that_stops_half_way_is_undone() {
 }
 
 #[test]
-fn what_cannot_be_is_refused_before_anything_moves() {
+fn impossible_requests_are_refused_before_anything_moves() {
     let (guest, accounts) = (translated(), Accounts::new());
     let before = guest.snapshot();
     let refiller = guest.refiller(&accounts, order(5));
@@ -195,13 +195,13 @@ fn what_cannot_be_is_refused_before_anything_moves() {
     assert_eq!(guest.snapshot(), before);
 }
 
-/// A kernel that knows who has one of its frames.
+/// A kernel that names the holder of one frame.
 struct HolderKernel<'g> {
     guest: &'g FakeGuest,
     held: FrameInUse,
 }
 
-// SAFETY: as the model, which does all the work.
+// SAFETY: every method does what the model does. `purge` also names the holder of one frame.
 unsafe impl GuestMemory for HolderKernel<'_> {
     unsafe fn zero(&self, first: Pfn, frames: u64) {
         // SAFETY: the frames are populated, and nothing else uses them
@@ -222,7 +222,7 @@ unsafe impl GuestMemory for HolderKernel<'_> {
 }
 
 #[test]
-fn c76_a_frame_that_the_kernel_says_is_in_use_is_not_given_up() {
+fn c76_a_frame_that_the_kernel_reports_in_use_is_not_given_up() {
     let (guest, accounts) = (translated(), Accounts::new());
     let (pfn, holder) = (Pfn::new(1030), Holder::Granted { reference: 8 });
     let memory = HolderKernel { guest: &guest, held: FrameInUse { pfn, holder } };
@@ -233,20 +233,20 @@ fn c76_a_frame_that_the_kernel_says_is_in_use_is_not_given_up() {
     assert_eq!(failure.error, error);
     assert_eq!(failure.remaining.whole().unwrap(), guest.run(1024, 64));
     assert_eq!((guest.xen().take_log(), accounts.quarantined()), (vec![], 0));
-    assert_eq!(guest.snapshot(), before, "not even zeroed");
+    assert_eq!(guest.snapshot(), before, "no frame was zeroed");
     let other = refiller.refill(guest.run(1088, 64), ANYWHERE, &mut list);
-    assert_eq!(other.unwrap(), guest.run(1088, 64), "nobody has these");
+    assert_eq!(other.unwrap(), guest.run(1088, 64), "the kernel names no holder of this run");
 }
 
 #[test]
 fn an_order_that_xen_does_not_permit_leaves_the_run_populated() {
     let guest = translated();
-    // Below what the refiller was told: Xen answers a count of 0, as for a lack of memory.
+    // Xen's limit is below the refiller's. Xen returns a count of 0, as if it had no memory.
     guest.set_max_order(5);
     let (result, quarantined) = refill(&guest, ANYWHERE);
     assert_eq!(result.unwrap_err().remaining.whole().unwrap(), guest.run(1024, 64));
     assert_eq!(quarantined, 0);
-    is_whole(&guest);
+    check_run(&guest);
 }
 
 #[test]
@@ -259,9 +259,8 @@ fn the_model_catches_an_access_to_a_hole() {
     guest.read(1, Pfn::new(1050), 0);
 }
 
-/// D08: a frame that does not come back costs that frame, and no other.
 #[test]
-fn c77_a_refill_loses_the_frames_that_are_gone_and_no_others() {
+fn c77_a_refill_quarantines_the_frames_that_are_not_populated_and_no_others() {
     let guest = translated();
     guest.set_max_pages(2047);
     guest.fragment(order(6));
@@ -272,7 +271,7 @@ fn c77_a_refill_loses_the_frames_that_are_gone_and_no_others() {
     assert_eq!(guest.check().holes, [Pfn::new(1087)]);
     assert!((1024..1087).all(|pfn| guest.uniform(Pfn::new(pfn)) == Some(0)));
 
-    // What was never given up lies after the hole.
+    // The frames after the hole were never given up.
     let guest = translated();
     guest.xen().arm(Fault::stop(2).after(40));
     guest.set_max_pages(2018);

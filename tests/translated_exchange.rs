@@ -1,5 +1,6 @@
-//! Refills where Xen exchanges memory of translated guests, which no released Xen does, and how the
-//! library finds that out.
+//! Refills on a Xen that exchanges memory of translated guests.
+//!
+//! No released Xen does that. The library finds it out by a trial exchange.
 
 use fake_xen::{Asked, ExchangeFault, FakeGuest, Fault, GuestBuilder, Lie};
 use hypercall::abi::hvm::{HVMMEM_MMIO_DM, HVMMEM_RAM_RW};
@@ -11,8 +12,9 @@ use xen_contig::frames::FrameRun;
 
 const ANYWHERE: AddressBits = AddressBits::UNLIMITED;
 
-/// The first frame of the run under test, and the number of its frames.
+/// The first frame of the run under test.
 const FIRST: u64 = 1024;
+/// The number of frames of the run.
 const FRAMES: u64 = 64;
 
 /// The exchange of one frame, by which the first refill finds whether Xen permits it.
@@ -22,7 +24,7 @@ fn order(order: u32) -> Order {
     Order::new(order).unwrap()
 }
 
-/// A translated guest whose frames are painted.
+/// Returns a translated guest whose frames are painted.
 fn translated() -> FakeGuest {
     let guest = GuestBuilder::new(2048).translated().build();
     guest.paint();
@@ -39,7 +41,7 @@ fn refill<'l>(
     guest.refiller(accounts, order(9)).refill(guest.run(FIRST, FRAMES), bits, list)
 }
 
-/// Accounts of the guest after a trial that Xen granted.
+/// Returns the guest's accounts after a trial that succeeded.
 fn tried(guest: &FakeGuest) -> Accounts {
     let accounts = Accounts::new();
     assert!(refill(guest, &accounts, ANYWHERE, &mut [0; 64]).is_ok());
@@ -47,8 +49,8 @@ fn tried(guest: &FakeGuest) -> Accounts {
     accounts
 }
 
-/// The run is backed and zeroed, and no neighbour was touched.
-fn is_whole(guest: &FakeGuest) {
+/// Checks that the run is populated and zeroed, and that no other frame changed.
+fn check_run(guest: &FakeGuest) {
     for pfn in guest.usable() {
         let in_run = (FIRST..FIRST + FRAMES).contains(&pfn.number());
         let expected = if in_run { 0 } else { FakeGuest::colour(pfn) };
@@ -57,31 +59,31 @@ fn is_whole(guest: &FakeGuest) {
     guest.check_whole();
 }
 
-/// A guest of a Xen that exchanges memory of translated guests.
+/// Returns a guest of a Xen that exchanges memory of translated guests.
 fn permitted() -> FakeGuest {
     let guest = translated();
     guest.permit_translated_exchange(true);
     guest
 }
 
-/// What was asked since the last call, without the answers.
-fn asked(guest: &FakeGuest) -> Vec<Asked> {
+/// Returns the hypercalls since the last call of this function, without their results.
+fn take_asked(guest: &FakeGuest) -> Vec<Asked> {
     guest.xen().take_log().into_iter().map(|call| call.asked).collect()
 }
 
-/// How many exchanges were asked for since the last call.
-fn exchanges(guest: &FakeGuest) -> usize {
-    asked(guest).iter().filter(|asked| asked.is_exchange()).count()
+/// Returns how many exchanges were requested since the last call of this function.
+fn take_exchanges(guest: &FakeGuest) -> usize {
+    take_asked(guest).iter().filter(|asked| asked.is_exchange()).count()
 }
 
-/// One extent backs the run.
+/// Returns true if one extent backs the run.
 fn is_contiguous(guest: &FakeGuest) -> bool {
     let first = guest.mfn(Pfn::new(FIRST)).unwrap();
     (0..FRAMES).all(|index| guest.mfn(Pfn::new(FIRST + index)) == Some(first.add(index)))
 }
 
 #[test]
-fn c79_a_xen_that_exchanges_memory_of_translated_guests_is_used_as_such() {
+fn c79_a_refill_exchanges_if_xen_permits_it() {
     let (guest, accounts) = (permitted(), Accounts::new());
     let free = guest.free_frames();
     assert_eq!(accounts.translated_exchange(), None);
@@ -89,18 +91,18 @@ fn c79_a_xen_that_exchanges_memory_of_translated_guests_is_used_as_such() {
     let exchange = Asked::Exchange { input: (1, 6), output: (1, 6), bits: 24 };
     for calls in [vec![TRIAL, exchange.clone()], vec![exchange]] {
         let run = refill(&guest, &accounts, bits, &mut [0; 64]).unwrap();
-        assert_eq!(asked(&guest), calls, "one trial, and none for another refiller");
+        assert_eq!(take_asked(&guest), calls, "only the first refiller makes a trial");
         assert_eq!(accounts.translated_exchange(), Some(Permission::Granted));
         let first = guest.mfn(run.first()).unwrap();
         assert!(is_contiguous(&guest) && first.is_aligned(order(6)));
         assert!(first.number() + FRAMES <= bits.frame_limit());
         assert_eq!((guest.free_frames(), guest.given_up_dirty()), (free, 0));
         assert_eq!(accounts.quarantined(), 0);
-        is_whole(&guest);
+        check_run(&guest);
     }
 }
 
-/// A Xen that writes the machine frame into the out-list does no harm either.
+/// Xen may write the machine frame into the out-list.
 #[test]
 fn c79_a_changed_out_list_is_a_success_too() {
     let guest = permitted();
@@ -109,7 +111,7 @@ fn c79_a_changed_out_list_is_a_success_too() {
     guest.xen().arm_exchange(ExchangeFault::Lie(reported));
     assert!(refill(&guest, &accounts, ANYWHERE, &mut [0; 64]).is_ok());
     assert!(guest.xen().disarm() > 0 && is_contiguous(&guest));
-    is_whole(&guest);
+    check_run(&guest);
 }
 
 #[test]
@@ -117,20 +119,20 @@ fn c26_a_xen_that_refuses_is_asked_once() {
     let (guest, accounts) = (translated(), Accounts::new());
     for trials in [1, 0, 0] {
         assert!(refill(&guest, &accounts, ANYWHERE, &mut [0; 64]).is_ok());
-        assert_eq!(exchanges(&guest), trials);
+        assert_eq!(take_exchanges(&guest), trials);
         assert_eq!(accounts.translated_exchange(), Some(Permission::Denied));
     }
     assert!(is_contiguous(&guest));
-    is_whole(&guest);
+    check_run(&guest);
 }
 
-/// A false answer to the next exchange.
+/// Returns a fault: a false answer to the next exchange.
 fn lie(commit: bool, answer: Result<u64, XenErrno>) -> ExchangeFault {
     ExchangeFault::Lie(Lie { commit, answer, count: Some(0), out: None })
 }
 
 #[test]
-fn c26_another_answer_to_the_trial_is_unknown_and_the_run_is_refilled_all_the_same() {
+fn c26_after_an_unexpected_answer_to_the_trial_the_run_is_still_refilled() {
     use XenErrno as E;
     let errnos = [E::EPERM, E::EINVAL, E::ENOSYS, E::ENOMEM, E::EFAULT];
     let answers = errnos.map(Err).into_iter().chain([Ok(0)]);
@@ -140,23 +142,23 @@ fn c26_another_answer_to_the_trial_is_unknown_and_the_run_is_refilled_all_the_sa
         for trials in [1, 0] {
             let what = format!("{answer:?}, done: {commit}");
             assert!(refill(&guest, &accounts, ANYWHERE, &mut [0; 64]).is_ok(), "{what}");
-            assert_eq!(exchanges(&guest), trials, "{what}");
+            assert_eq!(take_exchanges(&guest), trials, "{what}");
             let unknown = Some(Permission::Unknown(answer.err()));
             assert_eq!(accounts.translated_exchange(), unknown, "{what}");
         }
         assert!(is_contiguous(&guest));
         assert_eq!((accounts.quarantined(), guest.given_up_dirty()), (0, 0));
-        is_whole(&guest);
+        check_run(&guest);
     }
 }
 
-/// The answer to the trial that leaves a hole.
+/// The error of a trial that leaves a hole.
 const ENOMEM: Option<XenErrno> = Some(XenErrno::ENOMEM);
 
 #[test]
 fn c79_a_hole_that_the_trial_leaves_is_filled() {
     let (guest, accounts) = (permitted(), Accounts::new());
-    // The frame that got no place still counts as the domain's.
+    // Xen still counts the machine frame without a place in the guest as the domain's.
     guest.set_max_pages(2049);
     guest.xen().arm_exchange(ExchangeFault::Hole(0));
     assert!(refill(&guest, &accounts, ANYWHERE, &mut [0; 64]).is_ok());
@@ -166,8 +168,9 @@ fn c79_a_hole_that_the_trial_leaves_is_filled() {
 }
 
 #[test]
-fn c79_a_trial_costs_at_most_its_frame() {
-    // Xen has no memory for the hole; Xen does not report whether there is one.
+fn c79_a_trial_loses_at_most_its_frame() {
+    // In the first case Xen has no memory for the hole. In the second it does not report whether
+    // there is a hole.
     for fault in [None, Some(Fault::refuse(2, XenErrno::ENOSYS))] {
         let (guest, accounts, mut list) = (permitted(), Accounts::new(), [0; 64]);
         guest.xen().arm_exchange(ExchangeFault::Hole(0));
@@ -184,7 +187,7 @@ fn c79_a_trial_costs_at_most_its_frame() {
 
 #[test]
 fn c79_after_a_torn_exchange_the_frames_that_xen_confirms_remain() {
-    // Xen can fill the hole, or has no memory for it.
+    // In the first case Xen has memory to fill the hole, in the second it has none.
     for (max_pages, lost) in [(2049, vec![]), (2048, vec![Pfn::new(FIRST + 40)])] {
         let (guest, mut list) = (permitted(), [0; 64]);
         let accounts = tried(&guest);
@@ -193,7 +196,7 @@ fn c79_after_a_torn_exchange_the_frames_that_xen_confirms_remain() {
         let failure = refill(&guest, &accounts, ANYWHERE, &mut list).unwrap_err();
         assert_eq!(failure.error, ExchangeError::Torn { errno: ENOMEM, exchanged: 0 });
         let census = guest.check();
-        assert_eq!(census.orphans.len(), 1, "the frame that got no place");
+        assert_eq!(census.orphans.len(), 1, "the machine frame without a place in the guest");
         assert_eq!((accounts.quarantined(), &census.holes), (lost.len() as u64, &lost));
         let remaining: Vec<Pfn> =
             failure.remaining.into_iter().flat_map(|run| run.iter()).collect();
@@ -212,12 +215,12 @@ fn c79_an_exchange_that_xen_refuses_leaves_the_run() {
         assert_eq!(failure.error, error);
         assert_eq!(failure.remaining.whole().unwrap(), guest.run(FIRST, FRAMES));
         assert_eq!(guest.snapshot().moved(&before), []);
-        is_whole(&guest);
+        check_run(&guest);
     };
     guest.fragment(order(6));
     refused(ExchangeError::NoMemory { order: order(6), bits: ANYWHERE, node: Node::Any });
     guest.relieve();
-    // A peer maps a grant of the frame. To a decrease Xen would give it up all the same.
+    // A peer maps a grant of the frame. A decrease of the reservation would give it up nevertheless.
     guest.hold(Pfn::new(1030));
     refused(ExchangeError::FrameRefused { first: Pfn::new(FIRST), frames: FRAMES });
     guest.unhold(Pfn::new(1030));
@@ -234,24 +237,24 @@ fn c79_an_exchange_that_xen_refuses_leaves_the_run() {
 }
 
 #[test]
-fn c26_after_a_migration_to_a_xen_that_refuses_the_other_way_is_taken() {
+fn c26_after_a_migration_to_a_xen_that_refuses_the_run_is_populated() {
     let guest = permitted();
     let accounts = tried(&guest);
     guest.permit_translated_exchange(false);
     for exchanged in [1, 0] {
-        asked(&guest);
+        take_asked(&guest);
         assert!(refill(&guest, &accounts, ANYWHERE, &mut [0; 64]).is_ok());
-        assert_eq!(exchanges(&guest), exchanged);
+        assert_eq!(take_exchanges(&guest), exchanged);
         assert_eq!(accounts.translated_exchange(), Some(Permission::Denied));
         assert!(is_contiguous(&guest));
-        is_whole(&guest);
+        check_run(&guest);
     }
 }
 
 #[test]
-fn c78_xen_says_whether_memory_backs_a_frame() {
+fn c78_xen_reports_whether_memory_backs_a_frame() {
     let guest = translated();
-    // Xen takes the run and has no memory for its frames.
+    // Xen takes the run and cannot populate its frames again.
     guest.set_max_pages(2048 - FRAMES);
     assert!(refill(&guest, &Accounts::new(), ANYWHERE, &mut [0; 64]).is_err());
     let kind = |pfn| guest.xen().hvm_op(HvmOp::GetMemType(Pfn::new(pfn)));
