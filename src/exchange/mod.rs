@@ -5,6 +5,7 @@
 //!   gives frames up and populates their places again;
 //! * [`Relocator`] moves memory in use of a PV guest to other machine frames that the guest has;
 //! * [`Capability`] says which of the first two is available here, and why;
+//! * [`Permission`] says whether Xen exchanges memory of a translated guest;
 //! * [`ExchangeError`] says what went wrong, [`ExchangeFailure`] what remains of the run.
 //!
 //! # The way of a run through an exchange

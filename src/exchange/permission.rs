@@ -161,3 +161,25 @@ pub(super) fn order_limit(xen: &impl Xen) -> Result<Order, ExchangeError> {
     let not_denied = |order: &Order| order_permitted(xen, *order) != Permission::Denied;
     Ok(Order::MAX.up_to().take_while(not_denied).last().unwrap_or(Order::ZERO))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trial_begins_once_and_its_answer_is_kept() {
+        let errnos = (1..4096).map(|raw| Permission::Unknown(XenErrno::from_raw(raw)));
+        let others = [Permission::Granted, Permission::Denied, Permission::Unknown(None)];
+        for answer in others.into_iter().chain(errnos) {
+            let trial = Trial::new();
+            assert_eq!(trial.answer(), None);
+            assert!(trial.begin());
+            // Another vCPU does not wait for the answer.
+            assert!(!trial.begin());
+            assert_eq!(trial.answer(), Some(Permission::Unknown(None)));
+            trial.record(answer);
+            assert!(!trial.begin());
+            assert_eq!(trial.answer(), Some(answer));
+        }
+    }
+}
