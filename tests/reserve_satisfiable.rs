@@ -23,14 +23,15 @@ type Kernel = &'static FakePlatform;
 
 const PAGE: u64 = PAGE_SIZE as u64;
 
-/// Guests of each kind, and requests in each. `SATISFIABLE_SEEDS` sets another number of guests.
+/// The number of guests of each kind. `SATISFIABLE_SEEDS` sets another number.
 const SEEDS: u64 = 100;
+/// The number of requests in each guest.
 const REQUESTS: usize = 60;
 
-/// What drivers and the kernel write into their frames. The reserve's records are not uniform.
+/// The word that drivers and the kernel write to their frames. The reserve's records are not uniform.
 const USED: u64 = 0xd21e_d21e_d21e_d21e;
 
-/// A device's limits as the definition has them.
+/// The limits of a device, in the terms of the definition.
 #[derive(Clone, Copy, Debug)]
 struct Device {
     size: u64,
@@ -48,7 +49,7 @@ impl Device {
         let top = frames * PAGE;
         let (mut mask, mut lowest) = (any - 1, 0);
         if random.one_in(2) {
-            // Of any shape: not always one less than a power of two.
+            // The mask has any shape: it need not be one less than a power of two.
             mask = match random.below(3) {
                 0 => frames.next_power_of_two() * PAGE / random.pick(&[1, 2, 4]) - 1,
                 1 => random.below(top) | 0x1fff,
@@ -81,7 +82,7 @@ impl Device {
         self.size.div_ceil(PAGE)
     }
 
-    /// The address of a buffer for a device of one segment is a multiple of this.
+    /// Returns the natural alignment, which a buffer in one segment has.
     fn natural(&self) -> u64 {
         if self.max_segments == 1 { self.frames().next_power_of_two() * PAGE } else { 1 }
     }
@@ -96,8 +97,10 @@ impl Device {
             && address / self.boundary == last / self.boundary
     }
 
-    /// Returns true if the frames can be a buffer of this device. Tries every cut at a multiple of 512
-    /// bytes: all limits are multiples of that, so no other cut has fewer segments.
+    /// Returns true if the frames can be a buffer of this device.
+    ///
+    /// It tries every cut at a multiple of 512 bytes. All limits are multiples of 512, so no other
+    /// cut has fewer segments.
     fn serves(&self, gfns: &[u64]) -> bool {
         const UNIT: u64 = 512;
         if !(gfns[0] * PAGE).is_multiple_of(self.natural()) {
@@ -146,12 +149,14 @@ impl Device {
     }
 }
 
-/// Where memory can come from.
+/// The kind of guest, and whether Xen has memory for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
-    /// Xen has no memory: the guest's own counts.
+    /// A PV guest. Xen has no free memory, so only the guest's own counts.
     PvWithoutXen,
+    /// A PV guest. Xen has free memory.
     PvWithXen,
+    /// A translated guest.
     Translated,
 }
 
@@ -168,7 +173,8 @@ impl OracleScene {
         let guest =
             if kind == Kind::Translated { builder.translated().build() } else { builder.build() };
         let platform: Kernel = Box::leak(Box::new(FakePlatform::new(guest)));
-        // Buffers become free memory of the kernel with their allocator, as contiguous as they are.
+        // When their allocator is dropped, the buffers become free memory of the kernel, still
+        // contiguous.
         let allocator = Allocator::new(platform, Retain::default());
         let buffers: Vec<_> = (0..frames / 16)
             .filter_map(|_| {
@@ -186,7 +192,7 @@ impl OracleScene {
         Self { platform, kind }
     }
 
-    /// Returns the frames that the kernel has free.
+    /// Returns the free frames of the kernel.
     fn free(&self) -> BTreeSet<u64> {
         let taken: Vec<FrameRun> = std::iter::from_fn(|| self.platform.take(1, 1)).collect();
         let free = taken.iter().map(|run| run.first().number()).collect();
@@ -197,12 +203,12 @@ impl OracleScene {
         free
     }
 
-    /// Returns the frames that are idle in the reserve: neither free, nor in use, nor records.
+    /// Returns the idle frames of the reserve: frames that are not free, not in use and not records.
     fn idle(&self, free: &BTreeSet<u64>, in_use: &BTreeSet<u64>) -> BTreeSet<u64> {
         let guest = self.platform.guest();
         let is_idle = |pfn: &Pfn| {
             let known = free.contains(&pfn.number()) || in_use.contains(&pfn.number());
-            // Records differ word by word, and a page for records that is not in use is zeroed.
+            // The words of a record page differ, and an unused record page is zeroed.
             !known && guest.uniform(*pfn).is_some_and(|word| word != 0)
         };
         guest.usable().filter(is_idle).map(Pfn::number).collect()
@@ -221,8 +227,9 @@ impl OracleScene {
         })
     }
 
-    /// Returns true if Xen can exchange free frames for one extent that the device takes. Xen's limits are
-    /// powers of two, so of other masks only those count below which all free memory lies.
+    /// Returns true if Xen can exchange free frames for one extent that the device takes.
+    ///
+    /// Xen's limits are powers of two. So another mask counts only if all of the machine lies below it.
     fn xen_can_serve(&self, device: &Device, free: &BTreeSet<u64>) -> bool {
         let order = device.size.max(device.align).div_ceil(PAGE).next_power_of_two().ilog2();
         let frames = 1 << order;
@@ -247,7 +254,8 @@ impl OracleScene {
                 && extent.clone().all(is_free)
                 && device.serves(&extent.collect::<Vec<u64>>())
         };
-        // Two, because the model never backs a guest frame with the machine frame of the same number.
+        // Two extents must fit, because the model never backs a guest frame with the machine frame of
+        // the same number.
         (frames..machine.min(limit)).step_by(frames as usize).filter(serves).nth(1).is_some()
     }
 }
@@ -270,7 +278,7 @@ fn play(kind: Kind, seed: u64, answers: &mut Answers) {
     let mut buffers: Vec<CoherentBuffer<'_, Kernel>> = Vec::new();
     let mut kernels: Vec<FrameRun> = Vec::new();
     for step in 0..REQUESTS {
-        // The kernel's use of frames, in a new pattern.
+        // The kernel uses other frames than before.
         kernels.drain(..).for_each(|run| platform.give(run));
         let density = random.pick(&[0, 1, 4, 16]);
         let taken: Vec<FrameRun> = std::iter::from_fn(|| platform.take(1, 1)).collect();
@@ -284,9 +292,9 @@ fn play(kind: Kind, seed: u64, answers: &mut Answers) {
         let used = kernels.iter().chain(buffers.iter().map(CoherentBuffer::frames));
         let in_use: BTreeSet<u64> = used.flat_map(|run| run.iter().map(Pfn::number)).collect();
         let idle = scene.idle(&free, &in_use);
-        // The records of what joins the reserve need frames of their own.
+        // The records of frames that join the reserve need frames too.
         let roomy = free.len() + idle.len() >= device.frames() as usize + 16;
-        // Within a reach that Xen cannot be told, an exchange can give up free frames that would have served
+        // Xen cannot express this reach, so an exchange can give up free frames that could have served
         // together with idle ones.
         let beyond_xen = device.lowest > 0 || !(device.mask + 1).is_power_of_two();
         let available = match kind == Kind::PvWithXen && beyond_xen {
@@ -334,7 +342,7 @@ fn play_all(kind: Kind) {
 }
 
 #[test]
-fn the_guests_own_memory_serves_where_xen_has_none() {
+fn the_guests_own_memory_serves_if_xen_has_none() {
     play_all(Kind::PvWithoutXen);
 }
 

@@ -1,8 +1,8 @@
-//! What the reserve costs, counted in words of its records that are read or written under its lock.
+//! The cost of the reserve, in words of its records that are read or written under its lock.
 //!
-//! The tests count for themselves: a memory that counts accesses, and a lock that reads the counter
-//! when it is taken and released. The guest of 64 GiB is translated and stores only the frames that
-//! are written, because the model stores all.
+//! The memory of these tests counts accesses, and their lock reads the counter when it is taken and
+//! released. The guest of 64 GiB is translated and stores only the frames that are written, because the
+//! model would store all.
 
 #![expect(unsafe_code, reason = "the traits of a platform are unsafe to implement")]
 
@@ -23,29 +23,30 @@ use xen_contig::platform::Platform;
 
 const PAGE: u64 = PAGE_SIZE as u64;
 
-/// Frames of a guest of 64 GiB and of one of 256 MiB.
+/// The frames of a guest of 64 GiB.
 const LARGE: u64 = 64 << 18;
+/// The frames of a guest of 256 MiB.
 const SMALL: u64 = 256 << 8;
 
 thread_local! {
     static WORDS: Cell<u64> = const { Cell::new(0) };
-    static HELD: Cell<Hold> = const { Cell::new(Hold { longest: 0, all: 0 }) };
+    static COST: Cell<LockCost> = const { Cell::new(LockCost { longest: 0, all: 0 }) };
 }
 
-/// Words that were read or written under the lock since the last [`measure`].
+/// The words that were read or written under the lock since the last [`measure`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Hold {
-    /// In the longest hold of the lock.
+struct LockCost {
+    /// The words in the longest hold of the lock.
     longest: u64,
-    /// In all of them.
+    /// The words in all holds.
     all: u64,
 }
 
-/// Runs `work`, and returns what the lock was held for meanwhile.
-fn measure<R>(work: impl FnOnce() -> R) -> (R, Hold) {
-    HELD.set(Hold::default());
+/// Runs `work`, and returns the words that it read or wrote under the lock.
+fn measure<R>(work: impl FnOnce() -> R) -> (R, LockCost) {
+    COST.set(LockCost::default());
     let result = work();
-    (result, HELD.get())
+    (result, COST.get())
 }
 
 fn count_word() {
@@ -58,13 +59,13 @@ struct CountingLock {
     begin: Mutex<u64>,
 }
 
-// SAFETY: `locked` is true exactly while somebody has the lock.
+// SAFETY: `locked` is true exactly while the lock is held, and `try_lock` fails if it is true.
 unsafe impl RawMutex for CountingLock {
     const INIT: Self = Self { locked: AtomicBool::new(false), begin: Mutex::new(0) };
     type GuardMarker = GuardSend;
 
     fn lock(&self) {
-        assert!(self.try_lock(), "the tests have one thread each");
+        assert!(self.try_lock(), "a second thread waits for the lock");
     }
 
     fn try_lock(&self) -> bool {
@@ -75,17 +76,17 @@ unsafe impl RawMutex for CountingLock {
 
     unsafe fn unlock(&self) {
         let words = WORDS.get() - *self.begin.lock().unwrap();
-        let Hold { longest, all } = HELD.get();
-        HELD.set(Hold { longest: longest.max(words), all: all + words });
+        let LockCost { longest, all } = COST.get();
+        COST.set(LockCost { longest: longest.max(words), all: all + words });
         self.locked.store(false, Ordering::Release);
     }
 }
 
-/// Memory of a guest of any size: the words that are not zero, by frame.
+/// The memory of a guest of any size. It stores the frames that were written.
 #[derive(Default)]
 struct SparseMemory(Mutex<HashMap<u64, Box<[u64; 512]>>>);
 
-// SAFETY: the words of a frame are its own, and nobody follows a pointer.
+// SAFETY: each frame has words of its own. `pointer` returns null, which no test dereferences.
 unsafe impl GuestMemory for SparseMemory {
     unsafe fn zero(&self, first: Pfn, frames: u64) {
         let mut stored = self.0.lock().unwrap();
@@ -125,7 +126,7 @@ impl SparseKernel {
     fn new(frames: u64) -> &'static Self {
         let bitmap = Box::leak(vec![0; FrameAllocator::bitmap_words(frames)].into_boxed_slice());
         let mut free = FrameAllocator::new(bitmap, frames);
-        // SAFETY: the frames belong to this guest, which has just been made.
+        // SAFETY: the guest is new, so nothing else owns its frames.
         free.give(unsafe { FrameRun::new(Pfn::new(1), frames - 1) }).unwrap();
         Box::leak(Box::new(Self {
             guest: GuestBuilder::new(256).translated().build(),
@@ -185,7 +186,7 @@ unsafe impl Platform for &SparseKernel {
     }
 
     fn give(&self, run: FrameRun) {
-        self.free().give(run).expect("every run goes back once");
+        self.free().give(run).expect("every run is freed once");
     }
 
     fn lists(&self, words: u64) -> Option<Vec<u64>> {
@@ -193,7 +194,7 @@ unsafe impl Platform for &SparseKernel {
     }
 }
 
-/// The model's PV guest, whose accesses are counted.
+/// A PV guest of the model. It counts accesses to memory.
 struct CountingKernel {
     inner: &'static FakePlatform,
     memory: CountingMemory,
@@ -201,10 +202,10 @@ struct CountingKernel {
 
 struct CountingMemory(&'static FakeGuest);
 
-// SAFETY: all is the model's own.
+// SAFETY: every method calls the same method of the model's guest.
 unsafe impl GuestMemory for CountingMemory {
     unsafe fn zero(&self, first: Pfn, frames: u64) {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller meets the requirements of the same method.
         unsafe { self.0.zero(first, frames) }
     }
 
@@ -222,18 +223,18 @@ unsafe impl GuestMemory for CountingMemory {
 
     unsafe fn load(&self, at: PseudoPhysAddr, width: Width) -> u64 {
         count_word();
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller meets the requirements of the same method.
         unsafe { self.0.load(at, width) }
     }
 
     unsafe fn store(&self, at: PseudoPhysAddr, width: Width, value: u64) {
         count_word();
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller meets the requirements of the same method.
         unsafe { self.0.store(at, width, value) }
     }
 }
 
-// SAFETY: all is the model's own.
+// SAFETY: every method calls the same method of the model's platform.
 unsafe impl Platform for &CountingKernel {
     type Xen = FakeXen;
     type Memory = CountingMemory;
@@ -294,7 +295,7 @@ fn pv_allocator(frames: u64, machine: u64) -> Allocator<&'static CountingKernel>
 }
 
 fn alloc<P: Platform>(allocator: &Allocator<P>, pages: u64) -> CoherentBuffer<'_, P> {
-    allocator.alloc_coherent(pages * PAGE, &Constraints::default()).expect("memory")
+    allocator.alloc_coherent(pages * PAGE, &Constraints::default()).expect("memory is available")
 }
 
 /// The cost of requests that the reserve serves, and of their release.
@@ -306,18 +307,18 @@ struct Costs {
 }
 
 impl Costs {
-    /// Checks that a request costs at most 1.5 times as much as in an easier setting.
-    fn are_close_to(&self, easier: &Self) {
-        assert!(self.requests > 300 && easier.requests > 300, "{self:?} {easier:?}");
-        // self.words / self.requests <= 1.5 * easier.words / easier.requests
-        let (mine, theirs) = (self.words * easier.requests, easier.words * self.requests);
-        assert!(2 * mine <= 3 * theirs, "{self:?} against {easier:?}");
-        assert!(2 * self.longest <= 3 * easier.longest, "{self:?} against {easier:?}");
+    /// Checks that a request costs at most 1.5 times as much as with `other`.
+    fn check_close_to(&self, other: &Self) {
+        assert!(self.requests > 300 && other.requests > 300, "{self:?} {other:?}");
+        // self.words / self.requests <= 1.5 * other.words / other.requests
+        let (mine, theirs) = (self.words * other.requests, other.words * self.requests);
+        assert!(2 * mine <= 3 * theirs, "{self:?} against {other:?}");
+        assert!(2 * self.longest <= 3 * other.longest, "{self:?} against {other:?}");
     }
 }
 
-/// Runs the same requests for any allocator: up to 16 buffers live, sizes from 1 to 64 pages.
-fn play<P: Platform>(allocator: &Allocator<P>) -> Costs {
+/// Runs the same requests with any allocator: at most 16 buffers at a time, of 1 to 64 pages.
+fn run_requests<P: Platform>(allocator: &Allocator<P>) -> Costs {
     let mut costs = Costs { requests: 0, words: 0, longest: 0 };
     let mut live = Vec::new();
     let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
@@ -348,13 +349,15 @@ fn play<P: Platform>(allocator: &Allocator<P>) -> Costs {
     costs
 }
 
-/// Gives the reserve 8 MiB of idle memory.
+/// Puts 8 MiB of idle memory into the reserve.
 fn fill<P: Platform>(allocator: &Allocator<P>) {
     let blocks: Vec<_> = (0..4).map(|_| alloc(allocator, 512)).collect();
     drop(blocks);
 }
 
-/// Prints the costs, for the documentation: `cargo test --test reserve_steps -- --nocapture`.
+/// Measures and prints the costs.
+///
+/// `cargo test --test reserve_steps -- --nocapture` prints them for the documentation.
 fn costs_of(
     name: &str,
     prepare: impl FnOnce(&'static Allocator<&'static SparseKernel>),
@@ -364,7 +367,7 @@ fn costs_of(
         Box::leak(Box::new(Allocator::new(SparseKernel::new(frames), Retain::default())));
     fill(allocator);
     prepare(allocator);
-    let costs = play(allocator);
+    let costs = run_requests(allocator);
     println!("{name}: {costs:?}, {} per request", costs.words as f64 / costs.requests as f64);
     costs
 }
@@ -373,8 +376,8 @@ fn costs_of(
 fn a_large_guest_costs_no_more_than_a_small_one() {
     let small = costs_of("256 MiB", |_| (), SMALL);
     let large = costs_of("64 GiB", |_| (), LARGE);
-    large.are_close_to(&small);
-    small.are_close_to(&large);
+    large.check_close_to(&small);
+    small.check_close_to(&large);
 }
 
 #[test]
@@ -391,11 +394,11 @@ fn a_fragmented_reserve_costs_no_more_than_an_empty_one() {
         },
         LARGE,
     );
-    fragmented.are_close_to(&whole);
+    fragmented.check_close_to(&whole);
 }
 
 #[test]
-fn live_buffers_cost_nothing() {
+fn live_buffers_do_not_slow_a_request() {
     let none = costs_of("none live", |_| (), LARGE);
     let many = costs_of(
         "100,000 live",
@@ -405,25 +408,30 @@ fn live_buffers_cost_nothing() {
         },
         LARGE,
     );
-    many.are_close_to(&none);
+    many.check_close_to(&none);
 }
 
-/// The longest holds of the lock, in words. An entry costs 5 words at most: three directories lead to
-/// its two words.
+/// The highest permitted number of words in one hold of the lock.
+///
+/// An entry costs at most 5 words: three directories lead to its two words.
 mod longest {
-    /// A request in one piece, or a release: 18 blocks of an odd extent are merged, at most one is split
-    /// at each of 18 orders. A merge takes the buddy out of its list: 25 words.
+    /// A request in one piece, or a release.
+    ///
+    /// At most 18 blocks of an odd extent are merged, and one block is split at each of 18 orders. A
+    /// merge takes the buddy out of its list, which costs 25 words.
     pub const PIECE: u64 = 1000;
     /// A request in several pieces: at most 8 starts of 64 pieces, each visited twice.
     pub const PIECES: u64 = 6000;
-    /// Memory joins or leaves the reserve, in steps of at most 2048 frames: nine pages of records, or a
-    /// block that is split and merged.
+    /// A step of at most 2048 frames by which memory joins or leaves the reserve.
+    ///
+    /// It costs nine pages of records, or one block that is split and merged.
     pub const MOVE: u64 = 400;
 }
 
-/// Checks the longest hold of the lock, and that the allocator reports it: in records, each of at most
-/// 32 words.
-fn check_hold<P: Platform>(name: &str, allocator: &Allocator<P>, hold: Hold, limit: u64) {
+/// Checks the longest hold of the lock, and that the allocator reports it.
+///
+/// The allocator counts records, each of at most 32 words.
+fn check_hold<P: Platform>(name: &str, allocator: &Allocator<P>, hold: LockCost, limit: u64) {
     println!("{name}: {hold:?}");
     assert!(hold.longest <= limit, "{name}: {hold:?}");
     let reported = allocator.stats().longest_hold;
@@ -446,14 +454,13 @@ fn the_longest_split_and_merge_are_bounded() {
     check_hold("releases", &allocator, released, longest::PIECE);
     check_hold("merging", &allocator, merged, longest::PIECE);
     assert!(hold.longest > 100, "a block was split at each order: {hold:?}");
-    // A block of each order.
+    // The release makes a free block of each order.
     drop(alloc(&allocator, (1 << 18) - 1));
     let (_page, odd) = measure(|| alloc(&allocator, 1));
     check_hold("merging 18 blocks", &allocator, odd, longest::PIECE);
 }
 
-/// Single frames of which no two neighbours are contiguous in the machine, and devices that take too few
-/// of them, or just enough.
+/// The reserve has single frames that are not contiguous. The devices take too few segments, or enough.
 #[test]
 fn the_longest_search_for_pieces_is_bounded() {
     let mut longest = 0;
@@ -461,7 +468,7 @@ fn the_longest_search_for_pieces_is_bounded() {
         let allocator = pv_allocator(8192, 32_768);
         let scattered = Constraints::builder().max_segments(600).build().unwrap();
         let mut buffer = allocator.alloc_coherent(600 * PAGE, &scattered).expect("single frames");
-        // The first of the free blocks is the last one that is released: the one of the lowest frame.
+        // The lowest frame is released last, so it is the first of the free blocks.
         (0..600).rev().for_each(|page| drop(buffer.split_off(page * PAGE)));
         drop(buffer);
         assert_eq!(allocator.stats().idle, 600, "{:?}", allocator.stats());
@@ -472,7 +479,7 @@ fn the_longest_search_for_pieces_is_bounded() {
         check_hold(&name, &allocator, hold, longest::PIECES);
         longest = longest.max(hold.longest);
     }
-    assert!(longest > longest::PIECES / 2, "{longest} words: no search was long");
+    assert!(longest > longest::PIECES / 2, "{longest} words: no search came near the limit");
 }
 
 #[test]
