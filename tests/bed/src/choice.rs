@@ -80,7 +80,12 @@ impl GuestMode {
         }
     }
 
-    /// Whether the image is Xen's dom0 itself, with no Linux and no `xl` about.
+    /// Returns true for a translated guest.
+    pub fn is_pvh(self) -> bool {
+        matches!(self, Self::PvhDom0 | Self::PvhDomu)
+    }
+
+    /// Returns true if the image is dom0 itself, without Linux and `xl`.
     pub fn is_dom0(self) -> bool {
         matches!(self, Self::PvDom0 | Self::PvhDom0)
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::boot::{DEFAULT_MIB, Dom0Spec};
+use crate::boot::{DEFAULT_MIB, Dom0Spec, Threads};
 use crate::choice::{GuestMode, KernelArgs};
 use crate::domu::{DomuJob, Goal};
 use crate::guest::GuestVerdict;
@@ -46,8 +46,7 @@ pub struct Expectation {
 impl Expectation {
     /// Whether the emulator may let this guest stand still: see `Threads`.
     pub fn may_stand_still(&self) -> bool {
-        let under_svm = matches!(self.mode, GuestMode::PvhDom0 | GuestMode::PvhDomu);
-        under_svm && self.vcpus > Some(1) && self.verdict == GuestVerdict::Success
+        self.verdict == GuestVerdict::Success && Threads::may_lose_a_wakeup(self.mode, self.vcpus)
     }
 
     /// A guest as configured that succeeds.

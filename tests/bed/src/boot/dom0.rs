@@ -100,10 +100,10 @@ impl Dom0Boot {
             low_memory: spec.low_memory,
             cpus: spec.processors.unwrap_or(spec.vcpus.max(2)),
             clock: spec.clock,
-            threads: match spec.mode {
-                GuestMode::PvhDom0 if spec.vcpus > 1 => Threads::OneWithTimers,
-                GuestMode::PvhDom0 => Threads::One,
-                _ => Threads::Each,
+            threads: match Threads::may_lose_a_wakeup(spec.mode, Some(spec.vcpus)) {
+                true => Threads::OneWithTimers,
+                false if spec.mode.is_pvh() => Threads::One,
+                false => Threads::Each,
             },
             iommu: spec.mode == GuestMode::PvhDom0,
             edu: true,

@@ -8,7 +8,6 @@ use std::time::Duration;
 use super::jobs::{DomuJob, Goal, pack};
 use super::report::{JobReport, SessionReport};
 use crate::boot::{LINUX_MIB, MachineClock, MachineSpec, QemuMachine, Threads, for_linux};
-use crate::choice::GuestMode;
 use crate::error::{Error, Result};
 use crate::guest::{End, MachineEnd, SerialLog};
 use crate::parallel::Need;
@@ -63,11 +62,6 @@ const JOB_EXTRA: Duration = Duration::from_secs(150);
 const XEN_MIB: u32 = 512;
 const LEAST_MIB: u32 = 2048;
 
-/// Whether a job's vCPUs wake each other under SVM, for which see [`Threads`].
-fn wakes_itself_under_svm(job: &DomuJob) -> bool {
-    job.mode == GuestMode::PvhDomu && job.vcpus.is_some_and(|vcpus| vcpus > 1)
-}
-
 /// Boots Linux and runs the jobs. The machine is handed back too: after a probe it still runs.
 pub fn run(
     bed: &Bed,
@@ -96,7 +90,7 @@ pub fn run(
         low_memory: spec.low_memory,
         cpus: 2,
         clock: MachineClock::Time,
-        threads: match spec.jobs.iter().any(wakes_itself_under_svm) {
+        threads: match spec.jobs.iter().any(|job| Threads::may_lose_a_wakeup(job.mode, job.vcpus)) {
             true => Threads::OneWithTimers,
             false => Threads::Each,
         },

@@ -35,6 +35,6 @@ pub fn parts<'p>(context: &'p SuiteContext, bed: &'p Bed) -> Result<Vec<SuitePar
     // In a machine of their own: when QEMU stops one guest, it stops all guests of its machine.
     let (shaky, firm): (Vec<_>, Vec<_>) = domus.into_iter().partition(Expectation::may_stand_still);
     parts.push(expected::domus(context, bed, "linux-dom0-vcpus", firm));
-    parts.push(expected::domus(context, bed, "linux-dom0-vcpus-pvh", shaky));
+    parts.push(expected::domus(context, bed, "linux-dom0-one-thread", shaky));
     Ok(parts)
 }
