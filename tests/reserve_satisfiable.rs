@@ -2,7 +2,8 @@
 //!
 //! An oracle tells which requests memory can satisfy. It follows the definition alone: it tries every
 //! run of available frames and every way to cut it into segments. Available are the kernel's free
-//! frames and the idle ones of the reserve, and where Xen has memory, the extents that it has.
+//! frames and the idle ones of the reserve, and where Xen has memory, the extents that it has. To a
+//! caller that must not sleep, the idle frames of the reserve are available alone.
 
 #![forbid(unsafe_code)]
 
@@ -13,7 +14,7 @@ use std::env;
 
 use fake_xen::{FakePlatform, GuestBuilder, Owner};
 use xen_contig::addr::{Mfn, PAGE_SIZE, Pfn};
-use xen_contig::dma::{Allocator, CoherentBuffer, Constraints, Retain, Segment};
+use xen_contig::dma::{Allocator, CoherentBuffer, Constraints, Retain, Segment, Sleep};
 use xen_contig::frames::FrameRun;
 use xen_contig::platform::Platform;
 
@@ -59,12 +60,13 @@ impl Device {
         if random.one_in(4) {
             lowest = random.below(mask.min(top) / 2);
         }
-        let size = match random.below(3) {
+        let size = match random.below(4) {
             0 => random.pick(&[1, 2, 3, 4, 5, 7, 8, 9, 16, 17, 32]) * PAGE,
             1 => random.pick(&[512, 1024, 3 * 512, 9 * 512, 25 * 512]),
+            2 => PAGE * (1 + random.below(100)),
             _ => 512 * (1 + random.below(100)),
         };
-        let max_segments = random.pick(&[1, 1, 2, 3, 4, 8, 16, 64]);
+        let max_segments = random.pick(&[1, 1, 2, 3, 4, 8, 16, 64, 256]);
         let max_segment =
             random.pick(&[any, any, 512, 1536, 4096, 5120, 6144, 8192, 12_288, 65_536]);
         let boundary = random.pick(&[any, any, any, 1024, 4096, 8192, 16_384, 65_536]);
@@ -266,6 +268,8 @@ struct Answers {
     refused: u64,
     by_guest: u64,
     by_xen: u64,
+    /// Served by the reserve alone, to a caller that must not sleep.
+    by_reserve: u64,
 }
 
 fn play(kind: Kind, seed: u64, answers: &mut Answers) {
@@ -294,17 +298,22 @@ fn play(kind: Kind, seed: u64, answers: &mut Answers) {
         let idle = scene.idle(&free, &in_use);
         // The records of frames that join the reserve need frames too.
         let roomy = free.len() + idle.len() >= device.frames() as usize + 16;
-        // Xen cannot express this reach, so an exchange can give up free frames that could have served
-        // together with idle ones.
-        let beyond_xen = device.lowest > 0 || !(device.mask + 1).is_power_of_two();
-        let available = match kind == Kind::PvWithXen && beyond_xen {
-            true => free.clone(),
-            false => free.union(&idle).copied().collect(),
+        // Without sleeping, what is idle counts alone, however it is cut into blocks.
+        let sleeps = !random.one_in(3);
+        let limits = match sleeps {
+            true => limits,
+            false => limits.to_builder().sleep(Sleep::MustNot).build().unwrap(),
         };
-        let by_guest = roomy && scene.guest_can_serve(&device, &available);
-        let by_xen = scene.xen_can_serve(&device, &free);
-        match allocator.alloc_coherent(device.size, &limits) {
+        let available = if sleeps { free.union(&idle).copied().collect() } else { idle };
+        let by_guest = (roomy || !sleeps) && scene.guest_can_serve(&device, &available);
+        let by_xen = sleeps && scene.xen_can_serve(&device, &free);
+        platform.guest().xen().take_log();
+        let result = allocator.alloc_coherent(device.size, &limits);
+        let log = platform.guest().xen().take_log();
+        assert!(sleeps || log.is_empty(), "seed {seed}, request {step}: {log:?}");
+        match result {
             Ok(buffer) => {
+                answers.by_reserve += u64::from(!sleeps);
                 device.check(&buffer, platform);
                 buffer.frames().iter().for_each(|pfn| platform.guest().fill(pfn, USED));
                 buffers.push(buffer);
@@ -331,14 +340,84 @@ fn play(kind: Kind, seed: u64, answers: &mut Answers) {
     platform.guest().check_whole();
 }
 
+fn seeds() -> u64 {
+    env::var("SATISFIABLE_SEEDS").map_or(SEEDS, |it| it.parse().expect("a number"))
+}
+
 fn play_all(kind: Kind) {
-    let seeds = env::var("SATISFIABLE_SEEDS").map_or(SEEDS, |it| it.parse().expect("a number"));
+    let seeds = seeds();
     let mut answers = Answers::default();
     (1..=seeds).for_each(|seed| play(kind, seed, &mut answers));
     println!("{kind:?}: {answers:?}");
-    let Answers { served, refused, by_guest, by_xen } = answers;
+    let Answers { served, refused, by_guest, by_xen, by_reserve } = answers;
     assert!(served > 10 * seeds && refused > 3 * seeds && by_guest > 10 * seeds, "{answers:?}");
+    assert!(by_reserve > seeds, "{answers:?}");
     assert!(kind != Kind::PvWithXen || 4 * by_xen > seeds, "{answers:?}");
+}
+
+/// Fills the reserve with idle pieces of many lengths, and asks for them without sleeping.
+fn play_idle(kind: Kind, seed: u64, answers: &mut Answers) {
+    let mut random = Random(seed.wrapping_mul(0x2545_f491_4f6c_dd1d) | 1);
+    let frames = random.pick(&[128, 200, 300]);
+    let scene = OracleScene::new(kind, frames, &mut random);
+    let platform = scene.platform;
+    let all = 1 << 30;
+    let allocator = Allocator::new(platform, Retain::Bytes { low: all, high: all });
+    let any = Constraints::default();
+    let mut buffers: Vec<CoherentBuffer<'_, Kernel>> = Vec::new();
+    let longest = random.pick(&[1, 2, 5, 40]);
+    while let Ok(buffer) = allocator.alloc_coherent((1 + random.below(longest)) * PAGE, &any) {
+        buffers.push(buffer);
+    }
+    for step in 0..REQUESTS {
+        let dropped = random.below(buffers.len() as u64 / 2 + 1);
+        for _ in 0..dropped {
+            let buffer = buffers.swap_remove(random.below(buffers.len() as u64) as usize);
+            buffer.frames().iter().for_each(|pfn| platform.guest().fill(pfn, USED));
+        }
+        let device = Device::random(&mut random, frames);
+        let Some(limits) = device.constraints() else { continue };
+        let limits = limits.to_builder().sleep(Sleep::MustNot).build().unwrap();
+        let used = buffers.iter().flat_map(|buffer| buffer.frames().iter().map(Pfn::number));
+        let idle = scene.idle(&scene.free(), &used.collect());
+        let by_guest = scene.guest_can_serve(&device, &idle);
+        let result = allocator.alloc_coherent(device.size, &limits);
+        answers.by_guest += u64::from(by_guest);
+        match result {
+            Ok(buffer) => {
+                device.check(&buffer, platform);
+                buffers.push(buffer);
+                answers.by_reserve += 1;
+            }
+            Err(error) => {
+                let why = format!("seed {seed}, request {step}, {kind:?}, {device:?}: {error:?}");
+                assert!(!by_guest, "the reserve has memory: {why}");
+                answers.refused += 1;
+            }
+        }
+    }
+    drop(buffers);
+    drop(allocator);
+    platform.guest().check_whole();
+}
+
+fn play_all_idle(kind: Kind) {
+    let mut answers = Answers::default();
+    (1..=seeds()).for_each(|seed| play_idle(kind, seed, &mut answers));
+    println!("{kind:?}: {answers:?}");
+    let Answers { refused, by_guest, by_reserve, .. } = answers;
+    assert!(refused > 3 * seeds() && by_guest > 10 * seeds(), "{answers:?}");
+    assert!(by_reserve >= by_guest, "{answers:?}");
+}
+
+#[test]
+fn idle_memory_serves_without_sleeping() {
+    play_all_idle(Kind::PvWithoutXen);
+}
+
+#[test]
+fn idle_memory_of_a_translated_guest_serves_without_sleeping() {
+    play_all_idle(Kind::Translated);
 }
 
 #[test]

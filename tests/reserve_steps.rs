@@ -464,7 +464,7 @@ fn the_longest_split_and_merge_are_bounded() {
 #[test]
 fn the_longest_search_for_pieces_is_bounded() {
     let mut longest = 0;
-    for (pages, segments) in [(2, 2), (64, 64), (70, 70), (64, 63), (33, 32)] {
+    for (pages, segments) in [(2, 2), (64, 64), (70, 70), (600, 600), (64, 63), (33, 32)] {
         let allocator = pv_allocator(8192, 32_768);
         let scattered = Constraints::builder().max_segments(600).build().unwrap();
         let mut buffer = allocator.alloc_coherent(600 * PAGE, &scattered).expect("single frames");
@@ -474,7 +474,8 @@ fn the_longest_search_for_pieces_is_bounded() {
         assert_eq!(allocator.stats().idle, 600, "{:?}", allocator.stats());
         let limits =
             Constraints::builder().max_segments(segments).sleep(Sleep::MustNot).build().unwrap();
-        let (_, hold) = measure(|| allocator.alloc_coherent(pages * PAGE, &limits).map(drop));
+        let (buffer, hold) = measure(|| allocator.alloc_coherent(pages * PAGE, &limits).map(drop));
+        assert_eq!(buffer.is_ok(), segments as u64 >= pages, "{buffer:?}");
         let name = format!("{pages} pages in {segments} segments");
         check_hold(&name, &allocator, hold, longest::PIECES);
         longest = longest.max(hold.longest);

@@ -91,7 +91,6 @@ impl<P: Platform> Allocator<P> {
         probes: u64,
         best: &mut Option<usize>,
     ) -> Option<FrameRun> {
-        let p2m = self.platform().p2m();
         let (mut remaining, mut stopped) = (probes, None);
         let mut fits = |pfn: Pfn| {
             if remaining == 0 {
@@ -99,22 +98,33 @@ impl<P: Platform> Allocator<P> {
                 return NOWHERE;
             }
             remaining -= 1;
-            match plan.candidate(p2m, pfn) {
-                Candidate::Fits => {
-                    let class = p2m.gfn(pfn).map_or(0, |gfn| class_of(gfn, 1));
-                    if class >= lowest_class {
-                        return Candidate::Fits;
-                    }
-                    *best = (*best).max(Some(class));
-                    Candidate::TryFrom(pfn.add(1))
-                }
-                no => no,
-            }
+            self.candidate_of_class(plan, pfn, lowest_class, best)
         };
         let found = self.take_first(plan.frames(), start, &mut fits);
         let next = found.as_ref().map(FrameRun::first).or(stopped);
         self.search_from.store(next.map_or(0, Pfn::number), Relaxed);
         found
+    }
+
+    /// Probes the run from `pfn` on, which fits if its first frame is of `lowest_class` or above. If it fits
+    /// but for that, `best` receives its class if that is higher.
+    pub(super) fn candidate_of_class(
+        &self,
+        plan: &Plan,
+        pfn: Pfn,
+        lowest_class: usize,
+        best: &mut Option<usize>,
+    ) -> Candidate {
+        let p2m = self.platform().p2m();
+        let candidate = plan.candidate(p2m, pfn);
+        if candidate == Candidate::Fits {
+            let class = p2m.gfn(pfn).map_or(0, |gfn| class_of(gfn, 1));
+            if class < lowest_class {
+                *best = (*best).max(Some(class));
+                return Candidate::TryFrom(pfn.add(1));
+            }
+        }
+        candidate
     }
 
     /// Takes the first run of free frames of the kernel, from `from` on, that `fits` accepts. Searches slice

@@ -50,6 +50,7 @@ mod contiguous;
 mod counters;
 mod error;
 mod grow;
+mod idle;
 mod many;
 mod moved;
 mod plan;

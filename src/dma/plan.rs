@@ -246,13 +246,20 @@ impl Plan {
             && segments().is_some_and(|it| it <= self.allowed())
     }
 
-    /// Returns true if every byte of `frames` frames from `gfn` on lies within the device's reach.
-    pub fn reaches(&self, gfn: Gfn, frames: u64) -> bool {
-        let end = gfn.number().checked_add(frames).and_then(|end| end.checked_mul(PAGE));
-        end.is_some_and(|end| {
-            gfn.number() * PAGE >= self.limits.lowest()
-                && end.saturating_sub(1) <= self.limits.mask()
-        })
+    /// Returns true if the device takes the frames from `gfn` on as a whole buffer.
+    pub fn serves_from(&self, gfn: Gfn) -> bool {
+        self.serves_in_one_piece(gfn.number())
+    }
+
+    /// Returns the frames of an extent that lie before a buffer of one piece, or `None` if the device
+    /// takes no part of the extent. The extent has `frames` frames from `gfn` on.
+    ///
+    /// The lowest address and the mask may each cut the extent in two. The answer is the first start that
+    /// serves, unless there were too many to try.
+    pub fn start_within(&self, gfn: Gfn, frames: u64) -> Option<u64> {
+        let before = self.next_in_one_piece(gfn.number())? - gfn.number();
+        let holds = before.checked_add(self.frames()).is_some_and(|end| end <= frames);
+        (holds && self.serves_from(gfn.add(before))).then_some(before)
     }
 
     /// Returns true if the device takes a buffer that is made of these pieces, first to last.

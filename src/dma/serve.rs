@@ -21,7 +21,8 @@ impl<P: Platform> Allocator<P> {
     ///
     /// May make hypercalls, which take time in proportion to the size. With [`Sleep::MustNot`] it makes
     /// none, takes the lock of the reserve alone, and may be called by an interrupt handler if that lock
-    /// masks interrupts.
+    /// masks interrupts. If no block of the reserve serves at once, such a call searches all idle memory,
+    /// with the lock released after each slice.
     ///
     /// # Errors
     /// Why there is no buffer. Nothing is lost, except where an exchange says quarantine.
@@ -47,9 +48,12 @@ impl<P: Platform> Allocator<P> {
             return self.obtain_from_xen(plan, Self::refill);
         }
         if limits.sleep() == Sleep::MustNot {
-            let served =
-                self.carve(plan, self.preferred_class(plan)).or_else(|| self.carve(plan, 0));
-            return served.or_else(|| self.carve_pieces(plan)).ok_or(AllocError::MustNotSleep);
+            return self
+                .carve(plan, self.preferred_class(plan))
+                .or_else(|| self.carve(plan, 0))
+                .or_else(|| self.carve_pieces(plan))
+                .or_else(|| self.carve_anywhere(plan))
+                .ok_or(AllocError::MustNotSleep);
         }
         let result = self.obtain(plan);
         // Not before: what the last buffer left may serve this one.
@@ -97,7 +101,7 @@ impl<P: Platform> Allocator<P> {
         // Xen is told a limit that is a power of two alone. What it hands out within another reach may not
         // serve, and the frames that are given up for it may be the only ones that would have.
         if plan.limits().is_beyond_xen()
-            && let Some(buffer) = self.adopt(plan)
+            && let Some(buffer) = self.adopt(plan).or_else(|| self.carve_anywhere(plan))
         {
             return Ok(buffer);
         }
@@ -105,9 +109,9 @@ impl<P: Platform> Allocator<P> {
             Err(error) if error.may_pass_with_other_memory() => error,
             result => return result,
         };
-        // Nothing can be had from Xen. Search all that the kernel has free, then the same with what the
-        // reserve has idle.
-        if let Some(buffer) = self.adopt(plan) {
+        // Xen has nothing. Search all that the kernel has free, then all that the reserve has idle, then both
+        // together.
+        if let Some(buffer) = self.adopt(plan).or_else(|| self.carve_anywhere(plan)) {
             return Ok(buffer);
         }
         if self.reclaim(u64::MAX) > 0 {
@@ -141,39 +145,9 @@ impl<P: Platform> Allocator<P> {
         None
     }
 
-    /// Serves a request from the reserve in several pieces.
-    pub(super) fn carve_pieces(&self, plan: &Plan) -> Option<CoherentBuffer<'_, P>> {
-        if plan.limits().max_segments() == 1 {
-            return None;
-        }
-        let memory = self.platform().memory();
-        let first = self.reserve.with(|blocks| blocks.carve_pieces(memory, plan))?;
-        if self.recorded_pieces(first, plan.frames()).all(|piece| self.is_in_place(&piece)) {
-            self.counters.from_reserve.fetch_add(1, Relaxed);
-            return Some(self.buffer_of_pieces(first, plan));
-        }
-        self.take_pieces(first, plan.frames(), |piece| {
-            self.reserve.insert(self.platform(), piece, true);
-        });
-        self.found_moved(plan);
-        None
-    }
-
-    /// Iterates over the recorded pieces of a run.
-    fn recorded_pieces(&self, first: Pfn, frames: u64) -> impl Iterator<Item = Extent> {
-        let (mut at, end) = (first, first.add(frames));
-        core::iter::from_fn(move || {
-            let memory = self.platform().memory();
-            let piece = || self.reserve.with(|blocks| blocks.piece(memory, at));
-            let piece = (at < end).then(piece).flatten()?;
-            at = at.add(piece.frames);
-            Some(piece)
-        })
-    }
-
     /// Takes note that idle memory is not where the reserve says: the domain was restored. A caller that
     /// must not sleep may be an interrupt handler, so it leaves the kernel's frame allocator alone.
-    fn found_moved(&self, plan: &Plan) {
+    pub(super) fn found_moved(&self, plan: &Plan) {
         if plan.limits().sleep() == Sleep::May {
             self.dissolve_moved();
         }

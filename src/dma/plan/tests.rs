@@ -530,13 +530,18 @@ fn a_search_skips_nothing_that_fits_and_takes_nothing_else() {
 }
 
 #[test]
-fn a_block_is_reached_if_every_byte_of_it_is() {
+fn a_part_of_a_block_serves_if_every_byte_of_it_is_reached() {
     let it = Constraints::builder().lowest(0x1fff).mask(0x5fff).build().unwrap();
-    let plan = Plan::new(1, &it).unwrap();
-    let reaches = |gfn, frames| plan.reaches(Gfn::new(gfn), frames);
-    assert!(reaches(2, 4) && reaches(5, 1));
-    assert!(!reaches(1, 1) && !reaches(2, 5) && !reaches(6, 1));
-    assert!(!reaches(u64::MAX, 1) && !reaches(u64::MAX / PAGE, 2));
+    let start =
+        |size, gfn, frames| Plan::new(size, &it).unwrap().start_within(Gfn::new(gfn), frames);
+    assert_eq!([start(1, 2, 4), start(1, 5, 1), start(1, 0, 8)], [Some(0), Some(0), Some(2)]);
+    assert_eq!([start(1, 1, 1), start(1, 6, 1), start(2 * PAGE, 5, 2)], [None; 3]);
+    assert_eq!([start(2 * PAGE, 0, 8), start(2 * PAGE, 3, 3)], [Some(2), Some(1)]);
+    assert_eq!([start(1, u64::MAX, 1), start(1, u64::MAX / PAGE, 2)], [None; 2]);
+    // The mask ends within a page, of which the buffer uses as much.
+    let it = Constraints::builder().mask(0x5200).build().unwrap();
+    let serves = |size| Plan::new(size, &it).unwrap().serves_from(Gfn::new(5));
+    assert!(serves(0x201) && !serves(0x202));
 }
 
 #[test]

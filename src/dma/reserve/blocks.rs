@@ -9,7 +9,6 @@
 use super::frame_table::{Block, Entry, Extent, FrameTable};
 use crate::addr::{Gfn, Order, Pfn};
 use crate::dma::plan::Plan;
-use crate::dma::segments::Piece;
 use crate::frames::FrameRun;
 use crate::paging::GuestMemory;
 
@@ -19,10 +18,6 @@ const ORDERS: usize = Order::MAX.get() as usize + 1;
 
 /// Blocks that are compared with limits which cut their class in two, before the search goes on elsewhere.
 const PROBES: usize = 8;
-
-/// Blocks that may begin a buffer of several pieces, and pieces of such a buffer, that one search visits.
-const STARTS: usize = 8;
-const PIECES: usize = 64;
 
 /// Returns the class of an extent: the address bits of its last frame's number.
 pub(in crate::dma) const fn class_of(gfn: Gfn, frames: u64) -> usize {
@@ -34,22 +29,22 @@ pub(in crate::dma) const fn class_of(gfn: Gfn, frames: u64) -> usize {
 /// The free blocks, and the records of what else the reserve owns.
 #[derive(Debug)]
 pub(in crate::dma) struct Blocks {
-    table: FrameTable,
+    pub(super) table: FrameTable,
     /// The extent that was released last. It is merged when something else is wanted, so a driver that
     /// allocates and frees in turns costs no merging and splitting.
     recent: Option<Extent>,
     /// Bit *c*: there is a free block of class *c*.
-    classes: u64,
+    pub(super) classes: u64,
     /// By class. Bit *o*: there is a free block of order *o*.
-    orders: [u32; CLASSES],
+    pub(super) orders: [u32; CLASSES],
     /// By class: the number of free frames.
-    idle: [u64; CLASSES],
+    pub(super) idle: [u64; CLASSES],
     /// The first and the last frame that Xen refused.
     set_aside: Option<(Pfn, Pfn)>,
     set_aside_frames: u64,
     /// Frames that the table covers.
     owned: u64,
-    steps: u32,
+    pub(super) steps: u32,
 }
 
 impl Default for Blocks {
@@ -124,7 +119,11 @@ impl Blocks {
     pub fn insert(&mut self, memory: &impl GuestMemory, extent: Extent, dirty: bool) {
         let Extent { mut pfn, mut gfn, mut frames, origin } = extent;
         while let Some(longest) = frames.checked_ilog2() {
-            let bits = gfn.number().trailing_zeros().min(longest).min(Order::MAX.get());
+            // Frame 0 stays alone, so all frames of a block are of one class.
+            let bits = match gfn.number() {
+                0 => 0,
+                number => number.trailing_zeros().min(longest).min(Order::MAX.get()),
+            };
             let order = Order::new(bits).unwrap_or(Order::MAX);
             self.merge(memory, Block { pfn, gfn, order, origin, dirty });
             (pfn, gfn) = (pfn.add(order.frames()), gfn.add(order.frames()));
@@ -153,69 +152,30 @@ impl Blocks {
             return Some(extent);
         }
         self.flush_recent(memory);
-        let block = self.find(memory, plan, lowest_class)?;
+        let (block, before) = self.find(memory, plan, lowest_class)?;
         self.remove(memory, block.pfn);
-        let Block { pfn, gfn, order, origin, dirty } = block;
-        let frames = plan.frames();
-        let rest = Extent {
-            pfn: pfn.add(frames),
-            gfn: gfn.add(frames),
-            frames: order.frames() - frames,
+        Some(self.cut(memory, &block, before, plan.frames()))
+    }
+
+    /// Cuts `frames` frames out of a block that was taken, after the first `before`. The others stay free.
+    pub(super) fn cut(
+        &mut self,
+        memory: &impl GuestMemory,
+        block: &Block,
+        before: u64,
+        frames: u64,
+    ) -> Extent {
+        let Block { pfn, gfn, order, origin, dirty } = *block;
+        let part = |first: u64, end: u64| Extent {
+            pfn: pfn.add(first),
+            gfn: gfn.add(first),
+            frames: end - first,
             origin,
         };
-        self.insert(memory, rest, dirty);
-        Some(Extent { pfn, gfn, frames, origin })
-    }
-
-    /// Takes blocks that serve a request as several pieces side by side. Returns the first frame; the
-    /// pieces are recorded.
-    pub fn carve_pieces(&mut self, memory: &impl GuestMemory, plan: &Plan) -> Option<Pfn> {
-        self.flush_recent(memory);
-        let mut starts = 0;
-        let mut classes = self.classes;
-        while let Some(class) = classes.checked_ilog2() {
-            classes &= !(1 << class);
-            let mut orders = self.orders[class as usize];
-            while let Some(order) = orders.checked_ilog2() {
-                orders &= !(1 << order);
-                let mut at = self.table.head(memory, list(class as usize, order as usize));
-                while let Some(first) = at {
-                    if starts == STARTS {
-                        return None;
-                    }
-                    starts += 1;
-                    if self.run_of_blocks(memory, first, plan.frames())
-                        && plan.accepts(self.pieces_from(memory, first, plan.frames()))
-                    {
-                        self.record_pieces(memory, first, plan.frames());
-                        return Some(first);
-                    }
-                    let Entry::Free { next, .. } = self.entry(memory, first) else { break };
-                    at = next;
-                }
-            }
-        }
-        None
-    }
-
-    /// Returns the piece that begins at a frame of a buffer of several.
-    pub fn piece(&mut self, memory: &impl GuestMemory, pfn: Pfn) -> Option<Extent> {
-        match self.entry(memory, pfn) {
-            Entry::Piece(extent) => Some(extent),
-            _ => None,
-        }
-    }
-
-    /// Records a piece of a buffer of several.
-    pub fn set_piece(&mut self, memory: &impl GuestMemory, piece: Extent) {
-        self.set(memory, piece.pfn, Entry::Piece(piece));
-    }
-
-    /// Forgets a piece. Returns it.
-    pub fn take_piece(&mut self, memory: &impl GuestMemory, pfn: Pfn) -> Option<Extent> {
-        let piece = self.piece(memory, pfn)?;
-        self.set(memory, pfn, Entry::Empty);
-        Some(piece)
+        let end = before + frames;
+        self.insert(memory, part(0, before), dirty);
+        self.insert(memory, part(end, order.frames()), dirty);
+        part(before, end)
     }
 
     /// Takes the smallest free block of a class.
@@ -266,8 +226,7 @@ impl Blocks {
         let serves = extent.frames == plan.frames()
             && class >= lowest_class
             && higher == 0
-            && extent.gfn.is_aligned(plan.block()?)
-            && plan.reaches(extent.gfn, extent.frames);
+            && plan.serves_from(extent.gfn);
         serves.then(|| {
             self.steps += 1;
             self.idle[class] -= extent.frames;
@@ -285,13 +244,13 @@ impl Blocks {
         }
     }
 
-    /// Finds the block to carve from.
+    /// Finds the block to carve from. Returns it with the number of its frames that lie before the buffer.
     fn find(
         &mut self,
         memory: &impl GuestMemory,
         plan: &Plan,
         lowest_class: usize,
-    ) -> Option<Block> {
+    ) -> Option<(Block, u64)> {
         let order = plan.block()?.get();
         let mut probes = PROBES;
         let mut classes = self.classes & plan.classes() & (u64::MAX << lowest_class);
@@ -304,8 +263,8 @@ impl Blocks {
                 let mut at = self.table.head(memory, list(class as usize, sufficient as usize));
                 while let Some(pfn) = at {
                     let Entry::Free { block, next, .. } = self.entry(memory, pfn) else { break };
-                    if plan.reaches(block.gfn, plan.frames()) {
-                        return Some(block);
+                    if let Some(before) = plan.start_within(block.gfn, block.order.frames()) {
+                        return Some((block, before));
                     }
                     probes -= 1;
                     if probes == 0 {
@@ -316,54 +275,6 @@ impl Blocks {
             }
         }
         None
-    }
-
-    /// Returns true if free blocks cover a run without a gap.
-    fn run_of_blocks(&mut self, memory: &impl GuestMemory, first: Pfn, frames: u64) -> bool {
-        let mut at = first;
-        for _ in 0..PIECES {
-            let Entry::Free { block, .. } = self.entry(memory, at) else { return false };
-            at = at.add(block.order.frames());
-            if at.number() - first.number() >= frames {
-                return true;
-            }
-        }
-        false
-    }
-
-    /// Iterates over the blocks that cover a run, as pieces of a buffer.
-    fn pieces_from<'b>(
-        &'b self,
-        memory: &'b impl GuestMemory,
-        first: Pfn,
-        frames: u64,
-    ) -> impl Iterator<Item = Piece> + 'b {
-        let (mut at, end) = (first, first.add(frames));
-        core::iter::from_fn(move || {
-            let Entry::Free { block, .. } = self.table.entry(memory, at) else { return None };
-            if at >= end {
-                return None;
-            }
-            at = at.add(block.order.frames());
-            let beyond = at.number().saturating_sub(end.number());
-            Some(Piece { gfn: block.gfn, frames: block.order.frames() - beyond })
-        })
-    }
-
-    /// Turns the blocks that cover a run into pieces of a buffer. What the last one has beyond the run
-    /// stays free.
-    fn record_pieces(&mut self, memory: &impl GuestMemory, first: Pfn, frames: u64) {
-        let (mut at, end) = (first, first.add(frames));
-        while at < end {
-            let Some(Block { pfn, gfn, order, origin, dirty }) = self.remove(memory, at) else {
-                return;
-            };
-            at = at.add(order.frames());
-            let used = order.frames() - at.number().saturating_sub(end.number());
-            self.set_piece(memory, Extent { pfn, gfn, frames: used, origin });
-            let (pfn, gfn) = (pfn.add(used), gfn.add(used));
-            self.insert(memory, Extent { pfn, gfn, frames: order.frames() - used, origin }, dirty);
-        }
     }
 
     fn take_head(
@@ -392,6 +303,7 @@ impl Blocks {
             let Entry::Free { block: buddy, .. } = self.entry(memory, buddy_pfn) else { break };
             let is_buddy = buddy.order == block.order
                 && buddy.gfn.number() == block.gfn.number() ^ frames
+                && buddy.gfn.number().min(block.gfn.number()) > 0
                 && buddy.origin == block.origin;
             if !is_buddy {
                 break;
@@ -425,7 +337,7 @@ impl Blocks {
     }
 
     /// Takes a block out of its free list.
-    fn remove(&mut self, memory: &impl GuestMemory, pfn: Pfn) -> Option<Block> {
+    pub(super) fn remove(&mut self, memory: &impl GuestMemory, pfn: Pfn) -> Option<Block> {
         let Entry::Free { block, next, previous } = self.entry(memory, pfn) else { return None };
         let (class, order) = place_of(&block);
         if let Some(pfn) = next
@@ -454,18 +366,18 @@ impl Blocks {
         Some(block)
     }
 
-    fn entry(&mut self, memory: &impl GuestMemory, pfn: Pfn) -> Entry {
+    pub(super) fn entry(&mut self, memory: &impl GuestMemory, pfn: Pfn) -> Entry {
         self.steps += 1;
         self.table.entry(memory, pfn)
     }
 
-    fn set(&mut self, memory: &impl GuestMemory, pfn: Pfn, entry: Entry) {
+    pub(super) fn set(&mut self, memory: &impl GuestMemory, pfn: Pfn, entry: Entry) {
         self.steps += 1;
         self.table.set(memory, pfn, entry);
     }
 }
 
-const fn list(class: usize, order: usize) -> usize {
+pub(super) const fn list(class: usize, order: usize) -> usize {
     class * ORDERS + order
 }
 

@@ -71,6 +71,17 @@ pub(in crate::dma) enum Origin {
     Exchanged,
 }
 
+/// What a search for a free block came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NextBlock {
+    /// A block begins at this frame.
+    Block(Pfn),
+    /// No block begins before this frame. The search can go on there.
+    Continue(Pfn),
+    /// There is no further block.
+    End,
+}
+
 /// A word of the table: the page and the index in it.
 #[derive(Clone, Copy)]
 struct Place(Pfn, u64);
@@ -182,6 +193,40 @@ impl FrameTable {
             2 => Entry::Piece(Extent { pfn, gfn, frames: links, origin }),
             _ => Entry::SetAside { next: link(low) },
         }
+    }
+
+    /// Searches for the first free block that begins at `from` or after. Returns the number of entries that
+    /// it read, too: at most `most`.
+    pub fn next_block(&self, memory: &impl GuestMemory, from: Pfn, most: u32) -> (NextBlock, u32) {
+        let Some(root) = self.root else { return (NextBlock::End, 0) };
+        let (mut at, mut entries) = (from.number(), 0);
+        while at < LIMIT {
+            if entries >= most {
+                return (NextBlock::Continue(Pfn::new(at)), entries);
+            }
+            entries += 1;
+            let mut page = root;
+            let missing = indices(Pfn::new(at)).into_iter().zip(SHIFTS).find(|(index, _)| {
+                let (child, _) = directory_entry(load(memory, Place(page, *index)));
+                page = child.unwrap_or(page);
+                child.is_none()
+            });
+            if let Some((_, shift)) = missing {
+                at = ((at >> shift) + 1) << shift;
+                continue;
+            }
+            let end = (at / ENTRIES + 1) * ENTRIES;
+            while at < end && entries < most {
+                let place = Place(page, at % ENTRIES * 2);
+                at += match load(memory, place) & 3 {
+                    1 => return (NextBlock::Block(Pfn::new(at)), entries),
+                    2 => load(memory, place.next()).max(1),
+                    _ => 1,
+                };
+                entries += 1;
+            }
+        }
+        (NextBlock::End, entries)
     }
 
     /// Writes the record that begins at a covered frame.
