@@ -25,21 +25,6 @@ fn check_accounts(scene: &LoomScene, served: u64) {
     assert_eq!(stats.refusals, 0, "{stats:?}");
 }
 
-/// Two vCPUs allocate and drop at the same time, in an empty reserve.
-#[test]
-#[ignore = "more than 10,000 executions: run by hand"]
-fn two_grow_the_reserve() {
-    explore(1, || {
-        let scene = scene();
-        let allocator = scene.allocator.get();
-        let other = spawn(move || alloc_and_drop(allocator, 2));
-        alloc_and_drop(allocator, 2);
-        join(other);
-        check_accounts(&scene, 2);
-        scene.check_balance();
-    });
-}
-
 /// Two vCPUs allocate while the reserve has one idle block.
 #[test]
 fn one_block_has_one_owner() {
