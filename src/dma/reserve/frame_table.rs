@@ -294,6 +294,10 @@ impl FrameTable {
 
     /// Returns the directory entries that lead to a frame's page of entries.
     fn path(&self, memory: &impl GuestMemory, pfn: Pfn) -> Option<[Place; 3]> {
+        // The indices have no more bits than the limit, so a larger number would name another frame.
+        if pfn.number() >= LIMIT {
+            return None;
+        }
         let indices = indices(pfn);
         let top = Place(self.root?, indices[0]);
         let middle = Place(directory_entry(load(memory, top)).0?, indices[1]);
