@@ -214,16 +214,39 @@ impl<P: Platform> Allocator<P> {
         order: Order,
         report: &mut TrimReport,
     ) -> Result<(), FrameRun> {
-        let order = order.min(exchanger.limit());
-        let result = self.return_as(exchanger, run, order, report);
-        let result = result.or_else(|(rest, error)| match order {
+        let (mut order, mut rest) = (order.min(exchanger.limit()), run);
+        let mut longest = rest.frames();
+        while !rest.is_empty() {
+            let (part, after) = rest.split_at(longest);
+            let Err((unreturned, error)) = self.return_part(exchanger, part, order, report) else {
+                rest = after;
+                continue;
+            };
+            rest = unreturned.join(after);
+            // A kernel without memory for the lists may have some for shorter ones, and more with each part
+            // that it receives.
+            if !matches!(error, ExchangeError::ListTooShort { .. }) || longest == 1 {
+                self.counters.refusals.fetch_add(1, Relaxed);
+                report.error = Some(error);
+                return Err(rest);
+            }
+            longest = longest.next_power_of_two() / 2;
+            order = order.min(Order::new(longest.ilog2()).unwrap_or(Order::ZERO));
+        }
+        Ok(())
+    }
+
+    /// Exchanges a part of a run for extents of `order`, or for single frames if Xen has none.
+    fn return_part(
+        &self,
+        exchanger: &Exchanger<'_, P::Xen, P::Linear>,
+        part: FrameRun,
+        order: Order,
+        report: &mut TrimReport,
+    ) -> Result<(), (FrameRun, ExchangeError)> {
+        self.return_as(exchanger, part, order, report).or_else(|(rest, error)| match order {
             Order::ZERO => Err((rest, error)),
             _ => self.return_as(exchanger, rest, Order::ZERO, report),
-        });
-        result.map_err(|(rest, error)| {
-            self.counters.refusals.fetch_add(1, Relaxed);
-            report.error = Some(error);
-            rest
         })
     }
 

@@ -49,6 +49,19 @@ impl FrameRun {
         (Self { first: self.first, frames: at }, rest)
     }
 
+    /// Joins the run with the one that begins where it ends.
+    ///
+    /// # Panics
+    /// If the other one begins elsewhere, unless one of them is empty.
+    pub(crate) const fn join(self, after: Self) -> Self {
+        if self.is_empty() {
+            return after;
+        }
+        let end = self.first.number() + self.frames;
+        assert!(after.is_empty() || after.first.number() == end, "runs side by side");
+        Self { first: self.first, frames: self.frames + after.frames }
+    }
+
     /// Iterates over the frames of the run, first to last.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = Pfn> + Clone + use<> {
         (self.first.number()..self.first.number() + self.frames).map(Pfn::new)
@@ -70,5 +83,7 @@ mod tests {
             assert_eq!(run(8, 4).split_at(at), (run(8, 4), run(12, 0)));
         }
         assert!(run(8, 0).is_empty() && !run(8, 1).is_empty());
+        assert_eq!(run(8, 4).join(run(12, 2)), run(8, 6));
+        assert_eq!((run(8, 0).join(run(3, 2)), run(3, 2).join(run(8, 0))), (run(3, 2), run(3, 2)));
     }
 }
