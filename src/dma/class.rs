@@ -97,6 +97,11 @@ impl ScarceFrames {
         self.0.iter().sum()
     }
 
+    /// Returns the number of frames of this class and lower ones.
+    pub fn up_to(&self, class: usize) -> u64 {
+        self.0.iter().take(class + 1).sum()
+    }
+
     /// Returns these frames without those that remain.
     pub fn without(mut self, remaining: &Self) -> Self {
         for (count, remaining) in self.0.iter_mut().zip(remaining.0) {

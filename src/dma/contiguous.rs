@@ -148,7 +148,7 @@ impl<P: Platform> Allocator<P> {
         let Some(error) = error else {
             let buffer = self.buffer_of_spare(run, first, extent, plan);
             // The spare frames have the bytes of the run.
-            self.give_remaining(first, spare);
+            self.give_remaining_zeroed(first, spare);
             return buffer;
         };
         match spare.whole() {
@@ -211,7 +211,7 @@ impl<P: Platform> Allocator<P> {
             Some(extent) => lend(extent),
             None => self.take_pieces(first, spare.frames() + spare.lost(), lend),
         }
-        self.give_remaining(first, spare);
+        self.give_remaining_zeroed(first, spare);
     }
 }
 

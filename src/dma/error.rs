@@ -293,6 +293,11 @@ impl AllocError {
         Self::NoFramesInReach { frames, align, lowest, mask }
     }
 
+    /// Xen handed out no memory that the device reaches.
+    pub(super) const fn out_of_reach(limits: &Constraints) -> Self {
+        Self::OutOfReach { lowest: limits.lowest(), mask: limits.mask() }
+    }
+
     /// Returns true if shorter extents may be available where these are not.
     pub(super) const fn may_pass_with_smaller_extents(&self) -> bool {
         matches!(

@@ -2,12 +2,16 @@
 
 use core::sync::atomic::Ordering::Relaxed;
 
+use hypercall::Xen;
+use hypercall::ops::MemoryOp;
+
 use super::adopt::SHARE_HELD_ASIDE;
 use super::class::{ScarceFrames, class_of_mask};
 use super::plan::{ExtentPlan, Plan};
-use super::reserve::{Extent, Origin};
+use super::reserve::{Extent, Origin, class_of};
 use super::{AllocError, Allocator, CoherentBuffer};
-use crate::addr::{AddressBits, Gfn, Order, Pfn};
+
+use crate::addr::{AddressBits, Gfn, Order, PAGE_SIZE, Pfn};
 use crate::exchange::{
     Capability, ExchangeError, ExchangeFailure, Exchanger, Lists, OnRefusal, Part, Placement,
     Progress, Refiller, Remaining,
@@ -19,17 +23,31 @@ use crate::reservation::Reservation;
 
 /// Extents that Xen is asked for.
 #[derive(Clone, Copy)]
-struct Wanted {
-    extents: u64,
-    order: Order,
-    placement: Placement,
+pub(super) struct Wanted {
+    pub extents: u64,
+    pub order: Order,
+    pub placement: Placement,
 }
 
 impl Wanted {
-    const fn frames(&self) -> u64 {
+    /// Returns the number of frames of all extents.
+    pub const fn frames(&self) -> u64 {
         self.extents << self.order.get()
     }
 }
+
+/// Frames that a request holds aside: memory of Xen's that does not serve, and frames that Xen refused.
+pub(super) struct HeldAside {
+    pub frames: u64,
+    most: u64,
+}
+
+/// The frames that Xen may refuse one after the other, before it is taken to refuse all.
+///
+/// If something references a frame, the next one may be referenced, too, such as the pages of a ring. They
+/// are set aside, so the next request goes on after them. Each costs a search for the refused frame: a
+/// dozen hypercalls.
+const REFUSED_IN_A_ROW: u32 = 8;
 
 impl<P: Platform> Allocator<P> {
     /// Serves a request by an exchange. Asks for one extent, for more than is needed first, and then for
@@ -42,75 +60,139 @@ impl<P: Platform> Allocator<P> {
             }
             _ => return Err(AllocError::no_frames(plan.frames(), plan.limits())),
         };
+        if !self.machine_has(plan) {
+            return Err(AllocError::out_of_reach(plan.limits()));
+        }
+        let idle = self.idle_by_class();
+        let free = self.platform().free_frames();
+        let mut held = HeldAside { frames: 0, most: free / SHARE_HELD_ASIDE };
+        let result = self.grow_within(&exchanger, plan, limit, &mut held);
+        if held.frames > 0 {
+            match result {
+                Ok(_) => self.watermarks.crossed.store(true, Relaxed),
+                Err(_) => self.trim_to(&idle),
+            }
+        }
+        result
+    }
+
+    /// Returns false if the machine's memory ends below what the device reaches. Asks Xen if the device has
+    /// a lowest address.
+    fn machine_has(&self, plan: &Plan) -> bool {
+        let lowest = plan.limits().lowest().div_ceil(PAGE_SIZE as u64);
+        if lowest == 0 {
+            return true;
+        }
+        // SAFETY: the call only returns a number.
+        let highest = unsafe { self.platform().xen().memory_op(MemoryOp::MaximumRamPage) };
+        // The header of Xen says that this is the last frame. Releases return the one after it.
+        highest.map_or(true, |highest| lowest + (plan.frames() - 1) <= highest)
+    }
+
+    /// Grows by extents of each size, longest first. What Xen handed out in vain is held aside.
+    fn grow_within(
+        &self,
+        exchanger: &Exchanger<'_, P::Xen, P::Linear>,
+        plan: &Plan,
+        limit: Order,
+        held: &mut HeldAside,
+    ) -> Result<CoherentBuffer<'_, P>, AllocError> {
         let limits = plan.limits();
         let mut refusal = None;
-        let mut may_hold = self.platform().free_frames() / SHARE_HELD_ASIDE;
-        for placement in [Some(limits.placement()), limits.wider_placement()].into_iter().flatten()
-        {
-            for (extents, order) in self.sizes(plan, limit) {
-                let wanted = Wanted { extents, order, placement };
-                match self.grow_by(&exchanger, plan, &wanted, &mut may_hold) {
+        let placements = [Some(limits.placement()), limits.wider_placement()];
+        'placements: for placement in placements.into_iter().flatten() {
+            for wanted in self.sizes(plan, limit, placement) {
+                match self.grow_by(exchanger, plan, wanted, held) {
                     Ok(Some(buffer)) => return Ok(buffer),
-                    Ok(None) => break,
+                    Ok(None) if held.frames >= held.most => break 'placements,
+                    Ok(None) => {}
                     Err(error) if error.may_pass_with_smaller_extents() => {
-                        self.growth.refused(class_of_mask(limits.mask()), order);
+                        self.growth.refused(class_of_mask(limits.mask()), wanted.order);
                         refusal = Some(error);
                     }
                     Err(error) => return Err(error),
                 }
             }
         }
-        let (lowest, mask) = (limits.lowest(), limits.mask());
         Err(match (refusal, plan.block()) {
             (Some(refusal), _) => refusal,
             (None, Some(order)) if order > limit => AllocError::OrderNotPermitted { order, limit },
-            (None, _) => AllocError::OutOfReach { lowest, mask },
+            (None, _) => AllocError::out_of_reach(limits),
         })
     }
 
-    /// Yields what to ask Xen for, in order: numbers of extents, and their order.
-    fn sizes(&self, plan: &Plan, limit: Order) -> impl Iterator<Item = (u64, Order)> {
+    /// Yields what to ask Xen for, in order.
+    fn sizes(
+        &self,
+        plan: &Plan,
+        limit: Order,
+        placement: Placement,
+    ) -> impl Iterator<Item = Wanted> {
         let growth = self.growth_order(plan).min(limit);
         let block = plan.block().filter(|block| *block <= limit);
-        let more = block.filter(|block| *block < growth);
+        let more = block.filter(|block| *block < growth).map(|_| growth);
+        let wanted = move |extents, order| Wanted { extents, order, placement };
+        let one = move |order: Order| wanted(1, order);
+        let several = move |it: ExtentPlan| wanted(it.count, it.order);
         // What an extent has beyond its part of the buffer would lie within the buffer.
-        let whole = |part: &ExtentPlan| part.frames == part.order.frames();
-        let pieces = plan.extents(limit).filter(whole).map(|part| (part.count, part.order));
-        more.map(|_| (1, growth)).into_iter().chain(block.map(|block| (1, block))).chain(pieces)
+        let is_whole = |it: &ExtentPlan| it.frames == it.order.frames();
+        let pieces = plan.extents(limit).filter(is_whole);
+        more.into_iter().chain(block).map(one).chain(pieces.map(several))
     }
 
-    /// Grows by some extents. Returns `None` if Xen's memory is out of the device's reach; then the
-    /// reserve has it.
+    /// Grows by some extents. Returns `None` if Xen has none of this order that is high enough for the
+    /// device, or if as much is held aside as may be.
+    ///
+    /// Xen hands out the memory of its highest zone first, and a zone is a class here. So if what it hands
+    /// out is of a lower class than the device's lowest address, it has no better. Within a class the
+    /// addresses have no order: what is out of reach is held aside, twice as many extents each time.
     fn grow_by(
         &self,
         exchanger: &Exchanger<'_, P::Xen, P::Linear>,
         plan: &Plan,
-        wanted: &Wanted,
-        may_hold: &mut u64,
+        wanted: Wanted,
+        held: &mut HeldAside,
     ) -> Result<Option<CoherentBuffer<'_, P>>, AllocError> {
-        let class = class_of_mask(plan.limits().mask());
+        let limits = plan.limits();
+        let lowest_class = class_of(Gfn::new(limits.lowest() / PAGE_SIZE as u64), 1);
+        let carve = || self.carve(plan, 0).or_else(|| self.carve_pieces(plan));
+        let (mut asked, mut doubles) = (wanted, wanted.extents == 1);
         loop {
-            let run = self.exchange(exchanger, plan, wanted, may_hold)?;
+            let run = match self.exchange(exchanger, plan, &asked, held) {
+                Err(error)
+                    if asked.extents > wanted.extents && error.may_pass_with_smaller_extents() =>
+                {
+                    // Xen may have exchanged some of them.
+                    if let Some(buffer) = carve() {
+                        return Ok(Some(buffer));
+                    }
+                    (asked, doubles) = (wanted, false);
+                    continue;
+                }
+                result => result?,
+            };
             let exchanged = |extent| Extent { origin: Origin::Exchanged, ..extent };
             if self.serves(run.first(), plan.frames(), plan) {
-                self.growth.grew(class, wanted.order);
+                self.growth.grew(class_of_mask(limits.mask()), asked.order);
                 self.counters.exchanged.fetch_add(1, Relaxed);
                 return Ok(Some(self.buffer_of_run(run, plan, true, exchanged)));
             }
+            let mut is_lower = false;
             for extent in self.extents(run.first(), run.frames()) {
+                is_lower |= class_of(extent.gfn, extent.frames) < lowest_class;
                 self.reserve.insert(self.platform(), exchanged(extent), true);
             }
-            if plan.limits().wider_placement().is_some_and(|wider| wider != wanted.placement) {
-                // Below the narrower limit only what is too low can be out of reach. Xen hands out the
-                // highest memory first, so it will not have better there.
+            held.frames += asked.frames();
+            // A part of it may serve.
+            if let Some(buffer) = carve() {
+                return Ok(Some(buffer));
+            }
+            if is_lower || held.frames >= held.most {
                 return Ok(None);
             }
-            match may_hold.checked_sub(wanted.frames()) {
-                Some(rest) => *may_hold = rest,
-                None => {
-                    self.trim(u64::MAX);
-                    return Ok(None);
-                }
+            if doubles {
+                let room = (held.most - held.frames) >> asked.order.get();
+                asked.extents = (2 * asked.extents).min(room).max(1);
             }
         }
     }
@@ -122,12 +204,13 @@ impl<P: Platform> Allocator<P> {
         exchanger: &Exchanger<'_, P::Xen, P::Linear>,
         plan: &Plan,
         wanted: &Wanted,
-        may_hold: &mut u64,
+        held: &mut HeldAside,
     ) -> Result<FrameRun, AllocError> {
         let platform = self.platform();
-        let Wanted { extents, order, placement } = *wanted;
+        let Wanted { extents, order, placement, .. } = *wanted;
         let frames = wanted.frames();
         let parts = [Part::gather(0, extents, order, placement)];
+        let mut refused_in_a_row = 0;
         loop {
             let run = self.take_covered(frames)?;
             // After the run: in a tight guest the lists would take the middle of the last one.
@@ -139,8 +222,8 @@ impl<P: Platform> Allocator<P> {
             let (backing, extents) = lists.as_mut().split_at_mut(frames as usize);
             let lists = Lists { backing, extents };
             let covered = run.first();
-            let given = self.scarce_frames(covered, frames);
-            let (run, done, error) = match self.transact(exchanger, run, &parts, lists) {
+            let (given, result) = self.transact(exchanger, run, &parts, lists);
+            let (run, done, error) = match result {
                 Ok(Progress { run, error: None, .. }) => {
                     self.lent.settle_all(&given);
                     return Ok(run);
@@ -154,7 +237,7 @@ impl<P: Platform> Allocator<P> {
                     match (remaining.whole(), error) {
                         (Ok(run), ExchangeError::FrameBusy { .. }) => (run, 0, error),
                         (Ok(run), _) => {
-                            self.give_covered_zeroed(run);
+                            self.give_covered(run);
                             return Err(AllocError::of(error, 0));
                         }
                         (Err(remaining), _) => {
@@ -173,15 +256,19 @@ impl<P: Platform> Allocator<P> {
                 self.reserve.insert(platform, extent, true);
             }
             match error {
-                ExchangeError::FrameBusy { pfn, .. } if *may_hold > 0 => {
-                    // Xen may refuse all frames.
-                    *may_hold -= 1;
+                ExchangeError::FrameBusy { pfn, .. }
+                    if held.frames < held.most && refused_in_a_row < REFUSED_IN_A_ROW =>
+                {
+                    // Of the frames before the refused one, Xen would have taken each.
+                    let is_first = pfn == rest.first();
+                    refused_in_a_row = if is_first { refused_in_a_row + 1 } else { 0 };
+                    held.frames += 1;
                     let (before, after) = self.set_aside(rest, pfn);
-                    self.give_covered_zeroed(before);
-                    self.give_covered_zeroed(after);
+                    self.give_covered(before);
+                    self.give_covered(after);
                 }
                 error => {
-                    self.give_covered_zeroed(rest);
+                    self.give_covered(rest);
                     return Err(AllocError::refused(error, plan.limits().node()));
                 }
             }
@@ -196,27 +283,26 @@ impl<P: Platform> Allocator<P> {
         scarce
     }
 
-    /// Makes an exchange, and counts what it does to low memory.
+    /// Makes an exchange, and counts what it does to low memory. Returns the scarce frames that backed the
+    /// run, too.
     pub(super) fn transact<'a>(
         &self,
         exchanger: &Exchanger<'a, P::Xen, P::Linear>,
         run: FrameRun,
         parts: &[Part],
         lists: Lists<'_>,
-    ) -> Result<Progress, ExchangeFailure<'a>> {
+    ) -> (ScarceFrames, Result<Progress, ExchangeFailure<'a>>) {
         let (first, frames) = (run.first(), run.frames());
-        let before = self.low_frames(first, frames);
-        self.counters.in_transactions.fetch_add(frames, Relaxed);
+        let given = self.scarce_frames(first, frames);
+        let in_transaction = self.counters.enter_transaction(frames);
         let result = exchanger.exchange(run, parts, OnRefusal::Return, lists);
-        self.counters.in_transactions.fetch_sub(frames, Relaxed);
-        if result.as_ref().err().is_none_or(|failure| failure.remaining.lost() == 0) {
-            self.counters.exchanged_low(before, self.low_frames(first, frames));
-        }
-        result
+        drop(in_transaction);
+        self.counters.exchanged_low(&given, &self.scarce_frames(first, frames));
+        (given, result)
     }
 
     /// Takes a run of free frames that the reserve covers.
-    fn take_covered(&self, frames: u64) -> Result<FrameRun, AllocError> {
+    pub(super) fn take_covered(&self, frames: u64) -> Result<FrameRun, AllocError> {
         let platform = self.platform();
         // A first-level table maps 512 frames. A run that has it to itself is mapped faster.
         let aligned = frames.next_power_of_two().min(512);
@@ -248,8 +334,16 @@ impl<P: Platform> Allocator<P> {
         self.give_covered(run);
     }
 
-    /// Gives what remains of a covered run to the kernel, zeroed. `first` is the first frame of the run.
+    /// Gives what remains of a covered run after a failed exchange or refill to the kernel. Nothing is left
+    /// in it that came from Xen. `first` is the first frame of the run.
     pub(super) fn give_remaining(&self, first: Pfn, remaining: Remaining<'_>) {
+        let platform = self.platform();
+        self.reserve.uncover(platform, first, remaining.frames() + remaining.lost());
+        remaining.into_iter().for_each(|run| platform.give(run));
+    }
+
+    /// Gives what remains of a covered run to the kernel, zeroed.
+    pub(super) fn give_remaining_zeroed(&self, first: Pfn, remaining: Remaining<'_>) {
         let platform = self.platform();
         self.reserve.uncover(platform, first, remaining.frames() + remaining.lost());
         for run in remaining {

@@ -49,13 +49,20 @@ impl<P: Platform> Allocator<P> {
     /// called under the lock of the frame allocator: it calls [`Platform::give`]. Scarce memory of Xen's is
     /// lent to the kernel last, and [`trim`](Self::trim) returns it once it is free.
     pub fn reclaim(&self, frames: u64) -> u64 {
+        self.reclaim_of(u64::MAX, frames)
+    }
+
+    /// Frees the idle memory of some classes, a bit for each, as [`reclaim`](Self::reclaim) does.
+    pub(super) fn reclaim_of(&self, classes: u64, frames: u64) -> u64 {
         let memory = self.platform().memory();
         let mut freed = 0;
         self.merge_recent();
         self.backoff.reset();
         for scarce in [false, true] {
-            for class in (0..CLASSES).rev().filter(|class| LentFrames::is_scarce(*class) == scarce)
-            {
+            let is_chosen = |class: &usize| {
+                LentFrames::is_scarce(*class) == scarce && classes >> class & 1 == 1
+            };
+            for class in (0..CLASSES).rev().filter(is_chosen) {
                 while freed < frames {
                     let wanted = frames - freed;
                     let block = self.reserve.with(|blocks| {

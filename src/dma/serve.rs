@@ -101,7 +101,7 @@ impl<P: Platform> Allocator<P> {
         // Xen is told a limit that is a power of two alone. What it hands out within another reach may not
         // serve, and the frames that are given up for it may be the only ones that would have.
         if plan.limits().is_beyond_xen()
-            && let Some(buffer) = self.adopt(plan).or_else(|| self.carve_anywhere(plan))
+            && let Some(buffer) = self.serve_from_guest(plan)
         {
             return Ok(buffer);
         }
@@ -109,20 +109,22 @@ impl<P: Platform> Allocator<P> {
             Err(error) if error.may_pass_with_other_memory() => error,
             result => return result,
         };
-        // Xen has nothing. Search all that the kernel has free, then all that the reserve has idle, then both
-        // together.
-        if let Some(buffer) = self.adopt(plan).or_else(|| self.carve_anywhere(plan)) {
+        if let Some(buffer) = self.serve_from_guest(plan) {
             return Ok(buffer);
         }
-        if self.reclaim(u64::MAX) > 0 {
-            if let Some(buffer) = self.adopt(plan) {
-                return Ok(buffer);
-            }
-            if refusal.is_for_want_of_guest_memory() {
-                return self.grow(plan);
-            }
+        if refusal.is_for_want_of_guest_memory() && self.reclaim(u64::MAX) > 0 {
+            return self.adopt(plan).map_or_else(|| self.grow(plan), Ok);
         }
         Err(refusal)
+    }
+
+    /// Serves a request from all that the kernel has free, then from all that the reserve has idle, then
+    /// from both together. For the last, idle memory within reach becomes the kernel's.
+    fn serve_from_guest(&self, plan: &Plan) -> Option<CoherentBuffer<'_, P>> {
+        self.adopt(plan).or_else(|| self.carve_anywhere(plan)).or_else(|| {
+            let freed = self.reclaim_of(plan.classes(), u64::MAX);
+            (freed > 0).then(|| self.adopt(plan))?
+        })
     }
 
     /// Returns the lowest class that a request should be served from. A request that reaches all memory

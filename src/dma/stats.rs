@@ -4,7 +4,6 @@ use core::sync::atomic::Ordering::Relaxed;
 
 use super::Allocator;
 use super::reserve::CLASSES;
-use crate::addr::{Mfn, Pfn};
 use crate::platform::Platform;
 use crate::sync::AtomicU64;
 
@@ -62,16 +61,5 @@ impl<P: Platform> Allocator<P> {
             below_16m: above_0(&counters.below_16m),
             longest_hold: self.reserve.longest_hold(),
         }
-    }
-
-    /// Returns the frames of a run below 4 GiB and below 16 MiB.
-    pub(super) fn low_frames(&self, first: Pfn, frames: u64) -> (u64, u64) {
-        let (mut below_4g, mut below_16m) = (0, 0);
-        self.platform().p2m().mfns(first, frames).for_each(|mfn| {
-            let number = mfn.map_or(u64::MAX, Mfn::number);
-            below_4g += u64::from(number < 1 << 20);
-            below_16m += u64::from(number < 1 << 12);
-        });
-        (below_4g, below_16m)
     }
 }

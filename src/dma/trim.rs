@@ -5,6 +5,7 @@
 //! returns to Xen, because other domains need it, too. All other memory becomes free memory of the kernel,
 //! without a hypercall.
 
+use core::array;
 use core::sync::atomic::Ordering::Relaxed;
 
 use hypercall::Xen;
@@ -64,15 +65,24 @@ impl<P: Platform> Allocator<P> {
             return;
         }
         self.watermarks.crossed.store(false, Relaxed);
+        let (low, high) = (self.watermarks.low, self.watermarks.high());
+        let may_stay = |idle| if idle > high { low } else { idle };
+        self.trim_to(&self.idle_by_class().map(may_stay));
+    }
+
+    /// Returns the number of idle frames in each class.
+    pub(super) fn idle_by_class(&self) -> [u64; CLASSES] {
+        self.merge_recent();
+        self.reserve.with(|blocks| array::from_fn(|class| blocks.idle(class)))
+    }
+
+    /// Trims each class until no more than `idle` of its frames are idle.
+    pub(super) fn trim_to(&self, idle: &[u64; CLASSES]) {
         self.highest_offer.store(CLASSES as u64, Relaxed);
         self.merge_recent();
-        let (low, high) = (self.watermarks.low, self.watermarks.high());
-        for class in 0..CLASSES {
-            let idle = self.reserve.with(|blocks| blocks.idle(class));
-            if idle > high {
-                let (mut all, mut report) = (u64::MAX, TrimReport::default());
-                self.trim_class(class, low, &mut all, &mut report);
-            }
+        for (class, idle) in idle.iter().enumerate() {
+            let (mut all, mut report) = (u64::MAX, TrimReport::default());
+            self.trim_class(class, *idle, &mut all, &mut report);
         }
     }
 
@@ -267,7 +277,8 @@ impl<P: Platform> Allocator<P> {
         let swap = Part::swap(0, extents, order, Placement::ANYWHERE);
         let (backing, extents) = lists.as_mut().split_at_mut(frames as usize);
         let class = self.highest_class(first, frames);
-        match self.transact(exchanger, run, &[swap], Lists { backing, extents }) {
+        let (_, result) = self.transact(exchanger, run, &[swap], Lists { backing, extents });
+        match result {
             Ok(Progress { run, done, error }) => {
                 let (returned, rest) = run.split_at(done);
                 if order > Order::ZERO && self.is_low_offer(first, done) {
@@ -302,7 +313,7 @@ impl<P: Platform> Allocator<P> {
     }
 
     /// Returns the highest class of a run's frames.
-    fn highest_class(&self, first: Pfn, frames: u64) -> usize {
+    pub(super) fn highest_class(&self, first: Pfn, frames: u64) -> usize {
         self.extents(first, frames).map(|it| class_of(it.gfn, it.frames)).max().unwrap_or(0)
     }
 
