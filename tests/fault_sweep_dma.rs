@@ -124,6 +124,31 @@ fn several_segments() {
     ]);
 }
 
+/// What the extents have beyond the buffer is numbered like other free frames.
+#[test]
+fn a_surplus_elsewhere() {
+    // 300 pages need 512 frames. About 420 and 200 of them lie in a row.
+    let apart = || vec![alloc(200), alloc(8), Step::Drop(1), Step::Reclaim(u64::MAX)];
+    let frames = |frames, operation: SweepOperation| SweepOperation {
+        setting: Setting { frames, ..operation.setting },
+        ..operation
+    };
+    // Three pages of each extent of four are one segment.
+    let parts = BufferRequest {
+        segments: 6,
+        max_segment: 3 * PAGE,
+        boundary: 14,
+        mask: 1024 * PAGE - 1,
+        ..BufferRequest::bytes(17 * PAGE)
+    };
+    let parts = || vec![Step::Alloc(parts.clone())];
+    sweep_all(vec![
+        frames(660, operation("a surplus elsewhere", apart(), vec![alloc(300)])),
+        operation("parts of extents", vec![], parts()),
+        operation("parts of extents, memory ends midway", vec![Step::Exhaust(10)], parts()),
+    ]);
+}
+
 /// A request that fails again and again must not use up low memory.
 #[test]
 fn memory_that_a_refused_request_got_can_be_trimmed() {

@@ -243,10 +243,10 @@ impl OracleScene {
         if limit < machine && !(device.mask + 1).is_power_of_two() {
             return false;
         }
-        // The frames that are given up, and some for records.
-        let gives =
-            free.iter().any(|first| (*first..*first + frames).all(|pfn| free.contains(&pfn)));
-        if !gives || (free.len() as u64) < frames + 16 {
+        // The frames that are given up, and some for records. Those of the buffer lie in a row.
+        let in_a_row =
+            |first: &u64| (*first..*first + device.frames()).all(|pfn| free.contains(&pfn));
+        if (free.len() as u64) < frames + 16 || !free.iter().any(in_a_row) {
             return false;
         }
         let is_free = |mfn| self.platform.guest().owner(Mfn::new(mfn)) == Some(Owner::Free);

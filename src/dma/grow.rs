@@ -26,6 +26,8 @@ use crate::reservation::Reservation;
 pub(super) struct Wanted {
     pub extents: u64,
     pub order: Order,
+    /// The frames of each extent that the buffer may use.
+    pub used: u64,
     pub placement: Placement,
 }
 
@@ -102,7 +104,7 @@ impl<P: Platform> Allocator<P> {
         let placements = [Some(limits.placement()), limits.wider_placement()];
         'placements: for placement in placements.into_iter().flatten() {
             for wanted in self.sizes(plan, limit, placement) {
-                match self.grow_by(exchanger, plan, wanted, held) {
+                match self.grow_by_size(exchanger, plan, wanted, held) {
                     Ok(Some(buffer)) => return Ok(buffer),
                     Ok(None) if held.frames >= held.most => break 'placements,
                     Ok(None) => {}
@@ -131,13 +133,36 @@ impl<P: Platform> Allocator<P> {
         let growth = self.growth_order(plan).min(limit);
         let block = plan.block().filter(|block| *block <= limit);
         let more = block.filter(|block| *block < growth).map(|_| growth);
-        let wanted = move |extents, order| Wanted { extents, order, placement };
-        let one = move |order: Order| wanted(1, order);
-        let several = move |it: ExtentPlan| wanted(it.count, it.order);
-        // What an extent has beyond its part of the buffer would lie within the buffer.
+        let wanted = move |extents, order, used| Wanted { extents, order, used, placement };
+        let one = move |order: Order| wanted(1, order, order.frames());
+        let several = move |it: ExtentPlan| wanted(it.count, it.order, it.frames);
         let is_whole = |it: &ExtentPlan| it.frames == it.order.frames();
-        let pieces = plan.extents(limit).filter(is_whole);
+        let (whole, parts) = (plan.extents(limit), plan.extents(limit));
+        let pieces = whole.filter(is_whole).chain(parts.filter(move |it| !is_whole(it)));
         more.into_iter().chain(block).map(one).chain(pieces.map(several))
+    }
+
+    /// Grows by extents of one size. What an extent has beyond its part of the buffer lies after the buffer,
+    /// or elsewhere if the guest has too few free frames in a row.
+    fn grow_by_size(
+        &self,
+        exchanger: &Exchanger<'_, P::Xen, P::Linear>,
+        plan: &Plan,
+        wanted: Wanted,
+        held: &mut HeldAside,
+    ) -> Result<Option<CoherentBuffer<'_, P>>, AllocError> {
+        if wanted.used < wanted.order.frames() {
+            return self.grow_scattered(exchanger, plan, &wanted, held);
+        }
+        let is_ahead = plan.block().is_some_and(|block| block < wanted.order);
+        match self.grow_by(exchanger, plan, wanted, held) {
+            Err(AllocError::NoGuestMemory { .. })
+                if !is_ahead && wanted.frames() > plan.frames() =>
+            {
+                self.grow_scattered(exchanger, plan, &wanted, held)
+            }
+            result => result,
+        }
     }
 
     /// Grows by some extents. Returns `None` if Xen has none of this order that is high enough for the

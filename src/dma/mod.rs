@@ -58,6 +58,7 @@ mod pool;
 mod release;
 mod reserve;
 mod retain;
+mod scatter;
 mod segments;
 mod serve;
 mod span;

@@ -9,7 +9,8 @@ use super::guest::GuestHandle;
 use super::options::{ExchangeOptions, Fuse, Scrub};
 use super::part::Part;
 use super::request::{Lists, OnRefusal, Progress, check};
-use super::transaction::Prepared;
+use super::scattered_frames::ScatteredFrames;
+use super::transaction::{Prepared, ScatteredExchange};
 use crate::addr::Order;
 use crate::frames::FrameRun;
 use crate::p2m::P2m;
@@ -115,5 +116,21 @@ impl<'a, X: Xen, L: LinearMapping> Exchanger<'a, X, L> {
             OnRefusal::Return => exchanged,
         };
         exchanged.attach(parts)
+    }
+
+    /// Exchanges a run and frames elsewhere for the extents of a part, by one hypercall. The first `used`
+    /// frames of each extent become the run; the surplus becomes the other frames.
+    ///
+    /// As [`exchange`](Self::exchange), it must not be called in an interrupt handler or under a lock.
+    /// What Xen exchanged before a refusal is kept.
+    pub(crate) fn exchange_scattered(
+        &self,
+        run: FrameRun,
+        others: &mut ScatteredFrames<'_>,
+        part: &Part,
+        used: u64,
+        lists: Lists<'_>,
+    ) -> ScatteredExchange<'a> {
+        self.guest.exchange_scattered(run, others, part, used, lists, self.options.scrub)
     }
 }

@@ -38,6 +38,7 @@ mod permission;
 mod refill;
 mod reply;
 mod request;
+mod scattered_frames;
 mod transaction;
 
 pub use accounts::Accounts;
@@ -51,4 +52,6 @@ pub use permission::Permission;
 pub use refill::Refiller;
 pub use reply::{ExchangeReply, PartOutcome, Rest};
 pub use request::{Lists, OnRefusal, Progress};
+pub(crate) use scattered_frames::ScatteredFrames;
+pub(crate) use transaction::ScatteredExchange;
 pub use transaction::{Relocation, Relocator};

@@ -44,13 +44,23 @@ pub enum Rest {
 impl ExchangeReply {
     /// Returns what the reply means for a part whose first frame is `first`.
     pub fn outcome(&self, first: Pfn, part: &Part, out_list: &[u64]) -> PartOutcome {
+        self.outcome_of(part, out_list, |index| asked_for(first, part, index))
+    }
+
+    /// Returns what the reply means if `asked` returns what the out-list said of an extent.
+    pub(super) fn outcome_of(
+        &self,
+        part: &Part,
+        out_list: &[u64],
+        asked: impl Fn(usize) -> u64,
+    ) -> PartOutcome {
         let per_chunk = part.order().frames() >> part.input().get();
         let outs_per_chunk = (part.order().frames() >> part.output().get()) as usize;
         let (exchanged, rest) =
             self.decode(part.frames() >> part.input().get(), per_chunk, |done| {
                 let start = ((done << part.input().get()) >> part.output().get()) as usize;
                 let mut chunk = out_list.iter().enumerate().skip(start).take(outs_per_chunk);
-                chunk.all(|(index, entry)| *entry == asked_for(first, part, index))
+                chunk.all(|(index, entry)| *entry == asked(index))
             });
         let exchanged = exchanged << part.input().get();
         let reported = out_list.iter().take((exchanged >> part.output().get()) as usize);

@@ -86,7 +86,11 @@ fn list_frames(list: &mut [u64], order: Order) {
     }
 }
 
-fn reservation(list: &mut [u64], order: Order, mem_flags: MemFlags) -> MemoryReservation {
+pub(super) fn reservation(
+    list: &mut [u64],
+    order: Order,
+    mem_flags: MemFlags,
+) -> MemoryReservation {
     MemoryReservation {
         extent_start: list.as_mut_ptr(),
         nr_extents: list.len() as u64,

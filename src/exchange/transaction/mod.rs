@@ -26,6 +26,7 @@
 //! * `recover`: finds out which machine frames back the run after Xen failed past its commit point;
 //! * `ending`, `exchanged`: the state after Xen was asked; undoes and attaches;
 //! * `relocate`: swaps the machine frames of memory in use and of spare memory;
+//! * `scattered`: exchanges frames that do not lie side by side;
 //! * `mapping`: takes a run out of the linear mapping and puts it back;
 //! * `entries`: writes single page-table entries;
 //! * `tables`: unhooks whole first-level tables, and hooks them in again.
@@ -41,7 +42,9 @@ mod mapping;
 mod record;
 mod recover;
 mod relocate;
+mod scattered;
 mod tables;
 
 pub(super) use detached::Prepared;
 pub use relocate::{Relocation, Relocator};
+pub(crate) use scattered::ScatteredExchange;
