@@ -57,7 +57,7 @@
 use hypercall::Xen;
 
 use crate::addr::Pfn;
-use crate::exchange::{Accounts, ExchangeOptions};
+use crate::exchange::{Accounts, ExchangeError, ExchangeOptions};
 use crate::frames::{Candidate, FrameRun, Search};
 use crate::p2m::P2m;
 #[cfg(doc)]
@@ -142,6 +142,13 @@ pub unsafe trait Platform {
     /// back at once. It is never empty, and pieces of different runs are never joined. An allocator that
     /// frees by power-of-two blocks must cut a piece into such blocks.
     fn give(&self, run: FrameRun);
+
+    /// Reports a frame that Xen refused to take, once. `error` says what references it, if the kernel can
+    /// tell.
+    ///
+    /// The reserve sets the frame aside and goes on with others; a later trim offers it again. The call
+    /// comes from an allocation or a trim that may sleep. The default does nothing.
+    fn on_set_aside(&self, _pfn: Pfn, _error: &ExchangeError) {}
 
     /// Lends at least `words` words for extent lists, or returns `None` if the kernel has no memory. A
     /// shorter list makes the call fail or panic.

@@ -1,7 +1,9 @@
-//! A kernel that is short of memory for the lists of an exchange.
+//! A kernel that is short of memory for the lists of an exchange, and what it receives about frames that
+//! Xen refuses.
 
 #![expect(unsafe_code, reason = "the traits of a platform are unsafe to implement")]
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use fake_xen::{FakeGuest, FakePlatform, FakeXen, GuestBuilder};
@@ -18,6 +20,7 @@ const PAGE: u64 = PAGE_SIZE as u64;
 struct TightKernel {
     inner: &'static FakePlatform,
     most: AtomicU64,
+    set_aside: Mutex<Vec<Pfn>>,
 }
 
 // SAFETY: all methods are those of the model's kernel, which keeps the promises.
@@ -67,6 +70,14 @@ unsafe impl Platform for &TightKernel {
         self.inner.give(run);
     }
 
+    fn on_set_aside(&self, pfn: Pfn, error: &ExchangeError) {
+        assert!(
+            matches!(error, ExchangeError::FrameBusy { pfn: busy, .. } if *busy == pfn),
+            "{error}"
+        );
+        self.set_aside.lock().unwrap().push(pfn);
+    }
+
     fn lists(&self, words: u64) -> Option<Vec<u64>> {
         (words <= self.most.load(Relaxed)).then(|| vec![0; words as usize])
     }
@@ -76,8 +87,8 @@ unsafe impl Platform for &TightKernel {
 fn idle(pages: u64) -> (&'static TightKernel, Allocator<&'static TightKernel>, u64) {
     let guest = GuestBuilder::new(2048).machine_frames(8192).build();
     let inner: &'static FakePlatform = Box::leak(Box::new(FakePlatform::new(guest)));
-    let kernel: &'static TightKernel =
-        Box::leak(Box::new(TightKernel { inner, most: AtomicU64::new(u64::MAX) }));
+    let (most, set_aside) = (AtomicU64::new(u64::MAX), Mutex::default());
+    let kernel: &'static TightKernel = Box::leak(Box::new(TightKernel { inner, most, set_aside }));
     let free = inner.free_frames();
     let allocator = Allocator::new(kernel, Retain::default());
     let low = Constraints::builder().mask((1 << 24) - 1).build().unwrap();
@@ -109,5 +120,27 @@ fn a_trim_without_lists_keeps_the_memory() {
     assert!(allocator.stats().idle >= 64, "{report:?}");
     kernel.most.store(u64::MAX, Relaxed);
     assert_eq!(allocator.trim(u64::MAX).error, None);
+    kernel.inner.guest().check_whole();
+}
+
+#[test]
+fn each_refused_frame_is_reported_once() {
+    let (kernel, allocator, free) = idle(64);
+    allocator.trim(u64::MAX);
+    let run = kernel.take(64, 64).expect("memory");
+    let stuck = [run.first().add(5)];
+    kernel.give(run);
+    stuck.into_iter().for_each(|pfn| kernel.inner.guest().hold(pfn));
+    let low = Constraints::builder().mask((1 << 23) - 1).build().unwrap();
+    let buffers: Vec<_> =
+        (0..4).map(|_| allocator.alloc_coherent(64 * PAGE, &low).expect("low memory")).collect();
+    assert_eq!(*kernel.set_aside.lock().unwrap(), stuck);
+    drop(buffers);
+    // Xen refuses it again.
+    allocator.trim(u64::MAX);
+    assert_eq!(*kernel.set_aside.lock().unwrap(), stuck);
+    stuck.into_iter().for_each(|pfn| kernel.inner.guest().unhold(pfn));
+    allocator.trim(u64::MAX);
+    assert_eq!((allocator.stats().set_aside, kernel.inner.free_frames()), (0, free));
     kernel.inner.guest().check_whole();
 }

@@ -9,7 +9,7 @@ use spin::{Mutex, Once};
 use x86_64::registers::control::Cr3;
 use xen_contig::addr::{AddressBits, Mfn, Order, PAGE_SIZE, Pfn};
 use xen_contig::dma::{Allocator, Retain};
-use xen_contig::exchange::{Accounts, Capability, ExchangeOptions, Refiller};
+use xen_contig::exchange::{Accounts, Capability, ExchangeError, ExchangeOptions, Refiller};
 use xen_contig::frames::{Candidate, FrameAllocator, FrameRun, Search};
 use xen_contig::p2m::{M2p, P2m};
 use xen_contig::platform::Platform;
@@ -276,6 +276,10 @@ unsafe impl Platform for &Machine {
 
     fn give(&self, run: FrameRun) {
         Machine::give(self, run);
+    }
+
+    fn on_set_aside(&self, _: Pfn, error: &ExchangeError) {
+        say!("# set aside, to be offered to Xen again later: {error}");
     }
 
     fn lists(&self, words: u64) -> Option<ListMemory<'_>> {

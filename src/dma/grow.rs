@@ -288,7 +288,7 @@ impl<P: Platform> Allocator<P> {
                     let is_first = pfn == rest.first();
                     refused_in_a_row = if is_first { refused_in_a_row + 1 } else { 0 };
                     held.frames += 1;
-                    let (before, after) = self.set_aside(rest, pfn);
+                    let (before, after) = self.set_aside(rest, pfn, &error);
                     self.give_covered(before);
                     self.give_covered(after);
                 }
@@ -378,13 +378,19 @@ impl<P: Platform> Allocator<P> {
         }
     }
 
-    /// Sets a frame of a covered run aside. Returns the frames before and after it.
-    pub(super) fn set_aside(&self, run: FrameRun, pfn: Pfn) -> (FrameRun, FrameRun) {
+    /// Sets a frame of a covered run aside that Xen refused. Returns the frames before and after it.
+    pub(super) fn set_aside(
+        &self,
+        run: FrameRun,
+        pfn: Pfn,
+        error: &ExchangeError,
+    ) -> (FrameRun, FrameRun) {
         let index = pfn.number() - run.first().number();
         let (before, rest) = run.split_at(index);
         let (_aside, after) = rest.split_at(1);
         let memory = self.platform().memory();
         self.reserve.with(|blocks| blocks.set_aside(memory, pfn));
+        self.platform().on_set_aside(pfn, error);
         (before, after)
     }
 

@@ -38,7 +38,7 @@ struct Refused {
     is_final: bool,
 }
 
-/// What trimming came to. All memory is counted in frames.
+/// The result of a trim. All memory is counted in frames.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TrimReport {
     /// Frames that Xen exchanged for others.
@@ -106,7 +106,7 @@ impl<P: Platform> Allocator<P> {
         self.return_lent(&mut report);
         let mut remaining = frames;
         self.merge_recent();
-        // Low memory is what others wait for.
+        // The lowest class first: other domains need low memory most.
         for class in 0..CLASSES {
             self.trim_class(class, 0, &mut remaining, &mut report);
         }
@@ -193,23 +193,25 @@ impl<P: Platform> Allocator<P> {
     /// Sets the frame of a run aside that Xen refused. Returns the frames before and after it.
     ///
     /// # Errors
-    /// The run, if the refusal was not about a frame, or if this trim has set aside so many already that
-    /// Xen seems to refuse all.
+    /// The run, if the refusal did not name a frame, or if this trim has set aside [`MOST_SET_ASIDE`]
+    /// frames already.
     fn set_refused_aside(
         &self,
         run: FrameRun,
         report: &mut TrimReport,
     ) -> Result<(FrameRun, FrameRun), FrameRun> {
         let frames = run.first()..run.first().add(run.frames());
-        let pfn = match report.error {
-            Some(ExchangeError::FrameBusy { pfn, .. }) if frames.contains(&pfn) => pfn,
+        let (pfn, error) = match report.error {
+            Some(error @ ExchangeError::FrameBusy { pfn, .. }) if frames.contains(&pfn) => {
+                (pfn, error)
+            }
             _ => return Err(run),
         };
         if report.set_aside == MOST_SET_ASIDE {
             return Err(run);
         }
         report.set_aside += 1;
-        Ok(self.set_aside(run, pfn))
+        Ok(self.set_aside(run, pfn, &error))
     }
 
     /// Exchanges a covered run, an extent of `order`, for memory without an address limit, which becomes
@@ -327,7 +329,7 @@ impl<P: Platform> Allocator<P> {
         })
     }
 
-    /// Takes note of what Xen handed out for frames of `class`.
+    /// Records what Xen handed out for frames of `class`.
     fn settle_offer(&self, class: usize, first: Pfn, frames: u64) {
         if frames == 0 {
             return;
