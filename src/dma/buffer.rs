@@ -144,8 +144,8 @@ impl<'a, P: Platform> CoherentBuffer<'a, P> {
         segment.dma.checked_add(offset - segment.offset)
     }
 
-    /// Checks that every page is still where the device was told. For a kernel that was saved and
-    /// restored or migrated, once its P2M is up to date again.
+    /// Checks that every page still has the address that the device received. For a kernel that was
+    /// saved and restored or migrated, once its P2M is up to date again.
     ///
     /// # Errors
     /// [`BufferError::Moved`]: the first page that is not.
@@ -158,7 +158,7 @@ impl<'a, P: Platform> CoherentBuffer<'a, P> {
         })
     }
 
-    /// Iterates over the pieces by their offsets in the buffer, with what the device was told of each.
+    /// Iterates over the pieces by their offsets in the buffer, with the address that the device received.
     fn told(&self) -> impl Iterator<Item = (u64, Told)> + '_ {
         let first = self.run().first().number();
         self.extents().map(move |Extent { pfn, gfn, frames, .. }| {
@@ -168,7 +168,7 @@ impl<'a, P: Platform> CoherentBuffer<'a, P> {
         })
     }
 
-    /// Returns what the device was told of a buffer that is one segment.
+    /// Returns the address that the device received for a buffer of one segment.
     #[cfg(any(feature = "virtio-drivers", feature = "dma-api"))]
     pub(crate) fn told_first(&self) -> Told {
         let at = PseudoPhysAddr::of(self.run().first());
@@ -184,12 +184,12 @@ impl<'a, P: Platform> CoherentBuffer<'a, P> {
     /// Reads a word, once.
     ///
     /// # Errors
-    /// If it is not within the buffer or `offset` is no multiple of its width.
+    /// If the word is not within the buffer, or `offset` is not a multiple of its width.
     pub fn load(&self, offset: u64, width: Width) -> Result<u64, BufferError> {
         self.span().load(self.allocator.platform().memory(), offset, width)
     }
 
-    /// Writes a word, once. What does not fit its width is cut off.
+    /// Writes a word, once. Bits of `value` beyond the width are dropped.
     ///
     /// # Errors
     /// As for [`load`](Self::load).
@@ -200,7 +200,7 @@ impl<'a, P: Platform> CoherentBuffer<'a, P> {
     /// Copies bytes out of the buffer.
     ///
     /// # Errors
-    /// If they are not all within it; none was copied then.
+    /// If they are not all within the buffer. Then none was copied.
     pub fn read(&self, offset: u64, into: &mut [u8]) -> Result<(), BufferError> {
         self.span().read(self.allocator.platform().memory(), offset, into)
     }
@@ -208,7 +208,7 @@ impl<'a, P: Platform> CoherentBuffer<'a, P> {
     /// Copies bytes into the buffer.
     ///
     /// # Errors
-    /// If they do not all fit; none was copied then.
+    /// If they do not all fit. Then none was copied.
     pub fn write(&mut self, offset: u64, from: &[u8]) -> Result<(), BufferError> {
         self.span().write(self.allocator.platform().memory(), offset, from)
     }

@@ -50,19 +50,19 @@ impl Growth {
         Order::new(order.into()).unwrap_or(Order::ZERO)
     }
 
-    /// Takes note that the class grew by an extent of `order`.
+    /// Records that the class grew by an extent of `order`.
     pub fn grew(&self, class: usize, order: Order) {
         let is_first = self.0[class].load(Relaxed) & FRESH != 0;
         let next = order.get() as u8 + u8::from(!is_first);
         self.0[class].store(next.clamp(FIRST_GROWTH, LARGEST_GROWTH), Relaxed);
     }
 
-    /// Takes note that there is no extent of `order` in the class.
+    /// Records that Xen has no extent of `order` in the class.
     pub fn refused(&self, class: usize, order: Order) {
         self.0[class].store((order.get() as u8).saturating_sub(1), Relaxed);
     }
 
-    /// Takes note that requests for so many frames are to come.
+    /// Records that requests for `frames` frames will follow.
     pub fn expect(&self, class: usize, frames: u64) {
         let order = frames.next_power_of_two().ilog2().min(LARGEST_GROWTH.into()) as u8;
         let expected = |growth: u8| Some((growth & !FRESH).max(order) | growth & FRESH);
@@ -197,7 +197,7 @@ impl Backoff {
         self.0[class].fetch_update(Relaxed, Relaxed, less).is_err()
     }
 
-    /// Takes note of what a search came to. The number of misses is above the lowest byte, which counts the
+    /// Records whether a search found memory. The number of misses is above the lowest byte, which counts the
     /// searches to leave out.
     pub fn note(&self, class: usize, found: bool) {
         let misses = ((self.0[class].load(Relaxed) >> 8) + 1).min(Self::MOST_MISSES);

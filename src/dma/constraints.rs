@@ -1,32 +1,32 @@
-//! What a device can reach, checked for contradictions before anything moves.
+//! The limits of a device, checked for contradictions before anything moves.
 
 use core::fmt;
 
 use crate::addr::{AddressBits, PAGE_SIZE};
 use crate::exchange::{Node, Placement};
 
-/// Whether Xen may be asked.
+/// Whether the caller may wait for hypercalls.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Sleep {
     /// The caller can wait for hypercalls.
     #[default]
     May,
-    /// It can't: memory that fits already, or none.
+    /// The caller cannot wait: idle memory of the reserve serves, or none.
     MustNot,
 }
 
-/// What lies beneath the buffer of a translated guest, whose devices see guest frames.
+/// The machine memory that backs a buffer of a translated guest, whose devices see guest frames.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Backing {
-    /// Whatever there is: the IOMMU makes it contiguous for the device.
+    /// Any frames: the IOMMU makes them contiguous for the device.
     #[default]
     Whatever,
-    /// One extent of the machine's memory, as superpages and devices behind no translation want it.
-    /// Xen does not say where it lies. Means nothing in a PV guest, where each segment is one.
+    /// One extent of the machine's memory, for superpages and for devices without an IOMMU. Xen does not
+    /// report where it lies. In a PV guest each segment is one extent, and this changes nothing.
     OneExtent,
 }
 
-/// What a device can reach. Made by [`Constraints::builder`].
+/// The limits of a device. Made by [`Constraints::builder`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Constraints {
     mask: u64,
@@ -42,7 +42,7 @@ pub struct Constraints {
 
 /// Collects constraints.
 #[derive(Clone, Copy, Debug)]
-#[must_use = "a builder is nothing until it is built"]
+#[must_use = "a builder has no effect until `build` is called"]
 pub struct ConstraintsBuilder(Constraints);
 
 /// Constraints that nothing can meet.
@@ -116,7 +116,9 @@ impl fmt::Display for ConstraintError {
             Self::MaxSegments => {
                 f.write_str("a device must take at least one segment: max_segments is 0")
             }
-            Self::Node { node } => write!(f, "node {node} can't be named to Xen"),
+            Self::Node { node } => {
+                write!(f, "Xen's interface has no name for node {node}: use 0 to 254")
+            }
         }
     }
 }
@@ -150,52 +152,52 @@ impl Constraints {
         ConstraintsBuilder(*self)
     }
 
-    /// The highest address of a byte that the device can drive.
+    /// Returns the highest address of a byte that the device can drive.
     pub const fn mask(&self) -> u64 {
         self.mask
     }
 
-    /// The lowest address that it may be given.
+    /// Returns the lowest address that the device may be given.
     pub const fn lowest(&self) -> u64 {
         self.lowest
     }
 
-    /// What each segment's address is a multiple of.
+    /// Returns the number that each segment's address is a multiple of.
     pub const fn align(&self) -> u64 {
         self.align
     }
 
-    /// What no segment may cross a multiple of.
+    /// Returns the number that no segment may cross a multiple of.
     pub const fn boundary(&self) -> Option<u64> {
         self.boundary
     }
 
-    /// The most bytes in a segment.
+    /// Returns the most bytes in a segment.
     pub const fn max_segment(&self) -> u64 {
         self.max_segment
     }
 
-    /// The most segments.
+    /// Returns the most segments.
     pub const fn max_segments(&self) -> usize {
         self.max_segments
     }
 
-    /// On which NUMA node.
+    /// Returns the NUMA node that the memory must or should come from.
     pub const fn node(&self) -> Node {
         self.node
     }
 
-    /// Whether Xen may be asked.
+    /// Returns whether the caller may wait for hypercalls.
     pub const fn sleep(&self) -> Sleep {
         self.sleep
     }
 
-    /// What lies beneath the buffer of a translated guest.
+    /// Returns which machine memory backs the buffer of a translated guest.
     pub const fn backing(&self) -> Backing {
         self.backing
     }
 
-    /// Whether a device can take `bytes` bytes at `address` as one segment.
+    /// Returns true if a device can take `bytes` bytes at `address` as one segment.
     pub fn admits(&self, address: u64, bytes: u64) -> bool {
         let Some(last) = bytes.checked_sub(1).and_then(|more| address.checked_add(more)) else {
             return false;
@@ -208,8 +210,8 @@ impl Constraints {
             && self.boundary.is_none_or(same_side)
     }
 
-    /// Where Xen is asked to put the memory first: below the largest power of two that the mask
-    /// covers, unless the lowest address leaves no whole page there.
+    /// Returns the first placement to ask Xen for: below the largest power of two that the mask covers,
+    /// unless the lowest address leaves no whole page there.
     pub fn placement(&self) -> Placement {
         let bits = self.bits_below();
         let is_empty = self.lowest.div_ceil(PAGE_SIZE as u64) >= bits.frame_limit();
@@ -217,16 +219,16 @@ impl Constraints {
         wider.unwrap_or(Placement { bits, node: self.node })
     }
 
-    /// Where Xen is asked to put it next, for a mask that is not a power of two less one: Xen can only
-    /// be told powers of two, so what comes from there has to be looked at.
+    /// Returns the next placement to ask Xen for, if the mask is not a power of two less one. Xen takes
+    /// only powers of two as limits, so memory from there must be compared with the mask.
     pub fn wider_placement(&self) -> Option<Placement> {
         let bits = AddressBits::new(self.bits_below().get() + 1).ok()?;
         let exact = self.mask == u64::MAX || (self.mask + 1).is_power_of_two();
         (!exact).then_some(Placement { bits, node: self.node })
     }
 
-    /// Returns true if Xen cannot be told the reach: the lowest address is above 0, or the mask is not a power
-    /// of two less one.
+    /// Returns true if no limit that Xen takes describes the reach: the lowest address is above 0, or the
+    /// mask is not a power of two less one.
     pub(super) fn is_beyond_xen(&self) -> bool {
         self.lowest > 0 || self.wider_placement().is_some()
     }
@@ -236,7 +238,7 @@ impl Constraints {
             None => 64,
             Some(reach) => reach.ilog2(),
         };
-        // The builder has seen to it that the mask reaches a page and more.
+        // `build` refuses a mask that reaches less than two pages.
         AddressBits::new(bits).unwrap_or(AddressBits::UNLIMITED)
     }
 }
@@ -279,23 +281,23 @@ impl ConstraintsBuilder {
         Self(Constraints { max_segments: segments, ..self.0 })
     }
 
-    /// On which NUMA node. A translated guest is not told on which node memory lies: there exactness
-    /// is refused, and a node nearby is passed over.
+    /// The NUMA node. Xen does not report to a translated guest on which node memory lies. There a
+    /// request for exactly one node is refused, and a node nearby is ignored.
     pub const fn node(self, node: Node) -> Self {
         Self(Constraints { node, ..self.0 })
     }
 
-    /// Whether Xen may be asked.
+    /// Whether the caller may wait for hypercalls.
     pub const fn sleep(self, sleep: Sleep) -> Self {
         Self(Constraints { sleep, ..self.0 })
     }
 
-    /// What lies beneath the buffer of a translated guest.
+    /// Which machine memory backs the buffer of a translated guest.
     pub const fn backing(self, backing: Backing) -> Self {
         Self(Constraints { backing, ..self.0 })
     }
 
-    /// The constraints, unless they contradict each other.
+    /// Returns the constraints, unless they contradict each other.
     ///
     /// # Errors
     /// The contradiction, by name and value.

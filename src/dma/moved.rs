@@ -1,4 +1,5 @@
-//! Whether memory still lies where the device was told ([C75](crate::conformance#C75)).
+//! Checks that memory still has the address that the device received
+//! ([C75](crate::conformance#C75)).
 
 use core::fmt;
 
@@ -7,15 +8,15 @@ use crate::p2m::P2m;
 
 const PAGE: u64 = PAGE_SIZE as u64;
 
-/// Memory whose machine frames are not what they were ([C75](crate::conformance#C75)): the domain
-/// was saved and restored, or migrated. The device must be given other memory.
+/// Memory that other machine frames back than before ([C75](crate::conformance#C75)): the domain was
+/// saved and restored, or migrated. Allocate other memory for the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Moved {
-    /// The first byte that the device would not find where it was told.
+    /// The offset of the first byte that no longer has the address that the device received.
     pub offset: u64,
-    /// Where it was told.
+    /// The address that the device received.
     pub told: DmaAddr,
-    /// Where it is; `None` for nowhere.
+    /// The address that the byte has now; `None` if no machine frame backs it.
     pub found: Option<DmaAddr>,
 }
 
@@ -30,24 +31,24 @@ impl fmt::Display for Moved {
     }
 }
 
-/// A stretch that is contiguous for the device, and where the device was told that it lies.
+/// A stretch that is contiguous for the device, and the address that the device received for it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Told {
     /// Its first byte, for the guest.
     pub at: PseudoPhysAddr,
     /// Its first byte, for the device.
     pub dma: DmaAddr,
-    /// How many bytes.
+    /// The number of bytes.
     pub len: u64,
 }
 
 impl Told {
-    /// Where the device was told that the byte at `offset` is; `None` behind the end.
+    /// Returns the address that the device received for the byte at `offset`; `None` past the end.
     pub fn dma_addr_at(&self, offset: u64) -> Option<DmaAddr> {
         (offset < self.len).then(|| self.dma.checked_add(offset))?
     }
 
-    /// Looks up every page, a read of the P2M each.
+    /// Checks every page, with one read of the P2M each.
     pub fn check_in_place(&self, p2m: &P2m<'_>) -> Result<(), Moved> {
         let mut offset = 0;
         // Neither address can run out before the stretch does: both belong to memory.

@@ -43,7 +43,7 @@ pub(super) struct Plan {
 /// Extents of one order that together serve a request, wherever each of them lies within reach.
 ///
 /// All but the last serve with their first [`frames`](Self::frames) frames. The last serves with its
-/// first frames, too: with as many as the buffer still needs.
+/// first frames, too: with those that the buffer still needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ExtentPlan {
     /// The order of each extent, whose first frame is a multiple of its size.
@@ -92,7 +92,7 @@ impl Plan {
     }
 
     /// Checks that the lowest address and the mask leave enough bytes, and enough aligned addresses for
-    /// so many segments.
+    /// `segments` segments.
     fn check_reach(&self, segments: u64) -> Result<(), AllocError> {
         let (align, lowest, mask) = (self.start_align(), self.limits.lowest(), self.limits.mask());
         let starts = (segments - 1).saturating_mul(self.limits.align());
@@ -215,8 +215,8 @@ impl Plan {
         let group = PAGE.checked_div(align_of(segment).min(PAGE)).unwrap_or(0);
         let group = segment.saturating_mul(group);
         let multiple_below = |bytes: u64| window.checked_div(bytes).map_or(0, |it| it * bytes);
-        // All of the extent; as many longest segments as it holds; and so many of them that none is
-        // shortened at the end of a page; the longest segment alone.
+        // All of the extent; the longest segments that it holds; those of them of which none is shortened
+        // at the end of a page; the longest segment alone.
         [order.bytes(), multiple_below(segment), multiple_below(group), longest]
             .into_iter()
             .map(|bytes| bytes.min(order.bytes()) / PAGE)

@@ -56,7 +56,7 @@ impl<P: Platform> Allocator<P> {
                 .ok_or(AllocError::MustNotSleep);
         }
         let result = self.obtain(plan);
-        // Not before: what the last buffer left may serve this one.
+        // Trim only now: idle memory of the last buffer may have served this one.
         self.trim_excess();
         result
     }
@@ -98,8 +98,8 @@ impl<P: Platform> Allocator<P> {
         if let Some(buffer) = self.carve_pieces(plan).or_else(|| self.adopt_nearby(plan, 0)) {
             return Ok(buffer);
         }
-        // Xen is told a limit that is a power of two alone. What it hands out within another reach may not
-        // serve, and the frames that are given up for it may be the only ones that would have.
+        // Xen takes only powers of two as limits. What it hands out within another reach may not serve, and
+        // the frames that are given up for it may be the only ones that would have served.
         if plan.limits().is_beyond_xen()
             && let Some(buffer) = self.serve_from_guest(plan)
         {
@@ -147,8 +147,8 @@ impl<P: Platform> Allocator<P> {
         None
     }
 
-    /// Takes note that idle memory is not where the reserve says: the domain was restored. A caller that
-    /// must not sleep may be an interrupt handler, so it leaves the kernel's frame allocator alone.
+    /// Handles idle memory that is not where the reserve says: the domain was restored. A caller that must
+    /// not sleep may be an interrupt handler, so it does not call the kernel's frame allocator.
     pub(super) fn found_moved(&self, plan: &Plan) {
         if plan.limits().sleep() == Sleep::May {
             self.dissolve_moved();

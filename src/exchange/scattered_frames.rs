@@ -11,7 +11,7 @@ pub(crate) struct ScatteredFrames<'l> {
 }
 
 impl<'l> ScatteredFrames<'l> {
-    /// Returns no frames, with room for as many as the list has entries.
+    /// Returns an empty collection with room for one frame per entry of the list.
     pub const fn new(numbers: &'l mut [u64]) -> Self {
         Self { numbers, count: 0 }
     }

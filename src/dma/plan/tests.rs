@@ -264,8 +264,8 @@ fn what_memory_anywhere_can_satisfy_is_planned_and_nothing_else() {
         let expected = fewest_anywhere(size, &it).filter(|it2| *it2 <= it.max_segments() as u64);
         let plan = Plan::new(size, &it);
         let case = || std::format!("{size:#x} bytes, {it:x?}: {expected:?}, {plan:x?}");
-        // Longest segments of which no boundary has room for so many that they end at a page: how many
-        // are needed is known from below only.
+        // If no boundary has room for longest segments that end at a page together, only a lower bound of
+        // their number is known.
         let segment = round_down(it.max_segment(), align);
         let room = boundary.min(1 << 30);
         let whole = (1..=PAGE).find(|count| segment.saturating_mul(*count).is_multiple_of(PAGE));
@@ -517,7 +517,7 @@ fn a_search_skips_nothing_that_fits_and_takes_nothing_else() {
         let reached = searched(&plan, &p2m, |at, candidate| {
             // Nothing was read but the run and the stated number of entries past it.
             let end = (at.number() + frames + LOOKAHEAD).min(FRAMES) as usize;
-            // SAFETY: as above; only the first entries of the same table.
+            // SAFETY: a test's table; nothing is mapped by it ([M4](crate::rules#M4)).
             let short = unsafe { P2m::table(&entries[..end]) };
             let same = translated || candidate == plan.candidate(&short, at);
             assert!(same, "{size:#x} bytes at {at}, {it:x?}");

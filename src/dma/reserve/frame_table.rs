@@ -355,7 +355,7 @@ const fn directory_entry(word: u64) -> (Option<Pfn>, u64) {
     if word == 0 { (None, 0) } else { (Some(Pfn::new(word >> 16)), word & 0xffff) }
 }
 
-/// Decodes a link. 0 is no frame.
+/// Decodes a link. 0 stands for none.
 fn link(number: u64) -> Option<Pfn> {
     number.checked_sub(1).map(Pfn::new)
 }

@@ -1,4 +1,4 @@
-//! The reserve behind the embedder's lock.
+//! The reserve, guarded by the embedder's lock.
 
 use core::fmt;
 use core::sync::atomic::Ordering::Relaxed;

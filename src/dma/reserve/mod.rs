@@ -1,6 +1,6 @@
 //! Machine-contiguous memory that the allocator owns and cuts buffers from.
 //!
-//! * [`Reserve`]: the blocks behind the embedder's lock;
+//! * [`Reserve`]: the blocks, guarded by the embedder's lock;
 //! * `blocks`: the buddy allocator;
 //! * `pieces`: buffers of several blocks, and the search for them;
 //! * `frame_table`: the records, in frames of the guest.
