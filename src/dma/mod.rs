@@ -55,6 +55,7 @@ mod many;
 mod moved;
 mod plan;
 mod pool;
+mod refill;
 mod release;
 mod reserve;
 mod retain;
