@@ -35,6 +35,9 @@ pub struct Allocator<P: Platform> {
     pub(super) backoff: Backoff,
     /// The highest class of what Xen handed out without a limit the last time.
     pub(super) highest_offer: AtomicU64,
+    /// By order: whether Xen is asked for extents of it when memory is returned. It may have none above
+    /// scarce memory.
+    pub(super) extents_of_xen: Backoff,
 }
 
 impl<P: Platform> Allocator<P> {
@@ -55,6 +58,7 @@ impl<P: Platform> Allocator<P> {
             search_from: AtomicU64::new(0),
             backoff: Backoff::default(),
             highest_offer: AtomicU64::new(CLASSES as u64),
+            extents_of_xen: Backoff::default(),
         }
     }
 

@@ -102,6 +102,7 @@ impl<P: Platform> Allocator<P> {
         self.highest_offer.store(CLASSES as u64, Relaxed);
         self.growth.reset();
         self.backoff.reset();
+        self.extents_of_xen.reset();
         self.retry_set_aside(&mut report);
         self.return_lent(&mut report);
         let mut remaining = frames;
@@ -248,28 +249,49 @@ impl<P: Platform> Allocator<P> {
         Ok(())
     }
 
-    /// Exchanges a part of a run for extents of `order`, or for single frames if Xen has none.
+    /// Exchanges a part of a run for extents of `order`, or for single frames if Xen has none. If extents of
+    /// an order are low memory, Xen may have higher memory in shorter ones, or in single frames, such as the guest gave it.
     fn return_part(
         &self,
         exchanger: &Exchanger<'_, P::Xen, P::Linear>,
-        part: FrameRun,
+        mut part: FrameRun,
         order: Order,
         report: &mut TrimReport,
     ) -> Result<(), (FrameRun, ExchangeError)> {
-        self.return_as(exchanger, part, order, report).or_else(|(rest, error)| match order {
-            Order::ZERO => Err((rest, error)),
-            _ => self.return_as(exchanger, rest, Order::ZERO, report),
-        })
+        let class = self.highest_class(part.first(), part.frames());
+        let longest = order.up_to().rev().take(2).filter(|order| *order > Order::ZERO);
+        for order in longest {
+            let order_index = order.get() as usize;
+            if !self.extents_of_xen.is_due(order_index) {
+                continue;
+            }
+            match self.return_as(exchanger, part, (order, class), report) {
+                Ok(None) => {
+                    self.extents_of_xen.note(order_index, true);
+                    return Ok(());
+                }
+                Ok(Some(low)) => {
+                    self.extents_of_xen.note(order_index, false);
+                    part = low;
+                }
+                Err((rest, _)) => {
+                    part = rest;
+                    break;
+                }
+            }
+        }
+        self.return_as(exchanger, part, (Order::ZERO, class), report).map(|_| ())
     }
 
-    /// Exchanges a run for extents of `order`.
+    /// Exchanges a run that had memory up to `class` for extents of `order`. Returns the run if Xen handed out
+    /// low memory, unless `order` is 0.
     fn return_as(
         &self,
         exchanger: &Exchanger<'_, P::Xen, P::Linear>,
         run: FrameRun,
-        order: Order,
+        (order, class): (Order, usize),
         report: &mut TrimReport,
-    ) -> Result<(), (FrameRun, ExchangeError)> {
+    ) -> Result<Option<FrameRun>, (FrameRun, ExchangeError)> {
         let (first, frames) = (run.first(), run.frames());
         let extents = frames >> order.get();
         let needed = frames + extents;
@@ -278,26 +300,18 @@ impl<P: Platform> Allocator<P> {
         };
         let swap = Part::swap(0, extents, order, Placement::ANYWHERE);
         let (backing, extents) = lists.as_mut().split_at_mut(frames as usize);
-        let class = self.highest_class(first, frames);
         let (_, result) = self.transact(exchanger, run, &[swap], Lists { backing, extents });
         match result {
             Ok(Progress { run, done, error }) => {
                 let (returned, rest) = run.split_at(done);
                 if order > Order::ZERO && self.is_low_offer(first, done) {
-                    // Xen may have higher memory in single frames, such as the guest gave it.
-                    drop(lists);
-                    if let Err((kept, _)) = self.return_as(exchanger, returned, Order::ZERO, report)
-                    {
-                        self.lend_below(CLASSES, kept.first(), kept.frames());
-                        self.give_covered_zeroed(kept);
-                    }
-                } else {
-                    self.settle_offer(class, first, done);
-                    report.returned += done;
-                    self.counters.returned.fetch_add(done, Relaxed);
-                    self.give_covered_zeroed(returned);
+                    return Ok(Some(returned.join(rest)));
                 }
-                error.map_or(Ok(()), |error| Err((rest, error)))
+                self.settle_offer(class, first, done);
+                report.returned += done;
+                self.counters.returned.fetch_add(done, Relaxed);
+                self.give_covered_zeroed(returned);
+                error.map_or(Ok(None), |error| Err((rest, error)))
             }
             Err(ExchangeFailure { error, remaining }) => match remaining.whole() {
                 Ok(run) => Err((run, error)),
@@ -308,7 +322,7 @@ impl<P: Platform> Allocator<P> {
                     report.freed += remaining.frames() - scarce.total();
                     self.lent.lend_all(&scarce);
                     self.give_remaining(first, remaining);
-                    Ok(())
+                    Ok(None)
                 }
             },
         }

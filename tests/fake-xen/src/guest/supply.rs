@@ -19,8 +19,13 @@ impl FakeGuest {
 
     /// Fragments the heap until no extent of `order` is free: takes one frame of each.
     pub fn fragment(&self, order: Order) {
+        self.fragment_from(0, order);
+    }
+
+    /// Does the same from a machine frame on, a multiple of the size of an extent.
+    pub fn fragment_from(&self, first: u64, order: Order) {
         self.xen.with(|machine| {
-            for mfn in (0..machine.frames.len() as u64).step_by(order.frames() as usize) {
+            for mfn in (first..machine.frames.len() as u64).step_by(order.frames() as usize) {
                 machine.hog(mfn);
             }
         });
