@@ -145,16 +145,16 @@ fn memory_is_returned_in_the_longest_extents_that_xen_has() {
     let (breaks_before, mut exchanges) = (breaks(), 0);
     for _ in 0..ROUNDS {
         let buffer = scene.alloc(32, &low);
-        let one_exchange = scene.calls();
+        let one_exchange = scene.take_calls();
         drop(buffer);
         scene.allocator.trim_excess();
-        exchanges += scene.calls() / one_exchange;
+        exchanges += scene.take_calls() / one_exchange;
     }
     assert!((ROUNDS..ROUNDS + 10).contains(&exchanges), "{exchanges} exchanges to return memory");
     // The last buffer's frames are two extents of 16 in place of 32 single frames.
     let joined = breaks_before - breaks();
     assert!(joined >= 28, "{joined} breaks fewer between the guest's machine frames");
-    scene.is_balanced();
+    scene.check_balance();
 }
 
 #[test]

@@ -8,7 +8,7 @@ use hypercall::ops::MemoryOp;
 use super::adopt::SHARE_HELD_ASIDE;
 use super::class::{ScarceFrames, class_of_mask};
 use super::plan::{ExtentPlan, Plan};
-use super::reserve::{Extent, Origin, class_of};
+use super::reserve::{CLASSES, Extent, Origin, class_of};
 use super::{AllocError, Allocator, CoherentBuffer};
 
 use crate::addr::{Gfn, Order, PAGE_SIZE, Pfn};
@@ -39,8 +39,18 @@ impl Wanted {
 
 /// Frames that a request holds aside: memory of Xen's that does not serve, and frames that Xen refused.
 pub(super) struct HeldAside {
-    pub frames: u64,
+    frames: u64,
     most: u64,
+    /// The idle frames of each class before the first was held aside.
+    idle_before: Option<[u64; CLASSES]>,
+}
+
+impl HeldAside {
+    /// Counts memory of Xen's that joins the reserve. `idle` are the idle frames of each class.
+    pub fn hold(&mut self, frames: u64, idle: impl FnOnce() -> [u64; CLASSES]) {
+        self.frames += frames;
+        self.idle_before.get_or_insert_with(idle);
+    }
 }
 
 /// The frames that Xen may refuse one after the other, before it is taken to refuse all.
@@ -64,15 +74,13 @@ impl<P: Platform> Allocator<P> {
         if !self.machine_has(plan) {
             return Err(AllocError::out_of_reach(plan.limits()));
         }
-        let idle = self.idle_by_class();
-        let free = self.platform().free_frames();
-        let mut held = HeldAside { frames: 0, most: free / SHARE_HELD_ASIDE };
+        let most = self.platform().free_frames() / SHARE_HELD_ASIDE;
+        let mut held = HeldAside { frames: 0, most, idle_before: None };
         let result = self.grow_within(&exchanger, plan, limit, &mut held);
-        if held.frames > 0 {
-            match result {
-                Ok(_) => self.watermarks.crossed.store(true, Relaxed),
-                Err(_) => self.trim_to(&idle),
-            }
+        match (held.idle_before, &result) {
+            (Some(_), Ok(_)) => self.watermarks.crossed.store(u64::MAX, Relaxed),
+            (Some(idle), Err(_)) => self.trim_to(&idle),
+            (None, _) => {}
         }
         result
     }
@@ -201,12 +209,12 @@ impl<P: Platform> Allocator<P> {
                 self.counters.exchanged.fetch_add(1, Relaxed);
                 return Ok(Some(self.buffer_of_run(run, plan, true, exchanged)));
             }
+            held.hold(asked.frames(), || self.idle_by_class());
             let mut is_lower = false;
             for extent in self.extents(run.first(), run.frames()) {
                 is_lower |= class_of(extent.gfn, extent.frames) < lowest_class;
                 self.reserve.insert(self.platform(), exchanged(extent), true);
             }
-            held.frames += asked.frames();
             // A part of it may serve.
             if let Some(buffer) = carve() {
                 return Ok(Some(buffer));

@@ -16,12 +16,13 @@ impl<P: Platform> Allocator<P> {
     /// Takes a buffer's extent back into the reserve. Makes no hypercall.
     pub(super) fn release(&self, extent: Extent) {
         let memory = self.platform().memory();
+        let class = class_of(extent.gfn, extent.frames);
         let idle = self.reserve.with(|blocks| {
             blocks.release(memory, extent);
-            blocks.idle(class_of(extent.gfn, extent.frames))
+            blocks.idle(class)
         });
         if idle > self.watermarks.high() {
-            self.watermarks.crossed.store(true, Relaxed);
+            self.watermarks.crossed.fetch_or(1 << class, Relaxed);
         }
     }
 

@@ -1,7 +1,7 @@
 //! How much idle memory the reserve retains.
 
 use crate::addr::PAGE_SIZE;
-use crate::sync::AtomicBool;
+use crate::sync::AtomicU64;
 
 const PAGE: u64 = PAGE_SIZE as u64;
 
@@ -32,8 +32,8 @@ impl Retain {
 pub(super) struct Watermarks {
     pub low: u64,
     high: u64,
-    /// A class is above the high watermark.
-    pub crossed: AtomicBool,
+    /// The classes that may be above the high watermark, a bit for each.
+    pub crossed: AtomicU64,
 }
 
 impl Watermarks {
@@ -45,7 +45,7 @@ impl Watermarks {
             }
             Retain::Bytes { low, high } => (low.min(high) / PAGE, high / PAGE),
         };
-        Self { low, high, crossed: AtomicBool::new(false) }
+        Self { low, high, crossed: AtomicU64::new(0) }
     }
 
     /// Returns how many frames of a class may be idle.

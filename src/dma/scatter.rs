@@ -75,6 +75,7 @@ impl<P: Platform> Allocator<P> {
             }
         };
         self.lent.settle_all(&given);
+        let idle_before = self.idle_by_class();
         for single in others.into_runs() {
             for extent in self.extents(single.first(), 1) {
                 self.reserve.insert(platform, exchanged(extent), true);
@@ -88,7 +89,7 @@ impl<P: Platform> Allocator<P> {
         for extent in self.extents(run.first(), run.frames()) {
             self.reserve.insert(platform, exchanged(extent), true);
         }
-        held.frames += wanted.frames();
+        held.hold(wanted.frames(), || idle_before);
         Ok(None)
     }
 

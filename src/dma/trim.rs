@@ -61,13 +61,22 @@ impl<P: Platform> Allocator<P> {
     /// Each allocation that may sleep does the same after it was served. A kernel with an idle thread can
     /// call this there.
     pub fn trim_excess(&self) {
-        if !self.watermarks.crossed.load(Relaxed) {
+        if self.watermarks.crossed.load(Relaxed) == 0 {
             return;
         }
-        self.watermarks.crossed.store(false, Relaxed);
-        let (low, high) = (self.watermarks.low, self.watermarks.high());
-        let may_stay = |idle| if idle > high { low } else { idle };
-        self.trim_to(&self.idle_by_class().map(may_stay));
+        let mut crossed = self.watermarks.crossed.swap(0, Relaxed);
+        self.highest_offer.store(CLASSES as u64, Relaxed);
+        self.merge_recent();
+        while crossed > 0 {
+            let class = crossed.trailing_zeros() as usize;
+            crossed &= crossed - 1;
+            if class < CLASSES
+                && self.reserve.with(|blocks| blocks.idle(class)) > self.watermarks.high()
+            {
+                let (mut all, mut report) = (u64::MAX, TrimReport::default());
+                self.trim_class(class, self.watermarks.low, &mut all, &mut report);
+            }
+        }
     }
 
     /// Returns the number of idle frames in each class.
