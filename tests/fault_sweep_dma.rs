@@ -129,6 +129,7 @@ fn several_segments() {
 fn a_surplus_elsewhere() {
     // 300 pages need 512 frames. About 420 and 200 of them lie in a row.
     let apart = || vec![alloc(200), alloc(8), Step::Drop(1), Step::Reclaim(u64::MAX)];
+    let held = || apart().into_iter().chain([Step::Hold(5)]).collect();
     let frames = |frames, operation: SweepOperation| SweepOperation {
         setting: Setting { frames, ..operation.setting },
         ..operation
@@ -144,6 +145,10 @@ fn a_surplus_elsewhere() {
     let parts = || vec![Step::Alloc(parts.clone())];
     sweep_all(vec![
         frames(660, operation("a surplus elsewhere", apart(), vec![alloc(300)])),
+        frames(
+            660,
+            operation("a surplus elsewhere, a peer holds a frame", held(), vec![alloc(300)]),
+        ),
         operation("parts of extents", vec![], parts()),
         operation("parts of extents, memory ends midway", vec![Step::Exhaust(10)], parts()),
     ]);

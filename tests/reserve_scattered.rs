@@ -5,7 +5,7 @@
 mod random;
 
 use fake_xen::{FakePlatform, GuestBuilder};
-use xen_contig::addr::{Order, PAGE_SIZE};
+use xen_contig::addr::{Order, PAGE_SIZE, Pfn};
 use xen_contig::dma::{AllocError, Allocator, CoherentBuffer, Constraints, Retain};
 use xen_contig::frames::FrameRun;
 use xen_contig::platform::Platform;
@@ -27,6 +27,11 @@ struct ScatteredScene {
 impl ScatteredScene {
     /// Frees `in_a_row` frames from 1024 on, and every other frame from 2400 on, `single` in all.
     fn new(in_a_row: u64, single: u64) -> Self {
+        Self::with_rows(in_a_row, single, 0)
+    }
+
+    /// Frees `second` frames from 200 on, too.
+    fn with_rows(in_a_row: u64, single: u64, second: u64) -> Self {
         let guest = GuestBuilder::new(4096).machine_frames(16_384).build();
         guest.set_max_order(10);
         let platform: Kernel = Box::leak(Box::new(FakePlatform::new(guest)));
@@ -36,6 +41,7 @@ impl ScatteredScene {
         let taken = std::iter::from_fn(|| platform.take(1, 1));
         let is_free = |pfn: u64| {
             (1024..1024 + in_a_row).contains(&pfn)
+                || (200..200 + second).contains(&pfn)
                 || ((2400..2400 + 2 * single).contains(&pfn) && pfn.is_multiple_of(2))
         };
         let (given, used): (Vec<_>, Vec<_>) = taken.partition(|run| is_free(run.first().number()));
@@ -91,6 +97,22 @@ fn too_few_frames_for_the_surplus_are_an_error() {
     let error = scene.allocator.alloc_coherent(589 * PAGE, &low).unwrap_err();
     assert!(matches!(error, AllocError::NoGuestMemory { .. }), "{error}");
     assert_eq!(scene.platform.free_frames(), 900);
+    scene.finish();
+}
+
+/// Frames that a peer holds, in the run and elsewhere, are set aside. Others serve.
+#[test]
+fn frames_that_xen_refuses_are_set_aside() {
+    let scene = ScatteredScene::with_rows(620, 480, 640);
+    let held = [210, 1030, 2404, 2800].map(Pfn::new);
+    held.into_iter().for_each(|pfn| scene.platform.guest().hold(pfn));
+    let low = Constraints::builder().mask((1 << 26) - 1).build().unwrap();
+    let buffer = scene.allocator.alloc_coherent(589 * PAGE, &low).expect("other frames");
+    check(scene.platform, &buffer, &low);
+    let set_aside = scene.allocator.stats().set_aside;
+    assert!((1..=4).contains(&set_aside), "{set_aside}");
+    held.into_iter().for_each(|pfn| scene.platform.guest().unhold(pfn));
+    drop(buffer);
     scene.finish();
 }
 

@@ -58,7 +58,7 @@ impl HeldAside {
 /// If something references a frame, the next one may be referenced, too, such as the pages of a ring. They
 /// are set aside, so the next request goes on after them. Each costs a search for the refused frame: a
 /// dozen hypercalls.
-const REFUSED_IN_A_ROW: u32 = 8;
+pub(super) const REFUSED_IN_A_ROW: u32 = 8;
 
 impl<P: Platform> Allocator<P> {
     /// Serves a request by an exchange. Asks for one extent, for more than is needed first, and then for

@@ -8,19 +8,41 @@
 use core::sync::atomic::Ordering::Relaxed;
 
 use super::class::{ScarceFrames, class_of_mask};
-use super::grow::{HeldAside, Wanted};
+use super::grow::{HeldAside, REFUSED_IN_A_ROW, Wanted};
 use super::plan::Plan;
 use super::reserve::{Extent, Origin};
 use super::{AllocError, Allocator, CoherentBuffer};
 use crate::addr::{Gfn, Pfn};
-use crate::exchange::{Exchanger, Lists, Part, ScatteredExchange, ScatteredFrames};
+use crate::exchange::{ExchangeError, Exchanger, Lists, Part, ScatteredExchange, ScatteredFrames};
 use crate::frames::FrameRun;
 use crate::platform::Platform;
 
 impl<P: Platform> Allocator<P> {
     /// Exchanges a run as long as the buffer, and single frames, for extents. Returns `None` if the device
-    /// does not reach what Xen handed out; then the reserve has it.
+    /// does not reach what Xen handed out; then the reserve has it. Frames that Xen refuses are set aside,
+    /// and the exchange is tried with others.
     pub(super) fn grow_scattered(
+        &self,
+        exchanger: &Exchanger<'_, P::Xen, P::Linear>,
+        plan: &Plan,
+        wanted: &Wanted,
+        held: &mut HeldAside,
+    ) -> Result<Option<CoherentBuffer<'_, P>>, AllocError> {
+        let mut refused = 0;
+        loop {
+            match self.exchange_scattered(exchanger, plan, wanted, held) {
+                Err(AllocError::Exchange(ExchangeError::FrameBusy { .. }))
+                    if refused < REFUSED_IN_A_ROW =>
+                {
+                    refused += 1;
+                }
+                result => return result,
+            }
+        }
+    }
+
+    /// Makes the exchange once. A frame that Xen refuses is set aside.
+    fn exchange_scattered(
         &self,
         exchanger: &Exchanger<'_, P::Xen, P::Linear>,
         plan: &Plan,
@@ -65,9 +87,12 @@ impl<P: Platform> Allocator<P> {
                 self.lent.settle_all(&given.without(&kept));
                 self.lent.lend_all(&kept.without(&given));
                 let lost = remaining.lost() + others_lost;
-                self.give_remaining_zeroed(first, remaining);
-                others.into_runs().for_each(|single| self.give_unless_lost(single));
                 let Some(error) = error else { unreachable!("a frame is lost by an error alone") };
+                match remaining.whole() {
+                    Ok(run) => self.give_unless_refused(run, &error),
+                    Err(remaining) => self.give_remaining_zeroed(first, remaining),
+                }
+                others.into_runs().for_each(|single| self.give_unless_lost(single, &error));
                 return Err(match lost {
                     0 => AllocError::refused(error, plan.limits().node()),
                     lost => AllocError::of(error, lost),
@@ -93,10 +118,23 @@ impl<P: Platform> Allocator<P> {
         Ok(None)
     }
 
+    /// Gives a covered run to the kernel, zeroed, and sets the frame aside that Xen refused.
+    fn give_unless_refused(&self, run: FrameRun, error: &ExchangeError) {
+        let frames = run.first()..run.first().add(run.frames());
+        let (before, after) = match error {
+            ExchangeError::FrameBusy { pfn, .. } if frames.contains(pfn) => {
+                self.set_aside(run, *pfn, error)
+            }
+            _ => (run, FrameRun::EMPTY),
+        };
+        self.give_covered_zeroed(before);
+        self.give_covered_zeroed(after);
+    }
+
     /// Gives a covered frame to the kernel, zeroed, unless it is quarantined.
-    fn give_unless_lost(&self, single: FrameRun) {
+    fn give_unless_lost(&self, single: FrameRun, error: &ExchangeError) {
         match self.platform().p2m().gfn(single.first()) {
-            Some(_) => self.give_covered_zeroed(single),
+            Some(_) => self.give_unless_refused(single, error),
             None => self.reserve.uncover(self.platform(), single.first(), 1),
         }
     }

@@ -12,7 +12,7 @@ use crate::exchange::permission::{Permission, node_permitted, why_not_permitted}
 use crate::paging::LinearMapping;
 
 /// A limit below which Xen has no memory for guests: it keeps the first MiB of the machine.
-const NOWHERE: Placement = Placement::below(match AddressBits::new(13) {
+pub(super) const NOWHERE: Placement = Placement::below(match AddressBits::new(13) {
     Ok(bits) => bits,
     Err(_) => AddressBits::UNLIMITED,
 });

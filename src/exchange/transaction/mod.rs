@@ -26,7 +26,7 @@
 //! * `recover`: finds out which machine frames back the run after Xen failed past its commit point;
 //! * `ending`, `exchanged`: the state after Xen was asked; undoes and attaches;
 //! * `relocate`: swaps the machine frames of memory in use and of spare memory;
-//! * `scattered`: exchanges frames that do not lie side by side;
+//! * `scattered`, `places`: exchange frames that do not lie side by side;
 //! * `mapping`: takes a run out of the linear mapping and puts it back;
 //! * `entries`: writes single page-table entries;
 //! * `tables`: unhooks whole first-level tables, and hooks them in again.
@@ -39,6 +39,7 @@ mod entries;
 mod exchanged;
 mod fused;
 mod mapping;
+mod places;
 mod record;
 mod recover;
 mod relocate;

@@ -18,7 +18,9 @@ use hypercall::{DomId, Xen, XenErrno};
 
 use super::ask::reservation;
 use super::detached::purge;
+use super::diagnose::NOWHERE;
 use super::entries::{MapResult, UNKNOWN, map_entries};
+use super::places::Places;
 use super::recover::recover;
 use crate::addr::{Mfn, Order, Pfn};
 use crate::exchange::accounts::UnwindGuard;
@@ -26,7 +28,8 @@ use crate::exchange::error::ExchangeError;
 use crate::exchange::failure::Remaining;
 use crate::exchange::guest::GuestHandle;
 use crate::exchange::options::Scrub;
-use crate::exchange::part::Part;
+use crate::exchange::part::{Node, Part};
+use crate::exchange::permission::{Permission, node_permitted, why_not_permitted};
 use crate::exchange::reply::{ExchangeReply, Rest};
 use crate::exchange::request::{Lists, has_room};
 use crate::exchange::scattered_frames::ScatteredFrames;
@@ -51,53 +54,6 @@ pub(crate) struct ScatteredExchange<'a> {
     pub others_lost: u64,
     /// Why not all frames were exchanged and mapped.
     pub error: Option<ExchangeError>,
-}
-
-/// Which guest frame gets which machine frame of the extents.
-struct Places<'s> {
-    run: Pfn,
-    frames: u64,
-    others: &'s [u64],
-    order: Order,
-    /// The frames of each extent that belong to the run.
-    used: u64,
-}
-
-impl Places<'_> {
-    fn count(&self) -> usize {
-        self.frames as usize + self.others.len()
-    }
-
-    /// Returns the guest frame for a machine frame, counted through all extents, and whether it is part of
-    /// the run.
-    fn pfn(&self, index: usize) -> (Pfn, bool) {
-        let (extent, within) =
-            (index as u64 >> self.order.get(), index as u64 & (self.order.frames() - 1));
-        let before = (extent * self.used).min(self.frames);
-        let here = self.used.min(self.frames - before);
-        if within < here {
-            return (self.run.add(before + within), true);
-        }
-        (Pfn::new(self.others[index - (before + here) as usize]), false)
-    }
-
-    /// Returns the place of one of the other frames.
-    fn index_of_other(&self, other: usize) -> usize {
-        let surplus = self.order.frames() - self.used;
-        // The extents that the run uses as far as it may use any.
-        let full = self.frames / self.used;
-        let other = other as u64;
-        let index = match other.checked_sub(full * surplus) {
-            Some(rest) => (full << self.order.get()) + self.frames % self.used + rest,
-            None => ((other / surplus) << self.order.get()) + self.used + other % surplus,
-        };
-        index as usize
-    }
-
-    /// Returns the guest frame from which on Xen numbers an extent.
-    const fn asked_for(&self, extent: usize) -> u64 {
-        self.run.add(extent as u64 * self.used).number()
-    }
 }
 
 impl<'a, X: Xen, L: LinearMapping> GuestHandle<'a, X, L> {
@@ -164,7 +120,7 @@ impl<X: Xen, L: LinearMapping> Frames<'_, '_, X, L> {
         let (count, guest) = (self.places.count() as u64, self.guest);
         let holds = self.places.used > 0
             && self.places.used <= part.output().frames()
-            && part.out_extents().saturating_mul(self.places.used) >= run.frames();
+            && self.places.is_complete();
         if part.frames() != count || part.input() != Order::ZERO || !holds {
             return Err(ExchangeError::BadPart { first: 0, frames: part.frames(), run: count });
         }
@@ -262,10 +218,15 @@ impl<X: Xen, L: LinearMapping> Frames<'_, '_, X, L> {
             Rest::Refused(XenErrno::ENOMEM) => {
                 Some(ExchangeError::NoMemory { order, bits: placement.bits, node: placement.node })
             }
-            Rest::Refused(XenErrno::EINVAL) => Some(ExchangeError::FrameRefused {
-                first: self.places.pfn(done).0,
-                frames: order.frames(),
-            }),
+            Rest::Refused(XenErrno::EINVAL) => match placement.node {
+                Node::Exactly(node)
+                    if node_permitted(self.guest.xen, node) == Permission::Denied =>
+                {
+                    Some(ExchangeError::NodeNotPermitted { node })
+                }
+                _ => Some(self.refused_frame(done)),
+            },
+            Rest::Refused(XenErrno::EPERM) => Some(why_not_permitted(self.guest.xen, order)),
             Rest::Refused(errno) => Some(ExchangeError::Refused { errno }),
             Rest::Torn(errno) => {
                 self.recover_from(done);
@@ -277,6 +238,61 @@ impl<X: Xen, L: LinearMapping> Frames<'_, '_, X, L> {
             }
         };
         error.map_or(corrected, Err)
+    }
+
+    /// Finds the frame that Xen refuses in the first extent that it did not exchange.
+    ///
+    /// Xen takes all frames of an extent before it looks for memory. So a question for memory that cannot
+    /// exist moves nothing, and its error says whether Xen would take the frames (`ENOMEM`) or not
+    /// (`EINVAL`).
+    #[cold]
+    fn refused_frame(&mut self, done: usize) -> ExchangeError {
+        let guest = self.guest;
+        let (mut first, mut frames) = (done, self.places.order.frames() as usize);
+        loop {
+            let asked = (frames / 2).max(1);
+            let order = Order::new(asked.ilog2()).unwrap_or(Order::ZERO);
+            let stays = self.places.pfn(first).0.number();
+            let mut out_list = [stays];
+            let mut question = MemoryExchange {
+                input: reservation(
+                    &mut self.backing[first..first + asked],
+                    Order::ZERO,
+                    MemFlags::default(),
+                ),
+                output: reservation(&mut out_list, order, NOWHERE.mem_flags()),
+                nr_exchanged: 0,
+            };
+            // SAFETY: as for the exchange itself: no entry maps the frames ([M2](crate::rules#M2)), every
+            // vCPU was flushed ([F2](crate::rules#F2)), and nothing else touches the lists, which lie
+            // outside the frames ([M3](crate::rules#M3)).
+            let result = unsafe { guest.xen.memory_op(MemoryOp::Exchange(&mut question)) };
+            if result.is_ok() || question.nr_exchanged > 0 || out_list != [stays] {
+                // Xen cannot have such memory. What backs the frames is unknown.
+                self.backing[first..first + asked].fill(UNKNOWN);
+                return ExchangeError::Torn { errno: result.err(), exchanged: 0 };
+            }
+            match result {
+                Err(XenErrno::EINVAL) if frames == 1 => {
+                    let pfn = self.places.pfn(first).0;
+                    let mfn = Some(Mfn::new(self.backing[first]));
+                    let holder = guest.linear.holder(pfn, mfn);
+                    return ExchangeError::FrameBusy { pfn, mfn, holder };
+                }
+                Err(XenErrno::EINVAL) => frames = asked,
+                Err(XenErrno::ENOMEM) if frames > 1 => {
+                    (first, frames) = (first + asked, frames - asked)
+                }
+                Err(XenErrno::EFAULT) => {
+                    self.backing[first..first + asked].fill(UNKNOWN);
+                    return ExchangeError::Torn { errno: result.err(), exchanged: 0 };
+                }
+                _ => {
+                    let (first, frames) = (self.places.pfn(done).0, self.places.order.frames());
+                    return ExchangeError::FrameRefused { first, frames };
+                }
+            }
+        }
     }
 
     /// Finds out what backs the frames from `done` on, of which Xen's reply does not tell.
@@ -375,46 +391,5 @@ impl<X: Xen, L: LinearMapping> Frames<'_, '_, X, L> {
             }
         }
         mapping
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Every frame has one place, in whichever way the extents are used.
-    #[test]
-    fn each_frame_has_one_place() {
-        for (order, used) in
-            (0..4).flat_map(|order| (1..=1 << order).map(move |used| (order, used)))
-        {
-            let order = Order::new(order).unwrap();
-            for frames in 1..=3_u64 * used {
-                let count = frames.div_ceil(used) << order.get();
-                let mut numbers = [0; 32];
-                let others = &mut numbers[..(count - frames) as usize];
-                (100..).zip(others.iter_mut()).for_each(|(number, entry)| *entry = number);
-                let places = Places { run: Pfn::new(8), frames, others, order, used };
-                assert_eq!(places.count() as u64, count);
-                let (mut run, mut other) = (0, 0);
-                for index in 0..places.count() {
-                    match places.pfn(index) {
-                        (pfn, true) => {
-                            assert_eq!(pfn, Pfn::new(8 + run));
-                            let within = index as u64 & (order.frames() - 1);
-                            let asked = places.asked_for(index >> order.get());
-                            assert_eq!(asked + within, pfn.number());
-                            run += 1;
-                        }
-                        (pfn, false) => {
-                            assert_eq!(pfn, Pfn::new(100 + other));
-                            assert_eq!(places.index_of_other(other as usize), index);
-                            other += 1;
-                        }
-                    }
-                }
-                assert_eq!((run, run + other), (frames, count));
-            }
-        }
     }
 }
