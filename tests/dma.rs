@@ -462,10 +462,13 @@ fn c75_a_buffer_that_moved_is_reported() {
     let other = scene.platform.guest().mfn(buffer.frames().first()).unwrap();
     let before = scene.platform.guest().forge(pfn, other);
     let Err(BufferError::Moved(moved)) = buffer.check_in_place() else { panic!("not reported") };
-    assert_eq!((moved.offset, moved.told.frame().number()), (2 * PAGE, before.number()));
+    assert_eq!((moved.offset, moved.device_address.frame().number()), (2 * PAGE, before.number()));
     assert_eq!(moved.found.unwrap().frame().number(), other.number());
     let (text, found) = (moved.to_string(), moved.found.unwrap());
-    assert!(text.contains(&format!("offset {} was at {}", moved.offset, moved.told)), "{text}");
+    assert!(
+        text.contains(&format!("offset {} was at {}", moved.offset, moved.device_address)),
+        "{text}"
+    );
     assert!(text.contains(&format!("at {found}: allocate anew")), "{text}");
     scene.platform.guest().forge(pfn, before);
     assert_eq!(buffer.check_in_place(), Ok(()));
@@ -757,10 +760,10 @@ fn a_node_without_memory_is_named() {
     assert!(scene.allocator.alloc_coherent(PAGE, &below(30, 0)).is_ok());
     scene.check_balance();
     let scene = DmaScene::new(GuestBuilder::new(4096).translated().build());
-    for backing in [Backing::Whatever, Backing::OneExtent] {
+    for backing in [Backing::Any, Backing::OneExtent] {
         let exact = build(|it| it.node(Node::Exactly(3)).backing(backing));
         let error = scene.error(1, &exact);
-        assert_eq!(error, AllocError::NodeNotTold { node: 3 });
+        assert_eq!(error, AllocError::NodeUnknown { node: 3 });
         assert!(scene.allocator.alloc_coherent(1, &build(|it| it.node(Node::Near(3)))).is_ok());
     }
     scene.check_balance();

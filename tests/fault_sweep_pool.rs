@@ -76,7 +76,7 @@ fn quarantined<'k>(kernel: &'k &CheckedKernel<'_>) -> &'k Accounts {
 
 impl PoolSetting {
     fn constraints(&self) -> Constraints {
-        let backing = if self.translated { Backing::OneExtent } else { Backing::Whatever };
+        let backing = if self.translated { Backing::OneExtent } else { Backing::Any };
         Constraints::builder().backing(backing).build().unwrap()
     }
 

@@ -760,8 +760,8 @@ fn c75_an_object_that_moved_is_reported() {
     let Err(BufferError::Moved(moved)) = objects[1].check_in_place() else {
         panic!("not reported")
     };
-    assert_eq!((moved.offset, moved.told), (cut, objects[1].dma_addr_at(cut).unwrap()));
-    assert_ne!(moved.found, Some(moved.told));
+    assert_eq!((moved.offset, moved.device_address), (cut, objects[1].dma_addr_at(cut).unwrap()));
+    assert_ne!(moved.found, Some(moved.device_address));
     assert_eq!(objects[0].check_in_place(), Ok(()), "the first object lies in the page before");
     let moved = objects[2].check_in_place();
     assert!(matches!(moved, Err(BufferError::Moved(Moved { offset: 0, .. }))), "{moved:?}");
@@ -789,7 +789,7 @@ fn c75_a_pool_reports_a_moved_chunk_and_allocates_no_object_of_it() {
     );
     let reported = first.checked_add(3 * PAGE).unwrap();
     assert_eq!((moved[0].objects, moved[0].in_use), (4, 2));
-    assert_eq!((moved[0].moved.offset, moved[0].moved.told), (3 * PAGE, reported));
+    assert_eq!((moved[0].moved.offset, moved[0].moved.device_address), (3 * PAGE, reported));
     let report = pool.check_in_place().unwrap_err();
     let kind = PoolErrorKind::Moved { chunks: 1, in_use: 2, first: moved[0] };
     assert_eq!((report.kind(), report.is_transient()), (kind, false));

@@ -2,7 +2,7 @@
 
 use core::ptr::NonNull;
 
-use crate::dma::{CoherentBuffer, PoolObject, Told};
+use crate::dma::{CoherentBuffer, DeviceRange, PoolObject};
 use crate::platform::Platform;
 
 /// Memory that a driver allocated, or a bounce buffer for the driver's own memory.
@@ -17,10 +17,10 @@ impl<P: Platform> DriverMemory<P> {
     /// Returns the device address that the driver has, and the memory at it.
     ///
     /// A buffer has one segment, because drivers have one address for it.
-    pub fn told(&self) -> Told {
+    pub fn device_range(&self) -> DeviceRange {
         match self {
-            Self::Buffer(buffer) => buffer.told_first(),
-            Self::Object(object) => object.told(),
+            Self::Buffer(buffer) => buffer.device_range(),
+            Self::Object(object) => object.device_range(),
         }
     }
 

@@ -6,7 +6,7 @@ use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use super::driver_memory::DriverMemory;
 use super::moved::{MovedBuffer, Purpose};
 use crate::addr::{DmaAddr, PseudoPhysAddr};
-use crate::dma::Told;
+use crate::dma::DeviceRange;
 use crate::p2m::P2m;
 use crate::platform::Platform;
 use crate::sync::{AtomicU64, Mutex, const_fn, fence};
@@ -109,8 +109,8 @@ impl<P: Platform> LiveSlot<P> {
         Key { cpu: self.cpu.load(Relaxed), dma: DmaAddr::new(self.dma.load(Relaxed)) }
     }
 
-    fn told(&self) -> Told {
-        Told {
+    fn device_range(&self) -> DeviceRange {
+        DeviceRange {
             at: PseudoPhysAddr::new(self.at.load(Relaxed)),
             dma: DmaAddr::new(self.dma.load(Relaxed)),
             len: self.len.load(Relaxed),
@@ -142,15 +142,15 @@ impl<P: Platform> Claim<'_, P> {
 
     /// Stores the memory, which the driver accesses at `cpu`, in the slot. Returns its key.
     pub fn keep(self, purpose: Purpose, cpu: NonNull<u8>, memory: DriverMemory<P>) -> Key {
-        let (slot, told) = (self.slot, memory.told());
-        let key = Key::new(cpu, told.dma);
+        let (slot, range) = (self.slot, memory.device_range());
+        let key = Key::new(cpu, range.dma);
         // Pairs with the fence in `moved`: a reader that sees one of the values below also sees the
         // busy word after its fence.
         fence(Release);
         slot.cpu.store(key.cpu, Relaxed);
         slot.dma.store(key.dma.get(), Relaxed);
-        slot.at.store(told.at.get(), Relaxed);
-        slot.len.store(told.len, Relaxed);
+        slot.at.store(range.at.get(), Relaxed);
+        slot.len.store(range.len, Relaxed);
         let before = slot.memory.lock().replace(memory);
         debug_assert!(before.is_none(), "the claimed slot holds memory already");
         slot.word.store(with_state(self.free.wrapping_add(FILL), purpose as u64), Release);
@@ -181,7 +181,7 @@ pub fn take<P: Platform>(
             let word = slot.word.load(Acquire);
             let entered = purpose(word) == Some(wanted)
                 && slot.key() == key
-                && (!in_place || slot.told().check_in_place(p2m).is_ok())
+                && (!in_place || slot.device_range().check_in_place(p2m).is_ok())
                 && slot.enter(word);
             entered.then(|| slot.empty(word))?
         })
@@ -205,13 +205,13 @@ pub fn moved<P: Platform>(slot: &LiveSlot<P>, p2m: &P2m<'_>) -> Option<MovedBuff
     loop {
         let word = slot.word.load(Acquire);
         let purpose = purpose(word)?;
-        let (key, told) = (slot.key(), slot.told());
-        let moved = told.check_in_place(p2m).err();
+        let (key, range) = (slot.key(), slot.device_range());
+        let moved = range.check_in_place(p2m).err();
         fence(Acquire);
         if slot.word.load(Relaxed) == word {
             return moved.map(|moved| MovedBuffer {
                 dma: key.dma(),
-                len: told.len,
+                len: range.len,
                 purpose,
                 moved,
             });

@@ -302,7 +302,7 @@ mod tests {
     #[test]
     fn every_error_says_what_failed_and_whether_it_can_pass() {
         let dma = DmaAddr::new(0x5000);
-        let moved = Moved { offset: 9, told: dma, found: None };
+        let moved = Moved { offset: 9, device_address: dma, found: None };
         let first = MovedBuffer { dma, len: 64, purpose: Purpose::Bounce, moved };
         let table = [
             (AdapterError::NoSlot { slots: 64 }, "all 64 slots"),

@@ -3,7 +3,7 @@
 use core::fmt;
 use core::ptr::NonNull;
 
-use super::moved::Told;
+use super::moved::DeviceRange;
 use super::plan::Plan;
 use super::reserve::{Extent, Origin};
 use super::segments::{CutRules, Piece, Segment, Segments};
@@ -151,28 +151,29 @@ impl<'a, P: Platform> CoherentBuffer<'a, P> {
     /// [`BufferError::Moved`]: the first page that is not.
     pub fn check_in_place(&self) -> Result<(), BufferError> {
         let p2m = self.allocator.platform().p2m();
-        self.told().try_for_each(|(offset, told)| {
-            told.check_in_place(p2m)
+        self.device_ranges().try_for_each(|(offset, range)| {
+            range
+                .check_in_place(p2m)
                 .map_err(|moved| Moved { offset: offset + moved.offset, ..moved })
                 .map_err(BufferError::Moved)
         })
     }
 
     /// Iterates over the pieces by their offsets in the buffer, with the address that the device received.
-    fn told(&self) -> impl Iterator<Item = (u64, Told)> + '_ {
+    fn device_ranges(&self) -> impl Iterator<Item = (u64, DeviceRange)> + '_ {
         let first = self.run().first().number();
         self.extents().map(move |Extent { pfn, gfn, frames, .. }| {
             let offset = (pfn.number() - first) * PAGE;
             let len = (frames * PAGE).min(self.len - offset);
-            (offset, Told { at: PseudoPhysAddr::of(pfn), dma: DmaAddr::of(gfn), len })
+            (offset, DeviceRange { at: PseudoPhysAddr::of(pfn), dma: DmaAddr::of(gfn), len })
         })
     }
 
-    /// Returns the address that the device received for a buffer of one segment.
+    /// Returns the range of a buffer of one segment.
     #[cfg(any(feature = "virtio-drivers", feature = "dma-api"))]
-    pub(crate) fn told_first(&self) -> Told {
+    pub(crate) fn device_range(&self) -> DeviceRange {
         let at = PseudoPhysAddr::of(self.run().first());
-        Told { at, dma: self.dma_addr(), len: self.len }
+        DeviceRange { at, dma: self.dma_addr(), len: self.len }
     }
 
     fn span(&self) -> BufferSpan {

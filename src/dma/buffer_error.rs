@@ -77,8 +77,8 @@ mod tests {
 
     #[test]
     fn every_error_says_what_failed_and_whether_it_can_pass() {
-        let told = DmaAddr::new(0x5000);
-        let moved = |found| BufferError::Moved(Moved { offset: 9, told, found });
+        let device_address = DmaAddr::new(0x5000);
+        let moved = |found| BufferError::Moved(Moved { offset: 9, device_address, found });
         let table = [
             (BufferError::OutOfBounds { offset: 8, bytes: 4, len: 10 }, "4 bytes at offset 8"),
             (

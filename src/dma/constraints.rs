@@ -20,7 +20,7 @@ pub enum Sleep {
 pub enum Backing {
     /// Any frames: the IOMMU makes them contiguous for the device.
     #[default]
-    Whatever,
+    Any,
     /// One extent of the machine's memory, for superpages and for devices without an IOMMU. Xen does not
     /// report where it lies. In a PV guest each segment is one extent, and this changes nothing.
     OneExtent,
@@ -136,7 +136,7 @@ impl Default for Constraints {
             max_segments: 1,
             node: Node::Any,
             sleep: Sleep::May,
-            backing: Backing::Whatever,
+            backing: Backing::Any,
         }
     }
 }

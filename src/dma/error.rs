@@ -127,7 +127,7 @@ pub enum AllocError {
         bits: AddressBits,
     },
     /// Xen does not tell a translated guest on which NUMA node its memory lies.
-    NodeNotTold {
+    NodeUnknown {
         /// The node of which memory was asked for exactly.
         node: u8,
     },
@@ -231,7 +231,7 @@ impl fmt::Display for AllocError {
                 "Xen has no free extent of order {order} below 2^{bits} on node {node}, or the \
                  machine has no such node: ask for a node nearby"
             ),
-            Self::NodeNotTold { node } => write!(
+            Self::NodeUnknown { node } => write!(
                 f,
                 "Xen does not tell a translated guest what lies on node {node}: ask for a node nearby"
             ),
@@ -281,7 +281,7 @@ impl AllocError {
             | Self::SegmentBelowAlignment { .. }
             | Self::TooManySegments { .. }
             | Self::LargerThanReach { .. }
-            | Self::NodeNotTold { .. }
+            | Self::NodeUnknown { .. }
             | Self::MemoryInUseStays
             | Self::NoExchange(_) => false,
         }
@@ -448,7 +448,7 @@ mod tests {
                 true,
                 "order 9 below 2^32 on node 3",
             ),
-            (15, Error::NodeNotTold { node: 3 }, false, "node 3"),
+            (15, Error::NodeUnknown { node: 3 }, false, "node 3"),
             (16, Error::Exchange(none), true, "order 9"),
             (16, Error::Exchange(never), false, ""),
             (
@@ -489,7 +489,7 @@ mod tests {
                 Error::LargerThanReach { .. } => 12,
                 Error::NoFramesInReach { .. } => 13,
                 Error::NoMemoryOnNode { .. } => 14,
-                Error::NodeNotTold { .. } => 15,
+                Error::NodeUnknown { .. } => 15,
                 Error::Exchange(_) => 16,
                 Error::Lost { .. } => 17,
                 Error::NoExchange(_) => 18,

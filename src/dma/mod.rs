@@ -73,9 +73,9 @@ pub use constraints::{Backing, ConstraintError, Constraints, ConstraintsBuilder,
 pub use contiguous::RelocationFailure;
 pub use error::AllocError;
 pub use many::Request;
-pub use moved::Moved;
 #[cfg(any(feature = "virtio-drivers", feature = "dma-api"))]
-pub(crate) use moved::Told;
+pub(crate) use moved::DeviceRange;
+pub use moved::Moved;
 pub use pool::{
     MovedChunk, Pool, PoolBuilder, PoolConfig, PoolError, PoolErrorKind, PoolObject,
     PoolStatistics, Zeroing,

@@ -15,15 +15,15 @@ pub struct Moved {
     /// The offset of the first byte that no longer has the address that the device received.
     pub offset: u64,
     /// The address that the device received.
-    pub told: DmaAddr,
+    pub device_address: DmaAddr,
     /// The address that the byte has now; `None` if no machine frame backs it.
     pub found: Option<DmaAddr>,
 }
 
 impl fmt::Display for Moved {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { offset, told, found } = self;
-        write!(f, "the byte at offset {offset} was at {told} for the device and is ")?;
+        let Self { offset, device_address, found } = self;
+        write!(f, "the byte at offset {offset} was at {device_address} for the device and is ")?;
         match found {
             Some(found) => write!(f, "at {found}: allocate anew"),
             None => f.write_str("nowhere: allocate anew"),
@@ -33,7 +33,7 @@ impl fmt::Display for Moved {
 
 /// A stretch that is contiguous for the device, and the address that the device received for it.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Told {
+pub(crate) struct DeviceRange {
     /// Its first byte, for the guest.
     pub at: PseudoPhysAddr,
     /// Its first byte, for the device.
@@ -42,7 +42,7 @@ pub(crate) struct Told {
     pub len: u64,
 }
 
-impl Told {
+impl DeviceRange {
     /// Returns the address that the device received for the byte at `offset`; `None` past the end.
     pub fn dma_addr_at(&self, offset: u64) -> Option<DmaAddr> {
         (offset < self.len).then(|| self.dma.checked_add(offset))?
@@ -52,11 +52,13 @@ impl Told {
     pub fn check_in_place(&self, p2m: &P2m<'_>) -> Result<(), Moved> {
         let mut offset = 0;
         // Neither address can run out before the stretch does: both belong to memory.
-        while let (Some(told), Some(at)) = (self.dma_addr_at(offset), self.at.checked_add(offset)) {
+        while let (Some(device_address), Some(at)) =
+            (self.dma_addr_at(offset), self.at.checked_add(offset))
+        {
             let within = at.offset() as u64;
             let found = p2m.gfn(at.frame()).and_then(|gfn| DmaAddr::of(gfn).checked_add(within));
-            if found != Some(told) {
-                return Err(Moved { offset, told, found });
+            if found != Some(device_address) {
+                return Err(Moved { offset, device_address, found });
             }
             offset += PAGE - within;
         }

@@ -39,7 +39,7 @@ impl<P: Platform> Allocator<P> {
         let limits = plan.limits();
         let translated = self.platform().p2m().is_translated();
         match limits.node() {
-            Node::Exactly(node) if translated => return Err(AllocError::NodeNotTold { node }),
+            Node::Exactly(node) if translated => return Err(AllocError::NodeUnknown { node }),
             // Xen does not report the node of a frame, so no memory that the guest has can serve.
             Node::Exactly(_) => return self.obtain_from_xen(plan, Self::grow),
             Node::Any | Node::Near(_) => {}

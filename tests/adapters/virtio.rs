@@ -499,7 +499,7 @@ fn c75_buffers_of_drivers_are_checked_after_a_restore() {
             assert_eq!(report, AdapterError::Moved { buffers: 1, first: found[0] }, "{report}");
             let MovedBuffer { dma, len: bytes, purpose: lent_for, moved } = found[0];
             assert_eq!((dma.get(), bytes, lent_for), (paddr, len as u64, purpose));
-            assert_eq!((moved.offset, moved.told.get()), (page, paddr + page));
+            assert_eq!((moved.offset, moved.device_address.get()), (page, paddr + page));
             back();
         }
         let moved = [queue.0, shared[1]].map(|paddr| scene.move_page(paddr));

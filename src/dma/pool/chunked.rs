@@ -9,7 +9,7 @@ use super::{
     MovedChunk, PoolConfig, PoolError, PoolErrorKind, PoolObject, PoolStatistics, Zeroing,
 };
 use crate::addr::PseudoPhysAddr;
-use crate::dma::moved::Told;
+use crate::dma::moved::DeviceRange;
 use crate::dma::{Allocator, CoherentBuffer};
 use crate::platform::Platform;
 use crate::sync::{AtomicBool, AtomicU64};
@@ -106,13 +106,13 @@ type ChunkEntry<'p, 'a, P> = Entry<'p, Chunk<'a, P>>;
 
 impl<P: Platform> Chunk<'_, P> {
     /// Returns the address that the device received for `len` bytes at `offset`.
-    fn reported(&self, offset: u64, len: u64) -> Told {
+    fn reported(&self, offset: u64, len: u64) -> DeviceRange {
         let first = PseudoPhysAddr::of(self.buffer.frames().first());
         let addresses = (first.checked_add(offset), self.buffer.dma_addr().checked_add(offset));
         let (Some(at), Some(dma)) = addresses else {
             unreachable!("an object lies in its chunk, and a chunk in the address space");
         };
-        Told { at, dma, len }
+        DeviceRange { at, dma, len }
     }
 
     fn has_moved(&self) -> bool {

@@ -191,7 +191,7 @@ mod tests {
     #[test]
     fn every_error_says_what_failed_and_whether_it_can_pass() {
         type Kind = PoolErrorKind;
-        let moved = Moved { offset: 9, told: DmaAddr::new(0x5000), found: None };
+        let moved = Moved { offset: 9, device_address: DmaAddr::new(0x5000), found: None };
         let first = MovedChunk { objects: 8, in_use: 2, moved };
         let (size, max, limit) = (9, 8, 8);
         let exhausted = |moved, limit| Kind::Exhausted { objects: 8, in_use: 7, moved, limit };

@@ -5,7 +5,7 @@ use core::ptr::NonNull;
 
 use super::bits::ObjectBits;
 use crate::addr::DmaAddr;
-use crate::dma::moved::Told;
+use crate::dma::moved::DeviceRange;
 use crate::dma::span::BufferSpan;
 use crate::dma::{Allocator, BufferError};
 use crate::paging::{GuestMemory, Width};
@@ -22,7 +22,7 @@ pub struct PoolObject<'p, P: Platform> {
     allocator: &'p Allocator<P>,
     bits: ObjectBits<'p>,
     index: u64,
-    reported: Told,
+    reported: DeviceRange,
 }
 
 impl<P: Platform> fmt::Debug for PoolObject<'_, P> {
@@ -39,7 +39,7 @@ impl<'p, P: Platform> PoolObject<'p, P> {
         allocator: &'p Allocator<P>,
         bits: ObjectBits<'p>,
         index: u64,
-        reported: Told,
+        reported: DeviceRange,
     ) -> Self {
         Self { allocator, bits, index, reported }
     }
@@ -87,7 +87,7 @@ impl<'p, P: Platform> PoolObject<'p, P> {
 
     /// Returns the addresses that the device and the guest have for the object.
     #[cfg(any(feature = "virtio-drivers", feature = "dma-api"))]
-    pub(crate) const fn told(&self) -> Told {
+    pub(crate) const fn device_range(&self) -> DeviceRange {
         self.reported
     }
 

@@ -115,14 +115,14 @@ fn by_xen(context: &TestContext<'_>) -> Check {
             (size, size + size / 2 - 1, order, bits),
         ] {
             let constraints = build(|it| it.mask(mask))?;
-            let told = match allocator.alloc_coherent(size, &constraints) {
+            let error = match allocator.alloc_coherent(size, &constraints) {
                 Err(AllocError::Exchange(error)) => error,
                 other => {
                     fail!("expected {size} bytes below {mask:#x} to be refused, got {other:?}")
                 }
             };
             // Xen may or may not have a single frame there. This test accepts both answers.
-            match told {
+            match error {
                 ExchangeError::NoMemory { order: which, bits: limit, .. }
                     if which.get() == order && limit.get() >= bits => {}
                 ExchangeError::NoMemoryBelow { bits: limit, .. } if limit.get() >= bits => {}
@@ -143,8 +143,8 @@ fn node(context: &TestContext<'_>) -> Check {
     let machine = context.machine;
     let exact = |node| build(|it| it.node(Node::Exactly(node)));
     if machine.exchanger().is_none() {
-        let not_told = AllocError::NodeNotTold { node: 0 };
-        return balanced(context, Retain::NOTHING, |it| refused(it, 1, &exact(0)?, not_told));
+        let unknown = AllocError::NodeUnknown { node: 0 };
+        return balanced(context, Retain::NOTHING, |it| refused(it, 1, &exact(0)?, unknown));
     }
     balanced(context, Retain::NOTHING, |allocator| {
         let confined = ConfinedGuest::to(machine, 64)?;
@@ -155,7 +155,7 @@ fn node(context: &TestContext<'_>) -> Check {
             // Xen supports 64 nodes, but no configuration of the bed has node 63.
             match allocator.alloc_coherent(2 * PAGE, &exact(63)?) {
                 Err(AllocError::NoMemoryOnNode { node: 63, .. }) => {}
-                Err(told) if told == error(63) => {}
+                Err(other) if other == error(63) => {}
                 other => fail!("expected node 63 to be refused, got {other:?}"),
             }
             let (size, constraints) = (2 * PAGE, exact(0)?);

@@ -89,7 +89,7 @@ impl BufferRequest {
             .max_segments(self.segments)
             .max_segment(if self.max_segment == 0 { u64::MAX } else { self.max_segment })
             .sleep(if self.awake { Sleep::MustNot } else { Sleep::May })
-            .backing(if self.one_extent { Backing::OneExtent } else { Backing::Whatever })
+            .backing(if self.one_extent { Backing::OneExtent } else { Backing::Any })
             .node(self.node);
         match self.boundary {
             0 => builder.build(),
