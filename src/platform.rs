@@ -151,7 +151,7 @@ pub unsafe trait Platform {
     fn on_set_aside(&self, _pfn: Pfn, _error: &ExchangeError) {}
 
     /// Lends at least `words` words for extent lists, or returns `None` if the kernel has no memory. A
-    /// shorter list makes the call fail or panic.
+    /// shorter list counts as none.
     ///
     /// A word has 8 bytes. The library asks for at most two words per frame: at most 524,288 words, which
     /// are 4 MiB, to return 1 GiB or to make it contiguous in place. The content does not matter. The

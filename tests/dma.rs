@@ -794,9 +794,27 @@ fn without_memory_for_lists_nothing_moves() {
     assert_eq!(stats.idle + stats.lent, 8, "the memory is idle or lent to the kernel: {stats:?}");
     let report = scene.allocator.trim(u64::MAX);
     assert_eq!((report.returned, report.freed), (0, 0));
-    assert!(matches!(report.error, Some(ExchangeError::ListTooShort { len: 0, .. })), "{report:?}");
+    assert!(matches!(report.error, Some(ExchangeError::NoListMemory { .. })), "{report:?}");
     assert_eq!(scene.take_calls(), 0);
     scene.platform.deny_lists(false);
+    assert_eq!(scene.allocator.trim(u64::MAX).returned, 8);
+    scene.check_balance();
+}
+
+#[test]
+fn lists_that_are_too_short_count_as_none() {
+    let scene = pv();
+    let low = build(|it| it.mask((1 << 24) - 1));
+    let buffer = scene.alloc(8 * PAGE, &low);
+    scene.take_calls();
+    scene.platform.shorten_lists(true);
+    let error = scene.error(16 * PAGE, &low);
+    assert_eq!(error, AllocError::NoListMemory { words: 16 + 1 });
+    drop(buffer);
+    let report = scene.allocator.trim(u64::MAX);
+    assert!(matches!(report.error, Some(ExchangeError::NoListMemory { .. })), "{report:?}");
+    assert_eq!(scene.take_calls(), 0);
+    scene.platform.shorten_lists(false);
     assert_eq!(scene.allocator.trim(u64::MAX).returned, 8);
     scene.check_balance();
 }

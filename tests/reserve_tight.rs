@@ -116,7 +116,7 @@ fn a_trim_without_lists_keeps_the_memory() {
     let (kernel, allocator, _) = idle(64);
     kernel.most.store(1, Relaxed);
     let report = allocator.trim(u64::MAX);
-    assert!(matches!(report.error, Some(ExchangeError::ListTooShort { .. })), "{report:?}");
+    assert!(matches!(report.error, Some(ExchangeError::NoListMemory { .. })), "{report:?}");
     assert!(allocator.stats().idle >= 64, "{report:?}");
     kernel.most.store(u64::MAX, Relaxed);
     assert_eq!(allocator.trim(u64::MAX).error, None);

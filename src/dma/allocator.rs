@@ -77,6 +77,12 @@ impl<P: Platform> Allocator<P> {
         self.top_class
     }
 
+    /// Borrows lists of `words` words from the kernel. A list that is shorter counts as none.
+    pub(super) fn lists(&self, words: u64) -> Option<P::Lists<'_>> {
+        let mut lists = self.platform.lists(words)?;
+        (lists.as_mut().len() as u64 >= words).then_some(lists)
+    }
+
     /// Returns the exchange of a PV guest.
     pub(super) fn exchanger(&self) -> Option<Exchanger<'_, P::Xen, P::Linear>> {
         let Capability::Exchange { limit } = self.capability else { return None };

@@ -138,7 +138,7 @@ impl<P: Platform> Allocator<P> {
         };
         let words = 2 * run.frames();
         let (spare, extent) = spare;
-        let Some(mut lists) = self.platform().lists(words) else {
+        let Some(mut lists) = self.lists(words) else {
             self.return_spare(spare, extent);
             return Err(refused(run, AllocError::NoListMemory { words }));
         };

@@ -247,7 +247,7 @@ impl<P: Platform> Allocator<P> {
             let run = self.take_covered(frames)?;
             // After the run: in a tight guest the lists would take the middle of the last one.
             let words = frames + extents;
-            let Some(mut lists) = platform.lists(words) else {
+            let Some(mut lists) = self.lists(words) else {
                 self.give_covered(run);
                 return Err(AllocError::NoListMemory { words });
             };

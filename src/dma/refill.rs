@@ -40,7 +40,7 @@ impl<P: Platform> Allocator<P> {
         let frames = order.frames();
         let run = self.search_aligned(plan, frames).or_else(|| self.take_untested(plan, frames));
         let run = run.ok_or(AllocError::no_frames(plan.frames(), plan.limits()))?;
-        let Some(mut lists) = platform.lists(frames) else {
+        let Some(mut lists) = self.lists(frames) else {
             platform.give(run);
             return Err(AllocError::NoListMemory { words: frames });
         };

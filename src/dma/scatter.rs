@@ -54,7 +54,7 @@ impl<P: Platform> Allocator<P> {
         let surplus = wanted.frames() - plan.frames();
         let run = self.take_covered(plan.frames())?;
         let words = wanted.frames() + extents + surplus;
-        let Some(mut lists) = platform.lists(words) else {
+        let Some(mut lists) = self.lists(words) else {
             self.give_covered(run);
             return Err(AllocError::NoListMemory { words });
         };

@@ -247,7 +247,7 @@ impl<P: Platform> Allocator<P> {
             rest = unreturned.join(after);
             // A kernel without memory for the lists may have some for shorter ones, and more with each part
             // that it receives.
-            if !matches!(error, ExchangeError::ListTooShort { .. }) || longest == 1 {
+            if !matches!(error, ExchangeError::NoListMemory { .. }) || longest == 1 {
                 self.counters.refusals.fetch_add(1, Relaxed);
                 report.error = Some(error);
                 return Err(rest);
@@ -303,9 +303,9 @@ impl<P: Platform> Allocator<P> {
     ) -> Result<Option<FrameRun>, (FrameRun, ExchangeError)> {
         let (first, frames) = (run.first(), run.frames());
         let extents = frames >> order.get();
-        let needed = frames + extents;
-        let Some(mut lists) = self.platform().lists(needed) else {
-            return Err((run, ExchangeError::ListTooShort { needed, len: 0 }));
+        let words = frames + extents;
+        let Some(mut lists) = self.lists(words) else {
+            return Err((run, ExchangeError::NoListMemory { words }));
         };
         let swap = Part::swap(0, extents, order, Placement::ANYWHERE);
         let (backing, extents) = lists.as_mut().split_at_mut(frames as usize);

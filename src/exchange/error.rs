@@ -33,6 +33,11 @@ pub enum ExchangeError {
         /// The number of entries in the list.
         len: usize,
     },
+    /// The kernel lent no memory for the lists of an exchange that the allocator needs. Nothing moved.
+    NoListMemory {
+        /// The number of words of 8 bytes needed.
+        words: u64,
+    },
     /// The P2M has no machine frame for a frame of the run. Nothing moved.
     NotPopulated {
         /// The frame.
@@ -143,10 +148,13 @@ pub enum ExchangeError {
 impl ExchangeError {
     /// Returns true if the same call can succeed later although the caller changes nothing.
     ///
-    /// Memory of Xen can become free, and a frame that is in use can be released by its holder.
+    /// Memory of the kernel or of Xen can become free, and a frame that is in use can be released by its holder.
     pub const fn is_transient(&self) -> bool {
         match self {
-            Self::NoMemory { .. } | Self::NoMemoryBelow { .. } | Self::FrameRefused { .. } => true,
+            Self::NoListMemory { .. }
+            | Self::NoMemory { .. }
+            | Self::NoMemoryBelow { .. }
+            | Self::FrameRefused { .. } => true,
             Self::FrameBusy { holder, .. } => holder.is_transient(),
             Self::Refused { errno }
             | Self::PageTable { errno, .. }
@@ -174,8 +182,17 @@ impl fmt::Display for ExchangeError {
                  it, or ends outside the run of {run} frames"
             ),
             Self::ListTooShort { needed, len } => {
-                write!(f, "a list of {len} entries is too short: {needed} are needed")
+                write!(
+                    f,
+                    "a list has {len} entries of 8 bytes, but {needed} are needed: lend one for each \
+                     frame of the run in `Lists::backing`, one for each extent in `Lists::extents`"
+                )
             }
+            Self::NoListMemory { words } => write!(
+                f,
+                "the kernel lent no memory for extent lists of {words} words of 8 bytes: free \
+                 memory, or lend more in `Platform::lists`"
+            ),
             Self::NotPopulated { pfn } => write!(
                 f,
                 "pfn {pfn} has no machine frame in the P2M: it is beyond the guest's memory, \

@@ -23,6 +23,7 @@ pub struct FakePlatform {
     frames: Mutex<FrameAllocator<'static>>,
     accounts: Accounts,
     lists_denied: AtomicBool,
+    lists_shortened: AtomicBool,
     search_denied: AtomicBool,
 }
 
@@ -41,9 +42,9 @@ impl FakePlatform {
         let whole = guest.run(first, guest.frames() - first);
         frames.give(whole).expect("an empty allocator has no frame of the guest");
         let (p2m, accounts) = (guest.p2m(), Accounts::new());
-        let (lists_denied, search_denied) = (AtomicBool::new(false), AtomicBool::new(false));
+        let [lists_denied, lists_shortened, search_denied] = [const { AtomicBool::new(false) }; 3];
         let frames = Mutex::new(frames);
-        Self { guest, p2m, frames, accounts, lists_denied, search_denied }
+        Self { guest, p2m, frames, accounts, lists_denied, lists_shortened, search_denied }
     }
 
     /// The guest.
@@ -64,6 +65,11 @@ impl FakePlatform {
     /// Denies the kernel memory for extent lists, or no longer.
     pub fn deny_lists(&self, denied: bool) {
         self.lists_denied.store(denied, Relaxed);
+    }
+
+    /// Makes each extent list one word shorter than asked for, or no longer.
+    pub fn shorten_lists(&self, shortened: bool) {
+        self.lists_shortened.store(shortened, Relaxed);
     }
 
     fn allocator(&self) -> MutexGuard<'_, FrameAllocator<'static>> {
@@ -123,6 +129,7 @@ unsafe impl Platform for &FakePlatform {
     }
 
     fn lists(&self, words: u64) -> Option<Vec<u64>> {
+        let words = words - u64::from(self.lists_shortened.load(Relaxed));
         (!self.lists_denied.load(Relaxed)).then(|| vec![0; words as usize])
     }
 }
