@@ -11,7 +11,7 @@ pub enum Sleep {
     /// The caller can wait for hypercalls.
     #[default]
     May,
-    /// The caller cannot wait: idle memory of the reserve serves, or none.
+    /// The caller must not sleep: only idle memory of the reserve serves it.
     MustNot,
 }
 
@@ -49,7 +49,7 @@ pub struct ConstraintsBuilder(Constraints);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ConstraintError {
-    /// The device can't reach a whole page.
+    /// The device reaches less than two pages, and Xen keeps the first.
     MaskTooNarrow {
         /// The mask.
         mask: u64,
@@ -99,16 +99,26 @@ impl ConstraintError {
 impl fmt::Display for ConstraintError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
-            Self::MaskTooNarrow { mask } => write!(f, "mask {mask:#x} reaches no whole page"),
+            Self::MaskTooNarrow { mask } => write!(
+                f,
+                "mask {mask:#x} is below 0x1fff: a device must reach two pages, because Xen keeps the \
+                 first"
+            ),
             Self::NothingBetween { lowest, mask } => {
-                write!(f, "no whole page lies between {lowest:#x} and mask {mask:#x}")
+                write!(
+                    f,
+                    "no whole page lies between {lowest:#x} and mask {mask:#x}: correct the device's limits"
+                )
             }
-            Self::Alignment { align } => write!(f, "alignment {align:#x} is not a power of two"),
+            Self::Alignment { align } => write!(f, "alignment {align:#x} must be a power of two"),
             Self::AlignmentAboveMask { align, mask } => {
-                write!(f, "alignment {align:#x} is out of reach of mask {mask:#x}")
+                write!(
+                    f,
+                    "alignment {align:#x} is above mask {mask:#x}: reduce it, or correct the mask"
+                )
             }
             Self::Boundary { boundary } => {
-                write!(f, "boundary {boundary:#x} is not a power of two")
+                write!(f, "boundary {boundary:#x} must be a power of two")
             }
             Self::MaxSegment => {
                 f.write_str("a segment must have at least one byte: max_segment is 0")
@@ -117,7 +127,7 @@ impl fmt::Display for ConstraintError {
                 f.write_str("a device must take at least one segment: max_segments is 0")
             }
             Self::Node { node } => {
-                write!(f, "Xen's interface has no name for node {node}: use 0 to 254")
+                write!(f, "node {node} means any node to Xen: use `Node::Any`")
             }
         }
     }
@@ -374,7 +384,7 @@ mod tests {
         use std::string::ToString;
         type Error = ConstraintError;
         let table = [
-            (Error::MaskTooNarrow { mask: 0xfff }, "mask 0xfff"),
+            (Error::MaskTooNarrow { mask: 0xfff }, "mask 0xfff is below 0x1fff"),
             (
                 Error::NothingBetween { lowest: 0xf001, mask: 0xffff },
                 "between 0xf001 and mask 0xffff",
@@ -382,12 +392,12 @@ mod tests {
             (Error::Alignment { align: 24 }, "alignment 0x18"),
             (
                 Error::AlignmentAboveMask { align: 1 << 20, mask: 0xffff },
-                "alignment 0x100000 is out of reach of mask 0xffff",
+                "alignment 0x100000 is above mask 0xffff",
             ),
             (Error::Boundary { boundary: 12 }, "boundary 0xc"),
             (Error::MaxSegment, "at least one byte"),
             (Error::MaxSegments, "at least one segment"),
-            (Error::Node { node: 255 }, "node 255"),
+            (Error::Node { node: 255 }, "node 255 means any node to Xen"),
         ];
         for (place, (error, words)) in table.into_iter().enumerate() {
             assert!(error.to_string().contains(words), "{error}");

@@ -38,14 +38,14 @@ pub enum AllocError {
         /// The highest order that Xen permits.
         limit: Order,
     },
-    /// One segment was asked for, and the device takes none so long.
+    /// One segment was requested, and the device takes none so long.
     SegmentTooLong {
         /// Bytes asked for.
         size: u64,
         /// The most bytes in a segment.
         max_segment: u64,
     },
-    /// One segment was asked for, and it can't but cross the boundary.
+    /// One segment was requested, and it crosses the boundary at any address.
     CrossesBoundary {
         /// Bytes asked for.
         size: u64,
@@ -126,7 +126,7 @@ pub enum AllocError {
         /// The address limit.
         bits: AddressBits,
     },
-    /// Xen does not tell a translated guest on which NUMA node its memory lies.
+    /// Xen hides from a translated guest on which NUMA node its memory lies.
     NodeUnknown {
         /// The node of which memory was asked for exactly.
         node: u8,
@@ -182,13 +182,13 @@ impl fmt::Display for AllocError {
             ),
             Self::SegmentBelowAlignment { segment, align, limit: None } => write!(
                 f,
-                "segments of {segment:#x} bytes can't each be aligned to {align:#x} and stay side by \
+                "segments of {segment:#x} bytes cannot each be aligned to {align:#x} and stay side by \
                  side for the processor: reduce the alignment, or allow longer segments"
             ),
             Self::SegmentBelowAlignment { segment, align, limit: Some(limit) } => write!(
                 f,
                 "segments of {segment:#x} bytes, the longest that Xen permits this domain (order \
-                 {limit}), can't each be aligned to {align:#x} and stay side by side for the \
+                 {limit}), cannot each be aligned to {align:#x} and stay side by side for the \
                  processor: raise Xen's memop-max-order"
             ),
             Self::TooManySegments { needed, allowed, segment } => write!(
@@ -197,16 +197,19 @@ impl fmt::Display for AllocError {
                  more, or allocate several buffers"
             ),
             Self::NoGuestMemory { frames, in_transactions: 0 } => {
-                write!(f, "the guest has no {frames} free frames in a row: free memory")
+                write!(f, "the guest has no {}: free memory", FreeFrames(frames))
             }
             Self::NoGuestMemory { frames, in_transactions } => write!(
                 f,
-                "the guest has no {frames} free frames in a row, and {in_transactions} frames are being \
-                 exchanged at the moment: try again"
+                "the guest has no {}, and {in_transactions} frames are being exchanged at the moment: \
+                 try again",
+                FreeFrames(frames)
             ),
-            Self::NoListMemory { words } => {
-                write!(f, "the guest has no memory for an extent list of {words} words")
-            }
+            Self::NoListMemory { words } => write!(
+                f,
+                "the kernel lent no memory for extent lists of {words} words of 8 bytes: free \
+                 memory, or lend more in `Platform::lists`"
+            ),
             Self::MustNotSleep => f.write_str(
                 "the reserve has no block that fits, and the caller must not sleep: allocate and drop a \
                  buffer beforehand where sleeping is allowed, or use a pool",
@@ -223,8 +226,10 @@ impl fmt::Display for AllocError {
             ),
             Self::NoFramesInReach { frames, align, lowest, mask } => write!(
                 f,
-                "the guest has no {frames} free frames in a row from a multiple of {align:#x} on \
-                 between {lowest:#x} and {mask:#x}, and a translated guest can't exchange for others"
+                "the guest has no {} from a multiple of {align:#x} on between {lowest:#x} and \
+                 {mask:#x}, and a translated guest cannot exchange others: free memory there, or \
+                 allocate at boot",
+                FreeFrames(frames)
             ),
             Self::NoMemoryOnNode { node, order, bits } => write!(
                 f,
@@ -233,7 +238,8 @@ impl fmt::Display for AllocError {
             ),
             Self::NodeUnknown { node } => write!(
                 f,
-                "Xen does not tell a translated guest what lies on node {node}: ask for a node nearby"
+                "Xen hides from a translated guest which memory lies on node {node}: use `Node::Near` \
+                 or `Node::Any`"
             ),
             Self::MemoryInUseStays => f.write_str(
                 "the memory is not contiguous where the device reaches it, and memory in use of a \
@@ -256,6 +262,18 @@ impl fmt::Display for AllocError {
 }
 
 impl core::error::Error for AllocError {}
+
+/// Writes how many free frames are missing.
+pub(super) struct FreeFrames(pub u64);
+
+impl fmt::Display for FreeFrames {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            1 => f.write_str("free frame"),
+            frames => write!(f, "{frames} free frames in a row"),
+        }
+    }
+}
 
 impl AllocError {
     /// Returns true if the same call can succeed later although its caller changes nothing.
@@ -418,7 +436,7 @@ mod tests {
                 false,
                 "9 bytes cross a multiple of 0x8",
             ),
-            (6, short(None), false, "0x1000 bytes can't each be aligned to 0x2000"),
+            (6, short(None), false, "0x1000 bytes cannot each be aligned to 0x2000"),
             (6, short(Some(order(0))), false, "raise Xen's memop-max-order"),
             (
                 7,
@@ -427,7 +445,13 @@ mod tests {
                 "3 segments of up to 0x10 bytes are needed, 2 allowed",
             ),
             (8, Error::NoGuestMemory { frames: 5, in_transactions: 0 }, true, "no 5 free frames"),
-            (9, Error::NoListMemory { words: 6 }, true, "list of 6 words"),
+            (
+                8,
+                Error::NoGuestMemory { frames: 1, in_transactions: 0 },
+                true,
+                "no free frame: free",
+            ),
+            (9, Error::NoListMemory { words: 6 }, true, "lists of 6 words of 8 bytes: free"),
             (10, Error::MustNotSleep, true, "use a pool"),
             (11, Error::OutOfReach { lowest, mask }, true, "none lies between 0x1000 and 0xffff"),
             (
@@ -440,7 +464,7 @@ mod tests {
                 13,
                 Error::NoFramesInReach { frames: 5, align: 16, lowest, mask },
                 true,
-                "no 5 free frames in a row from a multiple of 0x10",
+                "no 5 free frames in a row from a multiple of 0x10 on between 0x1000 and 0xffff",
             ),
             (
                 14,
@@ -448,7 +472,7 @@ mod tests {
                 true,
                 "order 9 below 2^32 on node 3",
             ),
-            (15, Error::NodeUnknown { node: 3 }, false, "node 3"),
+            (15, Error::NodeUnknown { node: 3 }, false, "node 3: use `Node::Near`"),
             (16, Error::Exchange(none), true, "order 9"),
             (16, Error::Exchange(never), false, ""),
             (
@@ -462,7 +486,7 @@ mod tests {
                 18,
                 Error::NoExchange(denied),
                 false,
-                "does not permit this domain extents of order 0",
+                "permits this domain no exchange: raise memop-max-order",
             ),
             (19, Error::MemoryInUseStays, false, "allocate a buffer and copy"),
             (20, Error::AboveMaximum { current: 9, maximum: 8 }, true, "9 frames and may have 8"),

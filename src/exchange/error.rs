@@ -8,6 +8,11 @@ use super::part::Node;
 use crate::addr::{AddressBits, Mfn, Order, Pfn};
 use crate::paging::Holder;
 
+/// What to do about a frame that is in use.
+const RELEASE: &str = "Unmap it, or keep such frames out of the allocator";
+/// Where to look after frames were lost.
+const LOST: &str = "See xl dmesg; `Accounts::quarantined` counts them";
+
 /// Why an exchange or a refill failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -203,6 +208,9 @@ impl fmt::Display for ExchangeError {
                 "the machine frame of pfn {pfn} does not follow the one before it, so no extent of \
                  order {order} backs the part: give up single frames instead"
             ),
+            Self::OrderNotPermitted { order: Order::ZERO } => f.write_str(
+                "Xen permits this domain no exchange: raise memop-max-order on Xen's command line",
+            ),
             Self::OrderNotPermitted { order } => write!(
                 f,
                 "Xen does not permit this domain extents of order {order}: use a lower order, or \
@@ -219,15 +227,16 @@ impl fmt::Display for ExchangeError {
                  exists, or for any node"
             ),
             Self::FrameBusy { pfn, mfn: Some(mfn), holder } => {
-                write!(f, "frame busy: pfn {pfn} mfn {mfn} {holder}")
+                write!(f, "frame busy: pfn {pfn} mfn {mfn} {holder}. {RELEASE}")
             }
             Self::FrameBusy { pfn, mfn: None, holder } => {
-                write!(f, "frame busy: pfn {pfn} {holder}")
+                write!(f, "frame busy: pfn {pfn} {holder}. {RELEASE}")
             }
             Self::FrameRefused { first, frames } => write!(
                 f,
                 "Xen refused the {frames} frames from pfn {first} on and did not say which one it \
-                 means: still mapped elsewhere, a page table, granted, or not owned by this domain"
+                 means: still mapped elsewhere, a page table, granted, or not owned by this domain. Try \
+                 again"
             ),
             Self::NoMemory { order, bits, node } => write!(
                 f,
@@ -268,17 +277,17 @@ impl fmt::Display for ExchangeError {
             Self::Torn { errno: Some(errno), exchanged } => write!(
                 f,
                 "Xen failed with {errno}, perhaps past its commit point, {exchanged} extents \
-                 exchanged: frames that cannot be found again are quarantined"
+                 exchanged: frames that cannot be found again are quarantined. {LOST}"
             ),
             Self::Torn { errno: None, exchanged } => write!(
                 f,
                 "Xen reported success but only {exchanged} extents exchanged: frames that cannot be \
-                 found again are quarantined"
+                 found again are quarantined. {LOST}"
             ),
             Self::BadExtent { mfn, order, bits } => write!(
                 f,
                 "Xen reported mfn {mfn}, which is not an extent of order {order} below 2^{bits}: \
-                 frames that cannot be found again are quarantined"
+                 frames that cannot be found again are quarantined. {LOST}"
             ),
         }
     }

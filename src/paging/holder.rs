@@ -67,14 +67,14 @@ impl fmt::Display for Holder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             Self::Unknown => f.write_str(
-                "(EINVAL): still mapped elsewhere, a page table, granted, shared, or not this \
-                 domain's",
+                "has an unknown holder (EINVAL): it is still mapped elsewhere, a page table, granted, \
+                 shared, or not this domain's",
             ),
             Self::Area { address, name } => {
                 write!(f, "mapped at {address:#x} by vmap area \"{name}\", which is in use")
             }
             Self::Leftover { address, name } => {
-                write!(f, "mapped at {address:#x} by what is left of vmap area \"{name}\"")
+                write!(f, "mapped at {address:#x} by vmap area \"{name}\", which is unmapped but not purged")
             }
             Self::Mapping { address } => write!(f, "mapped at {address:#x}, by no vmap area"),
             Self::PageTable { level } => write!(f, "is a page table of level {level}"),

@@ -226,7 +226,7 @@ fn an_area_in_use_is_named_and_stays_mapped() {
         let mfn = mfn.unwrap();
         let expected = format!(
             "frame busy: pfn {pfn} mfn {mfn} mapped at {:#x} by vmap area \"net-rx\", which is in \
-             use",
+             use. Unmap it, or keep such frames out of the allocator",
             address.as_u64()
         );
         assert_eq!(text, expected);

@@ -3,6 +3,7 @@
 use core::fmt;
 
 use super::MovedChunk;
+use crate::dma::error::FreeFrames;
 use crate::dma::{AllocError, ConstraintError};
 
 /// Why there is no pool or no object, or why a device can no longer use objects.
@@ -137,19 +138,35 @@ impl fmt::Display for PoolErrorKind {
         match *self {
             Self::ZeroSize => f.write_str("an object must have at least one byte"),
             Self::TooLarge { size, max } => {
-                write!(f, "{size} bytes are more than a buffer can have: at most {max}")
+                write!(
+                    f,
+                    "{size} bytes are more than a buffer can have, at most {max} bytes: make objects or \
+                     chunks smaller"
+                )
             }
             Self::Alignment { align, max } => {
                 write!(f, "alignment {align:#x} must be a power of two of at most {max:#x}")
             }
             Self::CrossesBoundary { size, boundary } => {
-                write!(f, "objects of {size} bytes cross the boundary {boundary:#x}")
+                write!(
+                    f,
+                    "objects of {size} bytes cross the boundary {boundary:#x}: reduce the size, or \
+                     correct the boundary"
+                )
             }
             Self::SegmentTooLong { size, max_segment } => {
-                write!(f, "objects of {size} bytes are longer than a segment of {max_segment}")
+                write!(
+                    f,
+                    "objects of {size} bytes are longer than a segment of {max_segment} bytes: reduce \
+                     the size, or correct the longest segment"
+                )
             }
             Self::ReserveAboveLimit { reserve, limit } => {
-                write!(f, "a reserve of {reserve} objects is above the limit of {limit}")
+                write!(
+                    f,
+                    "a reserve of {reserve} objects is above the limit of {limit}: reduce the reserve, \
+                     or raise the limit"
+                )
             }
             Self::Constraints(error) => error.fmt(f),
             Self::Exhausted { objects, in_use, moved, limit } => {
@@ -167,8 +184,8 @@ impl fmt::Display for PoolErrorKind {
             }
             Self::RecordMemory { added, frames } => write!(
                 f,
-                "no {frames} free frames in a row for records after {added} objects were added: \
-                 free memory of the kernel"
+                "no {} for records after {added} objects were added: free memory of the kernel",
+                FreeFrames(frames)
             ),
             Self::Moved { chunks, in_use, first } => write!(
                 f,
@@ -198,14 +215,26 @@ mod tests {
         let bad = ConstraintError::MaskTooNarrow { mask: 0xfff };
         let table = [
             (Kind::ZeroSize, false, "at least one byte"),
-            (Kind::TooLarge { size, max }, false, "9 bytes are more than a buffer"),
+            (
+                Kind::TooLarge { size, max },
+                false,
+                "9 bytes are more than a buffer can have, at most 8 bytes",
+            ),
             (Kind::Alignment { align: 24, max }, false, "alignment 0x18"),
-            (Kind::CrossesBoundary { size, boundary: 8 }, false, "9 bytes cross the boundary 0x8"),
-            (Kind::SegmentTooLong { size, max_segment: 8 }, false, "longer than a segment of 8"),
+            (
+                Kind::CrossesBoundary { size, boundary: 8 },
+                false,
+                "9 bytes cross the boundary 0x8: reduce",
+            ),
+            (
+                Kind::SegmentTooLong { size, max_segment: 8 },
+                false,
+                "longer than a segment of 8 bytes: reduce",
+            ),
             (
                 Kind::ReserveAboveLimit { reserve: 9, limit },
                 false,
-                "9 objects is above the limit of 8",
+                "9 objects is above the limit of 8: reduce",
             ),
             (Kind::Constraints(bad), false, "mask 0xfff"),
             (exhausted(0, 8), true, "7 of 8 are in use: raise the limit of 8"),
