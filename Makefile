@@ -50,6 +50,8 @@ help:
 	@echo '             (MEMORY: of the domU [64]), and how Xen sees the domU before and after'
 	@echo 'make bench   what things cost in instructions and hypercalls, side by side with Linux'
 	@echo 'make fuzz    hostile input for the parsers and from Xen, SECONDS for each target'
+	@echo 'make packages'
+	@echo '             each published package builds from its own files alone'
 	@echo 'make image   the kernel image: target/image/xen-contig'
 	@echo 'make lint    formatting, clippy, documentation, choice of words and spelling'
 	@echo 'make docs    the documentation: target/doc/xen_contig/index.html'
