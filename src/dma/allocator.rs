@@ -41,7 +41,11 @@ pub struct Allocator<P: Platform> {
 }
 
 impl<P: Platform> Allocator<P> {
-    /// Returns an allocator for the guest that `platform` describes. Asks Xen for the order limit.
+    /// Returns an allocator for the guest that `platform` describes.
+    ///
+    /// Asks Xen for the order limit by at most 20 hypercalls, which move nothing. Takes no lock and does not
+    /// sleep. After a migration to another Xen the limit stays that of the first, so make another allocator
+    /// to ask again.
     pub fn new(platform: P, retain: Retain) -> Self {
         let capability = Capability::ask(platform.xen(), platform.p2m());
         let top_class = class_of_guest(&platform);

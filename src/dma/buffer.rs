@@ -23,6 +23,12 @@ const PAGE: u64 = PAGE_SIZE as u64;
 /// [`as_ptr`](Self::as_ptr) with volatile accesses. Dropping the buffer returns it to the allocator's
 /// reserve: stop the device first. The drop makes no hypercall and takes the lock of the reserve alone.
 /// Forgetting the buffer leaks the memory and is safe.
+///
+/// No method sleeps or makes a hypercall. If the buffer has one piece, none takes a lock but the drop. If
+/// it has several, [`segments`](Self::segments), [`dma_addr_at`](Self::dma_addr_at),
+/// [`check_in_place`](Self::check_in_place) and [`split_off`](Self::split_off) take the lock of the reserve
+/// for a moment per piece. An interrupt handler may call these four and drop buffers if that lock masks
+/// interrupts. It may call all other methods.
 pub struct CoherentBuffer<'a, P: Platform> {
     allocator: &'a Allocator<P>,
     /// `None` only while it is taken apart.
@@ -85,6 +91,9 @@ impl<'a, P: Platform> CoherentBuffer<'a, P> {
     ///
     /// It is valid as long as the buffer lives. The device may write at any time, so access it volatile
     /// and make no reference of it ([M5](crate::rules#M5)).
+    ///
+    /// # Panics
+    /// If the embedder maps guest memory at address 0.
     pub fn as_ptr(&self) -> NonNull<u8> {
         let pointer = self.allocator.platform().memory().pointer(self.run().first());
         NonNull::new(pointer).expect("the linear mapping does not map page 0")
@@ -97,8 +106,7 @@ impl<'a, P: Platform> CoherentBuffer<'a, P> {
 
     /// Iterates over what the device sees, first to last.
     ///
-    /// Nothing is stored: each segment is computed when it is asked for. If the buffer has several
-    /// pieces, that takes the lock of the reserve for a moment per piece.
+    /// Nothing is stored: each segment is computed when it is requested.
     pub fn segments(&self) -> impl Iterator<Item = Segment> + '_ {
         Segments::new(self.pieces(), self.len, self.rules)
     }

@@ -23,6 +23,10 @@ impl<P: Platform> Allocator<P> {
     /// A request that no memory can satisfy is refused before anything moves. If the reserve has to grow, it
     /// grows for the whole set, so a set costs a few exchanges, not one per buffer.
     ///
+    /// May sleep, make hypercalls and call the kernel's frame allocator, as
+    /// [`alloc_coherent`](Self::alloc_coherent) may. An interrupt handler may call it if each request has
+    /// [`Sleep::MustNot`](super::Sleep::MustNot) and the lock of the reserve masks interrupts.
+    ///
     /// # Errors
     /// The index of the request that failed, and its error. The other buffers were released.
     pub fn alloc_many<const N: usize>(

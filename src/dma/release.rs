@@ -47,7 +47,8 @@ impl<P: Platform> Allocator<P> {
     /// many, with those that held the reserve's records.
     ///
     /// For the place where the kernel's frame allocator fails, also where nothing may sleep. Must not be
-    /// called under the lock of the frame allocator: it calls [`Platform::give`]. Scarce memory of Xen's is
+    /// called under the lock of the frame allocator: it calls [`Platform::give`]. An interrupt handler may
+    /// call it if that lock and the lock of the reserve mask interrupts. Scarce memory of Xen's is
     /// lent to the kernel last, and [`trim`](Self::trim) returns it once it is free.
     pub fn reclaim(&self, frames: u64) -> u64 {
         self.reclaim_of(u64::MAX, frames)

@@ -25,7 +25,15 @@ impl<P: Platform> Allocator<P> {
     /// with the lock released after each slice.
     ///
     /// # Errors
-    /// Why there is no buffer. Nothing is lost, except where an exchange says quarantine.
+    /// Nothing is lost, except where an exchange says quarantine.
+    /// * [`AllocError::Constraints`], [`AllocError::LargerThanReach`], [`AllocError::TooManySegments`] and
+    ///   others about the request itself: no memory can satisfy it.
+    /// * [`AllocError::MustNotSleep`]: no block of the reserve serves, and the caller must not sleep.
+    /// * [`AllocError::NoGuestMemory`], [`AllocError::NoListMemory`], [`AllocError::NoFramesInReach`]: the
+    ///   kernel has too little free memory.
+    /// * [`AllocError::Exchange`], [`AllocError::NoMemoryOnNode`], [`AllocError::OutOfReach`]: Xen refused,
+    ///   or has no such memory.
+    /// * [`AllocError::NoExchange`], [`AllocError::OrderNotPermitted`]: Xen does not permit it at all.
     pub fn alloc_coherent(
         &self,
         size: u64,
@@ -56,7 +64,7 @@ impl<P: Platform> Allocator<P> {
                 .ok_or(AllocError::MustNotSleep);
         }
         let result = self.obtain(plan);
-        // Trim only now: idle memory of the last buffer may have served this one.
+        // Trim only now, because memory of the last buffer may have served this request.
         self.trim_excess();
         result
     }

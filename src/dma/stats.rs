@@ -38,7 +38,10 @@ pub struct Stats {
 }
 
 impl<P: Platform> Allocator<P> {
-    /// Returns the figures so far. Makes no hypercall.
+    /// Returns the figures so far. Makes no hypercall and does not sleep.
+    ///
+    /// Takes the lock of the reserve for a moment. An interrupt handler may call it if that lock masks
+    /// interrupts.
     pub fn stats(&self) -> Stats {
         let counters = &self.counters;
         let (idle, set_aside, records) = self.reserve.with(|blocks| {

@@ -60,6 +60,9 @@ impl<P: Platform> Allocator<P> {
     ///
     /// Each allocation that may sleep does the same after it was served. A kernel with an idle thread can
     /// call this there.
+    ///
+    /// May sleep and calls the kernel's frame allocator. It must not be called in an interrupt handler or
+    /// under a lock of the kernel's. No lock is held during a hypercall.
     pub fn trim_excess(&self) {
         if self.watermarks.crossed.load(Relaxed) == 0 {
             return;
@@ -98,8 +101,11 @@ impl<P: Platform> Allocator<P> {
     /// Gives idle memory up, at least `bytes` if there is as much: first what Xen refused to take, then
     /// what the kernel has of Xen's scarce memory, then idle blocks of the reserve, the smallest first.
     ///
-    /// For a kernel that runs out of memory and may sleep, and for a driver that is done. Makes hypercalls.
+    /// For a kernel that runs out of memory and may sleep, and for a driver that is done.
     /// `trim(u64::MAX)` leaves nothing idle; what the reserve needs for its records is freed, too.
+    ///
+    /// Makes hypercalls, may sleep and calls the kernel's frame allocator. It must not be called in an
+    /// interrupt handler or under a lock of the kernel's. No lock is held during a hypercall.
     pub fn trim(&self, bytes: u64) -> TrimReport {
         self.platform()
             .xen()
