@@ -67,7 +67,7 @@ impl FakePlatform {
         self.lists_denied.store(denied, Relaxed);
     }
 
-    /// Makes each extent list one word shorter than asked for, or no longer.
+    /// Makes each extent list half as long as requested, or no longer.
     pub fn shorten_lists(&self, shortened: bool) {
         self.lists_shortened.store(shortened, Relaxed);
     }
@@ -129,7 +129,7 @@ unsafe impl Platform for &FakePlatform {
     }
 
     fn lists(&self, words: u64) -> Option<Vec<u64>> {
-        let words = words - u64::from(self.lists_shortened.load(Relaxed));
+        let words = if self.lists_shortened.load(Relaxed) { words / 2 } else { words };
         (!self.lists_denied.load(Relaxed)).then(|| vec![0; words as usize])
     }
 }
