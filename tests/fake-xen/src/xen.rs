@@ -15,6 +15,7 @@ use hypercall::{Call, DomId, VirtAddr, Xen, XenErrno};
 use xen_contig::sync::AtomicU64;
 
 use crate::fault::{Cut, ExchangeFault, Fault};
+use crate::guest::check_not_held;
 use crate::log::{Asked, Logged};
 use crate::machine::MachineState;
 use crate::vcpu;
@@ -216,6 +217,7 @@ fn extents(reservation: &MemoryReservation) -> (u64, u32) {
 // Of the caller's memory it accesses the arguments alone, and it keeps no pointer.
 unsafe impl Xen for FakeXen {
     unsafe fn call(&self, call: &mut Call<'_>) -> Answer {
+        check_not_held("a hypercall");
         match call {
             Call::Memory(op) => self.memory(op),
             Call::MmuUpdate { updates, done, domain } => self

@@ -18,6 +18,7 @@ mod census;
 mod device;
 mod extent;
 mod platform;
+mod reserve_lock;
 mod supply;
 
 use std::sync::Arc;
@@ -40,6 +41,7 @@ pub use builder::GuestBuilder;
 pub use census::{Census, Snapshot};
 pub use extent::{Extent, ExtentExchanger};
 pub use platform::FakePlatform;
+pub(crate) use reserve_lock::check_not_held;
 
 /// Where the linear mapping begins: frame *n* is at `LINEAR + n * 4096`. A guest with
 /// [real memory](GuestBuilder::real_memory) has its linear mapping elsewhere.

@@ -12,6 +12,7 @@ use xen_contig::platform::Platform;
 use xen_contig::sync::{Mutex, MutexGuard};
 
 use super::FakeGuest;
+use super::reserve_lock::{ReserveLock, check_not_held};
 use crate::xen::FakeXen;
 
 /// A guest whose usable frames are in a frame allocator. The guest is leaked: it lives as long as the
@@ -83,7 +84,7 @@ unsafe impl Platform for &FakePlatform {
     type Xen = FakeXen;
     type Memory = FakeGuest;
     type Linear = FakeGuest;
-    type Lock = spin::Mutex<()>;
+    type Lock = ReserveLock;
     type Lists<'p>
         = Vec<u64>
     where
@@ -110,14 +111,17 @@ unsafe impl Platform for &FakePlatform {
     }
 
     fn free_frames(&self) -> u64 {
+        check_not_held("`Platform::free_frames`");
         FakePlatform::free_frames(self)
     }
 
     fn take(&self, frames: u64, align: u64) -> Option<FrameRun> {
+        check_not_held("`Platform::take`");
         self.allocator().take(frames, align)
     }
 
     fn take_where(&self, frames: u64, from: Pfn, fits: &mut dyn FnMut(Pfn) -> Candidate) -> Search {
+        check_not_held("`Platform::take_where`");
         if self.search_denied.load(Relaxed) {
             return Search::End;
         }
@@ -125,10 +129,12 @@ unsafe impl Platform for &FakePlatform {
     }
 
     fn give(&self, run: FrameRun) {
+        check_not_held("`Platform::give`");
         self.allocator().give(run).expect("every run goes back once");
     }
 
     fn lists(&self, words: u64) -> Option<Vec<u64>> {
+        check_not_held("`Platform::lists`");
         let words = if self.lists_shortened.load(Relaxed) { words / 2 } else { words };
         (!self.lists_denied.load(Relaxed)).then(|| vec![0; words as usize])
     }
