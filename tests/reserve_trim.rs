@@ -184,3 +184,23 @@ fn a_guest_keeps_no_low_memory_if_xen_has_no_large_extents() {
 fn a_guest_keeps_no_low_memory_if_xen_has_single_frames() {
     run_all(Machine { guest: 1500, frames: 8192, fragmented: 1 });
 }
+
+/// Xen has no higher memory for a while, so it takes low memory for other low memory.
+#[test]
+fn low_memory_returns_once_xen_has_higher_memory() {
+    let guest = GuestBuilder::new(1500).machine_frames(8192).build();
+    let platform: Kernel = Box::leak(Box::new(FakePlatform::new(guest)));
+    let (guest, low) = (platform.guest(), low_frames(platform.guest()));
+    let allocator = Allocator::new(platform, Retain::default());
+    let limits = Constraints::builder().mask((1 << 24) - 1).build().expect("a mask");
+    // Xen takes the first block back, and the kernel has the others.
+    let buffers = [16, 1, 5, 64].map(|pages| allocator.alloc_coherent(pages * PAGE, &limits));
+    drop(buffers.map(|buffer| buffer.expect("low memory")));
+    guest.fragment_from(1 << 12, Order::ZERO);
+    allocator.trim(u64::MAX);
+    assert_ne!(low_frames(guest), low);
+    guest.relieve();
+    allocator.trim(u64::MAX);
+    assert_eq!((low_frames(guest), allocator.stats().lent), (low, 0));
+    guest.check_whole();
+}

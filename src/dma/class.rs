@@ -97,11 +97,6 @@ impl ScarceFrames {
         self.0.iter().sum()
     }
 
-    /// Returns the number of frames of this class and lower ones.
-    pub fn up_to(&self, class: usize) -> u64 {
-        self.0.iter().take(class + 1).sum()
-    }
-
     /// Returns these frames without those that remain.
     pub fn without(mut self, remaining: &Self) -> Self {
         for (count, remaining) in self.0.iter_mut().zip(remaining.0) {
@@ -168,6 +163,11 @@ impl LentFrames {
     /// Returns the highest class up to `highest` of which the kernel has frames.
     pub fn highest_class(&self, highest: usize) -> Option<usize> {
         (0..self.0.len()).rev().find(|class| *class <= highest && self.of_class(*class) > 0)
+    }
+
+    /// Returns the number of frames of a class and lower ones.
+    pub fn up_to(&self, class: usize) -> u64 {
+        (0..=class).map(|class| self.of_class(class)).sum()
     }
 
     /// Returns the number of frames of all classes.

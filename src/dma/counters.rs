@@ -1,5 +1,6 @@
 //! What an allocator counts.
 
+use core::array;
 use core::sync::atomic::Ordering::Relaxed;
 
 use super::class::ScarceFrames;
@@ -19,9 +20,18 @@ pub(super) struct Counters {
     pub refusals: AtomicU64,
     /// Frames that transactions hold at the moment.
     pub in_transactions: AtomicU64,
-    /// The next two may be negative, in two's complement.
-    pub below_4g: AtomicU64,
-    pub below_16m: AtomicU64,
+    low: LowBalance,
+}
+
+/// By scarce class: how many more frames the guest has than before its exchanges. Each may be negative, in
+/// two's complement.
+#[derive(Debug)]
+struct LowBalance([AtomicU64; BELOW_4G + 1]);
+
+impl Default for LowBalance {
+    fn default() -> Self {
+        Self(array::from_fn(|_| AtomicU64::new(0)))
+    }
 }
 
 impl Counters {
@@ -33,15 +43,33 @@ impl Counters {
 
     /// Counts low memory from 0 again.
     pub fn forget_low(&self) {
-        self.below_4g.store(0, Relaxed);
-        self.below_16m.store(0, Relaxed);
+        self.low.0.iter().for_each(|balance| balance.store(0, Relaxed));
     }
 
     /// Counts what an exchange changed: the scarce frames before and after it.
     pub fn exchanged_low(&self, before: &ScarceFrames, after: &ScarceFrames) {
-        let change = |class: usize| after.up_to(class).wrapping_sub(before.up_to(class));
-        self.below_4g.fetch_add(change(BELOW_4G), Relaxed);
-        self.below_16m.fetch_add(change(BELOW_16M), Relaxed);
+        for (class, balance) in self.low.0.iter().enumerate() {
+            let change = after.of_class(class).wrapping_sub(before.of_class(class));
+            if change != 0 {
+                balance.fetch_add(change, Relaxed);
+            }
+        }
+    }
+
+    /// Returns how many more frames up to a class the guest has than before its exchanges, or 0.
+    pub fn gained_up_to(&self, class: usize) -> u64 {
+        let low = self.low.0.iter().take(class + 1).map(|balance| balance.load(Relaxed));
+        u64::try_from(low.fold(0, u64::wrapping_add) as i64).unwrap_or(0)
+    }
+
+    /// Returns the same below 4 GiB.
+    pub fn below_4g(&self) -> u64 {
+        self.gained_up_to(BELOW_4G)
+    }
+
+    /// Returns the same below 16 MiB.
+    pub fn below_16m(&self) -> u64 {
+        self.gained_up_to(BELOW_16M)
     }
 }
 

@@ -95,6 +95,32 @@ impl<P: Platform> Allocator<P> {
         if block.dirty { self.give_covered_zeroed(run) } else { self.give_covered(run) }
     }
 
+    /// Counts the frames of a run that Xen handed out for frames of a class as lent to the kernel: those that
+    /// are lower, and as many others as the guest has gained. Returns true if a frame is lower.
+    pub(super) fn lend_offer(&self, class: usize, first: Pfn, frames: u64) -> bool {
+        let mut is_lower = false;
+        for Extent { gfn, frames, .. } in self.extents(first, frames) {
+            for frame in 0..frames {
+                let found = class_of(gfn.add(frame), 1);
+                if found < class {
+                    self.lent.lend(found, 1);
+                    is_lower = true;
+                } else {
+                    self.lend_gained(found, 1);
+                }
+            }
+        }
+        is_lower
+    }
+
+    /// Counts frames of a class as lent to the kernel if the guest has more low memory than before its
+    /// exchanges.
+    pub(super) fn lend_gained(&self, class: usize, frames: u64) {
+        if self.counters.gained_up_to(class) > self.lent.up_to(class) {
+            self.lent.lend(class, frames);
+        }
+    }
+
     /// Returns true if all frames are where the reserve says. After a restore they may not be.
     pub(super) fn is_in_place(&self, extent: &Extent) -> bool {
         let p2m = self.platform().p2m();

@@ -5,7 +5,6 @@ use core::sync::atomic::Ordering::Relaxed;
 use super::Allocator;
 use super::reserve::CLASSES;
 use crate::platform::Platform;
-use crate::sync::AtomicU64;
 
 /// The figures of an allocator. All memory is counted in frames.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -48,8 +47,6 @@ impl<P: Platform> Allocator<P> {
             let idle = (0..CLASSES).map(|class| blocks.idle(class)).sum();
             (idle, blocks.set_aside_frames(), blocks.record_frames())
         });
-        let above_0 =
-            |counter: &AtomicU64| u64::try_from(counter.load(Relaxed) as i64).unwrap_or(0);
         Stats {
             from_reserve: counters.from_reserve.load(Relaxed),
             adopted: counters.adopted.load(Relaxed),
@@ -60,8 +57,8 @@ impl<P: Platform> Allocator<P> {
             lent: self.lent.total(),
             set_aside,
             records,
-            below_4g: above_0(&counters.below_4g),
-            below_16m: above_0(&counters.below_16m),
+            below_4g: counters.below_4g(),
+            below_16m: counters.below_16m(),
             longest_hold: self.reserve.longest_hold(),
         }
     }

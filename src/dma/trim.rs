@@ -155,6 +155,10 @@ impl<P: Platform> Allocator<P> {
                 Some(exchanger) => self.return_block(&exchanger, block, report),
                 None => {
                     report.freed += frames;
+                    // Xen has none of a higher class, but it may have some later.
+                    if block.origin == Origin::Exchanged {
+                        self.lend_gained(class, frames);
+                    }
                     self.free(block);
                     Ok(())
                 }
@@ -364,24 +368,9 @@ impl<P: Platform> Allocator<P> {
             return;
         }
         // If it handed out lower memory, it has some of `class` now.
-        let is_lower = self.lend_below(class, first, frames);
+        let is_lower = self.lend_offer(class, first, frames);
         let highest = self.highest_class(first, frames).max(if is_lower { class } else { 0 });
         self.highest_offer.store(highest as u64, Relaxed);
-    }
-
-    /// Counts the frames of a run below a class as lent to the kernel. Returns true if it has any.
-    fn lend_below(&self, class: usize, first: Pfn, frames: u64) -> bool {
-        let mut is_lower = false;
-        for Extent { gfn, frames, .. } in self.extents(first, frames) {
-            for frame in 0..frames {
-                let lower = class_of(gfn.add(frame), 1);
-                if lower < class {
-                    self.lent.lend(lower, 1);
-                    is_lower = true;
-                }
-            }
-        }
-        is_lower
     }
 
     /// Offers the frames that Xen refused once more.
