@@ -286,8 +286,13 @@ impl<P: Platform> Allocator<P> {
     }
 
     /// Returns an adopted extent with its origin: Xen's, if the reserve lent such memory to the kernel.
+    ///
+    /// An extent of several classes remains the kernel's: only a part of it may have been lent.
     pub(super) fn settled(&self, extent: Extent) -> Extent {
         let class = class_of(extent.gfn, extent.frames);
+        if class_of(extent.gfn, 1) != class {
+            return extent;
+        }
         match self.lent.settle(class, extent.frames) {
             0 => extent,
             lent if lent == extent.frames => Extent { origin: Origin::Exchanged, ..extent },
