@@ -278,7 +278,9 @@ impl<P: Platform> Allocator<P> {
         report: &mut TrimReport,
     ) -> Result<(), (FrameRun, ExchangeError)> {
         let class = self.highest_class(part.first(), part.frames());
-        let longest = order.up_to().rev().take(2).filter(|order| *order > Order::ZERO);
+        // After a partial exchange, the rest need not be a whole number of such extents.
+        let whole = Order::new(part.frames().trailing_zeros()).unwrap_or(Order::MAX);
+        let longest = order.min(whole).up_to().rev().take(2).filter(|order| *order > Order::ZERO);
         for order in longest {
             let order_index = order.get() as usize;
             if !self.extents_of_xen.is_due(order_index) {
