@@ -92,6 +92,11 @@ impl ScarceFrames {
         self.0.get(class).copied().unwrap_or(0)
     }
 
+    /// Iterates over the classes that have frames, with their number.
+    pub fn by_class(&self) -> impl Iterator<Item = (usize, u64)> {
+        self.0.into_iter().enumerate().filter(|(_, frames)| *frames > 0)
+    }
+
     /// Returns the number of frames of all classes.
     pub fn total(&self) -> u64 {
         self.0.iter().sum()

@@ -1,7 +1,7 @@
 //! What an allocator counts.
 
 use core::array;
-use core::sync::atomic::Ordering::Relaxed;
+use core::sync::atomic::{self, Ordering::Relaxed};
 
 use super::class::ScarceFrames;
 use crate::sync::AtomicU64;
@@ -25,12 +25,14 @@ pub(super) struct Counters {
 
 /// By scarce class: how many more frames the guest has than before its exchanges. Each may be negative, in
 /// two's complement.
+///
+/// Nothing is ordered by these numbers, so `loom` need not try every order of their 21 loads.
 #[derive(Debug)]
-struct LowBalance([AtomicU64; BELOW_4G + 1]);
+struct LowBalance([atomic::AtomicU64; BELOW_4G + 1]);
 
 impl Default for LowBalance {
     fn default() -> Self {
-        Self(array::from_fn(|_| AtomicU64::new(0)))
+        Self(array::from_fn(|_| atomic::AtomicU64::new(0)))
     }
 }
 

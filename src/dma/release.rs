@@ -99,25 +99,23 @@ impl<P: Platform> Allocator<P> {
     /// are lower, and as many others as the guest has gained. Returns true if a frame is lower.
     pub(super) fn lend_offer(&self, class: usize, first: Pfn, frames: u64) -> bool {
         let mut is_lower = false;
-        for Extent { gfn, frames, .. } in self.extents(first, frames) {
-            for frame in 0..frames {
-                let found = class_of(gfn.add(frame), 1);
-                if found < class {
-                    self.lent.lend(found, 1);
-                    is_lower = true;
-                } else {
-                    self.lend_gained(found, 1);
-                }
+        for (found, frames) in self.scarce_frames(first, frames).by_class() {
+            if found < class {
+                self.lent.lend(found, frames);
+                is_lower = true;
+            } else {
+                self.lend_gained(found, frames);
             }
         }
         is_lower
     }
 
-    /// Counts frames of a class as lent to the kernel if the guest has more low memory than before its
-    /// exchanges.
+    /// Counts at most `frames` frames of a class as lent to the kernel: what the guest has gained by its
+    /// exchanges, and what is not lent already.
     pub(super) fn lend_gained(&self, class: usize, frames: u64) {
-        if self.counters.gained_up_to(class) > self.lent.up_to(class) {
-            self.lent.lend(class, frames);
+        let gained = self.counters.gained_up_to(class);
+        if gained > 0 {
+            self.lent.lend(class, gained.saturating_sub(self.lent.up_to(class)).min(frames));
         }
     }
 
