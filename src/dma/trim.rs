@@ -41,7 +41,8 @@ struct Refused {
 /// The result of a trim. All memory is counted in frames.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TrimReport {
-    /// Frames that Xen exchanged for others.
+    /// Frames that Xen exchanged for others. A frame counts again if Xen handed out low memory for it, which
+    /// was returned, too.
     pub returned: u64,
     /// Frames that became free memory of the kernel.
     pub freed: u64,

@@ -158,9 +158,9 @@ impl<'a, 'k, 'g> Scene<'a, 'k, 'g> {
             Step::Trim => {
                 let before = self.allocator.stats();
                 let report = self.allocator.trim(u64::MAX);
-                let sum = report.returned + report.freed + report.quarantined;
+                // What is returned may count twice: if Xen hands out low memory again, it is returned, too.
                 let owned = before.idle + before.lent + before.set_aside;
-                assert!(sum <= owned, "{report:?} of {before:?}");
+                assert!(report.freed + report.quarantined <= owned, "{report:?} of {before:?}");
                 let after = self.allocator.stats();
                 if after.idle + after.set_aside > 0 {
                     assert!(report.error.is_some(), "{report:?} {after:?}");
