@@ -84,7 +84,7 @@ impl GuestOutcome {
         let name = format!("{} on Xen {}", self.mode, self.xen);
         let words = self.judgement.reasons.iter().chain(&self.judgement.failures);
         let mut lines: Vec<String> = words.map(|line| format!("{name}: {line}")).collect();
-        if self.judgement.verdict > GuestVerdict::Skip {
+        if self.judgement.verdict != GuestVerdict::Success {
             lines.push(format!("{name}: its console is in {}/console.log", self.dir.display()));
         }
         lines

@@ -150,7 +150,9 @@ pub fn judge<'a>(
         verdict = verdict.max(GuestVerdict::Error);
         reasons.extend(report.defects.iter().cloned());
     }
-    if matches!(verdict, GuestVerdict::Error | GuestVerdict::Failure) && report.defects.is_empty() {
+    if matches!(verdict, GuestVerdict::Skip | GuestVerdict::Error | GuestVerdict::Failure)
+        && report.defects.is_empty()
+    {
         reasons.push(format!("the guest {said}"));
         if report.failures.is_empty() {
             // Its last remarks are the likeliest to tell why.
@@ -282,8 +284,9 @@ mod tests {
             "{:?}",
             error.reasons
         );
-        let skip = judged("KTAP version 1\n1..0\nTest result: SKIP", End::PowerOff);
+        let skip = judged("# none ran\nKTAP version 1\n1..0\nTest result: SKIP", End::PowerOff);
         assert_eq!((skip.verdict, skip.counts.failed), (GuestVerdict::Skip, 0));
+        assert!(skip.reasons.iter().any(|line| line.contains("# none ran")), "{:?}", skip.reasons);
     }
 
     #[test]
