@@ -67,6 +67,53 @@ fn every_option_is_parsed() {
     assert!(!options.selftest.includes("address-bits", When::Always));
 }
 
+fn selection(text: &str) -> Selection {
+    let (options, complaints) = parse(text);
+    assert_eq!(complaints, [], "{text}");
+    options.selftest
+}
+
+#[test]
+fn a_minus_leaves_tests_out() {
+    let most = selection("selftest=-edu-*,-storm");
+    assert!(most.includes("address-bits", When::Always));
+    assert!(!most.includes("edu-dma", When::Always) && !most.includes("storm", When::Asked));
+    assert!(!most.includes("soak", When::Asked) && !most.includes("misbehave-panic", When::Named));
+    let few = selection("selftest=dma-*,-dma-many");
+    assert!(few.includes("dma-sizes", When::Always) && !few.includes("dma-many", When::Always));
+    assert!(!few.includes("address-bits", When::Always));
+}
+
+#[test]
+fn a_list_runs_nothing() {
+    assert_eq!(selection("selftest=list"), Selection::List);
+    assert!(!Selection::List.includes("address-bits", When::Always));
+}
+
+/// A typing error must not pass as a success.
+#[test]
+fn a_pattern_that_matches_no_test_is_found() {
+    let tests = [
+        ("stale-alias", When::Always),
+        ("exchange-order-4", When::Always),
+        ("soak", When::Asked),
+        ("misbehave-panic", When::Named),
+    ];
+    for (text, unmatched) in [
+        ("selftest=all", &[][..]),
+        ("selftest=none", &[]),
+        ("selftest=stale-alias,exchange-*,soak,misbehave-panic", &[]),
+        ("selftest=-soak,-exchange-*", &[]),
+        ("selftest=stale-alias,exchange-order4", &["exchange-order4"]),
+        ("selftest=nonexistent,-storm", &["nonexistent", "-storm"]),
+        // A test that ends the kernel needs its full name.
+        ("selftest=misbehave-*", &["misbehave-*"]),
+    ] {
+        let selection = selection(text);
+        assert_eq!(selection.unmatched(&tests), unmatched, "{text}");
+    }
+}
+
 #[test]
 fn the_last_value_of_an_option_counts() {
     assert_eq!(parse("seed=1 seed=2").0.seed, 2);
@@ -82,9 +129,12 @@ fn an_unknown_option_is_named() {
 #[test]
 fn a_bad_value_is_named_with_what_was_expected() {
     for (text, expected) in [
-        ("selftest=", "all, none or names"),
-        ("selftest=a,,b", "all, none or names"),
-        ("selftest=A", "all, none or names"),
+        ("selftest=", "all, none, list, or names"),
+        ("selftest=a,,b", "all, none, list, or names"),
+        ("selftest=A", "all, none, list, or names"),
+        ("selftest=-", "all, none, list, or names"),
+        ("selftest=--a", "all, none, list, or names"),
+        ("selftest=all,a", "all, none, list, or names"),
         ("trace=loud", "off, summary or full"),
         ("vmap=eager", "lazy or sync"),
         ("fuse=no", "on or off"),
@@ -176,7 +226,7 @@ fn every_error_is_returned() {
 
 #[test]
 fn globs_match_as_a_shell_would() {
-    let globs = |text: &str| Selection::Globs(text.split(',').map(String::from).collect());
+    let globs = |text: &str| Selection::Patterns(text.split(',').map(String::from).collect());
     for (glob, name, expected) in [
         ("*", "anything", true),
         ("a*", "a", true),
@@ -198,8 +248,8 @@ fn globs_match_as_a_shell_would() {
 
 #[test]
 fn a_test_that_ends_the_kernel_must_be_named_in_full() {
-    let named = Selection::Globs(vec!["misbehave-panic".into()]);
-    let glob = Selection::Globs(vec!["misbehave-*".into(), "*".into()]);
+    let named = Selection::Patterns(vec!["misbehave-panic".into()]);
+    let glob = Selection::Patterns(vec!["misbehave-*".into(), "*".into()]);
     assert!(named.includes("misbehave-panic", When::Named));
     assert!(!glob.includes("misbehave-panic", When::Named));
     assert!(!Selection::All.includes("misbehave-panic", When::Named));

@@ -1,6 +1,6 @@
 //! The kernel command line. The host tests compile this file too.
 //!
-//! `selftest=all|none|<glob>,…` · `trace=off|summary|full` · `vmap=lazy|sync` · `seed=<u64>` ·
+//! `selftest=all|none|list|<glob>,-<glob>,…` · `trace=off|summary|full` · `vmap=lazy|sync` · `seed=<u64>` ·
 //! `probe=<order>:<address bits>` · `bench=<pattern>:<order>:<address bits>:<count>,…` ·
 //! `fuse=on|off` · `exit=poweroff|reboot|crash|hold`
 
@@ -34,8 +34,11 @@ pub enum Selection {
     All,
     /// No test.
     None,
-    /// Tests whose name matches one of the patterns; `*` stands for any text.
-    Globs(Vec<String>),
+    /// No test. Their names are printed.
+    List,
+    /// Tests whose name matches a pattern, and none that begins with a minus; `*` stands for any text. With
+    /// exclusions alone, all others that run by default.
+    Patterns(Vec<String>),
 }
 
 impl Selection {
@@ -43,12 +46,35 @@ impl Selection {
     pub fn includes(&self, name: &str, when: When) -> bool {
         match self {
             Self::All => when == When::Always,
-            Self::None => false,
-            Self::Globs(globs) => globs.iter().any(|glob| match when {
-                When::Named => glob == name,
-                When::Always | When::Asked => matches(glob, name),
-            }),
+            Self::None | Self::List => false,
+            Self::Patterns(patterns) => {
+                let mut excluded = patterns.iter().filter_map(|it| it.strip_prefix('-'));
+                let mut selected = patterns.iter().filter(|it| !it.starts_with('-')).peekable();
+                !excluded.any(|glob| matches(glob, name))
+                    && match selected.peek() {
+                        Some(_) => selected.any(|glob| selects(glob, name, when)),
+                        None => when == When::Always,
+                    }
+            }
         }
+    }
+
+    /// Returns the patterns that match no test.
+    pub fn unmatched(&self, tests: &[(&str, When)]) -> Vec<&str> {
+        let Self::Patterns(patterns) = self else { return Vec::new() };
+        let is_unmatched = |pattern: &&str| match pattern.strip_prefix('-') {
+            Some(glob) => !tests.iter().any(|(name, _)| matches(glob, name)),
+            None => !tests.iter().any(|(name, when)| selects(pattern, name, *when)),
+        };
+        patterns.iter().map(String::as_str).filter(is_unmatched).collect()
+    }
+}
+
+/// Returns true if the pattern selects the test.
+fn selects(glob: &str, name: &str, when: When) -> bool {
+    match when {
+        When::Named => glob == name,
+        When::Always | When::Asked => matches(glob, name),
     }
 }
 
@@ -156,10 +182,16 @@ fn option(options: &mut Options, word: &str) -> Result<(), Complaint> {
             options.selftest = match value {
                 "all" => Selection::All,
                 "none" => Selection::None,
-                globs if globs.split(',').all(is_glob) => {
-                    Selection::Globs(globs.split(',').map(ToString::to_string).collect())
+                "list" => Selection::List,
+                patterns if patterns.split(',').all(is_pattern) => {
+                    Selection::Patterns(patterns.split(',').map(ToString::to_string).collect())
                 }
-                _ => return Err(bad("all, none or names with * for any text, split by commas")),
+                _ => {
+                    return Err(bad(
+                        "all, none, list, or names with * for any text and - before those to leave out, split \
+                         by commas",
+                    ));
+                }
             }
         }
         "trace" => {
@@ -219,8 +251,11 @@ fn bench_entry(text: &str) -> Result<BenchEntry, Complaint> {
     })
 }
 
-fn is_glob(text: &str) -> bool {
-    !text.is_empty()
+/// Returns true for a pattern, perhaps after a minus. The words with a meaning of their own stand alone.
+fn is_pattern(text: &str) -> bool {
+    let text = text.strip_prefix('-').unwrap_or(text);
+    !matches!(text, "" | "all" | "none" | "list")
+        && !text.starts_with('-')
         && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-*".contains(&b))
 }
 

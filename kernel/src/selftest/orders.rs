@@ -8,16 +8,20 @@ use xen_contig::exchange::{Capability, ExchangeError};
 
 use super::owned::{OwnedRun, free_remaining};
 use super::{Check, Test, TestContext, fail, frame_checks, skip};
+use crate::command_line::When;
 use crate::extent::ExtentRun;
 use crate::machine::ANYWHERE;
 use crate::machine::Machine;
 
 pub fn add(machine: &Machine, tests: &mut Vec<Test>) {
-    let Capability::Exchange { limit } = machine.capability else { return };
-    for order in limit.up_to() {
-        tests.push(Test::new(format!("exchange-order-{order}"), move |context| {
-            exchange(context, order)
-        }));
+    for order in Order::MAX.up_to() {
+        let when = match machine.capability {
+            Capability::Exchange { limit } if order <= limit => When::Always,
+            _ => When::Asked,
+        };
+        let name = format!("exchange-order-{order}");
+        let test = Test::new(name, move |context| exchange(context, order));
+        tests.push(test.when(when).needs_order(order.get()));
     }
 }
 

@@ -4,9 +4,10 @@ use alloc::vec::Vec;
 
 use super::accounts::AccountsSnapshot;
 use super::test::{Test, TestContext};
-use crate::command_line::Options;
+use crate::command_line::{Options, Selection, When};
+use crate::console::say;
 use crate::machine::Machine;
-use crate::verdict::{FinishedTest, TestOutcome, TestReport, Verdict};
+use crate::verdict::{FinishedTest, TestOutcome, TestReport, Verdict, none_run};
 
 /// Runs those of `tests` that the command line selects.
 ///
@@ -17,7 +18,24 @@ pub fn run(
     finished: Vec<FinishedTest>,
     mut tests: Vec<Test>,
 ) -> Verdict {
+    if options.selftest == Selection::List {
+        return list(&tests);
+    }
+    let names: Vec<_> = tests.iter().map(|test| (test.name.as_str(), test.when)).collect();
+    let unmatched = options.selftest.unmatched(&names);
+    for pattern in &unmatched {
+        say!(
+            "# command line: no self-test matches \"{pattern}\"; selftest=list prints their names"
+        );
+    }
+    if !unmatched.is_empty() {
+        say!("# no test runs, because the command line has errors");
+        return none_run(Verdict::Error);
+    }
     tests.retain(|test| options.selftest.includes(&test.name, test.when));
+    if tests.is_empty() && finished.is_empty() {
+        say!("# the command line selects no self-test");
+    }
     let mut report = TestReport::plan(finished.len() + tests.len());
     for FinishedTest { name, outcome } in &finished {
         report.line(name, outcome);
@@ -29,4 +47,17 @@ pub fn run(
         report.line(&test.name, &outcome);
     }
     report.verdict()
+}
+
+/// Prints the names of all tests. None runs.
+fn list(tests: &[Test]) -> Verdict {
+    for Test { name, when, .. } in tests {
+        match when {
+            When::Always => say!("# selftest: {name}"),
+            When::Asked => say!("# selftest: {name} (not by default)"),
+            When::Named => say!("# selftest: {name} (only by its full name: it ends the kernel)"),
+        }
+    }
+    say!("# the tests were listed, and none ran");
+    none_run(Verdict::Skip)
 }

@@ -26,13 +26,18 @@ const TRIAL: &str = "exchange-translated-trial";
 
 pub fn add(machine: &Machine, tests: &mut Vec<Test>) {
     tests.push(Test::new(TRIAL, trial));
-    let Capability::Refill { limit } = machine.capability else { return };
-    for order in limit.up_to() {
+    let limit = match machine.capability {
+        Capability::Refill { limit } => Some(limit),
+        _ => None,
+    };
+    for order in Order::MAX.up_to() {
+        let is_short = limit.is_some_and(|limit| order <= limit) && order <= SUPERPAGE;
+        let when = if is_short { When::Always } else { When::Asked };
         let name = format!("refill-order-{order}");
-        let when = if order <= SUPERPAGE { When::Always } else { When::Asked };
-        tests.push(Test::new(name, move |context| refill(context, order)).when(when));
+        let test = Test::new(name, move |context| refill(context, order));
+        tests.push(test.when(when).needs_order(order.get()));
     }
-    if limit > SUPERPAGE {
+    if let Some(limit) = limit.filter(|limit| *limit > SUPERPAGE) {
         tests.push(Test::new("refill-above-superpage", move |_| {
             skip!("selftest=refill-order-* tests the orders up to {limit}")
         }));

@@ -19,8 +19,14 @@ const MISBEHAVIOUR: [(&str, &str, GuestVerdict, &str); 5] = [
     ("hold", "selftest=none exit=hold", GuestVerdict::Timeout, "yet kept running"),
 ];
 
-const WRONG_OPTIONS: [(&str, &str, GuestVerdict, &str); 3] = [
+const WRONG_OPTIONS: [(&str, &str, GuestVerdict, &str); 4] = [
     ("unknown-option", "selftest=none wibble=1", GuestVerdict::Error, "wibble"),
+    (
+        "unknown-test",
+        "selftest=stale-alias,exchange-order4",
+        GuestVerdict::Error,
+        "exchange-order4",
+    ),
     ("malformed-option", "selftest=none seed=many", GuestVerdict::Error, "many"),
     ("probe-too-narrow", "selftest=none probe=40:9", GuestVerdict::Error, "40:9"),
 ];

@@ -54,6 +54,8 @@ pub const TARGET: Target = Target {
         b"exit=",
         b"all",
         b"none",
+        b"list",
+        b",-",
         b"off",
         b"summary",
         b"full",
@@ -103,18 +105,26 @@ fn run(input: &[u8]) {
     assert_eq!((again, complaints), (options.clone(), vec![]));
 
     for name in ["exchange-order-10", "stale-alias", "a", "", "aXcXb", "misbehave-panic"] {
-        let (expected, named) = match &options.selftest {
-            Selection::All => (true, false),
-            Selection::None => (false, false),
-            Selection::Globs(globs) => (
-                globs.iter().any(|glob| matches(glob.as_bytes(), name.as_bytes())),
-                globs.iter().any(|glob| glob == name),
-            ),
+        let (expected, asked, named) = match &options.selftest {
+            Selection::All => (true, false, false),
+            Selection::None | Selection::List => (false, false, false),
+            Selection::Patterns(patterns) => {
+                let (left_out, selected): (Vec<&str>, Vec<&str>) =
+                    patterns.iter().map(String::as_str).partition(|it| it.starts_with('-'));
+                let any = |globs: &[&str]| {
+                    globs.iter().any(|glob| matches(glob.as_bytes(), name.as_bytes()))
+                };
+                let left_out: Vec<&str> = left_out.iter().map(|it| &it[1..]).collect();
+                let stays = !any(&left_out);
+                let asked = stays && any(&selected);
+                (asked || stays && selected.is_empty(), asked, stays && selected.contains(&name))
+            }
         };
-        let globs = matches!(options.selftest, Selection::Globs(_));
         assert_eq!(options.selftest.includes(name, When::Always), expected, "{options:?} {name}");
-        assert_eq!(options.selftest.includes(name, When::Asked), expected && globs);
-        assert_eq!(options.selftest.includes(name, When::Named), named);
+        assert_eq!(options.selftest.includes(name, When::Asked), asked, "{options:?} {name}");
+        assert_eq!(options.selftest.includes(name, When::Named), named, "{options:?} {name}");
+        let unmatched = options.selftest.unmatched(&[(name, When::Always)]);
+        assert!(!asked || !unmatched.contains(&name), "{options:?} {name}");
     }
 }
 
@@ -122,7 +132,8 @@ fn render(options: &Options) -> String {
     let selftest = match &options.selftest {
         Selection::All => "all".to_string(),
         Selection::None => "none".to_string(),
-        Selection::Globs(globs) => globs.join(","),
+        Selection::List => "list".to_string(),
+        Selection::Patterns(patterns) => patterns.join(","),
     };
     let trace = match options.trace {
         Level::Off => "off",
