@@ -2,10 +2,11 @@
 
 #![expect(unsafe_code, reason = "the trait is unsafe to implement")]
 
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::mem;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use hypercall::Pfn;
-use xen_contig::exchange::Accounts;
+use xen_contig::exchange::{Accounts, ExchangeError};
 use xen_contig::frames::{Candidate, FrameAllocator, FrameRun, Search};
 use xen_contig::p2m::P2m;
 use xen_contig::platform::Platform;
@@ -23,7 +24,8 @@ pub struct FakePlatform {
     p2m: P2m<'static>,
     frames: Mutex<FrameAllocator<'static>>,
     accounts: Accounts,
-    lists_denied: AtomicBool,
+    longest_lists: AtomicU64,
+    set_aside: Mutex<Vec<(Pfn, ExchangeError)>>,
     lists_shortened: AtomicBool,
     search_denied: AtomicBool,
 }
@@ -43,9 +45,17 @@ impl FakePlatform {
         let whole = guest.run(first, guest.frames() - first);
         frames.give(whole).expect("an empty allocator has no frame of the guest");
         let (p2m, accounts) = (guest.p2m(), Accounts::new());
-        let [lists_denied, lists_shortened, search_denied] = [const { AtomicBool::new(false) }; 3];
-        let frames = Mutex::new(frames);
-        Self { guest, p2m, frames, accounts, lists_denied, lists_shortened, search_denied }
+        let [lists_shortened, search_denied] = [const { AtomicBool::new(false) }; 2];
+        Self {
+            guest,
+            p2m,
+            frames: Mutex::new(frames),
+            accounts,
+            longest_lists: AtomicU64::new(u64::MAX),
+            set_aside: Mutex::new(Vec::new()),
+            lists_shortened,
+            search_denied,
+        }
     }
 
     /// The guest.
@@ -65,7 +75,17 @@ impl FakePlatform {
 
     /// Denies the kernel memory for extent lists, or no longer.
     pub fn deny_lists(&self, denied: bool) {
-        self.lists_denied.store(denied, Relaxed);
+        self.limit_lists(if denied { 0 } else { u64::MAX });
+    }
+
+    /// Denies the kernel memory for extent lists of more than `most` words.
+    pub fn limit_lists(&self, most: u64) {
+        self.longest_lists.store(most, Relaxed);
+    }
+
+    /// Returns the frames that were set aside since the last call, and why.
+    pub fn take_set_aside(&self) -> Vec<(Pfn, ExchangeError)> {
+        mem::take(&mut self.set_aside.lock())
     }
 
     /// Makes each extent list half as long as requested, or no longer.
@@ -133,9 +153,14 @@ unsafe impl Platform for &FakePlatform {
         self.allocator().give(run).expect("every run goes back once");
     }
 
+    fn on_set_aside(&self, pfn: Pfn, error: &ExchangeError) {
+        check_not_held("`Platform::on_set_aside`");
+        self.set_aside.lock().push((pfn, *error));
+    }
+
     fn lists(&self, words: u64) -> Option<Vec<u64>> {
         check_not_held("`Platform::lists`");
-        let words = if self.lists_shortened.load(Relaxed) { words / 2 } else { words };
-        (!self.lists_denied.load(Relaxed)).then(|| vec![0; words as usize])
+        let lent = if self.lists_shortened.load(Relaxed) { words / 2 } else { words };
+        (words <= self.longest_lists.load(Relaxed)).then(|| vec![0; lent as usize])
     }
 }
