@@ -97,7 +97,7 @@ impl<P: Platform> Allocator<P> {
         if let Some(buffer) = self.carve(plan, preferred) {
             return Ok(buffer);
         }
-        // A request without limits takes low memory only if there is no other.
+        // A request without limits takes low memory last.
         if preferred > 0
             && let Some(buffer) = self.adopt_nearby(plan, preferred).or_else(|| self.carve(plan, 0))
         {

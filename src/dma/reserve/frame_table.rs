@@ -78,7 +78,7 @@ pub(super) enum NextBlock {
     Block(Pfn),
     /// No block begins before this frame. The search can go on there.
     Continue(Pfn),
-    /// There is no further block.
+    /// The table has no other block.
     End,
 }
 

@@ -23,7 +23,7 @@ pub(in crate::dma) enum IdleSlice {
     Blocks(Range<Pfn>),
     /// No free block begins before this frame. The search goes on there.
     Continue(Pfn),
-    /// There is no further free block.
+    /// The table has no other free block.
     End,
 }
 

@@ -153,9 +153,9 @@ fn frame_of_others(context: &TestContext<'_>) -> Check {
     for mfn in &others.of_nobody {
         bad_frame(context, &format!("mfn {mfn:#x}, free or owned by Xen"), *mfn)?;
     }
-    let (guests, nobody) = (others.of_guests.len(), others.of_nobody.len());
-    say!("# c28: {guests} frames of other guests, {nobody} free or owned by Xen");
-    if nobody == 0 {
+    let (guests, without_owner) = (others.of_guests.len(), others.of_nobody.len());
+    say!("# c28: {guests} frames of other guests, {without_owner} free or owned by Xen");
+    if without_owner == 0 {
         fail!("the M2P contains no frame that is free or belongs to Xen");
     }
     Ok(())

@@ -56,7 +56,7 @@ fn constraints(context: &TestContext<'_>) -> Check {
                 let result = match allocator.alloc_coherent(size, &constraints) {
                     // All memory that a dom0 leaves to Xen may lie below the bound.
                     Err(error @ AllocError::OutOfReach { .. }) if constraints.lowest() > 0 => {
-                        say!("# dma-constraints: {what} skipped, which is no failure: {error}");
+                        say!("# dma-constraints: {what} skipped, as this test permits: {error}");
                         continue;
                     }
                     Err(error)

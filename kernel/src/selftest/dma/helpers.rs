@@ -108,7 +108,7 @@ pub fn served<T>(
     match result {
         Ok(buffer) => Ok(Some(buffer)),
         Err(error) if is_shortage(&error) => {
-            say!("# {test}: {what} skipped, which is no failure: {error}");
+            say!("# {test}: {what} skipped, as this test permits: {error}");
             Ok(None)
         }
         Err(error) => fail!("{what}: {error}"),
