@@ -57,6 +57,7 @@ pub fn run(
         iommu: false,
         edu: true,
         disk: None,
+        report_port: false,
         limit,
         gdb: false,
     };

@@ -108,6 +108,7 @@ impl Dom0Boot {
             iommu: spec.mode == GuestMode::PvhDom0,
             edu: true,
             disk: spec.disk,
+            report_port: false,
             limit: spec.limit,
             gdb: spec.gdb,
         };

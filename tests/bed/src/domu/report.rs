@@ -1,8 +1,10 @@
-//! Reads what the Linux dom0 reports. A line after a `|` is the output of another program.
+//! Reads what the Linux dom0 reports. A line after a `|` is the output of another program. Among such
+//! lines dom0 says `again N` where the line before came N times more, and `cut N` where N bytes
+//! are missing.
 
 use std::collections::BTreeMap;
 
-use crate::guest::End;
+use crate::guest::{End, LogLines};
 
 /// All that dom0 reported so far.
 #[derive(Clone, Debug, Default)]
@@ -58,20 +60,19 @@ impl SessionReport {
     /// Reads the whole line's text; a last line without its end is left for later.
     pub fn parse(text: &str) -> Self {
         let mut report = Self::default();
-        let mut section: Option<String> = None;
+        let mut section: Option<(String, LogLines)> = None;
         let whole = text.rfind('\n').map_or("", |end| &text[..end]);
         for line in whole.lines() {
-            if let Some(quoted) = line.strip_prefix('|') {
-                if let (Some(name), Some(job)) = (&section, report.jobs.last_mut()) {
-                    job.sections.entry(name.clone()).or_default().push(quoted.to_owned());
-                }
+            if let Some((_, log)) = &mut section
+                && quoted(line, log)
+            {
                 continue;
             }
+            report.end_section(section.take());
             if let Some(name) = line.strip_prefix("section ") {
-                section = Some(name.to_owned());
+                section = Some((name.to_owned(), LogLines::default()));
                 continue;
             }
-            section = None;
             match line {
                 "ready" => report.ready = true,
                 "all done" => report.done = true,
@@ -90,8 +91,30 @@ impl SessionReport {
                 }
             }
         }
+        report.end_section(section);
         report
     }
+
+    fn end_section(&mut self, section: Option<(String, LogLines)>) {
+        if let (Some((name, log)), Some(job)) = (section, self.jobs.last_mut()) {
+            job.sections.entry(name).or_default().extend(log.into_lines());
+        }
+    }
+}
+
+/// Adds a line of a section. Returns false if the line is not of a section.
+fn quoted(line: &str, log: &mut LogLines) -> bool {
+    let count = |word| line.strip_prefix(word).and_then(|number: &str| number.parse().ok());
+    if let Some(text) = line.strip_prefix('|') {
+        log.push(text);
+    } else if let Some(times) = count("again ") {
+        log.push_again(times);
+    } else if let Some(bytes) = count("cut ") {
+        log.push_cut(bytes);
+    } else {
+        return false;
+    }
+    true
 }
 
 fn end_of(how: &str, job: &JobReport) -> End {
@@ -110,6 +133,8 @@ fn end_of(how: &str, job: &JobReport) -> End {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+
     use super::*;
 
     const TEXT: &str = "section info\n|xen_major : 4\nend\nready\nbegin pv-domu\n\
@@ -133,7 +158,78 @@ mod tests {
         let cut = TEXT.split("finish\nall done").next().unwrap();
         let report = SessionReport::parse(cut);
         assert!(!report.jobs[0].finished && !report.done);
+        let within = TEXT.split("|finish").next().unwrap();
+        assert_eq!(SessionReport::parse(within).jobs[0].section("console").len(), 2);
         assert_eq!(report.jobs[0].end, Some(End::PowerOff), "the guest's `reason 3` is its own");
+    }
+
+    #[test]
+    fn folds_and_cuts_are_dom0_s_to_report() {
+        let text = "begin x\nsection console\n|a\nagain 3\ncut 12\n|again 9\n|cut 9\nend\nfinish\n";
+        let job = SessionReport::parse(text).jobs.remove(0);
+        assert_eq!(
+            job.section("console"),
+            [
+                "a",
+                "… the line above came 3 more times",
+                "[bed: 12 bytes cut here]",
+                "again 9",
+                "cut 9"
+            ]
+        );
+    }
+
+    /// Has the function of `init.sh` send a log, with at most `limit` bytes.
+    fn sent(log: &str, limit: u32) -> Vec<String> {
+        const INIT: &str = include_str!("init.sh");
+        let from = INIT.find("quote() {").unwrap();
+        let function = &INIT[from..from + INIT[from..].find("\n}\n").unwrap() + 2];
+        let script = format!("LIMIT={limit}\n{function}\nprintf %s \"$1\" | quote 3>&1");
+        let out = Command::new("sh").args(["-c", &script, "sh", log]).output().unwrap();
+        assert!(out.status.success(), "{out:?}");
+        let text = String::from_utf8(out.stdout).unwrap();
+        let report = format!("begin x\nsection console\n{text}end\nfinish\n");
+        SessionReport::parse(&report).jobs[0].section("console").to_vec()
+    }
+
+    #[test]
+    fn dom0_sends_a_log_folded() {
+        let log = "a\nb\nb\nb\n1\n1.0\n\n\n\nok 1 a\nok 1 a\nagain 3\nend";
+        let expected = [
+            "a",
+            "b",
+            "… the line above came 2 more times",
+            "1",
+            "1.0",
+            "",
+            "… the line above came 2 more times",
+            "ok 1 a",
+            "ok 1 a",
+            "again 3",
+            "end",
+        ];
+        assert_eq!(sent(log, 1000), expected);
+        assert_eq!(sent("", 1000), Vec::<String>::new());
+    }
+
+    #[test]
+    fn dom0_cuts_the_middle_of_a_log_and_keeps_its_end() {
+        let log: String = (1..=20).map(|n| format!("{n}\n")).collect();
+        let expected = [
+            "1",
+            "2",
+            "3",
+            "4",
+            "5",
+            "6",
+            "[bed: 33 bytes cut here]",
+            "16",
+            "17",
+            "18",
+            "19",
+            "20",
+        ];
+        assert_eq!(sent(&log, 40), expected);
     }
 
     #[test]

@@ -97,6 +97,7 @@ pub fn run(
         iommu: false,
         edu: false,
         disk: None,
+        report_port: true,
         limit: spec.jobs.iter().fold(LINUX_LIMIT, |sum, job| sum + job.limit + JOB_EXTRA),
         gdb: false,
     };

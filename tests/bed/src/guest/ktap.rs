@@ -1,6 +1,7 @@
 //! Reads the KTAP that a guest prints, believing nothing that its own plan contradicts.
 
 use super::GuestVerdict;
+use super::lines::names_a_cut;
 
 /// Numbers of tests, by result.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,6 +39,8 @@ pub struct Ktap {
     pub verdict: Option<GuestVerdict>,
     /// Everything that makes the report unfit to be believed.
     pub defects: Vec<String>,
+    /// Whether a part of the log is missing.
+    pub is_cut: bool,
 }
 
 const VERDICT: &str = "Test result: ";
@@ -51,7 +54,10 @@ impl Ktap {
         let mut plan = None;
         for line in lines {
             let line = line.trim_end();
-            if let Some(verdict) = report.verdict {
+            if names_a_cut(line) {
+                report.is_cut = true;
+                report.defects.push(format!("the log was too long: `{line}`"));
+            } else if let Some(verdict) = report.verdict {
                 if !line.is_empty() {
                     report.defects.push(format!("a line after the verdict {verdict}: `{line}`"));
                 }

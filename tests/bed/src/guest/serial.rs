@@ -3,6 +3,8 @@
 //! Dom0's bytes come raw. Xen begins each of its own lines with `(XEN) `, and may do so in
 //! the middle of one of dom0's; the rest of dom0's line then follows after Xen's.
 
+use super::LogLines;
+
 /// How Xen says that the machine's life is over.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MachineEnd {
@@ -30,33 +32,34 @@ pub struct SerialLog {
 const PREFIX: &str = "(XEN) ";
 
 impl SerialLog {
-    /// Splits everything that came over the line. A last line without its end is kept too.
+    /// Splits everything that came over the line. A last line without its end is kept too. Equal
+    /// lines fold.
     pub fn split(text: &str) -> Self {
-        let mut log = Self::default();
+        let (mut guest, mut xen) = (LogLines::default(), LogLines::default());
         let mut pending = String::new();
         for line in text.split_inclusive('\n') {
             let whole = line.ends_with('\n');
             let line = line.trim_end_matches(['\n', '\r']);
             if let Some(at) = line.find(PREFIX).filter(|_| !is_of_domain(line)) {
                 pending.push_str(&line[..at]);
-                log.xen.push(line[at..].to_owned());
+                xen.push(&line[at..]);
             } else {
                 pending.push_str(line);
                 if whole {
-                    log.guest.push(std::mem::take(&mut pending));
+                    guest.push(&std::mem::take(&mut pending));
                 }
             }
         }
         if !pending.is_empty() {
-            log.guest.push(pending);
+            guest.push(&pending);
         }
-        log
+        Self { guest: guest.into_lines(), xen: xen.into_lines() }
     }
 
     /// The first line by which Xen says that it is over, if there is one. The strings are
     /// those of `hwdom_shutdown` and `panic` in Xen 4.17 and 4.20.
     pub fn machine_end(&self) -> Option<MachineEnd> {
-        let mut lines = self.xen.iter().map(|line| &line[PREFIX.len()..]);
+        let mut lines = self.xen.iter().filter_map(|line| line.strip_prefix(PREFIX));
         while let Some(line) = lines.next() {
             if line.starts_with("Panic on CPU") {
                 let why = lines.find(|line| !line.is_empty() && !line.starts_with('*'));
@@ -106,6 +109,16 @@ mod tests {
         let log = SerialLog::split("not ok 3 ali(XEN) mm.c: bad\nas # left\nTest result: FAIL");
         assert_eq!(log.guest, ["not ok 3 alias # left", "Test result: FAIL"]);
         assert_eq!(log.xen, ["(XEN) mm.c: bad"]);
+    }
+
+    #[test]
+    fn equal_lines_of_each_side_fold() {
+        let flood = "# same\n(XEN) same\n".repeat(4);
+        let log =
+            SerialLog::split(&format!("{flood}(XEN) Hardware Dom0 halted: halting machine\n"));
+        assert_eq!(log.guest, ["# same", "… the line above came 3 more times"]);
+        assert_eq!(log.xen[..2], ["(XEN) same", "… the line above came 3 more times"]);
+        assert_eq!(log.machine_end(), Some(MachineEnd::Halted));
     }
 
     #[test]

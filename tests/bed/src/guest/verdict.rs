@@ -179,7 +179,9 @@ pub fn judge<'a>(
             });
         }
         _ if report.verdict.is_none() => {
-            verdict = GuestVerdict::Crash;
+            // What is missing from a log that was cut may be the verdict.
+            let is_lost = report.is_cut && end.is(expected);
+            verdict = if is_lost { GuestVerdict::Error } else { GuestVerdict::Crash };
             reasons.push(format!("the guest {said} and {ended}"));
         }
         _ if !end.is(expected) => {
@@ -246,6 +248,22 @@ mod tests {
             assert_eq!(judgement.verdict, GuestVerdict::Crash, "{end:?}");
             assert_eq!(judgement.counts.failed, 1);
         }
+    }
+
+    #[test]
+    fn a_guest_whose_log_was_cut_is_an_error() {
+        let mut cut = crate::guest::LogLines::default();
+        cut.push_cut(5);
+        let cut = cut.into_lines().remove(0);
+        let whole = judged(&GOOD.replace("ok 2", &format!("{cut}\nok 2")), End::PowerOff);
+        assert_eq!(whole.verdict, GuestVerdict::Error);
+        assert!(whole.reasons[0].contains("5 bytes cut"), "{:?}", whole.reasons);
+        let silent = judged(&format!("KTAP version 1\n{cut}\n# last words"), End::PowerOff);
+        assert_eq!(silent.verdict, GuestVerdict::Error);
+        let failed = judged(&BAD.replace("ok 1 a", &cut), End::PowerOff);
+        assert_eq!(failed.verdict, GuestVerdict::Failure, "a cut excuses no failure");
+        let crashed = judged(&format!("KTAP version 1\n{cut}"), End::Crash);
+        assert_eq!(crashed.verdict, GuestVerdict::Crash, "Xen said so");
     }
 
     #[test]

@@ -15,9 +15,21 @@ const INIT: &str = include_str!("../domu/init.sh");
 const TOOLS: [&str; 6] =
     ["xl", "xenstored", "xenconsoled", "xen-init-dom0", "libxl-save-helper", "xen-mfndump"];
 
-/// In the order in which they are loaded.
-const MODULES: [&str; 5] =
-    ["xen-evtchn", "xen-gntdev", "xen-gntalloc", "xen-privcmd", "xenfs/xenfs"];
+/// Below the kernel's `drivers`, in the order in which they are loaded. The virtio modules drive the
+/// port that init reports over.
+const MODULES: [&str; 11] = [
+    "xen/xen-evtchn",
+    "xen/xen-gntdev",
+    "xen/xen-gntalloc",
+    "xen/xen-privcmd",
+    "xen/xenfs/xenfs",
+    "virtio/virtio_ring",
+    "virtio/virtio",
+    "virtio/virtio_pci_legacy_dev",
+    "virtio/virtio_pci_modern_dev",
+    "virtio/virtio_pci",
+    "char/virtio_console",
+];
 
 /// Loaded by name at run time, so that no ELF header tells of it: without it `xl` aborts when
 /// one of its threads is cancelled.
@@ -73,9 +85,9 @@ pub fn build(xen: XenVersion, root: &Path) -> Result<Vec<u8>> {
     archive.file("etc/xen/xl.conf", read(&first(root, &["etc/xen/xl.conf"])?)?);
     let modules = find_one(&first(root, &["usr/lib/modules", "lib/modules"])?, "")?;
     for (number, module) in MODULES.iter().enumerate() {
-        let path = modules.join(format!("kernel/drivers/xen/{module}.ko"));
+        let path = modules.join(format!("kernel/drivers/{module}.ko"));
         let name = module.rsplit('/').next().unwrap_or(module);
-        archive.file(&format!("bed/modules/{number}-{name}.ko"), read(&path)?);
+        archive.file(&format!("bed/modules/{number:02}-{name}.ko"), read(&path)?);
     }
     Ok(archive.bytes())
 }
