@@ -1,28 +1,20 @@
 # xen-contig: build, boot, test. `make help` explains.
 
-MODE ?= all
-XEN ?= 4.17
-VCPUS ?=
-MEMORY ?=
-ARGS ?=
-TIMEOUT ?=
-COMPARE ?=
-INTO ?=
 FUZZ ?= all
 SECONDS ?= 60
 TOOLCHAIN ?= auto
-export MODE XEN VCPUS MEMORY ARGS TIMEOUT COMPARE INTO TOOLCHAIN
+export MODE XEN XENARGS VCPUS MEMORY ARGS TIMEOUT COMPARE INTO FUZZ SECONDS TOOLCHAIN
+export KERNEL CFG TYPE EXPECT DESTDIR PREFIX
 
 TOOLS := sh tests/bed/toolchain.sh
 BED := target/debug/bed
 
 # Shell words, read where the recipe runs: a command line keeps its spaces.
 LIMIT := $${TIMEOUT:+--timeout "$$TIMEOUT"}
-CHOICE := --xen "$$XEN" $(LIMIT)
-# For what goes by all Xens unless one is chosen.
-CHOSEN = $(if $(filter file,$(origin XEN)),,--xen "$$XEN")
-GUEST := --mode "$$MODE" $${VCPUS:+--vcpus "$$VCPUS"} $${MEMORY:+--memory "$$MEMORY"} \
-	$${ARGS:+--args "$$ARGS"}
+CHOICE := $${XEN:+--xen "$$XEN"} $${XENARGS:+--xen-args "$$XENARGS"} $(LIMIT)
+SIZE := $${VCPUS:+--vcpus "$$VCPUS"} $${MEMORY:+--memory "$$MEMORY"}
+MODES := $${MODE:+--mode "$$MODE"}
+KERNEL_ARGS := $${ARGS:+--args "$$ARGS"}
 
 # Each test program runs under a limit of time and of memory.
 LIMITED := --config "target.x86_64-unknown-linux-gnu.runner = ['sh', '$(CURDIR)/tests/bed/limited.sh']"
@@ -34,7 +26,7 @@ ADAPTERS := --features xen-contig/virtio-drivers,xen-contig/dma-api
 SAY_STATUS = status=$$?; [ $$status -eq 0 ] || echo "make $@: the runner's exit status is $$status" >&2; exit $$status
 
 .NOTPARALLEL:
-.PHONY: check-files help run test test-long vcpus virtio conformance soak bench fuzz fuzzer model packages image lint prose docs gdb clean setup bed check-choice
+.PHONY: help run test test-long vcpus virtio conformance soak bench fuzz fuzzer model packages image lint prose docs gdb clean setup bed parameters
 
 help:
 	@echo 'make run     build the image, boot it under Xen in QEMU, say what came of it'
@@ -55,13 +47,16 @@ help:
 	@echo 'make image   the kernel image: target/image/xen-contig'
 	@echo 'make lint    formatting, clippy, documentation, choice of words and spelling'
 	@echo 'make docs    the documentation: target/doc/xen_contig/index.html'
-	@echo 'make gdb     boot MODE (pv-dom0 or pvh-dom0) stopped, waiting for a debugger'
+	@echo 'make gdb     boot MODE stopped, in a machine that waits for a debugger'
 	@echo 'make clean   remove everything made, the fetched packages included'
 	@echo
-	@echo 'MODE=pv-dom0|pv-domu|pvh-dom0|pvh-domu|all   [all]'
-	@echo 'XEN=4.17|4.20                                [4.17; conformance, vcpus, virtio and'
+	@echo 'MODE=pv-dom0|pv-domu|pvh-dom0|pvh-domu|all   [all; gdb: pv-dom0]'
+	@echo 'XEN=release  4.17 or 4.20, which Debian packages [4.17; conformance, vcpus, virtio and'
 	@echo '                                              test-long: both; test: both for vCPUs, virtio'
 	@echo '                                              and saved guests]'
+	@echo 'XEN=path     a hypervisor (xen or xen.gz): dom0 modes; or an installed Xen tree with its'
+	@echo '             tools (make install DESTDIR=path): all modes'
+	@echo 'XENARGS="..."    options that are added to the command line of Xen'
 	@echo 'VCPUS=n         vCPUs of the guest           [1]'
 	@echo 'MEMORY=MiB      domU modes: memory of the domain [as in xen-configs/]'
 	@echo '                dom0 modes: memory of the machine [2048]; Xen gives dom0 nearly all of it'
@@ -75,10 +70,10 @@ help:
 	@echo
 	@echo 'Exit status of the runner: 0 success, 3 skip, 4 error, 5 failure, 6 crash, 7 timeout.'
 
-run: check-choice image bed
-	@(set -x; $(BED) run $(CHOICE) $(GUEST)); $(SAY_STATUS)
+run: parameters image bed
+	@(set -x; $(BED) run $(CHOICE) $(MODES) $(SIZE) $(KERNEL_ARGS)); $(SAY_STATUS)
 
-test: check-choice lint
+test: parameters lint
 	@rm -rf target/tmp/fault-cases
 	@$(TOOLS) cargo test --locked $(LIMITED) $(ADAPTERS)
 	@$(TOOLS) cargo test --locked $(LIMITED) -p xen-contig --features vmap-sync --test vmap
@@ -86,36 +81,35 @@ test: check-choice lint
 	@$(MAKE) --no-print-directory fuzz FUZZ=all SECONDS=1
 	@$(MAKE) --no-print-directory bed
 	@$(TOOLS) reproduce
-	@(set -x; $(BED) test $(CHOSEN) $(LIMIT)); $(SAY_STATUS)
+	@(set -x; $(BED) test $(CHOICE)); $(SAY_STATUS)
 
 # Ten minutes for each target of the fuzzer, unless SECONDS says otherwise.
-test-long: check-choice image bed model fuzzer packages
+test-long: parameters image bed model fuzzer packages
 	@(set -x; $(BED) test-long --model $(MODEL) --fuzz $(FUZZER) \
-		--seconds $(if $(filter file,$(origin SECONDS)),600,$(SECONDS)) $(CHOSEN) $(LIMIT)); $(SAY_STATUS)
+		--seconds $(if $(filter file,$(origin SECONDS)),600,$(SECONDS)) $(CHOICE)); $(SAY_STATUS)
 
 # Each published package builds from its own files alone.
 packages: setup
 	@$(TOOLS) cargo publish --locked --workspace --dry-run --allow-dirty
 
-vcpus: check-choice image bed
-	@(set -x; $(BED) vcpus $(CHOSEN) $(LIMIT)); $(SAY_STATUS)
+vcpus: parameters image bed
+	@(set -x; $(BED) vcpus $(CHOICE)); $(SAY_STATUS)
 
-virtio: check-choice image bed
-	@(set -x; $(BED) virtio $(CHOSEN) $(LIMIT)); $(SAY_STATUS)
+virtio: parameters image bed
+	@(set -x; $(BED) virtio $(CHOICE)); $(SAY_STATUS)
 
 # Linux's makefiles check the module that they build with a program that needs this library.
-bench: check-choice check-files image bed
+bench: parameters image bed
 	@sh tests/bed/host.sh /usr/lib/x86_64-linux-gnu/libelf.so.1=libelf1
-	@(set -x; $(BED) bench $(CHOICE) $${ARGS:+--args "$$ARGS"} $${COMPARE:+--compare "$$COMPARE"} \
+	@(set -x; $(BED) bench $(CHOICE) $(KERNEL_ARGS) $${COMPARE:+--compare "$$COMPARE"} \
 		$${INTO:+--into "$$INTO"}); $(SAY_STATUS)
 
 # The model's column is what its own tests say; they are run to the end, so that one that fails shows
 # as such.
-CONFORMANCE = $(CHOSEN) $${VCPUS:+--vcpus "$$VCPUS"} $${MEMORY:+--memory "$$MEMORY"} $(LIMIT)
 MODEL := target/conformance-model.log
 
-conformance: check-choice image bed model
-	@(set -x; $(BED) conformance --model $(MODEL) $(CONFORMANCE)); $(SAY_STATUS)
+conformance: parameters image bed model
+	@(set -x; $(BED) conformance --model $(MODEL) $(CHOICE) $(SIZE)); $(SAY_STATUS)
 
 model: setup
 	@echo 'testing against the model (the output goes to $(MODEL))'
@@ -123,9 +117,8 @@ model: setup
 	@$(TOOLS) cargo test --locked $(LIMITED) --no-fail-fast >$(MODEL) 2>&1 \
 		|| grep -q '^test result' $(MODEL) || { tail -n 30 $(MODEL); exit 4; }
 
-soak: check-choice image bed
-	@(set -x; $(BED) soak $(CHOICE) $${VCPUS:+--vcpus "$$VCPUS"} $${MEMORY:+--memory "$$MEMORY"} \
-		$${ARGS:+--args "$$ARGS"}); $(SAY_STATUS)
+soak: parameters image bed
+	@(set -x; $(BED) soak $(CHOICE) $(SIZE) $(KERNEL_ARGS)); $(SAY_STATUS)
 
 # The compiler counts the edges that an input takes; stable Rust can. With a target named, these
 # flags are for it alone and not for build scripts. GNU ld keeps everything that is counted, so the
@@ -139,7 +132,7 @@ fuzzer: setup
 	@$(TOOLS) cargo build --locked -p fuzz --profile fuzz --target x86_64-unknown-linux-gnu
 
 # Finds end the recipe with status 5 and are kept.
-fuzz: fuzzer
+fuzz: parameters fuzzer
 	@(set -x; $(FUZZER) $(FUZZ) --seconds $(SECONDS))
 
 image: setup
@@ -164,27 +157,27 @@ docs: setup
 		--features xen-contig/real $(ADAPTERS)
 	@echo 'the documentation begins at target/doc/xen_contig/index.html'
 
-gdb: check-choice image bed
-	@echo 'In another terminal: gdb target/image/xen-contig.debug -ex "target remote localhost:1234"'
-	@(set -x; $(BED) run --gdb $(CHOICE) $(GUEST)); $(SAY_STATUS)
+gdb: parameters image bed
+	@(set -x; $(BED) gdb $(CHOICE) $(MODES) $(SIZE) $(KERNEL_ARGS)); $(SAY_STATUS)
 
 clean:
 	rm -rf target
 
 # What the targets above rest on.
 
-setup:
+setup: parameters
 	@sh tests/bed/host.sh
 
 bed: setup
 	@$(TOOLS) cargo build --locked -p bed
 
 # Before anything is installed or built, so that a typing error costs no time.
-check-choice:
-	@case "$$MODE" in pv-dom0|pv-domu|pvh-dom0|pvh-domu|all) ;; *) \
-		echo "MODE is \`$$MODE\`, but must be pv-dom0, pv-domu, pvh-dom0, pvh-domu or all" >&2; exit 4;; esac
-	@case "$$XEN" in 4.17|4.20) ;; *) echo "XEN is \`$$XEN\`, but must be 4.17 or 4.20" >&2; exit 4;; esac
+GIVEN = $(foreach name,$(.VARIABLES),$(if $(findstring command line,$(origin $(name))),$(name)))
 
-check-files:
-	@for file in "$$COMPARE" "$$INTO"; do [ -z "$$file" ] || [ -f "$$file" ] || { \
-		echo "COMPARE or INTO is \`$$file\`, which is not a file" >&2; exit 4; }; done
+parameters:
+ifeq ($(MAKELEVEL),0)
+	@for target in $(MAKECMDGOALS); do sh tests/bed/parameters.sh "$$target" $(GIVEN) || exit; done
+endif
+
+.DEFAULT:
+	@echo "make: there is no target \`$@\`; make help lists them" >&2; exit 4

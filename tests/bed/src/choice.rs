@@ -1,57 +1,8 @@
-//! What the caller chooses: Xen version, mode, sizes and the kernel command line.
+//! What the caller chooses for a guest: the mode and the kernel command line.
 
 use std::fmt;
-use std::str::FromStr;
 
 use crate::error::Error;
-
-/// A Xen release that the bed can fetch and boot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum XenVersion {
-    /// Xen 4.17 of Debian 12.
-    V4_17,
-    /// Xen 4.20 of Debian 13.
-    V4_20,
-}
-
-impl XenVersion {
-    /// All of them, the oldest first.
-    pub const ALL: [Self; 2] = [Self::V4_17, Self::V4_20];
-
-    /// The release as the user writes it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::V4_17 => "4.17",
-            Self::V4_20 => "4.20",
-        }
-    }
-
-    /// The Debian release that ships it.
-    pub fn suite(self) -> &'static str {
-        match self {
-            Self::V4_17 => "bookworm",
-            Self::V4_20 => "trixie",
-        }
-    }
-}
-
-impl FromStr for XenVersion {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self, Error> {
-        match text {
-            "4.17" => Ok(Self::V4_17),
-            "4.20" => Ok(Self::V4_20),
-            _ => Err(Error::UnknownXen { given: text.to_owned() }),
-        }
-    }
-}
-
-impl fmt::Display for XenVersion {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
 
 /// How the image meets Xen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,7 +76,7 @@ pub struct KernelArgs(String);
 impl KernelArgs {
     /// Takes `text` if it can reach the guest unchanged.
     pub fn new(text: &str) -> Result<Self, Error> {
-        match text.chars().find(|c| matches!(c, '"' | '\'' | '\\') || c.is_control()) {
+        match unfit(text) {
             Some(bad) => Err(Error::BadKernelArgs { given: text.to_owned(), bad }),
             None => Ok(Self(text.trim().to_owned())),
         }
@@ -148,6 +99,19 @@ impl KernelArgs {
     }
 }
 
+/// Returns the options for Xen's command line if they can reach it unchanged.
+pub fn xen_args(text: &str) -> Result<String, Error> {
+    match unfit(text) {
+        Some(bad) => Err(Error::BadXenArgs { given: text.to_owned(), bad }),
+        None => Ok(text.trim().to_owned()),
+    }
+}
+
+/// Returns the first character that quoting would change on the way.
+fn unfit(text: &str) -> Option<char> {
+    text.chars().find(|c| matches!(c, '"' | '\'' | '\\') || c.is_control())
+}
+
 /// The guest's `exit=` option.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GuestExit {
@@ -161,26 +125,14 @@ pub enum GuestExit {
     Hold,
 }
 
-/// Reads a number of `name` within `1..=max`.
-pub fn parse_count(name: &'static str, text: &str, max: u32) -> Result<u32, Error> {
-    match text.parse::<u32>() {
-        Ok(n) if (1..=max).contains(&n) => Ok(n),
-        _ => Err(Error::BadNumber { name, given: text.to_owned(), max }),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn unknown_choices_name_the_value() {
+    fn an_unknown_mode_is_named() {
         let mode = GuestMode::parse_choice("pv-domx").unwrap_err().to_string();
         assert!(mode.contains("pv-domx") && mode.contains("pvh-dom0"), "{mode}");
-        let xen = "4.18".parse::<XenVersion>().unwrap_err().to_string();
-        assert!(xen.contains("4.18") && xen.contains("4.20"), "{xen}");
-        let number = parse_count("--vcpus", "0", 128).unwrap_err().to_string();
-        assert!(number.contains("--vcpus") && number.contains('0'), "{number}");
     }
 
     #[test]

@@ -37,13 +37,14 @@ pub fn both(out: &Output) -> String {
     text.concat().trim_end().to_owned()
 }
 
-/// The command line as a person would type it, near enough.
+/// Returns the command line as a person can paste it into a shell.
 pub fn shown(command: &Command) -> String {
     let mut words = vec![command.get_program().to_string_lossy().into_owned()];
     words.extend(command.get_args().map(|arg| {
         let arg = arg.to_string_lossy();
-        if arg.contains([' ', '"', '\'', '*', '$']) || arg.is_empty() {
-            format!("'{arg}'")
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,+@%".contains(c);
+        if arg.is_empty() || !arg.chars().all(plain) {
+            format!("'{}'", arg.replace('\'', "'\\''"))
         } else {
             arg.into_owned()
         }

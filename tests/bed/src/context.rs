@@ -1,37 +1,36 @@
 //! What every suite works with.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use crate::cli::Cli;
 use crate::error::Result;
-use crate::progress::ProgressLog;
-use crate::setup::{self, Bed, SetupOptions};
+use crate::report::Reporter;
+use crate::settings::Settings;
+use crate::setup::{self, Bed};
+use crate::xen::Xen;
 
 /// What every suite works with.
-#[derive(Clone, Debug)]
-pub struct SuiteContext {
-    /// The command line.
-    pub cli: Cli,
-    /// How a bed is made.
-    pub options: SetupOptions,
+#[derive(Debug)]
+pub struct Context {
+    /// What the command line asks for.
+    pub settings: Settings,
     /// The image.
     pub image: Vec<u8>,
     /// The repository's root.
     pub root: PathBuf,
 }
 
-impl SuiteContext {
-    /// Makes the bed of the chosen Xen ready.
-    pub fn bed(&self, progress: &mut ProgressLog) -> Result<Bed> {
-        setup::prepare(self.cli.xen, &self.options, progress)
+impl Context {
+    /// Makes the bed of the chosen Xen ready, or that of the default release.
+    pub fn bed(self: &Arc<Self>, reporter: &mut Reporter) -> Result<Bed> {
+        let xen = self.settings.xen.clone().unwrap_or_else(Xen::default_release);
+        setup::prepare(&xen, self, reporter)
     }
 
-    /// Makes the beds of all Xens ready, or that of the chosen one.
-    pub fn beds(&self, progress: &mut ProgressLog) -> Result<Vec<Bed>> {
-        self.cli
-            .xens()
-            .into_iter()
-            .map(|xen| setup::prepare(xen, &self.options, progress))
-            .collect()
+    /// Makes the bed of the chosen Xen ready, or those of all releases.
+    pub fn beds(self: &Arc<Self>, reporter: &mut Reporter) -> Result<Vec<Bed>> {
+        let chosen = self.settings.xen.clone().map(|xen| vec![xen]);
+        let xens = chosen.unwrap_or_else(Xen::releases);
+        xens.iter().map(|xen| setup::prepare(xen, self, reporter)).collect()
     }
 }

@@ -7,27 +7,66 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// `--mode` names no mode.
-    #[error("unknown mode `{given}`: MODE is one of pv-dom0, pv-domu, pvh-dom0, pvh-domu or all")]
+    #[error("MODE is `{given}`, but must be pv-dom0, pv-domu, pvh-dom0, pvh-domu or all")]
     UnknownMode {
         /// What was given.
         given: String,
     },
-    /// `--xen` names no release that the bed knows.
-    #[error("unknown Xen `{given}`: XEN is 4.17 or 4.20")]
+    /// `--xen` names neither a release nor a path.
+    #[error(
+        "XEN is `{given}`, but must be one of {releases}, or the path of a hypervisor or of an \
+         installed Xen tree that exists"
+    )]
     UnknownXen {
         /// What was given.
         given: String,
+        /// The releases that the bed can fetch.
+        releases: String,
     },
-    /// A number is malformed or out of range.
-    #[error("{name} is `{given}`, but must be a whole number from 1 to {max}")]
-    BadNumber {
-        /// The option.
-        name: &'static str,
+    /// An installed tree has no hypervisor, or several.
+    #[error(
+        "XEN is the tree `{}`, which must have boot/xen.gz or one boot/xen-*.gz; it has {}",
+        .tree.display(), named(found)
+    )]
+    NoHypervisor {
+        /// The tree.
+        tree: PathBuf,
+        /// The files that could be meant.
+        found: Vec<PathBuf>,
+    },
+    /// A hypervisor that QEMU cannot boot.
+    #[error("the hypervisor `{}` is {problem}", .path.display())]
+    BadHypervisor {
+        /// The file.
+        path: PathBuf,
+        /// What it is instead, and what to give.
+        problem: &'static str,
+    },
+    /// Options for Xen's command line that quoting would change.
+    #[error(
+        "XENARGS is `{given}`, which contains {bad:?}; leave out quotes, backslashes and control \
+         characters"
+    )]
+    BadXenArgs {
         /// What was given.
         given: String,
-        /// The highest value taken.
-        max: u32,
+        /// The first character that is refused.
+        bad: char,
     },
+    /// A mode that needs Xen's tools, which are missing.
+    #[error("{mode} cannot be booted: {why}")]
+    NoTools {
+        /// The mode.
+        mode: crate::choice::GuestMode,
+        /// Why there are no tools.
+        why: String,
+    },
+    /// A debugger follows one guest.
+    #[error("MODE is `all`, but a debugger needs one mode: pv-dom0, pv-domu, pvh-dom0 or pvh-domu")]
+    OneMode,
+    /// The JUnit file cannot be written.
+    #[error("making junit.xml: {0}")]
+    Junit(String),
     /// `--probe` is not `<order>:<address bits>`.
     #[error("the probe is `{given}`, but must be <order>:<address bits>, such as 9:32")]
     BadProbe {
@@ -36,8 +75,8 @@ pub enum Error {
     },
     /// A kernel command line that quoting would change.
     #[error(
-        "the kernel command line `{given}` contains {bad:?}, which would not reach the guest \
-         unchanged; leave out quotes, backslashes and control characters"
+        "ARGS is `{given}`, which contains {bad:?}, and it would not reach the guest unchanged; \
+         leave out quotes, backslashes and control characters"
     )]
     BadKernelArgs {
         /// What was given.
@@ -45,8 +84,8 @@ pub enum Error {
         /// The first character that is refused.
         bad: char,
     },
-    /// Any other mistake on the command line.
-    #[error("{0}; see `bed --help`")]
+    /// Any other mistake on the command line, in the words of the parser.
+    #[error("{0}")]
     Usage(String),
     /// There is no image.
     #[error(
@@ -158,6 +197,12 @@ impl Error {
         }
         Self::File { doing, path: path.to_owned(), source }
     }
+}
+
+/// Returns the names of files for a message.
+fn named(files: &[PathBuf]) -> String {
+    let names: Vec<_> = files.iter().map(|file| file.display().to_string()).collect();
+    if names.is_empty() { "none".to_owned() } else { names.join(" and ") }
 }
 
 /// A result of the bed.

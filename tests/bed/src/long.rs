@@ -2,52 +2,52 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::bench;
 use crate::choice::{GuestMode, KernelArgs};
 use crate::command;
 use crate::conformance;
-use crate::context::SuiteContext;
+use crate::context::Context;
 use crate::error::Result;
 use crate::expectation::Expectation;
 use crate::expected;
-use crate::findings::Findings;
-use crate::guest::GuestVerdict;
+use crate::guest::{Guest, GuestVerdict};
 use crate::low_memory;
 use crate::parallel::{self, Need, SuitePart};
-use crate::progress::ProgressLog;
+use crate::report::Reporter;
 use crate::setup::Bed;
 use crate::soak;
 use crate::vcpus;
 
 /// Runs everything and prints how long it took.
-pub fn run(context: &SuiteContext, progress: &mut ProgressLog) -> Result<GuestVerdict> {
+pub fn run(context: &Arc<Context>, mut reporter: Reporter) -> Result<GuestVerdict> {
     let started = Instant::now();
-    let beds = context.beds(progress)?;
-    let mut parts = match &context.cli.fuzz {
-        Some(program) => fuzz(context, program)?,
+    let beds = context.beds(&mut reporter)?;
+    let settings = &context.settings;
+    let mut parts = match &settings.fuzz {
+        Some(program) => fuzz(settings.seconds, program)?,
         None => Vec::new(),
     };
     for bed in &beds {
-        parts.extend(conformance::parts(context, bed)?);
-        parts.extend(soak::parts(context, bed)?);
-        parts.extend(bench::parts(context, bed)?);
-        parts.extend(order_limits(context, bed)?);
-        parts.extend(restarts(context, bed)?);
-        parts.extend(low_memory::dom0s(context, bed)?);
-        parts.push(low_memory::domu(context, bed)?);
+        parts.extend(conformance::parts(bed)?);
+        parts.extend(soak::parts(bed)?);
+        parts.extend(bench::parts(bed)?);
+        parts.extend(order_limits(bed)?);
+        parts.extend(restarts(bed)?);
+        parts.extend(low_memory::dom0s(bed)?);
+        parts.push(low_memory::domu(bed)?);
     }
     // Machines that run alone come last.
     for bed in &beds {
-        parts.extend(vcpus::parts(context, bed)?);
+        parts.extend(vcpus::parts(bed)?);
     }
-    let mut findings = Findings::default();
-    parallel::run(parts, progress, &mut findings)?;
-    conformance::note(context, &beds, progress, &mut findings)?;
+    parallel::run(parts, &mut reporter)?;
+    conformance::note(&beds, &mut reporter)?;
     let seconds = started.elapsed().as_secs();
     println!("\nbed: test-long took {} min {} s", seconds / 60, seconds % 60);
-    Ok(findings.close())
+    reporter.close(&settings.target)
 }
 
 /// Memory that a part with a fuzzer may use, in MiB.
@@ -57,15 +57,14 @@ const FUZZ_MIB: u32 = 1024;
 const FUZZ_EXTRA: u32 = 300;
 
 /// Returns a part for each target of the fuzzer.
-fn fuzz<'p>(context: &'p SuiteContext, program: &'p Path) -> Result<Vec<SuitePart<'p>>> {
+fn fuzz(seconds: u32, program: &Path) -> Result<Vec<SuitePart<'_>>> {
     let targets = command::succeed(Command::new(program).arg("list"))?;
     let parts = targets.lines().map(|target| {
         let target = target.to_owned();
-        SuitePart::new(Need::machine(1, FUZZ_MIB), move |progress, findings| {
-            let seconds = context.cli.seconds;
-            progress.step(format!("fuzzing {target} for {seconds} s"), "the next target");
-            let result = fuzz_one(program, &target, seconds, progress)?;
-            findings.note(progress, &format!("fuzz {target}, {seconds} s"), result);
+        SuitePart::new(Need::machine(1, FUZZ_MIB), move |reporter| {
+            reporter.step(format!("fuzzing {target} for {seconds} s"), "the next target");
+            let result = fuzz_one(program, &target, seconds, reporter)?;
+            reporter.note(&format!("fuzz {target}, {seconds} s"), result);
             Ok(())
         })
     });
@@ -76,16 +75,16 @@ fn fuzz_one(
     program: &Path,
     target: &str,
     seconds: u32,
-    progress: &ProgressLog,
+    reporter: &Reporter,
 ) -> Result<std::result::Result<(), String>> {
     let limit = (seconds + FUZZ_EXTRA).to_string();
     let mut fuzzer = Command::new("timeout");
     fuzzer.args(["--kill-after=5", &limit]).arg(program).arg(target);
     fuzzer.args(["--seconds", &seconds.to_string()]);
-    progress.echo(&command::shown(&fuzzer));
+    reporter.echo(&command::shown(&fuzzer));
     let out = command::output(&mut fuzzer)?;
     let said = command::both(&out);
-    said.lines().for_each(|line| progress.line(line));
+    said.lines().for_each(|line| reporter.line(line));
     Ok(if out.status.success() { Ok(()) } else { Err(format!("the fuzzer's {}", out.status)) })
 }
 
@@ -109,17 +108,17 @@ const LIMIT: Duration = Duration::from_secs(240);
 /// Returns a part with a PV dom0 for each limit of the exchange's order (`memop-max-order`).
 ///
 /// Under each low limit another dom0 runs all tests.
-fn order_limits<'p>(context: &'p SuiteContext, bed: &'p Bed) -> Result<Vec<SuitePart<'p>>> {
+fn order_limits(bed: &Bed) -> Result<Vec<SuitePart<'_>>> {
     let args = KernelArgs::new(ORDER_TESTS)?;
     let guest = |order| {
         let label = format!("max-order-{order}");
-        let good = Expectation::success(GuestMode::PvDom0, label, args.clone(), LIMIT);
+        let good = Expectation::success(GuestMode::PvDom0, &label, args.clone(), LIMIT);
         let passed = vec!["exchange-order-0", "order-limit-refused", "accounts-balanced"];
-        Expectation { max_order: Some(order), passed, ..good }
+        Expectation { guest: good.guest.with_max_order(order), passed, ..good }
     };
     let all_tests = |order| {
         let label = format!("max-order-{order}-all");
-        let good = Expectation::success(GuestMode::PvDom0, label, KernelArgs::default(), LIMIT);
+        let good = Expectation::success(GuestMode::PvDom0, &label, KernelArgs::default(), LIMIT);
         let mut passed = vec!["accounts-balanced", "dma-release-any-sequence"];
         if order >= 1 {
             passed.extend(["dma-odd-sizes", "dma-constraints", "dma-release-retained"]);
@@ -127,31 +126,32 @@ fn order_limits<'p>(context: &'p SuiteContext, bed: &'p Bed) -> Result<Vec<Suite
         if order >= 3 {
             passed.push("neighbours-unharmed");
         }
-        let dom0_memory = Some(LOW_LIMITS_MIB);
-        Expectation { max_order: Some(order), dom0_memory, passed, ..good }
+        let guest = good.guest.with_max_order(order);
+        let guest = Guest { dom0_memory: Some(LOW_LIMITS_MIB), ..guest };
+        Expectation { guest, passed, verdict: good.verdict, words: good.words }
     };
     let guests = ORDER_LIMITS.map(guest).chain(LOW_LIMITS.map(all_tests));
-    Ok(guests.map(|guest| expected::dom0(context, bed, guest)).collect())
+    Ok(guests.map(|guest| expected::dom0(bed, guest)).collect())
 }
 
 /// How many times each kind of guest is started.
 const STARTS: u32 = 10;
 
 /// Returns parts that start every kind of guest [`STARTS`] times, with all its tests.
-fn restarts<'p>(context: &'p SuiteContext, bed: &'p Bed) -> Result<Vec<SuitePart<'p>>> {
+fn restarts(bed: &Bed) -> Result<Vec<SuitePart<'_>>> {
     let guest = |mode, number| {
         let label = format!("start-{number}");
-        Expectation::success(mode, label, KernelArgs::default(), LIMIT)
+        Expectation::success(mode, &label, KernelArgs::default(), LIMIT)
     };
     let mut parts = Vec::new();
     for mode in [GuestMode::PvDom0, GuestMode::PvhDom0] {
-        parts.extend((1..=STARTS).map(|n| expected::dom0(context, bed, guest(mode, n))));
+        parts.extend((1..=STARTS).map(|n| expected::dom0(bed, guest(mode, n))));
     }
     for (mode, name) in
         [(GuestMode::PvDomu, "linux-dom0-starts-pv"), (GuestMode::PvhDomu, "linux-dom0-starts-pvh")]
     {
         let guests = (1..=STARTS).map(|n| guest(mode, n)).collect();
-        parts.push(expected::domus(context, bed, name, guests));
+        parts.push(expected::domus(bed, name, guests));
     }
     Ok(parts)
 }

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use crate::choice::{GuestMode, KernelArgs};
-use crate::context::SuiteContext;
 use crate::error::Result;
 use crate::expectation::Expectation;
 use crate::expected;
@@ -37,24 +36,23 @@ const LIMIT: Duration = Duration::from_secs(120);
 fn guest(mode: GuestMode, label: &'static str) -> Result<Expectation> {
     let args = KernelArgs::new(&format!("selftest={}", TESTS.join(",")))?;
     let good = Expectation::success(mode, label, args, LIMIT);
-    Ok(Expectation { low_memory: Some(LOW_MIB), passed: TESTS.to_vec(), ..good })
+    let passed = TESTS.to_vec();
+    Ok(Expectation { passed, ..good }.with(|guest| guest.low_memory = Some(LOW_MIB)))
 }
 
 /// Returns the PV dom0s.
-pub fn dom0s<'p>(context: &'p SuiteContext, bed: &'p Bed) -> Result<Vec<SuitePart<'p>>> {
+pub fn dom0s(bed: &Bed) -> Result<Vec<SuitePart<'_>>> {
     let dom0 = |(label, mib)| {
-        let dom0 = Expectation {
-            memory: Some(MACHINE_MIB),
-            dom0_memory: Some(mib),
-            ..guest(GuestMode::PvDom0, label)?
-        };
-        Ok(expected::dom0(context, bed, dom0))
+        let dom0 = guest(GuestMode::PvDom0, label)?.with(|guest| {
+            (guest.memory, guest.dom0_memory) = (Some(MACHINE_MIB), Some(mib));
+        });
+        Ok(expected::dom0(bed, dom0))
     };
     DOM0S.into_iter().map(dom0).collect()
 }
 
 /// Returns a part with a PV domU.
-pub fn domu<'p>(context: &'p SuiteContext, bed: &'p Bed) -> Result<SuitePart<'p>> {
+pub fn domu(bed: &Bed) -> Result<SuitePart<'_>> {
     let domu = guest(GuestMode::PvDomu, "high-memory")?;
-    Ok(expected::domus(context, bed, "linux-dom0-low-memory", vec![domu]))
+    Ok(expected::domus(bed, "linux-dom0-low-memory", vec![domu]))
 }

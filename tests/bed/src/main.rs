@@ -1,97 +1,67 @@
-//! Builds the QEMU + Xen bed, boots the image in it and classifies its verdict.
+//! Builds the QEMU + Xen bed, boots guests in it and classifies their verdicts.
 
 #![forbid(unsafe_code)]
 
 mod bench;
 mod boot;
 mod choice;
-mod cli;
 mod command;
+mod commands;
 mod conformance;
 mod context;
 mod domu;
 mod error;
 mod expectation;
 mod expected;
-mod findings;
+mod gdb;
 mod guest;
 mod image;
 mod lock;
 mod long;
 mod low_memory;
 mod modes;
-mod outcome;
-mod output;
 mod parallel;
-mod progress;
+mod report;
 mod saved;
+mod settings;
 mod setup;
 mod soak;
 mod suite;
 mod vcpus;
 mod virtio;
 mod witness;
+mod xen;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
-use cli::{Action, Cli, Suite};
-use context::SuiteContext;
+use context::Context;
 use error::Result;
 use guest::GuestVerdict;
-use progress::ProgressLog;
-use setup::SetupOptions;
+use report::Reporter;
+use settings::Settings;
 
 fn main() -> ExitCode {
-    let result = Cli::parse(lexopt::Parser::from_env()).and_then(act);
-    match result {
+    match act() {
         Ok(verdict) => ExitCode::from(verdict.exit_status()),
         Err(error) => {
-            eprintln!("bed: error: {error}");
+            let text = error.to_string();
+            eprintln!("bed: error: {}", text.trim_end().trim_start_matches("error: "));
             ExitCode::from(GuestVerdict::Error.exit_status())
         }
     }
 }
 
-fn act(cli: Cli) -> Result<GuestVerdict> {
-    match cli.action {
-        Action::Help => {
-            print!("{}", cli::HELP);
-            Ok(GuestVerdict::Success)
-        }
-        Action::Setup => set_up(&cli),
-        Action::Boot(suite) => boot(cli, suite),
-    }
-}
-
-fn options(cli: &Cli) -> SetupOptions {
-    SetupOptions { target: cli.target.clone(), mirror: cli.mirror.clone() }
-}
-
-fn set_up(cli: &Cli) -> Result<GuestVerdict> {
-    let mut progress = ProgressLog::start();
-    let _held = lock::take(&cli.target, &mut progress)?;
-    setup::prepare(cli.xen, &options(cli), &mut progress)?;
-    progress.say(&format!("the bed of Xen {} is ready", cli.xen));
-    Ok(GuestVerdict::Success)
-}
-
-fn boot(cli: Cli, suite: Suite) -> Result<GuestVerdict> {
-    let mut progress = ProgressLog::start();
+fn act() -> Result<GuestVerdict> {
+    let Some((command, matches)) = commands::parse(std::env::args_os())? else {
+        return Ok(GuestVerdict::Success);
+    };
+    let settings = Settings::of(&matches);
     // Before the setup, so that a wrong path is reported before a download.
-    let image = image::load(&cli.image)?;
-    let _held = lock::take(&cli.target, &mut progress)?;
-    let (options, root) = (options(&cli), PathBuf::from("."));
-    let context = SuiteContext { cli, options, image, root };
-    match suite {
-        Suite::Run => modes::run(&context, &mut progress),
-        Suite::Test => suite::run(&context, &mut progress),
-        Suite::Long => long::run(&context, &mut progress),
-        Suite::Witness => witness::run(&context, &mut progress),
-        Suite::Conformance => conformance::run(&context, &mut progress),
-        Suite::Soak => soak::run(&context, &mut progress),
-        Suite::Vcpus => vcpus::run(&context, &mut progress),
-        Suite::Virtio => virtio::run(&context, &mut progress),
-        Suite::Bench => bench::run(&context, &mut progress),
-    }
+    let image = if command.needs_image { image::load(&settings.image)? } else { Vec::new() };
+    let mut reporter = Reporter::start();
+    let _held = lock::take(&settings.target, &mut reporter)?;
+    let context = Arc::new(Context { settings, image, root: PathBuf::from(".") });
+    (command.run)(&context, reporter)
 }

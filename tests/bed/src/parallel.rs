@@ -5,9 +5,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use crate::error::Result;
-use crate::findings::Findings;
-use crate::output::Output;
-use crate::progress::ProgressLog;
+use crate::report::{Output, Reporter};
 
 /// What a part uses while it runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,37 +78,25 @@ pub struct SuitePart<'p> {
     run: Box<Run<'p>>,
 }
 
-type Run<'p> = dyn FnOnce(&mut ProgressLog, &mut Findings) -> Result<()> + Send + 'p;
+type Run<'p> = dyn FnOnce(&mut Reporter) -> Result<()> + Send + 'p;
 
 impl<'p> SuitePart<'p> {
     /// Makes a part from what it needs and what it does.
-    pub fn new(
-        need: Need,
-        run: impl FnOnce(&mut ProgressLog, &mut Findings) -> Result<()> + Send + 'p,
-    ) -> Self {
+    pub fn new(need: Need, run: impl FnOnce(&mut Reporter) -> Result<()> + Send + 'p) -> Self {
         Self { need, run: Box::new(run) }
     }
 }
 
-/// Runs the parts and adds what each found to `findings`, in the order of the parts.
+/// Runs the parts and reports what each found, in the order of the parts.
 ///
 /// Whenever there is room, the first part that fits starts. After an error no further part starts; the
 /// error of the first part that has one is returned when all running parts have ended.
-pub fn run(
-    parts: Vec<SuitePart<'_>>,
-    progress: &ProgressLog,
-    findings: &mut Findings,
-) -> Result<()> {
+pub fn run(parts: Vec<SuitePart<'_>>, reporter: &mut Reporter) -> Result<()> {
     let processors = thread::available_parallelism().map_or(1, |number| number.get() as u32);
-    run_in(Need { processors: processors.min(ALL.processors), ..ALL }, parts, progress, findings)
+    run_in(Need { processors: processors.min(ALL.processors), ..ALL }, parts, reporter)
 }
 
-fn run_in(
-    all: Need,
-    parts: Vec<SuitePart<'_>>,
-    progress: &ProgressLog,
-    findings: &mut Findings,
-) -> Result<()> {
+fn run_in(all: Need, parts: Vec<SuitePart<'_>>, reporter: &mut Reporter) -> Result<()> {
     let room = Room::new(all);
     let outputs = Output::of_parts(parts.len());
     let results = thread::scope(|scope| {
@@ -120,16 +106,15 @@ fn run_in(
             let needs: Vec<_> = pending.iter().map(|(_, (part, _))| part.need).collect();
             let Some((index, share)) = room.take_first_of(&needs) else { break };
             let (number, (part, output)) = pending.remove(index);
-            let mut progress = progress.to(output.clone());
+            let mut reporter = reporter.part(output.clone());
             threads[number] = Some(scope.spawn(move || {
                 let _end = output.end_on_drop();
-                let mut findings = Findings::default();
-                let result = (part.run)(&mut progress, &mut findings);
+                let result = (part.run)(&mut reporter);
                 if result.is_err() {
                     share.room.fail();
                 }
                 drop(share);
-                result.map(|()| findings)
+                result.map(|()| reporter.into_findings())
             }));
         }
         let results = threads.into_iter().flatten().map(|thread| match thread.join() {
@@ -139,7 +124,7 @@ fn run_in(
         results.collect::<Vec<_>>()
     });
     for result in results {
-        findings.add(result?);
+        reporter.add(result?);
     }
     Ok(())
 }
@@ -210,6 +195,7 @@ mod tests {
 
     use super::*;
     use crate::error::Error;
+    use crate::report::Findings;
 
     const ROOM: Need = Need { processors: 2, mib: 100, linux: 1 };
 
@@ -218,18 +204,18 @@ mod tests {
     }
 
     fn run_all(parts: Vec<SuitePart<'_>>) -> (Result<()>, Findings) {
-        let mut findings = Findings::default();
-        let result = run_in(ROOM, parts, &ProgressLog::start(), &mut findings);
-        (result, findings)
+        let mut reporter = Reporter::start();
+        let result = run_in(ROOM, parts, &mut reporter);
+        (result, reporter.into_findings())
     }
 
     #[test]
     fn two_small_parts_run_at_the_same_time() {
         let both = Barrier::new(2);
         let part = || {
-            SuitePart::new(one(50), |progress, findings| {
+            SuitePart::new(one(50), |reporter| {
                 both.wait();
-                findings.note(progress, "both run", Ok(()));
+                reporter.note("both run", Ok(()));
                 Ok(())
             })
         };
@@ -243,7 +229,7 @@ mod tests {
         for need in [Need::machine(2, 1), one(51), one(1000), one(1).with_linux()] {
             let (running, most) = (AtomicU32::new(0), AtomicU32::new(0));
             let part = || {
-                SuitePart::new(need, |_, _| {
+                SuitePart::new(need, |_| {
                     most.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
                     thread::yield_now();
                     running.fetch_sub(1, Ordering::SeqCst);
@@ -261,15 +247,15 @@ mod tests {
         let together = Barrier::new(2);
         let linux = |waits| {
             let together = &together;
-            SuitePart::new(one(1).with_linux(), move |progress, findings| {
+            SuitePart::new(one(1).with_linux(), move |reporter| {
                 if waits {
                     together.wait();
                 }
-                findings.note(progress, "linux", Ok(()));
+                reporter.note("linux", Ok(()));
                 Ok(())
             })
         };
-        let small = SuitePart::new(one(1), |_, _| {
+        let small = SuitePart::new(one(1), |_| {
             together.wait();
             Ok(())
         });
@@ -280,8 +266,8 @@ mod tests {
 
     #[test]
     fn after_an_error_no_further_part_starts() {
-        let fail = SuitePart::new(Need::alone(), |_, _| Err(Error::QemuStart("why".to_owned())));
-        let later = SuitePart::new(one(1), |_, _| unreachable!("the part before it failed"));
+        let fail = SuitePart::new(Need::alone(), |_| Err(Error::QemuStart("why".to_owned())));
+        let later = SuitePart::new(one(1), |_| unreachable!("the part before it failed"));
         let (result, _) = run_all(vec![fail, later]);
         assert!(result.unwrap_err().to_string().contains("why"));
     }

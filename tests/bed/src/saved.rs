@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use crate::choice::{GuestMode, KernelArgs};
-use crate::context::SuiteContext;
 use crate::error::Result;
 use crate::expectation::Expectation;
 use crate::expected;
@@ -20,10 +19,10 @@ const LIMIT: Duration = Duration::from_secs(120);
 pub const LABEL: &str = "saved";
 
 /// Returns a part that saves and restores a PV and a PVH guest on one Xen.
-pub fn part<'p>(context: &'p SuiteContext, bed: &'p Bed) -> Result<SuitePart<'p>> {
+pub fn part(bed: &Bed) -> Result<SuitePart<'_>> {
     let guests =
         [GuestMode::PvDomu, GuestMode::PvhDomu].into_iter().map(guest).collect::<Result<_>>()?;
-    Ok(expected::domus(context, bed, "linux-dom0-saved", guests))
+    Ok(expected::domus(bed, "linux-dom0-saved", guests))
 }
 
 fn guest(mode: GuestMode) -> Result<Expectation> {

@@ -4,21 +4,19 @@
 //! the domain's memory before the domain runs, and again when it has ended and is preserved. Both times
 //! it compares Xen's M2P with the P2M that the guest lists.
 
-use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::boot::{Dom0Boot, Dom0Spec};
+use crate::boot::Dom0Boot;
 use crate::choice::{GuestMode, KernelArgs};
-use crate::cli::Cli;
-use crate::context::SuiteContext;
-use crate::domu::{self, DomuJob, Goal, JobResult, SessionSpec};
+use crate::context::Context;
+use crate::domu::{self, JobResult, SessionSpec};
 use crate::error::Result;
-use crate::findings::Findings;
-use crate::guest::GuestVerdict;
-use crate::outcome::GuestOutcome;
-use crate::parallel::{self, Need, SuitePart};
-use crate::progress::ProgressLog;
-use crate::setup::{Bed, write};
+use crate::guest::{Goal, Guest, GuestVerdict};
+use crate::parallel::{self, SuitePart};
+use crate::report::{GuestOutcome, Reporter};
+use crate::settings::Settings;
+use crate::setup::{Bed, NO_TOOLS, write};
 
 /// Memory of the dom0's machine in MiB: small, so that it is nearly full soon.
 const DOM0_MIB: u32 = 512;
@@ -29,80 +27,63 @@ const DOMU_MIB: u32 = 64;
 /// A soak takes about a minute and a half on two processors without other work.
 const LIMIT: Duration = Duration::from_secs(900);
 
-/// Returns the time limit: at least [`LIMIT`].
-fn limit(cli: &Cli) -> Duration {
-    cli.timeout.max(LIMIT)
-}
-
-/// Returns a guest's command line; the user's own options come last.
-fn args(tests: &str, more: &KernelArgs) -> Result<KernelArgs> {
-    KernelArgs::new(&format!("{tests} {}", more.as_str()))
+/// Returns a guest that soaks; the user's own options come last.
+fn guest(settings: &Settings, mode: GuestMode, tests: &str) -> Result<Guest> {
+    let args = KernelArgs::new(&format!("{tests} {}", settings.args.as_str()))?;
+    let limit = settings.timeout.max(LIMIT);
+    let guest = Guest::new(mode, format!("{mode}-soak"), args, limit);
+    Ok(Guest { vcpus: settings.vcpus, ..guest })
 }
 
 /// Runs both soaks on the chosen Xen and prints the last line.
-pub fn run(context: &SuiteContext, progress: &mut ProgressLog) -> Result<GuestVerdict> {
-    let bed = context.bed(progress)?;
-    let mut findings = Findings::default();
-    parallel::run(parts(context, &bed)?, progress, &mut findings)?;
-    Ok(findings.close())
+pub fn run(context: &Arc<Context>, mut reporter: Reporter) -> Result<GuestVerdict> {
+    let bed = context.bed(&mut reporter)?;
+    parallel::run(parts(&bed)?, &mut reporter)?;
+    reporter.close(&context.settings.target)
 }
 
 /// Returns the parts for both soaks on one Xen.
-pub fn parts<'p>(context: &'p SuiteContext, bed: &'p Bed) -> Result<Vec<SuitePart<'p>>> {
-    Ok(vec![dom0(context, bed)?, domu(context, bed)?])
+pub fn parts(bed: &Bed) -> Result<Vec<SuitePart<'_>>> {
+    Ok(vec![dom0(bed)?, domu(bed)?])
 }
 
-fn dom0<'p>(context: &'p SuiteContext, bed: &'p Bed) -> Result<SuitePart<'p>> {
-    let cli = &context.cli;
-    let args = args("selftest=soak,accounts-balanced", &cli.args)?;
-    let (memory, vcpus) = (DOM0_MIB, cli.vcpus.unwrap_or(1));
-    let spec = Dom0Spec { memory, vcpus, ..Dom0Spec::new(GuestMode::PvDom0, args, limit(cli)) };
-    Ok(SuitePart::new(Need::machine(vcpus, memory), move |progress, findings| {
-        let dir = bed.log_dir("pv-dom0-soak")?;
-        progress.step(format!("pv-dom0: the soak on Xen {}", bed.xen), "its verdict");
-        let mut boot = Dom0Boot::run(bed, &spec, &context.image, &dir, progress, |_| false)?;
-        boot.machine.stop();
-        let seen = (&boot.log, &boot.end, boot.seconds);
-        let exit = spec.args.expected_exit();
-        let outcome = GuestOutcome::of_dom0(bed.xen, spec.mode, seen, exit, &dir)?;
-        quote(&dir, progress);
-        findings.judge(progress, outcome);
+fn dom0(bed: &Bed) -> Result<SuitePart<'_>> {
+    let tests = "selftest=soak,accounts-balanced";
+    let guest = guest(&bed.context.settings, GuestMode::PvDom0, tests)?;
+    let guest = Guest { memory: Some(DOM0_MIB), ..guest };
+    Ok(SuitePart::new(guest.need(), move |reporter| {
+        reporter.step(format!("pv-dom0: the soak on Xen {}", bed.xen), "its verdict");
+        let outcome = Dom0Boot::judged(bed, &guest, reporter)?;
+        quote(&outcome, reporter);
+        reporter.judge(outcome);
         Ok(())
     }))
 }
 
-fn domu<'p>(context: &'p SuiteContext, bed: &'p Bed) -> Result<SuitePart<'p>> {
-    let cli = &context.cli;
-    let job = DomuJob {
-        name: "pv-domu-soak".to_owned(),
-        mode: GuestMode::PvDomu,
-        memory: Some(cli.memory.unwrap_or(DOMU_MIB)),
-        max_memory: None,
-        reduced_to: None,
-        vcpus: cli.vcpus,
-        args: args("selftest=p2m-before,soak,p2m-after,accounts-balanced", &cli.args)?,
-        limit: limit(cli),
+fn domu(bed: &Bed) -> Result<SuitePart<'_>> {
+    let settings = &bed.context.settings;
+    let tests = "selftest=p2m-before,soak,p2m-after,accounts-balanced";
+    let guest = Guest {
+        memory: Some(settings.memory.unwrap_or(DOMU_MIB)),
         goal: Goal::Watch,
+        ..guest(settings, GuestMode::PvDomu, tests)?
     };
-    let (jobs, root) = (vec![job], context.root.clone());
-    let session = SessionSpec { jobs, low_memory: None, root, name: "linux-dom0-soak" };
-    Ok(SuitePart::new(session.need(), move |progress, findings| {
-        let (results, mut machine) = domu::run(bed, &session, &context.image, progress)?;
-        machine.stop();
-        for result in &results {
-            let dir = bed.log_dir(&result.job.name)?;
-            let outcome = GuestOutcome::of_domu(bed.xen, result, &dir)?;
-            quote(&dir, progress);
-            findings.judge(progress, outcome);
-            write(&dir.join("xen-view.log"), seen(result).as_bytes())?;
-            for (what, view) in views(result) {
+    let session = SessionSpec { name: "linux-dom0-soak", guests: vec![guest] };
+    Ok(SuitePart::new(session.need(), move |reporter| {
+        if bed.linux.is_none() {
+            reporter.skip("pv-domu-soak", NO_TOOLS);
+            return Ok(());
+        }
+        for (outcome, result) in domu::judged(bed, &session, reporter)? {
+            let dir = outcome.dir.clone();
+            quote(&outcome, reporter);
+            reporter.judge(outcome);
+            write(&dir.join("xen-view.log"), seen(&result).as_bytes())?;
+            for (what, view) in views(&result) {
                 let name = format!("seen from dom0: {what}");
                 match view {
-                    Ok(said) => findings.note(progress, &format!("{name}: {said}"), Ok(())),
-                    Err(why) => {
-                        let why = format!("{why}; see {}", dir.display());
-                        findings.note(progress, &name, Err(why));
-                    }
+                    Ok(said) => reporter.note(&format!("{name}: {said}"), Ok(())),
+                    Err(why) => reporter.note(&name, Err(format!("{why}; see {}", dir.display()))),
                 }
             }
         }
@@ -111,10 +92,9 @@ fn domu<'p>(context: &'p SuiteContext, bed: &'p Bed) -> Result<SuitePart<'p>> {
 }
 
 /// Prints the figures that a guest printed.
-fn quote(dir: &Path, progress: &ProgressLog) {
-    let console = std::fs::read_to_string(dir.join("console.log")).unwrap_or_default();
-    let figures = console.lines().filter(|line| line.starts_with("# soak: "));
-    figures.for_each(|line| progress.line(line));
+fn quote(outcome: &GuestOutcome, reporter: &Reporter) {
+    let figures = outcome.console.iter().filter(|line| line.starts_with("# soak: "));
+    figures.for_each(|line| reporter.line(line));
 }
 
 /// All that dom0 saw, for the logs.

@@ -6,18 +6,17 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::boot::{Dom0Boot, Dom0Spec};
+use crate::boot::Dom0Boot;
 use crate::choice::{GuestMode, KernelArgs};
-use crate::context::SuiteContext;
+use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::expectation::Expectation;
-use crate::findings::Findings;
 use crate::guest::GuestVerdict;
-use crate::outcome::GuestOutcome;
-use crate::parallel::{self, Need, SuitePart};
-use crate::progress::ProgressLog;
+use crate::parallel::{self, SuitePart};
+use crate::report::Reporter;
 use crate::setup::{Bed, write};
 use crate::witness::fresh_seed;
 
@@ -37,44 +36,35 @@ const PASSED: [&str; 4] =
     ["virtio-blk-queue", "virtio-blk-reads", "virtio-blk-writes", "accounts-balanced"];
 
 /// Tries both kinds of dom0 on each Xen and prints the last line.
-pub fn run(context: &SuiteContext, progress: &mut ProgressLog) -> Result<GuestVerdict> {
-    let beds = context.beds(progress)?;
+pub fn run(context: &Arc<Context>, mut reporter: Reporter) -> Result<GuestVerdict> {
+    let beds = context.beds(&mut reporter)?;
     let mut parts = Vec::new();
     for bed in &beds {
-        parts.extend(self::parts(context, bed)?);
+        parts.extend(self::parts(bed)?);
     }
-    let mut findings = Findings::default();
-    parallel::run(parts, progress, &mut findings)?;
-    println!();
-    Ok(findings.close())
+    parallel::run(parts, &mut reporter)?;
+    reporter.close(&context.settings.target)
 }
 
 /// Returns the parts for both kinds of dom0 on one Xen.
-pub fn parts<'p>(context: &'p SuiteContext, bed: &'p Bed) -> Result<Vec<SuitePart<'p>>> {
-    [GuestMode::PvDom0, GuestMode::PvhDom0]
-        .into_iter()
-        .map(|mode| part(context, bed, mode))
-        .collect()
+pub fn parts(bed: &Bed) -> Result<Vec<SuitePart<'_>>> {
+    [GuestMode::PvDom0, GuestMode::PvhDom0].into_iter().map(|mode| part(bed, mode)).collect()
 }
 
-fn part<'p>(context: &'p SuiteContext, bed: &'p Bed, mode: GuestMode) -> Result<SuitePart<'p>> {
+fn part(bed: &Bed, mode: GuestMode) -> Result<SuitePart<'_>> {
     let seed = fresh_seed();
-    let guest = expectation(mode, seed, context.cli.timeout)?;
-    let spec = Dom0Spec { disk: Some(DISK), ..guest.dom0() };
-    Ok(SuitePart::new(Need::machine(spec.vcpus, spec.memory), move |progress, findings| {
-        let name = format!("{} on Xen {}", guest.name(), bed.xen);
-        progress.step(&name, "what the guest wrote to the disk");
-        let dir = bed.log_dir(&guest.name())?;
-        let disk = dir.join(DISK);
+    let expected = expectation(mode, seed, bed.context.settings.timeout)?;
+    Ok(SuitePart::new(expected.guest.need(), move |reporter| {
+        let guest = &expected.guest;
+        let name = format!("{} on Xen {}", guest.name, bed.xen);
+        reporter.step(&name, "what the guest wrote to the disk");
+        let disk = bed.fresh_log_dir(&guest.name)?.join(DISK);
         write(&disk, &content(seed, |_, word| word))?;
-        let mut boot = Dom0Boot::run(bed, &spec, &context.image, &dir, progress, |_| false)?;
-        boot.machine.stop();
-        let seen = (&boot.log, &boot.end, boot.seconds);
-        let outcome = GuestOutcome::of_dom0(bed.xen, mode, seen, guest.args.expected_exit(), &dir)?;
-        findings.note(progress, &name, guest.met_by(&outcome, &boot.log.guest));
+        let outcome = Dom0Boot::judged_with_files(bed, guest, reporter)?;
+        reporter.note(&name, expected.met_by(&outcome));
         let found = fs::read(&disk).map_err(|e| Error::file("reading", &disk, e))?;
         let written = is_written(seed, &found, &disk);
-        findings.note(progress, &format!("{name}: its disk, seen from outside"), written);
+        reporter.note(&format!("{name}: its disk, seen from outside"), written);
         Ok(())
     }))
 }
@@ -82,8 +72,10 @@ fn part<'p>(context: &'p SuiteContext, bed: &'p Bed, mode: GuestMode) -> Result<
 fn expectation(mode: GuestMode, seed: u64, limit: Duration) -> Result<Expectation> {
     let args = KernelArgs::new(&format!("selftest=virtio-*,accounts-balanced seed={seed}"))?;
     let good = Expectation::success(mode, "virtio", args, limit);
-    let (memory, dom0_memory) = (Some(MACHINE_MIB), Some(DOM0_MIB));
-    Ok(Expectation { memory, dom0_memory, passed: PASSED.to_vec(), ..good })
+    Ok(Expectation { passed: PASSED.to_vec(), ..good }.with(|guest| {
+        (guest.memory, guest.dom0_memory) = (Some(MACHINE_MIB), Some(DOM0_MIB));
+        guest.disk = Some(DISK);
+    }))
 }
 
 /// What a disk holds of which word `i` was made of `seed + i`.

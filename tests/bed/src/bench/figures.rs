@@ -1,12 +1,11 @@
 //! What self-tests say that things cost. Each mode is booted twice, to show that the figures are the
 //! same in each boot.
 
-use crate::boot::{Dom0Boot, Dom0Spec, MachineClock};
+use crate::boot::{Dom0Boot, MachineClock};
 use crate::choice::{GuestMode, KernelArgs};
-use crate::context::SuiteContext;
 use crate::error::Result;
-use crate::outcome::GuestOutcome;
-use crate::parallel::{Need, SuitePart};
+use crate::guest::Guest;
+use crate::parallel::SuitePart;
 use crate::setup::Bed;
 
 /// The tests that print figures, and the one that sees to it that they lost nothing.
@@ -19,34 +18,32 @@ const MODES: [GuestMode; 2] = [GuestMode::PvDom0, GuestMode::PvhDom0];
 const BOOTS: [&str; 2] = ["first", "second"];
 
 /// Returns a part for each mode on one Xen. Counted instructions do not depend on what else runs.
-pub fn parts<'p>(context: &'p SuiteContext, bed: &'p Bed) -> Result<Vec<SuitePart<'p>>> {
-    MODES.into_iter().map(|mode| part(context, bed, mode)).collect()
+pub fn parts(bed: &Bed) -> Result<Vec<SuitePart<'_>>> {
+    MODES.into_iter().map(|mode| part(bed, mode)).collect()
 }
 
-fn part<'p>(context: &'p SuiteContext, bed: &'p Bed, mode: GuestMode) -> Result<SuitePart<'p>> {
-    let args = KernelArgs::new(&format!("{TESTS} {}", context.cli.args.as_str()))?;
-    let spec = Dom0Spec {
+fn part(bed: &Bed, mode: GuestMode) -> Result<SuitePart<'_>> {
+    let settings = &bed.context.settings;
+    let args = KernelArgs::new(&format!("{TESTS} {}", settings.args.as_str()))?;
+    let guest = |which| Guest {
         processors: Some(1),
         clock: MachineClock::Instructions,
-        ..Dom0Spec::new(mode, args, context.cli.timeout)
+        ..Guest::new(mode, format!("{mode}-bench-{which}"), args.clone(), settings.timeout)
     };
-    Ok(SuitePart::new(Need::machine(spec.vcpus, spec.memory), move |progress, findings| {
+    let guests = BOOTS.map(guest);
+    Ok(SuitePart::new(guests[0].need(), move |reporter| {
         let mut seen = Vec::new();
-        for which in BOOTS {
-            progress.step(format!("{mode} on Xen {}, {which} boot", bed.xen), "the next");
-            let dir = bed.log_dir(&format!("{mode}-bench-{which}"))?;
-            let mut boot = Dom0Boot::run(bed, &spec, &context.image, &dir, progress, |_| false)?;
-            boot.machine.stop();
-            seen.push(figures(&boot.log.guest));
-            let seen_now = (&boot.log, &boot.end, boot.seconds);
-            let exit = spec.args.expected_exit();
-            findings.judge(progress, GuestOutcome::of_dom0(bed.xen, mode, seen_now, exit, &dir)?);
+        for guest in &guests {
+            reporter.step(format!("{} on Xen {}", guest.name, bed.xen), "the next");
+            let outcome = Dom0Boot::judged(bed, guest, reporter)?;
+            seen.push(figures(&outcome.console));
+            reporter.judge(outcome);
         }
-        progress.line(&format!("\n{mode} on Xen {}:", bed.xen));
-        seen[0].iter().for_each(|line| progress.line(line));
-        progress.line("");
+        reporter.line(&format!("\n{mode} on Xen {}:", bed.xen));
+        seen[0].iter().for_each(|line| reporter.line(line));
+        reporter.line("");
         let name = format!("{mode} on Xen {}: two boots, the same figures", bed.xen);
-        findings.note(progress, &name, same(&seen[0], &seen[1]));
+        reporter.note(&name, same(&seen[0], &seen[1]));
         Ok(())
     }))
 }

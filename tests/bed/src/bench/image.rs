@@ -1,37 +1,25 @@
 //! Boots the image as dom0 and has it measure.
 
-use std::path::Path;
-
 use super::line::{BenchLine, measured};
-use crate::boot::{Dom0Boot, Dom0Spec, MachineClock};
+use crate::boot::{Dom0Boot, MachineClock};
 use crate::choice::{GuestMode, KernelArgs};
-use crate::context::SuiteContext;
 use crate::error::Result;
-use crate::outcome::GuestOutcome;
-use crate::progress::ProgressLog;
+use crate::guest::Guest;
+use crate::report::{GuestOutcome, Reporter};
 use crate::setup::Bed;
 
 /// What a boot of the image measured, and how it ended.
 pub type Measured = (std::result::Result<Vec<BenchLine>, String>, GuestOutcome);
 
 /// Boots the image in a machine with one CPU whose clock counts instructions.
-pub fn run(
-    context: &SuiteContext,
-    bed: &Bed,
-    entries: &str,
-    dir: &Path,
-    progress: &mut ProgressLog,
-) -> Result<Measured> {
-    let args = KernelArgs::new(&format!("bench={entries} {}", context.cli.args.as_str()))?;
-    let spec = Dom0Spec {
+pub fn run(bed: &Bed, entries: &str, name: &str, reporter: &mut Reporter) -> Result<Measured> {
+    let settings = &bed.context.settings;
+    let args = KernelArgs::new(&format!("bench={entries} {}", settings.args.as_str()))?;
+    let guest = Guest {
         processors: Some(1),
         clock: MachineClock::Instructions,
-        ..Dom0Spec::new(GuestMode::PvDom0, args, context.cli.timeout)
+        ..Guest::new(GuestMode::PvDom0, name, args, settings.timeout)
     };
-    let mut boot = Dom0Boot::run(bed, &spec, &context.image, dir, progress, |_| false)?;
-    boot.machine.stop();
-    let lines = measured(&boot.log.guest.join("\n"));
-    let seen = (&boot.log, &boot.end, boot.seconds);
-    let exit = spec.args.expected_exit();
-    Ok((lines, GuestOutcome::of_dom0(bed.xen, spec.mode, seen, exit, dir)?))
+    let outcome = Dom0Boot::judged(bed, &guest, reporter)?;
+    Ok((measured(&outcome.console.join("\n")), outcome))
 }

@@ -1,7 +1,6 @@
 //! Boots Linux as dom0 and has its module measure.
 
 use std::fs;
-use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
@@ -9,9 +8,11 @@ use super::line::{BenchLine, measured};
 use crate::boot::{
     CONTROL, DEFAULT_MIB, MachineClock, MachineSpec, QemuMachine, SERIAL, Threads, for_peer,
 };
+use crate::choice::{GuestMode, KernelArgs};
 use crate::error::{Error, Result};
-use crate::progress::ProgressLog;
-use crate::setup::{Archive, Bed, LinuxPeer, make_dir, write};
+use crate::guest::Guest;
+use crate::report::Reporter;
+use crate::setup::{Archive, Bed, LinuxPeer, resolve, write};
 
 /// Linux's command line. Each boot is to do the same: no random numbers and no random addresses.
 const LINUX_ARGS: &str = "console=hvc0 quiet panic=-1 nokaslr random.trust_cpu=off";
@@ -22,15 +23,28 @@ const DONE: &str = "all done";
 /// What a boot of Linux measured, or why it measured nothing.
 pub type Measured = std::result::Result<Vec<BenchLine>, String>;
 
+/// What a boot of Linux is to measure.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'r> {
+    /// Names the directory of the boot's logs.
+    pub name: &'r str,
+    /// The entries, as in `bench=`.
+    pub entries: &'r str,
+    /// The seed of random sequences.
+    pub seed: u64,
+    /// The time limit.
+    pub limit: Duration,
+}
+
 /// Boots Linux in a machine like the image's, and measures the entries.
 pub fn run(
     bed: &Bed,
     peer: &LinuxPeer,
-    (entries, seed): (&str, u64),
-    (dir, limit): (&Path, Duration),
-    progress: &mut ProgressLog,
+    request: Request<'_>,
+    reporter: &mut Reporter,
 ) -> Result<Measured> {
-    make_dir(dir)?;
+    let Request { name, entries, seed, limit } = request;
+    let dir = bed.fresh_log_dir(name)?;
     let mut initramfs =
         fs::read(&peer.initramfs).map_err(|e| Error::file("reading", &peer.initramfs, e))?;
     let mut list = Archive::default();
@@ -40,11 +54,10 @@ pub fn run(
     write(&dir.join("initramfs"), &initramfs)?;
     fs::copy(&peer.linux, dir.join("vmlinuz"))
         .map_err(|e| Error::file("copying", &peer.linux, e))?;
-    let hypervisor = fs::canonicalize(&bed.hypervisor)
-        .map_err(|e| Error::file("resolving", &bed.hypervisor, e))?;
+    let guest = Guest::new(GuestMode::PvDom0, name, KernelArgs::default(), limit);
     let spec = MachineSpec {
-        hypervisor,
-        xen_args: for_peer(),
+        hypervisor: resolve(&bed.hypervisor)?,
+        xen_args: for_peer(&guest, &bed.context.settings.xen_args),
         modules: vec![
             ("vmlinuz".to_owned(), LINUX_ARGS.to_owned()),
             ("initramfs".to_owned(), String::new()),
@@ -61,8 +74,8 @@ pub fn run(
         limit,
         gdb: false,
     };
-    let mut machine = QemuMachine::start(&spec, dir, progress)?;
-    let log = wait(&mut machine, progress);
+    let mut machine = QemuMachine::start(&spec, &dir, reporter)?;
+    let log = wait(&mut machine, reporter);
     machine.stop();
     Ok(log.and_then(|log| match log.contains("bench: bad entry") {
         true => Err(format!("Linux's module refused an entry; see {}/{CONTROL}", dir.display())),
@@ -71,10 +84,7 @@ pub fn run(
 }
 
 /// Waits for the end of the log.
-fn wait(
-    machine: &mut QemuMachine,
-    progress: &mut ProgressLog,
-) -> std::result::Result<String, String> {
+fn wait(machine: &mut QemuMachine, reporter: &mut Reporter) -> std::result::Result<String, String> {
     loop {
         // Asked before the log is read, so that nothing that QEMU wrote last is missed.
         let ended = machine.has_ended();
@@ -88,7 +98,7 @@ fn wait(
             let seconds = machine.elapsed().as_secs();
             return Err(format!("Linux {how} after {seconds} s without its log; last: `{last}`"));
         }
-        progress.tick();
+        reporter.tick();
         thread::sleep(Duration::from_millis(100));
     }
 }

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::line::BenchLine;
 use super::rows::{BenchEntry, Row};
-use crate::choice::XenVersion;
+use crate::xen::Xen;
 
 /// A row with what was measured of it.
 #[derive(Clone, Debug)]
@@ -20,7 +20,7 @@ pub struct MeasuredRow {
 /// All rows of one run.
 #[derive(Clone, Debug)]
 pub struct BenchReport {
-    xen: XenVersion,
+    xen: Xen,
     rows: Vec<MeasuredRow>,
 }
 
@@ -94,7 +94,7 @@ impl BenchReport {
     /// # Errors
     /// A row has no figures.
     pub fn new(
-        xen: XenVersion,
+        xen: &Xen,
         rows: Vec<Row>,
         linux: &[BenchLine],
         here: &[BenchLine],
@@ -111,7 +111,7 @@ impl BenchReport {
             };
             Ok(MeasuredRow { row, linux: peer, here: line })
         });
-        Ok(Self { xen, rows: rows.collect::<Result<_, String>>()? })
+        Ok(Self { xen: xen.clone(), rows: rows.collect::<Result<_, String>>()? })
     }
 
     /// Returns the rows.
@@ -179,7 +179,7 @@ impl BenchReport {
     /// Returns the text of the file.
     pub fn json(&self) -> String {
         let rows: Vec<Value> = self.rows.iter().map(MeasuredRow::json).collect();
-        format!("{:#}\n", json!({ "xen": self.xen.as_str(), "rows": rows }))
+        format!("{:#}\n", json!({ "xen": self.xen.label(), "rows": rows }))
     }
 }
 
@@ -216,7 +216,7 @@ pub mod tests {
         let peers: Vec<_> =
             rows.iter().filter_map(|row| Some(line(row.linux.as_ref()?, linux))).collect();
         let lines: Vec<_> = rows.iter().map(|row| line(&row.here, here)).collect();
-        BenchReport::new(XenVersion::V4_17, rows, &peers, &lines).unwrap()
+        BenchReport::new(&Xen::default_release(), rows, &peers, &lines).unwrap()
     }
 
     #[test]
@@ -270,7 +270,7 @@ pub mod tests {
 
     #[test]
     fn a_row_without_figures_is_named() {
-        let error = BenchReport::new(XenVersion::V4_17, rows::all(), &[], &[]).unwrap_err();
+        let error = BenchReport::new(&Xen::default_release(), rows::all(), &[], &[]).unwrap_err();
         assert_eq!(error, "the image printed no line for cycle:0:30:64");
     }
 

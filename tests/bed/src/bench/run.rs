@@ -1,20 +1,20 @@
 //! The runs of `bench`: two boots of Linux and two of the image with the same entries, and the boots
 //! with self-tests that print figures.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::document::BenchDocument;
 use super::line::BenchLine;
+use super::peer::Request;
 use super::report::BenchReport;
 use super::saved::SavedBench;
 use super::{figures, image, peer, rows};
 use crate::boot::DEFAULT_MIB;
-use crate::context::SuiteContext;
+use crate::context::Context;
 use crate::error::Result;
-use crate::findings::Findings;
 use crate::guest::GuestVerdict;
 use crate::parallel::{self, Need, SuitePart};
-use crate::progress::ProgressLog;
+use crate::report::Reporter;
 use crate::setup::{Bed, LinuxPeer, write};
 
 /// Each side is booted twice, to show that a figure is the same in each boot. With each boot comes what
@@ -49,100 +49,91 @@ struct Lines {
 }
 
 /// Measures on the chosen Xen and prints the table, the comparison and the last line.
-pub fn run(context: &SuiteContext, progress: &mut ProgressLog) -> Result<GuestVerdict> {
+pub fn run(context: &Arc<Context>, mut reporter: Reporter) -> Result<GuestVerdict> {
     // Before anything is fetched or booted, so that a wrong path costs no time.
-    let saved = context.cli.compare.as_deref().map(SavedBench::load).transpose()?;
-    let document = context.cli.into.as_deref().map(BenchDocument::open).transpose()?;
-    let bed = context.bed(progress)?;
-    let peer = LinuxPeer::prepare(&context.options, progress)?;
+    let saved = context.settings.compare.as_deref().map(SavedBench::load).transpose()?;
+    let document = context.settings.into.as_deref().map(BenchDocument::open).transpose()?;
+    let bed = context.bed(&mut reporter)?;
+    let peer = LinuxPeer::prepare(context, &mut reporter)?;
     let lines = Mutex::new(Lines::default());
-    let mut parts = vec![linux(context, &bed, &peer, &lines), here(context, &bed, &lines)];
-    parts.extend(figures::parts(context, &bed)?);
-    let mut findings = Findings::default();
-    parallel::run(parts, progress, &mut findings)?;
+    let mut parts = vec![linux(&bed, &peer, &lines), here(&bed, &lines)];
+    parts.extend(figures::parts(&bed)?);
+    parallel::run(parts, &mut reporter)?;
     let lines = lines.into_inner().unwrap_or_else(PoisonError::into_inner);
     let measured = lines.linux.first().zip(lines.here.first());
     let report = measured
         .ok_or_else(|| "a side measured nothing".to_owned())
-        .and_then(|(linux, here)| BenchReport::new(bed.xen, rows::all(), linux, here));
+        .and_then(|(linux, here)| BenchReport::new(&bed.xen, rows::all(), linux, here));
     match &report {
-        Ok(report) => {
-            conclude(&bed, report, saved.as_ref(), document.as_ref(), progress, &mut findings)?
-        }
-        Err(_) => findings.note(progress, "the table is whole", report.map(drop)),
+        Ok(report) => conclude(&bed, report, (saved.as_ref(), document.as_ref()), &mut reporter)?,
+        Err(_) => reporter.note("the table is whole", report.map(drop)),
     }
-    Ok(findings.close())
+    reporter.close(&context.settings.target)
 }
 
 fn conclude(
     bed: &Bed,
     report: &BenchReport,
-    saved: Option<&SavedBench>,
-    document: Option<&BenchDocument>,
-    progress: &ProgressLog,
-    findings: &mut Findings,
+    (saved, document): (Option<&SavedBench>, Option<&BenchDocument>),
+    reporter: &mut Reporter,
 ) -> Result<()> {
-    progress.line(&format!("\n{}", report.table()));
+    reporter.line(&format!("\n{}", report.table()));
     let path = bed.dir.join("bench.json");
     write(&path, report.json().as_bytes())?;
-    progress.line(&format!("the figures are in {}", path.display()));
+    reporter.line(&format!("the figures are in {}", path.display()));
     if let Some(document) = document {
         document.write(&report.table())?;
     }
     if let Some(saved) = saved {
         let (said, result) = saved.compare(report);
-        said.iter().for_each(|line| progress.line(line));
-        findings.note(progress, "no row is worse than in the saved run", result);
+        said.iter().for_each(|line| reporter.line(line));
+        reporter.note("no row is worse than in the saved run", result);
     }
     Ok(())
 }
 
-fn linux<'p>(
-    context: &'p SuiteContext,
-    bed: &'p Bed,
-    peer: &'p LinuxPeer,
-    lines: &'p Mutex<Lines>,
-) -> SuitePart<'p> {
-    SuitePart::new(Need::machine(1, DEFAULT_MIB).with_linux(), move |progress, findings| {
+fn linux<'p>(bed: &'p Bed, peer: &'p LinuxPeer, lines: &'p Mutex<Lines>) -> SuitePart<'p> {
+    SuitePart::new(Need::machine(1, DEFAULT_MIB).with_linux(), move |reporter| {
         let rows = rows::all();
         let entries = rows::list(rows.iter().filter_map(|row| row.linux.as_ref()));
-        let limit = context.cli.timeout * LINUX_LIMIT;
+        let limit = bed.context.settings.timeout * LINUX_LIMIT;
         let mut boots = Vec::new();
         for (which, next) in BOOTS {
-            progress.step(format!("Linux on Xen {}, {which} boot", bed.xen), next);
-            let dir = bed.log_dir(&format!("linux-bench-{which}"))?;
-            match peer::run(bed, peer, (&entries, 0), (&dir, limit), progress)? {
+            reporter.step(format!("Linux on Xen {}, {which} boot", bed.xen), next);
+            let name = format!("linux-bench-{which}");
+            let request = Request { name: &name, entries: &entries, seed: 0, limit };
+            match peer::run(bed, peer, request, reporter)? {
                 Ok(lines) => boots.push(lines),
-                Err(why) => findings.note(progress, &format!("Linux, {which} boot"), Err(why)),
+                Err(why) => reporter.note(&format!("Linux, {which} boot"), Err(why)),
             }
         }
         if let [first, second] = &boots[..] {
             let name = format!("Linux on Xen {}: two boots agree within 3 %", bed.xen);
-            findings.note(progress, &name, agree(first, second, LINUX));
+            reporter.note(&name, agree(first, second, LINUX));
         }
         lines.lock().unwrap_or_else(PoisonError::into_inner).linux = boots;
         Ok(())
     })
 }
 
-fn here<'p>(context: &'p SuiteContext, bed: &'p Bed, lines: &'p Mutex<Lines>) -> SuitePart<'p> {
-    SuitePart::new(Need::machine(1, DEFAULT_MIB), move |progress, findings| {
+fn here<'p>(bed: &'p Bed, lines: &'p Mutex<Lines>) -> SuitePart<'p> {
+    SuitePart::new(Need::machine(1, DEFAULT_MIB), move |reporter| {
         let rows = rows::all();
         let entries = rows::list(rows.iter().map(|row| &row.here));
         let mut boots = Vec::new();
         for (which, next) in BOOTS {
-            progress.step(format!("the image on Xen {}, {which} boot", bed.xen), next);
-            let dir = bed.log_dir(&format!("pv-dom0-bench-rows-{which}"))?;
-            let (lines, outcome) = image::run(context, bed, &entries, &dir, progress)?;
-            findings.judge(progress, outcome);
+            reporter.step(format!("the image on Xen {}, {which} boot", bed.xen), next);
+            let name = format!("pv-dom0-bench-rows-{which}");
+            let (lines, outcome) = image::run(bed, &entries, &name, reporter)?;
+            reporter.judge(outcome);
             match lines {
                 Ok(lines) => boots.push(lines),
-                Err(why) => findings.note(progress, &format!("the image, {which} boot"), Err(why)),
+                Err(why) => reporter.note(&format!("the image, {which} boot"), Err(why)),
             }
         }
         if let [first, second] = &boots[..] {
             let name = format!("the image on Xen {}: two boots agree to the tick", bed.xen);
-            findings.note(progress, &name, agree(first, second, NONE));
+            reporter.note(&name, agree(first, second, NONE));
         }
         lines.lock().unwrap_or_else(PoisonError::into_inner).here = boots;
         Ok(())

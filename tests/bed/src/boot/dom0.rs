@@ -1,66 +1,15 @@
 //! The image as Xen's dom0, with nothing beside it.
 
-use std::fs;
-use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
 use super::machine::SERIAL;
-use super::{MachineClock, MachineSpec, QemuMachine, Threads, for_image};
-use crate::choice::{GuestMode, KernelArgs};
-use crate::error::{Error, Result};
-use crate::guest::{End, MachineEnd, SerialLog};
-use crate::progress::ProgressLog;
-use crate::setup::{Bed, write};
-
-/// What is to be booted.
-#[derive(Clone, Debug)]
-pub struct Dom0Spec {
-    /// `pv-dom0` or `pvh-dom0`.
-    pub mode: GuestMode,
-    /// MiB of the whole machine; Xen gives dom0 nearly all of it.
-    pub memory: u32,
-    /// MiB of the machine below 4 GiB, where not as much as fits.
-    pub low_memory: Option<u32>,
-    /// MiB of dom0, where Xen is to keep the rest.
-    pub dom0_memory: Option<u32>,
-    /// The highest order that Xen exchanges, where not its default (`memop-max-order`).
-    pub max_order: Option<u32>,
-    /// dom0's vCPUs.
-    pub vcpus: u32,
-    /// Processors of the machine, where not one for each vCPU.
-    pub processors: Option<u32>,
-    /// What the machine's clock counts.
-    pub clock: MachineClock,
-    /// A file in the boot's directory for a virtio disk.
-    pub disk: Option<&'static str>,
-    /// The kernel command line.
-    pub args: KernelArgs,
-    /// How long it may take.
-    pub limit: Duration,
-    /// Whether to wait for a debugger.
-    pub gdb: bool,
-}
-
-impl Dom0Spec {
-    /// An ordinary machine, and in it a dom0 of one vCPU.
-    pub fn new(mode: GuestMode, args: KernelArgs, limit: Duration) -> Self {
-        Self {
-            mode,
-            memory: DEFAULT_MIB,
-            low_memory: None,
-            dom0_memory: None,
-            max_order: None,
-            vcpus: 1,
-            processors: None,
-            clock: MachineClock::Time,
-            disk: None,
-            args,
-            limit,
-            gdb: false,
-        }
-    }
-}
+use super::{MachineSpec, QemuMachine, Threads, for_image};
+use crate::choice::GuestMode;
+use crate::error::Result;
+use crate::guest::{End, Guest, MachineEnd, SerialLog};
+use crate::report::{GuestOutcome, Reporter};
+use crate::setup::{Bed, resolve, write};
 
 /// A boot that is over, or that has come to what was waited for.
 #[derive(Debug)]
@@ -79,53 +28,64 @@ pub struct Dom0Boot {
 pub const DEFAULT_MIB: u32 = 2048;
 
 impl Dom0Boot {
-    /// Boots `image`, and waits for its end, or for a line of the guest that `enough` accepts.
+    /// Boots the image, and waits for its end, or for a line of the guest that `enough` accepts.
     pub fn run(
         bed: &Bed,
-        spec: &Dom0Spec,
-        image: &[u8],
-        dir: &Path,
-        progress: &mut ProgressLog,
+        guest: &Guest,
+        reporter: &mut Reporter,
         enough: impl Fn(&str) -> bool,
     ) -> Result<Self> {
+        let dir = bed.log_dir(&guest.name)?;
         // A copy within the boot's directory: QEMU takes no file name with a space in it here.
-        write(&dir.join("image"), image)?;
-        let hypervisor = fs::canonicalize(&bed.hypervisor)
-            .map_err(|e| Error::file("resolving", &bed.hypervisor, e))?;
+        write(&dir.join("image"), &bed.context.image)?;
+        let (mode, vcpus) = (guest.mode, guest.vcpus.unwrap_or(1));
         let machine = MachineSpec {
-            hypervisor,
-            xen_args: for_image(spec.mode, spec.vcpus, spec.dom0_memory, spec.max_order),
-            modules: vec![("image".to_owned(), spec.args.as_str().to_owned())],
-            memory: spec.memory,
-            low_memory: spec.low_memory,
-            cpus: spec.processors.unwrap_or(spec.vcpus.max(2)),
-            clock: spec.clock,
-            threads: match Threads::may_lose_a_wakeup(spec.mode, Some(spec.vcpus)) {
+            hypervisor: resolve(&bed.hypervisor)?,
+            xen_args: for_image(guest, &bed.context.settings.xen_args),
+            modules: vec![("image".to_owned(), guest.args.as_str().to_owned())],
+            memory: guest.machine_mib(),
+            low_memory: guest.low_memory,
+            cpus: guest.processors.unwrap_or(vcpus.max(2)),
+            clock: guest.clock,
+            threads: match Threads::may_lose_a_wakeup(mode, Some(vcpus)) {
                 true => Threads::OneWithTimers,
-                false if spec.mode.is_pvh() => Threads::One,
+                false if mode.is_pvh() => Threads::One,
                 false => Threads::Each,
             },
-            iommu: spec.mode == GuestMode::PvhDom0,
+            iommu: mode == GuestMode::PvhDom0,
             edu: true,
-            disk: spec.disk,
+            disk: guest.disk,
             report_port: false,
-            limit: spec.limit,
-            gdb: spec.gdb,
+            limit: guest.limit,
+            gdb: guest.gdb,
         };
-        let mut machine = QemuMachine::start(&machine, dir, progress)?;
-        let end = wait(&mut machine, progress, enough);
+        let mut machine = QemuMachine::start(&machine, &dir, reporter)?;
+        let end = wait(&mut machine, reporter, enough);
         let seconds = machine.elapsed().as_secs_f64();
         // Read once more: Xen says its last word and dies a moment later.
         let log = SerialLog::split(&machine.serial(SERIAL));
         Ok(Self { log, end, seconds, machine })
     }
+
+    /// Boots the image, waits for its end, and returns the verdict.
+    pub fn judged(bed: &Bed, guest: &Guest, reporter: &mut Reporter) -> Result<GuestOutcome> {
+        bed.fresh_log_dir(&guest.name)?;
+        Self::judged_with_files(bed, guest, reporter)
+    }
+
+    /// Like [`judged`](Self::judged), with the files that the boot's directory has.
+    pub fn judged_with_files(
+        bed: &Bed,
+        guest: &Guest,
+        reporter: &mut Reporter,
+    ) -> Result<GuestOutcome> {
+        let mut boot = Self::run(bed, guest, reporter, |_| false)?;
+        boot.machine.stop();
+        GuestOutcome::of_dom0(bed, guest, boot)
+    }
 }
 
-fn wait(
-    machine: &mut QemuMachine,
-    progress: &mut ProgressLog,
-    enough: impl Fn(&str) -> bool,
-) -> End {
+fn wait(machine: &mut QemuMachine, reporter: &mut Reporter, enough: impl Fn(&str) -> bool) -> End {
     loop {
         // Asked before the log is read, so that nothing that QEMU wrote last is missed.
         let ended = machine.has_ended();
@@ -144,7 +104,7 @@ fn wait(
         if machine.is_overdue() {
             return End::StillRunning;
         }
-        progress.tick();
+        reporter.tick();
         thread::sleep(Duration::from_millis(100));
     }
 }

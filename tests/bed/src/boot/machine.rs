@@ -10,7 +10,7 @@ use super::Monitor;
 use crate::choice::GuestMode;
 use crate::command;
 use crate::error::{Error, Result};
-use crate::progress::ProgressLog;
+use crate::report::Reporter;
 
 /// What is to be started.
 #[derive(Clone, Debug)]
@@ -108,13 +108,7 @@ const QEMU_LOG: &str = "qemu.log";
 
 impl QemuMachine {
     /// Starts the machine, its files in `dir`.
-    pub fn start(spec: &MachineSpec, dir: &Path, progress: &ProgressLog) -> Result<Self> {
-        for old in [SERIAL, CONTROL, QEMU_LOG] {
-            let path = dir.join(old);
-            if path.exists() {
-                fs::remove_file(&path).map_err(|e| Error::file("removing", &path, e))?;
-            }
-        }
+    pub fn start(spec: &MachineSpec, dir: &Path, reporter: &Reporter) -> Result<Self> {
         let log_path = dir.join(QEMU_LOG);
         let log = File::create(&log_path).map_err(|e| Error::file("making", &log_path, e))?;
         // The limit must hold even if this process is killed: `timeout` sees to that.
@@ -124,8 +118,9 @@ impl QemuMachine {
         qemu.arg("qemu-system-x86_64").args(arguments(spec)).current_dir(dir);
         qemu.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log);
         let command_path = dir.join("qemu.cmd");
-        crate::setup::write(&command_path, format!("{}\n", command::shown(&qemu)).as_bytes())?;
-        progress.echo(&format!("qemu-system-x86_64 … (all of it: {})", command_path.display()));
+        let script = format!("cd \"$(dirname \"$0\")\" || exit\n{}\n", command::shown(&qemu));
+        crate::setup::write(&command_path, script.as_bytes())?;
+        reporter.echo(&format!("sh {} # qemu-system-x86_64 …", command_path.display()));
         command::output(Command::new("qemu-system-x86_64").arg("--version"))?;
         let started = Instant::now();
         let mut child =

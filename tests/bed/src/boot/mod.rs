@@ -6,7 +6,7 @@ mod machine;
 mod monitor;
 mod xen_options;
 
-pub use dom0::{DEFAULT_MIB, Dom0Boot, Dom0Spec};
+pub use dom0::{DEFAULT_MIB, Dom0Boot};
 pub use machine::{CONTROL, MachineClock, MachineSpec, QemuMachine, SERIAL, Threads};
 use monitor::Monitor;
 use xen_options::for_image;

@@ -1,6 +1,7 @@
 //! Xen's command lines, with the reason for each option.
 
 use crate::choice::GuestMode;
+use crate::guest::Guest;
 
 /// For every boot.
 const COMMON: [&str; 6] = [
@@ -33,57 +34,64 @@ const STAY: &str = "dom0_vcpus_pin";
 /// switch all registers at once, in none of 7.
 const ALL_REGISTERS: &str = "spec-ctrl=eager-fpu";
 
-/// Returns the command line for the image as dom0. Without `dom0_mib` Xen gives it nearly all memory.
-pub fn for_image(
-    mode: GuestMode,
-    vcpus: u32,
-    dom0_mib: Option<u32>,
-    max_order: Option<u32>,
-) -> String {
-    let mut words = COMMON.join(" ");
-    words.push_str(&format!(" {SERIAL_BUFFER} dom0_max_vcpus={vcpus} {STAY}"));
-    if let Some(mib) = dom0_mib {
-        words.push_str(&format!(" dom0_mem={mib}M,max:{mib}M"));
+/// Returns the command line for the image as dom0, `added` included. Unless the guest says how much
+/// memory it has, Xen gives it nearly all.
+pub fn for_image(guest: &Guest, added: &str) -> String {
+    let vcpus = guest.vcpus.unwrap_or(1);
+    let mut words = vec![
+        COMMON.join(" "),
+        format!("{SERIAL_BUFFER} dom0_max_vcpus={vcpus} {STAY}"),
+        guest.dom0_memory.map_or(String::new(), |mib| format!("dom0_mem={mib}M,max:{mib}M")),
+        guest.xen_args.clone(),
+    ];
+    if guest.mode == GuestMode::PvhDom0 {
+        words.push("dom0=pvh".to_owned());
     }
-    if let Some(order) = max_order {
-        // For domUs, for those with I/O resources, for the control domain, and for the hardware domain.
-        words.push_str(&format!(" memop-max-order={order},{order},{order},{order}"));
-    }
-    if mode == GuestMode::PvhDom0 {
-        words.push_str(" dom0=pvh");
-    }
-    words
+    words.push(added.to_owned());
+    joined(&words)
+}
+
+/// Returns the words in one line, without the empty ones.
+fn joined(words: &[String]) -> String {
+    let words: Vec<_> = words.iter().filter(|word| !word.is_empty()).map(String::as_str).collect();
+    words.join(" ")
 }
 
 /// Memory of the Linux dom0 in MiB; the remaining memory is for the domU.
 pub const LINUX_MIB: u32 = 512;
 
 /// Returns the command line for Linux as dom0 and the image as domU.
-pub fn for_linux() -> String {
-    format!(
-        "{} {SERIAL_BUFFER} dom0_mem={LINUX_MIB}M,max:{LINUX_MIB}M dom0_max_vcpus=1 {ALL_REGISTERS}",
-        COMMON.join(" ")
-    )
+pub fn for_linux(added: &str) -> String {
+    let memory = format!("dom0_mem={LINUX_MIB}M,max:{LINUX_MIB}M dom0_max_vcpus=1");
+    let words = [COMMON.join(" "), SERIAL_BUFFER.to_owned(), memory, ALL_REGISTERS.to_owned()];
+    joined(&[joined(&words), added.to_owned()])
 }
 
-/// Returns the command line for the Linux that the image is compared with: as dom0 like the image.
-pub fn for_peer() -> String {
-    format!("{} {ALL_REGISTERS}", for_image(GuestMode::PvDom0, 1, None, None))
+/// Returns the command line for the Linux that the image is compared with, which is `peer`.
+pub fn for_peer(peer: &Guest, added: &str) -> String {
+    format!("{} {ALL_REGISTERS}", for_image(peer, added))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::choice::KernelArgs;
 
     #[test]
-    fn dom0_memory_is_set_where_it_is_asked_for() {
-        assert!(!for_image(GuestMode::PvDom0, 1, None, None).contains("dom0_mem"));
-        let pvh = for_image(GuestMode::PvhDom0, 2, None, None);
-        assert!(pvh.ends_with("dom0_max_vcpus=2 dom0_vcpus_pin dom0=pvh"), "{pvh}");
-        let kept = for_image(GuestMode::PvDom0, 1, Some(1300), None);
-        assert!(kept.ends_with("dom0_mem=1300M,max:1300M"), "{kept}");
-        let limited = for_image(GuestMode::PvDom0, 1, None, Some(4));
-        assert!(limited.ends_with("memop-max-order=4,4,4,4"), "{limited}");
-        assert!(for_linux().contains("dom0_mem=512M,max:512M"));
+    fn options_are_there_where_they_are_asked_for() {
+        let guest = |mode| Guest::new(mode, "x", KernelArgs::default(), Duration::from_secs(1));
+        let pv = guest(GuestMode::PvDom0);
+        assert!(!for_image(&pv, "").contains("dom0_mem"));
+        assert!(for_image(&pv, "").ends_with(STAY));
+        let pvh = Guest { vcpus: Some(2), ..guest(GuestMode::PvhDom0) };
+        assert!(for_image(&pvh, "").ends_with("dom0_max_vcpus=2 dom0_vcpus_pin dom0=pvh"));
+        let kept = Guest { dom0_memory: Some(1300), ..pv.clone() };
+        assert!(for_image(&kept, "").ends_with("dom0_mem=1300M,max:1300M"));
+        let limited = for_image(&pv.with_max_order(4), "dom0_mem=1G");
+        assert!(limited.ends_with("memop-max-order=4,4,4,4 dom0_mem=1G"), "{limited}");
+        assert!(for_linux("").contains("dom0_mem=512M,max:512M"));
+        assert!(for_linux("bootscrub=0").ends_with(" bootscrub=0"));
     }
 }

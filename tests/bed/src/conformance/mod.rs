@@ -7,16 +7,15 @@ mod rows;
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::choice::{GuestMode, KernelArgs};
-use crate::context::SuiteContext;
+use crate::context::Context;
 use crate::error::{Error, Result};
-use crate::findings::Findings;
 use crate::guest::GuestVerdict;
-use crate::modes::{self, RunSpec};
-use crate::outcome::{self, GuestOutcome};
+use crate::modes;
 use crate::parallel::{self, SuitePart};
-use crate::progress::ProgressLog;
+use crate::report::Reporter;
 use crate::saved;
 use crate::setup::Bed;
 
@@ -34,47 +33,40 @@ const MODES: [GuestMode; 3] = [GuestMode::PvDom0, GuestMode::PvDomu, GuestMode::
 const TESTS: &str = "selftest=c0*,c1*,c2*,c3*,c4*,c5*,c6*,c7*,accounts-balanced";
 
 /// Runs the self-tests on each Xen, prints the table, and counts its answers.
-pub fn run(context: &SuiteContext, progress: &mut ProgressLog) -> Result<GuestVerdict> {
+pub fn run(context: &Arc<Context>, mut reporter: Reporter) -> Result<GuestVerdict> {
     let table = Table::read(context)?;
-    let beds = context.beds(progress)?;
+    let beds = context.beds(&mut reporter)?;
     let mut parts = Vec::new();
     for bed in &beds {
-        parts.extend(self::parts(context, bed)?);
+        parts.extend(self::parts(bed)?);
     }
-    let mut guests = Findings::default();
-    parallel::run(parts, progress, &mut guests)?;
+    parallel::run(parts, &mut reporter)?;
     let report = table.report(&beds)?;
     println!("\n{}", report.text());
-    guests.outcomes().iter().flat_map(GuestOutcome::details).for_each(|line| println!("{line}"));
     let counts = report.counts();
     let of_rows = if counts.failed > 0 { GuestVerdict::Failure } else { GuestVerdict::Success };
-    Ok(outcome::close(guests.verdict().max(of_rows), counts))
+    let verdict = reporter.findings().verdict().max(of_rows);
+    reporter.close_as(&context.settings.target, verdict, counts)
 }
 
 /// Returns the parts that answer the rows on one Xen.
-pub fn parts<'p>(context: &'p SuiteContext, bed: &'p Bed) -> Result<Vec<SuitePart<'p>>> {
-    let chosen = RunSpec::chosen(context, MODES.to_vec());
-    let spec = RunSpec { args: KernelArgs::new(TESTS)?, ..chosen };
-    let mut parts = modes::parts(context, bed, &spec);
-    parts.push(saved::part(context, bed)?);
+pub fn parts(bed: &Bed) -> Result<Vec<SuitePart<'_>>> {
+    let mut parts = modes::parts(bed, &MODES, &KernelArgs::new(TESTS)?);
+    parts.push(saved::part(bed)?);
     Ok(parts)
 }
 
 /// Prints the table for parts that ran, and notes whether all answers are those of the table.
-pub fn note(
-    context: &SuiteContext,
-    beds: &[Bed],
-    progress: &ProgressLog,
-    findings: &mut Findings,
-) -> Result<()> {
-    let table = Table::read(context)?;
+pub fn note(beds: &[Bed], reporter: &mut Reporter) -> Result<()> {
+    let Some(bed) = beds.first() else { return Ok(()) };
+    let table = Table::read(&bed.context)?;
     let report = table.report(beds)?;
-    progress.line(&format!("\n{}", report.text()));
+    reporter.line(&format!("\n{}", report.text()));
     let result = match report.counts().failed {
         0 => Ok(()),
         failed => Err(format!("{failed} answers differ; see the lines after the table")),
     };
-    findings.note(progress, "every row of the conformance table is answered as it says", result);
+    reporter.note("every row of the conformance table is answered as it says", result);
     Ok(())
 }
 
@@ -85,9 +77,9 @@ struct Table {
 }
 
 impl Table {
-    fn read(context: &SuiteContext) -> Result<Self> {
+    fn read(context: &Context) -> Result<Self> {
         let rows = rows::parse(&read(&context.root.join(TABLE))?);
-        let model = context.cli.model.as_deref().map(read).transpose()?;
+        let model = context.settings.model.as_deref().map(read).transpose()?;
         Ok(Self { rows, model: model.as_deref().map(results::of_cargo) })
     }
 
@@ -96,7 +88,7 @@ impl Table {
         let mut xens = Vec::new();
         for bed in beds {
             let modes = MODES.iter().map(|mode| answers(bed, *mode)).collect::<Result<_>>()?;
-            xens.push(OnXen { xen: bed.xen, modes });
+            xens.push(OnXen { xen: bed.xen.clone(), modes });
         }
         Ok(ConformanceReport { rows: &self.rows, model: self.model.clone(), xens })
     }

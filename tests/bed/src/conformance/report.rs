@@ -1,7 +1,7 @@
 //! The table: a line per row, a column for the model and one for each Xen.
 
-use crate::choice::XenVersion;
 use crate::guest::TestCounts;
+use crate::xen::Xen;
 
 use super::results::{ModelResults, Results};
 use super::rows::ConformanceRow;
@@ -10,7 +10,7 @@ use super::rows::ConformanceRow;
 #[derive(Clone, Debug)]
 pub struct OnXen {
     /// Which Xen.
-    pub xen: XenVersion,
+    pub xen: Xen,
     /// Results of each mode.
     pub modes: Vec<Results>,
 }
@@ -41,7 +41,7 @@ impl ConformanceReport<'_> {
     /// The table and what has to be said of it.
     pub fn text(&self) -> String {
         let mut text = format!("{:<5}{:<w$}{:<8}", "id", "stimulus", "model", w = STIMULUS + 2);
-        self.xens.iter().for_each(|on| text.push_str(&format!("{:<8}", on.xen.as_str())));
+        self.xens.iter().for_each(|on| text.push_str(&format!("{:<8}", on.xen.label())));
         text.truncate(text.trim_end().len());
         for row in self.rows {
             let stimulus = shorten(&row.stimulus);
@@ -147,7 +147,7 @@ mod tests {
         let row = |id, cells| format!("| <a id=\"{id}\"></a>{id} | {cells} |\n");
         let table = [row("C01", "| a"), row("C02", "R | b"), row("C03", "R | c")].concat();
         let rows = parse(&table);
-        let on = OnXen { xen: XenVersion::V4_17, modes: guests.map(of_guest).to_vec() };
+        let on = OnXen { xen: Xen::default_release(), modes: guests.map(of_guest).to_vec() };
         let report =
             ConformanceReport { rows: &rows, model: Some(of_cargo(model)), xens: vec![on] };
         (report.text(), report.counts())

@@ -5,5 +5,4 @@ mod jobs;
 mod report;
 mod session;
 
-pub use jobs::{DomuJob, Goal};
-pub use session::{JobResult, SessionSpec, run};
+pub use session::{JobResult, SessionSpec, judged, run};

@@ -1,42 +1,39 @@
 //! One boot of the Linux dom0 and all jobs in it.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
-use super::jobs::{DomuJob, Goal, pack};
+use super::jobs::pack;
 use super::report::{JobReport, SessionReport};
 use crate::boot::{LINUX_MIB, MachineClock, MachineSpec, QemuMachine, Threads, for_linux};
+use crate::choice::GuestMode;
 use crate::error::{Error, Result};
-use crate::guest::{End, MachineEnd, SerialLog};
+use crate::guest::{End, Goal, Guest, MachineEnd, SerialLog};
 use crate::parallel::Need;
-use crate::progress::ProgressLog;
-use crate::setup::{Bed, make_dir, write};
+use crate::report::{GuestOutcome, Reporter};
+use crate::setup::{Bed, LinuxDom0, NO_TOOLS, resolve, write};
 
 /// What is to be run.
 #[derive(Clone, Debug)]
 pub struct SessionSpec {
-    /// The `xl create`s, in order. A [`Goal::Probe`] comes last: its domain is left running.
-    pub jobs: Vec<DomuJob>,
-    /// MiB of the machine below 4 GiB, where not as much as fits.
-    pub low_memory: Option<u32>,
-    /// The repository's root, where `xen-configs/` is.
-    pub root: PathBuf,
     /// Names the directory of the boot's own logs below the bed's.
     pub name: &'static str,
+    /// The `xl create`s, in order. A [`Goal::Probe`] comes last: its domain is left running.
+    pub guests: Vec<Guest>,
 }
 
 impl SessionSpec {
     /// Returns the memory of the session's machine in MiB.
     fn mib(&self) -> u32 {
-        let largest = self.jobs.iter().filter_map(|job| job.memory).max().unwrap_or(0);
+        let largest = self.guests.iter().filter_map(|guest| guest.memory).max().unwrap_or(0);
         LEAST_MIB.max(largest.saturating_add(LINUX_MIB + XEN_MIB))
     }
 
     /// Returns what the session needs while other parts of a suite run.
     pub fn need(&self) -> Need {
-        let vcpus = self.jobs.iter().filter_map(|job| job.vcpus).max().unwrap_or(1);
+        let vcpus = self.guests.iter().filter_map(|guest| guest.vcpus).max().unwrap_or(1);
         Need::machine(vcpus, self.mib()).with_linux()
     }
 }
@@ -44,8 +41,8 @@ impl SessionSpec {
 /// A job that is over.
 #[derive(Clone, Debug)]
 pub struct JobResult {
-    /// The job.
-    pub job: DomuJob,
+    /// The guest.
+    pub guest: Guest,
     /// What dom0 reported of it.
     pub report: JobReport,
     /// How the domain ended, all things considered.
@@ -62,55 +59,46 @@ const JOB_EXTRA: Duration = Duration::from_secs(150);
 const XEN_MIB: u32 = 512;
 const LEAST_MIB: u32 = 2048;
 
-/// Boots Linux and runs the jobs. The machine is handed back too: after a probe it still runs.
+/// Boots Linux, runs the jobs, and returns the verdict on each guest.
+pub fn judged(
+    bed: &Bed,
+    session: &SessionSpec,
+    reporter: &mut Reporter,
+) -> Result<Vec<(GuestOutcome, JobResult)>> {
+    let (results, mut machine) = run(bed, session, reporter)?;
+    machine.stop();
+    let results = results.into_iter();
+    results.map(|result| Ok((GuestOutcome::of_domu(bed, &result)?, result))).collect()
+}
+
+/// Boots Linux and runs the jobs. The machine is returned, too: after a probe it still runs.
 pub fn run(
     bed: &Bed,
-    spec: &SessionSpec,
-    image: &[u8],
-    progress: &mut ProgressLog,
+    session: &SessionSpec,
+    reporter: &mut Reporter,
 ) -> Result<(Vec<JobResult>, QemuMachine)> {
-    let dir = bed.dir.join(spec.name);
-    make_dir(&dir)?;
-    let mut initramfs =
-        fs::read(&bed.initramfs).map_err(|e| Error::file("reading", &bed.initramfs, e))?;
-    initramfs.extend(pack(&spec.jobs, image, &spec.root)?);
-    write(&dir.join("initramfs"), &initramfs)?;
-    let linux = dir.join("vmlinuz");
-    fs::copy(&bed.linux, &linux).map_err(|e| Error::file("copying", &bed.linux, e))?;
-    let resolve =
-        |path: &Path| fs::canonicalize(path).map_err(|e| Error::file("resolving", path, e));
-    let machine = MachineSpec {
-        hypervisor: resolve(&bed.hypervisor)?,
-        xen_args: for_linux(),
-        modules: vec![
-            ("vmlinuz".to_owned(), "console=hvc0 quiet panic=-1".to_owned()),
-            ("initramfs".to_owned(), String::new()),
-        ],
-        memory: spec.mib(),
-        low_memory: spec.low_memory,
-        cpus: 2,
-        clock: MachineClock::Time,
-        threads: match spec.jobs.iter().any(|job| Threads::may_lose_a_wakeup(job.mode, job.vcpus)) {
-            true => Threads::OneWithTimers,
-            false => Threads::Each,
-        },
-        iommu: false,
-        edu: false,
-        disk: None,
-        report_port: true,
-        limit: spec.jobs.iter().fold(LINUX_LIMIT, |sum, job| sum + job.limit + JOB_EXTRA),
-        gdb: false,
+    let Some(linux) = &bed.linux else {
+        let mode = session.guests.first().map(|guest| guest.mode);
+        return Err(Error::NoTools {
+            mode: mode.unwrap_or(GuestMode::PvDomu),
+            why: NO_TOOLS.into(),
+        });
     };
-    progress.step(
+    for guest in &session.guests {
+        bed.fresh_log_dir(&guest.name)?;
+    }
+    let dir = bed.fresh_log_dir(session.name)?;
+    let machine = machine_of(bed, linux, session, &dir)?;
+    reporter.step(
         format!("booting Xen {} with a Linux dom0", bed.xen),
-        spec.jobs.first().map_or("", |job| job.name.as_str()),
+        session.guests.first().map_or("", |guest| guest.name.as_str()),
     );
-    let mut machine = QemuMachine::start(&machine, &dir, progress)?;
-    let mut watch = Watch { spec, started: Vec::new(), finished: Vec::new(), ready: false };
+    let mut machine = QemuMachine::start(&machine, &dir, reporter)?;
+    let mut watch = Watch { session, started: Vec::new(), finished: Vec::new(), ready: false };
     let (report, broken) = loop {
         let ended = machine.has_ended();
         let report = SessionReport::parse(&machine.serial(crate::boot::CONTROL));
-        watch.follow(&report, machine.elapsed(), progress);
+        watch.follow(&report, machine.elapsed(), reporter);
         if report.done || watch.probe_is_up(&report) {
             break (report, None);
         }
@@ -120,11 +108,47 @@ pub fn run(
         if !report.ready && machine.elapsed() > LINUX_LIMIT {
             break (report, Some(End::Lost("the Linux dom0 did not come up in time".to_owned())));
         }
-        progress.tick();
+        reporter.tick();
         thread::sleep(Duration::from_millis(200));
     };
     let elapsed = machine.elapsed();
     Ok((watch.results(&report, broken.as_ref(), elapsed), machine))
+}
+
+/// Writes what the machine loads into `dir`, and returns the machine.
+fn machine_of(
+    bed: &Bed,
+    linux: &LinuxDom0,
+    session: &SessionSpec,
+    dir: &Path,
+) -> Result<MachineSpec> {
+    let mut initramfs =
+        fs::read(&linux.initramfs).map_err(|e| Error::file("reading", &linux.initramfs, e))?;
+    initramfs.extend(pack(&session.guests, &bed.context.image, &bed.context.root)?);
+    write(&dir.join("initramfs"), &initramfs)?;
+    fs::copy(&linux.kernel, dir.join("vmlinuz"))
+        .map_err(|e| Error::file("copying", &linux.kernel, e))?;
+    let shaky = |guest: &Guest| Threads::may_lose_a_wakeup(guest.mode, guest.vcpus);
+    let mut guests = session.guests.iter();
+    Ok(MachineSpec {
+        hypervisor: resolve(&bed.hypervisor)?,
+        xen_args: for_linux(&bed.context.settings.xen_args),
+        modules: vec![
+            ("vmlinuz".to_owned(), "console=hvc0 quiet panic=-1".to_owned()),
+            ("initramfs".to_owned(), String::new()),
+        ],
+        memory: session.mib(),
+        low_memory: guests.clone().find_map(|guest| guest.low_memory),
+        cpus: 2,
+        clock: MachineClock::Time,
+        threads: if guests.clone().any(shaky) { Threads::OneWithTimers } else { Threads::Each },
+        iommu: false,
+        edu: false,
+        disk: None,
+        report_port: true,
+        limit: session.guests.iter().fold(LINUX_LIMIT, |sum, guest| sum + guest.limit + JOB_EXTRA),
+        gdb: guests.any(|guest| guest.gdb),
+    })
 }
 
 /// Whether the machine under the jobs is gone.
@@ -143,38 +167,41 @@ fn broken(machine: &mut QemuMachine, ended: bool) -> Option<End> {
 
 /// Follows the jobs as they come and go.
 struct Watch<'a> {
-    spec: &'a SessionSpec,
+    session: &'a SessionSpec,
     started: Vec<Duration>,
     finished: Vec<Duration>,
     ready: bool,
 }
 
 impl Watch<'_> {
-    fn follow(&mut self, report: &SessionReport, now: Duration, progress: &mut ProgressLog) {
+    fn follow(&mut self, report: &SessionReport, now: Duration, reporter: &mut Reporter) {
         if report.ready && !self.ready {
             self.ready = true;
-            progress.say("Linux and Xen's daemons are up");
+            reporter.say("Linux and Xen's daemons are up");
         }
         for (index, job) in report.jobs.iter().enumerate() {
             if index == self.started.len() {
                 self.started.push(now);
-                let next =
-                    self.spec.jobs.get(index + 1).map_or("the verdict", |job| job.name.as_str());
-                progress.step(format!("{}: xl create", job.name), next);
+                let next = self
+                    .session
+                    .guests
+                    .get(index + 1)
+                    .map_or("the verdict", |guest| guest.name.as_str());
+                reporter.step(format!("{}: xl create", job.name), next);
             }
             if index == self.finished.len() && job.finished {
                 self.finished.push(now);
                 if let Some(command) = job.section("command").first() {
                     let end = job.end.as_ref().map_or_else(String::new, End::describe);
-                    progress.say(&format!("{}: `{command}`; the guest {end}", job.name));
+                    reporter.say(&format!("{}: `{command}`; the guest {end}", job.name));
                 }
             }
         }
     }
 
     fn probe_is_up(&self, report: &SessionReport) -> bool {
-        let last = self.spec.jobs.last().is_some_and(|job| job.goal == Goal::Probe);
-        last && report.jobs.len() == self.spec.jobs.len()
+        let last = self.session.guests.last().is_some_and(|guest| guest.goal == Goal::Probe);
+        last && report.jobs.len() == self.session.guests.len()
             && report.jobs.last().is_some_and(|job| job.finished)
     }
 
@@ -185,22 +212,23 @@ impl Watch<'_> {
         now: Duration,
     ) -> Vec<JobResult> {
         let why = broken.cloned().unwrap_or_else(|| End::Lost("dom0 did not report it".to_owned()));
-        let jobs = self.spec.jobs.iter().enumerate();
-        jobs.map(|(index, job)| {
-            let told = report.jobs.get(index).cloned().unwrap_or_default();
-            let end = match (&told.end, &why) {
-                (Some(end), _) if told.finished => end.clone(),
-                // Only the job that was on can have brought Xen down.
-                (_, End::XenPanic(_)) if told.name.is_empty() => {
-                    End::NotStarted("Xen had panicked before".to_owned())
-                }
-                _ => why.clone(),
-            };
-            let from = self.started.get(index).copied().unwrap_or(now);
-            let until = self.finished.get(index).copied().unwrap_or(now);
-            let seconds = until.saturating_sub(from).as_secs_f64();
-            JobResult { job: job.clone(), report: told, end, seconds }
-        })
-        .collect()
+        let guests = self.session.guests.iter().enumerate();
+        guests
+            .map(|(index, guest)| {
+                let told = report.jobs.get(index).cloned().unwrap_or_default();
+                let end = match (&told.end, &why) {
+                    (Some(end), _) if told.finished => end.clone(),
+                    // Only the job that was on can have brought Xen down.
+                    (_, End::XenPanic(_)) if told.name.is_empty() => {
+                        End::NotStarted("Xen had panicked before".to_owned())
+                    }
+                    _ => why.clone(),
+                };
+                let from = self.started.get(index).copied().unwrap_or(now);
+                let until = self.finished.get(index).copied().unwrap_or(now);
+                let seconds = until.saturating_sub(from).as_secs_f64();
+                JobResult { guest: guest.clone(), report: told, end, seconds }
+            })
+            .collect()
     }
 }

@@ -28,11 +28,46 @@ impl TestCounts {
     }
 }
 
+/// How one test of a guest ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TestOutcome {
+    /// `ok`
+    Passed,
+    /// `not ok`
+    Failed,
+    /// `ok … # SKIP`
+    Skipped,
+}
+
+impl TestOutcome {
+    /// Returns the word in files with results.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Passed => "passed",
+            Self::Failed => "failed",
+            Self::Skipped => "skipped",
+        }
+    }
+}
+
+/// One test of a guest.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TestResult {
+    /// The name.
+    pub name: String,
+    /// How it ended.
+    pub outcome: TestOutcome,
+    /// Why it failed or was skipped.
+    pub reason: String,
+    /// How long it took in seconds, if the guest says so (`# time=12ms`).
+    pub seconds: Option<f64>,
+}
+
 /// A guest's report as it stands in its console log.
 #[derive(Clone, Debug, Default)]
 pub struct Ktap {
-    /// Results so far.
-    pub counts: TestCounts,
+    /// The tests, in the order of their lines.
+    pub tests: Vec<TestResult>,
     /// The `not ok` lines, whole.
     pub failures: Vec<String>,
     /// The verdict that the guest printed, if any.
@@ -93,21 +128,38 @@ impl Ktap {
 
     fn result(&mut self, rest: &str, line: &str, ok: bool) {
         let (number, text) = rest.split_once(' ').unwrap_or((rest, ""));
-        let expected = self.counts.total() + 1;
+        let expected = self.tests.len() + 1;
         if number.parse() != Ok(expected) {
             self.defects.push(format!("test {expected} was due, not `{line}`"));
         }
         let (name, remark) = text.split_once(" # ").unwrap_or((text, ""));
-        if name.trim().is_empty() {
+        let name = name.trim();
+        if name.is_empty() {
             self.defects.push(format!("a result without a name: `{line}`"));
         }
-        match (ok, remark == "SKIP" || remark.starts_with("SKIP ")) {
-            (false, _) => {
-                self.counts.failed += 1;
-                self.failures.push(line.to_owned());
-            }
-            (true, true) => self.counts.skipped += 1,
-            (true, false) => self.counts.passed += 1,
+        let (remark, seconds) = time_of(remark);
+        let skip =
+            remark.strip_prefix("SKIP").filter(|rest| rest.is_empty() || rest.starts_with(' '));
+        let (outcome, reason) = match (ok, skip) {
+            (false, _) => (TestOutcome::Failed, remark),
+            (true, Some(reason)) => (TestOutcome::Skipped, reason),
+            (true, None) => (TestOutcome::Passed, remark),
+        };
+        if outcome == TestOutcome::Failed {
+            self.failures.push(line.to_owned());
+        }
+        let reason = reason.trim().to_owned();
+        self.tests.push(TestResult { name: name.to_owned(), outcome, reason, seconds });
+    }
+
+    /// Returns the numbers of the tests by result.
+    pub fn counts(&self) -> TestCounts {
+        let number =
+            |outcome| self.tests.iter().filter(|test| test.outcome == outcome).count() as u32;
+        TestCounts {
+            passed: number(TestOutcome::Passed),
+            failed: number(TestOutcome::Failed),
+            skipped: number(TestOutcome::Skipped),
         }
     }
 
@@ -117,7 +169,8 @@ impl Ktap {
         if !version {
             self.defects.push("no `KTAP version 1` line".to_owned());
         }
-        let done = self.counts.total();
+        let counts = self.counts();
+        let done = counts.total();
         match plan {
             None => self.defects.push("no plan `1..N`".to_owned()),
             Some(plan) if plan != done => {
@@ -125,13 +178,23 @@ impl Ktap {
             }
             Some(_) => {}
         }
-        if matches!(verdict, GuestVerdict::Success | GuestVerdict::Skip) && self.counts.failed > 0 {
+        if matches!(verdict, GuestVerdict::Success | GuestVerdict::Skip) && counts.failed > 0 {
             self.defects
-                .push(format!("the verdict {verdict} in spite of {} `not ok`", self.counts.failed));
+                .push(format!("the verdict {verdict} in spite of {} `not ok`", counts.failed));
         }
-        if verdict == GuestVerdict::Success && self.counts.passed == 0 {
+        if verdict == GuestVerdict::Success && counts.passed == 0 {
             self.defects.push("the verdict SUCCESS, but no test passed".to_owned());
         }
+    }
+}
+
+/// Takes the time off the end of a remark: `why # time=12ms`, or `time=12ms` alone.
+fn time_of(remark: &str) -> (&str, Option<f64>) {
+    let (text, last) = remark.rsplit_once("# ").unwrap_or(("", remark));
+    let ms = last.trim().strip_prefix("time=").and_then(|time| time.strip_suffix("ms"));
+    match ms.and_then(|ms| ms.parse::<f64>().ok()) {
+        Some(ms) => (text.trim_end(), Some(ms / 1000.0)),
+        None => (remark, None),
     }
 }
 
@@ -150,8 +213,21 @@ mod tests {
     fn a_good_report_has_no_defect() {
         let report = Ktap::parse(GOOD.lines());
         assert_eq!(report.defects, Vec::<String>::new());
-        assert_eq!(report.counts, TestCounts { passed: 2, failed: 0, skipped: 1 });
+        assert_eq!(report.counts(), TestCounts { passed: 2, failed: 0, skipped: 1 });
         assert_eq!(report.verdict, Some(GuestVerdict::Success));
+    }
+
+    #[test]
+    fn reasons_and_times_are_read() {
+        let text =
+            "ok 1 a # time=12.5ms\nok 2 b # SKIP no room # time=1ms\nnot ok 3 c # torn # 7\nok 4 d";
+        let tests = Ktap::parse(text.lines()).tests;
+        let of = |test: &TestResult| (test.outcome, test.reason.clone(), test.seconds);
+        assert_eq!(of(&tests[0]), (TestOutcome::Passed, String::new(), Some(0.0125)));
+        assert_eq!(of(&tests[1]), (TestOutcome::Skipped, "no room".to_owned(), Some(0.001)));
+        assert_eq!(of(&tests[2]), (TestOutcome::Failed, "torn # 7".to_owned(), None));
+        assert_eq!(of(&tests[3]), (TestOutcome::Passed, String::new(), None));
+        assert_eq!(tests[1].name, "b");
     }
 
     #[test]
@@ -192,7 +268,7 @@ mod tests {
     #[test]
     fn a_not_ok_marked_skip_is_still_a_failure() {
         let text = "KTAP version 1\n1..1\nnot ok 1 a # SKIP hidden\nTest result: FAILURE";
-        assert_eq!(Ktap::parse(text.lines()).counts.failed, 1);
+        assert_eq!(Ktap::parse(text.lines()).counts().failed, 1);
     }
 
     #[test]

@@ -1,11 +1,13 @@
-//! What a guest said and how it ended, turned into a verdict. Pure: text in, judgement out.
+//! A guest: what is booted, what it said and how it ended, turned into a verdict.
 
 mod ktap;
 mod lines;
 mod serial;
+mod spec;
 mod verdict;
 
-pub use ktap::{Ktap, TestCounts};
+pub use ktap::{Ktap, TestCounts, TestOutcome, TestResult};
 pub use lines::LogLines;
 pub use serial::{MachineEnd, SerialLog};
+pub use spec::{Goal, Guest};
 pub use verdict::{End, GuestVerdict, Judgement, judge};

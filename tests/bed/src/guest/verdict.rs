@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Ktap, TestCounts};
+use super::{Ktap, TestCounts, TestResult};
 use crate::choice::GuestExit;
 
 /// The verdict on a guest, from best to worst.
@@ -130,6 +130,8 @@ pub struct Judgement {
     pub counts: TestCounts,
     /// The `not ok` lines.
     pub failures: Vec<String>,
+    /// The guest's tests.
+    pub tests: Vec<TestResult>,
 }
 
 /// Weighs what the guest said against how it ended. The verdict only ever gets worse.
@@ -193,11 +195,11 @@ pub fn judge<'a>(
     if report.verdict.is_none() {
         reasons.extend(last_words(&lines).map(|line| format!("its last words: `{line}`")));
     }
-    let mut counts = report.counts;
+    let mut counts = report.counts();
     if verdict > GuestVerdict::Skip && counts.failed == 0 {
         counts.failed = 1;
     }
-    Judgement { verdict, reasons, counts, failures: report.failures }
+    Judgement { verdict, reasons, counts, failures: report.failures, tests: report.tests }
 }
 
 /// Returns why a guest without a verdict panicked, or else its last line.

@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use super::packages::{Group, VersionedPackage};
-use super::{SetupOptions, make_dir, space, write};
+use super::{make_dir, space, write};
 use crate::command;
+use crate::context::Context;
 use crate::error::{Error, Result};
-use crate::progress::{ProgressLog, echo};
+use crate::report::Reporter;
 
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 const DEFAULT_MIRROR: &str = "http://deb.debian.org/debian";
@@ -18,28 +19,24 @@ const DEFAULT_SECURITY: &str = "http://deb.debian.org/debian-security";
 
 /// Fetches the packages of `group` and returns their files. What an earlier call fetched, for
 /// this Xen or for another, is used again without asking the mirror.
-pub fn fetch(
-    group: &Group,
-    options: &SetupOptions,
-    progress: &mut ProgressLog,
-) -> Result<Vec<PathBuf>> {
-    let dir = options.target.join("packages").join(group.suite);
+pub fn fetch(group: &Group, context: &Context, reporter: &mut Reporter) -> Result<Vec<PathBuf>> {
+    let dir = context.settings.target.join("packages").join(group.suite);
     let record = dir.join(format!("{}.fetched", group.label));
     if let Some(files) = fetched_before(&record, group, &dir.join("debs")) {
         return Ok(files);
     }
-    let apt = Apt::configure(&dir, group.suite, options)?;
-    progress.step(format!("asking the mirror for Debian {}'s packages", group.suite), "download");
-    apt.update()?;
+    let apt = Apt::configure(&dir, group.suite, context)?;
+    reporter.step(format!("asking the mirror for Debian {}'s packages", group.suite), "download");
+    apt.update(reporter)?;
     let mut names = group.names.clone();
     for package in group.versioned {
         names.push(apt.versioned(package)?);
     }
-    progress.step(
+    reporter.step(
         format!("downloading {} packages of Debian {}", names.len(), group.suite),
         "unpacking",
     );
-    let files = apt.download(&names)?;
+    let files = apt.download(&names, reporter)?;
     write(&record, format!("{}{}", group.wanted(), listed(&files)).as_bytes())?;
     Ok(files)
 }
@@ -65,13 +62,13 @@ struct Apt {
 }
 
 impl Apt {
-    fn configure(dir: &Path, suite: &'static str, options: &SetupOptions) -> Result<Self> {
+    fn configure(dir: &Path, suite: &'static str, context: &Context) -> Result<Self> {
         make_dir(dir)?;
         let dir = fs::canonicalize(dir).map_err(|e| Error::file("resolving", dir, e))?;
         for sub in ["lists/partial", "cache/archives/partial", "debs"] {
             make_dir(&dir.join(sub))?;
         }
-        let (mirror, security) = match &options.mirror {
+        let (mirror, security) = match &context.settings.mirror {
             Some(url) => {
                 let url = url.trim_end_matches('/');
                 (url.to_owned(), format!("{url}-security"))
@@ -116,12 +113,12 @@ impl Apt {
         command
     }
 
-    fn echo(&self, words: &str) {
-        echo(&format!("APT_CONFIG={} {words}", self.config.display()));
+    fn echo(&self, words: &str, reporter: &Reporter) {
+        reporter.echo(&format!("APT_CONFIG={} {words}", self.config.display()));
     }
 
-    fn update(&self) -> Result<()> {
-        self.echo("apt-get -q update");
+    fn update(&self, reporter: &Reporter) -> Result<()> {
+        self.echo("apt-get -q update", reporter);
         let out = command::output(self.command("apt-get").args(["-q", "update"]))?;
         self.check(&out, "fetching its lists").map(drop)
     }
@@ -141,11 +138,11 @@ impl Apt {
             .ok_or(Error::PackageNotFound { suite: self.suite, output: text })
     }
 
-    fn download(&self, names: &[String]) -> Result<Vec<PathBuf>> {
+    fn download(&self, names: &[String], reporter: &Reporter) -> Result<Vec<PathBuf>> {
         let mut uris = self.command("apt-get");
         let out = command::output(uris.args(["-q", "--print-uris", "download"]).args(names))?;
         let files = file_names(&self.check(&out, "looking for packages")?);
-        self.echo(&format!("apt-get -q download {}", names.join(" ")));
+        self.echo(&format!("apt-get -q download {}", names.join(" ")), reporter);
         let mut get = self.command("apt-get");
         let out =
             command::output(get.args(["-q", "download"]).args(names).current_dir(&self.debs))?;

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use super::cpio::Archive;
 use super::{find_one, libraries};
-use crate::choice::XenVersion;
 use crate::error::{Error, Result};
+use crate::xen::Release;
 
 /// What dom0 runs as its init.
 const INIT: &str = include_str!("../domu/init.sh");
@@ -41,7 +41,7 @@ pub fn inputs() -> String {
 }
 
 /// Makes the archive from the packages under `root`.
-pub fn build(xen: XenVersion, root: &Path) -> Result<Vec<u8>> {
+pub fn build(release: &Release, root: &Path) -> Result<Vec<u8>> {
     let mut archive = Archive::default();
     for directory in ["bed", "dev", "proc", "run", "sys", "tmp", "usr/lib64", "var/lib/xen"] {
         archive.directory(directory);
@@ -59,6 +59,7 @@ pub fn build(xen: XenVersion, root: &Path) -> Result<Vec<u8>> {
     }
     archive.file("init", INIT);
     archive.file("usr/bin/busybox", read(&first(root, &["usr/bin/busybox", "bin/busybox"])?)?);
+    let xen = release.version;
     let tools_dir = format!("usr/lib/xen-{xen}/bin");
     archive.symlink("usr/lib/xen", &format!("xen-{xen}"));
     let mut programs = Vec::new();

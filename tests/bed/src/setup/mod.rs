@@ -12,13 +12,19 @@ mod space;
 mod stamp;
 
 use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 
-use crate::choice::XenVersion;
+use flate2::read::GzDecoder;
+
+use crate::command;
+use crate::context::Context;
 use crate::error::{Error, Result};
-use crate::progress::ProgressLog;
-use crate::{command, error};
+use crate::guest::GuestVerdict;
+use crate::report::Reporter;
+use crate::xen::{Release, Xen, hypervisor_in};
 
 pub use cpio::Archive;
 pub use peer::LinuxPeer;
@@ -26,17 +32,30 @@ pub use peer::LinuxPeer;
 /// What a boot needs, ready on disk.
 #[derive(Clone, Debug)]
 pub struct Bed {
-    /// The Xen release.
-    pub xen: XenVersion,
+    /// What the suite works with.
+    pub context: Arc<Context>,
+    /// The Xen.
+    pub xen: Xen,
     /// `target/bed/<xen>`.
     pub dir: PathBuf,
     /// The hypervisor, as QEMU's multiboot loader takes it.
     pub hypervisor: PathBuf,
-    /// The Linux that is dom0 when the image is a domU.
-    pub linux: PathBuf,
+    /// The Linux that is dom0 when a guest is a domU. A hypervisor alone has none.
+    pub linux: Option<LinuxDom0>,
+}
+
+/// The Linux that runs `xl create`.
+#[derive(Clone, Debug)]
+pub struct LinuxDom0 {
+    /// The kernel.
+    pub kernel: PathBuf,
     /// Its initramfs, without the jobs of a boot.
     pub initramfs: PathBuf,
 }
+
+/// Why there are no domUs on a hypervisor alone.
+pub const NO_TOOLS: &str = "XEN is a hypervisor without tools, and xl must be of the same build: give \
+                            XEN the installed tree (make install DESTDIR=…) to boot domU modes";
 
 impl Bed {
     /// Makes and returns the directory for the logs of a guest.
@@ -45,57 +64,118 @@ impl Bed {
         make_dir(&dir)?;
         Ok(dir)
     }
+
+    /// Empties the directory for the logs of a guest that is about to boot, and returns it.
+    pub fn fresh_log_dir(&self, name: &str) -> Result<PathBuf> {
+        let dir = self.dir.join(name);
+        if dir.exists() {
+            fs::remove_dir_all(&dir).map_err(|e| Error::file("removing", &dir, e))?;
+        }
+        self.log_dir(name)
+    }
 }
 
-/// What was asked of the setup.
-#[derive(Clone, Debug)]
-pub struct SetupOptions {
-    /// Where everything goes, normally `target/bed`.
-    pub target: PathBuf,
-    /// A Debian mirror to use instead of the machine's own.
-    pub mirror: Option<String>,
+/// `bed setup`: makes the bed of the chosen Xen.
+pub fn run(context: &Arc<Context>, mut reporter: Reporter) -> Result<GuestVerdict> {
+    let bed = context.bed(&mut reporter)?;
+    reporter.say(&format!("the bed of Xen {} is ready", bed.xen));
+    Ok(GuestVerdict::Success)
 }
 
 /// Room for the packages, unpacked, and for what is made of them.
 const NEEDED_MIB: u64 = 400;
 
 /// Makes the bed of `xen` ready.
-pub fn prepare(xen: XenVersion, options: &SetupOptions, progress: &mut ProgressLog) -> Result<Bed> {
-    let dir = options.target.join(xen.as_str());
+pub fn prepare(xen: &Xen, context: &Arc<Context>, reporter: &mut Reporter) -> Result<Bed> {
+    let dir = context.settings.target.join(xen.label());
     make_dir(&dir)?;
-    let stamped = stamp::Stamp::new(&dir.join("root.stamp"), packages::wanted(xen).as_str());
+    let (hypervisor, linux) = match xen {
+        Xen::Release(release) => of_release(release, &dir, context, reporter)?,
+        Xen::Hypervisor(path) => (own_hypervisor(path, &dir)?, None),
+        Xen::Tree(tree) => (own_hypervisor(&hypervisor_in(tree)?, &dir)?, None),
+    };
+    Ok(Bed { context: Arc::clone(context), xen: xen.clone(), dir, hypervisor, linux })
+}
+
+/// Makes the bed of a release from Debian's packages.
+fn of_release(
+    release: &Release,
+    dir: &Path,
+    context: &Context,
+    reporter: &mut Reporter,
+) -> Result<(PathBuf, Option<LinuxDom0>)> {
+    let target = &context.settings.target;
+    let version = release.version;
+    let stamped = stamp::Stamp::new(&dir.join("root.stamp"), packages::wanted(release).as_str());
     let root = dir.join("root");
     if !stamped.holds() {
-        space::require(&options.target, NEEDED_MIB)?;
+        space::require(target, NEEDED_MIB)?;
         let mut debs = Vec::new();
-        for group in packages::groups(xen) {
-            debs.extend(apt::fetch(&group, options, progress)?);
+        for group in packages::groups(release) {
+            debs.extend(apt::fetch(&group, context, reporter)?);
         }
-        progress.step(format!("unpacking Xen {xen}, its tools and Linux"), "the initramfs");
+        reporter.step(format!("unpacking Xen {version}, its tools and Linux"), "the initramfs");
         unpack(&debs, &root)?;
         stamped.write()?;
     }
     let hypervisor = dir.join("xen");
-    let linux = dir.join("vmlinuz");
+    let kernel = dir.join("vmlinuz");
     let initramfs = dir.join("initramfs.cpio");
     let made = stamp::Stamp::new(
         &dir.join("initramfs.stamp"),
-        &format!("{}\n{}", packages::wanted(xen), initramfs::inputs()),
+        &format!("{}\n{}", packages::wanted(release), initramfs::inputs()),
     );
     if !made.holds() {
-        progress.step(format!("making the dom0 initramfs for Xen {xen}"), "the boot");
-        let gz = root.join(format!("boot/xen-{xen}-amd64.gz"));
-        let raw = command::output(Command::new("gzip").args(["-dc"]).arg(&gz))?;
-        if !raw.status.success() {
-            return Err(Error::NotInPackages { what: format!("boot/xen-{xen}-amd64.gz"), root });
-        }
-        write(&hypervisor, &raw.stdout)?;
-        let kernel = find_one(&root.join("boot"), "vmlinuz-")?;
-        fs::copy(&kernel, &linux).map_err(|e| error::Error::file("copying", &kernel, e))?;
-        write(&initramfs, &initramfs::build(xen, &root)?)?;
+        reporter.step(format!("making the dom0 initramfs for Xen {version}"), "the boot");
+        let packed = root.join(format!("boot/xen-{version}-amd64.gz"));
+        write(&hypervisor, &unpacked_hypervisor(&packed)?)?;
+        let found = find_one(&root.join("boot"), "vmlinuz-")?;
+        fs::copy(&found, &kernel).map_err(|e| Error::file("copying", &found, e))?;
+        write(&initramfs, &initramfs::build(release, &root)?)?;
         made.write()?;
     }
-    Ok(Bed { xen, dir, hypervisor, linux, initramfs })
+    Ok((hypervisor, Some(LinuxDom0 { kernel, initramfs })))
+}
+
+/// Copies the user's own hypervisor into the bed, as QEMU takes it.
+fn own_hypervisor(path: &Path, dir: &Path) -> Result<PathBuf> {
+    let hypervisor = dir.join("xen");
+    write(&hypervisor, &unpacked_hypervisor(path)?)?;
+    Ok(hypervisor)
+}
+
+/// Reads a hypervisor, compressed or not, and checks that QEMU's multiboot loader takes it.
+fn unpacked_hypervisor(path: &Path) -> Result<Vec<u8>> {
+    let mut bytes = fs::read(path).map_err(|e| Error::file("reading", path, e))?;
+    if bytes.starts_with(b"\x1f\x8b") {
+        let mut plain = Vec::new();
+        GzDecoder::new(&bytes[..])
+            .read_to_end(&mut plain)
+            .map_err(|e| Error::file("decompressing", path, e))?;
+        bytes = plain;
+    }
+    match unfit_hypervisor(&bytes) {
+        Some(problem) => Err(Error::BadHypervisor { path: path.to_owned(), problem }),
+        None => Ok(bytes),
+    }
+}
+
+/// Says why QEMU cannot boot a hypervisor.
+fn unfit_hypervisor(bytes: &[u8]) -> Option<&'static str> {
+    const CLASS: usize = 4;
+    const CLASS_64: u8 = 2;
+    if bytes.starts_with(b"MZ") {
+        Some("an EFI program; give the file `xen` or `xen.gz` of the same build")
+    } else if !bytes.starts_with(b"\x7fELF") {
+        Some("not an ELF file; give the file `xen` or `xen.gz` that a build of Xen makes")
+    } else if bytes.get(CLASS) == Some(&CLASS_64) {
+        Some(
+            "a 64-bit ELF file, probably `xen-syms`, which QEMU cannot boot; give the file `xen` or \
+             `xen.gz` of the same build",
+        )
+    } else {
+        None
+    }
 }
 
 /// Unpacks beside the goal first, so that an interrupted run leaves nothing half done.
@@ -128,6 +208,11 @@ fn find_one(dir: &Path, prefix: &str) -> Result<PathBuf> {
     names.pop().ok_or_else(missing)
 }
 
+/// Returns the full path of a file that exists.
+pub fn resolve(path: &Path) -> Result<PathBuf> {
+    fs::canonicalize(path).map_err(|e| Error::file("resolving", path, e))
+}
+
 /// Makes a directory and those above it.
 pub fn make_dir(dir: &Path) -> Result<()> {
     fs::create_dir_all(dir).map_err(|e| Error::file("making the directory", dir, e))
@@ -136,4 +221,33 @@ pub fn make_dir(dir: &Path) -> Result<()> {
 /// Writes a whole file.
 pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     fs::write(path, bytes).map_err(|e| Error::file("writing", path, e))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    #[test]
+    fn a_hypervisor_is_unpacked_and_checked() {
+        let dir = std::env::temp_dir().join(format!("bed-hypervisor-{}", std::process::id()));
+        make_dir(&dir).unwrap();
+        let path = dir.join("xen.gz");
+        let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        packer.write_all(b"\x7fELF\x01rest").unwrap();
+        write(&path, &packer.finish().unwrap()).unwrap();
+        assert_eq!(unpacked_hypervisor(&path).unwrap(), b"\x7fELF\x01rest");
+        for (bytes, words) in [
+            (&b"MZ"[..], "EFI"),
+            (b"\x7fELF\x02", "xen-syms"),
+            (b"#!/bin/sh", "not an ELF file"),
+            (b"", "not an ELF file"),
+        ] {
+            write(&path, bytes).unwrap();
+            let error = unpacked_hypervisor(&path).unwrap_err().to_string();
+            assert!(error.contains(words) && error.contains("xen.gz"), "{error}");
+        }
+        fs::remove_dir_all(&dir).unwrap();
+    }
 }

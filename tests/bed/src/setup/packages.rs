@@ -1,6 +1,6 @@
 //! Which packages the bed is made of.
 
-use crate::choice::XenVersion;
+use crate::xen::Release;
 
 /// Packages of one Debian release.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,7 +70,8 @@ const LIBRARIES: [&str; 21] = [
 
 /// The packages of a bed. Linux and busybox are Debian 12's in every bed: the kernel's
 /// interface to the tools does not depend on the Xen release, and one download is enough.
-pub fn groups(xen: XenVersion) -> Vec<Group> {
+pub fn groups(release: &Release) -> Vec<Group> {
+    let xen = release.version;
     let mut tools: Vec<String> = LIBRARIES.into_iter().map(str::to_owned).collect();
     tools.extend(["libzstd1", "xen-utils-common", "zlib1g"].map(str::to_owned));
     tools.extend([
@@ -85,7 +86,7 @@ pub fn groups(xen: XenVersion) -> Vec<Group> {
             names: vec!["busybox-static".to_owned()],
             versioned: &[LINUX],
         },
-        Group { label: xen.as_str(), suite: xen.suite(), names: tools, versioned: &[] },
+        Group { label: xen, suite: release.suite, names: tools, versioned: &[] },
     ]
 }
 
@@ -111,8 +112,8 @@ impl Group {
 }
 
 /// All that a bed wants, as one text, for a stamp.
-pub fn wanted(xen: XenVersion) -> String {
-    groups(xen).iter().map(Group::wanted).collect()
+pub fn wanted(release: &Release) -> String {
+    groups(release).iter().map(Group::wanted).collect()
 }
 
 #[cfg(test)]
@@ -121,7 +122,7 @@ mod tests {
 
     #[test]
     fn the_peer_is_the_kernel_of_the_bed_with_its_headers() {
-        let bed = groups(XenVersion::V4_17);
+        let bed = groups(&Release::all()[0]);
         assert_eq!(bed[0].versioned[0], peer().versioned[0]);
         let wanted = peer().wanted();
         assert_eq!(wanted, "bookworm: linux-image-amd64 linux-headers-amd64 busybox-static\n");

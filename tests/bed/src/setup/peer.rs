@@ -8,10 +8,11 @@ use std::process::Command;
 
 use super::cpio::Archive;
 use super::stamp::Stamp;
-use super::{SetupOptions, apt, find_one, make_dir, packages, space, write};
+use super::{apt, find_one, make_dir, packages, space, write};
 use crate::command;
+use crate::context::Context;
 use crate::error::{Error, Result};
-use crate::progress::ProgressLog;
+use crate::report::Reporter;
 
 /// What the Linux runs as its init.
 const INIT: &str = include_str!("../bench/peer-init.sh");
@@ -35,17 +36,17 @@ pub struct LinuxPeer {
 
 impl LinuxPeer {
     /// Makes it ready.
-    pub fn prepare(options: &SetupOptions, progress: &mut ProgressLog) -> Result<Self> {
-        let dir = options.target.join("linux-peer");
+    pub fn prepare(context: &Context, reporter: &mut Reporter) -> Result<Self> {
+        let dir = context.settings.target.join("linux-peer");
         make_dir(&dir)?;
         let peer = Self { linux: dir.join("vmlinuz"), initramfs: dir.join("initramfs.cpio"), dir };
         let group = packages::peer();
         let inputs = [&group.wanted(), INIT, KBUILD, MODULE, include_str!("peer.rs")].concat();
         let stamp = Stamp::new(&peer.dir.join("stamp"), &inputs);
         if !stamp.holds() {
-            space::require(&options.target, NEEDED_MIB)?;
-            let debs = apt::fetch(&group, options, progress)?;
-            progress.step("building the module for Linux", "the boot");
+            space::require(&context.settings.target, NEEDED_MIB)?;
+            let debs = apt::fetch(&group, context, reporter)?;
+            reporter.step("building the module for Linux", "the boot");
             let work = WorkDir::make()?;
             let module = build(&debs, &work.0)?;
             let kernel = find_one(&work.0.join("boot"), "vmlinuz-")?;

@@ -48,7 +48,7 @@ fn sized(
     words: &'static str,
 ) -> Result<Expectation> {
     let expectation = odd(mode, (label, "", verdict, words))?;
-    Ok(Expectation { memory: Some(memory), ..expectation })
+    Ok(expectation.with(|guest| guest.memory = Some(memory)))
 }
 
 /// What the `edu` device must have been through.
@@ -68,7 +68,7 @@ fn with_device(mode: GuestMode) -> Result<Expectation> {
         // In a translated guest, memory in use keeps the addresses that devices see.
         passed.push("edu-dma-in-place");
     }
-    Ok(Expectation { memory: Some(4096), passed, ..expectation })
+    Ok(Expectation { passed, ..expectation }.with(|guest| guest.memory = Some(4096)))
 }
 
 /// Orders that a dom0 with the default memory can't be given, since Xen keeps too little.
@@ -85,8 +85,10 @@ const HIGH_ORDERS: [&str; 6] = [
 fn every_order() -> Result<Expectation> {
     let args = "selftest=exchange-order-*,accounts-balanced";
     let expectation = odd(GuestMode::PvDom0, ("every-order", args, GuestVerdict::Success, ""))?;
-    let (memory, dom0_memory) = (Some(6144), Some(1300));
-    Ok(Expectation { memory, dom0_memory, passed: HIGH_ORDERS.to_vec(), ..expectation })
+    let sized = expectation.with(|guest| {
+        (guest.memory, guest.dom0_memory) = (Some(6144), Some(1300));
+    });
+    Ok(Expectation { passed: HIGH_ORDERS.to_vec(), ..sized })
 }
 
 /// A guest with `maxmem` above `memory`, which Xen populates on demand. The kernel must return the
@@ -95,7 +97,7 @@ fn populated_on_demand() -> Result<Expectation> {
     let words = "populate on demand: 52224 frames (204 MiB)";
     let guest = sized(GuestMode::PvhDomu, "maxmem-300", 96, GuestVerdict::Success, words)?;
     let passed = vec!["memory-is-backed", "refill-order-0", "accounts-balanced"];
-    Ok(Expectation { max_memory: Some(300), passed, ..guest })
+    Ok(Expectation { passed, ..guest }.with(|guest| guest.max_memory = Some(300)))
 }
 
 /// Tests that return frames to Xen and want them back, and the accounts.
@@ -107,7 +109,7 @@ fn reduced(mode: GuestMode) -> Result<Expectation> {
     let words = "too many, so Xen replaces none";
     let guest = odd(mode, ("mem-set-48", REFILLS, GuestVerdict::Success, words))?;
     let passed = vec!["memory-is-backed", "accounts-balanced"];
-    Ok(Expectation { reduced_to: Some(48), passed, ..guest })
+    Ok(Expectation { passed, ..guest }.with(|guest| guest.reduced_to = Some(48)))
 }
 
 /// What is tried as dom0. A dom0 ends in other ways than a domU: Xen goes down with it.
@@ -159,7 +161,7 @@ mod tests {
                 .into_iter()
                 .flat_map(|mode| domus(mode).unwrap()),
         );
-        let mut names: Vec<String> = guests.iter().map(Expectation::name).collect();
+        let mut names: Vec<String> = guests.into_iter().map(|it| it.guest.name).collect();
         let all = names.len();
         names.sort();
         names.dedup();

@@ -8,93 +8,88 @@ mod guests;
 mod wrong_input;
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::choice::{GuestMode, KernelArgs};
-use crate::context::SuiteContext;
+use crate::context::Context;
 use crate::domu::{self, SessionSpec};
 use crate::error::Result;
-use crate::expectation::Expectation;
 use crate::expected;
-use crate::findings::Findings;
 use crate::guest::GuestVerdict;
 use crate::low_memory;
-use crate::modes::{self, RunSpec};
-use crate::outcome::GuestOutcome;
+use crate::modes;
 use crate::parallel::{self, SuitePart};
-use crate::progress::ProgressLog;
+use crate::report::{GuestOutcome, Reporter};
 use crate::saved;
-use crate::setup::Bed;
+use crate::setup::{Bed, NO_TOOLS};
 use crate::vcpus;
 use crate::virtio;
 use crate::witness::{self, ProbeRequest};
 
 /// Runs everything and prints the last line.
-pub fn run(context: &SuiteContext, progress: &mut ProgressLog) -> Result<GuestVerdict> {
-    let mut findings = Findings::default();
-    let bed = context.bed(progress)?;
-    let beds = context.beds(progress)?;
-    progress.step("wrong input", "the image as domU");
-    wrong_input::check(&bed, progress, &mut findings)?;
+pub fn run(context: &Arc<Context>, mut reporter: Reporter) -> Result<GuestVerdict> {
+    let bed = context.bed(&mut reporter)?;
+    let beds = context.beds(&mut reporter)?;
+    reporter.step("wrong input", "the image as domU");
+    wrong_input::check(&bed, &mut reporter)?;
     // The long parts first, so that the short ones fill the time beside them.
     let mut parts = vec![
-        domus(context, &bed, GuestMode::PvDomu, "linux-dom0-pv")?,
-        domus(context, &bed, GuestMode::PvhDomu, "linux-dom0-pvh")?,
+        domus(&bed, GuestMode::PvDomu, "linux-dom0-pv")?,
+        domus(&bed, GuestMode::PvhDomu, "linux-dom0-pvh")?,
     ];
     for bed in &beds {
-        parts.push(saved::part(context, bed)?);
+        parts.push(saved::part(bed)?);
     }
-    let dom0s = GuestMode::ALL.into_iter().filter(|mode| mode.is_dom0()).collect();
-    parts.extend(modes::parts(context, &bed, &RunSpec::chosen(context, dom0s)));
+    let dom0s = [GuestMode::PvDom0, GuestMode::PvhDom0];
+    parts.extend(modes::parts(&bed, &dom0s, &KernelArgs::default()));
     let guests = guests::dom0s()?.into_iter();
-    parts.extend(guests.map(|guest| expected::dom0(context, &bed, guest)));
-    parts.extend(low_memory::dom0s(context, &bed)?);
-    parts.push(witness::dom0(context, &bed));
-    parts.push(witness::device(context, &bed));
+    parts.extend(guests.map(|guest| expected::dom0(&bed, guest)));
+    parts.extend(low_memory::dom0s(&bed)?);
+    parts.push(witness::dom0(&bed)?);
+    parts.push(witness::device(&bed));
     for bed in &beds {
-        parts.extend(virtio::parts(context, bed)?);
+        parts.extend(virtio::parts(bed)?);
     }
     // Machines that run alone come last.
     for bed in &beds {
-        parts.extend(vcpus::parts(context, bed)?);
+        parts.extend(vcpus::parts(bed)?);
     }
-    parallel::run(parts, progress, &mut findings)?;
+    parallel::run(parts, &mut reporter)?;
     if let Some(faults) = fault_cases(Path::new("target/tmp/fault-cases")) {
         println!("\nbed: the host tests tried {faults} faults");
     }
-    Ok(findings.close())
+    reporter.close(&context.settings.target)
 }
 
 /// Returns a part with a boot of the Linux dom0 for one domU mode: the image as configured, guests that
 /// misbehave, and in PV the witness, which must be last.
-fn domus<'p>(
-    context: &'p SuiteContext,
-    bed: &'p Bed,
-    mode: GuestMode,
-    name: &'static str,
-) -> Result<SuitePart<'p>> {
-    let run = RunSpec::chosen(context, vec![mode]);
+fn domus<'p>(bed: &'p Bed, mode: GuestMode, name: &'static str) -> Result<SuitePart<'p>> {
     let expectations = guests::domus(mode)?;
-    let request = ProbeRequest { seed: witness::fresh_seed(), ..context.cli.probe };
-    let mut jobs = vec![run.job(mode)];
-    jobs.extend(expectations.iter().map(Expectation::job));
+    let request = ProbeRequest { seed: witness::fresh_seed(), ..bed.context.settings.probe };
+    let mut guests = vec![modes::guest(bed, mode, &KernelArgs::default())];
+    guests.extend(expectations.iter().map(|expectation| expectation.guest.clone()));
     if mode == GuestMode::PvDomu {
-        jobs.push(witness::domu_job(request)?);
+        guests.push(witness::domu_guest(request)?);
     }
-    let session = SessionSpec { jobs, low_memory: None, root: context.root.clone(), name };
-    Ok(SuitePart::new(session.need(), move |progress, findings| {
-        let (results, mut machine) = domu::run(bed, &session, &context.image, progress)?;
-        if let Some(configured) = results.first() {
-            let dir = bed.log_dir(&configured.job.name)?;
-            findings.judge(progress, GuestOutcome::of_domu(bed.xen, configured, &dir)?);
+    let session = SessionSpec { name, guests };
+    Ok(SuitePart::new(session.need(), move |reporter| {
+        if bed.linux.is_none() {
+            reporter.skip(name, NO_TOOLS);
+            return Ok(());
         }
-        let odd = results.iter().skip(1).take(expectations.len()).cloned().collect::<Vec<_>>();
-        expected::note_domus(bed, &expectations, &odd, progress, findings)?;
+        let (results, mut machine) = domu::run(bed, &session, reporter)?;
+        if let Some(configured) = results.first() {
+            reporter.judge(GuestOutcome::of_domu(bed, configured)?);
+        }
+        for (expectation, result) in expectations.iter().zip(results.iter().skip(1)) {
+            expected::note(bed, expectation, &GuestOutcome::of_domu(bed, result)?, reporter);
+        }
         for result in results.iter().skip(1 + expectations.len()) {
-            let dir = bed.log_dir(&result.job.name)?;
+            let dir = bed.log_dir(&result.guest.name)?;
             let lines = result.report.guest_lines();
-            let seen = witness::testify(result.job.mode, &lines, request, &mut machine, &dir)?;
-            seen.note(progress, findings);
+            let seen = witness::testify(result.guest.mode, &lines, request, &mut machine, &dir)?;
+            seen.note(reporter);
         }
         Ok(())
     }))

@@ -7,16 +7,15 @@ use std::process::Command;
 
 use crate::command;
 use crate::error::{Error, Result};
-use crate::findings::Findings;
 use crate::guest::GuestVerdict;
-use crate::progress::ProgressLog;
+use crate::report::Reporter;
 use crate::setup::{Bed, make_dir, write};
 
 /// A port of this machine without a listener stands for a network that is down.
 const NOWHERE: &str = "http://127.0.0.1:9/debian";
 
 /// Tries everything.
-pub fn check(bed: &Bed, progress: &ProgressLog, findings: &mut Findings) -> Result<()> {
+pub fn check(bed: &Bed, reporter: &mut Reporter) -> Result<()> {
     let dir = bed.dir.join("wrong-input");
     make_dir(&dir)?;
     let text = dir.join("no-elf");
@@ -31,8 +30,8 @@ pub fn check(bed: &Bed, progress: &ProgressLog, findings: &mut Findings) -> Resu
     let cases: [(&str, Vec<&str>, &[&str]); 9] = [
         ("an unknown MODE", vec!["run", "--mode", "pv-domx"], &["`pv-domx`", "pvh-dom0"]),
         ("an unknown XEN", vec!["run", "--xen", "4.18"], &["`4.18`", "4.20"]),
-        ("VCPUS=0", vec!["run", "--vcpus", "0"], &["--vcpus", "`0`"]),
-        ("MEMORY=lots", vec!["run", "--memory", "lots"], &["--memory", "`lots`"]),
+        ("VCPUS=0", vec!["run", "--vcpus", "0"], &["--vcpus", "0 is not in 1..=32"]),
+        ("MEMORY=lots", vec!["run", "--memory", "lots"], &["--memory", "lots"]),
         ("ARGS with a quote", vec!["run", "--args", "seed=\"1\""], &["seed=\"1\""]),
         ("no such option", vec!["run", "--colour"], &["--colour", "--help"]),
         (
@@ -48,7 +47,7 @@ pub fn check(bed: &Bed, progress: &ProgressLog, findings: &mut Findings) -> Resu
         ),
     ];
     for (name, words, expected) in cases {
-        findings.note(progress, name, try_one(&words, expected)?);
+        reporter.note(name, try_one(&words, expected)?);
     }
     Ok(())
 }

@@ -86,9 +86,8 @@ fn guest(
     if vcpus > 1 && is_pv {
         passed.extend(SEVERAL_PV);
     }
-    let vcpus = Some(vcpus);
     let good = Expectation::success(mode, label, KernelArgs::new(args)?, limit);
-    Ok(Expectation { vcpus, passed, ..good })
+    Ok(Expectation { passed, ..good }.with(|guest| guest.vcpus = Some(vcpus)))
 }
 
 fn storm(mode: GuestMode, limit: Duration) -> Result<Expectation> {
@@ -96,9 +95,11 @@ fn storm(mode: GuestMode, limit: Duration) -> Result<Expectation> {
     let good = Expectation::success(mode, "storm", args, limit.max(STORM_LIMIT));
     // A domU's machine has two processors anyway, and the domU as much memory as configured.
     let machine = |value| mode.is_dom0().then_some(value);
-    let (memory, processors) = (machine(STORM_MIB), machine(STORM_PROCESSORS));
     let passed = vec!["storm", "accounts-balanced"];
-    Ok(Expectation { vcpus: Some(4), memory, processors, passed, ..good })
+    Ok(Expectation { passed, ..good }.with(|guest| {
+        guest.vcpus = Some(4);
+        (guest.memory, guest.processors) = (machine(STORM_MIB), machine(STORM_PROCESSORS));
+    }))
 }
 
 /// All guests of one Xen. Each but the storms may take `limit`.
@@ -116,11 +117,12 @@ pub fn of(limit: Duration) -> Result<Guests> {
     }
     let many =
         Expectation::success(GuestMode::PvDomu, "4-GiB-8-vcpus", KernelArgs::default(), limit);
-    all.push(Expectation { memory: Some(4096), vcpus: Some(8), passed: ALWAYS.to_vec(), ..many });
+    let many = Expectation { passed: ALWAYS.to_vec(), ..many };
+    all.push(many.with(|guest| (guest.memory, guest.vcpus) = (Some(4096), Some(8))));
     for mode in [GuestMode::PvDom0, GuestMode::PvDomu] {
         all.push(storm(mode, limit)?);
     }
-    let (dom0s, domus) = all.into_iter().partition(|guest| guest.mode.is_dom0());
+    let (dom0s, domus) = all.into_iter().partition(|it| it.guest.mode.is_dom0());
     Ok(Guests { dom0s, domus })
 }
 
@@ -132,18 +134,19 @@ mod tests {
     fn every_guest_says_what_must_have_passed() {
         let Guests { dom0s, domus } = of(Duration::from_secs(9)).unwrap();
         assert_eq!((dom0s.len(), domus.len()), (6, 7));
-        let mut names: Vec<_> = dom0s.iter().chain(&domus).map(Expectation::name).collect();
+        let mut names: Vec<_> =
+            dom0s.iter().chain(&domus).map(|it| it.guest.name.clone()).collect();
         names.sort();
         names.dedup();
         assert_eq!(names.len(), 13);
         for guest in dom0s.iter().chain(&domus) {
-            assert!(guest.passed.contains(&"accounts-balanced"), "{}", guest.name());
+            assert!(guest.passed.contains(&"accounts-balanced"), "{}", guest.guest.name);
         }
-        let named = |name: &str| dom0s.iter().find(|guest| guest.name() == name).unwrap();
+        let named = |name: &str| dom0s.iter().find(|it| it.guest.name == name).unwrap();
         assert!(!named("pv-dom0-1-vcpu").passed.contains(&"vmap-other-vcpu-faults"));
         assert!(named("pv-dom0-2-vcpus").passed.contains(&"vmap-other-vcpu-faults"));
         assert!(!named("pvh-dom0-4-vcpus").passed.contains(&"vmap-leftover-purged"));
         assert!(named("pv-dom0-storm").passed.contains(&"storm"));
-        assert!(named("pv-dom0-storm").limit >= STORM_LIMIT);
+        assert!(named("pv-dom0-storm").guest.limit >= STORM_LIMIT);
     }
 }

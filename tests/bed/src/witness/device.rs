@@ -5,12 +5,12 @@
 //! in the machine's memory once, at another address.
 
 use super::{LIMIT, dump, fresh_seed};
-use crate::boot::{Dom0Boot, Dom0Spec};
+use crate::boot::Dom0Boot;
 use crate::choice::{GuestMode, KernelArgs};
-use crate::context::SuiteContext;
 use crate::error::Result;
+use crate::guest::Guest;
 use crate::parallel::{Need, SuitePart};
-use crate::progress::ProgressLog;
+use crate::report::Reporter;
 use crate::setup::{Bed, write};
 
 /// MiB of the machine: all of it is searched.
@@ -20,26 +20,23 @@ const PREFIX: &str = "edu: ";
 
 /// Returns a part that boots the image as PVH dom0, has the device write, and searches the machine's
 /// memory for what it wrote.
-pub fn device<'p>(context: &'p SuiteContext, bed: &'p Bed) -> SuitePart<'p> {
-    SuitePart::new(Need::machine(1, MIB), move |progress, findings| {
-        let seen = search(bed, &context.image, progress)?;
-        findings.note(progress, "witness of the device behind the IOMMU, pvh-dom0", seen);
+pub fn device(bed: &Bed) -> SuitePart<'_> {
+    SuitePart::new(Need::machine(1, MIB), move |reporter| {
+        let seen = search(bed, reporter)?;
+        reporter.note("witness of the device behind the IOMMU, pvh-dom0", seen);
         Ok(())
     })
 }
 
-fn search(
-    bed: &Bed,
-    image: &[u8],
-    progress: &mut ProgressLog,
-) -> Result<std::result::Result<(), String>> {
-    let dir = bed.log_dir("witness-pvh-dom0-device")?;
+fn search(bed: &Bed, reporter: &mut Reporter) -> Result<std::result::Result<(), String>> {
     let seed = fresh_seed();
     let args = KernelArgs::new(&format!("selftest=edu-dma-shown seed={seed}"))?;
-    let spec = Dom0Spec { memory: MIB, ..Dom0Spec::new(GuestMode::PvhDom0, args, LIMIT) };
-    progress.step("witness: a PVH dom0's device writes", "searching the machine's memory");
+    let guest = Guest::new(GuestMode::PvhDom0, "witness-pvh-dom0-device", args, LIMIT);
+    let guest = Guest { memory: Some(MIB), ..guest };
+    let dir = bed.fresh_log_dir(&guest.name)?;
+    reporter.step("witness: a PVH dom0's device writes", "searching the machine's memory");
     let is_claim = |line: &str| line.starts_with(PREFIX);
-    let mut boot = Dom0Boot::run(bed, &spec, image, &dir, progress, is_claim)?;
+    let mut boot = Dom0Boot::run(bed, &guest, reporter, is_claim)?;
     write(&dir.join("console.log"), boot.log.guest.join("\n").as_bytes())?;
     let Some(claim) = boot.log.guest.iter().find_map(|line| DeviceClaim::parse(line)) else {
         return Ok(Err(format!(

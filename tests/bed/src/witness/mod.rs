@@ -7,18 +7,18 @@ mod probe;
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::boot::{DEFAULT_MIB, Dom0Boot, Dom0Spec, QemuMachine};
+use crate::boot::{Dom0Boot, QemuMachine};
 use crate::choice::{GuestMode, KernelArgs};
-use crate::context::SuiteContext;
-use crate::domu::{self, DomuJob, Goal, SessionSpec};
+use crate::context::Context;
+use crate::domu::{self, SessionSpec};
 use crate::error::{Error, Result};
-use crate::findings::Findings;
-use crate::guest::GuestVerdict;
-use crate::parallel::{self, Need, SuitePart};
-use crate::progress::ProgressLog;
-use crate::setup::{Bed, write};
+use crate::guest::{Guest, GuestVerdict};
+use crate::parallel::{self, SuitePart};
+use crate::report::Reporter;
+use crate::setup::{Bed, NO_TOOLS, resolve, write};
 
 pub use device::device;
 pub use probe::{PREFIX, ProbeClaim, ProbeRequest};
@@ -36,11 +36,11 @@ pub struct Testimony {
 
 impl Testimony {
     /// Notes what was seen.
-    pub fn note(&self, progress: &ProgressLog, findings: &mut Findings) {
+    pub fn note(&self, reporter: &mut Reporter) {
         let name = format!("witness of {}", self.mode);
         match self.result() {
-            Ok(words) => findings.note(progress, &format!("{name}: {words}"), Ok(())),
-            Err(words) => findings.note(progress, &name, Err(words)),
+            Ok(words) => reporter.note(&format!("{name}: {words}"), Ok(())),
+            Err(words) => reporter.note(&name, Err(words)),
         }
     }
 
@@ -57,12 +57,6 @@ impl Testimony {
 /// How long a guest may take to its `probe:` line.
 pub const LIMIT: Duration = Duration::from_secs(90);
 
-/// The kernel command line that asks for a probe, and for nothing else.
-pub fn probe_args(request: ProbeRequest) -> Result<KernelArgs> {
-    let ProbeRequest { order, bits, seed } = request;
-    KernelArgs::new(&format!("selftest=none probe={order}:{bits} seed={seed}"))
-}
-
 /// A seed that no earlier boot can have left in memory.
 pub fn fresh_seed() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -70,65 +64,62 @@ pub fn fresh_seed() -> u64 {
 }
 
 /// `bed witness`: reads the buffers of a dom0 and of a domU, and finds the writes of a device.
-pub fn run(context: &SuiteContext, progress: &mut ProgressLog) -> Result<GuestVerdict> {
-    let bed = context.bed(progress)?;
-    let parts = vec![dom0(context, &bed), domu(context, &bed)?, device(context, &bed)];
-    let mut findings = Findings::default();
-    parallel::run(parts, progress, &mut findings)?;
-    Ok(findings.close())
+pub fn run(context: &Arc<Context>, mut reporter: Reporter) -> Result<GuestVerdict> {
+    let bed = context.bed(&mut reporter)?;
+    let parts = vec![dom0(&bed)?, domu(&bed)?, device(&bed)];
+    parallel::run(parts, &mut reporter)?;
+    reporter.close(&context.settings.target)
 }
 
 /// Returns a part that boots the image as PV dom0 with a probe and checks the buffer.
-pub fn dom0<'p>(context: &'p SuiteContext, bed: &'p Bed) -> SuitePart<'p> {
-    SuitePart::new(Need::machine(1, DEFAULT_MIB), move |progress, findings| {
-        let request = ProbeRequest { seed: fresh_seed(), ..context.cli.probe };
-        let dir = bed.log_dir("witness-pv-dom0")?;
-        let spec = Dom0Spec::new(GuestMode::PvDom0, probe_args(request)?, LIMIT);
-        progress.step(
-            "witness: booting the image as dom0 with a probe",
-            "reading the machine's memory",
-        );
-        let mut boot = Dom0Boot::run(bed, &spec, &context.image, &dir, progress, is_claim)?;
+pub fn dom0(bed: &Bed) -> Result<SuitePart<'_>> {
+    let request = request(bed);
+    let guest = probing(GuestMode::PvDom0, request)?;
+    Ok(SuitePart::new(guest.need(), move |reporter| {
+        let doing = "witness: booting the image as dom0 with a probe";
+        reporter.step(doing, "reading the machine's memory");
+        let dir = bed.fresh_log_dir(&guest.name)?;
+        let mut boot = Dom0Boot::run(bed, &guest, reporter, is_claim)?;
         write(&dir.join("console.log"), boot.log.guest.join("\n").as_bytes())?;
         let lines = &boot.log.guest;
-        testify(GuestMode::PvDom0, lines, request, &mut boot.machine, &dir)?
-            .note(progress, findings);
-        Ok(())
-    })
-}
-
-/// Returns a part that boots the image as PV domU with a probe and checks the buffer.
-fn domu<'p>(context: &'p SuiteContext, bed: &'p Bed) -> Result<SuitePart<'p>> {
-    let request = ProbeRequest { seed: fresh_seed(), ..context.cli.probe };
-    let jobs = vec![domu_job(request)?];
-    let session = SessionSpec {
-        jobs,
-        low_memory: None,
-        root: context.root.clone(),
-        name: "linux-dom0-witness",
-    };
-    Ok(SuitePart::new(session.need(), move |progress, findings| {
-        let (results, mut machine) = domu::run(bed, &session, &context.image, progress)?;
-        let lines = results.first().map(|result| result.report.guest_lines()).unwrap_or_default();
-        let dir = bed.log_dir(session.name)?;
-        testify(GuestMode::PvDomu, &lines, request, &mut machine, &dir)?.note(progress, findings);
+        testify(guest.mode, lines, request, &mut boot.machine, &dir)?.note(reporter);
         Ok(())
     }))
 }
 
-/// The job of a probe in a PV domU, which must be the last of its session.
-pub fn domu_job(request: ProbeRequest) -> Result<DomuJob> {
-    Ok(DomuJob {
-        name: "witness-pv-domu".to_owned(),
-        mode: GuestMode::PvDomu,
-        memory: None,
-        max_memory: None,
-        reduced_to: None,
-        vcpus: None,
-        args: probe_args(request)?,
-        limit: LIMIT,
-        goal: Goal::Probe,
-    })
+/// Returns a part that boots the image as PV domU with a probe and checks the buffer.
+fn domu(bed: &Bed) -> Result<SuitePart<'_>> {
+    let request = request(bed);
+    let guests = vec![domu_guest(request)?];
+    let session = SessionSpec { name: "linux-dom0-witness", guests };
+    Ok(SuitePart::new(session.need(), move |reporter| {
+        if bed.linux.is_none() {
+            reporter.skip("witness of pv-domu", NO_TOOLS);
+            return Ok(());
+        }
+        let (results, mut machine) = domu::run(bed, &session, reporter)?;
+        let lines = results.first().map(|result| result.report.guest_lines()).unwrap_or_default();
+        let dir = bed.log_dir(session.name)?;
+        testify(GuestMode::PvDomu, &lines, request, &mut machine, &dir)?.note(reporter);
+        Ok(())
+    }))
+}
+
+/// Returns what the command line asks the guest for, with a seed of its own.
+fn request(bed: &Bed) -> ProbeRequest {
+    ProbeRequest { seed: fresh_seed(), ..bed.context.settings.probe }
+}
+
+/// Returns a guest that allocates what `request` asks for, and holds.
+fn probing(mode: GuestMode, request: ProbeRequest) -> Result<Guest> {
+    let ProbeRequest { order, bits, seed } = request;
+    let args = KernelArgs::new(&format!("selftest=none probe={order}:{bits} seed={seed}"))?;
+    Ok(Guest::new(mode, format!("witness-{mode}"), args, LIMIT))
+}
+
+/// Returns the PV domU with a probe, which must be the last of its session.
+pub fn domu_guest(request: ProbeRequest) -> Result<Guest> {
+    probing(GuestMode::PvDomu, request)
 }
 
 fn is_claim(line: &str) -> bool {
@@ -165,8 +156,7 @@ pub fn testify(
 }
 
 fn dump(machine: &mut QemuMachine, address: u64, size: u64, dir: &Path) -> Result<Vec<u8>> {
-    let dir = fs::canonicalize(dir).map_err(|e| Error::file("resolving", dir, e))?;
-    let path = dir.join("memory.bin");
+    let path = resolve(dir)?.join("memory.bin");
     machine.monitor.save_memory(address, size, &path)?;
     fs::read(&path).map_err(|e| Error::file("reading", &path, e))
 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::output::Output;
+use super::Output;
 
 /// A clock that prints. Plain lines, so that a log file reads as well as a terminal.
 #[derive(Debug)]
@@ -58,11 +58,6 @@ impl ProgressLog {
         self.output.print(line);
     }
 
-    /// Prints a command that is about to run.
-    pub fn echo(&self, command: &str) {
-        self.line(&format!("+ {command}"));
-    }
-
     /// Called often while waiting; prints now and then that the step still goes on.
     pub fn tick(&mut self) {
         if self.spoken.elapsed() >= QUIET && self.output.is_direct() {
@@ -71,9 +66,4 @@ impl ProgressLog {
             self.say(&line);
         }
     }
-}
-
-/// Prints a command that is about to run, of a step that never runs beside another one.
-pub fn echo(command: &str) {
-    Output::direct().print(&format!("+ {command}"));
 }

@@ -1,0 +1,192 @@
+//! The commands of the bed: what each does, and which options it takes.
+
+use std::sync::Arc;
+
+use clap::{ArgMatches, Command};
+
+use crate::context::Context;
+use crate::error::{Error, Result};
+use crate::guest::GuestVerdict;
+use crate::report::Reporter;
+use crate::settings;
+use crate::{bench, conformance, gdb, long, modes, setup, soak, suite, vcpus, virtio, witness};
+
+/// What a command does. It returns the worst verdict.
+pub type Run = fn(&Arc<Context>, Reporter) -> Result<GuestVerdict>;
+
+/// A command.
+pub struct CommandRow {
+    /// The word on the command line.
+    pub name: &'static str,
+    /// What it does, in one line.
+    about: &'static str,
+    /// The options that it takes besides [`COMMON`] and [`BOOT`].
+    options: &'static [&'static str],
+    /// Whether it boots the image.
+    pub needs_image: bool,
+    /// The function that does it.
+    pub run: Run,
+}
+
+impl CommandRow {
+    /// Returns true if the command takes the option.
+    fn takes(&self, option: &str) -> bool {
+        let boot: &[&str] = if self.needs_image { &BOOT } else { &[] };
+        self.options.iter().chain(&COMMON).chain(boot).any(|name| *name == option)
+    }
+}
+
+/// The options of every command.
+const COMMON: [&str; 3] = ["target", "mirror", "xen"];
+
+/// The options of every command that boots the image.
+const BOOT: [&str; 2] = ["image", "xen-args"];
+
+/// All commands.
+const COMMANDS: [CommandRow; 11] = [
+    CommandRow {
+        name: "setup",
+        about: "Fetch Xen, its tools and a dom0 kernel, installing none of them",
+        options: &[],
+        needs_image: false,
+        run: setup::run,
+    },
+    CommandRow {
+        name: "run",
+        about: "Boot the image in the chosen modes",
+        options: &["mode", "vcpus", "memory", "args", "timeout"],
+        needs_image: true,
+        run: modes::run,
+    },
+    CommandRow {
+        name: "gdb",
+        about: "Boot the image in one mode, in a machine that waits for a debugger",
+        options: &["mode", "vcpus", "memory", "args"],
+        needs_image: true,
+        run: gdb::run,
+    },
+    CommandRow {
+        name: "test",
+        about: "Every mode, guests that misbehave, wrong input, the outside witness, guests that \
+                are saved and restored, `vcpus` and `virtio`",
+        options: &["timeout"],
+        needs_image: true,
+        run: suite::run,
+    },
+    CommandRow {
+        name: "test-long",
+        about: "`soak`, `vcpus`, `conformance`, `bench`, odd configurations, many restarts, and \
+                the fuzzer, on all releases",
+        options: &["timeout", "model", "fuzz", "seconds"],
+        needs_image: true,
+        run: long::run,
+    },
+    CommandRow {
+        name: "witness",
+        about: "Have the image fill a buffer, and read it from below Xen",
+        options: &["probe"],
+        needs_image: true,
+        run: witness::run,
+    },
+    CommandRow {
+        name: "conformance",
+        about: "Try every row of docs/CONFORMANCE.md on each release and print the table",
+        options: &["vcpus", "memory", "timeout", "model"],
+        needs_image: true,
+        run: conformance::run,
+    },
+    CommandRow {
+        name: "soak",
+        about: "100,000 random operations of the allocator as PV dom0 and as PV domU, and Xen's \
+                own view of the domU's memory before and after",
+        options: &["vcpus", "memory", "args", "timeout"],
+        needs_image: true,
+        run: soak::run,
+    },
+    CommandRow {
+        name: "vcpus",
+        about: "One, two and four vCPUs in every mode, and 100,000 random operations of four",
+        options: &["timeout"],
+        needs_image: true,
+        run: vcpus::run,
+    },
+    CommandRow {
+        name: "virtio",
+        about: "A driver for virtio disks on the library's adapter, as dom0",
+        options: &["timeout"],
+        needs_image: true,
+        run: virtio::run,
+    },
+    CommandRow {
+        name: "bench",
+        about: "Instructions and hypercalls of allocations as dom0, side by side with Linux's",
+        options: &["args", "timeout", "compare", "into"],
+        needs_image: true,
+        run: bench::run,
+    },
+];
+
+/// What follows the options in `bed --help`.
+const STATUS: &str = "Exit status: 0 success, 3 skip, 4 error, 5 failure, 6 crash, 7 timeout; of \
+                      several guests the worst.";
+
+/// Reads a command line. `None` means that help was asked for, and printed.
+pub fn parse(
+    words: impl IntoIterator<Item = impl Into<std::ffi::OsString> + Clone>,
+) -> Result<Option<(&'static CommandRow, ArgMatches)>> {
+    let matches = match grammar().try_get_matches_from(words) {
+        Ok(matches) => matches,
+        Err(error) if !error.use_stderr() => {
+            print!("{error}");
+            return Ok(None);
+        }
+        Err(error) => return Err(Error::Usage(error.to_string())),
+    };
+    let Some((name, matches)) = matches.subcommand() else { return Ok(None) };
+    let row = COMMANDS.iter().find(|row| row.name == name);
+    Ok(row.map(|row| (row, matches.clone())))
+}
+
+fn grammar() -> Command {
+    let commands = COMMANDS.iter().map(|row| {
+        Command::new(row.name)
+            .about(row.about)
+            .after_help(STATUS)
+            .args(settings::options(|name| row.takes(name)))
+    });
+    Command::new("bed")
+        .about("Boots guests under a real Xen in QEMU and says what came of them")
+        .after_help(STATUS)
+        .subcommand_required(true)
+        .arg_required_else_help(false)
+        .subcommands(commands)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_grammar_is_sound() {
+        grammar().debug_assert();
+        for option in COMMANDS.iter().flat_map(|row| row.options).chain(&COMMON).chain(&BOOT) {
+            assert_eq!(settings::options(|name| name == *option).len(), 1, "{option}");
+        }
+    }
+
+    #[test]
+    fn errors_name_the_value_and_what_is_meant() {
+        let error = |line: &str| {
+            let words = std::iter::once("bed").chain(line.split_whitespace());
+            parse(words).err().expect(line).to_string()
+        };
+        assert!(error("rum").contains("run"), "{}", error("rum"));
+        assert!(error("run --vcpus 0").contains("vcpus"), "{}", error("run --vcpus 0"));
+        assert!(error("run --vcpu 1").contains("--vcpus"), "{}", error("run --vcpu 1"));
+        assert!(error("run --mode pv-domx").contains("pv-domx"));
+        assert!(error("run --xen 4.18").contains("4.20"), "{}", error("run --xen 4.18"));
+        assert!(error("test --memory 64").contains("--memory"), "`test` takes no memory");
+        assert!(error("run --args seed=\"1\"").contains("seed"));
+        assert!(error("").contains("subcommand"), "{}", error(""));
+    }
+}

@@ -1,0 +1,141 @@
+//! A guest that is to be booted.
+
+use std::time::Duration;
+
+use crate::boot::{DEFAULT_MIB, MachineClock};
+use crate::choice::{GuestMode, KernelArgs};
+use crate::parallel::Need;
+
+/// A guest that is to be booted: as dom0 in a machine of its own, or by `xl create`.
+#[derive(Clone, Debug)]
+pub struct Guest {
+    /// Names the guest and the directory of its logs.
+    pub name: String,
+    /// The mode.
+    pub mode: GuestMode,
+    /// The kernel command line.
+    pub args: KernelArgs,
+    /// The time limit.
+    pub limit: Duration,
+    /// When the guest has done what it is booted for.
+    pub goal: Goal,
+    /// MiB of a domU, if not as configured; MiB of the machine of a dom0, if not [`DEFAULT_MIB`].
+    pub memory: Option<u32>,
+    /// MiB that a domU may have (`maxmem`), if more than it has.
+    pub max_memory: Option<u32>,
+    /// MiB to which `xl mem-set` reduces a domU before it runs.
+    pub reduced_to: Option<u32>,
+    /// MiB of the machine below 4 GiB, if not as much as fits.
+    pub low_memory: Option<u32>,
+    /// MiB of a dom0, if Xen is to keep the rest of the machine's memory.
+    pub dom0_memory: Option<u32>,
+    /// Options that are added to Xen's command line for a dom0.
+    pub xen_args: String,
+    /// vCPUs, if not one.
+    pub vcpus: Option<u32>,
+    /// Processors of a dom0's machine, if not one for each vCPU and at least two.
+    pub processors: Option<u32>,
+    /// What the clock of a dom0's machine counts.
+    pub clock: MachineClock,
+    /// A file in the boot's directory for a virtio disk of a dom0's machine.
+    pub disk: Option<&'static str>,
+    /// Whether the machine of a dom0 waits for a debugger.
+    pub gdb: bool,
+}
+
+/// When a guest has done what it is booted for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Goal {
+    /// It has ended, or its time is up.
+    End,
+    /// It has printed its `probe:` line. The guest is not ended.
+    Probe,
+    /// It has ended. The Linux dom0 recorded what Xen says of its memory before it ran, and again
+    /// after its end, while `xl` preserved it.
+    Watch,
+    /// It has ended, after it was saved twice: once to be kept, and once to be restored.
+    Save,
+}
+
+/// The self-test that waits until the domain is saved.
+const SAVED: &str = "c75-save-and-restore";
+
+impl Goal {
+    /// Returns the goal of a guest with this command line.
+    fn of(args: &KernelArgs) -> Self {
+        let named = |word: &str| {
+            word.strip_prefix("selftest=").is_some_and(|it| it.split(',').any(|name| name == SAVED))
+        };
+        let mut words = args.as_str().split_whitespace();
+        if words.clone().any(named) {
+            Self::Save
+        } else if words.any(|word| word.starts_with("probe=")) {
+            Self::Probe
+        } else {
+            Self::End
+        }
+    }
+}
+
+impl Guest {
+    /// Returns a guest as it is booted without further wishes.
+    pub fn new(
+        mode: GuestMode,
+        name: impl Into<String>,
+        args: KernelArgs,
+        limit: Duration,
+    ) -> Self {
+        Self {
+            name: name.into(),
+            mode,
+            goal: Goal::of(&args),
+            args,
+            limit,
+            memory: None,
+            max_memory: None,
+            reduced_to: None,
+            low_memory: None,
+            dom0_memory: None,
+            xen_args: String::new(),
+            vcpus: None,
+            processors: None,
+            clock: MachineClock::Time,
+            disk: None,
+            gdb: false,
+        }
+    }
+
+    /// Returns the guest with the highest order that Xen exchanges: for domUs, for domUs with I/O
+    /// resources, for the control domain and for the hardware domain.
+    pub fn with_max_order(self, order: u32) -> Self {
+        Self { xen_args: format!("memop-max-order={order},{order},{order},{order}"), ..self }
+    }
+
+    /// Returns the MiB of a dom0's machine.
+    pub fn machine_mib(&self) -> u32 {
+        self.memory.unwrap_or(DEFAULT_MIB)
+    }
+
+    /// Returns what a dom0 needs while other parts of a suite run.
+    pub fn need(&self) -> Need {
+        // Two debuggers cannot share a port.
+        match self.gdb {
+            true => Need::alone(),
+            false => Need::machine(self.vcpus.unwrap_or(1), self.machine_mib()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_tells_the_goal() {
+        let goal = |text| Goal::of(&KernelArgs::new(text).unwrap());
+        assert_eq!(goal("trace=full selftest=a,c75-save-and-restore"), Goal::Save);
+        assert_eq!(goal("selftest=c7*,accounts-balanced"), Goal::End);
+        assert_eq!(goal("probe=9:30"), Goal::Probe);
+        assert_eq!(goal(""), Goal::End);
+    }
+}

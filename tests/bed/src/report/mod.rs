@@ -1,0 +1,25 @@
+//! What the bed prints while it works, and what it says at the end.
+//!
+//! | question | place |
+//! |---|---|
+//! | what does a part of a suite report to? | `reporter` |
+//! | what is going on, and for how long? | `progress` |
+//! | how are the lines of parts that run side by side kept apart? | `output` |
+//! | which checks were made, and how do they end? | `findings` |
+//! | what came of one guest? | `outcome` |
+//! | which files have the results for other programs? | `results` |
+
+mod findings;
+mod outcome;
+mod output;
+mod progress;
+mod reporter;
+mod results;
+
+#[cfg(test)]
+pub use findings::Findings;
+pub use outcome::GuestOutcome;
+#[cfg(test)]
+pub use outcome::tests;
+pub use output::Output;
+pub use reporter::Reporter;
