@@ -47,24 +47,6 @@ pub fn arrived() {
 
 /// Wakes a vCPU. If it is awake, it checks for work once more before it sleeps.
 pub fn notify(target: &Local) {
-    local().events.count_sent();
-    send(target);
-}
-
-/// Counts the notification that another vCPU will send by [`notify_expected`].
-///
-/// The receiver counts it. If the sender counted it, the receiver might add up the counters too
-/// early.
-pub fn expect_notification() {
-    local().events.count_sent();
-}
-
-/// Wakes a vCPU that has counted the notification by [`expect_notification`].
-pub fn notify_expected(target: &Local) {
-    send(target);
-}
-
-fn send(target: &Local) {
     if let Err(errno) = xen().event_channel_op(EventChannelOp::Send(target.events.port())) {
         panic!("notifying vCPU {}: {errno}", target.id.number());
     }
@@ -91,4 +73,9 @@ pub fn masked_since(since: u64) {
 /// saves and restores registers, nor the time that Xen needs.
 pub fn longest_masked() -> u64 {
     vcpu::online().map(|vcpu| vcpu.events.longest_masked()).max().unwrap_or(0)
+}
+
+/// Makes [`longest_masked`] forget the periods so far.
+pub fn forget_masked() {
+    vcpu::online().for_each(|vcpu| vcpu.events.forget_masked());
 }

@@ -16,7 +16,6 @@ mod channel;
 mod mask;
 
 pub use channel::{
-    arrived, bind, expect_notification, longest_masked, masked_since, notify, notify_expected,
-    start, upcall,
+    arrived, bind, forget_masked, longest_masked, masked_since, notify, start, upcall,
 };
 pub use mask::{block, is_masked, mask, nap, unmask, wait_until};

@@ -8,6 +8,7 @@
 //! | `test` | the types [`Test`] and [`TestContext`], and the macros `fail!`, `error!` and `skip!` |
 //! | `run` | runs the tests that the command line selects |
 //! | `owned` | a run of frames that is freed on drop |
+//! | `sent_events` | counts the events that the vCPUs send each other |
 //! | `reservation` | skips a test if Xen would not populate the frames that it returns |
 //! | `frame_checks` | patterns in frames, and checks that Xen and the guest agree on frames |
 
@@ -27,6 +28,7 @@ mod owned;
 mod reservation;
 mod rights;
 mod run;
+mod sent_events;
 mod soak;
 mod stale_alias;
 mod storm;

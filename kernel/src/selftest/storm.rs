@@ -3,7 +3,7 @@
 //! All vCPUs share one guest that is nearly full, one allocator that returns memory at once, and
 //! one range of addresses. Frames circulate: one vCPU maps its own frames, unmaps them lazily and
 //! frees them. The next vCPU that allocates a buffer gets them with the leftovers on them. No frame
-//! may be lost, no vCPU may read another's bytes, and no vCPU may send a notification.
+//! may be lost, no vCPU may read another's bytes, and no operation may send an event to another vCPU.
 
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -17,6 +17,7 @@ use xen_contig::vmap::{Area, Flush, Protection, VmapError};
 use super::dma::helpers::{
     Allocator, Buffer, HeldFrames, balanced, build, fill, holds, is_shortage, scatter,
 };
+use super::sent_events::{of_a_job, sent_during};
 use super::soak::SoakRandom;
 use super::{Check, Test, TestContext, TestOutcome, error, fail, skip};
 use crate::command_line::When;
@@ -64,7 +65,6 @@ fn storm(context: &TestContext<'_>, operations: u64) -> Check {
     balanced(context, Retain::NOTHING, |allocator| {
         let _held = confine(machine)?;
         let failure = Mutex::new(None);
-        let before = vcpu::notifications();
         let work = |id: VcpuId| {
             let rest = if id == VcpuId::BOOT { operations % vcpus } else { 0 };
             let share = operations / vcpus + rest;
@@ -77,25 +77,24 @@ fn storm(context: &TestContext<'_>, operations: u64) -> Check {
                 failure.lock().get_or_insert(outcome);
             }
         };
-        if let Err(undelivered) = smp::everywhere(&work) {
+        let (delivered, all) = sent_during(|| smp::everywhere(&work))?;
+        if let Err(undelivered) = delivered {
             error!("{undelivered}");
         }
-        // The dispatch sends one notification to each other vCPU, and the last vCPU sends one back.
-        let dispatch = if vcpus > 1 { vcpus } else { 0 };
-        sent = (vcpu::notifications() - before).saturating_sub(dispatch);
+        sent = all.saturating_sub(of_a_job());
         failure.into_inner().map_or(Ok(()), Err)
     })?;
     let count = |counter: &AtomicU64| counter.load(Relaxed);
     say!(
         "# storm: {vcpus} vCPUs, {operations} operations: {} buffers, {} areas, {} purges of all, {} \
-         refused for lack of memory, {sent} notifications between vCPUs",
+         refused for lack of memory, {sent} events between vCPUs",
         count(&tally.allocated),
         count(&tally.mapped),
         count(&tally.purges),
         count(&tally.refused)
     );
     if sent > 0 {
-        fail!("the vCPUs sent {sent} notifications, expected none");
+        fail!("the operations sent {sent} events between vCPUs, expected none");
     }
     if machine.areas.stats().live != live {
         fail!("areas in use before: {live:?}, now: {:?}", machine.areas.stats());

@@ -55,7 +55,6 @@ pub fn run_on<R>(
     let job = VcpuJob { work: &work, remaining: AtomicUsize::new(1), waiter: current() };
     // SAFETY: `wait` below returns only when the job's `remaining` is 0.
     unsafe { post(target, &job)? };
-    events::expect_notification();
     let result = here();
     wait(&job);
     Ok(result)
@@ -87,9 +86,6 @@ pub fn everywhere(work: &(dyn Fn(VcpuId) + Sync)) -> Result<(), WorkError> {
     }
     match refused {
         None => {
-            if posted > 0 {
-                events::expect_notification();
-            }
             work(me);
         }
         Some(_) => {
@@ -163,6 +159,6 @@ unsafe fn carry_out(mailbox: &Mailbox, job: *const VcpuJob<'static>) {
     // job is not used after it.
     let last = unsafe { (*job).remaining.fetch_sub(1, Ordering::AcqRel) } == 1;
     if last && let Some(waiter) = of(waiter) {
-        events::notify_expected(waiter);
+        events::notify(waiter);
     }
 }

@@ -12,8 +12,6 @@ pub struct EventState {
     answered: AtomicBool,
     /// How many times an event arrived at the port.
     fired: AtomicU64,
-    /// The number of notifications that the vCPU has sent, plus those that it expects to receive.
-    sent: AtomicU64,
     /// The TSC when the vCPU last masked its events.
     masked_since: AtomicU64,
     /// The longest period with events masked, in ticks of the TSC.
@@ -27,7 +25,6 @@ impl EventState {
             port: AtomicU32::new(0),
             answered: AtomicBool::new(false),
             fired: AtomicU64::new(0),
-            sent: AtomicU64::new(0),
             masked_since: AtomicU64::new(0),
             longest: AtomicU64::new(0),
         }
@@ -63,16 +60,6 @@ impl EventState {
         self.fired.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Returns how many notifications the vCPU has sent or expected.
-    pub fn sent(&self) -> u64 {
-        self.sent.load(Ordering::Relaxed)
-    }
-
-    /// Counts a notification.
-    pub fn count_sent(&self) {
-        self.sent.fetch_add(1, Ordering::Relaxed);
-    }
-
     /// Records that events are masked since the TSC's `now`.
     pub fn begin_masked(&self, now: u64) {
         self.masked_since.store(now, Ordering::Relaxed);
@@ -87,6 +74,11 @@ impl EventState {
     /// Records a period of `ticks` ticks with events masked.
     pub fn record_masked(&self, ticks: u64) {
         self.longest.fetch_max(ticks, Ordering::Relaxed);
+    }
+
+    /// Forgets the periods so far.
+    pub fn forget_masked(&self) {
+        self.longest.store(0, Ordering::Relaxed);
     }
 
     /// Returns the longest period with events masked, in ticks of the TSC.

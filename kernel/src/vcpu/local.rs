@@ -103,11 +103,3 @@ pub fn count() -> usize {
 pub fn of(id: VcpuId) -> Option<&'static Local> {
     ONLINE[id.index()].get().copied()
 }
-
-/// Returns how many notifications the vCPUs of this guest have sent each other so far.
-///
-/// Each job needs one notification for each vCPU that it starts, and one when the last vCPU has
-/// finished. No other code sends notifications.
-pub fn notifications() -> u64 {
-    online().map(|local| local.events.sent()).sum()
-}

@@ -19,7 +19,7 @@ mod stack;
 mod stop;
 
 pub use id::{MAX, VcpuId};
-pub use local::{Local, boot, count, current, local, notifications, of, online, xen};
+pub use local::{Local, boot, count, current, local, of, online, xen};
 pub use mailbox::{Mailbox, VcpuJob};
 pub use stack::{FAULT_STACK, Stack};
 pub use stop::stop_others;

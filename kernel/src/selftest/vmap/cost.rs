@@ -8,7 +8,8 @@ use xen_contig::vmap::{Flush, UnmapMode};
 
 use super::{Check, OwnedRun, Test, TestContext, TestOutcome, cost_of, fail, free_remaining, map};
 use crate::machine::{ANYWHERE, Machine};
-use crate::{say, vcpu};
+use crate::say;
+use crate::selftest::sent_events::sent_during;
 
 /// The number of frames whose aliases are purged.
 const FRAMES: u64 = 512;
@@ -47,11 +48,12 @@ fn expected(machine: &Machine) -> CallTotals {
 }
 
 fn flushes_nothing(context: &TestContext<'_>) -> Check {
-    let sent = vcpu::notifications();
-    let cost = purge_one(context.machine)?;
-    if cost != expected(context.machine) || vcpu::notifications() != sent {
+    let (cost, sent) = sent_during(|| purge_one(context.machine))?;
+    let cost = cost?;
+    if cost != expected(context.machine) || sent > 0 {
         fail!(
-            "a purge of {FRAMES} aliases needed {cost:?}, expected {:?}",
+            "a purge of {FRAMES} aliases needed {cost:?} and {sent} events between vCPUs, expected \
+             {:?} and none",
             expected(context.machine)
         );
     }
@@ -104,9 +106,8 @@ fn one_flush(context: &TestContext<'_>) -> Check {
     };
     let area = map(machine, &run, "ours")?;
     area.unmap(UnmapMode::Lazy)?;
-    let sent = vcpu::notifications();
-    let (result, cost) = cost_of(|| exchanger.acquire(run.into_run(), ANYWHERE, lists.words()));
-    let sent = vcpu::notifications() - sent;
+    let acquire = || exchanger.acquire(run.into_run(), ANYWHERE, lists.words());
+    let ((result, cost), sent) = sent_during(|| cost_of(acquire))?;
     match result.and_then(|extent| exchanger.release(extent, lists.words())) {
         Ok(run) => {
             let next = map(machine, &OwnedRun::of(machine, run), "next");
@@ -126,7 +127,7 @@ fn one_flush(context: &TestContext<'_>) -> Check {
     };
     if (cost.calls, cost.flushes, sent) != (calls, 1, 0) {
         fail!(
-            "expected {calls} calls, 1 flush, no notification; got {cost:?}, {sent} notifications"
+            "expected {calls} calls, 1 flush and no event between vCPUs; got {cost:?}, {sent} events"
         );
     }
     Ok(())
