@@ -1,14 +1,15 @@
 //! Is each constraint of a device kept, segments included?
 
+use alloc::format;
 use alloc::vec::Vec;
-use alloc::{format, vec};
 
 use xen_contig::addr::Order;
 use xen_contig::dma::{AllocError, Constraints, Retain};
 use xen_contig::exchange::{Capability, Node};
 
 use super::helpers::{
-    ConfinedGuest, PAGE, balanced, build, extent_limit, is_above_limit, is_sound, is_zero, served,
+    ConfinedGuest, Limits, PAGE, balanced, build, extent_limit, is_above_limit, is_sound, is_zero,
+    served,
 };
 use super::{Check, Test, TestContext, fail, skip};
 use crate::say;
@@ -21,26 +22,39 @@ pub fn add(tests: &mut Vec<Test>) {
 /// The highest order that a device of this test needs: its alignment is 256 KiB.
 const HIGHEST: u32 = 6;
 
-/// Returns constraints of typical devices. The masks lie above 256 MiB, where Xen has memory in
-/// every configuration of the bed.
-fn devices() -> Result<Vec<(&'static str, Constraints)>, super::TestOutcome> {
-    Ok(vec![
-        ("mask 2^32-1", build(|it| it.mask(0xffff_ffff))?),
-        ("mask 2^30-1", build(|it| it.mask((1 << 30) - 1))?),
-        ("mask 2^29-1", build(|it| it.mask((1 << 29) - 1))?),
-        ("mask not a power of two", build(|it| it.mask(0x2abc_d000 - 1))?),
-        ("mask within a page", build(|it| it.mask(0x2fff_f7ff))?),
-        ("lower bound", build(|it| it.lowest(16 << 20))?),
-        ("alignment above size", build(|it| it.align(1 << 18))?),
-        ("boundary", build(|it| it.boundary(1 << 18))?),
-        ("max segment", build(|it| it.max_segment(1 << 15).max_segments(16))?),
-        ("max segment not a power of two", build(|it| it.max_segment(100_000).max_segments(16))?),
+/// A device that a test makes up: its name, the numbers of its limits, and its constraints.
+type Device = (&'static str, Limits, Constraints);
+
+/// Returns typical devices. The masks lie above 256 MiB, where Xen has memory in every
+/// configuration of the bed.
+fn devices() -> Result<Vec<Device>, super::TestOutcome> {
+    let any = Limits::NONE;
+    let masked = |mask| Limits { mask, ..any };
+    let limits = [
+        ("mask 2^32-1", masked(0xffff_ffff)),
+        ("mask 2^30-1", masked((1 << 30) - 1)),
+        ("mask 2^29-1", masked((1 << 29) - 1)),
+        ("mask not a power of two", masked(0x2abc_d000 - 1)),
+        ("mask within a page", masked(0x2fff_f7ff)),
+        ("lower bound", Limits { lowest: 16 << 20, ..any }),
+        ("alignment above size", Limits { align: 1 << 18, ..any }),
+        ("boundary", Limits { boundary: Some(1 << 18), ..any }),
+        ("max segment", Limits { max_segment: 1 << 15, max_segments: 16, ..any }),
+        (
+            "max segment not a power of two",
+            Limits { max_segment: 100_000, max_segments: 16, ..any },
+        ),
         (
             "boundary, segments and alignment",
-            build(|it| it.boundary(1 << 14).max_segments(16).align(8192))?,
+            Limits { boundary: Some(1 << 14), max_segments: 16, align: 8192, ..any },
         ),
-        ("node 0 if possible", build(|it| it.node(Node::Near(0)))?),
-    ])
+    ];
+    let mut devices = Vec::new();
+    for (name, limits) in limits {
+        devices.push((name, limits, limits.constraints()?));
+    }
+    devices.push(("node 0 if possible", any, build(|it| it.node(Node::Near(0)))?));
+    Ok(devices)
 }
 
 fn constraints(context: &TestContext<'_>) -> Check {
@@ -49,7 +63,10 @@ fn constraints(context: &TestContext<'_>) -> Check {
     balanced(context, Retain::NOTHING, |allocator| {
         let confined = ConfinedGuest::to(machine, 512)?;
         let (mut done, mut tried) = (0, 0);
-        for (name, constraints) in devices()? {
+        for (name, limits, constraints) in devices()? {
+            if Limits::of(&constraints) != limits {
+                fail!("{name}: the builder made {constraints:?} from {limits:?}");
+            }
             for size in sizes {
                 tried += 1;
                 let what = format!("{name}, {size} bytes");

@@ -127,6 +127,71 @@ pub fn is_shortage(error: &AllocError) -> bool {
     )
 }
 
+/// The limits of a device as plain numbers, with a decision of their own on each segment.
+///
+/// The allocator chooses memory by [`Constraints::admits`], so a test must not decide by it too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// The highest address of a byte that the device can drive.
+    pub mask: u64,
+    /// The lowest address.
+    pub lowest: u64,
+    /// The power of two of which each segment's address is a multiple.
+    pub align: u64,
+    /// The power of two of which no segment crosses a multiple.
+    pub boundary: Option<u64>,
+    /// The maximum number of bytes in a segment.
+    pub max_segment: u64,
+    /// The maximum number of segments.
+    pub max_segments: usize,
+}
+
+impl Limits {
+    /// The limits of a device that takes one segment anywhere.
+    pub const NONE: Self = Self {
+        mask: u64::MAX,
+        lowest: 0,
+        align: 1,
+        boundary: None,
+        max_segment: u64::MAX,
+        max_segments: 1,
+    };
+
+    /// Returns the limits that constraints contain.
+    pub fn of(constraints: &Constraints) -> Self {
+        Self {
+            mask: constraints.mask(),
+            lowest: constraints.lowest(),
+            align: constraints.align(),
+            boundary: constraints.boundary(),
+            max_segment: constraints.max_segment(),
+            max_segments: constraints.max_segments(),
+        }
+    }
+
+    /// Returns constraints with these limits.
+    pub fn constraints(&self) -> Result<Constraints, TestOutcome> {
+        let Self { mask, lowest, align, boundary, max_segment, max_segments } = *self;
+        build(|it| {
+            let it = it.mask(mask).lowest(lowest).align(align);
+            let it = it.max_segment(max_segment).max_segments(max_segments);
+            boundary.map_or(it, |boundary| it.boundary(boundary))
+        })
+    }
+
+    /// Returns true if the device takes `bytes` bytes at `address` as one segment.
+    pub fn take(&self, address: u64, bytes: u64) -> bool {
+        let (first, end) = (u128::from(address), u128::from(address) + u128::from(bytes));
+        let next_multiple = |of: u64| (first / u128::from(of) + 1) * u128::from(of);
+        bytes > 0
+            && bytes <= self.max_segment
+            && address >= self.lowest
+            && end <= u128::from(self.mask) + 1
+            && address & (self.align - 1) == 0
+            && self.boundary.is_none_or(|boundary| end <= next_multiple(boundary))
+    }
+}
+
 /// Checks a buffer of `len` bytes.
 ///
 /// The device must accept each segment, and the segments must be adjacent. P2M, page tables and
@@ -138,15 +203,16 @@ pub fn is_sound(
     constraints: &Constraints,
 ) -> Check {
     let (segments, frames) = (buffer.segments(), buffer.frames().frames());
+    let limits = Limits::of(constraints);
     if buffer.len() != len || frames != len.div_ceil(PAGE) {
         fail!("expected a buffer of {len} bytes, got {buffer:?} with {frames} frames");
     }
-    if buffer.segments().count() > constraints.max_segments() {
-        fail!("{buffer:?} has more than {} segments", constraints.max_segments());
+    if buffer.segments().count() > limits.max_segments {
+        fail!("{buffer:?} has more than {} segments", limits.max_segments);
     }
     let mut offset = 0;
     for segment in segments {
-        if segment.offset != offset || !constraints.admits(segment.dma.get(), segment.len) {
+        if segment.offset != offset || !limits.take(segment.dma.get(), segment.len) {
             fail!("{segment:?} at offset {offset} is not within {constraints:?}");
         }
         offset += segment.len;

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use xen_contig::dma::{Pool, PoolConfig, PoolErrorKind, PoolObject, Retain};
 use xen_contig::paging::Width;
 
-use super::helpers::{ConfinedGuest, PAGE, balanced, build, calls, is_shortage};
+use super::helpers::{ConfinedGuest, Limits, PAGE, balanced, build, calls, is_shortage};
 use super::{Check, Test, TestContext, fail, skip};
 use crate::machine::Machine;
 
@@ -54,7 +54,7 @@ fn pool(context: &TestContext<'_>) -> Check {
             if number != Ok(index as u64 % RESERVE) || taken.check_in_place().is_err() {
                 fail!("object {index}, {taken:?}, contains {number:?}");
             }
-            if !object.admits(taken.dma_addr().get(), SIZE) {
+            if !Limits::of(&object).take(taken.dma_addr().get(), SIZE) {
                 fail!("{taken:?} is not within {object:?}");
             }
         }

@@ -11,6 +11,7 @@ use xen_contig::platform::Platform;
 use super::{Check, PAGE, TestContext, error, fail, filler, open, pattern};
 use crate::edu::{ENGINE_BYTES, Edu, MASK};
 use crate::say;
+use crate::selftest::dma::helpers::Limits;
 
 /// A size that is neither a power of two nor a multiple of a page.
 const BYTES: u64 = 5 * PAGE + 7;
@@ -34,8 +35,9 @@ pub fn coherent(context: &TestContext<'_>) -> Check {
     let how =
         if allocator.stats().exchanged > 0 { "by an exchange" } else { "without an exchange" };
     say!("# edu-dma-coherent-buffer: {} bytes at {}, {how}", buffer.len(), buffer.dma_addr());
+    let limits = Limits::of(&constraints);
     if let Some(segment) =
-        buffer.segments().find(|segment| !constraints.admits(segment.dma.get(), segment.len))
+        buffer.segments().find(|segment| !limits.take(segment.dma.get(), segment.len))
     {
         fail!("{segment:?} is not within the device's constraints");
     }

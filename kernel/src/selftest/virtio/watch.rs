@@ -21,6 +21,7 @@ use super::{Check, fail};
 use crate::layout::LINEAR_BASE;
 use crate::machine::Machine;
 use crate::say;
+use crate::selftest::dma::helpers::Limits;
 use crate::traps::try_read;
 use crate::virtio::{Kernel, allocator};
 
@@ -150,7 +151,7 @@ impl HandedAddress {
     /// Checks an address. It must be within the device's reach and name contiguous memory of this
     /// guest. Without a bounce buffer it must name the driver's own memory.
     fn find_fault(&self, machine: &Machine, reach: &Constraints) -> Result<(), String> {
-        if !reach.admits(self.dma.get(), self.bytes) {
+        if !Limits::of(reach).take(self.dma.get(), self.bytes) {
             return Err(format!("it is not within the device's mask {:#x}", reach.mask()));
         }
         let first = self.dma.get() / PAGE;
