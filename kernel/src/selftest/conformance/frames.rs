@@ -23,6 +23,9 @@ use crate::vcpu::xen;
 /// `GNTTABOP_setup_table` (`public/grant_table.h`).
 const SETUP_TABLE: u64 = 2;
 
+/// The index of the last word of a page.
+const LAST_WORD: usize = 511;
+
 /// Two frames for an extent of order 1.
 const TWO: (u64, u32) = (2, 1);
 
@@ -161,11 +164,58 @@ fn frame_of_others(context: &TestContext<'_>) -> Check {
     Ok(())
 }
 
+/// Maps a frame of Xen's that Xen shares with this domain, and calls `see` with its address.
+///
+/// Xen refuses this for every other frame that does not belong to the domain, so a mapping proves
+/// that the frame is what the caller thinks.
+fn through_window(what: &str, mfn: u64, see: impl FnOnce(*mut u64) -> Check) -> Check {
+    if let Err(errno) = guest().set_window(NOWHERE, Some((Gfn::new(mfn), READ_WRITE))) {
+        fail!("mfn {mfn:#x} is not the {what}, because Xen refuses to map it: {errno}");
+    }
+    let seen = see(window(NOWHERE).as_mut_ptr());
+    if let Err(errno) = guest().set_window(NOWHERE, None) {
+        error!("removing the mapping of the {what}: {errno}");
+    }
+    seen
+}
+
+/// Checks that a frame of Xen's is refused, and that it stays what it was.
+fn xens_frame(
+    context: &TestContext<'_>,
+    what: &str,
+    mfn: u64,
+    see: impl Fn(*mut u64) -> Check,
+) -> Check {
+    if let Some(pfn) = m2p::get(context.machine, mfn) {
+        fail!("mfn {mfn:#x} is not the {what}: the M2P assigns it to pfn {pfn:#x}");
+    }
+    through_window(what, mfn, &see)?;
+    bad_frame(context, what, mfn)?;
+    through_window(what, mfn, &see)
+}
+
 fn shared_info(context: &TestContext<'_>) -> Check {
     pv_only(context)?;
     let Some(info) = StartInfo::find(context.machine) else { error!("no start info") };
-    // No entry of this domain maps it, so Xen refuses it only because Xen owns it.
-    bad_frame(context, "shared_info", info.shared_info >> 12)
+    let mfn = info.shared_info >> 12;
+    xens_frame(context, "shared_info", mfn, |page| {
+        let known = window(slot::SHARED_INFO).as_mut_ptr::<u64>();
+        for mark in [0xc29, 0] {
+            // SAFETY: both pages are mapped. `struct shared_info` ends before the last word of its
+            // page, so nothing else uses this word.
+            let found = unsafe {
+                known.add(LAST_WORD).write_volatile(mark);
+                page.add(LAST_WORD).read_volatile()
+            };
+            if found != mark {
+                fail!(
+                    "mfn {:#x} is not shared_info: its last word is {found:#x}, expected {mark:#x}",
+                    mfn
+                );
+            }
+        }
+        Ok(())
+    })
 }
 
 fn grant_table(context: &TestContext<'_>) -> Check {
@@ -190,7 +240,11 @@ fn grant_table(context: &TestContext<'_>) -> Check {
     if answer.is_err() || status != 0 || frame == 0 {
         skip!("the domain has no grant table: {answer:?}, status {status}");
     }
-    bad_frame(context, "grant table", frame)
+    let shared_info = StartInfo::find(context.machine).map(|info| info.shared_info >> 12);
+    if shared_info == Some(frame) {
+        fail!("mfn {frame:#x} is the page shared_info, not the grant table");
+    }
+    xens_frame(context, "grant table", frame, |_| Ok(()))
 }
 
 fn mapped_twice(context: &TestContext<'_>) -> Check {
