@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 use xen_contig::addr::Order;
 use xen_contig::exchange::{Capability, ExchangeError};
 
+use super::conformance::returned::ReturnedFrames;
 use super::owned::{OwnedRun, free_remaining};
 use super::{Check, Test, TestContext, fail, frame_checks, skip};
 use crate::command_line::When;
@@ -31,15 +32,15 @@ fn exchange(context: &TestContext<'_>, order: Order) -> Check {
         skip!("this guest does not exchange: {}", machine.capability)
     };
     let frames = order.frames();
-    let Some(run) = machine.take(frames) else {
-        skip!("the guest has no run of {frames} free frames")
-    };
+    let run = OwnedRun::take(machine, frames)?;
     let Some(mut lists) = machine.lists(2 * frames) else {
-        machine.give(run);
         skip!("the guest has no free memory for the lists of {frames} extents")
     };
     frame_checks::dirty(&run, seed);
-    let extent = match exchanger.acquire(run, ANYWHERE, lists.words()) {
+    // Without this, Xen may hand out frames that it has zeroed, which hides whether the library
+    // zeroes them. The higher orders take the same way through the library.
+    let _dirty = ReturnedFrames::extent(context, order.get())?;
+    let extent = match exchanger.acquire(run.into_run(), ANYWHERE, lists.words()) {
         Ok(extent) => extent,
         Err(failure) => match free_remaining(machine, failure) {
             error @ ExchangeError::NoMemory { .. } => skip!("{error}"),

@@ -16,6 +16,7 @@
 //! | [`saved`] | [C75](xen_contig::conformance#C75): the domain is saved and restored |
 //! | [`reservation`] | [C76](xen_contig::conformance#C76), [C77](xen_contig::conformance#C77): without the exchange |
 //! | [`same_script`] | the script of raw calls that the model must answer in the same way |
+//! | [`returned`] | frames that a test returns to Xen for a while |
 //! | [`raw`] | the hypercall, and frames to exchange |
 //! | [`m2p`], [`start_info`] | what Xen and the domain builder report about frames |
 
@@ -28,6 +29,7 @@ mod m2p;
 mod raw;
 mod recovery;
 mod reservation;
+pub(super) mod returned;
 mod same_script;
 mod saved;
 mod start_info;

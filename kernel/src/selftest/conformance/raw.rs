@@ -2,8 +2,9 @@
 
 use alloc::vec::Vec;
 
+use hypercall::abi::hvm::HVMMEM_RAM_RW;
 use hypercall::abi::memory::{MemoryExchange, MemoryReservation};
-use hypercall::ops::{MemoryOp, MulticallEntry, Pte, UvmFlags};
+use hypercall::ops::{HvmOp, MemoryOp, MulticallEntry, Pte, UvmFlags};
 use hypercall::{DomId, Multicall, PageTableFlags, Xen, XenErrno};
 use xen_contig::addr::{Mfn, Pfn};
 use xen_contig::exchange::Capability;
@@ -21,7 +22,10 @@ use crate::vcpu::xen;
 pub type Answer = Result<u64, XenErrno>;
 
 /// A window slot at which nothing is mapped.
-pub const NOWHERE: u64 = 511;
+pub const NOWHERE: u64 = layout::slot::PROBE;
+
+/// The maximum number of frames of a specimen, whose lists are on the kernel's heap.
+const MAX_FRAMES: u64 = 1 << 13;
 
 /// The number of page-table updates in one hypercall.
 const BATCH: usize = 64;
@@ -138,6 +142,9 @@ impl<'c> Specimen<'c> {
     /// Takes a run of frames, fills it and unmaps it.
     pub fn take(context: &TestContext<'c>, frames: u64) -> Result<Self, super::TestOutcome> {
         let (machine, seed) = (context.machine, context.seed);
+        if frames > MAX_FRAMES {
+            skip!("the lists of {frames} frames are too long for the kernel's heap");
+        }
         let start_info = StartInfo::find(machine);
         if start_info.is_none() && machine.m2p.is_some() {
             error!("the start info is not at the place that the builder used");
@@ -215,6 +222,14 @@ impl<'c> Specimen<'c> {
         let mfn = Mfn::new(self.gfns[index]);
         let pte = flags.map_or(Pte::NOT_PRESENT, |flags| Pte::new(mfn, flags));
         map(core::iter::once((self.run().first().add(index as u64), pte)))
+    }
+
+    /// Fills the run with its pattern again, after an exchange.
+    pub fn soil(&mut self) -> Check {
+        self.map_all()?;
+        frame_checks::dirty(self.run(), self.seed);
+        self.moved = 0;
+        self.unmap()
     }
 
     /// Exchanges the whole run: in-extents of one order for out-extents of another.
@@ -317,13 +332,25 @@ impl<'c> Specimen<'c> {
 }
 
 impl Drop for Specimen<'_> {
-    /// Frees the run of a test that failed, if Xen maps all of it.
+    /// Frees the frames of a test that failed.
     ///
-    /// A PV guest maps only its own memory, so then memory backs each frame. In a translated guest
-    /// this cannot be checked, and the frames are never used again.
+    /// A PV guest maps only its own memory, so memory backs each frame that Xen maps. In a
+    /// translated guest Xen reports whether a frame has memory. Frames without memory are lost, and
+    /// the accounts of the tests name their number.
     fn drop(&mut self) {
-        if self.run.is_some() && self.is_pv() && self.map_all().is_ok() {
-            self.run.take().into_iter().for_each(|run| self.machine.give(run));
+        let Some(run) = self.run.take() else { return };
+        let first = run.first();
+        for (index, mfn) in (0..).zip(&self.gfns) {
+            let pfn = first.add(index);
+            let has_memory = match self.is_pv() {
+                true => map(core::iter::once((pfn, Pte::new(Mfn::new(*mfn), READ_WRITE)))).is_ok(),
+                false => xen().hvm_op(HvmOp::GetMemType(pfn)) == Ok(HVMMEM_RAM_RW),
+            };
+            if has_memory {
+                // SAFETY: this is one frame of the run, which this function owns and does not use
+                // as a whole ([M1](xen_contig::rules#M1)).
+                self.machine.give(unsafe { FrameRun::new(pfn, 1) });
+            }
         }
     }
 }

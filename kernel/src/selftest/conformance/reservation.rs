@@ -7,11 +7,11 @@ use alloc::vec::Vec;
 
 use hypercall::Xen;
 use hypercall::abi::hvm::{HVMMEM_MMIO_DM, HVMMEM_RAM_RW};
-use hypercall::abi::memory::MemoryReservation;
-use hypercall::ops::{HvmOp, MemoryOp};
+use hypercall::ops::HvmOp;
 
 use super::TestOutcome;
-use super::raw::{Answer, Specimen, extents, is_pv, limit};
+use super::raw::{Specimen, is_pv, limit};
+use super::returned::{ReturnedFrames, decrease, populate};
 use super::supply::slack;
 use crate::layout::READ_WRITE;
 use crate::machine::word;
@@ -30,61 +30,10 @@ pub fn add(tests: &mut Vec<Test>) {
     tests.push(Test::new("c78-what-backs-a-frame", what_backs_a_frame));
 }
 
-/// Returns frames to Xen.
-///
-/// # Safety
-/// The frames contain no Rust objects, and no code accesses them until they are populated again.
-unsafe fn decrease(list: &mut [u64]) -> Answer {
-    // SAFETY: by this function's contract no code uses the frames. The list lives across the call.
-    unsafe { xen().memory_op(MemoryOp::DecreaseReservation(&mut extents(list, 0))) }
-}
-
-fn populate(list: &mut [u64], order: u32, oddity: impl FnOnce(&mut MemoryReservation)) -> Answer {
-    let mut reservation = extents(list, order);
-    oddity(&mut reservation);
-    // SAFETY: Xen populates frames without memory, which contain no Rust objects. The list lives
-    // across the call.
-    unsafe { xen().memory_op(MemoryOp::PopulatePhysmap(&mut reservation)) }
-}
-
 fn reservation(context: &TestContext<'_>) -> Result<u64, TestOutcome> {
     match context.machine.current_reservation() {
         Ok(frames) => Ok(frames),
         Err(errno) => fail!("Xen does not report the reservation: {errno}"),
-    }
-}
-
-/// Frames that were returned to Xen, and that a test populates again.
-struct ReturnedFrames<'c> {
-    specimen: Specimen<'c>,
-}
-
-impl<'c> ReturnedFrames<'c> {
-    fn make(context: &TestContext<'c>, frames: u64) -> Result<Self, TestOutcome> {
-        can_refill()?;
-        let specimen = Specimen::take(context, frames)?;
-        let mut list = specimen.gfns().to_vec();
-        // SAFETY: a specimen contains no Rust objects, and no code accesses it before it is
-        // populated.
-        let answer = unsafe { decrease(&mut list) };
-        if answer != Ok(frames) {
-            fail!("expected Xen to take {frames} frames, it answered {answer:?}");
-        }
-        Ok(Self { specimen })
-    }
-
-    /// Populates the hole frame by frame and frees the frames.
-    fn fill(mut self) -> Check {
-        let mut list = self.specimen.pfns();
-        let answer = populate(&mut list, 0, |_| ());
-        let filled = answer.unwrap_or(0);
-        for (index, gfn) in list.iter().take(filled as usize).enumerate() {
-            self.specimen.replace(index, *gfn);
-        }
-        if filled != list.len() as u64 {
-            fail!("Xen populated {filled} of {} frames", list.len());
-        }
-        self.specimen.put_back()
     }
 }
 
@@ -131,10 +80,10 @@ fn decrease_of_a_mapped_frame(context: &TestContext<'_>) -> Check {
 }
 
 fn populate_below_any_memory(context: &TestContext<'_>) -> Check {
-    let hole = ReturnedFrames::make(context, 2)?;
+    let mut hole = ReturnedFrames::make(context, 2)?;
     let answers = [1, 12].map(|bits| {
-        let mut list = hole.specimen.pfns();
-        (populate(&mut list, 0, |r| r.mem_flags = bits), list == hole.specimen.pfns())
+        let mut list = hole.pfns();
+        (populate(&mut list, 0, |r| r.mem_flags = bits), list == hole.pfns())
     });
     hole.fill()?;
     if answers != [(Ok(0), true); 2] {
@@ -145,8 +94,8 @@ fn populate_below_any_memory(context: &TestContext<'_>) -> Check {
 
 fn populate_above_the_limit(context: &TestContext<'_>) -> Check {
     let above = limit(context)? + 1;
-    let hole = ReturnedFrames::make(context, 1)?;
-    let mut list = hole.specimen.pfns();
+    let mut hole = ReturnedFrames::make(context, 1)?;
+    let mut list = hole.pfns();
     let answer = populate(&mut list, above, |_| ());
     hole.fill()?;
     if answer != Ok(0) {
@@ -179,7 +128,7 @@ fn populate_at_the_maximum(context: &TestContext<'_>) -> Check {
 fn populate_an_extent(context: &TestContext<'_>) -> Check {
     const ORDER: u32 = 4;
     let mut hole = ReturnedFrames::make(context, 1 << ORDER)?;
-    let mut list = vec![hole.specimen.pfns()[0]];
+    let mut list = vec![hole.pfns()[0]];
     let answer = populate(&mut list, ORDER, |_| ());
     if answer != Ok(1) {
         hole.fill()?;
@@ -187,9 +136,9 @@ fn populate_an_extent(context: &TestContext<'_>) -> Check {
     }
     let aligned = list[0].is_multiple_of(1 << ORDER);
     for index in 0..1 << ORDER {
-        hole.specimen.replace(index, list[0] + index as u64);
+        hole.specimen().replace(index, list[0] + index as u64);
     }
-    hole.specimen.put_back()?;
+    hole.put_back()?;
     if !aligned {
         fail!("an extent of order {ORDER} is not aligned: {:#x}", list[0]);
     }
@@ -205,8 +154,8 @@ fn what_backs_a_frame(context: &TestContext<'_>) -> Check {
     let populated = Specimen::take(context, 1)?;
     let with_memory = ask(&populated);
     populated.put_back()?;
-    let hole = ReturnedFrames::make(context, 1)?;
-    let without = ask(&hole.specimen);
+    let mut hole = ReturnedFrames::make(context, 1)?;
+    let without = ask(hole.specimen());
     hole.fill()?;
     if (with_memory, without) != (Ok(HVMMEM_RAM_RW), Ok(HVMMEM_MMIO_DM)) {
         fail!("Xen reports {with_memory:?} for a frame with memory, {without:?} for one without");
