@@ -1,12 +1,17 @@
 //! The loop over the self-tests that the command line selects.
 
+use alloc::format;
 use alloc::vec::Vec;
+
+use xen_contig::vmap::AreaCount;
 
 use super::accounts::AccountsSnapshot;
 use super::test::{Test, TestContext};
 use crate::command_line::{Options, Selection, When};
 use crate::console::say;
+use crate::layout::{slot, window};
 use crate::machine::Machine;
+use crate::traps::try_read;
 use crate::verdict::{FinishedTest, TestOutcome, TestReport, Verdict, none_run};
 
 /// Runs those of `tests` that the command line selects.
@@ -43,8 +48,9 @@ pub fn run(
     let before = AccountsSnapshot::of(machine);
     let context = TestContext { machine, seed: options.seed, before };
     for test in &tests {
+        let before = Leftovers::of(machine);
         let outcome = (test.run)(&context).err().unwrap_or(TestOutcome::Pass);
-        report.line(&test.name, &outcome);
+        report.line(&test.name, &before.compare(machine, outcome));
     }
     report.verdict()
 }
@@ -60,4 +66,45 @@ fn list(tests: &[Test]) -> Verdict {
     }
     say!("# the tests were listed, and none ran");
     none_run(Verdict::Skip)
+}
+
+/// What a test must leave as it found it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Leftovers {
+    accounts: AccountsSnapshot,
+    /// The areas in use.
+    areas: AreaCount,
+    /// The mappings of the window slots for tests.
+    windows: usize,
+}
+
+impl Leftovers {
+    fn of(machine: &Machine) -> Self {
+        let windows = [slot::ALIAS, slot::PROBE].map(|slot| try_read(window(slot)).is_ok());
+        Self {
+            accounts: AccountsSnapshot::of(machine),
+            areas: machine.areas.stats().live,
+            windows: windows.into_iter().filter(|mapped| *mapped).count(),
+        }
+    }
+
+    /// Returns the outcome of a test that has ended now.
+    ///
+    /// A test that did not clean up is broken, and the tests after it could fail because of
+    /// that. A failure stays a failure, and the line before it says what it left.
+    fn compare(self, machine: &Machine, outcome: TestOutcome) -> TestOutcome {
+        let now = Self::of(machine);
+        if now == self {
+            return outcome;
+        }
+        match outcome {
+            TestOutcome::Pass | TestOutcome::Skip(_) => TestOutcome::Error(format!(
+                "the test did not clean up: before it {self:?}, after it {now:?}"
+            )),
+            worse => {
+                say!("# the test did not clean up: before it {self:?}, after it {now:?}");
+                worse
+            }
+        }
+    }
 }
