@@ -45,6 +45,9 @@ help:
 	@echo 'make packages'
 	@echo '             each published package builds from its own files alone'
 	@echo 'make image   the kernel image: target/image/xen-contig'
+	@echo 'make dist    a tarball of the image with symbols, configurations and documents: target/dist/'
+	@echo 'make install the same files under DESTDIR and PREFIX; make uninstall removes them'
+	@echo "make xtf     a directory for XTF's runner and Xen's CI: target/xtf/"
 	@echo 'make lint    formatting, clippy, documentation, choice of words and spelling'
 	@echo 'make docs    the documentation: target/doc/xen_contig/index.html'
 	@echo 'make gdb     boot MODE stopped, in a machine that waits for a debugger'
@@ -66,6 +69,8 @@ help:
 	@echo 'INTO=file       bench: a document that gets the table, such as docs/BENCHMARK.md'
 	@echo 'FUZZ=target     what to fuzz: one of tests/fuzz/corpus/, or all [all]'
 	@echo 'SECONDS=n       seconds for each target      [60; test-long: 600]'
+	@echo 'PREFIX=path     install: where the files are used [/usr/local]'
+	@echo 'DESTDIR=path    install: a directory that stands for / []'
 	@echo 'TOOLCHAIN=rustup|debian|auto                 [auto]'
 	@echo
 	@echo 'Exit status of the runner: 0 success, 3 skip, 4 error, 5 failure, 6 crash, 7 timeout.'
@@ -181,3 +186,28 @@ endif
 
 .DEFAULT:
 	@echo "make: there is no target \`$@\`; make help lists them" >&2; exit 4
+
+# What others take away: a tarball, an installation, a directory for XTF.
+
+RELEASE := sh tests/bed/release.sh
+
+.PHONY: dist install uninstall xtf check-install
+
+dist: image
+	@$(RELEASE) dist
+
+# The image is built only where none is: root may not have the toolchain.
+install: parameters check-install target/image/xen-contig
+	@$(RELEASE) install
+
+target/image/xen-contig:
+	@$(MAKE) --no-print-directory image
+
+uninstall: parameters check-install
+	@$(RELEASE) uninstall
+
+check-install:
+	@$(RELEASE) check-install
+
+xtf: image
+	@$(RELEASE) xtf

@@ -26,7 +26,7 @@ case $target in
     soak) used='XEN XENARGS VCPUS MEMORY ARGS TIMEOUT' ;;
     bench) used='XEN XENARGS ARGS TIMEOUT COMPARE INTO' ;;
     fuzz) used='FUZZ SECONDS' ;;
-    install) used='DESTDIR PREFIX' ;;
+    install | uninstall) used='DESTDIR PREFIX' ;;
     *) used= ;;
 esac
 
