@@ -191,7 +191,7 @@ endif
 
 RELEASE := sh tests/bed/release.sh
 
-.PHONY: dist install uninstall xtf check-install
+.PHONY: dist install uninstall xtf check-install check-release
 
 dist: image
 	@$(RELEASE) dist
@@ -211,3 +211,8 @@ check-install:
 
 xtf: image
 	@$(RELEASE) xtf
+
+test: check-release
+
+check-release: image
+	@sh tests/bed/check-release.sh
