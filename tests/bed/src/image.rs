@@ -5,6 +5,11 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+use elf::endian::AnyEndian;
+use elf::file::Class;
+use elf::to_str::{e_machine_to_string, e_type_to_string};
+use elf::{ElfBytes, abi};
+
 use crate::error::{Error, Result};
 
 /// Reads the image, which must be a 64-bit x86 ELF executable.
@@ -20,20 +25,26 @@ pub fn load(path: &Path) -> Result<Vec<u8>> {
 }
 
 fn problem(bytes: &[u8]) -> Option<String> {
-    const HEADER: usize = 64;
-    const CLASS_64: u8 = 2;
-    const EXECUTABLE: u8 = 2;
-    const X86_64: u8 = 62;
     if bytes.is_empty() {
-        Some("empty".to_owned())
-    } else if !bytes.starts_with(b"\x7fELF") {
-        Some("no ELF file".to_owned())
-    } else if bytes.len() < HEADER {
-        Some(format!("cut off after {} bytes", bytes.len()))
-    } else if bytes[4] != CLASS_64 || bytes[18] != X86_64 {
-        Some("for another machine".to_owned())
-    } else if bytes[16] != EXECUTABLE {
-        Some(format!("an ELF file of type {}, not a fixed-position executable", bytes[16]))
+        return Some("empty".to_owned());
+    }
+    if !bytes.starts_with(&abi::ELFMAGIC) {
+        return Some("not an ELF file".to_owned());
+    }
+    let header = match ElfBytes::<AnyEndian>::minimal_parse(bytes) {
+        Ok(file) => file.ehdr,
+        Err(error) => {
+            return Some(format!("a damaged ELF file of {} bytes ({error})", bytes.len()));
+        }
+    };
+    if header.class != Class::ELF64 || header.e_machine != abi::EM_X86_64 {
+        let machine = e_machine_to_string(header.e_machine);
+        Some(format!("for another machine ({:?}, {machine})", header.class))
+    } else if header.e_type != abi::ET_EXEC {
+        Some(format!(
+            "an ELF file of type {}, not a fixed-position executable",
+            e_type_to_string(header.e_type)
+        ))
     } else {
         None
     }
@@ -45,9 +56,11 @@ mod tests {
 
     fn header() -> Vec<u8> {
         let mut bytes = vec![0; 64];
-        bytes[..5].copy_from_slice(b"\x7fELF\x02");
+        // 64 bits, little-endian, version 1.
+        bytes[..7].copy_from_slice(b"\x7fELF\x02\x01\x01");
         bytes[16] = 2;
         bytes[18] = 62;
+        bytes[20] = 1;
         bytes
     }
 
@@ -55,11 +68,11 @@ mod tests {
     fn only_an_executable_for_x86_64_will_do() {
         assert_eq!(problem(&header()), None);
         assert!(problem(b"").unwrap().contains("empty"));
-        assert!(problem(b"#!/bin/sh").unwrap().contains("no ELF"));
+        assert!(problem(b"#!/bin/sh").unwrap().contains("not an ELF"));
         assert!(problem(&header()[..40]).unwrap().contains("40 bytes"));
         let mut shared = header();
         shared[16] = 3;
-        assert!(problem(&shared).unwrap().contains("type 3"));
+        assert!(problem(&shared).unwrap().contains("ET_DYN"));
         let mut arm = header();
         arm[18] = 183;
         assert!(problem(&arm).unwrap().contains("another machine"));

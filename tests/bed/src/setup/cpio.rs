@@ -2,6 +2,9 @@
 //! same bytes: times, owners and inode numbers are not the host's.
 
 use std::collections::BTreeMap;
+use std::io::Write;
+
+use cpio::newc;
 
 /// An archive in the making. Directories above an entry come by themselves.
 #[derive(Clone, Debug, Default)]
@@ -60,45 +63,53 @@ impl Archive {
     pub fn bytes(&self) -> Vec<u8> {
         let mut out = Vec::new();
         for (inode, (path, entry)) in (1..).zip(&self.entries) {
-            put(&mut out, inode, path, entry);
+            let size = u32::try_from(entry.data.len()).expect("no file of a bed reaches 4 GiB");
+            let mut writer = newc::Builder::new(path).ino(inode).mode(entry.mode).write(out, size);
+            out = writer.write_all(&entry.data).and_then(|()| writer.finish()).expect(IN_MEMORY);
         }
-        put(&mut out, 0, "TRAILER!!!", &ArchiveEntry { mode: 0, data: Vec::new() });
+        out = newc::trailer(out).expect(IN_MEMORY);
         out.resize(out.len().next_multiple_of(512), 0);
         out
     }
 }
 
-fn put(out: &mut Vec<u8>, inode: u32, path: &str, entry: &ArchiveEntry) {
-    let size = u32::try_from(entry.data.len()).expect("no file of a bed reaches 4 GiB");
-    let name_size = u32::try_from(path.len() + 1).expect("a path is short");
-    out.extend_from_slice(b"070701");
-    // inode, mode, uid, gid, links, time, size, device ×2, special device ×2, name, check
-    for field in [inode, entry.mode, 0, 0, 1, 0, size, 0, 0, 0, 0, name_size, 0] {
-        out.extend_from_slice(format!("{field:08X}").as_bytes());
-    }
-    out.extend_from_slice(path.as_bytes());
-    out.push(0);
-    out.resize(out.len().next_multiple_of(4), 0);
-    out.extend_from_slice(&entry.data);
-    out.resize(out.len().next_multiple_of(4), 0);
-}
+const IN_MEMORY: &str = "a vector takes all bytes";
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
+
     use super::*;
 
     #[test]
-    fn the_bytes_are_newc() {
+    fn an_archive_is_read_back() {
         let mut archive = Archive::default();
         archive.file("a/b", "hi");
+        archive.symlink("lib", "usr/lib");
         let bytes = archive.bytes();
         assert_eq!(bytes.len() % 512, 0);
-        let text = String::from_utf8(bytes).unwrap();
-        // The directory first, then the file with its size, then the trailer.
-        assert!(text.starts_with("07070100000001000041ED"), "{text}");
-        assert!(text.contains("0707010000000200008 1ED".replace(' ', "").as_str()), "{text}");
-        assert!(text.contains("a/b\0") && text.contains("hi\0\0"));
-        assert!(text.contains("TRAILER!!!"));
+        let mut rest = bytes.as_slice();
+        let mut found = Vec::new();
+        loop {
+            let mut reader = newc::Reader::new(rest).unwrap();
+            let (name, mode) = (reader.entry().name().to_owned(), reader.entry().mode());
+            if reader.entry().is_trailer() {
+                break;
+            }
+            let mut text = String::new();
+            reader.read_to_string(&mut text).unwrap();
+            found.push((name, mode, text));
+            rest = reader.finish().unwrap();
+        }
+        let entry = |name: &str, mode, text: &str| (name.to_owned(), mode, text.to_owned());
+        assert_eq!(
+            found,
+            [
+                entry("a", DIRECTORY, ""),
+                entry("a/b", EXECUTABLE, "hi"),
+                entry("lib", SYMLINK, "usr/lib")
+            ]
+        );
     }
 
     #[test]
