@@ -153,6 +153,14 @@ pub enum Error {
         /// Where.
         root: PathBuf,
     },
+    /// Xen's tools lack something that they need to run in dom0.
+    #[error("Xen's tools under `{}` cannot run in the bed: {problem}", .root.display())]
+    Tools {
+        /// Where the tools are.
+        root: PathBuf,
+        /// What they lack.
+        problem: String,
+    },
     /// Too little disk space, seen before or after the fact.
     #[error("the disk that holds `{}` is full: the bed needs {needed_mib} MiB there, {} are free; \
              free some space (`make clean` removes the bed) and run the same command again",

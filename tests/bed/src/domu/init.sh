@@ -1,9 +1,12 @@
 #!/bin/busybox sh
 # Init of the bed's Linux dom0. Starts Xen's daemons, runs `xl create` for each job under
-# /bed/jobs, and reports over a virtio port. Whatever a guest or a tool said is sent behind a `|`, so that nothing they say can pass for a report.
+# /bed/jobs, and reports over a virtio port. Whatever a guest or a tool said is sent behind a `|`, so
+# that nothing they say can pass for a report.
 
 /bin/busybox --install -s /bin
-export PATH=/usr/lib/xen/bin:/bin LC_ALL=C
+# Where Xen's tools are depends on the prefix that they were built with.
+PATH=$(cat /bed/path):/bin
+export PATH LD_LIBRARY_PATH=/usr/lib/x86_64-linux-gnu LC_ALL=C
 mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev

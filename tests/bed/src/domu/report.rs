@@ -194,7 +194,7 @@ mod tests {
 
     #[test]
     fn dom0_sends_a_log_folded() {
-        let log = "a\nb\nb\nb\n1\n1.0\n\n\n\nok 1 a\nok 1 a\nagain 3\nend";
+        let log = "a\nb\nb\nb\n1\n1.0\n\n\n\nok 1 a\nok 1 a\nok 1 a\nagain 3\nend";
         let expected = [
             "a",
             "b",
@@ -203,6 +203,7 @@ mod tests {
             "1.0",
             "",
             "… the line above came 2 more times",
+            "ok 1 a",
             "ok 1 a",
             "ok 1 a",
             "again 3",

@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use super::cpio::Archive;
 use super::{find_one, libraries};
 use crate::error::{Error, Result};
-use crate::xen::Release;
 
 /// What dom0 runs as its init.
 const INIT: &str = include_str!("../domu/init.sh");
@@ -31,17 +30,38 @@ const MODULES: [&str; 11] = [
     "char/virtio_console",
 ];
 
-/// Loaded by name at run time, so that no ELF header tells of it: without it `xl` aborts when
-/// one of its threads is cancelled.
-const HIDDEN_LIBRARY: &str = "libgcc_s.so.1";
-
 /// What the archive depends on besides the packages.
 pub fn inputs() -> String {
     format!("{INIT}\n{}\n", include_str!("initramfs.rs"))
 }
 
-/// Makes the archive from the packages under `root`.
-pub fn build(release: &Release, root: &Path) -> Result<Vec<u8>> {
+/// Where the files of a dom0 come from.
+#[derive(Clone, Copy, Debug)]
+pub struct Dom0Files<'a> {
+    /// Xen's tools and libraries, with the paths that they have when installed.
+    xen: &'a Path,
+    /// Unpacked packages of Debian with Linux and busybox.
+    linux: &'a Path,
+    /// Systems of which one has the other libraries.
+    systems: [&'a Path; 2],
+}
+
+impl<'a> Dom0Files<'a> {
+    /// A dom0 of unpacked packages alone.
+    pub fn of_packages(root: &'a Path) -> Self {
+        Self { xen: root, linux: root, systems: [root; 2] }
+    }
+
+    /// A dom0 with the tools of `tree`, into which `make install DESTDIR=…` of Xen was directed. It was
+    /// built on this machine if all libraries are here, or else for the Debian release of `packages`.
+    pub fn of_tree(tree: &'a Path, packages: &'a Path) -> Self {
+        Self { xen: tree, linux: packages, systems: [Path::new("/"), packages] }
+    }
+}
+
+/// Makes the archive.
+pub fn build(files: Dom0Files<'_>) -> Result<Vec<u8>> {
+    let Dom0Files { xen, linux, systems } = files;
     let mut archive = Archive::default();
     for directory in ["bed", "dev", "proc", "run", "sys", "tmp", "usr/lib64", "var/lib/xen"] {
         archive.directory(directory);
@@ -58,39 +78,75 @@ pub fn build(release: &Release, root: &Path) -> Result<Vec<u8>> {
         archive.symlink(link, target);
     }
     archive.file("init", INIT);
-    archive.file("usr/bin/busybox", read(&first(root, &["usr/bin/busybox", "bin/busybox"])?)?);
-    let xen = release.version;
-    let tools_dir = format!("usr/lib/xen-{xen}/bin");
-    archive.symlink("usr/lib/xen", &format!("xen-{xen}"));
+    archive.file("usr/bin/busybox", read(&first(linux, &["usr/bin/busybox", "bin/busybox"])?)?);
+    // Xen's programs find each other by the paths that they were built with, so each keeps its own.
     let mut programs = Vec::new();
+    let mut places = Vec::new();
     for tool in TOOLS {
-        let path = first(root, &[&format!("{tools_dir}/{tool}")])?;
-        archive.file(&format!("{tools_dir}/{tool}"), read(&path)?);
+        let (place, path) = locate(xen, tool)?;
+        archive.file(&format!("{place}/{tool}"), read(&path)?);
         programs.push(path);
+        if !places.contains(&format!("/{place}")) {
+            places.push(format!("/{place}"));
+        }
     }
-    let mut needed = libraries::closure(root, &programs)?;
-    let hidden =
-        libraries::locate(root, HIDDEN_LIBRARY).ok_or_else(|| missing(root, HIDDEN_LIBRARY))?;
-    needed.insert(HIDDEN_LIBRARY.to_owned(), hidden);
-    for (name, path) in needed {
-        archive.file(&format!("usr/lib/x86_64-linux-gnu/{name}"), read(&path)?);
+    archive.file("bed/path", places.join(":"));
+    for (name, path) in libraries::closure(xen, &systems, &programs)? {
+        let place = if name == libraries::LOADER { "usr/lib64" } else { LIBRARIES };
+        archive.file(&format!("{place}/{name}"), read(&path)?);
     }
-    let loader = libraries::locate(root, "ld-linux-x86-64.so.2")
-        .ok_or_else(|| missing(root, "ld-linux-x86-64.so.2"))?;
-    archive.file("usr/lib64/ld-linux-x86-64.so.2", read(&loader)?);
-    let scripts = root.join("etc/xen/scripts");
-    for entry in fs::read_dir(&scripts).map_err(|_| missing(root, "etc/xen/scripts"))?.flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        archive.file(&format!("etc/xen/scripts/{name}"), read(&entry.path())?);
+    for config in ["etc/xen", "usr/local/etc/xen"] {
+        let general = xen.join(config).join("xl.conf");
+        if general.exists() {
+            archive.file(&format!("{config}/xl.conf"), read(&general)?);
+        }
+        let scripts = fs::read_dir(xen.join(config).join("scripts"));
+        for entry in scripts.into_iter().flatten().flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            archive.file(&format!("{config}/scripts/{name}"), read(&entry.path())?);
+        }
     }
-    archive.file("etc/xen/xl.conf", read(&first(root, &["etc/xen/xl.conf"])?)?);
-    let modules = find_one(&first(root, &["usr/lib/modules", "lib/modules"])?, "")?;
+    let modules = find_one(&first(linux, &["usr/lib/modules", "lib/modules"])?, "")?;
     for (number, module) in MODULES.iter().enumerate() {
         let path = modules.join(format!("kernel/drivers/{module}.ko"));
         let name = module.rsplit('/').next().unwrap_or(module);
         archive.file(&format!("bed/modules/{number:02}-{name}.ko"), read(&path)?);
     }
     Ok(archive.bytes())
+}
+
+/// Where the libraries are in the archive, whatever their place on the system that they come from.
+/// `init.sh` names it to the loader.
+const LIBRARIES: &str = "usr/lib/x86_64-linux-gnu";
+
+/// Returns the directory of a tool, relative to the root, and its file. Debian has scripts of the same
+/// names in other directories.
+fn locate(root: &Path, tool: &str) -> Result<(String, PathBuf)> {
+    let mut places: Vec<String> = Vec::new();
+    for prefix in ["usr/local", "usr"] {
+        places.extend(["sbin", "bin"].map(|dir| format!("{prefix}/{dir}")));
+        for library in ["lib", "lib64", "libexec"] {
+            let dir = format!("{prefix}/{library}");
+            let mut names: Vec<String> = fs::read_dir(root.join(&dir))
+                .into_iter()
+                .flatten()
+                .flatten()
+                .map(|entry| entry.file_name().to_string_lossy().into_owned())
+                .filter(|name| name == "xen" || name.starts_with("xen-"))
+                .collect();
+            names.sort();
+            places.extend(names.iter().map(|name| format!("{dir}/{name}/bin")));
+        }
+    }
+    let found = places.into_iter().find_map(|place| {
+        let path = root.join(&place).join(tool);
+        let is_program = fs::read(&path).is_ok_and(|bytes| bytes.starts_with(b"\x7fELF"));
+        is_program.then_some((place, path))
+    });
+    found.ok_or_else(|| Error::Tools {
+        root: root.to_owned(),
+        problem: format!("the program {tool} is in no `sbin`, `bin` or `lib/xen/bin` there"),
+    })
 }
 
 fn first(root: &Path, candidates: &[&str]) -> Result<PathBuf> {

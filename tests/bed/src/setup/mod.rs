@@ -27,6 +27,7 @@ use crate::report::Reporter;
 use crate::xen::{Release, Xen, hypervisor_in};
 
 pub use cpio::Archive;
+use initramfs::Dom0Files;
 pub use peer::LinuxPeer;
 
 /// What a boot needs, ready on disk.
@@ -92,7 +93,7 @@ pub fn prepare(xen: &Xen, context: &Arc<Context>, reporter: &mut Reporter) -> Re
     let (hypervisor, linux) = match xen {
         Xen::Release(release) => of_release(release, &dir, context, reporter)?,
         Xen::Hypervisor(path) => (own_hypervisor(path, &dir)?, None),
-        Xen::Tree(tree) => (own_hypervisor(&hypervisor_in(tree)?, &dir)?, None),
+        Xen::Tree(tree) => of_tree(tree, &dir, context, reporter)?,
     };
     Ok(Bed { context: Arc::clone(context), xen: xen.clone(), dir, hypervisor, linux })
 }
@@ -104,6 +105,56 @@ fn of_release(
     context: &Context,
     reporter: &mut Reporter,
 ) -> Result<(PathBuf, Option<LinuxDom0>)> {
+    let version = release.version;
+    let root = unpacked_packages(release, dir, context, reporter)?;
+    let hypervisor = dir.join("xen");
+    let kernel = dir.join("vmlinuz");
+    let initramfs = dir.join("initramfs.cpio");
+    let made = stamp::Stamp::new(
+        &dir.join("initramfs.stamp"),
+        &format!("{}\n{}", packages::wanted(release), initramfs::inputs()),
+    );
+    if !made.holds() {
+        reporter.step(format!("making the dom0 initramfs for Xen {version}"), "the boot");
+        let packed = root.join(format!("boot/xen-{version}-amd64.gz"));
+        write(&hypervisor, &unpacked_hypervisor(&packed)?)?;
+        let found = find_one(&root.join("boot"), "vmlinuz-")?;
+        fs::copy(&found, &kernel).map_err(|e| Error::file("copying", &found, e))?;
+        write(&initramfs, &initramfs::build(Dom0Files::of_packages(&root))?)?;
+        made.write()?;
+    }
+    Ok((hypervisor, Some(LinuxDom0 { kernel, initramfs })))
+}
+
+/// Makes the bed of an installed tree: Linux and what else is not Xen's come from Debian's newest
+/// packages. The initramfs is made each time, because the tree may have been built anew.
+fn of_tree(
+    tree: &Path,
+    dir: &Path,
+    context: &Context,
+    reporter: &mut Reporter,
+) -> Result<(PathBuf, Option<LinuxDom0>)> {
+    let hypervisor = own_hypervisor(&hypervisor_in(tree)?, dir)?;
+    let releases = Release::all();
+    let newest = releases.last().expect("the table of releases has rows");
+    let packages = context.settings.target.join(newest.version);
+    make_dir(&packages)?;
+    let root = unpacked_packages(newest, &packages, context, reporter)?;
+    reporter.step(format!("making the dom0 initramfs for Xen {}", tree.display()), "the boot");
+    let (kernel, initramfs) = (dir.join("vmlinuz"), dir.join("initramfs.cpio"));
+    let found = find_one(&root.join("boot"), "vmlinuz-")?;
+    fs::copy(&found, &kernel).map_err(|e| Error::file("copying", &found, e))?;
+    write(&initramfs, &initramfs::build(Dom0Files::of_tree(tree, &root))?)?;
+    Ok((hypervisor, Some(LinuxDom0 { kernel, initramfs })))
+}
+
+/// Fetches and unpacks the packages of a release below its bed, and returns their root.
+fn unpacked_packages(
+    release: &Release,
+    dir: &Path,
+    context: &Context,
+    reporter: &mut Reporter,
+) -> Result<PathBuf> {
     let target = &context.settings.target;
     let version = release.version;
     let stamped = stamp::Stamp::new(&dir.join("root.stamp"), packages::wanted(release).as_str());
@@ -118,23 +169,7 @@ fn of_release(
         unpack(&debs, &root)?;
         stamped.write()?;
     }
-    let hypervisor = dir.join("xen");
-    let kernel = dir.join("vmlinuz");
-    let initramfs = dir.join("initramfs.cpio");
-    let made = stamp::Stamp::new(
-        &dir.join("initramfs.stamp"),
-        &format!("{}\n{}", packages::wanted(release), initramfs::inputs()),
-    );
-    if !made.holds() {
-        reporter.step(format!("making the dom0 initramfs for Xen {version}"), "the boot");
-        let packed = root.join(format!("boot/xen-{version}-amd64.gz"));
-        write(&hypervisor, &unpacked_hypervisor(&packed)?)?;
-        let found = find_one(&root.join("boot"), "vmlinuz-")?;
-        fs::copy(&found, &kernel).map_err(|e| Error::file("copying", &found, e))?;
-        write(&initramfs, &initramfs::build(release, &root)?)?;
-        made.write()?;
-    }
-    Ok((hypervisor, Some(LinuxDom0 { kernel, initramfs })))
+    Ok(root)
 }
 
 /// Copies the user's own hypervisor into the bed, as QEMU takes it.
