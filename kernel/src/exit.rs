@@ -33,6 +33,14 @@ pub fn exit(exit: Exit) -> ! {
     hold()
 }
 
+/// Crashes the domain at once: without the console, without a lock, and without other memory than
+/// the stack.
+pub fn crash() -> ! {
+    // An error cannot be printed.
+    let _refused = untraced().sched_op(SchedOp::Shutdown(ShutdownReason::Crash));
+    hold()
+}
+
 /// Sleeps forever with events masked. `SCHEDOP_block` would unmask them.
 pub fn hold() -> ! {
     loop {

@@ -5,14 +5,14 @@ use core::panic::PanicInfo;
 use core::sync::atomic::{AtomicU32, Ordering};
 
 use crate::console::{self, say};
-use crate::exit::{Exit, exit, hold};
+use crate::exit::{Exit, crash, exit, hold};
 use crate::{trace, vcpu};
 
 /// The vCPU that panicked first.
 static FIRST: AtomicU32 = AtomicU32::new(NONE);
 
-/// The number of further panics of that vCPU.
-static AGAIN: AtomicU32 = AtomicU32::new(0);
+/// The number of panics of that vCPU so far. Each one interrupts the output of the one before.
+static PANICS: AtomicU32 = AtomicU32::new(0);
 
 const NONE: u32 = u32::MAX;
 
@@ -31,15 +31,21 @@ fn panic(info: &PanicInfo<'_>) -> ! {
 /// Stops all other vCPUs and gives the console to this one.
 ///
 /// A vCPU that panics after another one is held. A vCPU that panics while it prints a panic prints
-/// the second one too. A third panic ends the domain.
+/// the second one too. A third panic crashes the domain without another word.
+///
+/// No step waits for a lock, reads the clock, or uses the page that Xen shares with the domain: the
+/// panic may have interrupted the code that holds the lock or has unmapped the page.
 pub fn take_over() {
     let me = vcpu::current().number();
     match FIRST.compare_exchange(NONE, me, Ordering::AcqRel, Ordering::Acquire) {
-        Ok(_) => vcpu::stop_others(),
         Err(first) if first != me => hold(),
-        Err(_) if AGAIN.fetch_add(1, Ordering::Relaxed) > 0 => exit(Exit::Crash),
-        Err(_) => {}
+        Ok(_) | Err(_) => {}
+    }
+    match PANICS.fetch_add(1, Ordering::Relaxed) {
+        0 => vcpu::stop_others(),
+        1 => {}
+        _ => crash(),
     }
     // SAFETY: all other vCPUs are stopped, and this one never returns to the code that panicked.
-    unsafe { console::break_lock() };
+    unsafe { console::seize() };
 }

@@ -3,7 +3,7 @@
 //! Xen writes it at any time, so no Rust reference to it exists. All accesses are atomic or
 //! volatile.
 
-use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering, fence};
+use core::sync::atomic::{AtomicU8, AtomicU64, Ordering, fence};
 
 use hypercall::ops::Port;
 use hypercall::{VirtAddr, XenErrno};
@@ -15,14 +15,6 @@ use crate::layout::{self, READ_WRITE, slot};
 use crate::vcpu::VcpuId;
 
 const _: () = assert!(size_of::<shared_info>() == 3136 && size_of::<vcpu_info>() == 64);
-
-/// True while the page is mapped.
-static MAPPED: AtomicBool = AtomicBool::new(false);
-
-/// Returns true if the page is mapped. Without it there are no events and no clock.
-pub fn is_mapped() -> bool {
-    MAPPED.load(Ordering::Relaxed)
-}
 
 /// Maps the page and masks all ports, because Xen starts with all ports unmasked.
 ///
@@ -43,23 +35,20 @@ pub fn map(page: Gfn) -> Result<(), XenErrno> {
 /// # Errors
 /// Xen does not let the domain map the frame.
 pub fn map_unchanged(page: Gfn) -> Result<(), XenErrno> {
-    guest().set_window(slot::SHARED_INFO, Some((page, READ_WRITE)))?;
-    MAPPED.store(true, Ordering::Relaxed);
-    Ok(())
+    guest().set_window(slot::SHARED_INFO, Some((page, READ_WRITE)))
 }
 
 /// Unmaps the page of a domain that is about to be saved.
 ///
 /// The frame belongs to Xen. A toolstack may refuse a page-table entry that names a frame of
 /// another owner (`normalise_pagetable` of libxenguest; that of 4.17 accepts it). Until the page is
-/// mapped again, events are masked and the time is not read, because the domain has one vCPU.
+/// mapped again, events are masked and the time is not read, because the domain has one vCPU. A
+/// panic uses neither.
 ///
 /// # Errors
 /// Xen refused to remove the mapping.
 pub fn unmap() -> Result<(), XenErrno> {
-    guest().set_window(slot::SHARED_INFO, None)?;
-    MAPPED.store(false, Ordering::Relaxed);
-    Ok(())
+    guest().set_window(slot::SHARED_INFO, None)
 }
 
 /// Writes the place of a PV guest's P2M into the page, for the toolstack.

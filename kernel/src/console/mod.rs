@@ -8,7 +8,7 @@
 //!
 //! A spin lock guards the console. Unlike the kernel's other locks it is held across hypercalls,
 //! because otherwise lines would mix. Handlers of events and faults do not print. The one exception
-//! is a handler that ends in a panic, which breaks the lock.
+//! is a handler that ends in a panic, which takes the console from its user.
 //!
 //! A sink that refuses a line is dropped without a message, because there may be no sink left to
 //! print it.
@@ -17,5 +17,5 @@ mod print;
 mod ring;
 
 pub(crate) use print::say;
-pub use print::{break_lock, drain, line, move_ring, rebind_ring, use_debug_port, use_ring};
+pub use print::{drain, line, move_ring, rebind_ring, seize, use_debug_port, use_ring};
 pub use ring::ConsoleQueue;

@@ -82,13 +82,26 @@ pub fn drain() {
     }
 }
 
-/// Releases the console's lock, so that a panic in the middle of a line can print.
+/// Takes the console from the code that uses it, so that a panic can print.
+///
+/// An unfinished line is ended. If this vCPU panicked while it accessed the ring, the ring is no
+/// longer used.
 ///
 /// # Safety
 /// The code that holds the lock never runs again.
-pub unsafe fn break_lock() {
+pub unsafe fn seize() {
     // SAFETY: by this function's contract the holder of the lock never uses its guard again.
     unsafe { CONSOLE.force_unlock() };
+    // No other vCPU runs, so the lock is free.
+    let mut console = CONSOLE.lock();
+    if console.ring.as_ref().is_some_and(ConsoleQueue::is_interrupted) {
+        console.ring = None;
+    }
+    // A line with its line feed was being written, perhaps to a part of the sinks.
+    if !console.line.is_empty() && !console.line.ends_with('\n') {
+        console.end_line();
+    }
+    console.line.clear();
 }
 
 impl Console {

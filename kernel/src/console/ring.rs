@@ -1,13 +1,13 @@
 //! The PV console ring (`public/io/console.h`).
 
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::{AtomicU32, Ordering, compiler_fence};
 
 use hypercall::Xen;
 use hypercall::abi::console::{ConsoleRing, OUTPUT_RING_SIZE};
 use hypercall::ops::{EventChannelOp, Port};
 
-use crate::events;
 use crate::hypervisor::untraced;
+use crate::{events, vcpu};
 
 /// The number of naps of a millisecond after which the kernel gives up a backend.
 ///
@@ -19,7 +19,12 @@ const MAX_NAPS: u32 = 20_000;
 pub struct ConsoleQueue {
     page: *mut ConsoleRing,
     port: Port,
+    /// The vCPU that accesses the page, or [`NONE`].
+    user: AtomicU32,
 }
+
+/// No vCPU.
+const NONE: u32 = u32::MAX;
 
 // SAFETY: the page is mapped on all vCPUs, and `ConsoleQueue` accesses it through raw pointers only. The
 // methods that write take `&mut self`, so two vCPUs never write at the same time.
@@ -34,7 +39,23 @@ impl ConsoleQueue {
     /// # Safety
     /// `page` maps the console page, writable, until [`move_to`](Self::move_to) names another one.
     pub const unsafe fn new(page: *mut ConsoleRing, port: Port) -> Self {
-        Self { page, port }
+        Self { page, port, user: AtomicU32::new(NONE) }
+    }
+
+    /// Returns true if this vCPU was accessing the page when it was interrupted. The access itself
+    /// may have caused the panic, so a panic does not access the page again.
+    pub fn is_interrupted(&self) -> bool {
+        self.user.load(Ordering::Relaxed) == vcpu::current().number()
+    }
+
+    /// Calls `access`, which accesses the page.
+    fn accessing<R>(&self, access: impl FnOnce(*mut ConsoleRing) -> R) -> R {
+        self.user.store(vcpu::current().number(), Ordering::Relaxed);
+        compiler_fence(Ordering::SeqCst);
+        let result = access(self.page);
+        compiler_fence(Ordering::SeqCst);
+        self.user.store(NONE, Ordering::Relaxed);
+        result
     }
 
     /// Makes the queue use another mapping of the page.
@@ -86,11 +107,11 @@ impl ConsoleQueue {
     fn is_empty(&self) -> bool {
         // SAFETY: by the contracts of `new` and `move_to` the page is mapped. The backend also
         // writes the indices, so all accesses to them are atomic.
-        unsafe {
-            let consumer = AtomicU32::from_ptr(&raw mut (*self.page).out_cons);
-            let producer = AtomicU32::from_ptr(&raw mut (*self.page).out_prod);
+        self.accessing(|page| unsafe {
+            let consumer = AtomicU32::from_ptr(&raw mut (*page).out_cons);
+            let producer = AtomicU32::from_ptr(&raw mut (*page).out_prod);
             consumer.load(Ordering::Acquire) == producer.load(Ordering::Relaxed)
-        }
+        })
     }
 
     fn notify(&self) -> Result<(), BackendGone> {
@@ -104,21 +125,21 @@ impl ConsoleQueue {
         // fields lie within it. The backend also accesses the indices, so all accesses to them are
         // atomic. The backend does not read the bytes from `producer` on before the new index is
         // stored.
-        unsafe {
-            let consumer = AtomicU32::from_ptr(&raw mut (*self.page).out_cons);
-            let producer = AtomicU32::from_ptr(&raw mut (*self.page).out_prod);
+        self.accessing(|page| unsafe {
+            let consumer = AtomicU32::from_ptr(&raw mut (*page).out_cons);
+            let producer = AtomicU32::from_ptr(&raw mut (*page).out_prod);
             let start = producer.load(Ordering::Relaxed);
             let used = start.wrapping_sub(consumer.load(Ordering::Acquire));
             // If the backend's index is invalid, `free` is 0, so that nothing is overwritten.
             let free = OUTPUT_RING_SIZE.saturating_sub(used as usize);
             let count = text.len().min(free);
-            let output = (&raw mut (*self.page).output).cast::<u8>();
+            let output = (&raw mut (*page).output).cast::<u8>();
             for (index, byte) in text[..count].iter().enumerate() {
                 let at = (start as usize).wrapping_add(index) % OUTPUT_RING_SIZE;
                 output.add(at).write_volatile(*byte);
             }
             producer.store(start.wrapping_add(count as u32), Ordering::Release);
             count
-        }
+        })
     }
 }

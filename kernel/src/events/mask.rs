@@ -1,14 +1,19 @@
 //! Masking events, and sleeping until an event arrives.
 
+use core::num::NonZeroU64;
+
 use hypercall::Xen;
-use hypercall::ops::SchedOp;
+use hypercall::abi::vcpu::RunstateInfo;
+use hypercall::ops::{SchedOp, VcpuOp};
 
 use crate::guest::guest;
 use crate::hypervisor::untraced;
-use crate::shared_page;
 use crate::time::Deadline;
 use crate::tsc::tsc;
-use crate::vcpu::local;
+use crate::vcpu::{self, local};
+
+/// A millisecond in nanoseconds.
+const MILLISECOND: u64 = 1_000_000;
 
 /// Masks events on this vCPU. They stay pending. Calls do not nest.
 pub fn mask() {
@@ -58,14 +63,21 @@ pub fn wait_until(deadline: Deadline, done: impl Fn() -> bool) -> bool {
     }
 }
 
-/// Sleeps for a millisecond. Without a clock it yields the processor once.
+/// Sleeps for a millisecond at most.
 ///
-/// Callers use it to wait for changes that are announced by no event.
+/// Callers use it to wait for changes that are announced by no event. It uses neither the shared
+/// page nor a lock, so a panic may call it at any time.
 pub fn nap() {
-    let op = if shared_page::is_mapped() {
-        SchedOp::Poll { port: None, timeout: Some(Deadline::in_milliseconds(1).nanoseconds()) }
-    } else {
-        SchedOp::Yield
+    let mut info = RunstateInfo::default();
+    let ask = VcpuOp::GetRunstateInfo(&mut info);
+    // SAFETY: Xen writes the structure, which is borrowed for the call.
+    let asked = unsafe { untraced().vcpu_op(ask, vcpu::current().number()) };
+    // Xen reports when this vCPU began to run. If that is a millisecond ago, the sleep ends at
+    // once, and the next one is as long as it should be.
+    let timeout = NonZeroU64::new(info.state_entry_time.saturating_add(MILLISECOND));
+    let op = match asked {
+        Ok(_) => SchedOp::Poll { port: None, timeout },
+        Err(_) => SchedOp::Yield,
     };
     // If Xen refuses to sleep, the caller only checks again earlier.
     let _slept = untraced().sched_op(op);
