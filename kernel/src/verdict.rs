@@ -53,9 +53,32 @@ pub struct FinishedTest {
 /// Counts tests and prints their lines.
 #[derive(Debug)]
 pub struct TestReport {
-    number: usize,
-    passed: usize,
+    totals: Totals,
     worst: Verdict,
+}
+
+/// How many tests ended in which way.
+#[derive(Clone, Copy, Debug, Default)]
+struct Totals {
+    passed: usize,
+    failed: usize,
+    skipped: usize,
+    errors: usize,
+}
+
+impl Totals {
+    fn tests(self) -> usize {
+        self.passed + self.failed + self.skipped + self.errors
+    }
+}
+
+impl fmt::Display for Totals {
+    /// Writes the line that Linux's kselftests end with (`ksft_print_cnts` in
+    /// `tools/testing/selftests/kselftest.h`).
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { passed, failed, skipped, errors } = self;
+        write!(f, "# Totals: pass:{passed} fail:{failed} skip:{skipped} error:{errors}")
+    }
 }
 
 impl TestReport {
@@ -63,38 +86,44 @@ impl TestReport {
     pub fn plan(planned: usize) -> Self {
         say!("KTAP version 1");
         say!("1..{planned}");
-        Self { number: 0, passed: 0, worst: Verdict::Success }
+        Self { totals: Totals::default(), worst: Verdict::Success }
     }
 
     /// Prints the line of a test.
     pub fn line(&mut self, name: &str, outcome: &TestOutcome) {
-        self.number += 1;
-        let number = self.number;
+        let number = self.totals.tests() + 1;
         match outcome {
             TestOutcome::Pass => {
-                self.passed += 1;
+                self.totals.passed += 1;
                 say!("ok {number} {name}");
             }
-            TestOutcome::Skip(why) => say!("ok {number} {name} # SKIP {why}"),
+            TestOutcome::Skip(why) => {
+                self.totals.skipped += 1;
+                say!("ok {number} {name} # SKIP {why}");
+            }
             TestOutcome::Error(why) => {
+                self.totals.errors += 1;
                 self.worst = self.worst.max(Verdict::Error);
                 say!("not ok {number} {name} # ERROR {why}");
             }
             TestOutcome::Fail(why) => {
+                self.totals.failed += 1;
                 self.worst = self.worst.max(Verdict::Failure);
                 say!("not ok {number} {name} # {why}");
             }
         }
     }
 
-    /// Returns the worst verdict of all tests: `Skip` if none passed and none failed.
-    pub fn verdict(&self) -> Verdict {
-        if self.passed == 0 { self.worst.max(Verdict::Skip) } else { self.worst }
+    /// Prints the totals and returns the worst verdict of all tests: `Skip` if none passed and none
+    /// failed.
+    pub fn finish(self) -> Verdict {
+        say!("{}", self.totals);
+        if self.totals.passed == 0 { self.worst.max(Verdict::Skip) } else { self.worst }
     }
 }
 
 /// Prints the lines of a run without tests and returns its verdict.
 pub fn none_run(verdict: Verdict) -> Verdict {
-    TestReport::plan(0);
+    TestReport::plan(0).finish();
     verdict
 }

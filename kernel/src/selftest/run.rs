@@ -52,7 +52,7 @@ pub fn run(
         let outcome = (test.run)(&context).err().unwrap_or(TestOutcome::Pass);
         report.line(&test.name, &before.compare(machine, outcome));
     }
-    report.verdict()
+    report.finish()
 }
 
 /// Prints the names of all tests. None runs.
