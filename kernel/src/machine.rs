@@ -181,14 +181,21 @@ impl Machine {
             version & 0xffff
         );
         let free = self.frames.lock().free_frames();
-        say!("# memory: {} frames, {free} free ({} MiB)", self.memory, free >> 8);
+        say!(
+            "# memory: {} MiB ({} frames), {} MiB of it free ({free} frames)",
+            self.memory >> 8,
+            self.memory,
+            free >> 8
+        );
         say!("# contiguous memory: {}", self.capability);
         let mode = match self.areas.mode() {
-            UnmapMode::Lazy => "lazy",
-            UnmapMode::Sync => "sync",
+            UnmapMode::Lazy => {
+                "lazy: an unmapped area keeps its entries until its frames are needed"
+            }
+            UnmapMode::Sync => "sync: an area loses its entries when it is unmapped",
         };
         let pages = self.areas.stats().free_pages;
-        say!("# virtual areas: {mode}, {pages} pages ({} MiB)", pages.div_ceil(256));
+        say!("# virtual areas: {} MiB of addresses; vmap={mode}", pages.div_ceil(256));
     }
 }
 
@@ -279,7 +286,7 @@ unsafe impl Platform for &Machine {
     }
 
     fn on_set_aside(&self, _: Pfn, error: &ExchangeError) {
-        say!("# set aside, to be offered to Xen again later: {error}");
+        say!("# set aside: Xen refuses this frame for now, and is asked again later: {error}");
     }
 
     fn lists(&self, words: u64) -> Option<ListMemory<'_>> {

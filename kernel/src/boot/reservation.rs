@@ -23,6 +23,11 @@ impl ReservationReport {
     /// Prints the reservation.
     pub fn print(&self) {
         match &self.reservation {
+            // Xen gives a domain without a limit the largest number (`max_pages` in
+            // `common/domain.c`).
+            Ok(it) if it.maximum() >= u64::from(u32::MAX) => {
+                say!("# reservation: {} frames, no maximum", it.current());
+            }
             Ok(reservation) => say!("# reservation: {reservation}"),
             Err(errno) => say!("# reservation: unknown, because Xen does not report it: {errno}"),
         }

@@ -11,10 +11,15 @@ use x86_64::instructions::port::Port;
 use super::ring::ConsoleQueue;
 use crate::hypervisor::untraced;
 
-/// The maximum length of a line in bytes.
+/// The maximum length of a line in bytes. What does not fit continues on a line that begins with
+/// `# …`.
 ///
-/// Xen's guest console splits longer lines (`DOMAIN_PBUF_SIZE` is 200 in `xen/common/domain.c`).
-const LINE: usize = 192;
+/// In its own log Xen splits a domU's lines after 200 bytes (`DOMAIN_PBUF_SIZE` in
+/// `xen/common/domain.c`).
+const LINE: usize = 1024;
+
+/// The start of a line that continues the one before. KTAP takes it for a comment.
+const CONTINUED: &str = "# … ";
 
 /// The port that Xen watches in HVM guests (`XEN_HVM_DEBUGCONS_IOPORT`).
 const DEBUG_PORT: u16 = 0xe9;
@@ -128,9 +133,12 @@ impl Console {
 impl Write for Console {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         for c in text.chars() {
-            // One byte is reserved for the line feed.
-            if c == '\n' || self.line.len() + c.len_utf8() >= LINE {
+            if c == '\n' {
                 self.end_line();
+            // One byte is reserved for the line feed.
+            } else if self.line.len() + c.len_utf8() >= LINE {
+                self.end_line();
+                self.line.push_str(CONTINUED);
             }
             if c != '\n' {
                 self.line.push(c);
