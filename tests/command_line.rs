@@ -28,7 +28,7 @@ mod exit {
 }
 
 use bench::BenchEntry;
-use command_line::{Complaint, ProbeBuffer, Selection, When, parse};
+use command_line::{Complaint, Options, ProbeBuffer, Selection, When};
 use entry::BenchPattern;
 use exit::Exit;
 use hypercall::trace::Level;
@@ -36,15 +36,20 @@ use xen_contig::addr::{AddressBits, Order};
 use xen_contig::exchange::Fuse;
 use xen_contig::vmap::UnmapMode;
 
+/// Parses a command line that is not cut.
+fn parse(bytes: &[u8]) -> (Options, Vec<Complaint>) {
+    command_line::parse(bytes, None)
+}
+
 fn complaint(text: &str) -> String {
-    let (_, complaints) = parse(text);
+    let (_, complaints) = parse(text.as_bytes());
     assert_eq!(complaints.len(), 1, "{text}: {complaints:?}");
     complaints[0].to_string()
 }
 
 #[test]
 fn an_empty_line_means_all_tests() {
-    let (options, complaints) = parse("  ");
+    let (options, complaints) = parse(b"  ");
     assert!(complaints.is_empty());
     assert_eq!((options.selftest, options.trace, options.seed), (Selection::All, Level::Off, 0));
     assert_eq!((options.probe, options.vmap, options.exit), (None, None, None));
@@ -55,7 +60,7 @@ fn an_empty_line_means_all_tests() {
 fn every_option_is_parsed() {
     let text = "selftest=exchange-*,stale-alias trace=full vmap=sync seed=0xff probe=9:30 \
                 fuse=off exit=hold";
-    let (options, complaints) = parse(text);
+    let (options, complaints) = parse(text.as_bytes());
     assert_eq!(complaints, []);
     assert_eq!((options.trace, options.seed), (Level::Full, 255));
     assert_eq!((options.vmap, options.exit), (Some(UnmapMode::Sync), Some(Exit::Hold)));
@@ -68,7 +73,7 @@ fn every_option_is_parsed() {
 }
 
 fn selection(text: &str) -> Selection {
-    let (options, complaints) = parse(text);
+    let (options, complaints) = parse(text.as_bytes());
     assert_eq!(complaints, [], "{text}");
     options.selftest
 }
@@ -116,7 +121,7 @@ fn a_pattern_that_matches_no_test_is_found() {
 
 #[test]
 fn the_last_value_of_an_option_counts() {
-    assert_eq!(parse("seed=1 seed=2").0.seed, 2);
+    assert_eq!(parse(b"seed=1 seed=2").0.seed, 2);
 }
 
 #[test]
@@ -124,6 +129,35 @@ fn an_unknown_option_is_named() {
     assert!(complaint("frobnicate=1").contains("unknown option \"frobnicate=1\""));
     assert!(complaint("quiet").contains("unknown option \"quiet\""));
     assert!(complaint("=").contains("unknown option \"=\""));
+}
+
+/// Xen repeats two of its own options, and says `acpi=off` if it found no ACPI.
+#[test]
+fn what_xen_appends_for_dom0_is_ignored() {
+    let (options, complaints) = parse(b"selftest=none noapic acpi=off");
+    assert_eq!((options.selftest, complaints), (Selection::None, vec![]));
+    assert_eq!(parse(b" acpi=verbose").1, []);
+    assert!(complaint("noapic=1").contains("unknown option \"noapic=1\""));
+    assert!(complaint("acpi").contains("unknown option \"acpi\""));
+}
+
+#[test]
+fn bytes_that_are_not_utf8_are_a_complaint() {
+    for text in [&b"selftest=none\xff"[..], b"selftest=none \xfe=1", b"\xc3"] {
+        let (_, complaints) = parse(text);
+        assert_eq!(complaints.len(), 1, "{text:x?}");
+        assert!(complaints[0].to_string().contains('\u{fffd}'), "{}", complaints[0]);
+    }
+}
+
+#[test]
+fn a_command_line_of_the_length_at_which_xen_cuts_is_a_complaint() {
+    let line = b"selftest=none seed=1";
+    for (cut_after, complaints) in [(None, 0), (Some(line.len() + 1), 0), (Some(line.len()), 1)] {
+        let (options, found) = command_line::parse(line, cut_after);
+        assert_eq!((options.selftest, found.len()), (Selection::None, complaints));
+        assert!(found.iter().all(|it| it.to_string().contains("20 bytes arrived")), "{found:?}");
+    }
 }
 
 #[test]
@@ -164,7 +198,7 @@ fn a_number_out_of_range_is_named_with_the_range() {
 
 #[test]
 fn a_bench_list_is_parsed() {
-    let (options, complaints) = parse("bench=cycle:0:30:64,churn-far:4:32:10000,bare:9:64:1");
+    let (options, complaints) = parse(b"bench=cycle:0:30:64,churn-far:4:32:10000,bare:9:64:1");
     assert_eq!(complaints, []);
     let [cycle, churn, bare] = options.bench[..] else { panic!("{:?}", options.bench) };
     let expected = BenchEntry {
@@ -185,10 +219,10 @@ fn a_bench_list_is_parsed() {
 
 #[test]
 fn self_tests_run_with_a_benchmark_only_if_the_line_names_them() {
-    assert_eq!(parse("bench=cycle:0:30:1").0.selftest, Selection::None);
-    assert_eq!(parse("bench=cycle:0:30:1 selftest=all").0.selftest, Selection::All);
-    assert_eq!(parse("selftest=all bench=cycle:0:30:1").0.selftest, Selection::All);
-    assert_eq!(parse("").0.bench, []);
+    assert_eq!(parse(b"bench=cycle:0:30:1").0.selftest, Selection::None);
+    assert_eq!(parse(b"bench=cycle:0:30:1 selftest=all").0.selftest, Selection::All);
+    assert_eq!(parse(b"selftest=all bench=cycle:0:30:1").0.selftest, Selection::All);
+    assert_eq!(parse(b"").0.bench, []);
 }
 
 #[test]
@@ -217,7 +251,7 @@ fn a_malformed_bench_entry_is_named() {
 
 #[test]
 fn every_error_is_returned() {
-    let (_, complaints) = parse("a seed=x probe=1:2");
+    let (_, complaints) = parse(b"a seed=x probe=1:2");
     assert_eq!(complaints.len(), 3);
     assert!(matches!(complaints[0], Complaint::Unknown(_)));
     assert!(matches!(complaints[1], Complaint::BadValue { .. }));

@@ -104,7 +104,7 @@ pub struct Options {
     pub vmap: Option<UnmapMode>,
     /// Whether the first steps of an exchange share a hypercall.
     pub fuse: Fuse,
-    /// How the kernel ends; `None` powers off.
+    /// How the kernel ends; `None` powers off, or holds the domain if there is a buffer for a witness.
     pub exit: Option<Exit>,
 }
 
@@ -132,6 +132,11 @@ pub enum Complaint {
         /// The number and its range.
         range: OutOfRange,
     },
+    /// Xen has probably cut the command line.
+    Cut {
+        /// The length that arrived, in bytes.
+        bytes: usize,
+    },
 }
 
 impl fmt::Display for Complaint {
@@ -149,13 +154,23 @@ impl fmt::Display for Complaint {
                 write!(f, "bad entry \"{entry}\" in bench=: expected {}", BadEntry::FORM)
             }
             Self::OutOfRange { word, range } => write!(f, "bad value in \"{word}\": {range}"),
+            Self::Cut { bytes } => write!(
+                f,
+                "{bytes} bytes arrived, and Xen cuts a longer command line there; make it shorter"
+            ),
         }
     }
 }
 
 /// Parses the command line. A later option overrides an earlier one.
-pub fn parse(text: &str) -> (Options, Vec<Complaint>) {
-    let words = || text.split_ascii_whitespace();
+///
+/// `cut_after` is the number of bytes after which Xen cuts it, without a message.
+///
+/// No option needs a character that is not ASCII. So a byte that is not UTF-8 stands for one that is
+/// never right, and the complaint shows it as U+FFFD.
+pub fn parse(bytes: &[u8], cut_after: Option<usize>) -> (Options, Vec<Complaint>) {
+    let text = String::from_utf8_lossy(bytes);
+    let words = || text.split_ascii_whitespace().filter(|word| !is_for_linux(word));
     let benches_alone = words().any(|word| word.starts_with("bench="))
         && !words().any(|word| word.starts_with("selftest="));
     let mut options = Options {
@@ -168,8 +183,19 @@ pub fn parse(text: &str) -> (Options, Vec<Complaint>) {
         fuse: Fuse::On,
         exit: None,
     };
-    let complaints = words().filter_map(|word| option(&mut options, word).err()).collect();
+    let cut = cut_after.filter(|limit| bytes.len() == *limit);
+    let cut = cut.map(|bytes| Complaint::Cut { bytes });
+    let complaints =
+        words().filter_map(|word| option(&mut options, word).err()).chain(cut).collect();
     (options, complaints)
+}
+
+/// Returns true for an option of Linux that Xen appends to the command line of dom0.
+///
+/// Xen repeats these two of its own command line and says `acpi=off` if it found no ACPI
+/// (`create_dom0` in `xen/arch/x86/setup.c`).
+fn is_for_linux(word: &str) -> bool {
+    word == "noapic" || word.starts_with("acpi=")
 }
 
 fn option(options: &mut Options, word: &str) -> Result<(), Complaint> {

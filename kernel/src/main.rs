@@ -82,8 +82,8 @@ pvh_boot::entry!(main);
 ///
 /// Both entries call it on the boot stack of the first vCPU, with interrupts and events masked.
 fn main(boot: pvh_boot::BootInfo) -> ! {
-    let BootResult { mut machine, command_line, reservation } = boot::start(boot);
-    let (options, complaints) = command_line::parse(&command_line);
+    let BootResult { mut machine, command_line, cut_after, reservation } = boot::start(boot);
+    let (options, complaints) = command_line::parse(&command_line, cut_after);
     machine.exchange_options.fuse = options.fuse;
     trace::show(options.trace);
     if let Some(mode) = options.vmap {
@@ -103,7 +103,7 @@ fn main(boot: pvh_boot::BootInfo) -> ! {
         say!("# no test runs, because the command line has errors");
         verdict::none_run(Verdict::Error)
     } else if let Some(request) = options.probe {
-        probe::run(machine, request, options.seed)
+        probe::run(machine, request, options.seed, options.exit)
     } else {
         let measured = bench::run(machine, &options.bench, options.seed);
         selftest::run(machine, &options, measured)

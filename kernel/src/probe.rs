@@ -4,15 +4,17 @@ use xen_contig::addr::{PAGE_SIZE, Pfn};
 
 use crate::command_line::ProbeBuffer;
 use crate::console::say;
-use crate::exit::hold;
+use crate::exit::{Exit, hold};
 use crate::machine::{Machine, word};
 use crate::verdict::{Verdict, none_run};
 
 /// The index of the word that holds the complement, at byte 4088.
 const LAST: usize = PAGE_SIZE / 8 - 1;
 
-/// Allocates the buffer, fills it, prints where it is and holds. Returns only if that failed.
-pub fn run(machine: &Machine, probe: ProbeBuffer, seed: u64) -> Verdict {
+/// Allocates the buffer, fills it, prints where it is and holds.
+///
+/// Returns if `exit` asks for another end, or if it could not allocate. The buffer is never freed.
+pub fn run(machine: &Machine, probe: ProbeBuffer, seed: u64, exit: Option<Exit>) -> Verdict {
     let ProbeBuffer { order, bits } = probe;
     let Some(exchanger) = machine.exchanger() else {
         say!(
@@ -42,7 +44,10 @@ pub fn run(machine: &Machine, probe: ProbeBuffer, seed: u64) -> Verdict {
         extent.machine_addr(),
         extent.run().first()
     );
-    hold()
+    match exit {
+        None | Some(Exit::Hold) => hold(),
+        Some(_) => none_run(Verdict::Success),
+    }
 }
 
 fn write(pfn: Pfn, value: u64) {

@@ -53,7 +53,7 @@
 //!     }
 //! }
 //!
-//! fn run(command_line: &str, is_dom0: bool) -> ! {
+//! fn run(command_line: &[u8], is_dom0: bool) -> ! {
 //!     loop {}
 //! }
 //!

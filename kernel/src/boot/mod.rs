@@ -13,4 +13,4 @@ mod start;
 mod state;
 
 pub use start::{BootResult, start};
-pub use state::{BootState, CommandLine};
+pub use state::{BootState, CUT_AFTER, CommandLine};

@@ -1,7 +1,7 @@
 //! The order in which the kernel boots.
 
 use alloc::boxed::Box;
-use alloc::string::{String, ToString};
+use alloc::vec::Vec;
 
 use pvh_boot::BootInfo;
 use spin::{Mutex, Once};
@@ -13,7 +13,7 @@ use xen_contig::paging::{Holder, LinearMapping};
 use xen_contig::vmap::{UnmapMode, VmapMemory};
 
 use super::reservation::ReservationReport;
-use super::state::BootState;
+use super::state::{BootState, CommandLine};
 use crate::areas::{self, Areas};
 use crate::machine::Machine;
 use crate::paging::{FrameUsers, Linear, Uses};
@@ -24,8 +24,10 @@ use crate::{heap, layout, pv, pvh};
 pub struct BootResult {
     /// The machine, with page tables, heap, frames and console.
     pub machine: Machine,
-    /// The command line.
-    pub command_line: String,
+    /// The command line, as the user wrote it.
+    pub command_line: Vec<u8>,
+    /// The number of bytes after which Xen cuts the command line.
+    pub cut_after: Option<usize>,
     /// How many frames Xen counts, and how many were returned to it.
     pub reservation: ReservationReport,
 }
@@ -40,17 +42,21 @@ pub fn start(boot: BootInfo) -> BootResult {
         BootInfo::Pv { start_info } => pv::boot(start_info),
         BootInfo::Pvh { start_info } => pvh::boot(start_info),
     };
-    let command_line = state.command_line;
     let reservation = ReservationReport::new(state.unbacked);
-    let machine = machine(state);
+    let (machine, command_line) = machine(state);
     // The command line is copied only now, because there was no heap before.
-    BootResult { machine, command_line: command_line.as_str().to_string(), reservation }
+    BootResult {
+        machine,
+        command_line: command_line.bytes.to_vec(),
+        cut_after: command_line.cut_after,
+        reservation,
+    }
 }
 
 /// Sets up heap, areas and free frames from the state that the PV or PVH part hands over.
-fn machine(state: BootState) -> Machine {
+fn machine(state: BootState) -> (Machine, CommandLine) {
     let BootState {
-        command_line: _,
+        command_line,
         initial_domain,
         p2m,
         m2p,
@@ -106,7 +112,7 @@ fn machine(state: BootState) -> Machine {
     for (pfn, name) in shared {
         linear.note_use(pfn, Holder::Shared { name });
     }
-    Machine {
+    let machine = Machine {
         initial_domain,
         p2m,
         m2p,
@@ -119,7 +125,8 @@ fn machine(state: BootState) -> Machine {
         capability,
         exchange_options: ExchangeOptions { fuse: Fuse::On, scrub: Scrub::ask(xen()) },
         dma: Once::new(),
-    }
+    };
+    (machine, command_line)
 }
 
 /// Gives the populated frames from `start` to before `end` to the frame allocator.

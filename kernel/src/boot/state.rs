@@ -1,14 +1,31 @@
 //! The state that the PV or PVH part of the boot code hands over to the common part.
 
-use arrayvec::{ArrayString, ArrayVec};
+use arrayvec::ArrayVec;
 use hypercall::XenErrno;
+use pvh_boot::start_info::pvh::MAX_COMMAND_LINE;
 use xen_contig::addr::Pfn;
 use xen_contig::p2m::{M2p, P2m};
 
 use crate::paging::Linear;
 
-/// A command line. The size is that of the longest command line in either start info.
-pub type CommandLine = ArrayString<4096>;
+/// The command line, as the user wrote it.
+pub struct CommandLine {
+    /// Its bytes, which need not be UTF-8.
+    pub bytes: ArrayVec<u8, MAX_COMMAND_LINE>,
+    /// The number of bytes after which Xen cuts it, without a message. `None` if Xen never does.
+    pub cut_after: Option<usize>,
+}
+
+/// The longest command line of a PV guest, and of a PVH dom0 of Xen up to 4.20
+/// (`MAX_GUEST_CMDLINE` in `public/xen.h`, minus its NUL).
+pub const CUT_AFTER: usize = 1023;
+
+impl CommandLine {
+    /// Copies a command line. Both readers refuse one that does not fit.
+    pub fn new(bytes: &[u8], cut_after: Option<usize>) -> Self {
+        Self { bytes: bytes.iter().copied().take(MAX_COMMAND_LINE).collect(), cut_after }
+    }
+}
 
 /// The state that the PV or PVH part of the boot code hands over to the common part.
 ///

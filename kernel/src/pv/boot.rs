@@ -4,9 +4,9 @@ use arrayvec::ArrayVec;
 use core::slice;
 use core::sync::atomic::AtomicU64;
 
-use hypercall::Xen;
 use hypercall::abi::memory::MachphysMapping;
 use hypercall::ops::{MemoryOp, Port, SegmentBase};
+use hypercall::{VirtAddr, Xen};
 use pvh_boot::start_info::{PvConsole, PvStartInfo};
 use xen_contig::addr::{Gfn, Mfn, PAGE_SIZE, Pfn};
 use xen_contig::p2m::{M2p, P2m};
@@ -16,10 +16,12 @@ use super::guest::PV;
 use super::paging::{self, BootTables, TableRegion};
 use super::start_info::StartInfoPage;
 use super::traps;
-use crate::boot::{BootState, CommandLine};
+use crate::boot::{BootState, CUT_AFTER, CommandLine};
 use crate::console::{self, ConsoleQueue};
+use crate::exit::crash;
 use crate::layout::{self, KERNEL_BASE, image_frame};
 use crate::paging::Linear;
+use crate::traps::try_read;
 use crate::vcpu::xen;
 use crate::{guest, shared_page, vcpu};
 
@@ -27,17 +29,18 @@ use crate::{guest, shared_page, vcpu};
 pub fn boot(start_info: *const xen_sys_start_info) -> BootState {
     guest::choose(&PV);
     adopt_first_vcpu();
+    traps::init();
+    let m2p = machine_to_phys();
     // SAFETY: Xen passes the address of the page that contains the start info. The builder maps the
-    // page, and nothing has changed it. The reader checks the contents.
-    let info = match PvStartInfo::read(unsafe { &*start_info }) {
+    // page, and nothing has changed it. The readers check the contents.
+    let raw = unsafe { &*start_info };
+    // The console comes first, so that every later error can be printed.
+    let ring = console_ring(raw, &m2p);
+    let info = match PvStartInfo::read(raw) {
         Ok(info) => info,
         Err(error) => panic!("start info: {error}"),
     };
-    traps::init();
-
-    let m2p = machine_to_phys();
     let boot_p2m = boot_p2m(&info);
-    let ring = console_ring(&info, &m2p);
 
     // Everything that the builder placed follows the image (public/xen.h, "Start-of-day memory
     // layout"): the module, the P2M, start info and shared pages, page tables, stack.
@@ -62,7 +65,7 @@ pub fn boot(start_info: *const xen_sys_start_info) -> BootState {
         // SAFETY: the linear mapping maps the frame of the ring writable, for good.
         unsafe { console::move_ring(layout::linear(pfn).as_mut_ptr()) };
     }
-    let command_line = copy(info.cmd_line);
+    let command_line = CommandLine::new(info.cmd_line, Some(CUT_AFTER));
     paging::drop_boot_mapping(&p2m(), boot_mapped_end);
 
     let shared = Gfn::new(info.shared_info / PAGE_SIZE as u64);
@@ -101,16 +104,10 @@ fn adopt_first_vcpu() {
     let first = vcpu::boot();
     // SAFETY: nothing uses GS before this.
     if unsafe { first.xen.set_segment_base(SegmentBase::GsKernel(first.gs_base())) }.is_err() {
-        // A panic needs the GS base too. A debugger finds the vCPU in this loop.
-        loop {
-            core::hint::spin_loop();
-        }
+        // A panic needs the GS base too.
+        crash();
     }
     first.list();
-}
-
-fn copy(text: &str) -> CommandLine {
-    CommandLine::from(text).unwrap_or_default()
 }
 
 /// Asks Xen where its M2P is.
@@ -148,13 +145,15 @@ fn store_ring(info: &PvStartInfo<'_>, m2p: &M2p) -> Option<(Pfn, &'static str)> 
 }
 
 /// Sets up the console ring of a domU at its boot address and returns its frame.
-fn console_ring(info: &PvStartInfo<'_>, m2p: &M2p) -> Option<Pfn> {
-    let PvConsole::DomU { mfn, evtchn } = info.console else { return None };
+fn console_ring(raw: &xen_sys_start_info, m2p: &M2p) -> Option<Pfn> {
+    let Ok(PvConsole::DomU { mfn, evtchn }) = PvConsole::read(raw) else { return None };
     // SAFETY: the ring lies in a frame of this domain, which is RAM.
-    let pfn = unsafe { m2p.pfn(Mfn::new(mfn)) }.filter(|pfn| pfn.number() < info.nr_pages)?;
-    let page = (KERNEL_BASE + pfn.number() * PAGE_SIZE as u64) as *mut _;
+    let pfn = unsafe { m2p.pfn(Mfn::new(mfn)) }.filter(|pfn| pfn.number() < raw.nr_pages)?;
+    let page = VirtAddr::try_new(KERNEL_BASE + pfn.number() * PAGE_SIZE as u64).ok()?;
+    // No other field has been checked, so a wrong number is possible.
+    try_read(page).ok()?;
     // SAFETY: the builder maps the ring with everything that it placed. Later `boot` moves the ring
     // to the linear mapping, before it removes the builder's mapping.
-    console::use_ring(unsafe { ConsoleQueue::new(page, Port(evtchn)) });
+    console::use_ring(unsafe { ConsoleQueue::new(page.as_mut_ptr(), Port(evtchn)) });
     Some(pfn)
 }

@@ -13,10 +13,10 @@ use super::guest::{PVH, console_ring};
 use super::memory::{self, Bounds};
 use super::paging::TableBuilder;
 use super::unbacked;
-use crate::boot::{BootState, CommandLine};
+use crate::boot::{BootState, CUT_AFTER, CommandLine};
 use crate::console::{self, ConsoleQueue};
 use crate::guest::{self, Guest};
-use crate::layout::{self, slot};
+use crate::layout::{self, LINEAR_BASE, slot};
 use crate::paging::Linear;
 use crate::vcpu;
 
@@ -32,6 +32,16 @@ pub fn boot(start_info: u32) -> BootState {
     first.list();
     console::use_debug_port();
     install_hypercall_page();
+    // The console comes first, so that every later error can be printed.
+    let ring = console_ring();
+    if let Some((page, port)) = ring
+        && page.number() * PAGE < BOOT_MAPPED
+    {
+        let address = (LINEAR_BASE + page.number() * PAGE) as *mut _;
+        // SAFETY: the boot page tables map the ring's page here, writable. The ring moves when the
+        // kernel's page tables replace them.
+        console::use_ring(unsafe { ConsoleQueue::new(address, port) });
+    }
 
     // SAFETY: the entry's page tables are in use. Memory outside the image is not written before
     // everything that the reader returns has been copied below.
@@ -40,8 +50,10 @@ pub fn boot(start_info: u32) -> BootState {
         Ok(info) => info,
         Err(error) => panic!("start info: {error}"),
     };
-    let command_line = CommandLine::from(info.cmd_line).unwrap_or_default();
     let initial_domain = info.flags.initial_domain();
+    // The tools pass a domU's command line whole. Xen up to 4.20 cuts that of dom0 (`create_dom0` in
+    // `arch/x86/setup.c`).
+    let command_line = CommandLine::new(info.cmd_line, initial_domain.then_some(CUT_AFTER));
     let map = match info.memory_map.is_empty() {
         // The start info of a PVH dom0 contains no memory map (4.17, `pvh_load_kernel`).
         true => memory::map_of_xen(),
@@ -61,7 +73,6 @@ pub fn boot(start_info: u32) -> BootState {
     };
     let (start, end) = free[largest];
 
-    let ring = console_ring();
     let end_of_ram = ram.iter().map(|(_, end)| *end).fold(0, u64::max);
     let mut builder = TableBuilder::new(start..end.min(BOOT_MAPPED));
     for &(start, end) in &ram {
@@ -69,26 +80,25 @@ pub fn boot(start_info: u32) -> BootState {
         builder.map_linear(start..end);
     }
     builder.map_image();
-    builder.protect_tables();
     builder.make_window();
     if let Some((page, _)) = ring {
         builder.map_window(slot::CONSOLE, page);
     }
     builder.make_areas(layout::area_pages(end_of_ram / PAGE));
     // SAFETY: RAM, window and image are mapped, the boot stack included. Everything that was read
-    // through the boot page tables has been copied.
+    // through the boot page tables has been copied, and nothing is printed before the ring moves.
     let mut spare = unsafe { builder.switch() };
-    let shared_page = Pfn::new(spare.start / PAGE);
-    spare.start += PAGE;
-    // SAFETY: the frame was just taken from the spare memory.
-    if let Err(errno) = unsafe { PVH.share_page(shared_page) } {
-        panic!("sharing pfn {shared_page} with Xen: {errno}");
-    }
     if let Some((_, port)) = ring {
         // SAFETY: the window slot maps the page of the ring, writable, for good.
         console::use_ring(unsafe {
             ConsoleQueue::new(layout::window(slot::CONSOLE).as_mut_ptr(), port)
         });
+    }
+    let shared_page = Pfn::new(spare.start / PAGE);
+    spare.start += PAGE;
+    // SAFETY: the frame was just taken from the spare memory.
+    if let Err(errno) = unsafe { PVH.share_page(shared_page) } {
+        panic!("sharing pfn {shared_page} with Xen: {errno}");
     }
 
     let to_frames = |(start, end): Bounds| (start / PAGE, end / PAGE);

@@ -1,20 +1,30 @@
-//! The reader of texts that end with a NUL.
+//! The readers of texts that end with a NUL.
 
 use core::str;
 
 use super::error::{Problem, StartInfoError};
 
-/// Returns the text before the first NUL of `bytes`. It may be empty.
+/// Returns the bytes before the first NUL of `bytes`. There may be none.
 pub(super) fn until_nul<'a>(
     field: &'static str,
     bytes: &'a [u8],
+) -> Result<&'a [u8], StartInfoError> {
+    match bytes.iter().position(|&byte| byte == 0) {
+        Some(len) => Ok(&bytes[..len]),
+        None => {
+            let last = bytes.last().copied().unwrap_or(0);
+            let problem = Problem::Unterminated { within: bytes.len() };
+            Err(StartInfoError::new(field, last.into(), problem))
+        }
+    }
+}
+
+/// Returns the text before the first NUL of `bytes`. It may be empty.
+pub(super) fn text_until_nul<'a>(
+    field: &'static str,
+    bytes: &'a [u8],
 ) -> Result<&'a str, StartInfoError> {
-    let Some(len) = bytes.iter().position(|&byte| byte == 0) else {
-        let last = bytes.last().copied().unwrap_or(0);
-        let problem = Problem::Unterminated { within: bytes.len() };
-        return Err(StartInfoError::new(field, last.into(), problem));
-    };
-    let text = &bytes[..len];
+    let text = until_nul(field, bytes)?;
     str::from_utf8(text).map_err(|error| {
         let offset = error.valid_up_to();
         StartInfoError::new(field, text[offset].into(), Problem::NotUtf8 { offset })
@@ -26,21 +36,22 @@ mod tests {
     use super::*;
 
     fn problem(bytes: &[u8]) -> (u64, Problem) {
-        let error = until_nul("text", bytes).unwrap_err();
+        let error = text_until_nul("text", bytes).unwrap_err();
         assert_eq!((error.field(), error.index()), ("text", None));
         (error.value(), error.problem())
     }
 
     #[test]
     fn a_text_ends_at_the_first_nul() {
-        assert_eq!(until_nul("text", b"\0"), Ok(""));
-        assert_eq!(until_nul("text", b"one two\0three\0"), Ok("one two"));
+        assert_eq!(text_until_nul("text", b"\0"), Ok(""));
+        assert_eq!(text_until_nul("text", b"one two\0three\0"), Ok("one two"));
         assert_eq!(
-            until_nul("text", b"ok\0\xff\xff"),
+            text_until_nul("text", b"ok\0\xff\xff"),
             Ok("ok"),
             "the bytes after the NUL do not count"
         );
-        assert_eq!(until_nul("text", "größe=1\0".as_bytes()), Ok("größe=1"));
+        assert_eq!(text_until_nul("text", "größe=1\0".as_bytes()), Ok("größe=1"));
+        assert_eq!(until_nul("text", b"ok\xff\0three"), Ok(&b"ok\xff"[..]));
     }
 
     #[test]

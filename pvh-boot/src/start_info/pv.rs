@@ -9,7 +9,7 @@ use core::slice;
 
 use xen_sys::start_info;
 
-use super::command_line::until_nul;
+use super::command_line::{text_until_nul, until_nul};
 use super::error::{Problem, StartInfoError};
 use super::flags::StartFlags;
 use crate::layout::{KERNEL_BASE, PAGE_SIZE};
@@ -77,8 +77,11 @@ pub struct PvStartInfo<'a> {
     pub first_p2m_pfn: u64,
     /// Number of these frames. It is 0 for an image without `XEN_ELFNOTE_INIT_P2M`.
     pub nr_p2m_frames: u64,
-    /// Command line of the kernel. It may be empty.
-    pub cmd_line: &'a str,
+    /// Command line of the kernel, without its NUL. It may be empty.
+    ///
+    /// The bytes are those of the user, who may not have written UTF-8. Xen and its tools cut a longer
+    /// command line after 1023 bytes, without a message.
+    pub cmd_line: &'a [u8],
 }
 
 /// The console of a PV guest.
@@ -120,6 +123,47 @@ pub enum PvModulePlace {
     Mapped(u64),
     /// The module starts at this PFN. The domain builder has not mapped it.
     Frame(u64),
+}
+
+impl PvConsole {
+    /// Checks the fields of the console alone.
+    ///
+    /// A kernel can set up its console with the result, and then print why [`PvStartInfo::read`]
+    /// refuses another field. A kernel may call this function from its first instruction on.
+    ///
+    /// # Errors
+    ///
+    /// Returns the first field of the console whose value is not possible in a domain that Xen has
+    /// built.
+    pub fn read(raw: &start_info) -> Result<Self, StartInfoError> {
+        if !StartFlags::new(raw.flags).initial_domain() {
+            // SAFETY: Both fields are integers without padding before or between them, so any bits
+            // are valid. `raw` references all of their bytes.
+            let (mfn, evtchn) = unsafe { (raw.console.domU.mfn, raw.console.domU.evtchn) };
+            at_most("console.domU.mfn", mfn, MAX_FRAMES - 1)?;
+            at_most("console.domU.evtchn", evtchn.into(), MAX_PORT)?;
+            return Ok(Self::DomU { mfn, evtchn });
+        }
+        // SAFETY: Both fields are integers, so any bits are valid. They cover the first eight bytes
+        // of the union, which `raw` references and which are `domU.mfn` in its other member.
+        let (info_off, info_size) =
+            unsafe { (raw.console.dom0.info_off, raw.console.dom0.info_size) };
+        if info_size != 0 {
+            // Xen puts the structure into the page of the start info (item 3d of the layout in
+            // xen.h).
+            let (start, len) = (u64::from(info_off), u64::from(info_size));
+            let after = size_of::<start_info>() as u64;
+            if start < after {
+                let problem = Problem::Below { start: after };
+                return Err(StartInfoError::new("console.dom0.info_off", start, problem));
+            }
+            if start + len > PAGE_SIZE {
+                let problem = Problem::RunsPast { len, end: PAGE_SIZE };
+                return Err(StartInfoError::new("console.dom0.info_off", start, problem));
+            }
+        }
+        Ok(Self::Dom0 { info_off, info_size })
+    }
 }
 
 impl<'a> PvStartInfo<'a> {
@@ -186,7 +230,7 @@ impl<'a> PvStartInfo<'a> {
             flags,
             store_mfn,
             store_evtchn: raw.store_evtchn,
-            console: console(raw, flags)?,
+            console: PvConsole::read(raw)?,
             pt_base,
             nr_pt_frames,
             mfn_list,
@@ -204,35 +248,7 @@ fn magic(raw: &start_info) -> Result<&str, StartInfoError> {
         let first = bytes.iter().take(8).rev().fold(0, |sum, &byte| sum << 8 | u64::from(byte));
         return Err(StartInfoError::new("magic", first, Problem::BadMagic));
     }
-    until_nul("magic", bytes)
-}
-
-fn console(raw: &start_info, flags: StartFlags) -> Result<PvConsole, StartInfoError> {
-    if !flags.initial_domain() {
-        // SAFETY: Both fields are integers without padding before or between them, so any bits are
-        // valid. `raw` references all of their bytes.
-        let (mfn, evtchn) = unsafe { (raw.console.domU.mfn, raw.console.domU.evtchn) };
-        at_most("console.domU.mfn", mfn, MAX_FRAMES - 1)?;
-        at_most("console.domU.evtchn", evtchn.into(), MAX_PORT)?;
-        return Ok(PvConsole::DomU { mfn, evtchn });
-    }
-    // SAFETY: Both fields are integers, so any bits are valid. They cover the first eight bytes of
-    // the union, which `raw` references and which are `domU.mfn` in its other member.
-    let (info_off, info_size) = unsafe { (raw.console.dom0.info_off, raw.console.dom0.info_size) };
-    if info_size != 0 {
-        // Xen puts the structure into the page of the start info (item 3d of the layout in xen.h).
-        let (start, len) = (u64::from(info_off), u64::from(info_size));
-        let after = size_of::<start_info>() as u64;
-        if start < after {
-            let problem = Problem::Below { start: after };
-            return Err(StartInfoError::new("console.dom0.info_off", start, problem));
-        }
-        if start + len > PAGE_SIZE {
-            let problem = Problem::RunsPast { len, end: PAGE_SIZE };
-            return Err(StartInfoError::new("console.dom0.info_off", start, problem));
-        }
-    }
-    Ok(PvConsole::Dom0 { info_off, info_size })
+    text_until_nul("magic", bytes)
 }
 
 fn module(

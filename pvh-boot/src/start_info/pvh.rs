@@ -59,8 +59,10 @@ pub struct PvhStartInfo<'a> {
     pub version: u32,
     /// Flags of the domain.
     pub flags: StartFlags,
-    /// Command line of the kernel. It may be empty.
-    pub cmd_line: &'a str,
+    /// Command line of the kernel, without its NUL. It may be empty.
+    ///
+    /// The bytes are those of the user, who may not have written UTF-8.
+    pub cmd_line: &'a [u8],
     /// Address of the ACPI root pointer (RSDP), if the domain has one.
     pub rsdp: Option<u64>,
     /// Modules of the domain, for example a RAM disk.
@@ -80,7 +82,7 @@ pub struct PvhModule<'a> {
     /// Size in bytes.
     pub len: u64,
     /// Command line of the module. It may be empty.
-    pub cmd_line: &'a str,
+    pub cmd_line: &'a [u8],
 }
 
 impl<'a> PvhStartInfo<'a> {
@@ -108,7 +110,7 @@ impl<'a> PvhStartInfo<'a> {
     /// };
     ///
     /// let info = PvhStartInfo::read(0x1000, memory)?;
-    /// assert_eq!((info.version, info.cmd_line), (0, "quiet"));
+    /// assert_eq!((info.version, info.cmd_line), (0, &b"quiet"[..]));
     /// assert!(info.modules.is_empty() && info.memory_map.is_empty());
     /// # Ok::<(), pvh_boot::start_info::StartInfoError>(())
     /// ```
@@ -170,9 +172,9 @@ impl<'a, M: Fn(u64, usize) -> Option<&'a [u8]>> PhysicalMemory<M> {
     }
 
     /// Returns the text at `address`, or an empty text for address 0.
-    fn text(&self, field: &'static str, address: u64) -> Result<&'a str, StartInfoError> {
+    fn text(&self, field: &'static str, address: u64) -> Result<&'a [u8], StartInfoError> {
         if address == 0 {
-            return Ok("");
+            return Ok(&[]);
         }
         // The readable memory may end with the text, so the reader requests one page at a time.
         let mut len = 0;

@@ -119,7 +119,7 @@ fn a_good_dom_u_is_read() {
     assert_eq!((info.pt_base, info.nr_pt_frames), (0xffff_ffff_802a_3000, 7));
     assert_eq!(info.mfn_list, 0xffff_ffff_8028_0000);
     assert_eq!((info.module, info.nr_p2m_frames), (None, 0));
-    assert_eq!(info.cmd_line, "selftest=all seed=1");
+    assert_eq!(info.cmd_line, b"selftest=all seed=1");
     assert!(!info.flags.privileged() && !info.flags.initial_domain());
 }
 
@@ -288,16 +288,25 @@ fn a_wrong_module_is_refused() {
 }
 
 #[test]
-fn a_wrong_command_line_is_refused() {
+fn a_command_line_without_nul_is_refused_and_any_other_is_returned() {
     let endless = Problem::Unterminated { within: 1024 };
     refused(dom_u(), |i| i.cmd_line.fill(b'a' as i8), "cmd_line", b'a'.into(), endless);
-    let problem = Problem::NotUtf8 { offset: 9 };
-    refused(dom_u(), |i| put(&mut i.cmd_line, b"selftest=\xfe"), "cmd_line", 0xfe, problem);
     let mut raw = dom_u();
+    put(&mut raw.cmd_line, b"selftest=\xfe\0");
+    assert_eq!(PvStartInfo::read(&raw).unwrap().cmd_line, b"selftest=\xfe");
     put(&mut raw.cmd_line, &[b'a'; 1023]);
     assert_eq!(PvStartInfo::read(&raw).unwrap().cmd_line.len(), 1023);
     raw.cmd_line.fill(0);
-    assert_eq!(PvStartInfo::read(&raw).unwrap().cmd_line, "");
+    assert_eq!(PvStartInfo::read(&raw).unwrap().cmd_line, b"");
+}
+
+#[test]
+fn the_console_is_read_although_another_field_is_wrong() {
+    let mut raw = dom_u();
+    let console = PvStartInfo::read(&raw).unwrap().console;
+    raw.nr_pages = 0;
+    assert_eq!(PvStartInfo::read(&raw).unwrap_err().field(), "nr_pages");
+    assert_eq!(PvConsole::read(&raw), Ok(console));
 }
 
 /// Checks what must hold for each accepted start info.

@@ -88,20 +88,23 @@ pub const TARGET: Target = Target {
 
 fn run(input: &[u8]) {
     let text = String::from_utf8_lossy(input);
-    let (options, complaints) = parse(&text);
+    let (options, complaints) = parse(input, None);
     let words: Vec<&str> = text.split_ascii_whitespace().collect();
     assert!(complaints.len() <= words.len());
     for complaint in &complaints {
         let (Complaint::Unknown(word)
         | Complaint::BadValue { word, .. }
         | Complaint::BadBenchEntry { entry: word }
-        | Complaint::OutOfRange { word, .. }) = complaint;
+        | Complaint::OutOfRange { word, .. }) = complaint
+        else {
+            panic!("no limit was passed: {complaint}");
+        };
         // An entry of `bench=` is a part of a word.
         assert!(words.iter().any(|known| known.contains(word.as_str())), "{complaint}");
         assert!(complaint.to_string().contains(word.as_str()));
     }
     // The options can be written as a command line, which the parser reads as the same options.
-    let (again, complaints) = parse(&render(&options));
+    let (again, complaints) = parse(render(&options).as_bytes(), None);
     assert_eq!((again, complaints), (options.clone(), vec![]));
 
     for name in ["exchange-order-10", "stale-alias", "a", "", "aXcXb", "misbehave-panic"] {

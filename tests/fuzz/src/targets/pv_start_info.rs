@@ -104,5 +104,5 @@ fn check_plausible(info: &PvStartInfo<'_>) {
         }
     }
     assert!(info.magic.starts_with("xen-") && !info.magic.contains('\0'));
-    assert!(!info.cmd_line.contains('\0') && info.cmd_line.len() < 1024);
+    assert!(!info.cmd_line.contains(&0) && info.cmd_line.len() < 1024);
 }

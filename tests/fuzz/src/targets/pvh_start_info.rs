@@ -87,8 +87,8 @@ fn check_plausible(info: &PvhStartInfo<'_>, memory: &[u8]) {
     }
     let texts = info.modules.iter().map(|module| module.cmd_line).chain([info.cmd_line]);
     for text in texts {
-        assert!(!text.contains('\0') && text.len() < MAX_COMMAND_LINE);
-        let mut bytes = text.as_bytes().to_vec();
+        assert!(!text.contains(&0) && text.len() < MAX_COMMAND_LINE);
+        let mut bytes = text.to_vec();
         bytes.push(0);
         let found = memory.windows(bytes.len()).any(|window| window == bytes);
         assert!(text.is_empty() || found, "{text:?} is nowhere in memory");
