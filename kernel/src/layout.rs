@@ -8,8 +8,8 @@
 //! | [`AREAS_BASE`] | virtual areas, see [`area_pages`] | by area |
 //! | [`KERNEL_BASE`] | the image, from 2 MiB on | text RX, rodata R, data and bss RW |
 //!
-//! The linear mapping of text, rodata and page tables is read-only. A PVH guest writes the page
-//! tables of the window and of the areas itself, so their linear mapping is writable.
+//! The linear mapping of text, rodata and page tables is read-only. A PVH guest writes the
+//! first-level tables of the window and of the areas itself, so their linear mapping is writable.
 
 use hypercall::PageTableFlags;
 use x86_64::VirtAddr;

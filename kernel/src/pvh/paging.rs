@@ -30,6 +30,8 @@ pub struct TableBuilder {
     top: u64,
     /// The first table. The others follow it, up to the spare memory.
     first: u64,
+    /// The first-level tables of window and areas, which the kernel writes.
+    written: [Range<u64>; 2],
     /// The memory from which tables are cut.
     spare: Range<u64>,
 }
@@ -39,7 +41,7 @@ impl TableBuilder {
     ///
     /// Tables are cut from `spare`, which is unused physical memory below 4 GiB.
     pub fn new(spare: Range<u64>) -> Self {
-        let mut builder = Self { top: 0, first: spare.start, spare };
+        let mut builder = Self { top: 0, first: spare.start, written: [0..0, 0..0], spare };
         builder.top = builder.table();
         builder
     }
@@ -113,15 +115,15 @@ impl TableBuilder {
         }
     }
 
-    /// Makes all tables that exist so far read-only in the linear mapping.
-    ///
-    /// Tables that are allocated later stay writable, because the kernel writes those of window and
+    /// Makes all tables read-only in the linear mapping, except the first-level tables of window and
     /// areas.
-    pub fn protect_tables(&mut self) {
+    fn protect_tables(&mut self) {
         let mut table = self.first;
         // To split a large page needs another table, so the end may move.
         while table < self.spare.start {
-            self.protect(table);
+            if !self.written.iter().any(|tables| tables.contains(&table)) {
+                self.protect(table);
+            }
             table += PAGE;
         }
     }
@@ -155,6 +157,8 @@ impl TableBuilder {
     /// Allocates the tables of the window, so that [`set_window`] finds them.
     pub fn make_window(&mut self) {
         self.map(layout::WINDOW_BASE, 0, PAGE, PageTableFlags::empty());
+        // The first-level table is the last one that is allocated.
+        self.written[0] = self.spare.start - PAGE..self.spare.start;
     }
 
     /// Maps a frame at a window slot.
@@ -166,15 +170,19 @@ impl TableBuilder {
     pub fn make_areas(&mut self, pages: u32) {
         for page in (0..u64::from(pages)).step_by(ENTRIES as usize) {
             self.map(AREAS_BASE + page * PAGE, 0, PAGE, PageTableFlags::empty());
+            // One second-level table names them all, so only first-level tables follow the first.
+            let first = if page == 0 { self.spare.start - PAGE } else { self.written[1].start };
+            self.written[1] = first..self.spare.start;
         }
     }
 
-    /// Loads the new tables and returns the remaining spare memory.
+    /// Protects the new tables, loads them, and returns the remaining spare memory.
     ///
     /// # Safety
     /// RAM, image and window are mapped. Addresses that only the boot page tables map are no longer
     /// used.
-    pub unsafe fn switch(self) -> Range<u64> {
+    pub unsafe fn switch(mut self) -> Range<u64> {
+        self.protect_tables();
         let frame = PhysFrame::containing_address(PhysAddr::new(self.top));
         // SAFETY: by this function's contract the new tables map everything that is in use. They map
         // the image, and with it the running code and its stack, at the same addresses as before.
