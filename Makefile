@@ -26,10 +26,11 @@ ADAPTERS := --features xen-contig/virtio-drivers,xen-contig/dma-api
 SAY_STATUS = status=$$?; [ $$status -eq 0 ] || echo "make $@: the runner's exit status is $$status" >&2; exit $$status
 
 .NOTPARALLEL:
-.PHONY: help run test test-long vcpus virtio conformance soak bench fuzz fuzzer model packages image lint prose docs gdb clean setup bed parameters
+.PHONY: help run guest test test-long vcpus virtio conformance soak bench fuzz fuzzer model packages image lint prose docs gdb clean setup bed parameters
 
 help:
 	@echo 'make run     build the image, boot it under Xen in QEMU, say what came of it'
+	@echo 'make guest   boot KERNEL, a kernel of your own, by xl create, and classify its end'
 	@echo 'make test    lints, host tests, and the whole test bed'
 	@echo 'make test-long'
 	@echo '             what takes too long for that: fuzzing, soaks, storms, conformance, benchmarks,'
@@ -64,6 +65,10 @@ help:
 	@echo 'MEMORY=MiB      domU modes: memory of the domain [as in xen-configs/]'
 	@echo '                dom0 modes: memory of the machine [2048]; Xen gives dom0 nearly all of it'
 	@echo 'ARGS="..."      kernel command line, e.g. ARGS="trace=summary seed=7"'
+	@echo 'KERNEL=file CFG=file  guest: the kernel, and an xl configuration; one of them is needed'
+	@echo 'TYPE=pv|pvh     guest: the type              [as in CFG, or pvh]'
+	@echo 'EXPECT=ktap|xtf|regex:PATTERN'
+	@echo '                guest: how it says that it succeeded [ktap]'
 	@echo 'TIMEOUT=n       seconds that each guest may take [240]'
 	@echo 'COMPARE=file    bench: the bench.json of an earlier run, which this one is compared with'
 	@echo 'INTO=file       bench: a document that gets the table, such as docs/BENCHMARK.md'
@@ -161,6 +166,10 @@ docs: setup
 	@RUSTDOCFLAGS='-D warnings' $(TOOLS) cargo doc --locked --no-deps \
 		--features xen-contig/real $(ADAPTERS)
 	@echo 'the documentation begins at target/doc/xen_contig/index.html'
+
+guest: parameters bed
+	@(set -x; $(BED) guest $${KERNEL:+--kernel "$$KERNEL"} $${CFG:+--cfg "$$CFG"} $${TYPE:+--type "$$TYPE"} \
+		$${EXPECT:+--expect "$$EXPECT"} $(CHOICE) $(SIZE) $(KERNEL_ARGS)); $(SAY_STATUS)
 
 gdb: parameters image bed
 	@(set -x; $(BED) gdb $(CHOICE) $(MODES) $(SIZE) $(KERNEL_ARGS)); $(SAY_STATUS)

@@ -50,6 +50,15 @@ impl GuestMode {
         }
     }
 
+    /// Reads the type of a domU.
+    pub fn of_type(text: &str) -> Result<Self, Error> {
+        match text {
+            "pv" => Ok(Self::PvDomu),
+            "pvh" => Ok(Self::PvhDomu),
+            _ => Err(Error::BadType { given: text.to_owned() }),
+        }
+    }
+
     /// Reads `all` or one mode.
     pub fn parse_choice(text: &str) -> Result<Vec<Self>, Error> {
         if text == "all" {

@@ -9,7 +9,9 @@ use crate::error::{Error, Result};
 use crate::guest::GuestVerdict;
 use crate::report::Reporter;
 use crate::settings;
-use crate::{bench, conformance, gdb, long, modes, setup, soak, suite, vcpus, virtio, witness};
+use crate::{
+    bench, conformance, gdb, long, modes, own, setup, soak, suite, vcpus, virtio, witness,
+};
 
 /// What a command does. It returns the worst verdict.
 pub type Run = fn(&Arc<Context>, Reporter) -> Result<GuestVerdict>;
@@ -43,7 +45,7 @@ const COMMON: [&str; 3] = ["target", "mirror", "xen"];
 const BOOT: [&str; 2] = ["image", "xen-args"];
 
 /// All commands.
-const COMMANDS: [CommandRow; 11] = [
+const COMMANDS: [CommandRow; 12] = [
     CommandRow {
         name: "setup",
         about: "Fetch Xen, its tools and a dom0 kernel, installing none of them",
@@ -64,6 +66,15 @@ const COMMANDS: [CommandRow; 11] = [
         options: &["mode", "vcpus", "memory", "args"],
         needs_image: true,
         run: gdb::run,
+    },
+    CommandRow {
+        name: "guest",
+        about: "Boot another kernel by xl create, and classify its end",
+        options: &[
+            "kernel", "cfg", "type", "expect", "vcpus", "memory", "args", "timeout", "xen-args",
+        ],
+        needs_image: false,
+        run: own::run,
     },
     CommandRow {
         name: "test",

@@ -61,6 +61,32 @@ pub enum Error {
         /// Why there are no tools.
         why: String,
     },
+    /// A type of guest that the bed cannot boot.
+    #[error(
+        "the type of the guest is `{given}`, but must be pv or pvh: the bed has no device model for \
+         other types; TYPE= overrides the configuration"
+    )]
+    BadType {
+        /// What was given.
+        given: String,
+    },
+    /// Neither the command line nor the configuration names a kernel.
+    #[error("KERNEL is not given, and CFG has no `kernel = \"…\"`: name the kernel to boot")]
+    NoKernel,
+    /// `--expect` has an unknown value.
+    #[error("EXPECT is `{given}`, but must be ktap, xtf, or regex:PATTERN")]
+    BadExpect {
+        /// What was given.
+        given: String,
+    },
+    /// The pattern of `--expect` is malformed.
+    #[error("EXPECT is `{given}`, whose pattern is malformed: {why}")]
+    BadPattern {
+        /// What was given.
+        given: String,
+        /// What the library for regular expressions says.
+        why: String,
+    },
     /// A debugger follows one guest.
     #[error("MODE is `all`, but a debugger needs one mode: pv-dom0, pv-domu, pvh-dom0 or pvh-domu")]
     OneMode,

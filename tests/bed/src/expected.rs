@@ -58,7 +58,7 @@ pub fn domus<'p>(
 /// Notes whether a guest is as expected.
 pub fn note(bed: &Bed, expectation: &Expectation, outcome: &GuestOutcome, reporter: &mut Reporter) {
     let name = format!("{} on Xen {}", outcome.name, bed.xen);
-    reporter.note(&name, expectation.met_by(outcome));
+    reporter.note_guest(&name, outcome.seconds, expectation.met_by(outcome));
 }
 
 /// Prints why a guest is tried once more.

@@ -20,6 +20,7 @@ mod lock;
 mod long;
 mod low_memory;
 mod modes;
+mod own;
 mod parallel;
 mod report;
 mod saved;

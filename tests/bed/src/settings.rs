@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{Arg, ArgMatches, builder::ValueParser, value_parser};
 
 use crate::choice::{GuestMode, KernelArgs};
+use crate::guest::Expect;
 use crate::witness::ProbeRequest;
 use crate::xen::Xen;
 
@@ -29,6 +30,14 @@ pub struct Settings {
     pub image: PathBuf,
     /// The time limit of each guest.
     pub timeout: Duration,
+    /// The kernel of `guest`.
+    pub kernel: Option<PathBuf>,
+    /// The xl configuration of `guest`.
+    pub config: Option<PathBuf>,
+    /// The type of `guest`.
+    pub kind: Option<GuestMode>,
+    /// How `guest` says that it succeeded.
+    pub expect: Expect,
     /// What `witness` asks the guest for.
     pub probe: ProbeRequest,
     /// What `cargo test` printed, for the model's column of the conformance table.
@@ -51,7 +60,7 @@ pub struct Settings {
 type OptionRow = (&'static str, &'static str, &'static str, fn() -> ValueParser);
 
 /// All options of all commands.
-const OPTIONS: [OptionRow; 16] = [
+const OPTIONS: [OptionRow; 20] = [
     (
         "xen",
         "XEN",
@@ -76,6 +85,21 @@ const OPTIONS: [OptionRow; 16] = [
     }),
     ("image", "PATH", "The image [target/image/xen-contig]", || value_parser!(PathBuf)),
     ("timeout", "SECONDS", "The time limit of each guest [240]", seconds),
+    ("kernel", "PATH", "The kernel, if not as the xl configuration says", || {
+        value_parser!(PathBuf)
+    }),
+    ("cfg", "PATH", "An xl configuration; without it the guest has 128 MiB", || {
+        value_parser!(PathBuf)
+    }),
+    ("type", "TYPE", "pv or pvh [as in the xl configuration, or pvh]", || {
+        ValueParser::from(GuestMode::of_type)
+    }),
+    (
+        "expect",
+        "HOW",
+        "How the guest says that it succeeded: ktap, xtf, or regex:PATTERN for a line [ktap]",
+        || parsed::<Expect>().into(),
+    ),
     ("probe", "ORDER:BITS", "The order and the address bits that are asked for [9:30]", || {
         parsed::<ProbeRequest>().into()
     }),
@@ -129,6 +153,10 @@ impl Settings {
             args: get.find("args").unwrap_or_default(),
             image: get.find("image").unwrap_or_else(|| "target/image/xen-contig".into()),
             timeout: Duration::from_secs(seconds("timeout").unwrap_or(240).into()),
+            kernel: get.find("kernel"),
+            config: get.find("cfg"),
+            kind: get.find("type"),
+            expect: get.find("expect").unwrap_or(Expect::Ktap),
             probe: get.find("probe").unwrap_or(ProbeRequest { order: 9, bits: 30, seed: 0 }),
             model: get.find("model"),
             fuzz: get.find("fuzz"),

@@ -128,6 +128,15 @@ compare() {
     rm -f "/tmp/m2p-$1" /tmp/listing
 }
 
+# Sends the console while the guest runs, behind a `>`.
+stream() {
+    until ls /var/log/xen/console/guest-*.log >/dev/null 2>&1; do sleep 0.1; done
+    tail -n +1 -f /var/log/xen/console/guest-*.log | awk '{ gsub(/\r/, ""); print ">" $0; fflush() }' >&3
+}
+
+# Whether the guest has printed what it is booted for.
+printed() { console | grep -q -E -f pattern || shut_down; }
+
 # Saves the domain twice, once to keep it and once to restore it from there.
 save_and_restore() {
     wait_for 60 saveable 1
@@ -164,6 +173,7 @@ job() {
     else
         say "running"
         xl list | section list
+        [ ! -f stream ] || stream &
         if [ -f mem-set ]; then
             xl mem-set "$(domain)" "$(cat mem-set)" 2>&1 | section mem-set
             [ "$goal" = watch ] || xl unpause "$(domain)" 2>&1 | section unpause
@@ -177,12 +187,16 @@ job() {
             look after
             compare before
             compare after
+        elif [ -f pattern ]; then
+            wait_for "$(cat seconds)" printed
         elif [ "$goal" = save ]; then
             save_and_restore
             wait_for "$(cat seconds)" shut_down
         else
             wait_for "$(cat seconds)" shut_down
         fi
+        # The last lines take a moment.
+        [ ! -f stream ] || { sleep 2; killall tail; }
         if shut_down; then
             code=$(sed -n 's/.*has shut down, reason code \([013456789][0-9]*\).*/\1/p' /var/log/xen/xl-*.log | head -n 1)
             [ "$goal" = watch ] && xl destroy "$(domain)" 2>&1 | section destroy

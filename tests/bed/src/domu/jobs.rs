@@ -4,12 +4,14 @@ use std::path::Path;
 
 use crate::choice::GuestMode;
 use crate::error::{Error, Result};
-use crate::guest::{Goal, Guest};
+use crate::guest::{Expect, Goal, Guest};
+use crate::own::OwnKernel;
 use crate::setup::Archive;
 
 /// Returns what is added to `xl create <config>`: the only difference from the shipped files.
 pub fn overrides(guest: &Guest) -> Vec<String> {
-    let mut words = Vec::new();
+    let own = guest.kernel.as_ref();
+    let mut words = own.map_or(Vec::new(), |kernel| kernel.overrides(&guest.name));
     words.extend(guest.memory.map(|mib| format!("memory={mib}")));
     words.extend(guest.max_memory.map(|mib| format!("maxmem={mib}")));
     words.extend(guest.vcpus.map(|n| format!("vcpus={n}")));
@@ -31,15 +33,26 @@ fn stay(vcpus: u32) -> Option<String> {
     (vcpus > 1).then(|| format!("cpus=[{}]", each.join(",")))
 }
 
+/// The directory in which `xl` runs, without the slash that it begins with.
+const WORK: &str = "bed/work";
+
+/// Returns the path of the configuration, as `xl` sees it.
+fn config(guest: &Guest) -> String {
+    match guest.kernel {
+        Some(_) => OwnKernel::config_path(&guest.name),
+        None => guest.mode.xl_config().to_owned(),
+    }
+}
+
 /// Packs the jobs, the image and the configurations, each where a user's `xl create` run from
 /// the repository's root would find them.
 pub fn pack(guests: &[Guest], image: &[u8], root: &Path) -> Result<Vec<u8>> {
     let mut archive = Archive::default();
-    archive.file("bed/work/target/image/xen-contig", image);
+    archive.file(&format!("{WORK}/target/image/xen-contig"), image);
     for mode in [GuestMode::PvDomu, GuestMode::PvhDomu] {
         let path = root.join(mode.xl_config());
         let text = std::fs::read(&path).map_err(|e| Error::file("reading", &path, e))?;
-        archive.file(&format!("bed/work/{}", mode.xl_config()), text);
+        archive.file(&format!("{WORK}/{}", mode.xl_config()), text);
     }
     for (number, guest) in guests.iter().enumerate() {
         let dir = format!("bed/jobs/{number:03}");
@@ -51,7 +64,16 @@ pub fn pack(guests: &[Guest], image: &[u8], root: &Path) -> Result<Vec<u8>> {
             Goal::Save => "save",
         };
         archive.file(&format!("{dir}/name"), guest.name.as_str());
-        archive.file(&format!("{dir}/config"), guest.mode.xl_config());
+        if let Some(kernel) = &guest.kernel {
+            kernel.pack(&guest.name, WORK, &mut archive);
+        }
+        if guest.streams {
+            archive.file(&format!("{dir}/stream"), "");
+        }
+        if let Expect::Line(pattern) = &guest.expect {
+            archive.file(&format!("{dir}/pattern"), pattern.as_str());
+        }
+        archive.file(&format!("{dir}/config"), config(guest));
         archive.file(&format!("{dir}/overrides"), overrides);
         archive.file(&format!("{dir}/seconds"), guest.limit.as_secs().to_string());
         archive.file(&format!("{dir}/goal"), goal);

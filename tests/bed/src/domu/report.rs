@@ -24,6 +24,8 @@ pub struct JobReport {
     pub name: String,
     /// Whether `xl create` has succeeded.
     pub running: bool,
+    /// The lines of the console that came while it ran.
+    pub live: Vec<String>,
     /// How the domain ended.
     pub end: Option<End>,
     /// Quoted texts: `command`, `create`, `list`, `console`, `dmesg`, `xl`.
@@ -66,6 +68,10 @@ impl SessionReport {
             if let Some((_, log)) = &mut section
                 && quoted(line, log)
             {
+                continue;
+            }
+            if let Some(text) = line.strip_prefix('>') {
+                report.jobs.last_mut().into_iter().for_each(|job| job.live.push(text.to_owned()));
                 continue;
             }
             report.end_section(section.take());
@@ -231,6 +237,14 @@ mod tests {
             "20",
         ];
         assert_eq!(sent(&log, 40), expected);
+    }
+
+    #[test]
+    fn lines_that_come_while_the_guest_runs_are_kept_apart() {
+        let text = TEXT.replace("running\n", "running\n>hello\n>finish\n");
+        let report = SessionReport::parse(&text);
+        assert_eq!(report.jobs[0].live, ["hello", "finish"]);
+        assert_eq!(report.jobs[0].guest_lines(), SessionReport::parse(TEXT).jobs[0].guest_lines());
     }
 
     #[test]

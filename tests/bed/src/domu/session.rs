@@ -94,7 +94,8 @@ pub fn run(
         session.guests.first().map_or("", |guest| guest.name.as_str()),
     );
     let mut machine = QemuMachine::start(&machine, &dir, reporter)?;
-    let mut watch = Watch { session, started: Vec::new(), finished: Vec::new(), ready: false };
+    let mut watch =
+        Watch { session, started: Vec::new(), finished: Vec::new(), ready: false, streamed: 0 };
     let (report, broken) = loop {
         let ended = machine.has_ended();
         let report = SessionReport::parse(&machine.serial(crate::boot::CONTROL));
@@ -165,12 +166,29 @@ fn broken(machine: &mut QemuMachine, ended: bool) -> Option<End> {
     machine.is_overdue().then(|| End::Lost("the whole boot took too long".to_owned()))
 }
 
+/// Returns a line of a guest without what moves the cursor of a terminal.
+fn without_escapes(line: &str) -> String {
+    let mut text = String::new();
+    let mut chars = line.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            // An escape sequence ends with a letter.
+            '\u{1b}' => drop(chars.find(char::is_ascii_alphabetic)),
+            c if c.is_control() && c != '\t' => {}
+            c => text.push(c),
+        }
+    }
+    text
+}
+
 /// Follows the jobs as they come and go.
 struct Watch<'a> {
     session: &'a SessionSpec,
     started: Vec<Duration>,
     finished: Vec<Duration>,
     ready: bool,
+    /// How many lines of the last job's console were printed while it ran.
+    streamed: usize,
 }
 
 impl Watch<'_> {
@@ -182,12 +200,19 @@ impl Watch<'_> {
         for (index, job) in report.jobs.iter().enumerate() {
             if index == self.started.len() {
                 self.started.push(now);
+                self.streamed = 0;
                 let next = self
                     .session
                     .guests
                     .get(index + 1)
                     .map_or("the verdict", |guest| guest.name.as_str());
                 reporter.step(format!("{}: xl create", job.name), next);
+            }
+            if index + 1 == report.jobs.len() {
+                let new = job.live.get(self.streamed..).unwrap_or_default();
+                new.iter()
+                    .for_each(|line| reporter.line(&format!("  | {}", without_escapes(line))));
+                self.streamed = job.live.len();
             }
             if index == self.finished.len() && job.finished {
                 self.finished.push(now);
@@ -230,5 +255,16 @@ impl Watch<'_> {
                 JobResult { guest: guest.clone(), report: told, end, seconds }
             })
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_guest_does_not_move_the_cursor() {
+        let line = "\u{1b}[H\u{1b}[?25h\u{1b}[2;24HGNU GRUB\tx\u{7}\u{1b}";
+        assert_eq!(without_escapes(line), "GNU GRUB\tx");
     }
 }

@@ -72,6 +72,8 @@ pub struct Ktap {
     pub failures: Vec<String>,
     /// The verdict that the guest printed, if any.
     pub verdict: Option<GuestVerdict>,
+    /// The number of tests that the plan names.
+    pub planned: Option<u32>,
     /// Everything that makes the report unfit to be believed.
     pub defects: Vec<String>,
     /// Whether a part of the log is missing.
@@ -122,6 +124,7 @@ impl Ktap {
                 report.result(rest, line, true);
             }
         }
+        report.planned = plan;
         report.check_whole(version, plan);
         report
     }

@@ -1,13 +1,17 @@
 //! A guest: what is booted, what it said and how it ended, turned into a verdict.
 
+mod expect;
 mod ktap;
 mod lines;
 mod serial;
 mod spec;
 mod verdict;
 
+pub use expect::Expect;
 pub use ktap::{Ktap, TestCounts, TestOutcome, TestResult};
 pub use lines::LogLines;
 pub use serial::{MachineEnd, SerialLog};
 pub use spec::{Goal, Guest};
-pub use verdict::{End, GuestVerdict, Judgement, judge};
+#[cfg(test)]
+pub use verdict::judge;
+pub use verdict::{End, GuestVerdict, Judgement};

@@ -1,9 +1,12 @@
 //! A guest that is to be booted.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use super::Expect;
 use crate::boot::{DEFAULT_MIB, MachineClock};
 use crate::choice::{GuestMode, KernelArgs};
+use crate::own::OwnKernel;
 use crate::parallel::Need;
 
 /// A guest that is to be booted: as dom0 in a machine of its own, or by `xl create`.
@@ -13,6 +16,12 @@ pub struct Guest {
     pub name: String,
     /// The mode.
     pub mode: GuestMode,
+    /// A kernel of its own, for a domU that does not boot the image.
+    pub kernel: Option<Arc<OwnKernel>>,
+    /// How it says that it succeeded.
+    pub expect: Expect,
+    /// Whether its console is printed while it runs.
+    pub streams: bool,
     /// The kernel command line.
     pub args: KernelArgs,
     /// The time limit.
@@ -88,6 +97,9 @@ impl Guest {
         Self {
             name: name.into(),
             mode,
+            kernel: None,
+            expect: Expect::default(),
+            streams: false,
             goal: Goal::of(&args),
             args,
             limit,

@@ -141,7 +141,11 @@ pub fn judge<'a>(
     expected: GuestExit,
 ) -> Judgement {
     let lines: Vec<&str> = console.into_iter().collect();
-    let report = Ktap::parse(lines.iter().copied());
+    weigh(Ktap::parse(lines.iter().copied()), &lines, end, expected)
+}
+
+/// Weighs a report against how the guest ended.
+pub fn weigh(report: Ktap, lines: &[&str], end: &End, expected: GuestExit) -> Judgement {
     let mut reasons = Vec::new();
     let said = report.verdict.map_or_else(
         || "printed no verdict".to_owned(),
@@ -193,11 +197,15 @@ pub fn judge<'a>(
         _ => {}
     }
     if report.verdict.is_none() {
-        reasons.extend(last_words(&lines).map(|line| format!("its last words: `{line}`")));
+        reasons.extend(last_words(lines).map(|line| format!("its last words: `{line}`")));
     }
     let mut counts = report.counts();
-    if verdict > GuestVerdict::Skip && counts.failed == 0 {
-        counts.failed = 1;
+    // A guest without tests of its own counts as one.
+    match verdict {
+        GuestVerdict::Success if counts.total() == 0 => counts.passed = 1,
+        GuestVerdict::Success | GuestVerdict::Skip => {}
+        _ if counts.failed == 0 => counts.failed = 1,
+        _ => {}
     }
     Judgement { verdict, reasons, counts, failures: report.failures, tests: report.tests }
 }

@@ -8,7 +8,7 @@ use super::results;
 use crate::boot::Dom0Boot;
 use crate::domu::JobResult;
 use crate::error::Result;
-use crate::guest::{End, Guest, GuestVerdict, Judgement, TestOutcome, judge};
+use crate::guest::{End, Guest, GuestVerdict, Judgement, TestOutcome};
 use crate::setup::{Bed, make_dir, write};
 use crate::xen::Xen;
 
@@ -35,8 +35,8 @@ impl GuestOutcome {
     /// Judges a dom0 boot and writes its logs.
     pub fn of_dom0(bed: &Bed, guest: &Guest, boot: Dom0Boot) -> Result<Self> {
         let dir = bed.log_dir(&guest.name)?;
-        let lines = boot.log.guest.iter().map(String::as_str);
-        let judgement = judge(lines, &boot.end, guest.args.expected_exit());
+        let exit = guest.args.expected_exit();
+        let judgement = guest.expect.judge(&boot.log.guest, &boot.end, exit);
         let outcome = Self {
             xen: bed.xen.clone(),
             name: guest.name.clone(),
@@ -54,8 +54,8 @@ impl GuestOutcome {
     pub fn of_domu(bed: &Bed, result: &JobResult) -> Result<Self> {
         let dir = bed.log_dir(&result.guest.name)?;
         let console = result.report.guest_lines();
-        let lines = console.iter().map(String::as_str);
-        let judgement = judge(lines, &result.end, result.guest.args.expected_exit());
+        let exit = result.guest.args.expected_exit();
+        let judgement = result.guest.expect.judge(&console, &result.end, exit);
         let outcome = Self {
             xen: bed.xen.clone(),
             name: result.guest.name.clone(),
@@ -169,6 +169,7 @@ pub fn table(outcomes: &[GuestOutcome]) -> Table {
 pub mod tests {
     use super::*;
     use crate::choice::GuestExit;
+    use crate::guest::judge;
 
     pub fn outcome(console: &str, end: End) -> GuestOutcome {
         GuestOutcome {

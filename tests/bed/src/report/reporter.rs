@@ -1,7 +1,7 @@
 //! What a suite and each of its parts report to.
 
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::findings::{Check, CheckOutcome, Findings};
 use super::outcome::GuestOutcome;
@@ -67,6 +67,18 @@ impl Reporter {
             Err(why) => CheckOutcome::Failed(why),
         };
         self.check(name, outcome);
+    }
+
+    /// Like [`note`](Self::note), of a guest that took `seconds`.
+    pub fn note_guest(
+        &mut self,
+        name: &str,
+        seconds: f64,
+        result: std::result::Result<(), String>,
+    ) {
+        self.last =
+            Instant::now().checked_sub(Duration::from_secs_f64(seconds)).unwrap_or(self.last);
+        self.note(name, result);
     }
 
     /// Counts and prints a check that cannot be made here, with the reason.

@@ -6,6 +6,7 @@ mod apt;
 mod cpio;
 mod initramfs;
 mod libraries;
+mod others;
 mod packages;
 mod peer;
 mod space;
@@ -28,6 +29,7 @@ use crate::xen::{Release, Xen, hypervisor_in};
 
 pub use cpio::Archive;
 use initramfs::Dom0Files;
+pub use others::OtherKernels;
 pub use peer::LinuxPeer;
 
 /// What a boot needs, ready on disk.

@@ -101,6 +101,16 @@ pub fn peer() -> Group {
     }
 }
 
+/// Returns the packages with the kernels that the suite boots as domUs besides the image.
+pub fn others() -> Group {
+    Group {
+        label: "other-kernels",
+        suite: "bookworm",
+        names: vec!["busybox-static".to_owned(), "grub-xen-host".to_owned()],
+        versioned: &[],
+    }
+}
+
 impl Group {
     /// What is wanted, in one line.
     pub fn wanted(&self) -> String {

@@ -15,14 +15,16 @@ use crate::choice::{GuestMode, KernelArgs};
 use crate::context::Context;
 use crate::domu::{self, SessionSpec};
 use crate::error::Result;
+use crate::expectation::Expectation;
 use crate::expected;
 use crate::guest::GuestVerdict;
 use crate::low_memory;
 use crate::modes;
+use crate::own;
 use crate::parallel::{self, SuitePart};
 use crate::report::{GuestOutcome, Reporter};
 use crate::saved;
-use crate::setup::{Bed, NO_TOOLS};
+use crate::setup::{Bed, NO_TOOLS, OtherKernels};
 use crate::vcpus;
 use crate::virtio;
 use crate::witness::{self, ProbeRequest};
@@ -33,10 +35,14 @@ pub fn run(context: &Arc<Context>, mut reporter: Reporter) -> Result<GuestVerdic
     let beds = context.beds(&mut reporter)?;
     reporter.step("wrong input", "the image as domU");
     wrong_input::check(&bed, &mut reporter)?;
+    let others = match &bed.linux {
+        Some(linux) => own::others::guests(&OtherKernels::prepare(linux, context, &mut reporter)?)?,
+        None => Vec::new(),
+    };
     // The long parts first, so that the short ones fill the time beside them.
     let mut parts = vec![
-        domus(&bed, GuestMode::PvDomu, "linux-dom0-pv")?,
-        domus(&bed, GuestMode::PvhDomu, "linux-dom0-pvh")?,
+        domus(&bed, GuestMode::PvDomu, Vec::new(), "linux-dom0-pv")?,
+        domus(&bed, GuestMode::PvhDomu, others, "linux-dom0-pvh")?,
     ];
     for bed in &beds {
         parts.push(saved::part(bed)?);
@@ -63,9 +69,15 @@ pub fn run(context: &Arc<Context>, mut reporter: Reporter) -> Result<GuestVerdic
 }
 
 /// Returns a part with a boot of the Linux dom0 for one domU mode: the image as configured, guests that
-/// misbehave, and in PV the witness, which must be last.
-fn domus<'p>(bed: &'p Bed, mode: GuestMode, name: &'static str) -> Result<SuitePart<'p>> {
-    let expectations = guests::domus(mode)?;
+/// misbehave, `others`, and in PV the witness, which must be last.
+fn domus<'p>(
+    bed: &'p Bed,
+    mode: GuestMode,
+    others: Vec<Expectation>,
+    name: &'static str,
+) -> Result<SuitePart<'p>> {
+    let mut expectations = guests::domus(mode)?;
+    expectations.extend(others);
     let request = ProbeRequest { seed: witness::fresh_seed(), ..bed.context.settings.probe };
     let mut guests = vec![modes::guest(bed, mode, &KernelArgs::default())];
     guests.extend(expectations.iter().map(|expectation| expectation.guest.clone()));
