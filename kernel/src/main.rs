@@ -91,6 +91,7 @@ fn main(boot: pvh_boot::BootInfo) -> ! {
     }
     // It is never freed, so the reserve can refer to the kernel that it belongs to.
     let machine: &'static Machine = Box::leak(Box::new(machine));
+    heap::overflow_into(&machine.frames);
     machine.start_dma();
     machine.report();
     reservation.print();
