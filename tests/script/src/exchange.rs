@@ -157,13 +157,24 @@ impl<G: ScriptGuest> Player<'_, G> {
         }
         // The second chunk may return frames that the first chunk gave to Xen.
         old.iter_mut().filter(|old| self.backing.contains(old)).for_each(|old| *old = u64::MAX);
-        let kept = (0..FRAMES).filter(|index| moved >> index & 1 != 0);
-        let mut both = 0;
-        for index in kept.filter(|index| old[*index as usize] != u64::MAX) {
-            both |= u32::from(self.owns(old[index as usize])) << index;
-        }
+        let both = (0..FRAMES)
+            .filter(|index| moved >> index & 1 != 0 && old[*index as usize] != u64::MAX)
+            .filter(|index| self.keeps(old[*index as usize], *index, moved))
+            .fold(0, |both, index| both | 1 << index);
         line.set(" keeping the old ", "r", both);
         moved
+    }
+
+    /// Returns true if the domain still has the old backing of a frame of the run that moved.
+    ///
+    /// A debug build of Xen logs two lines for each frame that it refuses to map, so only the last
+    /// frame that moved is mapped. The M2P decides for the others.
+    fn keeps(&self, old: u64, index: u64, moved: u32) -> bool {
+        let is_last = moved >> index == 1;
+        match self.guest.is_translated() || is_last {
+            true => self.owns(old),
+            false => self.guest.m2p(old) == Some(self.pfn(index).number()),
+        }
     }
 }
 

@@ -112,7 +112,7 @@ pub unsafe trait ScriptGuest {
     /// Returns the address of a page.
     fn address(&self, page: ScriptPage) -> VirtAddr;
 
-    /// Returns the M2P's entry of a machine frame that this domain owns.
+    /// Returns the M2P's entry of a machine frame that this domain owns or has owned.
     ///
     /// The script calls this in a PV guest only.
     fn m2p(&self, mfn: u64) -> Option<u64>;
