@@ -10,18 +10,23 @@ use hypercall::ops::Pte;
 use xen_contig::addr::{Gfn, Pfn};
 
 use super::m2p;
-use super::raw::{self, NOWHERE, Specimen, map, pv_only};
-use super::supply::least_bits;
+use super::raw::{self, NOWHERE, Specimen, limit, map, pv_only};
+use super::supply::{least_bits, least_bits_of};
 use crate::guest::guest;
 use crate::layout::{READ, READ_WRITE, linear, window};
 use crate::machine::word;
-use crate::selftest::{Check, Test, TestContext, fail, skip};
+use crate::say;
+use crate::selftest::{Check, Test, TestContext, TestOutcome, fail, skip};
 
 /// A frame number that no guest has, for the search of the M2P.
 const MARK: u64 = 0xc51_c51_c51;
 
-/// The maximum number of frames that are offered to Xen to find the lost one, which takes a second.
-const MAX_CANDIDATES: u64 = 1 << 15;
+/// The maximum number of extents that are offered to Xen to find the lost one. A debug build of Xen
+/// logs each extent that it refuses.
+const MAX_CANDIDATES: u64 = 64;
+
+/// The highest order of an extent that is lost and found.
+const MAX_ORDER: u32 = 9;
 
 pub fn add(tests: &mut Vec<Test>) {
     tests.push(Test::new("c50-out-list-unreadable", out_list_unreadable));
@@ -40,45 +45,81 @@ fn is_gone(mfn: u64) -> bool {
     mapped.is_err()
 }
 
+/// An extent that has few places below an address limit.
+struct FewPlaces {
+    order: u32,
+    bits: u32,
+    places: u64,
+}
+
+impl FewPlaces {
+    /// Finds an order, and the least limit below which Xen has an extent of that order.
+    fn find(context: &TestContext<'_>) -> Result<Self, TestOutcome> {
+        let mut fewest = u64::MAX;
+        for order in (0..=limit(context)?.min(MAX_ORDER)).rev() {
+            let bits = match least_bits_of(context, order) {
+                // Xen or the guest has no extent of this order.
+                Err(TestOutcome::Skip(_)) => continue,
+                bits => bits?,
+            };
+            let places = 1 << (bits - 12 - order);
+            if places <= MAX_CANDIDATES {
+                return Ok(Self { order, bits, places });
+            }
+            fewest = fewest.min(places);
+        }
+        skip!(
+            "the lost extent would have at least {fewest} places, and a debug Xen logs each one that \
+             the test tries; at most {MAX_CANDIDATES} are tried"
+        )
+    }
+}
+
 fn out_list_unreadable(context: &TestContext<'_>) -> Check {
     pv_only(context)?;
-    // Xen has so few frames below this limit that each one can be tried.
-    let bits = least_bits(context)?;
-    let end = 1 << (bits - 12);
-    if end > MAX_CANDIDATES {
-        skip!("Xen has no frame below 2^27, so the search for the lost frame would take too long");
-    }
-    let mut specimen = Specimen::take(context, 1)?;
+    let FewPlaces { order, bits, places } = FewPlaces::find(context)?;
+    let mut specimen = Specimen::take(context, 1 << order)?;
     let old = specimen.gfns()[0];
     // SAFETY: Xen cannot read or write the list.
     let attempt = unsafe {
-        specimen.attempt(0, 0, |x| {
+        specimen.attempt(0, order, |x| {
             x.output.extent_start = window(NOWHERE).as_mut_ptr();
             x.output.mem_flags = bits;
         })
     };
     let gone = is_gone(old);
-    // The new frame belongs to the domain, but no list and no M2P entry names it. The guest can
-    // exchange only its own frames, so each candidate is offered to Xen.
+    // The new extent belongs to the domain, but no list and no M2P entry names it. The guest can
+    // exchange only its own frames, so each place of an extent is offered to Xen.
+    say!(
+        "# c50: offers Xen at most {places} extents of order {order} (expected: a debug build of Xen \
+         logs \"Bad steal mfn\" for each that it refuses)"
+    );
     let pfn = specimen.pfns()[0];
     let mut found = None;
-    for candidate in (0..end).filter(|mfn| m2p::get(context.machine, *mfn).is_none()) {
+    for candidate in (0..places).map(|place| place << order) {
+        let mut frames = candidate..candidate + (1 << order);
+        if frames.any(|mfn| m2p::get(context.machine, mfn).is_some()) {
+            continue;
+        }
         let (mut input, mut out) = ([candidate], [pfn]);
         let mut argument = MemoryExchange {
-            input: raw::extents(&mut input, 0),
-            output: raw::extents(&mut out, 0),
+            input: raw::extents(&mut input, order),
+            output: raw::extents(&mut out, order),
             nr_exchanged: 0,
         };
-        // SAFETY: by the M2P the frame belongs to no guest, so it contains no Rust objects.
+        // SAFETY: by the M2P the frames belong to no guest, so they contain no Rust objects. Xen
+        // exchanges no extent of which a frame belongs to another owner.
         if unsafe { raw::exchange(&mut argument) } == Ok(0) {
             found = Some(out[0]);
             break;
         }
     }
     match found {
-        Some(mfn) => specimen.replace(0, mfn),
+        Some(first) => {
+            (0..1 << order).for_each(|index| specimen.replace(index, first + index as u64));
+        }
         None if gone => {
-            fail!("the new frame was not found: no frame below 2^{bits} belongs to the domain")
+            fail!("the new extent was not found: none below 2^{bits} belongs to the domain")
         }
         None => {}
     }

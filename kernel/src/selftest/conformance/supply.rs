@@ -38,29 +38,34 @@ pub fn add(tests: &mut Vec<Test>) {
 
 /// Returns the least address width below which Xen has a free frame.
 pub fn least_bits(context: &TestContext<'_>) -> Result<u32, TestOutcome> {
-    let mut specimen = Specimen::take(context, 1)?;
-    for bits in 13..=40 {
-        // SAFETY: this is an ordinary exchange of a frame that contains no Rust objects.
-        let low = unsafe { specimen.attempt(0, 0, |x| x.output.mem_flags = bits) };
+    least_bits_of(context, 0)
+}
+
+/// Returns the least address width below which Xen has a free extent of this order.
+pub fn least_bits_of(context: &TestContext<'_>, order: u32) -> Result<u32, TestOutcome> {
+    let mut specimen = Specimen::take(context, 1 << order)?;
+    for bits in order + 13..=40 {
+        // SAFETY: this is an ordinary exchange of frames that contain no Rust objects.
+        let low = unsafe { specimen.attempt(0, order, |x| x.output.mem_flags = bits) };
         specimen.renew(&low)?;
         if low.answer.is_ok() {
             let below = specimen.gfns()[0] < 1 << (bits - 12);
             // Low memory is scarce, so it is returned for the tests that follow.
-            // SAFETY: this is an ordinary exchange of a frame that contains no Rust objects.
-            let back = unsafe { specimen.attempt(0, 0, |_| ()) };
+            // SAFETY: this is an ordinary exchange of frames that contain no Rust objects.
+            let back = unsafe { specimen.attempt(order, 0, |_| ()) };
             specimen.settle(&back)?;
             if !below {
-                fail!("expected a frame below 2^{bits}, got mfn {:#x}", low.out[0]);
+                fail!("expected memory below 2^{bits}, got mfn {:#x}", low.out[0]);
             }
             return Ok(bits);
         }
-        if let Err(outcome) = low.refused("a frame below a limit", XenErrno::ENOMEM, 0) {
+        if let Err(outcome) = low.refused("memory below a limit", XenErrno::ENOMEM, 0) {
             specimen.put_back()?;
             return Err(outcome);
         }
     }
     specimen.put_back()?;
-    skip!("Xen has no frame below 2^40")
+    skip!("Xen has no extent of order {order} below 2^40")
 }
 
 fn no_block(context: &TestContext<'_>) -> Check {
