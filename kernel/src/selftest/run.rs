@@ -45,6 +45,12 @@ pub fn run(
     for FinishedTest { name, outcome } in &finished {
         report.line(name, outcome);
     }
+    if !tests.is_empty() {
+        say!(
+            "# expected: Xen logs warnings (\"Over-allocation\"; a debug build of Xen also \"Bad steal \
+             mfn\" and \"Error getting mfn\"), because the tests make calls that Xen refuses"
+        );
+    }
     let before = AccountsSnapshot::of(machine);
     let context = TestContext { machine, seed: options.seed, before };
     for test in &tests {
