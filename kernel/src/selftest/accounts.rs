@@ -4,7 +4,8 @@ use alloc::vec::Vec;
 
 use hypercall::XenErrno;
 
-use super::{Check, Test, TestContext, fail};
+use super::reservation::reduced;
+use super::{Check, Test, TestContext, fail, skip};
 use crate::machine::Machine;
 
 /// The counts of frames at one time.
@@ -36,6 +37,9 @@ pub fn add(tests: &mut Vec<Test>) {
 fn balanced(context: &TestContext<'_>) -> Check {
     let now = AccountsSnapshot::of(context.machine);
     if now != context.before {
+        if let Some(why) = reduced() {
+            skip!("{why}");
+        }
         fail!("before: {:?}, now: {now:?}", context.before);
     }
     if now.quarantined != 0 || now.reservation.is_err() {

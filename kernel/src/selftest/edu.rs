@@ -124,8 +124,11 @@ fn round_trip(
 }
 
 fn round_trips(context: &TestContext<'_>) -> Check {
-    let mut edu = open(context.machine)?;
+    let edu = open(context.machine)?;
     let buffer = EduBuffer::new(context.machine, ORDER)?;
+    // Declared last, and so dropped first: the device loses its right to do DMA before the buffer
+    // is freed.
+    let mut edu = edu;
     let end = buffer.bytes();
     say!("# edu-dma-round-trip: {} KiB at {}", end >> 10, buffer.device_address(0));
     let parts = [
@@ -149,8 +152,11 @@ fn round_trips(context: &TestContext<'_>) -> Check {
 /// the same guest frames into its reach. Without this the other tests would prove nothing.
 fn out_of_reach(context: &TestContext<'_>) -> Check {
     let (machine, seed) = (context.machine, context.seed);
-    let mut edu = open(machine)?;
+    let edu = open(machine)?;
     let witness = EduBuffer::new(machine, Order::ZERO)?;
+    // Declared last, and so dropped first: the device loses its right to do DMA before the buffer
+    // is freed.
+    let mut edu = edu;
     let Some(run) = above_mask(machine, ORDER.frames()) else {
         witness.release()?;
         skip!("the device can reach all of the guest's free memory without an exchange")

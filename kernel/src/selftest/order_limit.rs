@@ -8,7 +8,7 @@ use hypercall::{DomId, Xen, XenErrno};
 use xen_contig::addr::Order;
 use xen_contig::exchange::{Capability, ExchangeError, ExchangeFailure};
 
-use super::owned::OwnedRun;
+use super::owned::{OwnedExtent, OwnedRun};
 use super::{Check, Test, TestContext, fail, frame_checks};
 use crate::extent::WholeRunExchanger;
 use crate::machine::{ANYWHERE, Machine};
@@ -53,7 +53,10 @@ fn is_refused_by_xen<L: xen_contig::paging::LinearMapping>(
     };
     let run = run.into_run();
     let failure = match exchanger.acquire(run, ANYWHERE, lists.words()) {
-        Ok(extent) => fail!("Xen refused order {above} before and permits it now: {extent:?}"),
+        Ok(extent) => {
+            let extent = OwnedExtent::of(machine, extent);
+            fail!("Xen refused order {above} before and permits it now: {:?}", *extent)
+        }
         Err(failure) => failure,
     };
     let ExchangeFailure { error, remaining } = failure;

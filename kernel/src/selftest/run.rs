@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 use xen_contig::vmap::AreaCount;
 
 use super::accounts::AccountsSnapshot;
+use super::reservation::reduced;
 use super::test::{Test, TestContext};
 use crate::command_line::{Options, Selection, When};
 use crate::console::say;
@@ -102,6 +103,11 @@ impl Leftovers {
         let now = Self::of(machine);
         if now == self {
             return outcome;
+        }
+        if now.accounts != self.accounts
+            && let Some(why) = reduced()
+        {
+            return TestOutcome::Skip(why);
         }
         match outcome {
             TestOutcome::Pass | TestOutcome::Skip(_) => TestOutcome::Error(format!(

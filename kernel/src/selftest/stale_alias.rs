@@ -10,7 +10,7 @@ use xen_contig::addr::{Gfn, Mfn};
 use xen_contig::exchange::{ExchangeError, ExchangeFailure};
 use xen_contig::paging::Holder;
 
-use super::owned::{OwnedRun, free_remaining};
+use super::owned::{OwnedExtent, OwnedRun, free_remaining};
 use super::{Check, Test, TestContext, error, fail, frame_checks, skip};
 use crate::guest::guest;
 use crate::layout::{READ_WRITE, slot, window};
@@ -52,7 +52,10 @@ fn refused_then_taken(context: &TestContext<'_>) -> Check {
 
     let failure = match exchanger.acquire(run.into_run(), ANYWHERE, lists.words()) {
         Err(failure) => failure,
-        Ok(extent) => fail!("Xen took pfn {aliased} although an alias maps it: {extent:?}"),
+        Ok(extent) => {
+            let extent = OwnedExtent::of(machine, extent);
+            fail!("Xen took pfn {aliased} although an alias maps it: {:?}", *extent)
+        }
     };
     let ExchangeFailure { error, remaining } = failure;
     let run = match remaining.whole() {

@@ -11,14 +11,15 @@ use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use spin::Mutex;
 use xen_contig::addr::PAGE_SIZE;
 use xen_contig::dma::Retain;
-use xen_contig::frames::FrameRun;
-use xen_contig::vmap::{Area, Flush, Protection, VmapError};
+use xen_contig::vmap::{Flush, Protection, VmapError};
 
 use super::dma::helpers::{
     Allocator, Buffer, HeldFrames, balanced, build, fill, holds, is_shortage, scatter,
 };
+use super::owned::OwnedRun;
 use super::sent_events::{of_a_job, sent_during};
 use super::soak::SoakRandom;
+use super::vmap::test_area::TestArea;
 use super::{Check, Test, TestContext, TestOutcome, error, fail, skip};
 use crate::command_line::When;
 use crate::machine::{Machine, word};
@@ -120,9 +121,10 @@ fn confine(machine: &Machine) -> Result<HeldFrames<'_>, TestOutcome> {
 }
 
 /// An area, its frames, and the number that marks their contents.
-struct MappedArea {
-    area: Area,
-    run: FrameRun,
+struct MappedArea<'m> {
+    // The area is dropped before its frames.
+    area: TestArea<'m>,
+    run: OwnedRun<'m>,
     mark: u64,
 }
 
@@ -133,7 +135,7 @@ struct StormVcpu<'a, 'm> {
     tally: &'a StormTally,
     random: SoakRandom,
     buffers: Vec<(Buffer<'a, 'm>, u64)>,
-    mapped: Vec<MappedArea>,
+    mapped: Vec<MappedArea<'m>>,
 }
 
 impl<'a, 'm> StormVcpu<'a, 'm> {
@@ -204,17 +206,13 @@ impl<'a, 'm> StormVcpu<'a, 'm> {
             self.tally.refused.fetch_add(1, Relaxed);
             return Ok(());
         };
+        let run = OwnedRun::of(self.machine, run);
         // SAFETY: `run` owns the frames ([M1](xen_contig::rules#M1)) until the area is unmapped.
         let area = unsafe { self.machine.areas.vmap(run.iter(), Protection::ReadWrite, "storm") };
         let area = match area {
-            Ok(area) => area,
-            Err(error) => {
-                self.machine.give(run);
-                match error {
-                    VmapError::NoSpace { .. } => return Ok(()),
-                    error => fail!("mapping {frames} frames: {error}"),
-                }
-            }
+            Ok(area) => TestArea::new(self.machine, area),
+            Err(VmapError::NoSpace { .. }) => return Ok(()),
+            Err(error) => fail!("mapping {frames} frames: {error}"),
         };
         let mark = self.random.next();
         for (page, pfn) in (0..).zip(run.iter()) {
@@ -236,15 +234,17 @@ impl<'a, 'm> StormVcpu<'a, 'm> {
             match try_read(area.address() + page * PAGE_SIZE as u64 + 24) {
                 Ok(found) if found == mark ^ page => {}
                 other => {
-                    fail!("page {page} of {area:?} reads {other:x?}, expected {:#x}", mark ^ page)
+                    fail!(
+                        "page {page} of {:?} reads {other:x?}, expected {:#x}",
+                        *area,
+                        mark ^ page
+                    )
                 }
             }
         }
-        if let Err(error) = self.machine.areas.vunmap(area) {
-            fail!("unmapping: {error}");
-        }
+        area.vunmap()?;
         // The next owner of these frames gets them with the leftovers of the area.
-        self.machine.give(run);
+        drop(run);
         Ok(())
     }
 

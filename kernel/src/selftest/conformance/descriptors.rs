@@ -91,7 +91,10 @@ fn local_descriptors(context: &TestContext<'_>) -> Check {
             );
             found == 1
         };
-    specimen.map_one(0, None)?;
+    if let Err(outcome) = specimen.map_one(0, None) {
+        let _ignored = set(0);
+        return Err(outcome);
+    }
     // SAFETY: this is an ordinary exchange of a frame that contains descriptors.
     let attempt = unsafe { specimen.attempt(0, 0, |_| ()) };
     let unloaded = set(0);

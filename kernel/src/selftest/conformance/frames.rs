@@ -17,6 +17,7 @@ use crate::hypervisor::untraced;
 use crate::layout::{READ, READ_WRITE, linear, slot, window};
 use crate::machine::word;
 use crate::say;
+use crate::selftest::owned::OwnedRun;
 use crate::selftest::{Check, Test, TestContext, error, fail, skip};
 use crate::vcpu::xen;
 
@@ -70,7 +71,7 @@ fn in_list_ends_early(context: &TestContext<'_>) -> Check {
     pv_only(context)?;
     // The first entry is the last word of a page. The next page is not mapped.
     let machine = context.machine;
-    let Some(pages) = machine.take(2) else { skip!("the guest has no run of two free frames") };
+    let pages = OwnedRun::take(machine, 2)?;
     let (first, second) = (pages.first(), pages.first().add(1));
     let Some(mfn) = machine.p2m.mfn(second) else {
         fail!("the frame allocator handed out a frame without memory")
@@ -84,8 +85,11 @@ fn in_list_ends_early(context: &TestContext<'_>) -> Check {
             x.input.extent_start = list;
         })
     };
-    map(core::iter::once((second, Pte::new(mfn, READ_WRITE))))?;
-    machine.give(pages);
+    if let Err(outcome) = map(core::iter::once((second, Pte::new(mfn, READ_WRITE)))) {
+        // The frame cannot be used again.
+        core::mem::forget(pages);
+        return Err(outcome);
+    }
     refused
 }
 

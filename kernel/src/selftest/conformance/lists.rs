@@ -16,6 +16,7 @@ use crate::guest::guest;
 use crate::layout::{READ, READ_WRITE, linear, window};
 use crate::machine::word;
 use crate::say;
+use crate::selftest::owned::OwnedRun;
 use crate::selftest::{Check, Test, TestContext, TestOutcome, fail, skip};
 
 /// A frame number that no guest has, for the search of the M2P.
@@ -136,7 +137,7 @@ fn out_list_not_writable(context: &TestContext<'_>) -> Check {
     let bits = least_bits(context)?;
     let end = 1 << (bits - 12);
     let machine = context.machine;
-    let Some(page) = machine.take(1) else { skip!("the guest has no free frame") };
+    let page = OwnedRun::take(machine, 1)?;
     let list = page.first();
     let Some(list_mfn) = machine.p2m.mfn(list) else {
         fail!("the frame allocator handed out a frame without memory")
@@ -153,10 +154,14 @@ fn out_list_not_writable(context: &TestContext<'_>) -> Check {
             x.output.mem_flags = bits;
         })
     };
-    map(core::iter::once((list, Pte::new(list_mfn, READ_WRITE))))?;
+    if let Err(outcome) = map(core::iter::once((list, Pte::new(list_mfn, READ_WRITE)))) {
+        // The frame cannot be used again.
+        core::mem::forget(page);
+        return Err(outcome);
+    }
     // SAFETY: `page` owns the frame, which is mapped.
     let told = unsafe { word(list, 0).read_volatile() };
-    machine.give(page);
+    drop(page);
     let gone = is_gone(old);
     // The M2P names the frame that the list does not. An exchange takes the frame by its number and
     // removes the mark.

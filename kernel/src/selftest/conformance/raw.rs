@@ -11,6 +11,7 @@ use xen_contig::exchange::Capability;
 use xen_contig::frames::FrameRun;
 use xen_contig::vmap::Flush;
 
+use super::m2p;
 use super::start_info::StartInfo;
 use crate::layout::{self, READ_WRITE};
 use crate::machine::Machine;
@@ -338,19 +339,29 @@ impl Drop for Specimen<'_> {
     /// translated guest Xen reports whether a frame has memory. Frames without memory are lost, and
     /// the accounts of the tests name their number.
     fn drop(&mut self) {
-        let Some(run) = self.run.take() else { return };
-        let first = run.first();
-        for (index, mfn) in (0..).zip(&self.gfns) {
-            let pfn = first.add(index);
-            let has_memory = match self.is_pv() {
-                true => map(core::iter::once((pfn, Pte::new(Mfn::new(*mfn), READ_WRITE)))).is_ok(),
-                false => xen().hvm_op(HvmOp::GetMemType(pfn)) == Ok(HVMMEM_RAM_RW),
-            };
-            if has_memory {
-                // SAFETY: this is one frame of the run, which this function owns and does not use
-                // as a whole ([M1](xen_contig::rules#M1)).
-                self.machine.give(unsafe { FrameRun::new(pfn, 1) });
-            }
+        if let Some(run) = self.run.take() {
+            free_populated(self.machine, &run, |index| self.gfns.get(index).copied());
+        }
+    }
+}
+
+/// Frees the frames of a run that have memory, after a failure that leaves open which have.
+///
+/// In a PV guest, `backing` returns the machine frame that backs a frame.
+pub fn free_populated(machine: &Machine, run: &FrameRun, backing: impl Fn(usize) -> Option<u64>) {
+    for (index, pfn) in run.iter().enumerate() {
+        let maps = |mfn: u64| {
+            let pte = Pte::new(Mfn::new(mfn), READ_WRITE);
+            m2p::set(mfn, pfn.number()).is_ok() && map(core::iter::once((pfn, pte))).is_ok()
+        };
+        let has_memory = match machine.m2p {
+            Some(_) => backing(index).is_some_and(maps),
+            None => xen().hvm_op(HvmOp::GetMemType(pfn)) == Ok(HVMMEM_RAM_RW),
+        };
+        if has_memory {
+            // SAFETY: this is one frame of the run, which the caller owns and does not use again
+            // ([M1](xen_contig::rules#M1)).
+            machine.give(unsafe { FrameRun::new(pfn, 1) });
         }
     }
 }

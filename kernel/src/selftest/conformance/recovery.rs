@@ -51,10 +51,10 @@ pub fn add(tests: &mut Vec<Test>) {
 }
 
 /// The result of an exchange that tore.
-struct TornRun {
+struct TornRun<'m> {
     error: ExchangeError,
     /// The runs that the library returned.
-    remaining: Vec<FrameRun>,
+    remaining: Vec<OwnedRun<'m>>,
     first: Pfn,
     /// The machine frame that backed each frame before.
     old: Vec<Option<Mfn>>,
@@ -64,7 +64,11 @@ struct TornRun {
 
 /// Exchanges so that Xen fails after the commit point of chunk `torn`. The M2P record of the frame
 /// `hidden`, if any, is not reported.
-fn tear(context: &TestContext<'_>, torn: u64, hidden: Option<u64>) -> Result<TornRun, TestOutcome> {
+fn tear<'m>(
+    context: &TestContext<'m>,
+    torn: u64,
+    hidden: Option<u64>,
+) -> Result<TornRun<'m>, TestOutcome> {
     pv_only(context)?;
     let machine = context.machine;
     if limit(context)? < ORDER.get() {
@@ -104,7 +108,7 @@ fn tear(context: &TestContext<'_>, torn: u64, hidden: Option<u64>) -> Result<Tor
     drop(list);
     match result {
         Err(ExchangeFailure { error, remaining }) => {
-            let remaining = remaining.into_iter().collect();
+            let remaining = remaining.into_iter().map(|run| OwnedRun::of(machine, run)).collect();
             Ok(TornRun { error, remaining, first, old, quarantined: accounts.quarantined() })
         }
         Ok(progress) => {
@@ -167,7 +171,7 @@ fn spares_the_others(context: &TestContext<'_>, torn: u64) -> Check {
     find_again(context, &lost)?;
     // SAFETY: `lost` owns the frame ([M1](xen_contig::rules#M1)), which `find_again` has mapped.
     unsafe { machine.linear.zero(lost.first(), lost.frames()) };
-    checks.and(check_and_free(machine, lost, &|_| None))?;
+    checks.and(check_and_free(machine, OwnedRun::of(machine, lost), &|_| None))?;
     let mut expected = alloc::vec![(0, hidden), (hidden + 1, FRAMES - hidden - 1)];
     expected.retain(|(_, frames)| *frames > 0);
     if pieces != expected || quarantined != 1 {
@@ -185,11 +189,8 @@ fn spares_the_others(context: &TestContext<'_>, torn: u64) -> Check {
 }
 
 /// Frees a run. All tables must agree on it, and it must be zeroed.
-fn check_and_free(machine: &Machine, run: FrameRun, mfn: &dyn Fn(u64) -> Option<Mfn>) -> Check {
-    let checks = frame_checks::agree(machine, &run, mfn)
-        .and_then(|()| frame_checks::is_zero(&run, "a torn run"));
-    machine.give(run);
-    checks
+fn check_and_free(machine: &Machine, run: OwnedRun<'_>, mfn: &dyn Fn(u64) -> Option<Mfn>) -> Check {
+    frame_checks::agree(machine, &run, mfn).and_then(|()| frame_checks::is_zero(&run, "a torn run"))
 }
 
 /// Maps the machine frames that Xen's M2P has for lost frames, as a kernel that reports all records

@@ -4,14 +4,15 @@
 use alloc::string::String;
 
 use hypercall::ops::Pte;
-use hypercall::{DomId, Pfn, VirtAddr};
+use hypercall::{DomId, Mfn, Pfn, VirtAddr};
 use script::{FRAMES, ScriptGuest, ScriptPage, ScriptResult};
 use xen_contig::frames::FrameRun;
 use xen_contig::paging::{GuestMemory, LinearMapping};
 
 use super::m2p;
-use super::raw::{NOWHERE, is_pv, limit};
+use super::raw::{NOWHERE, free_populated, is_pv, limit};
 use super::start_info::StartInfo;
+use crate::guest::guest;
 use crate::hypervisor::Hypervisor;
 use crate::layout::{WINDOW_SLOTS, linear, slot, window};
 use crate::machine::Machine;
@@ -42,6 +43,7 @@ fn same_script(context: &TestContext<'_>) -> Check {
     unsafe { machine.linear.zero(run.first(), FRAMES) };
     let start_info = StartInfo::find(machine);
     if start_info.is_none() && is_pv(context) {
+        machine.give(run);
         error!("the start info is not at the place that the builder used");
     }
     let unowned = match machine.m2p {
@@ -61,6 +63,13 @@ fn same_script(context: &TestContext<'_>) -> Check {
             Ok(())
         }
         ScriptResult::Differs { line, call, expected, answer } => {
+            let machine = kernel.machine;
+            for slot in [slot::ALIAS, NOWHERE] {
+                let _not_mapped = guest().set_window(slot, None);
+            }
+            free_populated(machine, &kernel.run, |index| {
+                machine.p2m.mfn(kernel.run.first().add(index as u64)).map(Mfn::number)
+            });
             fail!("line {line}: `{call}`: expected `{expected}`, Xen answered `{answer}`")
         }
     }

@@ -12,12 +12,11 @@ use super::raw::{Specimen, extents, limit, pv_only, refuses};
 use super::returned::ReturnedFrames;
 use crate::machine::{ANYWHERE, word};
 use crate::say;
-use crate::selftest::owned::{OwnedRun, free_remaining};
+use crate::selftest::owned::{OwnedExtent, OwnedRun, refused};
 use crate::selftest::reservation::can_refill;
 use crate::selftest::{Check, Test, TestContext, fail, frame_checks, skip};
 use crate::vcpu::xen;
 use xen_contig::addr::Pfn;
-use xen_contig::exchange::ExchangeError;
 
 /// The number of frames whose contents are checked.
 const FRAMES: u64 = 64;
@@ -197,7 +196,6 @@ fn not_zero(run: &xen_contig::frames::FrameRun) -> usize {
 
 fn content_of_new_frames(context: &TestContext<'_>) -> Check {
     pv_only(context)?;
-    let machine = context.machine;
     // First the test prints what Xen hands out: the contents that the domain left in its frames.
     let mut specimen = Specimen::take(context, FRAMES)?;
     let returned = can_refill().and_then(|()| ReturnedFrames::make(context, FRAMES));
@@ -213,27 +211,27 @@ fn content_of_new_frames(context: &TestContext<'_>) -> Check {
     })?;
     attempt.succeeded("new frames", FRAMES)?;
     drop(returned);
-    // The library guarantees zeros, also where Xen hands out an extent with old contents.
-    let _dirty = ReturnedFrames::extent(context, FRAMES.ilog2())?;
+    // The kernel's exchange guarantees zeros, also where Xen hands out old contents.
+    let limit = limit(context)?;
+    let orders = [0, 3, FRAMES.ilog2()].into_iter().filter(|order| *order <= limit);
+    orders.into_iter().try_for_each(|order| extent_is_zero(context, order))
+}
+
+fn extent_is_zero(context: &TestContext<'_>, order: u32) -> Check {
+    let machine = context.machine;
     let Some(exchanger) = machine.exchanger() else { return Ok(()) };
-    let run = OwnedRun::take(machine, FRAMES)?;
-    let Some(mut lists) = machine.lists(2 * FRAMES) else {
+    let _dirty = ReturnedFrames::extent(context, order)?;
+    let run = OwnedRun::take(machine, 1 << order)?;
+    let Some(mut lists) = machine.lists(2 << order) else {
         skip!("the guest has no free memory for lists")
     };
     frame_checks::dirty(&run, context.seed);
     let extent = match exchanger.acquire(run.into_run(), ANYWHERE, lists.words()) {
-        Ok(extent) => extent,
-        Err(failure) => match free_remaining(machine, failure) {
-            error @ ExchangeError::NoMemory { .. } => skip!("{error}"),
-            error => fail!("the exchange failed: {error}"),
-        },
+        Ok(extent) => OwnedExtent::of(machine, extent),
+        Err(failure) => return Err(refused(machine, "the exchange failed", failure)),
     };
-    let zero = frame_checks::is_zero(extent.run(), "the new extent");
-    match exchanger.release(extent, lists.words()) {
-        Ok(run) => machine.give(run),
-        Err(failure) => fail!("releasing the extent: {}", free_remaining(machine, failure)),
-    }
-    zero
+    frame_checks::is_zero(extent.run(), "the new extent")?;
+    extent.release().map(drop)
 }
 
 /// Returns true if Xen scrubs frames with this word.

@@ -5,8 +5,7 @@ use alloc::vec::Vec;
 
 use xen_contig::addr::Mfn;
 use xen_contig::dma::{AllocError, Constraints, RelocationFailure, Retain};
-use xen_contig::exchange::ExchangeError;
-use xen_contig::frames::FrameRun;
+use xen_contig::exchange::{ExchangeError, Remaining};
 use xen_contig::paging::Holder;
 use xen_contig::vmap::Protection;
 
@@ -17,6 +16,8 @@ use super::{Check, Test, TestContext, TestOutcome, fail, skip};
 use crate::machine::Machine;
 use crate::say;
 use crate::selftest::frame_checks;
+use crate::selftest::owned::OwnedRun;
+use crate::selftest::vmap::test_area::TestArea;
 
 pub fn add(tests: &mut Vec<Test>) {
     tests.push(Test::new("dma-contiguous-in-place", in_place).needs_exchange_order(1));
@@ -32,15 +33,13 @@ const FRAMES: u64 = 300;
 const MASK: u64 = (1 << 30) - 1;
 
 /// Takes memory of which no two frames are neighbours in the machine, and fills it with a pattern.
-pub(in crate::selftest) fn in_use(
-    context: &TestContext<'_>,
+pub(in crate::selftest) fn in_use<'m>(
+    context: &TestContext<'m>,
     frames: u64,
-) -> Result<FrameRun, TestOutcome> {
+) -> Result<OwnedRun<'m>, TestOutcome> {
     let machine = context.machine;
-    let Some(run) = machine.take(frames) else {
-        skip!("the guest has no run of {frames} free frames")
-    };
-    let run = scatter(machine, run)?;
+    let run = OwnedRun::take(machine, frames)?;
+    let run = OwnedRun::of(machine, scatter(machine, run.into_run())?);
     frame_checks::dirty(&run, context.seed);
     Ok(run)
 }
@@ -52,13 +51,25 @@ fn free_after_refusal(machine: &Machine, failure: RelocationFailure<'_>) -> Allo
     error
 }
 
+/// Returns the run that remains after a refusal, or fails if a frame of it is lost.
+fn whole<'m>(machine: &'m Machine, remaining: Remaining<'_>) -> Result<OwnedRun<'m>, TestOutcome> {
+    match remaining.whole() {
+        Ok(run) => Ok(OwnedRun::of(machine, run)),
+        Err(remaining) => {
+            let lost = remaining.lost();
+            remaining.into_iter().for_each(|run| machine.give(run));
+            fail!("{lost} frames of the run were lost")
+        }
+    }
+}
+
 /// Makes a run contiguous. If that fails, the test is skipped or fails.
 fn moved<'a, 'm>(
     allocator: &'a Allocator<'m>,
-    run: FrameRun,
+    run: OwnedRun<'_>,
     limits: &Constraints,
 ) -> Result<Buffer<'a, 'm>, TestOutcome> {
-    match allocator.make_contiguous(run, limits) {
+    match allocator.make_contiguous(run.into_run(), limits) {
         Ok(buffer) => Ok(buffer),
         Err(failure) => match free_after_refusal(allocator.platform(), failure) {
             error if is_shortage(&error) => skip!("{error}"),
@@ -148,10 +159,10 @@ fn aliases(context: &TestContext<'_>) -> Check {
         // SAFETY: the frame belongs to this test, and no code accesses it through the area.
         let area = unsafe { machine.areas.vmap([busy], Protection::ReadWrite, "in use") };
         let area = match area {
-            Ok(area) => area,
+            Ok(area) => TestArea::new(machine, area),
             Err(error) => fail!("mapping an area: {error}"),
         };
-        let run = match allocator.make_contiguous(run, &limits) {
+        let run = match allocator.make_contiguous(run.into_run(), &limits) {
             Ok(buffer) => {
                 fail!("expected a refusal, because an area in use maps pfn {busy}; got {buffer:?}")
             }
@@ -159,18 +170,14 @@ fn aliases(context: &TestContext<'_>) -> Check {
                 error: AllocError::Exchange(ExchangeError::FrameBusy { pfn, holder, .. }),
                 remaining,
             }) if pfn == busy && matches!(holder, Holder::Area { name: "in use", .. }) => {
-                match remaining.whole() {
-                    Ok(run) => run,
-                    Err(remaining) => fail!("frames of the run were lost: {remaining:?}"),
-                }
+                whole(machine, remaining)?
             }
-            Err(failure) => {
-                fail!("expected the error to name the area that maps pfn {busy}: {failure}")
-            }
+            Err(failure) => fail!(
+                "expected the error to name the area that maps pfn {busy}: {}",
+                free_after_refusal(machine, failure)
+            ),
         };
-        if let Err(error) = machine.areas.vunmap(area) {
-            fail!("unmapping: {error}");
-        }
+        area.vunmap()?;
         let buffer = moved(allocator, run, &limits)?;
         frame_checks::holds_pattern(buffer.frames(), context.seed, "the memory in use")?;
         let mut left = 0;
@@ -198,7 +205,7 @@ fn refused(context: &TestContext<'_>) -> Check {
             Holder::Device { name: "edu" },
         ] {
             machine.linear.note_use(busy, holder);
-            let result = allocator.make_contiguous(run, &limits);
+            let result = allocator.make_contiguous(run.into_run(), &limits);
             machine.linear.forget_use(busy);
             let (error, remaining) = match result {
                 Ok(buffer) => {
@@ -206,10 +213,7 @@ fn refused(context: &TestContext<'_>) -> Check {
                 }
                 Err(RelocationFailure { error, remaining }) => (error, remaining),
             };
-            run = match remaining.whole() {
-                Ok(run) => run,
-                Err(remaining) => fail!("{error}: {remaining:?}"),
-            };
+            run = whole(machine, remaining)?;
             match error {
                 AllocError::Exchange(ExchangeError::FrameBusy { pfn, holder: named, .. })
                     if (pfn, named) == (busy, holder) => {}
@@ -222,7 +226,7 @@ fn refused(context: &TestContext<'_>) -> Check {
             }
             frame_checks::holds_pattern(&run, context.seed, "the memory in use")?;
         }
-        machine.give(run);
+        drop(run);
         ConfinedGuest::to(machine, 16)?.check_whole(allocator)
     })
 }

@@ -3,16 +3,15 @@
 use core::cmp::Ordering;
 use core::ops::Range;
 
-use xen_contig::addr::{AddressBits, DmaAddr, Gfn, Mfn, Order, PAGE_SIZE, Pfn};
+use xen_contig::addr::{AddressBits, DmaAddr, Gfn, Order, PAGE_SIZE, Pfn};
 use xen_contig::exchange::ExchangeError;
 use xen_contig::frames::{Candidate, FrameRun};
 
 use super::{Check, TestOutcome, error, fail, skip};
 use crate::edu::MASK;
-use crate::extent::ExtentRun;
 use crate::layout;
 use crate::machine::Machine;
-use crate::selftest::owned::{OwnedRun, free_remaining};
+use crate::selftest::owned::{OwnedExtent, OwnedRun, free_remaining};
 
 /// The width of the mask.
 pub const BITS: AddressBits = match AddressBits::new(MASK.count_ones()) {
@@ -64,16 +63,18 @@ pub fn above_mask(machine: &Machine, frames: u64) -> Option<FrameRun> {
 }
 
 /// A buffer for the device: contiguous in its addresses, and below its mask.
+///
+/// It is released on drop. Drop the device first: its engine may not have stopped after a failure.
 pub struct EduBuffer<'m> {
     machine: &'m Machine,
-    memory: EduMemory,
+    memory: EduMemory<'m>,
 }
 
-enum EduMemory {
+enum EduMemory<'m> {
     /// PV: machine frames that were exchanged.
-    Extent(ExtentRun),
+    Extent(OwnedExtent<'m>),
     /// PVH: guest frames without an exchange. The IOMMU translates them.
-    Run(FrameRun),
+    Run(OwnedRun<'m>),
 }
 
 impl<'m> EduBuffer<'m> {
@@ -102,13 +103,16 @@ impl<'m> EduBuffer<'m> {
         run: FrameRun,
         bits: AddressBits,
     ) -> Result<Self, TestOutcome> {
-        let Some(exchanger) = machine.exchanger() else { error!("{}", machine.capability) };
         let run = OwnedRun::of(machine, run);
+        let Some(exchanger) = machine.exchanger() else { error!("{}", machine.capability) };
         let Some(mut lists) = machine.lists(run.frames()) else {
             error!("the guest has no free memory for the list of {} frames", run.frames())
         };
         match exchanger.acquire(run.into_run(), bits, lists.words()) {
-            Ok(extent) => Ok(Self { machine, memory: EduMemory::Extent(extent) }),
+            Ok(extent) => {
+                let extent = OwnedExtent::of(machine, extent);
+                Ok(Self { machine, memory: EduMemory::Extent(extent) })
+            }
             Err(failure) => match free_remaining(machine, failure) {
                 error @ ExchangeError::NoMemory { .. } => skip!("{error}"),
                 error => fail!("the exchange failed: {error}"),
@@ -119,14 +123,14 @@ impl<'m> EduBuffer<'m> {
     /// Returns the same guest frames, which an exchange brings into the device's reach.
     pub fn make_reachable(self) -> Result<Self, TestOutcome> {
         match self.memory {
-            EduMemory::Run(run) => Self::exchanged(self.machine, run, BITS),
+            EduMemory::Run(run) => Self::exchanged(self.machine, run.into_run(), BITS),
             EduMemory::Extent(_) => Ok(self),
         }
     }
 
     /// Makes a buffer from a run whose frames are neighbours for the device already.
     pub fn as_it_is(machine: &'m Machine, run: FrameRun) -> Self {
-        Self { machine, memory: EduMemory::Run(run) }
+        Self { machine, memory: EduMemory::Run(OwnedRun::of(machine, run)) }
     }
 
     /// Returns the guest frames.
@@ -183,27 +187,9 @@ impl<'m> EduBuffer<'m> {
 
     /// Releases the buffer to ordinary memory.
     pub fn release(self) -> Check {
-        let Self { machine, memory } = self;
-        let extent = match memory {
-            EduMemory::Run(run) => {
-                machine.give(run);
-                return Ok(());
-            }
-            EduMemory::Extent(extent) => extent,
-        };
-        let mfn: Mfn = extent.mfn();
-        let Some(exchanger) = machine.exchanger() else { error!("{}", machine.capability) };
-        let Some(mut lists) = machine.lists(2 * extent.order().frames()) else {
-            error!("the guest has no free memory for the lists of {extent:?}")
-        };
-        match exchanger.release(extent, lists.words()) {
-            Ok(run) => {
-                machine.give(run);
-                Ok(())
-            }
-            Err(failure) => {
-                fail!("releasing the extent at mfn {mfn}: {}", free_remaining(machine, failure))
-            }
+        match self.memory {
+            EduMemory::Run(_) => Ok(()),
+            EduMemory::Extent(extent) => extent.release().map(drop),
         }
     }
 }

@@ -30,7 +30,7 @@ const EDGE: u64 = MASK + 1;
 
 pub fn mask_edge(context: &TestContext<'_>) -> Check {
     let machine = context.machine;
-    let mut edu = open(machine)?;
+    let edu = open(machine)?;
     let (moved, buffer) = if machine.exchanger().is_none() {
         (None, highest_run(machine)?)
     } else {
@@ -49,6 +49,9 @@ pub fn mask_edge(context: &TestContext<'_>) -> Check {
             }
         }
     };
+    // Declared last, and so dropped first: the device loses its right to do DMA before the buffer
+    // is freed.
+    let mut edu = edu;
     let (start, end) = (buffer.device_address(0), buffer.device_end());
     say!("# edu-dma-mask-edge: {} KiB at {start}, up to {end:#x}", buffer.bytes() >> 10);
     at_the_end(context, &mut edu, &buffer)?;

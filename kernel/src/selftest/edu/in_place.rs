@@ -15,6 +15,7 @@ use crate::say;
 use crate::selftest::accounts::AccountsSnapshot;
 use crate::selftest::dma::contiguous::in_use;
 use crate::selftest::dma::helpers::{is_shortage, trim_all};
+use crate::selftest::owned::{OwnedRun, refused};
 
 /// The number of frames of the memory in use.
 const FRAMES: u64 = 16;
@@ -28,8 +29,11 @@ pub fn in_place(context: &TestContext<'_>) -> Check {
         skip!("memory in use of a translated guest keeps the addresses that devices see");
     }
     let before = AccountsSnapshot::of(machine);
-    let mut edu = open(machine)?;
+    let edu = open(machine)?;
     let witness = EduBuffer::new(machine, Order::ZERO)?;
+    // Declared last, and so dropped first: the device loses its right to do DMA before the buffer
+    // is freed.
+    let mut edu = edu;
     let result = (|| {
         let run = reached(machine, in_use(context, FRAMES)?)?;
         let first = run.first();
@@ -51,7 +55,7 @@ pub fn in_place(context: &TestContext<'_>) -> Check {
             Err(contradiction) => error!("{contradiction}"),
         };
         let allocator = Allocator::new(machine, Retain::default());
-        let buffer = match allocator.make_contiguous(run, &constraints) {
+        let buffer = match allocator.make_contiguous(run.into_run(), &constraints) {
             Ok(buffer) => buffer,
             Err(RelocationFailure { error, remaining }) => {
                 remaining.into_iter().for_each(|run| machine.give(run));
@@ -96,32 +100,25 @@ fn address(machine: &Machine, run: &FrameRun, index: u64) -> DmaAddr {
 }
 
 /// Exchanges some frames of a run, each on its own, for frames below the mask.
-fn reached(machine: &Machine, run: FrameRun) -> Result<FrameRun, TestOutcome> {
+fn reached<'m>(machine: &'m Machine, run: OwnedRun<'m>) -> Result<OwnedRun<'m>, TestOutcome> {
     let (Some(exchanger), Some(mut lists)) = (machine.exchanger(), machine.lists(2 * FRAMES))
     else {
-        machine.give(run);
         skip!("the guest has no free memory for the lists")
     };
     let below = |index| Part::gather(index, 1, Order::ZERO, Placement::below(BITS));
     let (backing, extents) = lists.words().split_at_mut(FRAMES as usize);
     let lists = Lists { backing, extents };
-    match exchanger.exchange(run, &REACHED.map(below), OnRefusal::Return, lists) {
-        Ok(progress) => match progress.error {
-            None => Ok(progress.run),
-            Some(error) => {
-                machine.give(progress.run);
-                if matches!(
-                    error,
-                    ExchangeError::NoMemory { .. } | ExchangeError::NoMemoryBelow { .. }
-                ) {
-                    skip!("{error}");
-                }
-                fail!("the exchange failed: {error}")
+    match exchanger.exchange(run.into_run(), &REACHED.map(below), OnRefusal::Return, lists) {
+        Ok(progress) => {
+            let run = OwnedRun::of(machine, progress.run);
+            match progress.error {
+                None => Ok(run),
+                Some(
+                    error @ (ExchangeError::NoMemory { .. } | ExchangeError::NoMemoryBelow { .. }),
+                ) => skip!("{error}"),
+                Some(error) => fail!("the exchange failed: {error}"),
             }
-        },
-        Err(failure) => {
-            failure.remaining.into_iter().for_each(|run| machine.give(run));
-            fail!("{}", failure.error)
         }
+        Err(failure) => Err(refused(machine, "the exchange failed", failure)),
     }
 }

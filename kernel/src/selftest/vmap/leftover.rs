@@ -7,17 +7,17 @@ use alloc::vec::Vec;
 use hypercall::PageTableFlags;
 use hypercall::trace::Hypercall;
 use xen_contig::addr::{MachineAddr, Order, Pfn};
-use xen_contig::exchange::ExchangeError;
+use xen_contig::exchange::{ExchangeError, ExchangeFailure};
 use xen_contig::frames::FrameRun;
 use xen_contig::paging::{FlushClock, FrameInUse, GuestMemory, Holder, LinearMapping};
 use xen_contig::vmap::{Area, UnmapMode};
 
 use super::picture::{self, Picture};
 use super::{
-    Check, OwnedRun, Test, TestContext, TestOutcome, fail, frame_checks, free_remaining, map,
-    map_frames, skip,
+    Check, OwnedExtent, OwnedRun, Test, TestContext, TestOutcome, fail, frame_checks,
+    free_remaining, map, map_frames, skip,
 };
-use crate::extent::WholeRunExchanger;
+use crate::extent::{ExtentRun, WholeRunExchanger};
 use crate::machine::{ANYWHERE, Machine};
 use crate::paging::Linear;
 use crate::selftest::dma::helpers::scatter;
@@ -106,7 +106,7 @@ fn leftover(context: &TestContext<'_>) -> Check {
     let exchanger =
         unsafe { WholeRunExchanger::new(xen, *machine.p2m, &memory, &machine.accounts, limit) };
     let refusal = exchanger.acquire(run.into_run(), ANYWHERE, lists.words());
-    let run = refused(machine, refusal, |error| match error {
+    let run = is_refused(machine, refusal, |error| match error {
         ExchangeError::FrameBusy { pfn, mfn: Some(busy), holder } => {
             (pfn, busy, holder) == (aliased, mfn, Holder::Leftover { address, name: "leftover" })
         }
@@ -141,13 +141,16 @@ fn leftover(context: &TestContext<'_>) -> Check {
 }
 
 /// Fails unless the result is the expected refusal. Returns the run.
-fn refused<'m, T: core::fmt::Debug>(
+fn is_refused<'m>(
     machine: &'m Machine,
-    result: Result<T, xen_contig::exchange::ExchangeFailure<'_>>,
+    result: Result<ExtentRun, ExchangeFailure<'_>>,
     is_expected: impl Fn(ExchangeError) -> bool,
 ) -> Result<OwnedRun<'m>, TestOutcome> {
     match result {
-        Ok(extent) => fail!("Xen took the run although something maps it: {extent:?}"),
+        Ok(extent) => {
+            let extent = OwnedExtent::of(machine, extent);
+            fail!("Xen took the run although something maps it: {:?}", *extent)
+        }
         Err(failure) if is_expected(failure.error) && failure.remaining.lost() == 0 => {
             match failure.remaining.whole() {
                 Ok(run) => Ok(OwnedRun::of(machine, run)),
@@ -184,7 +187,7 @@ fn in_use(context: &TestContext<'_>) -> Check {
     let refusal = exchanger.acquire(run.into_run(), ANYWHERE, lists.words());
     let made = asked() - before;
     let expected = Holder::Area { address: area.address(), name: "net-rx" };
-    let run = refused(machine, refusal, |error| {
+    let run = is_refused(machine, refusal, |error| {
         matches!(error, ExchangeError::FrameBusy { pfn, holder, .. }
             if pfn == aliased && holder == expected)
     })?;

@@ -27,9 +27,9 @@ use alloc::vec::Vec;
 use hypercall::trace::{CallTotals, Summary};
 use xen_contig::addr::Pfn;
 use xen_contig::frames::FrameRun;
-use xen_contig::vmap::Protection;
+use xen_contig::vmap::{Protection, VmapError};
 
-use super::owned::{OwnedRun, free_remaining};
+use super::owned::{OwnedExtent, OwnedRun, free_remaining, refused};
 use super::{Check, Test, TestContext, TestOutcome, error, fail, frame_checks, skip};
 use crate::machine::Machine;
 use crate::vcpu;
@@ -68,6 +68,7 @@ pub unsafe fn map_frames<'m>(
     // SAFETY: by this function's contract the frames belong to the test.
     match unsafe { machine.areas.vmap(frames, Protection::ReadWrite, name) } {
         Ok(area) => Ok(TestArea::new(machine, area)),
+        Err(error @ VmapError::NoSpace { .. }) => skip!("mapping \"{name}\": {error}"),
         Err(error) => fail!("mapping \"{name}\": {error}"),
     }
 }

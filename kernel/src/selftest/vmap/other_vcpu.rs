@@ -9,9 +9,7 @@ use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 
 use xen_contig::vmap::UnmapMode;
 
-use super::{
-    Check, OwnedRun, Test, TestContext, TestOutcome, error, fail, free_remaining, map, skip,
-};
+use super::{Check, OwnedRun, Test, TestContext, TestOutcome, error, fail, map, refused, skip};
 use crate::machine::{ANYWHERE, Machine};
 use crate::say;
 use crate::smp;
@@ -28,7 +26,7 @@ const ROUNDS: u64 = 16;
 const READS: u64 = 256;
 
 pub fn add(tests: &mut Vec<Test>) {
-    tests.push(Test::new("vmap-other-vcpu-faults", other_vcpu));
+    tests.push(Test::new("vmap-other-vcpu-faults", other_vcpu).needs_exchange_order(4));
 }
 
 /// The reads of the second vCPU.
@@ -106,18 +104,15 @@ fn round(machine: &Machine, other: VcpuId, seen: &VcpuReads) -> Check {
         }
         through.store(true, SeqCst);
         let result = result.and_then(|extent| exchanger.release(extent, lists.words()));
-        let refused = match result {
+        let refusal = match result {
             Ok(run) => {
                 machine.give(run);
                 None
             }
-            Err(failure) => Some(free_remaining(machine, failure)),
+            Err(failure) => Some(refused(machine, "the exchange failed", failure)),
         };
         unmapped?;
-        if let Some(error) = refused {
-            skip!("the exchange failed: {error}");
-        }
-        Ok(())
+        refusal.map_or(Ok(()), Err)
     };
     match smp::run_on(other, &read, exchange) {
         Ok(result) => result,

@@ -9,7 +9,7 @@ use xen_contig::exchange::ExchangeError;
 use xen_contig::paging::Holder;
 use xen_contig::vmap::{Flush, UnmapMode};
 
-use super::{Check, OwnedRun, Test, TestContext, fail, map, skip};
+use super::{Check, OwnedRun, Test, TestContext, fail, map, refused, skip};
 use crate::machine::ANYWHERE;
 use crate::selftest::reservation::can_refill;
 use crate::traps::try_read;
@@ -33,23 +33,27 @@ fn refill_purges(context: &TestContext<'_>) -> Check {
     };
     let (first, area) = (run.first(), map(machine, &run, "net-rx")?);
     let address = area.address();
-    let (run, refused) = match refiller.refill(run.into_run(), ANYWHERE, lists.words()) {
+    let (run, refusal) = match refiller.refill(run.into_run(), ANYWHERE, lists.words()) {
         Ok(run) => (OwnedRun::of(machine, run), None),
         Err(failure) => {
             let error = failure.error;
-            let Ok(run) = failure.remaining.whole() else {
-                fail!("the refill lost frames: {error}")
+            let run = match failure.remaining.whole() {
+                Ok(run) => OwnedRun::of(machine, run),
+                Err(remaining) => {
+                    remaining.into_iter().for_each(|run| machine.give(run));
+                    fail!("the refill lost frames: {error}")
+                }
             };
-            (OwnedRun::of(machine, run), Some(error))
+            (run, Some(error))
         }
     };
     let still_there = try_read(address);
     area.unmap(UnmapMode::Lazy)?;
     let holder = Holder::Area { address, name: "net-rx" };
     let expected = ExchangeError::FrameBusy { pfn: first, mfn: None, holder };
-    if refused != Some(expected) || still_there.is_err() {
+    if refusal != Some(expected) || still_there.is_err() {
         fail!(
-            "expected a refusal that names the area in use, got {refused:?}; its first word: \
+            "expected a refusal that names the area in use, got {refusal:?}; its first word: \
              {still_there:?}"
         );
     }
@@ -62,9 +66,6 @@ fn refill_purges(context: &TestContext<'_>) -> Check {
                 other => fail!("expected no alias after a refill, got {other:?}"),
             }
         }
-        Err(failure) => {
-            failure.remaining.into_iter().for_each(|run| machine.give(run));
-            skip!("the refill failed: {}", failure.error)
-        }
+        Err(failure) => Err(refused(machine, "the refill failed", failure)),
     }
 }

@@ -23,6 +23,15 @@ impl<'m> TestArea<'m> {
         Self { machine, area: Some(area) }
     }
 
+    /// Unmaps the area in the kernel's mode.
+    pub fn vunmap(mut self) -> Check {
+        let Some(area) = self.area.take() else { unreachable!("an area is unmapped once") };
+        match self.machine.areas.vunmap(area) {
+            Ok(()) => Ok(()),
+            Err(error) => fail!("unmapping: {error}"),
+        }
+    }
+
     /// Unmaps the area in a mode.
     pub fn unmap(mut self, mode: UnmapMode) -> Check {
         let Some(area) = self.area.take() else { unreachable!("an area is unmapped once") };
