@@ -280,8 +280,8 @@ fn runstate(id: VcpuId) -> Result<RunstateInfo, TestOutcome> {
 /// Checks that periods with events masked are measured, and that none is long.
 ///
 /// Time depends on the machine, and an emulator may stop at any instruction. Therefore the shortest
-/// of several rounds counts, and its limit is the time of a thousand hypercalls. A period has about
-/// as many instructions as a hundredth of one hypercall.
+/// of several rounds counts, and its limit is the time of a hundred hypercalls. A period has fewer
+/// instructions than one hypercall.
 fn masked() -> Check {
     const ROUNDS: u32 = 16;
     let longest = events::longest_masked();
@@ -324,7 +324,7 @@ fn measured() -> Check {
 }
 
 /// The number of hypercalls whose time is the limit of a period with events masked.
-const HYPERCALLS: u32 = 1000;
+const HYPERCALLS: u32 = 100;
 
 /// Makes hypercalls that have no effect. Returns how many ticks of the TSC they took.
 fn ticks_of_hypercalls() -> u64 {

@@ -21,12 +21,6 @@ use crate::selftest::owned::OwnedRun;
 use crate::selftest::{Check, Test, TestContext, error, fail, skip};
 use crate::vcpu::xen;
 
-/// `GNTTABOP_setup_table` (`public/grant_table.h`).
-const SETUP_TABLE: u64 = 2;
-
-/// The index of the last word of a page.
-const LAST_WORD: usize = 511;
-
 /// Two frames for an extent of order 1.
 const TWO: (u64, u32) = (2, 1);
 
@@ -37,8 +31,6 @@ pub fn add(tests: &mut Vec<Test>) {
     tests.push(Test::new("c25-frame-that-is-none", frame_that_is_none).needs_order(2));
     tests.push(Test::new("c26-translated-caller", translated_caller).needs_order(2));
     tests.push(Test::new("c28-frame-of-others", frame_of_others).needs_order(2));
-    tests.push(Test::new("c29-shared-info", shared_info).needs_order(2));
-    tests.push(Test::new("c29-grant-table", grant_table).needs_order(2));
     tests.push(Test::new("c30-mapped-twice", mapped_twice).needs_order(2));
     tests.push(Test::new("c30-mapped-by-idle-tables", mapped_by_idle_tables).needs_order(2));
     tests.push(Test::new("c31-page-table", page_table).needs_order(2));
@@ -49,7 +41,7 @@ pub fn add(tests: &mut Vec<Test>) {
 }
 
 /// Tries to exchange a good frame and then `gfn`. Expects `EINVAL`, with the good frame unchanged.
-fn bad_frame(context: &TestContext<'_>, what: &str, gfn: u64) -> Check {
+pub fn bad_frame(context: &TestContext<'_>, what: &str, gfn: u64) -> Check {
     // SAFETY: the second entry of the in-list is the second frame of the specimen. The frame that
     // replaces it contains no Rust objects, by the choice of the callers.
     unsafe {
@@ -166,89 +158,6 @@ fn frame_of_others(context: &TestContext<'_>) -> Check {
         fail!("the M2P contains no frame that is free or belongs to Xen");
     }
     Ok(())
-}
-
-/// Maps a frame of Xen's that Xen shares with this domain, and calls `see` with its address.
-///
-/// Xen refuses this for every other frame that does not belong to the domain, so a mapping proves
-/// that the frame is what the caller thinks.
-fn through_window(what: &str, mfn: u64, see: impl FnOnce(*mut u64) -> Check) -> Check {
-    if let Err(errno) = guest().set_window(NOWHERE, Some((Gfn::new(mfn), READ_WRITE))) {
-        fail!("mfn {mfn:#x} is not the {what}, because Xen refuses to map it: {errno}");
-    }
-    let seen = see(window(NOWHERE).as_mut_ptr());
-    if let Err(errno) = guest().set_window(NOWHERE, None) {
-        error!("removing the mapping of the {what}: {errno}");
-    }
-    seen
-}
-
-/// Checks that a frame of Xen's is refused, and that it stays what it was.
-fn xens_frame(
-    context: &TestContext<'_>,
-    what: &str,
-    mfn: u64,
-    see: impl Fn(*mut u64) -> Check,
-) -> Check {
-    if let Some(pfn) = m2p::get(context.machine, mfn) {
-        fail!("mfn {mfn:#x} is not the {what}: the M2P assigns it to pfn {pfn:#x}");
-    }
-    through_window(what, mfn, &see)?;
-    bad_frame(context, what, mfn)?;
-    through_window(what, mfn, &see)
-}
-
-fn shared_info(context: &TestContext<'_>) -> Check {
-    pv_only(context)?;
-    let Some(info) = StartInfo::find(context.machine) else { error!("no start info") };
-    let mfn = info.shared_info >> 12;
-    xens_frame(context, "shared_info", mfn, |page| {
-        let known = window(slot::SHARED_INFO).as_mut_ptr::<u64>();
-        for mark in [0xc29, 0] {
-            // SAFETY: both pages are mapped. `struct shared_info` ends before the last word of its
-            // page, so nothing else uses this word.
-            let found = unsafe {
-                known.add(LAST_WORD).write_volatile(mark);
-                page.add(LAST_WORD).read_volatile()
-            };
-            if found != mark {
-                fail!(
-                    "mfn {:#x} is not shared_info: its last word is {found:#x}, expected {mark:#x}",
-                    mfn
-                );
-            }
-        }
-        Ok(())
-    })
-}
-
-fn grant_table(context: &TestContext<'_>) -> Check {
-    /// `struct gnttab_setup_table` (`public/grant_table.h`).
-    #[repr(C)]
-    struct SetupTable {
-        domid: DomId,
-        nr_frames: u32,
-        status: i16,
-        frame_list: *mut u64,
-    }
-    pv_only(context)?;
-    let mut frame = 0_u64;
-    let mut setup =
-        SetupTable { domid: DomId::SELF, nr_frames: 1, status: -1, frame_list: &raw mut frame };
-    let args = [SETUP_TABLE, &raw mut setup as u64, 1, 0, 0, 0];
-    // SAFETY: Xen writes one frame number and the status.
-    let answer = unsafe { raw::call(xen_sys::__HYPERVISOR_grant_table_op, args) };
-    // SAFETY: both variables are alive. Xen has written to them, so the reads are volatile.
-    let (status, frame) =
-        unsafe { ((&raw const setup.status).read_volatile(), (&raw const frame).read_volatile()) };
-    if answer.is_err() || status != 0 || frame == 0 {
-        skip!("the domain has no grant table: {answer:?}, status {status}");
-    }
-    let shared_info = StartInfo::find(context.machine).map(|info| info.shared_info >> 12);
-    if shared_info == Some(frame) {
-        fail!("mfn {frame:#x} is the page shared_info, not the grant table");
-    }
-    xens_frame(context, "grant table", frame, |_| Ok(()))
 }
 
 fn mapped_twice(context: &TestContext<'_>) -> Check {

@@ -8,9 +8,11 @@ use hypercall::{DomId, Xen, XenErrno};
 use x86_64::registers::control::Cr3;
 use xen_contig::addr::{Mfn, PAGE_SIZE, Pfn};
 
-use super::raw::Answer;
 use crate::machine::Machine;
 use crate::vcpu::xen;
+
+/// The result of a hypercall.
+pub type Answer = Result<u64, XenErrno>;
 
 /// The number of frames that a piece of the M2P describes. Xen maps the table in pieces of 2 MiB,
 /// and leaves out those without a frame of RAM.

@@ -8,6 +8,7 @@
 //! |---|---|
 //! | [`arguments`] | [C02](xen_contig::conformance#C02)–[C18](xen_contig::conformance#C18): the argument itself |
 //! | [`frames`] | [C24](xen_contig::conformance#C24)–[C34](xen_contig::conformance#C34): frames that Xen refuses |
+//! | [`xens_frames`] | [C29](xen_contig::conformance#C29): frames of Xen's |
 //! | [`descriptors`] | [C31](xen_contig::conformance#C31): frames with descriptors, run by [`frames`] |
 //! | [`supply`] | [C40](xen_contig::conformance#C40)–[C48](xen_contig::conformance#C48), [C55](xen_contig::conformance#C55)–[C60](xen_contig::conformance#C60): the memory that Xen has |
 //! | [`lists`] | [C50](xen_contig::conformance#C50)–[C54](xen_contig::conformance#C54): errors after the commit point |
@@ -34,6 +35,7 @@ mod same_script;
 mod saved;
 mod start_info;
 mod supply;
+mod xens_frames;
 
 use alloc::vec::Vec;
 
@@ -43,6 +45,7 @@ use crate::verdict::TestOutcome;
 pub fn add(tests: &mut Vec<Test>) {
     arguments::add(tests);
     frames::add(tests);
+    xens_frames::add(tests);
     supply::add(tests);
     lists::add(tests);
     recovery::add(tests);

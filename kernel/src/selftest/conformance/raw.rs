@@ -11,16 +11,13 @@ use xen_contig::exchange::Capability;
 use xen_contig::frames::FrameRun;
 use xen_contig::vmap::Flush;
 
-use super::m2p;
+use super::m2p::{self, Answer};
 use super::start_info::StartInfo;
 use crate::layout::{self, READ_WRITE};
 use crate::machine::Machine;
 use crate::selftest::owned::OwnedRun;
 use crate::selftest::{Check, TestContext, error, fail, frame_checks, skip};
 use crate::vcpu::xen;
-
-/// The result of a hypercall.
-pub type Answer = Result<u64, XenErrno>;
 
 /// A window slot at which nothing is mapped.
 pub const NOWHERE: u64 = layout::slot::PROBE;

@@ -7,7 +7,8 @@ use hypercall::abi::memory::MemoryReservation;
 use hypercall::ops::MemoryOp;
 
 use super::TestOutcome;
-use super::raw::{Answer, Specimen, extents};
+use super::m2p::Answer;
+use super::raw::{Specimen, extents};
 use crate::selftest::reservation::can_refill;
 use crate::selftest::{Check, TestContext, fail};
 use crate::vcpu::xen;

@@ -18,6 +18,7 @@
 //! | [`pool`] | are a pool's objects sound, and are they allocated without a hypercall in atomic context? |
 //! | [`refusals`] | does every refusal return its own error, with no frame lost? |
 //! | [`translated`] | PVH: is memory below a mask contiguous for the device, or refused by name? |
+//! | [`limits`] | the limits of a device as plain numbers |
 //! | [`helpers`] | helpers of these tests and of the soak |
 
 mod constraints;
@@ -25,6 +26,7 @@ pub(super) mod contiguous;
 mod halves;
 pub(super) mod helpers;
 mod hypercalls;
+mod limits;
 mod many;
 mod pool;
 mod refusals;

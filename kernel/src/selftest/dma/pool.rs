@@ -59,6 +59,12 @@ fn pool(context: &TestContext<'_>) -> Check {
             }
         }
         drop(objects);
+        // The objects were written to, and whoever gets them next must get zeros.
+        let again = take_all(&pool)?;
+        if again.len() as u64 != 2 * RESERVE {
+            fail!("{} of {} objects were available again: {pool}", again.len(), 2 * RESERVE);
+        }
+        drop(again);
         let (trimmed, left) = (pool.trim(), pool.statistics());
         if trimmed != 2 * RESERVE || left.objects > 0 || left.record_frames > 0 {
             fail!("{trimmed} objects trimmed of {}, {pool}", 2 * RESERVE);
