@@ -43,7 +43,9 @@ fn hypercalls(context: &TestContext<'_>) -> Check {
             Err(other) => return Err(other),
         }
         let Some((cold, warm)) = figures else { continue };
-        say!("# dma-hypercalls: order {order} cold {cold} warm {warm}");
+        say!(
+            "# dma-hypercalls: order {order}: {cold} hypercalls for the first buffer, {warm} for the next"
+        );
         counted += 1;
         let most = if machine.exchanger().is_none() {
             0

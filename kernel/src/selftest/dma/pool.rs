@@ -59,7 +59,7 @@ fn pool(context: &TestContext<'_>) -> Check {
             }
         }
         drop(objects);
-        // The objects were written to, and whoever gets them next must get zeros.
+        // The objects were written to, and the next driver must get zeros.
         let again = take_all(&pool)?;
         if again.len() as u64 != 2 * RESERVE {
             fail!("{} of {} objects were available again: {pool}", again.len(), 2 * RESERVE);

@@ -66,7 +66,7 @@ fn soak(context: &TestContext<'_>, operations: u64) -> Check {
         let stats = allocator.stats();
         say!(
             "# soak: {} buffers from the reserve, {} adopted, {} by an exchange; {} frames returned \
-             to Xen, {} times refused; at most {} steps under the lock",
+             to Xen, which refused {} times, as it may; at most {} steps under the lock",
             stats.from_reserve,
             stats.adopted,
             stats.exchanged,

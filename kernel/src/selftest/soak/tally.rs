@@ -39,12 +39,11 @@ impl SoakTally {
     pub fn report(&self, seed: u64) {
         let (total, succeeded) = (self.total(), self.succeeded());
         say!(
-            "# soak: seed {seed}: {total} operations, {succeeded} done, {} refused, which is no \
-             failure",
+            "# soak: seed {seed}: {total} random operations, {succeeded} done, {} refused as expected",
             total - succeeded
         );
-        self.done.list("done");
-        self.refused.list("refused");
+        self.done.list("done, with their number");
+        self.refused.list("refused as expected");
     }
 }
 
