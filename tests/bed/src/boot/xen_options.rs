@@ -37,6 +37,9 @@ const ALL_REGISTERS: &str = "spec-ctrl=eager-fpu";
 /// Returns the command line for the image as dom0, `added` included. Unless the guest says how much
 /// memory it has, Xen gives it nearly all.
 pub fn for_image(guest: &Guest, added: &str) -> String {
+    if let Some(line) = guest.xen_line {
+        return joined(&[line.to_owned(), added.to_owned()]);
+    }
     let vcpus = guest.vcpus.unwrap_or(1);
     let mut words = vec![
         COMMON.join(" "),
@@ -91,6 +94,8 @@ mod tests {
         assert!(for_image(&kept, "").ends_with("dom0_mem=1300M,max:1300M"));
         let limited = for_image(&pv.with_max_order(4), "dom0_mem=1G");
         assert!(limited.ends_with("memop-max-order=4,4,4,4 dom0_mem=1G"), "{limited}");
+        let exact = Guest { xen_line: Some("console=com1"), ..guest(GuestMode::PvhDom0) };
+        assert_eq!(for_image(&exact, "noapic"), "console=com1 noapic");
         assert!(for_linux("").contains("dom0_mem=512M,max:512M"));
         assert!(for_linux("bootscrub=0").ends_with(" bootscrub=0"));
     }

@@ -59,7 +59,8 @@ impl SerialLog {
     /// The first line by which Xen says that it is over, if there is one. The strings are
     /// those of `hwdom_shutdown` and `panic` in Xen 4.17 and 4.20.
     pub fn machine_end(&self) -> Option<MachineEnd> {
-        let mut lines = self.xen.iter().filter_map(|line| line.strip_prefix(PREFIX));
+        let lines = self.xen.iter().filter_map(|line| line.strip_prefix(PREFIX));
+        let mut lines = lines.map(without_timestamp);
         while let Some(line) = lines.next() {
             if line.starts_with("Panic on CPU") {
                 let why = lines.find(|line| !line.is_empty() && !line.starts_with('*'));
@@ -83,6 +84,15 @@ impl SerialLog {
     }
 }
 
+/// Returns a line of Xen's without the time that `console_timestamps=` adds: `[    1.234567] text`.
+fn without_timestamp(line: &str) -> &str {
+    let stamped = line.strip_prefix('[').and_then(|rest| rest.split_once("] "));
+    match stamped {
+        Some((time, text)) if time.starts_with([' ', '2']) || time.parse::<f64>().is_ok() => text,
+        _ => line,
+    }
+}
+
 /// Whether Xen put this line in for a domU, `(d3) …`: what follows is that domain's own words.
 fn is_of_domain(line: &str) -> bool {
     let number = line.strip_prefix("(d").and_then(|rest| rest.split_once(')'));
@@ -95,6 +105,15 @@ mod tests {
 
     fn end(text: &str) -> Option<MachineEnd> {
         SerialLog::split(text).machine_end()
+    }
+
+    #[test]
+    fn timestamps_hide_no_end() {
+        let halted = "Hardware Dom0 halted: halting machine\n";
+        for time in ["[    3.456789] ", "[2026-11-26 09:00:00] ", ""] {
+            assert_eq!(end(&format!("(XEN) {time}{halted}")), Some(MachineEnd::Halted), "{time}");
+        }
+        assert_eq!(end(&format!("(XEN) [of d0] {halted}")), None);
     }
 
     #[test]

@@ -40,6 +40,9 @@ pub struct Guest {
     pub dom0_memory: Option<u32>,
     /// Options that are added to Xen's command line for a dom0.
     pub xen_args: String,
+    /// The whole command line of Xen for a dom0, if it is not the bed's. The machine then has no IOMMU
+    /// and no `edu` device.
+    pub xen_line: Option<&'static str>,
     /// vCPUs, if not one.
     pub vcpus: Option<u32>,
     /// Processors of a dom0's machine, if not one for each vCPU and at least two.
@@ -109,6 +112,7 @@ impl Guest {
             low_memory: None,
             dom0_memory: None,
             xen_args: String::new(),
+            xen_line: None,
             vcpus: None,
             processors: None,
             clock: MachineClock::Time,

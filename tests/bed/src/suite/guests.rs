@@ -112,6 +112,25 @@ fn reduced(mode: GuestMode) -> Result<Expectation> {
     Ok(Expectation { passed, ..guest }.with(|guest| guest.reduced_to = Some(48)))
 }
 
+/// The command lines with which Xen's CI boots a test of XTF. dom0 gets every processor of the machine,
+/// no options of its own, and whatever Xen itself adds.
+const CI_LINES: [(GuestMode, &str); 2] = [
+    (GuestMode::PvDom0, "loglvl=all noreboot console_timestamps=boot console=com1"),
+    (
+        GuestMode::PvhDom0,
+        "loglvl=all noreboot console_timestamps=boot console=com1 dom0-iommu=none dom0=pvh",
+    ),
+];
+
+/// Returns the guests that Xen's CI boots.
+fn of_ci() -> Result<Vec<Expectation>> {
+    let guest = |(mode, line)| {
+        let expectation = odd(mode, ("xtf", "", GuestVerdict::Success, ""))?;
+        Ok(expectation.with(|guest| (guest.xen_line, guest.vcpus) = (Some(line), Some(2))))
+    };
+    CI_LINES.into_iter().map(guest).collect()
+}
+
 /// What is tried as dom0. A dom0 ends in other ways than a domU: Xen goes down with it.
 pub fn dom0s() -> Result<Vec<Expectation>> {
     let mut all = Vec::new();
@@ -124,6 +143,7 @@ pub fn dom0s() -> Result<Vec<Expectation>> {
     all.push(with_device(GuestMode::PvDom0)?);
     all.push(with_device(GuestMode::PvhDom0)?);
     all.push(every_order()?);
+    all.extend(of_ci()?);
     Ok(all)
 }
 
