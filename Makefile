@@ -14,6 +14,7 @@ LIMIT := $${TIMEOUT:+--timeout "$$TIMEOUT"}
 CHOICE := $${XEN:+--xen "$$XEN"} $${XENARGS:+--xen-args "$$XENARGS"} $(LIMIT)
 SIZE := $${VCPUS:+--vcpus "$$VCPUS"} $${MEMORY:+--memory "$$MEMORY"}
 MODES := $${MODE:+--mode "$$MODE"}
+OWN := $${KERNEL:+--kernel "$$KERNEL"} $${CFG:+--cfg "$$CFG"} $${TYPE:+--type "$$TYPE"}
 KERNEL_ARGS := $${ARGS:+--args "$$ARGS"}
 
 # Each test program runs under a limit of time and of memory.
@@ -168,11 +169,10 @@ docs: setup
 	@echo 'the documentation begins at target/doc/xen_contig/index.html'
 
 guest: parameters bed
-	@(set -x; $(BED) guest $${KERNEL:+--kernel "$$KERNEL"} $${CFG:+--cfg "$$CFG"} $${TYPE:+--type "$$TYPE"} \
-		$${EXPECT:+--expect "$$EXPECT"} $(CHOICE) $(SIZE) $(KERNEL_ARGS)); $(SAY_STATUS)
+	@(set -x; $(BED) guest $(OWN) $${EXPECT:+--expect "$$EXPECT"} $(CHOICE) $(SIZE) $(KERNEL_ARGS)); $(SAY_STATUS)
 
 gdb: parameters image bed
-	@(set -x; $(BED) gdb $(CHOICE) $(MODES) $(SIZE) $(KERNEL_ARGS)); $(SAY_STATUS)
+	@(set -x; $(BED) gdb $(OWN) $(CHOICE) $(MODES) $(SIZE) $(KERNEL_ARGS)); $(SAY_STATUS)
 
 clean:
 	rm -rf target

@@ -17,7 +17,7 @@ EXPECT DESTDIR PREFIX'
 # The parameters that each target uses, besides TOOLCHAIN.
 case $target in
     run) used='MODE XEN XENARGS VCPUS MEMORY ARGS TIMEOUT' ;;
-    gdb) used='MODE XEN XENARGS VCPUS MEMORY ARGS' ;;
+    gdb) used='MODE KERNEL CFG TYPE XEN XENARGS VCPUS MEMORY ARGS' ;;
     guest) used='KERNEL CFG TYPE EXPECT XEN XENARGS VCPUS MEMORY ARGS TIMEOUT' ;;
     test) used='XEN XENARGS TIMEOUT' ;;
     test-long) used='XEN XENARGS TIMEOUT SECONDS' ;;

@@ -10,7 +10,8 @@ use crate::guest::GuestVerdict;
 use crate::report::Reporter;
 use crate::settings;
 use crate::{
-    bench, conformance, gdb, long, modes, own, setup, soak, suite, vcpus, virtio, witness,
+    bench, configurations, conformance, gdb, long, modes, own, setup, soak, suite, vcpus, virtio,
+    witness,
 };
 
 /// What a command does. It returns the worst verdict.
@@ -45,7 +46,7 @@ const COMMON: [&str; 3] = ["target", "mirror", "xen"];
 const BOOT: [&str; 2] = ["image", "xen-args"];
 
 /// All commands.
-const COMMANDS: [CommandRow; 12] = [
+const COMMANDS: [CommandRow; 13] = [
     CommandRow {
         name: "setup",
         about: "Fetch Xen, its tools and a dom0 kernel, installing none of them",
@@ -62,8 +63,8 @@ const COMMANDS: [CommandRow; 12] = [
     },
     CommandRow {
         name: "gdb",
-        about: "Boot the image in one mode, in a machine that waits for a debugger",
-        options: &["mode", "vcpus", "memory", "args"],
+        about: "Boot the image in one mode, or another kernel, in a machine that waits for a debugger",
+        options: &["kernel", "cfg", "type", "mode", "vcpus", "memory", "args"],
         needs_image: true,
         run: gdb::run,
     },
@@ -91,6 +92,13 @@ const COMMANDS: [CommandRow; 12] = [
         options: &["timeout", "model", "fuzz", "seconds"],
         needs_image: true,
         run: long::run,
+    },
+    CommandRow {
+        name: "configurations",
+        about: "Every limit of the exchange's order, and domains and machines of odd sizes",
+        options: &[],
+        needs_image: true,
+        run: configurations::run,
     },
     CommandRow {
         name: "witness",

@@ -8,12 +8,13 @@ use std::time::{Duration, Instant};
 use crate::bench;
 use crate::choice::{GuestMode, KernelArgs};
 use crate::command;
+use crate::configurations;
 use crate::conformance;
 use crate::context::Context;
 use crate::error::Result;
 use crate::expectation::Expectation;
 use crate::expected;
-use crate::guest::{Guest, GuestVerdict};
+use crate::guest::GuestVerdict;
 use crate::low_memory;
 use crate::parallel::{self, Need, SuitePart};
 use crate::report::Reporter;
@@ -34,7 +35,7 @@ pub fn run(context: &Arc<Context>, mut reporter: Reporter) -> Result<GuestVerdic
         parts.extend(conformance::parts(bed)?);
         parts.extend(soak::parts(bed)?);
         parts.extend(bench::parts(bed)?);
-        parts.extend(order_limits(bed)?);
+        parts.extend(configurations::parts(bed));
         parts.extend(restarts(bed)?);
         parts.extend(low_memory::dom0s(bed)?);
         parts.push(low_memory::domu(bed)?);
@@ -88,51 +89,8 @@ fn fuzz_one(
     Ok(if out.status.success() { Ok(()) } else { Err(format!("the fuzzer's {}", out.status)) })
 }
 
-/// The limits of the exchange's order that Xen can be booted with: every order that it knows.
-const ORDER_LIMITS: std::ops::RangeInclusive<u32> = 0..=18;
-
-/// What is tried under each limit: tests that allocate by single frames, and the limit itself.
-const ORDER_TESTS: &str = "selftest=exchange-order-*,order-limit-refused,accounts-balanced";
-
-/// The limits under which a dom0 runs all its tests.
-///
-/// They are below Xen's default for a domU. Tests that need a higher order must be skipped.
-const LOW_LIMITS: std::ops::RangeInclusive<u32> = 0..=8;
-
-/// MiB of such a dom0.
-const LOW_LIMITS_MIB: u32 = 256;
-
-/// A dom0 takes seconds.
+/// A guest takes seconds.
 const LIMIT: Duration = Duration::from_secs(240);
-
-/// Returns a part with a PV dom0 for each limit of the exchange's order (`memop-max-order`).
-///
-/// Under each low limit another dom0 runs all tests.
-fn order_limits(bed: &Bed) -> Result<Vec<SuitePart<'_>>> {
-    let args = KernelArgs::new(ORDER_TESTS)?;
-    let guest = |order| {
-        let label = format!("max-order-{order}");
-        let good = Expectation::success(GuestMode::PvDom0, &label, args.clone(), LIMIT);
-        let passed = vec!["exchange-order-0", "order-limit-refused", "accounts-balanced"];
-        Expectation { guest: good.guest.with_max_order(order), passed, ..good }
-    };
-    let all_tests = |order| {
-        let label = format!("max-order-{order}-all");
-        let good = Expectation::success(GuestMode::PvDom0, &label, KernelArgs::default(), LIMIT);
-        let mut passed = vec!["accounts-balanced", "dma-release-any-sequence"];
-        if order >= 1 {
-            passed.extend(["dma-odd-sizes", "dma-constraints", "dma-release-retained"]);
-        }
-        if order >= 3 {
-            passed.push("neighbours-unharmed");
-        }
-        let guest = good.guest.with_max_order(order);
-        let guest = Guest { dom0_memory: Some(LOW_LIMITS_MIB), ..guest };
-        Expectation { guest, passed, verdict: good.verdict, words: good.words }
-    };
-    let guests = ORDER_LIMITS.map(guest).chain(LOW_LIMITS.map(all_tests));
-    Ok(guests.map(|guest| expected::dom0(bed, guest)).collect())
-}
 
 /// How many times each kind of guest is started.
 const STARTS: u32 = 10;

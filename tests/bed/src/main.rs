@@ -7,6 +7,7 @@ mod boot;
 mod choice;
 mod command;
 mod commands;
+mod configurations;
 mod conformance;
 mod context;
 mod domu;

@@ -134,6 +134,18 @@ stream() {
     tail -n +1 -f /var/log/xen/console/guest-*.log | awk '{ gsub(/\r/, ""); print ">" $0; fflush() }' >&3
 }
 
+# Lowers the maximum of the domain below what it has, and raises it again, until it ends.
+shake() {
+    mib=$(xl list | awk 'NR > 1 && $2 > 0 { print $3 }')
+    until shut_down || no_domain; do
+        for size in "$((mib / 2))" "$mib"; do
+            xl mem-set "$(domain)" "$size"
+            xl mem-max "$(domain)" "$size"
+            sleep 0.2
+        done
+    done >/dev/null 2>&1
+}
+
 # Whether the guest has printed what it is booted for.
 printed() { console | grep -q -E -f pattern || shut_down; }
 
@@ -174,6 +186,7 @@ job() {
         say "running"
         xl list | section list
         [ ! -f stream ] || stream &
+        [ ! -f shake ] || shake &
         if [ -f mem-set ]; then
             xl mem-set "$(domain)" "$(cat mem-set)" 2>&1 | section mem-set
             [ "$goal" = watch ] || xl unpause "$(domain)" 2>&1 | section unpause

@@ -67,6 +67,9 @@ pub fn pack(guests: &[Guest], image: &[u8], root: &Path) -> Result<Vec<u8>> {
         if let Some(kernel) = &guest.kernel {
             kernel.pack(&guest.name, WORK, &mut archive);
         }
+        if guest.is_shaken {
+            archive.file(&format!("{dir}/shake"), "");
+        }
         if guest.streams {
             archive.file(&format!("{dir}/stream"), "");
         }

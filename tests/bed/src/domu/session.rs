@@ -52,7 +52,7 @@ pub struct JobResult {
 }
 
 /// How long Linux may take to come up under software emulation.
-const LINUX_LIMIT: Duration = Duration::from_secs(150);
+const LINUX_LIMIT: Duration = Duration::from_secs(400);
 /// What a job may take besides the domain's own time: `xl create`, cleaning up, sending logs.
 const JOB_EXTRA: Duration = Duration::from_secs(150);
 /// MiB that Xen and its tables need besides the domains.

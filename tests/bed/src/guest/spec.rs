@@ -34,6 +34,8 @@ pub struct Guest {
     pub max_memory: Option<u32>,
     /// MiB to which `xl mem-set` reduces a domU before it runs.
     pub reduced_to: Option<u32>,
+    /// Whether dom0 changes the maximum of a domU (`xl mem-set`, `xl mem-max`) while it runs.
+    pub is_shaken: bool,
     /// MiB of the machine below 4 GiB, if not as much as fits.
     pub low_memory: Option<u32>,
     /// MiB of a dom0, if Xen is to keep the rest of the machine's memory.
@@ -109,6 +111,7 @@ impl Guest {
             memory: None,
             max_memory: None,
             reduced_to: None,
+            is_shaken: false,
             low_memory: None,
             dom0_memory: None,
             xen_args: String::new(),

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::{PATIENCE, args};
 use crate::choice::GuestMode;
+use crate::configurations;
 use crate::error::Result;
 use crate::expectation::Expectation;
 use crate::guest::GuestVerdict;
@@ -155,6 +156,7 @@ pub fn domus(mode: GuestMode) -> Result<Vec<Expectation>> {
     }
     all.push(sized(mode, "16-MiB", 16, GuestVerdict::Success, "")?);
     all.push(reduced(mode)?);
+    all.push(configurations::shaken(mode));
     if mode == GuestMode::PvDomu {
         // A PV guest of this size has no room for its page tables. The toolstack refuses smaller ones: what
         // it maps at the start, the image included, ends at a multiple of 4 MiB.
