@@ -30,7 +30,8 @@ pub fn add(tests: &mut Vec<Test>) {
     tests.push(Test::new("c42-bits-without-a-limit", bits_without_a_limit).needs_order(1));
     tests.push(Test::new("c48-domain-at-its-maximum", at_maximum).needs_order(3));
     tests.push(Test::new("c55-extents-are-aligned", aligned));
-    tests.push(Test::new("c56-new-frames-are-cleared-by-us", content_of_new_frames));
+    let new_frames = Test::new("c56-new-frames-are-cleared-by-us", content_of_new_frames);
+    tests.push(new_frames.needs_order(FRAMES.ilog2()));
     tests.push(Test::new("c57-old-frames-are-scrubbed", content_of_old_frames));
     tests.push(Test::new("c60-contiguous-already", contiguous_already).needs_order(3));
 }
