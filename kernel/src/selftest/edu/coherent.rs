@@ -2,7 +2,6 @@
 //! was needed?
 
 use alloc::vec::Vec;
-use core::mem;
 use core::ops::Range;
 
 use xen_contig::dma::{Allocator, CoherentBuffer, ConstraintError, Constraints, Retain};
@@ -17,7 +16,7 @@ use crate::selftest::dma::helpers::Limits;
 const BYTES: u64 = 5 * PAGE + 7;
 
 pub fn coherent(context: &TestContext<'_>) -> Check {
-    let mut edu = open(context.machine)?;
+    let edu = open(context.machine)?;
     // A request that the device cannot reach is refused by name, before any frame moves.
     match Constraints::builder().mask(MASK).lowest(MASK + 1).build() {
         Err(ConstraintError::NothingBetween { .. }) => {}
@@ -32,6 +31,9 @@ pub fn coherent(context: &TestContext<'_>) -> Check {
         Ok(buffer) => buffer,
         Err(refusal) => fail!("{BYTES} bytes within the mask {MASK:#x}: {refusal}"),
     };
+    // Declared last, and so dropped first: the device loses its right to do DMA before the buffer
+    // is freed.
+    let mut edu = edu;
     let how =
         if allocator.stats().exchanged > 0 { "by an exchange" } else { "without an exchange" };
     say!("# edu-dma-coherent-buffer: {} bytes at {}, {how}", buffer.len(), buffer.dma_addr());
@@ -43,11 +45,7 @@ pub fn coherent(context: &TestContext<'_>) -> Check {
     }
     let parts = [0..1, BYTES - 1..BYTES, PAGE - 13..PAGE + 14, BYTES - ENGINE_BYTES..BYTES];
     for (round, part) in (0..).zip(parts) {
-        if let Err(outcome) = round_trip(&mut edu, &mut buffer, part, (context.seed, round)) {
-            // The engine may be stuck and write later, so the memory must never be reused.
-            mem::forget(buffer);
-            return Err(outcome);
-        }
+        round_trip(&mut edu, &mut buffer, part, (context.seed, round))?;
     }
     Ok(())
 }
@@ -76,8 +74,8 @@ fn round_trip<P: Platform>(
         fail!("accessing the buffer: {outside}");
     }
     // SAFETY: the part belongs to the buffer, which this test owns ([M1](xen_contig::rules#M1)),
-    // and no reference to it exists ([M5](xen_contig::rules#M5)). After a failure the caller
-    // forgets the buffer.
+    // and no reference to it exists ([M5](xen_contig::rules#M5)). After a failure the device
+    // loses its right to do DMA before the buffer is freed.
     if let Err(error) = unsafe { edu.store(0, start, bytes) } {
         fail!("writing {bytes} bytes at {start} by the device: {error}");
     }
