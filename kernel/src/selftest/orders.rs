@@ -4,10 +4,10 @@ use alloc::format;
 use alloc::vec::Vec;
 
 use xen_contig::addr::Order;
-use xen_contig::exchange::{Capability, ExchangeError};
+use xen_contig::exchange::Capability;
 
 use super::conformance::returned::ReturnedFrames;
-use super::owned::{OwnedRun, free_remaining};
+use super::owned::{OwnedRun, free_remaining, refused};
 use super::{Check, Test, TestContext, fail, frame_checks, skip};
 use crate::command_line::When;
 use crate::extent::ExtentRun;
@@ -42,10 +42,7 @@ fn exchange(context: &TestContext<'_>, order: Order) -> Check {
     let _dirty = ReturnedFrames::extent(context, order.get())?;
     let extent = match exchanger.acquire(run.into_run(), ANYWHERE, lists.words()) {
         Ok(extent) => extent,
-        Err(failure) => match free_remaining(machine, failure) {
-            error @ ExchangeError::NoMemory { .. } => skip!("{error}"),
-            error => fail!("the exchange failed: {error}"),
-        },
+        Err(failure) => return Err(refused(machine, "the exchange failed", failure)),
     };
     let checked = check(machine, &extent, order, seed);
     match exchanger.release(extent, lists.words()) {

@@ -4,14 +4,13 @@ use core::cmp::Ordering;
 use core::ops::Range;
 
 use xen_contig::addr::{AddressBits, DmaAddr, Gfn, Order, PAGE_SIZE, Pfn};
-use xen_contig::exchange::ExchangeError;
 use xen_contig::frames::{Candidate, FrameRun};
 
-use super::{Check, TestOutcome, error, fail, skip};
+use super::{Check, TestOutcome, error, skip};
 use crate::edu::MASK;
 use crate::layout;
 use crate::machine::Machine;
-use crate::selftest::owned::{OwnedExtent, OwnedRun, free_remaining};
+use crate::selftest::owned::{OwnedExtent, OwnedRun, refused};
 
 /// The width of the mask.
 pub const BITS: AddressBits = match AddressBits::new(MASK.count_ones()) {
@@ -113,10 +112,7 @@ impl<'m> EduBuffer<'m> {
                 let extent = OwnedExtent::of(machine, extent);
                 Ok(Self { machine, memory: EduMemory::Extent(extent) })
             }
-            Err(failure) => match free_remaining(machine, failure) {
-                error @ ExchangeError::NoMemory { .. } => skip!("{error}"),
-                error => fail!("the exchange failed: {error}"),
-            },
+            Err(failure) => Err(refused(machine, "the exchange failed", failure)),
         }
     }
 
