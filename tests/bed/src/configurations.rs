@@ -110,6 +110,6 @@ fn domus(mode: GuestMode) -> Vec<Expectation> {
 }
 
 /// Returns a domU whose maximum dom0 lowers and raises again all the time while the tests run.
-pub fn shaken(mode: GuestMode) -> Expectation {
+fn shaken(mode: GuestMode) -> Expectation {
     all_tests(mode, "mem-max").with(|guest| guest.is_shaken = true)
 }

@@ -136,11 +136,12 @@ stream() {
 
 # Lowers the maximum of the domain below what it has, and raises it again, until it ends.
 shake() {
+    id=$(domain)
     mib=$(xl list | awk 'NR > 1 && $2 > 0 { print $3 }')
-    until shut_down || no_domain; do
+    while [ "$(domain)" = "$id" ]; do
         for size in "$((mib / 2))" "$mib"; do
-            xl mem-set "$(domain)" "$size"
-            xl mem-max "$(domain)" "$size"
+            xl mem-set "$id" "$size"
+            xl mem-max "$id" "$size"
             sleep 0.2
         done
     done >/dev/null 2>&1

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use super::{PATIENCE, args};
 use crate::choice::GuestMode;
-use crate::configurations;
 use crate::error::Result;
 use crate::expectation::Expectation;
 use crate::guest::GuestVerdict;
@@ -12,8 +11,17 @@ use crate::guest::GuestVerdict;
 /// For guests that end by themselves, some of them in slow company.
 const LIMIT: Duration = Duration::from_secs(120);
 
-const MISBEHAVIOUR: [(&str, &str, GuestVerdict, &str); 5] = [
+const MISBEHAVIOUR: [(&str, &str, GuestVerdict, &str); 9] = [
     ("panic", "selftest=misbehave-panic", GuestVerdict::Crash, "no verdict"),
+    ("panic-in-console", "selftest=misbehave-panic-in-console", GuestVerdict::Crash, "no verdict"),
+    ("panic-in-panic", "selftest=misbehave-panic-in-panic", GuestVerdict::Crash, "no verdict"),
+    ("panic-thrice", "selftest=misbehave-panic-thrice", GuestVerdict::Crash, "no verdict"),
+    (
+        "panic-without-shared-page",
+        "selftest=misbehave-panic-without-shared-page",
+        GuestVerdict::Crash,
+        "no verdict",
+    ),
     ("hang", "selftest=misbehave-hang", GuestVerdict::Timeout, "no verdict and kept running"),
     ("triple-fault", "selftest=misbehave-triple-fault", GuestVerdict::Crash, "no verdict"),
     ("silent-poweroff", "selftest=misbehave-silent-poweroff", GuestVerdict::Crash, "powered off"),
@@ -132,6 +140,21 @@ fn of_ci() -> Result<Vec<Expectation>> {
     CI_LINES.into_iter().map(guest).collect()
 }
 
+/// A dom0 to whose command line Xen adds options of its own, as it does if the machine or its own
+/// command line makes it.
+fn with_options_of_xen() -> Result<Expectation> {
+    let tests = "selftest=exchange-order-0,accounts-balanced";
+    let guest = odd(GuestMode::PvDom0, ("noapic", tests, GuestVerdict::Success, ""))?;
+    Ok(guest.with(|guest| guest.xen_args = "noapic acpi=verbose".to_owned()))
+}
+
+/// A command line of the greatest length that a PV guest gets. Xen may have cut it.
+fn too_long(mode: GuestMode) -> Result<Expectation> {
+    const BYTES: usize = 1023;
+    let text = format!("selftest=none seed={:0>1$}", 1, BYTES - "selftest=none seed=".len());
+    odd(mode, ("long-command-line", &text, GuestVerdict::Error, "1023 bytes arrived"))
+}
+
 /// What is tried as dom0. A dom0 ends in other ways than a domU: Xen goes down with it.
 pub fn dom0s() -> Result<Vec<Expectation>> {
     let mut all = Vec::new();
@@ -145,6 +168,7 @@ pub fn dom0s() -> Result<Vec<Expectation>> {
     all.push(with_device(GuestMode::PvhDom0)?);
     all.push(every_order()?);
     all.extend(of_ci()?);
+    all.push(with_options_of_xen()?);
     Ok(all)
 }
 
@@ -156,8 +180,8 @@ pub fn domus(mode: GuestMode) -> Result<Vec<Expectation>> {
     }
     all.push(sized(mode, "16-MiB", 16, GuestVerdict::Success, "")?);
     all.push(reduced(mode)?);
-    all.push(configurations::shaken(mode));
     if mode == GuestMode::PvDomu {
+        all.push(too_long(mode)?);
         // A PV guest of this size has no room for its page tables. The toolstack refuses smaller ones: what
         // it maps at the start, the image included, ends at a multiple of 4 MiB.
         all.push(sized(mode, "8-MiB", 8, GuestVerdict::Crash, "not enough memory")?);
