@@ -57,6 +57,7 @@ mod machine;
 mod mmu;
 mod ram;
 mod reservation;
+mod shown;
 mod tables;
 mod tlb;
 mod vcpu;

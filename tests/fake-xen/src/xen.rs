@@ -18,7 +18,7 @@ use crate::fault::{Cut, ExchangeFault, Fault};
 use crate::guest::check_not_held;
 use crate::log::{Asked, Logged};
 use crate::machine::MachineState;
-use crate::vcpu;
+use crate::{shown, vcpu};
 
 /// The beginning or the end of a span, as the hooks of the trait [`Xen`] report it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -218,6 +218,31 @@ fn extents(reservation: &MemoryReservation) -> (u64, u32) {
 unsafe impl Xen for FakeXen {
     unsafe fn call(&self, call: &mut Call<'_>) -> Answer {
         check_not_held("a hypercall");
+        let record = shown::describe(call);
+        // SAFETY: the requirements of `dispatch` are those of the same call here.
+        let answer = unsafe { self.dispatch(call) };
+        if let Some(record) = record {
+            shown::print(record, call, answer);
+        }
+        answer
+    }
+
+    fn enter(&self, span: Span) {
+        self.mark(Mark::Enter(span));
+    }
+
+    fn leave(&self, span: Span) {
+        self.mark(Mark::Leave(span));
+    }
+}
+
+/// The hypercalls that have operations.
+impl FakeXen {
+    /// Makes a call.
+    ///
+    /// # Safety
+    /// Those of [`Xen::call`].
+    unsafe fn dispatch(&self, call: &mut Call<'_>) -> Answer {
         match call {
             Call::Memory(op) => self.memory(op),
             Call::MmuUpdate { updates, done, domain } => self
@@ -269,17 +294,6 @@ unsafe impl Xen for FakeXen {
         }
     }
 
-    fn enter(&self, span: Span) {
-        self.mark(Mark::Enter(span));
-    }
-
-    fn leave(&self, span: Span) {
-        self.mark(Mark::Leave(span));
-    }
-}
-
-/// The hypercalls that have operations.
-impl FakeXen {
     fn memory(&self, op: &mut MemoryOp<'_>) -> Answer {
         match op {
             MemoryOp::Exchange(arg) => {
