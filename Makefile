@@ -125,7 +125,7 @@ conformance: parameters image bed model
 model: setup
 	@echo 'testing against the model (the output goes to $(MODEL))'
 	@mkdir -p target
-	@$(TOOLS) cargo test --locked $(LIMITED) --no-fail-fast >$(MODEL) 2>&1 \
+	@$(TOOLS) cargo test --locked $(LIMITED) --no-fail-fast -- --show-output >$(MODEL) 2>&1 \
 		|| grep -q '^test result' $(MODEL) || { tail -n 30 $(MODEL); exit 4; }
 
 soak: parameters image bed

@@ -1,6 +1,8 @@
 //! `bed conformance`: what the model and each real Xen answer, row by row of
 //! `docs/CONFORMANCE.md`.
 
+mod answers;
+mod json;
 mod report;
 mod results;
 mod rows;
@@ -17,7 +19,7 @@ use crate::modes;
 use crate::parallel::{self, SuitePart};
 use crate::report::Reporter;
 use crate::saved;
-use crate::setup::Bed;
+use crate::setup::{Bed, write};
 
 use report::{ConformanceReport, OnXen};
 use results::{ModelResults, Results};
@@ -26,11 +28,14 @@ use rows::ConformanceRow;
 /// The table, as a path from the repository's root.
 const TABLE: &str = "docs/CONFORMANCE.md";
 
+/// The file with all answers, in the directory of the logs.
+const ANSWERS: &str = "conformance.json";
+
 /// The modes that see a difference; a PVH dom0 is to the exchange what a PVH domU is.
 const MODES: [GuestMode; 3] = [GuestMode::PvDom0, GuestMode::PvDomu, GuestMode::PvhDomu];
 
-/// The self-tests that are named after rows, and no others.
-const TESTS: &str = "selftest=c0*,c1*,c2*,c3*,c4*,c5*,c6*,c7*,accounts-balanced";
+/// The self-tests that are named after rows, and no others, with the answers of Xen.
+const ARGS: &str = "trace=full selftest=c0*,c1*,c2*,c3*,c4*,c5*,c6*,c7*,accounts-balanced";
 
 /// Runs the self-tests on each Xen, prints the table, and counts its answers.
 pub fn run(context: &Arc<Context>, mut reporter: Reporter) -> Result<GuestVerdict> {
@@ -42,7 +47,7 @@ pub fn run(context: &Arc<Context>, mut reporter: Reporter) -> Result<GuestVerdic
     }
     parallel::run(parts, &mut reporter)?;
     let report = table.report(&beds)?;
-    println!("\n{}", report.text());
+    println!("{}", published(&report, context)?);
     let counts = report.counts();
     let of_rows = if counts.failed > 0 { GuestVerdict::Failure } else { GuestVerdict::Success };
     let verdict = reporter.findings().verdict().max(of_rows);
@@ -51,7 +56,7 @@ pub fn run(context: &Arc<Context>, mut reporter: Reporter) -> Result<GuestVerdic
 
 /// Returns the parts that answer the rows on one Xen.
 pub fn parts(bed: &Bed) -> Result<Vec<SuitePart<'_>>> {
-    let mut parts = modes::parts(bed, &MODES, &KernelArgs::new(TESTS)?);
+    let mut parts = modes::parts(bed, &MODES, &KernelArgs::new(ARGS)?);
     parts.push(saved::part(bed)?);
     Ok(parts)
 }
@@ -61,13 +66,20 @@ pub fn note(beds: &[Bed], reporter: &mut Reporter) -> Result<()> {
     let Some(bed) = beds.first() else { return Ok(()) };
     let table = Table::read(&bed.context)?;
     let report = table.report(beds)?;
-    reporter.line(&format!("\n{}", report.text()));
+    reporter.line(&published(&report, &bed.context)?);
     let result = match report.counts().failed {
         0 => Ok(()),
         failed => Err(format!("{failed} answers differ; see the lines after the table")),
     };
     reporter.note("every row of the conformance table is answered as it says", result);
     Ok(())
+}
+
+/// Writes every answer into the file for other programs, and returns the table.
+fn published(report: &ConformanceReport<'_>, context: &Context) -> Result<String> {
+    let file = context.settings.target.join(ANSWERS);
+    write(&file, format!("{:#}\n", json::of(report)).as_bytes())?;
+    Ok(format!("\n{}\nevery answer is in {}", report.text(), file.display()))
 }
 
 /// The table, and what the model answers.

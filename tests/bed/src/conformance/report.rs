@@ -1,9 +1,11 @@
-//! The table: a line per row, a column for the model and one for each Xen.
+//! The table: a row per row of the document, with what the model and each Xen answered.
+
+use comfy_table::{ContentArrangement, Table, presets};
 
 use crate::guest::TestCounts;
 use crate::xen::Xen;
 
-use super::results::{ModelResults, Results};
+use super::results::{ModelResults, Results, RowTally};
 use super::rows::ConformanceRow;
 
 /// What one Xen answered, in each mode that was booted on it, in the order of their letters.
@@ -18,13 +20,20 @@ pub struct OnXen {
 /// Letters of the modes, in the order in which they are booted.
 pub const LETTERS: [char; 3] = ['D', 'U', 'H'];
 
-/// What the letters are.
+/// How the table is read.
 const LEGEND: &str = "\
-Of each Xen: D as PV dom0, U as PV domU, H as PVH domU; - where the row can't be tried in that mode,
-! where the answer was another one. open: the row is owed a test on a real Xen and has none that
-could be tried. Model: how many tests are named after the row.";
+EINVAL(0,2): what Xen answered, and nr_exchanged after the calls. ok(8): success. Of a call without
+nr_exchanged, the number is what it returned. The answer of the row comes first; the tests make the
+other calls to prepare the state or to check it. passed: the trace names no answer of such a call.
+Xen: D as PV dom0, U as PV domU, H as PVH domU, ! after a mode whose test failed. A mode without a
+letter cannot try the row. Where Xens answer differently, each answer has its Xen's name.
+open: the row is owed a test on a real Xen and has none that could be tried.";
 
-const STIMULUS: usize = 56;
+/// The columns of a terminal that the table has.
+const COLUMNS: u16 = 100;
+
+/// Characters of a stimulus or of an expected answer, which may take several lines.
+const LONGEST: usize = 84;
 
 /// The whole report.
 #[derive(Clone, Debug)]
@@ -40,24 +49,46 @@ pub struct ConformanceReport<'a> {
 impl ConformanceReport<'_> {
     /// The table and what has to be said of it.
     pub fn text(&self) -> String {
-        let mut text = format!("{:<5}{:<w$}{:<8}", "id", "stimulus", "model", w = STIMULUS + 2);
-        self.xens.iter().for_each(|on| text.push_str(&format!("{:<8}", on.xen.label())));
-        text.truncate(text.trim_end().len());
+        let labels: Vec<String> = self.xens.iter().map(|on| on.xen.label()).collect();
+        let mut table = Table::new();
+        table.load_style(presets::NOTHING);
+        table.set_content_arrangement(ContentArrangement::Dynamic).set_width(COLUMNS);
+        let xens = format!("Xen {}", labels.join(", "));
+        table.set_header(["row", "stimulus", "expected", "model", xens.as_str()]);
         for row in self.rows {
-            let stimulus = shorten(&row.stimulus);
-            let model = self.model_cell(row);
-            let mut line = format!("{:<5}{stimulus:<w$}{model:<8}", row.id, w = STIMULUS + 2);
-            self.xens.iter().for_each(|on| line.push_str(&format!("{:<8}", on.cell(row))));
-            text.push_str(&format!("\n{}", line.trim_end()));
+            let (stimulus, expected) = (shorten(&row.stimulus), shorten(&row.expected));
+            let (model, xens) = (self.model_cell(row), self.xens_cell(row));
+            table.add_row([row.id.clone(), stimulus, expected, model, xens]);
         }
-        format!("{text}\n\n{LEGEND}\n{}", self.remarks())
+        if let Some(column) = table.column_mut(0) {
+            column.set_padding((0, 1));
+        }
+        format!("{}\n\n{LEGEND}\n{}", table.trim_fmt(), self.remarks())
+    }
+
+    /// Returns what the real Xens answered: once if they agree, otherwise by name.
+    fn xens_cell(&self, row: &ConformanceRow) -> String {
+        let mut by_answer: Vec<(String, Vec<String>)> = Vec::new();
+        for on in &self.xens {
+            let (cell, label) = (on.cell(row), on.xen.label());
+            match by_answer.iter_mut().find(|(known, _)| *known == cell) {
+                Some((_, labels)) => labels.push(label),
+                None => by_answer.push((cell, vec![label])),
+            }
+        }
+        if let [(cell, _)] = &by_answer[..] {
+            return cell.clone();
+        }
+        let named =
+            by_answer.iter().map(|(cell, labels)| format!("{}:\n{cell}", labels.join(", ")));
+        named.collect::<Vec<_>>().join("\n")
     }
 
     fn model_cell(&self, row: &ConformanceRow) -> String {
         let Some(model) = &self.model else { return "not run".to_owned() };
         match model.results.get(&row.id) {
-            Some(tally) if !tally.failed.is_empty() => "NOT OK".to_owned(),
-            Some(tally) if tally.passed > 0 => format!("ok {}", tally.passed),
+            Some(tally) if !tally.failed.is_empty() => format!("NOT OK {}", answered(tally, row)),
+            Some(tally) if tally.passed > 0 => answered(tally, row),
             Some(_) => "ignored".to_owned(),
             None => "none".to_owned(),
         }
@@ -88,7 +119,7 @@ impl ConformanceReport<'_> {
         lines.iter().map(|line| format!("{line}\n")).collect()
     }
 
-    fn each(&self) -> impl Iterator<Item = (String, &String, &super::results::RowTally)> {
+    fn each(&self) -> impl Iterator<Item = (String, &String, &RowTally)> {
         let model = self.model.iter().map(|model| ("model".to_owned(), &model.results));
         let xens = self.xens.iter().flat_map(|on| {
             let named = on.modes.iter().zip(LETTERS);
@@ -114,26 +145,39 @@ impl ConformanceReport<'_> {
 }
 
 impl OnXen {
+    /// Returns a line for each answer, with the letters of the modes that got it.
     fn cell(&self, row: &ConformanceRow) -> String {
-        let tallies: Vec<_> = self.modes.iter().map(|results| results.get(&row.id)).collect();
-        let tried = |tally: &super::results::RowTally| tally.passed > 0 || !tally.failed.is_empty();
-        if !tallies.iter().flatten().any(|tally| tried(tally)) {
-            return if row.real { "open".to_owned() } else { String::new() };
+        let mut by_answer: Vec<(String, String)> = Vec::new();
+        for (results, letter) in self.modes.iter().zip(LETTERS) {
+            let Some(tally) = results.get(&row.id).filter(|tally| tally.is_tried()) else {
+                continue;
+            };
+            let mark = if tally.failed.is_empty() { "" } else { "!" };
+            let answer = answered(tally, row);
+            match by_answer.iter_mut().find(|(known, _)| *known == answer) {
+                Some((_, letters)) => letters.push_str(&format!("{letter}{mark}")),
+                None => by_answer.push((answer, format!("{letter}{mark}"))),
+            }
         }
-        let letters = tallies.iter().zip(LETTERS).map(|(tally, letter)| match tally {
-            Some(tally) if !tally.failed.is_empty() => format!("{letter}!"),
-            Some(tally) if tally.passed > 0 => letter.to_string(),
-            _ => "-".to_owned(),
-        });
-        letters.collect::<Vec<_>>().join(" ")
+        if by_answer.is_empty() && row.real {
+            return "open".to_owned();
+        }
+        let lines = by_answer.iter().map(|(answer, letters)| format!("{letters} {answer}"));
+        lines.collect::<Vec<_>>().join("\n")
     }
 }
 
+/// Returns the answers to the calls that the row is about.
+fn answered(tally: &RowTally, row: &ConformanceRow) -> String {
+    let answers = tally.answers.in_short(row.operation(), &row.expected);
+    if answers.is_empty() { "passed".to_owned() } else { answers }
+}
+
 fn shorten(text: &str) -> String {
-    if text.chars().count() <= STIMULUS {
+    if text.chars().count() <= LONGEST {
         return text.to_owned();
     }
-    let kept: String = text.chars().take(STIMULUS - 1).collect();
+    let kept: String = text.chars().take(LONGEST - 1).collect();
     format!("{}…", kept.trim_end())
 }
 
@@ -143,29 +187,37 @@ mod tests {
     use super::super::rows::parse;
     use super::*;
 
-    fn text(model: &str, guests: [&str; 3]) -> (String, TestCounts) {
+    fn text(model: &str, guests: &[[&str; 3]]) -> (String, TestCounts) {
         let row = |id, cells| format!("| <a id=\"{id}\"></a>{id} | {cells} |\n");
-        let table = [row("C01", "| a"), row("C02", "R | b"), row("C03", "R | c")].concat();
-        let rows = parse(&table);
-        let on = OnXen { xen: Xen::default_release(), modes: guests.map(of_guest).to_vec() };
-        let report =
-            ConformanceReport { rows: &rows, model: Some(of_cargo(model)), xens: vec![on] };
+        let table = [row("C01", "| a | A"), row("C02", "R | b | `EPERM`"), row("C03", "R | c | C")];
+        let rows = parse(&table.concat());
+        let modes = |guests: &[&str; 3]| guests.iter().map(|console| of_guest(console)).collect();
+        let xens = Xen::releases().into_iter().zip(guests);
+        let xens = xens.map(|(xen, guests)| OnXen { xen, modes: modes(guests) }).collect();
+        let report = ConformanceReport { rows: &rows, model: Some(of_cargo(model)), xens };
         (report.text(), report.counts())
     }
 
-    fn line<'t>(text: &'t str, id: &str) -> Vec<&'t str> {
-        let line = text.lines().find(|line| line.starts_with(id)).unwrap();
-        line.split_whitespace().collect()
+    /// Returns the words of a row's first line and of the lines after it.
+    fn words<'t>(text: &'t str, id: &str) -> Vec<&'t str> {
+        let mut lines = text.lines().skip_while(|line| !line.starts_with(id));
+        let first = lines.next().unwrap();
+        let rest = lines.take_while(|line| line.starts_with(' '));
+        [first].into_iter().chain(rest).flat_map(str::split_whitespace).collect()
     }
 
+    const CALL: &str = "# trace #01 @02 memory_op exchange in=1";
+
     #[test]
-    fn each_cell_says_what_was_tried() {
-        let guests =
-            ["ok 1 c02-x\nok 2 c03-x # SKIP dom0", "ok 1 c02-x # SKIP domU", "not ok 1 c02-x # no"];
-        let (text, counts) = text("test c02_x ... ok\ntest c01_x ... FAILED", guests);
-        assert_eq!(line(&text, "C01"), ["C01", "a", "NOT", "OK"]);
-        assert_eq!(line(&text, "C02"), ["C02", "b", "ok", "1", "D", "-", "H!"]);
-        assert_eq!(line(&text, "C03"), ["C03", "c", "none", "open"]);
+    fn each_cell_says_what_was_answered() {
+        let refused = format!("{CALL} -> -EPERM done=0\nok 1 c02-x\nok 2 c03-x # SKIP dom0");
+        let exchanged = format!("{CALL} -> 0 done=1\nnot ok 1 c02-x # no");
+        let guests = [refused.as_str(), "ok 1 c02-x # SKIP domU", exchanged.as_str()];
+        let (text, counts) = text("test c02_x ... ok\ntest c01_x ... FAILED", &[guests]);
+        assert_eq!(words(&text, "C01"), ["C01", "a", "A", "NOT", "OK", "passed"]);
+        let second = ["C02", "b", "EPERM", "passed", "D", "EPERM(0)", "H!", "ok(1)"];
+        assert_eq!(words(&text, "C02"), second);
+        assert_eq!(words(&text, "C03"), ["C03", "c", "C", "none", "open"]);
         assert!(text.contains("NOT OK C02 4.17 H: c02-x: no"), "{text}");
         assert!(
             text.contains("open   C03 4.17: dom0") && text.contains("open   C03 model"),
@@ -175,8 +227,31 @@ mod tests {
     }
 
     #[test]
+    fn xens_that_answer_alike_share_a_cell() {
+        let guest = |errno| format!("{CALL} -> {errno} done=0\nok 1 c02-x");
+        let (eperm, einval) = (guest("-EPERM"), guest("-EINVAL"));
+        let (same, _) = text("", &[[&eperm, &eperm, ""], [&eperm, &eperm, ""]]);
+        assert_eq!(words(&same, "C02")[3..], ["none", "DU", "EPERM(0)"]);
+        let (other, _) = text("", &[[&eperm, &eperm, ""], [&eperm, &einval, ""]]);
+        let cell = ["4.17:", "DU", "EPERM(0)", "4.20:", "D", "EPERM(0)", "U", "EINVAL(0)"];
+        assert_eq!(words(&other, "C02")[4..], cell);
+        assert!(other.contains("Xen 4.17, 4.20"), "{other}");
+    }
+
+    #[test]
+    fn the_table_fits_a_terminal_of_100_columns() {
+        let long = "a word and another ".repeat(20);
+        let rows = parse(&format!("| <a id=\"C02\"></a>C02 | R | {long} | `EPERM` {long} |"));
+        let guest = format!("{CALL} -> -EPERM done=1\n{CALL} -> -EOPNOTSUPP done=2\nok 1 c02-x");
+        let modes = vec![of_guest(&guest); 3];
+        let xens = vec![OnXen { xen: Xen::default_release(), modes }];
+        let text = ConformanceReport { rows: &rows, model: None, xens }.text();
+        assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
+    }
+
+    #[test]
     fn a_test_of_no_row_is_a_failure() {
-        let (text, counts) = text("", ["ok 1 c09-x", "", ""]);
+        let (text, counts) = text("", &[["ok 1 c09-x", "", ""]]);
         assert!(text.contains("NOT OK C09 4.17 D: the table has no such row"), "{text}");
         assert_eq!(counts.failed, 1);
     }

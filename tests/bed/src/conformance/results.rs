@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::answers::{Answer, Answers};
 use super::rows::ids_of;
 
 /// What came of the tests of one row in one place.
@@ -13,15 +14,31 @@ pub struct RowTally {
     pub failed: Vec<String>,
     /// Tests that could not be tried, with the reason.
     pub skipped: Vec<String>,
+    /// What Xen answered these tests.
+    pub answers: Answers,
+}
+
+impl RowTally {
+    /// Returns true if a test ran to its end.
+    pub fn is_tried(&self) -> bool {
+        self.passed > 0 || !self.failed.is_empty()
+    }
 }
 
 /// Results by row.
 pub type Results = BTreeMap<String, RowTally>;
 
-/// Reads the console of a guest.
+/// Reads the console of a guest. The answers to a test are in the trace before its result.
 pub fn of_guest(console: &str) -> Results {
     let mut results = Results::new();
+    let mut answers = Answers::default();
     for line in console.lines() {
+        if let Some(answer) = Answer::read(line) {
+            answers.add(answer);
+        } else if line.starts_with("1..") {
+            // The kernel makes calls before the first test, too.
+            answers = Answers::default();
+        }
         let (ok, rest) = match (line.strip_prefix("ok "), line.strip_prefix("not ok ")) {
             (Some(rest), _) => (true, rest),
             (_, Some(rest)) => (false, rest),
@@ -29,13 +46,18 @@ pub fn of_guest(console: &str) -> Results {
         };
         let Some((_, test)) = rest.split_once(' ') else { continue };
         let (name, remark) = test.split_once(" # ").unwrap_or((test, ""));
+        let answers = std::mem::take(&mut answers);
         for id in ids_of(name) {
             let tally = results.entry(id).or_default();
             match (ok, remark.strip_prefix("SKIP")) {
+                (true, Some(reason)) => {
+                    tally.skipped.push(reason.trim().to_owned());
+                    continue;
+                }
                 (true, None) => tally.passed += 1,
-                (true, Some(reason)) => tally.skipped.push(reason.trim().to_owned()),
                 (false, _) => tally.failed.push(format!("{name}: {remark}")),
             }
+            tally.answers.add_all(&answers);
         }
     }
     results
@@ -50,11 +72,23 @@ pub struct ModelResults {
     pub crashes: Vec<String>,
 }
 
-/// Reads the lines of `cargo test`, whatever stands between them.
+/// Reads the lines of `cargo test -- --show-output`, whatever stands between them. What a test
+/// printed follows a line with its name.
 pub fn of_cargo(output: &str) -> ModelResults {
     let mut results = Results::new();
     let mut crashes = Vec::new();
+    let mut printed_by = Vec::new();
     for line in output.lines() {
+        if let Some(test) =
+            line.strip_prefix("---- ").and_then(|it| it.strip_suffix(" stdout ----"))
+        {
+            printed_by = ids_of(test);
+        }
+        if let Some(answer) = Answer::read(line) {
+            for id in &printed_by {
+                results.entry(id.clone()).or_default().answers.add(answer.clone());
+            }
+        }
         // A program with failed tests in it ends by itself, and cargo has no such words for it.
         if line.trim_start().starts_with("process didn't exit successfully") {
             crashes.push(line.trim().to_owned());
@@ -90,6 +124,30 @@ mod tests {
             (1, &["no room".to_owned()][..])
         );
         assert_eq!(results["C03"].failed, ["c03-c: it broke"]);
+    }
+
+    #[test]
+    fn answers_belong_to_the_test_whose_result_follows() {
+        let call = "# trace #01 @02 memory_op exchange in=1";
+        let console = format!(
+            "{call} -> -EPERM done=0\nok 1 other\n{call} -> -EINVAL done=2\n\
+                               ok 2 c05-x\nok 3 c06-y"
+        );
+        let results = of_guest(&console);
+        assert_eq!(results["C05"].answers.in_short("exchange", ""), "EINVAL(2)");
+        assert_eq!(results["C06"].answers, Answers::default());
+    }
+
+    #[test]
+    fn answers_of_the_model_follow_the_name_of_their_test() {
+        let call = "# trace #00 @00 memory_op exchange in=1";
+        let output = format!(
+            "test m::c05_x ... ok\n\nsuccesses:\n\n---- m::c05_x stdout ----\n\
+                              {call} -> -EINVAL done=2\n\n---- other stdout ----\n{call} -> 0 done=1"
+        );
+        let results = of_cargo(&output).results;
+        assert_eq!(results["C05"].answers.in_short("exchange", ""), "EINVAL(2)");
+        assert_eq!((results["C05"].passed, results.len()), (1, 1));
     }
 
     #[test]

@@ -9,6 +9,17 @@ pub struct ConformanceRow {
     pub real: bool,
     /// What is done.
     pub stimulus: String,
+    /// What Xen answers.
+    pub expected: String,
+}
+
+impl ConformanceRow {
+    /// Returns the hypercall that the row is about, as a trace names it.
+    pub fn operation(&self) -> &'static str {
+        let named = |name: &&str| self.stimulus.contains(*name);
+        let others = ["decrease_reservation", "populate_physmap", "get_mem_type"];
+        others.into_iter().find(named).unwrap_or("exchange")
+    }
 }
 
 /// Reads the table: each line whose first cell is an anchor and an id, `<a id="C02"></a>C02`.
@@ -20,8 +31,19 @@ fn row(line: &str) -> Option<ConformanceRow> {
     let mut cells = line.strip_prefix('|')?.split('|').map(str::trim);
     let id = cells.next().and_then(anchored)?;
     let real = cells.next()? == "R";
-    let stimulus = cells.next()?.replace('`', "");
-    Some(ConformanceRow { id: id.to_owned(), real, stimulus })
+    let stimulus = plain(cells.next()?);
+    let expected = plain(cells.next()?);
+    Some(ConformanceRow { id: id.to_owned(), real, stimulus, expected })
+}
+
+/// Returns the text of a cell without its marks: `` `a` of [b](#c) `` is `a of b`.
+fn plain(cell: &str) -> String {
+    let mut parts = cell.split("](");
+    let mut text = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        text.push_str(part.split_once(')').map_or(part, |(_, rest)| rest));
+    }
+    text.replace(['`', '['], "")
 }
 
 /// The id of a cell that begins with the anchor of the same id.
@@ -49,15 +71,19 @@ mod tests {
     fn rows_are_told_from_the_text_around_them() {
         let text = "# C01\n| id | | stimulus |\n|---|---|---|\n\
                     | <a id=\"C01\"></a>C01 |  | a `b` | c |\n\
-                    | <a id=\"C02\"></a>C02 | R | d | e |\n\
+                    | <a id=\"C02\"></a>C02 | R | `HVMOP_get_mem_type` | as [C01](#C01) says |\n\
                     | C03 | R | no anchor | f |\n\
                     | <a id=\"C04\"></a>C05 | R | an anchor of another row | g |\nCxy | R |";
-        let row = |id: &str, real, stimulus: &str| ConformanceRow {
+        let row = |id: &str, real, stimulus: &str, expected: &str| ConformanceRow {
             id: id.to_owned(),
             real,
             stimulus: stimulus.to_owned(),
+            expected: expected.to_owned(),
         };
-        assert_eq!(parse(text), [row("C01", false, "a b"), row("C02", true, "d")]);
+        let rows = parse(text);
+        let second = row("C02", true, "HVMOP_get_mem_type", "as C01 says");
+        assert_eq!(rows, [row("C01", false, "a b", "c"), second]);
+        assert_eq!([rows[0].operation(), rows[1].operation()], ["exchange", "get_mem_type"]);
     }
 
     #[test]
