@@ -22,6 +22,9 @@ exec 3>/dev/vport0p1
 
 say() { echo "$*" >&3; }
 
+# Where xenconsoled logs what guests print.
+CONSOLE=/var/log/xen/console
+
 # Sends any bytes, line by line. Equal lines are sent once, followed by `again` and how often the line
 # came again. Lines of KTAP each count. What exceeds $LIMIT bytes is cut out of the middle, because the
 # end has the verdict, and `cut` says how much it was. A full trace of all tests has 3 MB; awk holds
@@ -62,6 +65,15 @@ quote() {
 
 section() { say "section $1"; quote; say "end"; }
 
+# Sends Xen's log. Xen drops the oldest bytes when its ring is full, and `lost` says so.
+send_dmesg() {
+    say "section dmesg"
+    xl dmesg >/tmp/dmesg
+    [ "$(wc -c </tmp/dmesg)" -lt "$RING" ] || say "lost $RING"
+    quote </tmp/dmesg
+    say "end"
+}
+
 uptime() { cut -d. -f1 /proc/uptime; }
 
 # Waits until $1 seconds are over or the rest of the arguments, a command, succeeds.
@@ -70,6 +82,7 @@ wait_for() {
     shift
     until "$@"; do
         [ "$(uptime)" -ge "$deadline" ] && return 1
+        rotate
         sleep 0.1
     done
 }
@@ -77,9 +90,45 @@ wait_for() {
 # Reason 2 is a domain's that is being saved.
 shut_down() { grep -q 'has shut down, reason code [013456789]' /var/log/xen/xl-*.log 2>/dev/null; }
 cleaned_up() { grep -q -e 'Exiting now' -e 'has been destroyed' /var/log/xen/xl-*.log 2>/dev/null; }
-probed() { grep -q '^probe: order=.*pfn=0x[0-9a-f]*.$' /var/log/xen/console/guest-*.log 2>/dev/null || shut_down; }
+probed() { console | grep -q '^probe: order=.*pfn=0x[0-9a-f]*.$' || shut_down; }
 # A restored domain has a log of its own until it has its name back: in the order of their last lines.
-console() { ls -tr /var/log/xen/console/guest-*.log 2>/dev/null | while read -r log; do cat "$log"; done; }
+logs() { ls -tr "$CONSOLE"/guest-*.log 2>/dev/null | while read -r log; do cat "$log"; done; }
+
+# The log of a guest that prints without end would fill dom0's memory. A log of more than $PIECE bytes
+# is moved away, and xenconsoled opens a new one on SIGHUP. The first piece and the last one are kept.
+PIECE=8000000
+PIECES=/tmp/console
+size() { stat -c %s "$1" 2>/dev/null || echo 0; }
+rotate() {
+    for log in "$CONSOLE"/guest-*.log; do
+        [ "$(size "$log")" -gt "$PIECE" ] || continue
+        mkdir -p "$PIECES"
+        if [ -e "$PIECES"/first ]; then
+            echo $(($(size "$PIECES/last") + $(cat "$PIECES/dropped"))) >"$PIECES"/dropped
+            mv "$log" "$PIECES"/last
+        else
+            echo 0 >"$PIECES"/dropped
+            mv "$log" "$PIECES"/first
+        fi
+        kill -HUP "$(cat /run/xenconsoled.pid)"
+    done
+}
+console() {
+    cat "$PIECES"/first "$PIECES"/last 2>/dev/null
+    logs
+}
+send_console() {
+    say "section console"
+    dropped=$(cat "$PIECES"/dropped 2>/dev/null || echo 0)
+    if [ "$dropped" -gt 0 ]; then
+        quote <"$PIECES"/first
+        say "cut $dropped"
+        rm "$PIECES"/first
+    fi
+    console | quote
+    say "end"
+    rm -rf "$PIECES"
+}
 saveable() { [ "$(console | grep -c '^# c75: ready to be saved')" -ge "$1" ] || shut_down; }
 domain() { xl list | awk 'NR > 1 && $2 > 0 { print $2 }'; }
 no_domain() { [ -z "$(domain)" ]; }
@@ -100,7 +149,7 @@ look() {
 # Holds the P2M that the guest listed (`# p2m-before: <pfn>+<frames>=<mfn> ...`, in hexadecimal)
 # against Xen's M2P.
 compare() {
-    cat /var/log/xen/console/guest-*.log | tr -d '\r' >/tmp/listing
+    console | tr -d '\r' >/tmp/listing
     awk -v name="p2m-$1:" '
         function number(hex, i, n) {
             for (i = 1; i <= length(hex); i++)
@@ -128,10 +177,13 @@ compare() {
     rm -f "/tmp/m2p-$1" /tmp/listing
 }
 
-# Sends the console while the guest runs, behind a `>`.
+# Sends the console while the guest runs, behind a `>`, up to a limit: all of it follows at the end.
+STREAM=2000000
 stream() {
-    until ls /var/log/xen/console/guest-*.log >/dev/null 2>&1; do sleep 0.1; done
-    tail -n +1 -f /var/log/xen/console/guest-*.log | awk '{ gsub(/\r/, ""); print ">" $0; fflush() }' >&3
+    until ls "$CONSOLE"/guest-*.log >/dev/null 2>&1; do sleep 0.1; done
+    tail -n +1 -F "$CONSOLE"/guest-*.log 2>/dev/null | awk -v limit="$STREAM" '
+        (sent += length($0) + 1) < limit { gsub(/\r/, ""); print ">" $0; fflush(); next }
+        !full++ { print ">[bed: the guest has printed " limit " bytes; the rest will be in console.log]"; fflush() }' >&3
 }
 
 # Lowers the maximum of the domain below what it has, and raises it again, until it ends.
@@ -167,7 +219,7 @@ job() {
     config=$(cat config)
     goal=$(cat goal)
     say "begin $(cat name)"
-    rm -f /var/log/xen/xl-*.log /var/log/xen/console/guest-*.log
+    rm -f /var/log/xen/xl-*.log "$CONSOLE"/guest-*.log
     xl dmesg -c >/dev/null
     set --
     while read -r line; do set -- "$@" "$line"; done <overrides
@@ -222,16 +274,18 @@ job() {
         fi
     fi
     [ "$goal" = probe ] || wait_for 20 no_domain
-    console | section console
-    xl dmesg | section dmesg
+    send_console
+    send_dmesg
     cat /var/log/xen/xl-*.log 2>/dev/null | section xl
     say "finish"
 }
 
 xenstored --pid-file=/run/xenstored.pid
 xen-init-dom0 >/dev/null
-xenconsoled --log=all --log-dir=/var/log/xen/console --pid-file=/run/xenconsoled.pid
+xenconsoled --log=all --log-dir="$CONSOLE" --pid-file=/run/xenconsoled.pid
 xl info 2>&1 | section info
+# Xen names the size of its ring when it boots. Without the line, no log is long enough to be called cut.
+RING=$(xl dmesg | awk '/Allocated console ring of/ { kib = $(NF - 1) } END { print (kib ? kib : 1048576) * 1024 }')
 say "ready"
 for dir in /bed/jobs/*/; do
     cd "$dir" || continue

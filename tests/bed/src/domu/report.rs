@@ -1,10 +1,10 @@
 //! Reads what the Linux dom0 reports. A line after a `|` is the output of another program. Among such
-//! lines dom0 says `again N` where the line before came N times more, and `cut N` where N bytes
-//! are missing.
+//! lines dom0 says `again N` where the line before came N times more, `cut N` where N bytes are
+//! missing, and `lost N` where Xen dropped lines because its ring of N bytes was full.
 
 use std::collections::BTreeMap;
 
-use crate::guest::{End, LogLines};
+use crate::guest::{End, LogLines, names_a_cut};
 
 /// All that dom0 reported so far.
 #[derive(Clone, Debug, Default)]
@@ -46,7 +46,9 @@ impl JobReport {
         if console.iter().any(|line| !line.trim().is_empty()) {
             return console.to_vec();
         }
-        self.section("dmesg").iter().filter_map(|line| domain_line(line)).collect()
+        let cut = |line: &String| names_a_cut(line).then(|| line.clone());
+        let dmesg = self.section("dmesg").iter();
+        dmesg.filter_map(|line| cut(line).or_else(|| domain_line(line))).collect()
     }
 }
 
@@ -117,6 +119,8 @@ fn quoted(line: &str, log: &mut LogLines) -> bool {
         log.push_again(times);
     } else if let Some(bytes) = count("cut ") {
         log.push_cut(bytes);
+    } else if let Some(bytes) = count("lost ") {
+        log.push_lost(bytes);
     } else {
         return false;
     }
@@ -245,6 +249,47 @@ mod tests {
         let report = SessionReport::parse(&text);
         assert_eq!(report.jobs[0].live, ["hello", "finish"]);
         assert_eq!(report.jobs[0].guest_lines(), SessionReport::parse(TEXT).jobs[0].guest_lines());
+    }
+
+    #[test]
+    fn dom0_keeps_the_first_and_the_last_piece_of_a_long_console() {
+        const INIT: &str = include_str!("init.sh");
+        let from = |start: &str| &INIT[INIT.find(start).unwrap()..];
+        let until_end = |text: &'static str| &text[..text.find("\n}\n").unwrap() + 3];
+        let quote = until_end(from("quote() {"));
+        let console = from("logs() {");
+        let send = until_end(from("send_console() {"));
+        let console = &console[..console.find("send_console() {").unwrap()];
+        let dir = std::env::temp_dir().join(format!("bed-console-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let script = format!(
+            "say() {{ echo \"$*\"; }}\nkill() {{ :; }}\nLIMIT=1000\n{quote}\n{console}\n{send}\n\
+             PIECE=5 CONSOLE=$1 PIECES=$1/pieces\n\
+             for words in $2; do echo $words >>$1/guest-x.log; rotate 2>/dev/null; done\n\
+             send_console 3>&1"
+        );
+        let sent = |words: &str| {
+            let args = ["-c", script.as_str(), "sh", dir.to_str().unwrap(), words];
+            let out = Command::new("sh").args(args).output().unwrap();
+            std::fs::remove_file(dir.join("guest-x.log")).unwrap_or_default();
+            assert!(out.status.success(), "{out:?}");
+            let text = format!("begin x\n{}finish\n", String::from_utf8(out.stdout).unwrap());
+            SessionReport::parse(&text).jobs[0].section("console").to_vec()
+        };
+        assert_eq!(sent("a b"), ["a", "b"]);
+        assert_eq!(sent("first1 second2 c"), ["first1", "second2", "c"]);
+        let long = sent("first1 second2 third3 fourth4 fifth5 c");
+        assert_eq!(long, ["first1", "[bed: 23 bytes cut here]", "fifth5", "c"]);
+        std::fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn a_ring_that_was_full_is_named() {
+        let text = "begin x\nsection dmesg\nlost 16384\n|(XEN) (d3) ok 1 a\nend\nfinish\n";
+        let job = SessionReport::parse(text).jobs.remove(0);
+        let lines = job.guest_lines();
+        assert!(lines[0].contains("16,384 bytes") && names_a_cut(&lines[0]), "{lines:?}");
+        assert_eq!(lines[1..], ["ok 1 a"]);
     }
 
     #[test]

@@ -14,6 +14,9 @@ const KTAP: [&str; 5] = ["ok ", "not ok ", "1..", "KTAP version ", "Test result:
 
 const CUT: (&str, &str) = ("[bed: ", " bytes cut here]");
 
+const LOST: (&str, &str) =
+    ("[bed: Xen's log filled its ring of ", " bytes (conring_size=): earlier lines are lost here]");
+
 impl LogLines {
     /// Adds a line. A line that equals the last one is only counted, unless it is KTAP.
     pub fn push(&mut self, line: &str) {
@@ -38,6 +41,13 @@ impl LogLines {
         self.lines.push(format!("{before}{}{after}", grouped(bytes)));
     }
 
+    /// Records that Xen dropped lines here, because its ring of `bytes` bytes was full.
+    pub fn push_lost(&mut self, bytes: u64) {
+        self.fold();
+        let (before, after) = LOST;
+        self.lines.push(format!("{before}{}{after}", grouped(bytes)));
+    }
+
     /// Returns the lines, with a line for each fold and each cut.
     pub fn into_lines(mut self) -> Vec<String> {
         self.fold();
@@ -57,7 +67,7 @@ impl LogLines {
 
 /// Returns true if the bed wrote the line to name a cut.
 pub fn names_a_cut(line: &str) -> bool {
-    line.starts_with(CUT.0) && line.ends_with(CUT.1)
+    [CUT, LOST].iter().any(|(before, after)| line.starts_with(before) && line.ends_with(after))
 }
 
 /// Writes a number with a comma between groups of three digits.
@@ -116,5 +126,9 @@ mod tests {
             ["… the line above came 14,916 more times", "[bed: 1,234,567 bytes cut here]"]
         );
         assert!(names_a_cut(&lines[2]) && !names_a_cut(&lines[1]));
+        let mut log = LogLines::default();
+        log.push_lost(8_388_608);
+        let lines = log.into_lines();
+        assert!(names_a_cut(&lines[0]) && lines[0].contains("8,388,608 bytes"), "{lines:?}");
     }
 }

@@ -9,7 +9,7 @@ mod verdict;
 
 pub use expect::Expect;
 pub use ktap::{Ktap, TestCounts, TestOutcome, TestResult};
-pub use lines::LogLines;
+pub use lines::{LogLines, names_a_cut};
 pub use serial::{MachineEnd, SerialLog};
 pub use spec::{Goal, Guest};
 #[cfg(test)]
