@@ -44,11 +44,15 @@ const LINUX_AND_HEADERS: [VersionedPackage; 4] = [
 
 /// What `xl` and the daemons are linked against, directly or not. What is missing from this
 /// list is found, and named, when the initramfs is made.
-const LIBRARIES: [&str; 21] = [
+///
+/// No tool of these releases needs `libjson-c5`; those of Xen 4.23 and later do, from an installed
+/// tree.
+const LIBRARIES: [&str; 22] = [
     "libbz2-1.0",
     "libc6",
     "libfdt1",
     "libgcc-s1",
+    "libjson-c5",
     "liblzma5",
     "liblzo2-2",
     "libncurses6",
