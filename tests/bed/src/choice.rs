@@ -96,6 +96,13 @@ impl KernelArgs {
         &self.0
     }
 
+    /// Returns true if the guest allocates one buffer, prints where it is, and holds.
+    pub fn holds_after_a_probe(&self) -> bool {
+        let mut words = self.0.split_whitespace();
+        let ends = words.clone().any(|word| word.starts_with("exit=") && word != "exit=hold");
+        words.any(|word| word.starts_with("probe=")) && !ends
+    }
+
     /// How a guest started with this command line ends if all is well.
     pub fn expected_exit(&self) -> GuestExit {
         let last = self.0.split_whitespace().rev().find_map(|word| word.strip_prefix("exit="));
@@ -162,5 +169,8 @@ mod tests {
         assert_eq!(exit(""), GuestExit::PowerOff);
         assert_eq!(exit("exit=reboot exit=crash"), GuestExit::Crash);
         assert_eq!(exit("probe=9:32 exit=hold"), GuestExit::Hold);
+        let holds = |text| KernelArgs::new(text).unwrap().holds_after_a_probe();
+        assert!(holds("probe=9:32") && holds("probe=9:32 exit=hold"));
+        assert!(!holds("probe=9:32 exit=poweroff") && !holds("exit=hold"));
     }
 }

@@ -7,7 +7,7 @@ use crate::choice::{GuestMode, KernelArgs};
 use crate::context::Context;
 use crate::domu::{self, SessionSpec};
 use crate::error::Result;
-use crate::guest::{Guest, GuestVerdict};
+use crate::guest::{Expect, Guest, GuestVerdict};
 use crate::parallel::{self, SuitePart};
 use crate::report::Reporter;
 use crate::setup::{Bed, NO_TOOLS};
@@ -27,6 +27,7 @@ pub fn guest(bed: &Bed, mode: GuestMode, args: &KernelArgs) -> Guest {
     Guest {
         memory: settings.memory,
         vcpus: settings.vcpus,
+        expect: if args.holds_after_a_probe() { Expect::Probe } else { Expect::Image },
         ..Guest::new(mode, mode.as_str(), args.clone(), settings.timeout)
     }
 }

@@ -79,7 +79,7 @@ impl Dom0Boot {
         guest: &Guest,
         reporter: &mut Reporter,
     ) -> Result<GuestOutcome> {
-        let mut boot = Self::run(bed, guest, reporter, |_| false)?;
+        let mut boot = Self::run(bed, guest, reporter, |line| guest.expect.is_met_by(line))?;
         boot.machine.stop();
         GuestOutcome::of_dom0(bed, guest, boot)
     }

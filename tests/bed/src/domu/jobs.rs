@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::choice::GuestMode;
 use crate::error::{Error, Result};
-use crate::guest::{Expect, Goal, Guest};
+use crate::guest::{Goal, Guest};
 use crate::own::OwnKernel;
 use crate::setup::Archive;
 
@@ -73,8 +73,8 @@ pub fn pack(guests: &[Guest], image: &[u8], root: &Path) -> Result<Vec<u8>> {
         if guest.streams {
             archive.file(&format!("{dir}/stream"), "");
         }
-        if let Expect::Line(pattern) = &guest.expect {
-            archive.file(&format!("{dir}/pattern"), pattern.as_str());
+        if let Some(pattern) = guest.expect.pattern() {
+            archive.file(&format!("{dir}/pattern"), pattern);
         }
         archive.file(&format!("{dir}/config"), config(guest));
         archive.file(&format!("{dir}/overrides"), overrides);

@@ -15,6 +15,8 @@ pub enum Expect {
     /// By a whole KTAP report that ends with a verdict, like the image.
     #[default]
     Image,
+    /// Like the image, or by the `probe:` line after which the image holds.
+    Probe,
     /// By KTAP. The verdict is optional, and other lines may follow it.
     Ktap,
     /// By a line `Test result: …`, like the tests of XTF.
@@ -27,11 +29,35 @@ pub enum Expect {
 const VERDICT: &str = "Test result: ";
 
 impl Expect {
+    /// Returns an extended regular expression for the line after which a guest is not waited for.
+    pub fn pattern(&self) -> Option<&str> {
+        match self {
+            Self::Probe => Some("^probe: order=.* pfn=0x"),
+            Self::Line(pattern) => Some(pattern.as_str()),
+            Self::Image | Self::Ktap | Self::Xtf => None,
+        }
+    }
+
+    /// Returns true if a guest that prints this line has done what it is booted for.
+    pub fn is_met_by(&self, line: &str) -> bool {
+        match self {
+            Self::Probe => is_probe(line),
+            Self::Line(pattern) => pattern.is_match(line),
+            Self::Image | Self::Ktap | Self::Xtf => false,
+        }
+    }
+
     /// Weighs what the guest said against how it ended.
     pub fn judge(&self, console: &[String], end: &End, exit: GuestExit) -> Judgement {
         let lines: Vec<&str> = console.iter().map(String::as_str).collect();
         match self {
             Self::Image => verdict::judge(lines, end, exit),
+            Self::Probe if *end == End::StillRunning && lines.iter().any(|line| is_probe(line)) => {
+                let verdict = Some(GuestVerdict::Success);
+                let report = Ktap { verdict, ..Ktap::default() };
+                verdict::weigh(report, &lines, &End::PowerOff, GuestExit::PowerOff)
+            }
+            Self::Probe => verdict::judge(lines, end, exit),
             Self::Ktap => verdict::judge(whole(lines).iter().map(String::as_str), end, exit),
             Self::Xtf => {
                 let said = lines.iter().rev().find_map(|line| line.trim().strip_prefix(VERDICT));
@@ -41,6 +67,11 @@ impl Expect {
             Self::Line(pattern) => matched(pattern, &lines, end),
         }
     }
+}
+
+/// Returns true for the line with which a probe ends.
+fn is_probe(line: &str) -> bool {
+    line.starts_with("probe: order=") && line.contains(" pfn=0x")
 }
 
 /// Adds the verdict that KTAP lines amount to, if there is none, and drops what follows a verdict.
@@ -138,6 +169,21 @@ mod tests {
         assert_eq!(verdict("xtf", &test("SUCCESS"), End::Crash), Crash);
         assert_eq!(verdict("xtf", "no result", End::PowerOff), Crash);
         assert_eq!(verdict("xtf", "no result", End::StillRunning), Timeout);
+    }
+
+    #[test]
+    fn a_probe_that_holds_is_a_success() {
+        let judge = |text: &str, end: End| {
+            let lines: Vec<String> = text.lines().map(str::to_owned).collect();
+            Expect::Probe.judge(&lines, &end, GuestExit::Hold).verdict
+        };
+        let probe = "probe: order=2 bits=32 seed=7 pages=4 maddr=0x3c000 pfn=0x1f";
+        assert!(Expect::Probe.is_met_by(probe) && !Expect::Probe.is_met_by("probe: refused"));
+        assert_eq!(judge(probe, End::StillRunning), GuestVerdict::Success);
+        assert_eq!(judge("# no memory", End::StillRunning), GuestVerdict::Timeout);
+        assert_eq!(judge("# no memory", End::Crash), GuestVerdict::Crash);
+        let refused = "KTAP version 1\n1..0\nTest result: ERROR";
+        assert_eq!(judge(refused, End::PowerOff), GuestVerdict::Crash, "it was to hold");
     }
 
     #[test]

@@ -81,13 +81,7 @@ impl Goal {
             word.strip_prefix("selftest=").is_some_and(|it| it.split(',').any(|name| name == SAVED))
         };
         let mut words = args.as_str().split_whitespace();
-        if words.clone().any(named) {
-            Self::Save
-        } else if words.any(|word| word.starts_with("probe=")) {
-            Self::Probe
-        } else {
-            Self::End
-        }
+        if words.any(named) { Self::Save } else { Self::End }
     }
 }
 
@@ -154,7 +148,6 @@ mod tests {
         let goal = |text| Goal::of(&KernelArgs::new(text).unwrap());
         assert_eq!(goal("trace=full selftest=a,c75-save-and-restore"), Goal::Save);
         assert_eq!(goal("selftest=c7*,accounts-balanced"), Goal::End);
-        assert_eq!(goal("probe=9:30"), Goal::Probe);
         assert_eq!(goal(""), Goal::End);
     }
 }

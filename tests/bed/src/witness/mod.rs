@@ -15,7 +15,7 @@ use crate::choice::{GuestMode, KernelArgs};
 use crate::context::Context;
 use crate::domu::{self, SessionSpec};
 use crate::error::{Error, Result};
-use crate::guest::{Guest, GuestVerdict};
+use crate::guest::{Goal, Guest, GuestVerdict};
 use crate::parallel::{self, SuitePart};
 use crate::report::Reporter;
 use crate::setup::{Bed, NO_TOOLS, resolve, write};
@@ -114,7 +114,8 @@ fn request(bed: &Bed) -> ProbeRequest {
 fn probing(mode: GuestMode, request: ProbeRequest) -> Result<Guest> {
     let ProbeRequest { order, bits, seed } = request;
     let args = KernelArgs::new(&format!("selftest=none probe={order}:{bits} seed={seed}"))?;
-    Ok(Guest::new(mode, format!("witness-{mode}"), args, LIMIT))
+    let guest = Guest::new(mode, format!("witness-{mode}"), args, LIMIT);
+    Ok(Guest { goal: Goal::Probe, ..guest })
 }
 
 /// Returns the PV domU with a probe, which must be the last of its session.
