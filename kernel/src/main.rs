@@ -80,7 +80,11 @@ pvh_boot::entry!(main);
 
 /// The first function of the kernel.
 ///
-/// Both entries call it on the boot stack of the first vCPU, with interrupts and events masked.
+/// Both entries call it on the boot stack of the first vCPU, with interrupts and events masked. A
+/// debugger finds it by its plain name.
+// SAFETY: no other symbol of the image has this name. There is no C library.
+#[unsafe(no_mangle)]
+#[inline(never)]
 fn main(boot: pvh_boot::BootInfo) -> ! {
     let BootResult { mut machine, command_line, cut_after, reservation } = boot::start(boot);
     let (options, complaints) = command_line::parse(&command_line, cut_after);

@@ -1,5 +1,6 @@
 //! `bed gdb`: a guest in a machine that waits for a debugger.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,11 +27,8 @@ pub fn run(context: &Arc<Context>, mut reporter: Reporter) -> Result<GuestVerdic
         (None, Some(_)) => return Err(Error::OneMode),
     };
     let bed = context.bed(&mut reporter)?;
-    let (file, symbol) = match &settings.kernel {
-        Some(kernel) => (kernel.display().to_string(), "main"),
-        None => ("target/image/xen-contig.debug".to_owned(), "xen_contig::main"),
-    };
-    reporter.line(&advice(&file, symbol));
+    let image = "target/image/xen-contig.debug".as_ref();
+    reporter.line(&advice(settings.kernel.as_deref().unwrap_or(image)));
     let guest = own.unwrap_or_else(|| modes::guest(&bed, mode, &settings.args));
     let guest = Guest { gdb: true, limit: LIMIT, goal: Goal::End, ..guest };
     parallel::run(vec![modes::part(&bed, guest)], &mut reporter)?;
@@ -38,11 +36,12 @@ pub fn run(context: &Arc<Context>, mut reporter: Reporter) -> Result<GuestVerdic
 }
 
 /// Says what to type in another terminal.
-fn advice(file: &str, symbol: &str) -> String {
+fn advice(file: &Path) -> String {
     format!(
         "\nThe machine is stopped at its first instruction and waits for a debugger. In another \
-         terminal:\n\n  gdb {file} -ex 'target remote localhost:1234' -ex 'hbreak {symbol}' -ex \
-         continue\n\nThen the machine boots, and gdb stops when it comes to `{symbol}`. Use hardware \
-         breakpoints until the guest is loaded. The time limit is an hour.\n"
+         terminal:\n\n  gdb {} -ex 'target remote localhost:1234' -ex 'hbreak main' -ex continue\n\n\
+         Then the machine boots, and gdb stops when it comes to the function. Use hardware \
+         breakpoints until the guest is loaded. The time limit is an hour.\n",
+        file.display()
     )
 }

@@ -160,7 +160,7 @@ pub fn weigh(report: Ktap, lines: &[&str], end: &End, expected: GuestExit) -> Ju
         && report.defects.is_empty()
     {
         reasons.push(format!("the guest {said}"));
-        if report.failures.is_empty() {
+        if report.tests.is_empty() {
             // Its last remarks are the likeliest to tell why.
             let ktap = ["Test result: ", "1..", "KTAP version ", "ok "];
             let remarks = lines.iter().map(|line| line.trim()).filter(|line| {
