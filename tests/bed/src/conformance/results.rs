@@ -23,6 +23,14 @@ impl RowTally {
     pub fn is_tried(&self) -> bool {
         self.passed > 0 || !self.failed.is_empty()
     }
+
+    /// Adds the tests of another place.
+    pub fn add(&mut self, other: &Self) {
+        self.passed += other.passed;
+        self.failed.extend_from_slice(&other.failed);
+        self.skipped.extend_from_slice(&other.skipped);
+        self.answers.add_all(&other.answers);
+    }
 }
 
 /// Results by row.
