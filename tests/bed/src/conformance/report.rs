@@ -66,8 +66,8 @@ impl ConformanceReport<'_> {
         format!("{}\n\n{LEGEND}\n{}", table.trim_fmt(), self.remarks())
     }
 
-    /// Returns what the real Xens answered: once if they agree, otherwise by name. How much succeeds
-    /// depends on the memory that a Xen has, so that is no difference.
+    /// Returns what the real Xens answered: once if they agree, otherwise by name. Numbers of
+    /// successes are not compared, because they depend on the memory of the machine.
     fn xens_cell(&self, row: &ConformanceRow) -> String {
         let mut alike: Vec<(Vec<String>, Vec<&OnXen>)> = Vec::new();
         for on in &self.xens {
