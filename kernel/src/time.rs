@@ -32,6 +32,22 @@ impl Deadline {
     }
 }
 
+/// The start of a measured time.
+#[derive(Clone, Copy, Debug)]
+pub struct Stopwatch(u64);
+
+impl Stopwatch {
+    /// Starts to measure.
+    pub fn start() -> Self {
+        Self(now())
+    }
+
+    /// Returns the milliseconds since the start.
+    pub fn milliseconds(self) -> u64 {
+        now().saturating_sub(self.0) / 1_000_000
+    }
+}
+
 /// Returns the nanoseconds since Xen booted (`struct vcpu_time_info` in `public/xen.h`).
 fn now() -> u64 {
     let id = vcpu::current();

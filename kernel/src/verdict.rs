@@ -89,13 +89,16 @@ impl TestReport {
         Self { totals: Totals::default(), worst: Verdict::Success }
     }
 
-    /// Prints the line of a test.
-    pub fn line(&mut self, name: &str, outcome: &TestOutcome) {
+    /// Prints the line of a test, which took `time` milliseconds.
+    pub fn line(&mut self, name: &str, outcome: &TestOutcome, time: Option<u64>) {
         let number = self.totals.tests() + 1;
         match outcome {
             TestOutcome::Pass => {
                 self.totals.passed += 1;
-                say!("ok {number} {name}");
+                match time {
+                    Some(time) => say!("ok {number} {name} # time={time}ms"),
+                    None => say!("ok {number} {name}"),
+                }
             }
             TestOutcome::Skip(why) => {
                 self.totals.skipped += 1;

@@ -12,6 +12,7 @@ use crate::command_line::{Options, Selection, When};
 use crate::console::say;
 use crate::layout::{slot, window};
 use crate::machine::Machine;
+use crate::time::Stopwatch;
 use crate::traps::try_read;
 use crate::verdict::{FinishedTest, TestOutcome, TestReport, Verdict, none_run};
 
@@ -44,7 +45,7 @@ pub fn run(
     }
     let mut report = TestReport::plan(finished.len() + tests.len());
     for FinishedTest { name, outcome } in &finished {
-        report.line(name, outcome);
+        report.line(name, outcome, None);
     }
     if !tests.is_empty() {
         say!(
@@ -56,8 +57,10 @@ pub fn run(
     let context = TestContext { machine, seed: options.seed, before };
     for test in &tests {
         let before = Leftovers::of(machine);
+        let watch = Stopwatch::start();
         let outcome = (test.run)(&context).err().unwrap_or(TestOutcome::Pass);
-        report.line(&test.name, &before.compare(machine, outcome));
+        let time = watch.milliseconds();
+        report.line(&test.name, &before.compare(machine, outcome), Some(time));
     }
     report.finish()
 }
