@@ -3,6 +3,9 @@
 FUZZ ?= all
 SECONDS ?= 60
 TOOLCHAIN ?= auto
+# What the command line of make sets, and its values without an expansion of `$` by make.
+GIVEN := $(foreach name,$(.VARIABLES),$(if $(findstring command line,$(origin $(name))),$(name)))
+$(foreach name,ARGS XENARGS EXPECT XEN KERNEL CFG,$(eval override $(name) := $$(value $(name))))
 export MODE XEN XENARGS VCPUS MEMORY ARGS TIMEOUT COMPARE INTO FUZZ SECONDS TOOLCHAIN
 export KERNEL CFG TYPE EXPECT DESTDIR PREFIX
 
@@ -186,8 +189,6 @@ bed: setup
 	@$(TOOLS) cargo build --locked -p bed
 
 # Before anything is installed or built, so that a typing error costs no time.
-GIVEN = $(foreach name,$(.VARIABLES),$(if $(findstring command line,$(origin $(name))),$(name)))
-
 parameters:
 ifeq ($(MAKELEVEL),0)
 	@for target in $(MAKECMDGOALS); do sh tests/bed/parameters.sh "$$target" $(GIVEN) || exit; done

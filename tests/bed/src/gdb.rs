@@ -1,6 +1,5 @@
 //! `bed gdb`: a guest in a machine that waits for a debugger.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,8 +26,12 @@ pub fn run(context: &Arc<Context>, mut reporter: Reporter) -> Result<GuestVerdic
         (None, Some(_)) => return Err(Error::OneMode),
     };
     let bed = context.bed(&mut reporter)?;
-    let image = "target/image/xen-contig.debug".as_ref();
-    reporter.line(&advice(settings.kernel.as_deref().unwrap_or(image)));
+    let symbols = match (&settings.kernel, &settings.config) {
+        (Some(kernel), _) => kernel.display().to_string(),
+        (None, Some(_)) => "YOUR-KERNEL".to_owned(),
+        (None, None) => "target/image/xen-contig.debug".to_owned(),
+    };
+    reporter.line(&advice(&symbols));
     let guest = own.unwrap_or_else(|| modes::guest(&bed, mode, &settings.args));
     let guest = Guest { gdb: true, limit: LIMIT, goal: Goal::End, ..guest };
     parallel::run(vec![modes::part(&bed, guest)], &mut reporter)?;
@@ -36,12 +39,11 @@ pub fn run(context: &Arc<Context>, mut reporter: Reporter) -> Result<GuestVerdic
 }
 
 /// Says what to type in another terminal.
-fn advice(file: &Path) -> String {
+fn advice(symbols: &str) -> String {
     format!(
         "\nThe machine is stopped at its first instruction and waits for a debugger. In another \
-         terminal:\n\n  gdb {} -ex 'target remote localhost:1234' -ex 'hbreak main' -ex continue\n\n\
+         terminal:\n\n  gdb {symbols} -ex 'target remote localhost:1234' -ex 'hbreak main' -ex continue\n\n\
          Then the machine boots, and gdb stops when it comes to the function. Use hardware \
-         breakpoints until the guest is loaded. The time limit is an hour.\n",
-        file.display()
+         breakpoints until the guest is loaded. The time limit is an hour.\n"
     )
 }

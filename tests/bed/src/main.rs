@@ -41,7 +41,7 @@ use std::sync::Arc;
 use context::Context;
 use error::Result;
 use guest::GuestVerdict;
-use report::Reporter;
+use report::{Reporter, results};
 use settings::Settings;
 
 fn main() -> ExitCode {
@@ -64,6 +64,7 @@ fn act() -> Result<GuestVerdict> {
     let image = if command.needs_image { image::load(&settings.image)? } else { Vec::new() };
     let mut reporter = Reporter::start();
     let _held = lock::take(&settings.target, &mut reporter)?;
+    results::forget(&settings.target)?;
     let context = Arc::new(Context { settings, image, root: PathBuf::from(".") });
     (command.run)(&context, reporter)
 }

@@ -124,7 +124,11 @@ fn run_in(all: Need, parts: Vec<SuitePart<'_>>, reporter: &mut Reporter) -> Resu
         results.collect::<Vec<_>>()
     });
     for result in results {
-        reporter.add(result?);
+        match result {
+            Ok(findings) => reporter.add(findings),
+            // The results of the other parts must not be lost.
+            Err(error) => reporter.error("a part of the suite could not run", &error.to_string()),
+        }
     }
     Ok(())
 }
@@ -195,6 +199,7 @@ mod tests {
 
     use super::*;
     use crate::error::Error;
+    use crate::guest::GuestVerdict;
     use crate::report::Findings;
 
     const ROOM: Need = Need { processors: 2, mib: 100, linux: 1 };
@@ -268,7 +273,9 @@ mod tests {
     fn after_an_error_no_further_part_starts() {
         let fail = SuitePart::new(Need::alone(), |_| Err(Error::QemuStart("why".to_owned())));
         let later = SuitePart::new(one(1), |_| unreachable!("the part before it failed"));
-        let (result, _) = run_all(vec![fail, later]);
-        assert!(result.unwrap_err().to_string().contains("why"));
+        let (_, findings) = run_all(vec![fail, later]);
+        assert_eq!(findings.verdict(), GuestVerdict::Error);
+        let lines = findings.summary();
+        assert!(lines[0].starts_with("ERROR ") && lines[0].contains("why"), "{lines:?}");
     }
 }

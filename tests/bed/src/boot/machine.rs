@@ -199,7 +199,8 @@ fn arguments(spec: &MachineSpec) -> Vec<String> {
                 }
             };
             add(threads);
-            add(&["-cpu", "max,-smap"]);
+            // A PVH guest's `rdtscp` ends the guest: QEMU 7.2 reports it to Xen as `rdtsc`.
+            add(&["-cpu", "max,-smap,-rdtscp"]);
         }
         MachineClock::Instructions => {
             add(&["-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off"]);

@@ -200,7 +200,7 @@ shake() {
 }
 
 # Whether the guest has printed what it is booted for.
-printed() { console | grep -q -E -f pattern || shut_down; }
+printed() { console | tr -d '\r' | grep -q -E -f pattern || shut_down; }
 
 # Saves the domain twice, once to keep it and once to restore it from there.
 save_and_restore() {

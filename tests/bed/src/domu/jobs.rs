@@ -17,7 +17,8 @@ pub fn overrides(guest: &Guest) -> Vec<String> {
     words.extend(guest.vcpus.map(|n| format!("vcpus={n}")));
     words.extend(guest.vcpus.filter(|_| guest.mode == GuestMode::PvhDomu).and_then(stay));
     if !guest.args.as_str().is_empty() {
-        words.push(format!("extra=\"{}\"", guest.args.as_str()));
+        let setting = own.map_or("extra", |kernel| kernel.args_setting());
+        words.push(format!("{setting}=\"{}\"", guest.args.as_str()));
     }
     if guest.goal == Goal::Watch {
         words.push("on_poweroff=\"preserve\"".to_owned());

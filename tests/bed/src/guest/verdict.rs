@@ -162,7 +162,7 @@ pub fn weigh(report: Ktap, lines: &[&str], end: &End, expected: GuestExit) -> Ju
         reasons.push(format!("the guest {said}"));
         if report.tests.is_empty() {
             // Its last remarks are the likeliest to tell why.
-            let ktap = ["Test result: ", "1..", "KTAP version ", "ok "];
+            let ktap = ["Test result: ", "1..", "KTAP version ", "ok ", "# Totals:"];
             let remarks = lines.iter().map(|line| line.trim()).filter(|line| {
                 !line.is_empty() && !ktap.iter().any(|start| line.starts_with(start))
             });

@@ -90,6 +90,11 @@ impl OwnKernel {
         }
     }
 
+    /// Returns the setting with the command line: `xl` ignores `extra` if there is `cmdline`.
+    pub fn args_setting(&self) -> &'static str {
+        if self.config.string("cmdline").is_some() { "cmdline" } else { "extra" }
+    }
+
     /// Returns what `xl create` changes of the configuration.
     pub fn overrides(&self, name: &str) -> Vec<String> {
         let mut words = vec![format!("kernel=\"guests/{name}/kernel\"")];

@@ -13,7 +13,7 @@ use crate::setup::OtherKernels;
 const LIMIT: Duration = Duration::from_secs(90);
 
 /// The prompt of a GRUB that found no configuration.
-const PROMPT: &str = "regex:^grub>";
+const PROMPT: &str = "regex:grub>";
 
 /// Returns the guests: each kernel as PV and as PVH domU.
 pub fn guests(kernels: &OtherKernels) -> Result<Vec<Expectation>> {
@@ -33,7 +33,7 @@ pub fn guests(kernels: &OtherKernels) -> Result<Vec<Expectation>> {
         all.push(Expectation::of(Guest { expect: "ktap".parse()?, ..linux("", "")? }));
         let panics = Guest { expect: "xtf".parse()?, ..linux("-panic", "rdinit=/none panic=1")? };
         let crash = GuestVerdict::Crash;
-        all.push(Expectation { verdict: crash, words: "no verdict", ..Expectation::of(panics) });
+        all.push(Expectation { verdict: crash, words: "Kernel panic", ..Expectation::of(panics) });
     }
     Ok(all)
 }

@@ -21,6 +21,8 @@ pub enum CheckOutcome {
     Passed,
     /// What is wrong.
     Failed(String),
+    /// What is broken in the bed or in its surroundings.
+    Error(String),
     /// Why it could not be made.
     Skipped(String),
 }
@@ -31,6 +33,7 @@ impl Check {
         match &self.outcome {
             CheckOutcome::Passed => format!("ok      {} ({:.1} s)", self.name, self.seconds),
             CheckOutcome::Failed(why) => format!("NOT OK  {}: {why}", self.name),
+            CheckOutcome::Error(why) => format!("ERROR   {}: {why}", self.name),
             CheckOutcome::Skipped(why) => format!("skipped {}: {why}", self.name),
         }
     }
@@ -57,7 +60,7 @@ impl Findings {
         let mut counts = self.checks.iter().fold(TestCounts::default(), |mut counts, check| {
             match check.outcome {
                 CheckOutcome::Passed => counts.passed += 1,
-                CheckOutcome::Failed(_) => counts.failed += 1,
+                CheckOutcome::Failed(_) | CheckOutcome::Error(_) => counts.failed += 1,
                 CheckOutcome::Skipped(_) => counts.skipped += 1,
             }
             counts
@@ -71,6 +74,7 @@ impl Findings {
         let of_check = |check: &Check| match check.outcome {
             CheckOutcome::Passed => GuestVerdict::Success,
             CheckOutcome::Failed(_) => GuestVerdict::Failure,
+            CheckOutcome::Error(_) => GuestVerdict::Error,
             CheckOutcome::Skipped(_) => GuestVerdict::Skip,
         };
         let of_guests = self.outcomes.iter().map(|outcome| outcome.judgement.verdict);

@@ -14,7 +14,7 @@ mod outcome;
 mod output;
 mod progress;
 mod reporter;
-mod results;
+pub mod results;
 
 #[cfg(test)]
 pub use findings::Findings;

@@ -86,6 +86,11 @@ impl Reporter {
         self.check(name, CheckOutcome::Skipped(why.to_owned()));
     }
 
+    /// Counts and prints an error of the bed or of its surroundings.
+    pub fn error(&mut self, name: &str, why: &str) {
+        self.check(name, CheckOutcome::Error(why.to_owned()));
+    }
+
     fn check(&mut self, name: &str, outcome: CheckOutcome) {
         let seconds = self.last.elapsed().as_secs_f64();
         self.last = Instant::now();

@@ -1,5 +1,7 @@
 //! The results for other programs: `result.json` and `junit.xml`. `docs/TESTING.md` describes them.
 
+use std::fs;
+use std::io;
 use std::path::Path;
 use std::time::Duration;
 
@@ -15,6 +17,22 @@ use crate::setup::make_dir;
 /// The version of the format of `result.json`. A field that goes or changes its meaning raises it.
 const FORMAT: u32 = 1;
 
+/// The files with the results of a whole run.
+const FILES: [&str; 2] = ["result.json", "junit.xml"];
+
+/// Removes the results of the run before, so that a run that ends early leaves none.
+pub fn forget(dir: &Path) -> Result<()> {
+    for path in FILES.map(|file| dir.join(file)) {
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(Error::file("removing", &path, error));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
 /// Writes both files for a whole run and returns their paths.
 pub fn write(
     findings: &Findings,
@@ -23,7 +41,7 @@ pub fn write(
     dir: &Path,
 ) -> Result<[String; 2]> {
     make_dir(dir)?;
-    let files = [dir.join("result.json"), dir.join("junit.xml")];
+    let files = FILES.map(|file| dir.join(file));
     let result = json!({
         "format": FORMAT,
         "verdict": verdict.to_string(),
@@ -78,7 +96,7 @@ fn test(test: &TestResult) -> Value {
 fn check(check: &Check) -> Value {
     let (result, reason) = match &check.outcome {
         CheckOutcome::Passed => (TestOutcome::Passed, ""),
-        CheckOutcome::Failed(why) => (TestOutcome::Failed, why.as_str()),
+        CheckOutcome::Failed(why) | CheckOutcome::Error(why) => (TestOutcome::Failed, why.as_str()),
         CheckOutcome::Skipped(why) => (TestOutcome::Skipped, why.as_str()),
     };
     json!({
@@ -108,7 +126,7 @@ fn junit(findings: &Findings) -> Report {
             GuestVerdict::Failure => failed(NonSuccessKind::Failure, &reasons(outcome)),
             _ => failed(NonSuccessKind::Error, &reasons(outcome)),
         };
-        let mut case = TestCase::new(format!("verdict {verdict}"), status);
+        let mut case = TestCase::new("verdict", status);
         if !outcome.console.is_empty() {
             case.set_system_out(outcome.console.join("\n"));
         }
@@ -145,6 +163,7 @@ fn case_of_check(check: &Check) -> TestCase {
     let status = match &check.outcome {
         CheckOutcome::Passed => TestCaseStatus::success(),
         CheckOutcome::Failed(why) => failed(NonSuccessKind::Failure, why),
+        CheckOutcome::Error(why) => failed(NonSuccessKind::Error, why),
         CheckOutcome::Skipped(why) => skipped(why),
     };
     let mut case = TestCase::new(check.name.as_str(), status);
@@ -192,7 +211,7 @@ mod tests {
         assert_eq!(json["checks"][0]["reason"], "d & e");
         let xml = std::fs::read_to_string(xml).unwrap();
         for words in
-            ["name=\"a\"", "message=\"why\"", "&lt;none&gt;", "d &amp; e", "verdict FAILURE"]
+            ["name=\"a\"", "message=\"why\"", "&lt;none&gt;", "d &amp; e", "name=\"verdict\""]
         {
             assert!(xml.contains(words), "{words} is not in {xml}");
         }

@@ -144,8 +144,8 @@ fn of_ci() -> Result<Vec<Expectation>> {
 /// command line makes it.
 fn with_options_of_xen() -> Result<Expectation> {
     let tests = "selftest=exchange-order-0,accounts-balanced";
-    let guest = odd(GuestMode::PvDom0, ("noapic", tests, GuestVerdict::Success, ""))?;
-    Ok(guest.with(|guest| guest.xen_args = "noapic acpi=verbose".to_owned()))
+    let guest = odd(GuestMode::PvDom0, ("acpi", tests, GuestVerdict::Success, ""))?;
+    Ok(guest.with(|guest| guest.xen_args = "acpi=verbose".to_owned()))
 }
 
 /// A command line of the greatest length that a PV guest gets. Xen may have cut it.
