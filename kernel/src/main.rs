@@ -82,7 +82,7 @@ pvh_boot::entry!(main);
 ///
 /// Both entries call it on the boot stack of the first vCPU, with interrupts and events masked. A
 /// debugger finds it by its plain name.
-// SAFETY: no other symbol of the image has this name. There is no C library.
+// SAFETY: the image links no C library, so this is its only symbol of that name.
 #[unsafe(no_mangle)]
 #[inline(never)]
 fn main(boot: pvh_boot::BootInfo) -> ! {

@@ -27,7 +27,7 @@ const SMALL_DOM0_MIB: u32 = 256;
 pub fn run(context: &Arc<Context>, mut reporter: Reporter) -> Result<GuestVerdict> {
     let beds = context.beds(&mut reporter)?;
     let parts = beds.iter().flat_map(parts).collect();
-    parallel::run(parts, &mut reporter)?;
+    parallel::run(parts, &mut reporter);
     reporter.close(&context.settings.target)
 }
 

@@ -34,7 +34,7 @@ pub fn run(context: &Arc<Context>, mut reporter: Reporter) -> Result<GuestVerdic
     reporter.line(&advice(&symbols));
     let guest = own.unwrap_or_else(|| modes::guest(&bed, mode, &settings.args));
     let guest = Guest { gdb: true, limit: LIMIT, goal: Goal::End, ..guest };
-    parallel::run(vec![modes::part(&bed, guest)], &mut reporter)?;
+    parallel::run(vec![modes::part(&bed, guest)], &mut reporter);
     reporter.close(&settings.target)
 }
 

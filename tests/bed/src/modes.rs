@@ -17,7 +17,7 @@ pub fn run(context: &Arc<Context>, mut reporter: Reporter) -> Result<GuestVerdic
     let bed = context.bed(&mut reporter)?;
     let modes = context.settings.modes.clone().unwrap_or(GuestMode::ALL.to_vec());
     let args = &context.settings.args;
-    parallel::run(parts(&bed, &modes, args), &mut reporter)?;
+    parallel::run(parts(&bed, &modes, args), &mut reporter);
     reporter.close(&context.settings.target)
 }
 

@@ -89,17 +89,17 @@ impl<'p> SuitePart<'p> {
 
 /// Runs the parts and reports what each found, in the order of the parts.
 ///
-/// Whenever there is room, the first part that fits starts. After an error no further part starts; the
-/// error of the first part that has one is returned when all running parts have ended.
-pub fn run(parts: Vec<SuitePart<'_>>, reporter: &mut Reporter) -> Result<()> {
+/// Whenever there is room, the first part that fits starts. After an error no further part starts. The
+/// error is reported after what its part found, and the findings of all other parts stay.
+pub fn run(parts: Vec<SuitePart<'_>>, reporter: &mut Reporter) {
     let processors = thread::available_parallelism().map_or(1, |number| number.get() as u32);
-    run_in(Need { processors: processors.min(ALL.processors), ..ALL }, parts, reporter)
+    run_in(Need { processors: processors.min(ALL.processors), ..ALL }, parts, reporter);
 }
 
-fn run_in(all: Need, parts: Vec<SuitePart<'_>>, reporter: &mut Reporter) -> Result<()> {
+fn run_in(all: Need, parts: Vec<SuitePart<'_>>, reporter: &mut Reporter) {
     let room = Room::new(all);
     let outputs = Output::of_parts(parts.len());
-    let results = thread::scope(|scope| {
+    let findings = thread::scope(|scope| {
         let mut threads: Vec<_> = parts.iter().map(|_| None).collect();
         let mut pending: Vec<_> = parts.into_iter().zip(outputs).enumerate().collect();
         while !pending.is_empty() {
@@ -109,28 +109,21 @@ fn run_in(all: Need, parts: Vec<SuitePart<'_>>, reporter: &mut Reporter) -> Resu
             let mut reporter = reporter.part(output.clone());
             threads[number] = Some(scope.spawn(move || {
                 let _end = output.end_on_drop();
-                let result = (part.run)(&mut reporter);
-                if result.is_err() {
+                if let Err(error) = (part.run)(&mut reporter) {
+                    reporter.error("a part of the suite could not run", &error.to_string());
                     share.room.fail();
                 }
                 drop(share);
-                result.map(|()| reporter.into_findings())
+                reporter.into_findings()
             }));
         }
-        let results = threads.into_iter().flatten().map(|thread| match thread.join() {
-            Ok(result) => result,
+        let findings = threads.into_iter().flatten().map(|thread| match thread.join() {
+            Ok(findings) => findings,
             Err(panicked) => panic::resume_unwind(panicked),
         });
-        results.collect::<Vec<_>>()
+        findings.collect::<Vec<_>>()
     });
-    for result in results {
-        match result {
-            Ok(findings) => reporter.add(findings),
-            // The results of the other parts must not be lost.
-            Err(error) => reporter.error("a part of the suite could not run", &error.to_string()),
-        }
-    }
-    Ok(())
+    findings.into_iter().for_each(|part| reporter.add(part));
 }
 
 /// Processors and memory for parts.
@@ -208,10 +201,10 @@ mod tests {
         Need { processors: 1, mib, linux: 0 }
     }
 
-    fn run_all(parts: Vec<SuitePart<'_>>) -> (Result<()>, Findings) {
+    fn run_all(parts: Vec<SuitePart<'_>>) -> Findings {
         let mut reporter = Reporter::start();
-        let result = run_in(ROOM, parts, &mut reporter);
-        (result, reporter.into_findings())
+        run_in(ROOM, parts, &mut reporter);
+        reporter.into_findings()
     }
 
     #[test]
@@ -224,8 +217,8 @@ mod tests {
                 Ok(())
             })
         };
-        let (result, findings) = run_all(vec![part(), part()]);
-        assert!(result.is_ok());
+        let findings = run_all(vec![part(), part()]);
+        assert_eq!(findings.counts().failed, 0);
         assert_eq!(findings.counts().passed, 2);
     }
 
@@ -241,8 +234,8 @@ mod tests {
                     Ok(())
                 })
             };
-            let (result, _) = run_all((0..20).map(|_| part()).collect());
-            assert!(result.is_ok());
+            let findings = run_all((0..20).map(|_| part()).collect());
+            assert_eq!(findings.counts().failed, 0);
             assert_eq!(most.into_inner(), 1, "{need:?}");
         }
     }
@@ -264,8 +257,8 @@ mod tests {
             together.wait();
             Ok(())
         });
-        let (result, findings) = run_all(vec![linux(true), linux(false), small]);
-        assert!(result.is_ok());
+        let findings = run_all(vec![linux(true), linux(false), small]);
+        assert_eq!(findings.counts().failed, 0);
         assert_eq!(findings.counts().passed, 2);
     }
 
@@ -273,7 +266,7 @@ mod tests {
     fn after_an_error_no_further_part_starts() {
         let fail = SuitePart::new(Need::alone(), |_| Err(Error::QemuStart("why".to_owned())));
         let later = SuitePart::new(one(1), |_| unreachable!("the part before it failed"));
-        let (_, findings) = run_all(vec![fail, later]);
+        let findings = run_all(vec![fail, later]);
         assert_eq!(findings.verdict(), GuestVerdict::Error);
         let lines = findings.summary();
         assert!(lines[0].starts_with("ERROR ") && lines[0].contains("why"), "{lines:?}");

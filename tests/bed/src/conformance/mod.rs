@@ -45,7 +45,7 @@ pub fn run(context: &Arc<Context>, mut reporter: Reporter) -> Result<GuestVerdic
     for bed in &beds {
         parts.extend(self::parts(bed)?);
     }
-    parallel::run(parts, &mut reporter)?;
+    parallel::run(parts, &mut reporter);
     let report = table.report(&beds)?;
     println!("{}", published(&report, context)?);
     let counts = report.counts();

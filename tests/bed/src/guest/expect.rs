@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use regex_lite::Regex;
 
-use super::ktap::Ktap;
+use super::ktap::{Ktap, VERDICT};
 use super::verdict::{self, End, GuestVerdict, Judgement};
 use crate::choice::GuestExit;
 use crate::error::Error;
@@ -24,9 +24,6 @@ pub enum Expect {
     /// By any line that matches.
     Line(Regex),
 }
-
-/// How the line with a verdict begins.
-const VERDICT: &str = "Test result: ";
 
 impl Expect {
     /// Returns an extended regular expression for the line after which a guest is not waited for.

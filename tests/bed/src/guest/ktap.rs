@@ -80,7 +80,8 @@ pub struct Ktap {
     pub is_cut: bool,
 }
 
-const VERDICT: &str = "Test result: ";
+/// How the line with a verdict begins.
+pub(super) const VERDICT: &str = "Test result: ";
 
 impl Ktap {
     /// Reads a whole console log. The guest may print lines that are not KTAP before its verdict.

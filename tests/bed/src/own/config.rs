@@ -1,7 +1,7 @@
 //! Reads the few settings of an `xl` configuration that the bed needs to know.
 //!
-//! `xl` itself reads the whole file. The bed reads only settings that name files of this machine,
-//! at the type, and at devices that its dom0 cannot serve.
+//! `xl` itself reads the whole file. The bed reads only the settings that name files of this
+//! machine, the type, and the devices that its dom0 cannot serve.
 
 use regex_lite::Regex;
 

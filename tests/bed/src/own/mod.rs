@@ -27,7 +27,7 @@ pub fn run(context: &Arc<Context>, mut reporter: Reporter) -> Result<GuestVerdic
     if bed.linux.is_none() {
         return Err(Error::NoTools { mode: guest.mode, why: NO_TOOLS.to_owned() });
     }
-    parallel::run(vec![modes::part(&bed, guest)], &mut reporter)?;
+    parallel::run(vec![modes::part(&bed, guest)], &mut reporter);
     reporter.close(&context.settings.target)
 }
 

@@ -61,7 +61,7 @@ pub fn run(context: &Arc<Context>, mut reporter: Reporter) -> Result<GuestVerdic
     for bed in &beds {
         parts.extend(vcpus::parts(bed)?);
     }
-    parallel::run(parts, &mut reporter)?;
+    parallel::run(parts, &mut reporter);
     if let Some(faults) = fault_cases(Path::new("target/tmp/fault-cases")) {
         println!("\nbed: the host tests tried {faults} faults");
     }

@@ -39,7 +39,7 @@ pub fn check(bed: &Bed, reporter: &mut Reporter) -> Result<()> {
             vec!["run", "--image", "/nonexistent/xen-contig"],
             &["/nonexistent/xen-contig", "make image"],
         ),
-        ("an image that is no ELF", vec!["run", "--image", &text], &[&text, "not an ELF"]),
+        ("an image that is not an ELF file", vec!["run", "--image", &text], &[&text, "not an ELF"]),
         (
             "no network on the first run",
             vec!["setup", "--target", &fresh, "--mirror", NOWHERE],

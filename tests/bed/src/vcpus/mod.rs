@@ -22,7 +22,7 @@ pub fn run(context: &Arc<Context>, mut reporter: Reporter) -> Result<GuestVerdic
     for bed in &beds {
         parts.extend(self::parts(bed)?);
     }
-    parallel::run(parts, &mut reporter)?;
+    parallel::run(parts, &mut reporter);
     reporter.close(&context.settings.target)
 }
 
