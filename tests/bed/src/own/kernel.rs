@@ -64,6 +64,16 @@ impl OwnKernel {
         Arc::new(Self { mode, config, kernel, ramdisk, changes_type: true })
     }
 
+    /// Returns the MiB of the guest, if the configuration says them.
+    pub fn memory(&self) -> Option<u32> {
+        self.config.memory()
+    }
+
+    /// Returns the vCPUs of the guest, if the configuration says them.
+    pub fn vcpus(&self) -> Option<u32> {
+        self.config.vcpus()
+    }
+
     /// Returns what the user should know before the boot.
     pub fn notices(&self) -> Vec<String> {
         let devices = self.config.devices().into_iter();

@@ -44,8 +44,9 @@ pub fn chosen(settings: &Settings, reporter: &mut Reporter) -> Result<Option<Gue
     let kernel = OwnKernel::read(&source)?;
     kernel.notices().iter().for_each(|notice| reporter.line(&format!("bed: {notice}")));
     Ok(Some(Guest {
-        memory: settings.memory,
-        vcpus: settings.vcpus,
+        // What the machine must offer depends on both, also if only the configuration says them.
+        memory: settings.memory.or(kernel.memory()),
+        vcpus: settings.vcpus.or(kernel.vcpus()),
         expect: settings.expect.clone(),
         streams: true,
         ..guest(&kernel, "guest", &settings.args, settings.timeout)
@@ -56,4 +57,28 @@ pub fn chosen(settings: &Settings, reporter: &mut Reporter) -> Result<Option<Gue
 pub fn guest(kernel: &Arc<OwnKernel>, name: &str, args: &KernelArgs, limit: Duration) -> Guest {
     let guest = Guest::new(kernel.mode, name, args.clone(), limit);
     Guest { kernel: Some(Arc::clone(kernel)), goal: Goal::End, ..guest }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::commands;
+
+    #[test]
+    fn the_configuration_says_how_large_the_machine_must_be() {
+        let dir = std::env::temp_dir().join(format!("bed-own-size-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let config = dir.join("guest.cfg").display().to_string();
+        std::fs::write(&config, "kernel='guest.cfg'; memory='512'; vcpus=8").unwrap();
+        let sizes = |more: &[&str]| {
+            let words = ["bed", "guest", "--cfg", &config].into_iter().chain(more.iter().copied());
+            let (_, matches) = commands::parse(words).unwrap().unwrap();
+            let settings = Settings::of(&matches);
+            let guest = chosen(&settings, &mut Reporter::start()).unwrap().unwrap();
+            (guest.memory, guest.vcpus)
+        };
+        assert_eq!(sizes(&[]), (Some(512), Some(8)));
+        assert_eq!(sizes(&["--memory", "64", "--vcpus", "1"]), (Some(64), Some(1)));
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
 }
