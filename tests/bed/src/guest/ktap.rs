@@ -136,11 +136,8 @@ impl Ktap {
         if number.parse() != Ok(expected) {
             self.defects.push(format!("test {expected} was due, not `{line}`"));
         }
-        let (name, remark) = text.split_once(" # ").unwrap_or((text, ""));
-        let name = name.trim();
-        if name.is_empty() {
-            self.defects.push(format!("a result without a name: `{line}`"));
-        }
+        let (name, remark) = name_and_remark(text);
+        let name = if name.is_empty() { format!("test {expected}") } else { name.to_owned() };
         let (remark, seconds) = time_of(remark);
         let skip =
             remark.strip_prefix("SKIP").filter(|rest| rest.is_empty() || rest.starts_with(' '));
@@ -153,7 +150,7 @@ impl Ktap {
             self.failures.push(line.to_owned());
         }
         let reason = reason.trim().to_owned();
-        self.tests.push(TestResult { name: name.to_owned(), outcome, reason, seconds });
+        self.tests.push(TestResult { name, outcome, reason, seconds });
     }
 
     /// Returns the numbers of the tests by result.
@@ -190,6 +187,19 @@ impl Ktap {
             self.defects.push("the verdict SUCCESS, but no test passed".to_owned());
         }
     }
+}
+
+/// Splits what follows the number of a result. The name is empty if the guest gives none.
+fn name_and_remark(text: &str) -> (&str, &str) {
+    let text = text.trim_start();
+    let (name, remark) = match text.strip_prefix("# ") {
+        Some(remark) => ("", remark),
+        None => text.split_once(" # ").unwrap_or((text, "")),
+    };
+    // TAP separates the number from the name by a dash, which KTAP permits.
+    let name = name.trim();
+    let dashed = name.strip_prefix('-').filter(|rest| rest.is_empty() || rest.starts_with(' '));
+    (dashed.unwrap_or(name).trim(), remark)
 }
 
 /// Takes the time off the end of a remark: `why # time=12ms`, or `time=12ms` alone.
@@ -232,6 +242,18 @@ mod tests {
         assert_eq!(of(&tests[2]), (TestOutcome::Failed, "torn # 7".to_owned(), None));
         assert_eq!(of(&tests[3]), (TestOutcome::Passed, String::new(), None));
         assert_eq!(tests[1].name, "b");
+    }
+
+    #[test]
+    fn a_name_is_optional_and_a_dash_may_precede_it() {
+        let text = "KTAP version 1\n1..5\nok 1 - a b\nok 2\nok 3 # SKIP no room\nnot ok 4 - # torn\n\
+                    ok 5 c - d\nTest result: FAILURE";
+        assert_eq!(defects(text), "");
+        let tests = Ktap::parse(text.lines()).tests;
+        let names: Vec<&str> = tests.iter().map(|test| test.name.as_str()).collect();
+        assert_eq!(names, ["a b", "test 2", "test 3", "test 4", "c - d"]);
+        assert_eq!((tests[2].outcome, tests[2].reason.as_str()), (TestOutcome::Skipped, "no room"));
+        assert_eq!((tests[3].outcome, tests[3].reason.as_str()), (TestOutcome::Failed, "torn"));
     }
 
     #[test]
