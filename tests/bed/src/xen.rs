@@ -5,6 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use flate2::Crc;
+
 use crate::error::Error;
 
 /// The table of releases. `tests/bed/parameters.sh` reads it, too.
@@ -57,11 +59,7 @@ impl Xen {
     pub fn label(&self) -> String {
         match self {
             Self::Release(release) => release.version.to_owned(),
-            Self::Hypervisor(path) | Self::Tree(path) => {
-                let words =
-                    path.iter().map(|word| word.to_string_lossy()).filter(|word| word != "/");
-                words.collect::<Vec<_>>().join("-").replace(|c: char| !is_plain(c), "_")
-            }
+            Self::Hypervisor(path) | Self::Tree(path) => label_of(path),
         }
     }
 
@@ -70,6 +68,29 @@ impl Xen {
         let releases = Self::releases();
         releases.iter().position(|xen| xen == self).unwrap_or(releases.len())
     }
+}
+
+/// The longest label, so that it is a file name and fits into a table.
+const LONGEST_LABEL: usize = 60;
+
+/// Returns a label for a path. Of a long path it has the end, after a checksum of all of it.
+fn label_of(path: &Path) -> String {
+    let words = path.iter().map(|word| word.to_string_lossy()).filter(|word| word != "/");
+    let label = words.collect::<Vec<_>>().join("-").replace(|c: char| !is_plain(c), "_");
+    if label.is_empty() {
+        return "root-directory".to_owned();
+    }
+    if label.len() <= LONGEST_LABEL {
+        return label;
+    }
+    let mut sum = Crc::new();
+    sum.update(path.as_os_str().as_encoded_bytes());
+    let sum = format!("{:08x}-", sum.sum());
+    // Each character of the label is one byte.
+    let end = &label[label.len() - (LONGEST_LABEL - sum.len())..];
+    // Whole words, if one of them ends in the first half.
+    let at = end[..end.len() / 2].find('-').map_or(0, |at| at + 1);
+    sum + &end[at..]
 }
 
 fn is_plain(c: char) -> bool {
@@ -143,6 +164,19 @@ mod tests {
     fn an_unknown_xen_is_named_with_what_exists() {
         let error = "4.18".parse::<Xen>().unwrap_err().to_string();
         assert!(error.contains("`4.18`") && error.contains("4.17, 4.20"), "{error}");
+    }
+
+    #[test]
+    fn a_label_is_a_short_file_name() {
+        let label = |path: &str| Xen::Tree(PathBuf::from(path)).label();
+        assert_eq!(label("/home/a b/xen"), "home-a_b-xen");
+        assert_eq!(label("/"), "root-directory");
+        let long = |first: &str| label(&format!("/{first}/{}/dist/install", "xen/".repeat(80)));
+        let (one, other) = (long("one"), long("other"));
+        assert!(one.len() <= LONGEST_LABEL && one.ends_with("-xen-dist-install"), "{one}");
+        assert_ne!(one, other, "the beginning of the path counts, too");
+        let word = label(&format!("/{}", "ä".repeat(200)));
+        assert_eq!(word.len(), LONGEST_LABEL);
     }
 
     #[test]
