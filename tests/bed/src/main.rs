@@ -41,14 +41,14 @@ use std::sync::Arc;
 use context::Context;
 use error::Result;
 use guest::GuestVerdict;
-use report::{Reporter, results};
+use report::{Reporter, plain, results};
 use settings::Settings;
 
 fn main() -> ExitCode {
     match act() {
         Ok(verdict) => ExitCode::from(verdict.exit_status()),
         Err(error) => {
-            let text = error.to_string();
+            let text = plain(&error.to_string());
             eprintln!("bed: error: {}", text.trim_end().trim_start_matches("error: "));
             ExitCode::from(GuestVerdict::Error.exit_status())
         }

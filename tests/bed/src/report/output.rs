@@ -2,10 +2,12 @@
 //!
 //! The first part that has not ended prints at once. The lines of the parts after it are kept until
 //! their turn comes. So the output has the order of the parts, and no line of one part stands in the
-//! report of another.
+//! report of another. A line may quote a guest, so it is printed without what steers a terminal.
 
 use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::plain::plain;
 
 /// Where lines go.
 #[derive(Clone, Debug)]
@@ -38,9 +40,10 @@ impl Output {
 
     /// Prints a line, or keeps it until the turn of this part comes.
     pub fn print(&self, line: &str) {
+        let line = plain(line);
         match &self.0 {
             None => println!("{line}"),
-            Some(page) => page.lock().print(page.number, line),
+            Some(page) => page.lock().print(page.number, &line),
         }
     }
 
@@ -129,7 +132,7 @@ mod tests {
         let seen = || printed.lock().unwrap().clone();
         let mut ends: Vec<_> = parts.iter().map(|part| Some(part.end_on_drop())).collect();
         parts[1].print("b1");
-        parts[0].print("a1");
+        parts[0].print("\u{1b}[Ha1");
         assert_eq!(seen(), "a1 ", "the first part prints at once");
         assert!(parts[0].is_direct() && !parts[1].is_direct());
         parts[2].print("c1");

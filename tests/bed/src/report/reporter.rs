@@ -137,7 +137,7 @@ impl Reporter {
         counts: TestCounts,
     ) -> Result<GuestVerdict> {
         self.findings.outcomes.sort_by_key(GuestOutcome::place);
-        self.findings.summary().iter().for_each(|line| println!("{line}"));
+        self.findings.summary().iter().for_each(|line| self.line(line));
         let files = results::write(&self.findings, verdict, counts, dir)?;
         println!("bed: every result is in {}", files.join(" and in "));
         println!("bed: the verdict is {verdict} (exit status {})", verdict.exit_status());
