@@ -1,0 +1,320 @@
+//! From the lines of a trace to boots.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read};
+
+use crate::join::{Joined, Joiner, Source};
+use crate::record::{Ended, Record, Side};
+use crate::{Boot, FrameRuns, Loss, LossKind, SpanKind, Trace, TracedCall, TracedSpan, nesting};
+
+/// The longest line that is kept together. Anything longer is not a line of text.
+const LINE: usize = 1 << 16;
+
+/// Reads a log piece by piece, for example while it grows.
+#[derive(Clone, Debug, Default)]
+pub struct TraceReader {
+    trace: Trace,
+    joiner: Joiner,
+    /// The beginning of the line that has not ended yet.
+    rest: Vec<u8>,
+    /// The number of lines that have ended.
+    lines: usize,
+    streams: BTreeMap<Source, Stream>,
+}
+
+/// What one domain is printing.
+#[derive(Clone, Debug)]
+struct Stream {
+    boot: usize,
+    vcpus: BTreeMap<u32, Vcpu>,
+}
+
+/// The state of a vCPU's records.
+#[derive(Clone, Debug, Default)]
+struct Vcpu {
+    /// The number of the next call, if every call is traced.
+    next: Option<u64>,
+    /// The start of the last call.
+    last_call: Option<u64>,
+    /// The time of the last record.
+    last: Option<u64>,
+    /// The last call, an index.
+    call: Option<usize>,
+    /// Spans that have begun and not ended, outermost first, indices.
+    open: Vec<usize>,
+    /// A `lost=` whose gap has not been seen, or a gap whose `lost=` has not; an index.
+    loss: Option<usize>,
+}
+
+impl Trace {
+    /// Reads a log from memory.
+    pub fn parse(log: &[u8]) -> Self {
+        let mut reader = TraceReader::new();
+        reader.feed(log);
+        reader.finish()
+    }
+
+    /// Reads a log to its end.
+    ///
+    /// # Errors
+    /// The error of `log`. What a log contains is never an error.
+    pub fn read(mut log: impl Read) -> io::Result<Self> {
+        let mut reader = TraceReader::new();
+        let mut chunk = vec![0; 1 << 16];
+        loop {
+            match log.read(&mut chunk) {
+                Ok(0) => return Ok(reader.finish()),
+                Ok(length) => reader.feed(&chunk[..length]),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+impl TraceReader {
+    /// Makes a reader that has read nothing.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Reads a piece of a log, of any length. A line may be spread over several pieces.
+    pub fn feed(&mut self, mut bytes: &[u8]) {
+        while let Some(end) = bytes.iter().position(|byte| *byte == b'\n') {
+            self.rest.extend_from_slice(&bytes[..end]);
+            self.end_line();
+            bytes = &bytes[end + 1..];
+        }
+        self.rest.extend_from_slice(bytes);
+        if self.rest.len() > LINE {
+            self.end_line();
+        }
+    }
+
+    /// Returns what was read from the lines that are complete.
+    pub fn trace(&mut self) -> &Trace {
+        self.trace.boots.iter_mut().for_each(nesting::resolve);
+        &self.trace
+    }
+
+    /// Returns everything that was read. A last line without its end counts.
+    pub fn finish(mut self) -> Trace {
+        if !self.rest.is_empty() {
+            self.end_line();
+        }
+        let mut complete = Vec::new();
+        self.joiner.flush(&mut complete);
+        complete.into_iter().for_each(|joined| self.record(joined));
+        self.trace();
+        self.trace
+    }
+
+    fn end_line(&mut self) {
+        self.lines += 1;
+        let mut complete = Vec::new();
+        self.joiner.take(self.lines, &self.rest, &mut complete);
+        self.rest.clear();
+        complete.into_iter().for_each(|joined| self.record(joined));
+    }
+
+    fn record(&mut self, joined: Joined) {
+        let Joined { line, source, record } = joined;
+        match record {
+            Err(reason) => self.unreadable(line, source, reason),
+            Ok(Record::Version { version, vcpus, ring, traced }) => {
+                let boot = self.begin_boot(line, source);
+                (boot.vcpus, boot.ring, boot.traced) = (vcpus, ring, traced);
+                if version != 1 {
+                    let kind = LossKind::UnknownVersion { version };
+                    boot.losses.push(Loss { line, vcpu: None, time: None, kind });
+                }
+            }
+            Ok(Record::Summary(text)) => self.boot(line, source).summary.push(text),
+            Ok(Record::Call(call)) => self.call(line, source, call),
+            Ok(Record::Frames { vcpu, number, side, list }) => {
+                self.frames(line, source, vcpu, number, side, list);
+            }
+            Ok(Record::Begin { vcpu, start, kind, name, arguments }) => {
+                let span = TracedSpan {
+                    kind,
+                    name,
+                    arguments,
+                    vcpu,
+                    start,
+                    duration: None,
+                    calls: None,
+                    parent: None,
+                    line,
+                };
+                self.begin(line, source, span);
+            }
+            Ok(Record::End(ended)) => self.end(line, source, ended),
+            Ok(Record::Lost { vcpu, records }) => self.lost(line, source, vcpu, records),
+        }
+    }
+
+    fn begin_boot(&mut self, line: usize, source: Source) -> &mut Boot {
+        let boot = self.trace.boots.len();
+        self.streams.insert(source, Stream { boot, vcpus: BTreeMap::new() });
+        self.trace.boots.push(Boot::new(line, source));
+        &mut self.trace.boots[boot]
+    }
+
+    /// Returns the boot that a record belongs to. Its version line may be lost.
+    fn boot(&mut self, line: usize, source: Source) -> &mut Boot {
+        self.open(line, source).0
+    }
+
+    fn open(&mut self, line: usize, source: Source) -> (&mut Boot, &mut BTreeMap<u32, Vcpu>) {
+        if !self.streams.contains_key(&source) {
+            let boot = self.begin_boot(line, source);
+            boot.losses.push(Loss { line, vcpu: None, time: None, kind: LossKind::NoBeginning });
+        }
+        let stream = self.streams.get_mut(&source).expect("it was just inserted");
+        (&mut self.trace.boots[stream.boot], &mut stream.vcpus)
+    }
+
+    fn unreadable(&mut self, line: usize, source: Source, reason: String) {
+        let loss = Loss { line, vcpu: None, time: None, kind: LossKind::Unreadable { reason } };
+        match self.streams.get(&source) {
+            Some(stream) => self.trace.boots[stream.boot].losses.push(loss),
+            None => self.trace.stray.push(loss),
+        }
+    }
+
+    fn call(&mut self, line: usize, source: Source, call: TracedCall) {
+        if self.is_another_boot(source, &call) {
+            let boot = self.begin_boot(line, source);
+            boot.losses.push(Loss { line, vcpu: None, time: None, kind: LossKind::NoBeginning });
+        }
+        let (boot, vcpus) = self.open(line, source);
+        let vcpu = vcpus.entry(call.vcpu).or_default();
+        // A filter in the guest leaves gaps; without a version line the filter is unknown.
+        let all = boot.vcpus.is_some() && boot.traced.is_empty();
+        let expected = vcpu.next.unwrap_or(0);
+        if all && call.number > expected {
+            vcpu.gap(boot, line, call.vcpu, call.number - expected);
+        } else {
+            vcpu.loss = None;
+        }
+        vcpu.next = Some(call.number.saturating_add(call.times));
+        vcpu.last_call = Some(call.start);
+        vcpu.last = Some(call.start);
+        vcpu.call = Some(boot.calls.len());
+        boot.calls.push(TracedCall { line, ..call });
+    }
+
+    /// Returns true if the numbers and the clock begin anew, although no version line came.
+    fn is_another_boot(&self, source: Source, call: &TracedCall) -> bool {
+        let vcpu = self.streams.get(&source).and_then(|stream| stream.vcpus.get(&call.vcpu));
+        vcpu.is_some_and(|vcpu| {
+            vcpu.next.is_some_and(|next| call.number < next)
+                && vcpu.last_call.is_some_and(|last| call.start < last)
+        })
+    }
+
+    fn frames(
+        &mut self,
+        line: usize,
+        source: Source,
+        vcpu: u32,
+        number: u64,
+        side: Side,
+        list: FrameRuns,
+    ) {
+        let (boot, vcpus) = self.open(line, source);
+        let last = vcpus.get(&vcpu).and_then(|vcpu| vcpu.call);
+        let call = last.map(|index| &mut boot.calls[index]).filter(|call| call.number == number);
+        let Some(call) = call else {
+            let reason = format!("frames of call #{number} of vCPU {vcpu}, which was not read");
+            return self.unreadable(line, source, reason);
+        };
+        if list.cut > 0 {
+            let kind = LossKind::FramesCut { call: number, frames: list.cut };
+            boot.losses.push(Loss { line, vcpu: Some(vcpu), time: Some(call.start), kind });
+        }
+        let runs = match side {
+            Side::In => &mut call.frames_in,
+            Side::At => &mut call.frames_at,
+            Side::Out => &mut call.frames_out,
+        };
+        runs.runs.extend(list.runs);
+        runs.cut = runs.cut.saturating_add(list.cut);
+    }
+
+    fn begin(&mut self, line: usize, source: Source, span: TracedSpan) {
+        let (boot, vcpus) = self.open(line, source);
+        let vcpu = vcpus.entry(span.vcpu).or_default();
+        if span.kind == SpanKind::Test {
+            vcpu.open.clear();
+        }
+        vcpu.last = Some(span.start);
+        vcpu.open.push(boot.spans.len());
+        boot.spans.push(span);
+    }
+
+    fn end(&mut self, line: usize, source: Source, ended: Ended) {
+        let (boot, vcpus) = self.open(line, source);
+        let vcpu = vcpus.entry(ended.vcpu).or_default();
+        let Ended { start, duration, kind, name, calls, .. } = ended;
+        vcpu.last = Some(start.saturating_add(duration));
+        let begun = vcpu.open.iter().rposition(|index| {
+            let span = &boot.spans[*index];
+            (span.kind, &span.name, span.start) == (kind, &name, start)
+        });
+        if let Some(depth) = begun {
+            let span = &mut boot.spans[vcpu.open[depth]];
+            (span.duration, span.calls) = (Some(duration), calls);
+            vcpu.open.truncate(depth);
+            return;
+        }
+        // A phase, or a span whose beginning is lost.
+        boot.spans.push(TracedSpan {
+            kind,
+            name,
+            arguments: Vec::new(),
+            vcpu: ended.vcpu,
+            start,
+            duration: Some(duration),
+            calls,
+            parent: None,
+            line,
+        });
+    }
+
+    fn lost(&mut self, line: usize, source: Source, number: u32, records: u64) {
+        let (boot, vcpus) = self.open(line, source);
+        let vcpu = vcpus.entry(number).or_default();
+        let kind = match vcpu.loss.map(|index| &boot.losses[index].kind) {
+            // The gap came first.
+            Some(LossKind::Missing { calls }) => {
+                LossKind::Overwritten { records, calls: Some(*calls) }
+            }
+            _ => LossKind::Overwritten { records, calls: None },
+        };
+        let loss = Loss { line, vcpu: Some(number), time: vcpu.last, kind };
+        match (&loss.kind, vcpu.loss.take()) {
+            (LossKind::Overwritten { calls: Some(_), .. }, Some(index)) => {
+                boot.losses[index] = loss
+            }
+            _ => {
+                vcpu.loss = Some(boot.losses.len());
+                boot.losses.push(loss);
+            }
+        }
+    }
+}
+
+impl Vcpu {
+    /// Notes that calls are missing before the one that is read now.
+    fn gap(&mut self, boot: &mut Boot, line: usize, vcpu: u32, missing: u64) {
+        let announced = self.loss.take().map(|index| &mut boot.losses[index].kind);
+        if let Some(LossKind::Overwritten { calls: calls @ None, .. }) = announced {
+            *calls = Some(missing);
+            return;
+        }
+        self.loss = Some(boot.losses.len());
+        let kind = LossKind::Missing { calls: missing };
+        boot.losses.push(Loss { line, vcpu: Some(vcpu), time: self.last, kind });
+    }
+}
