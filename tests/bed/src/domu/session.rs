@@ -167,6 +167,17 @@ fn broken(machine: &mut QemuMachine, ended: bool) -> Option<End> {
     machine.is_overdue().then(|| End::Lost("the whole boot took too long".to_owned()))
 }
 
+/// Says what goes on with a job.
+fn phase(job: &JobReport) -> String {
+    let doing = match (job.running, &job.end) {
+        (false, None) => "xl create",
+        (true, None) => "the guest runs",
+        (_, Some(_)) if job.finished => "dom0 has sent the logs",
+        (_, Some(_)) => "the guest has ended, and dom0 sends the logs",
+    };
+    format!("{}: {doing}", job.name)
+}
+
 /// Follows the jobs as they come and go.
 struct Watch<'a> {
     session: &'a SessionSpec,
@@ -195,6 +206,7 @@ impl Watch<'_> {
                 reporter.step(format!("{}: xl create", job.name), next);
             }
             if index + 1 == report.jobs.len() {
+                reporter.phase(&phase(job));
                 let new = job.live.get(self.streamed..).unwrap_or_default();
                 new.iter().for_each(|line| reporter.line(&format!("  | {line}")));
                 self.streamed = job.live.len();
@@ -240,5 +252,23 @@ impl Watch<'_> {
                 JobResult { guest: guest.clone(), report: told, end, seconds }
             })
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_progress_says_what_a_job_does() {
+        let mut text = "begin x\n".to_owned();
+        let mut after = |more: &str| {
+            text.push_str(more);
+            phase(&SessionReport::parse(&text).jobs[0])
+        };
+        assert_eq!(after("section create\n|Parsing\nend\n"), "x: xl create");
+        assert_eq!(after("running\n>hello\n"), "x: the guest runs");
+        assert!(after("end-of-domain shutdown 0\nsection console\n").contains("dom0 sends"));
+        assert_eq!(after("end\nfinish\n"), "x: dom0 has sent the logs");
     }
 }

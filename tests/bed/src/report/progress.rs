@@ -47,6 +47,14 @@ impl ProgressLog {
         self.say(&line);
     }
 
+    /// Records what goes on now within the step, for the next [`tick`](Self::tick).
+    pub fn phase(&mut self, doing: &str) {
+        if self.doing != doing {
+            self.doing = doing.to_owned();
+            self.stepped = Instant::now();
+        }
+    }
+
     /// Prints a line with the time since the start.
     pub fn say(&mut self, what: &str) {
         self.spoken = Instant::now();

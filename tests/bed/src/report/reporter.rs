@@ -40,6 +40,11 @@ impl Reporter {
         self.progress.step(doing, next);
     }
 
+    /// Records what goes on now within the step, without a line of its own.
+    pub fn phase(&mut self, doing: &str) {
+        self.progress.phase(doing);
+    }
+
     /// Prints a line with the time since the start.
     pub fn say(&mut self, what: &str) {
         self.progress.say(what);
