@@ -1,7 +1,7 @@
 //! One boot of the Linux dom0 and all jobs in it.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
@@ -49,6 +49,8 @@ pub struct JobResult {
     pub end: End,
     /// How long it took.
     pub seconds: f64,
+    /// The directory with the logs of the machine.
+    pub machine_dir: PathBuf,
 }
 
 /// How long Linux may take to come up under software emulation.
@@ -114,7 +116,7 @@ pub fn run(
         thread::sleep(Duration::from_millis(200));
     };
     let elapsed = machine.elapsed();
-    Ok((watch.results(&report, broken.as_ref(), elapsed), machine))
+    Ok((watch.results(&report, broken.as_ref(), elapsed, &dir), machine))
 }
 
 /// Writes what the machine loads into `dir`, and returns the machine.
@@ -232,6 +234,7 @@ impl Watch<'_> {
         report: &SessionReport,
         broken: Option<&End>,
         now: Duration,
+        machine_dir: &Path,
     ) -> Vec<JobResult> {
         let why = broken.cloned().unwrap_or_else(|| End::Lost("dom0 did not report it".to_owned()));
         let guests = self.session.guests.iter().enumerate();
@@ -249,7 +252,8 @@ impl Watch<'_> {
                 let from = self.started.get(index).copied().unwrap_or(now);
                 let until = self.finished.get(index).copied().unwrap_or(now);
                 let seconds = until.saturating_sub(from).as_secs_f64();
-                JobResult { guest: guest.clone(), report: told, end, seconds }
+                let machine_dir = machine_dir.to_owned();
+                JobResult { guest: guest.clone(), report: told, end, seconds, machine_dir }
             })
             .collect()
     }

@@ -1,11 +1,11 @@
 //! What came of one guest: its row of the closing table, the details, and its logs on disk.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use comfy_table::{CellAlignment, Table, presets};
 
 use super::results;
-use crate::boot::Dom0Boot;
+use crate::boot::{Dom0Boot, SERIAL};
 use crate::domu::JobResult;
 use crate::error::Result;
 use crate::guest::{End, Guest, GuestVerdict, Judgement, TestOutcome};
@@ -29,6 +29,34 @@ pub struct GuestOutcome {
     pub seconds: f64,
     /// Where its logs are.
     pub dir: PathBuf,
+    /// The logs that say why it ended so.
+    pub evidence: Vec<Evidence>,
+}
+
+/// A log that says why a guest ended as it did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Evidence {
+    /// What is in it.
+    what: &'static str,
+    /// Where it is.
+    path: PathBuf,
+}
+
+impl Evidence {
+    /// Returns the logs to read first. `machine_dir` has those of the machine.
+    fn of(end: &End, dir: &Path, machine_dir: &Path, xl_ran: bool, silent: bool) -> Vec<Self> {
+        let log = |what, path| Self { what, path };
+        let console = log("its console", dir.join("console.log"));
+        let xen = log("what Xen printed", dir.join("xl-dmesg.log"));
+        let machine = log("what the machine printed", machine_dir.join(SERIAL));
+        match end {
+            End::NotStarted(_) if xl_ran => vec![log("what xl printed", dir.join("xl.log"))],
+            End::NotStarted(_) | End::Lost(_) | End::XenPanic(_) | End::Vanished => vec![machine],
+            _ if silent => vec![xen],
+            End::Crash => vec![console, xen],
+            _ => vec![console],
+        }
+    }
 }
 
 impl GuestOutcome {
@@ -37,7 +65,9 @@ impl GuestOutcome {
         let dir = bed.log_dir(&guest.name)?;
         let exit = guest.args.expected_exit();
         let judgement = guest.expect.judge(&boot.log.guest, &boot.end, exit);
+        let silent = boot.log.guest.is_empty();
         let outcome = Self {
+            evidence: Evidence::of(&boot.end, &dir, &dir, false, silent),
             xen: bed.xen.clone(),
             name: guest.name.clone(),
             end: boot.end,
@@ -56,7 +86,10 @@ impl GuestOutcome {
         let console = result.report.guest_lines();
         let exit = result.guest.args.expected_exit();
         let judgement = result.guest.expect.judge(&console, &result.end, exit);
+        let xl_ran = !result.report.section("create").is_empty();
+        let (end, machine_dir) = (&result.end, &result.machine_dir);
         let outcome = Self {
+            evidence: Evidence::of(end, &dir, machine_dir, xl_ran, console.is_empty()),
             xen: bed.xen.clone(),
             name: result.guest.name.clone(),
             end: result.end.clone(),
@@ -94,7 +127,10 @@ impl GuestOutcome {
         let words = self.judgement.reasons.iter().chain(&self.judgement.failures);
         let mut lines: Vec<String> = words.map(|line| format!("{name}: {line}")).collect();
         if self.judgement.verdict != GuestVerdict::Success {
-            lines.push(format!("{name}: its console is in {}", self.log("console.log")));
+            let logs = self.evidence.iter();
+            lines.extend(
+                logs.map(|log| format!("{name}: {} is in {}", log.what, log.path.display())),
+            );
         }
         lines.extend(self.skips().into_iter().map(|line| format!("{name}: {line}")));
         lines
@@ -120,11 +156,6 @@ impl GuestOutcome {
             }
         };
         reasons.into_iter().map(line).collect()
-    }
-
-    /// Returns the path of a log for a message.
-    fn log(&self, file: &str) -> String {
-        self.dir.join(file).display().to_string()
     }
 }
 
@@ -154,7 +185,7 @@ pub fn table(outcomes: &[GuestOutcome]) -> Table {
             counts.failed.to_string(),
             counts.skipped.to_string(),
             format!("{:.1}", outcome.seconds),
-            outcome.log(""),
+            format!("{}/", outcome.dir.display()),
         ]);
     }
     for column in 3..=6 {
@@ -172,14 +203,17 @@ pub mod tests {
     use crate::guest::judge;
 
     pub fn outcome(console: &str, end: End) -> GuestOutcome {
+        let dir = PathBuf::from("target/bed/4.17/pv-domu");
+        let machine = Path::new("target/bed/4.17/linux-dom0");
         GuestOutcome {
+            evidence: Evidence::of(&end, &dir, machine, true, console.is_empty()),
             xen: Xen::default_release(),
             name: "pv-domu".to_owned(),
             judgement: judge(console.lines(), &end, GuestExit::PowerOff),
             end,
             console: console.lines().map(str::to_owned).collect(),
             seconds: 12.34,
-            dir: PathBuf::from("target/bed/4.17/pv-domu"),
+            dir,
         }
     }
 
@@ -192,6 +226,24 @@ pub mod tests {
         assert!(details.contains("not ok 1 a # why"), "{details}");
         assert!(details.contains("target/bed/4.17/pv-domu/console.log"), "{details}");
         assert!(outcome(GOOD, End::PowerOff).details().is_empty());
+    }
+
+    #[test]
+    fn the_log_that_says_why_is_named() {
+        let logs = |console: &str, end: End| {
+            let details = outcome(console, end).details();
+            let logs = details.iter().filter_map(|line| line.split_once(" is in target/bed/4.17/"));
+            logs.map(|(_, log)| log.to_owned()).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(logs("hello", End::PowerOff), "pv-domu/console.log");
+        assert_eq!(logs("hello", End::Crash), "pv-domu/console.log pv-domu/xl-dmesg.log");
+        assert_eq!(logs("", End::PowerOff), "pv-domu/xl-dmesg.log");
+        assert_eq!(logs("", End::NotStarted("no memory".into())), "pv-domu/xl.log");
+        assert_eq!(logs("hello", End::XenPanic("x".into())), "linux-dom0/serial.log");
+        assert_eq!(logs("", End::Lost("x".into())), "linux-dom0/serial.log");
+        let (end, dir) = (End::NotStarted("Xen had panicked".into()), Path::new("a"));
+        let before = Evidence::of(&end, dir, Path::new("b"), false, true);
+        assert_eq!(before[0].path, Path::new("b/serial.log"));
     }
 
     #[test]
