@@ -14,4 +14,4 @@ pub use serial::{MachineEnd, SerialLog};
 pub use spec::{Goal, Guest};
 #[cfg(test)]
 pub use verdict::judge;
-pub use verdict::{End, GuestVerdict, Judgement};
+pub use verdict::{End, GuestVerdict, Judgement, LISTED_TEST};

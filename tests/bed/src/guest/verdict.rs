@@ -144,6 +144,9 @@ pub fn judge<'a>(
     weigh(Ktap::parse(lines.iter().copied()), &lines, end, expected)
 }
 
+/// How the image begins the line of a self-test that it lists (`selftest=list`).
+pub const LISTED_TEST: &str = "# selftest: ";
+
 /// Weighs a report against how the guest ended.
 pub fn weigh(report: Ktap, lines: &[&str], end: &End, expected: GuestExit) -> Judgement {
     let mut reasons = Vec::new();
@@ -162,7 +165,7 @@ pub fn weigh(report: Ktap, lines: &[&str], end: &End, expected: GuestExit) -> Ju
         reasons.push(format!("the guest {said}"));
         if report.tests.is_empty() {
             // Its last remarks are the likeliest to tell why.
-            let ktap = ["Test result: ", "1..", "KTAP version ", "ok ", "# Totals:"];
+            let ktap = ["Test result: ", "1..", "KTAP version ", "ok ", "# Totals:", LISTED_TEST];
             let remarks = lines.iter().map(|line| line.trim()).filter(|line| {
                 !line.is_empty() && !ktap.iter().any(|start| line.starts_with(start))
             });

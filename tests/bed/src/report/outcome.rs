@@ -8,7 +8,7 @@ use super::results;
 use crate::boot::{Dom0Boot, SERIAL};
 use crate::domu::JobResult;
 use crate::error::Result;
-use crate::guest::{End, Guest, GuestVerdict, Judgement, TestOutcome};
+use crate::guest::{End, Guest, GuestVerdict, Judgement, LISTED_TEST, TestOutcome};
 use crate::setup::{Bed, make_dir, write};
 use crate::xen::Xen;
 
@@ -132,7 +132,19 @@ impl GuestOutcome {
                 logs.map(|log| format!("{name}: {} is in {}", log.what, log.path.display())),
             );
         }
+        lines.extend(self.listed(&name));
         lines.extend(self.skips().into_iter().map(|line| format!("{name}: {line}")));
+        lines
+    }
+
+    /// Returns the names of the self-tests if the image was asked to list them (`selftest=list`).
+    fn listed(&self, name: &str) -> Vec<String> {
+        let console = self.console.iter();
+        let tests = console.filter_map(|line| line.strip_prefix(LISTED_TEST));
+        let mut lines: Vec<String> = tests.map(|test| format!("  {test}")).collect();
+        if !lines.is_empty() {
+            lines.insert(0, format!("{name} has these self-tests:"));
+        }
         lines
     }
 
@@ -244,6 +256,17 @@ pub mod tests {
         let (end, dir) = (End::NotStarted("Xen had panicked".into()), Path::new("a"));
         let before = Evidence::of(&end, dir, Path::new("b"), false, true);
         assert_eq!(before[0].path, Path::new("b/serial.log"));
+    }
+
+    #[test]
+    fn a_list_of_the_self_tests_is_printed() {
+        let text = "# selftest: exchange-order-0\n# selftest: storm (not by default)\n\
+                    # the tests were listed, and none ran\nKTAP version 1\n1..0\nTest result: SKIP";
+        let details = outcome(text, End::PowerOff).details();
+        let at = details.iter().position(|line| line.ends_with("has these self-tests:")).unwrap();
+        assert_eq!(details[at + 1..], ["  exchange-order-0", "  storm (not by default)"]);
+        let remarks = details.iter().filter(|line| line.contains("remarked")).count();
+        assert_eq!(remarks, 1, "{details:?}");
     }
 
     #[test]
