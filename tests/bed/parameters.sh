@@ -93,6 +93,29 @@ file() {
     [ -f "$2" ] || bad "$1 is \`$2\`, which is not a file"
 }
 
+# Prints $2 bytes of the file $1 from the place $3, in hexadecimal.
+bytes() { od -An -v -tx1 -N"$2" -j"$3" "$1" | tr -d ' \n'; }
+
+# Refuses what neither QEMU nor xl could boot. The bed then reads the rest of the file.
+program() {
+    uses "$1" && [ -f "$2" ] || return 0
+    case $(bytes "$2" 4 0) in
+        7f454c46)
+            # EM_386 and EM_X86_64.
+            case $(bytes "$2" 2 18) in
+                0300 | 3e00) ;;
+                *) bad "$1 is \`$2\`, an ELF file for another machine than x86" ;;
+            esac
+            ;;
+        1f8b*) ;;
+        *)
+            # A bzImage of Linux.
+            [ "$1 $(bytes "$2" 4 514)" = 'KERNEL 48647253' ] ||
+                bad "$1 is \`$2\`, which is not an ELF file, and not one that gzip has compressed"
+            ;;
+    esac
+}
+
 # Quotes, backslashes and control characters would not get through make, QEMU and xl unchanged.
 plain() {
     uses "$1" || return 0
@@ -117,6 +140,7 @@ for parameter in COMPARE INTO KERNEL CFG; do
     eval "value=\${$parameter:-}"
     file "$parameter" "$value"
 done
+program KERNEL "${KERNEL:-}"
 if uses EXPECT; then
     case ${EXPECT:-ktap} in
         ktap | xtf | regex:?*) ;;
@@ -133,6 +157,7 @@ if uses XEN && [ -n "${XEN:-}" ]; then
         *)
             [ -e "$XEN" ] || bad "XEN is \`$XEN\`, but must be one of: $(echo $releases)," \
                 "or the path of a hypervisor or of an installed Xen tree that exists"
+            program XEN "$XEN"
             ;;
     esac
 fi

@@ -73,6 +73,17 @@ pub enum Error {
     /// Neither the command line nor the configuration names a kernel.
     #[error("KERNEL is not given, and CFG has no `kernel = \"…\"`: name the kernel to boot")]
     NoKernel,
+    /// A file that `xl create` cannot boot.
+    #[error(
+        "the kernel `{}` is {problem}. KERNEL must be an ELF file for x86 with notes for Xen, also \
+         compressed by gzip, or a bzImage of Linux", .path.display()
+    )]
+    BadKernel {
+        /// The file.
+        path: PathBuf,
+        /// What it is instead.
+        problem: String,
+    },
     /// `--expect` has an unknown value.
     #[error("EXPECT is `{given}`, but must be ktap, xtf, or regex:PATTERN")]
     BadExpect {

@@ -35,8 +35,31 @@ fn what_is_right_is_accepted() {
     assert_eq!(refusal("gdb", &[("MODE", "pv-domu")]), None);
     assert_eq!(refusal("run", &[("XEN", "/"), ("TOOLCHAIN", "debian")]), None);
     assert_eq!(refusal("fuzz", &[("FUZZ", "xen"), ("SECONDS", "1")]), None);
-    assert_eq!(refusal("guest", &[("KERNEL", "Makefile"), ("EXPECT", "regex:login:")]), None);
+    let elf = std::env::current_exe().unwrap().display().to_string();
+    assert_eq!(refusal("guest", &[("KERNEL", &elf), ("EXPECT", "regex:login:")]), None);
+    assert_eq!(refusal("run", &[("XEN", &elf)]), None);
     assert_eq!(refusal("test", &[]), None);
+}
+
+#[test]
+fn a_kernel_is_told_by_its_first_bytes() {
+    let file = std::env::temp_dir().join(format!("bed-parameters-{}", std::process::id()));
+    let path = file.display().to_string();
+    let kernel = |bytes: &[u8]| {
+        std::fs::write(&file, bytes).unwrap();
+        refusal("guest", &[("KERNEL", &path)])
+    };
+    let mut arm = b"\x7fELF".to_vec();
+    arm.resize(64, 0);
+    arm[18] = 183;
+    assert!(kernel(&arm).unwrap().contains("another machine"));
+    assert_eq!(kernel(b"\x1f\x8bpacked"), None);
+    let mut linux = vec![0; 514];
+    assert!(kernel(&linux).unwrap().contains("not an ELF file"));
+    linux.extend(b"HdrS");
+    assert_eq!(kernel(&linux), None);
+    assert!(kernel(b"").unwrap().contains("not an ELF file"));
+    std::fs::remove_file(&file).unwrap();
 }
 
 #[test]
@@ -76,6 +99,8 @@ fn what_is_wrong_is_refused_by_name() {
         ("guest", "TYPE", "hvm", "TYPE is `hvm`, but must be one of: pv pvh"),
         ("guest", "EXPECT", "tap", "EXPECT is `tap`, but must be ktap, xtf, or regex:PATTERN"),
         ("guest", "KERNEL", "none", "KERNEL is `none`, which is not a file"),
+        ("guest", "KERNEL", "Makefile", "KERNEL is `Makefile`, which is not an ELF file"),
+        ("run", "XEN", "Makefile", "XEN is `Makefile`, which is not an ELF file"),
     ];
     for (target, name, value, words) in cases {
         let said = refusal(target, &[(name, value)]);

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::config::XlConfig;
+use super::format;
 use crate::choice::GuestMode;
 use crate::error::{Error, Result};
 use crate::setup::Archive;
@@ -55,7 +56,11 @@ impl OwnKernel {
         let configured = configured.map(|kind| mode_of(&kind)).transpose()?;
         let mode = source.kind.or(configured).unwrap_or(GuestMode::PvhDomu);
         let changes_type = configured != Some(mode);
-        Ok(Arc::new(Self { mode, kernel: read(&kernel)?, config, ramdisk, changes_type }))
+        let bytes = read(&kernel)?;
+        if let Some(problem) = format::problem(&bytes, mode) {
+            return Err(Error::BadKernel { path: kernel, problem });
+        }
+        Ok(Arc::new(Self { mode, kernel: bytes, config, ramdisk, changes_type }))
     }
 
     /// Returns a kernel with a ramdisk and without a configuration of its own.
@@ -151,8 +156,12 @@ mod tests {
         let read = |source: &Source| OwnKernel::read(source).map_err(|error| error.to_string());
         let both = Source { config: Some(config.clone()), ..Source::default() };
         assert!(read(&both).unwrap_err().contains("`r`"));
-        fs::write(dir.join("k"), "kernel").unwrap();
         fs::write(dir.join("r"), "ramdisk").unwrap();
+        fs::write(dir.join("k"), "text").unwrap();
+        let text = read(&both).unwrap_err();
+        assert!(text.contains("/k`") && text.contains("not an ELF file"), "{text}");
+        let [_, _, kernel] = format::tests::kernels();
+        fs::write(dir.join("k"), kernel).unwrap();
         let own = read(&both).unwrap();
         assert_eq!(own.mode, GuestMode::PvDomu);
         let words = own.overrides("x").join(" ");

@@ -1,6 +1,7 @@
 //! `bed guest`: boots a kernel of the user's own under `xl create`, and classifies its end.
 
 mod config;
+mod format;
 mod kernel;
 pub mod others;
 
@@ -69,7 +70,9 @@ mod tests {
         let dir = std::env::temp_dir().join(format!("bed-own-size-{}", std::process::id()));
         std::fs::create_dir_all(&dir).unwrap();
         let config = dir.join("guest.cfg").display().to_string();
-        std::fs::write(&config, "kernel='guest.cfg'; memory='512'; vcpus=8").unwrap();
+        std::fs::write(&config, "kernel='guest'; memory='512'; vcpus=8").unwrap();
+        let [_, _, kernel] = format::tests::kernels();
+        std::fs::write(dir.join("guest"), kernel).unwrap();
         let sizes = |more: &[&str]| {
             let words = ["bed", "guest", "--cfg", &config].into_iter().chain(more.iter().copied());
             let (_, matches) = commands::parse(words).unwrap().unwrap();
