@@ -8,7 +8,7 @@ use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::guest::GuestVerdict;
 use crate::report::Reporter;
-use crate::settings;
+use crate::settings::{self, Settings};
 use crate::{
     bench, configurations, conformance, gdb, long, modes, own, setup, soak, suite, vcpus, virtio,
     witness,
@@ -16,6 +16,12 @@ use crate::{
 
 /// What a command does. It returns the worst verdict.
 pub type Run = fn(&Arc<Context>, Reporter) -> Result<GuestVerdict>;
+
+/// Checks the files that a command line names.
+pub type Check = fn(&Settings) -> Result<()>;
+
+/// Of a command that names no files of its own.
+const NO_FILES: Check = |_| Ok(());
 
 /// A command.
 pub struct CommandRow {
@@ -27,6 +33,8 @@ pub struct CommandRow {
     options: &'static [&'static str],
     /// Whether it boots the image.
     pub needs_image: bool,
+    /// The function that checks the files that the command line names, before anything else is done.
+    pub check: Check,
     /// The function that does it.
     pub run: Run,
 }
@@ -52,6 +60,7 @@ const COMMANDS: [CommandRow; 13] = [
         about: "Fetch Xen, its tools and a dom0 kernel, installing none of them",
         options: &[],
         needs_image: false,
+        check: NO_FILES,
         run: setup::run,
     },
     CommandRow {
@@ -59,6 +68,7 @@ const COMMANDS: [CommandRow; 13] = [
         about: "Boot the image in the chosen modes",
         options: &["mode", "vcpus", "memory", "args", "timeout"],
         needs_image: true,
+        check: NO_FILES,
         run: modes::run,
     },
     CommandRow {
@@ -66,6 +76,7 @@ const COMMANDS: [CommandRow; 13] = [
         about: "Boot the image in one mode, or another kernel, in a machine that waits for a debugger",
         options: &["kernel", "cfg", "type", "mode", "vcpus", "memory", "args"],
         needs_image: true,
+        check: gdb::check,
         run: gdb::run,
     },
     CommandRow {
@@ -75,6 +86,7 @@ const COMMANDS: [CommandRow; 13] = [
             "kernel", "cfg", "type", "expect", "vcpus", "memory", "args", "timeout", "xen-args",
         ],
         needs_image: false,
+        check: own::check,
         run: own::run,
     },
     CommandRow {
@@ -83,6 +95,7 @@ const COMMANDS: [CommandRow; 13] = [
                 are saved and restored, `vcpus` and `virtio`",
         options: &["timeout"],
         needs_image: true,
+        check: NO_FILES,
         run: suite::run,
     },
     CommandRow {
@@ -91,6 +104,7 @@ const COMMANDS: [CommandRow; 13] = [
                 the fuzzer, on all releases",
         options: &["timeout", "model", "fuzz", "seconds"],
         needs_image: true,
+        check: NO_FILES,
         run: long::run,
     },
     CommandRow {
@@ -98,6 +112,7 @@ const COMMANDS: [CommandRow; 13] = [
         about: "Every limit of the exchange's order, and domains and machines of odd sizes",
         options: &[],
         needs_image: true,
+        check: NO_FILES,
         run: configurations::run,
     },
     CommandRow {
@@ -105,6 +120,7 @@ const COMMANDS: [CommandRow; 13] = [
         about: "Have the image fill a buffer, and read it from below Xen",
         options: &["probe"],
         needs_image: true,
+        check: NO_FILES,
         run: witness::run,
     },
     CommandRow {
@@ -112,6 +128,7 @@ const COMMANDS: [CommandRow; 13] = [
         about: "Try every row of docs/CONFORMANCE.md on each release and print the table",
         options: &["vcpus", "memory", "timeout", "model"],
         needs_image: true,
+        check: NO_FILES,
         run: conformance::run,
     },
     CommandRow {
@@ -120,6 +137,7 @@ const COMMANDS: [CommandRow; 13] = [
                 own view of the domU's memory before and after",
         options: &["vcpus", "memory", "args", "timeout"],
         needs_image: true,
+        check: NO_FILES,
         run: soak::run,
     },
     CommandRow {
@@ -127,6 +145,7 @@ const COMMANDS: [CommandRow; 13] = [
         about: "One, two and four vCPUs in every mode, and 100,000 random operations of four",
         options: &["timeout"],
         needs_image: true,
+        check: NO_FILES,
         run: vcpus::run,
     },
     CommandRow {
@@ -134,6 +153,7 @@ const COMMANDS: [CommandRow; 13] = [
         about: "A driver for virtio disks on the library's adapter, as dom0",
         options: &["timeout"],
         needs_image: true,
+        check: NO_FILES,
         run: virtio::run,
     },
     CommandRow {
@@ -141,6 +161,7 @@ const COMMANDS: [CommandRow; 13] = [
         about: "Instructions and hypercalls of allocations as dom0, side by side with Linux's",
         options: &["args", "timeout", "compare", "into"],
         needs_image: true,
+        check: bench::check,
         run: bench::run,
     },
 ];

@@ -11,20 +11,23 @@ use crate::modes;
 use crate::own;
 use crate::parallel;
 use crate::report::Reporter;
+use crate::settings::Settings;
 
 /// How long a debugger may take.
 const LIMIT: Duration = Duration::from_secs(3600);
 
+/// Checks that the command line names one mode, or a kernel of the user's own that can be booted.
+pub fn check(settings: &Settings) -> Result<()> {
+    let own = own::chosen(settings)?;
+    mode(own.as_ref(), settings).map(drop)
+}
+
 /// Boots the image in the chosen mode, PV dom0 if none was chosen, or a kernel of the user's own.
 pub fn run(context: &Arc<Context>, mut reporter: Reporter) -> Result<GuestVerdict> {
     let settings = &context.settings;
-    let own = own::chosen(settings, &mut reporter)?;
-    let mode = match (&own, settings.modes.as_deref()) {
-        (Some(guest), _) => guest.mode,
-        (None, None) => GuestMode::PvDom0,
-        (None, Some([mode])) => *mode,
-        (None, Some(_)) => return Err(Error::OneMode),
-    };
+    let own = own::chosen(settings)?;
+    let mode = mode(own.as_ref(), settings)?;
+    own.iter().for_each(|guest| own::say_notices(guest, &reporter));
     let bed = context.bed(&mut reporter)?;
     let symbols = match (&settings.kernel, &settings.config) {
         (Some(kernel), _) => kernel.display().to_string(),
@@ -36,6 +39,16 @@ pub fn run(context: &Arc<Context>, mut reporter: Reporter) -> Result<GuestVerdic
     let guest = Guest { gdb: true, limit: LIMIT, goal: Goal::End, ..guest };
     parallel::run(vec![modes::part(&bed, guest)], &mut reporter);
     reporter.close(&settings.target)
+}
+
+/// Returns the mode of the guest.
+fn mode(own: Option<&Guest>, settings: &Settings) -> Result<GuestMode> {
+    match (own, settings.modes.as_deref()) {
+        (Some(guest), _) => Ok(guest.mode),
+        (None, None) => Ok(GuestMode::PvDom0),
+        (None, Some([mode])) => Ok(*mode),
+        (None, Some(_)) => Err(Error::OneMode),
+    }
 }
 
 /// Says what to type in another terminal.

@@ -60,7 +60,10 @@ fn act() -> Result<GuestVerdict> {
         return Ok(GuestVerdict::Success);
     };
     let settings = Settings::of(&matches);
-    // Before the setup, so that a wrong path is reported before a download.
+    // Before the bed is locked or set up: a wrong file is reported without waiting for another bed, and
+    // before a download.
+    settings.xen.as_ref().map_or(Ok(()), setup::check_hypervisor)?;
+    (command.check)(&settings)?;
     let image = if command.needs_image { image::load(&settings.image)? } else { Vec::new() };
     let mut reporter = Reporter::start();
     let _held = lock::take(&settings.target, &mut reporter)?;

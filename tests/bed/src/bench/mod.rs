@@ -24,4 +24,4 @@ mod run;
 mod saved;
 
 pub use figures::parts;
-pub use run::run;
+pub use run::{check, run};

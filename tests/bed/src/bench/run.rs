@@ -15,6 +15,7 @@ use crate::error::Result;
 use crate::guest::GuestVerdict;
 use crate::parallel::{self, Need, SuitePart};
 use crate::report::Reporter;
+use crate::settings::Settings;
 use crate::setup::{Bed, LinuxPeer, write};
 
 /// Each side is booted twice, to show that a figure is the same in each boot. With each boot comes what
@@ -48,9 +49,14 @@ struct Lines {
     here: Vec<Vec<BenchLine>>,
 }
 
+/// Checks the files of `compare` and `into`.
+pub fn check(settings: &Settings) -> Result<()> {
+    settings.compare.as_deref().map_or(Ok(()), |path| SavedBench::load(path).map(drop))?;
+    settings.into.as_deref().map_or(Ok(()), |path| BenchDocument::open(path).map(drop))
+}
+
 /// Measures on the chosen Xen and prints the table, the comparison and the last line.
 pub fn run(context: &Arc<Context>, mut reporter: Reporter) -> Result<GuestVerdict> {
-    // Before anything is fetched or booted, so that a wrong path costs no time.
     let saved = context.settings.compare.as_deref().map(SavedBench::load).transpose()?;
     let document = context.settings.into.as_deref().map(BenchDocument::open).transpose()?;
     let bed = context.bed(&mut reporter)?;

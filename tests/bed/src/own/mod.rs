@@ -20,10 +20,15 @@ use crate::setup::NO_TOOLS;
 
 pub use kernel::{OwnKernel, Source};
 
+/// Checks the kernel that the command line must name.
+pub fn check(settings: &Settings) -> Result<()> {
+    chosen(settings)?.ok_or(Error::NoKernel).map(drop)
+}
+
 /// Boots the kernel that the command line names.
 pub fn run(context: &Arc<Context>, mut reporter: Reporter) -> Result<GuestVerdict> {
-    // Before the setup, so that a wrong file is reported before a download.
-    let guest = chosen(&context.settings, &mut reporter)?.ok_or(Error::NoKernel)?;
+    let guest = chosen(&context.settings)?.ok_or(Error::NoKernel)?;
+    say_notices(&guest, &reporter);
     let bed = context.bed(&mut reporter)?;
     if bed.linux.is_none() {
         return Err(Error::NoTools { mode: guest.mode, why: NO_TOOLS.to_owned() });
@@ -33,7 +38,7 @@ pub fn run(context: &Arc<Context>, mut reporter: Reporter) -> Result<GuestVerdic
 }
 
 /// Returns the guest whose kernel or configuration the command line names, if it names one.
-pub fn chosen(settings: &Settings, reporter: &mut Reporter) -> Result<Option<Guest>> {
+pub fn chosen(settings: &Settings) -> Result<Option<Guest>> {
     if settings.kernel.is_none() && settings.config.is_none() {
         return Ok(None);
     }
@@ -43,7 +48,6 @@ pub fn chosen(settings: &Settings, reporter: &mut Reporter) -> Result<Option<Gue
         kind: settings.kind,
     };
     let kernel = OwnKernel::read(&source)?;
-    kernel.notices().iter().for_each(|notice| reporter.line(&format!("bed: {notice}")));
     Ok(Some(Guest {
         // What the machine must offer depends on both, also if only the configuration says them.
         memory: settings.memory.or(kernel.memory()),
@@ -52,6 +56,12 @@ pub fn chosen(settings: &Settings, reporter: &mut Reporter) -> Result<Option<Gue
         streams: true,
         ..guest(&kernel, "guest", &settings.args, settings.timeout)
     }))
+}
+
+/// Prints what the user should know before the boot of a guest.
+pub fn say_notices(guest: &Guest, reporter: &Reporter) {
+    let notices = guest.kernel.iter().flat_map(|kernel| kernel.notices());
+    notices.for_each(|notice| reporter.line(&format!("bed: {notice}")));
 }
 
 /// Returns a guest with a kernel of its own.
@@ -77,7 +87,7 @@ mod tests {
             let words = ["bed", "guest", "--cfg", &config].into_iter().chain(more.iter().copied());
             let (_, matches) = commands::parse(words).unwrap().unwrap();
             let settings = Settings::of(&matches);
-            let guest = chosen(&settings, &mut Reporter::start()).unwrap().unwrap();
+            let guest = chosen(&settings).unwrap().unwrap();
             (guest.memory, guest.vcpus)
         };
         assert_eq!(sizes(&[]), (Some(512), Some(8)));

@@ -4,6 +4,7 @@
 
 mod apt;
 mod cpio;
+mod hypervisor;
 mod initramfs;
 mod libraries;
 mod others;
@@ -13,12 +14,9 @@ mod space;
 mod stamp;
 
 use std::fs;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
-
-use flate2::read::GzDecoder;
 
 use crate::command;
 use crate::context::Context;
@@ -28,6 +26,7 @@ use crate::report::Reporter;
 use crate::xen::{Release, Xen, hypervisor_in};
 
 pub use cpio::Archive;
+pub use hypervisor::check as check_hypervisor;
 use initramfs::Dom0Files;
 pub use others::OtherKernels;
 pub use peer::LinuxPeer;
@@ -119,7 +118,7 @@ fn of_release(
     if !made.holds() {
         reporter.step(format!("making the dom0 initramfs for Xen {version}"), "the boot");
         let packed = root.join(format!("boot/xen-{version}-amd64.gz"));
-        write(&hypervisor, &unpacked_hypervisor(&packed)?)?;
+        write(&hypervisor, &hypervisor::unpacked(&packed)?)?;
         let found = find_one(&root.join("boot"), "vmlinuz-")?;
         fs::copy(&found, &kernel).map_err(|e| Error::file("copying", &found, e))?;
         write(&initramfs, &initramfs::build(Dom0Files::of_packages(&root))?)?;
@@ -177,42 +176,8 @@ fn unpacked_packages(
 /// Copies the user's own hypervisor into the bed, as QEMU takes it.
 fn own_hypervisor(path: &Path, dir: &Path) -> Result<PathBuf> {
     let hypervisor = dir.join("xen");
-    write(&hypervisor, &unpacked_hypervisor(path)?)?;
+    write(&hypervisor, &hypervisor::unpacked(path)?)?;
     Ok(hypervisor)
-}
-
-/// Reads a hypervisor, compressed or not, and checks that QEMU's multiboot loader takes it.
-fn unpacked_hypervisor(path: &Path) -> Result<Vec<u8>> {
-    let mut bytes = fs::read(path).map_err(|e| Error::file("reading", path, e))?;
-    if bytes.starts_with(b"\x1f\x8b") {
-        let mut plain = Vec::new();
-        GzDecoder::new(&bytes[..])
-            .read_to_end(&mut plain)
-            .map_err(|e| Error::file("decompressing", path, e))?;
-        bytes = plain;
-    }
-    match unfit_hypervisor(&bytes) {
-        Some(problem) => Err(Error::BadHypervisor { path: path.to_owned(), problem }),
-        None => Ok(bytes),
-    }
-}
-
-/// Says why QEMU cannot boot a hypervisor.
-fn unfit_hypervisor(bytes: &[u8]) -> Option<&'static str> {
-    const CLASS: usize = 4;
-    const CLASS_64: u8 = 2;
-    if bytes.starts_with(b"MZ") {
-        Some("an EFI program; give the file `xen` or `xen.gz` of the same build")
-    } else if !bytes.starts_with(b"\x7fELF") {
-        Some("not an ELF file; give the file `xen` or `xen.gz` that a build of Xen makes")
-    } else if bytes.get(CLASS) == Some(&CLASS_64) {
-        Some(
-            "a 64-bit ELF file, probably `xen-syms`, which QEMU cannot boot; give the file `xen` or \
-             `xen.gz` of the same build",
-        )
-    } else {
-        None
-    }
 }
 
 /// Unpacks beside the goal first, so that an interrupted run leaves nothing half done.
@@ -258,33 +223,4 @@ pub fn make_dir(dir: &Path) -> Result<()> {
 /// Writes a whole file.
 pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     fs::write(path, bytes).map_err(|e| Error::file("writing", path, e))
-}
-
-#[cfg(test)]
-mod tests {
-    use std::io::Write;
-
-    use super::*;
-
-    #[test]
-    fn a_hypervisor_is_unpacked_and_checked() {
-        let dir = std::env::temp_dir().join(format!("bed-hypervisor-{}", std::process::id()));
-        make_dir(&dir).unwrap();
-        let path = dir.join("xen.gz");
-        let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-        packer.write_all(b"\x7fELF\x01rest").unwrap();
-        write(&path, &packer.finish().unwrap()).unwrap();
-        assert_eq!(unpacked_hypervisor(&path).unwrap(), b"\x7fELF\x01rest");
-        for (bytes, words) in [
-            (&b"MZ"[..], "EFI"),
-            (b"\x7fELF\x02", "xen-syms"),
-            (b"#!/bin/sh", "not an ELF file"),
-            (b"", "not an ELF file"),
-        ] {
-            write(&path, bytes).unwrap();
-            let error = unpacked_hypervisor(&path).unwrap_err().to_string();
-            assert!(error.contains(words) && error.contains("xen.gz"), "{error}");
-        }
-        fs::remove_dir_all(&dir).unwrap();
-    }
 }
