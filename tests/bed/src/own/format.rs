@@ -52,6 +52,9 @@ pub fn problem(bytes: &[u8], mode: GuestMode) -> Option<String> {
         let note = "XEN_ELFNOTE_PHYS32_ENTRY, where a PVH guest starts";
         return Some(format!("an ELF file without the note {note}; TYPE=pv boots a PV kernel"));
     }
+    if !mode.is_pvh() && !notes.is_empty() && notes.iter().all(|note| *note == PHYS32_ENTRY) {
+        return Some("an ELF file with notes for PVH alone; TYPE=pvh boots it".to_owned());
+    }
     let old =
         !mode.is_pvh() && file.section_header_by_name(OLD_SECTION).is_ok_and(|it| it.is_some());
     (notes.is_empty() && !old).then(|| "an ELF file without notes for Xen".to_owned())
