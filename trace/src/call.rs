@@ -61,11 +61,20 @@ impl TracedCall {
         self.start.saturating_add(self.duration)
     }
 
-    /// Returns true if Xen answered with an error.
-    ///
-    /// A multicall answers 0 even if one of its entries failed; `done` says how many succeeded.
+    /// Returns true if Xen refused the call, or an entry of a multicall.
     pub fn is_error(&self) -> bool {
-        self.result.errno().is_some()
+        self.result.errno().is_some() || self.failed_entries() > 0
+    }
+
+    /// Returns the number of entries of a multicall that Xen refused; 0 for any other call.
+    ///
+    /// The multicall itself answers 0, and `done` counts the entries that succeeded.
+    pub fn failed_entries(&self) -> u64 {
+        let entries = self.arguments.iter().find(|a| a.name.as_deref() == Some("entries"));
+        match (self.hypercall.as_str(), entries.and_then(Argument::number), self.done) {
+            ("multicall", Some(entries), Some(done)) => entries.saturating_sub(done),
+            _ => 0,
+        }
     }
 }
 

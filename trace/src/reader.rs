@@ -1,6 +1,6 @@
 //! From the lines of a trace to boots.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read};
 
 use crate::join::{Joined, Joiner, Source};
@@ -20,6 +20,8 @@ pub struct TraceReader {
     /// The number of lines that have ended.
     lines: usize,
     streams: BTreeMap<Source, Stream>,
+    /// The boots that have records whose parents are not known yet.
+    changed: BTreeSet<usize>,
 }
 
 /// What one domain is printing.
@@ -93,7 +95,9 @@ impl TraceReader {
 
     /// Returns what was read from the lines that are complete.
     pub fn trace(&mut self) -> &Trace {
-        self.trace.boots.iter_mut().for_each(nesting::resolve);
+        for boot in std::mem::take(&mut self.changed) {
+            nesting::resolve(&mut self.trace.boots[boot]);
+        }
         &self.trace
     }
 
@@ -171,6 +175,7 @@ impl TraceReader {
             boot.losses.push(Loss { line, vcpu: None, time: None, kind: LossKind::NoBeginning });
         }
         let stream = self.streams.get_mut(&source).expect("it was just inserted");
+        self.changed.insert(stream.boot);
         (&mut self.trace.boots[stream.boot], &mut stream.vcpus)
     }
 

@@ -45,7 +45,12 @@ pub(crate) type Reason = String;
 
 impl Record {
     /// Parses what follows [`MARK`].
+    ///
+    /// A control character is an error, so that no name or value can harm a terminal.
     pub(crate) fn parse(text: &str) -> Result<Self, Reason> {
+        if text.chars().any(char::is_control) {
+            return Err("the line contains a control character".into());
+        }
         let (first, rest) = split_word(text);
         match first {
             "summary" => Ok(Self::Summary(rest.trim_end().to_owned())),

@@ -72,6 +72,8 @@ fn results_are_numbers_errors_and_versions() {
     assert_eq!(call(boot, 0, 1).result.errno(), Some("ENOENT"));
     assert_eq!(call(boot, 0, 5).result, CallResult::Value(479_428));
     assert!(call(boot, 0, 15).is_error() && !call(boot, 0, 10).is_error());
+    // A multicall answers 0, and one of its three entries failed.
+    assert_eq!((call(boot, 0, 7).is_error(), call(boot, 0, 7).failed_entries()), (true, 1));
 }
 
 #[test]
