@@ -30,7 +30,7 @@ ADAPTERS := --features xen-contig/virtio-drivers,xen-contig/dma-api
 SAY_STATUS = status=$$?; [ $$status -eq 0 ] || echo "make $@: the runner's exit status is $$status" >&2; exit $$status
 
 .NOTPARALLEL:
-.PHONY: help run guest test test-long vcpus virtio conformance soak bench fuzz fuzzer model packages image lint prose docs gdb clean setup bed parameters
+.PHONY: help run guest test test-long vcpus virtio conformance soak bench fuzz fuzzer model packages image lint prose docs gdb report report-check clean setup bed parameters
 
 help:
 	@echo 'make run     build the image, boot it under Xen in QEMU, say what came of it'
@@ -46,6 +46,9 @@ help:
 	@echo 'make soak    100,000 random operations of the allocator, as PV dom0 and as PV domU'
 	@echo '             (MEMORY: of the domU [64]), and how Xen sees the domU before and after'
 	@echo 'make bench   what things cost in instructions and hypercalls, side by side with Linux'
+	@echo 'make report  one HTML page of the last runs: target/report/index.html. It runs nothing itself'
+	@echo 'make report-check'
+	@echo '             loads that page in headless Chromium, which it installs, and takes pictures of it'
 	@echo 'make fuzz    hostile input for the parsers and from Xen, SECONDS for each target'
 	@echo 'make packages'
 	@echo '             each published package builds from its own files alone'
@@ -117,6 +120,14 @@ bench: parameters image bed
 	@sh tests/bed/host.sh /usr/lib/x86_64-linux-gnu/libelf.so.1=libelf1
 	@(set -x; $(BED) bench $(CHOICE) $(KERNEL_ARGS) $${COMPARE:+--compare "$$COMPARE"} \
 		$${INTO:+--into "$$INTO"}); $(SAY_STATUS)
+
+# A page of what the targets above have left in target/.
+report: setup
+	@$(TOOLS) cargo run --locked --quiet -p report -- draw
+
+report-check: report
+	@sh tests/bed/host.sh chromium=chromium
+	@$(TOOLS) cargo run --locked --quiet -p report -- check chromium; $(SAY_STATUS)
 
 # The model's column is what its own tests say; they are run to the end, so that one that fails shows
 # as such.

@@ -80,6 +80,7 @@ fn what_is_wrong_is_refused_by_name() {
         ("run", "TIMEOUT", "-1", "TIMEOUT is `-1`"),
         ("run", "ARGS", "seed=\"1\"", "ARGS is `seed=\"1\"`; leave out quotes"),
         ("run", "XENARGS", "a\nb", "leave out quotes, backslashes and control characters"),
+        ("report", "MODE", "all", "this target does not use it. It uses: no parameter"),
         ("run", "mode", "pv-dom0", "`mode` is not a parameter; do you mean MODE?"),
         ("run", "XEN_ARGS", "x", "do you mean XENARGS?"),
         ("run", "COLOUR", "1", "`COLOUR` is not a parameter; make help lists them"),

@@ -1,0 +1,146 @@
+//! The timeline of a transaction: a bar per phase, with its hypercalls.
+
+use plotters::prelude::*;
+
+use super::axis::{Axis, ticks};
+use super::canvas::{Area, Drawn, GRID, INK, MUTED, OWN, PALE, WHOLE, draw, is_narrow, why, words};
+
+/// A part of a transaction. Times are in ns since the transaction began.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Phase {
+    /// Its name.
+    pub name: String,
+    /// When it began.
+    pub start: u64,
+    /// How long it took.
+    pub duration: u64,
+    /// How many hypercalls it made.
+    pub count: u64,
+    /// When each of the hypercalls that were traced began, and how long it took.
+    pub calls: Vec<(u64, u64)>,
+}
+
+/// Heights, in pixels.
+const LABEL: i32 = 20;
+const BAR: i32 = 16;
+const GAP: i32 = 12;
+const AXIS: u32 = 44;
+
+/// Draws the phases of a transaction that took `duration` ns.
+pub fn timeline(title: &str, caption: &str, duration: u64, phases: &[Phase]) -> Drawn {
+    let height = (LABEL + BAR + GAP) as u32 * phases.len() as u32 + AXIS + 4;
+    draw(title, caption, WHOLE, |_| height, |area| paint(area, duration, phases))
+}
+
+fn paint(area: &Area<'_>, duration: u64, phases: &[Phase]) -> Result<(), String> {
+    let (_, height) = area.dim_in_pixel();
+    let end = phases.iter().map(|phase| phase.start.saturating_add(phase.duration)).max();
+    let to = micros(duration.max(end.unwrap_or(0)).max(1));
+    let count = if is_narrow(area) { 4 } else { 8 };
+    let x = Axis::new(0.0, to, ticks(0.0, to, count), |micros| format!("{micros}"));
+    let rows = height as i32 - AXIS as i32 - 4;
+    let mut chart = ChartBuilder::on(area)
+        .margin_top(4)
+        .margin_left(16)
+        .margin_right(18)
+        .x_label_area_size(AXIS)
+        .build_cartesian_2d(x, 0..rows)
+        .map_err(why)?;
+    chart
+        .configure_mesh()
+        .disable_y_mesh()
+        .disable_y_axis()
+        .x_labels(10)
+        .x_desc("µs since the operation began")
+        .bold_line_style(GRID)
+        .light_line_style(TRANSPARENT)
+        .axis_style(MUTED)
+        .label_style(words(MUTED))
+        .axis_desc_style(words(MUTED))
+        .draw()
+        .map_err(why)?;
+    let plot = chart.plotting_area();
+    let pixel = |ns: u64| plot.map_coordinate(&(micros(ns), 0)).0;
+    let mut y = 4;
+    for phase in phases {
+        let label = format!("{}: {}, {}", phase.name, time(phase.duration), calls(phase));
+        area.draw(&Text::new(label, (16, y + 9), words(INK))).map_err(why)?;
+        let y_bar = y + LABEL;
+        let bar = |start: u64, duration: u64, inset: i32| {
+            let left = pixel(start);
+            let right = pixel(start.saturating_add(duration)).max(left + 2);
+            [(left, y_bar + inset), (right, y_bar + BAR - inset)]
+        };
+        let whole = bar(phase.start, phase.duration, 0);
+        area.draw(&Rectangle::new(whole, PALE.filled())).map_err(why)?;
+        for (start, duration) in &phase.calls {
+            area.draw(&Rectangle::new(bar(*start, *duration, 4), OWN.filled())).map_err(why)?;
+        }
+        area.draw(&Rectangle::new(whole, OWN.stroke_width(1))).map_err(why)?;
+        y += LABEL + BAR + GAP;
+    }
+    Ok(())
+}
+
+fn calls(phase: &Phase) -> String {
+    match phase.count {
+        0 => "no hypercall".to_owned(),
+        1 => "1 hypercall".to_owned(),
+        count => format!("{count} hypercalls"),
+    }
+}
+
+fn micros(ns: u64) -> f64 {
+    ns as f64 / 1000.0
+}
+
+/// Returns a duration with three digits and its unit.
+pub fn time(ns: u64) -> String {
+    let (value, unit) = match ns {
+        0..1_000 => return format!("{ns} ns"),
+        1_000..1_000_000 => (ns as f64 / 1e3, "µs"),
+        1_000_000..1_000_000_000 => (ns as f64 / 1e6, "ms"),
+        _ => (ns as f64 / 1e9, "s"),
+    };
+    let digits = if value >= 100.0 { 0 } else { 1 };
+    format!("{value:.digits$} {unit}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_phase_has_its_bar_and_every_hypercall_one_in_it() {
+        let phase = |name: &str, start, calls: &[(u64, u64)]| Phase {
+            name: name.to_owned(),
+            start,
+            duration: 1000,
+            count: calls.len() as u64,
+            calls: calls.to_vec(),
+        };
+        let phases = [phase("plan", 0, &[]), phase("exchange", 1000, &[(1100, 5), (1500, 300)])];
+        let figure = timeline("t", "c", 2500, &phases).unwrap();
+        for words in ["plan: 1.0 µs, no hypercall", "exchange: 1.0 µs, 2 hypercalls", "µs since"]
+        {
+            assert!(figure.narrow.contains(words), "{words} is not in {}", figure.narrow);
+        }
+        assert_eq!(figure.wide.matches("fill=\"var(--pale)\"").count(), 2);
+        assert_eq!(figure.wide.matches("fill=\"var(--own)\" stroke=\"none\"").count(), 2);
+    }
+
+    #[test]
+    fn hostile_times_are_drawn() {
+        let (start, duration) = (u64::MAX, u64::MAX);
+        let (name, calls) = ("<x>".to_owned(), vec![(0, u64::MAX)]);
+        let phase = Phase { name, start, duration, count: u64::MAX, calls };
+        assert!(timeline("t", "c", 0, &[phase]).is_ok());
+        assert!(timeline("t", "c", 0, &[]).is_ok());
+    }
+
+    #[test]
+    fn durations_have_three_digits() {
+        let all = [999, 1_500, 262_144, 41_000_000, 2_000_000_000].map(time);
+        assert_eq!(all, ["999 ns", "1.5 µs", "262 µs", "41.0 ms", "2.0 s"]);
+    }
+}
