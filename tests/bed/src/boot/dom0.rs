@@ -4,7 +4,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::machine::SERIAL;
-use super::{MachineSpec, QemuMachine, Threads, for_image};
+use super::{MachineSpec, QemuMachine, SILENT_HALT, Threads, for_image};
 use crate::choice::GuestMode;
 use crate::error::Result;
 use crate::guest::{End, Guest, MachineEnd, SerialLog};
@@ -89,6 +89,7 @@ fn wait(machine: &mut QemuMachine, reporter: &mut Reporter, enough: impl Fn(&str
     loop {
         // Asked before the log is read, so that nothing that QEMU wrote last is missed.
         let ended = machine.has_ended();
+        let halted = machine.has_halted();
         let text = machine.serial(SERIAL);
         // A line that is still being written is nothing to act on.
         let log = SerialLog::split(text.rfind('\n').map_or("", |end| &text[..=end]));
@@ -100,6 +101,9 @@ fn wait(machine: &mut QemuMachine, reporter: &mut Reporter, enough: impl Fn(&str
         }
         if ended {
             return End::Vanished;
+        }
+        if halted {
+            return End::Lost(SILENT_HALT.to_owned());
         }
         if machine.is_overdue() {
             return End::StillRunning;

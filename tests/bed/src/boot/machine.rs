@@ -98,7 +98,20 @@ pub struct QemuMachine {
     dir: PathBuf,
     started: Instant,
     limit: Duration,
+    halt: HaltWatch,
 }
+
+/// Checks now and then whether every CPU has stopped for good.
+#[derive(Debug)]
+struct HaltWatch {
+    asked: Instant,
+    was_halted: bool,
+}
+
+/// What is known of a machine that [has halted](QemuMachine::has_halted) without a line of Xen: not
+/// whether dom0 powered off or crashed.
+pub const SILENT_HALT: &str = "the machine has halted, and Xen printed no reason; leave out of XENARGS what \
+                               hides Xen's warnings, such as loglvl=none";
 
 /// The file of the first serial line: Xen's and dom0's.
 pub const SERIAL: &str = "serial.log";
@@ -130,7 +143,8 @@ impl QemuMachine {
         };
         match Monitor::open(input, output) {
             Ok(monitor) => {
-                Ok(Self { child, monitor, dir: dir.to_owned(), started, limit: spec.limit })
+                let halt = HaltWatch { asked: started, was_halted: false };
+                Ok(Self { child, monitor, dir: dir.to_owned(), started, limit: spec.limit, halt })
             }
             Err(error) => {
                 let _ = child.kill();
@@ -151,6 +165,18 @@ impl QemuMachine {
     /// Whether QEMU has ended by itself.
     pub fn has_ended(&mut self) -> bool {
         !matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Whether every CPU has stopped for good, also if Xen did not say so. It asks once a second, and
+    /// must find the same twice: a CPU that runs can look halted while QEMU reads its registers.
+    pub fn has_halted(&mut self) -> bool {
+        if self.halt.asked.elapsed() < Duration::from_secs(1) {
+            return false;
+        }
+        let is_halted = self.monitor.all_halted().unwrap_or(false);
+        let was_halted = std::mem::replace(&mut self.halt.was_halted, is_halted);
+        self.halt.asked = Instant::now();
+        is_halted && was_halted
     }
 
     /// Whether the machine's time is up.

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use super::jobs::pack;
 use super::report::{JobReport, SessionReport};
-use crate::boot::{LINUX_MIB, MachineClock, MachineSpec, QemuMachine, Threads, for_linux};
+use crate::boot::{
+    LINUX_MIB, MachineClock, MachineSpec, QemuMachine, SILENT_HALT, Threads, for_linux,
+};
 use crate::choice::GuestMode;
 use crate::error::{Error, Result};
 use crate::guest::{End, Goal, Guest, MachineEnd, SerialLog};
@@ -165,6 +167,9 @@ fn broken(machine: &mut QemuMachine, ended: bool) -> Option<End> {
     }
     if ended {
         return Some(End::Lost("QEMU ended under the Linux dom0".to_owned()));
+    }
+    if machine.has_halted() {
+        return Some(End::Lost(format!("under the Linux dom0, {SILENT_HALT}")));
     }
     machine.is_overdue().then(|| End::Lost("the whole boot took too long".to_owned()))
 }
