@@ -132,6 +132,11 @@ one_of MODE "${MODE:-}" pv-dom0 pv-domu pvh-dom0 pvh-domu all
 one_of TYPE "${TYPE:-}" pv pvh
 number VCPUS "${VCPUS:-}" 1 32
 number MEMORY "${MEMORY:-}" 1 1048576 MiB
+if uses MEMORY && [ -n "${MEMORY:-}" ]; then
+    host=$(awk '$1 == "MemTotal:" { print int($2 / 1024) }' /proc/meminfo)
+    [ "$MEMORY" -le "${host:-1048576}" ] ||
+        bad "MEMORY is \`$MEMORY\`, but this host has $host MiB"
+fi
 number TIMEOUT "${TIMEOUT:-}" 1 86400 seconds
 number SECONDS "${SECONDS:-}" 1 86400
 plain ARGS "${ARGS:-}"

@@ -70,6 +70,27 @@ pub enum Error {
         /// What was given.
         given: String,
     },
+    /// More memory than this host has.
+    #[error(
+        "MEMORY is `{mib}` (or `memory` in CFG), but on this host the guest can have at most {most} \
+         MiB"
+    )]
+    TooMuchMemory {
+        /// What was asked for.
+        mib: u32,
+        /// What the host has for the guest.
+        most: u32,
+    },
+    /// Less memory than the guest needs in any case.
+    #[error("MEMORY is `{mib}` (or `memory` in CFG), but {what} need at least {least} MiB")]
+    TooLittleMemory {
+        /// What was asked for.
+        mib: u32,
+        /// The least.
+        least: u32,
+        /// What needs it.
+        what: &'static str,
+    },
     /// Neither the command line nor the configuration names a kernel.
     #[error("KERNEL is not given, and CFG has no `kernel = \"…\"`: name the kernel to boot")]
     NoKernel,

@@ -20,6 +20,7 @@ mod image;
 mod lock;
 mod long;
 mod low_memory;
+mod memory;
 mod modes;
 mod own;
 mod parallel;
@@ -65,6 +66,7 @@ fn act() -> Result<GuestVerdict> {
     settings.xen.as_ref().map_or(Ok(()), setup::check_hypervisor)?;
     (command.check)(&settings)?;
     let image = if command.needs_image { image::load(&settings.image)? } else { Vec::new() };
+    memory::check_image(&settings, &image)?;
     let mut reporter = Reporter::start();
     let _held = lock::take(&settings.target, &mut reporter)?;
     results::forget(&settings.target)?;

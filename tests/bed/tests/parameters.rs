@@ -77,6 +77,7 @@ fn what_is_wrong_is_refused_by_name() {
             "MEMORY is `2G`, but must be a whole number from 1 to 1048576 (MiB)",
         ),
         ("run", "MEMORY", "99999999999999999999", "MEMORY is `9999"),
+        ("run", "MEMORY", "1048576", "MEMORY is `1048576`, but this host has"),
         ("run", "TIMEOUT", "-1", "TIMEOUT is `-1`"),
         ("run", "ARGS", "seed=\"1\"", "ARGS is `seed=\"1\"`; leave out quotes"),
         ("run", "XENARGS", "a\nb", "leave out quotes, backslashes and control characters"),

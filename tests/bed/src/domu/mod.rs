@@ -5,4 +5,4 @@ mod jobs;
 mod report;
 mod session;
 
-pub use session::{JobResult, SessionSpec, judged, run};
+pub use session::{JobResult, SessionSpec, XEN_MIB, judged, run};

@@ -60,7 +60,7 @@ const LINUX_LIMIT: Duration = Duration::from_secs(400);
 /// What a job may take besides the domain's own time: `xl create`, cleaning up, sending logs.
 const JOB_EXTRA: Duration = Duration::from_secs(150);
 /// MiB that Xen and its tables need besides the domains.
-const XEN_MIB: u32 = 512;
+pub const XEN_MIB: u32 = 512;
 const LEAST_MIB: u32 = 2048;
 
 /// Boots Linux, runs the jobs, and returns the verdict on each guest.

@@ -69,6 +69,11 @@ impl OwnKernel {
         Arc::new(Self { mode, config, kernel, ramdisk, changes_type: true })
     }
 
+    /// Returns the bytes that `xl` loads.
+    pub fn size(&self) -> usize {
+        self.kernel.len() + self.ramdisk.as_ref().map_or(0, Vec::len)
+    }
+
     /// Returns the MiB of the guest, if the configuration says them.
     pub fn memory(&self) -> Option<u32> {
         self.config.memory()

@@ -12,6 +12,7 @@ use crate::choice::KernelArgs;
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::guest::{Goal, Guest, GuestVerdict};
+use crate::memory;
 use crate::modes;
 use crate::parallel;
 use crate::report::Reporter;
@@ -48,9 +49,11 @@ pub fn chosen(settings: &Settings) -> Result<Option<Guest>> {
         kind: settings.kind,
     };
     let kernel = OwnKernel::read(&source)?;
+    let memory = settings.memory.or(kernel.memory());
+    memory.map_or(Ok(()), |mib| memory::check_guest(mib, kernel.size()))?;
     Ok(Some(Guest {
         // What the machine must offer depends on both, also if only the configuration says them.
-        memory: settings.memory.or(kernel.memory()),
+        memory,
         vcpus: settings.vcpus.or(kernel.vcpus()),
         expect: settings.expect.clone(),
         streams: true,
@@ -92,6 +95,11 @@ mod tests {
         };
         assert_eq!(sizes(&[]), (Some(512), Some(8)));
         assert_eq!(sizes(&["--memory", "64", "--vcpus", "1"]), (Some(64), Some(1)));
+        std::fs::write(&config, "kernel='guest'; memory=1048576").unwrap();
+        let words = ["bed", "guest", "--cfg", &config];
+        let (_, matches) = commands::parse(words).unwrap().unwrap();
+        let said = check(&Settings::of(&matches)).unwrap_err().to_string();
+        assert!(said.contains("`1048576`"), "{said}");
         std::fs::remove_dir_all(&dir).unwrap();
     }
 }
