@@ -7,8 +7,7 @@ use std::time::Duration;
 use clap::{Arg, ArgMatches, builder::ValueParser, value_parser};
 
 use crate::choice::{GuestMode, KernelArgs};
-use crate::guest::Expect;
-use crate::witness::ProbeRequest;
+use crate::guest::{Expect, ProbeRequest};
 use crate::xen::Xen;
 
 /// What the command line asks for.

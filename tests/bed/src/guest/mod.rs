@@ -3,6 +3,7 @@
 mod expect;
 mod ktap;
 mod lines;
+mod probe;
 mod serial;
 mod spec;
 mod verdict;
@@ -10,6 +11,7 @@ mod verdict;
 pub use expect::Expect;
 pub use ktap::{Ktap, TestCounts, TestOutcome, TestResult};
 pub use lines::{LogLines, names_a_cut};
+pub use probe::{PROBE, ProbeClaim, ProbeRequest};
 pub use serial::{MachineEnd, SerialLog};
 pub use spec::{Goal, Guest};
 #[cfg(test)]

@@ -17,7 +17,7 @@ use crate::domu::{self, SessionSpec};
 use crate::error::Result;
 use crate::expectation::Expectation;
 use crate::expected;
-use crate::guest::GuestVerdict;
+use crate::guest::{GuestVerdict, ProbeRequest};
 use crate::low_memory;
 use crate::modes;
 use crate::own;
@@ -27,7 +27,7 @@ use crate::saved;
 use crate::setup::{Bed, NO_TOOLS, OtherKernels};
 use crate::vcpus;
 use crate::virtio;
-use crate::witness::{self, ProbeRequest};
+use crate::witness;
 
 /// Runs everything and prints the last line.
 pub fn run(context: &Arc<Context>, mut reporter: Reporter) -> Result<GuestVerdict> {

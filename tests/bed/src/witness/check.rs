@@ -1,7 +1,7 @@
 //! Holds a claim against what was asked, and against memory. Pure, so that it can be shown to
 //! say no.
 
-use super::probe::{ProbeClaim, ProbeRequest};
+use crate::guest::{ProbeClaim, ProbeRequest};
 
 const PAGE: u64 = 4096;
 const COMPLEMENT_AT: usize = 4088;

@@ -3,7 +3,6 @@
 
 mod check;
 mod device;
-mod probe;
 
 use std::fs;
 use std::path::Path;
@@ -15,13 +14,12 @@ use crate::choice::{GuestMode, KernelArgs};
 use crate::context::Context;
 use crate::domu::{self, SessionSpec};
 use crate::error::{Error, Result};
-use crate::guest::{Goal, Guest, GuestVerdict};
+use crate::guest::{Goal, Guest, GuestVerdict, PROBE, ProbeClaim, ProbeRequest};
 use crate::parallel::{self, SuitePart};
 use crate::report::Reporter;
 use crate::setup::{Bed, NO_TOOLS, resolve, write};
 
 pub use device::device;
-pub use probe::{PREFIX, ProbeClaim, ProbeRequest};
 
 /// What a witness found out about one guest.
 #[derive(Clone, Debug)]
@@ -124,7 +122,7 @@ pub fn domu_guest(request: ProbeRequest) -> Result<Guest> {
 }
 
 fn is_claim(line: &str) -> bool {
-    line.starts_with(PREFIX) && ProbeClaim::parse(line).is_ok()
+    line.starts_with(PROBE) && ProbeClaim::parse(line).is_ok()
 }
 
 /// Finds the guest's claim and holds it against the memory of the machine, which still runs.
@@ -135,7 +133,7 @@ pub fn testify(
     machine: &mut QemuMachine,
     dir: &Path,
 ) -> Result<Testimony> {
-    let said = lines.iter().find(|line| line.starts_with(PREFIX));
+    let said = lines.iter().find(|line| line.starts_with(PROBE));
     let claim = match said {
         None => {
             let last = lines.iter().rev().find(|line| !line.trim().is_empty());

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use crate::error::Error;
 
 /// How the guest's line begins.
-pub const PREFIX: &str = "probe: ";
+pub const PROBE: &str = "probe: ";
 
 /// What a guest was asked to allocate, and the seed of its pattern.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,7 +49,7 @@ impl ProbeClaim {
     /// Reads the line; every field once, in order, and nothing besides.
     pub fn parse(line: &str) -> Result<Self, String> {
         let malformed = || format!("the probe line is malformed: `{line}`");
-        let mut words = line.strip_prefix(PREFIX).ok_or_else(malformed)?.split(' ');
+        let mut words = line.strip_prefix(PROBE).ok_or_else(malformed)?.split(' ');
         let mut field = |name: &str| {
             let word = words.next()?;
             word.strip_prefix(name)?.strip_prefix('=').map(str::to_owned)
@@ -92,7 +92,7 @@ mod tests {
     fn the_line_is_read_and_written_alike() {
         let probe = ProbeClaim::parse(LINE).unwrap();
         assert_eq!(probe.maddr, 0x3c000);
-        assert_eq!(format!("{PREFIX}{probe}"), LINE);
+        assert_eq!(format!("{PROBE}{probe}"), LINE);
     }
 
     #[test]
