@@ -5,6 +5,7 @@ use std::str::FromStr;
 use regex_lite::Regex;
 
 use super::ktap::{Ktap, VERDICT};
+use super::probe::ProbeClaim;
 use super::verdict::{self, End, GuestVerdict, Judgement};
 use crate::choice::GuestExit;
 use crate::error::Error;
@@ -38,7 +39,7 @@ impl Expect {
     /// Returns true if a guest that prints this line has done what it is booted for.
     pub fn is_met_by(&self, line: &str) -> bool {
         match self {
-            Self::Probe => is_probe(line),
+            Self::Probe => ProbeClaim::parse(line).is_ok(),
             Self::Line(pattern) => pattern.is_match(line),
             Self::Image | Self::Ktap | Self::Xtf => false,
         }
@@ -49,7 +50,9 @@ impl Expect {
         let lines: Vec<&str> = console.iter().map(String::as_str).collect();
         match self {
             Self::Image => verdict::judge(lines, end, exit),
-            Self::Probe if *end == End::StillRunning && lines.iter().any(|line| is_probe(line)) => {
+            Self::Probe
+                if *end == End::StillRunning && lines.iter().any(|line| self.is_met_by(line)) =>
+            {
                 let verdict = Some(GuestVerdict::Success);
                 let report = Ktap { verdict, ..Ktap::default() };
                 verdict::weigh(report, &lines, &End::PowerOff, GuestExit::PowerOff)
@@ -64,11 +67,6 @@ impl Expect {
             Self::Line(pattern) => matched(pattern, &lines, end),
         }
     }
-}
-
-/// Returns true for the line with which a probe ends.
-fn is_probe(line: &str) -> bool {
-    line.starts_with("probe: order=") && line.contains(" pfn=0x")
 }
 
 /// Adds the verdict that KTAP lines amount to, if there is none, and drops what follows a verdict.
@@ -176,6 +174,10 @@ mod tests {
         };
         let probe = "probe: order=2 bits=32 seed=7 pages=4 maddr=0x3c000 pfn=0x1f";
         assert!(Expect::Probe.is_met_by(probe) && !Expect::Probe.is_met_by("probe: refused"));
+        assert!(
+            !Expect::Probe.is_met_by(&probe.replace("0x1f", "0x")),
+            "the line has more to come"
+        );
         assert_eq!(judge(probe, End::StillRunning), GuestVerdict::Success);
         assert_eq!(judge("# no memory", End::StillRunning), GuestVerdict::Timeout);
         assert_eq!(judge("# no memory", End::Crash), GuestVerdict::Crash);

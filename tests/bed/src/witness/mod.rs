@@ -77,7 +77,8 @@ pub fn dom0(bed: &Bed) -> Result<SuitePart<'_>> {
         let doing = "witness: booting the image as dom0 with a probe";
         reporter.step(doing, "reading the machine's memory");
         let dir = bed.fresh_log_dir(&guest.name)?;
-        let mut boot = Dom0Boot::run(bed, &guest, reporter, is_claim)?;
+        let mut boot =
+            Dom0Boot::run(bed, &guest, reporter, |line| ProbeClaim::parse(line).is_ok())?;
         write(&dir.join("console.log"), boot.log.guest.join("\n").as_bytes())?;
         let lines = &boot.log.guest;
         testify(guest.mode, lines, request, &mut boot.machine, &dir)?.note(reporter);
@@ -119,10 +120,6 @@ fn probing(mode: GuestMode, request: ProbeRequest) -> Result<Guest> {
 /// Returns the PV domU with a probe, which must be the last of its session.
 pub fn domu_guest(request: ProbeRequest) -> Result<Guest> {
     probing(GuestMode::PvDomu, request)
-}
-
-fn is_claim(line: &str) -> bool {
-    line.starts_with(PROBE) && ProbeClaim::parse(line).is_ok()
 }
 
 /// Finds the guest's claim and holds it against the memory of the machine, which still runs.
