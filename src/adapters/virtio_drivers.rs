@@ -5,7 +5,7 @@
 //! ```
 //! # use fake_xen::FakePlatform;
 //! # type MyKernel = &'static FakePlatform;
-//! use core::ptr::NonNull;
+//! use core::ptr::{self, NonNull};
 //! use spin::Once;
 //! use virtio_drivers::{Error, device::blk::VirtIOBlk, transport::Transport};
 //! use xen_contig::adapters::virtio_drivers::{StaticDevice, XenHal};
@@ -20,10 +20,13 @@
 //!     MEMORY.call_once(|| memory.expect("no constraints, no contradiction"));
 //! }
 //!
+//! /// Where this kernel has mapped the registers of all devices, uncached.
+//! const REGISTERS: usize = 0xffff_c000_0000_0000;
+//!
 //! /// The virtio devices of this kernel.
 //! enum Virtio {}
 //!
-//! // SAFETY: `memory` always returns the same memory, and `mmio_phys_to_virt` maps the registers.
+//! // SAFETY: `memory` always returns the same memory, and the registers are mapped at `REGISTERS`.
 //! unsafe impl StaticDevice for Virtio {
 //!     type Platform = MyKernel;
 //!
@@ -31,9 +34,9 @@
 //!         MEMORY.get().expect("set up before any driver")
 //!     }
 //!
-//!     unsafe fn mmio_phys_to_virt(address: u64, size: usize) -> NonNull<u8> {
-//!         // Ask Xen for a mapping of the registers here.
-//! #       unimplemented!("{address} {size}")
+//!     unsafe fn mmio_phys_to_virt(address: u64, _size: usize) -> NonNull<u8> {
+//!         let registers = REGISTERS + address as usize;
+//!         NonNull::new(ptr::with_exposed_provenance_mut(registers)).expect("above address 0")
 //!     }
 //! }
 //!
