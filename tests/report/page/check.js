@@ -19,6 +19,9 @@
   ask("every table has headers with a scope", all("table").filter((table) =>
     !table.tHead || all("th", table).some((cell) => !cell.scope)).map(name));
 
+  ask("a section for pictures has one, or says which target makes it", ["exchange", "bench", "faults"].filter(
+    (id) => !document.querySelector(`#${id} figure, #${id} .note`)));
+
   ask("every picture is shown once, with shapes, words and a name", all("figure").flatMap((figure) => {
     const shown = all("svg", figure).filter(isShown);
     if (shown.length !== 1) return [`${name(figure)}: ${shown.length} pictures are shown`];

@@ -59,6 +59,8 @@ pub struct OperationShown {
     pub time: String,
     /// Its phases, in the order in which they began.
     pub phases: Vec<PhaseRow>,
+    /// How many more phases there are.
+    pub more: usize,
 }
 
 /// A phase.
@@ -74,9 +76,15 @@ pub struct PhaseRow {
     pub in_xen: u64,
     /// How many hypercalls it made.
     pub calls: u64,
-    /// The hypercalls, as the trace has them.
+    /// The first hypercalls, as the trace has them.
     pub hypercalls: Vec<String>,
+    /// How many more hypercalls there are.
+    pub more: usize,
 }
+
+/// How many phases of an operation are shown, and how many hypercalls of a phase.
+const PHASES: usize = 24;
+const CALLS: usize = 6;
 
 /// Which words a log has if a trace is in it.
 const MARK: &str = "# trace version=";
@@ -145,12 +153,13 @@ impl ExchangeShown {
             at: runs(&call.frames_at),
             before: runs(&call.frames_in),
             after: runs(&call.frames_out),
+            bits: call.argument("bits").and_then(|bits| bits.parse().ok()),
         };
         let frames = call.frames_out.frames();
         let title = format!("Frames of an exchange: {frames} frames of 4 KiB, before and after");
         let caption = "Each point is a frame of the guest: across, its pseudo-physical number; up, the \
                        number of the machine frame that backs it. Neighbours in the machine lie on a \
-                       rising line. Circles and the thin line: before; dots and the thick line: after.";
+                       rising line. Circles and thin lines: before; dots and the thick line: after.";
         Self {
             figure: map.draw(&title, caption),
             call: call.to_string(),
@@ -173,6 +182,8 @@ impl OperationShown {
         let mut phases: Vec<&TracedSpan> = boot.spans.iter().filter(is_phase).collect();
         phases.retain(|phase| phase.parent == Some(index) || is_inside(phase.parent));
         phases.sort_by_key(|phase| phase.start);
+        let more = phases.len().saturating_sub(PHASES);
+        phases.truncate(PHASES);
         let rows: Vec<(PhaseRow, Phase)> =
             phases.iter().map(|phase| of_phase(boot, operation, phase)).collect();
         let (rows, shown): (Vec<PhaseRow>, Vec<Phase>) = rows.into_iter().unzip();
@@ -194,6 +205,7 @@ impl OperationShown {
             test: test.map(|test| test.name.clone()),
             time: time(duration),
             phases: rows,
+            more,
         })
     }
 }
@@ -213,7 +225,8 @@ fn of_phase(boot: &Boot, operation: &TracedSpan, phase: &TracedSpan) -> (PhaseRo
         duration,
         in_xen: calls.iter().map(|call| call.duration).fold(0, u64::saturating_add),
         calls: phase.calls.unwrap_or(made),
-        hypercalls: calls.iter().map(|call| call.to_string()).collect(),
+        hypercalls: calls.iter().take(CALLS).map(|call| call.to_string()).collect(),
+        more: calls.len().saturating_sub(CALLS),
     };
     let shown = Phase {
         name: row.name.clone(),

@@ -23,6 +23,8 @@ pub struct FrameMap {
     pub before: Vec<Run>,
     /// The machine frames that back them after, in the same order.
     pub after: Vec<Run>,
+    /// How many bits the addresses of the new frames may have, if there is a limit.
+    pub bits: Option<u32>,
 }
 
 /// A run of pseudo-physical frames that a run of machine frames backs.
@@ -33,8 +35,14 @@ struct Mapped {
     count: u64,
 }
 
-/// Runs with more frames are drawn as a line.
-const DOTS: u64 = 32;
+/// Of more frames than these, runs are drawn as lines.
+const DOTS: u64 = 64;
+
+/// Runs that would be a shorter line, in pixels, are a dot.
+const SHORTEST: f64 = 8.0;
+
+/// Bits of an address within a frame.
+const FRAME_BITS: u32 = 12;
 
 impl FrameMap {
     /// Draws the picture.
@@ -48,10 +56,24 @@ impl FrameMap {
         let panels = area.split_evenly(parts);
         let machine = || self.before.iter().chain(&self.after);
         let (x, y) = (range(self.at.iter()), range(machine()));
-        let before = mapped(&self.at, &self.before);
-        let after = mapped(&self.at, &self.after);
-        paint_panel(&panels[0], "before", Series::Other, &before, x, y)?;
-        paint_panel(&panels[1], "after", Series::Own, &after, x, y)
+        let limit = self.limit(y);
+        let y = (y.0, y.1.max(limit.map_or(0.0, |(frame, _)| frame + (y.1 - y.0) / 15.0)));
+        for (panel, name, series, machine) in [
+            (&panels[0], "before", Series::Other, &self.before),
+            (&panels[1], "after", Series::Own, &self.after),
+        ] {
+            let mapped = mapped(&self.at, machine);
+            let title = format!("{name}: {} in the machine", runs(&mapped));
+            Panel { title, series, mapped, x, y, limit }.paint(panel)?;
+        }
+        Ok(())
+    }
+
+    /// Returns the first frame above the limit and its bits, if that is near the frames.
+    fn limit(&self, (low, high): (f64, f64)) -> Option<(f64, u32)> {
+        let bits = self.bits.filter(|bits| (FRAME_BITS..64).contains(bits))?;
+        let frame = (1u64 << (bits - FRAME_BITS)) as f64;
+        (low < frame && frame < high + (high - low) / 3.0).then_some((frame, bits))
     }
 }
 
@@ -87,61 +109,79 @@ fn range<'r>(runs: impl Iterator<Item = &'r Run> + Clone) -> (f64, f64) {
     (first as f64 - margin, last as f64 + margin)
 }
 
-fn paint_panel(
-    area: &Area<'_>,
-    name: &str,
+/// One of the two states.
+struct Panel {
+    title: String,
     series: Series,
-    mapped: &[Mapped],
-    (left, right): (f64, f64),
-    (low, high): (f64, f64),
-) -> Result<(), String> {
-    let title = format!("{name}: {} in the machine", runs(mapped));
-    area.draw(&Text::new(title, (72, 12), words(INK))).map_err(why)?;
-    let hex = |value| format!("{:#x}", value as u64);
-    let xs = Axis::new(left, right, binary_ticks(left.max(0.0), right, 3), hex);
-    let ys = Axis::new(low, high, binary_ticks(low.max(0.0), high, 6), hex);
-    let mut chart = ChartBuilder::on(area)
-        .margin_top(26)
-        .margin_right(12)
-        .margin_bottom(4)
-        .x_label_area_size(44)
-        .y_label_area_size(88)
-        .build_cartesian_2d(xs, ys)
-        .map_err(why)?;
-    chart
-        .configure_mesh()
-        .x_labels(4)
-        .y_labels(8)
-        .x_desc("pseudo-physical frame")
-        .y_desc("machine frame")
-        .bold_line_style(GRID)
-        .light_line_style(TRANSPARENT)
-        .axis_style(MUTED)
-        .label_style(words(MUTED))
-        .axis_desc_style(words(MUTED))
-        .draw()
-        .map_err(why)?;
-    let (lines, dots): (Vec<&Mapped>, Vec<&Mapped>) =
-        mapped.iter().partition(|mapped| mapped.count > DOTS);
-    let colour = series.line();
-    for Mapped { at, machine, count } in lines {
-        let ends = [(*at, *machine), (at + (count - 1), machine + (count - 1))];
-        let ends = ends.map(|(at, machine)| (at as f64, machine as f64));
-        let line = PathElement::new(ends, colour.stroke_width(4));
-        chart.draw_series([line]).map_err(why)?;
+    mapped: Vec<Mapped>,
+    x: (f64, f64),
+    y: (f64, f64),
+    limit: Option<(f64, u32)>,
+}
+
+impl Panel {
+    fn paint(&self, area: &Area<'_>) -> Result<(), String> {
+        let Self { series, mapped, x: (left, right), y: (low, high), .. } = self;
+        area.draw(&Text::new(self.title.clone(), (88, 12), words(INK))).map_err(why)?;
+        let hex = |value| format!("{:#x}", value as u64);
+        let xs = Axis::new(*left, *right, binary_ticks(left.max(0.0), *right, 3), hex);
+        let ys = Axis::new(*low, *high, binary_ticks(low.max(0.0), *high, 6), hex);
+        let mut chart = ChartBuilder::on(area)
+            .margin_top(26)
+            .margin_right(20)
+            .margin_bottom(4)
+            .x_label_area_size(44)
+            .y_label_area_size(88)
+            .build_cartesian_2d(xs, ys)
+            .map_err(why)?;
+        chart
+            .configure_mesh()
+            .x_labels(4)
+            .y_labels(8)
+            .x_desc("pseudo-physical frame")
+            .y_desc("machine frame")
+            .bold_line_style(GRID)
+            .light_line_style(TRANSPARENT)
+            .axis_style(MUTED)
+            .label_style(words(MUTED))
+            .axis_desc_style(words(MUTED))
+            .draw()
+            .map_err(why)?;
+        if let Some((frame, bits)) = self.limit {
+            let ends = [(*left, frame), (*right, frame)];
+            let line = plotters::element::DashedPathElement::new(ends, 6, 4, INK.stroke_width(1));
+            chart.draw_series([line]).map_err(why)?;
+            let words = Text::new(format!("limit of {bits} bits"), (8, -10), words(INK));
+            chart.draw_series([EmptyElement::at((*left, frame)) + words]).map_err(why)?;
+        }
+        let (colour, width) = match series {
+            Series::Own => (series.line(), 5),
+            Series::Other => (series.line(), 3),
+        };
+        let total = mapped.iter().fold(0u64, |sum, it| sum.saturating_add(it.count));
+        // A line of a few pixels would hardly be seen.
+        let pixels = f64::from(area.dim_in_pixel().0) / (right - left);
+        let (dots, lines): (Vec<&Mapped>, Vec<&Mapped>) = mapped
+            .iter()
+            .partition(|mapped| total <= DOTS || (mapped.count as f64) * pixels < SHORTEST);
+        for Mapped { at, machine, count } in lines {
+            let ends = [(*at, *machine), (at + (count - 1), machine + (count - 1))];
+            let ends = ends.map(|(at, machine)| (at as f64, machine as f64));
+            let line = PathElement::new(ends, colour.stroke_width(width));
+            chart.draw_series([line]).map_err(why)?;
+        }
+        let frames = dots.iter().flat_map(|it| {
+            let shown = if total <= DOTS { it.count } else { 1 };
+            (0..shown).map(|n| (it.at + n, it.machine + n))
+        });
+        let style = match series {
+            Series::Own => colour.filled(),
+            Series::Other => colour.stroke_width(2),
+        };
+        let circle = |(at, machine)| Circle::new((at as f64, machine as f64), 3, style);
+        chart.draw_series(frames.map(circle)).map_err(why)?;
+        Ok(())
     }
-    let frames = dots.iter().flat_map(|it| (0..it.count).map(|n| (it.at + n, it.machine + n)));
-    let frames = frames.map(|(at, machine)| (at as f64, machine as f64));
-    match series {
-        Series::Own => {
-            chart.draw_series(frames.map(|at| Circle::new(at, 3, colour.filled()))).map_err(why)?
-        }
-        Series::Other => {
-            let shape = |at| Circle::new(at, 3, colour.stroke_width(2));
-            chart.draw_series(frames.map(shape)).map_err(why)?
-        }
-    };
-    Ok(())
 }
 
 /// Returns how many runs of neighbours there are, in words.
@@ -177,10 +217,18 @@ mod tests {
             at: vec![run(0x400, 8)],
             before: vec![run(0x9f3, 1), run(0x204, 3), run(0xa1c, 4)],
             after: vec![run(0x7c4, 8)],
+            bits: Some(23),
         };
         let figure = map.draw("t", "c").unwrap();
         for svg in [figure.wide, figure.narrow] {
-            for words in ["before: 3 runs", "after: one run", "machine frame", "0x400", "0x800"] {
+            for words in [
+                "before: 3 runs",
+                "after: one run",
+                "machine frame",
+                "0x400",
+                "0x800",
+                "limit of 23 bits",
+            ] {
                 assert!(svg.contains(words), "{words} is not in {svg}");
             }
             assert_eq!(svg.matches("<circle").count(), 16);
@@ -190,9 +238,14 @@ mod tests {
     #[test]
     fn a_hostile_range_is_drawn() {
         let whole = vec![run(0, u64::MAX)];
-        let map = FrameMap { at: whole.clone(), before: whole.clone(), after: vec![run(5, 0)] };
+        let map = FrameMap {
+            at: whole.clone(),
+            before: whole.clone(),
+            after: vec![run(5, 0)],
+            bits: Some(64),
+        };
         assert!(map.draw("t", "c").is_ok());
-        let none = FrameMap { at: Vec::new(), before: Vec::new(), after: Vec::new() };
+        let none = FrameMap { at: Vec::new(), before: Vec::new(), after: Vec::new(), bits: None };
         assert!(none.draw("t", "c").is_ok());
     }
 }

@@ -33,7 +33,7 @@ pub fn timeline(title: &str, caption: &str, duration: u64, phases: &[Phase]) -> 
 }
 
 fn paint(area: &Area<'_>, duration: u64, phases: &[Phase]) -> Result<(), String> {
-    let (_, height) = area.dim_in_pixel();
+    let (width, height) = area.dim_in_pixel();
     let end = phases.iter().map(|phase| phase.start.saturating_add(phase.duration)).max();
     let to = micros(duration.max(end.unwrap_or(0)).max(1));
     let count = if is_narrow(area) { 4 } else { 8 };
@@ -64,7 +64,10 @@ fn paint(area: &Area<'_>, duration: u64, phases: &[Phase]) -> Result<(), String>
     let mut y = 4;
     for phase in phases {
         let label = format!("{}: {}, {}", phase.name, time(phase.duration), calls(phase));
-        area.draw(&Text::new(label, (16, y + 9), words(INK))).map_err(why)?;
+        // The label begins with its bar, or earlier if it would be cut on the right.
+        let room = width as i32 - 16 - label.chars().count() as i32 * 8;
+        let x = pixel(phase.start).min(room).max(16);
+        area.draw(&Text::new(label, (x, y + 9), words(INK))).map_err(why)?;
         let y_bar = y + LABEL;
         let bar = |start: u64, duration: u64, inset: i32| {
             let left = pixel(start);
