@@ -1,9 +1,8 @@
 //! The image as Xen's dom0, with nothing beside it.
 
-use std::thread;
-use std::time::Duration;
+use std::time::Instant;
 
-use super::machine::SERIAL;
+use super::machine::{SERIAL, pause};
 use super::{MachineSpec, QemuMachine, SILENT_HALT, Threads, for_image};
 use crate::choice::GuestMode;
 use crate::error::Result;
@@ -87,6 +86,7 @@ impl Dom0Boot {
 
 fn wait(machine: &mut QemuMachine, reporter: &mut Reporter, enough: impl Fn(&str) -> bool) -> End {
     loop {
+        let reading = Instant::now();
         // Asked before the log is read, so that nothing that QEMU wrote last is missed.
         let ended = machine.has_ended();
         let halted = machine.has_halted();
@@ -109,7 +109,7 @@ fn wait(machine: &mut QemuMachine, reporter: &mut Reporter, enough: impl Fn(&str
             return End::StillRunning;
         }
         reporter.tick();
-        thread::sleep(Duration::from_millis(100));
+        pause(reading);
     }
 }
 

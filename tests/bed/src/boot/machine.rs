@@ -204,6 +204,13 @@ impl QemuMachine {
     }
 }
 
+/// Waits between two readings of the logs of a machine. The last one began at `reading`. A reading of
+/// megabytes takes long, and must not keep a processor busy that the machine needs.
+pub fn pause(reading: Instant) {
+    const LEAST: Duration = Duration::from_millis(100);
+    thread::sleep(LEAST.max(reading.elapsed() * 3));
+}
+
 impl Drop for QemuMachine {
     fn drop(&mut self) {
         self.stop();

@@ -7,7 +7,9 @@ mod monitor;
 mod xen_options;
 
 pub use dom0::{DEFAULT_MIB, Dom0Boot};
-pub use machine::{CONTROL, MachineClock, MachineSpec, QemuMachine, SERIAL, SILENT_HALT, Threads};
+pub use machine::{
+    CONTROL, MachineClock, MachineSpec, QemuMachine, SERIAL, SILENT_HALT, Threads, pause,
+};
 use monitor::Monitor;
 use xen_options::for_image;
 pub use xen_options::{LINUX_MIB, for_linux, for_peer};

@@ -2,13 +2,12 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::jobs::pack;
 use super::report::{JobReport, SessionReport};
 use crate::boot::{
-    LINUX_MIB, MachineClock, MachineSpec, QemuMachine, SILENT_HALT, Threads, for_linux,
+    LINUX_MIB, MachineClock, MachineSpec, QemuMachine, SILENT_HALT, Threads, for_linux, pause,
 };
 use crate::choice::GuestMode;
 use crate::error::{Error, Result};
@@ -101,6 +100,7 @@ pub fn run(
     let mut watch =
         Watch { session, started: Vec::new(), finished: Vec::new(), ready: false, streamed: 0 };
     let (report, broken) = loop {
+        let reading = Instant::now();
         let ended = machine.has_ended();
         let report = SessionReport::parse(&machine.serial(crate::boot::CONTROL));
         watch.follow(&report, machine.elapsed(), reporter);
@@ -115,7 +115,7 @@ pub fn run(
             break (report, Some(End::Lost("the Linux dom0 did not come up in time".to_owned())));
         }
         reporter.tick();
-        thread::sleep(Duration::from_millis(200));
+        pause(reading);
     };
     let elapsed = machine.elapsed();
     Ok((watch.results(&report, broken.as_ref(), elapsed, &dir), machine))
