@@ -113,7 +113,7 @@ struct HaltWatch {
 pub const SILENT_HALT: &str = "the machine has halted, and Xen printed no reason; leave out of XENARGS what \
                                hides Xen's warnings, such as loglvl=none";
 
-/// The file of the first serial line: Xen's and dom0's.
+/// The file of what Xen and dom0 print.
 pub const SERIAL: &str = "serial.log";
 /// The file of Linux's reports.
 pub const CONTROL: &str = "control.log";
@@ -155,7 +155,7 @@ impl QemuMachine {
         }
     }
 
-    /// What has come over a serial line so far.
+    /// What has been written to a log so far.
     pub fn serial(&self, file: &str) -> String {
         fs::read(self.dir.join(file))
             .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
@@ -260,7 +260,9 @@ fn arguments(spec: &MachineSpec) -> Vec<String> {
         add(&["-device", &format!("virtio-blk-pci,drive=disk,disable-legacy=on{platform}")]);
     }
     add(&["-smp", &spec.cpus.to_string(), "-m", &spec.memory.to_string()]);
-    add(&["-serial", &format!("file:{SERIAL}")]);
+    // Xen writes to the port: see `CONSOLE`. With the options of others it may write to the serial line.
+    add(&["-chardev", &format!("file,id=console,path={SERIAL},mux=on")]);
+    add(&["-device", "isa-debugcon,iobase=0xe9,chardev=console", "-serial", "chardev:console"]);
     if spec.report_port {
         add(&[
             "-device",

@@ -1,12 +1,7 @@
-//! Takes the machine's serial line apart into what Xen printed and what dom0 printed.
+//! Takes the machine's console apart into what Xen printed and what dom0 printed.
 //!
 //! Dom0's bytes come raw. Xen begins each of its own lines with `(XEN) `, and may do so in
 //! the middle of one of dom0's; the rest of dom0's line then follows after Xen's.
-//!
-//! Xen drops bytes while its transmit buffer (`serial_tx_buffer=`) is full, until half of it is sent
-//! (`__serial_putc`); when it halts, it sends the rest (`serial_start_sync`). Measured with Xen 4.17
-//! and `trace=full`, whose lines are numbered: with 6 MB, and with a buffer of 2 KiB, none was lost.
-//! QEMU's serial port takes bytes as fast as Xen offers them.
 
 use super::LogLines;
 
