@@ -27,6 +27,8 @@ pub struct SerialLog {
     pub guest: Vec<String>,
     /// Xen's lines, prefix included.
     pub xen: Vec<String>,
+    /// All lines as they came: Xen's log, as `xl dmesg` shows it.
+    pub whole: Vec<String>,
 }
 
 const PREFIX: &str = "(XEN) ";
@@ -36,16 +38,18 @@ impl SerialLog {
     /// lines fold.
     pub fn split(text: &str) -> Self {
         let (mut guest, mut xen) = (LogLines::default(), LogLines::default());
+        let mut whole = LogLines::default();
         let mut pending = String::new();
         for line in text.split_inclusive('\n') {
-            let whole = line.ends_with('\n');
+            let has_ended = line.ends_with('\n');
             let line = line.trim_end_matches(['\n', '\r']);
+            whole.push(line);
             if let Some(at) = line.find(PREFIX).filter(|_| !is_of_domain(line)) {
                 pending.push_str(&line[..at]);
                 xen.push(&line[at..]);
             } else {
                 pending.push_str(line);
-                if whole {
+                if has_ended {
                     guest.push(&std::mem::take(&mut pending));
                 }
             }
@@ -53,7 +57,7 @@ impl SerialLog {
         if !pending.is_empty() {
             guest.push(&pending);
         }
-        Self { guest: guest.into_lines(), xen: xen.into_lines() }
+        Self { guest: guest.into_lines(), xen: xen.into_lines(), whole: whole.into_lines() }
     }
 
     /// The first line by which Xen says that it is over, if there is one. The strings are
@@ -128,6 +132,7 @@ mod tests {
         let log = SerialLog::split("not ok 3 ali(XEN) mm.c: bad\nas # left\nTest result: FAIL");
         assert_eq!(log.guest, ["not ok 3 alias # left", "Test result: FAIL"]);
         assert_eq!(log.xen, ["(XEN) mm.c: bad"]);
+        assert_eq!(log.whole[..2], ["not ok 3 ali(XEN) mm.c: bad", "as # left"]);
     }
 
     #[test]

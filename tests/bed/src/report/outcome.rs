@@ -76,7 +76,7 @@ impl GuestOutcome {
             seconds: boot.seconds,
             dir,
         };
-        outcome.write_logs(&boot.log.xen)?;
+        outcome.write_logs(&boot.log.whole)?;
         Ok(outcome)
     }
 
