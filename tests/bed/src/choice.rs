@@ -103,6 +103,12 @@ impl KernelArgs {
         words.any(|word| word.starts_with("probe=")) && !ends
     }
 
+    /// Returns true if the guest prints a hypercall trace.
+    pub fn traces(&self) -> bool {
+        let last = self.0.split_whitespace().rev().find_map(|word| word.strip_prefix("trace="));
+        last.is_some_and(|level| level != "off")
+    }
+
     /// How a guest started with this command line ends if all is well.
     pub fn expected_exit(&self) -> GuestExit {
         let last = self.0.split_whitespace().rev().find_map(|word| word.strip_prefix("exit="));
@@ -172,5 +178,12 @@ mod tests {
         let holds = |text| KernelArgs::new(text).unwrap().holds_after_a_probe();
         assert!(holds("probe=9:32") && holds("probe=9:32 exit=hold"));
         assert!(!holds("probe=9:32 exit=poweroff") && !holds("exit=hold"));
+    }
+
+    #[test]
+    fn a_trace_is_asked_for_by_any_level_but_off() {
+        let traces = |text| KernelArgs::new(text).unwrap().traces();
+        assert!(traces("trace=summary seed=1") && traces("trace=full:memory_op"));
+        assert!(!traces("") && !traces("trace=off") && !traces("selftest=trace=full"));
     }
 }

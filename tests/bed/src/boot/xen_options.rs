@@ -9,13 +9,15 @@ use crate::guest::Guest;
 const CONSOLE: &str = "console=xen";
 
 /// For every boot.
-const COMMON: [&str; 5] = [
+const COMMON: [&str; 6] = [
     CONSOLE,
     // Everything that Xen has to say, of guests too, at no rate limit.
     "loglvl=all",
     "guest_loglvl=all",
     // A crash is to be read, not rebooted over.
     "noreboot",
+    // What dom0 prints is in the log that `xl dmesg` reads, too. By dom0, the trace of a PV domU gets there.
+    "console_to_ring",
     // A full trace of all tests must fit into that log.
     "conring_size=8M",
 ];

@@ -226,7 +226,7 @@ job() {
     dir=$PWD
     cd /bed/work || return
     paused=
-    { [ "$goal" = watch ] || [ -f "$dir/mem-set" ]; } && paused=-p
+    { [ "$goal" = watch ] || [ -f "$dir/mem-set" ] || [ -f "$dir/relay" ]; } && paused=-p
     { printf "xl create %s" "${paused:+$paused }$config"; [ $# -gt 0 ] && printf " '%s'" "$@"; echo; } | section command
     # shellcheck disable=SC2086 # Where it is empty it is no argument.
     timeout 100 xl create $paused "$config" "$@" >/tmp/create 2>&1
@@ -244,6 +244,8 @@ job() {
             xl mem-set "$(domain)" "$(cat mem-set)" 2>&1 | section mem-set
             [ "$goal" = watch ] || xl unpause "$(domain)" 2>&1 | section unpause
         fi
+        relay=
+        [ ! -f relay ] || { sh /bed/work/xen-configs/relay-console.sh "$(cat relay)" & relay=$!; }
         if [ "$goal" = probe ]; then
             wait_for "$(cat seconds)" probed
         elif [ "$goal" = watch ]; then
@@ -272,6 +274,8 @@ job() {
             say "end-of-domain running"
             [ "$goal" = probe ] || xl destroy "$(domain)" 2>&1 | section destroy
         fi
+        # The relay ends when the domain is gone.
+        [ -z "$relay" ] || { wait_for 20 no_domain && wait "$relay"; }
     fi
     [ "$goal" = probe ] || wait_for 20 no_domain
     send_console

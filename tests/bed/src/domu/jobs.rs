@@ -45,16 +45,28 @@ fn config(guest: &Guest) -> String {
     }
 }
 
+/// The script that copies the console of a PV guest into Xen's log.
+const RELAY: &str = "xen-configs/relay-console.sh";
+
+/// The name of the PV guest in its configuration.
+const PV_NAME: &str = "xen-contig-pv";
+
+/// Returns true if dom0 copies the guest's console into Xen's log. Only a trace is worth the time, and
+/// a PVH guest writes to Xen's log itself.
+fn relays(guest: &Guest) -> bool {
+    let is_image = guest.mode == GuestMode::PvDomu && guest.kernel.is_none();
+    is_image && guest.args.traces() && guest.goal == Goal::End
+}
+
 /// Packs the jobs, the image and the configurations, each where a user's `xl create` run from
 /// the repository's root would find them.
 pub fn pack(guests: &[Guest], image: &[u8], root: &Path) -> Result<Vec<u8>> {
     let mut archive = Archive::default();
     archive.file(&format!("{WORK}/target/image/xen-contig"), image);
     for mode in [GuestMode::PvDomu, GuestMode::PvhDomu] {
-        let path = root.join(mode.xl_config());
-        let text = std::fs::read(&path).map_err(|e| Error::file("reading", &path, e))?;
-        archive.file(&format!("{WORK}/{}", mode.xl_config()), text);
+        add(mode.xl_config(), root, &mut archive)?;
     }
+    add(RELAY, root, &mut archive)?;
     for (number, guest) in guests.iter().enumerate() {
         let dir = format!("bed/jobs/{number:03}");
         let overrides: String = overrides(guest).iter().map(|word| format!("{word}\n")).collect();
@@ -71,6 +83,9 @@ pub fn pack(guests: &[Guest], image: &[u8], root: &Path) -> Result<Vec<u8>> {
         if guest.is_shaken {
             archive.file(&format!("{dir}/shake"), "");
         }
+        if relays(guest) {
+            archive.file(&format!("{dir}/relay"), PV_NAME);
+        }
         if guest.streams {
             archive.file(&format!("{dir}/stream"), "");
         }
@@ -86,6 +101,14 @@ pub fn pack(guests: &[Guest], image: &[u8], root: &Path) -> Result<Vec<u8>> {
         }
     }
     Ok(archive.bytes())
+}
+
+/// Adds a file of the repository, where a user who runs `xl` in the repository's root has it.
+fn add(file: &str, root: &Path, archive: &mut Archive) -> Result<()> {
+    let path = root.join(file);
+    let bytes = std::fs::read(&path).map_err(|e| Error::file("reading", &path, e))?;
+    archive.file(&format!("{WORK}/{file}"), bytes);
+    Ok(())
 }
 
 #[cfg(test)]
