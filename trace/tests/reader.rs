@@ -238,3 +238,84 @@ fn pieces_of_any_length_give_the_same_trace() {
         }
     }
 }
+
+/// Reads one line in a trace and returns why it could not be read.
+fn reason(line: &str) -> Option<String> {
+    let log = format!("# trace version=1 vcpus=1 ring=8 calls=all\n# trace {line}\n");
+    Trace::parse(log.as_bytes()).losses().next().map(|loss| loss.kind.to_string())
+}
+
+#[test]
+fn a_line_that_lost_a_part_is_not_read() {
+    let call =
+        "v0 #0 @1.000000000 +41250 exchange memory_op exchange in=8 -> -EINVAL done=0 times=2";
+    assert_eq!(reason(call), None);
+    for (part, damaged, cause) in [
+        ("v0", "v", "is not a vCPU"),
+        ("v0", "v9999", "is not a vCPU"),
+        ("#0", "#", "the number of the call"),
+        ("#0", "#0x1", "the number of the call"),
+        ("@1.000000000", "@1.00000000", "is not a time"),
+        ("@1.000000000", "@.000000000", "is not a time"),
+        ("@1.000000000", "1.000000000", "is not a time"),
+        ("+41250", "+", "is not a duration"),
+        ("+41250", "+4 1250", "is not a phase"),
+        ("exchange memory_op", "memory_op", "is not a phase"),
+        ("exchange memory_op", "exchange MEMORY", "is not the name of a hypercall"),
+        (" -> ", " ", "has no result"),
+        ("-EINVAL", "-EINval", "is not the result"),
+        ("-EINVAL", "-", "is not the result"),
+        ("done=0", "done=", "`done`"),
+        ("done=0", "one=0", "after the result"),
+        ("times=2", "times=-2", "`times`"),
+    ] {
+        let line = call.replacen(part, damaged, 1);
+        assert!(
+            reason(&line).is_some_and(|reason| reason.contains(cause)),
+            "{line}: {:?}",
+            reason(&line)
+        );
+    }
+    for line in [
+        "v0 @1.000000000 begin",
+        "v0 @1.000000000 begin test",
+        "v0 @1.000000000 begin alloc_coherent 4096",
+        "v0 @1.000000000 +5 end",
+        "v0 @1.000000000 +5 ends test one",
+        "v0 @1.000000000 +5 phase unknown calls=1",
+        "v0 @1.000000000 +5 phase zero calls=x",
+        "v0 lost=",
+        "v0 lost=5 6",
+        "version=one",
+    ] {
+        assert!(reason(line).is_some(), "{line}");
+    }
+}
+
+#[test]
+fn a_damaged_list_of_frames_is_not_read() {
+    let call = "v0 #0 @1.000000000 +1 - memory_op exchange -> 0\n# trace v0 #0";
+    assert_eq!(reason(&format!("{call} in 0x1 0x2+3")), None);
+    for list in
+        ["in 1", "in 0x", "in 0x1+", "in 0x1+0", "at 0x1+0x2", "out 0x1 cut=", "in cut=3 0x1"]
+    {
+        assert!(reason(&format!("{call} {list}")).is_some(), "{list}");
+    }
+}
+
+#[test]
+fn numbers_too_large_are_damage() {
+    for line in [
+        "v0 #0 @99999999999.000000000 +1 - sched_op yield -> 0",
+        "v0 #0 @18446744073.999999999 +1 - sched_op yield -> 0",
+        "v0 #0 @1.000000000 +18446744073709551616 - sched_op yield -> 0",
+        "v0 #18446744073709551616 @1.000000000 +1 - sched_op yield -> 0",
+        "v0 #0 @1.000000000 +1 - sched_op yield -> 9223372036854775808",
+        "v0 lost=18446744073709551616",
+    ] {
+        assert!(reason(line).is_some(), "{line}");
+    }
+    let largest =
+        "v0 #0 @18446744073.709551615 +18446744073709551615 - sched_op yield -> 0 times=9";
+    assert_eq!(reason(largest), None);
+}

@@ -5,12 +5,13 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::Duration;
 
-use xen_contig_trace::TraceReader;
+use xen_contig_trace::{Trace, TraceReader};
 
+use crate::damage;
 use crate::input::Input;
 use crate::options::Options;
 use crate::plain::Printer;
-use crate::problem::Problem;
+use crate::problem::{PROGRAM, Problem};
 use crate::selection::Boots;
 
 /// How often a file is checked for more.
@@ -21,6 +22,8 @@ const QUIET: Duration = Duration::from_millis(400);
 
 /// Prints calls as they come, until the input ends or nothing reads the output.
 pub fn run(options: &Options, input: Input, out: &mut impl Write) -> Result<(), Problem> {
+    // The log is not there yet: only names that this program knows can be checked.
+    options.selection.filter.check(&Trace::default())?;
     let (sender, chunks) = channel();
     thread::spawn(move || read(input, &sender));
     let mut reader = TraceReader::new();
@@ -30,16 +33,28 @@ pub fn run(options: &Options, input: Input, out: &mut impl Write) -> Result<(), 
             Ok(chunk) => {
                 reader.feed(&chunk?);
                 feed_waiting(&mut reader, &chunks)?;
-                shown.print(&mut reader, 1, out)?;
+                shown.print_settled(&mut reader, out)?;
             }
-            Err(RecvTimeoutError::Timeout) => shown.print(&mut reader, 0, out)?,
+            Err(RecvTimeoutError::Timeout) => shown.print_all(&mut reader, out)?,
             Err(RecvTimeoutError::Disconnected) => {
                 // An end of line makes the last line complete.
                 reader.feed(b"\n");
-                return shown.print(&mut reader, 0, out);
+                shown.print_all(&mut reader, out)?;
+                return name_damage(options, reader.trace());
             }
         }
     }
+}
+
+/// Says at the end of the input what is missing.
+fn name_damage(options: &Options, trace: &Trace) -> Result<(), Problem> {
+    if trace.boots.is_empty() {
+        return Err(damage::no_trace(trace).into());
+    }
+    if let Some(report) = damage::report(trace, &options.boots.choose(trace)?) {
+        eprintln!("{PROGRAM}: {report}");
+    }
+    Ok(())
 }
 
 /// Reads what has arrived already, so that a large log is not sorted once per chunk.
@@ -108,7 +123,21 @@ impl<'a> Progress<'a> {
         Self { options, printer: Printer::new(&options.columns), boot, calls: 0 }
     }
 
-    /// Prints what is new, except for the last calls of the last boot, whose frames may follow.
+    /// Prints what is new, except for the last call of each vCPU, whose frames may follow.
+    fn print_settled(
+        &mut self,
+        reader: &mut TraceReader,
+        out: &mut impl Write,
+    ) -> Result<(), Problem> {
+        self.print(reader, 1, out)
+    }
+
+    /// Prints everything that is new.
+    fn print_all(&mut self, reader: &mut TraceReader, out: &mut impl Write) -> Result<(), Problem> {
+        self.print(reader, 0, out)
+    }
+
+    /// Prints what is new, except for the last `held` calls per vCPU of the last boot.
     fn print(
         &mut self,
         reader: &mut TraceReader,
@@ -133,5 +162,28 @@ impl<'a> Progress<'a> {
         }
         out.flush()?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::options;
+
+    #[test]
+    fn a_call_waits_for_its_frames() {
+        let options = options::of(&["-f"]);
+        let mut shown = Progress::new(&options);
+        let mut reader = TraceReader::new();
+        reader.feed(b"# trace version=1 vcpus=1 ring=8 calls=all\n");
+        reader.feed(b"# trace v0 #0 @1.000000000 +1 - memory_op exchange -> 0\n");
+        let mut out = Vec::new();
+        assert!(shown.print_settled(&mut reader, &mut out).is_ok());
+        assert!(out.is_empty());
+        reader.feed(b"# trace v0 #0 in 0x5\n# trace v0 #0 out 0x6\n");
+        assert!(shown.print_all(&mut reader, &mut out).is_ok());
+        assert!(shown.print_all(&mut reader, &mut out).is_ok());
+        let line = "boot\n  memory_op exchange -> 0  0x5 => 0x6\n";
+        assert_eq!(String::from_utf8(out).unwrap(), line);
     }
 }

@@ -208,3 +208,10 @@ fn view(matches: &ArgMatches, exports: bool) -> View {
         (None, None) => View::Plain,
     }
 }
+
+/// Makes the options of a command line for a test.
+#[cfg(test)]
+pub fn of(options: &[&str]) -> Options {
+    let matches = command().get_matches_from([&[PROGRAM], options].concat());
+    from_matches(&matches).unwrap()
+}

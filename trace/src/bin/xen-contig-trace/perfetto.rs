@@ -189,9 +189,9 @@ fn add_names(chosen: &Chosen<'_>, selection: &Selection, events: &mut Vec<Value>
 }
 
 fn loss_event(chosen: &Chosen<'_>, loss: &Loss) -> Value {
-    let calls = chosen.boot.calls.iter();
-    // Where the time is unknown: before the first call after the line.
-    let after = || calls.filter(|call| call.line >= loss.line).map(|call| call.start).next();
+    let calls = &chosen.boot.calls;
+    // Where the time is unknown: at the first call after the line.
+    let after = || calls.get(calls.partition_point(|call| call.line < loss.line)).map(|c| c.start);
     let time = loss.time.or_else(after).unwrap_or(0);
     json!({
         "ph": "i",

@@ -20,6 +20,10 @@ pub struct Printer<'a> {
     shown: BTreeMap<u32, Shown>,
     /// When the last printed call began.
     last: Option<u64>,
+    /// True if lines begin with their vCPU.
+    names_vcpus: bool,
+    /// When the first test began.
+    first_test: Option<u64>,
 }
 
 /// The headings that the last line of a vCPU was under.
@@ -32,7 +36,7 @@ struct Shown {
 impl<'a> Printer<'a> {
     /// Makes a printer for one boot.
     pub fn new(columns: &'a Columns) -> Self {
-        Self { columns, shown: BTreeMap::new(), last: None }
+        Self { columns, shown: BTreeMap::new(), last: None, names_vcpus: false, first_test: None }
     }
 
     /// Prints the calls with these indices that are selected.
@@ -43,12 +47,14 @@ impl<'a> Printer<'a> {
         range: Range<usize>,
         out: &mut impl Write,
     ) -> io::Result<()> {
+        self.names_vcpus = boot.vcpu_count() > 1;
+        self.first_test = boot.first_test();
         let mut calls =
             boot.calls[range].iter().filter(|call| selection.picks(boot, call)).peekable();
         while let Some(call) = calls.next() {
             self.print_headings(boot, call, out)?;
             if !self.columns.fold {
-                self.print_call(boot, call, out)?;
+                self.print_call(call, out)?;
                 continue;
             }
             let mut folded = call.clone();
@@ -56,7 +62,7 @@ impl<'a> Printer<'a> {
                 folded.times = folded.times.saturating_add(next.times);
                 folded.duration = folded.duration.saturating_add(next.duration);
             }
-            self.print_call(boot, &folded, out)?;
+            self.print_call(&folded, out)?;
         }
         Ok(())
     }
@@ -76,30 +82,25 @@ impl<'a> Printer<'a> {
         out: &mut impl Write,
     ) -> io::Result<()> {
         let path = path(boot, call);
-        let is_boot = path.is_empty() && boot.first_test().is_none_or(|first| call.start < first);
+        let is_boot = path.is_empty() && self.first_test.is_none_or(|first| call.start < first);
         let now = Shown { is_boot, path };
         let before = self.shown.insert(call.vcpu, now.clone()).unwrap_or_default();
         if now.is_boot && !before.is_boot {
-            return self.print_line(boot, call.vcpu, None, None, 0, "boot", out);
+            return self.print_line(call.vcpu, None, None, 0, "boot", out);
         }
         if now.path.is_empty() && !now.is_boot && (before.is_boot || !before.path.is_empty()) {
-            return self.print_line(boot, call.vcpu, None, None, 0, "between tests", out);
+            return self.print_line(call.vcpu, None, None, 0, "between tests", out);
         }
         let same = now.path.iter().zip(&before.path).take_while(|(now, before)| now == before);
         for (depth, index) in now.path.iter().enumerate().skip(same.count()) {
             let span = &boot.spans[*index];
             let text = heading(span);
-            self.print_line(boot, call.vcpu, Some(span.start), span.duration, depth, &text, out)?;
+            self.print_line(call.vcpu, Some(span.start), span.duration, depth, &text, out)?;
         }
         Ok(())
     }
 
-    fn print_call(
-        &mut self,
-        boot: &Boot,
-        call: &TracedCall,
-        out: &mut impl Write,
-    ) -> io::Result<()> {
+    fn print_call(&mut self, call: &TracedCall, out: &mut impl Write) -> io::Result<()> {
         let depth = self.shown.get(&call.vcpu).map_or(0, |shown| shown.path.len()).max(1);
         let mut text = match call.phase {
             Some(phase) => format!("{phase:PHASE$}  {call}"),
@@ -115,14 +116,12 @@ impl<'a> Printer<'a> {
             write!(out, "{:>14} ", format!("+{}", seconds(since)))?;
         }
         self.last = Some(call.start);
-        self.print_columns(boot, call.vcpu, Some(call.start), Some(call.duration), out)?;
+        self.print_columns(call.vcpu, Some(call.start), Some(call.duration), out)?;
         writeln!(out, "{:indent$}{text}", "", indent = 2 * depth)
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the columns of one line")]
     fn print_line(
         &self,
-        boot: &Boot,
         vcpu: u32,
         start: Option<u64>,
         took: Option<u64>,
@@ -133,14 +132,13 @@ impl<'a> Printer<'a> {
         if self.columns.relative {
             write!(out, "{:15}", "")?;
         }
-        self.print_columns(boot, vcpu, start, took, out)?;
+        self.print_columns(vcpu, start, took, out)?;
         writeln!(out, "{:indent$}{text}", "", indent = 2 * depth)
     }
 
     /// Prints what comes before the text, apart from `-r`.
     fn print_columns(
         &self,
-        boot: &Boot,
         vcpu: u32,
         start: Option<u64>,
         took: Option<u64>,
@@ -152,7 +150,7 @@ impl<'a> Printer<'a> {
         if self.columns.duration {
             write!(out, "{:>11} ", took.map_or(String::new(), duration))?;
         }
-        if boot.vcpu_count() > 1 {
+        if self.names_vcpus {
             write!(out, "{:<3} ", format!("v{vcpu}"))?;
         }
         Ok(())

@@ -53,7 +53,10 @@ pub fn write_by(
     let calls: Vec<_> = selection.calls(boot).collect();
     let table = match group {
         Group::Phase => by_phase(boot, selection, &calls, |_| true),
-        Group::Test => figures("test", &by_time(sums(calls, |call| test(boot, call)))),
+        Group::Test => {
+            let first_test = boot.first_test().unwrap_or(u64::MAX);
+            figures("test", &by_time(sums(calls, |call| test(boot, first_test, call))))
+        }
         Group::Operation => {
             let operation = |call| match boot.operation_of(call) {
                 Some(span) => span.name.clone(),
@@ -65,10 +68,10 @@ pub fn write_by(
     writeln!(out, "{table}")
 }
 
-fn test(boot: &Boot, call: &TracedCall) -> String {
+fn test(boot: &Boot, first_test: u64, call: &TracedCall) -> String {
     match boot.test_of(call) {
         Some(test) => test.name.clone(),
-        None if boot.first_test().is_none_or(|first| call.start < first) => "(boot)".to_owned(),
+        None if call.start < first_test => "(boot)".to_owned(),
         None => "(between tests)".to_owned(),
     }
 }
