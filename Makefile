@@ -5,9 +5,9 @@ SECONDS ?= 60
 TOOLCHAIN ?= auto
 # What the command line of make sets, and its values without an expansion of `$` by make.
 GIVEN := $(foreach name,$(.VARIABLES),$(if $(findstring command line,$(origin $(name))),$(name)))
-$(foreach name,ARGS XENARGS EXPECT XEN KERNEL CFG,$(eval override $(name) := $$(value $(name))))
+$(foreach name,ARGS XENARGS EXPECT XEN KERNEL CFG TRACE,$(eval override $(name) := $$(value $(name))))
 export MODE XEN XENARGS VCPUS MEMORY ARGS TIMEOUT COMPARE INTO FUZZ SECONDS TOOLCHAIN
-export KERNEL CFG TYPE EXPECT DESTDIR PREFIX
+export KERNEL CFG TYPE EXPECT TRACE DESTDIR PREFIX
 
 TOOLS := sh tests/bed/toolchain.sh
 BED := target/debug/bed
@@ -30,7 +30,7 @@ ADAPTERS := --features xen-contig/virtio-drivers,xen-contig/dma-api
 SAY_STATUS = status=$$?; [ $$status -eq 0 ] || echo "make $@: the runner's exit status is $$status" >&2; exit $$status
 
 .NOTPARALLEL:
-.PHONY: help run guest test test-long vcpus virtio conformance soak bench fuzz fuzzer model packages image lint prose docs gdb report report-check clean setup bed parameters
+.PHONY: help run guest test test-long vcpus virtio conformance soak bench fuzz fuzzer model packages image lint prose docs gdb trace report report-check clean setup bed parameters
 
 help:
 	@echo 'make run     build the image, boot it under Xen in QEMU, say what came of it'
@@ -46,6 +46,7 @@ help:
 	@echo 'make soak    100,000 random operations of the allocator, as PV dom0 and as PV domU'
 	@echo '             (MEMORY: of the domU [64]), and how Xen sees the domU before and after'
 	@echo 'make bench   what things cost in instructions and hypercalls, side by side with Linux'
+	@echo 'make trace   show the hypercall trace of the last run that has one'
 	@echo 'make report  one HTML page of the last runs: target/report/index.html. It runs nothing itself'
 	@echo 'make report-check'
 	@echo '             loads that page in headless Chromium, which it installs, and takes pictures of it'
@@ -79,6 +80,7 @@ help:
 	@echo 'TIMEOUT=n       seconds that each guest may take [240]'
 	@echo 'COMPARE=file    bench: the bench.json of an earlier run, which this one is compared with'
 	@echo 'INTO=file       bench: a document that gets the table, such as docs/BENCHMARK.md'
+	@echo 'TRACE="..."     trace: options of the program that shows it, e.g. TRACE="-c" or TRACE=--help'
 	@echo 'FUZZ=target     what to fuzz: one of tests/fuzz/corpus/, or all [all]'
 	@echo 'SECONDS=n       seconds for each target      [60; test-long: 600]'
 	@echo 'PREFIX=path     install: where the files are used [/usr/local]'
@@ -120,6 +122,11 @@ bench: parameters image bed
 	@sh tests/bed/host.sh /usr/lib/x86_64-linux-gnu/libelf.so.1=libelf1
 	@(set -x; $(BED) bench $(CHOICE) $(KERNEL_ARGS) $${COMPARE:+--compare "$$COMPARE"} \
 		$${INTO:+--into "$$INTO"}); $(SAY_STATUS)
+
+# The hypercall trace of the last run that has one. TRACE is shell words, options of the program.
+trace: parameters bed
+	@set -f; log=$$($(BED) last-trace $${XEN:+--xen "$$XEN"} $(MODES)) || exit; echo "the trace in $$log:" >&2; \
+		$(TOOLS) cargo run --locked --quiet -p xen-contig-trace -- $$TRACE "$$log"
 
 # A page of what the targets above have left in target/.
 report: setup

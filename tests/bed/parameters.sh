@@ -12,7 +12,7 @@ target=$1
 shift
 
 known='MODE XEN XENARGS VCPUS MEMORY ARGS TIMEOUT COMPARE INTO FUZZ SECONDS TOOLCHAIN KERNEL CFG TYPE
-EXPECT DESTDIR PREFIX'
+EXPECT TRACE DESTDIR PREFIX'
 
 # The parameters that each target uses, besides TOOLCHAIN.
 case $target in
@@ -25,6 +25,7 @@ case $target in
     conformance) used='XEN XENARGS VCPUS MEMORY TIMEOUT' ;;
     soak) used='XEN XENARGS VCPUS MEMORY ARGS TIMEOUT' ;;
     bench) used='XEN XENARGS ARGS TIMEOUT COMPARE INTO' ;;
+    trace) used='MODE XEN TRACE' ;;
     fuzz) used='FUZZ SECONDS' ;;
     install | uninstall) used='DESTDIR PREFIX' ;;
     *) used= ;;
@@ -141,6 +142,7 @@ number TIMEOUT "${TIMEOUT:-}" 1 86400 seconds
 number SECONDS "${SECONDS:-}" 1 86400
 plain ARGS "${ARGS:-}"
 plain XENARGS "${XENARGS:-}"
+plain TRACE "${TRACE:-}"
 for parameter in COMPARE INTO KERNEL CFG; do
     eval "value=\${$parameter:-}"
     file "$parameter" "$value"

@@ -10,8 +10,8 @@ use crate::guest::GuestVerdict;
 use crate::report::Reporter;
 use crate::settings::{self, Settings};
 use crate::{
-    bench, configurations, conformance, gdb, long, modes, own, setup, soak, suite, vcpus, virtio,
-    witness,
+    bench, configurations, conformance, gdb, last_trace, long, modes, own, setup, soak, suite,
+    vcpus, virtio, witness,
 };
 
 /// What a command does. It returns the worst verdict.
@@ -33,6 +33,8 @@ pub struct CommandRow {
     options: &'static [&'static str],
     /// Whether it boots the image.
     pub needs_image: bool,
+    /// Whether it only reads what other runs have left: it neither waits for them nor drops their results.
+    pub only_reads: bool,
     /// The function that checks the files that the command line names, before anything else is done.
     pub check: Check,
     /// The function that does it.
@@ -54,12 +56,13 @@ const COMMON: [&str; 3] = ["target", "mirror", "xen"];
 const BOOT: [&str; 2] = ["image", "xen-args"];
 
 /// All commands.
-const COMMANDS: [CommandRow; 13] = [
+const COMMANDS: [CommandRow; 14] = [
     CommandRow {
         name: "setup",
         about: "Fetch Xen, its tools and a dom0 kernel, installing none of them",
         options: &[],
         needs_image: false,
+        only_reads: false,
         check: NO_FILES,
         run: setup::run,
     },
@@ -68,6 +71,7 @@ const COMMANDS: [CommandRow; 13] = [
         about: "Boot the image in the chosen modes",
         options: &["mode", "vcpus", "memory", "args", "timeout"],
         needs_image: true,
+        only_reads: false,
         check: NO_FILES,
         run: modes::run,
     },
@@ -76,6 +80,7 @@ const COMMANDS: [CommandRow; 13] = [
         about: "Boot the image in one mode, or another kernel, in a machine that waits for a debugger",
         options: &["kernel", "cfg", "type", "mode", "vcpus", "memory", "args"],
         needs_image: true,
+        only_reads: false,
         check: gdb::check,
         run: gdb::run,
     },
@@ -86,6 +91,7 @@ const COMMANDS: [CommandRow; 13] = [
             "kernel", "cfg", "type", "expect", "vcpus", "memory", "args", "timeout", "xen-args",
         ],
         needs_image: false,
+        only_reads: false,
         check: own::check,
         run: own::run,
     },
@@ -95,6 +101,7 @@ const COMMANDS: [CommandRow; 13] = [
                 are saved and restored, `vcpus` and `virtio`",
         options: &["timeout"],
         needs_image: true,
+        only_reads: false,
         check: NO_FILES,
         run: suite::run,
     },
@@ -104,6 +111,7 @@ const COMMANDS: [CommandRow; 13] = [
                 the fuzzer, on all releases",
         options: &["timeout", "model", "fuzz", "seconds"],
         needs_image: true,
+        only_reads: false,
         check: NO_FILES,
         run: long::run,
     },
@@ -112,14 +120,25 @@ const COMMANDS: [CommandRow; 13] = [
         about: "Every limit of the exchange's order, and domains and machines of odd sizes",
         options: &[],
         needs_image: true,
+        only_reads: false,
         check: NO_FILES,
         run: configurations::run,
+    },
+    CommandRow {
+        name: "last-trace",
+        about: "Print the path of the log of the last run that has a hypercall trace",
+        options: &["mode"],
+        needs_image: false,
+        only_reads: true,
+        check: NO_FILES,
+        run: last_trace::run,
     },
     CommandRow {
         name: "witness",
         about: "Have the image fill a buffer, and read it from below Xen",
         options: &["probe"],
         needs_image: true,
+        only_reads: false,
         check: NO_FILES,
         run: witness::run,
     },
@@ -128,6 +147,7 @@ const COMMANDS: [CommandRow; 13] = [
         about: "Try every row of docs/CONFORMANCE.md on each release and print the table",
         options: &["vcpus", "memory", "timeout", "model"],
         needs_image: true,
+        only_reads: false,
         check: NO_FILES,
         run: conformance::run,
     },
@@ -137,6 +157,7 @@ const COMMANDS: [CommandRow; 13] = [
                 own view of the domU's memory before and after",
         options: &["vcpus", "memory", "args", "timeout"],
         needs_image: true,
+        only_reads: false,
         check: NO_FILES,
         run: soak::run,
     },
@@ -145,6 +166,7 @@ const COMMANDS: [CommandRow; 13] = [
         about: "One, two and four vCPUs in every mode, and 100,000 random operations of four",
         options: &["timeout"],
         needs_image: true,
+        only_reads: false,
         check: NO_FILES,
         run: vcpus::run,
     },
@@ -153,6 +175,7 @@ const COMMANDS: [CommandRow; 13] = [
         about: "A driver for virtio disks on the library's adapter, as dom0",
         options: &["timeout"],
         needs_image: true,
+        only_reads: false,
         check: NO_FILES,
         run: virtio::run,
     },
@@ -161,6 +184,7 @@ const COMMANDS: [CommandRow; 13] = [
         about: "Instructions and hypercalls of allocations as dom0, side by side with Linux's",
         options: &["args", "timeout", "compare", "into"],
         needs_image: true,
+        only_reads: false,
         check: bench::check,
         run: bench::run,
     },

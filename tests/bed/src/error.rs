@@ -61,6 +61,17 @@ pub enum Error {
         /// Why there are no tools.
         why: String,
     },
+    /// No log with a hypercall trace.
+    #[error(
+        "no run{runs} has left a hypercall trace in {dir}; record one with make run ARGS=trace=full, and the \
+         same MODE and XEN"
+    )]
+    NoTrace {
+        /// Which runs are meant, in words after `run`.
+        runs: String,
+        /// Where the logs are.
+        dir: PathBuf,
+    },
     /// A type of guest that the bed cannot boot.
     #[error(
         "the type of the guest is `{given}`, but must be pv or pvh: the bed has no device model for \

@@ -17,6 +17,7 @@ mod expected;
 mod gdb;
 mod guest;
 mod image;
+mod last_trace;
 mod lock;
 mod long;
 mod low_memory;
@@ -68,8 +69,13 @@ fn act() -> Result<GuestVerdict> {
     let image = if command.needs_image { image::load(&settings.image)? } else { Vec::new() };
     memory::check_image(&settings, &image)?;
     let mut reporter = Reporter::start();
-    let _held = lock::take(&settings.target, &mut reporter)?;
-    results::forget(&settings.target)?;
+    let mut held = None;
+    if !command.only_reads {
+        held = Some(lock::take(&settings.target, &mut reporter)?);
+        results::forget(&settings.target)?;
+    }
     let context = Arc::new(Context { settings, image, root: PathBuf::from(".") });
-    (command.run)(&context, reporter)
+    let verdict = (command.run)(&context, reporter);
+    drop(held);
+    verdict
 }

@@ -38,6 +38,8 @@ fn what_is_right_is_accepted() {
     let elf = std::env::current_exe().unwrap().display().to_string();
     assert_eq!(refusal("guest", &[("KERNEL", &elf), ("EXPECT", "regex:login:")]), None);
     assert_eq!(refusal("run", &[("XEN", &elf)]), None);
+    let trace = [("MODE", "pv-domu"), ("XEN", "4.20"), ("TRACE", "-T -e exchange")];
+    assert_eq!(refusal("trace", &trace), None);
     assert_eq!(refusal("test", &[]), None);
 }
 
@@ -81,6 +83,8 @@ fn what_is_wrong_is_refused_by_name() {
         ("run", "TIMEOUT", "-1", "TIMEOUT is `-1`"),
         ("run", "ARGS", "seed=\"1\"", "ARGS is `seed=\"1\"`; leave out quotes"),
         ("run", "XENARGS", "a\nb", "leave out quotes, backslashes and control characters"),
+        ("trace", "ARGS", "trace=full", "this target does not use it. It uses: MODE XEN TRACE"),
+        ("trace", "TRACE", "-e 'a'", "TRACE is `-e 'a'`; leave out quotes"),
         ("report", "MODE", "all", "this target does not use it. It uses: no parameter"),
         ("run", "mode", "pv-dom0", "`mode` is not a parameter; do you mean MODE?"),
         ("run", "XEN_ARGS", "x", "do you mean XENARGS?"),
