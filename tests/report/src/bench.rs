@@ -142,10 +142,10 @@ impl Row {
 
     fn bar(&self, with_pattern: bool) -> Bar {
         let pattern = if with_pattern { format!("{}, ", self.pattern) } else { String::new() };
-        let count = if with_pattern && !self.pattern.starts_with("churn") {
-            format!(", {}×", self.count)
-        } else {
-            String::new()
+        // Rows of `hold` differ in their counts alone.
+        let count = match self.pattern.starts_with("hold") {
+            true => format!(", {} buffers", self.count),
+            false => String::new(),
         };
         let ratio = self.ratio.map(|ratio| format!("{ratio:.1}×"));
         let short = match (self.reached, self.to_reach) {
