@@ -1,4 +1,4 @@
-//! One exchange of the last traced boot: the frames that it moved, and the operation that it was part
+//! One exchange of the last traced boot: the frames that it moved, and the transaction that it was part
 //! of, by phase.
 
 use std::fs;
@@ -23,10 +23,13 @@ pub struct Traced {
     pub href: String,
     /// When the log was written.
     pub written: String,
-    /// The exchange that moved the most frames; none if no exchange succeeded.
+    /// The exchange of which the trace has the most frames, of those that made frames neighbours if
+    /// there are any; none if no exchange succeeded.
     pub exchange: Option<ExchangeShown>,
-    /// The operation around an exchange; none if the trace names no phases.
-    pub operation: Option<OperationShown>,
+    /// How many frames the largest exchange moved.
+    pub largest: u64,
+    /// The transaction around an exchange; none if the trace names no phases.
+    pub transaction: Option<TransactionShown>,
 }
 
 /// An exchange.
@@ -40,27 +43,29 @@ pub struct ExchangeShown {
     pub test: Option<String>,
     /// How many frames it moved.
     pub frames: u64,
+    /// Whether it made frames neighbours that were none.
+    pub gathers: bool,
     /// How many of them the trace left out.
     pub cut: u64,
     /// How long it took.
     pub time: String,
 }
 
-/// An operation.
+/// A transaction: phases in the order that each transaction has them.
 #[derive(Clone, Debug, Serialize)]
-pub struct OperationShown {
+pub struct TransactionShown {
     /// The picture.
     pub figure: Drawn,
-    /// Its name and its limits.
-    pub name: String,
+    /// The operation with its limits; none if a test exchanged by itself.
+    pub operation: Option<String>,
     /// The self-test that made it, if one did.
     pub test: Option<String>,
     /// How long it took.
     pub time: String,
     /// Its phases, in the order in which they began.
     pub phases: Vec<PhaseRow>,
-    /// How many more phases there are.
-    pub more: usize,
+    /// How many frames its exchange moved.
+    pub frames: u64,
 }
 
 /// A phase.
@@ -68,7 +73,7 @@ pub struct OperationShown {
 pub struct PhaseRow {
     /// Its name.
     pub name: String,
-    /// When it began, in ns since the operation began.
+    /// When it began, in ns since the transaction began.
     pub start: u64,
     /// How long it took, in ns.
     pub duration: u64,
@@ -82,9 +87,11 @@ pub struct PhaseRow {
     pub more: usize,
 }
 
-/// How many phases of an operation are shown, and how many hypercalls of a phase.
-const PHASES: usize = 24;
+/// How many hypercalls of a phase are shown.
 const CALLS: usize = 6;
+
+/// The phases of a transaction that Xen does not refuse: plan, purge, detach+exchange, attach, zero.
+const ANATOMY: usize = 5;
 
 /// Which words a log has if a trace is in it.
 const MARK: &str = "# trace version=";
@@ -124,16 +131,26 @@ impl Traced {
         let calls = trace.boots.iter().flat_map(|boot| boot.calls.iter().map(move |it| (boot, it)));
         let mut moved: Vec<(&Boot, &TracedCall)> =
             calls.filter(|(_, it)| is_exchange(it)).collect();
-        // Of equally large exchanges, the one of the most scattered frames shows most.
-        moved.sort_by_key(|(_, it)| (it.frames_out.frames(), it.frames_in.runs.len()));
-        let operation = moved.iter().rev().find_map(|(boot, call)| OperationShown::of(boot, call));
+        // Those that release memory scatter it, and are not what the library is for.
+        moved.sort_by_key(|(_, it)| (gathers(it), drawn(it), it.frames_in.runs.len()));
+        let largest = moved.iter().map(|(_, it)| it.frames_out.frames()).max();
+        let transactions = moved.iter().filter_map(|(boot, call)| {
+            let phases = transaction(boot, call)?;
+            Some((phases.len(), gathers(call), call.frames_out.frames(), *boot, *call, phases))
+        });
+        // One with all phases shows most, whatever the trace lists of its frames.
+        let transaction = transactions.max_by_key(|(phases, gathers, frames, ..)| {
+            ((*phases).min(ANATOMY), *gathers, *frames)
+        });
         let log_text = log.display().to_string();
         Self {
             href: links::href(&log_text),
             log: log_text,
             written: utc(modified(&root.join(log))),
             exchange: moved.last().map(|(boot, call)| ExchangeShown::of(boot, call)),
-            operation,
+            largest: largest.unwrap_or(0),
+            transaction: transaction
+                .map(|(.., boot, call, phases)| TransactionShown::of(boot, call, phases)),
         }
     }
 }
@@ -142,6 +159,18 @@ impl Traced {
 fn is_exchange(call: &TracedCall) -> bool {
     let lists = [&call.frames_in, &call.frames_at, &call.frames_out];
     !call.is_error() && lists.iter().all(|list| !list.runs.is_empty())
+}
+
+/// Returns how many frames of an exchange can be drawn: the trace shortens long lists.
+fn drawn(call: &TracedCall) -> u64 {
+    let lists = [&call.frames_in, &call.frames_at, &call.frames_out];
+    let shown = lists.map(|list| list.frames().saturating_sub(list.cut));
+    shown.into_iter().min().unwrap_or(0)
+}
+
+/// Returns true if an exchange made frames neighbours that were none.
+fn gathers(call: &TracedCall) -> bool {
+    call.frames_out.runs.len() < call.frames_in.runs.len()
 }
 
 impl ExchangeShown {
@@ -165,53 +194,58 @@ impl ExchangeShown {
             call: call.to_string(),
             test: boot.test_of(call).map(|test| test.name.clone()),
             frames,
+            gathers: gathers(call),
             cut: call.frames_out.cut.max(call.frames_in.cut).max(call.frames_at.cut),
             time: time(call.duration),
         }
     }
 }
 
-impl OperationShown {
-    /// Returns the operation that made a call; none if the trace has no end of it, or no phase.
-    fn of(boot: &Boot, call: &TracedCall) -> Option<Self> {
-        let operation = boot.operation_of(call)?;
-        let index = boot.spans.iter().position(|span| std::ptr::eq(span, operation))?;
-        let is_inside = |parent| boot.ancestors(parent).any(|span| std::ptr::eq(span, operation));
-        let duration = operation.duration?;
-        let is_phase = |span: &&TracedSpan| matches!(span.kind, SpanKind::Phase(_));
-        let mut phases: Vec<&TracedSpan> = boot.spans.iter().filter(is_phase).collect();
-        phases.retain(|phase| phase.parent == Some(index) || is_inside(phase.parent));
-        phases.sort_by_key(|phase| phase.start);
-        let more = phases.len().saturating_sub(PHASES);
-        phases.truncate(PHASES);
-        let rows: Vec<(PhaseRow, Phase)> =
-            phases.iter().map(|phase| of_phase(boot, operation, phase)).collect();
-        let (rows, shown): (Vec<PhaseRow>, Vec<Phase>) = rows.into_iter().unzip();
-        if rows.is_empty() {
-            return None;
-        }
-        let mut name = operation.name.clone();
-        for argument in &operation.arguments {
-            name.push_str(&format!(" {argument}"));
-        }
-        let title = format!("Phases of {name}");
-        let caption = "Each frame is a phase of the operation; what is filled in it is the time in \
-                       hypercalls. QEMU emulates the processor, so that the durations show \
-                       proportions and not what a real machine takes.";
-        let test = boot.ancestors(operation.parent).find(|span| span.kind == SpanKind::Test);
-        Some(Self {
+/// Returns the phases of the transaction that made a call; none if the call is in no phase.
+fn transaction<'b>(boot: &'b Boot, call: &TracedCall) -> Option<Vec<&'b TracedSpan>> {
+    let is_phase = |span: &TracedSpan| matches!(span.kind, SpanKind::Phase(_));
+    let own = boot.ancestors(call.parent).find(|span| is_phase(span))?;
+    let mut phases: Vec<&TracedSpan> = boot.spans.iter().collect();
+    phases.retain(|span| is_phase(span) && (span.vcpu, span.parent) == (own.vcpu, own.parent));
+    phases.sort_by_key(|phase| phase.start);
+    let at = phases.iter().position(|phase| std::ptr::eq(*phase, own))?;
+    // A phase that comes earlier in a transaction begins the next one.
+    let is_next = |index: &usize| phases[index - 1].kind >= phases[*index].kind;
+    let first = (1..=at).rev().find(is_next).unwrap_or(0);
+    let end = (at + 1..phases.len()).find(is_next).unwrap_or(phases.len());
+    Some(phases[first..end].to_vec())
+}
+
+impl TransactionShown {
+    fn of(boot: &Boot, call: &TracedCall, phases: Vec<&TracedSpan>) -> Self {
+        let start = phases.first().map_or(0, |phase| phase.start);
+        let ends = phases.iter().map(|phase| phase.end().unwrap_or(phase.start));
+        let duration = ends.max().unwrap_or(start).saturating_sub(start);
+        let (rows, shown): (Vec<PhaseRow>, Vec<Phase>) =
+            phases.iter().map(|phase| of_phase(boot, start, phase)).unzip();
+        let operation = boot.operation_of(call).map(|operation| {
+            let words = operation.arguments.iter().map(|argument| format!(" {argument}"));
+            format!("{}{}", operation.name, words.collect::<String>())
+        });
+        let test = boot.test_of(call).map(|test| test.name.clone());
+        let of = operation.as_ref().or(test.as_ref()).map(|name| format!(" of {name}"));
+        let title = format!("Phases of one transaction{}", of.unwrap_or_default());
+        let caption = "Each box is a phase; the bars in it are its hypercalls. QEMU \
+                       emulates the processor, so that the durations show proportions and not what \
+                       a real machine takes.";
+        Self {
             figure: timeline(&title, caption, duration, &shown),
-            name,
-            test: test.map(|test| test.name.clone()),
+            operation,
+            test,
             time: time(duration),
             phases: rows,
-            more,
-        })
+            frames: call.frames_out.frames(),
+        }
     }
 }
 
-fn of_phase(boot: &Boot, operation: &TracedSpan, phase: &TracedSpan) -> (PhaseRow, Phase) {
-    let since = |start: u64| start.saturating_sub(operation.start);
+fn of_phase(boot: &Boot, start: u64, phase: &TracedSpan) -> (PhaseRow, Phase) {
+    let since = |time: u64| time.saturating_sub(start);
     let calls = boot.calls.iter().filter(|call| {
         let mut parents = boot.ancestors(call.parent);
         parents.any(|span| std::ptr::eq(span, phase))
@@ -252,6 +286,7 @@ mod tests {
 # trace v0 #7 at 0x400+8
 # trace v0 #7 out 0x7c4+8
 # trace v0 @8.000002000 +6000 phase detach+exchange calls=1
+# trace v0 @8.000009000 +500 phase plan calls=0
 # trace v0 @8.000001000 +9000 end alloc_coherent calls=1
 # trace v0 #8 @8.000020000 +10 - memory_op exchange in=64 bits=30 -> -ENOMEM done=0
 # trace v0 #8 in 0x1+64
@@ -275,20 +310,66 @@ mod tests {
     }
 
     #[test]
-    fn its_operation_is_shown_by_phase() {
-        let operation = traced(LOG).operation.unwrap();
-        assert_eq!(operation.name, "alloc_coherent bytes=32768 bits=30");
-        assert_eq!(operation.time, "9.0 µs");
+    fn an_exchange_that_gathers_frames_comes_before_a_larger_one() {
+        let scattering = "\
+# trace v0 #10 @9.000000000 +4000 - memory_op exchange in=1 out=9 out_order=0 bits=64 -> 0 done=1
+# trace v0 #10 in 0x200+9
+# trace v0 #10 at 0x400+9
+# trace v0 #10 out 0x7c4+8 0x1
+";
+        let exchange = traced(&format!("{LOG}{scattering}")).exchange.unwrap();
+        assert_eq!((exchange.frames, exchange.gathers), (8, true));
+        let version = LOG.lines().next().unwrap();
+        let exchange = traced(&format!("{version}\n{scattering}")).exchange.unwrap();
+        assert_eq!((exchange.frames, exchange.gathers), (9, false));
+    }
+
+    #[test]
+    fn an_exchange_with_all_of_its_frames_comes_before_a_larger_one() {
+        let cut = LOG.replace("in 0x9f3 0x204+3 0xa1c+4", "in 0x9f3 cut=7");
+        let later = "\
+# trace v0 #10 @9.000000000 +4000 - memory_op exchange in=4 out=1 out_order=2 bits=30 -> 0 done=4
+# trace v0 #10 in 0x9f3 0x204+3
+# trace v0 #10 at 0x400+4
+# trace v0 #10 out 0x7c4+4
+";
+        let traced = traced(&format!("{cut}{later}"));
+        let exchange = traced.exchange.unwrap();
+        assert_eq!((exchange.frames, exchange.cut, traced.largest), (4, 0, 8));
+    }
+
+    #[test]
+    fn its_transaction_is_shown_by_phase_up_to_the_next_one() {
+        let transaction = traced(LOG).transaction.unwrap();
+        assert_eq!(transaction.operation.as_deref(), Some("alloc_coherent bytes=32768 bits=30"));
+        assert_eq!(transaction.time, "7.0 µs");
         let rows =
-            operation.phases.iter().map(|it| (it.name.as_str(), it.start, it.in_xen, it.calls));
+            transaction.phases.iter().map(|it| (it.name.as_str(), it.start, it.in_xen, it.calls));
         let expected = [("plan", 0, 0, 0), ("detach+exchange", 1000, 4000, 1)];
         assert_eq!(rows.collect::<Vec<_>>(), expected);
-        assert!(operation.figure.unwrap().wide.contains("detach+exchange: 6.0 µs, 1 hypercall"));
+        assert!(transaction.figure.unwrap().wide.contains("detach+exchange: 6.0 µs, 1 hypercall"));
+    }
+
+    #[test]
+    fn a_transaction_with_more_phases_comes_before_a_larger_one() {
+        let larger = "\
+# trace v0 @9.000000000 begin test other
+# trace v0 #10 @9.000000100 +4000 detach+exchange memory_op exchange in=9 out=1 out_order=0 bits=64 -> 0 done=9
+# trace v0 #10 in 0x200+8 0x1
+# trace v0 #10 at 0x400+9
+# trace v0 #10 out 0x7c4+9
+# trace v0 @9.000000050 +6000 phase detach+exchange calls=1
+# trace v0 @9.000000000 +90000 end test other calls=1
+";
+        let traced = traced(&format!("{LOG}{larger}"));
+        assert_eq!(traced.exchange.unwrap().frames, 9);
+        let transaction = traced.transaction.unwrap();
+        assert_eq!((transaction.frames, transaction.phases.len()), (8, 2));
     }
 
     #[test]
     fn a_trace_without_an_exchange_is_named_all_the_same() {
         let traced = traced("# trace version=1 vcpus=1 ring=4096 calls=all\n");
-        assert!(traced.exchange.is_none() && traced.operation.is_none());
+        assert!(traced.exchange.is_none() && traced.transaction.is_none());
     }
 }

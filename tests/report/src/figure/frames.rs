@@ -151,7 +151,10 @@ impl Panel {
             let ends = [(*left, frame), (*right, frame)];
             let line = plotters::element::DashedPathElement::new(ends, 6, 4, INK.stroke_width(1));
             chart.draw_series([line]).map_err(why)?;
-            let words = Text::new(format!("limit of {bits} bits"), (8, -10), words(INK));
+            // Away from the frames.
+            let are_above = mapped.iter().all(|mapped| mapped.machine as f64 >= frame);
+            let offset = if are_above { 10 } else { -10 };
+            let words = Text::new(format!("limit of {bits} bits"), (8, offset), words(INK));
             chart.draw_series([EmptyElement::at((*left, frame)) + words]).map_err(why)?;
         }
         let (colour, width) = match series {

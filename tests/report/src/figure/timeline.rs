@@ -35,9 +35,16 @@ pub fn timeline(title: &str, caption: &str, duration: u64, phases: &[Phase]) -> 
 fn paint(area: &Area<'_>, duration: u64, phases: &[Phase]) -> Result<(), String> {
     let (width, height) = area.dim_in_pixel();
     let end = phases.iter().map(|phase| phase.start.saturating_add(phase.duration)).max();
-    let to = micros(duration.max(end.unwrap_or(0)).max(1));
+    let end = duration.max(end.unwrap_or(0)).max(1);
+    let (unit, name) = match end {
+        0..10_000 => (1.0, "ns"),
+        10_000..10_000_000 => (1e3, "µs"),
+        _ => (1e6, "ms"),
+    };
+    let scaled = |ns: u64| ns as f64 / unit;
+    let to = scaled(end);
     let count = if is_narrow(area) { 4 } else { 8 };
-    let x = Axis::new(0.0, to, ticks(0.0, to, count), |micros| format!("{micros}"));
+    let x = Axis::new(0.0, to, ticks(0.0, to, count), |time| format!("{time}"));
     let rows = height as i32 - AXIS as i32 - 4;
     let mut chart = ChartBuilder::on(area)
         .margin_top(4)
@@ -51,7 +58,7 @@ fn paint(area: &Area<'_>, duration: u64, phases: &[Phase]) -> Result<(), String>
         .disable_y_mesh()
         .disable_y_axis()
         .x_labels(10)
-        .x_desc("µs since the operation began")
+        .x_desc(format!("{name} since the transaction began"))
         .bold_line_style(GRID)
         .light_line_style(TRANSPARENT)
         .axis_style(MUTED)
@@ -60,7 +67,7 @@ fn paint(area: &Area<'_>, duration: u64, phases: &[Phase]) -> Result<(), String>
         .draw()
         .map_err(why)?;
     let plot = chart.plotting_area();
-    let pixel = |ns: u64| plot.map_coordinate(&(micros(ns), 0)).0;
+    let pixel = |ns: u64| plot.map_coordinate(&(scaled(ns), 0)).0;
     let mut y = 4;
     for phase in phases {
         let label = format!("{}: {}, {}", phase.name, time(phase.duration), calls(phase));
@@ -93,10 +100,6 @@ fn calls(phase: &Phase) -> String {
     }
 }
 
-fn micros(ns: u64) -> f64 {
-    ns as f64 / 1000.0
-}
-
 /// Returns a duration with three digits and its unit.
 pub fn time(ns: u64) -> String {
     let (value, unit) = match ns {
@@ -124,7 +127,7 @@ mod tests {
         };
         let phases = [phase("plan", 0, &[]), phase("exchange", 1000, &[(1100, 5), (1500, 300)])];
         let figure = timeline("t", "c", 2500, &phases).unwrap();
-        for words in ["plan: 1.0 µs, no hypercall", "exchange: 1.0 µs, 2 hypercalls", "µs since"]
+        for words in ["plan: 1.0 µs, no hypercall", "exchange: 1.0 µs, 2 hypercalls", "ns since"]
         {
             assert!(figure.narrow.contains(words), "{words} is not in {}", figure.narrow);
         }
