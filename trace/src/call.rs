@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+/// What ends the arguments of a multicall if the line does not have all of its entries.
+const MORE: &str = "…";
+
 /// A hypercall, or several equal ones in a row that the kernel folded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TracedCall {
@@ -23,6 +26,8 @@ pub struct TracedCall {
     pub result: CallResult,
     /// How much of the call Xen did: in-extents of an exchange, entries of a list.
     pub done: Option<u64>,
+    /// The first entry of a multicall that Xen refused. The multicall itself answers 0.
+    pub failed: Option<FailedEntry>,
     /// How many equal calls in a row this one stands for; 1 if it was not folded.
     pub times: u64,
     /// The machine frames that were given to Xen.
@@ -47,7 +52,8 @@ impl TracedCall {
 
     /// Iterates over the arguments that have no name.
     pub fn words(&self) -> impl Iterator<Item = &str> {
-        self.arguments.iter().filter(|a| a.name.is_none()).map(|a| a.value.as_str())
+        let words = self.arguments.iter().filter(|a| a.name.is_none()).map(|a| a.value.as_str());
+        words.filter(|word| *word != MORE)
     }
 
     /// Returns the value of the argument with this name.
@@ -61,20 +67,15 @@ impl TracedCall {
         self.start.saturating_add(self.duration)
     }
 
-    /// Returns true if Xen refused the call, or an entry of a multicall.
-    pub fn is_error(&self) -> bool {
-        self.result.errno().is_some() || self.failed_entries() > 0
+    /// Returns the name of the error of the call, or of the first entry of a multicall that failed.
+    pub fn errno(&self) -> Option<&str> {
+        let of_entry = self.failed.as_ref().map(|failed| failed.errno.as_str());
+        self.result.errno().or(of_entry)
     }
 
-    /// Returns the number of entries of a multicall that Xen refused; 0 for any other call.
-    ///
-    /// The multicall itself answers 0, and `done` counts the entries that succeeded.
-    pub fn failed_entries(&self) -> u64 {
-        let entries = self.arguments.iter().find(|a| a.name.as_deref() == Some("entries"));
-        match (self.hypercall.as_str(), entries.and_then(Argument::number), self.done) {
-            ("multicall", Some(entries), Some(done)) => entries.saturating_sub(done),
-            _ => 0,
-        }
+    /// Returns true if Xen refused the call, or an entry of a multicall.
+    pub fn is_error(&self) -> bool {
+        self.errno().is_some()
     }
 }
 
@@ -86,6 +87,9 @@ impl fmt::Display for TracedCall {
         write!(f, " -> {}", self.result)?;
         if let Some(done) = self.done {
             write!(f, " done={done}")?;
+        }
+        if let Some(FailedEntry { entry, errno }) = &self.failed {
+            write!(f, " failed={entry}:-{errno}")?;
         }
         if self.times != 1 {
             write!(f, " times={}", self.times)?;
@@ -140,6 +144,23 @@ pub(crate) fn number(text: &str) -> Option<u64> {
 /// Parses digits alone: no sign, no space.
 pub(crate) fn decimal(text: &str) -> Option<u64> {
     text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok())?
+}
+
+/// An entry of a multicall that Xen refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FailedEntry {
+    /// The number of the entry, counted from 0.
+    pub entry: u32,
+    /// The error, by its name without the sign.
+    pub errno: String,
+}
+
+impl FailedEntry {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let (entry, result) = text.split_once(':')?;
+        let CallResult::Errno(errno) = CallResult::parse(result)? else { return None };
+        Some(Self { entry: u32::try_from(decimal(entry)?).ok()?, errno })
+    }
 }
 
 /// What Xen answered.

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::record::{MARK, Reason, Record};
+use crate::record::{MARK, RECAP, Reason, Record};
 
 /// The shortest line of a domU that Xen may have cut, without the prefix (`DOMAIN_PBUF_SIZE` - 1).
 const CUT: usize = 199;
@@ -71,7 +71,12 @@ impl Joiner {
                 complete.push(pending.alone(source));
             }
         }
-        let Some(at) = piece.text.find(MARK) else { return };
+        let Some(at) = piece.text.find(MARK) else {
+            if piece.text.contains(RECAP) {
+                complete.push(Joined { line: number, source, record: Ok(Record::Recap) });
+            }
+            return;
+        };
         let text = &piece.text[at..];
         if piece.may_continue() {
             self.pending.insert(source, Pending { line: number, text: text.to_owned() });

@@ -31,7 +31,7 @@ mod record;
 mod span;
 mod trace;
 
-pub use call::{Argument, CallResult, FrameRun, FrameRuns, Phase, TracedCall};
+pub use call::{Argument, CallResult, FailedEntry, FrameRun, FrameRuns, Phase, TracedCall};
 pub use loss::{Loss, LossKind};
 pub use reader::TraceReader;
 pub use span::{SpanKind, TracedSpan};

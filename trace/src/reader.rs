@@ -10,6 +10,10 @@ use crate::{Boot, FrameRuns, Loss, LossKind, SpanKind, Trace, TracedCall, Traced
 /// The longest line that is kept together. Anything longer is not a line of text.
 const LINE: usize = 1 << 16;
 
+/// The time in ns by which one moment may differ in two lines: the kernel reads Xen's clock anew each
+/// time that it prints.
+const DRIFT: u64 = 100_000;
+
 /// Reads a log piece by piece, for example while it grows.
 #[derive(Clone, Debug, Default)]
 pub struct TraceReader {
@@ -29,6 +33,8 @@ pub struct TraceReader {
 struct Stream {
     boot: usize,
     vcpus: BTreeMap<u32, Vcpu>,
+    /// True from the beginning of a panic's records to the first one that is new.
+    repeats: bool,
 }
 
 /// The state of a vCPU's records.
@@ -42,6 +48,8 @@ struct Vcpu {
     last: Option<u64>,
     /// The last call, an index.
     call: Option<usize>,
+    /// The number of the call that a panic printed once more, whose frames follow once more.
+    repeated: Option<u64>,
     /// Spans that have begun and not ended, outermost first, indices.
     open: Vec<usize>,
     /// A `lost=` whose gap has not been seen, or a gap whose `lost=` has not; an index.
@@ -133,8 +141,13 @@ impl TraceReader {
                     boot.losses.push(Loss { line, vcpu: None, time: None, kind });
                 }
             }
-            Ok(Record::Summary(text)) => self.boot(line, source).summary.push(text),
-            Ok(Record::Call(call)) => self.call(line, source, call),
+            Ok(Record::Summary(text)) => self.summary(line, source, text),
+            Ok(Record::Recap) => {
+                if let Some(stream) = self.streams.get_mut(&source) {
+                    stream.repeats = true;
+                }
+            }
+            Ok(Record::Call(call)) => self.call(line, source, *call),
             Ok(Record::Frames { vcpu, number, side, list }) => {
                 self.frames(line, source, vcpu, number, side, list);
             }
@@ -159,16 +172,20 @@ impl TraceReader {
 
     fn begin_boot(&mut self, line: usize, source: Source) -> &mut Boot {
         let boot = self.trace.boots.len();
-        self.streams.insert(source, Stream { boot, vcpus: BTreeMap::new() });
+        self.streams.insert(source, Stream { boot, vcpus: BTreeMap::new(), repeats: false });
         self.trace.boots.push(Boot::new(line, source));
         &mut self.trace.boots[boot]
     }
 
-    /// Returns the boot that a record belongs to. Its version line may be lost.
-    fn boot(&mut self, line: usize, source: Source) -> &mut Boot {
-        self.open(line, source).0
+    /// Adds a line of the kernel's summary, which has no version line if it is all that was printed.
+    fn summary(&mut self, line: usize, source: Source, text: String) {
+        if !self.streams.contains_key(&source) {
+            self.begin_boot(line, source);
+        }
+        self.open(line, source).0.summary.push(text);
     }
 
+    /// Returns the boot that a record belongs to, and its vCPUs. Its version line may be lost.
     fn open(&mut self, line: usize, source: Source) -> (&mut Boot, &mut BTreeMap<u32, Vcpu>) {
         if !self.streams.contains_key(&source) {
             let boot = self.begin_boot(line, source);
@@ -188,6 +205,9 @@ impl TraceReader {
     }
 
     fn call(&mut self, line: usize, source: Source, call: TracedCall) {
+        if self.is_repeated_call(source, &call) {
+            return;
+        }
         if self.is_another_boot(source, &call) {
             let boot = self.begin_boot(line, source);
             boot.losses.push(Loss { line, vcpu: None, time: None, kind: LossKind::NoBeginning });
@@ -206,6 +226,7 @@ impl TraceReader {
         vcpu.last_call = Some(call.start);
         vcpu.last = Some(call.start);
         vcpu.call = Some(boot.calls.len());
+        vcpu.repeated = None;
         boot.calls.push(TracedCall { line, ..call });
     }
 
@@ -215,6 +236,39 @@ impl TraceReader {
         vcpu.is_some_and(|vcpu| {
             vcpu.next.is_some_and(|next| call.number < next)
                 && vcpu.last_call.is_some_and(|last| call.start < last)
+        })
+    }
+
+    /// Returns true if a panic prints a call that the log has already.
+    fn is_repeated_call(&mut self, source: Source, call: &TracedCall) -> bool {
+        let Some(stream) = self.streams.get_mut(&source).filter(|stream| stream.repeats) else {
+            return false;
+        };
+        let vcpu = stream.vcpus.get_mut(&call.vcpu);
+        let known = vcpu.filter(|vcpu| vcpu.next.is_some_and(|next| call.number < next));
+        stream.repeats = known.is_some();
+        if let Some(vcpu) = known {
+            vcpu.repeated = Some(call.number);
+        }
+        stream.repeats
+    }
+
+    /// Returns true if a panic prints a span that the log has already.
+    fn is_repeated_span(
+        &self,
+        source: Source,
+        vcpu: u32,
+        kind: SpanKind,
+        name: &str,
+        start: u64,
+    ) -> bool {
+        let stream = self.streams.get(&source).filter(|stream| stream.repeats);
+        stream.is_some_and(|stream| {
+            self.trace.boots[stream.boot].spans.iter().any(|span| {
+                let (same_kind, same_name) = (span.kind == kind, span.name == name);
+                let same_start = span.start.abs_diff(start) <= DRIFT;
+                span.vcpu == vcpu && same_kind && same_name && same_start
+            })
         })
     }
 
@@ -228,6 +282,9 @@ impl TraceReader {
         list: FrameRuns,
     ) {
         let (boot, vcpus) = self.open(line, source);
+        if vcpus.get(&vcpu).is_some_and(|vcpu| vcpu.repeated == Some(number)) {
+            return;
+        }
         let last = vcpus.get(&vcpu).and_then(|vcpu| vcpu.call);
         let call = last.map(|index| &mut boot.calls[index]).filter(|call| call.number == number);
         let Some(call) = call else {
@@ -248,6 +305,9 @@ impl TraceReader {
     }
 
     fn begin(&mut self, line: usize, source: Source, span: TracedSpan) {
+        if self.is_repeated_span(source, span.vcpu, span.kind, &span.name, span.start) {
+            return;
+        }
         let (boot, vcpus) = self.open(line, source);
         let vcpu = vcpus.entry(span.vcpu).or_default();
         if span.kind == SpanKind::Test {
@@ -259,18 +319,23 @@ impl TraceReader {
     }
 
     fn end(&mut self, line: usize, source: Source, ended: Ended) {
+        let is_repeated =
+            self.is_repeated_span(source, ended.vcpu, ended.kind, &ended.name, ended.start);
         let (boot, vcpus) = self.open(line, source);
         let vcpu = vcpus.entry(ended.vcpu).or_default();
         let Ended { start, duration, kind, name, calls, .. } = ended;
         vcpu.last = Some(start.saturating_add(duration));
         let begun = vcpu.open.iter().rposition(|index| {
             let span = &boot.spans[*index];
-            (span.kind, &span.name, span.start) == (kind, &name, start)
+            (span.kind, &span.name) == (kind, &name) && span.start.abs_diff(start) <= DRIFT
         });
         if let Some(depth) = begun {
             let span = &mut boot.spans[vcpu.open[depth]];
             (span.duration, span.calls) = (Some(duration), calls);
             vcpu.open.truncate(depth);
+            return;
+        }
+        if is_repeated {
             return;
         }
         // A phase, or a span whose beginning is lost.

@@ -1,10 +1,13 @@
 //! One line of a trace.
 
 use crate::call::decimal;
-use crate::{Argument, CallResult, FrameRun, FrameRuns, Phase, SpanKind, TracedCall};
+use crate::{Argument, CallResult, FailedEntry, FrameRun, FrameRuns, Phase, SpanKind, TracedCall};
 
 /// What every line of a trace contains.
 pub(crate) const MARK: &str = "# trace ";
+
+/// What the kernel prints before the records of a panic.
+pub(crate) const RECAP: &str = "# trace: the last hypercalls of ";
 
 /// The highest number of vCPUs that Xen gives a guest; a higher number is a damaged line.
 const VCPUS: u64 = 8192;
@@ -12,13 +15,34 @@ const VCPUS: u64 = 8192;
 /// A line of a trace.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Record {
-    Version { version: u64, vcpus: Option<u32>, ring: Option<u64>, traced: Vec<String> },
+    Version {
+        version: u64,
+        vcpus: Option<u32>,
+        ring: Option<u64>,
+        traced: Vec<String>,
+    },
     Summary(String),
-    Call(TracedCall),
-    Frames { vcpu: u32, number: u64, side: Side, list: FrameRuns },
-    Begin { vcpu: u32, start: u64, kind: SpanKind, name: String, arguments: Vec<Argument> },
+    Call(Box<TracedCall>),
+    Frames {
+        vcpu: u32,
+        number: u64,
+        side: Side,
+        list: FrameRuns,
+    },
+    Begin {
+        vcpu: u32,
+        start: u64,
+        kind: SpanKind,
+        name: String,
+        arguments: Vec<Argument>,
+    },
     End(Ended),
-    Lost { vcpu: u32, records: u64 },
+    Lost {
+        vcpu: u32,
+        records: u64,
+    },
+    /// The records of a panic follow, some of which the log has already.
+    Recap,
 }
 
 /// A span whose duration is known.
@@ -146,7 +170,7 @@ fn named(text: &str) -> Result<(SpanKind, &str, &str), Reason> {
         }
         _ => (SpanKind::Operation, first, rest),
     };
-    let valid = !name.is_empty() && !name.contains('=');
+    let valid = !name.is_empty() && (kind == SpanKind::Test || !name.contains('='));
     valid.then_some((kind, name, rest)).ok_or_else(|| "a test or an operation has no name".into())
 }
 
@@ -181,6 +205,7 @@ fn call(vcpu: u32, number: u64, text: &str) -> Result<Record, Reason> {
         arguments: arguments.split_whitespace().map(Argument::parse).collect(),
         result: CallResult::Value(0),
         done: None,
+        failed: None,
         times: 1,
         frames_in: FrameRuns::default(),
         frames_at: FrameRuns::default(),
@@ -196,11 +221,15 @@ fn call(vcpu: u32, number: u64, text: &str) -> Result<Record, Reason> {
             call.done = Some(decimal_or(digits, "`done`")?);
         } else if let Some(digits) = word.strip_prefix("times=") {
             call.times = decimal_or(digits, "`times`")?.max(1);
-        } else {
+        } else if let Some(failed) = word.strip_prefix("failed=") {
+            let failed = FailedEntry::parse(failed);
+            call.failed = Some(failed.ok_or_else(|| format!("`{word}` is not a failed entry"))?);
+        } else if !word.contains('=') {
+            // A word with a name is of a newer kernel.
             return Err(format!("`{word}` after the result"));
         }
     }
-    Ok(Record::Call(call))
+    Ok(Record::Call(Box::new(call)))
 }
 
 fn frames(vcpu: u32, number: u64, side: Side, text: &str) -> Result<Record, Reason> {

@@ -3,13 +3,14 @@
 use proptest::prelude::*;
 use xen_contig_trace::Trace;
 
-const LOGS: [&[u8]; 6] = [
+const LOGS: [&[u8]; 7] = [
     include_bytes!("logs/serial.log"),
     include_bytes!("logs/dmesg.log"),
     include_bytes!("logs/vcpus.log"),
     include_bytes!("logs/lost.log"),
     include_bytes!("logs/boots.log"),
     include_bytes!("logs/interrupted.log"),
+    include_bytes!("logs/panic.log"),
 ];
 
 /// What is done to a log: at which place, and with which byte.
@@ -39,6 +40,7 @@ fn harm() -> impl Strategy<Value = Harm> {
         b"cut=18446744073709551615",
         b"0x1+18446744073709551615 ",
         b"v4294967295 ",
+        b"# trace: the last hypercalls of ",
         b"\xff\xfe",
         "–".as_bytes(),
     ];

@@ -73,7 +73,12 @@ fn results_are_numbers_errors_and_versions() {
     assert_eq!(call(boot, 0, 5).result, CallResult::Value(479_428));
     assert!(call(boot, 0, 15).is_error() && !call(boot, 0, 10).is_error());
     // A multicall answers 0, and one of its three entries failed.
-    assert_eq!((call(boot, 0, 7).is_error(), call(boot, 0, 7).failed_entries()), (true, 1));
+    let multicall = call(boot, 0, 7);
+    assert_eq!((multicall.is_error(), multicall.errno()), (true, Some("EINVAL")));
+    assert_eq!(
+        (multicall.result.clone(), multicall.failed.as_ref().unwrap().entry),
+        (CallResult::Value(0), 2)
+    );
 }
 
 #[test]
@@ -224,7 +229,7 @@ fn a_log_without_a_trace_has_no_boot() {
 
 #[test]
 fn pieces_of_any_length_give_the_same_trace() {
-    for name in ["serial", "dmesg", "vcpus", "lost", "boots", "interrupted"] {
+    for name in ["serial", "dmesg", "vcpus", "lost", "boots", "interrupted", "panic"] {
         let whole = log(name);
         for size in [1, 7, 64, 4096] {
             let mut reader = TraceReader::new();
@@ -266,7 +271,9 @@ fn a_line_that_lost_a_part_is_not_read() {
         ("-EINVAL", "-EINval", "is not the result"),
         ("-EINVAL", "-", "is not the result"),
         ("done=0", "done=", "`done`"),
-        ("done=0", "one=0", "after the result"),
+        ("done=0", "one", "after the result"),
+        ("done=0", "failed=EINVAL", "is not a failed entry"),
+        ("done=0", "failed=1:0", "is not a failed entry"),
         ("times=2", "times=-2", "`times`"),
     ] {
         let line = call.replacen(part, damaged, 1);
@@ -318,4 +325,46 @@ fn numbers_too_large_are_damage() {
     let largest =
         "v0 #0 @18446744073.709551615 +18446744073709551615 - sched_op yield -> 0 times=9";
     assert_eq!(reason(largest), None);
+}
+
+#[test]
+fn a_word_of_a_newer_kernel_is_ignored() {
+    assert_eq!(reason("v0 #0 @1.000000000 +1 - sched_op yield -> 0 done=1 new=5 times=2"), None);
+}
+
+#[test]
+fn a_panic_repeats_records() {
+    let trace = log("panic");
+    assert_eq!(losses(&trace), []);
+    let [boot] = trace.boots.as_slice() else { panic!("one boot") };
+    assert_eq!(boot.calls.iter().map(|call| call.number).collect::<Vec<_>>(), [0, 1, 2]);
+    assert_eq!(call(boot, 0, 1).frames_out.frames(), 1);
+    let names: Vec<_> = boot.spans.iter().map(|span| span.name.as_str()).collect();
+    assert_eq!(names, ["first", "alloc_coherent", "exchange", "misbehave-panic"]);
+    assert_eq!(path(boot, call(boot, 0, 2)), "misbehave-panic");
+}
+
+#[test]
+fn a_multicall_with_more_entries_than_its_line() {
+    let log = "# trace version=1 vcpus=1 ring=8 calls=all\n\
+        # trace v0 #0 @1.000000000 +1 - multicall entries=9 mmu_update=1 … -> 0 done=9\n";
+    let trace = Trace::parse(log.as_bytes());
+    assert_eq!((trace.boots[0].calls[0].operation(), trace.losses().count()), (None, 0));
+    assert!(log.contains(&trace.boots[0].calls[0].to_string()));
+}
+
+#[test]
+fn a_summary_alone_is_a_boot_without_damage() {
+    let trace = Trace::parse(b"(d1) # trace summary boot total 6 4\n");
+    assert_eq!((trace.boots[0].domain, trace.boots[0].summary.len()), (Some(1), 1));
+    assert_eq!(trace.losses().count(), 0);
+}
+
+#[test]
+fn an_end_belongs_to_its_begin_although_the_clock_was_read_anew() {
+    let log = b"# trace version=1 vcpus=1 ring=8 calls=all\n\
+        # trace v0 @1.000000000 begin test one\n\
+        # trace v0 @1.000000007 +500 end test one calls=0\n";
+    let spans = Trace::parse(log).boots[0].spans.clone();
+    assert_eq!((spans.len(), spans[0].duration), (1, Some(500)));
 }

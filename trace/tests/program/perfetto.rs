@@ -126,7 +126,7 @@ fn losses_are_instants_at_the_place_of_the_loss() {
 
 #[test]
 fn slices_nest_whatever_lines_are_lost() {
-    for name in ["serial", "vcpus", "lost"] {
+    for name in ["serial", "vcpus", "lost", "panic"] {
         let log = std::fs::read(log(name)).unwrap();
         let lines: Vec<&[u8]> = log.split_inclusive(|byte| *byte == b'\n').collect();
         for lost in 0..lines.len() {

@@ -13,6 +13,9 @@ pub fn report(trace: &Trace, boots: &[Chosen<'_>]) -> Option<String> {
     chosen.chain(stray).for_each(|loss| sums.add(loss));
     let mut parts = sums.parts();
     parts.extend(unfinished(boots));
+    if boots.iter().all(|chosen| chosen.boot.calls.is_empty()) {
+        parts.push("the trace has no calls; the guest prints them with `trace=full`".to_owned());
+    }
     (!parts.is_empty()).then(|| parts.join("; "))
 }
 
@@ -30,7 +33,8 @@ pub fn no_trace(trace: &Trace) -> String {
         "there is no trace in the input{found}\n\
          * put `trace=full` on the command line of the guest's kernel; xl: `extra=\"trace=full\"`\n\
          * `xl dmesg` has the lines of a PVH domU only if Xen was booted with `guest_loglvl=all`\n\
-         * a PV domU prints to its console: `xl console`, or the log of xenconsoled\n\
+         * a PV domU prints to its console: `xl console`, or the log of xenconsoled; \
+         relay-console.sh copies it into `xl dmesg`\n\
          * `conring_size=` on Xen's command line makes the ring large enough for a whole boot"
     )
 }
@@ -77,7 +81,7 @@ impl Sums {
         }
         if self.records > 0 {
             let records = plural(self.records, "record was", "records were");
-            parts.push(format!("{records} lost, because the ring of a vCPU was full"));
+            parts.push(format!("{records} lost, because a ring was full; `ring=` makes it larger"));
         }
         if self.missing > 0 {
             let calls = plural(self.missing, "call is", "calls are");

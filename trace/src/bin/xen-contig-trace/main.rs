@@ -83,12 +83,16 @@ fn show(options: &Options, boots: &[Chosen<'_>], out: &mut impl Write) -> Result
         if options.view != View::Nothing && chosen.of > 1 {
             writeln!(out, "{}", chosen.heading())?;
         }
+        if chosen.boot.calls.is_empty() && options.view != View::Nothing {
+            // With `trace=summary` the kernel's own table is all that there is.
+            chosen.boot.summary.iter().try_for_each(|line| writeln!(out, "{line}"))?;
+            continue;
+        }
         match options.view {
             View::Nothing => {}
             View::Plain => {
                 let mut printer = plain::Printer::new(&options.columns);
                 printer.print(chosen.boot, &options.selection, 0..chosen.boot.calls.len(), out)?;
-                printer.print_summary_alone(chosen.boot, out)?;
             }
             View::Summary => summary::write(chosen.boot, &options.selection, out)?,
             View::By(group) => summary::write_by(chosen.boot, &options.selection, group, out)?,

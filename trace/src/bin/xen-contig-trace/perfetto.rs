@@ -12,7 +12,7 @@ use xen_contig_trace::{Boot, FrameRuns, Loss, SpanKind, TracedCall, TracedSpan};
 
 use crate::json::{kind, named};
 use crate::selection::{Chosen, Selection};
-use crate::tally::{failure, name};
+use crate::tally::name;
 
 /// Writes the boots as one file.
 pub fn write(boots: &[Chosen<'_>], selection: &Selection, out: &mut impl Write) -> io::Result<()> {
@@ -78,6 +78,9 @@ impl Slice {
         if let Some(done) = call.done {
             add("done", done.into());
         }
+        if let Some(failed) = &call.failed {
+            add("failed", format!("entry {}: {}", failed.entry, failed.errno).into());
+        }
         if call.times != 1 {
             add("times", call.times.into());
         }
@@ -97,7 +100,7 @@ impl Slice {
                 add(name, list.into());
             }
         }
-        let error = failure(call).map_or(String::new(), |failure| format!(": error {failure}"));
+        let error = call.errno().map_or(String::new(), |errno| format!(": {errno}"));
         let name = format!("{}{error}", name(call));
         let category = if call.is_error() { "refused hypercall" } else { "hypercall" };
         Self { start: call.start, end: call.end(), rank: 3, name, category, arguments }

@@ -67,14 +67,6 @@ impl<'a> Printer<'a> {
         Ok(())
     }
 
-    /// Prints the kernel's own summary if the trace has nothing else.
-    pub fn print_summary_alone(&self, boot: &Boot, out: &mut impl Write) -> io::Result<()> {
-        if !boot.calls.is_empty() {
-            return Ok(());
-        }
-        boot.summary.iter().try_for_each(|line| writeln!(out, "{line}"))
-    }
-
     fn print_headings(
         &mut self,
         boot: &Boot,

@@ -8,7 +8,7 @@ use xen_contig_trace::{Boot, Phase, SpanKind, TracedCall};
 
 use crate::options::Group;
 use crate::selection::Selection;
-use crate::tally::{CallSums, failure, name, shares, sums};
+use crate::tally::{CallSums, name, shares, sums};
 use crate::units::duration;
 
 /// The row of calls outside of every test, operation or phase.
@@ -133,7 +133,7 @@ fn by_phase(
 
 fn errors(calls: &[&TracedCall]) -> Option<String> {
     let refused = calls.iter().copied().filter(|call| call.is_error());
-    let key = |call: &TracedCall| (failure(call).unwrap_or_default(), name(call));
+    let key = |call: &TracedCall| (call.errno().unwrap_or_default().to_owned(), name(call));
     let mut rows: Vec<_> = sums(refused, key).into_iter().collect();
     rows.sort_by_key(|(_, sums)| Reverse(sums.calls));
     let mut table = table(["error", "calls", "time", "mean", "hypercall"]);

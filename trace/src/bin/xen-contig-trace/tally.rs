@@ -9,7 +9,7 @@ use xen_contig_trace::TracedCall;
 pub struct CallSums {
     /// The number of calls, folded ones counted singly.
     pub calls: u64,
-    /// The number of calls that Xen refused, or an entry of.
+    /// The number of calls that Xen refused, or that have an entry that it refused.
     pub errors: u64,
     /// How much Xen did: entries of lists and extents, and 1 for any other call that succeeded.
     pub done: u64,
@@ -50,12 +50,6 @@ pub fn sums<'a, K: Ord>(
 pub fn name(call: &TracedCall) -> String {
     let operation = call.operation().map_or(String::new(), |operation| format!(" {operation}"));
     format!("{}{operation}", call.hypercall)
-}
-
-/// Returns the name of the error, or says that an entry of a multicall was refused.
-pub fn failure(call: &TracedCall) -> Option<String> {
-    let of_entry = || (call.failed_entries() > 0).then(|| "of an entry".to_owned());
-    call.result.errno().map(str::to_owned).or_else(of_entry)
 }
 
 /// Returns the share of each time in tenths of a percent.
