@@ -12,9 +12,9 @@
     return scrollWidth > clientWidth ? [`${scrollWidth} px of ${clientWidth} px`] : [];
   })());
 
-  const levels = all("h1, h2, h3, h4").map((heading) => [Number(heading.tagName[1]), name(heading)]);
-  ask("headings skip no level by more than one and the first is h1", levels.filter(([level], at) =>
-    at === 0 ? level !== 1 : level > levels[at - 1][0] + 2).map(([, words]) => words));
+  const levels = all("h1, h2, h3, h4, h5, h6").map((heading) => [Number(heading.tagName[1]), name(heading)]);
+  ask("headings begin with h1 and skip no level", levels.filter(([level], at) =>
+    at === 0 ? level !== 1 : level > levels[at - 1][0] + 1).map(([, words]) => words));
 
   ask("every table has headers with a scope", all("table").filter((table) =>
     !table.tHead || all("th", table).some((cell) => !cell.scope)).map(name));

@@ -120,7 +120,11 @@ impl Browser {
 
     fn receive(&mut self, during: &str) -> Result<Value, String> {
         self.from.recv_timeout(PATIENCE).map_err(|_| {
-            format!("{during}: the browser ended, or gave no answer in {} s", PATIENCE.as_secs())
+            let seconds = PATIENCE.as_secs();
+            format!(
+                "{during}: the browser ended, or gave no answer in {seconds} s; browser.log in the \
+                 directory of the page has its messages"
+            )
         })
     }
 }

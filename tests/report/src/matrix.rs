@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::places::Places;
-use crate::results::{Boot, MODES, Outcome};
+use crate::results::{Boot, Outcome, place};
 
 /// The matrix.
 #[derive(Clone, Debug, Serialize)]
@@ -143,10 +143,7 @@ fn columns(boots: &[Boot]) -> Vec<Column> {
             }),
         }
     }
-    columns.sort_by_key(|column| {
-        let place = MODES.iter().position(|mode| *mode == column.mode);
-        (column.xen.clone(), place.unwrap_or(MODES.len()), column.mode.clone())
-    });
+    columns.sort_by(|a, b| (&a.xen, place(&a.mode)).cmp(&(&b.xen, place(&b.mode))));
     columns
 }
 

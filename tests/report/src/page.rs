@@ -18,7 +18,7 @@ use crate::faults::{self, Faults};
 use crate::figure::timeline::time;
 use crate::links::{self, Link};
 use crate::matrix::{self, Matrix};
-use crate::results::{self, BED, GuestResult, TestResult};
+use crate::results::{self, BED, Boot, GuestResult, TestResult};
 use crate::source::{self, Source};
 use crate::summary::{self, Commit, Problem, Summary};
 use crate::traced::{self, Traced};
@@ -40,6 +40,7 @@ struct Page {
     problems: Vec<ProblemRow>,
     matrix: Matrix,
     guests: Vec<GuestRow>,
+    others: Vec<OtherLogs>,
     checks: Vec<TestResult>,
     conformance: Source<Conformance>,
     traced: Option<Traced>,
@@ -62,6 +63,13 @@ struct GuestRow {
     links: Vec<Link>,
 }
 
+/// Logs of a boot that is no row of the guests: one that the suite has end badly, for example.
+#[derive(Debug, Serialize)]
+struct OtherLogs {
+    dir: String,
+    links: Vec<Link>,
+}
+
 /// Writes the page below `root` and returns its path.
 pub fn write(root: &Path) -> Result<PathBuf, String> {
     let html = html(root)?;
@@ -81,7 +89,7 @@ pub fn html(root: &Path) -> Result<String, String> {
         let links = problem.logs.as_deref().map(|dir| links::logs(root, dir));
         ProblemRow { links: links.unwrap_or_default(), problem }
     };
-    let row_of = |boot: &results::Boot| GuestRow {
+    let row_of = |boot: &Boot| GuestRow {
         mode: boot.guest.mode().to_owned(),
         outcome: match boot.guest.verdict.as_str() {
             "SUCCESS" => "passed",
@@ -101,6 +109,7 @@ pub fn html(root: &Path) -> Result<String, String> {
         problems: summary::problems(last.data(), &boots).into_iter().map(links_of).collect(),
         matrix: matrix::of(&boots),
         guests: boots.iter().map(row_of).collect(),
+        others: others(root, &boots),
         checks: last.data().map(|run| run.checks.clone()).unwrap_or_default(),
         run: last.map(|run| Summary::of(&run)),
         conformance: rows.map(conformance::of),
@@ -109,6 +118,18 @@ pub fn html(root: &Path) -> Result<String, String> {
         faults: faults::of(root),
     };
     render(&page)
+}
+
+/// Returns the logs of all boots that are not among the guests.
+fn others(root: &Path, boots: &[Boot]) -> Vec<OtherLogs> {
+    let xens = source::names(&root.join(BED)).into_iter();
+    let dirs = xens.flat_map(|xen| {
+        let names = source::names(&root.join(BED).join(&xen)).into_iter();
+        names.map(move |name| format!("{BED}/{xen}/{name}"))
+    });
+    let dirs = dirs.filter(|dir| boots.iter().all(|boot| boot.guest.logs != *dir));
+    let others = dirs.map(|dir| OtherLogs { links: links::logs(root, &dir), dir });
+    others.filter(|other| !other.links.is_empty()).collect()
 }
 
 fn render(page: &Page) -> Result<String, String> {

@@ -13,6 +13,11 @@ pub const BED: &str = "target/bed";
 /// The modes, in the order in which the page shows them.
 pub const MODES: [&str; 4] = ["pv-domu", "pvh-domu", "pv-dom0", "pvh-dom0"];
 
+/// Returns the place of a mode in that order; names of no mode come last.
+pub fn place(mode: &str) -> (usize, &str) {
+    (MODES.iter().position(|known| *known == mode).unwrap_or(MODES.len()), mode)
+}
+
 /// The whole run.
 #[derive(Clone, Debug, Deserialize)]
 pub struct RunResult {

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 
-use crate::results::{BED, Boot, Outcome, RunResult};
+use crate::results::{BED, Boot, Outcome, RunResult, place};
 use crate::source::{modified, utc};
 
 /// What the page says first.
@@ -64,10 +64,10 @@ impl Summary {
         let mut xens: Vec<String> = run.guests.iter().map(|guest| guest.xen.clone()).collect();
         let mut modes: Vec<String> =
             run.guests.iter().map(|guest| guest.mode().to_owned()).collect();
-        for names in [&mut xens, &mut modes] {
-            names.sort();
-            names.dedup();
-        }
+        xens.sort();
+        xens.dedup();
+        modes.sort_by(|a, b| place(a).cmp(&place(b)));
+        modes.dedup();
         let outcome = match run.verdict.as_str() {
             "SUCCESS" => Outcome::Passed,
             "SKIP" => Outcome::Skipped,
@@ -169,7 +169,7 @@ mod tests {
         assert_eq!((summary.outcome, summary.guests, summary.checks), (Outcome::Failed, 2, 2));
         assert_eq!(
             (summary.xens.join(" "), summary.modes.join(" ")),
-            ("4.17 4.20".to_owned(), "pv-dom0 pv-domu".to_owned())
+            ("4.17 4.20".to_owned(), "pv-domu pv-dom0".to_owned())
         );
     }
 }

@@ -119,9 +119,11 @@ fn logs_that_exist_are_linked_relative_to_the_page() {
     let root = Root::new("logs");
     root.write("target/bed/result.json", run("x"));
     root.write("target/bed/4.17/pv-domu/console.log", "KTAP");
+    root.write("target/bed/4.17/pv-dom0-panic/qemu.cmd", "qemu");
     let html = root.html();
     assert!(html.contains("href=\"../bed/4.17/pv-domu/console.log\""), "{html}");
     assert!(!html.contains("xl-dmesg.log\""));
+    assert!(html.contains("href=\"../bed/4.17/pv-dom0-panic/qemu.cmd\""), "{html}");
 }
 
 #[test]
