@@ -63,7 +63,7 @@ struct GuestRow {
     links: Vec<Link>,
 }
 
-/// Logs of a boot that is no row of the guests: one that the suite has end badly, for example.
+/// Logs of a boot that the table of guests leaves out: one that is to end badly, for example.
 #[derive(Debug, Serialize)]
 struct OtherLogs {
     dir: String,
