@@ -63,7 +63,7 @@ fn the_shares_of_each_table_sum_to_a_hundred_percent() {
         assert_eq!(rows.filter_map(share).sum::<u64>(), 1000, "{table}");
         tables += 1;
     }
-    assert_eq!(tables, 4);
+    assert_eq!(tables, 3);
 }
 
 #[test]

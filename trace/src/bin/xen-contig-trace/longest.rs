@@ -31,6 +31,10 @@ pub fn write(
             format!("call #{} of vCPU {}, at {} s", call.number, call.vcpu, seconds(call.start));
         row("call", &at)?;
         row("share", &format!("{}.{} % of the time of these calls", share / 10, share % 10))?;
+        let lists = [&call.frames_in, &call.frames_out, &call.frames_at];
+        if lists.into_iter().all(|list| list.is_empty()) {
+            row("frames", "none")?;
+        }
         for (name, runs) in [
             ("given", &call.frames_in),
             ("received", &call.frames_out),

@@ -31,8 +31,10 @@ pub fn write(boot: &Boot, selection: &Selection, out: &mut impl Write) -> io::Re
         let rows = by_time(sums(calls.iter().copied(), name));
         writeln!(out, "{title}, by hypercall\n{}", figures("hypercall", &rows))?;
         let spans = |start: u64| (start < first_test) == is_boot;
-        let phases = by_phase(boot, selection, &calls, spans);
-        writeln!(out, "\n{title}, by phase\n{phases}")?;
+        if calls.iter().any(|call| call.phase.is_some()) {
+            let phases = by_phase(boot, selection, &calls, spans);
+            writeln!(out, "\n{title}, by phase\n{phases}")?;
+        }
         if let Some(errors) = errors(&calls) {
             writeln!(out, "\n{title}, by error\n{errors}")?;
         }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use xen_contig_trace::TracedCall;
+use xen_contig_trace::{CallResult, TracedCall};
 
 /// Sums over some calls.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -25,7 +25,7 @@ impl CallSums {
         let succeeded = if call.is_error() { 0 } else { call.times };
         self.calls = self.calls.saturating_add(call.times);
         self.errors = self.errors.saturating_add(call.times - succeeded);
-        self.done = self.done.saturating_add(call.done.unwrap_or(succeeded));
+        self.done = self.done.saturating_add(done(call).unwrap_or(succeeded));
         self.time = self.time.saturating_add(call.duration);
         self.longest = self.longest.max(call.duration / call.times.max(1));
     }
@@ -33,6 +33,26 @@ impl CallSums {
     /// Returns the mean time of a call, in ns.
     pub fn mean(&self) -> u64 {
         self.time.checked_div(self.calls).unwrap_or(0)
+    }
+}
+
+/// Returns how much of a call Xen did, if the call says so.
+fn done(call: &TracedCall) -> Option<u64> {
+    if call.hypercall == "set_trap_table" {
+        return call.argument("entries").and_then(|entries| entries.parse().ok());
+    }
+    match call.operation().unwrap_or_default() {
+        // Without progress Xen leaves the number as the caller set it.
+        "exchange" if call.hypercall == "memory_op" => {
+            let before = call.argument("exchanged").and_then(|number| number.parse().ok());
+            Some(call.done?.saturating_sub(before.unwrap_or(0)).saturating_mul(call.times))
+        }
+        // Xen answers with the number of extents.
+        "increase_reservation" | "decrease_reservation" | "populate_physmap" => {
+            let CallResult::Value(extents) = call.result else { return None };
+            Some(extents.unsigned_abs().saturating_mul(call.times))
+        }
+        _ => Some(call.done?.saturating_mul(call.times)),
     }
 }
 
@@ -72,7 +92,31 @@ pub fn shares(times: &[u64]) -> Vec<u64> {
 
 #[cfg(test)]
 mod tests {
+    use xen_contig_trace::Trace;
+
     use super::*;
+
+    /// Sums one call.
+    fn done_of(call: &str) -> u64 {
+        let log = format!("# trace v0 #0 @1.000000000 +1 - {call}\n");
+        let mut sums = CallSums::default();
+        Trace::parse(log.as_bytes()).boots[0].calls.iter().for_each(|call| sums.add(call));
+        sums.done
+    }
+
+    #[test]
+    fn done_is_counted_as_the_kernel_counts_it() {
+        assert_eq!(done_of("memory_op exchange in=8 exchanged=3 -> -EINVAL done=5"), 2);
+        assert_eq!(done_of("memory_op exchange in=8 -> 0 done=8 times=2"), 16);
+        assert_eq!(done_of("memory_op exchange in=0 exchanged=1 -> -EINVAL done=1 times=2"), 0);
+        assert_eq!(done_of("memory_op decrease_reservation extents=8 order=0 -> 8"), 8);
+        assert_eq!(done_of("memory_op populate_physmap extents=8 order=0 -> -EINVAL"), 0);
+        assert_eq!(done_of("mmu_update count=8 -> 0 done=8"), 8);
+        assert_eq!(done_of("multicall entries=3 exchange -> 0 done=2 failed=2:-ENOMEM"), 2);
+        assert_eq!(done_of("set_trap_table entries=23 -> 0"), 23);
+        assert_eq!(done_of("memory_op current_reservation -> 16384 times=2"), 2);
+        assert_eq!(done_of("vcpu_op is_up vcpu=1 -> -ENOENT"), 0);
+    }
 
     #[test]
     fn shares_sum_to_a_hundred_percent() {
