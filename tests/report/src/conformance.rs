@@ -61,6 +61,8 @@ pub struct Row {
     pub model: Option<Place>,
     /// What real Xens answered: one entry for all that answered the same.
     pub real: Vec<Place>,
+    /// Whether Xens or modes answered differently.
+    pub different: bool,
     /// `failed`, `passed` or `skipped`.
     pub outcome: &'static str,
 }
@@ -103,7 +105,7 @@ pub fn of(rows: Vec<AnsweredRow>) -> Conformance {
     Conformance {
         failed: rows_of(&rows, |row| row.outcome == "failed"),
         real: rows_of(&rows, |row| row.real.iter().any(|place| place.outcome != "skipped")),
-        different: rows_of(&rows, Row::is_answered_differently),
+        different: rows_of(&rows, |row| row.different),
         rows,
         xens,
     }
@@ -140,11 +142,8 @@ impl Row {
             .into_iter()
             .find(|outcome| places().any(|place| place.outcome == *outcome))
             .unwrap_or("skipped");
-        Self { id: row.row, stimulus: row.stimulus, expected, model, real, outcome }
-    }
-
-    fn is_answered_differently(&self) -> bool {
-        self.real.iter().filter(|place| place.outcome != "skipped").count() > 1
+        let different = real.iter().filter(|place| place.outcome != "skipped").count() > 1;
+        Self { id: row.row, stimulus: row.stimulus, expected, model, real, different, outcome }
     }
 }
 

@@ -83,7 +83,7 @@ fn nothing_in_a_source_becomes_part_of_the_page() {
 #[test]
 fn without_any_source_the_page_names_the_targets_that_write_them() {
     let html = Root::new("empty").html();
-    for target in ["make test", "make conformance", "make bench"] {
+    for target in ["make test", "make conformance", "trace=full", "make bench"] {
         assert!(html.contains(target), "{target} is not on the page");
     }
     assert!(html.ends_with("</html>\n") || html.ends_with("</html>"), "{html}");
