@@ -115,6 +115,27 @@ fn a_row_carries_what_the_filters_need() {
 }
 
 #[test]
+fn the_last_log_with_an_exchange_in_a_transaction_is_shown() {
+    let root = Root::new("traced");
+    let exchange = "\
+# trace version=1 vcpus=1 ring=4096 calls=all
+# trace v0 #1 @1.000000000 +9 exchange memory_op exchange in=1 out=1 -> 0 done=1
+# trace v0 #1 in 0x1
+# trace v0 #1 at 0x2
+# trace v0 #1 out 0x3
+";
+    let phase = "# trace v0 @1.000000000 +10 phase exchange calls=1\n";
+    root.write("target/bed/4.17/pv-dom0/console.log", format!("{exchange}{phase}"));
+    root.write("target/bed/4.17/pv-domu/console.log", exchange);
+    root.write("target/bed/4.17/pvh-domu/console.log", "# trace version=1\n");
+    let html = root.html();
+    assert!(html.contains("href=\"../bed/4.17/pv-dom0/console.log\">target/bed/"), "{html}");
+    for words in ["An exchange of 1 frame of 4 KiB", "exchange: 10 ns, 1 hypercall"] {
+        assert!(html.contains(words), "{words} is not on the page");
+    }
+}
+
+#[test]
 fn logs_that_exist_are_linked_relative_to_the_page() {
     let root = Root::new("logs");
     root.write("target/bed/result.json", run("x"));
