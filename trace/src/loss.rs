@@ -55,6 +55,10 @@ pub enum LossKind {
 impl fmt::Display for LossKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Overwritten { records: 1, .. } => {
+                f.write_str("1 record was overwritten before it was printed")
+            }
+            Self::Missing { calls: 1 } => f.write_str("1 call is missing in the log"),
             Self::Overwritten { records, .. } => {
                 write!(f, "{records} records were overwritten before they were printed")
             }

@@ -130,7 +130,7 @@ fn a_line_that_xen_interrupted_is_joined() {
     assert_eq!(boot.calls.iter().map(|call| call.number).collect::<Vec<_>>(), [0, 1, 2, 4]);
     let found = losses(&trace);
     assert_eq!(found[0], (7, "the call has no result (`->`)".to_owned()));
-    assert_eq!(found[1], (9, "1 calls are missing in the log".to_owned()));
+    assert_eq!(found[1], (9, "1 call is missing in the log".to_owned()));
 }
 
 #[test]
@@ -160,7 +160,7 @@ fn every_loss_is_named_with_its_line() {
     let unreadable: Vec<_> = found.iter().map(|(line, _)| *line).collect();
     assert_eq!(unreadable, [4, 7, 8, 9, 10, 10, 14, 16, 17]);
     assert!(found[1].1.contains("is not a duration"), "{found:?}");
-    assert_eq!(found[2].1, "1 calls are missing in the log");
+    assert_eq!(found[2].1, "1 call is missing in the log");
     assert_eq!(found[5].1, "2 calls are missing in the log");
     assert_eq!(found[6].1, "60 frames of call #918 are not shown");
     assert!(found[7].1.contains("which was not read"), "{found:?}");

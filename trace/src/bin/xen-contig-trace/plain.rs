@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::ops::Range;
 
-use xen_contig_trace::{Boot, SpanKind, TracedCall, TracedSpan};
+use xen_contig_trace::{Boot, LossKind, SpanKind, TracedCall, TracedSpan};
 
 use crate::options::Columns;
 use crate::selection::Selection;
@@ -20,6 +20,8 @@ pub struct Printer<'a> {
     shown: BTreeMap<u32, Shown>,
     /// When the last printed call began.
     last: Option<u64>,
+    /// The number of the boot's losses that were passed.
+    losses: usize,
     /// True if lines begin with their vCPU.
     names_vcpus: bool,
     /// When the first test began.
@@ -36,7 +38,14 @@ struct Shown {
 impl<'a> Printer<'a> {
     /// Makes a printer for one boot.
     pub fn new(columns: &'a Columns) -> Self {
-        Self { columns, shown: BTreeMap::new(), last: None, names_vcpus: false, first_test: None }
+        Self {
+            columns,
+            shown: BTreeMap::new(),
+            last: None,
+            losses: 0,
+            names_vcpus: false,
+            first_test: None,
+        }
     }
 
     /// Prints the calls with these indices that are selected.
@@ -52,6 +61,7 @@ impl<'a> Printer<'a> {
         let mut calls =
             boot.calls[range].iter().filter(|call| selection.picks(boot, call)).peekable();
         while let Some(call) = calls.next() {
+            self.print_losses(boot, selection, call, out)?;
             self.print_headings(boot, call, out)?;
             if !self.columns.fold {
                 self.print_call(call, out)?;
@@ -63,6 +73,26 @@ impl<'a> Printer<'a> {
                 folded.duration = folded.duration.saturating_add(next.duration);
             }
             self.print_call(&folded, out)?;
+        }
+        Ok(())
+    }
+
+    /// Prints where calls are missing before this one.
+    fn print_losses(
+        &mut self,
+        boot: &Boot,
+        selection: &Selection,
+        call: &TracedCall,
+        out: &mut impl Write,
+    ) -> io::Result<()> {
+        while let Some(loss) = boot.losses.get(self.losses).filter(|loss| loss.line <= call.line) {
+            self.losses += 1;
+            let is_gap =
+                matches!(loss.kind, LossKind::Overwritten { .. } | LossKind::Missing { .. });
+            let vcpu = loss.vcpu.filter(|vcpu| is_gap && selection.picks_vcpu(*vcpu));
+            if let Some(vcpu) = vcpu {
+                self.print_line(vcpu, loss.time, None, 0, &format!("[{}]", loss.kind), out)?;
+            }
         }
         Ok(())
     }

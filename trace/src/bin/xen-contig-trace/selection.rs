@@ -128,7 +128,8 @@ impl Selection {
         }
     }
 
-    fn picks_vcpu(&self, vcpu: u32) -> bool {
+    /// Returns true if what this vCPU did is shown.
+    pub fn picks_vcpu(&self, vcpu: u32) -> bool {
         self.vcpu.is_none_or(|only| only == vcpu)
     }
 
