@@ -7,6 +7,7 @@ use xen_contig::addr::DmaAddr;
 use super::device::Edu;
 use super::registers::Register64;
 use crate::events::nap;
+use crate::time::Deadline;
 
 /// The addresses that the engine can drive. It ignores the bits above.
 pub const MASK: u64 = (1 << 28) - 1;
@@ -23,10 +24,12 @@ const ENGINE_BASE: u64 = 0x40000;
 const RUN: u64 = 1;
 const TO_MEMORY: u64 = 2;
 
-/// The number of reads of the command register after which the driver gives up.
+/// The number of seconds of system time after which the driver gives up.
 ///
-/// The engine takes 100 ms of QEMU's clock, and a millisecond passes between two reads.
-const MAX_READS: u32 = 10_000;
+/// The engine takes 100 ms of QEMU's clock. The limit is high because a busy host may not run QEMU's
+/// timers for seconds. A number of reads would not do: a nap between two reads ends at once if an event
+/// is pending.
+const LIMIT_SECONDS: u64 = 60;
 
 /// The reason why a transfer failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,8 +50,8 @@ pub enum TransferError {
     },
     /// The engine does not stop. The memory stays in use, because the engine may still write it.
     Stuck {
-        /// The number of reads of the command register.
-        reads: u32,
+        /// The seconds that the driver waited.
+        seconds: u64,
     },
 }
 
@@ -62,8 +65,8 @@ impl fmt::Display for TransferError {
             Self::AboveMask { start, bytes } => {
                 write!(f, "{bytes} bytes from {start} on are not within the mask {MASK:#x}")
             }
-            Self::Stuck { reads } => {
-                write!(f, "the engine still runs after {reads} reads of its command register")
+            Self::Stuck { seconds } => {
+                write!(f, "the engine still runs after {seconds} s")
             }
         }
     }
@@ -138,15 +141,15 @@ impl Edu {
             registers.write64(Register64::Count, bytes);
             registers.write64(Register64::Command, command);
         }
-        for _ in 0..MAX_READS {
-            if registers.read64(Register64::Command) & RUN == 0 {
-                return Ok(());
+        let deadline = Deadline::in_seconds(LIMIT_SECONDS);
+        while registers.read64(Register64::Command) & RUN != 0 {
+            if deadline.has_passed() {
+                return Err(TransferError::Stuck { seconds: LIMIT_SECONDS });
             }
-            // The nap limits the number of reads. Each read exits to the emulator and costs more
-            // than the engine's work.
+            // Each read exits to the emulator and costs more than the engine's work.
             nap();
         }
-        Err(TransferError::Stuck { reads: MAX_READS })
+        Ok(())
     }
 }
 
