@@ -2,5 +2,6 @@
 
 mod perfetto;
 mod pipes;
+mod real;
 mod run;
 mod views;

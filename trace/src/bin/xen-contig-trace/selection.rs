@@ -116,6 +116,7 @@ impl Selection {
             let names: BTreeSet<&str> = tests.map(|test| test.name.as_str()).collect();
             if !names.iter().any(|name| pattern.matches(name)) {
                 let names = names.into_iter().collect::<Vec<_>>().join(" ");
+                let names = if names.is_empty() { "none in this boot" } else { &names };
                 return Err(format!("--test {pattern}: no test has such a name\ntests: {names}"));
             }
         }
