@@ -124,7 +124,7 @@ pub fn problems(run: Option<&RunResult>, boots: &[Boot]) -> Vec<Problem> {
         let failed = guest.tests.iter().filter(|test| test.result == Outcome::Failed);
         problems.extend(failed.map(|test| problem(&test.name, test.reason.clone())));
         // A test that failed says more than the verdict that follows from it.
-        let is_said = guest.failed > 0 && guest.reasons.is_empty();
+        let is_said = guest.failed > 0 && guest.verdict == "FAILURE";
         if !is_said && !matches!(guest.verdict.as_str(), "SUCCESS" | "SKIP") {
             problems.push(problem(&guest.verdict, guest.reasons.join("; ")));
         }
@@ -134,16 +134,35 @@ pub fn problems(run: Option<&RunResult>, boots: &[Boot]) -> Vec<Problem> {
         place: "check of the test bed".to_owned(),
         what: check.name.clone(),
         reason: check.reason.clone(),
-        logs: None,
+        logs: logs_in(&check.reason),
     });
     problems.extend(failed);
     problems
+}
+
+/// Returns the directory of logs that a reason names: `…; see target/bed/4.17/pv-dom0-hang`.
+fn logs_in(reason: &str) -> Option<String> {
+    let words = reason.split_whitespace().map(|word| word.trim_end_matches([',', ';', '.']));
+    let mut dirs = words.filter(|word| word.starts_with(BED) && !word.contains(".."));
+    dirs.next().map(str::to_owned)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::results::tests::guest;
+
+    #[test]
+    fn a_reason_names_the_logs() {
+        let dir = "target/bed/4.17/pv-dom0-hang";
+        assert_eq!(
+            logs_in("not FAILURE (why); see target/bed/4.17/pv-dom0-hang"),
+            Some(dir.to_owned())
+        );
+        assert_eq!(logs_in("see target/bed/4.17/pv-dom0-hang, or not"), Some(dir.to_owned()));
+        assert_eq!(logs_in("see target/bed/../../etc"), None);
+        assert_eq!(logs_in("no logs"), None);
+    }
 
     #[test]
     fn failed_tests_checks_and_guests_that_ended_badly_are_problems() {
