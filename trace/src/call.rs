@@ -7,6 +7,7 @@ const MORE: &str = "…";
 
 /// A hypercall, or several equal ones in a row that the kernel folded.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct TracedCall {
     /// The vCPU that made the call.
     pub vcpu: u32,
@@ -100,6 +101,7 @@ impl fmt::Display for TracedCall {
 
 /// An argument of a hypercall, or a limit of an operation.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Argument {
     /// The name, or `None` if the line has a word alone, such as `exchange`.
     pub name: Option<String>,
@@ -148,6 +150,7 @@ pub(crate) fn decimal(text: &str) -> Option<u64> {
 
 /// An entry of a multicall that Xen refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct FailedEntry {
     /// The number of the entry, counted from 0.
     pub entry: u32,

@@ -4,6 +4,7 @@ use std::fmt;
 
 /// A place at which something is missing.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Loss {
     /// The line of the log, counted from 1.
     pub line: usize,

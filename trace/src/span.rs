@@ -4,6 +4,7 @@ use crate::{Argument, Phase};
 
 /// A stretch of work on one vCPU, which contains calls and other spans.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct TracedSpan {
     /// What kind of work it is.
     pub kind: SpanKind,

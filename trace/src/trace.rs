@@ -4,6 +4,7 @@ use crate::{Loss, SpanKind, TracedCall, TracedSpan};
 
 /// Everything that a log has of traces.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Trace {
     /// The boots of guests that print a trace, in the order of the log.
     pub boots: Vec<Boot>,
@@ -20,6 +21,7 @@ impl Trace {
 
 /// The trace of one guest from its boot on.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Boot {
     /// The line of the log at which the trace begins, counted from 1.
     pub line: usize,
