@@ -28,10 +28,10 @@ mod exit {
 }
 
 use bench::BenchEntry;
-use command_line::{Complaint, Options, ProbeBuffer, Selection, When};
+use command_line::{Complaint, Options, ProbeBuffer, Selection, TraceLevel, TraceOptions, When};
 use entry::BenchPattern;
 use exit::Exit;
-use hypercall::trace::Level;
+use hypercall::trace::{Filter, Hypercall};
 use xen_contig::addr::{AddressBits, Order};
 use xen_contig::exchange::Fuse;
 use xen_contig::vmap::UnmapMode;
@@ -51,18 +51,21 @@ fn complaint(text: &str) -> String {
 fn an_empty_line_means_all_tests() {
     let (options, complaints) = parse(b"  ");
     assert!(complaints.is_empty());
-    assert_eq!((options.selftest, options.trace, options.seed), (Selection::All, Level::Off, 0));
+    assert_eq!((options.selftest, options.seed), (Selection::All, 0));
     assert_eq!((options.probe, options.vmap, options.exit), (None, None, None));
+    let off = TraceOptions { level: TraceLevel::Off, filter: Filter::ALL, ring: None };
+    assert_eq!(options.trace, off);
     assert_eq!(options.fuse, Fuse::On);
 }
 
 #[test]
 fn every_option_is_parsed() {
-    let text = "selftest=exchange-*,stale-alias trace=full vmap=sync seed=0xff probe=9:30 \
+    let text = "selftest=exchange-*,stale-alias trace=full ring=64 vmap=sync seed=0xff probe=9:30 \
                 fuse=off exit=hold";
     let (options, complaints) = parse(text.as_bytes());
     assert_eq!(complaints, []);
-    assert_eq!((options.trace, options.seed), (Level::Full, 255));
+    let full = TraceOptions { level: TraceLevel::Full, filter: Filter::ALL, ring: Some(64) };
+    assert_eq!((options.trace, options.seed), (full, 255));
     assert_eq!((options.vmap, options.exit), (Some(UnmapMode::Sync), Some(Exit::Hold)));
     assert_eq!(options.fuse, Fuse::Off);
     let probe = ProbeBuffer { order: Order::new(9).unwrap(), bits: AddressBits::new(30).unwrap() };
@@ -70,6 +73,28 @@ fn every_option_is_parsed() {
     assert!(options.selftest.includes("exchange-order-3", When::Always));
     assert!(options.selftest.includes("stale-alias", When::Asked));
     assert!(!options.selftest.includes("address-bits", When::Always));
+}
+
+#[test]
+fn a_full_trace_names_the_hypercalls_that_it_records() {
+    let filter = |text: &[u8]| {
+        let (options, complaints) = parse(text);
+        assert_eq!((options.trace.level, complaints), (TraceLevel::Full, vec![]));
+        options.trace.filter
+    };
+    assert_eq!(filter(b"trace=full"), Filter::ALL);
+    let two = Filter::from_iter([Hypercall::MemoryOp, Hypercall::MmuUpdate]);
+    assert_eq!(filter(b"trace=full:memory_op,mmu_update"), two);
+    assert_eq!(
+        complaint("trace=full:memory_op,memop"),
+        "bad value in \"trace=full:memory_op,memop\": \"memop\" is not a hypercall; the names are \
+         those of Xen's public/xen.h without __HYPERVISOR_, such as memory_op or mmu_update"
+    );
+    assert!(complaint("trace=full:").contains("\"\" is not a hypercall"));
+    assert!(complaint("trace=summary:memory_op").ends_with("names of hypercalls, split by commas"));
+    assert_eq!(complaint("ring=63"), "bad value in \"ring=63\": ring 63 is not in 64..=1048576");
+    assert!(complaint("ring=1048577").contains("1048577 is not in"));
+    assert!(complaint("ring=many").ends_with("expected a number of records"));
 }
 
 fn selection(text: &str) -> Selection {
@@ -169,7 +194,7 @@ fn a_bad_value_is_named_with_what_was_expected() {
         ("selftest=-", "all, none, list, or names"),
         ("selftest=--a", "all, none, list, or names"),
         ("selftest=all,a", "all, none, list, or names"),
-        ("trace=loud", "off, summary or full"),
+        ("trace=loud", "off, summary, full"),
         ("vmap=eager", "lazy or sync"),
         ("fuse=no", "on or off"),
         ("seed=-1", "below 2^64"),

@@ -4,7 +4,7 @@
 
 use fake_xen::{Asked, FakeGuest, FakePlatform, Fault, GuestBuilder, Mark};
 use hypercall::XenErrno;
-use hypercall::trace::Span;
+use hypercall::trace::{Operation, Span};
 use xen_contig::addr::{AddressBits, Order, PAGE_SIZE, Pfn};
 use xen_contig::dma::{
     AllocError, Allocator, Backing, BufferError, CoherentBuffer, Constraints, PoolConfig, Request,
@@ -854,7 +854,8 @@ fn the_advice_in_an_error_fits_the_limits() {
 #[test]
 fn an_allocation_is_a_span_whether_it_succeeds_or_fails() {
     let scene = pv();
-    let span = Span::Operation("alloc_coherent");
+    let operation = Operation::new("alloc_coherent", 64 * PAGE);
+    let span = Span::Operation(operation);
     for denied in [None, Some(XenErrno::EPERM)] {
         scene.platform.guest().deny_exchange(denied);
         scene.platform.guest().xen().take_marks();

@@ -4,10 +4,9 @@ use x86_64::VirtAddr;
 
 use crate::ops::{
     EventChannelOp, HvmOp, HvmParamIndex, MemoryOp, MmuExtOp, MmuUpdate, MulticallEntry, PhysdevOp,
-    Pte, SchedOp, SegmentBase, TrapInfo, UvmFlags, VcpuOp, VersionOp, suspend,
+    Pte, SchedOp, SegmentBase, TrapInfo, UvmFlags, VcpuOp, VersionOp,
 };
-use crate::trace::{Arg, CallRecord, Hypercall};
-use crate::{DomId, Mfn};
+use crate::{DomId, Mfn, XenErrno};
 
 /// A hypercall with its arguments.
 ///
@@ -53,49 +52,6 @@ pub enum Call<'a> {
 }
 
 impl Call<'_> {
-    /// Decodes the hypercall and its arguments for a trace.
-    // Always inlined, as are all functions from a method of `Xen` to the one that issues a call: the
-    // variant is a constant there, so that nothing remains of the `match`.
-    #[inline(always)]
-    pub fn describe(&self) -> CallRecord {
-        match self {
-            Self::Memory(op) => op.describe(),
-            Self::MmuUpdate { updates, .. } => MmuUpdate::describe_all(updates),
-            Self::UpdateVaMapping { address, pte, flush } => {
-                let args = [
-                    Arg::Hex("va", address.as_u64()),
-                    Arg::Hex("pte", pte.raw()),
-                    Arg::Hex("flush", flush.bits()),
-                ];
-                CallRecord::new(Hypercall::UpdateVaMapping, args).flushing(flush.flushes().into())
-            }
-            Self::MmuExt { ops, .. } => MmuExtOp::describe_all(ops),
-            Self::Multicall(entries) => MulticallEntry::describe_all(entries),
-            Self::ConsoleWrite(bytes) => {
-                let args = [Arg::Word("write"), Arg::Number("bytes", bytes.len() as u64)];
-                CallRecord::new(Hypercall::ConsoleIo, args)
-            }
-            Self::Sched(op) => op.describe(),
-            Self::Suspend { start_info } => suspend::describe(*start_info),
-            Self::EventChannel(op) => op.describe(),
-            Self::Version(op) => op.describe(),
-            Self::Vcpu { op, vcpu } => op.describe(*vcpu),
-            Self::SetTrapTable(table) => {
-                let args = [Arg::Number("entries", table.len() as u64)];
-                CallRecord::new(Hypercall::SetTrapTable, args).carrying(table.len())
-            }
-            Self::SetCallbacks { event, failsafe } => {
-                let args =
-                    [Arg::Hex("event", event.as_u64()), Arg::Hex("failsafe", failsafe.as_u64())];
-                CallRecord::new(Hypercall::SetCallbacks, args)
-            }
-            Self::SetSegmentBase(base) => base.describe(),
-            Self::Hvm(op) => op.describe(),
-            Self::SetHvmParam { index, .. } => index.describe("set_param"),
-            Self::Physdev(op) => op.describe(),
-        }
-    }
-
     /// Returns true if [`done`](Self::done) returns a number. A tracer asks before the call, when the
     /// variant is still a constant.
     #[inline(always)]
@@ -121,5 +77,13 @@ impl Call<'_> {
             }
             _ => None,
         }
+    }
+
+    /// Returns the index and the error of the first entry of a multicall that failed.
+    #[inline(always)]
+    pub(crate) fn failed_entry(&self) -> Option<(u32, XenErrno)> {
+        let Self::Multicall(entries) = self else { return None };
+        let mut results = entries.iter().enumerate();
+        results.find_map(|(index, entry)| Some((index as u32, entry.result().err()?)))
     }
 }

@@ -43,7 +43,7 @@ pub use iret::pv_iret;
 pub use multicall::{Multicall, MulticallError};
 #[cfg(feature = "real")]
 pub use real::RealXen;
-pub use traced::{Clock, Traced};
+pub use traced::{TraceHost, Traced};
 pub use xen::Xen;
 
 pub use x86_64::{VirtAddr, structures::paging::PageTableFlags};

@@ -1,14 +1,16 @@
 //! The kernel command line. The host tests compile this file too.
 //!
-//! `selftest=all|none|list|<glob>,-<glob>,…` · `trace=off|summary|full` · `vmap=lazy|sync` · `seed=<u64>` ·
+//! `selftest=all|none|list|<glob>,-<glob>,…` · `trace=off|summary|full[:<hypercall>,…]` ·
+//! `ring=<records>` · `vmap=lazy|sync` · `seed=<u64>` ·
 //! `probe=<order>:<address bits>` · `bench=<pattern>:<order>:<address bits>:<count>,…` ·
 //! `fuse=on|off` · `exit=poweroff|reboot|crash|hold`
 
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt;
+use core::ops::RangeInclusive;
 
-use hypercall::trace::Level;
+use hypercall::trace::{Filter, Hypercall};
 use xen_contig::addr::{AddressBits, Order, OutOfRange};
 use xen_contig::exchange::Fuse;
 use xen_contig::vmap::UnmapMode;
@@ -78,6 +80,32 @@ fn selects(glob: &str, name: &str, when: When) -> bool {
     }
 }
 
+/// How much of the hypercall trace is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TraceLevel {
+    /// Nothing.
+    Off,
+    /// Totals at the end.
+    Summary,
+    /// Every hypercall, and the totals.
+    Full,
+}
+
+/// What is recorded of hypercalls, and what is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TraceOptions {
+    /// How much is printed.
+    pub level: TraceLevel,
+    /// The hypercalls that are recorded.
+    pub filter: Filter,
+    /// The number of records that each vCPU holds until they are printed; `None` for a number that
+    /// suits the guest's memory.
+    pub ring: Option<usize>,
+}
+
+/// The limits of `ring=`. A million records take 200 MiB.
+const RING: RangeInclusive<u64> = 64..=1 << 20;
+
 /// The buffer that `probe=` asks for, which a witness finds in machine memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProbeBuffer {
@@ -92,8 +120,8 @@ pub struct ProbeBuffer {
 pub struct Options {
     /// The self-tests to run. With `bench=` none runs, unless `selftest=` asks for some.
     pub selftest: Selection,
-    /// How much of the hypercall trace is printed.
-    pub trace: Level,
+    /// The hypercall trace.
+    pub trace: TraceOptions,
     /// The seed of the patterns that tests and `probe=` write.
     pub seed: u64,
     /// The buffer for a witness. If there is one, no self-test runs.
@@ -120,6 +148,13 @@ pub enum Complaint {
         /// The values that the option takes.
         expected: &'static str,
     },
+    /// `trace=full:` names something that is not a hypercall.
+    NoHypercall {
+        /// The option, as it stands on the command line.
+        word: String,
+        /// The name.
+        name: String,
+    },
     /// An entry of `bench=` is malformed.
     BadBenchEntry {
         /// The entry, as it stands on the command line.
@@ -144,12 +179,17 @@ impl fmt::Display for Complaint {
         match self {
             Self::Unknown(word) => write!(
                 f,
-                "unknown option \"{word}\" (known: selftest=, trace=, vmap=, seed=, probe=, bench=, \
-                 fuse=, exit=)"
+                "unknown option \"{word}\" (known: selftest=, trace=, ring=, vmap=, seed=, probe=, \
+                 bench=, fuse=, exit=)"
             ),
             Self::BadValue { word, expected } => {
                 write!(f, "bad value in \"{word}\": expected {expected}")
             }
+            Self::NoHypercall { word, name } => write!(
+                f,
+                "bad value in \"{word}\": \"{name}\" is not a hypercall; the names are those of \
+                 Xen's public/xen.h without __HYPERVISOR_, such as memory_op or mmu_update"
+            ),
             Self::BadBenchEntry { entry } => {
                 write!(f, "bad entry \"{entry}\" in bench=: expected {}", BadEntry::FORM)
             }
@@ -175,7 +215,7 @@ pub fn parse(bytes: &[u8], cut_after: Option<usize>) -> (Options, Vec<Complaint>
         && !words().any(|word| word.starts_with("selftest="));
     let mut options = Options {
         selftest: if benches_alone { Selection::None } else { Selection::All },
-        trace: Level::Off,
+        trace: TraceOptions { level: TraceLevel::Off, filter: Filter::ALL, ring: None },
         seed: 0,
         probe: None,
         bench: Vec::new(),
@@ -221,12 +261,28 @@ fn option(options: &mut Options, word: &str) -> Result<(), Complaint> {
             }
         }
         "trace" => {
-            options.trace = match value {
-                "off" => Level::Off,
-                "summary" => Level::Summary,
-                "full" => Level::Full,
-                _ => return Err(bad("off, summary or full")),
+            (options.trace.level, options.trace.filter) = match value {
+                "off" => (TraceLevel::Off, Filter::ALL),
+                "summary" => (TraceLevel::Summary, Filter::ALL),
+                "full" => (TraceLevel::Full, Filter::ALL),
+                _ => match value.strip_prefix("full:") {
+                    Some(names) => (TraceLevel::Full, filter(word, names)?),
+                    None => {
+                        return Err(bad(
+                            "off, summary, full, or full: and names of hypercalls, split by commas",
+                        ));
+                    }
+                },
             }
+        }
+        "ring" => {
+            let records = number(value).ok_or_else(|| bad("a number of records"))?;
+            if !RING.contains(&records) {
+                let (min, max) = (*RING.start(), *RING.end());
+                let range = OutOfRange { what: "ring", value: records, min, max };
+                return Err(Complaint::OutOfRange { word: word.to_string(), range });
+            }
+            options.trace.ring = Some(records as usize);
         }
         "vmap" => {
             options.vmap = Some(match value {
@@ -268,6 +324,17 @@ fn option(options: &mut Options, word: &str) -> Result<(), Complaint> {
         _ => return Err(Complaint::Unknown(word.to_string())),
     }
     Ok(())
+}
+
+/// Parses the names of hypercalls after `trace=full:`.
+fn filter(word: &str, names: &str) -> Result<Filter, Complaint> {
+    let hypercall = |name: &str| {
+        Hypercall::from_name(name).ok_or_else(|| Complaint::NoHypercall {
+            word: word.to_string(),
+            name: name.to_string(),
+        })
+    };
+    names.split(',').map(hypercall).collect()
 }
 
 fn bench_entry(text: &str) -> Result<BenchEntry, Complaint> {

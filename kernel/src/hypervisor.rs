@@ -3,26 +3,32 @@
 //! [`vcpu::xen`](crate::vcpu::xen) returns the handle of the running vCPU. [`trace`](crate::trace)
 //! prints what the handles have recorded.
 
-use hypercall::{Clock, RealXen, Traced};
+use hypercall::{RealXen, TraceHost, Traced, VirtAddr};
 
+use crate::traps::try_read;
 use crate::tsc::tsc;
 
 /// The handle of Xen that each vCPU has.
-pub type Hypervisor = Traced<RealXen, Tsc>;
+pub type Hypervisor = Traced<RealXen, ThisVcpu>;
 
-/// The clock of the trace.
+/// The time-stamp counter and the memory of the vCPU that makes a call.
 #[derive(Clone, Copy, Debug)]
-pub struct Tsc;
+pub struct ThisVcpu;
 
-impl Clock for Tsc {
+impl TraceHost for ThisVcpu {
+    #[inline]
     fn now(&self) -> u64 {
         tsc()
+    }
+
+    fn read(&self, word: *const u64) -> Option<u64> {
+        try_read(VirtAddr::try_new(word as u64).ok()?).ok()
     }
 }
 
 /// Returns a handle for one vCPU.
 pub const fn new() -> Hypervisor {
-    Traced::new(untraced(), Tsc)
+    Traced::new(untraced(), ThisVcpu)
 }
 
 /// Returns a handle of Xen that records nothing.

@@ -89,17 +89,18 @@ fn main(boot: pvh_boot::BootInfo) -> ! {
     let BootResult { mut machine, command_line, cut_after, reservation } = boot::start(boot);
     let (options, complaints) = command_line::parse(&command_line, cut_after);
     machine.exchange_options.fuse = options.fuse;
-    trace::show(options.trace);
     if let Some(mode) = options.vmap {
         machine.areas.set_mode(mode);
     }
     // It is never freed, so the reserve can refer to the kernel that it belongs to.
     let machine: &'static Machine = Box::leak(Box::new(machine));
     heap::overflow_into(&machine.frames);
+    trace::configure(machine, options.trace);
     machine.start_dma();
     machine.report();
     reservation.print();
     smp::start(machine);
+    trace::end_boot();
 
     for complaint in &complaints {
         say!("# command line: {complaint}");
@@ -113,7 +114,7 @@ fn main(boot: pvh_boot::BootInfo) -> ! {
         let measured = bench::run(machine, &options.bench, options.seed);
         selftest::run(machine, &options, measured)
     };
-    trace::print_summary();
+    trace::finish();
     say!("Test result: {verdict}");
     exit::exit(options.exit.unwrap_or(Exit::Poweroff))
 }

@@ -2,6 +2,8 @@
 
 use core::num::NonZeroU64;
 
+use hypercall::trace::Timescale;
+
 use crate::tsc::tsc;
 use crate::{shared_page, vcpu};
 
@@ -48,23 +50,25 @@ impl Stopwatch {
     }
 }
 
-/// Returns the nanoseconds since Xen booted (`struct vcpu_time_info` in `public/xen.h`).
+/// Returns the nanoseconds since Xen booted.
 fn now() -> u64 {
+    scale().since_boot(tsc())
+}
+
+/// Returns what a reading of the time-stamp counter of this vCPU means
+/// (`struct vcpu_time_info` in `public/xen.h`).
+pub fn scale() -> Timescale {
     let id = vcpu::current();
     loop {
+        let time = shared_page::time(id);
         // Xen makes the version odd while it writes the other fields.
-        let before = shared_page::time(id);
-        let time = tsc();
-        let after = shared_page::time(id);
-        if before.version != after.version || before.version % 2 == 1 {
-            continue;
+        if time.version.is_multiple_of(2) && shared_page::time(id).version == time.version {
+            return Timescale {
+                ticks: time.tsc_timestamp,
+                nanoseconds: time.system_time,
+                multiplier: time.tsc_to_system_mul,
+                shift: time.tsc_shift,
+            };
         }
-        let ticks = u128::from(time.saturating_sub(before.tsc_timestamp));
-        let scaled = match before.tsc_shift {
-            left @ 0.. => ticks << left,
-            right => ticks >> right.unsigned_abs(),
-        };
-        let passed = (scaled * u128::from(before.tsc_to_system_mul)) >> 32;
-        return before.system_time.saturating_add(passed as u64);
     }
 }

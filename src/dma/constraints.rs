@@ -2,6 +2,8 @@
 
 use core::fmt;
 
+use hypercall::trace::Operation;
+
 use crate::addr::{AddressBits, PAGE_SIZE};
 use crate::exchange::{Node, Placement};
 
@@ -235,6 +237,23 @@ impl Constraints {
         let bits = AddressBits::new(self.bits_below().get() + 1).ok()?;
         let exact = self.mask == u64::MAX || (self.mask + 1).is_power_of_two();
         (!exact).then_some(Placement { bits, node: self.node })
+    }
+
+    /// Returns a call into the library with these limits, for a trace.
+    pub(super) const fn operation(&self, name: &'static str, bytes: u64) -> Operation {
+        Operation {
+            name,
+            bytes,
+            mask: self.mask,
+            lowest: self.lowest,
+            align: if self.align > PAGE_SIZE as u64 { self.align } else { 0 },
+            boundary: match self.boundary {
+                Some(boundary) => boundary,
+                None => 0,
+            },
+            segment: self.max_segment,
+            segments: self.max_segments as u64,
+        }
     }
 
     /// Returns true if no limit that Xen takes describes the reach: the lowest address is above 0, or the

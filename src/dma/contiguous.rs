@@ -66,9 +66,8 @@ impl<P: Platform> Allocator<P> {
             Ok(plan) => plan.keeping_content(),
             Err(error) => return Err(refused(run, error)),
         };
-        self.platform()
-            .xen()
-            .within(Span::Operation("make_contiguous"), || self.make_buffer(run, &plan))
+        let operation = Span::Operation(limits.operation("make_contiguous", size));
+        self.platform().xen().within(operation, || self.make_buffer(run, &plan))
     }
 
     fn make_buffer(

@@ -1,7 +1,7 @@
 //! A whole set of buffers: a driver's rings and descriptors.
 
 use hypercall::Xen;
-use hypercall::trace::Span;
+use hypercall::trace::{Operation, Span};
 
 use super::class::class_of_mask;
 use super::plan::Plan;
@@ -39,7 +39,9 @@ impl<P: Platform> Allocator<P> {
             frames += plan.frames();
             self.growth.expect(class_of_mask(constraints.mask()), frames);
         }
-        self.platform().xen().within(Span::Operation("alloc_many"), || {
+        let bytes = requests.iter().map(|request| request.size).sum();
+        let operation = Span::Operation(Operation::new("alloc_many", bytes));
+        self.platform().xen().within(operation, || {
             let mut buffers = [const { None }; N];
             for (index, (request, buffer)) in requests.iter().zip(&mut buffers).enumerate() {
                 let Request { size, constraints } = request;

@@ -3,7 +3,7 @@
 use core::sync::atomic::Ordering::Relaxed;
 
 use hypercall::Xen;
-use hypercall::trace::Span;
+use hypercall::trace::{Phase, Span};
 
 use super::class::class_of_mask;
 use super::constraints::{Backing, Sleep};
@@ -40,7 +40,8 @@ impl<P: Platform> Allocator<P> {
         constraints: &Constraints,
     ) -> Result<CoherentBuffer<'_, P>, AllocError> {
         let plan = Plan::new(size, constraints)?;
-        self.platform().xen().within(Span::Operation("alloc_coherent"), || self.alloc(&plan))
+        let operation = Span::Operation(constraints.operation("alloc_coherent", size));
+        self.platform().xen().within(operation, || self.alloc(&plan))
     }
 
     pub(super) fn alloc(&self, plan: &Plan) -> Result<CoherentBuffer<'_, P>, AllocError> {
@@ -178,14 +179,17 @@ impl<P: Platform> Allocator<P> {
     /// Makes a run of the frames from `first` on that serve a request. Zeroes them, unless the request
     /// keeps the content.
     fn run_of(&self, first: Pfn, plan: &Plan) -> FrameRun {
-        let frames = plan.frames();
+        let platform = self.platform();
         // SAFETY: the frames were just taken out of the reserve, which owned them; nothing else does
-        // ([M1](crate::rules#M1)). They are populated and mapped.
-        unsafe {
-            if plan.is_zeroed() {
-                self.platform().memory().zero(first, frames);
-            }
-            FrameRun::new(first, frames)
+        // ([M1](crate::rules#M1)).
+        let run = unsafe { FrameRun::new(first, plan.frames()) };
+        if plan.is_zeroed() {
+            platform.xen().within(Span::Phase(Phase::Zero), || {
+                // SAFETY: the frames are populated and mapped, and `run` proves that nothing else uses
+                // them ([M1](crate::rules#M1)).
+                unsafe { platform.memory().zero(run.first(), run.frames()) };
+            });
         }
+        run
     }
 }

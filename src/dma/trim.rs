@@ -9,7 +9,7 @@ use core::array;
 use core::sync::atomic::Ordering::Relaxed;
 
 use hypercall::Xen;
-use hypercall::trace::Span;
+use hypercall::trace::{Operation, Span};
 
 use super::Allocator;
 use super::class::LentFrames;
@@ -108,9 +108,8 @@ impl<P: Platform> Allocator<P> {
     /// Makes hypercalls, may sleep and calls the kernel's frame allocator. It must not be called in an
     /// interrupt handler or under a lock of the kernel's. No lock is held during a hypercall.
     pub fn trim(&self, bytes: u64) -> TrimReport {
-        self.platform()
-            .xen()
-            .within(Span::Operation("trim"), || self.trim_frames(bytes.div_ceil(PAGE)))
+        let operation = Span::Operation(Operation::new("trim", bytes));
+        self.platform().xen().within(operation, || self.trim_frames(bytes.div_ceil(PAGE)))
     }
 
     fn trim_frames(&self, frames: u64) -> TrimReport {

@@ -1,7 +1,6 @@
 //! `HYPERVISOR_event_channel_op` (`public/event_channel.h`).
 
 use crate::DomId;
-use crate::trace::{Arg, CallRecord, Hypercall};
 
 /// An event-channel port of the calling domain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -34,19 +33,4 @@ pub enum EventChannelOp {
     Close(Port),
     /// Unmasks a port. An event that is pending there is delivered.
     Unmask(Port),
-}
-
-impl EventChannelOp {
-    pub(crate) fn describe(self) -> CallRecord {
-        let (word, name, value) = match self {
-            Self::Send(port) => ("send", "port", port.0),
-            Self::Close(port) => ("close", "port", port.0),
-            Self::Unmask(port) => ("unmask", "port", port.0),
-            Self::BindVirq { virq, .. } => ("bind_virq", "virq", virq),
-            Self::BindIpi { vcpu } => ("bind_ipi", "vcpu", vcpu),
-            Self::AllocUnbound { remote } => ("alloc_unbound", "remote", remote.0.into()),
-        };
-        let args = [Arg::Word(word), Arg::Number(name, value.into())];
-        CallRecord::new(Hypercall::EventChannelOp, args)
-    }
 }

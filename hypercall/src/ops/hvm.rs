@@ -5,7 +5,6 @@ use crate::abi::hvm::{
     HVM_PARAM_CALLBACK_IRQ, HVM_PARAM_CONSOLE_EVTCHN, HVM_PARAM_CONSOLE_PFN,
     HVM_PARAM_STORE_EVTCHN, HVM_PARAM_STORE_PFN,
 };
-use crate::trace::{Arg, CallRecord, Hypercall};
 
 /// A sub-operation of `hvm_op` on the calling domain that any code may ask for.
 ///
@@ -38,26 +37,4 @@ pub enum HvmParamIndex {
     ConsolePfn = HVM_PARAM_CONSOLE_PFN,
     /// The event channel of the console.
     ConsoleEvtchn = HVM_PARAM_CONSOLE_EVTCHN,
-}
-
-impl HvmOp {
-    pub(crate) fn describe(self) -> CallRecord {
-        match self {
-            Self::GetParam(index) => index.describe("get_param"),
-            Self::FlushTlbs => {
-                CallRecord::new(Hypercall::HvmOp, [Arg::Word("flush_tlbs")]).flushing(1)
-            }
-            Self::GetMemType(pfn) => {
-                let args = [Arg::Word("get_mem_type"), Arg::Hex("pfn", pfn.number())];
-                CallRecord::new(Hypercall::HvmOp, args)
-            }
-        }
-    }
-}
-
-impl HvmParamIndex {
-    pub(crate) fn describe(self, word: &'static str) -> CallRecord {
-        let args = [Arg::Word(word), Arg::Number("param", self as u64)];
-        CallRecord::new(Hypercall::HvmOp, args)
-    }
 }

@@ -3,8 +3,10 @@
 use crate::abi::memory::{
     AddToPhysmap, MachphysMapping, MemoryExchange, MemoryMap, MemoryReservation,
 };
-use crate::trace::{Arg, CallRecord, Hypercall};
 use crate::{AddressBits, DomId};
+
+/// The number of [`MemoryOp::Exchange`].
+pub(crate) const XENMEM_EXCHANGE: u64 = 11;
 
 /// A sub-operation of `memory_op` with its argument.
 ///
@@ -45,7 +47,7 @@ impl MemoryOp<'_> {
     }
 
     /// The number and the name, as in the header.
-    const fn command(&self) -> (u32, &'static str) {
+    pub(crate) const fn command(&self) -> (u32, &'static str) {
         match self {
             Self::IncreaseReservation(_) => (0, "increase_reservation"),
             Self::DecreaseReservation(_) => (1, "decrease_reservation"),
@@ -55,38 +57,8 @@ impl MemoryOp<'_> {
             Self::PopulatePhysmap(_) => (6, "populate_physmap"),
             Self::AddToPhysmap(_) => (7, "add_to_physmap"),
             Self::MemoryMap(_) => (9, "memory_map"),
-            Self::Exchange(_) => (11, "exchange"),
+            Self::Exchange(_) => (XENMEM_EXCHANGE as u32, "exchange"),
             Self::MachphysMapping(_) => (12, "machphys_mapping"),
-        }
-    }
-
-    pub(crate) fn describe(&self) -> CallRecord {
-        let mut record = CallRecord::new(Hypercall::MemoryOp, [Arg::Word(self.command().1)]);
-        match self {
-            Self::Exchange(exchange) => {
-                let (input, output) = (&exchange.input, &exchange.output);
-                record.push(Arg::Number("in", input.nr_extents));
-                record.push(Arg::Number("in_order", input.extent_order.into()));
-                record.push(Arg::Number("out", output.nr_extents));
-                record.push(Arg::Number("out_order", output.extent_order.into()));
-                record.push(Arg::Number("bits", (output.mem_flags & 0xff).into()));
-                record.push(Arg::Number("exchanged", exchange.nr_exchanged));
-                record.carrying(input.nr_extents as usize)
-            }
-            Self::DecreaseReservation(reservation)
-            | Self::IncreaseReservation(reservation)
-            | Self::PopulatePhysmap(reservation) => {
-                record.push(Arg::Number("extents", reservation.nr_extents));
-                record.push(Arg::Number("order", reservation.extent_order.into()));
-                record.push(Arg::Hex("flags", reservation.mem_flags.into()));
-                record.carrying(reservation.nr_extents as usize)
-            }
-            Self::AddToPhysmap(place) => {
-                record.push(Arg::Number("space", place.space.into()));
-                record.push(Arg::Hex("gfn", place.gpfn));
-                record
-            }
-            _ => record,
         }
     }
 }

@@ -2,7 +2,6 @@
 
 use super::Pte;
 use crate::Mfn;
-use crate::trace::{Arg, CallRecord, Hypercall};
 
 /// One entry of `mmu_update` (`struct mmu_update`), in Xen's layout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,26 +57,6 @@ impl MmuUpdate {
             1 => MmuUpdateKind::MachineToPhys { mfn: Mfn::new(self.ptr >> 12), pfn: self.val },
             _ => MmuUpdateKind::Other,
         }
-    }
-
-    /// Describes a list by its length and its first entry.
-    pub(crate) fn describe_all(updates: &[Self]) -> CallRecord {
-        let count = Arg::Number("count", updates.len() as u64);
-        let mut record = CallRecord::new(Hypercall::MmuUpdate, [count]).carrying(updates.len());
-        match updates.first().map(|update| update.kind()) {
-            Some(MmuUpdateKind::PageTable { entry, pte }) => {
-                record.push(Arg::Word("page_table"));
-                record.push(Arg::Hex("entry", entry));
-                record.push(Arg::Hex("pte", pte.raw()));
-            }
-            Some(MmuUpdateKind::MachineToPhys { mfn, pfn }) => {
-                record.push(Arg::Word("m2p"));
-                record.push(Arg::Hex("mfn", mfn.number()));
-                record.push(Arg::Hex("pfn", pfn));
-            }
-            Some(MmuUpdateKind::Other) | None => {}
-        }
-        record
     }
 }
 

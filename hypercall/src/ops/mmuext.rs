@@ -3,7 +3,6 @@
 use x86_64::VirtAddr;
 
 use crate::Mfn;
-use crate::trace::{Arg, CallRecord, Hypercall};
 
 /// One entry of `mmuext_op` (`struct mmuext_op`), in Xen's layout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,7 +58,7 @@ pub enum MmuExtKind {
 }
 
 impl MmuExtOp {
-    const fn of(cmd: u32, arg1: u64) -> Self {
+    pub(crate) const fn of(cmd: u32, arg1: u64) -> Self {
         Self { cmd, arg1, arg2: 0 }
     }
 
@@ -127,41 +126,6 @@ impl MmuExtOp {
             xen_sys::MMUEXT_INVLPG_LOCAL => MmuExtKind::InvlpgLocal { address: self.arg1 },
             xen_sys::MMUEXT_CLEAR_PAGE => MmuExtKind::ClearPage { mfn },
             cmd => MmuExtKind::Other { cmd },
-        }
-    }
-
-    /// Describes a list by its length and its first entry.
-    pub(crate) fn describe_all(ops: &[Self]) -> CallRecord {
-        let count = Arg::Number("count", ops.len() as u64);
-        let flushes = ops.iter().filter(|op| op.flushes()).count();
-        let mut record =
-            CallRecord::new(Hypercall::MmuExtOp, [count]).carrying(ops.len()).flushing(flushes);
-        if let Some(op) = ops.first() {
-            op.kind().describe(&mut record);
-        }
-        record
-    }
-}
-
-impl MmuExtKind {
-    fn describe(self, record: &mut CallRecord) {
-        const PINS: [&str; 4] = ["pin_l1", "pin_l2", "pin_l3", "pin_l4"];
-        let frame = |mfn: Mfn| Some(Arg::Hex("mfn", mfn.number()));
-        let (word, argument) = match self {
-            Self::PinTable { level, mfn } => {
-                (PINS.get(usize::from(level) - 1).copied().unwrap_or("pin"), frame(mfn))
-            }
-            Self::UnpinTable { mfn } => ("unpin", frame(mfn)),
-            Self::ClearPage { mfn } => ("clear_page", frame(mfn)),
-            Self::TlbFlushLocal => ("tlb_flush_local", None),
-            Self::TlbFlushAll => ("tlb_flush_all", None),
-            Self::InvlpgLocal { address } => ("invlpg_local", Some(Arg::Hex("va", address))),
-            Self::InvlpgAll { address } => ("invlpg_all", Some(Arg::Hex("va", address))),
-            Self::Other { cmd } => return record.push(Arg::Number("cmd", cmd.into())),
-        };
-        record.push(Arg::Word(word));
-        if let Some(argument) = argument {
-            record.push(argument);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The typed arguments of each hypercall and their description in a trace, one hypercall per file.
+//! The typed arguments of each hypercall, one hypercall per file.
 //!
 //! Types that Xen takes as an array ([`MmuUpdate`], [`MmuExtOp`], [`TrapInfo`], [`MulticallEntry`])
 //! have Xen's layout, so a slice of them needs no conversion.

@@ -2,9 +2,9 @@
 
 use x86_64::VirtAddr;
 
-use super::{MemoryOp, MmuExtOp, MmuUpdate, Pte, UvmFlags};
+use super::memory::XENMEM_EXCHANGE;
+use super::{MmuExtOp, MmuUpdate, Pte, UvmFlags};
 use crate::abi::memory::MemoryExchange;
-use crate::trace::{Arg, CallRecord, Hypercall};
 use crate::{DomId, XenErrno};
 
 /// One call of a batch, in Xen's layout.
@@ -55,12 +55,8 @@ impl MulticallEntry {
     /// Makes an entry for the exchange of `memory_op`. The argument must live until the batch was
     /// issued.
     pub fn exchange(argument: &mut MemoryExchange) -> Self {
-        let output = &argument.output;
-        // Xen takes two arguments. The others are for a trace, which cannot follow the pointer.
-        let (order, bits) = (output.extent_order.into(), (output.mem_flags & 0xff).into());
-        let command = MemoryOp::Exchange(argument).number();
         let argument = core::ptr::from_mut(argument) as u64;
-        Self::of(xen_sys::__HYPERVISOR_memory_op, [command.into(), argument, order, bits])
+        Self::of(xen_sys::__HYPERVISOR_memory_op, [XENMEM_EXCHANGE, argument, 0, 0])
     }
 
     /// Makes an entry for `mmuext_op`. The slice must live until the batch was issued.
@@ -110,32 +106,26 @@ impl MulticallEntry {
         self.0.result = result as u64;
     }
 
-    /// Returns the name of the call and what the entry shows of its arguments.
-    fn summary(&self) -> [Option<Arg>; 3] {
-        let [_, count, order, bits, ..] = self.0.args;
-        let count = Some(Arg::Number("count", count));
+    /// Returns the length of the list of an `mmu_update` or `mmuext_op`; 0 for another call.
+    pub(crate) const fn list_len(&self) -> u32 {
         match self.op() {
-            xen_sys::__HYPERVISOR_mmu_update => [Some(Arg::Word("mmu_update")), count, None],
-            xen_sys::__HYPERVISOR_mmuext_op => [Some(Arg::Word("mmuext_op")), count, None],
-            // The only operation of it that an entry can hold.
-            xen_sys::__HYPERVISOR_memory_op => [
-                Some(Arg::Word("exchange")),
-                Some(Arg::Number("out_order", order)),
-                Some(Arg::Number("bits", bits)),
-            ],
-            xen_sys::__HYPERVISOR_update_va_mapping => {
-                [Some(Arg::Word("update_va_mapping")), None, None]
+            xen_sys::__HYPERVISOR_mmu_update | xen_sys::__HYPERVISOR_mmuext_op => {
+                self.0.args[1] as u32
             }
-            op => [Some(Arg::Number("op", op.into())), None, None],
+            _ => 0,
         }
     }
 
-    /// Describes a batch by its length and its first entries.
-    pub(crate) fn describe_all(entries: &[Self]) -> CallRecord {
-        let length = Arg::Number("entries", entries.len() as u64);
-        let args = entries.iter().flat_map(Self::summary).flatten();
-        CallRecord::new(Hypercall::Multicall, core::iter::once(length).chain(args))
-            .carrying(entries.len())
-            .flushing(entries.iter().filter(|entry| entry.flushes()).count())
+    /// Returns the address of the argument if the entry is an exchange.
+    pub(crate) fn exchange_argument(&self) -> Option<*const u64> {
+        let [command, argument, ..] = self.0.args;
+        let is_exchange =
+            self.op() == xen_sys::__HYPERVISOR_memory_op && command == XENMEM_EXCHANGE;
+        is_exchange.then_some(argument as *const u64)
+    }
+
+    /// Returns the address of the list if the entry is an `mmuext_op`.
+    pub(crate) fn mmuext_list(&self) -> Option<*const u64> {
+        (self.op() == xen_sys::__HYPERVISOR_mmuext_op).then_some(self.0.args[0] as *const u64)
     }
 }

@@ -1,7 +1,5 @@
 //! `HYPERVISOR_physdev_op` (`public/physdev.h`).
 
-use crate::trace::{Arg, CallRecord, Hypercall};
-
 /// A sub-operation of `physdev_op`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -19,11 +17,5 @@ impl PhysdevOp {
         match self {
             Self::SetIopl(_) => (6, "set_iopl"),
         }
-    }
-
-    pub(crate) fn describe(self) -> CallRecord {
-        let Self::SetIopl(iopl) = self;
-        let args = [Arg::Word(self.command().1), Arg::Number("iopl", iopl.into())];
-        CallRecord::new(Hypercall::PhysdevOp, args)
     }
 }

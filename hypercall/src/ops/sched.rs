@@ -3,7 +3,6 @@
 use core::num::NonZeroU64;
 
 use super::Port;
-use crate::trace::{Arg, CallRecord, Hypercall};
 
 /// A sub-operation of `sched_op` that any code may ask for.
 ///
@@ -26,18 +25,6 @@ pub enum SchedOp {
     },
     /// Ends the domain. Does not return.
     Shutdown(ShutdownReason),
-}
-
-impl SchedOp {
-    pub(crate) fn describe(self) -> CallRecord {
-        let (word, reason) = match self {
-            Self::Yield => ("yield", None),
-            Self::Block => ("block", None),
-            Self::Poll { .. } => ("poll", None),
-            Self::Shutdown(reason) => ("shutdown", Some(Arg::Number("reason", reason as u64))),
-        };
-        CallRecord::new(Hypercall::SchedOp, [Some(Arg::Word(word)), reason].into_iter().flatten())
-    }
 }
 
 /// Why a domain ends, `SHUTDOWN_*`.

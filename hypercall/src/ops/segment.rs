@@ -2,8 +2,6 @@
 
 use x86_64::VirtAddr;
 
-use crate::trace::{Arg, CallRecord, Hypercall};
-
 /// A segment base of a 64-bit PV vCPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -11,12 +9,4 @@ pub enum SegmentBase {
     /// The base of GS while the vCPU runs its kernel (`SEGBASE_GS_KERNEL`). Xen swaps it with the
     /// base of user mode when the vCPU changes between the two, so a PV kernel never swaps it.
     GsKernel(VirtAddr),
-}
-
-impl SegmentBase {
-    pub(crate) fn describe(self) -> CallRecord {
-        let Self::GsKernel(base) = self;
-        let args = [Arg::Word("gs_kernel"), Arg::Hex("base", base.as_u64())];
-        CallRecord::new(Hypercall::SetSegmentBase, args)
-    }
 }

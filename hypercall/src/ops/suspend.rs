@@ -1,8 +1,5 @@
 //! `SCHEDOP_shutdown` with `SHUTDOWN_suspend` (`public/sched.h`).
 
-use crate::Mfn;
-use crate::trace::{Arg, CallRecord, Hypercall};
-
 /// How a domain continues after [`Xen::suspend`](crate::Xen::suspend).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Suspended {
@@ -20,10 +17,4 @@ impl Suspended {
             _ => Self::Cancelled,
         }
     }
-}
-
-pub(crate) fn describe(start_info: Option<Mfn>) -> CallRecord {
-    let start_info = start_info.map(|mfn| Arg::Hex("start_info", mfn.number()));
-    let args = [Some(Arg::Word("suspend")), start_info].into_iter().flatten();
-    CallRecord::new(Hypercall::SchedOp, args)
 }

@@ -1,7 +1,6 @@
 //! `HYPERVISOR_vcpu_op` (`public/vcpu.h`).
 
 use crate::abi::vcpu::{HvmContext, RegisterVcpuInfo, RunstateInfo};
-use crate::trace::{Arg, CallRecord, Hypercall};
 
 /// A sub-operation of `vcpu_op`.
 #[non_exhaustive]
@@ -33,10 +32,5 @@ impl VcpuOp<'_> {
             Self::GetRunstateInfo(_) => (4, "get_runstate_info"),
             Self::RegisterVcpuInfo(_) => (10, "register_vcpu_info"),
         }
-    }
-
-    pub(crate) fn describe(&self, vcpu: u32) -> CallRecord {
-        let args = [Arg::Word(self.command().1), Arg::Number("vcpu", vcpu.into())];
-        CallRecord::new(Hypercall::VcpuOp, args)
     }
 }

@@ -1,7 +1,6 @@
 //! `HYPERVISOR_xen_version` (`public/version.h`).
 
 use crate::abi::version::FeatureInfo;
-use crate::trace::{Arg, CallRecord, Hypercall};
 
 /// A sub-operation of `xen_version`.
 #[derive(Debug)]
@@ -23,9 +22,5 @@ impl VersionOp<'_> {
             Self::ExtraVersion(_) => (1, "extraversion"),
             Self::Features(_) => (6, "get_features"),
         }
-    }
-
-    pub(crate) fn describe(&self) -> CallRecord {
-        CallRecord::new(Hypercall::XenVersion, [Arg::Word(self.command().1)])
     }
 }

@@ -1,7 +1,7 @@
-//! The names of all hypercalls.
+//! The numbers and names of all hypercalls.
 
 macro_rules! hypercalls {
-    ($($variant:ident $name:literal,)*) => {
+    ($($variant:ident $number:literal $name:literal,)*) => {
         /// A hypercall of x86 Xen, by its name in `public/xen.h`.
         ///
         /// The list is complete, so code that issues another hypercall finds its name here.
@@ -13,52 +13,61 @@ macro_rules! hypercalls {
         }
 
         impl Hypercall {
+            const ALL: &[Self] = &[$(Self::$variant,)*];
             const NAMES: &[&str] = &[$($name,)*];
+
+            /// Returns the hypercall with this number, `__HYPERVISOR_*`.
+            pub const fn from_number(number: u64) -> Option<Self> {
+                match number {
+                    $($number => Some(Self::$variant),)*
+                    _ => None,
+                }
+            }
         }
     };
 }
 
 hypercalls! {
-    SetTrapTable "set_trap_table",
-    MmuUpdate "mmu_update",
-    SetGdt "set_gdt",
-    StackSwitch "stack_switch",
-    SetCallbacks "set_callbacks",
-    FpuTaskswitch "fpu_taskswitch",
-    PlatformOp "platform_op",
-    SetDebugreg "set_debugreg",
-    GetDebugreg "get_debugreg",
-    UpdateDescriptor "update_descriptor",
-    MemoryOp "memory_op",
-    Multicall "multicall",
-    UpdateVaMapping "update_va_mapping",
-    SetTimerOp "set_timer_op",
-    XenVersion "xen_version",
-    ConsoleIo "console_io",
-    GrantTableOp "grant_table_op",
-    VmAssist "vm_assist",
-    UpdateVaMappingOtherdomain "update_va_mapping_otherdomain",
-    Iret "iret",
-    VcpuOp "vcpu_op",
-    SetSegmentBase "set_segment_base",
-    MmuExtOp "mmuext_op",
-    XsmOp "xsm_op",
-    NmiOp "nmi_op",
-    SchedOp "sched_op",
-    CallbackOp "callback_op",
-    XenoprofOp "xenoprof_op",
-    EventChannelOp "event_channel_op",
-    PhysdevOp "physdev_op",
-    HvmOp "hvm_op",
-    Sysctl "sysctl",
-    Domctl "domctl",
-    KexecOp "kexec_op",
-    TmemOp "tmem_op",
-    ArgoOp "argo_op",
-    XenpmuOp "xenpmu_op",
-    DmOp "dm_op",
-    HypfsOp "hypfs_op",
-    Mca "mca",
+    SetTrapTable 0 "set_trap_table",
+    MmuUpdate 1 "mmu_update",
+    SetGdt 2 "set_gdt",
+    StackSwitch 3 "stack_switch",
+    SetCallbacks 4 "set_callbacks",
+    FpuTaskswitch 5 "fpu_taskswitch",
+    PlatformOp 7 "platform_op",
+    SetDebugreg 8 "set_debugreg",
+    GetDebugreg 9 "get_debugreg",
+    UpdateDescriptor 10 "update_descriptor",
+    MemoryOp 12 "memory_op",
+    Multicall 13 "multicall",
+    UpdateVaMapping 14 "update_va_mapping",
+    SetTimerOp 15 "set_timer_op",
+    XenVersion 17 "xen_version",
+    ConsoleIo 18 "console_io",
+    GrantTableOp 20 "grant_table_op",
+    VmAssist 21 "vm_assist",
+    UpdateVaMappingOtherdomain 22 "update_va_mapping_otherdomain",
+    Iret 23 "iret",
+    VcpuOp 24 "vcpu_op",
+    SetSegmentBase 25 "set_segment_base",
+    MmuExtOp 26 "mmuext_op",
+    XsmOp 27 "xsm_op",
+    NmiOp 28 "nmi_op",
+    SchedOp 29 "sched_op",
+    CallbackOp 30 "callback_op",
+    XenoprofOp 31 "xenoprof_op",
+    EventChannelOp 32 "event_channel_op",
+    PhysdevOp 33 "physdev_op",
+    HvmOp 34 "hvm_op",
+    Sysctl 35 "sysctl",
+    Domctl 36 "domctl",
+    KexecOp 37 "kexec_op",
+    TmemOp 38 "tmem_op",
+    ArgoOp 39 "argo_op",
+    XenpmuOp 40 "xenpmu_op",
+    DmOp 41 "dm_op",
+    HypfsOp 42 "hypfs_op",
+    Mca 48 "mca",
 }
 
 impl Hypercall {
@@ -70,7 +79,13 @@ impl Hypercall {
         Self::NAMES[self as usize]
     }
 
-    pub(crate) fn name_at(index: usize) -> &'static str {
-        Self::NAMES[index]
+    /// Returns the hypercall with this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::all().find(|hypercall| hypercall.name() == name)
+    }
+
+    /// Iterates over all hypercalls, in the order of their numbers.
+    pub fn all() -> impl Iterator<Item = Self> {
+        Self::ALL.iter().copied()
     }
 }

@@ -1,77 +1,110 @@
-//! The last entries of a trace.
+//! The ring that a tracer records into.
 
-use core::fmt;
+use super::entry::TraceRecord;
 
-use arrayvec::ArrayVec;
-
-use super::CallRecord;
-use crate::XenErrno;
-
-/// The number of entries that a [`TraceRing`] keeps.
-pub const RING_ENTRIES: usize = 64;
-
-/// A hypercall that has returned.
+/// A ring of records. A full one overwrites its oldest record.
 ///
-/// `Display` prints the line of the trace.
-#[derive(Clone, Debug)]
-pub struct TraceEntry {
-    /// The number of calls that this tracer recorded before.
-    pub sequence: u64,
-    /// The time just before the call, in the unit of the tracer's [`Clock`](crate::Clock).
-    pub time: u64,
-    /// The hypercall and its arguments before the call.
-    pub call: CallRecord,
-    /// The result of the hypercall.
-    pub result: Result<u64, XenErrno>,
-    /// How much was done, for hypercalls that report it apart from the result; see
-    /// [`Call::done`](crate::Call::done).
-    pub done: Option<u64>,
-}
-
-impl fmt::Display for TraceEntry {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "#{:06} @{:012} {} -> ", self.sequence, self.time, self.call)?;
-        match self.result {
-            Ok(value) => write!(f, "{value}")?,
-            Err(errno) => write!(f, "{errno}")?,
-        }
-        self.done.map_or(Ok(()), |done| write!(f, " done={done}"))
-    }
-}
-
-/// A ring of the last [`RING_ENTRIES`] entries.
-#[derive(Debug)]
-pub struct TraceRing {
-    entries: ArrayVec<TraceEntry, RING_ENTRIES>,
-    /// The index of the oldest entry in a full ring; 0 until then.
-    next: usize,
+/// Records are counted from 0. Record `n` lies in slot `n % slots.len()`.
+#[derive(Debug, Default)]
+pub(crate) struct TraceRing {
+    slots: &'static mut [Option<TraceRecord>],
+    /// The number of the oldest record that a slot still holds.
+    oldest: u64,
+    /// The number of the next record to write.
+    next: u64,
+    /// The number of the next record to take.
+    unread: u64,
+    /// The records that were overwritten before they were taken, or found no ring.
+    lost: u64,
 }
 
 impl TraceRing {
-    /// Makes an empty ring. Its bytes are all zero, so a static one takes no room in an image.
+    /// Makes a ring without slots, which loses every record.
     pub const fn new() -> Self {
-        Self { entries: ArrayVec::new_const(), next: 0 }
+        Self { slots: &mut [], oldest: 0, next: 0, unread: 0, lost: 0 }
     }
 
-    /// Adds an entry. A full ring overwrites its oldest one.
-    pub fn push(&mut self, entry: TraceEntry) {
-        if self.entries.is_full() {
-            self.entries[self.next] = entry;
-            self.next = (self.next + 1) % RING_ENTRIES;
-        } else {
-            self.entries.push(entry);
+    /// Changes the slots and keeps the newest records that fit, of those that have not been taken.
+    pub fn replace(&mut self, slots: &'static mut [Option<TraceRecord>]) {
+        let Self { unread, lost, .. } = *self;
+        let mut new = Self { slots, oldest: unread, next: unread, unread, lost };
+        while let Some(record) = self.take() {
+            new.push(record);
+        }
+        *self = new;
+    }
+
+    pub fn capacity(&self) -> usize {
+        self.slots.len()
+    }
+
+    fn get(&self, number: u64) -> Option<&TraceRecord> {
+        let slots = self.slots.len() as u64;
+        let held = (self.oldest..self.next).contains(&number);
+        if held { self.slots[(number % slots) as usize].as_ref() } else { None }
+    }
+
+    #[inline]
+    pub fn push(&mut self, record: TraceRecord) {
+        let slots = self.slots.len() as u64;
+        if slots == 0 {
+            self.lost += 1;
+            return;
+        }
+        self.slots[(self.next % slots) as usize] = Some(record);
+        self.next += 1;
+        if self.next - self.oldest > slots {
+            self.oldest += 1;
+        }
+        if self.unread < self.oldest {
+            self.unread = self.oldest;
+            self.lost += 1;
         }
     }
 
-    /// Iterates over the entries, oldest first.
-    pub fn iter(&self) -> impl Iterator<Item = &TraceEntry> {
-        let (newer, older) = self.entries.split_at(self.next);
-        older.iter().chain(newer)
+    /// Returns the number of the next record.
+    pub const fn mark(&self) -> u64 {
+        self.next
     }
-}
 
-impl Default for TraceRing {
-    fn default() -> Self {
-        Self::new()
+    /// Removes the records from number `mark` on. Returns false if one of them has been taken.
+    pub fn truncate(&mut self, mark: u64) -> bool {
+        let possible = mark >= self.unread;
+        if possible {
+            self.next = mark;
+        }
+        possible
+    }
+
+    /// Returns the last record, if it has not been taken.
+    pub fn last_mut(&mut self) -> Option<&mut TraceRecord> {
+        let slots = self.slots.len() as u64;
+        if self.unread == self.next {
+            return None;
+        }
+        self.slots[((self.next - 1) % slots) as usize].as_mut()
+    }
+
+    /// Returns the oldest record that has not been taken.
+    pub fn peek(&self) -> Option<&TraceRecord> {
+        self.get(self.unread)
+    }
+
+    /// Takes the oldest record that has not been taken.
+    pub fn take(&mut self) -> Option<TraceRecord> {
+        let record = *self.get(self.unread)?;
+        self.unread += 1;
+        Some(record)
+    }
+
+    /// Returns the number of records lost since the last call.
+    pub fn take_lost(&mut self) -> u64 {
+        core::mem::take(&mut self.lost)
+    }
+
+    /// Iterates over the last `count` records, taken or not, oldest first.
+    pub fn recent(&self, count: usize) -> impl Iterator<Item = &TraceRecord> {
+        let first = self.next.saturating_sub(count as u64).max(self.oldest);
+        (first..self.next).filter_map(|number| self.get(number))
     }
 }

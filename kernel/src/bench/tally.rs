@@ -40,11 +40,11 @@ pub struct Cost {
 // It is not inlined, so that each call is measured with the same instructions around it.
 #[inline(never)]
 pub fn measure<T>(f: impl FnOnce() -> T) -> (T, Cost) {
-    let calls = xen().summary().total().calls;
+    let calls = xen().calls();
     let start = tsc();
     let result = f();
     let ticks = tsc() - start;
-    (result, Cost { ticks, calls: xen().summary().total().calls - calls })
+    (result, Cost { ticks, calls: xen().calls() - calls })
 }
 
 impl Tally {

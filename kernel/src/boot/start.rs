@@ -18,7 +18,7 @@ use crate::areas::{self, Areas};
 use crate::machine::Machine;
 use crate::paging::{FrameUsers, Linear, Uses};
 use crate::vcpu::xen;
-use crate::{heap, layout, pv, pvh};
+use crate::{heap, layout, pv, pvh, trace};
 
 /// What the boot code hands over to `main`.
 pub struct BootResult {
@@ -38,6 +38,7 @@ pub struct BootResult {
 /// occupy half of the stack as long as the kernel runs.
 #[inline(never)]
 pub fn start(boot: BootInfo) -> BootResult {
+    trace::start();
     let state = match boot {
         BootInfo::Pv { start_info } => pv::boot(start_info),
         BootInfo::Pvh { start_info } => pvh::boot(start_info),

@@ -1,8 +1,11 @@
 //! The loop over the self-tests that the command line selects.
 
 use alloc::format;
+use alloc::string::String;
 use alloc::vec::Vec;
 
+use hypercall::Xen;
+use hypercall::trace::Span;
 use xen_contig::vmap::AreaCount;
 
 use super::accounts::AccountsSnapshot;
@@ -13,7 +16,9 @@ use crate::console::say;
 use crate::layout::{slot, window};
 use crate::machine::Machine;
 use crate::time::Stopwatch;
+use crate::trace;
 use crate::traps::try_read;
+use crate::vcpu::xen;
 use crate::verdict::{FinishedTest, TestOutcome, TestReport, Verdict, none_run};
 
 /// Runs those of `tests` that the command line selects.
@@ -58,8 +63,11 @@ pub fn run(
     for test in &tests {
         let before = Leftovers::of(machine);
         let watch = Stopwatch::start();
-        let outcome = (test.run)(&context).err().unwrap_or(TestOutcome::Pass);
+        let span = Span::Test(String::leak(test.name.clone()));
+        let result = xen().within(span, || (test.run)(&context));
+        let outcome = result.err().unwrap_or(TestOutcome::Pass);
         let time = watch.milliseconds();
+        trace::print();
         report.line(&test.name, &before.compare(machine, outcome), Some(time));
     }
     report.finish()

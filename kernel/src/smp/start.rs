@@ -83,7 +83,7 @@ fn print_not_up(id: VcpuId, why: &StartError) {
 /// Allocates the data of a vCPU and starts the vCPU.
 fn start_one(machine: &Machine, id: VcpuId) -> Result<&'static Local, StartError> {
     let local = memory::local(machine, id).ok_or(StartError::NoMemory)?;
-    trace::copy_level(&local.xen);
+    trace::configure_other(machine, &local.xen);
     events::bind(local).map_err(|(step, errno)| StartError::Refused(step, errno))?;
     // SAFETY: the stacks were just made for this vCPU, which runs only once it is up.
     unsafe { guest().initialise_vcpu(local, entry) }

@@ -2,7 +2,7 @@
 
 use std::thread;
 
-use hypercall::trace::{CallRecord, TraceEntry};
+use hypercall::trace::{CallRecord, Timescale, TraceEntry, TraceLine, TraceRecord};
 use hypercall::{Call, XenErrno};
 
 thread_local! {
@@ -13,14 +13,25 @@ thread_local! {
 /// Returns the call, before it is made, if its answer is to be printed.
 pub fn describe(call: &Call<'_>) -> Option<CallRecord> {
     let has_answer = matches!(call, Call::Memory(_) | Call::Hvm(_));
-    (has_answer && OF_ROW.with(|of_row| *of_row)).then(|| call.describe())
+    (has_answer && OF_ROW.with(|of_row| *of_row)).then(|| CallRecord::of(call))
 }
 
 /// Prints a call that has returned, as the kernel's `trace=full` does. The test harness captures
 /// the line.
 pub fn print(record: CallRecord, call: &Call<'_>, result: Result<u64, XenErrno>) {
-    let entry = TraceEntry { sequence: 0, time: 0, call: record, result, done: call.done() };
-    println!("# trace {entry}");
+    let entry = TraceEntry {
+        sequence: 0,
+        start: 0,
+        duration: 0,
+        times: 1,
+        phase: None,
+        call: record,
+        result,
+        done: call.done(),
+        failed: None,
+    };
+    let (record, time) = (&TraceRecord::Call(entry), &Timescale::NANOSECONDS);
+    println!("{}", TraceLine { vcpu: 0, record, time });
 }
 
 fn is_of_row(test: &str) -> bool {

@@ -27,7 +27,7 @@ pub type Buffer<'a, 'm> = CoherentBuffer<'a, &'m Machine>;
 
 /// Returns the number of hypercalls made so far.
 pub fn calls() -> u64 {
-    xen().summary().total().calls
+    xen().calls()
 }
 
 /// Returns the highest order that Xen exchanges for this domain; [`Order::MAX`] if it exchanges none.

@@ -20,7 +20,7 @@ mod watch;
 
 use alloc::vec::Vec;
 
-use hypercall::trace::Arg;
+use hypercall::trace::TraceRecord;
 use virtio_drivers::device::blk::SECTOR_SIZE;
 use virtio_drivers::transport::DeviceStatus;
 use xen_contig::adapters::virtio_drivers::StaticDevice;
@@ -138,19 +138,16 @@ fn is_balanced() -> Check {
 /// Counts the successful exchanges in the trace, from call number `since` on.
 fn traced_exchanges(since: u64) -> Result<u64, TestOutcome> {
     let mut count = 0;
-    let read = xen().recent(|entry| {
-        // An exchange is a call of its own, or an entry of a multicall.
-        let exchange = entry.call.args().contains(&Arg::Word("exchange"));
-        count += u64::from(exchange && entry.sequence >= since && entry.result == Ok(0));
+    let read = xen().recent(usize::MAX, |record| {
+        if let TraceRecord::Call(entry) = record
+            && entry.sequence >= since
+            && entry.call.exchanges()
+            && entry.error().is_none()
+        {
+            count += entry.times;
+        }
     });
     if read { Ok(count) } else { error!("the trace cannot be read") }
-}
-
-/// Returns the number of the next call in the trace.
-fn next_call() -> Result<u64, TestOutcome> {
-    let mut next = 0;
-    let read = xen().recent(|entry| next = entry.sequence + 1);
-    if read { Ok(next) } else { error!("the trace cannot be read") }
 }
 
 /// Checks that the device received the machine addresses of memory that was exchanged for the
@@ -160,7 +157,7 @@ fn queue(context: &TestContext<'_>) -> Check {
     let device = open(machine)?;
     nothing_in_reach(machine)?;
     watch::take();
-    let since = next_call()?;
+    let since = xen().calls();
     let disk = VirtioDisk::<Narrow>::new(&device)?;
     let traced = traced_exchanges(since)?;
     let Some(told) = device.queue() else { fail!("the driver set up no queue") };

@@ -24,7 +24,7 @@ pub mod test_area;
 
 use alloc::vec::Vec;
 
-use hypercall::trace::{CallTotals, Summary};
+use hypercall::trace::CallTotals;
 use xen_contig::addr::Pfn;
 use xen_contig::frames::FrameRun;
 use xen_contig::vmap::{Protection, VmapError};
@@ -32,7 +32,7 @@ use xen_contig::vmap::{Protection, VmapError};
 use super::owned::{OwnedExtent, OwnedRun, free_remaining, refused};
 use super::{Check, Test, TestContext, TestOutcome, error, fail, frame_checks, skip};
 use crate::machine::Machine;
-use crate::vcpu;
+use crate::trace;
 use test_area::TestArea;
 
 pub fn add(tests: &mut Vec<Test>) {
@@ -73,21 +73,9 @@ pub unsafe fn map_frames<'m>(
     }
 }
 
-/// Returns the result of `act`, and the hypercalls of all vCPUs meanwhile.
+/// Returns the result of `act`, and the hypercalls of all vCPUs meanwhile, without their time.
 pub fn cost_of<R>(act: impl FnOnce() -> R) -> (R, CallTotals) {
-    let total = || {
-        let mut all = Summary::new();
-        vcpu::online().for_each(|vcpu| all.add(&vcpu.xen.summary()));
-        all.total()
-    };
-    let before = total();
+    let before = trace::total();
     let result = act();
-    let after = total();
-    let row = CallTotals {
-        calls: after.calls - before.calls,
-        sub_operations: after.sub_operations - before.sub_operations,
-        flushes: after.flushes - before.flushes,
-        errors: after.errors - before.errors,
-    };
-    (result, row)
+    (result, CallTotals { ticks: 0, ..trace::total().since(&before).total() })
 }

@@ -90,9 +90,8 @@ fn clear(machine: &Machine) -> Check {
 /// Prints the cost per `count`, with two decimals.
 fn print(mode: &str, what: &str, cost: &UnmapCost, count: u64) {
     let per = |total: u64| (total / count, total % count * 100 / count);
-    let CallTotals { calls, sub_operations, flushes, .. } = cost.row;
-    let ((calls, c), (operations, o), (flushes, f)) =
-        (per(calls), per(sub_operations), per(flushes));
+    let CallTotals { calls, done, flushes, .. } = cost.row;
+    let ((calls, c), (operations, o), (flushes, f)) = (per(calls), per(done), per(flushes));
     say!(
         "# vmap: {mode} {what:<10} {calls:>8}.{c:02} {operations:>8}.{o:02} {flushes:>5}.{f:02} \
          {:>9}",

@@ -32,9 +32,11 @@ impl Answer {
         let name = words.split(' ').next()?;
         let operation = OPERATIONS.into_iter().find(|operation| *operation == name)?;
         let (result, done) = match result.split_once(" done=") {
-            Some((result, done)) => (result, done.trim().parse().ok()),
+            Some((result, done)) => (result, done.split(' ').next()?.trim().parse().ok()),
             None => (result.trim(), None),
         };
+        // Equal calls in a row are one line. Here they are one answer.
+        let result = result.split(' ').next()?;
         let errno = result.strip_prefix('-').map(str::to_owned);
         let done = done.or_else(|| result.parse().ok()).unwrap_or_default();
         Some(Self { operation, errno, done })

@@ -1,11 +1,11 @@
 //! The parser of the kernel's command line.
 
-use hypercall::trace::Level;
+use hypercall::trace::Filter;
 use xen_contig::vmap::UnmapMode;
 
 use super::Target;
 use exit::Exit;
-use parser::{Complaint, Options, Selection, When, parse};
+use parser::{Complaint, Options, Selection, TraceLevel, When, parse};
 
 #[path = "../../../../kernel/src/command_line.rs"]
 pub mod parser;
@@ -41,6 +41,8 @@ pub const TARGET: Target = Target {
     words: &[
         b"selftest=",
         b"trace=",
+        b"full:memory_op,",
+        b"ring=",
         b"vmap=",
         b"seed=",
         b"probe=",
@@ -76,7 +78,7 @@ pub const TARGET: Target = Target {
     ],
     seeds: || {
         [
-            "selftest=exchange-*,stale-alias trace=full vmap=sync seed=0xff probe=9:30 exit=hold",
+            "selftest=exchange-*,stale-alias trace=full:memory_op,mmu_update ring=64 vmap=sync seed=0xff probe=9:30 exit=hold",
             "selftest=*a*a*a*b,none trace=off seed=18446744073709551615 probe=0:13 exit=crash",
             "selftest=none a=b =c probe=19:9",
             "bench=cycle-far:0:30:64,churn:4:32:10000,bare:9:64:1 selftest=all",
@@ -94,6 +96,7 @@ fn run(input: &[u8]) {
     for complaint in &complaints {
         let (Complaint::Unknown(word)
         | Complaint::BadValue { word, .. }
+        | Complaint::NoHypercall { word, .. }
         | Complaint::BadBenchEntry { entry: word }
         | Complaint::OutOfRange { word, .. }) = complaint
         else {
@@ -138,12 +141,16 @@ fn render(options: &Options) -> String {
         Selection::List => "list".to_string(),
         Selection::Patterns(patterns) => patterns.join(","),
     };
-    let trace = match options.trace {
-        Level::Off => "off",
-        Level::Summary => "summary",
-        Level::Full => "full",
+    let trace = match (options.trace.level, options.trace.filter) {
+        (TraceLevel::Off, _) => "off".to_string(),
+        (TraceLevel::Summary, _) => "summary".to_string(),
+        (TraceLevel::Full, Filter::ALL) => "full".to_string(),
+        (TraceLevel::Full, filter) => format!("full:{filter}"),
     };
     let mut line = format!("selftest={selftest} trace={trace} seed={}", options.seed);
+    if let Some(records) = options.trace.ring {
+        line += &format!(" ring={records}");
+    }
     if let Some(probe) = options.probe {
         line += &format!(" probe={}:{}", probe.order, probe.bits);
     }
