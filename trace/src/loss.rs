@@ -44,6 +44,8 @@ pub enum LossKind {
         /// Which part of the line is wrong.
         reason: String,
     },
+    /// Calls of a vCPU have the same time, so their tests, operations and order are not known.
+    ClockStopped,
     /// Records came without a version line before them: the log begins inside of the trace.
     NoBeginning,
     /// The trace has a version that this library does not know; it is read as version 1.
@@ -68,6 +70,7 @@ impl fmt::Display for LossKind {
                 write!(f, "{frames} frames of call #{call} are not shown")
             }
             Self::Unreadable { reason } => f.write_str(reason),
+            Self::ClockStopped => f.write_str("the clock of the guest stands still"),
             Self::NoBeginning => f.write_str("the trace has no version line"),
             Self::UnknownVersion { version } => {
                 write!(f, "the trace has version {version}; this program reads version 1")

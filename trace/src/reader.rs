@@ -44,6 +44,8 @@ struct Vcpu {
     next: Option<u64>,
     /// The start of the last call.
     last_call: Option<u64>,
+    /// True if the last two calls have the same time.
+    is_stopped: bool,
     /// The time of the last record.
     last: Option<u64>,
     /// The last call, an index.
@@ -222,6 +224,12 @@ impl TraceReader {
         } else {
             vcpu.loss = None;
         }
+        let is_stopped = vcpu.last_call == Some(call.start);
+        if is_stopped && !vcpu.is_stopped {
+            let (time, kind) = (Some(call.start), LossKind::ClockStopped);
+            boot.losses.push(Loss { line, vcpu: Some(call.vcpu), time, kind });
+        }
+        vcpu.is_stopped = is_stopped;
         vcpu.next = Some(call.number.saturating_add(call.times));
         vcpu.last_call = Some(call.start);
         vcpu.last = Some(call.start);

@@ -368,3 +368,15 @@ fn an_end_belongs_to_its_begin_although_the_clock_was_read_anew() {
     let spans = Trace::parse(log).boots[0].spans.clone();
     assert_eq!((spans.len(), spans[0].duration), (1, Some(500)));
 }
+
+#[test]
+fn a_clock_that_stands_still_is_named_once() {
+    let log = "# trace version=1 vcpus=2 ring=8 calls=all\n\
+        # trace v0 #0 @0.000000000 +5 - sched_op yield -> 0\n\
+        # trace v1 #0 @0.000000000 +5 - sched_op yield -> 0\n\
+        # trace v0 #1 @0.000000000 +5 - sched_op yield -> 0\n\
+        # trace v0 #2 @0.000000000 +5 - sched_op yield -> 0\n\
+        # trace v0 #3 @1.000000000 +5 - sched_op yield -> 0\n";
+    let trace = Trace::parse(log.as_bytes());
+    assert_eq!(losses(&trace), [(4, "the clock of the guest stands still".to_owned())]);
+}

@@ -47,6 +47,7 @@ struct Sums {
     missing: u64,
     frames: u64,
     no_beginning: bool,
+    stopped: Option<usize>,
     version: Option<u64>,
 }
 
@@ -61,6 +62,7 @@ impl Sums {
                 self.frames = self.frames.saturating_add(*frames);
             }
             LossKind::NoBeginning => self.no_beginning = true,
+            LossKind::ClockStopped => drop(self.stopped.get_or_insert(loss.line)),
             LossKind::UnknownVersion { version } => self.version = Some(*version),
             LossKind::Unreadable { .. } | _ => {
                 self.unreadable += 1;
@@ -89,6 +91,12 @@ impl Sums {
         }
         if self.no_beginning {
             parts.push("the beginning of the trace is missing (no version line)".to_owned());
+        }
+        if let Some(line) = self.stopped {
+            parts.push(format!(
+                "calls have the same time from line {line} on, because the guest's clock stood \
+                 still; their tests and operations can be wrong"
+            ));
         }
         if self.frames > 0 {
             let frames = plural(self.frames, "frame", "frames");

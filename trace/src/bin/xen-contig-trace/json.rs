@@ -118,6 +118,7 @@ fn loss_object(number: usize, loss: &Loss) -> Value {
         LossKind::Missing { calls } => ("missing", Some(*calls)),
         LossKind::FramesCut { frames, .. } => ("frames_cut", Some(*frames)),
         LossKind::NoBeginning => ("no_beginning", None),
+        LossKind::ClockStopped => ("clock_stopped", None),
         LossKind::UnknownVersion { version } => ("unknown_version", Some(*version)),
         LossKind::Unreadable { .. } | _ => ("unreadable", None),
     };
