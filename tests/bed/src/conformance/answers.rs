@@ -3,6 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use trace::{CallResult, Trace};
+
 /// The hypercalls that rows are about, as a trace names them.
 const OPERATIONS: [&str; 5] = [
     "exchange",
@@ -24,22 +26,23 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// Reads a line of a trace: `# trace … memory_op exchange in=8 … -> -EINVAL done=0`.
-    pub fn read(line: &str) -> Option<Self> {
-        let (call, result) = line.strip_prefix("# trace ")?.rsplit_once(" -> ")?;
-        // A batch names its calls without these words, and has no answer of each of them.
-        let (_, words) = call.split_once(" memory_op ").or_else(|| call.split_once(" hvm_op "))?;
-        let name = words.split(' ').next()?;
+    /// Reads a line of a trace: `# trace … memory_op exchange in=8 … -> -EINVAL done=0`. Returns the answer,
+    /// and how often it came in a row.
+    pub fn read(line: &str) -> Option<(Self, u64)> {
+        let trace = Trace::parse(line.strip_prefix("# trace ").map(|_| line)?.as_bytes());
+        let call = trace.boots.first()?.calls.first()?;
+        // A batch has no answer of each of its calls.
+        if !matches!(call.hypercall.as_str(), "memory_op" | "hvm_op") {
+            return None;
+        }
+        let name = call.operation()?;
         let operation = OPERATIONS.into_iter().find(|operation| *operation == name)?;
-        let (result, done) = match result.split_once(" done=") {
-            Some((result, done)) => (result, done.split(' ').next()?.trim().parse().ok()),
-            None => (result.trim(), None),
+        let returned = match call.result {
+            CallResult::Value(value) => u64::try_from(value).ok(),
+            _ => None,
         };
-        // Equal calls in a row are one line. Here they are one answer.
-        let result = result.split(' ').next()?;
-        let errno = result.strip_prefix('-').map(str::to_owned);
-        let done = done.or_else(|| result.parse().ok()).unwrap_or_default();
-        Some(Self { operation, errno, done })
+        let errno = call.result.errno().map(str::to_owned);
+        Some((Self { operation, errno, done: call.done.or(returned).unwrap_or(0) }, call.times))
     }
 }
 
@@ -48,17 +51,13 @@ impl Answer {
 pub struct Answers(Vec<(Answer, u64)>);
 
 impl Answers {
-    /// Counts an answer.
-    pub fn add(&mut self, answer: Answer) {
-        self.add_times(answer, 1);
-    }
-
     /// Counts the answers of another test.
     pub fn add_all(&mut self, others: &Self) {
-        others.0.iter().for_each(|(answer, times)| self.add_times(answer.clone(), *times));
+        others.0.iter().for_each(|(answer, times)| self.add(answer.clone(), *times));
     }
 
-    fn add_times(&mut self, answer: Answer, times: u64) {
+    /// Counts an answer that came `times` times.
+    pub fn add(&mut self, answer: Answer, times: u64) {
         match self.0.iter_mut().find(|(known, _)| *known == answer) {
             Some((_, count)) => *count += times,
             None => self.0.push((answer, times)),
@@ -125,27 +124,27 @@ mod tests {
 
     #[test]
     fn an_answer_is_read_from_a_line_of_the_trace() {
-        let read = |line: &str| Answer::read(&format!("# trace {line}"));
-        let exchange = "#01 @02 memory_op exchange in=1 in_order=0 exchanged=2 -> -EINVAL done=2";
-        assert_eq!(read(exchange), Some(answer("exchange", Some("EINVAL"), 2)));
-        let of_a_vcpu = "v1 #01 @02 memory_op exchange in=8 -> 0 done=8";
-        assert_eq!(read(of_a_vcpu), Some(answer("exchange", None, 8)));
-        let populate = "#01 @02 memory_op populate_physmap extents=4 -> 3";
-        assert_eq!(read(populate), Some(answer("populate_physmap", None, 3)));
-        let kind = "#01 @02 hvm_op get_mem_type pfn=0x1 -> 2";
-        assert_eq!(read(kind), Some(answer("get_mem_type", None, 2)));
-        assert_eq!(read("#01 @02 memory_op current_reservation -> 9"), None);
-        assert_eq!(read("#01 @02 multicall entries=3 exchange out_order=3 -> 0 done=2"), None);
+        let read = |line: &str| Answer::read(&format!("# trace v0 #1 @0.000000002 +3 - {line}"));
+        let exchange = "memory_op exchange in=1 in_order=0 exchanged=2 -> -EINVAL done=2";
+        assert_eq!(read(exchange), Some((answer("exchange", Some("EINVAL"), 2), 1)));
+        let most = "memory_op exchange in=8 -> 0 done=18446744073709551615 times=3";
+        assert_eq!(read(most), Some((answer("exchange", None, u64::MAX), 3)));
+        let populate = "memory_op populate_physmap extents=4 -> 3";
+        assert_eq!(read(populate), Some((answer("populate_physmap", None, 3), 1)));
+        let kind = "hvm_op get_mem_type pfn=0x1 -> 2";
+        assert_eq!(read(kind), Some((answer("get_mem_type", None, 2), 1)));
+        assert_eq!(read("memory_op current_reservation -> 9"), None);
+        assert_eq!(read("multicall entries=3 exchange out_order=3 -> 0 done=2"), None);
         assert_eq!(Answer::read("memory_op exchange -> 0"), None);
     }
 
     #[test]
     fn the_expected_answer_comes_first() {
         let mut answers = Answers::default();
-        (0..3).for_each(|_| answers.add(answer("exchange", None, 8)));
-        (0..5).for_each(|_| answers.add(answer("exchange", Some("EINVAL"), 0)));
-        answers.add(answer("exchange", Some("EPERM"), 0));
-        answers.add(answer("populate_physmap", None, 1));
+        answers.add(answer("exchange", None, 8), 3);
+        answers.add(answer("exchange", Some("EINVAL"), 0), 5);
+        answers.add(answer("exchange", Some("EPERM"), 0), 1);
+        answers.add(answer("populate_physmap", None, 1), 1);
         assert_eq!(answers.in_short("exchange", "EPERM above"), "EPERM(0) EINVAL(0) ok(8)");
         assert_eq!(answers.in_short("exchange", "exchanged"), "ok(8) EINVAL(0) EPERM(0)");
         assert_eq!(answers.in_short("decrease_reservation", ""), "");
@@ -155,7 +154,7 @@ mod tests {
     fn many_counts_are_shortened() {
         let mut answers = Answers::default();
         for done in [7, 2, u64::MAX, 3] {
-            answers.add(answer("exchange", None, done));
+            answers.add(answer("exchange", None, done), 1);
         }
         assert_eq!(answers.in_short("exchange", ""), "ok(2,3,…2^64-1)");
     }

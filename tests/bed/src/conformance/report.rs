@@ -230,7 +230,7 @@ mod tests {
         [first].into_iter().chain(rest).flat_map(str::split_whitespace).collect()
     }
 
-    const CALL: &str = "# trace #01 @02 memory_op exchange in=1";
+    const CALL: &str = "# trace v0 #1 @0.000000002 +3 - memory_op exchange in=1";
 
     #[test]
     fn each_cell_says_what_was_answered() {

@@ -41,8 +41,8 @@ pub fn of_guest(console: &str) -> Results {
     let mut results = Results::new();
     let mut answers = Answers::default();
     for line in console.lines() {
-        if let Some(answer) = Answer::read(line) {
-            answers.add(answer);
+        if let Some((answer, times)) = Answer::read(line) {
+            answers.add(answer, times);
         } else if line.starts_with("1..") {
             // The kernel makes calls before the first test, too.
             answers = Answers::default();
@@ -92,9 +92,9 @@ pub fn of_cargo(output: &str) -> ModelResults {
         {
             printed_by = ids_of(test);
         }
-        if let Some(answer) = Answer::read(line) {
+        if let Some((answer, times)) = Answer::read(line) {
             for id in &printed_by {
-                results.entry(id.clone()).or_default().answers.add(answer.clone());
+                results.entry(id.clone()).or_default().answers.add(answer.clone(), times);
             }
         }
         // A program with failed tests in it ends by itself, and cargo has no such words for it.
@@ -136,7 +136,7 @@ mod tests {
 
     #[test]
     fn answers_belong_to_the_test_whose_result_follows() {
-        let call = "# trace #01 @02 memory_op exchange in=1";
+        let call = "# trace v0 #1 @0.000000002 +3 - memory_op exchange in=1";
         let console = format!(
             "{call} -> -EPERM done=0\nok 1 other\n{call} -> -EINVAL done=2\n\
                                ok 2 c05-x\nok 3 c06-y"
@@ -148,7 +148,7 @@ mod tests {
 
     #[test]
     fn answers_of_the_model_follow_the_name_of_their_test() {
-        let call = "# trace #00 @00 memory_op exchange in=1";
+        let call = "# trace v0 #0 @0.000000000 +0 - memory_op exchange in=1";
         let output = format!(
             "test m::c05_x ... ok\n\nsuccesses:\n\n---- m::c05_x stdout ----\n\
                               {call} -> -EINVAL done=2\n\n---- other stdout ----\n{call} -> 0 done=1"
