@@ -286,7 +286,7 @@ job() {
 
 xenstored --pid-file=/run/xenstored.pid
 xen-init-dom0 >/dev/null
-xenconsoled --log=all --log-dir="$CONSOLE" --pid-file=/run/xenconsoled.pid
+xenconsoled --log=guest --log-dir="$CONSOLE" --pid-file=/run/xenconsoled.pid
 xl info 2>&1 | section info
 # Xen names the size of its ring when it boots. Without the line, no log is long enough to be called cut.
 RING=$(xl dmesg | awk '/Allocated console ring of/ { kib = $(NF - 1) } END { print (kib ? kib : 1048576) * 1024 }')
