@@ -20,9 +20,12 @@ pub const LABEL: &str = "saved";
 
 /// Returns a part that saves and restores a PV and a PVH guest on one Xen.
 pub fn part(bed: &Bed) -> Result<SuitePart<'_>> {
-    let guests =
-        [GuestMode::PvDomu, GuestMode::PvhDomu].into_iter().map(guest).collect::<Result<_>>()?;
-    Ok(expected::domus(bed, "linux-dom0-saved", guests))
+    Ok(expected::domus(bed, "linux-dom0-saved", guests()?))
+}
+
+/// Returns a PV and a PVH guest.
+pub fn guests() -> Result<Vec<Expectation>> {
+    [GuestMode::PvDomu, GuestMode::PvhDomu].into_iter().map(guest).collect()
 }
 
 fn guest(mode: GuestMode) -> Result<Expectation> {

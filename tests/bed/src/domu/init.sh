@@ -215,6 +215,23 @@ save_and_restore() {
     rm -f /tmp/saved
 }
 
+# Has Xen record the hypercalls made on processor 1, where the guest stays, and what runs there. The
+# buffer has 8 MB for each processor. Recording is on before xentrace maps the buffer.
+start_record() {
+    xentrace -D -c 0x2 -e "$(cat record)" -S 2048 /tmp/record >/tmp/xentrace 2>&1 &
+    recorder=$!
+    wait_for 20 grep -q privcmd "/proc/$recorder/maps"
+}
+send_record() {
+    kill -INT "$recorder"
+    wait "$recorder"
+    echo "status $?" >>/tmp/xentrace
+    section xentrace </tmp/xentrace
+    # Compressed, and in lines that differ, because equal ones are folded.
+    gzip </tmp/record | xxd | cut -d ' ' -f 1-9 | section record
+    rm /tmp/record /tmp/xentrace
+}
+
 job() {
     config=$(cat config)
     goal=$(cat goal)
@@ -226,7 +243,7 @@ job() {
     dir=$PWD
     cd /bed/work || return
     paused=
-    { [ "$goal" = watch ] || [ -f "$dir/mem-set" ] || [ -f "$dir/relay" ]; } && paused=-p
+    { [ "$goal" = watch ] || [ -f "$dir/mem-set" ] || [ -f "$dir/relay" ] || [ -f "$dir/record" ]; } && paused=-p
     { printf "xl create %s" "${paused:+$paused }$config"; [ $# -gt 0 ] && printf " '%s'" "$@"; echo; } | section command
     # shellcheck disable=SC2086 # Where it is empty it is no argument.
     timeout 100 xl create $paused "$config" "$@" >/tmp/create 2>&1
@@ -244,6 +261,7 @@ job() {
             xl mem-set "$(domain)" "$(cat mem-set)" 2>&1 | section mem-set
             [ "$goal" = watch ] || xl unpause "$(domain)" 2>&1 | section unpause
         fi
+        [ ! -f record ] || start_record
         relay=
         [ ! -f relay ] || { sh /bed/work/xen-configs/relay-console.sh "$(cat relay)" & relay=$!; }
         if [ "$goal" = probe ]; then
@@ -274,6 +292,7 @@ job() {
             say "end-of-domain running"
             [ "$goal" = probe ] || xl destroy "$(domain)" 2>&1 | section destroy
         fi
+        [ ! -f record ] || send_record
         # The relay ends when the domain is gone.
         [ -z "$relay" ] || { wait_for 20 no_domain && wait "$relay"; }
     fi

@@ -20,6 +20,9 @@ pub fn overrides(guest: &Guest) -> Vec<String> {
         let setting = own.map_or("extra", |kernel| kernel.args_setting());
         words.push(format!("{setting}=\"{}\"", guest.args.as_str()));
     }
+    if guest.is_recorded {
+        words.push(format!("cpus=\"{RECORDED_CPU}\""));
+    }
     if guest.goal == Goal::Watch {
         words.push("on_poweroff=\"preserve\"".to_owned());
     }
@@ -58,6 +61,14 @@ fn relays(guest: &Guest) -> bool {
     is_image && guest.args.traces() && guest.goal == Goal::End
 }
 
+/// The kinds of records that Xen makes of a guest: the hypercalls of PV guests, the entries of their
+/// multicalls, and which vCPU a processor runs (`TRC_PV`, `TRC_SCHED` and the first two sub-classes
+/// of each in `public/trace.h`).
+const RECORDED_EVENTS: &str = "0x223000";
+
+/// The processor where a guest stays whose hypercalls are recorded, as `init.sh` has it.
+const RECORDED_CPU: u32 = 1;
+
 /// Packs the jobs, the image and the configurations, each where a user's `xl create` run from
 /// the repository's root would find them.
 pub fn pack(guests: &[Guest], image: &[u8], root: &Path) -> Result<Vec<u8>> {
@@ -85,6 +96,9 @@ pub fn pack(guests: &[Guest], image: &[u8], root: &Path) -> Result<Vec<u8>> {
         }
         if relays(guest) {
             archive.file(&format!("{dir}/relay"), PV_NAME);
+        }
+        if guest.is_recorded {
+            archive.file(&format!("{dir}/record"), RECORDED_EVENTS);
         }
         if guest.streams {
             archive.file(&format!("{dir}/stream"), "");
@@ -137,7 +151,28 @@ mod tests {
         );
         let pvh = Guest { vcpus: Some(2), ..guest(GuestMode::PvhDomu, "") };
         assert_eq!(overrides(&pvh), ["vcpus=2", "cpus=[\"0\",\"1\"]"]);
+        let recorded = Guest { is_recorded: true, ..guest(GuestMode::PvDomu, "") };
+        assert_eq!(overrides(&recorded), ["cpus=\"1\""]);
         let one = Guest { vcpus: Some(1), ..pvh };
         assert_eq!(overrides(&one), ["vcpus=1"], "a single vCPU waits for no other one");
+    }
+
+    #[test]
+    fn dom0_copies_the_traces_of_pv_guests_alone() {
+        let copies = |mode, text| {
+            let args = KernelArgs::new(text).unwrap();
+            relays(&Guest::new(mode, "x", args, Duration::from_secs(1)))
+        };
+        assert!(copies(GuestMode::PvDomu, "trace=full"));
+        assert!(!copies(GuestMode::PvDomu, "seed=1"));
+        assert!(!copies(GuestMode::PvhDomu, "trace=full"));
+        assert!(!copies(GuestMode::PvDomu, "trace=full selftest=c75-save-and-restore"));
+    }
+
+    #[test]
+    fn the_relay_names_the_guest_of_the_configuration() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let config = std::fs::read_to_string(root.join(GuestMode::PvDomu.xl_config())).unwrap();
+        assert!(config.contains(&format!("name   = \"{PV_NAME}\"")), "{config}");
     }
 }

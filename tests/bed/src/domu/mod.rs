@@ -5,4 +5,5 @@ mod jobs;
 mod report;
 mod session;
 
+pub use report::JobReport;
 pub use session::{JobResult, SessionSpec, XEN_MIB, judged, run};

@@ -36,6 +36,8 @@ pub struct Guest {
     pub reduced_to: Option<u32>,
     /// Whether dom0 changes the maximum of a domU (`xl mem-set`, `xl mem-max`) while it runs.
     pub is_shaken: bool,
+    /// Whether Xen records the hypercalls of a PV domU, by `xentrace`.
+    pub is_recorded: bool,
     /// MiB of the machine below 4 GiB, if not as much as fits.
     pub low_memory: Option<u32>,
     /// MiB of a dom0, if Xen is to keep the rest of the machine's memory.
@@ -106,6 +108,7 @@ impl Guest {
             max_memory: None,
             reduced_to: None,
             is_shaken: false,
+            is_recorded: false,
             low_memory: None,
             dom0_memory: None,
             xen_args: String::new(),

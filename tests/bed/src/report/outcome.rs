@@ -7,10 +7,13 @@ use comfy_table::{CellAlignment, Table, presets};
 use super::results;
 use crate::boot::{Dom0Boot, SERIAL};
 use crate::domu::JobResult;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::guest::{End, Guest, GuestVerdict, Judgement, LISTED_TEST, TestOutcome};
 use crate::setup::{Bed, make_dir, write};
 use crate::xen::Xen;
+
+/// The name of the copy of Xen's log.
+const XEN_LOG: &str = "xl-dmesg.log";
 
 /// One guest's boot, judged.
 #[derive(Clone, Debug)]
@@ -114,10 +117,17 @@ impl GuestOutcome {
         tests.any(|result| result.name == test && result.outcome == TestOutcome::Passed)
     }
 
+    /// Reads the copy of Xen's log.
+    pub fn xen_log(&self) -> Result<Vec<String>> {
+        let path = self.dir.join(XEN_LOG);
+        let text = std::fs::read_to_string(&path).map_err(|e| Error::file("reading", &path, e))?;
+        Ok(text.lines().map(str::to_owned).collect())
+    }
+
     fn write_logs(&self, xen: &[String]) -> Result<()> {
         make_dir(&self.dir)?;
         write(&self.dir.join("console.log"), joined(&self.console).as_bytes())?;
-        write(&self.dir.join("xl-dmesg.log"), joined(xen).as_bytes())?;
+        write(&self.dir.join(XEN_LOG), joined(xen).as_bytes())?;
         results::write_guest(self, &self.dir)
     }
 

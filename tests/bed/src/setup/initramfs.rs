@@ -11,8 +11,15 @@ use crate::error::{Error, Result};
 /// What dom0 runs as its init.
 const INIT: &str = include_str!("../domu/init.sh");
 
-const TOOLS: [&str; 6] =
-    ["xl", "xenstored", "xenconsoled", "xen-init-dom0", "libxl-save-helper", "xen-mfndump"];
+const TOOLS: [&str; 7] = [
+    "xl",
+    "xenstored",
+    "xenconsoled",
+    "xen-init-dom0",
+    "libxl-save-helper",
+    "xen-mfndump",
+    "xentrace",
+];
 
 /// Below the kernel's `drivers`, in the order in which they are loaded. The virtio modules drive the
 /// port that init reports over.

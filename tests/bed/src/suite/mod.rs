@@ -1,10 +1,11 @@
 //! `bed test`: the image in every mode, guests that misbehave, wrong input, the witness, guests that
-//! are saved and restored, several vCPUs, and a virtio disk.
+//! are saved and restored, the trace as others see it, several vCPUs, and a virtio disk.
 //!
 //! Machines with a single vCPU run two at a time. Each domU mode has one boot of the Linux dom0, in
 //! which all its domains are made; a dom0 of our own boots in seconds.
 
 mod guests;
+mod traced;
 mod wrong_input;
 
 use std::path::Path;
@@ -45,12 +46,13 @@ pub fn run(context: &Arc<Context>, mut reporter: Reporter) -> Result<GuestVerdic
         domus(&bed, GuestMode::PvhDomu, others, "linux-dom0-pvh")?,
     ];
     for bed in &beds {
-        parts.push(saved::part(bed)?);
+        parts.push(traced::domus(bed, saved::guests()?)?);
     }
     let dom0s = [GuestMode::PvDom0, GuestMode::PvhDom0];
     parts.extend(modes::parts(&bed, &dom0s, &KernelArgs::default()));
     let guests = guests::dom0s()?.into_iter();
     parts.extend(guests.map(|guest| expected::dom0(&bed, guest)));
+    parts.extend(traced::dom0s(&bed)?);
     parts.extend(low_memory::dom0s(&bed)?);
     parts.push(witness::dom0(&bed)?);
     parts.push(witness::device(&bed));
