@@ -32,9 +32,14 @@ impl Timescale {
     /// Returns the nanoseconds since Xen booted at a reading of the counter, before or after
     /// [`ticks`](Self::ticks).
     pub const fn since_boot(&self, ticks: u64) -> u64 {
-        match ticks.checked_sub(self.ticks) {
-            Some(after) => self.nanoseconds.saturating_add(self.duration(after)),
-            None => self.nanoseconds.saturating_sub(self.duration(self.ticks - ticks)),
+        // The counter of an HVM or PVH domain is 0 when the domain is made, and Xen's reading may be older
+        // (`collect_time_info` in `xen/arch/x86/time.c`). It is then a number just below 2^64.
+        let distance = ticks.wrapping_sub(self.ticks).cast_signed();
+        let nanoseconds = self.duration(distance.unsigned_abs());
+        if distance < 0 {
+            self.nanoseconds.saturating_sub(nanoseconds)
+        } else {
+            self.nanoseconds.saturating_add(nanoseconds)
         }
     }
 }
@@ -51,6 +56,8 @@ mod tests {
         assert_eq!([0, 1000, 3000].map(|ticks| scale.since_boot(ticks)), [6500, 7000, 8000]);
         let coarse = Timescale { multiplier: 1 << 31, shift: -1, ..scale };
         assert_eq!(coarse.duration(4000), 1000);
+        let before_the_domain = Timescale { ticks: 1000_u64.wrapping_neg(), ..scale };
+        assert_eq!(before_the_domain.since_boot(3000), 9000);
         assert_eq!(Timescale::NANOSECONDS.since_boot(123), 123);
     }
 }
