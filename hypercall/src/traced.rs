@@ -128,9 +128,25 @@ impl<X: Xen, H: TraceHost> Traced<X, H> {
     fn record(&self, entry: &mut TraceEntry) {
         let mut state = self.state.lock();
         state.count(entry);
-        if state.filter.admits(&entry.call) {
-            state.ring.push(TraceRecord::Call(*entry));
+        if state.filter.admits(&entry.call)
+            && let Some(slot) = state.ring.next_slot()
+        {
+            *slot = Some(TraceRecord::Call(*entry));
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn enter_with_details(&self, span: &Span) {
+        let now = self.host.now();
+        self.state.lock().enter(*span, now);
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn leave_with_details(&self) {
+        let now = self.host.now();
+        self.state.lock().leave(now);
     }
 
     /// Makes a call and records it with its frames.
@@ -224,20 +240,18 @@ unsafe impl<X: Xen, H: TraceHost> Xen for Traced<X, H> {
         result
     }
 
-    #[inline]
-    fn enter(&self, span: Span) {
+    #[inline(always)]
+    fn enter(&self, span: &Span) {
         self.inner.enter(span);
         if self.has_details() {
-            let now = self.host.now();
-            self.state.lock().enter(span, now);
+            self.enter_with_details(span);
         }
     }
 
-    #[inline]
-    fn leave(&self, span: Span) {
+    #[inline(always)]
+    fn leave(&self, span: &Span) {
         if self.has_details() {
-            let now = self.host.now();
-            self.state.lock().leave(now);
+            self.leave_with_details();
         }
         self.inner.leave(span);
     }

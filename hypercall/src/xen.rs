@@ -286,14 +286,14 @@ pub unsafe trait Xen {
     /// passes it on. It is called in any context in which hypercalls are made, with locks held, so it
     /// must neither sleep nor call back into the library.
     #[inline(always)]
-    fn enter(&self, _span: Span) {}
+    fn enter(&self, _span: &Span) {}
 
     /// Called when a span ends, with the value that [`enter`](Self::enter) got.
     ///
     /// Spans end in the reverse order of their beginning on each vCPU. What holds for `enter` holds
     /// here.
     #[inline(always)]
-    fn leave(&self, _span: Span) {}
+    fn leave(&self, _span: &Span) {}
 
     /// Runs `work` as a span: [`enter`](Self::enter) before, [`leave`](Self::leave) after it.
     #[inline(always)]
@@ -301,9 +301,9 @@ pub unsafe trait Xen {
     where
         Self: Sized,
     {
-        self.enter(span);
+        self.enter(&span);
         let result = work();
-        self.leave(span);
+        self.leave(&span);
         result
     }
 }

@@ -240,6 +240,7 @@ impl Constraints {
     }
 
     /// Returns a call into the library with these limits, for a trace.
+    #[inline]
     pub(super) const fn operation(&self, name: &'static str, bytes: u64) -> Operation {
         Operation {
             name,

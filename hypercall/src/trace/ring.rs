@@ -44,14 +44,22 @@ impl TraceRing {
         if held { self.slots[(number % slots) as usize].as_ref() } else { None }
     }
 
-    #[inline]
+    /// Adds a record.
     pub fn push(&mut self, record: TraceRecord) {
+        if let Some(slot) = self.next_slot() {
+            *slot = Some(record);
+        }
+    }
+
+    /// Returns the slot for a new record, which the caller must write. `None` without slots.
+    #[inline]
+    pub fn next_slot(&mut self) -> Option<&mut Option<TraceRecord>> {
         let slots = self.slots.len() as u64;
         if slots == 0 {
             self.lost += 1;
-            return;
+            return None;
         }
-        self.slots[(self.next % slots) as usize] = Some(record);
+        let index = (self.next % slots) as usize;
         self.next += 1;
         if self.next - self.oldest > slots {
             self.oldest += 1;
@@ -60,6 +68,7 @@ impl TraceRing {
             self.unread = self.oldest;
             self.lost += 1;
         }
+        Some(&mut self.slots[index])
     }
 
     /// Returns the number of the next record.

@@ -42,6 +42,7 @@ pub struct Operation {
 
 impl Operation {
     /// Returns an operation without limits.
+    #[inline]
     pub const fn new(name: &'static str, bytes: u64) -> Self {
         Self {
             name,

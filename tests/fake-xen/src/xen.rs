@@ -227,12 +227,12 @@ unsafe impl Xen for FakeXen {
         answer
     }
 
-    fn enter(&self, span: Span) {
-        self.mark(Mark::Enter(span));
+    fn enter(&self, span: &Span) {
+        self.mark(Mark::Enter(*span));
     }
 
-    fn leave(&self, span: Span) {
-        self.mark(Mark::Leave(span));
+    fn leave(&self, span: &Span) {
+        self.mark(Mark::Leave(*span));
     }
 }
 
