@@ -301,14 +301,14 @@ fn a_list_is_recorded_as_runs_up_to_a_bound_and_the_cut_is_named() {
     let guest = FakeGuest::new(512);
     let traced = detailed(&guest);
     let mut scattered: Vec<u64> = (0..200).map(|index| 0x100 + 2 * index).collect();
-    scattered[1] = 0x101;
+    (scattered[1], scattered[2]) = (0x101, 0x102);
     exchange_lists(&traced, &mut scattered.clone(), scattered.as_mut_ptr(), 201);
     let lines = take_lines(&traced);
     assert!(lines[0].contains("in=200") && lines[0].contains("exchanged=201"), "{}", lines[0]);
-    assert_eq!(lines[1], "in 0x100+2 0x104 0x106 0x108 0x10a 0x10c 0x10e 0x110");
+    assert_eq!(lines[1], "in 0x100+3 0x106 0x108 0x10a 0x10c 0x10e 0x110 0x112");
     let runs: usize = lines[1..9].iter().map(|line| line.split(' ').skip(1).count()).sum();
-    assert!(lines[8].ends_with(" cut=135") && runs == 65, "{lines:#?}");
-    assert!(lines[9].starts_with("at 0x100+2") && lines[9].ends_with("cut=191"), "{lines:#?}");
+    assert!(lines[8].ends_with(" cut=134") && runs == 65, "{lines:#?}");
+    assert!(lines[9].starts_with("at 0x100+3") && lines[9].ends_with("cut=190"), "{lines:#?}");
     assert_eq!(lines.len(), 10);
 }
 
@@ -390,6 +390,16 @@ fn equal_calls_in_a_row_are_one_record() {
         })
         .collect();
     assert_eq!(folded, [(0, 3, 3), (3, 1, 1), (4, 1, 1)]);
+    // Equal calls with another answer, or in another phase, stay apart.
+    let refused = Fault::refuse(1, XenErrno::EFAULT);
+    let send = || traced.event_channel_op(EventChannelOp::Send(Port(1)));
+    guest.xen().arm(refused);
+    let answers = (send(), send(), traced.within(Span::Phase(Phase::Zero), send));
+    assert_eq!((answers.0.is_err(), answers.1.is_err(), answers.2.is_err()), (true, false, false));
+    let lines = take_lines(&traced);
+    assert_eq!((lines.len(), &lines[3][..]), (4, "phase zero calls=1"), "{lines:#?}");
+    send().unwrap();
+    assert_eq!(take_all(&traced).len(), 1);
     // A record that was taken does not change any more.
     traced.event_channel_op(EventChannelOp::Send(Port(1))).unwrap();
     assert_eq!(take_lines(&traced), ["- event_channel_op send port=1 -> 0"]);
