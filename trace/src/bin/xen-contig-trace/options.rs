@@ -81,7 +81,8 @@ Examples:
   xen-contig-trace --perfetto t.json console.log
                                          a file for https://ui.perfetto.dev
 
-The guest prints a trace if `trace=full` is on its command line.";
+The guest prints a trace if `trace=full` is on its kernel's command line.
+docs/TRACING.md explains the lines of the trace, and trace/README.md the tables.";
 
 /// Parses the command line. Ends the program if it is wrong, or asks for help.
 pub fn parse() -> Options {
@@ -115,31 +116,31 @@ fn command() -> Command {
             Arg::new("file")
                 .value_name("FILE")
                 .value_parser(value_parser!(PathBuf))
-                .help("The log [standard input if absent or `-`]"),
+                .help("The log; standard input if it is absent or `-`"),
         )
         .arg(Arg::new("filter").short('e').value_name("NAMES").action(ArgAction::Append).help(
-            "Only these hypercalls and operations: `memory_op,mmu_update`, `exchange`; \
-                       `!NAME` leaves one out",
+            "Only calls with one of these names: `memory_op,mmu_update`, `exchange`; \
+                       `'!NAME'` leaves a name out",
         ))
-        .arg(value("test", "GLOB", "Only calls of the tests with such a name: `exchange-*`"))
+        .arg(value("test", "GLOB", "Only calls of tests with a matching name: `'exchange-*'`"))
         .arg(value("vcpu", "N", "Only calls of this vCPU").value_parser(value_parser!(u32)))
-        .arg(long_flag("errors", "Only calls that Xen refused"))
+        .arg(long_flag("errors", "Only calls that Xen refused, or of which it refused an entry"))
         .arg(
             value("boot", "N|last|all", "Which boot of the guest, counted from 1")
                 .default_value("last")
                 .value_parser(Boots::parse),
         )
         .arg(flag("t", 't', "Show when each call began, in seconds since Xen booted"))
-        .arg(flag("r", 'r', "Show how much later than the call before each call began"))
+        .arg(flag("r", 'r', "Show the time since the call above began"))
         .arg(flag("T", 'T', "Show how long each call, operation and test took"))
-        .arg(flag("v", 'v', "Show all frames, and not the first few"))
-        .arg(long_flag("fold", "Show equal calls in a row as one line"))
-        .arg(flag("follow", 'f', "Go on reading while the log grows"))
+        .arg(flag("v", 'v', "Show all frames, also of long lists"))
+        .arg(long_flag("fold", "Show equal calls in a row as one line, with their total time"))
+        .arg(flag("follow", 'f', "Show also the calls that come while the log grows"))
         .arg(
             flag(
                 "summary",
                 'c',
-                "Show calls, errors, time and share per hypercall, phase and errno",
+                "Show calls, errors, time and share per hypercall, phase and error",
             )
             .conflicts_with_all(["by", "longest"]),
         )
