@@ -489,6 +489,39 @@ fn nested_spans_are_recorded_and_reach_the_hypervisor_in_order() {
     assert_eq!(traced.summary().phase(Phase::Purge).times, 2);
 }
 
+/// A clock that steps back by one with each reading.
+struct BackwardHost(AtomicU64);
+
+impl TraceHost for BackwardHost {
+    fn now(&self) -> u64 {
+        self.0.fetch_sub(1, Relaxed)
+    }
+}
+
+#[test]
+fn a_clock_that_steps_back_makes_no_time() {
+    for details in [false, true] {
+        let guest = FakeGuest::new(512);
+        let traced = Traced::new(guest.xen().clone(), BackwardHost(AtomicU64::new(1000)));
+        traced.record_into(vec![None; 16].leak());
+        traced.set_details(details);
+        for port in [1, 1, 2] {
+            traced
+                .within(Span::Phase(Phase::Zero), || {
+                    traced.event_channel_op(EventChannelOp::Send(Port(port)))
+                })
+                .unwrap();
+        }
+        let summary = traced.summary();
+        assert_eq!((summary.total().calls, summary.total().ticks), (3, 0));
+        assert_eq!(summary.phase(Phase::Zero).ticks, 0);
+        while let Some(time) = traced.next_time() {
+            assert!(time <= 1000);
+            traced.take();
+        }
+    }
+}
+
 #[test]
 fn spans_beyond_the_depth_of_a_tracer_are_ignored() {
     fn nest(traced: &Traced<FakeXen, Host>, depth: u32) {

@@ -14,7 +14,8 @@ use crate::{Call, Xen, XenErrno};
 /// takes no room in an image.
 pub trait TraceHost {
     /// Returns the time in ticks, such as the time-stamp counter. [`Timescale`](crate::trace::Timescale)
-    /// says what they mean.
+    /// says what they mean. What ends earlier than it began, because the clock stepped back, took no
+    /// time.
     fn now(&self) -> u64;
 
     /// Reads a word of the arguments of a hypercall, which may lie at any address. Returns `None` if
@@ -167,7 +168,7 @@ impl<X: Xen, H: TraceHost> Traced<X, H> {
         let start = self.host.now();
         // SAFETY: the requirements of `call` are those of the same call here.
         let result = unsafe { self.inner.call(call) };
-        let duration = self.host.now().wrapping_sub(start);
+        let duration = self.host.now().saturating_sub(start);
         let mut entry = TraceEntry {
             sequence: 0,
             start,
@@ -229,7 +230,7 @@ unsafe impl<X: Xen, H: TraceHost> Xen for Traced<X, H> {
         self.record(&mut TraceEntry {
             sequence: 0,
             start,
-            duration: self.host.now().wrapping_sub(start),
+            duration: self.host.now().saturating_sub(start),
             times: 1,
             phase: None,
             call: record,

@@ -92,7 +92,7 @@ impl TraceState {
         }
         let Some(open) = self.spans.pop() else { return };
         let OpenSpan { span, start, mark, has_calls, .. } = open;
-        let (calls, duration) = (self.calls - open.calls, now.wrapping_sub(start));
+        let (calls, duration) = (self.calls - open.calls, now.saturating_sub(start));
         let xen_ticks = self.xen_ticks - open.xen_ticks;
         match span {
             Span::Phase(phase) => self.summary.count_phase(phase, calls, duration, xen_ticks),
