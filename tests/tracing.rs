@@ -523,6 +523,18 @@ fn a_clock_that_steps_back_makes_no_time() {
 }
 
 #[test]
+fn a_span_outlives_the_ring_that_it_began_in() {
+    let guest = FakeGuest::new(512);
+    let traced = detailed(&guest);
+    traced.within(Span::Test("one"), || {
+        traced.within(Span::Operation(Operation::new("trim", 4096)), || {
+            traced.record_into(&mut []);
+        });
+    });
+    assert_eq!((traced.next_time(), traced.take(), traced.capacity()), (None, None, 0));
+}
+
+#[test]
 fn spans_beyond_the_depth_of_a_tracer_are_ignored() {
     fn nest(traced: &Traced<FakeXen, Host>, depth: u32) {
         if depth > 0 {

@@ -76,9 +76,10 @@ impl TraceRing {
         self.next
     }
 
-    /// Removes the records from number `mark` on. Returns false if one of them has been taken.
+    /// Removes the records from number `mark` on. Returns false if one of them has been taken, or if the
+    /// ring does not reach that far since it was replaced by a ring without slots.
     pub fn truncate(&mut self, mark: u64) -> bool {
-        let possible = mark >= self.unread;
+        let possible = (self.unread..=self.next).contains(&mark);
         if possible {
             self.next = mark;
         }
