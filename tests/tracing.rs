@@ -375,6 +375,24 @@ fn the_filter_selects_calls_and_batches_of_them() {
 }
 
 #[test]
+fn the_filter_finds_every_entry_of_a_batch() {
+    let guest = FakeGuest::new(1024);
+    let traced = detailed(&guest);
+    traced.set_filter(Filter::from_iter([Hypercall::MmuExtOp]));
+    let flush = [MmuExtOp::tlb_flush_all()];
+    let mut batch = Multicall::<8>::new();
+    for pfn in 600..606 {
+        let entry = Pte::new(guest.mfn(Pfn::new(pfn)).unwrap(), guest.flags());
+        batch.update_va_mapping(guest.address(Pfn::new(pfn)), entry, UvmFlags::empty());
+    }
+    batch.mmuext_op(&flush);
+    // SAFETY: each frame is mapped where it was.
+    assert_eq!(unsafe { batch.issue(&traced) }, Ok(()));
+    let lines = take_lines(&traced);
+    assert!(lines.len() == 1 && lines[0].starts_with("- multicall entries=7"), "{lines:#?}");
+}
+
+#[test]
 fn equal_calls_in_a_row_are_one_record() {
     let guest = FakeGuest::new(512);
     let traced = detailed(&guest);

@@ -101,7 +101,7 @@ impl fmt::Display for MulticallRecord {
                 None => write!(f, " op={op}")?,
             }
         }
-        if self.entries().count() as u64 == self.count { Ok(()) } else { f.write_str(" …") }
+        if self.entries().count() as u32 == self.count { Ok(()) } else { f.write_str(" …") }
     }
 }
 

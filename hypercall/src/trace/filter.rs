@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use super::{CallRecord, EntryRecord, Hypercall};
+use super::{CallRecord, Hypercall};
 
 /// The hypercalls that a tracer records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,8 +20,7 @@ impl Filter {
             return true;
         }
         let CallRecord::Multicall(multicall) = call else { return false };
-        let mut entries = multicall.entries().filter_map(EntryRecord::hypercall);
-        entries.any(|hypercall| self.includes(hypercall))
+        multicall.hypercalls().any(|hypercall| self.includes(hypercall))
     }
 
     /// Returns true if it includes the hypercall.

@@ -184,7 +184,7 @@ impl CallRecord {
         match self {
             Self::Exchange(_) => true,
             Self::Multicall(multicall) => {
-                multicall.entries().any(|entry| entry.hypercall() == Some(Hypercall::MemoryOp))
+                multicall.hypercalls().any(|hypercall| hypercall == Hypercall::MemoryOp)
             }
             _ => false,
         }
@@ -228,9 +228,11 @@ impl ExchangeRecord {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MulticallRecord {
     /// The number of entries.
-    pub count: u64,
+    pub count: u32,
     /// The number of entries that flush a TLB, as far as the entries show.
     pub flushes: u32,
+    /// A bit for the number of each hypercall among all entries.
+    hypercalls: u64,
     entries: [EntryRecord; ENTRIES],
     /// The arguments of the exchange among the entries, if the tracer has read them.
     pub exchange: Option<ExchangeRecord>,
@@ -243,13 +245,23 @@ impl MulticallRecord {
         for (record, entry) in entries.iter_mut().zip(batch) {
             *record = EntryRecord { op: entry.op() as u16, count: entry.list_len(), command: None };
         }
-        let flushes = batch.iter().filter(|entry| entry.flushes()).count() as u32;
-        Self { count: batch.len() as u64, flushes, entries, exchange: None }
+        let (mut flushes, mut hypercalls) = (0, 0);
+        for entry in batch {
+            flushes += u32::from(entry.flushes());
+            hypercalls |= 1_u64.checked_shl(entry.op()).unwrap_or(0);
+        }
+        Self { count: batch.len() as u32, flushes, hypercalls, entries, exchange: None }
+    }
+
+    /// Iterates over the hypercalls of all entries, each once.
+    pub(crate) fn hypercalls(&self) -> impl Iterator<Item = Hypercall> {
+        let numbers = (0..u64::from(u64::BITS)).filter(|number| self.hypercalls >> number & 1 == 1);
+        numbers.filter_map(Hypercall::from_number)
     }
 
     /// Iterates over the first entries.
     pub fn entries(&self) -> impl Iterator<Item = &EntryRecord> {
-        self.entries.iter().take(self.count.min(ENTRIES as u64) as usize)
+        self.entries.iter().take(self.count as usize)
     }
 
     pub(crate) fn entries_mut(&mut self) -> &mut [EntryRecord; ENTRIES] {
@@ -266,11 +278,4 @@ pub struct EntryRecord {
     pub count: u32,
     /// The first command of an `mmuext_op`, if the tracer has read it.
     pub command: Option<u8>,
-}
-
-impl EntryRecord {
-    /// Returns the hypercall, if this crate knows its number.
-    pub const fn hypercall(&self) -> Option<Hypercall> {
-        Hypercall::from_number(self.op as u64)
-    }
 }
