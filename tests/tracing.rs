@@ -322,6 +322,25 @@ fn a_list_that_cannot_be_read_costs_its_frames_alone() {
 }
 
 #[test]
+fn a_list_with_more_frames_than_xen_can_count_is_not_read() {
+    let guest = FakeGuest::new(512);
+    let traced = detailed(&guest);
+    let mut words = [7; 128];
+    // No list has as many frames as this one declares.
+    let list = MemoryReservation {
+        extent_start: words.as_mut_ptr(),
+        nr_extents: u64::MAX >> 8,
+        extent_order: 9,
+        mem_flags: 0,
+        domid: DomId::SELF,
+    };
+    let mut exchange = MemoryExchange { input: list, output: list, nr_exchanged: 0 };
+    // SAFETY: Xen refuses the argument before it uses the lists.
+    assert!(unsafe { traced.memory_op(MemoryOp::Exchange(&mut exchange)) }.is_err());
+    assert_eq!(take_lines(&traced).len(), 1);
+}
+
+#[test]
 fn the_ring_keeps_the_last_records_and_counts_the_lost_ones() {
     let guest = FakeGuest::new(512);
     let traced = tracer(&guest, 64);

@@ -79,7 +79,8 @@ pub(crate) struct ExtentList {
 impl ExtentList {
     /// Passes the list to `push` in parts of eight runs, at most `most` parts.
     ///
-    /// `read` returns `None` for a word that cannot be read. The list ends there.
+    /// `read` returns `None` for a word that cannot be read. The list ends there. A list whose frames a
+    /// `u64` cannot count is not read.
     pub fn record(
         self,
         sequence: u64,
@@ -88,9 +89,12 @@ impl ExtentList {
         read: impl Fn(*const u64) -> Option<u64>,
         mut push: impl FnMut(FrameList),
     ) {
-        // Xen refuses an order as high as this one before it reads the list.
-        let Some(size) = 1_u64.checked_shl(self.order) else { return };
-        let frames_of = |extents: u64| extents.saturating_mul(size);
+        // Xen refuses a list with more frames than a number has before it reads the list
+        // (`memory_exchange` and `do_memory_op` in `xen/common/memory.c`).
+        let size = 1_u64.checked_shl(self.order);
+        let Some(size) = size.filter(|size| self.extents.checked_mul(*size).is_some()) else {
+            return;
+        };
         let mut parts = 0;
         let mut runs = ArrayVec::<TracedRun, RUNS>::new();
         let part = |runs: &mut ArrayVec<TracedRun, RUNS>, cut| {
@@ -99,7 +103,7 @@ impl ExtentList {
             FrameList { sequence, list, runs: all, cut }
         };
         for index in 0..self.extents {
-            let cut = frames_of(self.extents - index);
+            let cut = (self.extents - index) * size;
             let Some(first) = read(self.start.wrapping_add(index as usize)) else {
                 return push(part(&mut runs, cut));
             };
