@@ -296,6 +296,11 @@ impl TraceReader {
         let last = vcpus.get(&vcpu).and_then(|vcpu| vcpu.call);
         let call = last.map(|index| &mut boot.calls[index]).filter(|call| call.number == number);
         let Some(call) = call else {
+            // The loss of a call that was overwritten before its frames is named already.
+            let loss = vcpus.get(&vcpu).and_then(|vcpu| Some(&boot.losses[vcpu.loss?].kind));
+            if matches!(loss, Some(LossKind::Overwritten { .. })) {
+                return;
+            }
             let reason = format!("frames of call #{number} of vCPU {vcpu}, which was not read");
             return self.unreadable(line, source, reason);
         };

@@ -380,3 +380,16 @@ fn a_clock_that_stands_still_is_named_once() {
     let trace = Trace::parse(log.as_bytes());
     assert_eq!(losses(&trace), [(4, "the clock of the guest stands still".to_owned())]);
 }
+
+#[test]
+fn frames_of_a_call_that_was_overwritten_are_part_of_that_loss() {
+    let log = b"# trace version=1 vcpus=1 ring=64 calls=all\n\
+        # trace v0 lost=3\n\
+        # trace v0 #1 in 0x7c000+8\n\
+        # trace v0 #1 out 0x7d000+8\n\
+        # trace v0 #2 @1.000000000 +5 - xen_version version -> 4.17\n";
+    let trace = Trace::parse(log);
+    let kinds: Vec<_> = trace.losses().map(|loss| loss.kind.clone()).collect();
+    assert_eq!(kinds, [LossKind::Overwritten { records: 3, calls: Some(2) }]);
+    assert!(trace.boots[0].calls[0].frames_in.is_empty());
+}
