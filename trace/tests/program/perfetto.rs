@@ -140,3 +140,12 @@ fn slices_nest_whatever_lines_are_lost() {
         }
     }
 }
+
+#[test]
+fn a_span_at_the_last_moment_has_no_length() {
+    let log = b"# trace version=1 vcpus=1 ring=64 calls=all\n\
+        # trace v0 @18446744073.709551615 begin test late\n";
+    let events = events("last-moment", log, &[]);
+    let slice = events.iter().find(|event| event["ph"] == "X").unwrap();
+    assert_eq!((&slice["name"], ns(slice, "dur")), (&"late".into(), 0));
+}

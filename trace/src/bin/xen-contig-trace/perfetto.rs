@@ -6,6 +6,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
+use std::ops::Bound;
 
 use serde_json::{Map, Value, json};
 use xen_contig_trace::{Boot, FrameRuns, Loss, SpanKind, TracedCall, TracedSpan};
@@ -151,7 +152,8 @@ fn ends(boot: &Boot) -> Vec<u64> {
         *end = (*end).max(call.end());
     }
     let unknown = |span: &TracedSpan| {
-        let next = tests.get(&span.vcpu).and_then(|starts| starts.range(span.start + 1..).next());
+        let later = (Bound::Excluded(span.start), Bound::Unbounded);
+        let next = tests.get(&span.vcpu).and_then(|starts| starts.range(later).next());
         next.copied().unwrap_or(last[&span.vcpu])
     };
     boot.spans.iter().map(|span| span.end().unwrap_or_else(|| unknown(span))).collect()
