@@ -67,13 +67,10 @@ pub fn configure_other(machine: &Machine, new: &Hypervisor) {
     let Some(options) = OPTIONS.get() else { return };
     new.set_filter(options.filter);
     new.set_details(options.level != TraceLevel::Off);
-    enlarge(
-        new,
-        match options.level {
-            TraceLevel::Full => records(machine, options, 1024),
-            TraceLevel::Off | TraceLevel::Summary => FEW_RECORDS,
-        },
-    );
+    if options.level == TraceLevel::Full {
+        enlarge(new, records(machine, options, 1024));
+    }
+    enlarge(new, FEW_RECORDS);
 }
 
 /// Returns the number of records for a vCPU: that of `ring=`, or what fits into this share of the
@@ -84,15 +81,19 @@ fn records(machine: &Machine, options: &TraceOptions, share: u64) -> usize {
     options.ring.unwrap_or(fitting.clamp(FEW_RECORDS, MANY_RECORDS))
 }
 
-/// Gives a tracer a ring of this many records. Prints why if there is no memory for it.
+/// Gives a tracer a ring of this many records, unless it has one. Prints why if there is no memory for
+/// it.
 fn enlarge(xen: &Hypervisor, records: usize) {
+    if records <= xen.capacity() {
+        return;
+    }
     let mut ring = Vec::new();
     if ring.try_reserve_exact(records).is_err() {
         let kib = (records * size_of::<Option<TraceRecord>>()).div_ceil(1024);
         return say!(
             "# trace: there is no memory for a ring of {records} records ({kib} KiB), so the ring \
              holds {}; choose fewer with ring=",
-            xen.capacity()
+            xen.capacity().max(FEW_RECORDS)
         );
     }
     ring.resize(records, None);
