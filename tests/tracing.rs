@@ -18,7 +18,7 @@ use hypercall::{
     DomId, Multicall, MulticallError, PageTableFlags, TraceHost, Traced, Xen, XenErrno,
 };
 use xen_contig::addr::{AddressBits, Mfn, Order, Pfn};
-use xen_contig::exchange::{Accounts, Capability};
+use xen_contig::exchange::{Accounts, Capability, Lists, OnRefusal, Part, Placement};
 use xen_contig::paging::LinearMapping;
 
 /// A clock that advances by one with each reading, and memory that can be read.
@@ -274,6 +274,28 @@ fn a_refused_exchange_has_no_frames_from_xen() {
     assert!(lines[refused + 1].starts_with("in 0x"), "{lines:#?}");
     assert_eq!(lines[refused + 2], "at 0x400+8");
     assert!(!lines.iter().any(|line| line.starts_with("out")), "{lines:#?}");
+    guest.unalias(3);
+}
+
+#[test]
+fn an_exchange_that_stops_midway_has_the_frames_that_moved() {
+    let guest = FakeGuest::new(2048);
+    let traced = detailed(&guest);
+    let accounts = Accounts::new();
+    let exchanger = guest.exchanger_via(&traced, &guest, &accounts, Order::MAX);
+    let below = Placement::below(AddressBits::new(24).unwrap());
+    let part = Part::gather(0, 2, Order::new(3).unwrap(), below);
+    let lists = Lists { backing: &mut [0; 16], extents: &mut [0; 2] };
+    // Xen refuses a frame of the second extent.
+    guest.alias(3, Pfn::new(1033));
+    let answer = exchanger.exchange(guest.run(1024, 16), &[part], OnRefusal::Return, lists);
+    assert_eq!(answer.unwrap().done, 8);
+    let new = guest.mfn(Pfn::new(1024)).unwrap().number();
+    let lines = take_lines(&traced);
+    let moved = lines.iter().position(|line| line.starts_with("detach+exchange")).unwrap();
+    assert!(lines[moved].ends_with("-> 0 done=2 failed=2:-EINVAL"), "{lines:#?}");
+    let out: Vec<_> = lines.iter().filter(|line| line.starts_with("out")).collect();
+    assert_eq!(out, [&format!("out {new:#x}+8")], "{lines:#?}");
     guest.unalias(3);
 }
 

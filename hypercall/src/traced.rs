@@ -205,7 +205,7 @@ impl<X: Xen, H: TraceHost> Traced<X, H> {
             part.sequence = sequence;
             ring.push(TraceRecord::Frames(part));
         }
-        if let Some(list) = lists.out.and_then(|list| list.received(&entry)) {
+        if let Some(list) = lists.out.and_then(|list| list.received(&entry, read)) {
             list.record(sequence, ListKind::Out, RECORDS, read, |part| {
                 ring.push(TraceRecord::Frames(part))
             });

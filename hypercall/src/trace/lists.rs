@@ -17,26 +17,35 @@ pub(crate) struct Lists {
 /// A list that Xen writes.
 pub(crate) struct ReceivedList {
     list: ExtentList,
-    /// The number of frames of each in-extent of an exchange.
-    in_order: Option<u32>,
+    /// `None` if the result of the call is the number of extents.
+    exchange: Option<Progress>,
+}
+
+/// How far an exchange got.
+struct Progress {
+    in_order: u32,
+    /// `nr_exchanged` before the call. Xen advances it.
+    before: u64,
+    /// Its place, if the exchange is an entry of a multicall, which does not report it.
+    place: Option<*const u64>,
 }
 
 impl ReceivedList {
-    /// Returns the part of the list that Xen has written.
-    pub fn received(&self, entry: &TraceEntry) -> Option<ExtentList> {
-        let extents = match (self.in_order, &entry.call, entry.done, entry.result) {
-            (None, _, _, Ok(extents)) => extents,
-            (None, ..) => 0,
-            (Some(_), CallRecord::Multicall(_), _, Ok(_)) if entry.failed.is_none() => {
-                self.list.extents
+    /// Returns the part of the list that Xen has written: all of it, or what an exchange that stopped
+    /// midway did before, as a call of its own or in a multicall.
+    pub fn received(
+        &self,
+        entry: &TraceEntry,
+        read: impl Fn(*const u64) -> Option<u64>,
+    ) -> Option<ExtentList> {
+        let extents = match &self.exchange {
+            None => entry.result.ok()?,
+            Some(Progress { in_order, before, place }) => {
+                let exchanged = place.map_or(entry.done, read);
+                // Without progress the number is what the caller set.
+                exchanged.filter(|exchanged| exchanged > before)?.checked_shl(*in_order)?
+                    >> self.list.order.min(63)
             }
-            // Without progress the number is what the caller set.
-            (Some(in_order), CallRecord::Exchange(exchange), Some(done), _)
-                if done > exchange.exchanged =>
-            {
-                done.checked_shl(in_order)? >> self.list.order.min(63)
-            }
-            _ => 0,
         };
         (extents > 0).then(|| ExtentList { extents: extents.min(self.list.extents), ..self.list })
     }
@@ -54,9 +63,9 @@ impl Lists {
             extents: reservation.nr_extents,
             order: reservation.extent_order,
         };
-        let written = |reservation| Some(ReceivedList { list: list(reservation), in_order: None });
+        let written = |reservation| Some(ReceivedList { list: list(reservation), exchange: None });
         match call {
-            Call::Memory(MemoryOp::Exchange(argument)) => Self::of_exchange(argument),
+            Call::Memory(MemoryOp::Exchange(argument)) => Self::of_exchange(argument, None),
             Call::Memory(MemoryOp::DecreaseReservation(given)) => {
                 Self { input: Some(list(given)), ..Self::default() }
             }
@@ -71,30 +80,35 @@ impl Lists {
                 for (record, entry) in multicall.entries_mut().iter_mut().zip(entries.iter()) {
                     record.command = entry.mmuext_list().and_then(&read).map(|word| word as u8);
                 }
-                let argument = entries.iter().find_map(MulticallEntry::exchange_argument);
-                let argument = argument.and_then(|argument| read_exchange(argument, read));
-                multicall.exchange = argument.as_ref().map(ExchangeRecord::of);
-                argument.as_ref().map(Self::of_exchange).unwrap_or_default()
+                let address = entries.iter().find_map(MulticallEntry::exchange_argument);
+                let Some(address) = address else { return Self::default() };
+                let Some(argument) = read_exchange(address, read) else { return Self::default() };
+                multicall.exchange = Some(ExchangeRecord::of(&argument));
+                Self::of_exchange(&argument, Some(address.wrapping_add(EXCHANGED)))
             }
             _ => Self::default(),
         }
     }
 
-    fn of_exchange(argument: &MemoryExchange) -> Self {
+    fn of_exchange(argument: &MemoryExchange, place: Option<*const u64>) -> Self {
         let list = |reservation: &MemoryReservation| ExtentList {
             start: reservation.extent_start,
             extents: reservation.nr_extents,
             order: reservation.extent_order,
         };
         let out = list(&argument.output);
-        let in_order = Some(argument.input.extent_order);
+        let (in_order, before) = (argument.input.extent_order, argument.nr_exchanged);
+        let progress = Progress { in_order, before, place };
         Self {
             input: Some(list(&argument.input)),
             at: Some(out),
-            out: Some(ReceivedList { list: out, in_order }),
+            out: Some(ReceivedList { list: out, exchange: Some(progress) }),
         }
     }
 }
+
+/// The word of `nr_exchanged` in the argument of an exchange.
+const EXCHANGED: usize = 8;
 
 /// Reads the argument of an exchange that an entry of a multicall points to.
 fn read_exchange(
@@ -114,6 +128,6 @@ fn read_exchange(
     Some(MemoryExchange {
         input: reservation(0)?,
         output: reservation(4)?,
-        nr_exchanged: read(argument.wrapping_add(8))?,
+        nr_exchanged: read(argument.wrapping_add(EXCHANGED))?,
     })
 }
