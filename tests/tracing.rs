@@ -380,7 +380,7 @@ fn the_ring_keeps_the_last_records_and_counts_the_lost_ones() {
         sequence
     };
     send(0..10);
-    assert_eq!((recent(), traced.take_lost()), ((0..10).collect(), 0));
+    assert_eq!((recent(), traced.take_lost(), traced.waiting()), ((0..10).collect(), 0, 10));
     assert_eq!(take_all(&traced).len(), 10);
     assert_eq!(recent(), (0..10).collect::<Vec<_>>(), "a panic sees records that were taken");
     send(0..100);

@@ -109,6 +109,11 @@ impl<X: Xen, H: TraceHost> Traced<X, H> {
         self.state.lock().ring.take()
     }
 
+    /// Returns the number of records in the ring that were not taken.
+    pub fn waiting(&self) -> u64 {
+        self.state.lock().ring.waiting()
+    }
+
     /// Returns the number of records that were overwritten since the last call of this method, before
     /// they were taken.
     pub fn take_lost(&self) -> u64 {

@@ -110,6 +110,15 @@ pub fn end_boot() {
     }
 }
 
+/// Prints if half of this vCPU's ring waits for that. For a test that makes more calls than a ring
+/// holds, between two of its steps.
+pub fn print_if_filling() {
+    let xen = xen();
+    if level() == TraceLevel::Full && xen.waiting() > xen.capacity() as u64 / 2 {
+        print();
+    }
+}
+
 /// Prints with `trace=full` what the vCPUs have recorded and not printed, in the order of time.
 pub fn print() {
     if level() != TraceLevel::Full {

@@ -107,6 +107,11 @@ impl TraceRing {
         Some(record)
     }
 
+    /// Returns the number of records that have not been taken.
+    pub const fn waiting(&self) -> u64 {
+        self.next - self.unread
+    }
+
     /// Returns the number of records lost since the last call.
     pub fn take_lost(&mut self) -> u64 {
         core::mem::take(&mut self.lost)

@@ -12,6 +12,7 @@ use super::helpers::{
 use super::{Check, Test, TestContext, TestOutcome, fail, skip};
 use crate::machine::Machine;
 use crate::say;
+use crate::trace;
 
 /// The maximum number of hypercalls for an order up to 9, cold.
 const MOST: u64 = 8;
@@ -25,6 +26,7 @@ fn hypercalls(context: &TestContext<'_>) -> Check {
     let limit = extent_limit(machine);
     let mut counted = 0;
     for order in [0, 4, 9, 12].into_iter().filter_map(|order| Order::new(order).ok()) {
+        trace::print_if_filling();
         if order > limit {
             say!("# dma-hypercalls: order {order} is above the limit {limit}");
             continue;

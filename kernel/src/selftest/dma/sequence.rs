@@ -16,6 +16,7 @@ use super::{Check, Test, TestContext, TestOutcome, fail, skip};
 use crate::machine::Machine;
 use crate::say;
 use crate::selftest::soak::SoakRandom;
+use crate::trace;
 
 pub fn add(tests: &mut Vec<Test>) {
     tests.push(Test::new("dma-release-any-sequence", any_sequence));
@@ -104,6 +105,7 @@ fn play(allocator: &Allocator<'_>, random: &mut SoakRandom) -> Check {
     let mut kernels: Vec<FrameRun> = Vec::new();
     let mut result = Ok(());
     for _ in 0..STEPS {
+        trace::print_if_filling();
         match random.below(16) {
             0..6 => match request(allocator, random) {
                 Ok(buffer) => buffers.extend(buffer),

@@ -15,6 +15,7 @@ use crate::say;
 use crate::selftest::dma::helpers::{
     Allocator, Buffer, HeldFrames, PAGE, fill, holds, is_sound, is_zero, scatter,
 };
+use crate::trace;
 
 /// The number of frames that the guest keeps.
 const LEFT: u64 = 2048;
@@ -89,6 +90,7 @@ impl<'a, 'm> Soak<'a, 'm> {
     /// Runs `operations` operations, or stops at the first failure.
     pub fn run(&mut self, operations: u64) -> Check {
         for number in 1..=operations {
+            trace::print_if_filling();
             let done = match self.random.below(100) {
                 0..40 => self.alloc(),
                 40..71 => self.free_one(),
