@@ -88,7 +88,7 @@ impl Summary {
 }
 
 impl Commit {
-    /// Asks git; none where there is no repository.
+    /// Returns the last commit, by git. Returns `None` if the directory is not a repository.
     pub fn of(root: &Path) -> Option<Self> {
         let git = |words: &[&str]| {
             let output = Command::new("git").arg("-C").arg(root).args(words).output().ok()?;

@@ -3,7 +3,7 @@
 use plotters::prelude::*;
 
 use super::axis::{Axis, ticks, whole_ticks};
-use super::canvas::{Area, COLUMN, Drawn, GRID, INK, MUTED, Series, draw, is_narrow, why, words};
+use super::canvas::{AXIS, Area, COLUMN, Drawn, INK, Series, draw, is_narrow, rows, why, words};
 
 /// A picture of bars.
 #[derive(Clone, Debug)]
@@ -47,7 +47,6 @@ const LABEL: i32 = 18;
 const BAR: i32 = 9;
 const GAP: i32 = 10;
 const LEGEND: i32 = 28;
-const AXIS: u32 = 44;
 
 impl BarChart {
     /// Draws the picture.
@@ -61,7 +60,7 @@ impl BarChart {
     }
 
     fn paint(&self, area: &Area<'_>) -> Result<(), String> {
-        let (width, height) = area.dim_in_pixel();
+        let (width, _) = area.dim_in_pixel();
         let values = || self.bars.iter().flat_map(|bar| &bar.values).map(|(_, value)| *value);
         let (least, most) = (values().fold(f64::MAX, f64::min), values().fold(1.0, f64::max));
         let at = |value: f64| match self.scale {
@@ -83,27 +82,7 @@ impl BarChart {
             }
         };
         let top = self.legend();
-        let rows = height as i32 - top - AXIS as i32;
-        let mut chart = ChartBuilder::on(area)
-            .margin_top(top)
-            .margin_left(16)
-            .margin_right(18)
-            .x_label_area_size(AXIS)
-            .build_cartesian_2d(x, 0..rows)
-            .map_err(why)?;
-        chart
-            .configure_mesh()
-            .disable_y_mesh()
-            .disable_y_axis()
-            .x_labels(12)
-            .x_desc(&self.axis)
-            .bold_line_style(GRID)
-            .light_line_style(TRANSPARENT)
-            .axis_style(MUTED)
-            .label_style(words(MUTED))
-            .axis_desc_style(words(MUTED))
-            .draw()
-            .map_err(why)?;
+        let chart = rows(area, x, top, &self.axis)?;
         self.paint_legend(area)?;
 
         let plot = chart.plotting_area();

@@ -1,10 +1,13 @@
 //! What all pictures share: their widths, their colours and their letters.
 
+use plotters::chart::MeshStyle;
 use plotters::coord::Shift;
+use plotters::coord::types::RangedCoordi32;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 use serde::Serialize;
 
+use super::axis::Axis;
 use crate::visible::visible;
 
 /// A picture, or why there is none.
@@ -43,6 +46,9 @@ pub const COLUMN: u32 = 540;
 pub const WHOLE: u32 = 1080;
 /// The width of a picture on a narrow screen.
 const NARROW: u32 = 328;
+
+/// The height of a horizontal axis with its numbers and its unit, in pixels.
+pub const AXIS: u32 = 44;
 
 /// Height of letters, as plotters counts it: 13 pixels on the page.
 const LETTERS: f64 = 16.0;
@@ -135,6 +141,36 @@ pub fn words(colour: RGBColor) -> TextStyle<'static> {
     let font = FontDesc::new(FontFamily::SansSerif, LETTERS, FontStyle::Normal);
     let color = colour.to_backend_color();
     TextStyle { font, color, pos: Pos::new(HPos::Left, VPos::Center) }
+}
+
+/// Gives axes and grid the style of the page.
+pub fn styled<'m, 'a, 'b, 's, X: Ranged, Y: Ranged>(
+    mesh: &'m mut MeshStyle<'a, 'b, X, Y, SVGBackend<'s>>,
+) -> &'m mut MeshStyle<'a, 'b, X, Y, SVGBackend<'s>> {
+    mesh.bold_line_style(GRID)
+        .light_line_style(TRANSPARENT)
+        .axis_style(MUTED)
+        .label_style(words(MUTED))
+        .axis_desc_style(words(MUTED))
+}
+
+/// A chart with values on its horizontal axis, and rows of pixels.
+pub type Rows<'a> = ChartContext<'a, SVGBackend<'a>, Cartesian2d<Axis, RangedCoordi32>>;
+
+/// Draws the horizontal axis and the grid of a chart whose rows begin `top` pixels below its upper edge.
+pub fn rows<'a>(area: &Area<'a>, x: Axis, top: i32, unit: &str) -> Result<Rows<'a>, String> {
+    let rows = area.dim_in_pixel().1 as i32 - top - AXIS as i32;
+    let mut chart = ChartBuilder::on(area)
+        .margin_top(top)
+        .margin_left(16)
+        .margin_right(18)
+        .x_label_area_size(AXIS)
+        .build_cartesian_2d(x, 0..rows)
+        .map_err(why)?;
+    let mut mesh = chart.configure_mesh();
+    mesh.disable_y_mesh().disable_y_axis().x_labels(12).x_desc(unit);
+    styled(&mut mesh).draw().map_err(why)?;
+    Ok(chart)
 }
 
 /// Replaces the colours by those of the page, and names the picture for a screen reader.

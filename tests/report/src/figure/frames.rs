@@ -3,7 +3,7 @@
 use plotters::prelude::*;
 
 use super::axis::{Axis, binary_ticks};
-use super::canvas::{Area, Drawn, GRID, INK, MUTED, Series, WHOLE, draw, is_narrow, why, words};
+use super::canvas::{Area, Drawn, INK, Series, WHOLE, draw, is_narrow, styled, why, words};
 
 /// Frames that are next to each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,19 +134,9 @@ impl Panel {
             .y_label_area_size(88)
             .build_cartesian_2d(xs, ys)
             .map_err(why)?;
-        chart
-            .configure_mesh()
-            .x_labels(4)
-            .y_labels(8)
-            .x_desc("pseudo-physical frame")
-            .y_desc("machine frame")
-            .bold_line_style(GRID)
-            .light_line_style(TRANSPARENT)
-            .axis_style(MUTED)
-            .label_style(words(MUTED))
-            .axis_desc_style(words(MUTED))
-            .draw()
-            .map_err(why)?;
+        let mut mesh = chart.configure_mesh();
+        mesh.x_labels(4).y_labels(8).x_desc("pseudo-physical frame").y_desc("machine frame");
+        styled(&mut mesh).draw().map_err(why)?;
         if let Some((frame, bits)) = self.limit {
             let ends = [(*left, frame), (*right, frame)];
             let line = plotters::element::DashedPathElement::new(ends, 6, 4, INK.stroke_width(1));

@@ -3,7 +3,7 @@
 use plotters::prelude::*;
 
 use super::axis::{Axis, ticks};
-use super::canvas::{Area, Drawn, GRID, INK, MUTED, OWN, PALE, WHOLE, draw, is_narrow, why, words};
+use super::canvas::{AXIS, Area, Drawn, INK, OWN, PALE, WHOLE, draw, is_narrow, rows, why, words};
 
 /// A part of a transaction. Times are in ns since the transaction began.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,7 +24,6 @@ pub struct Phase {
 const LABEL: i32 = 20;
 const BAR: i32 = 16;
 const GAP: i32 = 12;
-const AXIS: u32 = 44;
 
 /// Draws the phases of a transaction that took `duration` ns.
 pub fn timeline(title: &str, caption: &str, duration: u64, phases: &[Phase]) -> Drawn {
@@ -33,7 +32,7 @@ pub fn timeline(title: &str, caption: &str, duration: u64, phases: &[Phase]) -> 
 }
 
 fn paint(area: &Area<'_>, duration: u64, phases: &[Phase]) -> Result<(), String> {
-    let (width, height) = area.dim_in_pixel();
+    let (width, _) = area.dim_in_pixel();
     let end = phases.iter().map(|phase| phase.start.saturating_add(phase.duration)).max();
     let end = duration.max(end.unwrap_or(0)).max(1);
     let (unit, name) = match end {
@@ -45,27 +44,7 @@ fn paint(area: &Area<'_>, duration: u64, phases: &[Phase]) -> Result<(), String>
     let to = scaled(end);
     let count = if is_narrow(area) { 4 } else { 8 };
     let x = Axis::new(0.0, to, ticks(0.0, to, count), |time| format!("{time}"));
-    let rows = height as i32 - AXIS as i32 - 4;
-    let mut chart = ChartBuilder::on(area)
-        .margin_top(4)
-        .margin_left(16)
-        .margin_right(18)
-        .x_label_area_size(AXIS)
-        .build_cartesian_2d(x, 0..rows)
-        .map_err(why)?;
-    chart
-        .configure_mesh()
-        .disable_y_mesh()
-        .disable_y_axis()
-        .x_labels(10)
-        .x_desc(format!("{name} since the transaction began"))
-        .bold_line_style(GRID)
-        .light_line_style(TRANSPARENT)
-        .axis_style(MUTED)
-        .label_style(words(MUTED))
-        .axis_desc_style(words(MUTED))
-        .draw()
-        .map_err(why)?;
+    let chart = rows(area, x, 4, &format!("{name} since the transaction began"))?;
     let plot = chart.plotting_area();
     let pixel = |ns: u64| plot.map_coordinate(&(scaled(ns), 0)).0;
     let mut y = 4;
