@@ -335,3 +335,31 @@ impl fmt::Display for FrameRuns {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use hypercall::trace::{Phase as Printed, TracedRun};
+
+    use super::*;
+
+    /// The library has types of its own, so that it builds where the kernel's crate does not.
+    #[test]
+    fn phases_and_runs_are_read_as_a_kernel_prints_them() {
+        let printed = [
+            Printed::Plan,
+            Printed::Purge,
+            Printed::Detach,
+            Printed::DetachExchange,
+            Printed::Exchange,
+            Printed::Attach,
+            Printed::Zero,
+        ];
+        assert_eq!(printed.len(), Printed::COUNT);
+        let read = printed.map(|phase| Phase::from_name(phase.name()));
+        assert_eq!(read, Phase::ALL.map(Some));
+        for frames in [1, 8] {
+            let printed = TracedRun { first: 0x7d000, frames }.to_string();
+            assert_eq!(FrameRun::parse(&printed), Some(FrameRun { first: 0x7d000, count: frames }));
+        }
+    }
+}

@@ -98,3 +98,16 @@ pub const OPERATIONS: [&str; 51] = [
     "gs_kernel",
     "write",
 ];
+
+#[cfg(test)]
+mod tests {
+    use hypercall::trace::Hypercall;
+
+    use super::HYPERCALLS;
+
+    /// The program has a list of its own, so that it builds where the kernel's crate does not.
+    #[test]
+    fn the_hypercalls_are_those_that_a_kernel_prints() {
+        assert!(Hypercall::all().map(Hypercall::name).eq(HYPERCALLS));
+    }
+}
