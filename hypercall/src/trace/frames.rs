@@ -4,6 +4,8 @@ use core::fmt;
 
 use arrayvec::ArrayVec;
 
+use crate::abi::memory::MemoryReservation;
+
 /// The number of runs in one record.
 const RUNS: usize = 8;
 
@@ -77,6 +79,15 @@ pub(crate) struct ExtentList {
 }
 
 impl ExtentList {
+    /// Returns the list of a reservation.
+    pub const fn of(reservation: &MemoryReservation) -> Self {
+        Self {
+            start: reservation.extent_start,
+            extents: reservation.nr_extents,
+            order: reservation.extent_order,
+        }
+    }
+
     /// Passes the list to `push` in parts of eight runs, at most `most` parts.
     ///
     /// `read` returns `None` for a word that cannot be read. The list ends there. A list whose frames a

@@ -58,22 +58,19 @@ impl Lists {
         record: &mut CallRecord,
         read: impl Fn(*const u64) -> Option<u64>,
     ) -> Self {
-        let list = |reservation: &MemoryReservation| ExtentList {
-            start: reservation.extent_start,
-            extents: reservation.nr_extents,
-            order: reservation.extent_order,
+        let written = |reservation: &MemoryReservation| {
+            Some(ReceivedList { list: ExtentList::of(reservation), exchange: None })
         };
-        let written = |reservation| Some(ReceivedList { list: list(reservation), exchange: None });
         match call {
             Call::Memory(MemoryOp::Exchange(argument)) => Self::of_exchange(argument, None),
             Call::Memory(MemoryOp::DecreaseReservation(given)) => {
-                Self { input: Some(list(given)), ..Self::default() }
+                Self { input: Some(ExtentList::of(given)), ..Self::default() }
             }
             Call::Memory(MemoryOp::IncreaseReservation(wanted)) => {
                 Self { out: written(wanted), ..Self::default() }
             }
             Call::Memory(MemoryOp::PopulatePhysmap(wanted)) => {
-                Self { at: Some(list(wanted)), out: written(wanted), ..Self::default() }
+                Self { at: Some(ExtentList::of(wanted)), out: written(wanted), ..Self::default() }
             }
             Call::Multicall(entries) => {
                 let CallRecord::Multicall(multicall) = record else { return Self::default() };
@@ -91,16 +88,11 @@ impl Lists {
     }
 
     fn of_exchange(argument: &MemoryExchange, place: Option<*const u64>) -> Self {
-        let list = |reservation: &MemoryReservation| ExtentList {
-            start: reservation.extent_start,
-            extents: reservation.nr_extents,
-            order: reservation.extent_order,
-        };
-        let out = list(&argument.output);
+        let out = ExtentList::of(&argument.output);
         let (in_order, before) = (argument.input.extent_order, argument.nr_exchanged);
         let progress = Progress { in_order, before, place };
         Self {
-            input: Some(list(&argument.input)),
+            input: Some(ExtentList::of(&argument.input)),
             at: Some(out),
             out: Some(ReceivedList { list: out, exchange: Some(progress) }),
         }

@@ -1,7 +1,6 @@
 //! The loop over the self-tests that the command line selects.
 
 use alloc::format;
-use alloc::string::String;
 use alloc::vec::Vec;
 
 use hypercall::Xen;
@@ -60,10 +59,11 @@ pub fn run(
     }
     let before = AccountsSnapshot::of(machine);
     let context = TestContext { machine, seed: options.seed, before };
-    for test in &tests {
+    // The records of a trace refer to the names as long as the kernel runs.
+    for test in tests.leak() {
         let before = Leftovers::of(machine);
         let watch = Stopwatch::start();
-        let span = Span::Test(String::leak(test.name.clone()));
+        let span = Span::Test(&test.name);
         let result = xen().within(span, || (test.run)(&context));
         let outcome = result.err().unwrap_or(TestOutcome::Pass);
         let time = watch.milliseconds();
