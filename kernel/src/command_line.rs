@@ -103,7 +103,7 @@ pub struct TraceOptions {
     pub ring: Option<usize>,
 }
 
-/// The limits of `ring=`. A million records take 200 MiB.
+/// The limits of `ring=`. A million records take 176 MiB.
 const RING: RangeInclusive<u64> = 64..=1 << 20;
 
 /// The buffer that `probe=` asks for, which a witness finds in machine memory.

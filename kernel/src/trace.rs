@@ -81,8 +81,8 @@ fn records(machine: &Machine, options: &TraceOptions, share: u64) -> usize {
     options.ring.unwrap_or(fitting.clamp(FEW_RECORDS, MANY_RECORDS))
 }
 
-/// Gives a tracer a ring of this many records, unless it has one. Prints why if there is no memory for
-/// it.
+/// Gives a tracer a ring of this many records, unless its ring is as large. If the kernel lacks the
+/// memory, prints how large the ring is instead.
 fn enlarge(xen: &Hypervisor, records: usize) {
     if records <= xen.capacity() {
         return;

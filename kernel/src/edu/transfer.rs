@@ -27,8 +27,8 @@ const TO_MEMORY: u64 = 2;
 /// The number of seconds of system time after which the driver gives up.
 ///
 /// The engine takes 100 ms of QEMU's clock. The limit is high because a busy host may not run QEMU's
-/// timers for seconds. A number of reads would not do: a nap between two reads ends at once if an event
-/// is pending.
+/// timers for seconds. A number of reads is not a limit of time, because some naps between two reads end
+/// at once.
 const LIMIT_SECONDS: u64 = 60;
 
 /// The reason why a transfer failed.

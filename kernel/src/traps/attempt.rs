@@ -64,9 +64,10 @@ unsafe extern "C" {
 /// # Errors
 /// The access caused a page fault.
 pub fn try_read(address: VirtAddr) -> Result<u64, PageFault> {
-    // SAFETY: reading memory changes nothing. Device registers are mapped only in window slots,
-    // which no caller passes. If the address is not mapped, `recover` turns the fault into an
-    // error.
+    // SAFETY: reading memory changes nothing. Device registers are mapped only in window slots. No
+    // caller passes these: the self-tests read memory, and the tracer reads the arguments of
+    // hypercalls, which are lists in memory. If the address is not mapped, `recover` turns the fault
+    // into an error.
     let attempted = unsafe { attempt_read(address.as_u64()) };
     match attempted.failed {
         0 => Ok(attempted.value),

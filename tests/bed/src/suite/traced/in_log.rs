@@ -11,7 +11,7 @@ const FOLDED: &str = "… the line above came ";
 /// are.
 ///
 /// # Errors
-/// There are none, or the log lacks one, or has another one.
+/// The guest printed no trace, or the log lacks a line of it or has another one in its place.
 pub fn compare(console: &[String], log: &[String]) -> Result<usize, String> {
     let printed: Vec<&str> = console.iter().filter_map(|line| traced(line)).collect();
     let joined = joined(log);
