@@ -7,7 +7,7 @@ use xen_contig::addr::{Gfn, PAGE_SIZE};
 
 use super::registers::{EduNotMapped, EduRegisters, Register32};
 use crate::machine::Machine;
-use crate::pci::{self, ConfigSpaceError, Function, MemoryBar, Ports};
+use crate::pci::{self, ConfigSpace, ConfigSpaceError, Function, MemoryBar};
 
 /// The device's vendor and device numbers.
 const ID: (VendorId, DeviceId) = (0x1234, 0x11e8);
@@ -76,9 +76,9 @@ impl Edu {
     /// # Errors
     /// There is no device that this driver can use.
     pub fn open(machine: &Machine) -> Result<Self, EduError> {
-        let ports = Ports::open(machine).map_err(EduError::Config)?;
-        let address = pci::find(&ports, ID).ok_or(EduError::Absent)?;
-        let function = Function::take(ports, address).ok_or(EduError::Absent)?;
+        let space = ConfigSpace::open(machine).map_err(EduError::Config)?;
+        let address = pci::find(&space, ID).ok_or(EduError::Absent)?;
+        let function = Function::take(space, address).ok_or(EduError::Absent)?;
         let bar = function.memory(0).ok_or(EduError::NoMemory)?;
         function.enable();
         // SAFETY: the function has the numbers of an edu device. Its first memory contains its

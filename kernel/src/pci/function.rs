@@ -4,11 +4,11 @@ use core::fmt;
 
 use pci_types::{Bar, CommandRegister, EndpointHeader, PciAddress, PciHeader};
 
-use super::ports::Ports;
+use super::config::ConfigSpace;
 
 /// A function that a driver uses.
 pub struct Function {
-    ports: Ports,
+    space: ConfigSpace,
     address: PciAddress,
 }
 
@@ -26,9 +26,9 @@ pub struct MemoryBar {
 
 impl Function {
     /// Takes the function at `address`. Returns `None` if it is a bridge.
-    pub fn take(ports: Ports, address: PciAddress) -> Option<Self> {
-        EndpointHeader::from_header(PciHeader::new(address), &ports)?;
-        Some(Self { ports, address })
+    pub fn take(space: ConfigSpace, address: PciAddress) -> Option<Self> {
+        EndpointHeader::from_header(PciHeader::new(address), &space)?;
+        Some(Self { space, address })
     }
 
     /// Returns the memory at a base address register, or `None` if the register is unused or has no
@@ -39,8 +39,8 @@ impl Function {
         // A write of ones makes the register return the size. Decoding is disabled meanwhile,
         // because the memory would move. Xen's vPCI refuses the write otherwise.
         self.command(|command| command - CommandRegister::MEMORY_ENABLE);
-        let endpoint = EndpointHeader::from_header(PciHeader::new(self.address), &self.ports)?;
-        let (start, bytes) = match endpoint.bar(slot, &self.ports)? {
+        let endpoint = EndpointHeader::from_header(PciHeader::new(self.address), &self.space)?;
+        let (start, bytes) = match endpoint.bar(slot, &self.space)? {
             Bar::Memory32 { address, size, .. } => (address.into(), size.into()),
             Bar::Memory64 { address, size, .. } => (address, size),
             Bar::Io { .. } => return None,
@@ -56,7 +56,7 @@ impl Function {
     }
 
     fn command(&self, change: impl FnOnce(CommandRegister) -> CommandRegister) {
-        PciHeader::new(self.address).update_command(&self.ports, change);
+        PciHeader::new(self.address).update_command(&self.space, change);
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! | question | place |
 //! |---|---|
-//! | how is configuration space read and written? | `ports` |
+//! | how is configuration space read and written? | `config`, by `ports` |
 //! | how is a device found? | `bus` |
 //! | where is its memory, and may it do DMA? | `function` |
 //!
@@ -10,9 +10,10 @@
 //! a PVH dom0 go to Xen's vPCI. The crate `pci_types` decodes the fields of configuration space.
 
 mod bus;
+mod config;
 mod function;
 mod ports;
 
 pub use bus::find;
+pub use config::{ConfigSpace, ConfigSpaceError};
 pub use function::{Function, MemoryBar};
-pub use ports::{ConfigSpaceError, Ports};

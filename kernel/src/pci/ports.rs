@@ -1,6 +1,5 @@
 //! Configuration space, accessed by the ports 0xcf8 and 0xcfc ("configuration mechanism #1").
 
-use core::fmt;
 use core::marker::PhantomData;
 
 use hypercall::XenErrno;
@@ -9,7 +8,6 @@ use spin::Mutex;
 use x86_64::instructions::port::Port;
 
 use crate::guest::guest;
-use crate::machine::Machine;
 
 /// The port that selects a function and a register.
 const ADDRESS: u16 = 0xcf8;
@@ -25,7 +23,7 @@ static PAIR: Mutex<()> = Mutex::new(());
 ///
 /// Xen grants port I/O to a single PV vCPU. On another vCPU the access would fault, so the type is
 /// not `Send`.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Ports(PhantomData<*mut ()>);
 
 // This compiles only while `Ports` is neither `Send` nor `Sync`. Otherwise several implementations
@@ -40,38 +38,13 @@ const _: () = {
     <Ports as NotSend<_>>::HOLDS
 };
 
-/// The reason why configuration space is not available.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ConfigSpaceError {
-    /// This is a domU. The machine's devices belong to dom0.
-    NotInitialDomain,
-    /// Xen does not let this kernel use ports.
-    Refused(XenErrno),
-}
-
-impl fmt::Display for ConfigSpaceError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NotInitialDomain => {
-                f.write_str("not dom0, and only dom0 has the machine's devices")
-            }
-            Self::Refused(errno) => write!(f, "Xen refused port I/O: {errno}"),
-        }
-    }
-}
-
-impl core::error::Error for ConfigSpaceError {}
-
 impl Ports {
-    /// Asks Xen to let this vCPU use the ports.
+    /// Asks Xen to let this vCPU use the ports. Callers check that this is dom0.
     ///
     /// # Errors
-    /// The domain has no devices, or Xen refused.
-    pub fn open(machine: &Machine) -> Result<Self, ConfigSpaceError> {
-        if !machine.initial_domain {
-            return Err(ConfigSpaceError::NotInitialDomain);
-        }
-        guest().allow_ports().map_err(ConfigSpaceError::Refused)?;
+    /// Xen refused.
+    pub fn open() -> Result<Self, XenErrno> {
+        guest().allow_ports()?;
         Ok(Self(PhantomData))
     }
 }

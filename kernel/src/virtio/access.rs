@@ -3,10 +3,10 @@
 use pci_types::{ConfigRegionAccess, PciAddress};
 use virtio_drivers::transport::pci::bus::{ConfigurationAccess, DeviceFunction};
 
-use crate::pci::Ports;
+use crate::pci::ConfigSpace;
 
-/// Configuration space, accessed by the kernel's ports.
-pub struct ConfigAccess<'p>(pub &'p Ports);
+/// Configuration space, accessed by the kernel.
+pub struct ConfigAccess<'p>(pub &'p ConfigSpace);
 
 /// Returns the address of a function in the type of `virtio-drivers`.
 pub fn function(address: PciAddress) -> DeviceFunction {

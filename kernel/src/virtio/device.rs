@@ -14,7 +14,7 @@ use super::access::{ConfigAccess, function};
 use super::registers::{VirtioNotMapped, VirtioRegisters};
 use super::transport::{BusTransport, Queue};
 use crate::machine::Machine;
-use crate::pci::{self, ConfigSpaceError, Function, MemoryBar, Ports};
+use crate::pci::{self, ConfigSpace, ConfigSpaceError, Function, MemoryBar};
 
 /// The vendor and device numbers of block devices (virtio 1.1, 4.1.2).
 ///
@@ -30,7 +30,7 @@ pub struct VirtioDevice {
     // its right to do DMA. A transport borrows the device, so the transport resets it before.
     _registers: VirtioRegisters,
     function: Function,
-    ports: Ports,
+    space: ConfigSpace,
     address: PciAddress,
     bar: MemoryBar,
     queue: Mutex<Option<Queue>>,
@@ -94,23 +94,22 @@ impl VirtioDevice {
     /// # Errors
     /// There is no device that this driver can use.
     pub fn open(machine: &Machine) -> Result<Self, VirtioDeviceError> {
-        let ports = Ports::open(machine).map_err(VirtioDeviceError::Config)?;
-        let found = IDS.iter().find_map(|id| pci::find(&ports, *id));
+        let space = ConfigSpace::open(machine).map_err(VirtioDeviceError::Config)?;
+        let found = IDS.iter().find_map(|id| pci::find(&space, *id));
         let address = found.ok_or(VirtioDeviceError::Absent)?;
-        let own_ports = Ports::open(machine).map_err(VirtioDeviceError::Config)?;
-        let function = Function::take(own_ports, address).ok_or(VirtioDeviceError::Absent)?;
-        let slot = registers_of(&ports, address).ok_or(VirtioDeviceError::Legacy)?;
+        let function = Function::take(space.clone(), address).ok_or(VirtioDeviceError::Absent)?;
+        let slot = registers_of(&space, address).ok_or(VirtioDeviceError::Legacy)?;
         let bar = function.memory(slot).ok_or(VirtioDeviceError::NoMemory { slot })?;
         function.enable();
         // Interrupts are disabled, because the driver polls the queue.
         PciHeader::new(address)
-            .update_command(&ports, |command| command | CommandRegister::INTERRUPT_DISABLE);
+            .update_command(&space, |command| command | CommandRegister::INTERRUPT_DISABLE);
         // SAFETY: the function has the numbers of a virtio device. Its capability says that this
         // memory contains its registers, and `enable` made the function decode it.
         let registers =
             unsafe { VirtioRegisters::map(bar) }.map_err(VirtioDeviceError::NotMapped)?;
         let queue = Mutex::new(None);
-        Ok(Self { _registers: registers, function, ports, address, bar, queue })
+        Ok(Self { _registers: registers, function, space, address, bar, queue })
     }
 
     /// Returns the transport for a driver, which finds the registers by `H`.
@@ -118,7 +117,7 @@ impl VirtioDevice {
     /// # Errors
     /// The crate `virtio-drivers` rejects the device.
     pub fn transport<H: Hal>(&self) -> Result<BusTransport<'_>, VirtioDeviceError> {
-        let mut root = PciRoot::new(ConfigAccess(&self.ports));
+        let mut root = PciRoot::new(ConfigAccess(&self.space));
         let pci = PciTransport::new::<H, _>(&mut root, function(self.address));
         pci.map(|pci| BusTransport::new(pci, &self.queue)).map_err(VirtioDeviceError::Transport)
     }
@@ -130,13 +129,13 @@ impl VirtioDevice {
 }
 
 /// Returns the number of the base address register of the modern interface.
-fn registers_of(ports: &Ports, address: PciAddress) -> Option<u8> {
-    let (root, function) = (PciRoot::new(ConfigAccess(ports)), function(address));
+fn registers_of(space: &ConfigSpace, address: PciAddress) -> Option<u8> {
+    let (root, function) = (PciRoot::new(ConfigAccess(space)), function(address));
     let common = root.capabilities(function).find(|capability| {
         let kind = (capability.private_header >> 8) as u8;
         capability.id == PCI_CAP_ID_VNDR && kind == VIRTIO_PCI_CAP_COMMON_CFG
     })?;
-    Some(ConfigAccess(ports).read_word(function, common.offset + CAPABILITY_BAR) as u8)
+    Some(ConfigAccess(space).read_word(function, common.offset + CAPABILITY_BAR) as u8)
 }
 
 impl fmt::Display for VirtioDevice {
