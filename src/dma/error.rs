@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use super::constraints::{ConstraintError, Constraints};
+use super::{ConstraintError, Constraints};
 use crate::addr::{AddressBits, Order, PAGE_SIZE};
 use crate::exchange::{ExchangeError, Node};
 

@@ -4,12 +4,12 @@ use core::fmt;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use super::bits::{ObjectBits, in_use};
-use super::records::{Entry, RecordChain, Settlement};
 use super::{
     MovedChunk, PoolConfig, PoolError, PoolErrorKind, PoolObject, PoolStatistics, Zeroing,
 };
 use crate::addr::PseudoPhysAddr;
 use crate::dma::moved::DeviceRange;
+use crate::dma::records::{Entry, RecordChain, Settlement};
 use crate::dma::{Allocator, CoherentBuffer};
 use crate::platform::Platform;
 use crate::sync::{AtomicBool, AtomicU64};

@@ -6,7 +6,6 @@ mod config;
 mod error;
 mod geometry;
 mod object;
-mod records;
 mod report;
 
 pub use chunked::Pool;

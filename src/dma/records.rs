@@ -1,6 +1,6 @@
-//! Memory for the records of a pool: frames of the kernel that no device reaches.
+//! Memory for records of the library: frames of the kernel that no device reaches.
 //!
-//! All unsafe code of the pools is here, but for the accesses to the objects themselves.
+//! All unsafe code of the pools and of the devices' records is here, but for the accesses to their memory.
 
 use core::alloc::Layout;
 use core::iter::successors;
