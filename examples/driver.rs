@@ -10,7 +10,6 @@ use std::fmt;
 use fake_xen::{FakeGuest, FakePlatform, GuestBuilder};
 use xen_contig::addr::DmaAddr;
 use xen_contig::dma::{AllocError, Allocator, BufferError, CoherentBuffer, Constraints, Retain};
-use xen_contig::paging::Width;
 
 type Kernel = &'static FakePlatform;
 
@@ -19,9 +18,9 @@ const DESCRIPTOR: u64 = 16;
 const DESCRIPTORS: u64 = 16;
 
 /// Values of the status.
-const OWNED_BY_DEVICE: u64 = 1;
-const DONE: u64 = 2;
-const NO_SIGNAL: u64 = 3;
+const OWNED_BY_DEVICE: u32 = 1;
+const DONE: u32 = 2;
+const NO_SIGNAL: u32 = 3;
 
 /// Why there is no frame.
 #[derive(Debug)]
@@ -30,7 +29,7 @@ enum CaptureError {
     /// The device reports a status that is not [`DONE`].
     Device {
         descriptor: u64,
-        status: u64,
+        status: u32,
     },
 }
 
@@ -77,15 +76,15 @@ impl<'a> Driver<'a> {
         let mut used = 0;
         for segment in self.data.segments() {
             let at = used * DESCRIPTOR;
-            self.ring.store(at, Width::Quad, segment.dma.get())?;
-            self.ring.store(at + 8, Width::Double, segment.len)?;
+            self.ring.store(at, segment.dma.get())?;
+            self.ring.store(at + 8, segment.len as u32)?;
             // Last, because the device may start as soon as it owns the descriptor.
-            self.ring.store(at + 12, Width::Double, OWNED_BY_DEVICE)?;
+            self.ring.store(at + 12, OWNED_BY_DEVICE)?;
             used += 1;
         }
         self.device.start();
         for descriptor in 0..used {
-            match self.ring.load(descriptor * DESCRIPTOR + 12, Width::Double)? {
+            match self.ring.load(descriptor * DESCRIPTOR + 12)? {
                 DONE => {}
                 status => return Err(CaptureError::Device { descriptor, status }),
             }
@@ -118,13 +117,13 @@ impl Device {
             self.machine.dma_read(DmaAddr::new(at), &mut descriptor);
             let [address, rest] = [0, 8]
                 .map(|at| u64::from_le_bytes(descriptor[at..at + 8].try_into().expect("8 bytes")));
-            let (len, status) = (rest as u32, rest >> 32);
+            let (len, status) = (rest as u32, (rest >> 32) as u32);
             if status != OWNED_BY_DEVICE {
                 continue;
             }
             let status = if self.has_signal { DONE } else { NO_SIGNAL };
             self.machine.dma_write(DmaAddr::new(address), &vec![0xa5; len as usize]);
-            self.machine.dma_write(DmaAddr::new(at + 12), &(status as u32).to_le_bytes());
+            self.machine.dma_write(DmaAddr::new(at + 12), &status.to_le_bytes());
         }
     }
 }

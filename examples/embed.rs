@@ -14,7 +14,7 @@ use xen_contig::dma::{Allocator, Constraints, Retain};
 use xen_contig::exchange::Accounts;
 use xen_contig::frames::{Candidate, FrameAllocator, FrameRun, Search};
 use xen_contig::p2m::P2m;
-use xen_contig::paging::{FlushClock, GuestMemory, LinearMapping, Width};
+use xen_contig::paging::{FlushClock, GuestMemory, LinearMapping};
 use xen_contig::platform::Platform;
 
 /// What the kernel knows about its memory.
@@ -137,13 +137,13 @@ pub fn main() -> Result<(), Box<dyn Error>> {
     println!("the device's address: {} (below 16 MiB)", buffer.dma_addr());
 
     // The driver writes by offset. The device reads by its own address.
-    buffer.store(0, Width::Quad, 0x1234_5678)?;
+    buffer.store(0, 0x1234_5678_u64)?;
     let mut seen = [0; 8];
     machine.dma_read(buffer.dma_addr(), &mut seen);
     println!("the device reads {:#x}", u64::from_le_bytes(seen));
 
     machine.dma_write(buffer.dma_addr(), &0x8765_4321_u64.to_le_bytes());
-    let answer = buffer.load(0, Width::Quad)?;
+    let answer: u64 = buffer.load(0)?;
     println!("the driver reads {answer:#x}");
     assert_eq!((u64::from_le_bytes(seen), answer), (0x1234_5678, 0x8765_4321));
 

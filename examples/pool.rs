@@ -10,7 +10,6 @@ use fake_xen::{FakePlatform, GuestBuilder};
 use xen_contig::dma::{
     Allocator, Constraints, Pool, PoolConfig, PoolErrorKind, PoolObject, Retain,
 };
-use xen_contig::paging::Width;
 
 type Kernel<'k> = &'k FakePlatform;
 
@@ -20,7 +19,7 @@ fn interrupt_handler<'p, 'k>(
     packet: u64,
 ) -> Option<PoolObject<'p, Kernel<'k>>> {
     let mut descriptor = descriptors.alloc_atomic().ok()?;
-    descriptor.store(0, Width::Quad, packet).expect("a descriptor has 16 bytes");
+    descriptor.store(0, packet).expect("a descriptor has 16 bytes");
     Some(descriptor)
 }
 

@@ -52,5 +52,6 @@ pub mod reservation;
 pub mod rules;
 pub mod sync;
 pub mod vmap;
+mod word;
 
 pub use hypercall;

@@ -11,7 +11,6 @@ use xen_contig::dma::{
     Retain, Sleep,
 };
 use xen_contig::exchange::{Capability, ExchangeError, Node};
-use xen_contig::paging::Width;
 use xen_contig::platform::Platform;
 
 type Buffer<'a> = CoherentBuffer<'a, &'static FakePlatform>;
@@ -207,8 +206,8 @@ fn c60_memory_that_fits_is_not_exchanged() {
         assert!(cold <= 8, "order {order}: {cold} hypercalls");
         let mut warm = scene.alloc(size, &any);
         assert_eq!(scene.take_calls(), 0, "order {order}");
-        assert_eq!(warm.load(0, Width::Quad), Ok(0));
-        warm.store(0, Width::Quad, 9).unwrap();
+        assert_eq!(warm.load(0), Ok(0_u64));
+        warm.store(0, 9_u64).unwrap();
         check_buffer(&scene, &warm, &any);
     }
     let stats = scene.allocator.stats();
@@ -302,7 +301,7 @@ fn both_parts_of_a_split_have_their_addresses_and_are_released_alone() {
     let scene = pv();
     let any = Constraints::default();
     let mut buffer = scene.alloc(4 * PAGE + 10, &any);
-    buffer.store(2 * PAGE, Width::Quad, 0x1234).unwrap();
+    buffer.store(2 * PAGE, 0x1234_u64).unwrap();
     let first = buffer.dma_addr().get();
     let len = buffer.len();
     for at in [0, 100, 5 * PAGE, u64::MAX, u64::MAX - 4095] {
@@ -314,7 +313,7 @@ fn both_parts_of_a_split_have_their_addresses_and_are_released_alone() {
     assert_eq!((left.dma_addr().get(), right.dma_addr().get()), (first, first + 2 * PAGE));
     assert_eq!(right.dma_addr_at(2 * PAGE + 9).unwrap().get(), first + 4 * PAGE + 9);
     assert_eq!(right.dma_addr_at(2 * PAGE + 10), None);
-    assert_eq!(right.load(0, Width::Quad), Ok(0x1234));
+    assert_eq!(right.load(0), Ok(0x1234_u64));
     drop(left);
     scene.platform.guest().check_whole();
     drop(right);
@@ -325,23 +324,20 @@ fn both_parts_of_a_split_have_their_addresses_and_are_released_alone() {
 fn accesses_stay_within_the_buffer() {
     let scene = pv();
     let mut buffer = scene.alloc(10, &Constraints::default());
-    for (offset, width, value) in
-        [(0, Width::Quad, u64::MAX), (8, Width::Word, 0xabcd), (9, Width::Byte, 7)]
-    {
-        buffer.store(offset, width, value).unwrap();
-        let mask = u64::MAX >> (64 - 8 * width.bytes());
-        assert_eq!(buffer.load(offset, width), Ok(value & mask));
+    buffer.store(0, u64::MAX).unwrap();
+    assert_eq!(buffer.load(0), Ok(u64::MAX));
+    buffer.store(4, 0_u32).unwrap();
+    assert_eq!((buffer.load(4), buffer.load(0)), (Ok(0_u32), Ok(u32::MAX)));
+    buffer.store(8, 0xabcd_u16).unwrap();
+    assert_eq!(buffer.load(8), Ok(0xabcd_u16));
+    buffer.store(9, 7_u8).unwrap();
+    assert_eq!((buffer.load(9), buffer.load(8)), (Ok(7_u8), Ok(0x07cd_u16)));
+    assert!(buffer.load::<u8>(10).is_err() && buffer.store(10, 0_u8).is_err());
+    for offset in [9, 1] {
+        assert!(buffer.load::<u16>(offset).is_err() && buffer.store(offset, 0_u16).is_err());
     }
-    assert_eq!(buffer.load(8, Width::Word), Ok(0x07cd));
-    for (offset, width) in [
-        (10, Width::Byte),
-        (9, Width::Word),
-        (8, Width::Double),
-        (1, Width::Word),
-        (u64::MAX, Width::Quad),
-    ] {
-        assert!(buffer.load(offset, width).is_err() && buffer.store(offset, width, 0).is_err());
-    }
+    assert!(buffer.load::<u32>(8).is_err() && buffer.store(8, 0_u32).is_err());
+    assert!(buffer.load::<u64>(u64::MAX).is_err() && buffer.store(u64::MAX, 0_u64).is_err());
     assert!(buffer.read(5, &mut [0; 6]).is_err() && buffer.write(u64::MAX, &[0]).is_err());
     buffer.write(3, b"abc").unwrap();
     let mut text = [0; 3];
@@ -404,7 +400,7 @@ fn one_extent_backs_a_buffer_of_a_translated_guest() {
             let backing = |pfn| scene.platform.guest().mfn(pfn).unwrap().number();
             let first = backing(buffer.frames().first());
             assert!((first..).zip(buffer.frames().iter()).all(|(mfn, pfn)| backing(pfn) == mfn));
-            assert_eq!(buffer.load(0, Width::Byte), Ok(0));
+            assert_eq!(buffer.load(0), Ok(0_u8));
             drop(buffer);
             scene.check_balance();
         }

@@ -22,7 +22,7 @@ use xen_contig::dma::{
     PoolStatistics, Retain,
 };
 use xen_contig::exchange::Accounts;
-use xen_contig::paging::{GuestMemory, Width};
+use xen_contig::paging::GuestMemory;
 use xen_contig::platform::Platform;
 
 const PAGE: u64 = PAGE_SIZE as u64;
@@ -157,7 +157,7 @@ impl<'k, 'g> PoolScene<'k, 'g> {
         for (index, object) in (0..).zip(objects) {
             let page = self.page_of(object);
             assert!(!free.contains(&page), "{object:?} is free");
-            assert_eq!(object.load(8, Width::Quad), Ok(0xcafe + index), "{object:?}");
+            assert_eq!(object.load::<u64>(8), Ok(0xcafe + index), "{object:?}");
             assert_eq!(object.check_in_place(), Ok(()));
         }
         let quarantined = quarantined(&self.kernel).quarantined();
@@ -259,7 +259,7 @@ impl<'k, 'g> PoolScene<'k, 'g> {
         for index in 0..OBJECTS + 2 {
             match pool.alloc() {
                 Ok(mut object) => {
-                    object.store(8, Width::Quad, 0xcafe + objects.len() as u64).unwrap();
+                    object.store(8, 0xcafe + objects.len() as u64).unwrap();
                     objects.push(object);
                 }
                 Err(error) => refused = Err(format!("object {index}: {error}")),
@@ -300,8 +300,8 @@ fn fill_from<'p, P: Platform>(
 ) -> Vec<PoolObject<'p, P>> {
     let fill = |index| {
         let mut object = next();
-        assert_eq!(object.load(8, Width::Quad), Ok(0), "{object:?} is not zeroed");
-        object.store(8, Width::Quad, 0xcafe + index).unwrap();
+        assert_eq!(object.load(8), Ok(0_u64), "{object:?} is not zeroed");
+        object.store(8, 0xcafe + index).unwrap();
         object
     };
     (first..first + count).map(fill).collect()

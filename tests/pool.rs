@@ -13,7 +13,7 @@ use xen_contig::dma::{
 use xen_contig::exchange::{Accounts, ExchangeError};
 use xen_contig::frames::{Candidate, FrameRun, Search};
 use xen_contig::p2m::P2m;
-use xen_contig::paging::{GuestMemory, Width};
+use xen_contig::paging::GuestMemory;
 use xen_contig::platform::Platform;
 
 type Model = &'static FakePlatform;
@@ -279,7 +279,7 @@ fn a_pool_that_cannot_grow_names_the_cause_and_stays_usable() {
     let scene = pv();
     let pool = scene.pool(exchanged(4000).limit(8));
     let mut object = pool.alloc().unwrap();
-    object.store(0, Width::Quad, 0x1234).unwrap();
+    object.store(0, 0x1234_u64).unwrap();
     scene.platform.guest().fragment(Order::new(2).unwrap());
     let others = take(&pool, 3);
     let error = pool.alloc().unwrap_err();
@@ -288,7 +288,7 @@ fn a_pool_that_cannot_grow_names_the_cause_and_stays_usable() {
     };
     assert!(matches!(cause, ExchangeError::NoMemory { .. }), "{error}");
     assert_eq!(usage(&pool), (4, 4));
-    assert_eq!(object.load(0, Width::Quad), Ok(0x1234));
+    assert_eq!(object.load(0), Ok(0x1234_u64));
     scene.platform.guest().relieve();
     drop(pool.alloc().unwrap());
     assert_eq!(usage(&pool), (8, 4));
@@ -406,7 +406,7 @@ fn a_forgotten_object_keeps_its_chunk_and_stays_counted() {
     let scene = pv();
     let mut pool = scene.pool(exchanged(4000).reserve(8));
     let mut object = pool.alloc_atomic().unwrap();
-    object.store(0, Width::Quad, 0x5afe).unwrap();
+    object.store(0, 0x5afe_u64).unwrap();
     let (address, pfn) = (object.dma_addr(), scene.first_frame(&object, 0));
     std::mem::forget(object);
     assert_eq!((usage(&pool), pool.trim(), usage(&pool)), ((8, 1), 4, (4, 1)));
@@ -498,26 +498,25 @@ fn accesses_stay_within_the_object() {
     let pool = scene.pool(objects_of(13).align(1));
     let mut neighbours = take(&pool, 3);
     let object = &mut neighbours[0];
-    object.store(0, Width::Quad, u64::MAX).unwrap();
-    object.store(12, Width::Byte, 0x107).unwrap();
-    assert_eq!(object.load(12, Width::Byte), Ok(7));
-    for (offset, width) in [
-        (13, Width::Byte),
-        (12, Width::Word),
-        (8, Width::Quad),
-        (1, Width::Word),
-        (u64::MAX, Width::Byte),
-        (u64::MAX - 7, Width::Quad),
-    ] {
-        assert!(object.load(offset, width).is_err() && object.store(offset, width, 0).is_err());
+    object.store(0, u64::MAX).unwrap();
+    object.store(12, 7_u8).unwrap();
+    assert_eq!(object.load(12), Ok(7_u8));
+    for offset in [13, u64::MAX] {
+        assert!(object.load::<u8>(offset).is_err() && object.store(offset, 0_u8).is_err());
+    }
+    for offset in [12, 1] {
+        assert!(object.load::<u16>(offset).is_err() && object.store(offset, 0_u16).is_err());
+    }
+    for offset in [8, u64::MAX - 7] {
+        assert!(object.load::<u64>(offset).is_err() && object.store(offset, 0_u64).is_err());
     }
     assert!(object.read(5, &mut [0; 9]).is_err() && object.write(u64::MAX, &[0]).is_err());
     let mut bytes = [1; 13];
     neighbours[1].read(0, &mut bytes).unwrap();
     assert_eq!(bytes, [0; 13]);
     // The second object begins at byte 13. Alignment counts for addresses, not for offsets.
-    assert!(neighbours[1].load(0, Width::Double).is_err());
-    assert_eq!(neighbours[1].load(3, Width::Quad), Ok(0));
+    assert!(neighbours[1].load::<u32>(0).is_err());
+    assert_eq!(neighbours[1].load(3), Ok(0_u64));
 }
 
 #[test]

@@ -18,7 +18,7 @@ use xen_contig::dma::{Allocator, CoherentBuffer, Constraints, Retain, Sleep};
 use xen_contig::exchange::Accounts;
 use xen_contig::frames::{Candidate, FrameAllocator, FrameRun, Search};
 use xen_contig::p2m::P2m;
-use xen_contig::paging::{FrameInUse, GuestMemory, Holder, NoLinearMapping, Width};
+use xen_contig::paging::{FrameInUse, GuestMemory, Holder, NoLinearMapping, Word};
 use xen_contig::platform::Platform;
 
 const PAGE: u64 = PAGE_SIZE as u64;
@@ -99,17 +99,17 @@ unsafe impl GuestMemory for SparseMemory {
         std::ptr::null_mut()
     }
 
-    unsafe fn load(&self, at: PseudoPhysAddr, _: Width) -> u64 {
+    unsafe fn load<T: Word>(&self, at: PseudoPhysAddr) -> T {
         count_word();
         let stored = self.0.lock().unwrap();
-        stored.get(&at.frame().number()).map_or(0, |words| words[at.offset() / 8])
+        T::from_bits(stored.get(&at.frame().number()).map_or(0, |words| words[at.offset() / 8]))
     }
 
-    unsafe fn store(&self, at: PseudoPhysAddr, _: Width, value: u64) {
+    unsafe fn store<T: Word>(&self, at: PseudoPhysAddr, value: T) {
         count_word();
         let mut stored = self.0.lock().unwrap();
         let words = stored.entry(at.frame().number()).or_insert_with(|| Box::new([0; 512]));
-        words[at.offset() / 8] = value;
+        words[at.offset() / 8] = value.to_bits();
     }
 }
 
@@ -221,16 +221,16 @@ unsafe impl GuestMemory for CountingMemory {
         self.0.holder(pfn, mfn)
     }
 
-    unsafe fn load(&self, at: PseudoPhysAddr, width: Width) -> u64 {
+    unsafe fn load<T: Word>(&self, at: PseudoPhysAddr) -> T {
         count_word();
         // SAFETY: the caller meets the requirements of the same method.
-        unsafe { self.0.load(at, width) }
+        unsafe { self.0.load(at) }
     }
 
-    unsafe fn store(&self, at: PseudoPhysAddr, width: Width, value: u64) {
+    unsafe fn store<T: Word>(&self, at: PseudoPhysAddr, value: T) {
         count_word();
         // SAFETY: the caller meets the requirements of the same method.
-        unsafe { self.0.store(at, width, value) }
+        unsafe { self.0.store(at, value) }
     }
 }
 

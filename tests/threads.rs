@@ -12,7 +12,6 @@ use fake_xen::{AreaConfig, Asked, FakePlatform, GuestBuilder, run_on};
 use xen_contig::addr::{PAGE_SIZE, Pfn};
 use xen_contig::dma::{AllocError, Allocator, CoherentBuffer, Constraints, Retain};
 use xen_contig::exchange::ExchangeError;
-use xen_contig::paging::Width;
 use xen_contig::platform::Platform;
 use xen_contig::vmap::{Area, AreaCount, Budget, Flush, Protection, UnmapMode};
 
@@ -119,10 +118,10 @@ impl<'a> VcpuThread<'_, 'a> {
                 self.shared.served.fetch_add(1, Relaxed);
                 let pattern = self.random | 1;
                 for offset in ends(&buffer) {
-                    assert_eq!(buffer.load(offset, Width::Byte), Ok(0), "{buffer:?} is not zeroed");
+                    assert_eq!(buffer.load(offset), Ok(0_u8), "{buffer:?} is not zeroed");
                 }
                 for offset in ends(&buffer) {
-                    buffer.store(offset, Width::Byte, pattern + offset).unwrap();
+                    buffer.store(offset, (pattern + offset) as u8).unwrap();
                 }
                 self.held.push((buffer, pattern));
             }
@@ -141,8 +140,8 @@ impl<'a> VcpuThread<'_, 'a> {
     /// Checks that a buffer has the bytes that a vCPU wrote there.
     fn checked(&self, (buffer, pattern): (Buffer<'a>, u64)) -> (Buffer<'a>, u64) {
         for offset in ends(&buffer) {
-            let expected = (pattern + offset) & 0xff;
-            assert_eq!(buffer.load(offset, Width::Byte), Ok(expected), "{buffer:?}");
+            let expected = (pattern + offset) as u8;
+            assert_eq!(buffer.load(offset), Ok(expected), "{buffer:?}");
         }
         (buffer, pattern)
     }

@@ -11,8 +11,9 @@ use super::span::BufferSpan;
 use super::{Allocator, BufferError, Moved};
 use crate::addr::{DmaAddr, Gfn, PAGE_SIZE, Pfn, PseudoPhysAddr};
 use crate::frames::FrameRun;
-use crate::paging::{GuestMemory, Width};
+use crate::paging::GuestMemory;
 use crate::platform::Platform;
+use crate::word::Word;
 
 const PAGE: u64 = PAGE_SIZE as u64;
 
@@ -193,17 +194,17 @@ impl<'a, P: Platform> CoherentBuffer<'a, P> {
     /// Reads a word, once.
     ///
     /// # Errors
-    /// If the word is not within the buffer, or `offset` is not a multiple of its width.
-    pub fn load(&self, offset: u64, width: Width) -> Result<u64, BufferError> {
-        self.span().load(self.allocator.platform().memory(), offset, width)
+    /// If the word is not within the buffer, or `offset` is not a multiple of its size.
+    pub fn load<T: Word>(&self, offset: u64) -> Result<T, BufferError> {
+        self.span().load(self.allocator.platform().memory(), offset)
     }
 
-    /// Writes a word, once. Bits of `value` beyond the width are dropped.
+    /// Writes a word, once.
     ///
     /// # Errors
     /// As for [`load`](Self::load).
-    pub fn store(&mut self, offset: u64, width: Width, value: u64) -> Result<(), BufferError> {
-        self.span().store(self.allocator.platform().memory(), offset, width, value)
+    pub fn store<T: Word>(&mut self, offset: u64, value: T) -> Result<(), BufferError> {
+        self.span().store(self.allocator.platform().memory(), offset, value)
     }
 
     /// Copies bytes out of the buffer.

@@ -14,14 +14,13 @@
 //! # A driver's view
 //! ```
 //! use xen_contig::dma::{AllocError, Allocator, CoherentBuffer, Constraints};
-//! use xen_contig::paging::Width;
 //! use xen_contig::platform::Platform;
 //!
 //! /// A ring of 64 KiB for a device with 32 address bits that wants it aligned to its size.
 //! fn ring<P: Platform>(dma: &Allocator<P>) -> Result<CoherentBuffer<'_, P>, AllocError> {
 //!     let device = Constraints::builder().mask(0xffff_ffff).align(64 << 10).build()?;
 //!     let mut ring = dma.alloc_coherent(64 << 10, &device)?;
-//!     ring.store(0, Width::Double, 1).expect("the ring has a first word");
+//!     ring.store(0, 1_u32).expect("the ring has a first word");
 //!     let _for_the_device = ring.dma_addr().get();
 //!     Ok(ring)
 //! }
@@ -68,6 +67,7 @@ mod span;
 mod stats;
 mod trim;
 
+pub use crate::word::Word;
 pub use allocator::Allocator;
 pub use buffer::CoherentBuffer;
 pub use buffer_error::BufferError;

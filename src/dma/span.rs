@@ -3,7 +3,8 @@
 
 use super::BufferError;
 use crate::addr::PseudoPhysAddr;
-use crate::paging::{GuestMemory, Width};
+use crate::paging::GuestMemory;
+use crate::word::Word;
 
 /// A stretch of DMA memory, as the guest addresses it.
 #[derive(Clone, Copy, Debug)]
@@ -33,29 +34,23 @@ impl BufferSpan {
         Ok(start)
     }
 
-    pub fn load(
-        &self,
-        memory: &impl GuestMemory,
-        offset: u64,
-        width: Width,
-    ) -> Result<u64, BufferError> {
-        let bytes = width.bytes() as u64;
+    pub fn load<T: Word>(&self, memory: &impl GuestMemory, offset: u64) -> Result<T, BufferError> {
+        let bytes = size_of::<T>() as u64;
         let at = self.place(offset, bytes, bytes)?;
         // SAFETY: within the span, whose frames are mapped and its holder's by `new`; aligned.
-        Ok(unsafe { memory.load(at, width) })
+        Ok(unsafe { memory.load(at) })
     }
 
-    pub fn store(
+    pub fn store<T: Word>(
         &self,
         memory: &impl GuestMemory,
         offset: u64,
-        width: Width,
-        value: u64,
+        value: T,
     ) -> Result<(), BufferError> {
-        let bytes = width.bytes() as u64;
+        let bytes = size_of::<T>() as u64;
         let at = self.place(offset, bytes, bytes)?;
         // SAFETY: as in `load`.
-        unsafe { memory.store(at, width, value) };
+        unsafe { memory.store(at, value) };
         Ok(())
     }
 
@@ -67,7 +62,7 @@ impl BufferSpan {
     ) -> Result<(), BufferError> {
         self.place(offset, into.len() as u64, 1)?;
         for (index, byte) in (offset..).zip(into) {
-            *byte = self.load(memory, index, Width::Byte)? as u8;
+            *byte = self.load(memory, index)?;
         }
         Ok(())
     }
@@ -80,7 +75,7 @@ impl BufferSpan {
     ) -> Result<(), BufferError> {
         self.place(offset, from.len() as u64, 1)?;
         for (index, byte) in (offset..).zip(from) {
-            self.store(memory, index, Width::Byte, (*byte).into())?;
+            self.store(memory, index, *byte)?;
         }
         Ok(())
     }

@@ -3,6 +3,7 @@
 use super::holder::{FrameInUse, Holder};
 use crate::addr::{Mfn, PAGE_SIZE, Pfn, PseudoPhysAddr};
 use crate::frames::FrameRun;
+use crate::word::Word;
 
 /// The guest's memory, as the kernel reaches it.
 ///
@@ -41,7 +42,7 @@ pub unsafe trait GuestMemory {
         for offset in (0..frames * PAGE_SIZE as u64).step_by(8) {
             let at = |first: Pfn| PseudoPhysAddr::new(PseudoPhysAddr::of(first).get() + offset);
             // SAFETY: the words lie in the two runs: the function's requirement.
-            unsafe { self.store(at(to), Width::Quad, self.load(at(from), Width::Quad)) };
+            unsafe { self.store(at(to), self.load::<u64>(at(from))) };
         }
     }
 
@@ -72,64 +73,26 @@ pub unsafe trait GuestMemory {
         Holder::Unknown
     }
 
-    /// Reads a word of 1, 2, 4 or 8 bytes once, as a device driver needs it.
+    /// Reads a word once, as a device driver needs it.
     ///
     /// # Safety
     /// The word lies in populated, mapped frames of the caller's, at a multiple of its size.
-    unsafe fn load(&self, at: PseudoPhysAddr, width: Width) -> u64 {
+    unsafe fn load<T: Word>(&self, at: PseudoPhysAddr) -> T {
         let pointer = self.pointer(at.frame()).wrapping_add(at.offset());
         // SAFETY: the word is mapped and aligned: the function's requirement, and the trait's promise
-        // about `pointer`. The access is volatile, and makes no reference ([M5](crate::rules#M5)).
-        unsafe {
-            match width {
-                Width::Byte => pointer.read_volatile().into(),
-                Width::Word => pointer.cast::<u16>().read_volatile().into(),
-                Width::Double => pointer.cast::<u32>().read_volatile().into(),
-                Width::Quad => pointer.cast::<u64>().read_volatile(),
-            }
-        }
+        // about `pointer`. A word has no invalid bits. The access is volatile, and makes no reference
+        // ([M5](crate::rules#M5)).
+        unsafe { pointer.cast::<T>().read_volatile() }
     }
 
-    /// Writes a word of 1, 2, 4 or 8 bytes once.
+    /// Writes a word once.
     ///
     /// # Safety
     /// The word lies in populated, mapped frames of the caller's, at a multiple of its size.
-    unsafe fn store(&self, at: PseudoPhysAddr, width: Width, value: u64) {
+    unsafe fn store<T: Word>(&self, at: PseudoPhysAddr, value: T) {
         let pointer = self.pointer(at.frame()).wrapping_add(at.offset());
         // SAFETY: the word is mapped and aligned: the function's requirement, and the trait's promise
         // about `pointer`. The access is volatile, and makes no reference ([M5](crate::rules#M5)).
-        unsafe {
-            match width {
-                Width::Byte => pointer.write_volatile(value as u8),
-                Width::Word => pointer.cast::<u16>().write_volatile(value as u16),
-                Width::Double => pointer.cast::<u32>().write_volatile(value as u32),
-                Width::Quad => pointer.cast::<u64>().write_volatile(value),
-            }
-        }
-    }
-}
-
-/// The width of an access.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Width {
-    /// 1 byte.
-    Byte,
-    /// 2 bytes.
-    Word,
-    /// 4 bytes.
-    Double,
-    /// 8 bytes.
-    Quad,
-}
-
-impl Width {
-    /// Returns the number of bytes.
-    pub const fn bytes(self) -> usize {
-        match self {
-            Self::Byte => 1,
-            Self::Word => 2,
-            Self::Double => 4,
-            Self::Quad => 8,
-        }
+        unsafe { pointer.cast::<T>().write_volatile(value) }
     }
 }

@@ -1,6 +1,7 @@
 //! Page-table edits through Xen, and what the embedding kernel says about its memory.
 //!
 //! * [`GuestMemory`]: the guest's memory as the kernel reaches it;
+//! * [`Word`]: what one access reads or writes;
 //! * [`LinearMapping`]: the page-table entries that map it in a PV guest;
 //! * [`FrameInUse`], [`Holder`]: what else references a frame;
 //! * [`FlushClock`]: which flush of all vCPUs covers which removed mappings.
@@ -11,8 +12,9 @@ mod holder;
 mod linear;
 mod memory;
 
+pub use crate::word::Word;
 pub(crate) use batch::PteBatch;
 pub use flush::{FlushClock, FlushTime};
 pub use holder::{FrameInUse, Holder};
 pub use linear::{EntryRow, FirstLevelTable, LinearMapping, NoLinearMapping};
-pub use memory::{GuestMemory, Width};
+pub use memory::GuestMemory;

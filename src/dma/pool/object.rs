@@ -8,8 +8,9 @@ use crate::addr::DmaAddr;
 use crate::dma::moved::DeviceRange;
 use crate::dma::span::BufferSpan;
 use crate::dma::{Allocator, BufferError};
-use crate::paging::{GuestMemory, Width};
+use crate::paging::GuestMemory;
 use crate::platform::Platform;
+use crate::word::Word;
 
 /// An object of a pool: contiguous for the processor and for the device.
 ///
@@ -101,17 +102,17 @@ impl<'p, P: Platform> PoolObject<'p, P> {
     /// Reads a word once.
     ///
     /// # Errors
-    /// If the word is not within the object, or its address is not a multiple of its width.
-    pub fn load(&self, offset: u64, width: Width) -> Result<u64, BufferError> {
-        self.span().load(self.allocator.platform().memory(), offset, width)
+    /// If the word is not within the object, or its address is not a multiple of its size.
+    pub fn load<T: Word>(&self, offset: u64) -> Result<T, BufferError> {
+        self.span().load(self.allocator.platform().memory(), offset)
     }
 
-    /// Writes a word once. The bits of `value` above the width are ignored.
+    /// Writes a word once.
     ///
     /// # Errors
     /// As for [`load`](Self::load).
-    pub fn store(&mut self, offset: u64, width: Width, value: u64) -> Result<(), BufferError> {
-        self.span().store(self.allocator.platform().memory(), offset, width, value)
+    pub fn store<T: Word>(&mut self, offset: u64, value: T) -> Result<(), BufferError> {
+        self.span().store(self.allocator.platform().memory(), offset, value)
     }
 
     /// Copies bytes from the object.
@@ -135,9 +136,9 @@ impl<'p, P: Platform> PoolObject<'p, P> {
         let mut offset = 0;
         while offset < self.len() {
             // Words of 8 bytes where address and length allow it; single bytes before and after.
-            offset += match self.store(offset, Width::Quad, 0) {
+            offset += match self.store(offset, 0_u64) {
                 Ok(()) => 8,
-                Err(_) => self.store(offset, Width::Byte, 0).map_or(1, |()| 1),
+                Err(_) => self.store(offset, 0_u8).map_or(1, |()| 1),
             };
         }
     }

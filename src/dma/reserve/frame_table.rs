@@ -12,7 +12,7 @@
 
 use crate::addr::{Gfn, Order, Pfn, PseudoPhysAddr};
 use crate::frames::FrameRun;
-use crate::paging::{GuestMemory, Width};
+use crate::paging::GuestMemory;
 
 /// Frames that a page of entries covers.
 const ENTRIES: u64 = 256;
@@ -378,10 +378,10 @@ fn address(Place(page, index): Place) -> PseudoPhysAddr {
 fn load(memory: &impl GuestMemory, place: Place) -> u64 {
     // SAFETY: the word lies in a page of the table, whose frame is mapped and belongs to the table alone
     // ([M1](crate::rules#M1)). It is aligned, because `address` multiplies by the size of a word.
-    unsafe { memory.load(address(place), Width::Quad) }
+    unsafe { memory.load(address(place)) }
 }
 
 fn store(memory: &impl GuestMemory, place: Place, word: u64) {
     // SAFETY: as in `load`.
-    unsafe { memory.store(address(place), Width::Quad, word) }
+    unsafe { memory.store(address(place), word) }
 }

@@ -12,7 +12,7 @@ use crate::addr::{MachineAddr, Mfn, Pfn, PseudoPhysAddr};
 use crate::exchange::error::ExchangeError;
 use crate::exchange::guest::GuestHandle;
 use crate::frames::FrameRun;
-use crate::paging::{FirstLevelTable, LinearMapping, PteBatch, Width};
+use crate::paging::{FirstLevelTable, LinearMapping, PteBatch};
 
 /// The number of entries in a table.
 const ENTRIES: u64 = 512;
@@ -177,7 +177,7 @@ impl Table {
             let at = PseudoPhysAddr::new(start + index * size_of::<Pte>() as u64);
             // SAFETY: the table's frame is mapped writable, and until it is hooked in again nothing else
             // uses it: all frames that it maps belong to the transaction's run.
-            unsafe { guest.linear.store(at, Width::Quad, pte.raw()) };
+            unsafe { guest.linear.store(at, pte.raw()) };
         }
         self.write(guest, &[self.own_entry(guest, false), self.hooked()])
     }

@@ -16,7 +16,7 @@ use xen_contig::exchange::{
 };
 use xen_contig::frames::FrameRun;
 use xen_contig::paging::{
-    EntryRow, FlushClock, FrameInUse, GuestMemory, Holder, LinearMapping, Width,
+    EntryRow, FlushClock, FrameInUse, GuestMemory, Holder, LinearMapping, Word,
 };
 
 use super::raw::{limit, map, pv_only};
@@ -241,16 +241,16 @@ unsafe impl GuestMemory for HidingLinear {
         self.linear.holder(pfn, mfn)
     }
 
-    unsafe fn load(&self, at: PseudoPhysAddr, width: Width) -> u64 {
+    unsafe fn load<T: Word>(&self, at: PseudoPhysAddr) -> T {
         // SAFETY: by the contract of `GuestMemory::load` the word lies in mapped frames, aligned to its
         // size. `Linear::load` has the same contract.
-        unsafe { self.linear.load(at, width) }
+        unsafe { self.linear.load(at) }
     }
 
-    unsafe fn store(&self, at: PseudoPhysAddr, width: Width, value: u64) {
+    unsafe fn store<T: Word>(&self, at: PseudoPhysAddr, value: T) {
         // SAFETY: by the contract of `GuestMemory::store` the word lies in mapped frames, aligned to its
         // size. `Linear::store` has the same contract.
-        unsafe { self.linear.store(at, width, value) }
+        unsafe { self.linear.store(at, value) }
     }
 }
 

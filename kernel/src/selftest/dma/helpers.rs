@@ -2,12 +2,13 @@
 //! buffer against Xen's tables, and accounts that must balance.
 
 use alloc::vec::Vec;
+use core::fmt::LowerHex;
+use core::ops::Range;
 
 use xen_contig::addr::{Mfn, Order, PAGE_SIZE};
-use xen_contig::dma::{self, AllocError, CoherentBuffer, Constraints, Retain};
+use xen_contig::dma::{self, AllocError, CoherentBuffer, Constraints, Retain, Word};
 use xen_contig::exchange::{Capability, ExchangeError, Lists, OnRefusal, Part};
 use xen_contig::frames::FrameRun;
-use xen_contig::paging::Width;
 
 pub use super::limits::{Limits, build};
 use super::{Check, TestOutcome, error, fail, skip};
@@ -157,60 +158,66 @@ pub fn is_sound(
     frame_checks::agree(machine, buffer.frames(), |index| device_frame(index).map(Mfn::new))
 }
 
-/// Returns the words and bytes of a buffer that the checks read and write.
+/// Returns the offsets of the words that the checks read and write.
 ///
-/// They are some words of every page, the last word among them, and the odd bytes at the end. A
-/// wrong frame is wrong as a whole, so a few words per page suffice. The places in a part that is
-/// cut off at a page boundary are the same.
-fn places(len: u64) -> impl Iterator<Item = (u64, Width)> {
+/// They are some words of every page, the last word among them. A wrong frame is wrong as a whole,
+/// so a few words per page suffice. The places in a part that is cut off at a page boundary are the
+/// same.
+fn words(len: u64) -> impl Iterator<Item = u64> {
     const WORDS: u64 = PAGE / 8;
     const STEP: usize = 64;
     let words = len / 8;
     let ends = (1..=words / WORDS).map(|page| page * WORDS - 1);
-    let stepped = (0..words).step_by(STEP);
-    let tail = (words * 8..len).map(|offset| (offset, Width::Byte));
-    stepped.chain(ends).map(|word| (word * 8, Width::Quad)).chain(tail)
+    (0..words).step_by(STEP).chain(ends).map(|word| word * 8)
 }
 
-/// Returns the pattern at an offset, which is never 0.
-fn pattern(seed: u64, offset: u64, width: Width) -> u64 {
-    let word = (seed ^ offset).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    match width {
-        Width::Quad => word,
-        _ => word & 0xff,
-    }
+/// Returns the offsets of the bytes past the last whole word. The checks read and write all of them.
+const fn odd_bytes(len: u64) -> Range<u64> {
+    len / 8 * 8..len
+}
+
+/// Returns the pattern at an offset. Neither the word nor its lowest byte is 0.
+const fn pattern(seed: u64, offset: u64) -> u64 {
+    (seed ^ offset).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1
 }
 
 /// Writes a pattern into a buffer. `base` is the offset of the buffer in the buffer that it was cut
 /// from.
 pub fn fill(buffer: &mut Buffer<'_, '_>, seed: u64, base: u64) -> Check {
-    for (offset, width) in places(buffer.len()) {
-        if let Err(error) = buffer.store(offset, width, pattern(seed, base + offset, width)) {
-            fail!("writing {buffer:?} at {offset:#x}: {error}");
-        }
+    let len = buffer.len();
+    words(len).try_for_each(|at| put(buffer, at, pattern(seed, base + at)))?;
+    odd_bytes(len).try_for_each(|at| put(buffer, at, pattern(seed, base + at) as u8))
+}
+
+fn put<T: Word>(buffer: &mut Buffer<'_, '_>, at: u64, value: T) -> Check {
+    if let Err(error) = buffer.store(at, value) {
+        fail!("writing {buffer:?} at {at:#x}: {error}");
     }
     Ok(())
 }
 
 /// Checks that a buffer contains its pattern.
 pub fn holds(buffer: &Buffer<'_, '_>, seed: u64, base: u64) -> Check {
-    contains(buffer, |offset, width| pattern(seed, base + offset, width))
+    contains(buffer, |at| pattern(seed, base + at))
 }
 
 /// Checks that all checked places of a buffer are zero.
 pub fn is_zero(buffer: &Buffer<'_, '_>) -> Check {
-    contains(buffer, |_, _| 0)
+    contains(buffer, |_| 0)
 }
 
-fn contains(buffer: &Buffer<'_, '_>, expected: impl Fn(u64, Width) -> u64) -> Check {
-    for (offset, width) in places(buffer.len()) {
-        let expected = expected(offset, width);
-        match buffer.load(offset, width) {
-            Ok(found) if found == expected => {}
-            other => fail!("{buffer:?} contains {other:x?} at {offset:#x}, expected {expected:#x}"),
-        }
+fn contains(buffer: &Buffer<'_, '_>, expected: impl Fn(u64) -> u64) -> Check {
+    let len = buffer.len();
+    words(len).try_for_each(|at| is_at(buffer, at, expected(at)))?;
+    odd_bytes(len).try_for_each(|at| is_at(buffer, at, expected(at) as u8))
+}
+
+fn is_at<T: Word + PartialEq + LowerHex>(buffer: &Buffer<'_, '_>, at: u64, expected: T) -> Check {
+    match buffer.load::<T>(at) {
+        Ok(found) if found == expected => Ok(()),
+        Ok(found) => fail!("{buffer:?} contains {found:#x} at {at:#x}, expected {expected:#x}"),
+        Err(error) => fail!("reading {buffer:?} at {at:#x}: {error}"),
     }
-    Ok(())
 }
 
 /// Frames that are taken so that no other code can use them. They are freed on drop.

@@ -3,7 +3,6 @@
 use alloc::vec::Vec;
 
 use xen_contig::dma::{Pool, PoolConfig, PoolErrorKind, PoolObject, Retain};
-use xen_contig::paging::Width;
 
 use super::helpers::{ConfinedGuest, Limits, PAGE, balanced, build, calls, is_shortage};
 use super::{Check, Test, TestContext, fail, skip};
@@ -50,7 +49,7 @@ fn pool(context: &TestContext<'_>) -> Check {
             said => fail!("a refill of {RESERVE} objects returned {said:?}"),
         }
         for (index, taken) in objects.iter().enumerate() {
-            let number = taken.load(0, Width::Quad);
+            let number = taken.load::<u64>(0);
             if number != Ok(index as u64 % RESERVE) || taken.check_in_place().is_err() {
                 fail!("object {index}, {taken:?}, contains {number:?}");
             }
@@ -88,12 +87,12 @@ fn take_all<'p, 'm>(
             },
         };
         let number = objects.len() as u64;
-        let zeroed = (0..SIZE / 8).all(|word| object.load(8 * word, Width::Quad) == Ok(0));
-        if !zeroed || object.store(0, Width::Quad, number).is_err() {
+        let zeroed = (0..SIZE / 8).all(|word| object.load(8 * word) == Ok(0_u64));
+        if !zeroed || object.store(0, number).is_err() {
             fail!("object {number}, {object:?}, is not zeroed");
         }
         // The last word gets contents that the next user of the object must not see.
-        if object.store(SIZE - 8, Width::Quad, u64::MAX).is_err() {
+        if object.store(SIZE - 8, u64::MAX).is_err() {
             fail!("object {number} has no last word");
         }
         objects.push(object);

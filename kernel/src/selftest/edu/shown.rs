@@ -5,7 +5,6 @@
 //! with a unique pattern, and the kernel prints the address that it gave to the device, and holds.
 
 use xen_contig::dma::{Allocator, Constraints, Retain};
-use xen_contig::paging::Width;
 
 use super::{Check, PAGE, TestContext, error, fail, open};
 use crate::edu::MASK;
@@ -29,7 +28,7 @@ pub fn shown(context: &TestContext<'_>) -> Check {
     let start = buffer.dma_addr();
     let words = || (0..BYTES / 8).map(|word| (word * 8, context.seed.wrapping_add(word)));
     for (at, value) in words() {
-        if let Err(outside) = buffer.store(at, Width::Quad, value) {
+        if let Err(outside) = buffer.store(at, value) {
             fail!("accessing the buffer: {outside}");
         }
     }
@@ -38,7 +37,7 @@ pub fn shown(context: &TestContext<'_>) -> Check {
         fail!("reading memory by the device: {error}");
     }
     for (at, _) in words() {
-        if let Err(outside) = buffer.store(at, Width::Quad, 0) {
+        if let Err(outside) = buffer.store(at, 0_u64) {
             fail!("accessing the buffer: {outside}");
         }
     }

@@ -8,7 +8,7 @@ use xen_contig::addr::{MachineAddr, PseudoPhysAddr};
 use xen_contig::frames::FrameRun;
 use xen_contig::p2m::P2m;
 use xen_contig::paging::{
-    EntryRow, FirstLevelTable, FlushClock, FrameInUse, GuestMemory, Holder, LinearMapping, Width,
+    EntryRow, FirstLevelTable, FlushClock, FrameInUse, GuestMemory, Holder, LinearMapping, Word,
 };
 
 use super::FakeGuest;
@@ -124,13 +124,14 @@ unsafe impl GuestMemory for FakeGuest {
         known.unwrap_or(Holder::Unknown)
     }
 
-    unsafe fn load(&self, at: PseudoPhysAddr, width: Width) -> u64 {
-        let load = |content: &mut Content| content.load(at.offset(), width.bytes());
-        self.reach_at_once(vcpu::current(), at.frame(), false, load)
+    unsafe fn load<T: Word>(&self, at: PseudoPhysAddr) -> T {
+        let load = |content: &mut Content| content.load(at.offset(), size_of::<T>());
+        T::from_bits(self.reach_at_once(vcpu::current(), at.frame(), false, load))
     }
 
-    unsafe fn store(&self, at: PseudoPhysAddr, width: Width, value: u64) {
-        let store = |content: &mut Content| content.store(at.offset(), width.bytes(), value);
+    unsafe fn store<T: Word>(&self, at: PseudoPhysAddr, value: T) {
+        let bits = value.to_bits();
+        let store = |content: &mut Content| content.store(at.offset(), size_of::<T>(), bits);
         self.reach_at_once(vcpu::current(), at.frame(), true, store);
     }
 }
