@@ -69,10 +69,10 @@ pub mod slot {
     pub const SHARED_INFO: u64 = 3;
     /// The xenstore ring of a PVH guest, which lies outside its RAM.
     pub const XENSTORE: u64 = 4;
-    /// The first page of the registers of a virtio device.
-    pub const VIRTIO: u64 = 5;
-    /// The number of slots for the registers of a virtio device.
-    pub const VIRTIO_PAGES: u64 = 16;
+    /// The first slot for the registers of devices.
+    pub const DEVICES: u64 = 128;
+    /// The number of slots for the registers of devices. An e1000 needs 32.
+    pub const DEVICE_PAGES: u64 = 64;
 }
 
 /// Flags of memory that is read and written.

@@ -23,7 +23,7 @@
 //! | what do drivers and self-tests work with? | [`machine`] |
 //! | how do the other vCPUs start and get work? | [`smp`] |
 //! | what happens first? | [`pv`], [`pvh`], [`boot`] |
-//! | how are devices found, and how do they move data? | [`pci`], [`edu`], [`virtio`] |
+//! | how are devices found, and how do they move data? | [`pci`], [`drivers`], [`edu`], [`virtio`] |
 //! | how is the guest saved and restored? | [`suspend`] |
 //! | what may the command line say? | [`command_line`] |
 //! | what is tested at boot, and what does the verdict mean? | [`selftest`], [`verdict`], [`probe`] |
@@ -41,6 +41,7 @@ mod bench;
 mod boot;
 mod command_line;
 mod console;
+mod drivers;
 mod edu;
 mod events;
 mod exit;

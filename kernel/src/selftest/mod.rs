@@ -18,6 +18,7 @@ mod backed;
 mod bench;
 mod conformance;
 mod dma;
+mod drivers;
 mod edu;
 mod frame_checks;
 mod misbehave;

@@ -11,8 +11,8 @@ use virtio_drivers::transport::pci::{
 };
 
 use super::access::{ConfigAccess, function};
-use super::registers::{VirtioNotMapped, VirtioRegisters};
 use super::transport::{BusTransport, Queue};
+use crate::drivers::{MappedRegisters, NotMapped};
 use crate::machine::Machine;
 use crate::pci::{self, ConfigSpace, ConfigSpaceError, Function, MemoryBar};
 
@@ -28,7 +28,7 @@ const CAPABILITY_BAR: u8 = 4;
 pub struct VirtioDevice {
     // The fields are dropped in this order: the registers are unmapped before the function loses
     // its right to do DMA. A transport borrows the device, so the transport resets it before.
-    _registers: VirtioRegisters,
+    _registers: MappedRegisters,
     function: Function,
     space: ConfigSpace,
     address: PciAddress,
@@ -51,7 +51,7 @@ pub enum VirtioDeviceError {
         slot: u8,
     },
     /// The registers were not mapped.
-    NotMapped(VirtioNotMapped),
+    NotMapped(NotMapped),
     /// The crate `virtio-drivers` rejects the device.
     Transport(VirtioPciError),
 }
@@ -107,7 +107,7 @@ impl VirtioDevice {
         // SAFETY: the function has the numbers of a virtio device. Its capability says that this
         // memory contains its registers, and `enable` made the function decode it.
         let registers =
-            unsafe { VirtioRegisters::map(bar) }.map_err(VirtioDeviceError::NotMapped)?;
+            unsafe { MappedRegisters::map(bar) }.map_err(VirtioDeviceError::NotMapped)?;
         let queue = Mutex::new(None);
         Ok(Self { _registers: registers, function, space, address, bar, queue })
     }

@@ -7,16 +7,12 @@
 //! |---|---|
 //! | how is the device found? | `device` |
 //! | how does the crate read configuration space? | `access` |
-//! | where are the registers mapped? | `registers` |
-//! | which memory does the driver get? | `memory` |
+//! | where are the registers mapped, which memory does the driver get? | [`drivers`](crate::drivers) |
 //! | what does the transport add to the one of the crate? | `transport` |
 
 mod access;
 mod device;
-mod memory;
-mod registers;
 mod transport;
 
 pub use device::VirtioDevice;
-pub use memory::{Kernel, Narrow, Wide, allocator, set_up};
 pub use transport::BusTransport;

@@ -6,10 +6,12 @@ use virtio_drivers::Error;
 use virtio_drivers::device::blk::{BlkReq, BlkResp, SECTOR_SIZE, VirtIOBlk};
 use xen_contig::adapters::virtio_drivers::StaticDevice;
 
-use super::watch::Watched;
+use super::watched_hal::Watched;
 use super::{Check, TestOutcome, error, fail};
+use crate::drivers::memory::Kernel;
+use crate::selftest::drivers::tally::DriverTally;
 use crate::time::Deadline;
-use crate::virtio::{BusTransport, Kernel, VirtioDevice};
+use crate::virtio::{BusTransport, VirtioDevice};
 
 /// The number of requests that the driver's queue accepts at a time: 16 descriptors, three for
 /// each.
@@ -53,17 +55,18 @@ type Driver<'d, S> = VirtIOBlk<Watched<S>, BusTransport<'d>>;
 pub struct VirtioDisk<'d, S: StaticDevice<Platform = Kernel>> {
     /// `None` after a failure, when the device was reset.
     driver: Option<Driver<'d, S>>,
+    tally: &'d DriverTally,
 }
 
 impl<'d, S: StaticDevice<Platform = Kernel>> VirtioDisk<'d, S> {
     /// Starts a driver for the device.
-    pub fn new(device: &'d VirtioDevice) -> Result<Self, TestOutcome> {
+    pub fn new(device: &'d VirtioDevice, tally: &'d DriverTally) -> Result<Self, TestOutcome> {
         let transport = match device.transport::<Watched<S>>() {
             Ok(transport) => transport,
             Err(why) => error!("{why}"),
         };
         match VirtIOBlk::new(transport) {
-            Ok(driver) => Ok(Self { driver: Some(driver) }),
+            Ok(driver) => Ok(Self { driver: Some(driver), tally }),
             Err(error) => fail!("the driver does not start: {error}"),
         }
     }
@@ -82,6 +85,7 @@ impl<'d, S: StaticDevice<Platform = Kernel>> VirtioDisk<'d, S> {
     pub fn transfer(&mut self, requests: &mut [DiskRequest<'_>]) -> Check {
         let Some(driver) = &mut self.driver else { error!("the device was reset after a failure") };
         let done = run(driver, requests);
+        self.tally.moved(requests.iter().map(|one| one.buffer.len()).sum());
         if done.is_err() {
             // This resets the device, which then accesses no buffer. The caller may free its
             // buffers.

@@ -8,7 +8,7 @@
 //!
 //! | file | question |
 //! |---|---|
-//! | [`watch`] | which addresses did the driver get, and which memory do they name? |
+//! | [`watched_hal`] | which addresses did the driver get? |
 //! | [`disk`] | how are several requests made at a time, with a time limit? |
 //! | [`places`] | where can the driver's own buffers lie? |
 //! | [`transfers`] | are all bytes transferred, and no others? |
@@ -16,7 +16,7 @@
 mod disk;
 mod places;
 mod transfers;
-mod watch;
+mod watched_hal;
 
 use alloc::vec::Vec;
 
@@ -24,16 +24,18 @@ use hypercall::trace::TraceRecord;
 use virtio_drivers::device::blk::SECTOR_SIZE;
 use virtio_drivers::transport::DeviceStatus;
 use xen_contig::adapters::virtio_drivers::StaticDevice;
-use xen_contig::frames::Candidate;
 
 use self::disk::VirtioDisk;
-use self::watch::{AddressKind, HandedAddress};
+use super::drivers::tally::DriverTally;
+use super::drivers::watch::{self, AddressKind};
+use super::drivers::{examine, is_balanced, nothing_in_reach, original_byte};
 use super::{Check, Test, TestContext, TestOutcome, error, fail, skip};
 use crate::command_line::When;
+use crate::drivers::memory::{Kernel, Narrow, set_up};
 use crate::machine::Machine;
 use crate::say;
 use crate::vcpu::xen;
-use crate::virtio::{Kernel, Narrow, VirtioDevice, Wide, allocator, set_up};
+use crate::virtio::VirtioDevice;
 
 pub fn add(tests: &mut Vec<Test>) {
     // They are not run by default, because they write to a disk.
@@ -56,41 +58,13 @@ fn open(machine: &Machine) -> Result<VirtioDevice, TestOutcome> {
     }
 }
 
-/// Skips the test unless all memory of the narrow devices must be exchanged.
-fn nothing_in_reach(machine: &Machine) -> Check {
-    let constraints = Narrow::memory().constraints();
-    let in_reach = |pfn| {
-        let frame = machine.p2m.mfn(pfn).map(|mfn| mfn.number() << 12);
-        frame.is_some_and(|start| constraints.admits(start, 1))
-    };
-    let found = machine.frames.lock().take_first(1, &mut |pfn| match in_reach(pfn) {
-        true => Candidate::Fits,
-        false => Candidate::TryFrom(pfn.add(1)),
-    });
-    match found {
-        None => Ok(()),
-        Some(run) => {
-            let pfn = run.first();
-            machine.give(run);
-            skip!(
-                "pfn {pfn} is within the mask without an exchange; give dom0 less memory (Xen: \
-                 dom0_mem=512M)"
-            )
-        }
-    }
-}
-
-/// Returns the byte that the disk contained at an offset when it was created.
-fn original_byte(seed: u64, at: usize) -> u8 {
-    seed.wrapping_add(at as u64 / 8).to_le_bytes()[at % 8]
-}
-
 /// Opens the disk if it was created for these tests. Otherwise skips the test without a write.
 fn open_test_disk<'d, S: StaticDevice<Platform = Kernel>>(
     context: &TestContext<'_>,
     device: &'d VirtioDevice,
+    tally: &'d DriverTally,
 ) -> Result<VirtioDisk<'d, S>, TestOutcome> {
-    let mut disk = VirtioDisk::new(device)?;
+    let mut disk = VirtioDisk::new(device, tally)?;
     if disk.capacity() != 2 * HALF as u64 {
         skip!("the disk has {} sectors, not {}, so it is left alone", disk.capacity(), 2 * HALF);
     }
@@ -105,34 +79,6 @@ fn open_test_disk<'d, S: StaticDevice<Platform = Kernel>>(
     }
     watch::take();
     Ok(disk)
-}
-
-/// Checks that an address names the guest's memory, and that the memory was exchanged if needed.
-fn examine(machine: &Machine, one: &HandedAddress) -> Check {
-    one.check()?;
-    let exchanges = match one.how {
-        AddressKind::InPlace => 0..=0,
-        _ if machine.exchanger().is_none() => 0..=0,
-        // Memory that an earlier exchange left in the reserve needs no exchange.
-        _ => 0..=1,
-    };
-    if !exchanges.contains(&one.exchanges) {
-        fail!("{one}, expected {exchanges:?} exchanges");
-    }
-    Ok(())
-}
-
-/// Checks that no buffer is in use, and that no scarce frame is lent to the kernel.
-fn is_balanced() -> Check {
-    let report = allocator().trim(u64::MAX);
-    if let Some(error) = report.error {
-        fail!("trimming: {error}, {report:?}");
-    }
-    let (narrow, wide, stats) = (Narrow::memory(), Wide::memory(), allocator().stats());
-    if (narrow.live(), wide.live(), stats.lent, stats.refusals) != (0, 0, 0, 0) {
-        fail!("expected no buffer in use and no lent frame: {narrow:?}, {wide:?}, {stats:?}");
-    }
-    Ok(())
 }
 
 /// Counts the successful exchanges in the trace, from call number `since` on.
@@ -157,8 +103,9 @@ fn queue(context: &TestContext<'_>) -> Check {
     let device = open(machine)?;
     nothing_in_reach(machine)?;
     watch::take();
-    let since = xen().calls();
-    let disk = VirtioDisk::<Narrow>::new(&device)?;
+    let (since, tally) = (xen().calls(), DriverTally::start("virtio"));
+    let disk = VirtioDisk::<Narrow>::new(&device, &tally)?;
+    tally.print();
     let traced = traced_exchanges(since)?;
     let Some(told) = device.queue() else { fail!("the driver set up no queue") };
     let handed = watch::take();

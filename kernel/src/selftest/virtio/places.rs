@@ -8,13 +8,13 @@ use xen_contig::adapters::virtio_drivers::StaticDevice;
 use xen_contig::addr::{Mfn, PAGE_SIZE, Pfn};
 use xen_contig::frames::FrameRun;
 
-use super::watch::Watched;
+use super::watched_hal::Watched;
 use super::{Check, TestOutcome, error, fail, skip};
+use crate::drivers::memory::Kernel;
 use crate::extent::ExtentRun;
 use crate::layout::linear;
 use crate::machine::ANYWHERE;
 use crate::machine::Machine;
-use crate::virtio::Kernel;
 
 /// The place of a buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

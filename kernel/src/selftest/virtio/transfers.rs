@@ -9,14 +9,16 @@ use xen_contig::addr::PAGE_SIZE;
 
 use super::disk::{AT_A_TIME, Direction, DiskRequest, VirtioDisk};
 use super::places::{self, BufferPlace};
-use super::watch::{self, AddressKind, HandedAddress};
 use super::{
     Check, HALF, TestContext, examine, fail, is_balanced, nothing_in_reach, open, open_test_disk,
     original_byte,
 };
+use crate::drivers::memory::{Kernel, Narrow, Wide};
 use crate::machine::Machine;
 use crate::say;
-use crate::virtio::{Kernel, Narrow, VirtioDevice, Wide};
+use crate::selftest::drivers::tally::DriverTally;
+use crate::selftest::drivers::watch::{self, AddressKind, HandedAddress};
+use crate::virtio::VirtioDevice;
 
 /// Returns the byte at an offset that no transfer may change.
 fn filler(at: usize) -> u8 {
@@ -52,18 +54,21 @@ fn expected<S: StaticDevice<Platform = Kernel>>(
 pub fn reads(context: &TestContext<'_>) -> Check {
     let device = open(context.machine)?;
     nothing_in_reach(context.machine)?;
-    read_everywhere::<Narrow>(context, &device, "28 bits")?;
-    read_everywhere::<Wide>(context, &device, "all bits")?;
+    let tally = DriverTally::start("virtio");
+    read_everywhere::<Narrow>(context, &device, &tally, "28 bits")?;
+    read_everywhere::<Wide>(context, &device, &tally, "all bits")?;
+    tally.print();
     is_balanced()
 }
 
 fn read_everywhere<S: StaticDevice<Platform = Kernel>>(
     context: &TestContext<'_>,
     device: &VirtioDevice,
+    driver: &DriverTally,
     reach: &str,
 ) -> Check {
     let machine = context.machine;
-    let mut disk = open_test_disk::<S>(context, device)?;
+    let mut disk = open_test_disk::<S>(context, device, driver)?;
     let (mut tally, mut sector) = (TransferTally::default(), 1);
     places::each::<S>(machine, |place, memory| {
         // The edge is a page boundary with room on both sides, wherever the memory begins.
@@ -135,22 +140,24 @@ fn read_one<S: StaticDevice<Platform = Kernel>>(
 pub fn writes(context: &TestContext<'_>) -> Check {
     let device = open(context.machine)?;
     nothing_in_reach(context.machine)?;
+    let tally = DriverTally::start("virtio");
     let (seed, middle) = (context.seed, HALF + HALF / 2);
     let as_made = move |at| original_byte(seed, at);
     let written = move |at| !original_byte(seed, at);
     {
-        let mut disk = open_test_disk::<Narrow>(context, &device)?;
+        let mut disk = open_test_disk::<Narrow>(context, &device, &tally)?;
         all(context, &mut disk, Direction::Write, HALF..middle, &[1, 3, 2, 9, 5], &written)?;
     }
     {
-        let mut disk = open_test_disk::<Wide>(context, &device)?;
+        let mut disk = open_test_disk::<Wide>(context, &device, &tally)?;
         all(context, &mut disk, Direction::Write, middle..2 * HALF, &[7, 1, 4], &written)?;
         all(context, &mut disk, Direction::Read, HALF..middle, &[8, 1, 6, 2], &written)?;
     }
-    let mut disk = open_test_disk::<Narrow>(context, &device)?;
+    let mut disk = open_test_disk::<Narrow>(context, &device, &tally)?;
     all(context, &mut disk, Direction::Read, middle..2 * HALF, &[2, 11, 3], &written)?;
     all(context, &mut disk, Direction::Read, 0..HALF, &[12, 1], &as_made)?;
     drop(disk);
+    tally.print();
     is_balanced()
 }
 

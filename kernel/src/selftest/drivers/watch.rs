@@ -1,29 +1,26 @@
-//! A `Hal` that records every address that the driver gets, and checks which memory it names. In PV
-//! it asks Xen's M2P.
+//! Every address that a driver got, with a check of the memory that it names. In PV the check asks Xen's
+//! M2P.
 
 use alloc::borrow::ToOwned;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
-use core::marker::PhantomData;
 use core::mem;
 use core::ptr::NonNull;
 
 use spin::Mutex;
-use virtio_drivers::{BufferDirection, Hal, PhysAddr};
-use xen_contig::adapters::virtio_drivers::{StaticDevice, XenHal};
 use xen_contig::addr::{DmaAddr, Mfn, PAGE_SIZE, Pfn};
 use xen_contig::dma::Constraints;
 use xen_contig::p2m::M2p;
 
 use super::{Check, fail};
+use crate::drivers::memory::{self, allocator};
 use crate::layout::LINEAR_BASE;
 use crate::machine::Machine;
 use crate::say;
 use crate::selftest::dma::helpers::Limits;
 use crate::traps::try_read;
-use crate::virtio::{Kernel, allocator};
 
 const PAGE: u64 = PAGE_SIZE as u64;
 
@@ -75,68 +72,26 @@ pub fn take() -> Vec<HandedAddress> {
     mem::take(&mut *HANDED.lock())
 }
 
-fn note<S: StaticDevice<Platform = Kernel>>(
+/// Records an address for a buffer, which the driver has since `exchanged` exchanges.
+pub fn note(
     how: AddressKind,
-    dma: PhysAddr,
+    dma: DmaAddr,
     buffer: NonNull<[u8]>,
+    reach: &Constraints,
     exchanged: u64,
 ) {
     let (at, bytes) = (buffer.cast::<u8>().addr().get() as u64, buffer.len() as u64);
     let exchanges = allocator().stats().exchanged - exchanged;
-    let mut handed =
-        HandedAddress { how, dma: DmaAddr::new(dma), bytes, exchanges, at, fault: None };
-    handed.fault = handed.find_fault(allocator().platform(), S::memory().constraints()).err();
+    let mut handed = HandedAddress { how, dma, bytes, exchanges, at, fault: None };
+    handed.fault = handed.find_fault(allocator().platform(), reach).err();
     if let Some(fault) = &handed.fault {
         // The defect is printed at once, because the driver may fail before the test ends.
-        say!("# virtio-blk: {handed}: {fault}");
+        say!("# a driver got {handed}: {fault}");
+    }
+    if how != AddressKind::Allocated {
+        memory::count_mapping(how == AddressKind::Bounced);
     }
     HANDED.lock().push(handed);
-}
-
-/// The adapter's `Hal`, which records its results.
-pub struct Watched<S>(PhantomData<S>);
-
-// SAFETY: each method passes its arguments to the adapter's method and returns its result
-// unchanged.
-unsafe impl<S: StaticDevice<Platform = Kernel>> Hal for Watched<S> {
-    fn dma_alloc(pages: usize, direction: BufferDirection) -> (PhysAddr, NonNull<u8>) {
-        let before = allocator().stats().exchanged;
-        let (dma, pointer) = XenHal::<S>::dma_alloc(pages, direction);
-        if dma != 0 {
-            let memory = NonNull::slice_from_raw_parts(pointer, pages * PAGE_SIZE);
-            note::<S>(AddressKind::Allocated, dma, memory, before);
-        }
-        (dma, pointer)
-    }
-
-    unsafe fn dma_dealloc(paddr: PhysAddr, vaddr: NonNull<u8>, pages: usize) -> i32 {
-        // SAFETY: by the contract of `Hal::dma_dealloc`, which both functions have, the memory came
-        // from `dma_alloc`.
-        unsafe { XenHal::<S>::dma_dealloc(paddr, vaddr, pages) }
-    }
-
-    unsafe fn mmio_phys_to_virt(paddr: PhysAddr, size: usize) -> NonNull<u8> {
-        // SAFETY: by the contract of `Hal::mmio_phys_to_virt`, which both functions have, the
-        // address is that of device registers.
-        unsafe { XenHal::<S>::mmio_phys_to_virt(paddr, size) }
-    }
-
-    unsafe fn share(buffer: NonNull<[u8]>, direction: BufferDirection) -> PhysAddr {
-        let (before, live) = (allocator().stats().exchanged, S::memory().live());
-        // SAFETY: by the contract of `Hal::share`, which both functions have, the buffer stays
-        // valid until `unshare`.
-        let dma = unsafe { XenHal::<S>::share(buffer, direction) };
-        let how =
-            if S::memory().live() > live { AddressKind::Bounced } else { AddressKind::InPlace };
-        note::<S>(how, dma, buffer, before);
-        dma
-    }
-
-    unsafe fn unshare(paddr: PhysAddr, buffer: NonNull<[u8]>, direction: BufferDirection) {
-        // SAFETY: by the contract of `Hal::unshare`, which both functions have, the buffer was
-        // shared at this address.
-        unsafe { XenHal::<S>::unshare(paddr, buffer, direction) }
-    }
 }
 
 impl HandedAddress {

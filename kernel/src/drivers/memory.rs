@@ -1,6 +1,9 @@
-//! The memory of virtio devices with two different masks.
+//! The memory of drivers, with two different masks. Only this file and its users' wrappers of the
+//! adapters' interfaces know the adapters.
 
+use alloc::boxed::Box;
 use core::ptr::NonNull;
+use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use spin::Once;
 use xen_contig::adapters::virtio_drivers::StaticDevice;
@@ -16,14 +19,14 @@ pub type Kernel = &'static Machine;
 /// The masks of the two kinds of devices.
 ///
 /// The first is the mask of `edu`. It makes the adapter exchange memory, because little memory lies
-/// within 28 bits. The second is the mask of the real device.
+/// within 28 bits. The second is the mask of a device that drives all address bits.
 const MASKS: [u64; 2] = [(1 << 28) - 1, u64::MAX];
 
-/// The maximum number of buffers that a driver may have at a time.
-const SLOTS: usize = 32;
+/// The maximum number of buffers that the drivers of one mask may have at a time.
+///
+/// A network card has the most: a buffer for each packet in its rings.
+const SLOTS: usize = 256;
 
-static LIVE: [[LiveSlot<Kernel>; SLOTS]; MASKS.len()] =
-    [const { [const { LiveSlot::new() }; SLOTS] }; MASKS.len()];
 static ALLOCATOR: Once<Allocator<Kernel>> = Once::new();
 static MEMORIES: [Once<DeviceMemory<Kernel>>; MASKS.len()] = [const { Once::new() }; MASKS.len()];
 
@@ -48,8 +51,10 @@ pub fn allocator() -> &'static Allocator<Kernel> {
 pub fn set_up(machine: &Machine) {
     let kernel = *machine.dma().platform();
     let allocator = ALLOCATOR.call_once(|| Allocator::new(kernel, Retain::NOTHING));
-    for ((memory, mask), live) in MEMORIES.iter().zip(MASKS).zip(&LIVE) {
+    for (memory, mask) in MEMORIES.iter().zip(MASKS) {
         memory.call_once(|| {
+            // The slots are made on the heap, so that the image stays small enough for small guests.
+            let live = Box::leak((0..SLOTS).map(|_| LiveSlot::new()).collect::<Box<[_]>>());
             let constraints = Constraints::builder().mask(mask).build();
             let memory = constraints.and_then(|it| DeviceMemory::new(allocator, &it, live));
             memory.expect("a mask alone is no contradiction")
@@ -67,6 +72,38 @@ unsafe impl<const WHICH: usize> StaticDevice for Masked<WHICH> {
     }
 
     unsafe fn mmio_phys_to_virt(address: u64, size: usize) -> NonNull<u8> {
-        registers::at(address, size)
+        let Some(pointer) = registers::at(address, size) else {
+            // The driver's crate has no error for that.
+            panic!("{size} bytes at {address:#x} are not within the registers of a device in use")
+        };
+        pointer
     }
+}
+
+/// What drivers got since boot.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MemoryCounts {
+    /// The number of exchanges.
+    pub exchanged: u64,
+    /// How many times memory of the driver's own was mapped in place.
+    pub direct: u64,
+    /// How many times memory of the driver's own was mapped by a bounce buffer.
+    pub bounced: u64,
+}
+
+static DIRECT: AtomicU64 = AtomicU64::new(0);
+static BOUNCED: AtomicU64 = AtomicU64::new(0);
+
+/// Returns what drivers got since boot. This is the only place that says where the counts come from.
+pub fn counts() -> MemoryCounts {
+    MemoryCounts {
+        exchanged: allocator().stats().exchanged,
+        direct: DIRECT.load(Relaxed),
+        bounced: BOUNCED.load(Relaxed),
+    }
+}
+
+/// Counts a mapping of a driver's own memory. The adapters do not count them.
+pub fn count_mapping(bounced: bool) {
+    if bounced { &BOUNCED } else { &DIRECT }.fetch_add(1, Relaxed);
 }

@@ -1,0 +1,151 @@
+//! The registers of devices, which are mapped at window slots while drivers use them.
+
+use core::fmt;
+use core::ptr::NonNull;
+
+use arrayvec::ArrayVec;
+use hypercall::XenErrno;
+use spin::Mutex;
+use xen_contig::addr::{Gfn, PAGE_SIZE};
+
+use crate::guest::guest;
+use crate::layout::{REGISTERS, slot, window};
+use crate::pci::MemoryBar;
+
+const PAGE: u64 = PAGE_SIZE as u64;
+
+/// The number of devices that can be in use at a time.
+const DEVICES: usize = 4;
+
+/// What is mapped at present.
+static SHOWN: Mutex<ArrayVec<ShownRegisters, DEVICES>> = Mutex::new(ArrayVec::new_const());
+
+/// A mapped memory of a device.
+#[derive(Clone, Copy, Debug)]
+struct ShownRegisters {
+    bar: MemoryBar,
+    /// The first of its window slots.
+    slot: u64,
+}
+
+impl ShownRegisters {
+    fn first_page(&self) -> u64 {
+        self.bar.start / PAGE
+    }
+
+    fn pages(&self) -> u64 {
+        (self.bar.start % PAGE + self.bar.bytes).div_ceil(PAGE)
+    }
+
+    fn map(&self) -> Result<(), XenErrno> {
+        for page in 0..self.pages() {
+            let frame = Gfn::new(self.first_page() + page);
+            let mapped = guest().set_window(self.slot + page, Some((frame, REGISTERS)));
+            if let Err(errno) = mapped {
+                self.unmap(page);
+                return Err(errno);
+            }
+        }
+        Ok(())
+    }
+
+    fn unmap(&self, pages: u64) {
+        for page in 0..pages {
+            // Xen never refuses this. If it did, the next driver would overwrite the mapping.
+            let _unmapped = guest().set_window(self.slot + page, None);
+        }
+    }
+}
+
+/// The mapped registers of a device. Dropping this unmaps them.
+#[derive(Debug)]
+pub struct MappedRegisters {
+    bar: MemoryBar,
+}
+
+/// The reason why registers were not mapped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotMapped {
+    /// Another driver uses the device.
+    InUse,
+    /// Other drivers use the window slots, or the registers need more slots than exist.
+    NoSlots {
+        /// The number of bytes of registers.
+        bytes: u64,
+    },
+    /// Xen does not let the domain map the registers.
+    Refused(XenErrno),
+}
+
+impl fmt::Display for NotMapped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::InUse => f.write_str("another driver uses the device"),
+            Self::NoSlots { bytes } => write!(
+                f,
+                "{bytes} bytes do not fit into the free ones of {} window slots",
+                slot::DEVICE_PAGES
+            ),
+            Self::Refused(errno) => write!(f, "Xen refused the mapping: {errno}"),
+        }
+    }
+}
+
+impl core::error::Error for NotMapped {}
+
+impl MappedRegisters {
+    /// Maps the memory of a device.
+    ///
+    /// # Safety
+    /// `bar` is the memory that contains a device's registers, and the device decodes it.
+    ///
+    /// # Errors
+    /// Another driver uses the device, the slots are too few, or Xen refused the mapping.
+    pub unsafe fn map(bar: MemoryBar) -> Result<Self, NotMapped> {
+        let mut shown = SHOWN.lock();
+        if shown.iter().any(|other| other.bar.start == bar.start) {
+            return Err(NotMapped::InUse);
+        }
+        let no_slots = NotMapped::NoSlots { bytes: bar.bytes };
+        let one = ShownRegisters { bar, slot: free_slots(&shown, bar).ok_or(no_slots)? };
+        if shown.is_full() {
+            return Err(no_slots);
+        }
+        one.map().map_err(NotMapped::Refused)?;
+        shown.push(one);
+        Ok(Self { bar })
+    }
+}
+
+impl Drop for MappedRegisters {
+    fn drop(&mut self) {
+        let mut shown = SHOWN.lock();
+        if let Some(index) = shown.iter().position(|one| one.bar == self.bar) {
+            let one = shown.swap_remove(index);
+            one.unmap(one.pages());
+        }
+    }
+}
+
+/// Returns the first of enough free slots in a row.
+fn free_slots(shown: &[ShownRegisters], bar: MemoryBar) -> Option<u64> {
+    let end = slot::DEVICES + slot::DEVICE_PAGES;
+    let after = shown.iter().map(|one| one.slot + one.pages());
+    core::iter::once(slot::DEVICES).chain(after).find(|slot| {
+        let wanted = ShownRegisters { bar, slot: *slot };
+        let overlaps = |one: &ShownRegisters| {
+            *slot < one.slot + one.pages() && one.slot < slot + wanted.pages()
+        };
+        slot + wanted.pages() <= end && !shown.iter().any(overlaps)
+    })
+}
+
+/// Returns the address at which a block of registers is mapped, or `None` if no driver has mapped it.
+pub fn at(address: u64, bytes: usize) -> Option<NonNull<u8>> {
+    let shown = SHOWN.lock();
+    let one = shown.iter().find(|ShownRegisters { bar, .. }| {
+        let end = address.checked_add(bytes as u64);
+        bar.start <= address && end.is_some_and(|end| end <= bar.start + bar.bytes)
+    })?;
+    NonNull::new((window(one.slot) + (address - one.first_page() * PAGE)).as_mut_ptr())
+}
