@@ -10,7 +10,7 @@ use xen_contig::adapters::virtio_drivers::StaticDevice;
 use xen_contig::adapters::{DeviceMemory, LiveSlot};
 use xen_contig::dma::{Allocator, Constraints, Retain};
 
-use super::registers;
+use super::{messages, registers};
 use crate::machine::Machine;
 
 /// The embedding kernel, as the library uses it.
@@ -49,6 +49,7 @@ pub fn allocator() -> &'static Allocator<Kernel> {
 
 /// Sets up the memory. Callers call it before they create a driver; later calls have no effect.
 pub fn set_up(machine: &Machine) {
+    messages::print();
     let kernel = *machine.dma().platform();
     let allocator = ALLOCATOR.call_once(|| Allocator::new(kernel, Retain::NOTHING));
     for (memory, mask) in MEMORIES.iter().zip(MASKS) {

@@ -1,13 +1,23 @@
-//! What the kernel supplies to drivers that others wrote.
+//! Drivers that others wrote, unmodified, and what the kernel supplies to them.
+//!
+//! Each driver takes a [`DeviceFunction`], and memory that [`memory`] makes by the library's adapters. None
+//! knows by which means configuration space is read, or whether this is dom0.
 //!
 //! | question | place |
 //! |---|---|
+//! | how is a device found and prepared? | `function` |
 //! | where are its registers mapped? | `registers` |
 //! | which memory do drivers get, and what is counted of it? | [`memory`] |
+//! | where do the crates' own messages go? | `messages` |
+//! | how is the crate `nvme-driver` operated? | [`nvme`] |
 //!
 //! The driver for virtio disks, which has a bus interface of its own, is in [`virtio`](crate::virtio).
 
+mod function;
 pub mod memory;
+mod messages;
+pub mod nvme;
 mod registers;
 
+pub use function::DeviceFunction;
 pub use registers::{MappedRegisters, NotMapped};

@@ -5,6 +5,7 @@ use core::ptr::NonNull;
 
 use arrayvec::ArrayVec;
 use hypercall::XenErrno;
+use mmio_api::{MapError, MmioAddr, MmioOp, MmioRaw};
 use spin::Mutex;
 use xen_contig::addr::{Gfn, PAGE_SIZE};
 
@@ -115,6 +116,11 @@ impl MappedRegisters {
         shown.push(one);
         Ok(Self { bar })
     }
+
+    /// Returns the memory that is mapped.
+    pub const fn bar(&self) -> MemoryBar {
+        self.bar
+    }
 }
 
 impl Drop for MappedRegisters {
@@ -148,4 +154,20 @@ pub fn at(address: u64, bytes: usize) -> Option<NonNull<u8>> {
         bar.start <= address && end.is_some_and(|end| end <= bar.start + bar.bytes)
     })?;
     NonNull::new((window(one.slot) + (address - one.first_page() * PAGE)).as_mut_ptr())
+}
+
+/// How drivers on the crate `mmio-api` find their registers, which the kernel has mapped.
+#[derive(Debug)]
+pub struct RegisterMap;
+
+impl MmioOp for RegisterMap {
+    fn ioremap(&self, addr: MmioAddr, size: usize) -> Result<MmioRaw, MapError> {
+        let pointer = at(addr.as_usize() as u64, size).ok_or(MapError::Invalid)?;
+        // SAFETY: the window slots map these bytes of the device's memory.
+        Ok(unsafe { MmioRaw::new(addr, pointer, size) })
+    }
+
+    fn iounmap(&self, _: &MmioRaw) {
+        // `MappedRegisters` unmaps them.
+    }
 }

@@ -23,6 +23,7 @@ mod edu;
 mod frame_checks;
 mod misbehave;
 mod neighbours;
+mod nvme;
 mod order_limit;
 mod orders;
 mod owned;
@@ -69,6 +70,7 @@ fn tests(machine: &Machine) -> Vec<Test> {
     dma::add(&mut tests);
     edu::add(&mut tests);
     virtio::add(&mut tests);
+    nvme::add(&mut tests);
     soak::add(&mut tests);
     storm::add(&mut tests);
     bench::add(&mut tests);

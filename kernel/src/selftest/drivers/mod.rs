@@ -3,10 +3,12 @@
 //! | file | what it does |
 //! |---|---|
 //! | [`watch`] | records the addresses that a driver got, and checks which memory they name |
+//! | [`watched_dma`] | does that for drivers on the crate `dma-api` |
 //! | [`tally`] | prints what a test has cost, as one line for the test bed |
 
 pub mod tally;
 pub mod watch;
+pub mod watched_dma;
 
 use xen_contig::adapters::virtio_drivers::StaticDevice;
 use xen_contig::frames::Candidate;

@@ -18,7 +18,7 @@
 //! | [`listing`] | the guest's P2M, for a witness outside the guest |
 
 mod listing;
-mod random;
+pub(super) mod random;
 mod requests;
 mod run;
 mod tally;

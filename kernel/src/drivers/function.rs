@@ -1,0 +1,113 @@
+//! A function of a device, with its registers mapped.
+
+use core::fmt;
+
+use pci_types::{CommandRegister, DeviceId, PciAddress, PciHeader, VendorId};
+
+use super::registers::{MappedRegisters, NotMapped};
+use crate::machine::Machine;
+use crate::pci::{self, ConfigSpace, ConfigSpaceError, Function, MemoryBar};
+
+/// Devices that a driver drives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeviceKind {
+    /// What a device is called in messages.
+    pub name: &'static str,
+    /// The option of QEMU that adds one.
+    pub qemu: &'static str,
+    /// Its vendor and device numbers.
+    pub ids: &'static [(VendorId, DeviceId)],
+    /// The base address register of its registers.
+    pub registers: u8,
+}
+
+/// A function in use by a driver. Its registers are mapped.
+///
+/// Interrupts are disabled, because the drivers poll.
+pub struct DeviceFunction {
+    // The fields are dropped in this order: the registers are unmapped before the function loses its
+    // right to do DMA.
+    registers: MappedRegisters,
+    function: Function,
+}
+
+/// The reason why a device cannot be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeviceError {
+    /// Configuration space is not available.
+    Config(ConfigSpaceError),
+    /// The device is not on the bus.
+    Absent(DeviceKind),
+    /// The firmware did not assign an address to the device's registers.
+    NoMemory(DeviceKind),
+    /// The registers were not mapped.
+    NotMapped(DeviceKind, NotMapped),
+}
+
+impl DeviceError {
+    /// Returns true if the machine or the domain does not have such a device.
+    pub const fn is_expected(&self) -> bool {
+        matches!(self, Self::Absent(_) | Self::Config(ConfigSpaceError::NotInitialDomain))
+    }
+}
+
+impl fmt::Display for DeviceError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Config(why) => why.fmt(f),
+            Self::Absent(DeviceKind { name, qemu, .. }) => {
+                write!(f, "no {name} on the PCI bus (QEMU: {qemu})")
+            }
+            Self::NoMemory(DeviceKind { name, registers, .. }) => {
+                write!(f, "the firmware did not assign an address to BAR {registers} of the {name}")
+            }
+            Self::NotMapped(DeviceKind { name, .. }, why) => {
+                write!(f, "the registers of the {name}: {why}")
+            }
+        }
+    }
+}
+
+impl core::error::Error for DeviceError {}
+
+impl DeviceFunction {
+    /// Finds a device of this kind and prepares it for use.
+    ///
+    /// # Errors
+    /// There is no device that a driver can use.
+    pub fn find(machine: &Machine, kind: DeviceKind) -> Result<Self, DeviceError> {
+        let space = ConfigSpace::open(machine).map_err(DeviceError::Config)?;
+        let found = kind.ids.iter().find_map(|id| pci::find(&space, *id));
+        Self::open(space, found.ok_or(DeviceError::Absent(kind))?, kind)
+    }
+
+    /// Prepares the function at `address`, which is a device of this kind, for use.
+    fn open(
+        space: ConfigSpace,
+        address: PciAddress,
+        kind: DeviceKind,
+    ) -> Result<Self, DeviceError> {
+        let function = Function::take(space.clone(), address).ok_or(DeviceError::Absent(kind))?;
+        let bar = function.memory(kind.registers).ok_or(DeviceError::NoMemory(kind))?;
+        function.enable();
+        PciHeader::new(address)
+            .update_command(&space, |command| command | CommandRegister::INTERRUPT_DISABLE);
+        // SAFETY: the function has the numbers of a device with its registers in this memory, and
+        // `enable` made the function decode it.
+        let registers = unsafe { MappedRegisters::map(bar) }
+            .map_err(|why| DeviceError::NotMapped(kind, why))?;
+        Ok(Self { registers, function })
+    }
+
+    /// Returns the memory with the registers.
+    pub const fn bar(&self) -> MemoryBar {
+        self.registers.bar()
+    }
+}
+
+impl fmt::Display for DeviceFunction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let MemoryBar { start, bytes } = self.bar();
+        write!(f, "{}, registers at {start:#x} ({} KiB)", self.function, bytes >> 10)
+    }
+}

@@ -1,0 +1,314 @@
+//! The crate `nvme-driver`, operated by polling.
+//!
+//! The crate expects a runtime that calls it after interrupts. This file is that runtime: it asks the crate's
+//! interrupt handlers again and again instead. In the mode for INTx the crate masks the controller's
+//! interrupt until the runtime asks for the next, which this one never does.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use core::fmt;
+use core::{hint, mem};
+
+use dma_api::{CpuDmaBuffer, DeviceDma};
+use nvme_driver::{Config, Nvme, NvmeBlockDriver, NvmeIntxSource};
+use rdif_block::{
+    BatchSubmitDisposition, BlkError, BlockController, CompletedRequest, CompletionSink,
+    ControllerEvent, ControllerState, ControllerUpdate, HardIrqHandler, HardwareQueue, IrqEndpoint,
+    OwnedRequest, OwnedRequestBatch, QueueInfo, RequestFlags, RequestId, RequestOp, SubmissionSink,
+};
+use xen_contig::addr::PAGE_SIZE;
+
+use super::function::{DeviceFunction, DeviceKind};
+use super::registers::RegisterMap;
+use crate::time::Deadline;
+
+/// NVMe disks: QEMU's.
+pub const NVME: DeviceKind =
+    DeviceKind { name: "NVMe disk", qemu: "-device nvme", ids: &[(0x1b36, 0x0010)], registers: 0 };
+
+/// The number of requests that may be in flight at a time.
+pub const AT_A_TIME: usize = 8;
+
+/// The number of seconds of system time after which the driver gives up the disk.
+///
+/// A disk in a file needs a millisecond. A busy host may not run the device for seconds.
+const LIMIT_SECONDS: u64 = 60;
+
+/// The reason why the disk does not work.
+#[derive(Debug)]
+pub enum NvmeError {
+    /// The crate rejects the controller.
+    Rejected(nvme_driver::err::Error),
+    /// A step of the crate failed.
+    Step(&'static str, BlkError),
+    /// The controller made no progress.
+    Stuck(&'static str),
+    /// The crate announced that the controller is ready, but supplied no queue.
+    NoQueue,
+    /// The disk was given up after an earlier failure.
+    GivenUp,
+}
+
+impl fmt::Display for NvmeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Rejected(why) => write!(f, "the crate rejects the NVMe controller: {why}"),
+            Self::Step(step, why) => write!(f, "NVMe: {step}: {why}"),
+            Self::Stuck(step) => {
+                write!(f, "NVMe: {step}: the controller did not finish in {LIMIT_SECONDS} s")
+            }
+            Self::NoQueue => f.write_str("NVMe: the crate supplied no queue"),
+            Self::GivenUp => f.write_str("NVMe: the disk was given up after an earlier failure"),
+        }
+    }
+}
+
+impl core::error::Error for NvmeError {}
+
+/// The answer to the question whether the function asserts its interrupt. A polled one may at any time.
+struct Polled;
+
+impl NvmeIntxSource for Polled {
+    fn is_asserted(&self) -> bool {
+        true
+    }
+}
+
+/// A request, and the memory that it reads or writes.
+pub struct NvmeRequest {
+    /// What is done.
+    pub op: RequestOp,
+    /// The first block.
+    pub block: u64,
+    /// The memory, a whole number of blocks.
+    pub buffer: CpuDmaBuffer,
+}
+
+/// A disk in use.
+pub struct NvmeDisk {
+    /// `None` after a failure, when the controller was stopped.
+    running: Option<Running>,
+    info: QueueInfo,
+    dma: DeviceDma,
+    device: DeviceFunction,
+}
+
+/// What the crate has made for a controller that runs.
+struct Running {
+    queue: Box<dyn HardwareQueue>,
+    queue_irq: Box<dyn HardIrqHandler>,
+    // Dropped last: it has the mapping of the registers.
+    controller: NvmeBlockDriver,
+}
+
+impl NvmeDisk {
+    /// Starts the controller. All of its memory comes from `dma`.
+    ///
+    /// # Errors
+    /// The crate rejects the controller, or the controller does not start.
+    pub fn start(device: DeviceFunction, dma: DeviceDma) -> Result<Self, NvmeError> {
+        let bar = device.bar();
+        let config = Config::intx(PAGE_SIZE);
+        let nvme = Nvme::new(bar.start, bar.bytes as usize, dma.clone(), &RegisterMap, config)
+            .map_err(NvmeError::Rejected)?;
+        let mut controller =
+            NvmeBlockDriver::from_nvme_with_queue_depth(nvme, AT_A_TIME).with_intx_source(Polled);
+        match resources(&mut controller) {
+            Ok((queue, endpoint)) => {
+                let info = queue.info();
+                let dma = dma.with_constraints(info.limits.dma.constraints());
+                let queue_irq = endpoint.into_handler();
+                let running = Some(Running { queue, queue_irq, controller });
+                Ok(Self { running, info, dma, device })
+            }
+            Err(error) => {
+                if stop(&mut controller).is_err() {
+                    // The controller may still access the queues.
+                    mem::forget(controller);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Returns the size of the disk and the limits of a request.
+    pub const fn info(&self) -> &QueueInfo {
+        &self.info
+    }
+
+    /// Returns the device.
+    pub const fn device(&self) -> &DeviceFunction {
+        &self.device
+    }
+
+    /// Returns the number of bytes of the largest request.
+    pub const fn max_transfer(&self) -> usize {
+        self.info.limits.max_blocks_per_request as usize * self.info.device.logical_block_size
+    }
+
+    /// Returns the memory from which buffers of requests are allocated.
+    pub const fn dma(&self) -> &DeviceDma {
+        &self.dma
+    }
+
+    /// Gives all requests to the controller, waits until they are done, and returns their buffers.
+    ///
+    /// # Errors
+    /// A request failed. The controller was stopped, and the disk is given up.
+    pub fn transfer(&mut self, requests: Vec<NvmeRequest>) -> Result<Vec<CpuDmaBuffer>, NvmeError> {
+        let block_bytes = self.info.device.logical_block_size;
+        let running = self.running.as_mut().ok_or(NvmeError::GivenUp)?;
+        let batch = requests.into_iter().map(|request| OwnedRequest {
+            op: request.op,
+            lba: request.block,
+            block_count: (request.buffer.len().get() / block_bytes) as u32,
+            data: Some(request.buffer.prepare_for_device()),
+            flags: RequestFlags::NONE,
+        });
+        let done = running.transfer(batch.collect());
+        if done.is_err() {
+            self.stop();
+        }
+        done
+    }
+
+    /// Makes the disk write what it has in a cache.
+    ///
+    /// # Errors
+    /// As [`transfer`](Self::transfer).
+    pub fn flush(&mut self) -> Result<(), NvmeError> {
+        let running = self.running.as_mut().ok_or(NvmeError::GivenUp)?;
+        let flush = OwnedRequest {
+            op: RequestOp::Flush,
+            lba: 0,
+            block_count: 0,
+            data: None,
+            flags: RequestFlags::NONE,
+        };
+        let done = running.transfer([flush].into_iter().collect());
+        if done.is_err() {
+            self.stop();
+        }
+        done.map(drop)
+    }
+
+    /// Stops the controller, which then accesses no memory.
+    fn stop(&mut self) {
+        let Some(mut running) = self.running.take() else { return };
+        if stop(&mut running.controller).is_err() {
+            // The controller may still access its queues and buffers, so they stay allocated.
+            mem::forget(running);
+            return;
+        }
+        // The crate returns the buffers of requests in flight, which are freed.
+        let _stopped = running.queue.shutdown(&mut Completions(Vec::new()));
+    }
+}
+
+impl Drop for NvmeDisk {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// Receives the numbers of accepted requests, in the order of the requests.
+struct Accepted(Vec<RequestId>);
+
+impl SubmissionSink for Accepted {
+    fn accepted(&mut self, id: RequestId) {
+        self.0.push(id);
+    }
+}
+
+/// Receives finished requests.
+struct Completions(Vec<CompletedRequest>);
+
+impl CompletionSink for Completions {
+    fn complete(&mut self, request: CompletedRequest) {
+        self.0.push(request);
+    }
+}
+
+impl Running {
+    fn transfer(&mut self, mut batch: OwnedRequestBatch) -> Result<Vec<CpuDmaBuffer>, NvmeError> {
+        let step = |why| NvmeError::Step("submitting a request", why);
+        let mut accepted = Accepted(Vec::new());
+        let result = self.queue.submit_batch_owned(&mut batch, &mut accepted);
+        self.queue.commit_submissions().map_err(step)?;
+        match result.disposition() {
+            BatchSubmitDisposition::Continue if batch.is_empty() => {}
+            BatchSubmitDisposition::Fatal(why) => return Err(step(why)),
+            _ => return Err(step(BlkError::Retry)),
+        }
+        let mut done = self.wait(accepted.0.len())?;
+        let mut buffers = Vec::new();
+        for id in accepted.0 {
+            let Some(index) = done.iter().position(|one| one.id == id) else {
+                return Err(NvmeError::Stuck("a request"));
+            };
+            let one = done.swap_remove(index);
+            one.result.map_err(|why| NvmeError::Step("a request", why))?;
+            buffers.extend(one.data.map(|data| data.into_cpu_buffer()));
+        }
+        Ok(buffers)
+    }
+
+    fn wait(&mut self, count: usize) -> Result<Vec<CompletedRequest>, NvmeError> {
+        let deadline = Deadline::in_seconds(LIMIT_SECONDS);
+        let mut done = Completions(Vec::new());
+        while done.0.len() < count {
+            if deadline.has_passed() {
+                return Err(NvmeError::Stuck("a request"));
+            }
+            if self.queue_irq.ack().queues().contains(self.queue.id()) {
+                let drained = self.queue.drain_completions(&mut done);
+                drained.map_err(|why| NvmeError::Step("a completion", why))?;
+            }
+            hint::spin_loop();
+        }
+        Ok(done.0)
+    }
+}
+
+/// Starts the controller and returns its queue, and the interrupt of the queue.
+fn resources(
+    controller: &mut NvmeBlockDriver,
+) -> Result<(Box<dyn HardwareQueue>, IrqEndpoint), NvmeError> {
+    let starting = |why| NvmeError::Step("starting the controller", why);
+    let start = ControllerEvent::Start { target_queues: 1 };
+    let mut update = controller.advance(start).map_err(starting)?;
+    let admin = update.take_irq_endpoints().pop().ok_or(NvmeError::NoQueue)?;
+    let mut admin_irq = admin.into_handler();
+    let deadline = Deadline::in_seconds(LIMIT_SECONDS);
+    loop {
+        let event = match update.controller_state() {
+            ControllerState::Ready => break,
+            ControllerState::RegisterPending { .. } => ControllerEvent::RegisterRetry,
+            ControllerState::WaitingForIrq => ControllerEvent::Irq(admin_irq.ack().control_event()),
+            ControllerState::Shutdown => return Err(starting(BlkError::Io)),
+        };
+        if deadline.has_passed() {
+            return Err(NvmeError::Stuck("starting the controller"));
+        }
+        update = controller.advance(event).map_err(starting)?;
+        hint::spin_loop();
+    }
+    let resources = update.take_queues().pop().zip(update.take_irq_endpoints().pop());
+    resources.ok_or(NvmeError::NoQueue)
+}
+
+/// Disables the controller and waits until it has stopped.
+fn stop(controller: &mut NvmeBlockDriver) -> Result<(), NvmeError> {
+    let stopping = |why| NvmeError::Step("stopping the controller", why);
+    let deadline = Deadline::in_seconds(LIMIT_SECONDS);
+    let mut update: ControllerUpdate =
+        controller.advance(ControllerEvent::Shutdown).map_err(stopping)?;
+    while update.controller_state() != ControllerState::Shutdown {
+        if deadline.has_passed() {
+            return Err(NvmeError::Stuck("stopping the controller"));
+        }
+        hint::spin_loop();
+        update = controller.advance(ControllerEvent::RegisterRetry).map_err(stopping)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,125 @@
+//! A `DmaOp` that records every address that the driver gets.
+
+use alloc::vec::Vec;
+use core::alloc::Layout;
+use core::marker::PhantomData;
+use core::num::NonZeroUsize;
+use core::ptr::NonNull;
+
+use dma_api::{
+    DeviceDma, DmaAllocHandle, DmaCoherency, DmaConstraints, DmaDeviceInfo, DmaDirection,
+    DmaDomainId, DmaError, DmaMapHandle, DmaOp,
+};
+use spin::Mutex;
+use xen_contig::adapters::virtio_drivers::StaticDevice;
+use xen_contig::addr::DmaAddr;
+
+use super::watch::{AddressKind, note};
+use crate::drivers::memory::{Kernel, allocator};
+
+/// The adapter's `DmaOp` for the devices of `S`, which records its results.
+pub struct WatchedDma<S>(PhantomData<fn() -> S>);
+
+/// The content of the memory that a driver freed first since [`forget`].
+static FIRST_FREED: Mutex<Option<Vec<u8>>> = Mutex::new(None);
+
+/// Forgets what drivers have freed.
+pub fn forget() {
+    *FIRST_FREED.lock() = None;
+}
+
+/// Returns the content of the memory that a driver freed first since [`forget`].
+pub fn first_freed() -> Option<Vec<u8>> {
+    FIRST_FREED.lock().take()
+}
+
+/// Returns what a driver on `dma-api` allocates its memory with.
+pub fn device_dma<S: StaticDevice<Platform = Kernel> + 'static>() -> DeviceDma {
+    let reach = DmaConstraints::new(S::memory().constraints().mask());
+    let info = DmaDeviceInfo::new(DmaDomainId::Direct, DmaCoherency::Coherent, reach);
+    DeviceDma::new(info, &WatchedDma::<S>(PhantomData))
+}
+
+impl<S: StaticDevice<Platform = Kernel>> WatchedDma<S> {
+    fn allocated(handle: Option<DmaAllocHandle>, before: u64) -> Option<DmaAllocHandle> {
+        let one = handle?;
+        let memory = NonNull::slice_from_raw_parts(one.as_ptr(), one.size());
+        let (dma, reach) = (DmaAddr::new(one.dma_addr().as_u64()), S::memory().constraints());
+        note(AddressKind::Allocated, dma, memory, reach, before);
+        Some(one)
+    }
+
+    fn freeing(handle: &DmaAllocHandle) {
+        let mut first = FIRST_FREED.lock();
+        if first.is_none() {
+            // SAFETY: the driver frees the memory, so neither the driver nor the device accesses it any
+            // more, and it is mapped until the adapter frees it.
+            let bytes =
+                unsafe { core::slice::from_raw_parts(handle.as_ptr().as_ptr(), handle.size()) };
+            *first = Some(bytes.to_vec());
+        }
+    }
+}
+
+impl<S: StaticDevice<Platform = Kernel> + 'static> DmaOp for WatchedDma<S> {
+    fn page_size(&self) -> usize {
+        S::memory().page_size()
+    }
+
+    unsafe fn alloc_contiguous(
+        &self,
+        constraints: DmaConstraints,
+        layout: Layout,
+    ) -> Option<DmaAllocHandle> {
+        let before = allocator().stats().exchanged;
+        // SAFETY: both functions have the same contract.
+        Self::allocated(unsafe { S::memory().alloc_contiguous(constraints, layout) }, before)
+    }
+
+    unsafe fn dealloc_contiguous(&self, handle: DmaAllocHandle) {
+        Self::freeing(&handle);
+        // SAFETY: both functions have the same contract.
+        unsafe { S::memory().dealloc_contiguous(handle) }
+    }
+
+    unsafe fn alloc_coherent(
+        &self,
+        constraints: DmaConstraints,
+        layout: Layout,
+    ) -> Option<DmaAllocHandle> {
+        let before = allocator().stats().exchanged;
+        // SAFETY: both functions have the same contract.
+        Self::allocated(unsafe { S::memory().alloc_coherent(constraints, layout) }, before)
+    }
+
+    unsafe fn dealloc_coherent(&self, handle: DmaAllocHandle) -> Result<(), DmaError> {
+        Self::freeing(&handle);
+        // SAFETY: both functions have the same contract.
+        unsafe { S::memory().dealloc_coherent(handle) }
+    }
+
+    unsafe fn map_streaming(
+        &self,
+        constraints: DmaConstraints,
+        addr: NonNull<u8>,
+        size: NonZeroUsize,
+        direction: DmaDirection,
+    ) -> Result<DmaMapHandle, DmaError> {
+        let before = allocator().stats().exchanged;
+        // SAFETY: both functions have the same contract.
+        let one = unsafe { S::memory().map_streaming(constraints, addr, size, direction) }?;
+        let how = match one.bounce_ptr() {
+            Some(_) => AddressKind::Bounced,
+            None => AddressKind::InPlace,
+        };
+        let memory = NonNull::slice_from_raw_parts(addr, size.get());
+        let dma = DmaAddr::new(one.dma_addr().as_u64());
+        note(how, dma, memory, S::memory().constraints(), before);
+        Ok(one)
+    }
+
+    unsafe fn unmap_streaming(&self, handle: DmaMapHandle) {
+        // SAFETY: both functions have the same contract.
+        unsafe { S::memory().unmap_streaming(handle) }
+    }
+}
