@@ -30,7 +30,7 @@ ADAPTERS := --features xen-contig/virtio-drivers,xen-contig/dma-api
 SAY_STATUS = status=$$?; [ $$status -eq 0 ] || echo "make $@: the runner's exit status is $$status" >&2; exit $$status
 
 .NOTPARALLEL:
-.PHONY: help run guest test test-long vcpus virtio conformance soak bench fuzz fuzzer model packages image lint prose docs gdb trace report report-check clean setup bed parameters
+.PHONY: help run guest test test-long vcpus drivers virtio conformance soak bench fuzz fuzzer model packages image lint prose docs gdb trace report report-check clean setup bed parameters
 
 help:
 	@echo 'make run     build the image, boot it under Xen in QEMU, say what came of it'
@@ -40,7 +40,8 @@ help:
 	@echo '             what takes too long for that: fuzzing, soaks, storms, conformance, benchmarks,'
 	@echo '             every limit of the order, restarts, packages'
 	@echo 'make vcpus   the part of it with one, two and four vCPUs, and 100,000 operations of four'
-	@echo 'make virtio  a driver of the crate virtio-drivers on the adapter, with a real disk, as dom0'
+	@echo 'make drivers drivers that others wrote, unmodified, on the adapters, as dom0: a table of what'
+	@echo '             each moved and cost. make virtio: only the one for virtio disks'
 	@echo 'make conformance'
 	@echo '             every row of docs/CONFORMANCE.md, on the model and on real Xens: a table'
 	@echo 'make soak    100,000 random operations of the allocator, as PV dom0 and as PV domU'
@@ -63,9 +64,9 @@ help:
 	@echo 'make clean   remove everything made, the fetched packages included'
 	@echo
 	@echo 'MODE=pv-dom0|pv-domu|pvh-dom0|pvh-domu|all   [all; gdb: pv-dom0]'
-	@echo 'XEN=release  4.17 or 4.20, which Debian packages [4.17; conformance, vcpus, virtio and'
-	@echo '                                              test-long: both; test: both for vCPUs, virtio'
-	@echo '                                              and saved guests]'
+	@echo 'XEN=release  4.17 or 4.20, which Debian packages [4.17; conformance, vcpus, drivers,'
+	@echo '                                              virtio and test-long: both; test: both'
+	@echo '                                              for vCPUs, drivers, saved guests]'
 	@echo 'XEN=path     a hypervisor (xen or xen.gz): dom0 modes; or an installed Xen tree with its'
 	@echo '             tools (make install DESTDIR=path): all modes'
 	@echo 'XENARGS="..."    options that are added to the command line of Xen'
@@ -114,8 +115,8 @@ packages: setup
 vcpus: parameters image bed
 	@(set -x; $(BED) vcpus $(CHOICE)); $(SAY_STATUS)
 
-virtio: parameters image bed
-	@(set -x; $(BED) virtio $(CHOICE)); $(SAY_STATUS)
+drivers virtio: parameters image bed
+	@(set -x; $(BED) $@ $(CHOICE)); $(SAY_STATUS)
 
 # Linux's makefiles check the module that they build with a program that needs this library.
 bench: parameters image bed

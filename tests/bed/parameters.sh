@@ -21,7 +21,7 @@ case $target in
     guest) used='KERNEL CFG TYPE EXPECT XEN XENARGS VCPUS MEMORY ARGS TIMEOUT' ;;
     test) used='XEN XENARGS TIMEOUT' ;;
     test-long) used='XEN XENARGS TIMEOUT SECONDS' ;;
-    vcpus | virtio) used='XEN XENARGS TIMEOUT' ;;
+    vcpus | virtio | drivers) used='XEN XENARGS TIMEOUT' ;;
     conformance) used='XEN XENARGS VCPUS MEMORY TIMEOUT' ;;
     soak) used='XEN XENARGS VCPUS MEMORY ARGS TIMEOUT' ;;
     bench) used='XEN XENARGS ARGS TIMEOUT COMPARE INTO' ;;

@@ -10,8 +10,8 @@ use crate::guest::GuestVerdict;
 use crate::report::Reporter;
 use crate::settings::{self, Settings};
 use crate::{
-    bench, configurations, conformance, gdb, last_trace, long, modes, own, setup, soak, suite,
-    vcpus, virtio, witness,
+    bench, configurations, conformance, drivers, gdb, last_trace, long, modes, own, setup, soak,
+    suite, vcpus, witness,
 };
 
 /// What a command does. It returns the worst verdict.
@@ -56,7 +56,7 @@ const COMMON: [&str; 3] = ["target", "mirror", "xen"];
 const BOOT: [&str; 2] = ["image", "xen-args"];
 
 /// All commands.
-const COMMANDS: [CommandRow; 14] = [
+const COMMANDS: [CommandRow; 15] = [
     CommandRow {
         name: "setup",
         about: "Fetch Xen, its tools and a dom0 kernel, installing none of them",
@@ -98,7 +98,7 @@ const COMMANDS: [CommandRow; 14] = [
     CommandRow {
         name: "test",
         about: "Every mode, guests that misbehave, wrong input, the outside witness, guests that \
-                are saved and restored, `vcpus` and `virtio`",
+                are saved and restored, `vcpus` and some of `drivers`",
         options: &["timeout"],
         needs_image: true,
         only_reads: false,
@@ -107,7 +107,7 @@ const COMMANDS: [CommandRow; 14] = [
     },
     CommandRow {
         name: "test-long",
-        about: "`soak`, `vcpus`, `conformance`, `bench`, odd configurations, many restarts, and \
+        about: "`drivers`, `soak`, `vcpus`, `conformance`, `bench`, odd configurations, many restarts, and \
                 the fuzzer, on all releases",
         options: &["timeout", "model", "fuzz", "seconds"],
         needs_image: true,
@@ -177,7 +177,16 @@ const COMMANDS: [CommandRow; 14] = [
         needs_image: true,
         only_reads: false,
         check: NO_FILES,
-        run: virtio::run,
+        run: drivers::virtio,
+    },
+    CommandRow {
+        name: "drivers",
+        about: "Drivers that others wrote on the library's adapters, as dom0, and what each moved",
+        options: &["timeout"],
+        needs_image: true,
+        only_reads: false,
+        check: NO_FILES,
+        run: drivers::run,
     },
     CommandRow {
         name: "bench",

@@ -11,6 +11,7 @@ use crate::command;
 use crate::configurations;
 use crate::conformance;
 use crate::context::Context;
+use crate::drivers;
 use crate::error::Result;
 use crate::expectation::Expectation;
 use crate::expected;
@@ -31,7 +32,9 @@ pub fn run(context: &Arc<Context>, mut reporter: Reporter) -> Result<GuestVerdic
         Some(program) => fuzz(settings.seconds, program)?,
         None => Vec::new(),
     };
+    let drivers = drivers::CostTable::default();
     for bed in &beds {
+        parts.extend(drivers::parts(bed, &drivers)?);
         parts.extend(conformance::parts(bed)?);
         parts.extend(soak::parts(bed)?);
         parts.extend(bench::parts(bed)?);
@@ -45,6 +48,7 @@ pub fn run(context: &Arc<Context>, mut reporter: Reporter) -> Result<GuestVerdic
         parts.extend(vcpus::parts(bed)?);
     }
     parallel::run(parts, &mut reporter);
+    drivers.print();
     conformance::note(&beds, &mut reporter)?;
     let seconds = started.elapsed().as_secs();
     println!("\nbed: test-long took {} min {} s", seconds / 60, seconds % 60);

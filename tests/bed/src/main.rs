@@ -11,6 +11,7 @@ mod configurations;
 mod conformance;
 mod context;
 mod domu;
+mod drivers;
 mod error;
 mod expectation;
 mod expected;
@@ -32,7 +33,6 @@ mod setup;
 mod soak;
 mod suite;
 mod vcpus;
-mod virtio;
 mod witness;
 mod xen;
 

@@ -40,6 +40,9 @@ fn what_is_right_is_accepted() {
     assert_eq!(refusal("run", &[("XEN", &elf)]), None);
     let trace = [("MODE", "pv-domu"), ("XEN", "4.20"), ("TRACE", "-T -e exchange")];
     assert_eq!(refusal("trace", &trace), None);
+    for target in ["drivers", "virtio"] {
+        assert_eq!(refusal(target, &[("XEN", "4.20"), ("TIMEOUT", "300")]), None);
+    }
     assert_eq!(refusal("test", &[]), None);
 }
 

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use super::line::{BenchLine, measured};
 use crate::boot::{
-    CONTROL, DEFAULT_MIB, MachineClock, MachineSpec, QemuMachine, SERIAL, Threads, for_peer,
+    CONTROL, DEFAULT_MIB, Devices, MachineClock, MachineSpec, QemuMachine, SERIAL, Threads,
+    for_peer,
 };
 use crate::choice::{GuestMode, KernelArgs};
 use crate::error::{Error, Result};
@@ -69,7 +70,7 @@ pub fn run(
         threads: Threads::One,
         iommu: false,
         edu: true,
-        disk: None,
+        devices: Devices::default(),
         report_port: false,
         limit,
         gdb: false,

@@ -53,7 +53,7 @@ impl Dom0Boot {
             },
             iommu: mode == GuestMode::PvhDom0 && guest.xen_line.is_none(),
             edu: guest.xen_line.is_none(),
-            disk: guest.disk,
+            devices: guest.devices.clone(),
             report_port: false,
             limit: guest.limit,
             gdb: guest.gdb,

@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::Monitor;
+use super::{Devices, Monitor};
 use crate::choice::GuestMode;
 use crate::command;
 use crate::error::{Error, Result};
@@ -35,9 +35,8 @@ pub struct MachineSpec {
     pub iommu: bool,
     /// Whether QEMU's `edu` device, whose DMA engine drives 28 address bits, is on the PCI bus.
     pub edu: bool,
-    /// A file in the boot's directory for a virtio disk on the PCI bus. The disk's accesses go
-    /// through the IOMMU where there is one.
-    pub disk: Option<&'static str>,
+    /// Other devices on the PCI bus.
+    pub devices: Devices,
     /// Whether Linux reports over a virtio port instead of the second serial line. It transfers whole
     /// buffers. Of a serial line each byte is a trap to Xen, so that a megabyte takes minutes.
     pub report_port: bool,
@@ -253,12 +252,8 @@ fn arguments(spec: &MachineSpec) -> Vec<String> {
     if spec.edu {
         add(&["-device", "edu"]);
     }
-    if let Some(file) = spec.disk {
-        add(&["-drive", &format!("file={file},format=raw,if=none,id=disk")]);
-        // Without this option a virtio device bypasses the IOMMU.
-        let platform = if spec.iommu { ",iommu_platform=on" } else { "" };
-        add(&["-device", &format!("virtio-blk-pci,drive=disk,disable-legacy=on{platform}")]);
-    }
+    let devices = spec.devices.arguments(spec.iommu);
+    add(&devices.iter().map(String::as_str).collect::<Vec<_>>());
     add(&["-smp", &spec.cpus.to_string(), "-m", &spec.memory.to_string()]);
     // Xen writes to the port: see `CONSOLE`. With the options of others it may write to the serial line.
     add(&["-chardev", &format!("file,id=console,path={SERIAL},mux=on")]);

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use super::jobs::pack;
 use super::report::{JobReport, SessionReport};
 use crate::boot::{
-    LINUX_MIB, MachineClock, MachineSpec, QemuMachine, SILENT_HALT, Threads, for_linux, pause,
+    Devices, LINUX_MIB, MachineClock, MachineSpec, QemuMachine, SILENT_HALT, Threads, for_linux,
+    pause,
 };
 use crate::choice::GuestMode;
 use crate::error::{Error, Result};
@@ -150,7 +151,7 @@ fn machine_of(
         threads: if guests.clone().any(shaky) { Threads::OneWithTimers } else { Threads::Each },
         iommu: false,
         edu: false,
-        disk: None,
+        devices: Devices::default(),
         report_port: true,
         limit: session.guests.iter().fold(LINUX_LIMIT, |sum, guest| sum + guest.limit + JOB_EXTRA),
         gdb: guests.any(|guest| guest.gdb),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Expect;
-use crate::boot::{DEFAULT_MIB, MachineClock};
+use crate::boot::{DEFAULT_MIB, Devices, MachineClock};
 use crate::choice::{GuestMode, KernelArgs};
 use crate::own::OwnKernel;
 use crate::parallel::Need;
@@ -53,8 +53,8 @@ pub struct Guest {
     pub processors: Option<u32>,
     /// What the clock of a dom0's machine counts.
     pub clock: MachineClock,
-    /// A file in the boot's directory for a virtio disk of a dom0's machine.
-    pub disk: Option<&'static str>,
+    /// Devices of a dom0's machine that drivers are tried with.
+    pub devices: Devices,
     /// Whether the machine of a dom0 waits for a debugger.
     pub gdb: bool,
 }
@@ -116,7 +116,7 @@ impl Guest {
             vcpus: None,
             processors: None,
             clock: MachineClock::Time,
-            disk: None,
+            devices: Devices::default(),
             gdb: false,
         }
     }

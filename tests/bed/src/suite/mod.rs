@@ -1,5 +1,5 @@
 //! `bed test`: the image in every mode, guests that misbehave, wrong input, the witness, guests that
-//! are saved and restored, the trace as others see it, several vCPUs, and a virtio disk.
+//! are saved and restored, the trace as others see it, several vCPUs, and drivers that others wrote.
 //!
 //! Machines with a single vCPU run two at a time. Each domU mode has one boot of the Linux dom0, in
 //! which all its domains are made; a dom0 of our own boots in seconds.
@@ -15,6 +15,7 @@ use std::time::Duration;
 use crate::choice::{GuestMode, KernelArgs};
 use crate::context::Context;
 use crate::domu::{self, SessionSpec};
+use crate::drivers;
 use crate::error::Result;
 use crate::expectation::Expectation;
 use crate::expected;
@@ -27,7 +28,6 @@ use crate::report::{GuestOutcome, Reporter};
 use crate::saved;
 use crate::setup::{Bed, NO_TOOLS, OtherKernels};
 use crate::vcpus;
-use crate::virtio;
 use crate::witness;
 
 /// Runs everything and prints the last line.
@@ -56,14 +56,14 @@ pub fn run(context: &Arc<Context>, mut reporter: Reporter) -> Result<GuestVerdic
     parts.extend(low_memory::dom0s(&bed)?);
     parts.push(witness::dom0(&bed)?);
     parts.push(witness::device(&bed));
-    for bed in &beds {
-        parts.extend(virtio::parts(bed)?);
-    }
+    let drivers = drivers::CostTable::default();
+    parts.extend(drivers::some_parts(&beds, &drivers)?);
     // Machines that run alone come last.
     for bed in &beds {
         parts.extend(vcpus::parts(bed)?);
     }
     parallel::run(parts, &mut reporter);
+    drivers.print();
     if let Some(faults) = fault_cases(Path::new("target/tmp/fault-cases")) {
         println!("\nbed: the host tests tried {faults} faults");
     }

@@ -1,0 +1,193 @@
+//! What each driver moved and cost, as the guests print it, in one table.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use comfy_table::{CellAlignment, Table, presets};
+
+use crate::guest::names_a_cut;
+use crate::xen::Xen;
+
+/// What a line of these figures begins with.
+const PREFIX: &str = "drivers: ";
+
+/// What a driver moved and cost in one guest: the sum of its lines.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DriverCosts {
+    /// The driver.
+    pub driver: String,
+    /// Bytes that the device moved for the driver's user.
+    pub bytes: u64,
+    /// Exchanges.
+    pub exchanged: u64,
+    /// Memory of the driver's own that was mapped in place.
+    pub direct: u64,
+    /// Memory of the driver's own that was mapped by a bounce buffer.
+    pub bounced: u64,
+    /// Hypercalls, a multicall counted as one.
+    pub hypercalls: u64,
+}
+
+/// A row of the table: a driver in one guest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct CostRow {
+    xen: Xen,
+    /// The mode of the guest, as the table calls it.
+    mode: String,
+    costs: DriverCosts,
+}
+
+/// The rows of all guests so far. Clones are the same table, so that parts of a suite can add to it.
+#[derive(Clone, Debug, Default)]
+pub struct CostTable(Arc<Mutex<Vec<CostRow>>>);
+
+impl CostTable {
+    /// Adds what a guest's console has, and returns it.
+    ///
+    /// # Errors
+    /// A line of figures is malformed, or the console was cut.
+    pub fn add(
+        &self,
+        xen: &Xen,
+        mode: &str,
+        console: &[String],
+    ) -> Result<Vec<DriverCosts>, String> {
+        let costs = of_console(console)?;
+        let row = |costs| CostRow { xen: xen.clone(), mode: mode.to_owned(), costs };
+        // A row is pushed whole, so the rows are whole after a panic, too.
+        let mut rows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        rows.extend(costs.iter().cloned().map(row));
+        Ok(costs)
+    }
+
+    /// Prints the table, unless no guest has added a row.
+    pub fn print(&self) {
+        let rows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if !rows.is_empty() {
+            println!("\n{}", drawn(&rows));
+        }
+    }
+}
+
+impl DriverCosts {
+    fn parse(line: &str) -> Option<Self> {
+        let mut words = line.strip_prefix(PREFIX)?.split(' ');
+        let driver = words.next()?.strip_prefix("driver=")?.to_owned();
+        let mut number = |name: &str| words.next()?.strip_prefix(name)?.parse::<u64>().ok();
+        Some(Self {
+            driver,
+            bytes: number("bytes=")?,
+            exchanged: number("exchanged=")?,
+            direct: number("direct=")?,
+            bounced: number("bounced=")?,
+            hypercalls: number("hypercalls=")?,
+        })
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.bytes += other.bytes;
+        self.exchanged += other.exchanged;
+        self.direct += other.direct;
+        self.bounced += other.bounced;
+        self.hypercalls += other.hypercalls;
+    }
+}
+
+/// Returns the figures of each driver that a guest's console has, in the order in which they came.
+///
+/// # Errors
+/// A line of figures is malformed, or the console was cut.
+fn of_console(lines: &[String]) -> Result<Vec<DriverCosts>, String> {
+    let mut all: Vec<DriverCosts> = Vec::new();
+    for line in lines {
+        if names_a_cut(line) {
+            return Err(format!("the console was cut: {line}"));
+        }
+        if !line.starts_with(PREFIX) {
+            continue;
+        }
+        let one = DriverCosts::parse(line).ok_or(format!("malformed figures: {line}"))?;
+        match all.iter_mut().find(|sum| sum.driver == one.driver) {
+            Some(sum) => sum.add(&one),
+            None => all.push(one),
+        }
+    }
+    Ok(all)
+}
+
+/// Draws the table, the rows of a driver together.
+fn drawn(rows: &[CostRow]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_header([
+        "driver",
+        "mode",
+        "xen",
+        "bytes moved",
+        "exchanged",
+        "direct",
+        "bounced",
+        "hypercalls",
+    ]);
+    let mut rows: Vec<&CostRow> = rows.iter().collect();
+    rows.sort_by_key(|row| (row.costs.driver.clone(), row.mode.clone(), row.xen.place()));
+    for CostRow { xen, mode, costs } in rows {
+        let DriverCosts { driver, bytes, exchanged, direct, bounced, hypercalls } = costs;
+        let mut cells = vec![driver.clone(), mode.clone(), xen.to_string()];
+        let numbers = [bytes, exchanged, direct, bounced, hypercalls];
+        cells.extend(numbers.map(u64::to_string));
+        table.add_row(cells);
+    }
+    for column in 3..=7 {
+        if let Some(column) = table.column_mut(column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines(text: &str) -> Vec<String> {
+        text.lines().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn the_lines_of_a_driver_are_added_up() {
+        let console = lines(
+            "ok 1 a\n\
+             drivers: driver=nvme bytes=10 exchanged=2 direct=3 bounced=4 hypercalls=5\n\
+             drivers: driver=virtio bytes=1 exchanged=1 direct=1 bounced=1 hypercalls=1\n\
+             drivers: driver=nvme bytes=100 exchanged=20 direct=30 bounced=40 hypercalls=50",
+        );
+        let costs = of_console(&console).unwrap();
+        let numbers = |at: usize| {
+            let it: &DriverCosts = &costs[at];
+            [it.bytes, it.exchanged, it.direct, it.bounced, it.hypercalls]
+        };
+        assert_eq!((costs.len(), costs[0].driver.as_str()), (2, "nvme"));
+        assert_eq!((numbers(0), numbers(1)), ([110, 22, 33, 44, 55], [1; 5]));
+        assert_eq!(of_console(&lines("ok 1 a")), Ok(Vec::new()));
+    }
+
+    #[test]
+    fn malformed_figures_are_an_error() {
+        for line in [
+            "drivers: driver=nvme bytes=10 exchanged=2 direct=3 bounced=4",
+            "drivers: driver=nvme bytes=x exchanged=2 direct=3 bounced=4 hypercalls=5",
+            "drivers: bytes=10 exchanged=2 direct=3 bounced=4 hypercalls=5",
+        ] {
+            assert!(of_console(&lines(line)).unwrap_err().contains(line), "{line}");
+        }
+    }
+
+    #[test]
+    fn the_table_has_a_line_for_each_row() {
+        let costs = DriverCosts { driver: "nvme".to_owned(), bytes: 7, ..DriverCosts::default() };
+        let row = CostRow { xen: Xen::default_release(), mode: "pv-dom0".to_owned(), costs };
+        let text = drawn(&[row]).to_string();
+        let words: Vec<&str> = text.lines().nth(1).unwrap().split_whitespace().collect();
+        assert_eq!(words, ["nvme", "pv-dom0", "4.17", "7", "0", "0", "0", "0"]);
+    }
+}

@@ -1,0 +1,88 @@
+//! The drivers in the image as dom0.
+
+use std::time::Duration;
+
+use super::costs::{CostTable, DriverCosts};
+use super::kinds::Driver;
+use crate::boot::Dom0Boot;
+use crate::choice::{GuestMode, KernelArgs};
+use crate::error::Result;
+use crate::expectation::Expectation;
+use crate::parallel::SuitePart;
+use crate::setup::Bed;
+use crate::witness::fresh_seed;
+
+/// MiB of the machine, and of dom0: Xen serves dom0 from the top and keeps memory that a device with
+/// 28 address bits reaches.
+const MACHINE_MIB: u32 = 1024;
+const DOM0_MIB: u32 = 512;
+
+/// What the name of such a guest ends with.
+const LABEL: &str = "drivers";
+
+/// Returns a part that tries drivers in one guest.
+pub fn part<'b>(
+    bed: &'b Bed,
+    mode: GuestMode,
+    drivers: &'static [Driver],
+    table: &CostTable,
+) -> Result<SuitePart<'b>> {
+    let table = table.clone();
+    let seed = fresh_seed();
+    let expected = expectation(mode, drivers, seed, bed.context.settings.timeout)?;
+    Ok(SuitePart::new(expected.guest.need(), move |reporter| {
+        let guest = &expected.guest;
+        let name = format!("{} on Xen {}", guest.name, bed.xen);
+        reporter.step(&name, "what the devices have");
+        let dir = bed.fresh_log_dir(&guest.name)?;
+        drivers.iter().try_for_each(|driver| driver.prepare(&dir, seed))?;
+        let outcome = Dom0Boot::judged_with_files(bed, guest, reporter)?;
+        reporter.note(&name, expected.met_by(&outcome));
+        for driver in drivers {
+            let seen = driver.check(&dir, seed)?;
+            reporter.note(&format!("{name}: the {} device, from outside", driver.name()), seen);
+        }
+        let costs = table.add(&bed.xen, &mode.to_string(), &outcome.console);
+        let moved = costs.and_then(|costs| {
+            drivers.iter().try_for_each(|driver| has_moved(*driver, mode, &costs))
+        });
+        reporter.note(&format!("{name}: what the drivers moved"), moved);
+        Ok(())
+    }))
+}
+
+fn expectation(
+    mode: GuestMode,
+    drivers: &[Driver],
+    seed: u64,
+    limit: Duration,
+) -> Result<Expectation> {
+    let patterns: Vec<_> = drivers.iter().map(|driver| driver.pattern()).collect();
+    let text = format!("selftest={},accounts-balanced seed={seed}", patterns.join(","));
+    let good = Expectation::success(mode, LABEL, KernelArgs::new(&text)?, limit);
+    let mut passed = vec!["accounts-balanced"];
+    drivers.iter().for_each(|driver| passed.extend(driver.passed()));
+    Ok(Expectation { passed, ..good }.with(|guest| {
+        (guest.memory, guest.dom0_memory) = (Some(MACHINE_MIB), Some(DOM0_MIB));
+        drivers.iter().for_each(|driver| driver.add_to(&mut guest.devices, seed));
+    }))
+}
+
+/// Whether a driver moved data, and as PV by memory that was exchanged.
+fn has_moved(
+    driver: Driver,
+    mode: GuestMode,
+    costs: &[DriverCosts],
+) -> std::result::Result<(), String> {
+    let name = driver.name();
+    let Some(one) = costs.iter().find(|one| one.driver == name) else {
+        return Err(format!("the guest prints no figures of {name}"));
+    };
+    if one.bytes == 0 {
+        return Err(format!("{name} moved no byte"));
+    }
+    match (mode.is_pvh(), one.exchanged) {
+        (true, 0) | (false, 1..) => Ok(()),
+        (_, exchanged) => Err(format!("{exchanged} exchanges for {name} as {mode}")),
+    }
+}

@@ -1,0 +1,80 @@
+//! The drivers: which self-tests try each, with which device.
+
+use std::path::Path;
+
+use super::disk;
+use crate::boot::{Devices, NvmeDevice};
+use crate::error::Result;
+
+/// A driver that others wrote, as the image runs it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Driver {
+    /// The crate `virtio-drivers`, with a disk.
+    Virtio,
+    /// The crate `nvme-driver`.
+    Nvme,
+}
+
+/// The size of the virtio disk, in words of 64 bits: 256 KiB.
+const VIRTIO_WORDS: usize = 32 << 10;
+/// The size of the NVMe disk: 16 MiB.
+const NVME_WORDS: usize = 2 << 20;
+
+const VIRTIO_DISK: &str = "virtio.img";
+const NVME_DISK: &str = "nvme.img";
+
+impl Driver {
+    /// All drivers, in the order of the table.
+    pub const ALL: [Self; 2] = [Self::Virtio, Self::Nvme];
+
+    /// Returns the name that the guest prints.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Virtio => "virtio",
+            Self::Nvme => "nvme",
+        }
+    }
+
+    /// Returns the pattern of its self-tests.
+    pub const fn pattern(self) -> &'static str {
+        match self {
+            Self::Virtio => "virtio-*",
+            Self::Nvme => "nvme-*",
+        }
+    }
+
+    /// Returns the self-tests that must have passed.
+    pub const fn passed(self) -> &'static [&'static str] {
+        match self {
+            Self::Virtio => &["virtio-blk-queue", "virtio-blk-reads", "virtio-blk-writes"],
+            Self::Nvme => &["nvme-identify", "nvme-sequential", "nvme-random"],
+        }
+    }
+
+    /// Adds its device to those of a machine.
+    pub fn add_to(self, devices: &mut Devices, seed: u64) {
+        match self {
+            Self::Virtio => devices.virtio_disk = Some(VIRTIO_DISK),
+            Self::Nvme => {
+                let serial = format!("{seed:016x}");
+                devices.nvme = Some(NvmeDevice { file: NVME_DISK, serial });
+            }
+        }
+    }
+
+    /// Makes the files of its device, in the directory of a boot.
+    pub fn prepare(self, dir: &Path, seed: u64) -> Result<()> {
+        match self {
+            Self::Virtio => disk::make(&dir.join(VIRTIO_DISK), VIRTIO_WORDS, seed),
+            Self::Nvme => disk::make(&dir.join(NVME_DISK), NVME_WORDS, seed),
+        }
+    }
+
+    /// Whether its device has what it should have after the guest has ended, seen from outside.
+    pub fn check(self, dir: &Path, seed: u64) -> Result<std::result::Result<(), String>> {
+        match self {
+            Self::Virtio => disk::check(&dir.join(VIRTIO_DISK), VIRTIO_WORDS, seed),
+            Self::Nvme => disk::check(&dir.join(NVME_DISK), NVME_WORDS, seed),
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! `bed drivers`: do drivers that others wrote, on the library's adapters, move data between real devices and
+//! memory that Xen exchanged?
+//!
+//! The devices are QEMU's, which do not know Xen: as PV dom0 they take machine addresses, as PVH dom0 guest
+//! addresses, which the IOMMU translates. What they have is made here, checked by the guest, and checked
+//! here after the guest has ended.
+//!
+//! | file | what it has |
+//! |---|---|
+//! | `kinds` | the drivers: which self-tests try each, with which device |
+//! | `disk` | what a disk contains before and after |
+//! | `dom0` | the drivers in the image as dom0 |
+//! | `costs` | what each driver moved and cost, as a table |
+
+mod costs;
+mod disk;
+mod dom0;
+mod kinds;
+
+use std::sync::Arc;
+
+use crate::choice::GuestMode;
+use crate::context::Context;
+use crate::error::Result;
+use crate::guest::GuestVerdict;
+use crate::parallel::{self, SuitePart};
+use crate::report::Reporter;
+use crate::setup::Bed;
+
+pub use costs::CostTable;
+use kinds::Driver;
+
+/// The modes in which the image has the machine's devices.
+const MODES: [GuestMode; 2] = [GuestMode::PvDom0, GuestMode::PvhDom0];
+
+/// Tries all drivers on each Xen, prints the table and the last line.
+pub fn run(context: &Arc<Context>, reporter: Reporter) -> Result<GuestVerdict> {
+    try_these(context, reporter, &Driver::ALL)
+}
+
+/// Tries the driver for virtio disks alone.
+pub fn virtio(context: &Arc<Context>, reporter: Reporter) -> Result<GuestVerdict> {
+    try_these(context, reporter, &[Driver::Virtio])
+}
+
+fn try_these(
+    context: &Arc<Context>,
+    mut reporter: Reporter,
+    drivers: &'static [Driver],
+) -> Result<GuestVerdict> {
+    let beds = context.beds(&mut reporter)?;
+    let table = CostTable::default();
+    let mut parts = Vec::new();
+    for bed in &beds {
+        parts.extend(of_bed(bed, drivers, &table)?);
+    }
+    parallel::run(parts, &mut reporter);
+    table.print();
+    reporter.close(&context.settings.target)
+}
+
+/// Returns the parts that try all drivers in every mode on one Xen. They add to the table.
+pub fn parts<'b>(bed: &'b Bed, table: &CostTable) -> Result<Vec<SuitePart<'b>>> {
+    of_bed(bed, &Driver::ALL, table)
+}
+
+fn of_bed<'b>(
+    bed: &'b Bed,
+    drivers: &'static [Driver],
+    table: &CostTable,
+) -> Result<Vec<SuitePart<'b>>> {
+    MODES.into_iter().map(|mode| dom0::part(bed, mode, drivers, table)).collect()
+}
+
+/// Returns a part for each mode and each Xen, whichever are more, with all drivers: what `bed test` has time
+/// for.
+pub fn some_parts<'b>(beds: &'b [Bed], table: &CostTable) -> Result<Vec<SuitePart<'b>>> {
+    let chosen = beds.iter().cycle().zip(MODES.into_iter().cycle());
+    let count = beds.len().max(MODES.len());
+    let part = |(bed, mode)| dom0::part(bed, mode, &Driver::ALL, table);
+    chosen.take(if beds.is_empty() { 0 } else { count }).map(part).collect()
+}
