@@ -47,6 +47,7 @@ mod class;
 mod constraint_error;
 mod constraints;
 mod contiguous;
+mod copy;
 mod counters;
 mod error;
 mod grow;
@@ -65,6 +66,8 @@ mod segments;
 mod serve;
 mod span;
 mod stats;
+#[cfg(test)]
+mod test_memory;
 mod trim;
 
 pub use crate::word::Word;

@@ -1,7 +1,7 @@
 //! Accesses to a stretch of DMA memory: raw, once each, and never beyond it
 //! ([M5](crate::rules#M5)).
 
-use super::BufferError;
+use super::{BufferError, copy};
 use crate::addr::PseudoPhysAddr;
 use crate::paging::GuestMemory;
 use crate::word::Word;
@@ -60,10 +60,9 @@ impl BufferSpan {
         offset: u64,
         into: &mut [u8],
     ) -> Result<(), BufferError> {
-        self.place(offset, into.len() as u64, 1)?;
-        for (index, byte) in (offset..).zip(into) {
-            *byte = self.load(memory, index)?;
-        }
+        let at = self.place(offset, into.len() as u64, 1)?;
+        // SAFETY: the bytes are within the span, whose frames are mapped and its holder's by `new`.
+        unsafe { copy::read(memory, at, into) };
         Ok(())
     }
 
@@ -73,10 +72,15 @@ impl BufferSpan {
         offset: u64,
         from: &[u8],
     ) -> Result<(), BufferError> {
-        self.place(offset, from.len() as u64, 1)?;
-        for (index, byte) in (offset..).zip(from) {
-            self.store(memory, index, *byte)?;
-        }
+        let at = self.place(offset, from.len() as u64, 1)?;
+        // SAFETY: as in `read`.
+        unsafe { copy::write(memory, at, from) };
         Ok(())
+    }
+
+    /// Fills the span with zeros.
+    pub fn zero(&self, memory: &impl GuestMemory) {
+        // SAFETY: the bytes are the whole span, whose frames are mapped and its holder's by `new`.
+        unsafe { copy::zero(memory, self.at, self.len as usize) };
     }
 }

@@ -133,14 +133,7 @@ impl<'p, P: Platform> PoolObject<'p, P> {
 
     /// Fills the object with zeros.
     pub fn zero(&mut self) {
-        let mut offset = 0;
-        while offset < self.len() {
-            // Words of 8 bytes where address and length allow it; single bytes before and after.
-            offset += match self.store(offset, 0_u64) {
-                Ok(()) => 8,
-                Err(_) => self.store(offset, 0_u8).map_or(1, |()| 1),
-            };
-        }
+        self.span().zero(self.allocator.platform().memory());
     }
 }
 
