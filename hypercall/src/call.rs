@@ -3,8 +3,8 @@
 use x86_64::VirtAddr;
 
 use crate::ops::{
-    EventChannelOp, HvmOp, HvmParamIndex, MemoryOp, MmuExtOp, MmuUpdate, MulticallEntry, PhysdevOp,
-    Pte, SchedOp, SegmentBase, TrapInfo, UvmFlags, VcpuOp, VersionOp,
+    EventChannelOp, GrantTableOp, HvmOp, HvmParamIndex, MemoryOp, MmuExtOp, MmuUpdate,
+    MulticallEntry, PhysdevOp, Pte, SchedOp, SegmentBase, TrapInfo, UvmFlags, VcpuOp, VersionOp,
 };
 use crate::{DomId, Mfn, XenErrno};
 
@@ -33,6 +33,8 @@ pub enum Call<'a> {
     Suspend { start_info: Option<Mfn> },
     /// [`Xen::event_channel_op`](crate::Xen::event_channel_op).
     EventChannel(EventChannelOp),
+    /// [`Xen::grant_table_op`](crate::Xen::grant_table_op).
+    GrantTable(GrantTableOp<'a>),
     /// [`Xen::xen_version`](crate::Xen::xen_version).
     Version(VersionOp<'a>),
     /// [`Xen::vcpu_op`](crate::Xen::vcpu_op).

@@ -9,12 +9,13 @@ use core::ptr;
 
 use xen_sys::{hypercall_1, hypercall_2, hypercall_3, hypercall_4};
 
+use crate::abi::grant_table::SetupTable;
 use crate::abi::hvm::{HvmGetMemType, HvmParam};
 use crate::abi::physdev::SetIopl;
 use crate::abi::sched::SchedPoll;
 use crate::ops::{
-    EventChannelOp, HvmOp, HvmParamIndex, MemoryOp, PhysdevOp, Port, SchedOp, SegmentBase, VcpuOp,
-    VersionOp,
+    EventChannelOp, GrantTableOp, HvmOp, HvmParamIndex, MemoryOp, PhysdevOp, Port, SchedOp,
+    SegmentBase, VcpuOp, VersionOp,
 };
 use crate::{Call, DomId, Mfn, Pfn, Xen, XenErrno};
 
@@ -107,6 +108,7 @@ unsafe impl Xen for RealXen {
                 Call::Sched(op) => sched(*op),
                 Call::Suspend { start_info } => suspend(*start_info),
                 Call::EventChannel(op) => event_channel(*op),
+                Call::GrantTable(op) => grant_table(op),
                 Call::Version(op) => version(op),
                 Call::Vcpu { op, vcpu } => vcpu_op(op, *vcpu),
                 Call::SetTrapTable(table) => {
@@ -255,6 +257,31 @@ unsafe fn event<T>(command: u32, argument: &mut T, port: impl Fn(&T) -> u32) -> 
         )
     };
     if ret < 0 { ret } else { port(argument).into() }
+}
+
+/// # Safety
+/// A hypercall page as [`RealXen::new`] requires.
+unsafe fn grant_table(op: &mut GrantTableOp<'_>) -> i64 {
+    let command = op.command().0;
+    let GrantTableOp::SetupTable { frames, status } = op;
+    let mut argument = SetupTable {
+        dom: DomId::SELF.0,
+        nr_frames: frames.len() as u32,
+        status: 0,
+        frame_list: frames.as_mut_ptr(),
+    };
+    // SAFETY: Xen writes `nr_frames` entries to the list, and the status to the argument. Both live
+    // across the call. The last argument is the number of structures.
+    let ret = unsafe {
+        hypercall_3(
+            xen_sys::__HYPERVISOR_grant_table_op,
+            command.into(),
+            addr(ptr::from_mut(&mut argument)),
+            1,
+        )
+    };
+    **status = argument.status;
+    ret
 }
 
 /// # Safety

@@ -3,8 +3,9 @@
 use x86_64::VirtAddr;
 
 use crate::ops::{
-    EventChannelOp, HvmOp, HvmParamIndex, MemoryOp, MmuExtOp, MmuUpdate, MulticallEntry, PhysdevOp,
-    Pte, SchedOp, SegmentBase, Suspended, TrapInfo, UvmFlags, VcpuOp, VersionOp,
+    EventChannelOp, GrantTableOp, HvmOp, HvmParamIndex, MemoryOp, MmuExtOp, MmuUpdate,
+    MulticallEntry, PhysdevOp, Pte, SchedOp, SegmentBase, Suspended, TrapInfo, UvmFlags, VcpuOp,
+    VersionOp,
 };
 use crate::trace::Span;
 use crate::{Call, DomId, Mfn, XenErrno};
@@ -181,6 +182,18 @@ pub unsafe trait Xen {
         // SAFETY: an event runs a handler that the kernel has installed; no `EventChannelOp` changes
         // other memory than the pending and mask bits, which are atomic.
         unsafe { self.call(&mut Call::EventChannel(op)) }
+    }
+
+    /// Sets up the caller's grant table (`HYPERVISOR_grant_table_op`).
+    ///
+    /// The method maps and grants nothing: the guest grants a frame by writing to the table.
+    ///
+    /// # Errors
+    /// Xen's error. An error of the sub-operation itself is in its `status`.
+    fn grant_table_op(&self, op: GrantTableOp<'_>) -> Result<u64, XenErrno> {
+        // SAFETY: Xen writes only to the list and the status of the argument, which are borrowed for
+        // the call.
+        unsafe { self.call(&mut Call::GrantTable(op)) }
     }
 
     /// Asks for Xen's version and features (`HYPERVISOR_xen_version`).

@@ -6,8 +6,9 @@ use hypercall::abi::memory::{
 use hypercall::abi::vcpu::RunstateInfo;
 use hypercall::abi::version::FeatureInfo;
 use hypercall::ops::{
-    EventChannelOp, HvmOp, HvmParamIndex, MemoryOp, MmuExtOp, MmuUpdate, MulticallEntry, PhysdevOp,
-    Port, Pte, SchedOp, SegmentBase, ShutdownReason, TrapInfo, UvmFlags, VcpuOp, VersionOp,
+    EventChannelOp, GrantTableOp, HvmOp, HvmParamIndex, MemoryOp, MmuExtOp, MmuUpdate,
+    MulticallEntry, PhysdevOp, Port, Pte, SchedOp, SegmentBase, ShutdownReason, TrapInfo, UvmFlags,
+    VcpuOp, VersionOp,
 };
 use hypercall::trace::CallRecord;
 use hypercall::{Call, DomId, Mfn, PageTableFlags, Pfn, VirtAddr};
@@ -76,6 +77,7 @@ fn each_call_prints_its_name_and_arguments() {
     see(Call::EventChannel(EventChannelOp::BindVirq { virq: 1, vcpu: 2 }));
     see(Call::EventChannel(EventChannelOp::BindIpi { vcpu: 2 }));
     see(Call::EventChannel(EventChannelOp::AllocUnbound { remote: DomId(0) }));
+    see(Call::GrantTable(GrantTableOp::SetupTable { frames: &mut [0; 2], status: &mut 0 }));
     see(Call::Version(VersionOp::Version));
     see(Call::Version(VersionOp::ExtraVersion(&mut text)));
     see(Call::Version(VersionOp::Features(&mut features)));
@@ -127,6 +129,7 @@ fn each_call_prints_its_name_and_arguments() {
             "event_channel_op bind_virq virq=1 vcpu=2 (0)",
             "event_channel_op bind_ipi vcpu=2 (0)",
             "event_channel_op alloc_unbound remote=0 (0)",
+            "grant_table_op setup_table frames=2 (0)",
             "xen_version version (0)",
             "xen_version extraversion (0)",
             "xen_version get_features (0)",

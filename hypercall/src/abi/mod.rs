@@ -4,8 +4,10 @@
 //! time.
 
 pub mod console;
+pub mod grant_table;
 pub mod hvm;
 pub mod memory;
+pub mod pci;
 pub mod physdev;
 pub mod sched;
 pub mod vcpu;

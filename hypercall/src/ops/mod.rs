@@ -4,6 +4,7 @@
 //! have Xen's layout, so a slice of them needs no conversion.
 
 mod event;
+mod grant_table;
 mod hvm;
 mod memory;
 mod mmu_update;
@@ -19,6 +20,7 @@ mod vcpu;
 mod version;
 
 pub use event::{EventChannelOp, Port};
+pub use grant_table::GrantTableOp;
 pub use hvm::{HvmOp, HvmParamIndex};
 pub use memory::{MemFlags, MemoryOp};
 pub use mmu_update::{MmuUpdate, MmuUpdateKind};

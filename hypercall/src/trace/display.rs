@@ -44,6 +44,7 @@ impl fmt::Display for CallRecord {
             Self::Suspend { start_info: None } => f.write_str(" suspend"),
             Self::Suspend { start_info: Some(mfn) } => write!(f, " suspend start_info={mfn}"),
             Self::EventChannel(op) => write!(f, " {}", Event(op)),
+            Self::GrantTable { name, frames } => write!(f, " {name} frames={frames}"),
             Self::Vcpu { name, vcpu } => write!(f, " {name} vcpu={vcpu}"),
             Self::SetTrapTable { entries } => write!(f, " entries={entries}"),
             Self::SetCallbacks { event, failsafe } => {

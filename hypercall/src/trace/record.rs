@@ -5,8 +5,8 @@ use x86_64::VirtAddr;
 use super::Hypercall;
 use crate::abi::memory::MemoryExchange;
 use crate::ops::{
-    EventChannelOp, HvmOp, HvmParamIndex, MemoryOp, MmuExtOp, MmuUpdate, MulticallEntry, PhysdevOp,
-    Pte, SchedOp, SegmentBase, UvmFlags,
+    EventChannelOp, GrantTableOp, HvmOp, HvmParamIndex, MemoryOp, MmuExtOp, MmuUpdate,
+    MulticallEntry, PhysdevOp, Pte, SchedOp, SegmentBase, UvmFlags,
 };
 use crate::{Call, Mfn};
 
@@ -60,6 +60,10 @@ pub enum CallRecord {
         start_info: Option<Mfn>,
     },
     EventChannel(EventChannelOp),
+    GrantTable {
+        name: &'static str,
+        frames: u64,
+    },
     Version {
         name: &'static str,
     },
@@ -109,6 +113,10 @@ impl CallRecord {
             Call::Sched(op) => Self::Sched(*op),
             Call::Suspend { start_info } => Self::Suspend { start_info: *start_info },
             Call::EventChannel(op) => Self::EventChannel(*op),
+            Call::GrantTable(op) => {
+                let GrantTableOp::SetupTable { frames, .. } = op;
+                Self::GrantTable { name: op.command().1, frames: frames.len() as u64 }
+            }
             Call::Version(op) => Self::Version { name: op.command().1 },
             Call::Vcpu { op, vcpu } => Self::Vcpu { name: op.command().1, vcpu: *vcpu },
             Call::SetTrapTable(table) => Self::SetTrapTable { entries: table.len() as u64 },
@@ -158,6 +166,7 @@ impl CallRecord {
             Self::ConsoleWrite { .. } => Hypercall::ConsoleIo,
             Self::Sched(_) | Self::Suspend { .. } => Hypercall::SchedOp,
             Self::EventChannel(_) => Hypercall::EventChannelOp,
+            Self::GrantTable { .. } => Hypercall::GrantTableOp,
             Self::Version { .. } => Hypercall::XenVersion,
             Self::Vcpu { .. } => Hypercall::VcpuOp,
             Self::SetTrapTable { .. } => Hypercall::SetTrapTable,
