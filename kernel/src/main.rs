@@ -23,6 +23,7 @@
 //! | what do drivers and self-tests work with? | [`machine`] |
 //! | how do the other vCPUs start and get work? | [`smp`] |
 //! | what happens first? | [`pv`], [`pvh`], [`boot`] |
+//! | what does the toolstack say of the domain? | [`xenstore`] |
 //! | how are devices found, and how do they move data? | [`pci`], [`drivers`], [`edu`], [`virtio`] |
 //! | how is the guest saved and restored? | [`suspend`] |
 //! | what may the command line say? | [`command_line`] |
@@ -68,6 +69,7 @@ mod tsc;
 mod vcpu;
 mod verdict;
 mod virtio;
+mod xenstore;
 
 use alloc::boxed::Box;
 

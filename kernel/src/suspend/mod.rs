@@ -9,12 +9,10 @@
 //! | question | place |
 //! |---|---|
 //! | how does a toolstack ask, and what does the guest do then? | `save` |
-//! | how is a key written to xenstore? | `xenstore` |
 //!
 //! Only a guest with one vCPU can be saved. Other vCPUs would have to be stopped before and started
 //! again afterwards.
 
 mod save;
-mod xenstore;
 
 pub use save::{Resumed, SaveRequests};

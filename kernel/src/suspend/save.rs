@@ -6,12 +6,12 @@ use arrayvec::ArrayString;
 use hypercall::ops::{EventChannelOp, Port, SchedOp, Suspended};
 use hypercall::{DomId, Xen, XenErrno};
 
-use super::xenstore::{Store, StoreError};
 use crate::guest::guest;
 use crate::hypervisor::untraced;
 use crate::machine::Machine;
 use crate::time::Deadline;
 use crate::vcpu::xen;
+use crate::xenstore::{Store, StoreError};
 use crate::{console, events, shared_page, vcpu};
 
 /// The key from which libxl reads the port (`xs_suspend_evtchn_port`), in the domain's own path.

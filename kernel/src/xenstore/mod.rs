@@ -1,0 +1,5 @@
+//! Xenstore, as a client that writes keys.
+
+mod store;
+
+pub use store::{Store, StoreError};
