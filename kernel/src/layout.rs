@@ -61,6 +61,8 @@ pub mod slot {
     pub const CONSOLE: u64 = 0;
     /// The second mapping of a frame in a self-test.
     pub const ALIAS: u64 = 1;
+    /// The grant table.
+    pub const GRANT_TABLE: u64 = 510;
     /// A slot at which a self-test maps frames only to see whether Xen permits it.
     pub const PROBE: u64 = 511;
     /// The registers of the edu device.

@@ -24,6 +24,7 @@
 //! | how do the other vCPUs start and get work? | [`smp`] |
 //! | what happens first? | [`pv`], [`pvh`], [`boot`] |
 //! | what does the toolstack say of the domain? | [`xenstore`] |
+//! | which frames may another domain map? | [`grants`] |
 //! | how are devices found, and how do they move data? | [`pci`], [`drivers`], [`edu`], [`virtio`] |
 //! | how is the guest saved and restored? | [`suspend`] |
 //! | what may the command line say? | [`command_line`] |
@@ -47,6 +48,7 @@ mod edu;
 mod events;
 mod exit;
 mod extent;
+mod grants;
 mod guest;
 mod heap;
 mod hypervisor;
@@ -117,7 +119,12 @@ fn main(boot: pvh_boot::BootInfo) -> ! {
         let measured = bench::run(machine, &options.bench, options.seed);
         selftest::run(machine, &options, measured)
     };
+    let exit = options.exit.unwrap_or(Exit::Poweroff);
+    // A domain that is held keeps what it has.
+    if exit != Exit::Hold {
+        pci::close(machine);
+    }
     trace::finish();
     say!("Test result: {verdict}");
-    exit::exit(options.exit.unwrap_or(Exit::Poweroff))
+    exit::exit(exit)
 }

@@ -5,6 +5,11 @@ use super::assert_layout;
 /// The size in bytes of each of the two rings.
 pub const RING_SIZE: usize = 1024;
 
+/// `XS_DIRECTORY`: lists the keys below a path. The message is the path and a zero byte. The reply is the
+/// names, each with a zero byte.
+pub const XS_DIRECTORY: u32 = 1;
+/// `XS_READ`: reads a value. The message is the path and a zero byte.
+pub const XS_READ: u32 = 2;
 /// `XS_WRITE`: writes a value. The message is a path, a zero byte and the value.
 pub const XS_WRITE: u32 = 11;
 /// `XS_ERROR`: a reply that reports an error. The message is its name and a zero byte.

@@ -47,7 +47,11 @@ pub enum DeviceError {
 impl DeviceError {
     /// Returns true if the machine or the domain does not have such a device.
     pub const fn is_expected(&self) -> bool {
-        matches!(self, Self::Absent(_) | Self::Config(ConfigSpaceError::NotInitialDomain))
+        match self {
+            Self::Absent(_) => true,
+            Self::Config(why) => why.is_expected(),
+            _ => false,
+        }
     }
 }
 

@@ -4,14 +4,13 @@ use core::fmt;
 use core::ptr::NonNull;
 
 use arrayvec::ArrayVec;
-use hypercall::XenErrno;
 use mmio_api::{MapError, MmioAddr, MmioOp, MmioRaw};
 use spin::Mutex;
-use xen_contig::addr::{Gfn, PAGE_SIZE};
+use xen_contig::addr::PAGE_SIZE;
 
 use crate::guest::guest;
-use crate::layout::{REGISTERS, slot, window};
-use crate::pci::MemoryBar;
+use crate::layout::{slot, window};
+use crate::pci::{BarNotPermitted, MemoryBar};
 
 const PAGE: u64 = PAGE_SIZE as u64;
 
@@ -38,13 +37,11 @@ impl ShownRegisters {
         (self.bar.start % PAGE + self.bar.bytes).div_ceil(PAGE)
     }
 
-    fn map(&self) -> Result<(), XenErrno> {
+    fn map(&self) -> Result<(), BarNotPermitted> {
         for page in 0..self.pages() {
-            let frame = Gfn::new(self.first_page() + page);
-            let mapped = guest().set_window(self.slot + page, Some((frame, REGISTERS)));
-            if let Err(errno) = mapped {
+            if let Err(error) = self.bar.map_page(page, self.slot + page) {
                 self.unmap(page);
-                return Err(errno);
+                return Err(error);
             }
         }
         Ok(())
@@ -75,7 +72,7 @@ pub enum NotMapped {
         bytes: u64,
     },
     /// Xen does not let the domain map the registers.
-    Refused(XenErrno),
+    Refused(BarNotPermitted),
 }
 
 impl fmt::Display for NotMapped {
@@ -87,7 +84,7 @@ impl fmt::Display for NotMapped {
                 "{bytes} bytes do not fit into the free ones of {} window slots",
                 slot::DEVICE_PAGES
             ),
-            Self::Refused(errno) => write!(f, "Xen refused the mapping: {errno}"),
+            Self::Refused(why) => why.fmt(f),
         }
     }
 }

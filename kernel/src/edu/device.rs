@@ -3,7 +3,6 @@
 use core::fmt;
 
 use pci_types::{DeviceId, VendorId};
-use xen_contig::addr::{Gfn, PAGE_SIZE};
 
 use super::registers::{EduNotMapped, EduRegisters, Register32};
 use crate::machine::Machine;
@@ -46,7 +45,11 @@ pub enum EduError {
 impl EduError {
     /// Returns true if the machine or the domain does not have such a device.
     pub const fn is_expected(&self) -> bool {
-        matches!(self, Self::Absent | Self::Config(ConfigSpaceError::NotInitialDomain))
+        match self {
+            Self::Absent => true,
+            Self::Config(why) => why.is_expected(),
+            _ => false,
+        }
     }
 }
 
@@ -83,8 +86,7 @@ impl Edu {
         function.enable();
         // SAFETY: the function has the numbers of an edu device. Its first memory contains its
         // registers, and `enable` made the function decode it.
-        let registers = unsafe { EduRegisters::map(Gfn::new(bar.start / PAGE_SIZE as u64)) }
-            .map_err(EduError::NotMapped)?;
+        let registers = unsafe { EduRegisters::map(bar) }.map_err(EduError::NotMapped)?;
         match registers.read(Register32::Identification) {
             IDENTIFICATION => Ok(Self { registers, function, bar }),
             identification => Err(EduError::UnexpectedDevice { identification }),

@@ -2,12 +2,11 @@
 
 use core::fmt;
 
-use hypercall::XenErrno;
 use spin::{Mutex, MutexGuard};
-use xen_contig::addr::Gfn;
 
 use crate::guest::guest;
-use crate::layout::{REGISTERS, slot, window};
+use crate::layout::{slot, window};
+use crate::pci::{BarNotPermitted, MemoryBar};
 
 /// Registers of 32 bits.
 #[derive(Clone, Copy, Debug)]
@@ -47,14 +46,14 @@ pub enum EduNotMapped {
     /// Another driver uses the window slot.
     SlotInUse,
     /// Xen does not let the domain map the registers.
-    Refused(XenErrno),
+    Refused(BarNotPermitted),
 }
 
 impl fmt::Display for EduNotMapped {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::SlotInUse => f.write_str("another driver uses the window slot"),
-            Self::Refused(errno) => write!(f, "Xen refused the mapping: {errno}"),
+            Self::Refused(why) => why.fmt(f),
         }
     }
 }
@@ -65,13 +64,13 @@ impl EduRegisters {
     /// Maps the page of registers.
     ///
     /// # Safety
-    /// `page` is the first page of an `edu` device's registers, and the device decodes it.
+    /// `bar` is the memory of an `edu` device's registers, and the device decodes it.
     ///
     /// # Errors
     /// Another driver uses the slot, or Xen refused the mapping.
-    pub unsafe fn map(page: Gfn) -> Result<Self, EduNotMapped> {
+    pub unsafe fn map(bar: MemoryBar) -> Result<Self, EduNotMapped> {
         let slot = SLOT.try_lock().ok_or(EduNotMapped::SlotInUse)?;
-        guest().set_window(slot::DEVICE, Some((page, REGISTERS))).map_err(EduNotMapped::Refused)?;
+        bar.map_page(0, slot::DEVICE).map_err(EduNotMapped::Refused)?;
         Ok(Self { _slot: slot })
     }
 

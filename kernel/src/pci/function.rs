@@ -1,27 +1,17 @@
 //! One function of a device: its memory, and its right to do DMA.
 
+use alloc::vec::Vec;
 use core::fmt;
 
 use pci_types::{Bar, CommandRegister, EndpointHeader, PciAddress, PciHeader};
 
 use super::config::ConfigSpace;
+use super::memory_bar::MemoryBar;
 
 /// A function that a driver uses.
 pub struct Function {
     space: ConfigSpace,
     address: PciAddress,
-}
-
-/// The memory of a function, as addresses on the bus.
-///
-/// They are machine addresses in a PV guest and guest addresses in a PVH guest. Xen makes the two
-/// the same for a PVH dom0.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct MemoryBar {
-    /// The first address.
-    pub start: u64,
-    /// The size in bytes.
-    pub bytes: u64,
 }
 
 impl Function {
@@ -36,16 +26,34 @@ impl Function {
     ///
     /// The function stops decoding its memory until [`enable`](Self::enable).
     pub fn memory(&self, slot: u8) -> Option<MemoryBar> {
+        self.bar(slot).map(|(bar, _)| bar)
+    }
+
+    /// Returns the memory at all base address registers.
+    ///
+    /// The function stops decoding its memory until [`enable`](Self::enable).
+    pub fn memories(&self) -> Vec<MemoryBar> {
+        let (mut found, mut slot) = (Vec::new(), 0);
+        while slot < 6 {
+            let bar = self.bar(slot);
+            slot += bar.map_or(1, |(_, registers)| registers);
+            found.extend(bar.map(|(bar, _)| bar));
+        }
+        found
+    }
+
+    /// Returns the memory at a base address register, and how many registers name it.
+    fn bar(&self, slot: u8) -> Option<(MemoryBar, u8)> {
         // A write of ones makes the register return the size. Decoding is disabled meanwhile,
         // because the memory would move. Xen's vPCI refuses the write otherwise.
         self.command(|command| command - CommandRegister::MEMORY_ENABLE);
         let endpoint = EndpointHeader::from_header(PciHeader::new(self.address), &self.space)?;
-        let (start, bytes) = match endpoint.bar(slot, &self.space)? {
-            Bar::Memory32 { address, size, .. } => (address.into(), size.into()),
-            Bar::Memory64 { address, size, .. } => (address, size),
+        let (start, bytes, registers) = match endpoint.bar(slot, &self.space)? {
+            Bar::Memory32 { address, size, .. } => (address.into(), size.into(), 1),
+            Bar::Memory64 { address, size, .. } => (address, size, 2),
             Bar::Io { .. } => return None,
         };
-        (start != 0).then_some(MemoryBar { start, bytes })
+        (start != 0).then_some((MemoryBar { start, bytes }, registers))
     }
 
     /// Makes the function decode its memory and lets it do DMA.

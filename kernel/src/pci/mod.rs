@@ -2,18 +2,23 @@
 //!
 //! | question | place |
 //! |---|---|
-//! | how is configuration space read and written? | `config`, by `ports` |
+//! | how is configuration space read and written? | `config`, by `ports` in dom0 and by `frontend` in a PV domU |
 //! | how is a device found? | `bus` |
 //! | where is its memory, and may it do DMA? | `function` |
+//! | how is its memory mapped? | `memory_bar` |
 //!
-//! Only dom0 has a bus. Accesses of a PV dom0 to the ports trap, and Xen carries them out. Those of
-//! a PVH dom0 go to Xen's vPCI. The crate `pci_types` decodes the fields of configuration space.
+//! Accesses of a PV dom0 to the ports trap, and Xen carries them out. Those of a PVH dom0 go to
+//! Xen's vPCI. A PV domU asks a backend in dom0, which shows it the devices of `pci=[…]`. The crate `pci_types` decodes the fields of configuration space.
 
 mod bus;
 mod config;
+mod frontend;
 mod function;
+mod memory_bar;
 mod ports;
 
-pub use bus::find;
+pub use bus::{find, functions};
 pub use config::{ConfigSpace, ConfigSpaceError};
-pub use function::{Function, MemoryBar};
+pub use frontend::close;
+pub use function::Function;
+pub use memory_bar::{BarNotPermitted, MemoryBar};

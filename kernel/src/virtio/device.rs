@@ -59,7 +59,11 @@ pub enum VirtioDeviceError {
 impl VirtioDeviceError {
     /// Returns true if the machine or the domain does not have such a device.
     pub const fn is_expected(&self) -> bool {
-        matches!(self, Self::Absent | Self::Config(ConfigSpaceError::NotInitialDomain))
+        match self {
+            Self::Absent => true,
+            Self::Config(why) => why.is_expected(),
+            _ => false,
+        }
     }
 }
 

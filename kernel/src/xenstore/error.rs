@@ -1,0 +1,59 @@
+//! The reason why xenstore did not do what was asked.
+
+use core::fmt;
+
+use arrayvec::ArrayString;
+use hypercall::XenErrno;
+
+use super::ring::TIMEOUT_SECONDS;
+
+/// The reason why xenstore did not do what was asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoreError {
+    /// The domain has no xenstore ring.
+    Absent,
+    /// Xen refused to map the ring or to notify xenstored.
+    Xen(XenErrno),
+    /// xenstored does not answer.
+    Silent,
+    /// xenstored refused, with this error (`xsd_errors` in `public/io/xs_wire.h`).
+    Refused(ArrayString<16>),
+    /// The path or the value is too long for a message.
+    TooLong {
+        /// The length of the message in bytes.
+        bytes: usize,
+    },
+    /// The answer has another form than the request asks for.
+    Malformed,
+    /// The message in the ring does not answer the request.
+    UnexpectedMessage {
+        /// The kind of the message, `XS_*`.
+        kind: u32,
+        /// The number of the request that it answers.
+        request: u32,
+        /// The length in bytes.
+        len: u32,
+    },
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Absent => f.write_str("the domain has no xenstore ring"),
+            Self::Xen(errno) => write!(f, "Xen refused the xenstore ring: {errno}"),
+            Self::Silent => write!(f, "xenstored has not answered for {TIMEOUT_SECONDS} s"),
+            Self::Refused(word) => write!(f, "xenstored refused: {word}"),
+            Self::TooLong { bytes } => {
+                write!(f, "a message of {bytes} bytes is longer than xenstored accepts")
+            }
+            Self::Malformed => f.write_str("xenstored's answer is not text"),
+            Self::UnexpectedMessage { kind, request, len } => write!(
+                f,
+                "xenstored sent a message of kind {kind} with {len} bytes for request {request:#x}, \
+                 which was not the last request"
+            ),
+        }
+    }
+}
+
+impl core::error::Error for StoreError {}
