@@ -39,7 +39,7 @@ tarball_is_complete() {
     find . -type f ! -name SHA256SUMS | sed 's|^\./||' | sort >"$work/files"
     sed 's/^[0-9a-f]*  //' SHA256SUMS | sort | cmp - "$work/files" || fail "SHA256SUMS lists other files"
     cmp "$OLDPWD/$image" xen-contig
-    for config in pv.cfg pvh.cfg; do
+    for config in pv.cfg pvh.cfg driver-domain.cfg; do
         [ "$(kernel_of $config)" = xen-contig ] || fail "$config does not start the image beside it"
     done
     # Documents and configurations speak of files that exist, by their names in this directory.
@@ -71,7 +71,7 @@ installation_works() {
     done
     DESTDIR="$work/root" PREFIX=/opt/xen/
     make --silent install DESTDIR="$DESTDIR" PREFIX="$PREFIX" >/dev/null
-    for config in pv.cfg pvh.cfg; do
+    for config in pv.cfg pvh.cfg driver-domain.cfg; do
         kernel=$(kernel_of "$DESTDIR/opt/xen/share/xen-contig/$config")
         [ "$kernel" = /opt/xen/lib/xen-contig/xen-contig ] || fail "the installed $config starts $kernel"
         cmp "$image" "$DESTDIR$kernel"

@@ -78,7 +78,7 @@ put_all() {
     [ -f "$image" ] || fail "$image does not exist: \`make image\` builds it"
     put "$image" "${lib}xen-contig" 755
     put "$image.debug" "${lib}xen-contig.debug"
-    for name in pv.cfg pvh.cfg grub-dom0.cfg relay-console.sh; do
+    for name in pv.cfg pvh.cfg driver-domain.cfg grub-dom0.cfg relay-console.sh; do
         put_text "xen-configs/$name" "$share$name"
     done
     put_text xen-configs/README.md "${doc}README.md"

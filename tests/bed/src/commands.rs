@@ -10,8 +10,8 @@ use crate::guest::GuestVerdict;
 use crate::report::Reporter;
 use crate::settings::{self, Settings};
 use crate::{
-    bench, configurations, conformance, drivers, gdb, last_trace, long, modes, own, setup, soak,
-    suite, vcpus, witness,
+    bench, configurations, conformance, driver_domain, drivers, gdb, last_trace, long, modes, own,
+    setup, soak, suite, vcpus, witness,
 };
 
 /// What a command does. It returns the worst verdict.
@@ -56,7 +56,7 @@ const COMMON: [&str; 3] = ["target", "mirror", "xen"];
 const BOOT: [&str; 2] = ["image", "xen-args"];
 
 /// All commands.
-const COMMANDS: [CommandRow; 15] = [
+const COMMANDS: [CommandRow; 16] = [
     CommandRow {
         name: "setup",
         about: "Fetch Xen, its tools and a dom0 kernel, installing none of them",
@@ -187,6 +187,15 @@ const COMMANDS: [CommandRow; 15] = [
         only_reads: false,
         check: NO_FILES,
         run: drivers::run,
+    },
+    CommandRow {
+        name: "driver-domain",
+        about: "Drivers in a PV domU, on PCI devices that a Linux dom0 passes to it",
+        options: &[],
+        needs_image: true,
+        only_reads: false,
+        check: NO_FILES,
+        run: driver_domain::run,
     },
     CommandRow {
         name: "bench",

@@ -11,6 +11,7 @@ mod configurations;
 mod conformance;
 mod context;
 mod domu;
+mod driver_domain;
 mod drivers;
 mod error;
 mod expectation;

@@ -232,6 +232,24 @@ send_record() {
     rm /tmp/record /tmp/xentrace
 }
 
+# Prints the address of the PCI device with a vendor and a device number.
+pci_address() {
+    for dir in /sys/bus/pci/devices/*; do
+        [ "$(cat "$dir"/vendor) $(cat "$dir"/device)" != "$1" ] || echo "${dir##*/}"
+    done
+}
+
+# Makes the devices assignable that the guest is passed, and prints the setting for `xl create`.
+assign() {
+    list=
+    while read -r ids; do
+        address=$(pci_address "$ids")
+        xl pci-assignable-list | grep -q "$address" || xl pci-assignable-add "$address" >>/tmp/assign 2>&1
+        list="$list${list:+, }\"$address\""
+    done <pass
+    echo "pci=[$list]"
+}
+
 job() {
     config=$(cat config)
     goal=$(cat goal)
@@ -240,6 +258,8 @@ job() {
     xl dmesg -c >/dev/null
     set --
     while read -r line; do set -- "$@" "$line"; done <overrides
+    rm -f /tmp/assign
+    [ ! -f pass ] || set -- "$@" "$(assign)"
     dir=$PWD
     cd /bed/work || return
     paused=
@@ -250,6 +270,7 @@ job() {
     rc=$?
     cd "$dir" || return
     section create </tmp/create
+    [ ! -f /tmp/assign ] || section assign </tmp/assign
     if [ "$rc" -ne 0 ]; then
         say "end-of-domain create-failed $rc"
     else

@@ -44,9 +44,12 @@ const WORK: &str = "bed/work";
 fn config(guest: &Guest) -> String {
     match guest.kernel {
         Some(_) => OwnKernel::config_path(&guest.name),
-        None => guest.mode.xl_config().to_owned(),
+        None => guest.config.unwrap_or(guest.mode.xl_config()).to_owned(),
     }
 }
+
+/// The configuration of a domU to which dom0 passes PCI devices.
+pub const DRIVER_DOMAIN: &str = "xen-configs/driver-domain.cfg";
 
 /// The script that copies the console of a PV guest into Xen's log.
 const RELAY: &str = "xen-configs/relay-console.sh";
@@ -77,6 +80,7 @@ pub fn pack(guests: &[Guest], image: &[u8], root: &Path) -> Result<Vec<u8>> {
     for mode in [GuestMode::PvDomu, GuestMode::PvhDomu] {
         add(mode.xl_config(), root, &mut archive)?;
     }
+    add(DRIVER_DOMAIN, root, &mut archive)?;
     add(RELAY, root, &mut archive)?;
     for (number, guest) in guests.iter().enumerate() {
         let dir = format!("bed/jobs/{number:03}");
@@ -93,6 +97,10 @@ pub fn pack(guests: &[Guest], image: &[u8], root: &Path) -> Result<Vec<u8>> {
         }
         if guest.is_shaken {
             archive.file(&format!("{dir}/shake"), "");
+        }
+        if !guest.passed.is_empty() {
+            let ids: String = guest.passed.iter().map(|it| format!("{}\n", it.ids())).collect();
+            archive.file(&format!("{dir}/pass"), ids);
         }
         if relays(guest) {
             archive.file(&format!("{dir}/relay"), PV_NAME);

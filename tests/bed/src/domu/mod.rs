@@ -5,5 +5,6 @@ mod jobs;
 mod report;
 mod session;
 
+pub use jobs::DRIVER_DOMAIN;
 pub use report::JobReport;
 pub use session::{JobResult, SessionSpec, XEN_MIB, judged, run};

@@ -55,8 +55,30 @@ pub struct Guest {
     pub clock: MachineClock,
     /// Devices of a dom0's machine that drivers are tried with.
     pub devices: Devices,
+    /// The configuration of a domU, if it is not that of its mode.
+    pub config: Option<&'static str>,
+    /// PCI devices that dom0 passes to a domU. The machine then has them.
+    pub passed: Vec<PassedDevice>,
+    /// Whether the machine of a domU with passed devices lacks an IOMMU.
+    pub lacks_iommu: bool,
     /// Whether the machine of a dom0 waits for a debugger.
     pub gdb: bool,
+}
+
+/// A PCI device of the machine that dom0 can pass to a domU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PassedDevice {
+    /// QEMU's device for teaching, whose DMA engine drives 28 address bits.
+    Edu,
+}
+
+impl PassedDevice {
+    /// Returns the vendor and device numbers, as Linux prints them in sysfs.
+    pub const fn ids(self) -> &'static str {
+        match self {
+            Self::Edu => "0x1234 0x11e8",
+        }
+    }
 }
 
 /// When a guest has done what it is booted for.
@@ -117,6 +139,9 @@ impl Guest {
             processors: None,
             clock: MachineClock::Time,
             devices: Devices::default(),
+            config: None,
+            passed: Vec::new(),
+            lacks_iommu: false,
             gdb: false,
         }
     }

@@ -23,12 +23,13 @@ const TOOLS: [&str; 7] = [
 
 /// Below the kernel's `drivers`, in the order in which they are loaded. The virtio modules drive the
 /// port that init reports over.
-const MODULES: [&str; 11] = [
+const MODULES: [&str; 12] = [
     "xen/xen-evtchn",
     "xen/xen-gntdev",
     "xen/xen-gntalloc",
     "xen/xen-privcmd",
     "xen/xenfs/xenfs",
+    "xen/xen-pciback/xen-pciback",
     "virtio/virtio_ring",
     "virtio/virtio",
     "virtio/virtio_pci_legacy_dev",
