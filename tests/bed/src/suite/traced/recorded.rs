@@ -167,7 +167,7 @@ impl fmt::Display for RecordedCall {
 }
 
 /// The hypercalls that the kernel makes as a PV guest, by number (`public/xen.h`).
-const NAMES: [(u32, &str); 14] = [
+const NAMES: [(u32, &str); 15] = [
     (0, "set_trap_table"),
     (1, "mmu_update"),
     (4, "set_callbacks"),
@@ -176,6 +176,7 @@ const NAMES: [(u32, &str); 14] = [
     (14, "update_va_mapping"),
     (17, "xen_version"),
     (18, "console_io"),
+    (20, "grant_table_op"),
     (23, "iret"),
     (24, "vcpu_op"),
     (25, "set_segment_base"),
