@@ -1,0 +1,414 @@
+/*
+ * Machine-contiguous DMA memory for Xen guest kernels in C.
+ *
+ * This is the C interface of the library xen-contig, for 64-bit x86 kernels that run as PV or PVH guests
+ * of Xen. docs/EMBEDDING.md, section "From C", is the tutorial.
+ *
+ * Words
+ *   frame           4096 bytes. A number of the guest's own ("pfn"), unless it is called a machine frame.
+ *   device address  what goes into a register of a device: a machine address in a PV guest, an address of
+ *                   the guest's own numbering in a PVH guest.
+ *
+ * Storage
+ *   The library allocates no memory of its own beside frames. The caller provides each structure, and its
+ *   content does not matter before the call that fills it. The library marks it with its address: a
+ *   structure that was copied, freed or never filled is recognised. It must stay where it is until the
+ *   function is called that ends it.
+ *
+ * Errors
+ *   A function that returns int returns XC_OK or one of XC_ERROR_..., and writes the whole error to its last
+ *   argument, which may be NULL. NULL for any other argument is an error and not a crash, unless a comment
+ *   permits it. After an error nothing was allocated and nothing was lost, unless the code is XC_ERROR_LOST.
+ *
+ * Contexts
+ *   "May sleep" means: makes hypercalls that can take milliseconds, and calls take and give of xc_platform.
+ *   Such a function must not be called in an interrupt handler, nor under a lock that these two take.
+ *   Several vCPUs may call any functions at the same time, but no function may run on an object while another
+ *   vCPU ends that object.
+ */
+#ifndef XEN_CONTIG_H
+#define XEN_CONTIG_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Results. The text of an error (xc_error_text) names the values and what to do. */
+
+/* The call did what it says. */
+#define XC_OK 0
+/* An argument is wrong: NULL, misaligned, an unknown flag, or an incomplete xc_platform. */
+#define XC_ERROR_ARGUMENT 1
+/* The structure was not filled, was ended already, or was copied from elsewhere. */
+#define XC_ERROR_HANDLE 2
+/* Something still uses the object. End that first. */
+#define XC_ERROR_IN_USE 3
+/* The limits of a device or of a pool contradict each other. */
+#define XC_ERROR_LIMITS 4
+/* No memory can satisfy the request within the limits of the device. */
+#define XC_ERROR_REQUEST 5
+/* Only a call that may sleep can satisfy the request. */
+#define XC_ERROR_MUST_NOT_SLEEP 6
+/* The kernel has too few free frames, or too few in a row. */
+#define XC_ERROR_GUEST_MEMORY 7
+/* Xen has no such memory. */
+#define XC_ERROR_XEN_MEMORY 8
+/* Xen does not permit this domain what was asked for. */
+#define XC_ERROR_NOT_PERMITTED 9
+/* Something references a frame that take handed out. */
+#define XC_ERROR_FRAME_IN_USE 10
+/* Xen refused the call for another reason. */
+#define XC_ERROR_XEN 11
+/* Frames were lost to a failure. They are never used again, and xc_report_text counts them. */
+#define XC_ERROR_LOST 12
+/* All objects of the pool are in use. */
+#define XC_ERROR_EXHAUSTED 13
+/* The memory has other device addresses since a restore or a migration. Free it and allocate it again. */
+#define XC_ERROR_MOVED 14
+/* An error that this header has no code for. */
+#define XC_ERROR_OTHER 99
+
+/* Flags of requests. */
+
+/* The call must not sleep. It makes no hypercall and calls no function of xc_platform but zero, mask and
+ * unmask. */
+#define XC_NO_SLEEP 1
+/* A pool does not zero its objects: they hold what their last user or the device wrote. */
+#define XC_NOT_ZEROED 2
+
+/* What take returns if it has no such frames. */
+#define XC_NO_FRAME UINT64_MAX
+
+/* What references a frame: kinds of xc_holder, and what the member value is. */
+
+/* The kernel does not know. */
+#define XC_HOLDER_UNKNOWN 0
+/* A page-table entry. value: the address that it maps. */
+#define XC_HOLDER_MAPPING 1
+/* The frame is a page table. value: its level, 1 to 4. */
+#define XC_HOLDER_PAGE_TABLE 2
+/* The frame is in a GDT or LDT. value: the vCPU. */
+#define XC_HOLDER_DESCRIPTOR_TABLE 3
+/* The frame is granted to another domain. value: the grant reference. */
+#define XC_HOLDER_GRANTED 4
+/* The frame is shared for good. name: with whom. */
+#define XC_HOLDER_SHARED 5
+/* A device accesses the frame. name: the device. */
+#define XC_HOLDER_DEVICE 6
+
+/* Sizes of structures, in words of 8 bytes. */
+
+#define XC_ERROR_WORDS 16
+#define XC_ALLOCATOR_WORDS 384
+#define XC_DEVICE_WORDS 64
+#define XC_BUFFER_WORDS 24
+#define XC_POOL_WORDS 64
+#define XC_OBJECT_WORDS 24
+
+/* Why a call failed. It may be copied and needs no end. The names of pools in it must still exist. */
+struct xc_error {
+    /* XC_OK or XC_ERROR_.... */
+    int code;
+    /* For the library. */
+    uint32_t mark;
+    uint64_t words[XC_ERROR_WORDS];
+};
+
+/* What references a frame, for the errors that name it. The library has set frame and XC_HOLDER_UNKNOWN. */
+struct xc_holder {
+    /* The frame. */
+    uint64_t frame;
+    /* XC_HOLDER_.... */
+    uint32_t kind;
+    uint32_t reserved;
+    /* The address, level, vCPU or grant reference. */
+    uint64_t value;
+    /* Text with a zero at the end that stays for good, or NULL. */
+    const char *name;
+};
+
+/*
+ * The kernel around the library. xc_init copies it.
+ *
+ * The library trusts it: all members describe the guest that the program runs in, for as long as the
+ * allocator exists. The members below "optional" may be NULL.
+ *
+ * No function may call the library. Only zero, mask and unmask are called in an interrupt handler, and only
+ * if interrupt handlers allocate or free.
+ */
+struct xc_platform {
+    /* sizeof(struct xc_platform). */
+    uint64_t size;
+    /* The first argument of the functions below. May be NULL. */
+    void *context;
+    /* Makes hypercall number (__HYPERVISOR_... of xen.h) with four arguments, in rdi, rsi, rdx and r10, and
+     * returns Xen's answer. The library makes memory_op, mmu_update, mmuext_op, multicall, hvm_op, sched_op
+     * and xen_version. */
+    int64_t (*hypercall)(void *context, uint32_t number, uint64_t a, uint64_t b, uint64_t c, uint64_t d);
+    /* The P2M of a PV guest: entry n is the machine frame of frame n, or UINT64_MAX. The library writes to
+     * it. Nothing else may, except for frames that the kernel owns. NULL in a PVH guest. */
+    uint64_t *p2m;
+    /* The number of entries. In a PVH guest, the number after the highest frame. */
+    uint64_t frames;
+    /* The address at which the kernel maps frame 0: frame n is at linear_base + n * 4096, readable and
+     * writable. A multiple of 4096. */
+    uint64_t linear_base;
+    /* Returns the machine address of the first-level page-table entry that maps a frame there: the same
+     * entry for good. Only a PV guest needs it; otherwise NULL. */
+    uint64_t (*entry)(void *context, uint64_t frame);
+    /* Takes a run of free frames, the first of which is a multiple of align, a power of two up to 512.
+     * Nothing but the linear mapping may map them. Returns the first, or XC_NO_FRAME. Must not wait for
+     * memory. */
+    uint64_t (*take)(void *context, uint64_t frames, uint64_t align);
+    /* Takes frames back. They may be a part of a run that was taken. */
+    void (*give)(void *context, uint64_t first, uint64_t frames);
+    /* Returns the number of free frames. */
+    uint64_t (*free_frames)(void *context);
+
+    /* Optional: a search of the free frames for such as a device reaches already. Without it, the library
+     * exchanges frames where it could have used those. Both functions or neither. */
+
+    /* Writes the first run of free frames that ends after frame from. Returns 0 if there is none. */
+    int (*next_free)(void *context, uint64_t from, uint64_t *first, uint64_t *frames);
+    /* Takes exactly these frames. Returns 0 if one of them is not free any more. */
+    int (*take_at)(void *context, uint64_t first, uint64_t frames);
+
+    /* Optional: for a kernel that maps frames elsewhere, too. */
+
+    /* Removes page-table entries of these frames that nothing uses any more, except the linear mapping. Must
+     * not flush. Returns 0, or else names a frame that is in use. Needed if take can return frames that are
+     * unmapped lazily. */
+    int (*purge)(void *context, uint64_t first, uint64_t frames, struct xc_holder *holder);
+    /* Says what references a frame that Xen refused to take. machine_frame is XC_NO_FRAME in a PVH guest. It
+     * may walk page tables. */
+    void (*holder)(void *context, uint64_t frame, uint64_t machine_frame, struct xc_holder *holder);
+
+    /* Optional: a faster way to fill memory with zeros. */
+    void (*zero)(void *context, void *memory, uint64_t bytes);
+
+    /* Optional: needed if interrupt handlers allocate or free. Both functions or neither. A program has one
+     * pair of them. */
+
+    /* Masks interrupts on this vCPU. Returns what unmask needs. */
+    uint64_t (*mask)(void);
+    /* Restores the state that mask returned. */
+    void (*unmask)(uint64_t state);
+};
+
+/* An allocator. Filled by xc_init, ended by xc_fini. */
+struct xc_allocator {
+    uint64_t words[XC_ALLOCATOR_WORDS];
+};
+
+/* The result of xc_trim, in frames. */
+struct xc_trim_report {
+    /* Frames that Xen took and replaced by others. */
+    uint64_t returned;
+    /* Frames that are free memory of the kernel again. */
+    uint64_t freed;
+    /* Frames that Xen refused to take. The next trim offers them again. */
+    uint64_t set_aside;
+    /* Frames that were lost to a failure. */
+    uint64_t quarantined;
+};
+
+/* What a device can reach. 0 stands for the default of each member. */
+struct xc_limits {
+    /* The highest address of a byte that the device can drive. 0: any. */
+    uint64_t mask;
+    /* The lowest address that the device may be given. */
+    uint64_t lowest;
+    /* What the address of each segment is a multiple of: a power of two. */
+    uint64_t align;
+    /* A power of two of which no segment crosses a multiple. 0: none. */
+    uint64_t boundary;
+    /* The most bytes of a segment. 0: any. */
+    uint64_t max_segment;
+    /* The most segments of a buffer. 0: one. With one, a buffer begins at a multiple of the smallest power of
+     * two of pages that holds it. */
+    uint64_t max_segments;
+};
+
+/* A device. Filled by xc_device_init, ended by xc_device_fini. */
+struct xc_device {
+    uint64_t words[XC_DEVICE_WORDS];
+};
+
+/* A coherent buffer. Filled by xc_alloc, ended by xc_free. */
+struct xc_buffer {
+    /* The first byte for the processor. All bytes are side by side. The device may write at any time, so
+     * access them volatile. */
+    void *memory;
+    /* The first byte for the device. */
+    uint64_t device_address;
+    /* The number of bytes. */
+    uint64_t bytes;
+    /* For the library. */
+    uint64_t words[XC_BUFFER_WORDS];
+};
+
+/* A part of memory that a device sees as one address and length. */
+struct xc_segment {
+    /* The first byte for the device. */
+    uint64_t device_address;
+    /* The offset of the first byte in the memory. */
+    uint64_t offset;
+    /* The number of bytes. */
+    uint64_t bytes;
+};
+
+/* What the objects of a pool are. 0 stands for the default of each member. */
+struct xc_pool_config {
+    /* Text with a zero at the end, for errors and reports. It must stay while the pool and its errors are
+     * used. The first 64 bytes count. NULL: "unnamed". */
+    const char *name;
+    /* Bytes of an object, at least 1. */
+    uint64_t size;
+    /* What the address of each object is a multiple of: a power of two. 0: the next power of two above the
+     * size, at most 64. */
+    uint64_t align;
+    /* The least number of bytes that the pool allocates at a time. 0: a page, or what an object needs. */
+    uint64_t chunk;
+    /* The most objects. 0: any number. */
+    uint64_t limit;
+    /* Objects that are available after xc_pool_init and xc_pool_refill. */
+    uint64_t reserve;
+    /* XC_NOT_ZEROED or 0. */
+    uint32_t flags;
+    uint32_t reserved;
+};
+
+/* A pool. Filled by xc_pool_init, ended by xc_pool_fini. */
+struct xc_pool {
+    uint64_t words[XC_POOL_WORDS];
+};
+
+/* An object of a pool. Filled by xc_pool_alloc, ended by xc_pool_free. */
+struct xc_object {
+    /* The first byte for the processor. Access it volatile. */
+    void *memory;
+    /* The first byte for the device. */
+    uint64_t device_address;
+    /* The number of bytes. */
+    uint64_t bytes;
+    /* For the library. */
+    uint64_t words[XC_OBJECT_WORDS];
+};
+
+/*
+ * Errors
+ *
+ * Both functions accept NULL and any content, do not sleep, and may be called in an interrupt handler.
+ */
+
+/* Writes the text of an error with a zero at the end: what failed, the values, and what to do. Returns the
+ * number of bytes of the whole text without the zero, as snprintf does. buffer may be NULL if size is 0. A
+ * text has at most 512 bytes. */
+size_t xc_error_text(const struct xc_error *error, char *buffer, size_t size);
+
+/* Returns 1 if the same call can succeed later although the caller changes nothing, for example when memory
+ * becomes free. Otherwise returns 0. */
+int xc_error_is_transient(const struct xc_error *error);
+
+/*
+ * The allocator
+ */
+
+/* Makes the allocator of a kernel. Makes up to 20 hypercalls that move nothing. Does not sleep.
+ * XC_ERROR_ARGUMENT: the platform is incomplete or contradicts itself. */
+int xc_init(struct xc_allocator *allocator, const struct xc_platform *platform, struct xc_error *error);
+
+/* Ends an allocator, after its devices. What is idle returns to Xen and to the kernel. May sleep.
+ * XC_ERROR_IN_USE: a device exists. */
+int xc_fini(struct xc_allocator *allocator, struct xc_error *error);
+
+/* Writes which contiguous memory this domain can get, and why, as xc_error_text does. Print it at boot. Does
+ * not sleep. */
+size_t xc_capability_text(const struct xc_allocator *allocator, char *buffer, size_t size);
+
+/* Writes how requests were served and where the frames are, in lines, as xc_error_text does. Does not sleep.
+ * An interrupt handler may call it if mask and unmask are given. */
+size_t xc_report_text(const struct xc_allocator *allocator, char *buffer, size_t size);
+
+/* Gives idle memory up, at least bytes if there is as much: scarce memory to Xen, all other memory to the
+ * kernel. UINT64_MAX leaves nothing idle. report may be NULL. May sleep. An error says why the last exchange
+ * was refused; the report is written nevertheless. */
+int xc_trim(const struct xc_allocator *allocator, uint64_t bytes, struct xc_trim_report *report, struct xc_error *error);
+
+/* Makes idle memory free memory of the kernel, at least this many frames if there are as many. Returns the
+ * number of frames. Makes no hypercall, but calls give: call it where the kernel finds no free frame, and not
+ * in take. */
+uint64_t xc_reclaim(const struct xc_allocator *allocator, uint64_t frames);
+
+/*
+ * Devices
+ */
+
+/* Makes a device with these limits. name must stay while the device and its errors are used; the first 64
+ * bytes count, and NULL stands for "unnamed". Does not sleep. XC_ERROR_LIMITS: the limits contradict each
+ * other. */
+int xc_device_init(struct xc_device *device, const struct xc_allocator *allocator, const char *name, const struct xc_limits *limits, struct xc_error *error);
+
+/* Ends a device, after its buffers and pools. Does not sleep. XC_ERROR_IN_USE: one of them exists. */
+int xc_device_fini(struct xc_device *device, struct xc_error *error);
+
+/*
+ * Coherent buffers
+ */
+
+/* Allocates a zeroed buffer of 1 byte to 1 GiB within the limits of the device. flags: XC_NO_SLEEP or 0.
+ * Without XC_NO_SLEEP it may sleep. With it, an interrupt handler may call it if mask and unmask are given. */
+int xc_alloc(const struct xc_device *device, uint64_t bytes, uint32_t flags, struct xc_buffer *buffer, struct xc_error *error);
+
+/* Frees a buffer. Stop the device first. Makes no hypercall and does not sleep: the memory stays idle in the
+ * allocator for the next request. An interrupt handler may call it if mask and unmask are given. */
+int xc_free(struct xc_buffer *buffer, struct xc_error *error);
+
+/* Copies the segments of a buffer, first to last, at most capacity of them. Returns the number of all
+ * segments, or 0 if this is not a buffer. segments may be NULL if capacity is 0. Does not sleep. An interrupt
+ * handler may call it if mask and unmask are given. */
+size_t xc_segments(const struct xc_buffer *buffer, struct xc_segment *segments, size_t capacity);
+
+/* Checks that a buffer still has the addresses that the device received. Call it after a restore or a
+ * migration, when the P2M is up to date again. Does not sleep. XC_ERROR_MOVED: it has not. */
+int xc_check(const struct xc_buffer *buffer, struct xc_error *error);
+
+/*
+ * Pools of objects
+ */
+
+/* Makes a pool and allocates its reserve. May sleep. */
+int xc_pool_init(struct xc_pool *pool, const struct xc_device *device, const struct xc_pool_config *config, struct xc_error *error);
+
+/* Ends a pool, after its objects. Makes no hypercall, but calls give. XC_ERROR_IN_USE: an object exists. */
+int xc_pool_fini(struct xc_pool *pool, struct xc_error *error);
+
+/* Allocates an object. flags: XC_NO_SLEEP or 0. Without XC_NO_SLEEP the pool grows if all objects are in use,
+ * and the call may sleep. With it, an interrupt handler may always call it: it takes no lock.
+ * XC_ERROR_EXHAUSTED: all objects are in use. */
+int xc_pool_alloc(const struct xc_pool *pool, uint32_t flags, struct xc_object *object, struct xc_error *error);
+
+/* Frees an object. Stop the device first. Takes no lock: an interrupt handler may always call it. */
+int xc_pool_free(struct xc_object *object, struct xc_error *error);
+
+/* Allocates objects until the reserve is available again. May sleep. */
+int xc_pool_refill(const struct xc_pool *pool, struct xc_error *error);
+
+/* Returns 1 if fewer objects are available than the reserve has. An interrupt handler may always call it. */
+int xc_pool_is_low(const struct xc_pool *pool);
+
+/* Checks that the objects still have the addresses that the device received, as xc_check does. The pool hands
+ * out no object that moved. */
+int xc_pool_check(const struct xc_pool *pool, struct xc_error *error);
+
+/* Writes how many objects and frames a pool has, as xc_error_text does. Takes no lock. */
+size_t xc_pool_text(const struct xc_pool *pool, char *buffer, size_t size);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

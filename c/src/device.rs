@@ -1,0 +1,147 @@
+//! Devices and their limits.
+
+use core::ffi::{c_char, c_int};
+
+use xen_contig::dma::{Constraints, Sleep};
+
+use crate::allocator::{Guest, Users, guest_in, xc_allocator};
+use crate::error::{Failure, answer, xc_error};
+use crate::handle::{Kind, Slot};
+use crate::text;
+
+/// The call must not sleep.
+pub const XC_NO_SLEEP: u32 = 1;
+
+/// The number of words of a device.
+pub const XC_DEVICE_WORDS: usize = 64;
+
+/// What a device can reach. 0 stands for no limit.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct xc_limits {
+    /// The highest address of a byte.
+    pub mask: u64,
+    /// The lowest address.
+    pub lowest: u64,
+    /// What each segment's address is a multiple of.
+    pub align: u64,
+    /// What no segment crosses a multiple of.
+    pub boundary: u64,
+    /// The most bytes of a segment.
+    pub max_segment: u64,
+    /// The most segments of a buffer.
+    pub max_segments: u64,
+}
+
+/// A device.
+#[repr(C)]
+pub struct xc_device {
+    /// For the library.
+    words: [u64; XC_DEVICE_WORDS],
+}
+
+const _: () = assert!(Slot::<Device>::WORDS <= XC_DEVICE_WORDS);
+
+/// A device of a C kernel.
+pub struct Device {
+    /// Its allocator.
+    pub guest: &'static Guest,
+    /// Its name.
+    pub name: &'static str,
+    constraints: Constraints,
+    /// Its buffers and pools.
+    pub users: Users,
+}
+
+impl Kind for Device {
+    const NAME: &'static str = "xc_device";
+    const SEAL: u64 = 0x93e8_417d_b60a_2cf1;
+}
+
+impl Device {
+    /// Returns the constraints of a request.
+    ///
+    /// # Errors
+    /// Unknown flags.
+    pub fn constraints(&self, flags: u32) -> Result<Constraints, Failure> {
+        let sleep = match flags {
+            0 => Sleep::May,
+            XC_NO_SLEEP => Sleep::MustNot,
+            flags => return Err(Failure::UnknownFlags { flags, known: XC_NO_SLEEP }),
+        };
+        Ok(self.constraints.to_builder().sleep(sleep).build()?)
+    }
+}
+
+/// Returns the device in a caller's storage.
+///
+/// # Safety
+/// As for [`Slot::get`].
+pub unsafe fn device_in(device: *const xc_device) -> Result<&'static Device, Failure> {
+    // SAFETY: as for this function.
+    unsafe { Slot::<Device>::get(device.cast()) }
+}
+
+/// Returns the constraints of limits in which 0 stands for no limit.
+fn constraints(limits: &xc_limits) -> Result<Constraints, Failure> {
+    let unless_zero = |value, default| if value == 0 { default } else { value };
+    let segments = usize::try_from(unless_zero(limits.max_segments, 1)).unwrap_or(usize::MAX);
+    let mut builder = Constraints::builder()
+        .mask(unless_zero(limits.mask, u64::MAX))
+        .lowest(limits.lowest)
+        .align(unless_zero(limits.align, 1))
+        .max_segment(unless_zero(limits.max_segment, u64::MAX))
+        .max_segments(segments);
+    if limits.boundary > 0 {
+        builder = builder.boundary(limits.boundary);
+    }
+    Ok(builder.build()?)
+}
+
+/// Makes a device.
+///
+/// # Safety
+/// As `xen_contig.h` says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn xc_device_init(
+    device: *mut xc_device,
+    allocator: *const xc_allocator,
+    name: *const c_char,
+    limits: *const xc_limits,
+    error: *mut xc_error,
+) -> c_int {
+    // SAFETY: each pointer is null or names what its type says: the function's requirement. The allocator
+    // stays while it has users.
+    unsafe {
+        answer(error, || {
+            let guest = guest_in(allocator)?;
+            let Some(limits) = limits.as_ref() else {
+                return Err(Failure::Null { argument: "xc_limits" });
+            };
+            Slot::<Device>::fill(device.cast(), || {
+                let (name, constraints) = (text::name(name), constraints(limits)?);
+                guest.users.add();
+                Ok(Device { guest, name, constraints, users: Users::default() })
+            })
+            .map(|_| ())
+        })
+    }
+}
+
+/// Ends a device.
+///
+/// # Safety
+/// As `xen_contig.h` says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn xc_device_fini(device: *mut xc_device, error: *mut xc_error) -> c_int {
+    // SAFETY: each pointer is null or names what its type says: the function's requirement. Nothing uses
+    // the device, since it counts its users.
+    unsafe {
+        answer(error, || {
+            device_in(device)?.users.check_none(Device::NAME)?;
+            let device = Slot::<Device>::take(device.cast())?;
+            device.guest.users.remove();
+            Ok(())
+        })
+    }
+}

@@ -1,0 +1,377 @@
+//! Errors for C: a code for decisions, and the whole text for people.
+
+use core::ffi::{c_char, c_int};
+use core::fmt;
+use core::mem::MaybeUninit;
+use core::ptr;
+
+use xen_contig::dma::{AllocError, BufferError, ConstraintError, PoolError, PoolErrorKind};
+use xen_contig::exchange::ExchangeError;
+
+use crate::text;
+
+/// The call did what it says.
+pub const XC_OK: c_int = 0;
+/// An argument is wrong.
+pub const XC_ERROR_ARGUMENT: c_int = 1;
+/// A handle is not one, or was freed.
+pub const XC_ERROR_HANDLE: c_int = 2;
+/// Something still uses the object.
+pub const XC_ERROR_IN_USE: c_int = 3;
+/// The limits of a device or of a pool contradict each other.
+pub const XC_ERROR_LIMITS: c_int = 4;
+/// No memory can satisfy the request.
+pub const XC_ERROR_REQUEST: c_int = 5;
+/// Only a call that may sleep can satisfy the request.
+pub const XC_ERROR_MUST_NOT_SLEEP: c_int = 6;
+/// The kernel has too little free memory.
+pub const XC_ERROR_GUEST_MEMORY: c_int = 7;
+/// Xen has no such memory.
+pub const XC_ERROR_XEN_MEMORY: c_int = 8;
+/// Xen does not permit this domain what was asked for.
+pub const XC_ERROR_NOT_PERMITTED: c_int = 9;
+/// Something references a frame that the kernel handed out as free.
+pub const XC_ERROR_FRAME_IN_USE: c_int = 10;
+/// Xen refused the call for another reason.
+pub const XC_ERROR_XEN: c_int = 11;
+/// Frames were lost to a failure.
+pub const XC_ERROR_LOST: c_int = 12;
+/// All objects of the pool are in use.
+pub const XC_ERROR_EXHAUSTED: c_int = 13;
+/// The memory has other device addresses since a restore or a migration.
+pub const XC_ERROR_MOVED: c_int = 14;
+/// An error that this version has no code for.
+pub const XC_ERROR_OTHER: c_int = 99;
+
+/// The number of words of an error.
+pub const XC_ERROR_WORDS: usize = 16;
+
+/// Marks an error that the library has written.
+const WRITTEN: u32 = 0x5ea1_e440;
+
+/// Why a call failed.
+#[repr(C)]
+pub struct xc_error {
+    /// `XC_OK` or `XC_ERROR_...`.
+    code: c_int,
+    /// For the library.
+    mark: u32,
+    /// For the library.
+    words: [u64; XC_ERROR_WORDS],
+}
+
+const _: () = assert!(size_of::<Failure>() <= 8 * XC_ERROR_WORDS);
+const _: () = assert!(align_of::<Failure>() <= align_of::<u64>());
+
+/// Why a call failed, as the library knows it.
+#[derive(Clone, Copy, Debug)]
+pub enum Failure {
+    /// A pointer is null.
+    Null {
+        /// The argument, or its type.
+        argument: &'static str,
+    },
+    /// Storage is not a multiple of 8.
+    Misaligned {
+        /// The type of the storage.
+        kind: &'static str,
+        /// Its address.
+        address: u64,
+    },
+    /// An argument has unknown bits.
+    UnknownFlags {
+        /// The flags.
+        flags: u32,
+        /// Those that are known here.
+        known: u32,
+    },
+    /// `xc_platform` was compiled from another header.
+    PlatformSize {
+        /// The size that the caller knows.
+        size: u64,
+    },
+    /// A PV kernel has no function for its page-table entries.
+    NoEntry,
+    /// Frames do not fit into the address space.
+    TooManyFrames {
+        /// The number of frames.
+        frames: u64,
+        /// Where their linear mapping begins.
+        base: u64,
+    },
+    /// One of two functions that belong together is missing.
+    HalfOfPair {
+        /// One of them.
+        first: &'static str,
+        /// The other one.
+        second: &'static str,
+    },
+    /// Another platform masks interrupts by other functions.
+    OtherMask,
+    /// Storage without the object that it should have.
+    Handle {
+        /// The type of the object.
+        kind: &'static str,
+    },
+    /// Something still uses an object.
+    InUse {
+        /// The type of the object.
+        kind: &'static str,
+        /// The number of objects that use it.
+        users: u64,
+    },
+    /// The limits of a device.
+    Limits(ConstraintError),
+    /// An allocation.
+    Alloc(AllocError),
+    /// A pool.
+    Pool(PoolError),
+    /// A buffer.
+    Buffer(BufferError),
+}
+
+impl Failure {
+    /// Returns the code in C.
+    pub const fn code(&self) -> c_int {
+        match self {
+            Self::Null { .. }
+            | Self::Misaligned { .. }
+            | Self::UnknownFlags { .. }
+            | Self::PlatformSize { .. }
+            | Self::NoEntry
+            | Self::TooManyFrames { .. }
+            | Self::HalfOfPair { .. }
+            | Self::OtherMask => XC_ERROR_ARGUMENT,
+            Self::Handle { .. } => XC_ERROR_HANDLE,
+            Self::InUse { .. } => XC_ERROR_IN_USE,
+            Self::Limits(_) => XC_ERROR_LIMITS,
+            Self::Alloc(error) => code_of_alloc(error),
+            Self::Pool(error) => code_of_pool(&error.kind()),
+            Self::Buffer(BufferError::Moved(_)) => XC_ERROR_MOVED,
+            Self::Buffer(_) => XC_ERROR_OTHER,
+        }
+    }
+
+    /// Returns true if the same call can succeed later although its caller changes nothing.
+    const fn is_transient(&self) -> bool {
+        match self {
+            Self::Limits(error) => error.is_transient(),
+            Self::Alloc(error) => error.is_transient(),
+            Self::Pool(error) => error.is_transient(),
+            Self::Buffer(error) => error.is_transient(),
+            _ => false,
+        }
+    }
+}
+
+const fn code_of_alloc(error: &AllocError) -> c_int {
+    match error {
+        AllocError::Constraints(_) => XC_ERROR_LIMITS,
+        AllocError::ZeroSize
+        | AllocError::TooLarge { .. }
+        | AllocError::SegmentTooLong { .. }
+        | AllocError::CrossesBoundary { .. }
+        | AllocError::SegmentBelowAlignment { .. }
+        | AllocError::TooManySegments { .. }
+        | AllocError::LargerThanReach { .. }
+        | AllocError::MemoryInUseStays
+        | AllocError::NodeUnknown { .. } => XC_ERROR_REQUEST,
+        AllocError::MustNotSleep => XC_ERROR_MUST_NOT_SLEEP,
+        AllocError::NoGuestMemory { .. }
+        | AllocError::NoListMemory { .. }
+        | AllocError::NoFramesInReach { .. } => XC_ERROR_GUEST_MEMORY,
+        AllocError::OutOfReach { .. } | AllocError::NoMemoryOnNode { .. } => XC_ERROR_XEN_MEMORY,
+        AllocError::OrderNotPermitted { .. }
+        | AllocError::AboveMaximum { .. }
+        | AllocError::NoExchange(_) => XC_ERROR_NOT_PERMITTED,
+        AllocError::Exchange(error) => code_of_exchange(error),
+        AllocError::Lost { .. } => XC_ERROR_LOST,
+        _ => XC_ERROR_OTHER,
+    }
+}
+
+const fn code_of_exchange(error: &ExchangeError) -> c_int {
+    match error {
+        ExchangeError::NoListMemory { .. } => XC_ERROR_GUEST_MEMORY,
+        ExchangeError::NoMemory { .. } | ExchangeError::NoMemoryBelow { .. } => XC_ERROR_XEN_MEMORY,
+        ExchangeError::OrderNotPermitted { .. }
+        | ExchangeError::NotPermitted
+        | ExchangeError::NodeNotPermitted { .. }
+        | ExchangeError::TranslatedGuest => XC_ERROR_NOT_PERMITTED,
+        ExchangeError::FrameBusy { .. } | ExchangeError::FrameRefused { .. } => {
+            XC_ERROR_FRAME_IN_USE
+        }
+        ExchangeError::Refused { .. }
+        | ExchangeError::PageTable { .. }
+        | ExchangeError::Record { .. }
+        | ExchangeError::Flush { .. } => XC_ERROR_XEN,
+        ExchangeError::Torn { .. } | ExchangeError::BadExtent { .. } => XC_ERROR_LOST,
+        _ => XC_ERROR_OTHER,
+    }
+}
+
+const fn code_of_pool(kind: &PoolErrorKind) -> c_int {
+    match kind {
+        PoolErrorKind::ZeroSize
+        | PoolErrorKind::TooLarge { .. }
+        | PoolErrorKind::Alignment { .. }
+        | PoolErrorKind::CrossesBoundary { .. }
+        | PoolErrorKind::SegmentTooLong { .. }
+        | PoolErrorKind::ReserveAboveLimit { .. }
+        | PoolErrorKind::Constraints(_) => XC_ERROR_LIMITS,
+        PoolErrorKind::Exhausted { .. } => XC_ERROR_EXHAUSTED,
+        PoolErrorKind::Alloc { error, .. } => code_of_alloc(error),
+        PoolErrorKind::RecordMemory { .. } => XC_ERROR_GUEST_MEMORY,
+        PoolErrorKind::Moved { .. } => XC_ERROR_MOVED,
+        _ => XC_ERROR_OTHER,
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Null { argument } => write!(f, "{argument} is NULL: it must be given"),
+            Self::Misaligned { kind, address } => {
+                write!(f, "struct {kind} at {address:#x} must lie at a multiple of 8")
+            }
+            Self::UnknownFlags { flags, known } => write!(
+                f,
+                "flags {flags:#x} contain {:#x}, which this call does not know: use {known:#x} at most",
+                flags & !known
+            ),
+            Self::PlatformSize { size } => write!(
+                f,
+                "xc_platform.size is {size}, and the library knows {} bytes: set it to sizeof(struct \
+                 xc_platform), and compile with the header of this library",
+                size_of::<crate::platform::xc_platform>()
+            ),
+            Self::NoEntry => f.write_str(
+                "xc_platform.entry is NULL although xc_platform.p2m is not: a PV kernel must name its \
+                 page-table entries",
+            ),
+            Self::TooManyFrames { frames, base } => write!(
+                f,
+                "xc_platform.frames is {frames}: it must be at least 1, and the frames must fit into the \
+                 addresses from xc_platform.linear_base {base:#x} on, a multiple of 4096"
+            ),
+            Self::HalfOfPair { first, second } => write!(
+                f,
+                "of xc_platform.{first} and xc_platform.{second} one is NULL: give both or neither"
+            ),
+            Self::OtherMask => f.write_str(
+                "another xc_platform masks interrupts by other functions: a program has one kernel, so \
+                 use the same",
+            ),
+            Self::Handle { kind } => write!(
+                f,
+                "there is no struct {kind} in this storage: it was not made, was freed, or was copied from \
+                 elsewhere"
+            ),
+            Self::InUse { kind, users } => {
+                write!(f, "{users} objects use this struct {kind}: free them first")
+            }
+            Self::Limits(error) => error.fmt(f),
+            Self::Alloc(error) => error.fmt(f),
+            Self::Pool(error) => error.fmt(f),
+            Self::Buffer(error) => error.fmt(f),
+        }
+    }
+}
+
+macro_rules! from {
+    ($($error:ty => $variant:ident),* $(,)?) => {
+        $(impl From<$error> for Failure {
+            fn from(error: $error) -> Self {
+                Self::$variant(error)
+            }
+        })*
+    };
+}
+from!(ConstraintError => Limits, AllocError => Alloc, PoolError => Pool, BufferError => Buffer);
+
+/// Runs a function of the interface, writes its error for the caller, and returns its code.
+///
+/// # Safety
+/// `error` is null or names an `xc_error` that may be written.
+pub unsafe fn answer(
+    error: *mut xc_error,
+    function: impl FnOnce() -> Result<(), Failure>,
+) -> c_int {
+    match function() {
+        Ok(()) => {
+            // SAFETY: as for this function.
+            unsafe { write_code(error, XC_OK, 0) };
+            XC_OK
+        }
+        Err(failure) => {
+            let code = failure.code();
+            // SAFETY: as for this function. A failure fits the words, which are aligned for it.
+            unsafe {
+                if !error.is_null() {
+                    (&raw mut (*error).words).cast::<Failure>().write_unaligned(failure);
+                }
+                write_code(error, code, WRITTEN);
+            }
+            code
+        }
+    }
+}
+
+/// # Safety
+/// As for [`answer`].
+unsafe fn write_code(error: *mut xc_error, code: c_int, mark: u32) {
+    if !error.is_null() {
+        // SAFETY: the error may be written: the function's requirement.
+        unsafe {
+            (&raw mut (*error).code).write_unaligned(code);
+            (&raw mut (*error).mark).write_unaligned(mark);
+        }
+    }
+}
+
+/// Returns the failure that an error contains.
+///
+/// # Safety
+/// `error` is null or names a readable `xc_error`.
+unsafe fn failure(error: *const xc_error) -> Option<Failure> {
+    if error.is_null() {
+        return None;
+    }
+    // SAFETY: the error is readable: the function's requirement. Its words are a failure if the mark says
+    // so.
+    unsafe {
+        let mark = ptr::addr_of!((*error).mark).read_unaligned();
+        let words = ptr::addr_of!((*error).words).cast::<MaybeUninit<Failure>>();
+        (mark == WRITTEN).then(|| words.read_unaligned().assume_init())
+    }
+}
+
+/// Writes the text of an error.
+///
+/// # Safety
+/// As `xen_contig.h` says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn xc_error_text(
+    error: *const xc_error,
+    buffer: *mut c_char,
+    size: usize,
+) -> usize {
+    // SAFETY: the error is null or readable, and the buffer is null or writable: the function's requirement.
+    unsafe {
+        match failure(error) {
+            Some(failure) => text::write(buffer, size, &failure),
+            None => text::write(buffer, size, &"no error"),
+        }
+    }
+}
+
+/// Returns 1 if the same call can succeed later although the caller changes nothing.
+///
+/// # Safety
+/// As `xen_contig.h` says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn xc_error_is_transient(error: *const xc_error) -> c_int {
+    // SAFETY: the error is null or readable: the function's requirement.
+    let failure = unsafe { failure(error) };
+    failure.is_some_and(|failure| failure.is_transient()).into()
+}

@@ -1,0 +1,355 @@
+/*
+ * A driver in C that uses all of the interface: on the model by `cargo test`, and in the kernel image on a
+ * real Xen, where a real device moves the data.
+ */
+#include "check.h"
+
+/* The byte of a pattern. */
+static uint8_t pattern(uint64_t seed, uint64_t at)
+{
+    return (uint8_t)((seed + at) * 2654435761u >> 13);
+}
+
+static void fill(void *memory, uint64_t seed, uint64_t bytes)
+{
+    volatile uint8_t *byte = memory;
+    uint64_t at;
+
+    for (at = 0; at < bytes; at++)
+        byte[at] = pattern(seed, at);
+}
+
+/* Returns 1 if memory has the pattern, or is zero if seed is UINT64_MAX. */
+static int holds(const void *memory, uint64_t seed, uint64_t bytes)
+{
+    const volatile uint8_t *byte = memory;
+    uint64_t at;
+
+    for (at = 0; at < bytes; at++) {
+        if (byte[at] != (seed == UINT64_MAX ? 0 : pattern(seed, at)))
+            return 0;
+    }
+    return 1;
+}
+
+/* Lets the device copy what lies at one device address to another. Without a device, there is nothing to
+ * see, and the processor does it. */
+static int copy(const struct selftest *test, const void *from, uint64_t from_device, void *to, uint64_t to_device, uint64_t bytes)
+{
+    const volatile uint8_t *source = from;
+    volatile uint8_t *target = to;
+    uint64_t at, piece;
+
+    for (at = 0; at < bytes; at += piece) {
+        piece = bytes - at < 4095 ? bytes - at : 4095;
+        if (test->copy != NULL) {
+            if (test->copy(test->context, from_device + at, to_device + at, piece) != 0)
+                return -1;
+        } else {
+            uint64_t byte;
+
+            for (byte = at; byte < at + piece; byte++)
+                target[byte] = source[byte];
+        }
+    }
+    return 0;
+}
+
+/* Buffers are zeroed, contiguous, within the mask, and where the device finds them. */
+static int buffers(const struct selftest *test, const struct xc_device *device, struct xc_error *error)
+{
+    struct xc_buffer from, to, copied;
+    struct xc_segment segment;
+
+    CHECK(xc_alloc(device, 64 * KIB, 0, &from, error) == XC_OK);
+    CHECK(xc_alloc(device, 12 * KIB + 5, 0, &to, error) == XC_OK);
+    CHECK(from.bytes == 64 * KIB && to.bytes == 12 * KIB + 5);
+    CHECK(from.device_address % (64 * KIB) == 0 && to.device_address % (16 * KIB) == 0);
+    CHECK(from.device_address + from.bytes - 1 <= test->mask);
+    CHECK(to.device_address + to.bytes - 1 <= test->mask);
+    CHECK(holds(from.memory, UINT64_MAX, from.bytes) && holds(to.memory, UINT64_MAX, to.bytes));
+    CHECK(xc_segments(&from, &segment, 1) == 1);
+    CHECK(segment.device_address == from.device_address && segment.offset == 0);
+    CHECK(segment.bytes == from.bytes);
+    CHECK(xc_check(&from, error) == XC_OK);
+
+    /* The device copies the end of one buffer to the other. */
+    fill(from.memory, 7, from.bytes);
+    CHECK(copy(test, (uint8_t *)from.memory + 40 * KIB, from.device_address + 40 * KIB, to.memory, to.device_address, to.bytes) == 0);
+    CHECK(holds(to.memory, 7 + 40 * KIB, to.bytes));
+
+    /* A handle that was copied or freed is not one. */
+    copied = from;
+    CHECK(is_error(test, xc_free(&copied, error), XC_ERROR_HANDLE, error, "copied from elsewhere"));
+    CHECK(xc_free(&from, error) == XC_OK && from.memory == NULL);
+    CHECK(is_error(test, xc_free(&from, error), XC_ERROR_HANDLE, error, "xc_buffer"));
+    CHECK(xc_segments(&from, &segment, 1) == 0);
+
+    /* Released memory serves the next request, also one that must not sleep. It is zeroed again. */
+    CHECK(xc_alloc(device, 64 * KIB, XC_NO_SLEEP, &from, error) == XC_OK);
+    CHECK(holds(from.memory, UINT64_MAX, from.bytes));
+    CHECK(xc_free(&from, error) == XC_OK && xc_free(&to, error) == XC_OK);
+    return 0;
+}
+
+/* A device that takes several segments gets them. */
+static int segments(const struct selftest *test, const struct xc_allocator *allocator, struct xc_error *error)
+{
+    const struct xc_limits limits = {
+        .mask = test->mask, .boundary = 64 * KIB, .max_segment = 16 * KIB, .max_segments = 16,
+    };
+    struct xc_segment segment[16];
+    struct xc_device device;
+    struct xc_buffer buffer;
+    uint64_t offset = 0;
+    size_t count, at;
+
+    CHECK(xc_device_init(&device, allocator, "c-scatter", &limits, error) == XC_OK);
+    CHECK(xc_alloc(&device, 100 * KIB, 0, &buffer, error) == XC_OK);
+    count = xc_segments(&buffer, segment, 16);
+    CHECK(count >= 7 && count <= 16 && xc_segments(&buffer, NULL, 0) == count);
+    for (at = 0; at < count; at++) {
+        uint64_t last = segment[at].device_address + segment[at].bytes - 1;
+
+        CHECK(segment[at].offset == offset && segment[at].bytes <= 16 * KIB && last <= test->mask);
+        CHECK(segment[at].device_address / (64 * KIB) == last / (64 * KIB));
+        offset += segment[at].bytes;
+    }
+    CHECK(offset == buffer.bytes && segment[0].device_address == buffer.device_address);
+    CHECK(is_error(test, xc_device_fini(&device, error), XC_ERROR_IN_USE, error, "1 objects use this struct xc_device"));
+    CHECK(xc_free(&buffer, error) == XC_OK);
+    CHECK(xc_device_fini(&device, error) == XC_OK);
+    return 0;
+}
+
+/* A pool hands out objects up to its limit. The device reaches each of them. */
+static int objects(const struct selftest *test, const struct xc_device *device, struct xc_error *error)
+{
+    const struct xc_pool_config config = { .name = "c-pool", .size = 1536, .limit = 6, .reserve = 2 };
+    struct xc_object object[6], more;
+    struct xc_pool pool;
+    char text[512];
+    uint64_t at;
+
+    CHECK(xc_pool_init(&pool, device, &config, error) == XC_OK);
+    for (at = 0; at < 6; at++) {
+        CHECK(xc_pool_alloc(&pool, at == 0 ? XC_NO_SLEEP : 0, &object[at], error) == XC_OK);
+        CHECK(object[at].bytes == 1536 && object[at].device_address + 1535 <= test->mask);
+        CHECK(holds(object[at].memory, UINT64_MAX, 1536));
+        fill(object[at].memory, at, 1536);
+    }
+    CHECK(is_error(test, xc_pool_alloc(&pool, 0, &more, error), XC_ERROR_EXHAUSTED, error, "6 of 6 are in use"));
+    CHECK(xc_error_is_transient(error) == 1 && xc_pool_is_low(&pool) == 1);
+    CHECK(copy(test, object[1].memory, object[1].device_address, object[4].memory, object[4].device_address, 1536) == 0);
+    for (at = 0; at < 6; at++)
+        CHECK(holds(object[at].memory, at == 4 ? 1 : at, 1536));
+    CHECK(xc_pool_check(&pool, error) == XC_OK);
+    xc_pool_text(&pool, text, sizeof(text));
+    CHECK(text_contains(text, "pool c-pool: 6 of 6 objects of 1536 bytes in use"));
+    CHECK(is_error(test, xc_pool_fini(&pool, error), XC_ERROR_IN_USE, error, "6 objects use this struct xc_pool"));
+    for (at = 0; at < 6; at++)
+        CHECK(xc_pool_free(&object[at], error) == XC_OK);
+    CHECK(is_error(test, xc_pool_free(&object[0], error), XC_ERROR_HANDLE, error, "xc_object"));
+    CHECK(xc_pool_refill(&pool, error) == XC_OK && xc_pool_is_low(&pool) == 0);
+    CHECK(xc_pool_fini(&pool, error) == XC_OK);
+    return 0;
+}
+
+/* What is wrong is refused with its values, and nothing crashes. */
+static int refusals(const struct selftest *test, const struct xc_allocator *allocator, const struct xc_device *device, struct xc_error *error)
+{
+    const struct xc_limits odd = { .align = 24 };
+    struct xc_device other;
+    struct xc_buffer buffer;
+    char text[8];
+
+    CHECK(is_error(test, xc_alloc(device, 0, 0, &buffer, error), XC_ERROR_REQUEST, error, "at least one byte"));
+    CHECK(is_error(test, xc_alloc(device, UINT64_MAX, 0, &buffer, error), XC_ERROR_REQUEST, error, "18446744073709551615 bytes are more than"));
+    CHECK(is_error(test, xc_alloc(device, 1, 6, &buffer, error), XC_ERROR_ARGUMENT, error, "contain 0x6"));
+    CHECK(is_error(test, xc_alloc(NULL, 1, 0, &buffer, error), XC_ERROR_ARGUMENT, error, "xc_device is NULL"));
+    CHECK(is_error(test, xc_alloc(device, 1, 0, NULL, error), XC_ERROR_ARGUMENT, error, "xc_buffer is NULL"));
+    CHECK(is_error(test, xc_alloc((const struct xc_device *)allocator, 1, 0, &buffer, error), XC_ERROR_HANDLE, error, "no struct xc_device"));
+    CHECK(is_error(test, xc_device_init(&other, allocator, NULL, &odd, error), XC_ERROR_LIMITS, error, "alignment 0x18"));
+    CHECK(is_error(test, xc_device_init(&other, allocator, NULL, NULL, error), XC_ERROR_ARGUMENT, error, "xc_limits is NULL"));
+    CHECK(xc_alloc(device, 0, 0, &buffer, NULL) == XC_ERROR_REQUEST);
+
+    /* Text is cut where the memory for it ends. */
+    CHECK(xc_alloc(device, 0, 0, &buffer, error) == XC_ERROR_REQUEST);
+    CHECK(xc_error_text(error, text, sizeof(text)) > sizeof(text) && text[7] == 0 && text[0] == 'a');
+    CHECK(xc_error_text(error, NULL, 0) == xc_error_text(error, text, sizeof(text)));
+    return 0;
+}
+
+/* The whole test, with a device. */
+static int with_device(const struct selftest *test, struct xc_allocator *allocator, struct xc_error *error)
+{
+    const struct xc_limits limits = { .mask = test->mask };
+    struct xc_device device;
+    int line;
+
+    CHECK(xc_device_init(&device, allocator, "c-device", &limits, error) == XC_OK);
+    if ((line = buffers(test, &device, error)) != 0)
+        return line;
+    if ((line = segments(test, allocator, error)) != 0)
+        return line;
+    if ((line = objects(test, &device, error)) != 0)
+        return line;
+    if ((line = refusals(test, allocator, &device, error)) != 0)
+        return line;
+    CHECK(is_error(test, xc_fini(allocator, error), XC_ERROR_IN_USE, error, "xc_allocator"));
+    CHECK(xc_device_fini(&device, error) == XC_OK);
+    return 0;
+}
+
+int selftest_run(const struct selftest *test)
+{
+    const struct xc_platform *platform = test->platform;
+    /* Larger than most stacks would like. */
+    static struct xc_allocator allocator;
+    struct xc_trim_report trim;
+    struct xc_error errors, *error = &errors;
+    uint64_t before = platform->free_frames(platform->context);
+    char text[512];
+    int line;
+
+    CHECK(xc_init(&allocator, platform, error) == XC_OK);
+    xc_capability_text(&allocator, text, sizeof(text));
+    show(test, text);
+    if ((line = with_device(test, &allocator, error)) != 0)
+        return line;
+    xc_report_text(&allocator, text, sizeof(text));
+    show(test, text);
+    CHECK(text_contains(text, " 0 in quarantine"));
+    CHECK(xc_trim(&allocator, UINT64_MAX, &trim, error) == XC_OK && trim.quarantined == 0);
+    CHECK(xc_reclaim(&allocator, UINT64_MAX) == 0);
+    CHECK(xc_fini(&allocator, error) == XC_OK);
+    CHECK(xc_fini(&allocator, error) == XC_ERROR_HANDLE);
+    CHECK(platform->free_frames(platform->context) == before);
+    return 0;
+}
+
+/*
+ * The use of the stack: bytes below the frame of `used` are painted, a call is made, and the lowest byte that
+ * changed says how far it came. Interrupts on the same stack count, too.
+ */
+
+#define PAINTED (24 * KIB)
+/* Where the painted bytes begin, below what this function itself needs. */
+#define OWN 512u
+#define PAINT 0xc5
+
+/* What the measured calls use. */
+struct measured {
+    const struct xc_platform *platform;
+    struct xc_allocator *allocator;
+    struct xc_device *device;
+    struct xc_buffer *buffer;
+    struct xc_error *error;
+};
+
+static __attribute__((noinline)) uint64_t used(int (*call)(const struct measured *), const struct measured *with, int *code)
+{
+    uintptr_t top = (uintptr_t)__builtin_frame_address(0) - OWN;
+    volatile uint8_t *byte;
+
+    for (byte = (volatile uint8_t *)(top - PAINTED); byte < (volatile uint8_t *)top; byte++)
+        *byte = PAINT;
+    *code = call(with);
+    for (byte = (volatile uint8_t *)(top - PAINTED); byte < (volatile uint8_t *)top && *byte == PAINT; byte++)
+        ;
+    return top + OWN - (uintptr_t)byte;
+}
+
+static int call_init(const struct measured *with)
+{
+    return xc_init(with->allocator, with->platform, with->error);
+}
+
+static int call_device(const struct measured *with)
+{
+    const struct xc_limits limits = { .mask = UINT32_MAX };
+
+    return xc_device_init(with->device, with->allocator, "c-stack", &limits, with->error);
+}
+
+static int call_alloc(const struct measured *with)
+{
+    return xc_alloc(with->device, 256 * KIB, 0, with->buffer, with->error);
+}
+
+static int call_again(const struct measured *with)
+{
+    return xc_alloc(with->device, 256 * KIB, XC_NO_SLEEP, with->buffer, with->error);
+}
+
+static int call_free(const struct measured *with)
+{
+    return xc_free(with->buffer, with->error);
+}
+
+static int call_text(const struct measured *with)
+{
+    static char text[512];
+
+    xc_alloc(with->device, 0, 0, with->buffer, with->error);
+    return xc_error_text(with->error, text, sizeof(text)) == 0;
+}
+
+static int call_trim(const struct measured *with)
+{
+    return xc_trim(with->allocator, UINT64_MAX, NULL, with->error);
+}
+
+static int call_device_fini(const struct measured *with)
+{
+    return xc_device_fini(with->device, with->error);
+}
+
+static int call_fini(const struct measured *with)
+{
+    return xc_fini(with->allocator, with->error);
+}
+
+uint64_t selftest_stack(const struct selftest *test)
+{
+    static const struct {
+        const char *name;
+        int (*call)(const struct measured *);
+    } calls[] = {
+        { "xc_init", call_init },
+        { "xc_device_init", call_device },
+        { "xc_alloc", call_alloc },
+        { "xc_free", call_free },
+        { "xc_alloc with XC_NO_SLEEP", call_again },
+        { "xc_free again", call_free },
+        { "xc_error_text", call_text },
+        { "xc_trim", call_trim },
+        { "xc_device_fini", call_device_fini },
+        { "xc_fini", call_fini },
+    };
+    static struct xc_allocator allocator;
+    struct xc_device device;
+    struct xc_buffer buffer;
+    struct xc_error error;
+    const struct measured with = { test->platform, &allocator, &device, &buffer, &error };
+    uint64_t most = 0;
+    size_t at;
+    int code;
+
+    for (at = 0; at < sizeof(calls) / sizeof(calls[0]); at++) {
+        struct line line = { .bytes = 0 };
+        uint64_t bytes = used(calls[at].call, &with, &code);
+
+        if (code != XC_OK) {
+            failed(test, __LINE__, calls[at].name, &error);
+            return 0;
+        }
+        line_add(&line, "# c-interface: bytes of stack by ");
+        line_add(&line, calls[at].name);
+        line_add(&line, ": ");
+        line_number(&line, bytes);
+        test->say(test->context, line.text);
+        most = bytes > most ? bytes : most;
+    }
+    return most;
+}

@@ -1,0 +1,37 @@
+//! Does the C interface do on the model what its header says?
+
+#![forbid(unsafe_code)]
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use c_interface_tests::machine::Program;
+use fake_xen::GuestBuilder;
+
+/// The C kernel has its state in static variables, so one test runs at a time.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[test]
+fn a_driver_in_c_uses_all_of_the_interface_in_a_pv_guest() {
+    let _alone = alone();
+    let program = Program::new(GuestBuilder::new(2048).real_memory().build());
+    assert_eq!(program.selftest(), 0, "the line of the check that failed");
+    program.guest().check_whole();
+}
+
+#[test]
+fn a_driver_in_c_uses_all_of_the_interface_in_a_translated_guest() {
+    let _alone = alone();
+    let program = Program::new(GuestBuilder::new(2048).translated().real_memory().build());
+    assert_eq!(program.selftest(), 0, "the line of the check that failed");
+    program.guest().check_whole();
+}
+
+#[test]
+fn what_xen_and_the_kernel_refuse_is_an_error_with_text() {
+    let _alone = alone();
+    let program = Program::new(GuestBuilder::new(2048).real_memory().build());
+    assert_eq!(program.errors(), 0, "the line of the check that failed");
+}
