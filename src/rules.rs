@@ -47,7 +47,9 @@
 //! ## <a id="M5"></a>M5: DMA memory is never a reference
 //!
 //! A device may write to DMA memory at any time, so no Rust reference to it exists. It is accessed
-//! through raw pointers, by volatile reads and writes.
+//! through raw pointers, by volatile reads and writes. The memory of a
+//! [`CoherentBox`](crate::dma::CoherentBox) becomes DMA memory when the box is shared: no device has
+//! its address before.
 //!
 //! ## <a id="M6"></a>M6: what an error says about the frames
 //!

@@ -185,7 +185,11 @@ impl<'a, P: Platform> CoherentBuffer<'a, P> {
         DeviceRange { at, dma: self.dma_addr(), len: self.len }
     }
 
-    fn span(&self) -> BufferSpan {
+    pub(super) fn memory(&self) -> &P::Memory {
+        self.allocator.platform().memory()
+    }
+
+    pub(super) fn span(&self) -> BufferSpan {
         // SAFETY: the buffer's frames are mapped and its own ([M1](crate::rules#M1)) until it is
         // dropped.
         unsafe { BufferSpan::new(PseudoPhysAddr::of(self.run().first()), self.len) }

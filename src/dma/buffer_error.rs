@@ -31,6 +31,20 @@ pub enum BufferError {
         /// Bytes of the buffer.
         len: u64,
     },
+    /// The memory has no value with this number.
+    NoElement {
+        /// The number, from 0 on.
+        index: usize,
+        /// The number of values.
+        count: usize,
+    },
+    /// The values would not fill the buffer exactly.
+    WrongSize {
+        /// Bytes of the buffer.
+        len: u64,
+        /// Bytes of a value.
+        size: u64,
+    },
     /// Other machine frames back the memory since the domain was saved and restored, or migrated.
     Moved(Moved),
 }
@@ -59,6 +73,15 @@ impl fmt::Display for BufferError {
             Self::NoPageBoundary { at, len } => write!(
                 f,
                 "a buffer of {len} bytes cannot be split at {at}: choose a multiple of 4096 within it"
+            ),
+            Self::NoElement { index, count } => write!(
+                f,
+                "there is no value number {index}: the memory has {count}, numbered from 0"
+            ),
+            Self::WrongSize { len, size } => write!(
+                f,
+                "values of {size} bytes do not fill a buffer of {len} bytes exactly: allocate a \
+                 multiple of {size}, or exactly {size} for one value"
             ),
             Self::Moved(moved) => moved.fmt(f),
         }
@@ -89,6 +112,14 @@ mod tests {
                 BufferError::NoPageBoundary { at: 5, len: 10 },
                 "a buffer of 10 bytes cannot be split at 5",
             ),
+            (
+                BufferError::NoElement { index: 16, count: 16 },
+                "no value number 16: the memory has 16, numbered from 0",
+            ),
+            (
+                BufferError::WrongSize { len: 100, size: 16 },
+                "values of 16 bytes do not fill a buffer of 100 bytes",
+            ),
             (moved(None), "offset 9 was at 0x5000 for the device and is nowhere"),
             (moved(Some(DmaAddr::new(0x7000))), "is at 0x7000: allocate anew"),
         ];
@@ -98,6 +129,8 @@ mod tests {
                 BufferError::OutOfBounds { .. }
                 | BufferError::Misaligned { .. }
                 | BufferError::NoPageBoundary { .. }
+                | BufferError::NoElement { .. }
+                | BufferError::WrongSize { .. }
                 | BufferError::Moved(_) => false,
             };
             assert_eq!(error.is_transient(), transient, "{error}");

@@ -5,6 +5,8 @@
 //!   the kernel, and exchanges memory only where that does not fit;
 //! * [`CoherentBuffer`]: memory that a device reads and writes. It is never a Rust reference
 //!   ([M5](crate::rules#M5)) and knows its device addresses. A drop returns it to the reserve;
+//! * [`Coherent`]: the same memory as values of a type, whose fields a [`DmaCell`] reads and writes in the
+//!   device's byte order ([`Le`], [`Be`]). A [`CoherentBox`] is exclusive until it is shared;
 //! * [`Allocator::make_contiguous`]: makes memory that is in use contiguous, at the same guest addresses;
 //! * [`Retain`]: how much idle memory the reserve retains;
 //! * [`Pool`]: objects of one size, cut from coherent buffers, for drivers and their interrupt
@@ -25,7 +27,38 @@
 //!     Ok(ring)
 //! }
 //! ```
-//! The drop of the buffer returns it to the reserve. A device that scatters and gathers says so, and
+//! The drop of the buffer returns it to the reserve. A ring of descriptors is better typed. The driver fills
+//! it, then shares it with the device, and from then on accesses it by cells:
+//! ```
+//! use bytemuck::{Pod, Zeroable};
+//! use xen_contig::dma::{AllocError, Allocator, Coherent, Constraints, Le};
+//! use xen_contig::field;
+//! use xen_contig::platform::Platform;
+//!
+//! #[derive(Clone, Copy, Pod, Zeroable)]
+//! #[repr(C)]
+//! struct Descriptor {
+//!     data: Le<u64>,
+//!     len: Le<u32>,
+//!     status: Le<u32>,
+//! }
+//!
+//! type Ring<'d, P> = Coherent<'d, P, [Descriptor]>;
+//!
+//! fn ring<P: Platform>(dma: &Allocator<P>) -> Result<Ring<'_, P>, AllocError> {
+//!     let device = Constraints::builder().mask(0xffff_ffff).build()?;
+//!     let mut ring = dma.alloc_coherent_slice::<Descriptor>(256, &device)?;
+//!     ring.iter_mut().for_each(|descriptor| descriptor.len = Le::new(2048));
+//!     let ring = ring.share();
+//!     let _for_the_device = ring.dma_addr().get();
+//!     Ok(ring)
+//! }
+//!
+//! fn is_done<P: Platform>(ring: &Ring<'_, P>, index: usize) -> bool {
+//!     ring.at(index).is_ok_and(|cell| field!(cell, Descriptor, status).load().get() == 2)
+//! }
+//! ```
+//! A device that scatters and gathers says so, and
 //! requests above the domain's order limit are served as several segments:
 //! ```
 //! use xen_contig::dma::Constraints;
@@ -69,8 +102,9 @@ mod stats;
 #[cfg(test)]
 mod test_memory;
 mod trim;
+mod typed;
 
-pub use crate::word::Word;
+pub use crate::word::{Be, Le, Word};
 pub use allocator::Allocator;
 pub use buffer::CoherentBuffer;
 pub use buffer_error::BufferError;
@@ -90,3 +124,4 @@ pub use retain::Retain;
 pub use segments::Segment;
 pub use stats::Stats;
 pub use trim::TrimReport;
+pub use typed::{Coherent, CoherentBox, DmaCell};

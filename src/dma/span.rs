@@ -23,8 +23,14 @@ impl BufferSpan {
         Self { at, len }
     }
 
-    /// Where an access lies. Aligned is the address, not the offset: a span may begin anywhere.
-    fn place(&self, offset: u64, bytes: u64, align: u64) -> Result<PseudoPhysAddr, BufferError> {
+    /// Returns where an access lies. Its address must be aligned, not its offset: a span may begin
+    /// anywhere.
+    pub fn place(
+        &self,
+        offset: u64,
+        bytes: u64,
+        align: u64,
+    ) -> Result<PseudoPhysAddr, BufferError> {
         let out_of_bounds = BufferError::OutOfBounds { offset, bytes, len: self.len };
         offset.checked_add(bytes).filter(|end| *end <= self.len).ok_or(out_of_bounds)?;
         let start = self.at.checked_add(offset).ok_or(out_of_bounds)?;
