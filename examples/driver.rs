@@ -6,16 +6,30 @@
 
 use std::error::Error;
 use std::fmt;
+use std::mem::offset_of;
 
+use bytemuck::{Pod, Zeroable};
 use fake_xen::{FakeGuest, FakePlatform, GuestBuilder};
 use xen_contig::addr::DmaAddr;
-use xen_contig::dma::{AllocError, Allocator, BufferError, CoherentBuffer, Constraints, Retain};
+use xen_contig::dma::{
+    AllocError, Allocator, BufferError, Coherent, CoherentBuffer, Constraints, Le, Retain,
+};
+use xen_contig::field;
 
 type Kernel = &'static FakePlatform;
 
-/// Bytes of a descriptor: the address of the data (8 bytes), its length (4), the status (4).
-const DESCRIPTOR: u64 = 16;
-const DESCRIPTORS: u64 = 16;
+/// A descriptor of the ring, as the device reads it.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct Descriptor {
+    /// The address of the data.
+    data: Le<u64>,
+    /// The bytes of the data.
+    len: Le<u32>,
+    status: Le<u32>,
+}
+
+const DESCRIPTORS: usize = 16;
 
 /// Values of the status.
 const OWNED_BY_DEVICE: u32 = 1;
@@ -28,7 +42,7 @@ enum CaptureError {
     Access(BufferError),
     /// The device reports a status that is not [`DONE`].
     Device {
-        descriptor: u64,
+        descriptor: usize,
         status: u32,
     },
 }
@@ -55,7 +69,7 @@ impl From<BufferError> for CaptureError {
 /// The driver of one device. The device stops before its memory is released.
 struct Driver<'a> {
     device: Device,
-    ring: CoherentBuffer<'a, Kernel>,
+    ring: Coherent<'a, Kernel, [Descriptor]>,
     data: CoherentBuffer<'a, Kernel>,
 }
 
@@ -64,8 +78,8 @@ impl<'a> Driver<'a> {
     fn new(dma: &'a Allocator<Kernel>, mut device: Device, size: u64) -> Result<Self, AllocError> {
         // The ring is one segment. The data may be several, each with a descriptor.
         let limits = Constraints::builder().mask((1 << 24) - 1);
-        let ring = dma.alloc_coherent(DESCRIPTORS * DESCRIPTOR, &limits.build()?)?;
-        let scattered = limits.max_segment(16 << 10).max_segments(DESCRIPTORS as usize);
+        let ring = dma.alloc_coherent_slice(DESCRIPTORS, &limits.build()?)?.share();
+        let scattered = limits.max_segment(16 << 10).max_segments(DESCRIPTORS);
         let data = dma.alloc_coherent(size, &scattered.build()?)?;
         device.write_ring(ring.dma_addr().get());
         Ok(Self { device, ring, data })
@@ -75,16 +89,16 @@ impl<'a> Driver<'a> {
     fn capture(&mut self, frame: &mut [u8]) -> Result<(), CaptureError> {
         let mut used = 0;
         for segment in self.data.segments() {
-            let at = used * DESCRIPTOR;
-            self.ring.store(at, segment.dma.get())?;
-            self.ring.store(at + 8, segment.len as u32)?;
+            let descriptor = self.ring.at(used)?;
+            field!(descriptor, Descriptor, data).store(Le::new(segment.dma.get()));
+            field!(descriptor, Descriptor, len).store(Le::new(segment.len as u32));
             // Last, because the device may start as soon as it owns the descriptor.
-            self.ring.store(at + 12, OWNED_BY_DEVICE)?;
+            field!(descriptor, Descriptor, status).store(Le::new(OWNED_BY_DEVICE));
             used += 1;
         }
         self.device.start();
-        for descriptor in 0..used {
-            match self.ring.load(descriptor * DESCRIPTOR + 12)? {
+        for (descriptor, cell) in self.ring.cells().enumerate().take(used) {
+            match field!(cell, Descriptor, status).load().get() {
                 DONE => {}
                 status => return Err(CaptureError::Device { descriptor, status }),
             }
@@ -112,18 +126,18 @@ impl Device {
     }
 
     fn start(&mut self) {
-        for at in (0..DESCRIPTORS).map(|index| self.ring + index * DESCRIPTOR) {
-            let mut descriptor = [0; DESCRIPTOR as usize];
-            self.machine.dma_read(DmaAddr::new(at), &mut descriptor);
-            let [address, rest] = [0, 8]
-                .map(|at| u64::from_le_bytes(descriptor[at..at + 8].try_into().expect("8 bytes")));
-            let (len, status) = (rest as u32, (rest >> 32) as u32);
-            if status != OWNED_BY_DEVICE {
+        for index in 0..DESCRIPTORS {
+            let at = self.ring + (index * size_of::<Descriptor>()) as u64;
+            let mut descriptor = Descriptor::zeroed();
+            self.machine.dma_read(DmaAddr::new(at), bytemuck::bytes_of_mut(&mut descriptor));
+            if descriptor.status.get() != OWNED_BY_DEVICE {
                 continue;
             }
             let status = if self.has_signal { DONE } else { NO_SIGNAL };
-            self.machine.dma_write(DmaAddr::new(address), &vec![0xa5; len as usize]);
-            self.machine.dma_write(DmaAddr::new(at + 12), &status.to_le_bytes());
+            let image = vec![0xa5; descriptor.len.get() as usize];
+            self.machine.dma_write(DmaAddr::new(descriptor.data.get()), &image);
+            let status_at = at + offset_of!(Descriptor, status) as u64;
+            self.machine.dma_write(DmaAddr::new(status_at), bytemuck::bytes_of(&Le::new(status)));
         }
     }
 }
