@@ -168,7 +168,7 @@ impl<P: Platform> Allocator<P> {
         }
         let frames = plan.frames();
         // In a translated guest an aligned run is likely to serve at once.
-        let aligned = plan.align_frames().min(512);
+        let aligned = plan.align_frames().max(plan.guest_align_frames()).min(512);
         let mut remaining = (platform.free_frames() / SHARE_HELD_ASIDE).max(frames);
         while remaining >= frames {
             remaining -= frames;
@@ -263,7 +263,8 @@ impl<P: Platform> Allocator<P> {
     /// Returns true if the device takes the memory that backs a run.
     pub(super) fn serves(&self, first: Pfn, frames: u64, plan: &Plan) -> bool {
         let extents = self.extents(first, frames);
-        plan.accepts(extents.map(|Extent { gfn, frames, .. }| Piece { gfn, frames }))
+        plan.is_aligned(first)
+            && plan.accepts(extents.map(|Extent { gfn, frames, .. }| Piece { gfn, frames }))
     }
 
     /// Iterates over the extents that back a run, as the P2M has them.

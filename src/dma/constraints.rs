@@ -35,10 +35,12 @@ pub struct Constraints {
     align: u64,
     boundary: Option<u64>,
     max_segment: u64,
-    max_segments: usize,
+    /// `None` stands for 1, and for what the device takes where other constraints are narrowed by these.
+    max_segments: Option<usize>,
     node: Node,
     sleep: Sleep,
     backing: Backing,
+    frame_align: u64,
 }
 
 /// Collects constraints.
@@ -54,10 +56,11 @@ impl Default for Constraints {
             align: 1,
             boundary: None,
             max_segment: u64::MAX,
-            max_segments: 1,
+            max_segments: None,
             node: Node::Any,
             sleep: Sleep::May,
             backing: Backing::Any,
+            frame_align: PAGE_SIZE as u64,
         }
     }
 }
@@ -98,9 +101,12 @@ impl Constraints {
         self.max_segment
     }
 
-    /// Returns the most segments.
+    /// Returns the most segments: 1 if the builder was not told otherwise.
     pub const fn max_segments(&self) -> usize {
-        self.max_segments
+        match self.max_segments {
+            Some(segments) => segments,
+            None => 1,
+        }
     }
 
     /// Returns the NUMA node that the memory must or should come from.
@@ -116,6 +122,44 @@ impl Constraints {
     /// Returns which machine memory backs the buffer of a translated guest.
     pub const fn backing(&self) -> Backing {
         self.backing
+    }
+
+    /// Returns the number that the guest address of a coherent buffer is a multiple of.
+    pub const fn frame_align(&self) -> u64 {
+        self.frame_align
+    }
+
+    /// Returns the same constraints for memory whose guest address is given.
+    pub(super) const fn at_any_guest_address(&self) -> Self {
+        Self { frame_align: PAGE_SIZE as u64, ..*self }
+    }
+
+    /// Returns these constraints with those of a part of the device: the stricter one of each kind.
+    ///
+    /// A limit that the builder of `other` was not told is the one of these constraints. That includes the
+    /// number of segments. The node is that of `other`, unless `other` takes any node.
+    ///
+    /// # Errors
+    /// If the two contradict each other.
+    pub fn narrowed_by(&self, other: &Self) -> Result<Self, ConstraintError> {
+        // The larger of two alignments would hide an invalid one.
+        let other = other.to_builder().build()?;
+        let node = if other.node == Node::Any { self.node } else { other.node };
+        let must_not = self.sleep == Sleep::MustNot || other.sleep == Sleep::MustNot;
+        let one = self.backing == Backing::OneExtent || other.backing == Backing::OneExtent;
+        ConstraintsBuilder(Self {
+            mask: self.mask.min(other.mask),
+            lowest: self.lowest.max(other.lowest),
+            align: self.align.max(other.align),
+            boundary: self.boundary.into_iter().chain(other.boundary).min(),
+            max_segment: self.max_segment.min(other.max_segment),
+            max_segments: self.max_segments.into_iter().chain(other.max_segments).min(),
+            node,
+            sleep: if must_not { Sleep::MustNot } else { Sleep::May },
+            backing: if one { Backing::OneExtent } else { Backing::Any },
+            frame_align: self.frame_align.max(other.frame_align),
+        })
+        .build()
     }
 
     /// Returns true if a device can take `bytes` bytes at `address` as one segment.
@@ -162,7 +206,7 @@ impl Constraints {
                 None => 0,
             },
             segment: self.max_segment,
-            segments: self.max_segments as u64,
+            segments: self.max_segments() as u64,
         }
     }
 
@@ -217,7 +261,7 @@ impl ConstraintsBuilder {
     /// that holds it, as with Linux's `dma_alloc_coherent`: three pages begin at a multiple of four. A
     /// driver can rely on that. With more, only [`align`](Self::align) holds.
     pub const fn max_segments(self, segments: usize) -> Self {
-        Self(Constraints { max_segments: segments, ..self.0 })
+        Self(Constraints { max_segments: Some(segments), ..self.0 })
     }
 
     /// The NUMA node. Xen does not report to a translated guest on which node memory lies. There a
@@ -234,6 +278,16 @@ impl ConstraintsBuilder {
     /// Which machine memory backs the buffer of a translated guest.
     pub const fn backing(self, backing: Backing) -> Self {
         Self(Constraints { backing, ..self.0 })
+    }
+
+    /// What the guest address of a coherent buffer is a multiple of: a power of two. Without this call it is
+    /// a page.
+    ///
+    /// The processor's address has this alignment too, if the linear mapping begins at a multiple of it.
+    /// Devices do not see it. Some driver crates ask for it, because they have one alignment for both
+    /// addresses.
+    pub const fn frame_align(self, align: u64) -> Self {
+        Self(Constraints { frame_align: align, ..self.0 })
     }
 
     /// Returns the constraints, unless they contradict each other.
@@ -254,6 +308,9 @@ impl ConstraintsBuilder {
         if !it.align.is_power_of_two() {
             return Err(ConstraintError::Alignment { align: it.align });
         }
+        if !it.frame_align.is_power_of_two() {
+            return Err(ConstraintError::Alignment { align: it.frame_align });
+        }
         if it.align > mask {
             return Err(ConstraintError::AlignmentAboveMask { align: it.align, mask });
         }
@@ -263,7 +320,7 @@ impl ConstraintsBuilder {
         if it.max_segment == 0 {
             return Err(ConstraintError::MaxSegment);
         }
-        if it.max_segments == 0 {
+        if it.max_segments == Some(0) {
             return Err(ConstraintError::MaxSegments);
         }
         match it.node {
@@ -276,82 +333,4 @@ impl ConstraintsBuilder {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn contradictions_are_named() {
-        assert!(Constraints::builder().mask(8192).align(8192).build().is_ok());
-        let error = |builder: ConstraintsBuilder| builder.build().unwrap_err();
-        let new = Constraints::builder;
-        assert_eq!(error(new().mask(0xfff)), ConstraintError::MaskTooNarrow { mask: 0xfff });
-        assert_eq!(
-            error(new().mask(0xffff).lowest(0xf001)),
-            ConstraintError::NothingBetween { lowest: 0xf001, mask: 0xffff }
-        );
-        assert_eq!(
-            error(new().lowest(u64::MAX)),
-            ConstraintError::NothingBetween { lowest: u64::MAX, mask: u64::MAX }
-        );
-        assert_eq!(error(new().align(0)), ConstraintError::Alignment { align: 0 });
-        assert_eq!(error(new().align(24)), ConstraintError::Alignment { align: 24 });
-        assert_eq!(
-            error(new().mask(0xffff).align(1 << 20)),
-            ConstraintError::AlignmentAboveMask { align: 1 << 20, mask: 0xffff }
-        );
-        assert_eq!(error(new().boundary(0)), ConstraintError::Boundary { boundary: 0 });
-        assert_eq!(error(new().boundary(12)), ConstraintError::Boundary { boundary: 12 });
-        assert_eq!(error(new().max_segment(0)), ConstraintError::MaxSegment);
-        assert_eq!(error(new().max_segments(0)), ConstraintError::MaxSegments);
-        assert!(new().max_segments(usize::MAX).build().is_ok());
-        assert_eq!(error(new().node(Node::Near(255))), ConstraintError::Node { node: 255 });
-    }
-
-    #[test]
-    fn masks_become_bits_that_never_reach_beyond_them() {
-        for (mask, bits, wider) in [
-            (u64::MAX, 64, None),
-            (u64::MAX - 1, 63, Some(64)),
-            ((1 << 32) - 1, 32, None),
-            (1 << 32, 32, Some(33)),
-            (0x2_ffff_ffff, 33, Some(34)),
-            ((1 << 28) - 2, 27, Some(28)),
-            (0x1fff, 13, None),
-        ] {
-            let constraints = Constraints::builder().mask(mask).build().unwrap();
-            assert_eq!(constraints.placement().bits.get(), bits, "{mask:#x}");
-            let found = constraints.wider_placement().map(|placement| placement.bits.get());
-            assert_eq!(found, wider, "{mask:#x}");
-        }
-    }
-
-    #[test]
-    fn xen_is_not_asked_where_the_lowest_address_leaves_nothing() {
-        for (lowest, mask, bits) in [
-            (0x0, 0x2fff_ffff, 29),
-            (0x1fff_f000, 0x2fff_ffff, 29),
-            (0x1fff_f001, 0x2fff_ffff, 30),
-            (0x2000_0000, 0x2fff_ffff, 30),
-            (0x1fff_f000, 0x1fff_ffff, 29),
-        ] {
-            let constraints = Constraints::builder().lowest(lowest).mask(mask).build().unwrap();
-            assert_eq!(constraints.placement().bits.get(), bits, "{lowest:#x} to {mask:#x}");
-        }
-    }
-
-    #[test]
-    fn what_a_device_takes_has_edges() {
-        let build = |builder: ConstraintsBuilder| builder.build().unwrap();
-        let mask = build(Constraints::builder().mask(0xffff));
-        assert!(mask.admits(0xf000, 0x1000) && !mask.admits(0xf000, 0x1001));
-        assert!(!mask.admits(0, 0) && !mask.admits(u64::MAX, 2));
-        let lowest = build(Constraints::builder().lowest(0x3000));
-        assert!(lowest.admits(0x3000, 1) && !lowest.admits(0x2fff, 1));
-        let boundary = build(Constraints::builder().boundary(0x10000));
-        assert!(boundary.admits(0xf000, 0x1000) && !boundary.admits(0xf000, 0x1001));
-        let align = build(Constraints::builder().align(0x4000));
-        assert!(align.admits(0x8000, 1) && !align.admits(0x6000, 1));
-        let segment = build(Constraints::builder().max_segment(0x2000));
-        assert!(segment.admits(0, 0x2000) && !segment.admits(0, 0x2001));
-    }
-}
+mod tests;

@@ -42,7 +42,7 @@ impl<P: Platform> Allocator<P> {
     ///
     /// If the run suits the limits as it is, nothing moves. Otherwise it gets the machine frames of memory
     /// that the allocator obtains as for a buffer. The old machine frames are zeroed and become free memory
-    /// of the kernel.
+    /// of the kernel. [`frame_align`](Constraints::frame_align) does not apply.
     ///
     /// The caller owns the run ([M1](crate::rules#M1)) and lets no device access it during the call.
     /// Aliases that nothing uses any more are dropped. Xen does not check what else references the frames,
@@ -62,7 +62,7 @@ impl<P: Platform> Allocator<P> {
         limits: &Constraints,
     ) -> Result<CoherentBuffer<'_, P>, RelocationFailure<'_>> {
         let size = run.frames().saturating_mul(PAGE_SIZE as u64);
-        let plan = match Plan::new(size, limits) {
+        let plan = match Plan::new(size, &limits.at_any_guest_address()) {
             Ok(plan) => plan.keeping_content(),
             Err(error) => return Err(refused(run, error)),
         };

@@ -16,7 +16,7 @@ use crate::exchange::{
     Capability, ExchangeError, ExchangeFailure, Exchanger, Lists, OnRefusal, Part, Placement,
     Progress, Remaining,
 };
-use crate::frames::FrameRun;
+use crate::frames::{Candidate, FrameRun};
 use crate::paging::GuestMemory;
 use crate::platform::Platform;
 
@@ -59,6 +59,9 @@ impl HeldAside {
 /// are set aside, so the next request goes on after them. Each costs a search for the refused frame: a
 /// dozen hypercalls.
 pub(super) const REFUSED_IN_A_ROW: u32 = 8;
+
+/// The largest alignment that [`Platform::take`] is asked for.
+const MOST_ALIGNED: u64 = 512;
 
 impl<P: Platform> Allocator<P> {
     /// Serves a request by an exchange. Asks for one extent, for more than is needed first, and then for
@@ -244,7 +247,7 @@ impl<P: Platform> Allocator<P> {
         let parts = [Part::gather(0, extents, order, placement)];
         let mut refused_in_a_row = 0;
         loop {
-            let run = self.take_covered(frames)?;
+            let run = self.take_covered_for(plan, frames)?;
             // After the run: in a tight guest the lists would take the middle of the last one.
             let words = frames + extents;
             let Some(mut lists) = self.lists(words) else {
@@ -335,10 +338,37 @@ impl<P: Platform> Allocator<P> {
 
     /// Takes a run of free frames that the reserve covers.
     pub(super) fn take_covered(&self, frames: u64) -> Result<FrameRun, AllocError> {
-        let platform = self.platform();
         // A first-level table maps 512 frames. A run that has it to itself is mapped faster.
-        let aligned = frames.next_power_of_two().min(512);
+        let aligned = frames.next_power_of_two().min(MOST_ALIGNED);
+        let platform = self.platform();
         let run = platform.take(frames, aligned).or_else(|| platform.take(frames, 1));
+        self.covered(frames, run)
+    }
+
+    /// Takes a run of free frames that the reserve covers, at whose first frame the buffer may begin.
+    pub(super) fn take_covered_for(
+        &self,
+        plan: &Plan,
+        frames: u64,
+    ) -> Result<FrameRun, AllocError> {
+        match plan.guest_align_frames() {
+            1 => self.take_covered(frames),
+            align if align <= MOST_ALIGNED => {
+                self.covered(frames, self.platform().take(frames, align))
+            }
+            _ => {
+                let mut fits = |pfn: Pfn| match plan.next_aligned(pfn) {
+                    Some(aligned) if aligned == pfn => Candidate::Fits,
+                    aligned => Candidate::TryFrom(aligned.unwrap_or(Pfn::new(u64::MAX >> 1))),
+                };
+                self.covered(frames, self.take_first(frames, Pfn::new(0), &mut fits))
+            }
+        }
+    }
+
+    /// Makes room in the reserve for the records of a run that was taken.
+    fn covered(&self, frames: u64, run: Option<FrameRun>) -> Result<FrameRun, AllocError> {
+        let platform = self.platform();
         let in_transactions = self.counters.in_transactions.load(Relaxed);
         let run = run.ok_or(AllocError::NoGuestMemory { frames, in_transactions })?;
         match self.reserve.cover(platform, run.first(), run.frames()) {

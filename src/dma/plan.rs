@@ -246,20 +246,45 @@ impl Plan {
             && segments().is_some_and(|it| it <= self.allowed())
     }
 
-    /// Returns true if the device takes the frames from `gfn` on as a whole buffer.
-    pub fn serves_from(&self, gfn: Gfn) -> bool {
-        self.serves_in_one_piece(gfn.number())
+    /// Returns the frames that the guest frame of a buffer is a multiple of.
+    pub const fn guest_align_frames(&self) -> u64 {
+        self.limits.frame_align().div_ceil(PAGE)
     }
 
-    /// Returns the frames of an extent that lie before a buffer of one piece, or `None` if the device
-    /// takes no part of the extent. The extent has `frames` frames from `gfn` on.
+    /// Returns the first guest frame from `pfn` on that has the alignment that the caller asks of guest
+    /// addresses.
+    pub fn next_aligned(&self, pfn: Pfn) -> Option<Pfn> {
+        pfn.number().checked_next_multiple_of(self.guest_align_frames()).map(Pfn::new)
+    }
+
+    /// Returns true if a buffer may begin at a guest frame, whatever backs it.
+    pub fn is_aligned(&self, pfn: Pfn) -> bool {
+        self.next_aligned(pfn) == Some(pfn)
+    }
+
+    /// Returns true if the frames from `pfn` on, which `gfn` backs, serve as a whole buffer.
+    pub fn serves_from(&self, pfn: Pfn, gfn: Gfn) -> bool {
+        self.is_aligned(pfn) && self.serves_in_one_piece(gfn.number())
+    }
+
+    /// Returns the frames of an extent that lie before a buffer of one piece, or `None` if no part of the
+    /// extent serves. The extent has `frames` frames from `pfn` on, which `gfn` and the following back.
     ///
     /// The lowest address and the mask may each cut the extent in two. The answer is the first start that
     /// serves, unless there were too many to try.
-    pub fn start_within(&self, gfn: Gfn, frames: u64) -> Option<u64> {
-        let before = self.next_in_one_piece(gfn.number())? - gfn.number();
+    pub fn start_within(&self, pfn: Pfn, gfn: Gfn, frames: u64) -> Option<u64> {
+        let mut before = 0;
+        for _ in 0..STARTS_PER_PROBE {
+            before = self.next_in_one_piece(gfn.number() + before)? - gfn.number();
+            let start = Pfn::new(pfn.number().checked_add(before)?);
+            let skipped = self.next_aligned(start)?.number() - start.number();
+            if skipped == 0 {
+                break;
+            }
+            before = before.checked_add(skipped)?;
+        }
         let holds = before.checked_add(self.frames()).is_some_and(|end| end <= frames);
-        (holds && self.serves_from(gfn.add(before))).then_some(before)
+        (holds && self.serves_from(pfn.add(before), gfn.add(before))).then_some(before)
     }
 
     /// Returns true if the device takes a buffer that is made of these pieces, first to last.
@@ -289,6 +314,10 @@ impl Plan {
     pub fn candidate(&self, p2m: &P2m<'_>, first: Pfn) -> Candidate {
         if matches!(self.limits.node(), Node::Exactly(_)) {
             return NOWHERE;
+        }
+        match self.next_aligned(first) {
+            Some(aligned) if aligned == first => {}
+            aligned => return aligned.map_or(NOWHERE, Candidate::TryFrom),
         }
         match p2m.is_translated() {
             true => self.candidate_translated(p2m, first),

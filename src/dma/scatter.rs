@@ -52,7 +52,7 @@ impl<P: Platform> Allocator<P> {
         let platform = self.platform();
         let Wanted { extents, order, used, placement } = *wanted;
         let surplus = wanted.frames() - plan.frames();
-        let run = self.take_covered(plan.frames())?;
+        let run = self.take_covered_for(plan, plan.frames())?;
         let words = wanted.frames() + extents + surplus;
         let Some(mut lists) = self.lists(words) else {
             self.give_covered(run);

@@ -532,15 +532,16 @@ fn a_search_skips_nothing_that_fits_and_takes_nothing_else() {
 #[test]
 fn a_part_of_a_block_serves_if_every_byte_of_it_is_reached() {
     let it = Constraints::builder().lowest(0x1fff).mask(0x5fff).build().unwrap();
-    let start =
-        |size, gfn, frames| Plan::new(size, &it).unwrap().start_within(Gfn::new(gfn), frames);
+    let start = |size, gfn, frames| {
+        Plan::new(size, &it).unwrap().start_within(Pfn::new(7), Gfn::new(gfn), frames)
+    };
     assert_eq!([start(1, 2, 4), start(1, 5, 1), start(1, 0, 8)], [Some(0), Some(0), Some(2)]);
     assert_eq!([start(1, 1, 1), start(1, 6, 1), start(2 * PAGE, 5, 2)], [None; 3]);
     assert_eq!([start(2 * PAGE, 0, 8), start(2 * PAGE, 3, 3)], [Some(2), Some(1)]);
     assert_eq!([start(1, u64::MAX, 1), start(1, u64::MAX / PAGE, 2)], [None; 2]);
     // The mask ends within a page, of which the buffer uses as much.
     let it = Constraints::builder().mask(0x5200).build().unwrap();
-    let serves = |size| Plan::new(size, &it).unwrap().serves_from(Gfn::new(5));
+    let serves = |size| Plan::new(size, &it).unwrap().serves_from(Pfn::new(0), Gfn::new(5));
     assert!(serves(0x201) && !serves(0x202));
 }
 
@@ -630,4 +631,21 @@ fn pieces_that_cannot_be_cut_end_the_segments() {
         assert!(!plan.accepts([piece].into_iter()));
     }
     assert!(!plan.accepts([piece].into_iter()));
+}
+
+#[test]
+fn a_buffer_begins_at_the_alignment_of_guest_addresses() {
+    let build = |builder: crate::dma::ConstraintsBuilder| builder.build().unwrap();
+    let eight = build(Constraints::builder().frame_align(8 * PAGE));
+    let start = |pfn, gfn, frames| {
+        Plan::new(2 * PAGE, &eight).unwrap().start_within(Pfn::new(pfn), Gfn::new(gfn), frames)
+    };
+    // Two frames begin at an even machine frame, so the guest frame and the machine frame must agree.
+    assert_eq!(start(8, 2, 2), Some(0));
+    assert_eq!([start(9, 1, 64), start(15, 3, 64), start(15, 4, 64)], [Some(7), Some(1), None]);
+    assert_eq!([start(9, 1, 9), start(9, 1, 8)], [Some(7), None]);
+    let plan = Plan::new(PAGE, &eight).unwrap();
+    assert!(plan.is_aligned(Pfn::new(16)) && !plan.is_aligned(Pfn::new(12)));
+    let high = build(Constraints::builder().frame_align(1 << 63));
+    assert_eq!(Plan::new(1, &high).unwrap().next_aligned(Pfn::new(u64::MAX - 1)), None);
 }

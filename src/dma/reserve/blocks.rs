@@ -226,7 +226,7 @@ impl Blocks {
         let serves = extent.frames == plan.frames()
             && class >= lowest_class
             && higher == 0
-            && plan.serves_from(extent.gfn);
+            && plan.serves_from(extent.pfn, extent.gfn);
         serves.then(|| {
             self.steps += 1;
             self.idle[class] -= extent.frames;
@@ -263,7 +263,8 @@ impl Blocks {
                 let mut at = self.table.head(memory, list(class as usize, sufficient as usize));
                 while let Some(pfn) = at {
                     let Entry::Free { block, next, .. } = self.entry(memory, pfn) else { break };
-                    if let Some(before) = plan.start_within(block.gfn, block.order.frames()) {
+                    let frames = block.order.frames();
+                    if let Some(before) = plan.start_within(block.pfn, block.gfn, frames) {
                         return Some((block, before));
                     }
                     probes -= 1;

@@ -45,7 +45,8 @@ impl Blocks {
                         return None;
                     }
                     starts += 1;
-                    if self.run_of_blocks(memory, first, plan.frames())
+                    if plan.is_aligned(first)
+                        && self.run_of_blocks(memory, first, plan.frames())
                         && plan.accepts(self.pieces_from(memory, first, plan.frames()))
                     {
                         return Some(first);
