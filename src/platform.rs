@@ -54,6 +54,8 @@
 //! reads the P2M and compares addresses. It takes no lock, makes no hypercall and calls no method of the
 //! platform.
 
+use core::fmt;
+
 use hypercall::Xen;
 
 use crate::addr::Pfn;
@@ -149,6 +151,14 @@ pub unsafe trait Platform {
     /// The reserve sets the frame aside and goes on with others; a later trim offers it again. The call
     /// comes from an allocation or a trim that may sleep. The default does nothing.
     fn on_set_aside(&self, _pfn: Pfn, _error: &ExchangeError) {}
+
+    /// Reports a buffer that its driver still had when the device was dropped, once. Its frames are leaked,
+    /// because the device may still write to them.
+    ///
+    /// `device` is the [`DeviceName`](crate::dma::DeviceName), `buffer` the
+    /// [`LiveBuffer`](crate::dma::LiveBuffer). The call comes from the drop of a
+    /// [`Device`](crate::dma::Device), so it must not panic. The default does nothing.
+    fn on_leaked_buffer(&self, _device: &dyn fmt::Display, _buffer: &dyn fmt::Display) {}
 
     /// Lends at least `words` words for extent lists, or returns `None` if the kernel has no memory. A
     /// shorter list counts as none.

@@ -269,7 +269,7 @@ fn c73_frames_exchanged_before_the_memory_ends_are_not_lost() {
 fn a_set_takes_fewer_exchanges_than_it_has_buffers() {
     let scene = pv();
     let any = Constraints::default();
-    let request = |size| Request { size, constraints: any };
+    let request = |size| Request::new(size).within(&any);
     let requests =
         [2 * PAGE, 2 * PAGE + 1, PAGE, PAGE, 3 * PAGE, 2 * PAGE, PAGE, PAGE].map(request);
     let buffers = scene.allocator.alloc_many(&requests).unwrap();
@@ -278,7 +278,7 @@ fn a_set_takes_fewer_exchanges_than_it_has_buffers() {
     // Each exchange takes a multicall, which clears, flushes and exchanges, and a call that maps.
     assert_eq!(scene.take_calls() as u64, 2 * stats.exchanged, "{stats:?}");
     for (buffer, request) in buffers.iter().zip(&requests) {
-        assert_eq!(buffer.len(), request.size);
+        assert_eq!(buffer.len(), request.size());
         check_buffer(&scene, buffer, &any);
     }
     drop(buffers);
@@ -289,7 +289,7 @@ fn a_set_takes_fewer_exchanges_than_it_has_buffers() {
 fn a_set_is_all_or_nothing() {
     let scene = pv();
     let any = Constraints::default();
-    let request = |size| Request { size, constraints: any };
+    let request = |size| Request::new(size).within(&any);
     let error = scene.allocator.alloc_many(&[request(PAGE), request(8 << 20)]).unwrap_err();
     let why = AllocError::OrderNotPermitted { order: order(11), limit: order(9) };
     assert_eq!(error, (1, why));
@@ -649,7 +649,7 @@ fn one_extent_backs_a_member_of_a_set() {
     let guest = || GuestBuilder::new(4096).translated().build();
     let scene = DmaScene::new(guest());
     let whole = build(|it| it.backing(Backing::OneExtent));
-    let request = |size, constraints| Request { size, constraints };
+    let request = |size, limits| Request::new(size).within(&limits);
     let requests = [request(8 * PAGE, whole), request(PAGE, Constraints::default())];
     let buffers = scene.allocator.alloc_many(&requests).unwrap();
     let backing = |pfn| scene.platform.guest().mfn(pfn).unwrap().number();
@@ -784,7 +784,7 @@ fn without_memory_for_lists_nothing_moves() {
     drop(buffer);
     let error = scene.error(16 * PAGE, &low);
     assert_eq!(error, AllocError::NoListMemory { words: 16 + 1 });
-    let request = Request { size: 16 * PAGE, constraints: low };
+    let request = Request::new(16 * PAGE).within(&low);
     assert_eq!(scene.allocator.alloc_many(&[request, request]).unwrap_err(), (0, error));
     let stats = scene.allocator.stats();
     assert_eq!(stats.idle + stats.lent, 8, "the memory is idle or lent to the kernel: {stats:?}");

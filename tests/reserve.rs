@@ -285,7 +285,7 @@ fn a_request_that_must_not_sleep_is_served_without_a_hypercall() {
 #[test]
 fn an_impossible_member_of_a_set_is_refused_before_anything_moves() {
     let scene = ReserveScene::new(FakeGuest::new(4096));
-    let request = |size, constraints| xen_contig::dma::Request { size, constraints };
+    let request = |size, limits| xen_contig::dma::Request::new(size).within(&limits);
     let any = Constraints::default();
     let requests = [request(PAGE, any), request(PAGE, any), request(0, any)];
     let (index, error) = scene.allocator.alloc_many(&requests).unwrap_err();

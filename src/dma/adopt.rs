@@ -3,6 +3,7 @@
 use core::sync::atomic::Ordering::Relaxed;
 
 use super::class::{class_of_mask, class_start};
+use super::counters::Source;
 use super::plan::Plan;
 use super::reserve::{Extent, Origin, class_of};
 use super::segments::Piece;
@@ -227,8 +228,8 @@ impl<P: Platform> Allocator<P> {
             platform.give(run);
             return None;
         }
-        self.counters.adopted.fetch_add(1, Relaxed);
-        Some(self.buffer_of_run(run, plan, false, |extent| self.settled(extent)))
+        let buffer = self.buffer_of_run(run, plan, false, |extent| self.settled(extent));
+        Some(self.counted(buffer, Source::Adopted))
     }
 
     /// Makes a buffer of the first frames of a run that serves the request, whose frames are covered. The

@@ -3,6 +3,8 @@
 use core::fmt;
 use core::ptr::NonNull;
 
+use super::counters::Source;
+use super::device::live::{BufferKind, LiveClaim, LiveEntry, LiveGuard};
 use super::moved::DeviceRange;
 use super::plan::Plan;
 use super::reserve::{Extent, Origin};
@@ -21,15 +23,15 @@ const PAGE: u64 = PAGE_SIZE as u64;
 ///
 /// The device may write at any time, so the memory is never a reference ([M5](crate::rules#M5)): it
 /// is read and written by [`load`](Self::load) and [`store`](Self::store), or through
-/// [`as_ptr`](Self::as_ptr) with volatile accesses. Dropping the buffer returns it to the allocator's
+/// [`as_ptr`](Self::as_ptr) with volatile accesses. A [`Device`](super::Device) makes it. Dropping the buffer returns it to the allocator's
 /// reserve: stop the device first. The drop makes no hypercall and takes the lock of the reserve alone.
 /// Forgetting the buffer leaks the memory and is safe.
 ///
 /// No method sleeps or makes a hypercall. If the buffer has one piece, none takes a lock but the drop. If
 /// it has several, [`segments`](Self::segments), [`dma_addr_at`](Self::dma_addr_at),
 /// [`check_in_place`](Self::check_in_place) and [`split_off`](Self::split_off) take the lock of the reserve
-/// for a moment per piece. An interrupt handler may call these four and drop buffers if that lock masks
-/// interrupts. It may call all other methods.
+/// for a moment per piece. An interrupt handler may call the first three and drop buffers if that lock masks
+/// interrupts. It may call all other methods but `split_off`.
 pub struct CoherentBuffer<'a, P: Platform> {
     allocator: &'a Allocator<P>,
     /// `None` only while it is taken apart.
@@ -40,6 +42,9 @@ pub struct CoherentBuffer<'a, P: Platform> {
     /// Where the memory is from if it is one piece. The reserve has the records of several.
     origin: Option<Origin>,
     rules: CutRules,
+    source: Source,
+    /// The record of the buffer, if a device made it.
+    record: Option<LiveGuard<'a, P>>,
 }
 
 impl<P: Platform> fmt::Debug for CoherentBuffer<'_, P> {
@@ -58,7 +63,8 @@ impl<'a, P: Platform> CoherentBuffer<'a, P> {
     ) -> Self {
         let (first, origin) = (extent.gfn, Some(extent.origin));
         let rules = CutRules::new(plan.limits());
-        Self { allocator, run: Some(run), len: plan.size(), first, origin, rules }
+        let (run, len, source) = (Some(run), plan.size(), Source::Reserve);
+        Self { allocator, run, len, first, origin, rules, source, record: None }
     }
 
     /// Returns a buffer of several pieces, which the reserve has recorded.
@@ -67,7 +73,46 @@ impl<'a, P: Platform> CoherentBuffer<'a, P> {
         let piece = allocator.reserve.with(|blocks| blocks.piece(memory, run.first()));
         let first = piece.map_or(Gfn::new(0), |piece| piece.gfn);
         let rules = CutRules::new(plan.limits());
-        Self { allocator, run: Some(run), len: plan.size(), first, origin: None, rules }
+        let (run, len, source) = (Some(run), plan.size(), Source::Reserve);
+        Self { allocator, run, len, first, origin: None, rules, source, record: None }
+    }
+
+    /// Notes where the memory came from.
+    pub(super) fn with_source(mut self, source: Source) -> Self {
+        self.source = source;
+        self
+    }
+
+    /// Returns where the memory came from.
+    pub(super) const fn source(&self) -> Source {
+        self.source
+    }
+
+    /// Records the buffer of a device.
+    pub(super) fn recorded(mut self, claim: LiveClaim<'a, P>, tag: &'static str) -> Self {
+        self.record = Some(claim.keep(&self.live_entry(tag, BufferKind::Coherent)));
+        self
+    }
+
+    /// Gives the buffer up to its record. Returns the addresses by which it can be freed.
+    pub(super) fn into_raw(mut self) -> (DmaAddr, NonNull<u8>) {
+        let (dma, cpu) = (self.dma_addr(), self.as_ptr());
+        if let Some(record) = self.record.take() {
+            let cpu = cpu.addr().get() as u64;
+            let entry = record.entry();
+            record.release(&LiveEntry { kind: BufferKind::Raw, cpu, ..entry });
+        }
+        core::mem::forget(self);
+        (dma, cpu)
+    }
+
+    fn live_entry(&self, tag: &'static str, kind: BufferKind) -> LiveEntry {
+        let range = DeviceRange {
+            at: PseudoPhysAddr::of(self.run().first()),
+            dma: self.dma_addr(),
+            len: self.len,
+        };
+        LiveEntry { tag, kind, range, cpu: 0, origin: self.origin }
     }
 
     /// Takes the buffer apart: returns its run, and the extent that backs it if it is one piece. The
@@ -230,15 +275,21 @@ impl<'a, P: Platform> CoherentBuffer<'a, P> {
     /// Splits the buffer at a page boundary. The buffer keeps the first `at` bytes, the rest is
     /// returned. Each part is released on its own.
     ///
-    /// The rest begins within a piece, so its address may not have the device's alignment.
+    /// The rest begins within a piece, so its address may not have the device's alignment. If a
+    /// [`Device`](super::Device) made the buffer, each part has a record with the same tag. A frame of the
+    /// kernel is taken if all records are in use, so call this where the kernel's frame allocator may be
+    /// called.
     ///
     /// # Errors
-    /// [`BufferError::NoPageBoundary`] if `at` is not a multiple of the page size within the buffer,
-    /// which stays whole.
+    /// The buffer then stays whole.
+    /// * [`BufferError::NoPageBoundary`]: `at` is not a multiple of the page size within the buffer.
+    /// * [`BufferError::NoRecordMemory`]: the kernel has no free frame for another record.
     pub fn split_off(&mut self, at: u64) -> Result<Self, BufferError> {
         if !at.is_multiple_of(PAGE) || at == 0 || at >= self.len {
             return Err(BufferError::NoPageBoundary { at, len: self.len });
         }
+        let record = self.record.as_ref().map(LiveGuard::claim_another).transpose();
+        let claim = record.map_err(|_| BufferError::NoRecordMemory)?;
         let edge = self.run().first().add(at / PAGE);
         let gfn = match self.origin {
             Some(_) => self.first.add(at / PAGE),
@@ -247,16 +298,23 @@ impl<'a, P: Platform> CoherentBuffer<'a, P> {
         let Some((left, right)) = self.run.take().map(|run| run.split_at(at / PAGE)) else {
             unreachable!("only a drop takes the run");
         };
-        let rest = Self {
+        let mut rest = Self {
             allocator: self.allocator,
             run: Some(right),
             len: self.len - at,
             first: gfn,
             origin: self.origin,
             rules: self.rules.aligned_for(DmaAddr::of(gfn)),
+            source: self.source,
+            record: None,
         };
         self.run = Some(left);
         self.len = at;
+        if let Some((claim, record)) = claim.zip(self.record.as_ref()) {
+            let tag = record.entry().tag;
+            record.change(&self.live_entry(tag, BufferKind::Coherent));
+            rest = rest.recorded(claim, tag);
+        }
         Ok(rest)
     }
 
@@ -283,6 +341,8 @@ impl<'a, P: Platform> CoherentBuffer<'a, P> {
 
 impl<P: Platform> Drop for CoherentBuffer<'_, P> {
     fn drop(&mut self) {
+        // Before the memory, which another vCPU can get and record at once.
+        self.record = None;
         let Some(run) = self.run.take() else { return };
         let (pfn, frames) = (run.first(), run.frames());
         match self.origin {

@@ -45,14 +45,17 @@ pub enum BufferError {
         /// Bytes of a value.
         size: u64,
     },
+    /// The kernel has no free frame for the record of the other part.
+    NoRecordMemory,
     /// Other machine frames back the memory since the domain was saved and restored, or migrated.
     Moved(Moved),
 }
 
 impl BufferError {
-    /// Returns true if the same call can succeed later although its caller changes nothing. None can.
+    /// Returns true if the same call can succeed later although its caller changes nothing: the kernel can
+    /// have a free frame again.
     pub const fn is_transient(&self) -> bool {
-        false
+        matches!(self, Self::NoRecordMemory)
     }
 }
 
@@ -82,6 +85,9 @@ impl fmt::Display for BufferError {
                 f,
                 "values of {size} bytes do not fill a buffer of {len} bytes exactly: allocate a \
                  multiple of {size}, or exactly {size} for one value"
+            ),
+            Self::NoRecordMemory => f.write_str(
+                "the kernel has no free frame for the record of the other part: free memory of the kernel",
             ),
             Self::Moved(moved) => moved.fmt(f),
         }
@@ -120,6 +126,7 @@ mod tests {
                 BufferError::WrongSize { len: 100, size: 16 },
                 "values of 16 bytes do not fill a buffer of 100 bytes",
             ),
+            (BufferError::NoRecordMemory, "no free frame for the record"),
             (moved(None), "offset 9 was at 0x5000 for the device and is nowhere"),
             (moved(Some(DmaAddr::new(0x7000))), "is at 0x7000: allocate anew"),
         ];
@@ -132,6 +139,7 @@ mod tests {
                 | BufferError::NoElement { .. }
                 | BufferError::WrongSize { .. }
                 | BufferError::Moved(_) => false,
+                BufferError::NoRecordMemory => true,
             };
             assert_eq!(error.is_transient(), transient, "{error}");
         }

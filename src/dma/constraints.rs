@@ -1,5 +1,7 @@
 //! The limits of a device, checked for contradictions before anything moves.
 
+use core::fmt;
+
 use hypercall::trace::Operation;
 
 use super::ConstraintError;
@@ -101,7 +103,7 @@ impl Constraints {
         self.max_segment
     }
 
-    /// Returns the most segments: 1 if the builder was not told otherwise.
+    /// Returns the most segments: 1 unless the builder sets another number.
     pub const fn max_segments(&self) -> usize {
         match self.max_segments {
             Some(segments) => segments,
@@ -136,7 +138,7 @@ impl Constraints {
 
     /// Returns these constraints with those of a part of the device: the stricter one of each kind.
     ///
-    /// A limit that the builder of `other` was not told is the one of these constraints. That includes the
+    /// A limit that the builder of `other` did not set is the one of these constraints. That includes the
     /// number of segments. The node is that of `other`, unless `other` takes any node.
     ///
     /// # Errors
@@ -223,6 +225,34 @@ impl Constraints {
         };
         // `build` refuses a mask that reaches less than two pages.
         AddressBits::new(bits).unwrap_or(AddressBits::UNLIMITED)
+    }
+}
+
+impl fmt::Display for Constraints {
+    /// Writes the limits that differ from none: `mask 0xffffffff, alignment 0x1000, 1 segment`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "mask {:#x}", self.mask)?;
+        if self.lowest > 0 {
+            write!(f, ", lowest address {:#x}", self.lowest)?;
+        }
+        if self.align > 1 {
+            write!(f, ", alignment {:#x}", self.align)?;
+        }
+        if let Some(boundary) = self.boundary {
+            write!(f, ", boundary {boundary:#x}")?;
+        }
+        match self.max_segments() {
+            1 => f.write_str(", 1 segment")?,
+            segments => write!(f, ", {segments} segments")?,
+        }
+        if self.max_segment < u64::MAX {
+            write!(f, " of up to {:#x} bytes", self.max_segment)?;
+        }
+        match self.node {
+            Node::Any => Ok(()),
+            Node::Near(node) => write!(f, ", near node {node}"),
+            Node::Exactly(node) => write!(f, ", on node {node}"),
+        }
     }
 }
 

@@ -10,12 +10,22 @@ use crate::sync::AtomicU64;
 const BELOW_4G: usize = 20;
 const BELOW_16M: usize = 12;
 
+/// Where the memory of a buffer came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Source {
+    /// The reserve had it.
+    Reserve,
+    /// Free memory of the kernel served as it was.
+    Adopted,
+    /// The request needed an exchange or a refill.
+    Exchanged,
+}
+
 /// What is counted.
 #[derive(Debug, Default)]
 pub(super) struct Counters {
-    pub from_reserve: AtomicU64,
-    pub adopted: AtomicU64,
-    pub exchanged: AtomicU64,
+    /// Buffers by [`Source`].
+    pub by_source: [AtomicU64; 3],
     pub returned: AtomicU64,
     pub refusals: AtomicU64,
     /// Frames that transactions hold at the moment.
@@ -37,6 +47,16 @@ impl Default for LowBalance {
 }
 
 impl Counters {
+    /// Counts a buffer.
+    pub fn count(&self, source: Source) {
+        self.by_source[source as usize].fetch_add(1, Relaxed);
+    }
+
+    /// Returns the number of buffers from a source.
+    pub fn buffers_from(&self, source: Source) -> u64 {
+        self.by_source[source as usize].load(Relaxed)
+    }
+
     /// Counts the frames of a transaction, until the value is dropped.
     pub fn enter_transaction(&self, frames: u64) -> InTransaction<'_> {
         self.in_transactions.fetch_add(frames, Relaxed);

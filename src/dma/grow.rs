@@ -7,6 +7,7 @@ use hypercall::ops::MemoryOp;
 
 use super::adopt::SHARE_HELD_ASIDE;
 use super::class::{ScarceFrames, class_of_mask};
+use super::counters::Source;
 use super::plan::{ExtentPlan, Plan};
 use super::reserve::{CLASSES, Extent, Origin, class_of};
 use super::{AllocError, Allocator, CoherentBuffer};
@@ -190,7 +191,10 @@ impl<P: Platform> Allocator<P> {
     ) -> Result<Option<CoherentBuffer<'_, P>>, AllocError> {
         let limits = plan.limits();
         let lowest_class = class_of(Gfn::new(limits.lowest() / PAGE_SIZE as u64), 1);
-        let carve = || self.carve(plan, 0).or_else(|| self.carve_pieces(plan));
+        let carve = || {
+            let buffer = self.carve(plan, 0).or_else(|| self.carve_pieces(plan))?;
+            Some(buffer.with_source(Source::Exchanged))
+        };
         let (mut asked, mut doubles) = (wanted, wanted.extents == 1);
         loop {
             let run = match self.exchange(exchanger, plan, &asked, held) {
@@ -209,8 +213,8 @@ impl<P: Platform> Allocator<P> {
             let exchanged = |extent| Extent { origin: Origin::Exchanged, ..extent };
             if self.serves(run.first(), plan.frames(), plan) {
                 self.growth.grew(class_of_mask(limits.mask()), asked.order);
-                self.counters.exchanged.fetch_add(1, Relaxed);
-                return Ok(Some(self.buffer_of_run(run, plan, true, exchanged)));
+                let buffer = self.buffer_of_run(run, plan, true, exchanged);
+                return Ok(Some(self.counted(buffer, Source::Exchanged)));
             }
             held.hold(asked.frames(), || self.idle_by_class());
             let mut is_lower = false;

@@ -1,8 +1,7 @@
 //! Serves requests from idle memory that lies side by side in several blocks of the reserve.
 
-use core::sync::atomic::Ordering::Relaxed;
-
 use super::class::class_of_mask;
+use super::counters::Source;
 use super::plan::Plan;
 use super::reserve::IdleSlice;
 use super::{Allocator, CoherentBuffer};
@@ -101,15 +100,15 @@ impl<P: Platform> Allocator<P> {
 
     /// Makes a buffer of recorded pieces. If they are one piece, the buffer needs no records.
     fn buffer_of_idle(&self, first: Pfn, plan: &Plan) -> CoherentBuffer<'_, P> {
-        self.counters.from_reserve.fetch_add(1, Relaxed);
         let memory = self.platform().memory();
         let piece = self.reserve.with(|blocks| blocks.piece(memory, first));
-        match piece.filter(|piece| piece.frames == plan.frames()) {
+        let buffer = match piece.filter(|piece| piece.frames == plan.frames()) {
             Some(whole) => {
                 self.take_pieces(first, plan.frames(), |_| ());
                 self.buffer_of(whole, plan)
             }
             None => self.buffer_of_pieces(first, plan),
-        }
+        };
+        self.counted(buffer, Source::Reserve)
     }
 }

@@ -1,24 +1,16 @@
-//! A whole set of buffers: a driver's rings and descriptors.
+//! A whole set of buffers.
 
 use hypercall::Xen;
 use hypercall::trace::{Operation, Span};
 
 use super::class::class_of_mask;
 use super::plan::Plan;
-use super::{AllocError, Allocator, CoherentBuffer, Constraints};
+use super::{AllocError, Allocator, CoherentBuffer, Request};
 use crate::platform::Platform;
 
-/// One buffer of a set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Request {
-    /// Bytes.
-    pub size: u64,
-    /// What the device can reach.
-    pub constraints: Constraints,
-}
-
 impl<P: Platform> Allocator<P> {
-    /// Allocates a set of buffers, all or none.
+    /// Allocates a set of buffers, all or none. [`Device::alloc_many`](super::Device::alloc_many) is for
+    /// drivers; here the limits are those of each request alone.
     ///
     /// A request that no memory can satisfy is refused before anything moves. If the reserve has to grow, it
     /// grows for the whole set, so a set costs a few exchanges, not one per buffer.
@@ -34,18 +26,19 @@ impl<P: Platform> Allocator<P> {
         requests: &[Request; N],
     ) -> Result<[CoherentBuffer<'_, P>; N], (usize, AllocError)> {
         let mut frames = 0;
-        for (index, Request { size, constraints }) in requests.iter().enumerate() {
-            let plan = Plan::new(*size, constraints).map_err(|error| (index, error))?;
+        for (index, request) in requests.iter().enumerate() {
+            let limits = request.limits().map_err(|error| (index, error.into()))?;
+            let plan = Plan::new(request.size(), &limits).map_err(|error| (index, error))?;
             frames += plan.frames();
-            self.growth.expect(class_of_mask(constraints.mask()), frames);
+            self.growth.expect(class_of_mask(limits.mask()), frames);
         }
-        let bytes = requests.iter().map(|request| request.size).sum();
+        let bytes = requests.iter().map(Request::size).sum();
         let operation = Span::Operation(Operation::new("alloc_many", bytes));
         self.platform().xen().within(operation, || {
             let mut buffers = [const { None }; N];
             for (index, (request, buffer)) in requests.iter().zip(&mut buffers).enumerate() {
-                let Request { size, constraints } = request;
-                let served = self.alloc_coherent(*size, constraints);
+                let served = request.limits().map_err(AllocError::from);
+                let served = served.and_then(|it| self.alloc_coherent(request.size(), &it));
                 *buffer = Some(served.map_err(|error| (index, error))?);
             }
             Ok(buffers.map(|buffer| buffer.expect("each request was served")))

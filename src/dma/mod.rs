@@ -1,8 +1,10 @@
 //! Coherent DMA memory for drivers.
 //!
 //! * [`Constraints`]: what a device can reach, checked for contradictions before anything moves;
-//! * [`Allocator`]: hands out [`CoherentBuffer`]s from its reserve. The reserve takes in free memory of
-//!   the kernel, and exchanges memory only where that does not fit;
+//! * [`Device`]: a name and limits. Drivers get [`CoherentBuffer`]s from it, and its
+//!   [`report`](Device::report) says who holds what;
+//! * [`Allocator`]: serves devices from its reserve. The reserve takes in free memory of the kernel, and
+//!   exchanges memory only where that does not fit;
 //! * [`CoherentBuffer`]: memory that a device reads and writes. It is never a Rust reference
 //!   ([M5](crate::rules#M5)) and knows its device addresses. A drop returns it to the reserve;
 //! * [`Coherent`]: the same memory as values of a type, whose fields a [`DmaCell`] reads and writes in the
@@ -15,13 +17,17 @@
 //!
 //! # A driver's view
 //! ```
-//! use xen_contig::dma::{AllocError, Allocator, CoherentBuffer, Constraints};
+//! use xen_contig::dma::{AllocError, Allocator, CoherentBuffer, Constraints, Device, Request};
 //! use xen_contig::platform::Platform;
 //!
-//! /// A ring of 64 KiB for a device with 32 address bits that wants it aligned to its size.
-//! fn ring<P: Platform>(dma: &Allocator<P>) -> Result<CoherentBuffer<'_, P>, AllocError> {
-//!     let device = Constraints::builder().mask(0xffff_ffff).align(64 << 10).build()?;
-//!     let mut ring = dma.alloc_coherent(64 << 10, &device)?;
+//! /// A device with 32 address bits.
+//! fn nic<P: Platform>(allocator: &Allocator<P>) -> Result<Device<'_, P>, AllocError> {
+//!     Device::new(allocator, "nic", &Constraints::builder().mask(0xffff_ffff).build()?)
+//! }
+//!
+//! /// A ring of 64 KiB that is aligned to its size.
+//! fn ring<'d, P: Platform>(nic: &'d Device<'_, P>) -> Result<CoherentBuffer<'d, P>, AllocError> {
+//!     let mut ring = nic.alloc_coherent(Request::new(64 << 10).tag("ring").align(64 << 10))?;
 //!     ring.store(0, 1_u32).expect("the ring has a first word");
 //!     let _for_the_device = ring.dma_addr().get();
 //!     Ok(ring)
@@ -82,6 +88,7 @@ mod constraints;
 mod contiguous;
 mod copy;
 mod counters;
+mod device;
 mod error;
 mod grow;
 mod idle;
@@ -92,6 +99,7 @@ mod pool;
 mod records;
 mod refill;
 mod release;
+mod request;
 mod reserve;
 mod retain;
 mod scatter;
@@ -111,8 +119,11 @@ pub use buffer_error::BufferError;
 pub use constraint_error::ConstraintError;
 pub use constraints::{Backing, Constraints, ConstraintsBuilder, Sleep};
 pub use contiguous::RelocationFailure;
+pub use device::{
+    BufferKind, BuffersMoved, Device, DeviceCounts, DeviceName, DeviceReport, FailureCause,
+    LiveBuffer, MovedBuffer, NotLent, StillInUse,
+};
 pub use error::AllocError;
-pub use many::Request;
 #[cfg(any(feature = "virtio-drivers", feature = "dma-api"))]
 pub(crate) use moved::DeviceRange;
 pub use moved::Moved;
@@ -120,6 +131,7 @@ pub use pool::{
     MovedChunk, Pool, PoolBuilder, PoolConfig, PoolError, PoolErrorKind, PoolObject,
     PoolStatistics, Zeroing,
 };
+pub use request::Request;
 pub use retain::Retain;
 pub use segments::Segment;
 pub use stats::Stats;

@@ -121,14 +121,24 @@ impl<T> Block<T> {
     pub fn entries(&self) -> impl Iterator<Item = Entry<'_, T>> {
         (0..self.len).filter_map(|slot| self.entry(slot))
     }
+
+    /// Claims a slot for a new record.
+    pub fn claim(&self) -> Option<ClaimedSlot<'_, T>> {
+        let claim =
+            |slot: &Slot<T>| !slot.claimed.load(Relaxed) && !slot.claimed.swap(true, Acquire);
+        let index = self.slots().iter().position(claim)?;
+        Some(ClaimedSlot { block: self, index })
+    }
 }
 
-impl<T> ClaimedSlot<'_, T> {
+impl<'c, T> ClaimedSlot<'c, T> {
     /// Puts a record into the slot. Another vCPU sees it when it is complete.
-    pub fn fill(self, record: T) {
+    pub fn fill(self, record: T) -> &'c T {
+        let block = self.block;
         // Only the holder of the claim fills the slot, so this waits for no other vCPU.
-        self.block.slots()[self.index].record.call_once(|| record);
+        let record = block.slots()[self.index].record.call_once(|| record);
         forget(self);
+        record
     }
 }
 
@@ -190,20 +200,18 @@ impl<'a, P: Platform, T> RecordChain<'a, P, T> {
     /// The number of frames that the kernel does not have.
     pub fn claim(&self) -> Result<ClaimedSlot<'_, T>, u64> {
         loop {
-            for block in self.blocks() {
-                let claim = |slot: &Slot<T>| {
-                    !slot.claimed.load(Relaxed) && !slot.claimed.swap(true, Acquire)
-                };
-                if let Some(index) = block.slots().iter().position(claim) {
-                    return Ok(ClaimedSlot { block, index });
-                }
+            if let Some(slot) = self.blocks().find_map(Block::claim) {
+                return Ok(slot);
             }
             self.extend()?;
         }
     }
 
     /// Adds a block to the front of the chain.
-    fn extend(&self) -> Result<(), u64> {
+    ///
+    /// # Errors
+    /// The number of frames that the kernel does not have.
+    pub fn extend(&self) -> Result<(), u64> {
         let layout = BlockLayout::new::<T>(self.words).ok_or(u64::MAX)?;
         let run = self.platform.take(layout.frames, 1).ok_or(layout.frames)?;
         let base = NonNull::new(self.platform.memory().pointer(run.first()));

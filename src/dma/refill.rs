@@ -1,7 +1,6 @@
 //! Makes buffers of a translated guest that one extent of machine memory backs.
 
-use core::sync::atomic::Ordering::Relaxed;
-
+use super::counters::Source;
 use super::plan::Plan;
 use super::{AllocError, Allocator, CoherentBuffer};
 use crate::addr::{AddressBits, Order};
@@ -51,8 +50,8 @@ impl<P: Platform> Allocator<P> {
         let covered = run.first();
         match refiller.refill(run, AddressBits::UNLIMITED, lists.as_mut()) {
             Ok(run) => {
-                self.counters.exchanged.fetch_add(1, Relaxed);
-                Ok(self.buffer_of_run(run, plan, false, |extent| extent))
+                let buffer = self.buffer_of_run(run, plan, false, |extent| extent);
+                Ok(self.counted(buffer, Source::Exchanged))
             }
             Err(ExchangeFailure { error, remaining }) => {
                 let lost = remaining.lost();

@@ -7,8 +7,10 @@ use core::sync::atomic::Ordering::Relaxed;
 
 use super::Allocator;
 use super::class::LentFrames;
+use super::device::live::LiveEntry;
+use super::moved::{DeviceRange, Moved};
 use super::reserve::{Block, CLASSES, Extent, Origin, class_of};
-use crate::addr::Pfn;
+use crate::addr::{DmaAddr, Gfn, PAGE_SIZE, Pfn};
 use crate::frames::FrameRun;
 use crate::platform::Platform;
 
@@ -24,6 +26,38 @@ impl<P: Platform> Allocator<P> {
         if idle > self.watermarks.high() {
             self.watermarks.crossed.fetch_or(1 << class, Relaxed);
         }
+    }
+
+    /// Takes the memory of a buffer back into the reserve that a device recorded. Makes no hypercall.
+    pub(super) fn release_recorded(&self, entry: &LiveEntry) {
+        let DeviceRange { at, dma, len } = entry.range;
+        let (pfn, frames) = (at.frame(), len.div_ceil(PAGE_SIZE as u64));
+        match entry.origin {
+            Some(origin) => {
+                let gfn = Gfn::new(dma.get() / PAGE_SIZE as u64);
+                self.release(Extent { pfn, gfn, frames, origin });
+            }
+            None => self.release_pieces(pfn, frames),
+        }
+    }
+
+    /// Returns the first byte of a buffer of several pieces that is not at its device address. Takes the
+    /// lock of the reserve for a moment per piece.
+    pub(super) fn find_moved_piece(&self, buffer: &DeviceRange) -> Option<Moved> {
+        let (memory, p2m) = (self.platform().memory(), self.platform().p2m());
+        let mut offset = 0;
+        while offset < buffer.len {
+            let at = buffer.at.checked_add(offset)?;
+            // The buffer is being freed if its piece is gone.
+            let piece = self.reserve.with(|blocks| blocks.piece(memory, at.frame()))?;
+            let len = (piece.frames * PAGE_SIZE as u64).min(buffer.len - offset);
+            let range = DeviceRange { at, dma: DmaAddr::of(piece.gfn), len };
+            if let Err(moved) = range.check_in_place(p2m) {
+                return Some(Moved { offset: offset + moved.offset, ..moved });
+            }
+            offset += len;
+        }
+        None
     }
 
     /// Takes the pieces of a buffer back into the reserve. Makes no hypercall.

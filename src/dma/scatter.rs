@@ -5,9 +5,8 @@
 //! frames in a row and 435 elsewhere, not 1024 in a row. The same serves devices that take a part of each
 //! extent.
 
-use core::sync::atomic::Ordering::Relaxed;
-
 use super::class::{ScarceFrames, class_of_mask};
+use super::counters::Source;
 use super::grow::{HeldAside, REFUSED_IN_A_ROW, Wanted};
 use super::plan::Plan;
 use super::reserve::{Extent, Origin};
@@ -108,8 +107,8 @@ impl<P: Platform> Allocator<P> {
         }
         if self.serves(run.first(), run.frames(), plan) {
             self.growth.grew(class_of_mask(plan.limits().mask()), order);
-            self.counters.exchanged.fetch_add(1, Relaxed);
-            return Ok(Some(self.buffer_of_run(run, plan, true, exchanged)));
+            let buffer = self.buffer_of_run(run, plan, true, exchanged);
+            return Ok(Some(self.counted(buffer, Source::Exchanged)));
         }
         for extent in self.extents(run.first(), run.frames()) {
             self.reserve.insert(platform, exchanged(extent), true);

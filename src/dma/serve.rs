@@ -1,12 +1,11 @@
 //! The way of a request: from the reserve, from free memory of the kernel, or from Xen.
 
-use core::sync::atomic::Ordering::Relaxed;
-
 use hypercall::Xen;
 use hypercall::trace::{Phase, Span};
 
 use super::class::class_of_mask;
 use super::constraints::{Backing, Sleep};
+use super::counters::Source;
 use super::plan::Plan;
 use super::reserve::Extent;
 use super::{AllocError, Allocator, CoherentBuffer, Constraints};
@@ -148,8 +147,7 @@ impl<P: Platform> Allocator<P> {
         let memory = self.platform().memory();
         let extent = self.reserve.with(|blocks| blocks.carve(memory, plan, lowest_class))?;
         if self.is_in_place(&extent) {
-            self.counters.from_reserve.fetch_add(1, Relaxed);
-            return Some(self.buffer_of(extent, plan));
+            return Some(self.counted(self.buffer_of(extent, plan), Source::Reserve));
         }
         self.reserve.insert(self.platform(), extent, true);
         self.found_moved(plan);
@@ -162,6 +160,16 @@ impl<P: Platform> Allocator<P> {
         if plan.limits().sleep() == Sleep::May {
             self.dissolve_moved();
         }
+    }
+
+    /// Counts a buffer, and notes where its memory came from.
+    pub(super) fn counted<'a>(
+        &self,
+        buffer: CoherentBuffer<'a, P>,
+        source: Source,
+    ) -> CoherentBuffer<'a, P> {
+        self.counters.count(source);
+        buffer.with_source(source)
     }
 
     /// Makes a buffer of an extent, whose frames the reserve covers.

@@ -3,6 +3,7 @@
 use core::sync::atomic::Ordering::Relaxed;
 
 use super::Allocator;
+use super::counters::Source;
 use super::reserve::CLASSES;
 use crate::platform::Platform;
 
@@ -48,9 +49,9 @@ impl<P: Platform> Allocator<P> {
             (idle, blocks.set_aside_frames(), blocks.record_frames())
         });
         Stats {
-            from_reserve: counters.from_reserve.load(Relaxed),
-            adopted: counters.adopted.load(Relaxed),
-            exchanged: counters.exchanged.load(Relaxed),
+            from_reserve: counters.buffers_from(Source::Reserve),
+            adopted: counters.buffers_from(Source::Adopted),
+            exchanged: counters.buffers_from(Source::Exchanged),
             returned: counters.returned.load(Relaxed),
             refusals: counters.refusals.load(Relaxed),
             idle,

@@ -17,7 +17,8 @@ pub fn add(tests: &mut Vec<Test>) {
 
 /// Returns the requests of a network driver: rings, descriptors and a doorbell page.
 fn requests(constraints: Constraints) -> [Request; 5] {
-    [16 * PAGE, 2 * PAGE + 1, 8 * PAGE, 13 * PAGE, PAGE].map(|size| Request { size, constraints })
+    [16 * PAGE, 2 * PAGE + 1, 8 * PAGE, 13 * PAGE, PAGE]
+        .map(|size| Request::new(size).within(&constraints))
 }
 
 fn many(context: &TestContext<'_>) -> Check {
@@ -40,7 +41,7 @@ fn many(context: &TestContext<'_>) -> Check {
             fail!("{} buffers needed {made} hypercalls, expected at most 8", buffers.len());
         }
         for (number, (buffer, request)) in (0..).zip(buffers.iter_mut().zip(&requests)) {
-            is_sound(machine, buffer, request.size, &any)?;
+            is_sound(machine, buffer, request.size(), &any)?;
             is_zero(buffer)?;
             fill(buffer, seed ^ number, 0)?;
         }
@@ -60,7 +61,7 @@ fn all_or_nothing(context: &TestContext<'_>) -> Check {
     let page = build(|it| it.max_segment(PAGE))?;
     for at in 0..5 {
         let mut requests = requests(any);
-        requests[at] = Request { size: PAGE + 1, constraints: page };
+        requests[at] = Request::new(PAGE + 1).within(&page);
         balanced(context, Retain::NOTHING, |allocator| {
             let confined = ConfinedGuest::to(machine, 256)?;
             match allocator.alloc_many(&requests) {

@@ -261,17 +261,18 @@ impl<'a, 'm> Soak<'a, 'm> {
         if self.live.len() + SET > LIVE {
             return self.free_one();
         }
-        let mut requests = [Request { size: 1, constraints: Constraints::default() }; SET];
-        for request in &mut requests {
-            request.size = requests::size(&mut self.random).clamp(1, 64 * PAGE);
-            if let Ok(constraints) = requests::constraints(&mut self.random, request.size) {
-                request.constraints = constraints;
+        let mut limits = [Constraints::default(); SET];
+        let requests = limits.each_mut().map(|limits| {
+            let size = requests::size(&mut self.random).clamp(1, 64 * PAGE);
+            if let Ok(constraints) = requests::constraints(&mut self.random, size) {
+                *limits = constraints;
             }
-        }
+            Request::new(size).within(limits)
+        });
         match self.any_allocator().alloc_many(&requests) {
             Ok(buffers) => {
-                for (buffer, request) in buffers.into_iter().zip(&requests) {
-                    self.check_and_fill(buffer, &request.constraints)?;
+                for (buffer, limits) in buffers.into_iter().zip(&limits) {
+                    self.check_and_fill(buffer, limits)?;
                 }
                 self.tally.done("alloc-many");
                 Ok(())

@@ -2,6 +2,7 @@
 
 #![expect(unsafe_code, reason = "the trait is unsafe to implement")]
 
+use std::fmt::Display;
 use std::mem;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
@@ -26,6 +27,8 @@ pub struct FakePlatform {
     accounts: Accounts,
     longest_lists: AtomicU64,
     set_aside: Mutex<Vec<(Pfn, ExchangeError)>>,
+    leaked: Mutex<Vec<String>>,
+    takes_denied: AtomicBool,
     lists_shortened: AtomicBool,
     search_denied: AtomicBool,
 }
@@ -53,6 +56,8 @@ impl FakePlatform {
             accounts,
             longest_lists: AtomicU64::new(u64::MAX),
             set_aside: Mutex::new(Vec::new()),
+            leaked: Mutex::new(Vec::new()),
+            takes_denied: AtomicBool::new(false),
             lists_shortened,
             search_denied,
         }
@@ -86,6 +91,16 @@ impl FakePlatform {
     /// Returns the frames that were set aside since the last call, and why.
     pub fn take_set_aside(&self) -> Vec<(Pfn, ExchangeError)> {
         mem::take(&mut self.set_aside.lock())
+    }
+
+    /// Returns the buffers that were leaked since the last call, each as `device: buffer`.
+    pub fn take_leaked(&self) -> Vec<String> {
+        mem::take(&mut self.leaked.lock())
+    }
+
+    /// Makes it a kernel without a free frame, or no longer.
+    pub fn deny_takes(&self, denied: bool) {
+        self.takes_denied.store(denied, Relaxed);
     }
 
     /// Makes each extent list half as long as requested, or no longer.
@@ -137,6 +152,9 @@ unsafe impl Platform for &FakePlatform {
 
     fn take(&self, frames: u64, align: u64) -> Option<FrameRun> {
         check_not_held("`Platform::take`");
+        if self.takes_denied.load(Relaxed) {
+            return None;
+        }
         self.allocator().take(frames, align)
     }
 
@@ -156,6 +174,11 @@ unsafe impl Platform for &FakePlatform {
     fn on_set_aside(&self, pfn: Pfn, error: &ExchangeError) {
         check_not_held("`Platform::on_set_aside`");
         self.set_aside.lock().push((pfn, *error));
+    }
+
+    fn on_leaked_buffer(&self, device: &dyn Display, buffer: &dyn Display) {
+        check_not_held("`Platform::on_leaked_buffer`");
+        self.leaked.lock().push(format!("{device}: {buffer}"));
     }
 
     fn lists(&self, words: u64) -> Option<Vec<u64>> {

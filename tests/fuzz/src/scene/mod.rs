@@ -266,15 +266,10 @@ impl<'a, 'k, 'g> Scene<'a, 'k, 'g> {
     }
 
     fn many(&mut self, wants: &[BufferRequest]) -> StepOutcome {
-        let request = |want: &BufferRequest| {
-            Ok::<_, xen_contig::dma::ConstraintError>(Request {
-                size: want.bytes,
-                constraints: want.constraints()?,
-            })
-        };
-        let Ok(requests) = wants.iter().map(request).collect::<Result<Vec<_>, _>>() else {
-            return StepOutcome::Contradiction;
-        };
+        let limits = wants.iter().map(BufferRequest::constraints).collect::<Result<Vec<_>, _>>();
+        let Ok(limits) = limits else { return StepOutcome::Contradiction };
+        let request = |(want, limits): (&BufferRequest, _)| Request::new(want.bytes).within(limits);
+        let requests: Vec<_> = wants.iter().zip(&limits).map(request).collect();
         let buffers: Result<Vec<Buffer<'a, 'k, 'g>>, (usize, AllocError)> = match requests[..] {
             [] => return StepOutcome::Nothing,
             [a] => self.allocator.alloc_many(&[a]).map(Vec::from),
@@ -284,8 +279,8 @@ impl<'a, 'k, 'g> Scene<'a, 'k, 'g> {
         };
         match buffers {
             Ok(buffers) => {
-                for ((buffer, want), request) in buffers.into_iter().zip(wants).zip(requests) {
-                    self.add_buffer(buffer, want, request.constraints);
+                for ((buffer, want), limits) in buffers.into_iter().zip(wants).zip(limits) {
+                    self.add_buffer(buffer, want, limits);
                 }
                 StepOutcome::Done
             }

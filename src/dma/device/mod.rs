@@ -1,0 +1,19 @@
+//! Devices, and what their drivers have. [`Device`] has the documentation.
+
+mod counters;
+mod in_use;
+pub(super) mod live;
+mod moved;
+mod name;
+mod owner;
+mod raw;
+mod report;
+
+pub use counters::{DeviceCounts, FailureCause};
+pub use in_use::StillInUse;
+pub use live::{BufferKind, LiveBuffer};
+pub use moved::{BuffersMoved, MovedBuffer};
+pub use name::DeviceName;
+pub use owner::Device;
+pub use raw::NotLent;
+pub use report::DeviceReport;
