@@ -10,8 +10,8 @@ use crate::guest::GuestVerdict;
 use crate::report::Reporter;
 use crate::settings::{self, Settings};
 use crate::{
-    bench, configurations, conformance, driver_domain, drivers, gdb, last_trace, long, modes, own,
-    setup, soak, suite, vcpus, witness,
+    bench, configurations, conformance, drivers, gdb, last_trace, long, modes, own, setup, soak,
+    suite, vcpus, witness,
 };
 
 /// What a command does. It returns the worst verdict.
@@ -181,7 +181,7 @@ const COMMANDS: [CommandRow; 16] = [
     },
     CommandRow {
         name: "drivers",
-        about: "Drivers that others wrote on the library's adapters, as dom0, and what each moved",
+        about: "Drivers that others wrote on the library's adapters, as dom0 and in a driver domain",
         options: &["timeout"],
         needs_image: true,
         only_reads: false,
@@ -195,7 +195,7 @@ const COMMANDS: [CommandRow; 16] = [
         needs_image: true,
         only_reads: false,
         check: NO_FILES,
-        run: driver_domain::run,
+        run: drivers::domain,
     },
     CommandRow {
         name: "bench",

@@ -11,7 +11,6 @@ mod configurations;
 mod conformance;
 mod context;
 mod domu;
-mod driver_domain;
 mod drivers;
 mod error;
 mod expectation;

@@ -7,4 +7,4 @@ mod session;
 
 pub use jobs::DRIVER_DOMAIN;
 pub use report::JobReport;
-pub use session::{JobResult, SessionSpec, XEN_MIB, judged, run};
+pub use session::{JobResult, SessionSpec, XEN_MIB, judged, judged_with_files, run};

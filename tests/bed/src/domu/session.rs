@@ -69,7 +69,17 @@ pub fn judged(
     session: &SessionSpec,
     reporter: &mut Reporter,
 ) -> Result<Vec<(GuestOutcome, JobResult)>> {
-    let (results, mut machine) = run(bed, session, reporter)?;
+    bed.fresh_log_dir(session.name)?;
+    judged_with_files(bed, session, reporter)
+}
+
+/// Like [`judged`], with the files that the boot's directory has.
+pub fn judged_with_files(
+    bed: &Bed,
+    session: &SessionSpec,
+    reporter: &mut Reporter,
+) -> Result<Vec<(GuestOutcome, JobResult)>> {
+    let (results, mut machine) = run_with_files(bed, session, reporter)?;
     machine.stop();
     let results = results.into_iter();
     results.map(|result| Ok((GuestOutcome::of_domu(bed, &result)?, result))).collect()
@@ -77,6 +87,16 @@ pub fn judged(
 
 /// Boots Linux and runs the jobs. The machine is returned, too: after a probe it still runs.
 pub fn run(
+    bed: &Bed,
+    session: &SessionSpec,
+    reporter: &mut Reporter,
+) -> Result<(Vec<JobResult>, QemuMachine)> {
+    bed.fresh_log_dir(session.name)?;
+    run_with_files(bed, session, reporter)
+}
+
+/// Like [`run`], with the files that the boot's directory has.
+fn run_with_files(
     bed: &Bed,
     session: &SessionSpec,
     reporter: &mut Reporter,
@@ -91,7 +111,7 @@ pub fn run(
     for guest in &session.guests {
         bed.fresh_log_dir(&guest.name)?;
     }
-    let dir = bed.fresh_log_dir(session.name)?;
+    let dir = bed.log_dir(session.name)?;
     let machine = machine_of(bed, linux, session, &dir)?;
     reporter.step(
         format!("booting Xen {} with a Linux dom0", bed.xen),
@@ -138,6 +158,8 @@ fn machine_of(
     let shaky = |guest: &Guest| Threads::may_lose_a_wakeup(guest.mode, guest.vcpus);
     let mut guests = session.guests.iter();
     let has_iommu = guests.clone().any(|guest| !guest.passed.is_empty() && !guest.lacks_iommu);
+    let devices = guests.clone().map(|guest| &guest.devices).find(|it| **it != Devices::default());
+    let devices = devices.cloned();
     let passes = |device| session.guests.iter().any(|guest| guest.passed.contains(&device));
     Ok(MachineSpec {
         hypervisor: resolve(&bed.hypervisor)?,
@@ -154,7 +176,7 @@ fn machine_of(
         threads: if guests.clone().any(shaky) { Threads::OneWithTimers } else { Threads::Each },
         iommu: has_iommu,
         edu: passes(PassedDevice::Edu),
-        devices: Devices::default(),
+        devices: devices.unwrap_or_default(),
         report_port: true,
         limit: session.guests.iter().fold(LINUX_LIMIT, |sum, guest| sum + guest.limit + JOB_EXTRA),
         gdb: guests.any(|guest| guest.gdb),

@@ -69,7 +69,7 @@ fn expectation(
 }
 
 /// Whether a driver moved data, and as PV by memory that was exchanged.
-fn has_moved(
+pub fn has_moved(
     driver: Driver,
     mode: GuestMode,
     costs: &[DriverCosts],

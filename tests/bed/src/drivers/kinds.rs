@@ -5,6 +5,7 @@ use std::path::Path;
 use super::disk;
 use crate::boot::{Devices, NvmeDevice};
 use crate::error::Result;
+use crate::guest::PassedDevice;
 
 /// A driver that others wrote, as the image runs it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +49,16 @@ impl Driver {
         match self {
             Self::Virtio => &["virtio-blk-queue", "virtio-blk-reads", "virtio-blk-writes"],
             Self::Nvme => &["nvme-identify", "nvme-sequential", "nvme-random"],
+        }
+    }
+
+    /// Returns its device if dom0 passes it to a driver domain.
+    ///
+    /// The virtio disk stays in dom0, whose report port is a device of the same kind.
+    pub const fn passed_device(self) -> Option<PassedDevice> {
+        match self {
+            Self::Virtio => None,
+            Self::Nvme => Some(PassedDevice::Nvme),
         }
     }
 

@@ -10,11 +10,13 @@
 //! | `kinds` | the drivers: which self-tests try each, with which device |
 //! | `disk` | what a disk contains before and after |
 //! | `dom0` | the drivers in the image as dom0 |
+//! | `domain` | the drivers in the image as a driver domain |
 //! | `costs` | what each driver moved and cost, as a table |
 
 mod costs;
 mod disk;
 mod dom0;
+mod domain;
 mod kinds;
 
 use std::sync::Arc;
@@ -35,33 +37,40 @@ const MODES: [GuestMode; 2] = [GuestMode::PvDom0, GuestMode::PvhDom0];
 
 /// Tries all drivers on each Xen, prints the table and the last line.
 pub fn run(context: &Arc<Context>, reporter: Reporter) -> Result<GuestVerdict> {
-    try_these(context, reporter, &Driver::ALL)
+    try_these(context, reporter, parts)
+}
+
+/// Tries the drivers in a driver domain alone.
+pub fn domain(context: &Arc<Context>, reporter: Reporter) -> Result<GuestVerdict> {
+    try_these(context, reporter, |bed, table| Ok(vec![domain::part(bed, table)?]))
 }
 
 /// Tries the driver for virtio disks alone.
 pub fn virtio(context: &Arc<Context>, reporter: Reporter) -> Result<GuestVerdict> {
-    try_these(context, reporter, &[Driver::Virtio])
+    try_these(context, reporter, |bed, table| of_bed(bed, &[Driver::Virtio], table))
 }
 
 fn try_these(
     context: &Arc<Context>,
     mut reporter: Reporter,
-    drivers: &'static [Driver],
+    parts: impl for<'b> Fn(&'b Bed, &CostTable) -> Result<Vec<SuitePart<'b>>>,
 ) -> Result<GuestVerdict> {
     let beds = context.beds(&mut reporter)?;
     let table = CostTable::default();
-    let mut parts = Vec::new();
+    let mut all = Vec::new();
     for bed in &beds {
-        parts.extend(of_bed(bed, drivers, &table)?);
+        all.extend(parts(bed, &table)?);
     }
-    parallel::run(parts, &mut reporter);
+    parallel::run(all, &mut reporter);
     table.print();
     reporter.close(&context.settings.target)
 }
 
 /// Returns the parts that try all drivers in every mode on one Xen. They add to the table.
 pub fn parts<'b>(bed: &'b Bed, table: &CostTable) -> Result<Vec<SuitePart<'b>>> {
-    of_bed(bed, &Driver::ALL, table)
+    let mut parts = of_bed(bed, &Driver::ALL, table)?;
+    parts.push(domain::part(bed, table)?);
+    Ok(parts)
 }
 
 fn of_bed<'b>(
@@ -72,11 +81,16 @@ fn of_bed<'b>(
     MODES.into_iter().map(|mode| dom0::part(bed, mode, drivers, table)).collect()
 }
 
-/// Returns a part for each mode and each Xen, whichever are more, with all drivers: what `bed test` has time
-/// for.
+/// Returns a part for each mode and each Xen, whichever are more, with all drivers, and one with driver
+/// domains: what `bed test` has time for.
 pub fn some_parts<'b>(beds: &'b [Bed], table: &CostTable) -> Result<Vec<SuitePart<'b>>> {
     let chosen = beds.iter().cycle().zip(MODES.into_iter().cycle());
     let count = beds.len().max(MODES.len());
     let part = |(bed, mode)| dom0::part(bed, mode, &Driver::ALL, table);
-    chosen.take(if beds.is_empty() { 0 } else { count }).map(part).collect()
+    let mut parts: Vec<_> =
+        chosen.take(if beds.is_empty() { 0 } else { count }).map(part).collect::<Result<_>>()?;
+    if let Some(bed) = beds.first() {
+        parts.push(domain::part(bed, table)?);
+    }
+    Ok(parts)
 }

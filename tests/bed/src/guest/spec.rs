@@ -53,7 +53,7 @@ pub struct Guest {
     pub processors: Option<u32>,
     /// What the clock of a dom0's machine counts.
     pub clock: MachineClock,
-    /// Devices of a dom0's machine that drivers are tried with.
+    /// Devices of the machine that drivers are tried with.
     pub devices: Devices,
     /// The configuration of a domU, if it is not that of its mode.
     pub config: Option<&'static str>,
@@ -70,6 +70,8 @@ pub struct Guest {
 pub enum PassedDevice {
     /// QEMU's device for teaching, whose DMA engine drives 28 address bits.
     Edu,
+    /// The NVMe disk.
+    Nvme,
 }
 
 impl PassedDevice {
@@ -77,6 +79,7 @@ impl PassedDevice {
     pub const fn ids(self) -> &'static str {
         match self {
             Self::Edu => "0x1234 0x11e8",
+            Self::Nvme => "0x1b36 0x0010",
         }
     }
 }

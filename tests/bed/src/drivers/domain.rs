@@ -1,0 +1,114 @@
+//! The drivers in the image as a driver domain: a PV domU, on devices that a Linux dom0 with an IOMMU
+//! passes to it.
+
+use std::time::Duration;
+
+use super::costs::CostTable;
+use super::dom0::has_moved;
+use super::kinds::Driver;
+use crate::choice::{GuestMode, KernelArgs};
+use crate::domu::{self, DRIVER_DOMAIN, SessionSpec};
+use crate::error::Result;
+use crate::expectation::Expectation;
+use crate::expected;
+use crate::guest::PassedDevice;
+use crate::parallel::SuitePart;
+use crate::setup::{Bed, NO_TOOLS};
+use crate::witness::fresh_seed;
+
+/// The name of the session, and of its directory.
+const SESSION: &str = "linux-dom0-passes";
+
+/// What the table calls such a guest.
+const MODE: &str = "pv driver domain";
+
+/// What must have passed with each device.
+const PASSED: [&str; 3] = ["pci-devices", "pci-other-memory-refused", "accounts-balanced"];
+
+/// What must have passed with the `edu` device.
+const EDU: [&str; 5] = [
+    "edu-found",
+    "edu-dma-above-mask",
+    "edu-dma-round-trip",
+    "edu-dma-coherent-buffer",
+    "edu-dma-in-place",
+];
+
+/// What the kernel says at its end, once the backend has unmapped the page.
+const CLOSED: &str = "pcifront: closed, and its page is no longer granted";
+
+/// A guest takes seconds.
+const LIMIT: Duration = Duration::from_secs(180);
+
+/// Returns a part that tries, in a driver domain each, the `edu` device and all drivers whose devices can be
+/// passed.
+pub fn part<'b>(bed: &'b Bed, table: &CostTable) -> Result<SuitePart<'b>> {
+    let drivers: Vec<Driver> = passed_devices().map(|(driver, _)| driver).collect();
+    let table = table.clone();
+    let seed = fresh_seed();
+    let expected = [with_drivers(&drivers, seed)?, with_edu()?];
+    let guests = expected.iter().map(|it| it.guest.clone()).collect();
+    let session = SessionSpec { name: SESSION, guests };
+    Ok(SuitePart::new(session.need(), move |reporter| {
+        if bed.linux.is_none() {
+            reporter.skip(&format!("driver domains on Xen {}", bed.xen), NO_TOOLS);
+            return Ok(());
+        }
+        let dir = bed.fresh_log_dir(SESSION)?;
+        drivers.iter().try_for_each(|driver| driver.prepare(&dir, seed))?;
+        let results = domu::judged_with_files(bed, &session, reporter)?;
+        for (expected, (outcome, _)) in expected.iter().zip(&results) {
+            expected::note(bed, expected, outcome, reporter);
+        }
+        let console = results.first().map_or(&[][..], |(outcome, _)| &outcome.console);
+        let name = format!("driver domain on Xen {}", bed.xen);
+        let moved = table.add(&bed.xen, MODE, console).and_then(|costs| {
+            drivers.iter().try_for_each(|driver| has_moved(*driver, GuestMode::PvDomu, &costs))
+        });
+        reporter.note(&format!("{name}: what the drivers moved"), moved);
+        for driver in &drivers {
+            let seen = driver.check(&dir, seed)?;
+            reporter.note(&format!("{name}: the {} device, from outside", driver.name()), seen);
+        }
+        Ok(())
+    }))
+}
+
+/// Iterates over the drivers whose devices dom0 passes to a domU.
+fn passed_devices() -> impl Iterator<Item = (Driver, PassedDevice)> {
+    Driver::ALL.into_iter().filter_map(|driver| Some((driver, driver.passed_device()?)))
+}
+
+/// Returns a driver domain with devices, in which the self-tests of these patterns run.
+fn domain(
+    label: &str,
+    patterns: &str,
+    passed: &[&'static str],
+    devices: Vec<PassedDevice>,
+) -> Result<Expectation> {
+    let args = KernelArgs::new(&format!("selftest=pci-*,{patterns},accounts-balanced"))?;
+    let good = Expectation::success(GuestMode::PvDomu, label, args, LIMIT);
+    let passed = PASSED.iter().chain(passed).copied().collect();
+    Ok(Expectation { passed, words: CLOSED, ..good }.with(|guest| {
+        guest.config = Some(DRIVER_DOMAIN);
+        guest.passed = devices;
+    }))
+}
+
+/// Returns a driver domain with the `edu` device.
+fn with_edu() -> Result<Expectation> {
+    domain("driver-domain-edu", "edu-*", &EDU, vec![PassedDevice::Edu])
+}
+
+/// Returns a driver domain with the devices of the drivers.
+fn with_drivers(drivers: &[Driver], seed: u64) -> Result<Expectation> {
+    let patterns: Vec<_> = drivers.iter().map(|driver| driver.pattern()).collect();
+    let passed: Vec<_> = drivers.iter().flat_map(|driver| driver.passed()).copied().collect();
+    let devices = passed_devices().map(|(_, device)| device).collect();
+    let domain = domain("driver-domain", &patterns.join(","), &passed, devices)?;
+    let args = KernelArgs::new(&format!("{} seed={seed}", domain.guest.args.as_str()))?;
+    Ok(domain.with(|guest| {
+        guest.args = args;
+        drivers.iter().for_each(|driver| driver.add_to(&mut guest.devices, seed));
+    }))
+}
