@@ -265,7 +265,7 @@ impl<P: Platform> Allocator<P> {
     pub(super) fn serves(&self, first: Pfn, frames: u64, plan: &Plan) -> bool {
         let extents = self.extents(first, frames);
         plan.is_aligned(first)
-            && plan.accepts(extents.map(|Extent { gfn, frames, .. }| Piece { gfn, frames }))
+            && plan.accepts(extents.map(|Extent { gfn, frames, .. }| Piece::of_frames(gfn, frames)))
     }
 
     /// Iterates over the extents that back a run, as the P2M has them.

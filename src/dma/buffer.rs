@@ -159,7 +159,7 @@ impl<'a, P: Platform> CoherentBuffer<'a, P> {
 
     /// Iterates over the machine-contiguous pieces of the buffer.
     fn pieces(&self) -> impl Iterator<Item = Piece> + '_ {
-        self.extents().map(|Extent { gfn, frames, .. }| Piece { gfn, frames })
+        self.extents().map(|Extent { gfn, frames, .. }| Piece::of_frames(gfn, frames))
     }
 
     fn extents(&self) -> impl Iterator<Item = Extent> + '_ {

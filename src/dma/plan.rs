@@ -293,8 +293,8 @@ impl Plan {
     pub fn accepts(&self, pieces: impl Iterator<Item = Piece>) -> bool {
         let (mut remaining, mut segments) = (self.size, 0_u64);
         for piece in JoinedPieces::new(pieces) {
-            let bytes = piece.bytes().min(remaining);
-            let Some(more) = self.segments_at(piece.address(), bytes) else { return false };
+            let bytes = piece.bytes.min(remaining);
+            let Some(more) = self.segments_at(piece.address, bytes) else { return false };
             segments = segments.saturating_add(more);
             remaining -= bytes;
             if remaining == 0 || segments > self.allowed() {

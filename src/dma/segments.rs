@@ -1,6 +1,6 @@
-//! The segments of a buffer, computed from its pieces and the device's limits.
+//! The segments of a buffer or mapping, computed from its pieces and the limits of the device.
 //!
-//! A *piece* is what memory offers: frames that follow each other in the machine. A *segment* is what
+//! A *piece* is what memory offers: bytes whose device addresses follow each other. A *segment* is what
 //! the device takes: an address and a length. A piece can hold many segments, and a segment never
 //! spans two pieces.
 //!
@@ -31,29 +31,26 @@ pub struct Segment {
     pub len: u64,
 }
 
-/// A machine-contiguous part of a buffer: consecutive frames whose `Gfn`s follow each other.
+/// A part of a buffer or mapping that is contiguous for the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Piece {
-    /// The first frame.
-    pub gfn: Gfn,
-    /// The number of frames.
-    pub frames: u64,
+    /// The address of its first byte for the device.
+    pub address: u64,
+    /// The number of bytes.
+    pub bytes: u64,
 }
 
 impl Piece {
-    /// Returns the address of the first byte. It saturates: no device reaches the last address.
-    pub(super) const fn address(self) -> u64 {
-        self.gfn.number().saturating_mul(PAGE)
+    /// Returns `frames` whole frames from `first` on. The address saturates: no device reaches the last
+    /// address.
+    pub(super) const fn of_frames(first: Gfn, frames: u64) -> Self {
+        let address = first.number().saturating_mul(PAGE);
+        Self { address, bytes: frames.saturating_mul(PAGE) }
     }
 
-    /// Returns the number of bytes.
-    pub(super) const fn bytes(self) -> u64 {
-        self.frames.saturating_mul(PAGE)
-    }
-
-    /// Returns the frame after the piece, if frame numbers do not overflow.
+    /// Returns the address after the piece, if addresses do not overflow.
     const fn end(self) -> Option<u64> {
-        self.gfn.number().checked_add(self.frames)
+        self.address.checked_add(self.bytes)
     }
 }
 
@@ -74,13 +71,13 @@ impl<I: Iterator<Item = Piece>> Iterator for JoinedPieces<I> {
     type Item = Piece;
 
     fn next(&mut self) -> Option<Piece> {
-        let mut joined = self.next.take().or_else(|| self.pieces.find(|it| it.frames > 0))?;
-        for piece in self.pieces.by_ref().filter(|it| it.frames > 0) {
-            if joined.end() != Some(piece.gfn.number()) {
+        let mut joined = self.next.take().or_else(|| self.pieces.find(|it| it.bytes > 0))?;
+        for piece in self.pieces.by_ref().filter(|it| it.bytes > 0) {
+            if joined.end() != Some(piece.address) {
                 self.next = Some(piece);
                 break;
             }
-            joined.frames += piece.frames;
+            joined.bytes = joined.bytes.saturating_add(piece.bytes);
         }
         Some(joined)
     }
@@ -207,7 +204,7 @@ impl<I: Iterator<Item = Piece>> Iterator for Segments<I> {
         if self.piece == 0
             && let Some(piece) = self.pieces.next()
         {
-            (self.address, self.piece) = (piece.address(), piece.bytes().min(remaining));
+            (self.address, self.piece) = (piece.address, piece.bytes.min(remaining));
         }
         let Some(len) = self.rules.segment(self.address, self.piece) else {
             self.size = self.offset;

@@ -147,10 +147,10 @@ fn pieces(random: &mut PlanRandom, gfns: &[u64]) -> Vec<Piece> {
     let mut pieces: Vec<Piece> = vec![];
     for gfn in gfns {
         match pieces.last_mut() {
-            Some(last) if last.gfn.number() + last.frames == *gfn && !random.one_in(4) => {
-                last.frames += 1;
+            Some(last) if last.address + last.bytes == *gfn * PAGE && !random.one_in(4) => {
+                last.bytes += PAGE;
             }
-            _ => pieces.push(Piece { gfn: Gfn::new(*gfn), frames: 1 }),
+            _ => pieces.push(Piece::of_frames(Gfn::new(*gfn), 1)),
         }
     }
     pieces
@@ -592,7 +592,7 @@ fn a_device_of_one_segment_gets_natural_alignment_and_others_get_their_own() {
         let natural = u64::next_power_of_two(frames);
         let accepts = |limits: &Constraints, gfn| {
             let plan = Plan::new(frames * PAGE, limits).unwrap();
-            plan.accepts([Piece { gfn: Gfn::new(gfn), frames }].into_iter())
+            plan.accepts([Piece::of_frames(Gfn::new(gfn), frames)].into_iter())
         };
         assert!(accepts(&one, 3 * natural) && accepts(&several, 3 * natural + 1));
         assert_eq!(accepts(&one, 3 * natural + natural / 2), natural == 1);
@@ -609,7 +609,7 @@ fn segments_below_a_page_cost_no_more_than_long_ones() {
     let halves = Constraints::builder().boundary(2048).max_segments(2).build().unwrap();
     let plan = Plan::new(PAGE, &halves).unwrap();
     assert_eq!(plan.block(), Some(Order::ZERO));
-    let piece = [Piece { gfn: Gfn::new(7), frames: 1 }];
+    let piece = [Piece::of_frames(Gfn::new(7), 1)];
     let segments: Vec<u64> =
         Segments::new(piece.into_iter(), PAGE, CutRules::new(&halves)).map(|it| it.len).collect();
     assert_eq!(segments, [2048, 2048]);
@@ -618,7 +618,7 @@ fn segments_below_a_page_cost_no_more_than_long_ones() {
 #[test]
 fn pieces_that_cannot_be_cut_end_the_segments() {
     let it = Constraints::builder().max_segment(512).align(1024).max_segments(9).build().unwrap();
-    let piece = Piece { gfn: Gfn::new(7), frames: 1 };
+    let piece = Piece::of_frames(Gfn::new(7), 1);
     assert_eq!(Segments::new([piece].into_iter(), PAGE, CutRules::new(&it)).count(), 0);
     // Too few frames, and frames past the last address.
     let it = Constraints::default();
@@ -627,7 +627,7 @@ fn pieces_that_cannot_be_cut_end_the_segments() {
     assert_eq!(segments.next(), None);
     let plan = Plan::new(2 * PAGE, &it).unwrap();
     for gfn in [u64::MAX, u64::MAX / PAGE] {
-        let piece = Piece { gfn: Gfn::new(gfn), frames: 2 };
+        let piece = Piece::of_frames(Gfn::new(gfn), 2);
         assert!(!plan.accepts([piece].into_iter()));
     }
     assert!(!plan.accepts([piece].into_iter()));

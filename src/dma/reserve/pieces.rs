@@ -165,7 +165,7 @@ impl Blocks {
             }
             at = at.add(block.order.frames());
             let beyond = at.number().saturating_sub(end.number());
-            Some(Piece { gfn: block.gfn, frames: block.order.frames() - beyond })
+            Some(Piece::of_frames(block.gfn, block.order.frames() - beyond))
         })
     }
 }
