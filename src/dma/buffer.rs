@@ -158,7 +158,7 @@ impl<'a, P: Platform> CoherentBuffer<'a, P> {
     }
 
     /// Iterates over the machine-contiguous pieces of the buffer.
-    fn pieces(&self) -> impl Iterator<Item = Piece> + '_ {
+    pub(super) fn pieces(&self) -> impl Iterator<Item = Piece> + '_ {
         self.extents().map(|Extent { gfn, frames, .. }| Piece::of_frames(gfn, frames))
     }
 

@@ -30,6 +30,11 @@ pub enum ConstraintError {
         /// The mask.
         mask: u64,
     },
+    /// The alignment of mappings is not a power of two, or above a page.
+    StreamingAlignment {
+        /// The alignment.
+        align: u64,
+    },
     /// The boundary is not a power of two.
     Boundary {
         /// The boundary.
@@ -74,6 +79,9 @@ impl fmt::Display for ConstraintError {
                     "alignment {align:#x} is above mask {mask:#x}: reduce it, or correct the mask"
                 )
             }
+            Self::StreamingAlignment { align } => {
+                write!(f, "streaming alignment {align:#x} must be a power of two, at most 0x1000")
+            }
             Self::Boundary { boundary } => {
                 write!(f, "boundary {boundary:#x} must be a power of two")
             }
@@ -112,6 +120,7 @@ mod tests {
                 Error::AlignmentAboveMask { align: 1 << 20, mask: 0xffff },
                 "alignment 0x100000 is above mask 0xffff",
             ),
+            (Error::StreamingAlignment { align: 0x2000 }, "streaming alignment 0x2000"),
             (Error::Boundary { boundary: 12 }, "boundary 0xc"),
             (Error::MaxSegment, "at least one byte"),
             (Error::MaxSegments, "at least one segment"),
@@ -125,10 +134,11 @@ mod tests {
                 Error::NothingBetween { .. } => (1, false),
                 Error::Alignment { .. } => (2, false),
                 Error::AlignmentAboveMask { .. } => (3, false),
-                Error::Boundary { .. } => (4, false),
-                Error::MaxSegment => (5, false),
-                Error::MaxSegments => (6, false),
-                Error::Node { .. } => (7, false),
+                Error::StreamingAlignment { .. } => (4, false),
+                Error::Boundary { .. } => (5, false),
+                Error::MaxSegment => (6, false),
+                Error::MaxSegments => (7, false),
+                Error::Node { .. } => (8, false),
             };
             assert_eq!((own, transient), (place, error.is_transient()), "{error}");
         }

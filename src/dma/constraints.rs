@@ -43,6 +43,7 @@ pub struct Constraints {
     sleep: Sleep,
     backing: Backing,
     frame_align: u64,
+    streaming_align: u64,
 }
 
 /// Collects constraints.
@@ -63,6 +64,7 @@ impl Default for Constraints {
             sleep: Sleep::May,
             backing: Backing::Any,
             frame_align: PAGE_SIZE as u64,
+            streaming_align: 1,
         }
     }
 }
@@ -131,6 +133,11 @@ impl Constraints {
         self.frame_align
     }
 
+    /// Returns the number that each segment's address of a mapping is a multiple of.
+    pub const fn streaming_align(&self) -> u64 {
+        self.streaming_align
+    }
+
     /// Returns the same constraints for memory whose guest address is given.
     pub(super) const fn at_any_guest_address(&self) -> Self {
         Self { frame_align: PAGE_SIZE as u64, ..*self }
@@ -160,6 +167,7 @@ impl Constraints {
             sleep: if must_not { Sleep::MustNot } else { Sleep::May },
             backing: if one { Backing::OneExtent } else { Backing::Any },
             frame_align: self.frame_align.max(other.frame_align),
+            streaming_align: self.streaming_align.max(other.streaming_align),
         })
         .build()
     }
@@ -320,6 +328,15 @@ impl ConstraintsBuilder {
         Self(Constraints { frame_align: align, ..self.0 })
     }
 
+    /// What each segment's address of a [`Mapping`](super::Mapping) is a multiple of: a power of two, at most
+    /// a page. Without this call it is 1.
+    ///
+    /// Memory that a device could access in place but for this alignment is bounced. [`align`](Self::align)
+    /// has no effect on mappings.
+    pub const fn streaming_align(self, align: u64) -> Self {
+        Self(Constraints { streaming_align: align, ..self.0 })
+    }
+
     /// Returns the constraints, unless they contradict each other.
     ///
     /// # Errors
@@ -340,6 +357,9 @@ impl ConstraintsBuilder {
         }
         if !it.frame_align.is_power_of_two() {
             return Err(ConstraintError::Alignment { align: it.frame_align });
+        }
+        if !it.streaming_align.is_power_of_two() || it.streaming_align > page {
+            return Err(ConstraintError::StreamingAlignment { align: it.streaming_align });
         }
         if it.align > mask {
             return Err(ConstraintError::AlignmentAboveMask { align: it.align, mask });

@@ -1,4 +1,4 @@
-//! Coherent DMA memory for drivers.
+//! DMA memory for drivers.
 //!
 //! * [`Constraints`]: what a device can reach, checked for contradictions before anything moves;
 //! * [`Device`]: a name and limits. Drivers get [`CoherentBuffer`]s from it, and its
@@ -9,6 +9,8 @@
 //!   ([M5](crate::rules#M5)) and knows its device addresses. A drop returns it to the reserve;
 //! * [`Coherent`]: the same memory as values of a type, whose fields a [`DmaCell`] reads and writes in the
 //!   device's byte order ([`Le`], [`Be`]). A [`CoherentBox`] is exclusive until it is shared;
+//! * [`Mapping`]: memory of the guest that a device accesses for a while, in place or bounced.
+//!   [`Device::map`] makes it;
 //! * [`Allocator::make_contiguous`]: makes memory that is in use contiguous, at the same guest addresses;
 //! * [`Retain`]: how much idle memory the reserve retains;
 //! * [`Pool`]: objects of one size, cut from coherent buffers, for drivers and their interrupt
@@ -107,6 +109,7 @@ mod segments;
 mod serve;
 mod span;
 mod stats;
+mod streaming;
 #[cfg(test)]
 mod test_memory;
 mod trim;
@@ -135,5 +138,6 @@ pub use request::Request;
 pub use retain::Retain;
 pub use segments::Segment;
 pub use stats::Stats;
+pub use streaming::{Direction, MapError, Mapper, Mapping};
 pub use trim::TrimReport;
 pub use typed::{Coherent, CoherentBox, DmaCell};

@@ -49,7 +49,7 @@ impl Piece {
     }
 
     /// Returns the address after the piece, if addresses do not overflow.
-    const fn end(self) -> Option<u64> {
+    pub(super) const fn end(self) -> Option<u64> {
         self.address.checked_add(self.bytes)
     }
 }
@@ -98,6 +98,16 @@ impl CutRules {
             boundary: limits.boundary(),
             max_segment: limits.max_segment(),
         }
+    }
+
+    /// Returns the rules for mappings, which have an alignment of their own.
+    pub const fn for_streaming(limits: &Constraints) -> Self {
+        Self { align: limits.streaming_align(), ..Self::new(limits) }
+    }
+
+    /// Returns the number that the address of each segment is a multiple of.
+    pub const fn align(&self) -> u64 {
+        self.align
     }
 
     /// Returns the same rules for a buffer that begins at `address`, which may lack the alignment.

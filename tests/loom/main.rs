@@ -9,6 +9,7 @@
 
 mod areas;
 mod flush;
+mod mappings;
 mod p2m;
 mod pool;
 mod reserve;

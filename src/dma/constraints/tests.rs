@@ -22,6 +22,11 @@ fn contradictions_are_named() {
         error(new().mask(0xffff).align(1 << 20)),
         ConstraintError::AlignmentAboveMask { align: 1 << 20, mask: 0xffff }
     );
+    for align in [0, 24, 8192] {
+        let expected = ConstraintError::StreamingAlignment { align };
+        assert_eq!(error(new().streaming_align(align)), expected);
+    }
+    assert!(new().streaming_align(4096).build().is_ok());
     assert_eq!(error(new().boundary(0)), ConstraintError::Boundary { boundary: 0 });
     assert_eq!(error(new().boundary(12)), ConstraintError::Boundary { boundary: 12 });
     assert_eq!(error(new().max_segment(0)), ConstraintError::MaxSegment);
@@ -42,7 +47,7 @@ fn narrowed_constraints_are_the_stricter_ones_of_each_kind() {
     let strict = Constraints::builder().mask((1 << 32) - 1).lowest(0x5000).align(4096);
     let strict = strict.boundary(1 << 16).max_segment(1 << 12).max_segments(1);
     let strict = strict.node(Node::Near(0)).sleep(Sleep::MustNot).backing(Backing::OneExtent);
-    let strict = build(strict.frame_align(1 << 21));
+    let strict = build(strict.frame_align(1 << 21).streaming_align(512));
     assert_eq!(wide.narrowed_by(&strict), Ok(strict));
     let back = strict.narrowed_by(&wide).unwrap();
     assert_eq!(back.to_builder().node(Node::Near(0)).build(), Ok(strict));

@@ -97,11 +97,11 @@ pub struct DeviceCounts {
     pub exchanged: u64,
     /// Mappings that the device accesses in place.
     pub direct_mappings: u64,
-    /// Bytes of them.
+    /// Bytes that the device accesses in place, in all mappings.
     pub direct_bytes: u64,
     /// Mappings of which a part is bounced.
     pub bounced_mappings: u64,
-    /// Bytes of bounce buffers in them.
+    /// Bytes of them that are bounced.
     pub bounced_bytes: u64,
     failures: [u64; FailureCause::ALL.len()],
 }
@@ -154,6 +154,14 @@ impl DeviceCounters {
 
     pub fn count_failure(&self, cause: FailureCause) {
         self.failures[cause as usize].fetch_add(1, Relaxed);
+    }
+
+    /// Counts a mapping of `bytes` bytes, of which `bounced` are bounced.
+    pub fn count_mapping(&self, bytes: u64, bounced: u64) {
+        let [mappings, _] = if bounced == 0 { &self.direct } else { &self.bounced };
+        mappings.fetch_add(1, Relaxed);
+        self.direct[1].fetch_add(bytes - bounced, Relaxed);
+        self.bounced[1].fetch_add(bounced, Relaxed);
     }
 
     /// Returns the figures so far.

@@ -9,6 +9,7 @@ mod owner;
 mod raw;
 mod report;
 
+pub(super) use counters::DeviceCounters;
 pub use counters::{DeviceCounts, FailureCause};
 pub use in_use::StillInUse;
 pub use live::{BufferKind, LiveBuffer};

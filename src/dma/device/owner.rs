@@ -68,7 +68,7 @@ pub struct Device<'a, P: Platform> {
     name: DeviceName,
     limits: Constraints,
     pub(super) records: LiveRecords<'a, P>,
-    pub(super) counters: DeviceCounters,
+    pub(in crate::dma) counters: DeviceCounters,
 }
 
 impl<'a, P: Platform> Device<'a, P> {
