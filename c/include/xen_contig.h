@@ -347,21 +347,31 @@ uint64_t xc_reclaim(const struct xc_allocator *allocator, uint64_t frames);
  * Devices
  */
 
-/* Makes a device with these limits. name must stay while the device and its errors are used; the first 64
- * bytes count, and NULL stands for "unnamed". Does not sleep. XC_ERROR_LIMITS: the limits contradict each
- * other. */
+/* Makes a device with these limits. Takes a frame for records of its buffers. name must stay while the device and
+ * its errors are used; the first 64 bytes count, and NULL stands for "unnamed". Does not sleep, but calls take.
+ * XC_ERROR_LIMITS: the limits contradict each other. */
 int xc_device_init(struct xc_device *device, const struct xc_allocator *allocator, const char *name, const struct xc_limits *limits, struct xc_error *error);
 
-/* Ends a device, after its buffers and pools. Does not sleep. XC_ERROR_IN_USE: one of them exists. */
+/* Ends a device, after its buffers and pools. Does not sleep, but calls give. XC_ERROR_IN_USE: one of them
+ * exists. */
 int xc_device_fini(struct xc_device *device, struct xc_error *error);
+
+/* Checks that all buffers of a device still have the addresses that the device received, as xc_check does for
+ * one. Call it after a restore or a migration. */
+int xc_device_check(const struct xc_device *device, struct xc_error *error);
+
+/* Writes the limits of a device, what it counted, and its buffers with tag, size and device address, in lines, as
+ * xc_error_text does. Print it when a request failed. Takes no lock: an interrupt handler may always call it. */
+size_t xc_device_text(const struct xc_device *device, char *buffer, size_t size);
 
 /*
  * Coherent buffers
  */
 
-/* Allocates a zeroed buffer of 1 byte to 1 GiB within the limits of the device. flags: XC_NO_SLEEP or 0.
+/* Allocates a zeroed buffer of 1 byte to 1 GiB within the limits of the device. flags: XC_NO_SLEEP or 0. tag says
+ * in xc_device_text what the buffer is for; it must stay until the buffer is freed, and may be NULL.
  * Without XC_NO_SLEEP it may sleep. With it, an interrupt handler may call it if mask and unmask are given. */
-int xc_alloc(const struct xc_device *device, uint64_t bytes, uint32_t flags, struct xc_buffer *buffer, struct xc_error *error);
+int xc_alloc(const struct xc_device *device, uint64_t bytes, uint32_t flags, const char *tag, struct xc_buffer *buffer, struct xc_error *error);
 
 /* Frees a buffer. Stop the device first. Makes no hypercall and does not sleep: the memory stays idle in the
  * allocator for the next request. An interrupt handler may call it if mask and unmask are given. */

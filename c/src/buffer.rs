@@ -1,14 +1,15 @@
 //! Coherent buffers.
 
-use core::ffi::{c_int, c_void};
+use core::ffi::{c_char, c_int, c_void};
 use core::ptr;
 
-use xen_contig::dma::{CoherentBuffer, Segment};
+use xen_contig::dma::{CoherentBuffer, Request, Segment};
 
-use crate::device::{Device, device_in, xc_device};
+use crate::device::{Device, device_in, sleep, xc_device};
 use crate::error::{Failure, answer, xc_error};
 use crate::handle::{Kind, Slot};
 use crate::kernel::Kernel;
+use crate::text;
 
 /// The number of words of a buffer.
 pub const XC_BUFFER_WORDS: usize = 24;
@@ -95,6 +96,7 @@ pub unsafe extern "C" fn xc_alloc(
     device: *const xc_device,
     bytes: u64,
     flags: u32,
+    tag: *const c_char,
     buffer: *mut xc_buffer,
     error: *mut xc_error,
 ) -> c_int {
@@ -103,9 +105,9 @@ pub unsafe extern "C" fn xc_alloc(
     unsafe {
         answer(error, || {
             let device = device_in(device)?;
-            let constraints = device.constraints(flags)?;
+            let request = Request::new(bytes).sleep(sleep(flags)?).tag(text::name(tag, ""));
             let made = Slot::<Buffer>::fill(words(buffer), || {
-                let memory = device.guest.allocator.alloc_coherent(bytes, &constraints)?;
+                let memory = device.device.alloc_coherent(request)?;
                 device.users.add();
                 Ok(Buffer { memory, device })
             })?;

@@ -2,11 +2,12 @@
 
 use core::ffi::{c_char, c_int};
 
-use xen_contig::dma::{Constraints, Sleep};
+use xen_contig::dma::{self, Constraints, Sleep};
 
 use crate::allocator::{Guest, Users, guest_in, xc_allocator};
 use crate::error::{Failure, answer, xc_error};
 use crate::handle::{Kind, Slot};
+use crate::kernel::Kernel;
 use crate::text;
 
 /// The call must not sleep.
@@ -44,11 +45,9 @@ const _: () = assert!(Slot::<Device>::WORDS <= XC_DEVICE_WORDS);
 
 /// A device of a C kernel.
 pub struct Device {
-    /// Its allocator.
-    pub guest: &'static Guest,
-    /// Its name.
-    pub name: &'static str,
-    constraints: Constraints,
+    /// The device.
+    pub device: dma::Device<'static, Kernel>,
+    guest: &'static Guest,
     /// Its buffers and pools.
     pub users: Users,
 }
@@ -58,18 +57,15 @@ impl Kind for Device {
     const SEAL: u64 = 0x93e8_417d_b60a_2cf1;
 }
 
-impl Device {
-    /// Returns the constraints of a request.
-    ///
-    /// # Errors
-    /// Unknown flags.
-    pub fn constraints(&self, flags: u32) -> Result<Constraints, Failure> {
-        let sleep = match flags {
-            0 => Sleep::May,
-            XC_NO_SLEEP => Sleep::MustNot,
-            flags => return Err(Failure::UnknownFlags { flags, known: XC_NO_SLEEP }),
-        };
-        Ok(self.constraints.to_builder().sleep(sleep).build()?)
+/// Returns whether a call with these flags may sleep.
+///
+/// # Errors
+/// Unknown flags.
+pub fn sleep(flags: u32) -> Result<Sleep, Failure> {
+    match flags {
+        0 => Ok(Sleep::May),
+        XC_NO_SLEEP => Ok(Sleep::MustNot),
+        flags => Err(Failure::UnknownFlags { flags, known: XC_NO_SLEEP }),
     }
 }
 
@@ -119,9 +115,10 @@ pub unsafe extern "C" fn xc_device_init(
                 return Err(Failure::Null { argument: "xc_limits" });
             };
             Slot::<Device>::fill(device.cast(), || {
-                let (name, constraints) = (text::name(name), constraints(limits)?);
+                let (name, limits) = (text::name(name, "unnamed"), constraints(limits)?);
+                let device = dma::Device::new(&guest.allocator, name, &limits)?;
                 guest.users.add();
-                Ok(Device { guest, name, constraints, users: Users::default() })
+                Ok(Device { device, guest, users: Users::default() })
             })
             .map(|_| ())
         })
@@ -139,9 +136,39 @@ pub unsafe extern "C" fn xc_device_fini(device: *mut xc_device, error: *mut xc_e
     unsafe {
         answer(error, || {
             device_in(device)?.users.check_none(Device::NAME)?;
-            let device = Slot::<Device>::take(device.cast())?;
-            device.guest.users.remove();
+            let Device { device, guest, .. } = Slot::<Device>::take(device.cast())?;
+            drop(device);
+            guest.users.remove();
             Ok(())
         })
+    }
+}
+
+/// Checks that all buffers of a device have the addresses that the device received.
+///
+/// # Safety
+/// As `xen_contig.h` says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn xc_device_check(device: *const xc_device, error: *mut xc_error) -> c_int {
+    // SAFETY: each pointer is null or names what its type says: the function's requirement.
+    unsafe { answer(error, || Ok(device_in(device)?.device.check_in_place()?)) }
+}
+
+/// Writes the limits, the counters and the live buffers of a device.
+///
+/// # Safety
+/// As `xen_contig.h` says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn xc_device_text(
+    device: *const xc_device,
+    buffer: *mut c_char,
+    size: usize,
+) -> usize {
+    // SAFETY: each pointer is null or names what its type says: the function's requirement.
+    unsafe {
+        match device_in(device) {
+            Ok(device) => text::write(buffer, size, &device.device.report()),
+            Err(failure) => text::write(buffer, size, &failure),
+        }
     }
 }

@@ -5,7 +5,9 @@ use core::fmt;
 use core::mem::MaybeUninit;
 use core::ptr;
 
-use xen_contig::dma::{AllocError, BufferError, ConstraintError, PoolError, PoolErrorKind};
+use xen_contig::dma::{
+    AllocError, BufferError, BuffersMoved, ConstraintError, PoolError, PoolErrorKind,
+};
 use xen_contig::exchange::ExchangeError;
 
 use crate::text;
@@ -128,6 +130,8 @@ pub enum Failure {
     Pool(PoolError),
     /// A buffer.
     Buffer(BufferError),
+    /// The buffers of a device.
+    Moved(BuffersMoved),
 }
 
 impl Failure {
@@ -147,7 +151,7 @@ impl Failure {
             Self::Limits(_) => XC_ERROR_LIMITS,
             Self::Alloc(error) => code_of_alloc(error),
             Self::Pool(error) => code_of_pool(&error.kind()),
-            Self::Buffer(BufferError::Moved(_)) => XC_ERROR_MOVED,
+            Self::Buffer(BufferError::Moved(_)) | Self::Moved(_) => XC_ERROR_MOVED,
             Self::Buffer(_) => XC_ERROR_OTHER,
         }
     }
@@ -176,9 +180,10 @@ const fn code_of_alloc(error: &AllocError) -> c_int {
         | AllocError::LargerThanReach { .. }
         | AllocError::MemoryInUseStays
         | AllocError::NodeUnknown { .. } => XC_ERROR_REQUEST,
-        AllocError::MustNotSleep => XC_ERROR_MUST_NOT_SLEEP,
+        AllocError::MustNotSleep | AllocError::RecordsFull { .. } => XC_ERROR_MUST_NOT_SLEEP,
         AllocError::NoGuestMemory { .. }
         | AllocError::NoListMemory { .. }
+        | AllocError::NoRecordMemory { .. }
         | AllocError::NoFramesInReach { .. } => XC_ERROR_GUEST_MEMORY,
         AllocError::OutOfReach { .. } | AllocError::NoMemoryOnNode { .. } => XC_ERROR_XEN_MEMORY,
         AllocError::OrderNotPermitted { .. }
@@ -274,6 +279,7 @@ impl fmt::Display for Failure {
             Self::Alloc(error) => error.fmt(f),
             Self::Pool(error) => error.fmt(f),
             Self::Buffer(error) => error.fmt(f),
+            Self::Moved(error) => error.fmt(f),
         }
     }
 }
@@ -287,7 +293,8 @@ macro_rules! from {
         })*
     };
 }
-from!(ConstraintError => Limits, AllocError => Alloc, PoolError => Pool, BufferError => Buffer);
+from!(ConstraintError => Limits, AllocError => Alloc, PoolError => Pool, BufferError => Buffer,
+    BuffersMoved => Moved);
 
 /// Runs a function of the interface, writes its error for the caller, and returns its code.
 ///

@@ -128,7 +128,7 @@ unsafe fn holder_of(answer: &xc_holder) -> Holder {
     let address = VirtAddr::new_truncate(answer.value);
     let name = || {
         // SAFETY: the kernel's names stay: the function's requirement.
-        unsafe { text::name(answer.name) }
+        unsafe { text::name(answer.name, "unnamed") }
     };
     match answer.kind {
         XC_HOLDER_MAPPING => Holder::Mapping { address },

@@ -109,9 +109,9 @@ unsafe fn configuration(config: &xc_pool_config, device: &Device) -> Result<Pool
         flags => return Err(Failure::UnknownFlags { flags, known: XC_NOT_ZEROED }),
     };
     // SAFETY: as for this function.
-    let name = unsafe { text::name(config.name) };
+    let name = unsafe { text::name(config.name, "unnamed") };
     let mut builder = PoolConfig::builder(name, config.size)
-        .constraints(device.constraints(0)?)
+        .constraints(*device.device.limits())
         .chunk(config.chunk)
         .reserve(config.reserve)
         .zeroing(zeroing);
@@ -145,7 +145,7 @@ pub unsafe extern "C" fn xc_pool_init(
             };
             Slot::<Objects>::fill(pool.cast(), || {
                 let config = configuration(config, device)?;
-                let pool = Pool::new(&device.guest.allocator, config)?;
+                let pool = Pool::new(device.device.allocator(), config)?;
                 device.users.add();
                 Ok(Objects { pool, device, users: Users::default() })
             })

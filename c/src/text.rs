@@ -49,19 +49,20 @@ pub unsafe fn write(buffer: *mut c_char, size: usize, value: &dyn fmt::Display) 
     cut.written
 }
 
-/// Returns a name for errors and reports: the first 64 bytes, up to the first that is not UTF-8.
+/// Returns a name for errors and reports: the first 64 bytes, up to the first that is not UTF-8. A null pointer
+/// stands for `default`.
 ///
 /// # Safety
 /// `name` is null, or text with a zero at the end that stays as it is for as long as the value is used.
-pub unsafe fn name(name: *const c_char) -> &'static str {
+pub unsafe fn name(name: *const c_char, default: &'static str) -> &'static str {
     if name.is_null() {
-        return "unnamed";
+        return default;
     }
     // SAFETY: the text ends with a zero and stays: the function's requirement.
     let bytes = unsafe { CStr::from_ptr(name) }.to_bytes();
     let bytes = &bytes[..bytes.len().min(NAME)];
     match core::str::from_utf8(bytes) {
         Ok(name) => name,
-        Err(error) => core::str::from_utf8(&bytes[..error.valid_up_to()]).unwrap_or("unnamed"),
+        Err(error) => core::str::from_utf8(&bytes[..error.valid_up_to()]).unwrap_or(default),
     }
 }

@@ -65,8 +65,9 @@ static int nulls(const struct selftest *test, struct xc_error *error)
     CHECK(xc_fini(NULL, error) == XC_ERROR_ARGUMENT && xc_trim(NULL, 1, NULL, error) == XC_ERROR_ARGUMENT);
     CHECK(xc_reclaim(NULL, 1) == 0 && xc_capability_text(NULL, text, 64) > 0 && xc_report_text(NULL, text, 64) > 0);
     CHECK(xc_device_init(NULL, NULL, NULL, NULL, error) == XC_ERROR_ARGUMENT);
-    CHECK(xc_device_fini(NULL, error) == XC_ERROR_ARGUMENT);
-    CHECK(xc_alloc(NULL, 0, 0, NULL, NULL) == XC_ERROR_ARGUMENT && xc_free(NULL, NULL) == XC_ERROR_ARGUMENT);
+    CHECK(xc_device_fini(NULL, error) == XC_ERROR_ARGUMENT && xc_device_check(NULL, error) == XC_ERROR_ARGUMENT);
+    CHECK(xc_device_text(NULL, text, 64) > 0);
+    CHECK(xc_alloc(NULL, 0, 0, NULL, NULL, NULL) == XC_ERROR_ARGUMENT && xc_free(NULL, NULL) == XC_ERROR_ARGUMENT);
     CHECK(xc_segments(NULL, NULL, 5) == 0 && xc_check(NULL, NULL) == XC_ERROR_ARGUMENT);
     CHECK(xc_pool_init(NULL, NULL, NULL, NULL) == XC_ERROR_ARGUMENT && xc_pool_fini(NULL, NULL) == XC_ERROR_ARGUMENT);
     CHECK(xc_pool_alloc(NULL, 0, NULL, NULL) == XC_ERROR_ARGUMENT && xc_pool_free(NULL, NULL) == XC_ERROR_ARGUMENT);
@@ -83,23 +84,23 @@ static int refusals(const struct model *model, const struct xc_device *device, s
     void *context = test->context;
     struct xc_buffer buffer;
 
-    CHECK(is_error(test, xc_alloc(device, 8 << 20, 0, &buffer, error), XC_ERROR_REQUEST, error, "0x3fffff"));
-    CHECK(is_error(test, xc_alloc(device, 4 << 20, 0, &buffer, error), XC_ERROR_NOT_PERMITTED, error, "order 10 is needed"));
-    CHECK(is_error(test, xc_alloc(device, 64 * KIB, XC_NO_SLEEP, &buffer, error), XC_ERROR_MUST_NOT_SLEEP, error, "must not sleep"));
+    CHECK(is_error(test, xc_alloc(device, 8 << 20, 0, NULL, &buffer, error), XC_ERROR_REQUEST, error, "0x3fffff"));
+    CHECK(is_error(test, xc_alloc(device, 4 << 20, 0, NULL, &buffer, error), XC_ERROR_NOT_PERMITTED, error, "order 10 is needed"));
+    CHECK(is_error(test, xc_alloc(device, 64 * KIB, XC_NO_SLEEP, NULL, &buffer, error), XC_ERROR_MUST_NOT_SLEEP, error, "must not sleep"));
     CHECK(xc_error_is_transient(error) == 1);
     kernel_hide_frames(1);
-    CHECK(is_error(test, xc_alloc(device, 64 * KIB, 0, &buffer, error), XC_ERROR_GUEST_MEMORY, error, "free frame"));
+    CHECK(is_error(test, xc_alloc(device, 64 * KIB, 0, NULL, &buffer, error), XC_ERROR_GUEST_MEMORY, error, "free frame"));
     CHECK(xc_error_is_transient(error) == 1);
     kernel_hide_frames(0);
     model->change(context, EXHAUST, 22);
-    CHECK(is_error(test, xc_alloc(device, 64 * KIB, 0, &buffer, error), XC_ERROR_XEN_MEMORY, error, "below 2^22"));
+    CHECK(is_error(test, xc_alloc(device, 64 * KIB, 0, NULL, &buffer, error), XC_ERROR_XEN_MEMORY, error, "below 2^22"));
     CHECK(xc_error_is_transient(error) == 1);
     model->change(context, RELIEVE, 0);
     model->change(context, DENY, 1);
-    CHECK(is_error(test, xc_alloc(device, 64 * KIB, 0, &buffer, error), XC_ERROR_NOT_PERMITTED, error, "denies this domain the exchange"));
+    CHECK(is_error(test, xc_alloc(device, 64 * KIB, 0, NULL, &buffer, error), XC_ERROR_NOT_PERMITTED, error, "denies this domain the exchange"));
     CHECK(xc_error_is_transient(error) == 0);
     model->change(context, DENY, 13);
-    CHECK(is_error(test, xc_alloc(device, 64 * KIB, 0, &buffer, error), XC_ERROR_XEN, error, "refused the call: -EACCES"));
+    CHECK(is_error(test, xc_alloc(device, 64 * KIB, 0, NULL, &buffer, error), XC_ERROR_XEN, error, "refused the call: -EACCES"));
     model->change(context, DENY, 0);
     return 0;
 }
@@ -139,7 +140,7 @@ static int holders(const struct model *model, struct xc_error *error)
     platform.holder = granted;
     CHECK(xc_init(&allocator, &platform, error) == XC_OK);
     CHECK(xc_device_init(&device, &allocator, "c-holders", &limits, error) == XC_OK);
-    CHECK(is_error(test, xc_alloc(&device, 64 * KIB, 0, &buffer, error), XC_ERROR_FRAME_IN_USE, error, "is shared: the C kernel's console"));
+    CHECK(is_error(test, xc_alloc(&device, 64 * KIB, 0, NULL, &buffer, error), XC_ERROR_FRAME_IN_USE, error, "is shared: the C kernel's console"));
     CHECK(xc_error_is_transient(error) == 0);
     CHECK(xc_device_fini(&device, error) == XC_OK && xc_fini(&allocator, error) == XC_OK);
 
@@ -148,7 +149,7 @@ static int holders(const struct model *model, struct xc_error *error)
     CHECK(xc_device_init(&device, &allocator, "c-holders", &limits, error) == XC_OK);
     for (frame = 6; frame < test->platform->frames; frame++)
         model->change(test->context, HOLD, frame);
-    CHECK(is_error(test, xc_alloc(&device, 64 * KIB, 0, &buffer, error), XC_ERROR_FRAME_IN_USE, error, "is granted by reference 9"));
+    CHECK(is_error(test, xc_alloc(&device, 64 * KIB, 0, NULL, &buffer, error), XC_ERROR_FRAME_IN_USE, error, "is granted by reference 9"));
     CHECK(xc_error_is_transient(error) == 1);
     for (frame = 6; frame < test->platform->frames; frame++)
         model->change(test->context, UNHOLD, frame);
@@ -164,11 +165,12 @@ static int restores(const struct model *model, const struct xc_device *device, s
     struct xc_buffer buffer;
     uint64_t frame, machine_frame;
 
-    CHECK(xc_alloc(device, 8 * KIB, 0, &buffer, error) == XC_OK);
+    CHECK(xc_alloc(device, 8 * KIB, 0, NULL, &buffer, error) == XC_OK);
     frame = ((uint64_t)(uintptr_t)buffer.memory - platform->linear_base) / 4096 + 1;
     CHECK(xc_check(&buffer, error) == XC_OK);
     machine_frame = model->change(test->context, FORGE, frame);
     CHECK(is_error(test, xc_check(&buffer, error), XC_ERROR_MOVED, error, "the byte at offset 4096 was at"));
+    CHECK(is_error(test, xc_device_check(device, error), XC_ERROR_MOVED, error, "1 buffers of device c-device were moved"));
     platform->p2m[frame] = machine_frame;
     CHECK(xc_check(&buffer, error) == XC_OK && xc_free(&buffer, error) == XC_OK);
     return 0;
@@ -228,7 +230,7 @@ int errors_run(const struct model *model)
     CHECK(xc_init(&allocator, test->platform, error) == XC_OK);
     CHECK(xc_device_init(&device, &allocator, "c-lost", &limits, error) == XC_OK);
     model->change(test->context, TEAR, 0);
-    CHECK(is_error(test, xc_alloc(&device, 64 * KIB, 0, &buffer, error), XC_ERROR_LOST, error, "quarantined"));
+    CHECK(is_error(test, xc_alloc(&device, 64 * KIB, 0, NULL, &buffer, error), XC_ERROR_LOST, error, "quarantined"));
     CHECK(xc_device_fini(&device, error) == XC_OK && xc_fini(&allocator, error) == XC_OK);
     return 0;
 }

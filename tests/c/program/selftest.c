@@ -60,9 +60,10 @@ static int buffers(const struct selftest *test, const struct xc_device *device, 
 {
     struct xc_buffer from, to, copied;
     struct xc_segment segment;
+    char text[1024];
 
-    CHECK(xc_alloc(device, 64 * KIB, 0, &from, error) == XC_OK);
-    CHECK(xc_alloc(device, 12 * KIB + 5, 0, &to, error) == XC_OK);
+    CHECK(xc_alloc(device, 64 * KIB, 0, "c-from", &from, error) == XC_OK);
+    CHECK(xc_alloc(device, 12 * KIB + 5, 0, NULL, &to, error) == XC_OK);
     CHECK(from.bytes == 64 * KIB && to.bytes == 12 * KIB + 5);
     CHECK(from.device_address % (64 * KIB) == 0 && to.device_address % (16 * KIB) == 0);
     CHECK(from.device_address + from.bytes - 1 <= test->mask);
@@ -71,7 +72,9 @@ static int buffers(const struct selftest *test, const struct xc_device *device, 
     CHECK(xc_segments(&from, &segment, 1) == 1);
     CHECK(segment.device_address == from.device_address && segment.offset == 0);
     CHECK(segment.bytes == from.bytes);
-    CHECK(xc_check(&from, error) == XC_OK);
+    CHECK(xc_check(&from, error) == XC_OK && xc_device_check(device, error) == XC_OK);
+    xc_device_text(device, text, sizeof(text));
+    CHECK(text_contains(text, "device c-device") && text_contains(text, "c-from") && text_contains(text, "live buffers: 2"));
 
     /* The device copies the end of one buffer to the other. */
     fill(from.memory, 7, from.bytes);
@@ -86,7 +89,7 @@ static int buffers(const struct selftest *test, const struct xc_device *device, 
     CHECK(xc_segments(&from, &segment, 1) == 0);
 
     /* Released memory serves the next request, also one that must not sleep. It is zeroed again. */
-    CHECK(xc_alloc(device, 64 * KIB, XC_NO_SLEEP, &from, error) == XC_OK);
+    CHECK(xc_alloc(device, 64 * KIB, XC_NO_SLEEP, NULL, &from, error) == XC_OK);
     CHECK(holds(from.memory, UINT64_MAX, from.bytes));
     CHECK(xc_free(&from, error) == XC_OK && xc_free(&to, error) == XC_OK);
     return 0;
@@ -105,7 +108,7 @@ static int segments(const struct selftest *test, const struct xc_allocator *allo
     size_t count, at;
 
     CHECK(xc_device_init(&device, allocator, "c-scatter", &limits, error) == XC_OK);
-    CHECK(xc_alloc(&device, 100 * KIB, 0, &buffer, error) == XC_OK);
+    CHECK(xc_alloc(&device, 100 * KIB, 0, NULL, &buffer, error) == XC_OK);
     count = xc_segments(&buffer, segment, 16);
     CHECK(count >= 7 && count <= 16 && xc_segments(&buffer, NULL, 0) == count);
     for (at = 0; at < count; at++) {
@@ -163,18 +166,18 @@ static int refusals(const struct selftest *test, const struct xc_allocator *allo
     struct xc_buffer buffer;
     char text[8];
 
-    CHECK(is_error(test, xc_alloc(device, 0, 0, &buffer, error), XC_ERROR_REQUEST, error, "at least one byte"));
-    CHECK(is_error(test, xc_alloc(device, UINT64_MAX, 0, &buffer, error), XC_ERROR_REQUEST, error, "18446744073709551615 bytes are more than"));
-    CHECK(is_error(test, xc_alloc(device, 1, 6, &buffer, error), XC_ERROR_ARGUMENT, error, "contain 0x6"));
-    CHECK(is_error(test, xc_alloc(NULL, 1, 0, &buffer, error), XC_ERROR_ARGUMENT, error, "xc_device is NULL"));
-    CHECK(is_error(test, xc_alloc(device, 1, 0, NULL, error), XC_ERROR_ARGUMENT, error, "xc_buffer is NULL"));
-    CHECK(is_error(test, xc_alloc((const struct xc_device *)allocator, 1, 0, &buffer, error), XC_ERROR_HANDLE, error, "no struct xc_device"));
+    CHECK(is_error(test, xc_alloc(device, 0, 0, NULL, &buffer, error), XC_ERROR_REQUEST, error, "at least one byte"));
+    CHECK(is_error(test, xc_alloc(device, UINT64_MAX, 0, NULL, &buffer, error), XC_ERROR_REQUEST, error, "18446744073709551615 bytes are more than"));
+    CHECK(is_error(test, xc_alloc(device, 1, 6, NULL, &buffer, error), XC_ERROR_ARGUMENT, error, "contain 0x6"));
+    CHECK(is_error(test, xc_alloc(NULL, 1, 0, NULL, &buffer, error), XC_ERROR_ARGUMENT, error, "xc_device is NULL"));
+    CHECK(is_error(test, xc_alloc(device, 1, 0, NULL, NULL, error), XC_ERROR_ARGUMENT, error, "xc_buffer is NULL"));
+    CHECK(is_error(test, xc_alloc((const struct xc_device *)allocator, 1, 0, NULL, &buffer, error), XC_ERROR_HANDLE, error, "no struct xc_device"));
     CHECK(is_error(test, xc_device_init(&other, allocator, NULL, &odd, error), XC_ERROR_LIMITS, error, "alignment 0x18"));
     CHECK(is_error(test, xc_device_init(&other, allocator, NULL, NULL, error), XC_ERROR_ARGUMENT, error, "xc_limits is NULL"));
-    CHECK(xc_alloc(device, 0, 0, &buffer, NULL) == XC_ERROR_REQUEST);
+    CHECK(xc_alloc(device, 0, 0, NULL, &buffer, NULL) == XC_ERROR_REQUEST);
 
     /* Text is cut where the memory for it ends. */
-    CHECK(xc_alloc(device, 0, 0, &buffer, error) == XC_ERROR_REQUEST);
+    CHECK(xc_alloc(device, 0, 0, NULL, &buffer, error) == XC_ERROR_REQUEST);
     CHECK(xc_error_text(error, text, sizeof(text)) > sizeof(text) && text[7] == 0 && text[0] == 'a');
     CHECK(xc_error_text(error, NULL, 0) == xc_error_text(error, text, sizeof(text)));
     return 0;
@@ -274,12 +277,12 @@ static int call_device(const struct measured *with)
 
 static int call_alloc(const struct measured *with)
 {
-    return xc_alloc(with->device, 256 * KIB, 0, with->buffer, with->error);
+    return xc_alloc(with->device, 256 * KIB, 0, NULL, with->buffer, with->error);
 }
 
 static int call_again(const struct measured *with)
 {
-    return xc_alloc(with->device, 256 * KIB, XC_NO_SLEEP, with->buffer, with->error);
+    return xc_alloc(with->device, 256 * KIB, XC_NO_SLEEP, NULL, with->buffer, with->error);
 }
 
 static int call_free(const struct measured *with)
@@ -291,7 +294,7 @@ static int call_text(const struct measured *with)
 {
     static char text[512];
 
-    xc_alloc(with->device, 0, 0, with->buffer, with->error);
+    xc_alloc(with->device, 0, 0, NULL, with->buffer, with->error);
     return xc_error_text(with->error, text, sizeof(text)) == 0;
 }
 
