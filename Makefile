@@ -30,7 +30,7 @@ ADAPTERS := --features xen-contig/virtio-drivers,xen-contig/dma-api
 SAY_STATUS = status=$$?; [ $$status -eq 0 ] || echo "make $@: the runner's exit status is $$status" >&2; exit $$status
 
 .NOTPARALLEL:
-.PHONY: help run guest test test-long vcpus drivers virtio conformance soak bench fuzz fuzzer model packages image lint prose docs gdb trace report report-check clean setup bed parameters
+.PHONY: help run guest test test-long vcpus drivers virtio conformance soak bench fuzz fuzzer model packages image library lint prose docs gdb trace report report-check clean setup bed parameters
 
 help:
 	@echo 'make run     build the image, boot it under Xen in QEMU, say what came of it'
@@ -55,7 +55,9 @@ help:
 	@echo 'make packages'
 	@echo '             each published package builds from its own files alone'
 	@echo 'make image   the kernel image: target/image/xen-contig'
-	@echo 'make dist    a tarball of the image with symbols, configurations and documents: target/dist/'
+	@echo 'make library the static library for kernels in C: target/image/libxen_contig.a'
+	@echo 'make dist    a tarball of image and library with symbols, header, configurations and documents:'
+	@echo '             target/dist/'
 	@echo 'make install the same files under DESTDIR and PREFIX; make uninstall removes them'
 	@echo "make xtf     a directory for XTF's runner and Xen's CI: target/xtf/"
 	@echo 'make lint    formatting, clippy, documentation, choice of words and spelling'
@@ -171,10 +173,14 @@ fuzz: parameters fuzzer
 image: setup
 	@$(TOOLS) image
 
+library: setup
+	@$(TOOLS) library
+
 lint: setup
 	@$(TOOLS) cargo fmt --all --check
 	@$(TOOLS) cargo clippy --locked --all-targets $(ADAPTERS) -- -D warnings
 	@$(TOOLS) kernel clippy --locked -p xen-contig-kernel -- -D warnings
+	@$(TOOLS) kernel clippy --locked -p xen-contig-staticlib -- -D warnings
 	@$(MAKE) --no-print-directory docs
 
 lint: prose
@@ -222,15 +228,18 @@ RELEASE := sh tests/bed/release.sh
 
 .PHONY: dist install uninstall xtf check-install check-release
 
-dist: image
+dist: image library
 	@$(RELEASE) dist
 
 # The image is built only where none is: root may not have the toolchain.
-install: parameters check-install target/image/xen-contig
+install: parameters check-install target/image/xen-contig target/image/libxen_contig.a
 	@$(RELEASE) install
 
 target/image/xen-contig:
 	@$(MAKE) --no-print-directory image
+
+target/image/libxen_contig.a:
+	@$(MAKE) --no-print-directory library
 
 uninstall: parameters check-install
 	@$(RELEASE) uninstall
@@ -243,5 +252,5 @@ xtf: image
 
 test: check-release
 
-check-release: image
+check-release: image library
 	@sh tests/bed/check-release.sh

@@ -313,6 +313,10 @@ size_t xc_error_text(const struct xc_error *error, char *buffer, size_t size);
  * becomes free. Otherwise returns 0. */
 int xc_error_is_transient(const struct xc_error *error);
 
+/* A function that a kernel defines if it links the static library libxen_contig.a. The library calls it if it
+ * finds a bug in itself, with a text of at most 255 bytes. It prints the text and must not return. */
+void xc_panic(const char *message);
+
 /*
  * The allocator
  */

@@ -39,6 +39,9 @@ tarball_is_complete() {
     find . -type f ! -name SHA256SUMS | sed 's|^\./||' | sort >"$work/files"
     sed 's/^[0-9a-f]*  //' SHA256SUMS | sort | cmp - "$work/files" || fail "SHA256SUMS lists other files"
     cmp "$OLDPWD/$image" xen-contig
+    top=$PWD
+    (cd "$OLDPWD" && sh "$here/library.sh" "$top/libxen_contig.a" "$top") >/dev/null ||
+        fail "a C program cannot be linked with the library"
     for config in pv.cfg pvh.cfg driver-domain.cfg; do
         [ "$(kernel_of $config)" = xen-contig ] || fail "$config does not start the image beside it"
     done
@@ -76,6 +79,7 @@ installation_works() {
         [ "$kernel" = /opt/xen/lib/xen-contig/xen-contig ] || fail "the installed $config starts $kernel"
         cmp "$image" "$DESTDIR$kernel"
     done
+    [ -f "$DESTDIR/opt/xen/include/xen-contig/xen_contig.h" ] || fail "no header was installed"
     [ -f "$DESTDIR/opt/xen/lib/xen-contig/xen-contig.debug" ] || fail "no symbols were installed"
     [ -f "$DESTDIR/opt/xen/share/doc/xen-contig/docs/TESTING.md" ] || fail "no documents were installed"
     if grep -rIl "$DESTDIR" "$DESTDIR"; then

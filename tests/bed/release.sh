@@ -13,6 +13,7 @@ LC_ALL=C
 export LC_ALL
 here=$(dirname "$0")
 image=target/image/xen-contig
+library=target/image/libxen_contig.a
 DESTDIR=${DESTDIR:-}
 PREFIX=${PREFIX:-/usr/local}
 
@@ -76,8 +77,11 @@ put_text() {
 # Puts everything under $root, with the names that begin with $lib, $share and $doc.
 put_all() {
     [ -f "$image" ] || fail "$image does not exist: \`make image\` builds it"
+    [ -f "$library" ] || fail "$library does not exist: \`make library\` builds it"
     put "$image" "${lib}xen-contig" 755
     put "$image.debug" "${lib}xen-contig.debug"
+    put "$library" "${lib}libxen_contig.a"
+    put c/include/xen_contig.h "${include}xen_contig.h"
     for name in pv.cfg pvh.cfg driver-domain.cfg grub-dom0.cfg relay-console.sh; do
         put_text "xen-configs/$name" "$share$name"
     done
@@ -99,7 +103,7 @@ put_licences() {
     grep -v ' (/' "$list.all" | sed 's/ (\*)$//' | sort -u >"$list"
     mkdir "${root}licences"
     {
-        echo "The image is linked with the core and alloc libraries of Rust (MIT OR Apache-2.0) and with:"
+        echo "The image and the library are linked with the core and alloc libraries of Rust (MIT OR Apache-2.0) and with:"
         echo
         sed 's/|/: /' "$list"
     } >"${root}licences/README"
@@ -117,7 +121,7 @@ dist() {
     top=xen-contig-$version
     rm -rf "$1"
     root=$1/$top/
-    lib='' share='' doc=''
+    lib='' share='' doc='' include=''
     put_all
     put_licences
     {
@@ -159,19 +163,20 @@ set_places() {
     lib=$prefix/lib/xen-contig/
     share=$prefix/share/xen-contig/
     doc=$prefix/share/doc/xen-contig/
+    include=$prefix/include/xen-contig/
 }
 
 install_all() {
     set_places
     put_all
-    echo "installed in $root$lib, $root$share and $root$doc"
+    echo "installed in $root$lib, $root$include, $root$share and $root$doc"
 }
 
-# The three directories are this project's own.
+# The four directories are this project's own.
 uninstall() {
     set_places
-    rm -rf "$root$lib" "$root$share" "$root$doc"
-    echo "removed $root$lib, $root$share and $root$doc"
+    rm -rf "$root$lib" "$root$include" "$root$share" "$root$doc"
+    echo "removed $root$lib, $root$include, $root$share and $root$doc"
 }
 
 xtf() {

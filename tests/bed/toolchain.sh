@@ -4,6 +4,7 @@
 #   tests/bed/toolchain.sh cargo ARGS...   cargo for the host
 #   tests/bed/toolchain.sh kernel ARGS...  cargo for the bare-metal target, the kernel's flags set
 #   tests/bed/toolchain.sh image           the kernel image, stripped, under target/image/
+#   tests/bed/toolchain.sh library         the static library for kernels in C, under target/image/
 #   tests/bed/toolchain.sh reproduce       builds the image here and elsewhere and compares
 #   tests/bed/toolchain.sh which           what was chosen
 #
@@ -138,6 +139,16 @@ make_image() {
     echo "$image: $(wc -c <"$image") bytes"
 }
 
+make_library() {
+    run_kernel build --locked --profile library -p xen-contig-staticlib
+    library=target/image/libxen_contig.a
+    mkdir -p target/image
+    show_and_run objcopy --strip-debug --enable-deterministic-archives \
+        "${CARGO_TARGET_DIR:-target}/$target/library/libxen_contig.a" "$library.new"
+    mv "$library.new" "$library"
+    echo "$library: $(wc -c <"$library") bytes"
+}
+
 # A space in the path, since paths are what gets into images most easily.
 reproduce() {
     copy="target/reproduce/another place"
@@ -169,6 +180,7 @@ case $command in
     cargo) run_cargo "$@" ;;
     kernel) run_kernel "$@" ;;
     image) make_image ;;
+    library) make_library ;;
     reproduce) reproduce ;;
     which) echo "$chosen" ;;
     *)
