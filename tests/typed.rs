@@ -6,8 +6,8 @@ use bytemuck::{Pod, Zeroable};
 use fake_xen::{FakePlatform, GuestBuilder};
 use xen_contig::addr::{DmaAddr, PAGE_SIZE};
 use xen_contig::dma::{
-    AllocError, Allocator, Be, BufferError, Coherent, CoherentBuffer, Constraints, DmaCell, Le,
-    Pool, PoolConfig, Retain, Word,
+    AllocError, Allocator, Be, BufferError, Coherent, CoherentBuffer, Constraints, Device, DmaCell,
+    Le, Pool, PoolConfig, Request, Retain, Word,
 };
 use xen_contig::field;
 use xen_contig::paging::GuestMemory;
@@ -215,6 +215,32 @@ fn an_impossible_number_of_values_is_refused() {
     for count in [usize::MAX, usize::MAX / 32 + 2] {
         assert!(matches!(refused(count), Some(AllocError::TooLarge { size: u64::MAX, .. })));
     }
+}
+
+#[test]
+fn a_device_records_its_values_and_keeps_their_limits() {
+    let scene = Scene::new();
+    let limits = Constraints::builder().mask((1 << 22) - 1).build().unwrap();
+    let device = Device::new(&scene.dma, "nic", &limits).unwrap();
+    let status = device.alloc_coherent_box::<Status>("status").unwrap().share();
+    let request = Request::tagged("ring").align(2 * PAGE);
+    let mut ring = device.alloc_coherent_slice::<Descriptor>(200, request).unwrap();
+    assert_eq!((ring.len(), ring[199]), (200, Zeroable::zeroed()));
+    ring[199] = numbered();
+    let ring = ring.share();
+    assert_eq!(ring.at(199).unwrap().read(), numbered());
+    assert!(ring.dma_addr().get().is_multiple_of(2 * PAGE) && ring.dma_addr().get() < 1 << 22);
+    let mut live: Vec<_> =
+        device.report().live().map(|buffer| (buffer.tag, buffer.len, buffer.dma)).collect();
+    live.sort_unstable_by_key(|(tag, ..)| *tag);
+    assert_eq!(live, [("ring", 6400, ring.dma_addr()), ("status", 8, status.dma_addr())]);
+
+    let too_many = device.alloc_coherent_slice::<Descriptor>(usize::MAX / 32 + 2, "too many").err();
+    assert!(matches!(too_many, Some(AllocError::TooLarge { size: u64::MAX, .. })));
+    let none = device.alloc_coherent_slice::<Descriptor>(0, "none").err();
+    assert_eq!(none, Some(AllocError::ZeroSize));
+    drop((ring, status));
+    assert_eq!(device.close(), Ok(()));
 }
 
 #[test]

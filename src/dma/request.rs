@@ -31,6 +31,16 @@ impl Request {
         Self { size, tag: "", limits: Constraints::builder() }
     }
 
+    /// Starts from a tag, for a value whose type decides the size.
+    pub fn tagged(tag: &'static str) -> Self {
+        Self::new(0).tag(tag)
+    }
+
+    /// Replaces the size.
+    pub(super) const fn with_size(self, size: u64) -> Self {
+        Self { size, ..self }
+    }
+
     /// Says what the buffer is for, in reports of the device.
     pub const fn tag(self, tag: &'static str) -> Self {
         Self { tag, ..self }
@@ -72,6 +82,12 @@ impl Request {
     /// If they contradict each other.
     pub fn limits(&self) -> Result<Constraints, ConstraintError> {
         self.limits.build()
+    }
+}
+
+impl From<&'static str> for Request {
+    fn from(tag: &'static str) -> Self {
+        Self::tagged(tag)
     }
 }
 

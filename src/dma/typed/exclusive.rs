@@ -168,16 +168,14 @@ impl<P: Platform> Allocator<P> {
     /// Otherwise as [`alloc_coherent_box`](Self::alloc_coherent_box).
     ///
     /// # Errors
-    /// As for [`alloc_coherent`](Self::alloc_coherent). [`AllocError::TooLarge`] says at most
-    /// `u64::MAX` bytes.
+    /// As for [`alloc_coherent`](Self::alloc_coherent). A size that no integer holds is
+    /// [`AllocError::TooLarge`].
     pub fn alloc_coherent_slice<T: Pod>(
         &self,
         count: usize,
         constraints: &Constraints,
     ) -> Result<CoherentBox<'_, P, [T]>, AllocError> {
-        // More bytes than that are refused, too.
-        let size = layout::size_of_value::<T>().saturating_mul(count as u64);
-        let buffer = self.alloc_coherent(size, constraints)?;
+        let buffer = self.alloc_coherent(layout::size_of_values::<T>(count), constraints)?;
         // SAFETY: the buffer is new, so no device has its address. It has the size of the values.
         Ok(unsafe { CoherentBox::new(buffer) })
     }

@@ -12,3 +12,8 @@ pub const fn size_of_value<T>() -> u64 {
     }
     size_of::<T>() as u64
 }
+
+/// Returns the bytes of `count` values; `u64::MAX`, which no buffer has, if no integer holds them.
+pub const fn size_of_values<T>(count: usize) -> u64 {
+    size_of_value::<T>().saturating_mul(count as u64)
+}

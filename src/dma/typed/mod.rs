@@ -6,6 +6,7 @@
 
 mod cell;
 mod coherent;
+mod device;
 mod exclusive;
 mod layout;
 
