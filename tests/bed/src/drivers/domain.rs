@@ -26,11 +26,12 @@ const MODE: &str = "pv driver domain";
 const PASSED: [&str; 3] = ["pci-devices", "pci-other-memory-refused", "accounts-balanced"];
 
 /// What must have passed with the `edu` device.
-const EDU: [&str; 5] = [
+const EDU: [&str; 6] = [
     "edu-found",
     "edu-dma-above-mask",
     "edu-dma-round-trip",
     "edu-dma-coherent-buffer",
+    "edu-dma-typed-ring",
     "edu-dma-in-place",
 ];
 

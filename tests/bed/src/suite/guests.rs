@@ -61,12 +61,13 @@ fn sized(
 }
 
 /// What the `edu` device must have been through.
-const DEVICE_TESTS: [&str; 5] = [
+const DEVICE_TESTS: [&str; 6] = [
     "edu-found",
     "edu-dma-above-mask",
     "edu-dma-round-trip",
     "edu-dma-mask-edge",
     "edu-dma-coherent-buffer",
+    "edu-dma-typed-ring",
 ];
 
 /// A dom0 of 4 GiB, most of which a device of 28 address bits can't reach.
