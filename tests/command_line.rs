@@ -55,19 +55,20 @@ fn an_empty_line_means_all_tests() {
     assert_eq!((options.probe, options.vmap, options.exit), (None, None, None));
     let off = TraceOptions { level: TraceLevel::Off, filter: Filter::ALL, ring: None };
     assert_eq!(options.trace, off);
-    assert_eq!(options.fuse, Fuse::On);
+    assert_eq!((options.fuse, options.server), (Fuse::On, None));
 }
 
 #[test]
 fn every_option_is_parsed() {
     let text = "selftest=exchange-*,stale-alias trace=full ring=64 vmap=sync seed=0xff probe=9:30 \
-                fuse=off exit=hold";
+                fuse=off server=10.0.2.2:7777 exit=hold";
     let (options, complaints) = parse(text.as_bytes());
     assert_eq!(complaints, []);
     let full = TraceOptions { level: TraceLevel::Full, filter: Filter::ALL, ring: Some(64) };
     assert_eq!((options.trace, options.seed), (full, 255));
     assert_eq!((options.vmap, options.exit), (Some(UnmapMode::Sync), Some(Exit::Hold)));
     assert_eq!(options.fuse, Fuse::Off);
+    assert_eq!(options.server, Some("10.0.2.2:7777".parse().unwrap()));
     let probe = ProbeBuffer { order: Order::new(9).unwrap(), bits: AddressBits::new(30).unwrap() };
     assert_eq!(options.probe, Some(probe));
     assert!(options.selftest.includes("exchange-order-3", When::Always));
@@ -197,6 +198,9 @@ fn a_bad_value_is_named_with_what_was_expected() {
         ("trace=loud", "off, summary, full"),
         ("vmap=eager", "lazy or sync"),
         ("fuse=no", "on or off"),
+        ("server=10.0.2.2", "<IPv4 address>:<port>"),
+        ("server=10.0.2.2:0", "<IPv4 address>:<port>"),
+        ("server=host:80", "<IPv4 address>:<port>"),
         ("seed=-1", "below 2^64"),
         ("seed=+1", "below 2^64"),
         ("seed=0x", "below 2^64"),

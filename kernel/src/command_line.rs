@@ -3,11 +3,12 @@
 //! `selftest=all|none|list|<glob>,-<glob>,…` · `trace=off|summary|full[:<hypercall>,…]` ·
 //! `ring=<records>` · `vmap=lazy|sync` · `seed=<u64>` ·
 //! `probe=<order>:<address bits>` · `bench=<pattern>:<order>:<address bits>:<count>,…` ·
-//! `fuse=on|off` · `exit=poweroff|reboot|crash|hold`
+//! `fuse=on|off` · `server=<IPv4 address>:<port>` · `exit=poweroff|reboot|crash|hold`
 
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt;
+use core::net::SocketAddrV4;
 use core::ops::RangeInclusive;
 
 use hypercall::trace::{Filter, Hypercall};
@@ -132,6 +133,8 @@ pub struct Options {
     pub vmap: Option<UnmapMode>,
     /// Whether the first steps of an exchange share a hypercall.
     pub fuse: Fuse,
+    /// The TCP server with which the tests of a network card exchange data.
+    pub server: Option<SocketAddrV4>,
     /// How the kernel ends; `None` powers off, or holds the domain if there is a buffer for a witness.
     pub exit: Option<Exit>,
 }
@@ -180,7 +183,7 @@ impl fmt::Display for Complaint {
             Self::Unknown(word) => write!(
                 f,
                 "unknown option \"{word}\" (known: selftest=, trace=, ring=, vmap=, seed=, probe=, \
-                 bench=, fuse=, exit=)"
+                 bench=, fuse=, server=, exit=)"
             ),
             Self::BadValue { word, expected } => {
                 write!(f, "bad value in \"{word}\": expected {expected}")
@@ -221,6 +224,7 @@ pub fn parse(bytes: &[u8], cut_after: Option<usize>) -> (Options, Vec<Complaint>
         bench: Vec::new(),
         vmap: None,
         fuse: Fuse::On,
+        server: None,
         exit: None,
     };
     let cut = cut_after.filter(|limit| bytes.len() == *limit);
@@ -311,6 +315,11 @@ fn option(options: &mut Options, word: &str) -> Result<(), Complaint> {
                 "off" => Fuse::Off,
                 _ => return Err(bad("on or off")),
             }
+        }
+        "server" => {
+            let server: Option<SocketAddrV4> = value.parse().ok();
+            let server = server.filter(|server| server.port() != 0);
+            options.server = Some(server.ok_or_else(|| bad("<IPv4 address>:<port>"))?);
         }
         "exit" => {
             options.exit = Some(match value {

@@ -10,10 +10,14 @@
 //! | which memory do drivers get, and what is counted of it? | [`memory`] |
 //! | where do the crates' own messages go? | `messages` |
 //! | how is the crate `nvme-driver` operated? | [`nvme`] |
+//! | how is the crate `eth-intel` operated? | [`e1000`] |
+//! | which locks does the crate `dma-api` take? | `locks` |
 //!
 //! The driver for virtio disks, which has a bus interface of its own, is in [`virtio`](crate::virtio).
 
+pub mod e1000;
 mod function;
+mod locks;
 pub mod memory;
 mod messages;
 pub mod nvme;

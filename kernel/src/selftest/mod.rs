@@ -24,6 +24,7 @@ mod frame_checks;
 mod grants;
 mod misbehave;
 mod neighbours;
+mod net;
 mod nvme;
 mod order_limit;
 mod orders;
@@ -75,6 +76,7 @@ fn tests(machine: &Machine) -> Vec<Test> {
     edu::add(&mut tests);
     virtio::add(&mut tests);
     nvme::add(&mut tests);
+    net::add(&mut tests);
     soak::add(&mut tests);
     storm::add(&mut tests);
     bench::add(&mut tests);

@@ -58,7 +58,7 @@ pub fn run(
         );
     }
     let before = AccountsSnapshot::of(machine);
-    let context = TestContext { machine, seed: options.seed, before };
+    let context = TestContext { machine, seed: options.seed, server: options.server, before };
     // The records of a trace refer to the names as long as the kernel runs.
     for test in tests.leak() {
         let before = Leftovers::of(machine);

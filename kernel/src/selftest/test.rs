@@ -2,6 +2,7 @@
 
 use alloc::boxed::Box;
 use alloc::string::String;
+use core::net::SocketAddrV4;
 
 use super::accounts::AccountsSnapshot;
 use crate::command_line::When;
@@ -16,6 +17,8 @@ pub struct TestContext<'m> {
     pub machine: &'m Machine,
     /// The seed of all patterns.
     pub seed: u64,
+    /// The TCP server for the tests of a network card, if the command line names one.
+    pub server: Option<SocketAddrV4>,
     /// The counts of frames before the first test.
     pub before: AccountsSnapshot,
 }

@@ -1,0 +1,263 @@
+//! The crate `eth-intel`, operated by polling, as a network card of the crate `smoltcp`.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use core::alloc::Layout;
+use core::fmt;
+
+use dma_api::{ContiguousBufferPool, DeviceDma, DmaDirection};
+use eth_intel::E1000;
+use rdif_eth::{DmaBuffer, IRxQueue, ITxQueue, NetDevice, NetError, NetPollIrqControl};
+use smoltcp::phy::{Device, DeviceCapabilities, Medium, RxToken, TxToken};
+use smoltcp::time::Instant;
+
+use super::function::{DeviceFunction, DeviceKind};
+use super::registers::{self, RegisterMap};
+
+/// Network cards that the crate drives: QEMU's e1000 is the first.
+pub const E1000_CARD: DeviceKind = DeviceKind {
+    name: "e1000 network card",
+    qemu: "-device e1000",
+    ids: &[(0x8086, 0x100e), (0x8086, 0x100f)],
+    registers: 0,
+};
+
+/// The numbers of buffers for packets that arrive, and for those that leave.
+const RECEIVE: usize = 64;
+const TRANSMIT: usize = 32;
+
+/// The size of a buffer: what the card receives into one.
+const BUFFER_BYTES: usize = 2048;
+
+/// The largest packet, with its Ethernet header.
+const PACKET_BYTES: usize = 1514;
+
+/// The registers that let the card receive and transmit (`RCTL` and `TCTL` in Intel's manual of the 8254x).
+const CONTROLS: [u64; 2] = [0x0100, 0x0400];
+
+/// The reason why the card does not work.
+#[derive(Debug)]
+pub enum E1000Error {
+    /// The crate rejects the card.
+    Rejected(eth_intel::err::Error),
+    /// A step of the crate failed.
+    Step(&'static str, NetError),
+    /// The crate supplied no queue.
+    NoQueue,
+    /// No memory is left for buffers.
+    NoBuffer(dma_api::DmaError),
+}
+
+impl fmt::Display for E1000Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Rejected(why) => write!(f, "the crate rejects the e1000: {why}"),
+            Self::Step(step, why) => write!(f, "e1000: {step}: {why}"),
+            Self::NoQueue => f.write_str("e1000: the crate supplied no queue"),
+            Self::NoBuffer(why) => write!(f, "e1000: a buffer of {BUFFER_BYTES} bytes: {why}"),
+        }
+    }
+}
+
+impl core::error::Error for E1000Error {}
+
+/// A card in use.
+pub struct NetworkCard {
+    // Dropped first: the function loses its right to do DMA before any buffer is freed.
+    device: DeviceFunction,
+    irq: Box<dyn NetPollIrqControl>,
+    receiver: Receiver,
+    transmitter: Transmitter,
+    mac: [u8; 6],
+}
+
+/// The queue of packets that arrive.
+struct Receiver {
+    queue: Box<dyn IRxQueue>,
+    /// The packet that the user reads.
+    current: Option<(DmaBuffer, usize)>,
+    bytes: u64,
+}
+
+/// The queue of packets that leave.
+struct Transmitter {
+    queue: Box<dyn ITxQueue>,
+    free: Vec<DmaBuffer>,
+    /// The number of buffers that the queue has.
+    ///
+    /// The crate must not be asked for a finished buffer when it has none: it then takes the mark of an
+    /// earlier packet in the ring for that of the next one, and skips a place.
+    in_flight: usize,
+    bytes: u64,
+}
+
+impl NetworkCard {
+    /// Starts the card. All of its memory comes from `dma`.
+    ///
+    /// # Errors
+    /// The crate rejects the card, or no memory is available.
+    pub fn start(device: DeviceFunction, dma: &DeviceDma) -> Result<Self, E1000Error> {
+        let bar = device.bar();
+        let card = E1000::new(bar.start, bar.bytes as usize, dma.clone(), &RegisterMap)
+            .map_err(E1000Error::Rejected)?;
+        let starting = |why| E1000Error::Step("starting the card", why);
+        let mut parts = Box::new(card).into_parts().map_err(starting)?;
+        let group = parts.poll_groups.pop().ok_or(E1000Error::NoQueue)?;
+        let (receive, transmit) = (group.queues.rx, group.queues.tx);
+        // From here on a failure drops the card, which stops it.
+        let mut card = Self {
+            device,
+            irq: group.irq_control,
+            receiver: Receiver { queue: receive, current: None, bytes: 0 },
+            transmitter: Transmitter { queue: transmit, free: Vec::new(), in_flight: 0, bytes: 0 },
+            mac: parts.info.mac_address,
+        };
+        card.transmitter.free = buffers(dma, DmaDirection::ToDevice, TRANSMIT)?;
+        for buffer in buffers(dma, DmaDirection::FromDevice, RECEIVE)? {
+            card.receiver.submit(buffer)?;
+        }
+        Ok(card)
+    }
+
+    /// Returns the card's own address.
+    pub const fn mac(&self) -> [u8; 6] {
+        self.mac
+    }
+
+    /// Returns the device.
+    pub const fn device(&self) -> &DeviceFunction {
+        &self.device
+    }
+
+    /// Returns the number of bytes of all packets, those that arrived and those that left.
+    pub const fn bytes(&self) -> u64 {
+        self.receiver.bytes + self.transmitter.bytes
+    }
+}
+
+impl Drop for NetworkCard {
+    fn drop(&mut self) {
+        // The card may go on if this fails; what follows stops it.
+        let _stopped = self.irq.shutdown();
+        // QEMU's e1000 does not stop on a reset. It would go on with the old rings when the next driver lets it
+        // do DMA.
+        for offset in CONTROLS {
+            if let Some(control) = registers::at(self.device.bar().start + offset, 4) {
+                // SAFETY: `device` maps the registers as long as it lives. The bits that are cleared make the
+                // card move no packet.
+                unsafe { control.cast::<u32>().write_volatile(0) };
+            }
+        }
+    }
+}
+
+/// Allocates buffers of one direction.
+fn buffers(
+    dma: &DeviceDma,
+    direction: DmaDirection,
+    count: usize,
+) -> Result<Vec<DmaBuffer>, E1000Error> {
+    let layout = Layout::from_size_align(BUFFER_BYTES, 16);
+    let layout = layout.map_err(|why| E1000Error::NoBuffer(why.into()))?;
+    let pool: ContiguousBufferPool = dma.contiguous_buffer_pool(layout, direction, 0);
+    let buffer = |_| {
+        let memory = pool.alloc().map_err(E1000Error::NoBuffer)?;
+        DmaBuffer::new(memory, BUFFER_BYTES).map_err(|_| E1000Error::NoQueue)
+    };
+    (0..count).map(buffer).collect()
+}
+
+impl Receiver {
+    /// Gives a buffer to the card.
+    fn submit(&mut self, mut buffer: DmaBuffer) -> Result<(), E1000Error> {
+        let receiving = |why| E1000Error::Step("a buffer for a packet", why);
+        buffer.set_len(BUFFER_BYTES).map_err(receiving)?;
+        buffer.prepare_for_device();
+        self.queue.submit(buffer).map_err(|refused| receiving(refused.into_parts().1))
+    }
+
+    /// Takes the next packet from the card. The card gets the buffer of the one before.
+    fn next(&mut self) -> Option<()> {
+        if let Some((buffer, _)) = self.current.take() {
+            // The ring has more places than buffers exist, so this cannot fail.
+            self.submit(buffer).ok()?;
+        }
+        let packet = self.queue.reclaim()?;
+        packet.buffer.complete_for_cpu(packet.packet_len.min(BUFFER_BYTES));
+        self.bytes += packet.packet_len as u64;
+        self.current = Some((packet.buffer, packet.packet_len));
+        Some(())
+    }
+}
+
+impl Transmitter {
+    /// Takes back the buffers of packets that have left. Returns true if one is free.
+    fn reclaim(&mut self) -> bool {
+        while self.in_flight > 0 {
+            let Some(buffer) = self.queue.reclaim() else { break };
+            self.in_flight -= 1;
+            self.free.push(buffer);
+        }
+        !self.free.is_empty()
+    }
+}
+
+/// A packet that arrived.
+pub struct Received<'c>(&'c Receiver);
+
+impl RxToken for Received<'_> {
+    fn consume<R, F: FnOnce(&[u8]) -> R>(self, read: F) -> R {
+        match &self.0.current {
+            // The card counts the packet's checksum too, which the user ignores.
+            Some((buffer, len)) => buffer.read_with_cpu((*len).min(buffer.capacity()), read),
+            None => read(&[]),
+        }
+    }
+}
+
+/// The place for a packet that is to leave.
+pub struct Leaving<'c>(&'c mut Transmitter);
+
+impl TxToken for Leaving<'_> {
+    fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, len: usize, write: F) -> R {
+        // The token exists only if a buffer is free.
+        let Some(mut buffer) = self.0.free.pop() else { return write(&mut []) };
+        // `DeviceCapabilities` limits the packet to less than a buffer.
+        let _fits = buffer.set_len(len);
+        let written = buffer.write_with_cpu(write);
+        buffer.prepare_for_device();
+        match self.0.queue.submit(buffer) {
+            Ok(()) => {
+                self.0.in_flight += 1;
+                self.0.bytes += len as u64;
+            }
+            // The packet is lost, as on a wire. The protocols above repeat it.
+            Err(refused) => self.0.free.push(refused.into_buffer()),
+        }
+        written
+    }
+}
+
+impl Device for NetworkCard {
+    type RxToken<'a> = Received<'a>;
+    type TxToken<'a> = Leaving<'a>;
+
+    fn receive(&mut self, _: Instant) -> Option<(Received<'_>, Leaving<'_>)> {
+        if !self.transmitter.reclaim() {
+            return None;
+        }
+        self.receiver.next()?;
+        Some((Received(&self.receiver), Leaving(&mut self.transmitter)))
+    }
+
+    fn transmit(&mut self, _: Instant) -> Option<Leaving<'_>> {
+        self.transmitter.reclaim().then_some(Leaving(&mut self.transmitter))
+    }
+
+    fn capabilities(&self) -> DeviceCapabilities {
+        let mut capabilities = DeviceCapabilities::default();
+        capabilities.medium = Medium::Ethernet;
+        capabilities.max_transmission_unit = PACKET_BYTES;
+        capabilities
+    }
+}
