@@ -53,6 +53,9 @@ pub enum Error {
         /// The first character that is refused.
         bad: char,
     },
+    /// No port of this host can be listened at.
+    #[error("listening at a free TCP port of 127.0.0.1: {0}; a network card's driver needs one")]
+    NoPort(String),
     /// A mode that needs Xen's tools, which are missing.
     #[error("{mode} cannot be booted: {why}")]
     NoTools {

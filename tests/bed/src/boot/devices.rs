@@ -7,6 +7,8 @@ pub struct Devices {
     pub virtio_disk: Option<&'static str>,
     /// An NVMe disk.
     pub nvme: Option<NvmeDevice>,
+    /// Whether there is an e1000 network card, on QEMU's user network.
+    pub e1000: bool,
 }
 
 /// An NVMe disk.
@@ -34,6 +36,11 @@ impl Devices {
             add("-drive", drive(file, "nvme"));
             add("-device", format!("nvme,drive=nvme,serial={serial}"));
         }
+        if self.e1000 {
+            add("-netdev", "user,id=net".to_owned());
+            // Without its ROM, with which nothing boots here.
+            add("-device", "e1000,netdev=net,romfile=".to_owned());
+        }
         args
     }
 }
@@ -46,10 +53,15 @@ mod tests {
     fn a_machine_has_the_devices_that_are_asked_for() {
         assert!(Devices::default().arguments(true).is_empty());
         let nvme = Some(NvmeDevice { file: "n.img", serial: "17".to_owned() });
-        let all = Devices { virtio_disk: Some("v.img"), nvme };
+        let all = Devices { virtio_disk: Some("v.img"), nvme, e1000: true };
         let text = all.arguments(false).join(" ");
         assert!(text.contains("file=v.img") && text.contains("file=n.img"), "{text}");
-        assert!(text.contains("nvme,drive=nvme,serial=17") && !text.contains("iommu"), "{text}");
+        assert!(
+            text.contains("nvme,drive=nvme,serial=17")
+                && text.contains("e1000,netdev=net")
+                && !text.contains("iommu"),
+            "{text}"
+        );
         assert!(all.arguments(true).join(" ").contains("iommu_platform=on"));
     }
 }

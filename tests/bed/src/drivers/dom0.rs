@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use super::costs::{CostTable, DriverCosts};
 use super::kinds::Driver;
+use super::setup::DriverSetup;
 use crate::boot::Dom0Boot;
 use crate::choice::{GuestMode, KernelArgs};
 use crate::error::Result;
 use crate::expectation::Expectation;
 use crate::parallel::SuitePart;
 use crate::setup::Bed;
-use crate::witness::fresh_seed;
 
 /// MiB of the machine, and of dom0: Xen serves dom0 from the top and keeps memory that a device with
 /// 28 address bits reaches.
@@ -28,20 +28,16 @@ pub fn part<'b>(
     table: &CostTable,
 ) -> Result<SuitePart<'b>> {
     let table = table.clone();
-    let seed = fresh_seed();
-    let expected = expectation(mode, drivers, seed, bed.context.settings.timeout)?;
+    let setup = DriverSetup::new(drivers)?;
+    let expected = expectation(mode, &setup, bed.context.settings.timeout)?;
     Ok(SuitePart::new(expected.guest.need(), move |reporter| {
         let guest = &expected.guest;
         let name = format!("{} on Xen {}", guest.name, bed.xen);
         reporter.step(&name, "what the devices have");
-        let dir = bed.fresh_log_dir(&guest.name)?;
-        drivers.iter().try_for_each(|driver| driver.prepare(&dir, seed))?;
+        let devices = setup.prepare(&bed.fresh_log_dir(&guest.name)?)?;
         let outcome = Dom0Boot::judged_with_files(bed, guest, reporter)?;
         reporter.note(&name, expected.met_by(&outcome));
-        for driver in drivers {
-            let seen = driver.check(&dir, seed)?;
-            reporter.note(&format!("{name}: the {} device, from outside", driver.name()), seen);
-        }
+        devices.note(&name, reporter)?;
         let costs = table.add(&bed.xen, &mode.to_string(), &outcome.console);
         let moved = costs.and_then(|costs| {
             drivers.iter().try_for_each(|driver| has_moved(*driver, mode, &costs))
@@ -51,20 +47,14 @@ pub fn part<'b>(
     }))
 }
 
-fn expectation(
-    mode: GuestMode,
-    drivers: &[Driver],
-    seed: u64,
-    limit: Duration,
-) -> Result<Expectation> {
-    let patterns: Vec<_> = drivers.iter().map(|driver| driver.pattern()).collect();
-    let text = format!("selftest={},accounts-balanced seed={seed}", patterns.join(","));
+fn expectation(mode: GuestMode, setup: &DriverSetup, limit: Duration) -> Result<Expectation> {
+    let text = format!("selftest={},accounts-balanced {}", setup.patterns(), setup.options());
     let good = Expectation::success(mode, LABEL, KernelArgs::new(&text)?, limit);
-    let mut passed = vec!["accounts-balanced"];
-    drivers.iter().for_each(|driver| passed.extend(driver.passed()));
+    let mut passed = setup.passed();
+    passed.push("accounts-balanced");
     Ok(Expectation { passed, ..good }.with(|guest| {
         (guest.memory, guest.dom0_memory) = (Some(MACHINE_MIB), Some(DOM0_MIB));
-        drivers.iter().for_each(|driver| driver.add_to(&mut guest.devices, seed));
+        guest.devices = setup.devices();
     }))
 }
 

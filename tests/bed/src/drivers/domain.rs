@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::costs::CostTable;
 use super::dom0::has_moved;
 use super::kinds::Driver;
+use super::setup::DriverSetup;
 use crate::choice::{GuestMode, KernelArgs};
 use crate::domu::{self, DRIVER_DOMAIN, SessionSpec};
 use crate::error::Result;
@@ -14,7 +15,6 @@ use crate::expected;
 use crate::guest::PassedDevice;
 use crate::parallel::SuitePart;
 use crate::setup::{Bed, NO_TOOLS};
-use crate::witness::fresh_seed;
 
 /// The name of the session, and of its directory.
 const SESSION: &str = "linux-dom0-passes";
@@ -46,8 +46,8 @@ const LIMIT: Duration = Duration::from_secs(180);
 pub fn part<'b>(bed: &'b Bed, table: &CostTable) -> Result<SuitePart<'b>> {
     let drivers: Vec<Driver> = passed_devices().map(|(driver, _)| driver).collect();
     let table = table.clone();
-    let seed = fresh_seed();
-    let expected = [with_drivers(&drivers, seed)?, with_edu()?];
+    let setup = DriverSetup::new(&drivers)?;
+    let expected = [with_drivers(&setup)?, with_edu()?];
     let guests = expected.iter().map(|it| it.guest.clone()).collect();
     let session = SessionSpec { name: SESSION, guests };
     Ok(SuitePart::new(session.need(), move |reporter| {
@@ -55,8 +55,7 @@ pub fn part<'b>(bed: &'b Bed, table: &CostTable) -> Result<SuitePart<'b>> {
             reporter.skip(&format!("driver domains on Xen {}", bed.xen), NO_TOOLS);
             return Ok(());
         }
-        let dir = bed.fresh_log_dir(SESSION)?;
-        drivers.iter().try_for_each(|driver| driver.prepare(&dir, seed))?;
+        let devices = setup.prepare(&bed.fresh_log_dir(SESSION)?)?;
         let results = domu::judged_with_files(bed, &session, reporter)?;
         for (expected, (outcome, _)) in expected.iter().zip(&results) {
             expected::note(bed, expected, outcome, reporter);
@@ -67,11 +66,7 @@ pub fn part<'b>(bed: &'b Bed, table: &CostTable) -> Result<SuitePart<'b>> {
             drivers.iter().try_for_each(|driver| has_moved(*driver, GuestMode::PvDomu, &costs))
         });
         reporter.note(&format!("{name}: what the drivers moved"), moved);
-        for driver in &drivers {
-            let seen = driver.check(&dir, seed)?;
-            reporter.note(&format!("{name}: the {} device, from outside", driver.name()), seen);
-        }
-        Ok(())
+        devices.note(&name, reporter)
     }))
 }
 
@@ -102,14 +97,12 @@ fn with_edu() -> Result<Expectation> {
 }
 
 /// Returns a driver domain with the devices of the drivers.
-fn with_drivers(drivers: &[Driver], seed: u64) -> Result<Expectation> {
-    let patterns: Vec<_> = drivers.iter().map(|driver| driver.pattern()).collect();
-    let passed: Vec<_> = drivers.iter().flat_map(|driver| driver.passed()).copied().collect();
+fn with_drivers(setup: &DriverSetup) -> Result<Expectation> {
     let devices = passed_devices().map(|(_, device)| device).collect();
-    let domain = domain("driver-domain", &patterns.join(","), &passed, devices)?;
-    let args = KernelArgs::new(&format!("{} seed={seed}", domain.guest.args.as_str()))?;
+    let domain = domain("driver-domain", &setup.patterns(), &setup.passed(), devices)?;
+    let args = KernelArgs::new(&format!("{} {}", domain.guest.args.as_str(), setup.options()))?;
     Ok(domain.with(|guest| {
         guest.args = args;
-        drivers.iter().for_each(|driver| driver.add_to(&mut guest.devices, seed));
+        guest.devices = setup.devices();
     }))
 }

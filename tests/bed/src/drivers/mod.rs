@@ -9,6 +9,8 @@
 //! |---|---|
 //! | `kinds` | the drivers: which self-tests try each, with which device |
 //! | `disk` | what a disk contains before and after |
+//! | `server` | the TCP server with which a network card exchanges data |
+//! | `setup` | all of that for a guest |
 //! | `dom0` | the drivers in the image as dom0 |
 //! | `domain` | the drivers in the image as a driver domain |
 //! | `costs` | what each driver moved and cost, as a table |
@@ -18,6 +20,8 @@ mod disk;
 mod dom0;
 mod domain;
 mod kinds;
+mod server;
+mod setup;
 
 use std::sync::Arc;
 

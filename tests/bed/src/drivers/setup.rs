@@ -1,0 +1,87 @@
+//! What drivers need around a guest: their devices, what these have, and what becomes of it.
+
+use std::path::{Path, PathBuf};
+
+use super::kinds::Driver;
+use super::server::{HOST, RunningServer, Server};
+use crate::boot::Devices;
+use crate::error::Result;
+use crate::report::Reporter;
+use crate::witness::fresh_seed;
+
+/// What drivers need around a guest that is to be booted.
+#[derive(Debug)]
+pub struct DriverSetup {
+    drivers: Vec<Driver>,
+    seed: u64,
+    server: Option<Server>,
+}
+
+/// Devices that a guest can use.
+#[derive(Debug)]
+pub struct ReadyDevices {
+    drivers: Vec<Driver>,
+    seed: u64,
+    dir: PathBuf,
+    server: Option<RunningServer>,
+}
+
+impl DriverSetup {
+    /// Returns what these drivers need, with content of a new seed.
+    pub fn new(drivers: &[Driver]) -> Result<Self> {
+        let seed = fresh_seed();
+        let serves = drivers.contains(&Driver::E1000);
+        let server = serves.then(|| Server::bind(seed)).transpose()?;
+        Ok(Self { drivers: drivers.to_vec(), seed, server })
+    }
+
+    /// Returns the patterns of the self-tests, for `selftest=`.
+    pub fn patterns(&self) -> String {
+        self.drivers.iter().map(|driver| driver.pattern()).collect::<Vec<_>>().join(",")
+    }
+
+    /// Returns the other options of the guest's command line.
+    pub fn options(&self) -> String {
+        let server = self.server.as_ref().map(|server| format!(" server={HOST}:{}", server.port()));
+        format!("seed={}{}", self.seed, server.unwrap_or_default())
+    }
+
+    /// Returns the self-tests that must have passed.
+    pub fn passed(&self) -> Vec<&'static str> {
+        self.drivers.iter().flat_map(|driver| driver.passed()).copied().collect()
+    }
+
+    /// Returns the devices of the machine.
+    pub fn devices(&self) -> Devices {
+        let mut devices = Devices::default();
+        self.drivers.iter().for_each(|driver| driver.add_to(&mut devices, self.seed));
+        devices
+    }
+
+    /// Makes the files of the devices in the directory of the machine, and starts the server.
+    pub fn prepare(self, dir: &Path) -> Result<ReadyDevices> {
+        self.drivers.iter().try_for_each(|driver| driver.prepare(dir, self.seed))?;
+        Ok(ReadyDevices {
+            drivers: self.drivers,
+            seed: self.seed,
+            dir: dir.to_owned(),
+            server: self.server.map(Server::run),
+        })
+    }
+}
+
+impl ReadyDevices {
+    /// Notes what became of the devices, seen from outside, after the guest has ended. `name` names the
+    /// guest.
+    pub fn note(self, name: &str, reporter: &mut Reporter) -> Result<()> {
+        if let Some(server) = self.server {
+            reporter.note(&format!("{name}: the server of the network card"), server.finish());
+        }
+        for driver in &self.drivers {
+            if let Some(seen) = driver.check(&self.dir, self.seed)? {
+                reporter.note(&format!("{name}: the {} disk, from outside", driver.name()), seen);
+            }
+        }
+        Ok(())
+    }
+}
