@@ -79,6 +79,15 @@ extern "C" {
 /* A pool does not zero its objects: they hold what their last user or the device wrote. */
 #define XC_NOT_ZEROED 2
 
+/* Directions of mappings. */
+
+/* The device reads. */
+#define XC_TO_DEVICE 1
+/* The device writes. */
+#define XC_FROM_DEVICE 2
+/* The device reads and writes. */
+#define XC_BIDIRECTIONAL 3
+
 /* What take returns if it has no such frames. */
 #define XC_NO_FRAME UINT64_MAX
 
@@ -107,6 +116,7 @@ extern "C" {
 #define XC_BUFFER_WORDS 24
 #define XC_POOL_WORDS 64
 #define XC_OBJECT_WORDS 24
+#define XC_MAPPING_WORDS 96
 
 /* Why a call failed. It may be copied and needs no end. The names of pools in it must still exist. */
 struct xc_error {
@@ -227,9 +237,12 @@ struct xc_limits {
     uint64_t boundary;
     /* The most bytes of a segment. 0: any. */
     uint64_t max_segment;
-    /* The most segments of a buffer. 0: one. With one, a buffer begins at a multiple of the smallest power of
-     * two of pages that holds it. */
+    /* The most segments of a buffer or of a mapping. 0: one. With one, a buffer begins at a multiple of the
+     * smallest power of two of pages that holds it. */
     uint64_t max_segments;
+    /* What the address of each segment of a mapping is a multiple of: a power of two up to 4096. What lies
+     * elsewhere is bounced. 0: any. align has no effect on mappings. */
+    uint64_t streaming_align;
 };
 
 /* A device. Filled by xc_device_init, ended by xc_device_fini. */
@@ -298,6 +311,24 @@ struct xc_object {
     uint64_t words[XC_OBJECT_WORDS];
 };
 
+/* Bytes of the kernel, for xc_map_list. */
+struct xc_range {
+    /* The first byte. */
+    void *memory;
+    /* The number of bytes. */
+    uint64_t bytes;
+};
+
+/* A mapping. Filled by xc_map or xc_map_list, ended by xc_unmap. */
+struct xc_mapping {
+    /* The number of bytes. */
+    uint64_t bytes;
+    /* The number of bytes that are bounced: the device accesses a copy of them. */
+    uint64_t bounced_bytes;
+    /* For the library. */
+    uint64_t words[XC_MAPPING_WORDS];
+};
+
 /*
  * Errors
  *
@@ -356,7 +387,7 @@ uint64_t xc_reclaim(const struct xc_allocator *allocator, uint64_t frames);
  * XC_ERROR_LIMITS: the limits contradict each other. */
 int xc_device_init(struct xc_device *device, const struct xc_allocator *allocator, const char *name, const struct xc_limits *limits, struct xc_error *error);
 
-/* Ends a device, after its buffers and pools. Does not sleep, but calls give. XC_ERROR_IN_USE: one of them
+/* Ends a device, after its buffers, pools and mappings. Does not sleep, but calls give. XC_ERROR_IN_USE: one of them
  * exists. */
 int xc_device_fini(struct xc_device *device, struct xc_error *error);
 
@@ -420,6 +451,49 @@ int xc_pool_check(const struct xc_pool *pool, struct xc_error *error);
 
 /* Writes how many objects and frames a pool has, as xc_error_text does. Takes no lock. */
 size_t xc_pool_text(const struct xc_pool *pool, char *buffer, size_t size);
+
+/*
+ * Mappings: a device accesses memory of the kernel for a while
+ *
+ * The device accesses memory where it lies if it can. Otherwise a copy lies where the device reaches it, which is
+ * called bouncing: memory above its mask, and memory outside of the linear mapping.
+ *
+ * From xc_map to xc_unmap, the bytes stay valid and their frames stay as they are. The processor accesses them
+ * only between xc_sync_for_cpu and xc_sync_for_device. Of the functions below, one at a time may run on a mapping.
+ * Those that take a mapping do not sleep. An interrupt handler may call them if mask and unmask are given.
+ */
+
+/* Maps bytes for a device. direction: XC_TO_DEVICE, XC_FROM_DEVICE or XC_BIDIRECTIONAL. flags: XC_NO_SLEEP or 0.
+ * If bytes are bounced, the call allocates a buffer for them and copies them. For that it may sleep without
+ * XC_NO_SLEEP. With it, an interrupt handler may call it if mask and unmask are given. XC_ERROR_REQUEST: the
+ * device cannot access so many bytes; the text says how many it can. */
+int xc_map(const struct xc_device *device, void *memory, uint64_t bytes, uint32_t direction, uint32_t flags, struct xc_mapping *mapping, struct xc_error *error);
+
+/* Maps count ranges as one mapping, first to last. The library keeps its own form of the ranges in their place:
+ * they must stay until xc_unmap, and their content is the library's. It may be lost after an error, too. If the
+ * device writes, no two ranges may overlap. Otherwise as xc_map. */
+int xc_map_list(const struct xc_device *device, struct xc_range *ranges, size_t count, uint32_t direction, uint32_t flags, struct xc_mapping *mapping, struct xc_error *error);
+
+/* Ends a mapping. Stop the device first. Copies bounced bytes back if the device may have written them. */
+int xc_unmap(struct xc_mapping *mapping, struct xc_error *error);
+
+/* Copies the segments of a mapping, as xc_segments does. Their offsets count from the first byte. */
+size_t xc_map_segments(const struct xc_mapping *mapping, struct xc_segment *segments, size_t capacity);
+
+/* Hands bytes to the processor, from offset on: call it when the device has written them. XC_ERROR_ARGUMENT: the
+ * mapping does not have these bytes. */
+int xc_sync_for_cpu(struct xc_mapping *mapping, uint64_t offset, uint64_t bytes, struct xc_error *error);
+
+/* Hands bytes to the device, from offset on: call it when the processor has written them. XC_ERROR_ARGUMENT: the
+ * mapping does not have these bytes. */
+int xc_sync_for_device(struct xc_mapping *mapping, uint64_t offset, uint64_t bytes, struct xc_error *error);
+
+/* Checks that a mapping still has the addresses that the device received, as xc_check does. XC_ERROR_MOVED: stop
+ * the device, end the mapping and map again. The bytes are intact. */
+int xc_map_check(const struct xc_mapping *mapping, struct xc_error *error);
+
+/* Returns the most bytes that a device can map wherever they lie, or 0 if this is not a device. */
+uint64_t xc_max_mapping(const struct xc_device *device);
 
 #ifdef __cplusplus
 }

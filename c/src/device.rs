@@ -32,6 +32,8 @@ pub struct xc_limits {
     pub max_segment: u64,
     /// The most segments of a buffer.
     pub max_segments: u64,
+    /// What each segment of a mapping begins at a multiple of.
+    pub streaming_align: u64,
 }
 
 /// A device.
@@ -88,6 +90,9 @@ fn constraints(limits: &xc_limits) -> Result<Constraints, Failure> {
         .align(unless_zero(limits.align, 1))
         .max_segment(unless_zero(limits.max_segment, u64::MAX))
         .max_segments(segments);
+    if limits.streaming_align > 0 {
+        builder = builder.streaming_align(limits.streaming_align);
+    }
     if limits.boundary > 0 {
         builder = builder.boundary(limits.boundary);
     }

@@ -6,44 +6,14 @@ use core::mem::MaybeUninit;
 use core::ptr;
 
 use xen_contig::dma::{
-    AllocError, BufferError, BuffersMoved, ConstraintError, PoolError, PoolErrorKind,
+    AllocError, BufferError, BuffersMoved, ConstraintError, MapError, PoolError,
 };
-use xen_contig::exchange::ExchangeError;
 
+use crate::codes::{
+    XC_ERROR_ARGUMENT, XC_ERROR_HANDLE, XC_ERROR_IN_USE, XC_ERROR_LIMITS, XC_ERROR_MOVED,
+    XC_ERROR_OTHER, XC_OK, code_of_alloc, code_of_map, code_of_pool,
+};
 use crate::text;
-
-/// The call did what it says.
-pub const XC_OK: c_int = 0;
-/// An argument is wrong.
-pub const XC_ERROR_ARGUMENT: c_int = 1;
-/// A handle is not one, or was freed.
-pub const XC_ERROR_HANDLE: c_int = 2;
-/// Something still uses the object.
-pub const XC_ERROR_IN_USE: c_int = 3;
-/// The limits of a device or of a pool contradict each other.
-pub const XC_ERROR_LIMITS: c_int = 4;
-/// No memory can satisfy the request.
-pub const XC_ERROR_REQUEST: c_int = 5;
-/// Only a call that may sleep can satisfy the request.
-pub const XC_ERROR_MUST_NOT_SLEEP: c_int = 6;
-/// The kernel has too little free memory.
-pub const XC_ERROR_GUEST_MEMORY: c_int = 7;
-/// Xen has no such memory.
-pub const XC_ERROR_XEN_MEMORY: c_int = 8;
-/// Xen does not permit this domain what was asked for.
-pub const XC_ERROR_NOT_PERMITTED: c_int = 9;
-/// Something references a frame that the kernel handed out as free.
-pub const XC_ERROR_FRAME_IN_USE: c_int = 10;
-/// Xen refused the call for another reason.
-pub const XC_ERROR_XEN: c_int = 11;
-/// Frames were lost to a failure.
-pub const XC_ERROR_LOST: c_int = 12;
-/// All objects of the pool are in use.
-pub const XC_ERROR_EXHAUSTED: c_int = 13;
-/// The memory has other device addresses since a restore or a migration.
-pub const XC_ERROR_MOVED: c_int = 14;
-/// An error that this version has no code for.
-pub const XC_ERROR_OTHER: c_int = 99;
 
 /// The number of words of an error.
 pub const XC_ERROR_WORDS: usize = 16;
@@ -86,6 +56,11 @@ pub enum Failure {
         flags: u32,
         /// Those that are known here.
         known: u32,
+    },
+    /// A direction of data is unknown.
+    Direction {
+        /// The direction.
+        direction: u32,
     },
     /// `xc_platform` was compiled from another header.
     PlatformSize {
@@ -132,6 +107,8 @@ pub enum Failure {
     Buffer(BufferError),
     /// The buffers of a device.
     Moved(BuffersMoved),
+    /// A mapping.
+    Map(MapError),
 }
 
 impl Failure {
@@ -141,6 +118,7 @@ impl Failure {
             Self::Null { .. }
             | Self::Misaligned { .. }
             | Self::UnknownFlags { .. }
+            | Self::Direction { .. }
             | Self::PlatformSize { .. }
             | Self::NoEntry
             | Self::TooManyFrames { .. }
@@ -152,7 +130,9 @@ impl Failure {
             Self::Alloc(error) => code_of_alloc(error),
             Self::Pool(error) => code_of_pool(&error.kind()),
             Self::Buffer(BufferError::Moved(_)) | Self::Moved(_) => XC_ERROR_MOVED,
+            Self::Buffer(BufferError::OutOfBounds { .. }) => XC_ERROR_ARGUMENT,
             Self::Buffer(_) => XC_ERROR_OTHER,
+            Self::Map(error) => code_of_map(error),
         }
     }
 
@@ -163,72 +143,9 @@ impl Failure {
             Self::Alloc(error) => error.is_transient(),
             Self::Pool(error) => error.is_transient(),
             Self::Buffer(error) => error.is_transient(),
+            Self::Map(error) => error.is_transient(),
             _ => false,
         }
-    }
-}
-
-const fn code_of_alloc(error: &AllocError) -> c_int {
-    match error {
-        AllocError::Constraints(_) => XC_ERROR_LIMITS,
-        AllocError::ZeroSize
-        | AllocError::TooLarge { .. }
-        | AllocError::SegmentTooLong { .. }
-        | AllocError::CrossesBoundary { .. }
-        | AllocError::SegmentBelowAlignment { .. }
-        | AllocError::TooManySegments { .. }
-        | AllocError::LargerThanReach { .. }
-        | AllocError::MemoryInUseStays
-        | AllocError::NodeUnknown { .. } => XC_ERROR_REQUEST,
-        AllocError::MustNotSleep | AllocError::RecordsFull { .. } => XC_ERROR_MUST_NOT_SLEEP,
-        AllocError::NoGuestMemory { .. }
-        | AllocError::NoListMemory { .. }
-        | AllocError::NoRecordMemory { .. }
-        | AllocError::NoFramesInReach { .. } => XC_ERROR_GUEST_MEMORY,
-        AllocError::OutOfReach { .. } | AllocError::NoMemoryOnNode { .. } => XC_ERROR_XEN_MEMORY,
-        AllocError::OrderNotPermitted { .. }
-        | AllocError::AboveMaximum { .. }
-        | AllocError::NoExchange(_) => XC_ERROR_NOT_PERMITTED,
-        AllocError::Exchange(error) => code_of_exchange(error),
-        AllocError::Lost { .. } => XC_ERROR_LOST,
-        _ => XC_ERROR_OTHER,
-    }
-}
-
-const fn code_of_exchange(error: &ExchangeError) -> c_int {
-    match error {
-        ExchangeError::NoListMemory { .. } => XC_ERROR_GUEST_MEMORY,
-        ExchangeError::NoMemory { .. } | ExchangeError::NoMemoryBelow { .. } => XC_ERROR_XEN_MEMORY,
-        ExchangeError::OrderNotPermitted { .. }
-        | ExchangeError::NotPermitted
-        | ExchangeError::NodeNotPermitted { .. }
-        | ExchangeError::TranslatedGuest => XC_ERROR_NOT_PERMITTED,
-        ExchangeError::FrameBusy { .. } | ExchangeError::FrameRefused { .. } => {
-            XC_ERROR_FRAME_IN_USE
-        }
-        ExchangeError::Refused { .. }
-        | ExchangeError::PageTable { .. }
-        | ExchangeError::Record { .. }
-        | ExchangeError::Flush { .. } => XC_ERROR_XEN,
-        ExchangeError::Torn { .. } | ExchangeError::BadExtent { .. } => XC_ERROR_LOST,
-        _ => XC_ERROR_OTHER,
-    }
-}
-
-const fn code_of_pool(kind: &PoolErrorKind) -> c_int {
-    match kind {
-        PoolErrorKind::ZeroSize
-        | PoolErrorKind::TooLarge { .. }
-        | PoolErrorKind::Alignment { .. }
-        | PoolErrorKind::CrossesBoundary { .. }
-        | PoolErrorKind::SegmentTooLong { .. }
-        | PoolErrorKind::ReserveAboveLimit { .. }
-        | PoolErrorKind::Constraints(_) => XC_ERROR_LIMITS,
-        PoolErrorKind::Exhausted { .. } => XC_ERROR_EXHAUSTED,
-        PoolErrorKind::Alloc { error, .. } => code_of_alloc(error),
-        PoolErrorKind::RecordMemory { .. } => XC_ERROR_GUEST_MEMORY,
-        PoolErrorKind::Moved { .. } => XC_ERROR_MOVED,
-        _ => XC_ERROR_OTHER,
     }
 }
 
@@ -243,6 +160,10 @@ impl fmt::Display for Failure {
                 f,
                 "flags {flags:#x} contain {:#x}, which this call does not know: use {known:#x} at most",
                 flags & !known
+            ),
+            Self::Direction { direction } => write!(
+                f,
+                "direction {direction} must be XC_TO_DEVICE (1), XC_FROM_DEVICE (2) or XC_BIDIRECTIONAL (3)"
             ),
             Self::PlatformSize { size } => write!(
                 f,
@@ -280,6 +201,7 @@ impl fmt::Display for Failure {
             Self::Pool(error) => error.fmt(f),
             Self::Buffer(error) => error.fmt(f),
             Self::Moved(error) => error.fmt(f),
+            Self::Map(error) => error.fmt(f),
         }
     }
 }
@@ -293,8 +215,14 @@ macro_rules! from {
         })*
     };
 }
-from!(ConstraintError => Limits, AllocError => Alloc, PoolError => Pool, BufferError => Buffer,
-    BuffersMoved => Moved);
+from!(
+    ConstraintError => Limits,
+    AllocError => Alloc,
+    PoolError => Pool,
+    BufferError => Buffer,
+    BuffersMoved => Moved,
+    MapError => Map,
+);
 
 /// Runs a function of the interface, writes its error for the caller, and returns its code.
 ///

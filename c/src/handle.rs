@@ -82,6 +82,18 @@ impl<T: Kind + 'static> Slot<T> {
         Ok(unsafe { (*slot.value.get()).assume_init_ref() })
     }
 
+    /// Returns the object in storage for a call that changes it.
+    ///
+    /// # Safety
+    /// As for [`get`](Self::get), and nothing else uses the object while the reference is used.
+    pub unsafe fn get_mut(words: *mut u64) -> Result<&'static mut T, Failure> {
+        // SAFETY: as for this function.
+        let slot = unsafe { Self::sealed(words) }?;
+        // SAFETY: the seal says that `fill` has written the object. Nothing else uses it: the function's
+        // requirement.
+        Ok(unsafe { (*slot.value.get()).assume_init_mut() })
+    }
+
     /// Takes the object out. Of two calls, one receives an error.
     ///
     /// # Safety

@@ -9,8 +9,8 @@
 //! | how does a C kernel describe itself? | [`platform`] |
 //! | how does the library call that kernel? | `kernel`, `lock`, `xen` |
 //! | what is in the storage that a C caller provides? | `handle` |
-//! | what does an error say? | [`error`] |
-//! | which functions are there? | [`allocator`], [`device`], [`buffer`], [`pool`] |
+//! | what does an error say? | [`error`], [`codes`] |
+//! | which functions are there? | [`allocator`], [`device`], [`buffer`], [`pool`], [`mapping`] |
 //!
 //! # Panics
 //! No function panics on what a caller passes: a null pointer, a handle of another kind, or one that was
@@ -20,11 +20,13 @@
 
 pub mod allocator;
 pub mod buffer;
+pub mod codes;
 pub mod device;
 pub mod error;
 mod handle;
 mod kernel;
 mod lock;
+pub mod mapping;
 pub mod platform;
 pub mod pool;
 mod text;

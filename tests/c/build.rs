@@ -6,7 +6,7 @@ fn main() {
     cc::Build::new()
         .include("../../c/include")
         .include("program")
-        .files(["program/errors.c", "program/kernel.c", "program/selftest.c"])
+        .files(["program/errors.c", "program/kernel.c", "program/selftest.c", "program/stack.c"])
         .std("c99")
         .flag("-pedantic")
         .warnings(true)

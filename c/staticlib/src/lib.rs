@@ -8,7 +8,7 @@ use core::ffi::c_char;
 use core::fmt::{self, Write};
 use core::panic::PanicInfo;
 
-pub use xen_contig_c::{allocator, buffer, device, error, platform, pool};
+pub use xen_contig_c::{allocator, buffer, codes, device, error, mapping, platform, pool};
 
 /// The most bytes of a message, with the zero at its end.
 const MESSAGE: usize = 256;

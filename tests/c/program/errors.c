@@ -74,6 +74,10 @@ static int nulls(const struct selftest *test, struct xc_error *error)
     CHECK(xc_pool_refill(NULL, NULL) == XC_ERROR_ARGUMENT && xc_pool_is_low(NULL) == 0);
     CHECK(xc_pool_check(NULL, NULL) == XC_ERROR_ARGUMENT && xc_pool_text(NULL, text, 64) > 0);
     CHECK(text_contains(text, "xc_pool is NULL"));
+    CHECK(xc_map(NULL, NULL, 0, 0, 0, NULL, NULL) == XC_ERROR_ARGUMENT && xc_unmap(NULL, NULL) == XC_ERROR_ARGUMENT);
+    CHECK(xc_map_list(NULL, NULL, 1, XC_TO_DEVICE, 0, NULL, NULL) == XC_ERROR_ARGUMENT);
+    CHECK(xc_sync_for_cpu(NULL, 0, 0, NULL) == XC_ERROR_ARGUMENT && xc_sync_for_device(NULL, 0, 0, NULL) == XC_ERROR_ARGUMENT);
+    CHECK(xc_map_check(NULL, NULL) == XC_ERROR_ARGUMENT && xc_map_segments(NULL, NULL, 1) == 0 && xc_max_mapping(NULL) == 0);
     return 0;
 }
 

@@ -30,6 +30,8 @@ void (*const all[])(void) = {
     FAR(xc_device_text), FAR(xc_segments), FAR(xc_check),
     FAR(xc_pool_init), FAR(xc_pool_fini), FAR(xc_pool_alloc), FAR(xc_pool_free), FAR(xc_pool_refill),
     FAR(xc_pool_is_low), FAR(xc_pool_check), FAR(xc_pool_text),
+    FAR(xc_map), FAR(xc_map_list), FAR(xc_unmap), FAR(xc_map_segments), FAR(xc_sync_for_cpu),
+    FAR(xc_sync_for_device), FAR(xc_map_check), FAR(xc_max_mapping),
 };
 #endif
 

@@ -158,6 +158,111 @@ static int objects(const struct selftest *test, const struct xc_device *device, 
     return 0;
 }
 
+/* Lets the device copy between a buffer and what it sees of a mapping. */
+static int transfer(const struct selftest *test, const struct xc_mapping *mapping, const struct xc_buffer *buffer, int to_buffer)
+{
+    struct xc_segment segment[16];
+    size_t count = xc_map_segments(mapping, segment, 16), at;
+    uint64_t offset = 0;
+
+    if (count == 0 || count > 16)
+        return -1;
+    for (at = 0; at < count; at++) {
+        uint64_t inside = segment[at].device_address, outside = buffer->device_address + offset;
+
+        if (segment[at].offset != offset || inside + segment[at].bytes - 1 > test->mask)
+            return -1;
+        if (test->copy != NULL && copy(test, NULL, to_buffer ? inside : outside, NULL, to_buffer ? outside : inside, segment[at].bytes) != 0)
+            return -1;
+        offset += segment[at].bytes;
+    }
+    return offset == mapping->bytes ? 0 : -1;
+}
+
+/* The device reads and writes memory of the kernel, wherever the kernel took it. */
+static int mapped(const struct selftest *test, const struct xc_device *device, void *memory, uint64_t bytes, struct xc_error *error)
+{
+    /* Inside of the memory, across pages. */
+    uint8_t *part = (uint8_t *)memory + 1000;
+    uint64_t length = bytes - 3000;
+    struct xc_range ranges[2] = { { part, 5000 }, { part + 6000, length - 6000 } };
+    struct line line = { .bytes = 0 };
+    struct xc_mapping mapping;
+    struct xc_buffer buffer;
+
+    CHECK(xc_alloc(device, bytes, 0, NULL, &buffer, error) == XC_OK);
+    CHECK(xc_max_mapping(device) >= bytes);
+
+    /* To the device. */
+    fill(part, 3, length);
+    CHECK(xc_map(device, part, length, XC_TO_DEVICE, 0, &mapping, error) == XC_OK);
+    CHECK(mapping.bytes == length && mapping.bounced_bytes <= length);
+    line_add(&line, "# c-interface: mapped ");
+    line_number(&line, length);
+    line_add(&line, " bytes, bounced ");
+    line_number(&line, mapping.bounced_bytes);
+    test->say(test->context, line.text);
+    CHECK(transfer(test, &mapping, &buffer, 1) == 0 && xc_map_check(&mapping, error) == XC_OK);
+    CHECK(test->copy == NULL || holds(buffer.memory, 3, length));
+    /* The processor writes something else, and hands a part of it over. */
+    CHECK(xc_sync_for_cpu(&mapping, 0, length, error) == XC_OK);
+    fill(part, 4, length);
+    CHECK(xc_sync_for_device(&mapping, 0, length, error) == XC_OK && transfer(test, &mapping, &buffer, 1) == 0);
+    CHECK(test->copy == NULL || holds(buffer.memory, 4, length));
+    CHECK(is_error(test, xc_sync_for_cpu(&mapping, length, 1, error), XC_ERROR_ARGUMENT, error, "are not within"));
+    CHECK(xc_sync_for_device(&mapping, UINT64_MAX, UINT64_MAX, error) == XC_ERROR_ARGUMENT);
+    CHECK(xc_device_fini((struct xc_device *)device, error) == XC_ERROR_IN_USE);
+    CHECK(xc_unmap(&mapping, error) == XC_OK);
+    CHECK(is_error(test, xc_unmap(&mapping, error), XC_ERROR_HANDLE, error, "xc_mapping"));
+    CHECK(holds(part, 4, length));
+
+    /* From the device. What it does not write stays. */
+    fill(buffer.memory, 5, bytes);
+    CHECK(xc_map(device, part, length, XC_FROM_DEVICE, XC_NO_SLEEP, &mapping, error) == XC_OK);
+    CHECK(transfer(test, &mapping, &buffer, 0) == 0 && xc_sync_for_cpu(&mapping, 0, length, error) == XC_OK);
+    CHECK(test->copy == NULL || holds(part, 5, length));
+    CHECK(xc_unmap(&mapping, error) == XC_OK);
+    CHECK(test->copy == NULL || holds(part, 5, length));
+
+    /* Two ranges, as one mapping. */
+    fill(part, 6, length);
+    CHECK(xc_map_list(device, ranges, 2, XC_BIDIRECTIONAL, 0, &mapping, error) == XC_OK);
+    CHECK(mapping.bytes == length - 1000 && transfer(test, &mapping, &buffer, 1) == 0);
+    CHECK(test->copy == NULL || (holds(buffer.memory, 6, 5000) && holds((uint8_t *)buffer.memory + 5000, 6 + 6000, length - 6000)));
+    CHECK(xc_unmap(&mapping, error) == XC_OK);
+
+    CHECK(is_error(test, xc_map(device, part, 0, XC_TO_DEVICE, 0, &mapping, error), XC_ERROR_REQUEST, error, "at least one byte"));
+    CHECK(is_error(test, xc_map(device, part, UINT64_MAX, XC_TO_DEVICE, 0, &mapping, error), XC_ERROR_REQUEST, error, "18446744073709551615 bytes"));
+    CHECK(is_error(test, xc_map(device, part, 1, 4, 0, &mapping, error), XC_ERROR_ARGUMENT, error, "direction 4"));
+    CHECK(is_error(test, xc_map(device, NULL, 1, XC_TO_DEVICE, 0, &mapping, error), XC_ERROR_ARGUMENT, error, "xc_range.memory is NULL"));
+    CHECK(xc_map_list(device, NULL, 2, XC_TO_DEVICE, 0, &mapping, error) == XC_ERROR_ARGUMENT);
+    CHECK(xc_map_list(device, ranges, 0, XC_TO_DEVICE, 0, &mapping, error) == XC_ERROR_REQUEST);
+    CHECK(xc_map_segments(&mapping, NULL, 0) == 0);
+    CHECK(xc_free(&buffer, error) == XC_OK);
+    return 0;
+}
+
+/* Mappings for a device with one segment, and for one with several. */
+static int mappings(const struct selftest *test, const struct xc_allocator *allocator, const struct xc_device *device, struct xc_error *error)
+{
+    const struct xc_platform *platform = test->platform;
+    const struct xc_limits limits = { .mask = test->mask, .max_segments = 16, .streaming_align = 8 };
+    uint64_t frame = platform->take(platform->context, 4, 1);
+    struct xc_device scatter;
+    int line;
+
+    CHECK(frame != XC_NO_FRAME);
+    CHECK(xc_device_init(&scatter, allocator, "c-mapping", &limits, error) == XC_OK);
+    line = mapped(test, device, (void *)(uintptr_t)(platform->linear_base + frame * 4096), 4 * 4096, error);
+    if (line == 0)
+        line = mapped(test, &scatter, (void *)(uintptr_t)(platform->linear_base + frame * 4096), 4 * 4096, error);
+    if (line != 0)
+        return line;
+    platform->give(platform->context, frame, 4);
+    CHECK(xc_device_fini(&scatter, error) == XC_OK);
+    return 0;
+}
+
 /* What is wrong is refused with its values, and nothing crashes. */
 static int refusals(const struct selftest *test, const struct xc_allocator *allocator, const struct xc_device *device, struct xc_error *error)
 {
@@ -197,6 +302,8 @@ static int with_device(const struct selftest *test, struct xc_allocator *allocat
         return line;
     if ((line = objects(test, &device, error)) != 0)
         return line;
+    if ((line = mappings(test, allocator, &device, error)) != 0)
+        return line;
     if ((line = refusals(test, allocator, &device, error)) != 0)
         return line;
     CHECK(is_error(test, xc_fini(allocator, error), XC_ERROR_IN_USE, error, "xc_allocator"));
@@ -229,130 +336,4 @@ int selftest_run(const struct selftest *test)
     CHECK(xc_fini(&allocator, error) == XC_ERROR_HANDLE);
     CHECK(platform->free_frames(platform->context) == before);
     return 0;
-}
-
-/*
- * The use of the stack: bytes below the frame of `used` are painted, a call is made, and the lowest byte that
- * changed says how far it came. Interrupts on the same stack count, too.
- */
-
-#define PAINTED (24 * KIB)
-/* Where the painted bytes begin, below what this function itself needs. */
-#define OWN 512u
-#define PAINT 0xc5
-
-/* What the measured calls use. */
-struct measured {
-    const struct xc_platform *platform;
-    struct xc_allocator *allocator;
-    struct xc_device *device;
-    struct xc_buffer *buffer;
-    struct xc_error *error;
-};
-
-static __attribute__((noinline)) uint64_t used(int (*call)(const struct measured *), const struct measured *with, int *code)
-{
-    uintptr_t top = (uintptr_t)__builtin_frame_address(0) - OWN;
-    volatile uint8_t *byte;
-
-    for (byte = (volatile uint8_t *)(top - PAINTED); byte < (volatile uint8_t *)top; byte++)
-        *byte = PAINT;
-    *code = call(with);
-    for (byte = (volatile uint8_t *)(top - PAINTED); byte < (volatile uint8_t *)top && *byte == PAINT; byte++)
-        ;
-    return top + OWN - (uintptr_t)byte;
-}
-
-static int call_init(const struct measured *with)
-{
-    return xc_init(with->allocator, with->platform, with->error);
-}
-
-static int call_device(const struct measured *with)
-{
-    const struct xc_limits limits = { .mask = UINT32_MAX };
-
-    return xc_device_init(with->device, with->allocator, "c-stack", &limits, with->error);
-}
-
-static int call_alloc(const struct measured *with)
-{
-    return xc_alloc(with->device, 256 * KIB, 0, NULL, with->buffer, with->error);
-}
-
-static int call_again(const struct measured *with)
-{
-    return xc_alloc(with->device, 256 * KIB, XC_NO_SLEEP, NULL, with->buffer, with->error);
-}
-
-static int call_free(const struct measured *with)
-{
-    return xc_free(with->buffer, with->error);
-}
-
-static int call_text(const struct measured *with)
-{
-    static char text[512];
-
-    xc_alloc(with->device, 0, 0, NULL, with->buffer, with->error);
-    return xc_error_text(with->error, text, sizeof(text)) == 0;
-}
-
-static int call_trim(const struct measured *with)
-{
-    return xc_trim(with->allocator, UINT64_MAX, NULL, with->error);
-}
-
-static int call_device_fini(const struct measured *with)
-{
-    return xc_device_fini(with->device, with->error);
-}
-
-static int call_fini(const struct measured *with)
-{
-    return xc_fini(with->allocator, with->error);
-}
-
-uint64_t selftest_stack(const struct selftest *test)
-{
-    static const struct {
-        const char *name;
-        int (*call)(const struct measured *);
-    } calls[] = {
-        { "xc_init", call_init },
-        { "xc_device_init", call_device },
-        { "xc_alloc", call_alloc },
-        { "xc_free", call_free },
-        { "xc_alloc with XC_NO_SLEEP", call_again },
-        { "xc_free again", call_free },
-        { "xc_error_text", call_text },
-        { "xc_trim", call_trim },
-        { "xc_device_fini", call_device_fini },
-        { "xc_fini", call_fini },
-    };
-    static struct xc_allocator allocator;
-    struct xc_device device;
-    struct xc_buffer buffer;
-    struct xc_error error;
-    const struct measured with = { test->platform, &allocator, &device, &buffer, &error };
-    uint64_t most = 0;
-    size_t at;
-    int code;
-
-    for (at = 0; at < sizeof(calls) / sizeof(calls[0]); at++) {
-        struct line line = { .bytes = 0 };
-        uint64_t bytes = used(calls[at].call, &with, &code);
-
-        if (code != XC_OK) {
-            failed(test, __LINE__, calls[at].name, &error);
-            return 0;
-        }
-        line_add(&line, "# c-interface: bytes of stack by ");
-        line_add(&line, calls[at].name);
-        line_add(&line, ": ");
-        line_number(&line, bytes);
-        test->say(test->context, line.text);
-        most = bytes > most ? bytes : most;
-    }
-    return most;
 }

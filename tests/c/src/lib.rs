@@ -4,5 +4,6 @@
 //! and `program/errors.c` provokes what only a model does on demand. They are linked with the library through
 //! `c/include/xen_contig.h`.
 
+mod any_input;
 pub mod machine;
 mod registers;

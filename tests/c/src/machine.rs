@@ -9,7 +9,7 @@ use xen_contig::addr::{AddressBits, DmaAddr, Mfn, Pfn};
 use xen_contig::paging::LinearMapping;
 use xen_contig_c::platform::xc_platform;
 
-use crate::registers;
+use crate::{any_input, registers};
 
 type Hypercall = unsafe extern "C" fn(*mut c_void, u32, u64, u64, u64, u64) -> i64;
 
@@ -170,5 +170,19 @@ impl Program {
         let model = Model { test: self.test(), change };
         // SAFETY: as in `selftest`.
         unsafe { errors_run(&raw const model) }
+    }
+
+    /// Calls all functions with any numbers. A panic ends the process.
+    pub fn any_input(&self, rounds: u64) {
+        let take = self.platform.take.expect("the kernel has frames");
+        let give = self.platform.give.expect("the kernel takes frames back");
+        let (context, frames) = (self.platform.context, 4);
+        // SAFETY: the frames are the caller's between `take` and `give`, and lie in the linear mapping.
+        unsafe {
+            let first = take(context, frames, 1);
+            let memory = (self.platform.linear_base + (first << 12)) as *mut u8;
+            any_input::run(&self.platform, memory, frames << 12, rounds);
+            give(context, first, frames);
+        }
     }
 }

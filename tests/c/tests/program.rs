@@ -35,3 +35,21 @@ fn what_xen_and_the_kernel_refuse_is_an_error_with_text() {
     let program = Program::new(GuestBuilder::new(2048).real_memory().build());
     assert_eq!(program.errors(), 0, "the line of the check that failed");
 }
+
+#[test]
+fn the_stack_of_each_function_is_measured() {
+    let _alone = alone();
+    let program = Program::new(GuestBuilder::new(2048).real_memory().build());
+    assert!(program.stack() > 0, "a call failed");
+    program.guest().check_whole();
+}
+
+#[test]
+fn any_number_is_served_or_refused_with_text() {
+    let _alone = alone();
+    for guest in [GuestBuilder::new(1024), GuestBuilder::new(1024).translated()] {
+        let program = Program::new(guest.real_memory().build());
+        program.any_input(300);
+        program.guest().check_whole();
+    }
+}
