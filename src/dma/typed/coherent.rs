@@ -41,9 +41,25 @@ use crate::platform::Platform;
 ///     len: u32, // 4 bytes of padding follow.
 /// }
 /// ```
-/// A drop is that of a [`CoherentBuffer`]: stop the device first. As with [`Cell`], the value can move to
-/// another thread, and two threads cannot use it at once. What may be called in an interrupt handler is
-/// what may be called for a [`CoherentBuffer`].
+/// A drop is that of a [`CoherentBuffer`]: stop the device first. What may be called in an interrupt handler
+/// is what may be called for a [`CoherentBuffer`]. As with [`Cell`], the value can move to another thread, and
+/// two threads cannot use it at once:
+/// ```
+/// # use xen_contig::dma::Coherent;
+/// fn moves(_: impl Send) {}
+/// # type Kernel = &'static fake_xen::FakePlatform;
+/// fn ring(ring: Coherent<'static, Kernel, [u32]>) {
+///     moves(ring);
+/// }
+/// ```
+/// ```compile_fail,E0277
+/// # use xen_contig::dma::Coherent;
+/// fn is_used_at_once(_: impl Sync) {}
+/// # type Kernel = &'static fake_xen::FakePlatform;
+/// fn ring(ring: Coherent<'static, Kernel, [u32]>) {
+///     is_used_at_once(ring);
+/// }
+/// ```
 pub struct Coherent<'d, P: Platform, T: ?Sized> {
     buffer: CoherentBuffer<'d, P>,
     _values: PhantomData<Cell<T>>,
