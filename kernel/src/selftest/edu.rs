@@ -10,6 +10,7 @@ mod coherent;
 mod edge;
 mod in_place;
 mod shown;
+mod streaming;
 mod typed;
 
 use alloc::vec::Vec;
@@ -39,6 +40,7 @@ pub fn add(tests: &mut Vec<Test>) {
     tests.push(Test::new("edu-dma-mask-edge", edge::mask_edge));
     tests.push(Test::new("edu-dma-coherent-buffer", coherent::coherent).needs_exchange_order(3));
     tests.push(Test::new("edu-dma-typed-ring", typed::typed_ring).needs_exchange_order(2));
+    tests.push(Test::new("edu-dma-streaming", streaming::streaming));
     tests.push(Test::new("edu-dma-in-place", in_place::in_place).needs_exchange_order(4));
     tests.push(Test::new("edu-dma-shown", shown::shown).when(When::Named));
 }

@@ -16,6 +16,7 @@
 //! | [`release`] | does memory return to Xen when the kernel trims, and only then? |
 //! | [`sequence`] | does a trim return all scarce memory after any sequence of requests? |
 //! | [`pool`] | are a pool's objects sound, and are they allocated without a hypercall in atomic context? |
+//! | [`streaming`] | what does it cost to map memory for a device, in place and bounced? |
 //! | [`refusals`] | does every refusal return its own error, with no frame lost? |
 //! | [`translated`] | PVH: is memory below a mask contiguous for the device, or refused by name? |
 //! | [`limits`] | the limits of a device as plain numbers |
@@ -33,6 +34,7 @@ mod refusals;
 mod release;
 mod sequence;
 mod sizes;
+mod streaming;
 mod translated;
 
 use alloc::vec::Vec;
@@ -49,6 +51,7 @@ pub fn add(tests: &mut Vec<Test>) {
     release::add(tests);
     sequence::add(tests);
     pool::add(tests);
+    streaming::add(tests);
     refusals::add(tests);
     translated::add(tests);
 }

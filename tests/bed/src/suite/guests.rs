@@ -61,13 +61,14 @@ fn sized(
 }
 
 /// What the `edu` device must have been through.
-const DEVICE_TESTS: [&str; 6] = [
+const DEVICE_TESTS: [&str; 7] = [
     "edu-found",
     "edu-dma-above-mask",
     "edu-dma-round-trip",
     "edu-dma-mask-edge",
     "edu-dma-coherent-buffer",
     "edu-dma-typed-ring",
+    "edu-dma-streaming",
 ];
 
 /// A dom0 of 4 GiB, most of which a device of 28 address bits can't reach.
