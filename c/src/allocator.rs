@@ -42,7 +42,7 @@ pub struct xc_trim_report {
 
 /// The number of objects that use another one.
 #[derive(Default)]
-pub struct Users(AtomicU64);
+pub(crate) struct Users(AtomicU64);
 
 impl Users {
     /// Counts a user.
@@ -68,7 +68,7 @@ impl Users {
 }
 
 /// The allocator of a C kernel.
-pub struct Guest {
+pub(crate) struct Guest {
     /// The allocator.
     pub allocator: Allocator<Kernel>,
     /// The devices.
@@ -84,7 +84,7 @@ impl Kind for Guest {
 ///
 /// # Safety
 /// As for [`Slot::get`].
-pub unsafe fn guest_in(allocator: *const xc_allocator) -> Result<&'static Guest, Failure> {
+pub(crate) unsafe fn guest_in(allocator: *const xc_allocator) -> Result<&'static Guest, Failure> {
     // SAFETY: as for this function.
     unsafe { Slot::<Guest>::get(allocator.cast()) }
 }

@@ -70,7 +70,7 @@ fn words(buffer: *mut xc_buffer) -> *mut u64 {
 ///
 /// # Safety
 /// `segments` is null, or `capacity` segments may be written there.
-pub unsafe fn copy_segments(
+pub(crate) unsafe fn copy_segments(
     found: impl Iterator<Item = Segment>,
     segments: *mut xc_segment,
     capacity: usize,

@@ -39,7 +39,7 @@ pub const XC_ERROR_MOVED: c_int = 14;
 pub const XC_ERROR_OTHER: c_int = 99;
 
 /// Returns the code of an allocation.
-pub const fn code_of_alloc(error: &AllocError) -> c_int {
+pub(crate) const fn code_of_alloc(error: &AllocError) -> c_int {
     match error {
         AllocError::Constraints(_) => XC_ERROR_LIMITS,
         AllocError::ZeroSize
@@ -67,7 +67,7 @@ pub const fn code_of_alloc(error: &AllocError) -> c_int {
 }
 
 /// Returns the code of a mapping.
-pub const fn code_of_map(error: &MapError) -> c_int {
+pub(crate) const fn code_of_map(error: &MapError) -> c_int {
     match error {
         MapError::Empty
         | MapError::PastAddressSpace { .. }
@@ -101,7 +101,7 @@ const fn code_of_exchange(error: &ExchangeError) -> c_int {
 }
 
 /// Returns the code of a pool.
-pub const fn code_of_pool(kind: &PoolErrorKind) -> c_int {
+pub(crate) const fn code_of_pool(kind: &PoolErrorKind) -> c_int {
     match kind {
         PoolErrorKind::ZeroSize
         | PoolErrorKind::TooLarge { .. }

@@ -46,7 +46,7 @@ pub struct xc_device {
 const _: () = assert!(Slot::<Device>::WORDS <= XC_DEVICE_WORDS);
 
 /// A device of a C kernel.
-pub struct Device {
+pub(crate) struct Device {
     /// The device.
     pub device: dma::Device<'static, Kernel>,
     guest: &'static Guest,
@@ -63,7 +63,7 @@ impl Kind for Device {
 ///
 /// # Errors
 /// Unknown flags.
-pub fn sleep(flags: u32) -> Result<Sleep, Failure> {
+pub(crate) fn sleep(flags: u32) -> Result<Sleep, Failure> {
     match flags {
         0 => Ok(Sleep::May),
         XC_NO_SLEEP => Ok(Sleep::MustNot),
@@ -75,7 +75,7 @@ pub fn sleep(flags: u32) -> Result<Sleep, Failure> {
 ///
 /// # Safety
 /// As for [`Slot::get`].
-pub unsafe fn device_in(device: *const xc_device) -> Result<&'static Device, Failure> {
+pub(crate) unsafe fn device_in(device: *const xc_device) -> Result<&'static Device, Failure> {
     // SAFETY: as for this function.
     unsafe { Slot::<Device>::get(device.cast()) }
 }

@@ -37,7 +37,7 @@ const _: () = assert!(align_of::<Failure>() <= align_of::<u64>());
 
 /// Why a call failed, as the library knows it.
 #[derive(Clone, Copy, Debug)]
-pub enum Failure {
+pub(crate) enum Failure {
     /// A pointer is null.
     Null {
         /// The argument, or its type.
@@ -228,7 +228,7 @@ from!(
 ///
 /// # Safety
 /// `error` is null or names an `xc_error` that may be written.
-pub unsafe fn answer(
+pub(crate) unsafe fn answer(
     error: *mut xc_error,
     function: impl FnOnce() -> Result<(), Failure>,
 ) -> c_int {
