@@ -8,7 +8,8 @@
 //! | how is its memory mapped? | `memory_bar` |
 //!
 //! Accesses of a PV dom0 to the ports trap, and Xen carries them out. Those of a PVH dom0 go to
-//! Xen's vPCI. A PV domU asks a backend in dom0, which shows it the devices of `pci=[…]`. The crate `pci_types` decodes the fields of configuration space.
+//! Xen's vPCI. A PV domU asks a backend in dom0, which shows it the devices of `pci=[…]`. The crate
+//! `pci_types` decodes the fields of configuration space.
 
 mod bus;
 mod config;

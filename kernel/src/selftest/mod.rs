@@ -20,6 +20,7 @@ mod conformance;
 mod dma;
 mod drivers;
 mod edu;
+mod fragment;
 mod frame_checks;
 mod grants;
 mod misbehave;
@@ -80,6 +81,7 @@ fn tests(machine: &Machine) -> Vec<Test> {
     soak::add(&mut tests);
     storm::add(&mut tests);
     bench::add(&mut tests);
+    fragment::add(&mut tests);
     misbehave::add(&mut tests);
     // The last test checks that the others have freed all their frames.
     accounts::add(&mut tests);

@@ -64,10 +64,16 @@ fn joined(words: &[String]) -> String {
 /// Memory of the Linux dom0 in MiB; the remaining memory is for the domU.
 pub const LINUX_MIB: u32 = 512;
 
-/// Returns the command line for Linux as dom0 and the image as domU.
-pub fn for_linux(added: &str) -> String {
+/// Xen takes memory that it has scrubbed before memory that it has not, so that a domain gets low memory
+/// while Xen still scrubs what is above it. A device of few address bits then reaches all of the domain.
+const SCRUBBED: &str = "bootscrub=0";
+
+/// Returns the command line for Linux as dom0 and the image as domU. If dom0 passes devices, the domU's
+/// memory must be as high as possible.
+pub fn for_linux(passes_devices: bool, added: &str) -> String {
     let memory = format!("dom0_mem={LINUX_MIB}M,max:{LINUX_MIB}M dom0_max_vcpus=1");
-    let words = [COMMON.join(" "), memory, ALL_REGISTERS.to_owned()];
+    let scrubbed = if passes_devices { SCRUBBED } else { "" };
+    let words = [COMMON.join(" "), memory, ALL_REGISTERS.to_owned(), scrubbed.to_owned()];
     joined(&[joined(&words), added.to_owned()])
 }
 
@@ -97,7 +103,8 @@ mod tests {
         assert!(limited.ends_with("memop-max-order=4,4,4,4 dom0_mem=1G"), "{limited}");
         let exact = Guest { xen_line: Some("console=com1"), ..guest(GuestMode::PvhDom0) };
         assert_eq!(for_image(&exact, "noapic"), "console=com1 noapic");
-        assert!(for_linux("").contains("dom0_mem=512M,max:512M"));
-        assert!(for_linux("bootscrub=0").ends_with(" bootscrub=0"));
+        assert!(for_linux(false, "").contains("dom0_mem=512M,max:512M"));
+        assert!(for_linux(false, "noapic").ends_with(" noapic"));
+        assert!(for_linux(true, "").ends_with(" bootscrub=0"));
     }
 }

@@ -130,7 +130,9 @@ send_console() {
     rm -rf "$PIECES"
 }
 saveable() { [ "$(console | grep -c '^# c75: ready to be saved')" -ge "$1" ] || shut_down; }
-domain() { xl list | awk 'NR > 1 && $2 > 0 { print $2 }'; }
+# The domain that stays while others run.
+KEPT=
+domain() { xl list | awk -v kept="$KEPT" 'NR > 1 && $2 > 0 && $2 != kept { print $2 }'; }
 no_domain() { [ -z "$(domain)" ]; }
 
 # What Xen has on record of the domain's memory: by xl, by its own count of pages, which it logs
@@ -175,6 +177,14 @@ compare() {
         }
         END { print "listed=" listed + 0 " agree=" agree + 0 }' /tmp/listing "/tmp/m2p-$1" | section "m2p-$1"
     rm -f "/tmp/m2p-$1" /tmp/listing
+}
+
+# Has Xen log how many pages are free in each zone: zone N has those below 2^(N + 12) and not below half
+# of that.
+send_heap() {
+    xl debug-keys H
+    sleep 1
+    xl dmesg | grep 'heap\[' | section heap
 }
 
 # Sends the console while the guest runs, behind a `>`, up to a limit: all of it follows at the end.
@@ -263,7 +273,7 @@ job() {
     dir=$PWD
     cd /bed/work || return
     paused=
-    { [ "$goal" = watch ] || [ -f "$dir/mem-set" ] || [ -f "$dir/relay" ] || [ -f "$dir/record" ]; } && paused=-p
+    { [ "$goal" = watch ] || [ -f "$dir/mem-set" ] || [ -f "$dir/unbind" ] || [ -f "$dir/relay" ] || [ -f "$dir/record" ]; } && paused=-p
     { printf "xl create %s" "${paused:+$paused }$config"; [ $# -gt 0 ] && printf " '%s'" "$@"; echo; } | section command
     # shellcheck disable=SC2086 # Where it is empty it is no argument.
     timeout 100 xl create $paused "$config" "$@" >/tmp/create 2>&1
@@ -281,6 +291,11 @@ job() {
         if [ -f mem-set ]; then
             xl mem-set "$(domain)" "$(cat mem-set)" 2>&1 | section mem-set
             [ "$goal" = watch ] || xl unpause "$(domain)" 2>&1 | section unpause
+        fi
+        if [ -f unbind ]; then
+            name=pci-$(domain)-0
+            echo "$name" >"/sys/bus/xen-backend/devices/$name/driver/unbind"
+            xl unpause "$(domain)" 2>&1 | section unpause
         fi
         [ ! -f record ] || start_record
         relay=
@@ -311,13 +326,15 @@ job() {
             say "end-of-domain shutdown $code"
         else
             say "end-of-domain running"
-            [ "$goal" = probe ] || xl destroy "$(domain)" 2>&1 | section destroy
+            [ "$goal" != stay ] || KEPT=$(domain)
+            [ "$goal" = probe ] || [ "$goal" = stay ] || xl destroy "$(domain)" 2>&1 | section destroy
         fi
         [ ! -f record ] || send_record
         # The relay ends when the domain is gone.
         [ -z "$relay" ] || { wait_for 20 no_domain && wait "$relay"; }
     fi
     [ "$goal" = probe ] || wait_for 20 no_domain
+    [ "$goal" != destroy ] && [ "$goal" != stay ] || send_heap
     send_console
     send_dmesg
     cat /var/log/xen/xl-*.log 2>/dev/null | section xl

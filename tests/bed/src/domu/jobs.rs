@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::choice::GuestMode;
 use crate::error::{Error, Result};
-use crate::guest::{Goal, Guest};
+use crate::guest::{Goal, Guest, PassFault};
 use crate::own::OwnKernel;
 use crate::setup::Archive;
 
@@ -90,6 +90,8 @@ pub fn pack(guests: &[Guest], image: &[u8], root: &Path) -> Result<Vec<u8>> {
             Goal::Probe => "probe",
             Goal::Watch => "watch",
             Goal::Save => "save",
+            Goal::Destroy => "destroy",
+            Goal::Stay => "stay",
         };
         archive.file(&format!("{dir}/name"), guest.name.as_str());
         if let Some(kernel) = &guest.kernel {
@@ -101,6 +103,9 @@ pub fn pack(guests: &[Guest], image: &[u8], root: &Path) -> Result<Vec<u8>> {
         if !guest.passed.is_empty() {
             let ids: String = guest.passed.iter().map(|it| format!("{}\n", it.ids())).collect();
             archive.file(&format!("{dir}/pass"), ids);
+            if guest.pass_fault == Some(PassFault::NoBackend) {
+                archive.file(&format!("{dir}/unbind"), "");
+            }
         }
         if relays(guest) {
             archive.file(&format!("{dir}/relay"), PV_NAME);
@@ -111,7 +116,8 @@ pub fn pack(guests: &[Guest], image: &[u8], root: &Path) -> Result<Vec<u8>> {
         if guest.streams {
             archive.file(&format!("{dir}/stream"), "");
         }
-        if let Some(pattern) = guest.expect.pattern() {
+        let verdict = (guest.goal == Goal::Destroy).then_some("^Test result: ");
+        if let Some(pattern) = guest.expect.pattern().or(verdict) {
             archive.file(&format!("{dir}/pattern"), pattern);
         }
         archive.file(&format!("{dir}/config"), config(guest));

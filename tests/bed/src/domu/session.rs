@@ -12,7 +12,7 @@ use crate::boot::{
 };
 use crate::choice::GuestMode;
 use crate::error::{Error, Result};
-use crate::guest::{End, Goal, Guest, MachineEnd, PassedDevice, SerialLog};
+use crate::guest::{End, Goal, Guest, MachineEnd, PassFault, PassedDevice, SerialLog};
 use crate::parallel::Need;
 use crate::report::{GuestOutcome, Reporter};
 use crate::setup::{Bed, LinuxDom0, NO_TOOLS, resolve, write};
@@ -157,13 +157,15 @@ fn machine_of(
         .map_err(|e| Error::file("copying", &linux.kernel, e))?;
     let shaky = |guest: &Guest| Threads::may_lose_a_wakeup(guest.mode, guest.vcpus);
     let mut guests = session.guests.iter();
-    let has_iommu = guests.clone().any(|guest| !guest.passed.is_empty() && !guest.lacks_iommu);
+    let has_iommu = guests
+        .clone()
+        .any(|guest| !guest.passed.is_empty() && guest.pass_fault != Some(PassFault::NoIommu));
     let devices = guests.clone().map(|guest| &guest.devices).find(|it| **it != Devices::default());
     let devices = devices.cloned();
     let passes = |device| session.guests.iter().any(|guest| guest.passed.contains(&device));
     Ok(MachineSpec {
         hypervisor: resolve(&bed.hypervisor)?,
-        xen_args: for_linux(&bed.context.settings.xen_args),
+        xen_args: for_linux(has_iommu, &bed.context.settings.xen_args),
         modules: vec![
             ("vmlinuz".to_owned(), "console=hvc0 quiet panic=-1".to_owned()),
             ("initramfs".to_owned(), String::new()),

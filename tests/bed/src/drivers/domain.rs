@@ -76,7 +76,7 @@ fn passed_devices() -> impl Iterator<Item = (Driver, PassedDevice)> {
 }
 
 /// Returns a driver domain with devices, in which the self-tests of these patterns run.
-fn domain(
+pub fn domain(
     label: &str,
     patterns: &str,
     passed: &[&'static str],

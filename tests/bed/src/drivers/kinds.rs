@@ -59,13 +59,12 @@ impl Driver {
 
     /// Returns its device if dom0 passes it to a driver domain.
     ///
-    /// The virtio disk stays in dom0, whose report port is a device of the same kind. So does the network card,
-    /// for which a driver domain has not been tried.
+    /// The virtio disk stays in dom0, whose report port is a device of the same kind.
     pub const fn passed_device(self) -> Option<PassedDevice> {
         match self {
             Self::Virtio => None,
             Self::Nvme => Some(PassedDevice::Nvme),
-            Self::E1000 => None,
+            Self::E1000 => Some(PassedDevice::Nic),
         }
     }
 

@@ -13,6 +13,8 @@
 //! | `setup` | all of that for a guest |
 //! | `dom0` | the drivers in the image as dom0 |
 //! | `domain` | the drivers in the image as a driver domain |
+//! | `refusals` | driver domains that are configured wrongly |
+//! | `restarts` | a driver domain, again and again, on a host with fragmented low memory |
 //! | `costs` | what each driver moved and cost, as a table |
 
 mod costs;
@@ -20,6 +22,8 @@ mod disk;
 mod dom0;
 mod domain;
 mod kinds;
+mod refusals;
+mod restarts;
 mod server;
 mod setup;
 
@@ -46,7 +50,7 @@ pub fn run(context: &Arc<Context>, reporter: Reporter) -> Result<GuestVerdict> {
 
 /// Tries the drivers in a driver domain alone.
 pub fn domain(context: &Arc<Context>, reporter: Reporter) -> Result<GuestVerdict> {
-    try_these(context, reporter, |bed, table| Ok(vec![domain::part(bed, table)?]))
+    try_these(context, reporter, domains)
 }
 
 /// Tries the driver for virtio disks alone.
@@ -73,7 +77,14 @@ fn try_these(
 /// Returns the parts that try all drivers in every mode on one Xen. They add to the table.
 pub fn parts<'b>(bed: &'b Bed, table: &CostTable) -> Result<Vec<SuitePart<'b>>> {
     let mut parts = of_bed(bed, &Driver::ALL, table)?;
-    parts.push(domain::part(bed, table)?);
+    parts.extend(domains(bed, table)?);
+    Ok(parts)
+}
+
+/// Returns the parts with driver domains on one Xen.
+fn domains<'b>(bed: &'b Bed, table: &CostTable) -> Result<Vec<SuitePart<'b>>> {
+    let mut parts = vec![domain::part(bed, table)?, restarts::part(bed)?];
+    parts.extend(refusals::parts(bed)?);
     Ok(parts)
 }
 

@@ -13,7 +13,7 @@ pub use ktap::{Ktap, TestCounts, TestOutcome, TestResult};
 pub use lines::{LogLines, names_a_cut};
 pub use probe::{PROBE, ProbeClaim, ProbeRequest};
 pub use serial::{MachineEnd, SerialLog};
-pub use spec::{Goal, Guest, PassedDevice};
+pub use spec::{Goal, Guest, PassFault, PassedDevice};
 #[cfg(test)]
 pub use verdict::judge;
 pub use verdict::{End, GuestVerdict, Judgement, LISTED_TEST};

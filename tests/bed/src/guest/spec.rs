@@ -59,8 +59,8 @@ pub struct Guest {
     pub config: Option<&'static str>,
     /// PCI devices that dom0 passes to a domU. The machine then has them.
     pub passed: Vec<PassedDevice>,
-    /// Whether the machine of a domU with passed devices lacks an IOMMU.
-    pub lacks_iommu: bool,
+    /// What the machine lacks for that, in a test of the error.
+    pub pass_fault: Option<PassFault>,
     /// Whether the machine of a dom0 waits for a debugger.
     pub gdb: bool,
 }
@@ -72,6 +72,17 @@ pub enum PassedDevice {
     Edu,
     /// The NVMe disk.
     Nvme,
+    /// The network card.
+    Nic,
+}
+
+/// What a machine lacks for passing a device to a domU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PassFault {
+    /// An IOMMU.
+    NoIommu,
+    /// The backend in dom0. It is taken from its driver once the domain was created.
+    NoBackend,
 }
 
 impl PassedDevice {
@@ -80,6 +91,7 @@ impl PassedDevice {
         match self {
             Self::Edu => "0x1234 0x11e8",
             Self::Nvme => "0x1b36 0x0010",
+            Self::Nic => "0x8086 0x100e",
         }
     }
 }
@@ -94,6 +106,12 @@ pub enum Goal {
     /// It has ended. The Linux dom0 recorded what Xen says of its memory before it ran, and again
     /// after its end, while `xl` preserved it.
     Watch,
+    /// It has printed its verdict, or what it is expected to print. It is then destroyed, and Xen's free
+    /// memory is recorded.
+    Destroy,
+    /// It has printed what it is expected to print. Xen's free memory is recorded, and the guest stays
+    /// while those after it run.
+    Stay,
     /// It has ended, after it was saved twice: once to be kept, and once to be restored.
     Save,
 }
@@ -144,7 +162,7 @@ impl Guest {
             devices: Devices::default(),
             config: None,
             passed: Vec::new(),
-            lacks_iommu: false,
+            pass_fault: None,
             gdb: false,
         }
     }

@@ -6,9 +6,10 @@ use comfy_table::{CellAlignment, Table, presets};
 
 use super::results;
 use crate::boot::{Dom0Boot, SERIAL};
+use crate::choice::GuestExit;
 use crate::domu::JobResult;
 use crate::error::{Error, Result};
-use crate::guest::{End, Guest, GuestVerdict, Judgement, LISTED_TEST, TestOutcome};
+use crate::guest::{End, Goal, Guest, GuestVerdict, Judgement, LISTED_TEST, TestOutcome};
 use crate::setup::{Bed, make_dir, write};
 use crate::xen::Xen;
 
@@ -87,8 +88,12 @@ impl GuestOutcome {
     pub fn of_domu(bed: &Bed, result: &JobResult) -> Result<Self> {
         let dir = bed.log_dir(&result.guest.name)?;
         let console = result.report.guest_lines();
-        let exit = result.guest.args.expected_exit();
-        let judgement = result.guest.expect.judge(&console, &result.end, exit);
+        let (end, exit) = match (result.guest.goal, &result.end) {
+            // It was destroyed once it had printed its verdict.
+            (Goal::Destroy, End::StillRunning) => (&End::PowerOff, GuestExit::PowerOff),
+            (_, end) => (end, result.guest.args.expected_exit()),
+        };
+        let judgement = result.guest.expect.judge(&console, end, exit);
         let xl_ran = !result.report.section("create").is_empty();
         let (end, machine_dir) = (&result.end, &result.machine_dir);
         let outcome = Self {
