@@ -11,14 +11,14 @@ use rdif_eth::{DmaBuffer, IRxQueue, ITxQueue, NetDevice, NetError, NetPollIrqCon
 use smoltcp::phy::{Device, DeviceCapabilities, Medium, RxToken, TxToken};
 use smoltcp::time::Instant;
 
-use super::function::{DeviceFunction, DeviceKind};
+use super::function::{DeviceFunction, DeviceKind, DeviceMark};
 use super::registers::{self, RegisterMap};
 
 /// Network cards that the crate drives: QEMU's e1000 is the first.
 pub const E1000_CARD: DeviceKind = DeviceKind {
     name: "e1000 network card",
     qemu: "-device e1000",
-    ids: &[(0x8086, 0x100e), (0x8086, 0x100f)],
+    mark: DeviceMark::Ids(&[(0x8086, 0x100e), (0x8086, 0x100f)]),
     registers: 0,
 };
 
@@ -208,7 +208,6 @@ pub struct Received<'c>(&'c Receiver);
 impl RxToken for Received<'_> {
     fn consume<R, F: FnOnce(&[u8]) -> R>(self, read: F) -> R {
         match &self.0.current {
-            // The card counts the packet's checksum too, which the user ignores.
             Some((buffer, len)) => buffer.read_with_cpu((*len).min(buffer.capacity()), read),
             None => read(&[]),
         }

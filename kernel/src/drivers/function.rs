@@ -15,10 +15,32 @@ pub struct DeviceKind {
     pub name: &'static str,
     /// The option of QEMU that adds one.
     pub qemu: &'static str,
-    /// Its vendor and device numbers.
-    pub ids: &'static [(VendorId, DeviceId)],
+    /// How it is recognised.
+    pub mark: DeviceMark,
     /// The base address register of its registers.
     pub registers: u8,
+}
+
+/// How a driver recognises its devices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeviceMark {
+    /// By one of these vendor and device numbers.
+    Ids(&'static [(VendorId, DeviceId)]),
+    /// By the class, the subclass and the interface.
+    Class(u8, u8, u8),
+}
+
+impl DeviceMark {
+    /// Returns true if the function, which has these numbers, is such a device.
+    fn is_of(self, space: &ConfigSpace, address: PciAddress, id: (VendorId, DeviceId)) -> bool {
+        match self {
+            Self::Ids(ids) => ids.contains(&id),
+            Self::Class(class, subclass, interface) => {
+                let (_, base, sub, programming) = PciHeader::new(address).revision_and_class(space);
+                (base, sub, programming) == (class, subclass, interface)
+            }
+        }
+    }
 }
 
 /// A function in use by a driver. Its registers are mapped.
@@ -81,8 +103,10 @@ impl DeviceFunction {
     /// There is no device that a driver can use.
     pub fn find(machine: &Machine, kind: DeviceKind) -> Result<Self, DeviceError> {
         let space = ConfigSpace::open(machine).map_err(DeviceError::Config)?;
-        let found = kind.ids.iter().find_map(|id| pci::find(&space, *id));
-        Self::open(space, found.ok_or(DeviceError::Absent(kind))?, kind)
+        let mut functions = pci::functions(&space).into_iter();
+        let found = functions.find(|(address, id)| kind.mark.is_of(&space, *address, *id));
+        let (address, _) = found.ok_or(DeviceError::Absent(kind))?;
+        Self::open(space, address, kind)
     }
 
     /// Prepares the function at `address`, which is a device of this kind, for use.
@@ -96,7 +120,7 @@ impl DeviceFunction {
         function.enable();
         PciHeader::new(address)
             .update_command(&space, |command| command | CommandRegister::INTERRUPT_DISABLE);
-        // SAFETY: the function has the numbers of a device with its registers in this memory, and
+        // SAFETY: the function is marked as a device with its registers in this memory, and
         // `enable` made the function decode it.
         let registers = unsafe { MappedRegisters::map(bar) }
             .map_err(|why| DeviceError::NotMapped(kind, why))?;

@@ -18,13 +18,17 @@ use rdif_block::{
 };
 use xen_contig::addr::PAGE_SIZE;
 
-use super::function::{DeviceFunction, DeviceKind};
+use super::function::{DeviceFunction, DeviceKind, DeviceMark};
 use super::registers::RegisterMap;
 use crate::time::Deadline;
 
-/// NVMe disks: QEMU's.
-pub const NVME: DeviceKind =
-    DeviceKind { name: "NVMe disk", qemu: "-device nvme", ids: &[(0x1b36, 0x0010)], registers: 0 };
+/// NVMe disks of every maker.
+pub const NVME: DeviceKind = DeviceKind {
+    name: "NVMe disk",
+    qemu: "-device nvme",
+    mark: DeviceMark::Class(0x01, 0x08, 0x02),
+    registers: 0,
+};
 
 /// The number of requests that may be in flight at a time.
 pub const AT_A_TIME: usize = 8;

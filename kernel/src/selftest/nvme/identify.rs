@@ -19,7 +19,7 @@ pub fn identify(context: &TestContext<'_>) -> Check {
     nothing_in_reach(machine)?;
     let tally = DriverTally::start("nvme");
     let since = xen().calls();
-    let (disk, identity) = start::<Narrow>(context, device)?;
+    let (disk, identity) = start::<Narrow>(device)?;
     tally.moved(IDENTIFIED);
     tally.print();
     let handed = watch::take();

@@ -50,15 +50,23 @@ fn find(context: &TestContext<'_>) -> Result<DeviceFunction, TestOutcome> {
     }
 }
 
-/// Starts the disk, if the test bed created it for these tests. Otherwise skips the test without a write.
+/// Starts the disk.
 fn start<S: StaticDevice<Platform = Kernel> + 'static>(
-    context: &TestContext<'_>,
     device: DeviceFunction,
 ) -> Result<(NvmeDisk, Identity), TestOutcome> {
     let disk = NvmeDisk::start(device, watched_dma::device_dma::<S>()).map_err(broken)?;
-    let Some(identity) = watched_dma::first_freed().and_then(|bytes| Identity::of(&bytes)) else {
-        fail!("the driver freed no identify data")
-    };
+    match watched_dma::first_freed().and_then(|bytes| Identity::of(&bytes)) {
+        Some(identity) => Ok((disk, identity)),
+        None => fail!("the driver freed no identify data"),
+    }
+}
+
+/// Starts the disk, if the test bed created it for these tests. Otherwise skips the test without a write.
+fn start_test_disk<S: StaticDevice<Platform = Kernel> + 'static>(
+    context: &TestContext<'_>,
+    device: DeviceFunction,
+) -> Result<NvmeDisk, TestOutcome> {
+    let (disk, identity) = start::<S>(device)?;
     let (expected, info) = (format!("{:016x}", context.seed), disk.info().device);
     if identity.serial != expected {
         skip!(
@@ -71,7 +79,7 @@ fn start<S: StaticDevice<Platform = Kernel> + 'static>(
     if bytes != DISK_BYTES as u64 {
         skip!("the disk has {bytes} bytes, not {DISK_BYTES}, so it is left alone");
     }
-    Ok((disk, identity))
+    Ok(disk)
 }
 
 /// Returns the outcome of a test in which the disk failed.

@@ -10,7 +10,7 @@ use dma_api::{CpuDmaBuffer, DmaDirection};
 use rdif_block::RequestOp;
 use xen_contig::adapters::virtio_drivers::StaticDevice;
 
-use super::{DISK_BYTES, broken, find, original_byte, start};
+use super::{DISK_BYTES, broken, find, original_byte, start_test_disk};
 use crate::drivers::memory::{Kernel, Narrow, Wide};
 use crate::drivers::nvme::{AT_A_TIME, NvmeDisk, NvmeRequest};
 use crate::selftest::drivers::tally::DriverTally;
@@ -87,7 +87,7 @@ fn write_and_read<S: StaticDevice<Platform = Kernel> + 'static>(
     tally: &DriverTally,
 ) -> Check {
     let device = find(context)?;
-    let (disk, _) = start::<S>(context, device)?;
+    let disk = start_test_disk::<S>(context, device)?;
     let mut disk = TestedDisk { context, disk, tally };
     let seed = context.seed;
     let as_made = move |at| original_byte(seed, at);
