@@ -16,6 +16,7 @@ mod accounts;
 mod address_bits;
 mod backed;
 mod bench;
+mod c_interface;
 mod conformance;
 mod dma;
 mod drivers;
@@ -75,6 +76,7 @@ fn tests(machine: &Machine) -> Vec<Test> {
     grants::add(&mut tests);
     pci::add(&mut tests);
     edu::add(&mut tests);
+    c_interface::add(&mut tests);
     virtio::add(&mut tests);
     nvme::add(&mut tests);
     net::add(&mut tests);

@@ -30,13 +30,14 @@ static inline int failed(const struct selftest *test, int number, const char *co
     return number;
 }
 
-/* Prints text of the library, a line for each of its own. */
-static inline void show(const struct selftest *test, const char *text)
+/* Prints text of the library after words of the test, a line for each of its own. */
+static inline void show(const struct selftest *test, const char *words, const char *text)
 {
     struct line line = { .bytes = 0 };
     char letter[2] = { 0, 0 };
 
     line_add(&line, "# c-interface: ");
+    line_add(&line, words);
     for (; *text != 0; text++) {
         if (*text == '\n') {
             test->say(test->context, line.text);
@@ -58,9 +59,7 @@ static inline int is_error(const struct selftest *test, int code, int expected, 
 
     if (code != expected || error->code != expected || bytes >= sizeof(text) || !text_contains(text, part))
         return 0;
-    /* Provoked, so it is labelled as expected. */
-    test->say(test->context, "# c-interface: an expected refusal follows");
-    show(test, text);
+    show(test, "refused as expected: ", text);
     return 1;
 }
 
