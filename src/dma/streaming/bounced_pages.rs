@@ -24,6 +24,11 @@ impl BouncedPages {
         Self { group, ..Self::NONE }
     }
 
+    /// Returns true if a bit stands for several pages.
+    pub const fn has_groups(&self) -> bool {
+        self.group > 0
+    }
+
     /// Returns the word and the bit of a page's group.
     const fn place(&self, page: u64) -> (usize, u64) {
         let group = page >> self.group;

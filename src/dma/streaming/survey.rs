@@ -2,7 +2,7 @@
 
 use super::MapError;
 use super::bounced_pages::BouncedPages;
-use super::source::{Source, SourceSize};
+use super::source::{Source, SourcePage, SourceSize};
 use super::view::{DeviceAddress, DeviceView, Reach};
 use crate::addr::PAGE_SIZE;
 use crate::dma::segments::{CutRules, Piece, round_down};
@@ -23,10 +23,10 @@ pub struct Survey {
     pub digest: AddressDigest,
 }
 
-/// Surveys the pages of `source`. Reads the P2M twice per page and allocates nothing.
+/// Surveys the pages of `source`. Allocates nothing.
 ///
 /// # Errors
-/// The ranges are impossible, or nothing backs a page.
+/// Nothing backs a page.
 pub fn survey<M: GuestMemory>(
     view: &DeviceView<'_, M>,
     source: &Source<'_>,
@@ -35,73 +35,101 @@ pub fn survey<M: GuestMemory>(
     rules: &CutRules,
 ) -> Result<Survey, MapError> {
     let mut bounced = BouncedPages::none_of(size.pages);
+    let mut tally = Tally::new(rules);
     for page in source.pages() {
         match view.find(&page) {
-            DeviceAddress::At(address) if reach.admits(address, page.len) => {}
-            DeviceAddress::At(_) | DeviceAddress::Unknown => bounced.insert(page.index),
+            DeviceAddress::At(address) if reach.admits(address, page.len) => {
+                tally.in_place(address, page.len);
+            }
+            DeviceAddress::At(_) | DeviceAddress::Unknown => {
+                bounced.insert(page.index);
+                tally.bounced(&page);
+            }
             DeviceAddress::NotBacked(pfn) => {
                 return Err(MapError::NotBacked { offset: page.offset, pfn });
             }
         }
     }
-    Ok(count(view, source, size, bounced, rules))
+    if tally.bounced_pages > 0 && bounced.has_groups() {
+        // Pages before and after the counted ones are bounced with them.
+        tally = tally_of(view, source, &bounced, rules);
+    }
+    let segments = tally.segments();
+    let Tally { bounced_pages, bounced_bytes, digest, .. } = tally;
+    Ok(Survey { size, bounced, bounced_pages, bounced_bytes, segments, digest })
 }
 
 /// Counts what the device gets if these pages are bounced.
-fn count<M: GuestMemory>(
+fn tally_of<'r, M: GuestMemory>(
     view: &DeviceView<'_, M>,
     source: &Source<'_>,
-    size: SourceSize,
-    bounced: BouncedPages,
-    rules: &CutRules,
-) -> Survey {
-    let (mut bounced_pages, mut bounced_bytes) = (0, 0);
-    let mut digest = AddressDigest::default();
-    let mut segments = SegmentCount { rules, run: Piece { address: 0, bytes: 0 }, total: Some(0) };
+    bounced: &BouncedPages,
+    rules: &'r CutRules,
+) -> Tally<'r> {
+    let mut tally = Tally::new(rules);
     for page in source.pages() {
-        if bounced.contains(page.index) {
-            bounced_pages += 1;
-            bounced_bytes += page.len;
-            segments.end_run();
-            segments.add(round_down(page.in_page(), rules.align()), page.len);
-        } else if let DeviceAddress::At(address) = view.find(&page) {
-            digest.add(address);
-            segments.extend(address, page.len);
+        match view.find(&page) {
+            DeviceAddress::At(address) if !bounced.contains(page.index) => {
+                tally.in_place(address, page.len);
+            }
+            _ => tally.bounced(&page),
         }
     }
-    segments.end_run();
-    Survey { size, bounced, bounced_pages, bounced_bytes, segments: segments.total, digest }
+    tally
 }
 
-/// Counts segments: contiguous memory together, other memory apart.
-struct SegmentCount<'r> {
+/// Counts pages and segments: contiguous memory together, other memory apart.
+struct Tally<'r> {
     rules: &'r CutRules,
-    /// The memory that may go on with the next page.
+    bounced_pages: u64,
+    bounced_bytes: u64,
+    digest: AddressDigest,
+    /// The memory in place that may go on with the next page.
     run: Piece,
-    total: Option<u64>,
+    /// The segments of the memory before.
+    before: Option<u64>,
 }
 
-impl SegmentCount<'_> {
-    fn extend(&mut self, address: u64, bytes: u64) {
+impl<'r> Tally<'r> {
+    const fn new(rules: &'r CutRules) -> Self {
+        Self {
+            rules,
+            bounced_pages: 0,
+            bounced_bytes: 0,
+            digest: AddressDigest(0),
+            run: Piece { address: 0, bytes: 0 },
+            before: Some(0),
+        }
+    }
+
+    fn in_place(&mut self, address: u64, bytes: u64) {
+        self.digest.add(address);
         if self.run.end() != Some(address) {
-            self.end_run();
-            self.run.address = address;
+            self.before = self.segments();
+            self.run = Piece { address, bytes: 0 };
         }
         self.run.bytes += bytes;
     }
 
-    fn end_run(&mut self) {
-        let Piece { address, bytes } = self.run;
+    fn bounced(&mut self, page: &SourcePage) {
+        self.bounced_pages += 1;
+        self.bounced_bytes += page.len;
+        let own = self.rules.count(round_down(page.in_page(), self.rules.align()), page.len);
+        self.before = sum(self.segments(), own);
         self.run.bytes = 0;
-        if bytes > 0 {
-            self.add(address, bytes);
-        }
     }
 
-    fn add(&mut self, address: u64, bytes: u64) {
-        let more = self.rules.count(address, bytes);
-        self.total = self.total.zip(more).and_then(|(total, more)| total.checked_add(more));
+    /// Returns the segments so far; `None` if some bytes cannot be cut.
+    fn segments(&self) -> Option<u64> {
+        match self.run {
+            Piece { bytes: 0, .. } => self.before,
+            Piece { address, bytes } => sum(self.before, self.rules.count(address, bytes)),
+        }
     }
+}
+
+fn sum(one: Option<u64>, other: Option<u64>) -> Option<u64> {
+    one.zip(other).and_then(|(one, other)| one.checked_add(other))
 }
 
 /// A number that changes when the address of a page changes.
