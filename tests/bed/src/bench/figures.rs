@@ -10,6 +10,7 @@ use crate::setup::Bed;
 
 /// The tests that print figures, and the one that sees to it that they lost nothing.
 const TESTS: &str = "selftest=vmap-lazy-and-sync,vmap-purge-is-exact,vcpus-masked,dma-hypercalls,\
+                     dma-streaming-cost,\
                      bench-*,accounts-balanced";
 
 /// Dom0s alone: in a domU's machine a Linux runs as well, whose instructions would count.
