@@ -392,7 +392,7 @@ int xc_device_init(struct xc_device *device, const struct xc_allocator *allocato
 int xc_device_fini(struct xc_device *device, struct xc_error *error);
 
 /* Checks that all buffers of a device still have the addresses that the device received, as xc_check does for
- * one. Call it after a restore or a migration. */
+ * one. Pools and mappings have checks of their own. Call it after a restore or a migration. */
 int xc_device_check(const struct xc_device *device, struct xc_error *error);
 
 /* Writes the limits of a device, what it counted, and its buffers with tag, size and device address, in lines, as
