@@ -85,3 +85,21 @@ impl ReadyDevices {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_guest_is_told_what_its_drivers_need() {
+        let disk = DriverSetup::new(&[Driver::Nvme]).unwrap();
+        assert_eq!((disk.patterns().as_str(), disk.devices().e1000), ("nvme-*", false));
+        assert_eq!(disk.options(), format!("seed={}", disk.seed));
+        let serial = disk.devices().nvme.unwrap().serial;
+        assert_eq!(serial, format!("{:016x}", disk.seed));
+        let both = DriverSetup::new(&[Driver::Nvme, Driver::E1000]).unwrap();
+        assert_eq!((both.patterns().as_str(), both.devices().e1000), ("nvme-*,e1000-*", true));
+        assert!(both.options().contains(" server=10.0.2.2:"), "{}", both.options());
+        assert!(both.passed().contains(&"nvme-identify") && both.passed().contains(&"e1000-tcp"));
+    }
+}
