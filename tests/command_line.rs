@@ -56,12 +56,13 @@ fn an_empty_line_means_all_tests() {
     let off = TraceOptions { level: TraceLevel::Off, filter: Filter::ALL, ring: None };
     assert_eq!(options.trace, off);
     assert_eq!((options.fuse, options.server), (Fuse::On, None));
+    assert!(!options.report);
 }
 
 #[test]
 fn every_option_is_parsed() {
     let text = "selftest=exchange-*,stale-alias trace=full ring=64 vmap=sync seed=0xff probe=9:30 \
-                fuse=off server=10.0.2.2:7777 exit=hold";
+                fuse=off server=10.0.2.2:7777 report=on exit=hold";
     let (options, complaints) = parse(text.as_bytes());
     assert_eq!(complaints, []);
     let full = TraceOptions { level: TraceLevel::Full, filter: Filter::ALL, ring: Some(64) };
@@ -69,6 +70,8 @@ fn every_option_is_parsed() {
     assert_eq!((options.vmap, options.exit), (Some(UnmapMode::Sync), Some(Exit::Hold)));
     assert_eq!(options.fuse, Fuse::Off);
     assert_eq!(options.server, Some("10.0.2.2:7777".parse().unwrap()));
+    assert!(options.report);
+    assert_eq!(complaint("report=yes"), "bad value in \"report=yes\": expected on or off");
     let probe = ProbeBuffer { order: Order::new(9).unwrap(), bits: AddressBits::new(30).unwrap() };
     assert_eq!(options.probe, Some(probe));
     assert!(options.selftest.includes("exchange-order-3", When::Always));

@@ -3,7 +3,8 @@
 //! `selftest=all|none|list|<glob>,-<glob>,…` · `trace=off|summary|full[:<hypercall>,…]` ·
 //! `ring=<records>` · `vmap=lazy|sync` · `seed=<u64>` ·
 //! `probe=<order>:<address bits>` · `bench=<pattern>:<order>:<address bits>:<count>,…` ·
-//! `fuse=on|off` · `server=<IPv4 address>:<port>` · `exit=poweroff|reboot|crash|hold`
+//! `fuse=on|off` · `server=<IPv4 address>:<port>` · `report=on|off` ·
+//! `exit=poweroff|reboot|crash|hold`
 
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -135,6 +136,8 @@ pub struct Options {
     pub fuse: Fuse,
     /// The TCP server with which the tests of a network card exchange data.
     pub server: Option<SocketAddrV4>,
+    /// Whether the reports of the drivers' devices are printed at the end.
+    pub report: bool,
     /// How the kernel ends; `None` powers off, or holds the domain if there is a buffer for a witness.
     pub exit: Option<Exit>,
 }
@@ -183,7 +186,7 @@ impl fmt::Display for Complaint {
             Self::Unknown(word) => write!(
                 f,
                 "unknown option \"{word}\" (known: selftest=, trace=, ring=, vmap=, seed=, probe=, \
-                 bench=, fuse=, server=, exit=)"
+                 bench=, fuse=, server=, report=, exit=)"
             ),
             Self::BadValue { word, expected } => {
                 write!(f, "bad value in \"{word}\": expected {expected}")
@@ -225,6 +228,7 @@ pub fn parse(bytes: &[u8], cut_after: Option<usize>) -> (Options, Vec<Complaint>
         vmap: None,
         fuse: Fuse::On,
         server: None,
+        report: false,
         exit: None,
     };
     let cut = cut_after.filter(|limit| bytes.len() == *limit);
@@ -320,6 +324,13 @@ fn option(options: &mut Options, word: &str) -> Result<(), Complaint> {
             let server: Option<SocketAddrV4> = value.parse().ok();
             let server = server.filter(|server| server.port() != 0);
             options.server = Some(server.ok_or_else(|| bad("<IPv4 address>:<port>"))?);
+        }
+        "report" => {
+            options.report = match value {
+                "on" => true,
+                "off" => false,
+                _ => return Err(bad("on or off")),
+            }
         }
         "exit" => {
             options.exit = Some(match value {

@@ -1,9 +1,13 @@
-//! Coherent memory for driver crates that define an interface of their own.
+//! DMA memory for driver crates that define an interface of their own.
 //!
-//! * [`DeviceMemory`]: the buffers, which drivers name by their two addresses, and the bounce buffers
-//!   for memory that the device cannot access in place;
 //! * [`virtio_drivers`] (feature `virtio-drivers`): that crate's `Hal`;
 //! * [`dma_api`] (feature `dma-api`): that crate's `DmaOp`.
+//!
+//! Each is a thin layer on a [`Device`](crate::dma::Device). Drivers of such crates name their memory by
+//! addresses alone, so the adapters use [`alloc_raw`](crate::dma::Device::alloc_raw),
+//! [`free_raw`](crate::dma::Device::free_raw), [`map_raw`](crate::dma::Device::map_raw) and
+//! [`unmap_raw`](crate::dma::Device::unmap_raw). An adapter for another interface does the same:
+//! `docs/EMBEDDING.md` in the repository builds one.
 //!
 //! # Memory of the driver
 //! Both interfaces let a driver share memory that no DMA allocator allocated: bytes on the heap, or a
@@ -20,13 +24,5 @@
 
 #[cfg(feature = "dma-api")]
 pub mod dma_api;
-mod driver_memory;
-mod live;
-mod memory;
-mod moved;
 #[cfg(feature = "virtio-drivers")]
 pub mod virtio_drivers;
-
-pub use live::LiveSlot;
-pub use memory::{AdapterError, BouncePool, DeviceMemory};
-pub use moved::{MovedBuffer, Purpose};

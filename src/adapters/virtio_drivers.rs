@@ -9,15 +9,14 @@
 //! use spin::Once;
 //! use virtio_drivers::{Error, device::blk::VirtIOBlk, transport::Transport};
 //! use xen_contig::adapters::virtio_drivers::{StaticDevice, XenHal};
-//! use xen_contig::adapters::{DeviceMemory, LiveSlot};
-//! use xen_contig::dma::{Allocator, Constraints};
+//! use xen_contig::dma::{AllocError, Allocator, Constraints, Device};
 //!
-//! static SLOTS: [LiveSlot<MyKernel>; 64] = [const { LiveSlot::new() }; 64];
-//! static MEMORY: Once<DeviceMemory<MyKernel>> = Once::new();
+//! static DISK: Once<Device<'static, MyKernel>> = Once::new();
 //!
-//! fn set_up(allocator: &'static Allocator<MyKernel>) {
-//!     let memory = DeviceMemory::new(allocator, &Constraints::default(), &SLOTS);
-//!     MEMORY.call_once(|| memory.expect("no constraints, no contradiction"));
+//! fn set_up(allocator: &'static Allocator<MyKernel>) -> Result<(), AllocError> {
+//!     let disk = Device::new(allocator, "disk", &Constraints::default())?;
+//!     DISK.call_once(|| disk);
+//!     Ok(())
 //! }
 //!
 //! /// Where this kernel has mapped the registers of all devices, uncached.
@@ -26,12 +25,12 @@
 //! /// The virtio devices of this kernel.
 //! enum Virtio {}
 //!
-//! // SAFETY: `memory` always returns the same memory, and the registers are mapped at `REGISTERS`.
+//! // SAFETY: `device` always returns the same device, and the registers are mapped at `REGISTERS`.
 //! unsafe impl StaticDevice for Virtio {
 //!     type Platform = MyKernel;
 //!
-//!     fn memory() -> &'static DeviceMemory<MyKernel> {
-//!         MEMORY.get().expect("set up before any driver")
+//!     fn device() -> &'static Device<'static, MyKernel> {
+//!         DISK.get().expect("set up before any driver")
 //!     }
 //!
 //!     unsafe fn mmio_phys_to_virt(address: u64, _size: usize) -> NonNull<u8> {
@@ -55,8 +54,8 @@ use core::ptr::NonNull;
 
 use virtio_drivers::{BufferDirection, Hal, PhysAddr};
 
-use super::DeviceMemory;
 use crate::addr::{DmaAddr, PAGE_SIZE};
+use crate::dma::{Constraints, Device, Direction, Request};
 use crate::platform::Platform;
 
 const _: () =
@@ -65,17 +64,23 @@ const _: () =
 /// The result of `dma_dealloc` for addresses that no allocation has: `-EINVAL`.
 const UNKNOWN: i32 = -22;
 
-/// Names the memory that [`XenHal`] hands out.
+/// The address that [`XenHal`] hands out where there is none: of the last page, which no machine has.
+///
+/// No memory is at it, so a device that accesses it reads and writes none. It fails the request, or stops
+/// until it is reset.
+pub const NO_ADDRESS: PhysAddr = !0xfff;
+
+/// Names the device whose memory [`XenHal`] hands out.
 ///
 /// # Safety
 /// [`mmio_phys_to_virt`](Self::mmio_phys_to_virt) meets the requirements of
-/// [`Hal::mmio_phys_to_virt`], and [`memory`](Self::memory) always returns the same memory.
+/// [`Hal::mmio_phys_to_virt`], and [`device`](Self::device) always returns the same device.
 pub unsafe trait StaticDevice {
     /// The embedding kernel.
     type Platform: Platform + 'static;
 
-    /// Returns the memory of the device. The embedder sets it up before it makes a driver.
-    fn memory() -> &'static DeviceMemory<Self::Platform>;
+    /// Returns the device. The embedder sets it up before it makes a driver.
+    fn device() -> &'static Device<'static, Self::Platform>;
 
     /// Returns where a register block of the device is mapped.
     ///
@@ -84,42 +89,37 @@ pub unsafe trait StaticDevice {
     unsafe fn mmio_phys_to_virt(address: PhysAddr, size: usize) -> NonNull<u8>;
 }
 
-/// A `Hal` on the memory that `S` names.
+/// A `Hal` on the device that `S` names.
 ///
 /// * Queues are coherent buffers, which are freed by the two addresses that `dma_alloc` returned.
-/// * A buffer is [shared in place](DeviceMemory::translate) if the device can access it there, and
-///   bounced otherwise. A bounce buffer starts as a copy of the driver's buffer in every direction. So
+/// * A buffer is shared in place if the device can access it there, and bounced otherwise
+///   ([`Device::map_raw`]). A bounce buffer starts as a copy of the driver's buffer in every direction. So
 ///   bytes that the device does not write stay as they were.
 /// * `share` of an empty buffer, which the trait forbids, returns the lowest address that the device
 ///   can drive. No byte may be accessed there.
+/// * The trait has no error for `share`. Where no bounce buffer is available it returns [`NO_ADDRESS`], and
+///   the device's [`report`](Device::report) counts the failure with its cause. `unshare` of that address
+///   does nothing.
 ///
-/// # Panics
-/// The trait has no error for `share`, and no address would be safe to return without a bounce buffer.
-/// So `share` panics with the length and the limit that was exceeded, if
-/// * all slots of the [`DeviceMemory`] are in use: make one slot for each buffer that the queues of the
-///   drivers can hold, bounced or allocated;
-/// * the buffer is longer than one segment of the device, or longer than any extent that Xen permits
-///   this domain: let drivers allocate such buffers by `dma_alloc`;
-/// * no memory is free: set up [a pool](DeviceMemory::with_bounce).
+/// No method panics, whatever a driver passes.
 #[derive(Debug)]
 pub struct XenHal<S>(PhantomData<S>);
 
-// SAFETY: a coherent buffer is mapped, page-aligned and zeroed. Its slot owns it until the driver
+// SAFETY: a coherent buffer is mapped, page-aligned and zeroed. Its record owns it until the driver
 // frees it by its addresses, so nothing else accesses it ([M1](crate::rules#M1)). `StaticDevice`
 // requires that its implementor maps the registers as `Hal` does.
 unsafe impl<S: StaticDevice> Hal for XenHal<S> {
     fn dma_alloc(pages: usize, _direction: BufferDirection) -> (PhysAddr, NonNull<u8>) {
-        let memory = S::memory();
         let bytes = (pages as u64).saturating_mul(PAGE_SIZE as u64);
-        match memory.alloc(bytes, memory.constraints()) {
+        match S::device().alloc_raw(Request::new(bytes).tag("virtio queue")) {
             Ok((dma, pointer)) => (dma.get(), pointer),
-            // The trait reads address 0 as "no memory". `DeviceMemory` never hands out address 0.
+            // The trait reads address 0 as "no memory". `alloc_raw` never returns address 0.
             Err(_) => (0, NonNull::dangling()),
         }
     }
 
     unsafe fn dma_dealloc(paddr: PhysAddr, vaddr: NonNull<u8>, _pages: usize) -> i32 {
-        match S::memory().free(DmaAddr::new(paddr), vaddr) {
+        match S::device().free_raw(DmaAddr::new(paddr), vaddr) {
             Ok(()) => 0,
             Err(_) => UNKNOWN,
         }
@@ -130,32 +130,29 @@ unsafe impl<S: StaticDevice> Hal for XenHal<S> {
         unsafe { S::mmio_phys_to_virt(paddr, size) }
     }
 
-    unsafe fn share(buffer: NonNull<[u8]>, _direction: BufferDirection) -> PhysAddr {
-        let memory = S::memory();
+    unsafe fn share(buffer: NonNull<[u8]>, direction: BufferDirection) -> PhysAddr {
+        let device = S::device();
         if buffer.is_empty() {
-            return memory.constraints().lowest();
+            return device.limits().lowest().max(PAGE_SIZE as u64);
         }
-        if let Some(dma) = memory.translate(buffer, memory.constraints()) {
-            return dma.get();
-        }
-        // SAFETY: `Hal::share` requires that the buffer is valid, and that nothing writes to it during
-        // this call.
-        let content = unsafe { buffer.as_ref() };
-        let fill = |bounce: &mut super::driver_memory::DriverMemory<_>| bounce.write(content);
-        match memory.bounce(buffer, memory.constraints(), fill) {
-            Ok((dma, _)) => dma.get(),
-            Err(error) => panic!("no bounce buffer of {} bytes: {error}", content.len()),
-        }
+        let direction = match direction {
+            BufferDirection::DriverToDevice => Direction::ToDevice,
+            BufferDirection::DeviceToDriver => Direction::FromDevice,
+            BufferDirection::Both => Direction::Bidirectional,
+        };
+        // SAFETY: `Hal::share` requires that the buffer is valid, and that nothing else accesses it until it is
+        // unshared.
+        let mapped = unsafe { device.map_raw(buffer, direction, &Constraints::default()) };
+        mapped.map_or(NO_ADDRESS, |mapping| mapping.dma.get())
     }
 
-    unsafe fn unshare(paddr: PhysAddr, mut buffer: NonNull<[u8]>, direction: BufferDirection) {
-        // Without a bounce buffer the buffer was shared in place, and there is nothing to undo.
-        let bounce = S::memory().unbounce(DmaAddr::new(paddr), buffer.cast());
-        let Some(bounce) = bounce else { return };
-        if direction != BufferDirection::DriverToDevice {
-            // SAFETY: `Hal::unshare` requires that the buffer is valid, and that nothing else
-            // accesses it during this call. The device has the bounce buffer's address alone.
-            bounce.read(unsafe { buffer.as_mut() });
+    unsafe fn unshare(paddr: PhysAddr, buffer: NonNull<[u8]>, direction: BufferDirection) {
+        if paddr == NO_ADDRESS {
+            return;
         }
+        let is_written = direction != BufferDirection::DriverToDevice;
+        // SAFETY: `Hal::unshare` requires that the buffer is valid, and that nothing else accesses it during
+        // this call. The device has the bounce buffer's address alone.
+        unsafe { S::device().unmap_raw(DmaAddr::new(paddr), buffer, is_written) };
     }
 }

@@ -94,16 +94,25 @@ impl<'a, P: Platform> CoherentBuffer<'a, P> {
         self
     }
 
-    /// Gives the buffer up to its record. Returns the addresses by which it can be freed.
+    /// Gives the buffer up to its record, where it is found by its two addresses.
     pub(super) fn into_raw(mut self) -> (DmaAddr, NonNull<u8>) {
         let (dma, cpu) = (self.dma_addr(), self.as_ptr());
         if let Some(record) = self.record.take() {
-            let cpu = cpu.addr().get() as u64;
-            let entry = record.entry();
+            let (entry, cpu) = (record.entry(), cpu.addr().get() as u64);
             record.release(&LiveEntry { kind: BufferKind::Raw, cpu, ..entry });
         }
         core::mem::forget(self);
         (dma, cpu)
+    }
+
+    /// Gives a bounce buffer up to a record. `len` bytes at `dma` replace the driver's bytes at `cpu`, and
+    /// these two addresses name them.
+    pub(super) fn into_bounce(self, claim: LiveClaim<'a, P>, dma: DmaAddr, len: u64, cpu: u64) {
+        let entry = self.live_entry("bounce", BufferKind::Bounce);
+        let at = entry.range.at.checked_add(dma.get() - entry.range.dma.get());
+        let Some(at) = at else { unreachable!("the buffer lies in the address space") };
+        claim.keep(&LiveEntry { range: DeviceRange { at, dma, len }, cpu, ..entry }).forget();
+        core::mem::forget(self);
     }
 
     fn live_entry(&self, tag: &'static str, kind: BufferKind) -> LiveEntry {
@@ -221,13 +230,6 @@ impl<'a, P: Platform> CoherentBuffer<'a, P> {
             let len = (frames * PAGE).min(self.len - offset);
             (offset, DeviceRange { at: PseudoPhysAddr::of(pfn), dma: DmaAddr::of(gfn), len })
         })
-    }
-
-    /// Returns the range of a buffer of one segment.
-    #[cfg(any(feature = "virtio-drivers", feature = "dma-api"))]
-    pub(crate) fn device_range(&self) -> DeviceRange {
-        let at = PseudoPhysAddr::of(self.run().first());
-        DeviceRange { at, dma: self.dma_addr(), len: self.len }
     }
 
     pub(super) fn memory(&self) -> &P::Memory {

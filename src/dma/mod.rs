@@ -124,11 +124,9 @@ pub use constraints::{Backing, Constraints, ConstraintsBuilder, Sleep};
 pub use contiguous::RelocationFailure;
 pub use device::{
     BufferKind, BuffersMoved, Device, DeviceCounts, DeviceName, DeviceReport, FailureCause,
-    LiveBuffer, MovedBuffer, NotLent, StillInUse,
+    LiveBuffer, MovedBuffer, NotLent, RawMapping, StillInUse,
 };
 pub use error::AllocError;
-#[cfg(any(feature = "virtio-drivers", feature = "dma-api"))]
-pub(crate) use moved::DeviceRange;
 pub use moved::Moved;
 pub use pool::{
     MovedChunk, Pool, PoolBuilder, PoolConfig, PoolError, PoolErrorKind, PoolObject,

@@ -31,7 +31,7 @@ impl<P: Platform> Allocator<P> {
     /// Takes the memory of a buffer back into the reserve that a device recorded. Makes no hypercall.
     pub(super) fn release_recorded(&self, entry: &LiveEntry) {
         let DeviceRange { at, dma, len } = entry.range;
-        let (pfn, frames) = (at.frame(), len.div_ceil(PAGE_SIZE as u64));
+        let (pfn, frames) = (at.frame(), (at.offset() as u64 + len).div_ceil(PAGE_SIZE as u64));
         match entry.origin {
             Some(origin) => {
                 let gfn = Gfn::new(dma.get() / PAGE_SIZE as u64);
@@ -50,8 +50,10 @@ impl<P: Platform> Allocator<P> {
             let at = buffer.at.checked_add(offset)?;
             // The buffer is being freed if its piece is gone.
             let piece = self.reserve.with(|blocks| blocks.piece(memory, at.frame()))?;
-            let len = (piece.frames * PAGE_SIZE as u64).min(buffer.len - offset);
-            let range = DeviceRange { at, dma: DmaAddr::of(piece.gfn), len };
+            let within = at.offset() as u64;
+            let dma = DmaAddr::of(piece.gfn).checked_add(within)?;
+            let len = (piece.frames * PAGE_SIZE as u64 - within).min(buffer.len - offset);
+            let range = DeviceRange { at, dma, len };
             if let Err(moved) = range.check_in_place(p2m) {
                 return Some(Moved { offset: offset + moved.offset, ..moved });
             }

@@ -9,9 +9,8 @@ use std::sync::Mutex;
 
 use fake_xen::{FakeGuest, FakePlatform, FakeXen};
 use hypercall::{Mfn, PageTableFlags};
-use xen_contig::adapters::{DeviceMemory, LiveSlot};
 use xen_contig::addr::{MachineAddr, PAGE_SIZE, Pfn};
-use xen_contig::dma::{Allocator, Constraints, Pool, PoolConfig, Retain, Stats, TrimReport};
+use xen_contig::dma::{Allocator, Constraints, Device, Retain, Stats, TrimReport};
 use xen_contig::exchange::Accounts;
 use xen_contig::frames::{Candidate, FrameRun, Search};
 use xen_contig::p2m::P2m;
@@ -19,6 +18,10 @@ use xen_contig::paging::{FlushClock, GuestMemory, LinearMapping};
 use xen_contig::platform::Platform;
 
 pub type Kernel = &'static Host;
+
+/// A driver's own bytes at the start of a page. A bounce buffer keeps the offset in the page.
+#[repr(align(4096))]
+pub struct PageAligned<const N: usize>(pub [u8; N]);
 
 pub const FRAMES: u64 = 2048;
 
@@ -144,45 +147,26 @@ fn leak<T>(value: T) -> &'static T {
     Box::leak(Box::new(value))
 }
 
-/// A kernel, its allocator, and the memory of a device.
+/// A kernel, its allocator, and a device.
 #[derive(Clone, Copy)]
 pub struct HostScene {
     pub host: Kernel,
-    pub memory: &'static DeviceMemory<Kernel>,
+    pub device: &'static Device<'static, Kernel>,
     allocator: &'static Allocator<Kernel>,
     free: u64,
     /// Frames for the records of the reserve at the start.
     records: u64,
 }
 
-/// A pool of bounce buffers of 512 bytes, in one page.
-pub type Bounce = Pool<'static, Kernel>;
-
 impl HostScene {
-    pub fn new(guest: FakeGuest, constraints: Constraints, slots: usize) -> Self {
-        Self::with(guest, constraints, slots, false)
-    }
-
-    pub fn with_pool(guest: FakeGuest, constraints: Constraints, slots: usize) -> Self {
-        Self::with(guest, constraints, slots, true)
-    }
-
-    fn with(guest: FakeGuest, constraints: Constraints, slots: usize, pool: bool) -> Self {
+    pub fn new(guest: FakeGuest, limits: Constraints) -> Self {
         let model = leak(FakePlatform::new(guest));
         let base = arena();
         let host: Kernel = leak(Host { model, memory: Arena { guest: model.guest(), base } });
         let allocator = leak(Allocator::new(host, Retain::NOTHING));
-        let live: Vec<LiveSlot<Kernel>> = (0..slots).map(|_| LiveSlot::new()).collect();
-        let mut memory = DeviceMemory::new(allocator, &constraints, live.leak()).unwrap();
-        if pool {
-            let config = PoolConfig::builder("bounce", 512).constraints(constraints);
-            let config = config.reserve(8).limit(8).build().unwrap();
-            let pool: &'static Bounce = leak(Pool::new(allocator, config).unwrap());
-            memory = memory.with_bounce(pool);
-        }
-        allocator.trim(u64::MAX);
+        let device = leak(Device::new(allocator, "tested", &limits).unwrap());
         let (free, records) = (model.free_frames(), allocator.stats().records);
-        Self { host, memory: leak(memory), allocator, free, records }
+        Self { host, device, allocator, free, records }
     }
 
     /// Ends the scene: the next one uses its arena. For tests that build hundreds of scenes.
@@ -206,7 +190,7 @@ impl HostScene {
 
     /// Checks that drivers have no buffer and that after a trim every frame is free.
     pub fn check_balance(&self) {
-        assert_eq!(self.memory.live(), 0, "{:?}", self.memory);
+        assert_eq!(self.device.live(), 0, "{}", self.device.report());
         self.check_accounts(0);
         let report = self.trim();
         assert_eq!((report.error, self.stats().idle), (None, 0), "{report:?}");

@@ -13,12 +13,11 @@ use fake_xen::FakeGuest;
 use hypercall::{Mfn, Pfn};
 use virtio_drivers::{BufferDirection, Hal};
 use xen_contig::adapters::virtio_drivers::{StaticDevice, XenHal};
-use xen_contig::adapters::{AdapterError, BouncePool, DeviceMemory, LiveSlot};
 use xen_contig::addr::PAGE_SIZE;
-use xen_contig::dma::{Allocator, Constraints, Pool, PoolConfig, Retain};
+use xen_contig::dma::{Constraints, Device};
 use xen_contig::frames::FrameRun;
 
-use super::host::{FRAMES, HostScene, Kernel};
+use super::host::{FRAMES, HostScene, Kernel, PageAligned};
 
 const BOTH: BufferDirection = BufferDirection::Both;
 
@@ -26,12 +25,12 @@ macro_rules! device {
     ($scene:expr) => {{
         static SCENE: OnceLock<HostScene> = OnceLock::new();
         enum IdentityDevice {}
-        // SAFETY: `memory` always returns the same memory, and no test maps registers.
+        // SAFETY: `device` always returns the same device, and no test maps registers.
         unsafe impl StaticDevice for IdentityDevice {
             type Platform = Kernel;
 
-            fn memory() -> &'static DeviceMemory<Kernel> {
-                SCENE.get().unwrap().memory
+            fn device() -> &'static Device<'static, Kernel> {
+                SCENE.get().unwrap().device
             }
 
             unsafe fn mmio_phys_to_virt(_address: u64, _size: usize) -> NonNull<u8> {
@@ -43,8 +42,8 @@ macro_rules! device {
     }};
 }
 
-fn scene(slots: usize) -> HostScene {
-    HostScene::new(FakeGuest::new(FRAMES), Constraints::default(), slots)
+fn scene() -> HostScene {
+    HostScene::new(FakeGuest::new(FRAMES), Constraints::default())
 }
 
 /// Returns the guest frame at a device address.
@@ -74,10 +73,7 @@ fn freeing_a_reused_address_frees_the_new_memory_and_not_the_old() {
         let free_frame = free.first();
         scene.swap_backing(old_frame, free_frame);
         scene.give(free);
-        assert!(matches!(
-            scene.memory.check_in_place(),
-            Err(AdapterError::Moved { buffers: 1, .. })
-        ));
+        assert_eq!(scene.device.check_in_place().map_err(|moved| moved.buffers), Err(1));
 
         let (new_address, new_pointer) = H::dma_alloc(1, BOTH);
         assert_eq!(new_address, old_address, "the restore made the address ambiguous");
@@ -100,9 +96,9 @@ fn freeing_a_reused_address_frees_the_new_memory_and_not_the_old() {
         scene.trim();
         let mut freed = std::iter::from_fn(|| scene.take_frame());
         assert!(freed.any(|run| run.first() == old_frame));
-        assert_eq!(scene.memory.live(), 0);
+        assert_eq!(scene.device.live(), 0);
     }
-    let (scene, hal) = device!(scene(4));
+    let (scene, hal) = device!(scene());
     test(hal, scene);
 }
 
@@ -111,8 +107,9 @@ fn freeing_a_reused_address_frees_the_new_memory_and_not_the_old() {
 #[test]
 fn unsharing_a_reused_address_copies_from_the_new_bounce_buffer() {
     fn test<H: Hal>(_: PhantomData<H>, scene: HostScene) {
-        let (mut first, mut second) = ([1_u8; 64], [2_u8; 64]);
-        let [first, second] = [&mut first, &mut second].map(|bytes| NonNull::from(&mut bytes[..]));
+        let (mut first, mut second) = (PageAligned([1; 64]), PageAligned([2; 64]));
+        let [first, second] =
+            [&mut first, &mut second].map(|bytes| NonNull::from(&mut bytes.0[..]));
         for again in [second, first] {
             // SAFETY: a live array, and nothing else accesses it.
             let stale = unsafe { H::share(first, BOTH) };
@@ -128,23 +125,23 @@ fn unsharing_a_reused_address_copies_from_the_new_bounce_buffer() {
             unsafe {
                 H::unshare(shared, again, BOTH);
                 assert_eq!(again.as_ref(), [9; 64], "`unshare` copies the device's bytes");
-                assert_eq!(scene.memory.live(), 1, "the stale buffer stays");
+                assert_eq!(scene.device.live(), 1, "the stale buffer stays");
                 H::unshare(stale, first, BOTH);
             }
-            assert_eq!(scene.memory.live(), 0);
+            assert_eq!(scene.device.live(), 0);
             others.into_iter().for_each(|run| scene.give(run));
         }
     }
-    let (scene, hal) = device!(scene(4));
+    let (scene, hal) = device!(scene());
     test(hal, scene);
 }
 
-/// Memory shared in place has no slot. A stale bounce buffer at its address is another driver's.
+/// Memory shared in place has no record. A stale bounce buffer at its address is another driver's.
 #[test]
 fn unsharing_in_place_takes_no_stale_bounce_buffer() {
     fn test<H: Hal>(_: PhantomData<H>, scene: HostScene) {
-        let mut content = [1_u8; 64];
-        let bytes = NonNull::from(&mut content[..]);
+        let mut content = PageAligned([1; 64]);
+        let bytes = NonNull::from(&mut content.0[..]);
         // SAFETY: a live array, and nothing else accesses it.
         let stale = unsafe { H::share(bytes, BOTH) };
         let (run, pointer) = scene.take_linear(1);
@@ -157,13 +154,13 @@ fn unsharing_in_place_takes_no_stale_bounce_buffer() {
             H::unshare(stale, inside, BOTH);
             assert_eq!(inside.as_ref(), [5; 64]);
         }
-        assert_eq!(scene.memory.live(), 1, "the bounce buffer is the other driver's");
+        assert_eq!(scene.device.live(), 1, "the bounce buffer is the other driver's");
         // SAFETY: the arguments are those of `share`.
         unsafe { H::unshare(stale, bytes, BOTH) };
-        assert_eq!(scene.memory.live(), 0);
+        assert_eq!(scene.device.live(), 0);
         scene.give(run);
     }
-    let (scene, hal) = device!(scene(4));
+    let (scene, hal) = device!(scene());
     test(hal, scene);
 }
 
@@ -179,95 +176,19 @@ fn an_empty_slice_is_shared_without_a_panic() {
         unsafe { H::unshare(address, nothing, BOTH) };
         scene.check_balance();
     }
-    let (scene, hal) = device!(scene(4));
+    let (scene, hal) = device!(scene());
     test(hal, scene);
-}
-
-/// The trait has no error for this, so the panic names the length and the limit.
-#[test]
-#[should_panic(
-    expected = "no bounce buffer of 4097 bytes: 4097 bytes are more than one segment of 4096"
-)]
-fn sharing_more_than_can_be_bounced_names_the_limit() {
-    fn test<H: Hal>(_: PhantomData<H>) {
-        let content = vec![0_u8; 4097];
-        // SAFETY: a live vector, and nothing writes to it.
-        unsafe { H::share(NonNull::from(content.as_slice()), BOTH) };
-    }
-    let short = Constraints::builder().max_segment(4096).build().unwrap();
-    let (_, hal) = device!(HostScene::new(FakeGuest::new(FRAMES), short, 4));
-    test(hal);
-}
-
-#[test]
-#[should_panic(
-    expected = "no bounce buffer of 3 bytes: all 64 slots for buffers of drivers are in use"
-)]
-fn sharing_after_the_last_slot_names_the_limit() {
-    fn test<H: Hal>(_: PhantomData<H>) {
-        let content = [[1_u8, 2, 3]; 65];
-        for bytes in &content {
-            // SAFETY: a live array, and nothing writes to it.
-            unsafe { H::share(NonNull::from(&bytes[..]), BufferDirection::DriverToDevice) };
-        }
-    }
-    let (_, hal) = device!(scene(64));
-    test(hal);
 }
 
 #[test]
 fn dma_api_returns_an_error_instead_of_a_panic() {
     let short = Constraints::builder().max_segment(4096).build().unwrap();
-    let scene = HostScene::new(FakeGuest::new(FRAMES), short, 64);
+    let scene = HostScene::new(FakeGuest::new(FRAMES), short);
     let reach = DmaConstraints::new(u64::MAX);
     let info = DmaDeviceInfo::new(DmaDomainId::Direct, DmaCoherency::Coherent, reach);
-    let device = DeviceDma::new(info, scene.memory);
+    let device = DeviceDma::new(info, scene.device);
     let mut long = vec![0_u8; 4097];
     let error = device.map_streaming_slice(&mut long, 1, DmaDirection::Bidirectional).err();
     assert_eq!(error, Some(DmaError::NoMemory));
-    let mut short: Vec<_> = (0..65).map(|_| [0_u8; 3]).collect();
-    let mapped: Vec<_> = short
-        .iter_mut()
-        .map(|bytes| device.map_streaming_slice(bytes, 1, DmaDirection::Bidirectional))
-        .collect();
-    assert!(mapped[..64].iter().all(Result::is_ok));
-    assert_eq!(mapped[64].as_ref().err(), Some(&DmaError::NoMemory));
-    drop(mapped);
     scene.check_balance();
-}
-
-/// Safe code can implement `BouncePool` and promise more bytes than its objects have.
-#[test]
-fn a_pool_that_promises_too_much_does_not_make_a_copy_overflow() {
-    struct Liar(Pool<'static, Kernel>);
-    impl BouncePool<Kernel> for Liar {
-        fn bounce(
-            &'static self,
-        ) -> Result<xen_contig::dma::PoolObject<'static, Kernel>, xen_contig::dma::PoolError>
-        {
-            self.0.alloc_atomic()
-        }
-
-        fn bytes(&self) -> u64 {
-            1 << 20
-        }
-    }
-    let scene = scene(4);
-    let allocator: &'static Allocator<Kernel> =
-        Box::leak(Box::new(Allocator::new(scene.host, Retain::default())));
-    let config = PoolConfig::builder("bounce", 16).reserve(16).build().unwrap();
-    let pool: &'static Liar = Box::leak(Box::new(Liar(Pool::new(allocator, config).unwrap())));
-    let slots: Vec<LiveSlot<Kernel>> = (0..4).map(|_| LiveSlot::new()).collect();
-    let memory = DeviceMemory::new(allocator, &Constraints::default(), slots.leak()).unwrap();
-    let memory: &'static DeviceMemory<Kernel> = Box::leak(Box::new(memory.with_bounce(pool)));
-    let info = DmaDeviceInfo::new(
-        DmaDomainId::Direct,
-        DmaCoherency::Coherent,
-        DmaConstraints::new(u64::MAX),
-    );
-    let device = DeviceDma::new(info, memory);
-    let mut content = vec![7_u8; 600];
-    let mapped = device.map_streaming_slice(&mut content, 1, DmaDirection::Bidirectional).unwrap();
-    assert_eq!(pool.0.statistics().in_use, 0, "no object is long enough");
-    assert_eq!(scene.device_reads(mapped.dma_addr().as_u64(), 600), [7; 600]);
 }

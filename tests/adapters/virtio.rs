@@ -11,24 +11,23 @@ use virtio_drivers::device::blk::{SECTOR_SIZE, VirtIOBlk};
 use virtio_drivers::transport::{DeviceStatus, DeviceType, InterruptStatus, Transport};
 use virtio_drivers::{BufferDirection, Error, Hal};
 use xen_contig::adapters::virtio_drivers::{StaticDevice, XenHal};
-use xen_contig::adapters::{AdapterError, DeviceMemory, MovedBuffer, Purpose};
 use xen_contig::addr::{Order, PAGE_SIZE};
-use xen_contig::dma::{Constraints, Stats};
+use xen_contig::dma::{BufferKind, Constraints, Device, FailureCause};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-use super::host::{FRAMES, HostScene, Kernel};
+use super::host::{FRAMES, HostScene, Kernel, PageAligned};
 
 /// Defines a `StaticDevice` for one test, so that no two tests share memory.
 macro_rules! device {
     ($scene:expr) => {{
         static SCENE: OnceLock<HostScene> = OnceLock::new();
-        enum Device {}
-        // SAFETY: `memory` always returns the same memory, and no test maps registers.
-        unsafe impl StaticDevice for Device {
+        enum TestedDevice {}
+        // SAFETY: `device` always returns the same device, and no test maps registers.
+        unsafe impl StaticDevice for TestedDevice {
             type Platform = Kernel;
 
-            fn memory() -> &'static DeviceMemory<Kernel> {
-                SCENE.get().unwrap().memory
+            fn device() -> &'static Device<'static, Kernel> {
+                SCENE.get().unwrap().device
             }
 
             unsafe fn mmio_phys_to_virt(_address: u64, _size: usize) -> NonNull<u8> {
@@ -36,7 +35,7 @@ macro_rules! device {
             }
         }
         let scene = *SCENE.get_or_init(|| $scene);
-        (scene, std::marker::PhantomData::<XenHal<Device>>)
+        (scene, std::marker::PhantomData::<XenHal<TestedDevice>>)
     }};
 }
 
@@ -230,27 +229,21 @@ fn drive_a_disk<H: Hal>(scene: HostScene) {
 
 #[test]
 fn a_disk_is_driven_in_a_pv_guest() {
-    let (scene, hal) = device!(HostScene::new(pv(), Constraints::default(), 64));
+    let (scene, hal) = device!(HostScene::new(pv(), Constraints::default()));
     run(hal, scene);
 }
 
 #[test]
 fn a_disk_with_a_short_mask_is_driven() {
     let low = Constraints::builder().mask(FRAMES * PAGE_SIZE as u64 - 1).build().unwrap();
-    let (scene, hal) = device!(HostScene::new(pv(), low, 64));
-    run(hal, scene);
-}
-
-#[test]
-fn a_disk_is_driven_with_a_pool_of_bounce_buffers() {
-    let (scene, hal) = device!(HostScene::with_pool(pv(), Constraints::default(), 64));
+    let (scene, hal) = device!(HostScene::new(pv(), low));
     run(hal, scene);
 }
 
 #[test]
 fn a_disk_is_driven_in_a_translated_guest() {
     let guest = GuestBuilder::new(FRAMES).translated().build();
-    let (scene, hal) = device!(HostScene::new(guest, Constraints::default(), 64));
+    let (scene, hal) = device!(HostScene::new(guest, Constraints::default()));
     scene.take_calls();
     run(hal, scene);
     assert_eq!(scene.take_calls(), 0, "a translated guest's memory is contiguous for the device");
@@ -281,7 +274,7 @@ fn pages_are_zeroed_contiguous_and_freed_by_address() {
             scene.check_balance();
         }
     }
-    let (scene, hal) = device!(HostScene::new(pv(), Constraints::default(), 1));
+    let (scene, hal) = device!(HostScene::new(pv(), Constraints::default()));
     test(hal, scene);
 }
 
@@ -295,16 +288,6 @@ fn a_failed_allocation_is_an_error_of_the_driver() {
         scene.guest().fragment(Order::new(1).unwrap());
         assert_eq!(H::dma_alloc(2, both).0, 0);
         scene.guest().relieve();
-        let (first, second) = (H::dma_alloc(1, both), H::dma_alloc(1, both));
-        assert!(first.0 != 0 && second.0 != 0);
-        scene.take_calls();
-        assert_eq!(H::dma_alloc(2, both).0, 0, "no slot is free");
-        assert_eq!(scene.take_calls(), 0, "no hypercall is made without a slot");
-        // SAFETY: the addresses and lengths are those of the allocations.
-        unsafe {
-            H::dma_dealloc(first.0, first.1, 1);
-            H::dma_dealloc(second.0, second.1, 1);
-        }
         scene.check_balance();
 
         let sectors = Mutex::new(Vec::new());
@@ -313,7 +296,7 @@ fn a_failed_allocation_is_an_error_of_the_driver() {
         let disk = VirtIOBlk::<H, _>::new(ModelDisk::new(scene, &sectors));
         assert_eq!(disk.err(), Some(Error::DmaError));
     }
-    let (scene, hal) = device!(HostScene::new(pv(), Constraints::default(), 2));
+    let (scene, hal) = device!(HostScene::new(pv(), Constraints::default()));
     test(hal, scene);
 }
 
@@ -329,12 +312,12 @@ fn a_contiguous_buffer_is_shared_in_place() {
         let share = |offset, len| {
             // SAFETY: `run` owns the eight frames, and the slice lies within them.
             let paddr = unsafe { H::share(slice(offset, len), BufferDirection::Both) };
-            (paddr, scene.memory.live())
+            (paddr, scene.device.live())
         };
         let unshare = |paddr, offset, len| {
             // SAFETY: the arguments are those of `share`.
             unsafe { H::unshare(paddr, slice(offset, len), BufferDirection::Both) };
-            assert_eq!(scene.memory.live(), 0);
+            assert_eq!(scene.device.live(), 0);
         };
         let page = PAGE_SIZE as u64;
         let within = scene.mfn(first) * page + 100;
@@ -358,13 +341,13 @@ fn a_contiguous_buffer_is_shared_in_place() {
             assert_eq!(H::share(inside, BufferDirection::Both), paddr);
             H::unshare(paddr, inside, BufferDirection::Both);
         }
-        assert_eq!(scene.memory.live(), 1, "`unshare` must not free an allocated buffer");
+        assert_eq!(scene.device.live(), 1, "`unshare` must not free an allocated buffer");
         // SAFETY: the addresses and the length are those of the allocation.
         assert_eq!(unsafe { H::dma_dealloc(paddr, vaddr, 4) }, 0);
         scene.give(run);
         scene.check_balance();
     }
-    let (scene, hal) = device!(HostScene::new(pv(), Constraints::default(), 4));
+    let (scene, hal) = device!(HostScene::new(pv(), Constraints::default()));
     test(hal, scene);
 }
 
@@ -392,60 +375,45 @@ fn a_bounce_buffer_is_copied_in_the_direction_of_the_data() {
             scene.check_balance();
         }
     }
-    let (scene, hal) = device!(HostScene::new(pv(), Constraints::default(), 1));
+    let (scene, hal) = device!(HostScene::new(pv(), Constraints::default()));
     test(hal, scene);
 }
 
+/// The trait has no error, so `share` returns an address that no memory has, and the report has the cause.
 #[test]
-fn small_buffers_bounce_from_the_pool() {
+fn sharing_without_a_bounce_buffer_hands_out_no_memory() {
     fn test<H: Hal>(_hal: std::marker::PhantomData<H>, scene: HostScene) {
-        let buffers = |stats: Stats| stats.from_reserve + stats.adopted + stats.exchanged;
-        let before = buffers(scene.stats());
-        let content: Vec<Vec<u8>> = (1..=9).map(|index| vec![index; 512]).collect();
-        let shared: Vec<u64> = content
-            .iter()
-            .map(|bytes| {
-                // SAFETY: a live vector, and nothing writes to it.
-                unsafe {
-                    H::share(NonNull::from(bytes.as_slice()), BufferDirection::DriverToDevice)
-                }
-            })
-            .collect();
-        let after = buffers(scene.stats());
-        assert_eq!(
-            after,
-            before + 1,
-            "eight buffers come from the pool, the ninth from the allocator"
-        );
-        for (paddr, bytes) in shared.into_iter().zip(&content) {
-            assert_eq!(scene.device_reads(paddr, 512), *bytes);
-            let buffer = NonNull::from(bytes.as_slice());
+        let mut long = vec![7_u8; 8193];
+        let long = NonNull::from(long.as_mut_slice());
+        // The length of a raw slice can be anything.
+        let endless = NonNull::slice_from_raw_parts(long.cast::<u8>(), isize::MAX as usize);
+        for (buffer, direction) in [
+            (long, BufferDirection::DriverToDevice),
+            (long, BufferDirection::DeviceToDriver),
+            (long, BufferDirection::Both),
+            (endless, BufferDirection::Both),
+        ] {
+            // SAFETY: a live vector, and nothing else accesses it. More bytes than it has are not accessed,
+            // because they are more than any buffer has.
+            let paddr = unsafe { H::share(buffer, direction) };
+            assert_eq!(paddr, u64::MAX - 4095);
             // SAFETY: the arguments are those of `share`.
-            unsafe { H::unshare(paddr, buffer, BufferDirection::DriverToDevice) };
+            unsafe { H::unshare(paddr, buffer, direction) };
         }
+        // SAFETY: the vector lives, and nothing else accesses it.
+        assert_eq!(unsafe { long.as_ref() }, [7; 8193]);
+        let counts = *scene.device.report().counts();
+        assert_eq!((counts.failures_by(FailureCause::Request), counts.failures()), (4, 4));
+        assert_eq!((counts.direct_mappings, counts.bounced_mappings), (0, 0));
         scene.check_balance();
     }
-    let low = Constraints::builder().mask(FRAMES * PAGE_SIZE as u64 - 1).build().unwrap();
-    let (scene, hal) = device!(HostScene::with_pool(pv(), low, 16));
+    let short = Constraints::builder().max_segment(8192).build().unwrap();
+    let (scene, hal) = device!(HostScene::new(pv(), short));
     test(hal, scene);
 }
 
 #[test]
-#[should_panic(expected = "no bounce buffer of 3 bytes: all 1 slots")]
-fn sharing_without_a_free_slot_panics() {
-    fn test<H: Hal>(_hal: std::marker::PhantomData<H>, _scene: HostScene) {
-        let content = [1, 2, 3];
-        for _ in 0..2 {
-            // SAFETY: a live array, and nothing writes to it.
-            unsafe { H::share(NonNull::from(&content[..]), BufferDirection::DriverToDevice) };
-        }
-    }
-    let (scene, hal) = device!(HostScene::new(pv(), Constraints::default(), 1));
-    test(hal, scene);
-}
-
-#[test]
-fn threads_that_share_by_few_slots_get_their_own_bytes() {
+fn threads_that_share_get_their_own_bytes() {
     fn test<H: Hal>(_hal: std::marker::PhantomData<H>, scene: HostScene) {
         std::thread::scope(|scope| {
             for me in [0x11, 0x22] {
@@ -469,7 +437,7 @@ fn threads_that_share_by_few_slots_get_their_own_bytes() {
         });
         scene.check_balance();
     }
-    let (scene, hal) = device!(HostScene::with_pool(pv(), Constraints::default(), 3));
+    let (scene, hal) = device!(HostScene::new(pv(), Constraints::default()));
     test(hal, scene);
 }
 
@@ -478,45 +446,42 @@ fn c75_buffers_of_drivers_are_checked_after_a_restore() {
     fn test<H: Hal>(_hal: std::marker::PhantomData<H>, scene: HostScene) {
         let both = BufferDirection::Both;
         let queue = H::dma_alloc(3, both);
-        let mut small = [1_u8; 100];
-        let mut large = vec![2_u8; 6000];
-        let [small, large] = [&mut small[..], &mut large[..]].map(NonNull::from);
-        // SAFETY: an array and a vector, live until they are unshared.
+        let (mut small, mut large) = (PageAligned([1; 100]), PageAligned([2; 6000]));
+        let [small, large] = [&mut small.0[..], &mut large.0[..]].map(NonNull::from);
+        // SAFETY: two arrays, live until they are unshared.
         let shared = [small, large].map(|buffer| unsafe { H::share(buffer, both) });
-        assert_eq!((scene.memory.live(), scene.memory.check_in_place()), (3, Ok(())));
+        assert_eq!((scene.device.live(), scene.device.check_in_place()), (3, Ok(())));
 
-        // Moves the last page of the queue, of a bounce buffer from the pool and of one from the
-        // allocator, one after the other.
-        for (paddr, pages, len, purpose) in [
-            (queue.0, 3, 3 * PAGE_SIZE, Purpose::Allocated),
-            (shared[0], 1, 512, Purpose::Bounce),
-            (shared[1], 2, 6000, Purpose::Bounce),
+        // Moves the last page of the queue and of two bounce buffers, one after the other.
+        for (paddr, pages, len, kind) in [
+            (queue.0, 3, 3 * PAGE_SIZE, BufferKind::Raw),
+            (shared[0], 1, 100, BufferKind::Bounce),
+            (shared[1], 2, 6000, BufferKind::Bounce),
         ] {
             let page = (pages - 1) * PAGE_SIZE as u64;
             let back = scene.move_page(paddr + page);
-            let found: Vec<_> = scene.memory.moved_buffers().collect();
-            let report = scene.memory.check_in_place().unwrap_err();
-            assert_eq!(report, AdapterError::Moved { buffers: 1, first: found[0] }, "{report}");
-            let MovedBuffer { dma, len: bytes, purpose: lent_for, moved } = found[0];
-            assert_eq!((dma.get(), bytes, lent_for), (paddr, len as u64, purpose));
+            let found: Vec<_> = scene.device.moved_buffers().collect();
+            let report = scene.device.check_in_place().unwrap_err();
+            assert_eq!((report.buffers, report.first), (1, found[0]), "{report}");
+            let (buffer, moved) = (found[0].buffer, found[0].moved);
+            assert_eq!((buffer.dma.get(), buffer.len, buffer.kind), (paddr, len as u64, kind));
             assert_eq!((moved.offset, moved.device_address.get()), (page, paddr + page));
             back();
         }
         let moved = [queue.0, shared[1]].map(|paddr| scene.move_page(paddr));
-        let report = scene.memory.check_in_place();
-        assert!(matches!(report, Err(AdapterError::Moved { buffers: 2, .. })), "{report:?}");
+        assert_eq!(scene.device.check_in_place().map_err(|moved| moved.buffers), Err(2));
         moved.into_iter().for_each(|back| back());
-        assert_eq!(scene.memory.check_in_place(), Ok(()));
+        assert_eq!(scene.device.check_in_place(), Ok(()));
         // SAFETY: the arguments are those of `share` and `dma_alloc`.
         unsafe {
             H::unshare(shared[0], small, both);
             H::unshare(shared[1], large, both);
             H::dma_dealloc(queue.0, queue.1, 3);
         }
-        assert_eq!(scene.memory.moved_buffers().count(), 0, "freed buffers are not checked");
+        assert_eq!(scene.device.moved_buffers().count(), 0, "freed buffers are not checked");
         scene.check_balance();
     }
-    let (scene, hal) = device!(HostScene::with_pool(pv(), Constraints::default(), 4));
+    let (scene, hal) = device!(HostScene::new(pv(), Constraints::default()));
     test(hal, scene);
 }
 
@@ -529,14 +494,13 @@ fn c75_a_check_does_not_disturb_drivers() {
         std::thread::scope(|scope| {
             scope.spawn(move || {
                 while stop.try_recv() == Err(TryRecvError::Empty) {
-                    assert_eq!(scene.memory.check_in_place(), Ok(()));
+                    assert_eq!(scene.device.check_in_place(), Ok(()));
                 }
             });
             // Dropping it stops the thread, at the end and also if an assertion below fails.
             let _done = done;
-            for round in 0..20_000 {
-                // Odd rounds bounce by the allocator and even ones by the pool, so the slot's values
-                // change.
+            for round in 0..5_000 {
+                // The lengths differ, so the record's values change.
                 let mut content = [7; 1024];
                 let buffer = NonNull::from(&mut content[..1 + round % 2 * 1000]);
                 // SAFETY: a live array. `unshare` has the arguments of `share`.
@@ -545,7 +509,7 @@ fn c75_a_check_does_not_disturb_drivers() {
                     H::unshare(paddr, buffer, BufferDirection::Both);
                 }
                 assert_eq!(
-                    scene.memory.live(),
+                    scene.device.live(),
                     0,
                     "round {round}: the bounce buffer was not freed"
                 );
@@ -553,6 +517,6 @@ fn c75_a_check_does_not_disturb_drivers() {
         });
         scene.check_balance();
     }
-    let (scene, hal) = device!(HostScene::with_pool(pv(), Constraints::default(), 2));
+    let (scene, hal) = device!(HostScene::new(pv(), Constraints::default()));
     test(hal, scene);
 }

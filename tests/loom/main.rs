@@ -8,12 +8,12 @@
 #![cfg(loom)]
 
 mod areas;
+#[cfg(feature = "virtio-drivers")]
+mod devices;
 mod flush;
 mod mappings;
 mod p2m;
 mod pool;
 mod reserve;
 mod scene;
-#[cfg(feature = "virtio-drivers")]
-mod slots;
 mod trace;

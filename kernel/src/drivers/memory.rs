@@ -1,16 +1,14 @@
 //! The memory of drivers, with two different masks. Only this file and its users' wrappers of the
 //! adapters' interfaces know the adapters.
 
-use alloc::boxed::Box;
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use spin::Once;
 use xen_contig::adapters::virtio_drivers::StaticDevice;
-use xen_contig::adapters::{DeviceMemory, LiveSlot};
-use xen_contig::dma::{Allocator, Constraints, Retain};
+use xen_contig::dma::{AllocError, Allocator, Constraints, Device, Retain};
 
 use super::{messages, registers};
+use crate::console::say;
 use crate::machine::Machine;
 
 /// The embedding kernel, as the library uses it.
@@ -22,13 +20,11 @@ pub type Kernel = &'static Machine;
 /// within 28 bits. The second is the mask of a device that drives all address bits.
 const MASKS: [u64; 2] = [(1 << 28) - 1, u64::MAX];
 
-/// The maximum number of buffers that the drivers of one mask may have at a time.
-///
-/// A network card has the most: a buffer for each packet in its rings.
-const SLOTS: usize = 256;
+/// How they are called in reports.
+const NAMES: [&str; MASKS.len()] = ["narrow", "wide"];
 
 static ALLOCATOR: Once<Allocator<Kernel>> = Once::new();
-static MEMORIES: [Once<DeviceMemory<Kernel>>; MASKS.len()] = [const { Once::new() }; MASKS.len()];
+static DEVICES: [Once<Device<'static, Kernel>>; MASKS.len()] = [const { Once::new() }; MASKS.len()];
 
 /// Devices with the mask at an index of the table.
 pub enum Masked<const WHICH: usize> {}
@@ -52,24 +48,38 @@ pub fn set_up(machine: &Machine) {
     messages::print();
     let kernel = *machine.dma().platform();
     let allocator = ALLOCATOR.call_once(|| Allocator::new(kernel, Retain::NOTHING));
-    for (memory, mask) in MEMORIES.iter().zip(MASKS) {
-        memory.call_once(|| {
-            // The slots are made on the heap, so that the image stays small enough for small guests.
-            let live = Box::leak((0..SLOTS).map(|_| LiveSlot::new()).collect::<Box<[_]>>());
-            let constraints = Constraints::builder().mask(mask).build();
-            let memory = constraints.and_then(|it| DeviceMemory::new(allocator, &it, live));
-            memory.expect("a mask alone is no contradiction")
+    for ((device, mask), name) in DEVICES.iter().zip(MASKS).zip(NAMES) {
+        device.call_once(|| {
+            let limits = Constraints::builder().mask(mask).build();
+            let device = limits.map_err(AllocError::from);
+            let device = device.and_then(|limits| Device::new(allocator, name, &limits));
+            device.expect("a mask alone is no contradiction, and a frame is free at boot")
         });
     }
 }
 
-// SAFETY: each index has one memory, always the same. `registers::at` returns the address at which
+/// Returns the number of frames that hold the records of the devices.
+pub fn record_frames() -> u64 {
+    DEVICES.iter().filter_map(Once::get).map(Device::record_frames).sum()
+}
+
+/// Prints what the drivers of each mask have, and why their requests failed. Prints nothing before
+/// [`set_up`].
+pub fn print_reports() {
+    for device in DEVICES.iter().filter_map(Once::get) {
+        for line in alloc::format!("{}", device.report()).lines() {
+            say!("# {line}");
+        }
+    }
+}
+
+// SAFETY: each index has one device, always the same. `registers::at` returns the address at which
 // the registers are mapped.
 unsafe impl<const WHICH: usize> StaticDevice for Masked<WHICH> {
     type Platform = Kernel;
 
-    fn memory() -> &'static DeviceMemory<Kernel> {
-        MEMORIES[WHICH].get().expect("set up before any driver")
+    fn device() -> &'static Device<'static, Kernel> {
+        DEVICES[WHICH].get().expect("set up before any driver")
     }
 
     unsafe fn mmio_phys_to_virt(address: u64, size: usize) -> NonNull<u8> {
@@ -92,19 +102,15 @@ pub struct MemoryCounts {
     pub bounced: u64,
 }
 
-static DIRECT: AtomicU64 = AtomicU64::new(0);
-static BOUNCED: AtomicU64 = AtomicU64::new(0);
-
 /// Returns what drivers got since boot. This is the only place that says where the counts come from.
 pub fn counts() -> MemoryCounts {
-    MemoryCounts {
-        exchanged: allocator().stats().exchanged,
-        direct: DIRECT.load(Relaxed),
-        bounced: BOUNCED.load(Relaxed),
-    }
-}
-
-/// Counts a mapping of a driver's own memory. The adapters do not count them.
-pub fn count_mapping(bounced: bool) {
-    if bounced { &BOUNCED } else { &DIRECT }.fetch_add(1, Relaxed);
+    let of = |device: &Device<'static, Kernel>| *device.report().counts();
+    let devices = DEVICES.iter().filter_map(Once::get).map(of);
+    let start =
+        MemoryCounts { exchanged: allocator().stats().exchanged, ..MemoryCounts::default() };
+    devices.fold(start, |sum, counts| MemoryCounts {
+        direct: sum.direct + counts.direct_mappings,
+        bounced: sum.bounced + counts.bounced_mappings,
+        ..sum
+    })
 }

@@ -6,12 +6,13 @@ use hypercall::XenErrno;
 
 use super::reservation::reduced;
 use super::{Check, Test, TestContext, fail, skip};
+use crate::drivers::memory;
 use crate::machine::Machine;
 
 /// The counts of frames at one time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AccountsSnapshot {
-    /// The frames that the frame allocator has.
+    /// The frames that the frame allocator has, and those with the records of devices, which stay.
     free: u64,
     /// The frames in quarantine.
     quarantined: u64,
@@ -23,7 +24,7 @@ impl AccountsSnapshot {
     /// Returns the counts now.
     pub fn of(machine: &Machine) -> Self {
         Self {
-            free: machine.frames.lock().free_frames(),
+            free: machine.frames.lock().free_frames() + memory::record_frames(),
             quarantined: machine.accounts.quarantined(),
             reservation: machine.current_reservation(),
         }

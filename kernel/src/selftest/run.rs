@@ -12,6 +12,7 @@ use super::reservation::reduced;
 use super::test::{Test, TestContext};
 use crate::command_line::{Options, Selection, When};
 use crate::console::say;
+use crate::drivers::memory;
 use crate::layout::{slot, window};
 use crate::machine::Machine;
 use crate::time::Stopwatch;
@@ -69,6 +70,9 @@ pub fn run(
         let time = watch.milliseconds();
         trace::print();
         report.line(&test.name, &before.compare(machine, outcome), Some(time));
+    }
+    if options.report {
+        memory::print_reports();
     }
     report.finish()
 }

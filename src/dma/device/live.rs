@@ -23,6 +23,8 @@ pub enum BufferKind {
     Coherent = 2,
     /// By its two addresses alone.
     Raw = 3,
+    /// Not at all: it replaces memory of the driver that the device cannot access in place.
+    Bounce = 4,
 }
 
 /// A live buffer of a device.
@@ -87,7 +89,9 @@ const fn with_state(word: u64, state: u64) -> u64 {
 
 /// Returns the kind of buffer that a record holds; `None` if it holds none.
 fn kind_of(word: u64) -> Option<BufferKind> {
-    [BufferKind::Coherent, BufferKind::Raw].into_iter().find(|kind| *kind as u64 == word & STATE)
+    [BufferKind::Coherent, BufferKind::Raw, BufferKind::Bounce]
+        .into_iter()
+        .find(|kind| *kind as u64 == word & STATE)
 }
 
 /// The record of one buffer.
@@ -232,6 +236,11 @@ impl<'a, P: Platform> LiveRecords<'a, P> {
         Some(record)
     }
 
+    /// Returns the number of frames that the records lie in.
+    pub fn frames(&self) -> u64 {
+        self.chain.frames()
+    }
+
     /// Makes all records free.
     pub fn forget_all(&mut self) {
         self.chain.settle(|_| Settlement::Drop);
@@ -242,10 +251,21 @@ impl<'a, P: Platform> LiveRecords<'a, P> {
         self.chain.entries().filter_map(move |entry| Some(entry.record.visit(&f)?.0))
     }
 
-    /// Takes the first buffer that `wanted` accepts out of its record.
-    pub fn take(&self, wanted: impl Fn(&LiveEntry) -> bool) -> Option<LiveEntry> {
+    /// Takes the first buffer with this kind and these addresses that `wanted` accepts out of its record.
+    pub fn take(
+        &self,
+        (kind, dma, cpu): (BufferKind, DmaAddr, u64),
+        wanted: impl Fn(&LiveEntry) -> bool,
+    ) -> Option<LiveEntry> {
+        let is_named =
+            |entry: &LiveEntry| (entry.kind, entry.range.dma, entry.cpu) == (kind, dma, cpu);
+        let wanted = |entry: &LiveEntry| is_named(entry) && wanted(entry);
         self.chain.entries().find_map(|entry| {
             let record = entry.record;
+            // Most records are of other buffers. What is read here may be of two fills; `visit` reads again.
+            if record.cpu.load(Relaxed) != cpu {
+                return None;
+            }
             let (found, word) = record.visit(|entry| wanted(entry).then_some(*entry))?;
             let taken = found.filter(|_| record.enter(word))?;
             record.free();
@@ -310,10 +330,15 @@ impl<'d, P: Platform> LiveGuard<'d, P> {
         self.record.fill(entry);
     }
 
+    /// Leaves the record until it is [taken](LiveRecords::take).
+    pub fn forget(self) {
+        core::mem::forget(self);
+    }
+
     /// Records something else in place, which remains until it is [taken](LiveRecords::take).
     pub fn release(self, entry: &LiveEntry) {
         self.change(entry);
-        core::mem::forget(self);
+        self.forget();
     }
 }
 

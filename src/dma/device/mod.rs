@@ -7,6 +7,7 @@ mod moved;
 mod name;
 mod owner;
 mod raw;
+mod raw_mapping;
 mod report;
 
 pub(super) use counters::DeviceCounters;
@@ -17,4 +18,5 @@ pub use moved::{BuffersMoved, MovedBuffer};
 pub use name::DeviceName;
 pub use owner::Device;
 pub use raw::NotLent;
+pub use raw_mapping::RawMapping;
 pub use report::DeviceReport;

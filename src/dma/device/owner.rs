@@ -214,6 +214,16 @@ impl<'a, P: Platform> Device<'a, P> {
         DeviceReport::new(self)
     }
 
+    /// Returns the number of live buffers.
+    pub fn live(&self) -> usize {
+        self.report().live().count()
+    }
+
+    /// Returns the number of frames of the kernel that the records of live buffers lie in.
+    pub fn record_frames(&self) -> u64 {
+        self.records.frames()
+    }
+
     /// Ends the device, and returns its records to the kernel.
     ///
     /// # Errors

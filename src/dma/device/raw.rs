@@ -3,7 +3,6 @@
 use core::fmt;
 use core::ptr::NonNull;
 
-use super::live::LiveEntry;
 use super::{BufferKind, Device};
 use crate::addr::{DmaAddr, PAGE_SIZE};
 use crate::dma::{AllocError, Constraints, Request};
@@ -66,16 +65,7 @@ impl<P: Platform> Device<'_, P> {
     /// # Errors
     /// [`NotLent`]: the two addresses are not those of one live buffer. Then nothing is freed.
     pub fn free_raw(&self, dma: DmaAddr, cpu: NonNull<u8>) -> Result<(), NotLent> {
-        let is_named = |entry: &LiveEntry| {
-            entry.kind == BufferKind::Raw
-                && entry.range.dma == dma
-                && entry.cpu == cpu.addr().get() as u64
-        };
-        // Two records have the same addresses only after a restore, if a driver did not free the first. The
-        // memory of the second is at its device address and that of the first is not.
-        let in_place = |entry: &LiveEntry| is_named(entry) && self.find_moved(entry).is_none();
-        let entry = self.records.take(in_place).or_else(|| self.records.take(is_named));
-        let entry = entry.ok_or(NotLent { dma, cpu })?;
+        let entry = self.take_named(BufferKind::Raw, dma, cpu).ok_or(NotLent { dma, cpu })?;
         self.allocator().release_recorded(&entry);
         Ok(())
     }

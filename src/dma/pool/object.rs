@@ -86,12 +86,6 @@ impl<'p, P: Platform> PoolObject<'p, P> {
         self.reported.check_in_place(self.allocator.platform().p2m()).map_err(BufferError::Moved)
     }
 
-    /// Returns the addresses that the device and the guest have for the object.
-    #[cfg(any(feature = "virtio-drivers", feature = "dma-api"))]
-    pub(crate) const fn device_range(&self) -> DeviceRange {
-        self.reported
-    }
-
     fn span(&self) -> BufferSpan {
         // SAFETY: the object lies in mapped frames of a buffer that the pool owns, and no other
         // object has these bytes while its bit is set, which is until the drop

@@ -5,14 +5,14 @@ use core::ops::Range;
 use core::sync::atomic::Ordering::SeqCst;
 use core::sync::atomic::compiler_fence;
 
-use super::bounce::Bounce;
+use super::bounce::{Bounce, BounceMemory};
 use super::layout::{BounceAddresses, BounceLayout};
 use super::source::{Source, SourcePage};
 use super::survey::{AddressDigest, Survey};
 use super::view::{DeviceAddress, DeviceView};
 use super::{Direction, MapError};
 use crate::dma::segments::{CutRules, Piece, Segments};
-use crate::dma::{Allocator, BufferError, Segment};
+use crate::dma::{Allocator, BufferError, CoherentBuffer, Segment};
 use crate::platform::Platform;
 
 /// Memory of the guest that a device accesses until the mapping is dropped.
@@ -126,6 +126,16 @@ impl<'a, P: Platform> Mapping<'a, P> {
         mapping.source.expose();
         compiler_fence(SeqCst);
         mapping
+    }
+
+    /// Takes the mapping apart. Returns its bounce buffer, if it has one; nothing is copied back.
+    pub(in crate::dma) fn into_bounce_buffer(mut self) -> Option<CoherentBuffer<'a, P>> {
+        let bounce = self.bounce.take();
+        core::mem::forget(self);
+        match bounce?.memory {
+            BounceMemory::Buffer(buffer) => Some(buffer),
+            BounceMemory::Object(_) => None,
+        }
     }
 
     /// Returns the number of bytes.

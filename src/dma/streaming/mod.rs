@@ -25,7 +25,7 @@
 
 mod bounce;
 mod bounced_pages;
-mod copy;
+pub(super) mod copy;
 mod device;
 mod direction;
 mod error;

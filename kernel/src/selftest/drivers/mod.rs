@@ -20,7 +20,7 @@ use crate::machine::Machine;
 
 /// Skips the test unless all memory of the narrow devices must be exchanged.
 pub fn nothing_in_reach(machine: &Machine) -> Check {
-    let constraints = Narrow::memory().constraints();
+    let constraints = Narrow::device().limits();
     let in_reach = |pfn| {
         let frame = machine.p2m.mfn(pfn).map(|mfn| mfn.number() << 12);
         frame.is_some_and(|start| constraints.admits(start, 1))
@@ -63,7 +63,7 @@ pub fn is_balanced() -> Check {
     if let Some(error) = report.error {
         fail!("trimming: {error}, {report:?}");
     }
-    let (narrow, wide, stats) = (Narrow::memory(), Wide::memory(), allocator().stats());
+    let (narrow, wide, stats) = (Narrow::device(), Wide::device(), allocator().stats());
     if (narrow.live(), wide.live(), stats.lent, stats.refusals) != (0, 0, 0, 0) {
         fail!("expected no buffer in use and no lent frame: {narrow:?}, {wide:?}, {stats:?}");
     }

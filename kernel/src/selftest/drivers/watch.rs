@@ -15,7 +15,7 @@ use xen_contig::dma::Constraints;
 use xen_contig::p2m::M2p;
 
 use super::{Check, fail};
-use crate::drivers::memory::{self, allocator};
+use crate::drivers::memory::allocator;
 use crate::layout::LINEAR_BASE;
 use crate::machine::Machine;
 use crate::say;
@@ -87,9 +87,6 @@ pub fn note(
     if let Some(fault) = &handed.fault {
         // The defect is printed at once, because the driver may fail before the test ends.
         say!("# a driver got {handed}: {fault}");
-    }
-    if how != AddressKind::Allocated {
-        memory::count_mapping(how == AddressKind::Bounced);
     }
     HANDED.lock().push(handed);
 }

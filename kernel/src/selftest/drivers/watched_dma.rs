@@ -15,7 +15,7 @@ use xen_contig::adapters::virtio_drivers::StaticDevice;
 use xen_contig::addr::DmaAddr;
 
 use super::watch::{AddressKind, note};
-use crate::drivers::memory::{Kernel, allocator};
+use crate::drivers::memory::{self, Kernel, allocator};
 
 /// The adapter's `DmaOp` for the devices of `S`, which records its results.
 pub struct WatchedDma<S>(PhantomData<fn() -> S>);
@@ -35,16 +35,19 @@ pub fn first_freed() -> Option<Vec<u8>> {
 
 /// Returns what a driver on `dma-api` allocates its memory with.
 pub fn device_dma<S: StaticDevice<Platform = Kernel> + 'static>() -> DeviceDma {
-    let reach = DmaConstraints::new(S::memory().constraints().mask());
+    let reach = DmaConstraints::new(S::device().limits().mask());
     let info = DmaDeviceInfo::new(DmaDomainId::Direct, DmaCoherency::Coherent, reach);
     DeviceDma::new(info, &WatchedDma::<S>(PhantomData))
 }
 
 impl<S: StaticDevice<Platform = Kernel>> WatchedDma<S> {
     fn allocated(handle: Option<DmaAllocHandle>, before: u64) -> Option<DmaAllocHandle> {
+        if handle.is_none() {
+            memory::print_reports();
+        }
         let one = handle?;
         let memory = NonNull::slice_from_raw_parts(one.as_ptr(), one.size());
-        let (dma, reach) = (DmaAddr::new(one.dma_addr().as_u64()), S::memory().constraints());
+        let (dma, reach) = (DmaAddr::new(one.dma_addr().as_u64()), S::device().limits());
         note(AddressKind::Allocated, dma, memory, reach, before);
         Some(one)
     }
@@ -63,7 +66,7 @@ impl<S: StaticDevice<Platform = Kernel>> WatchedDma<S> {
 
 impl<S: StaticDevice<Platform = Kernel> + 'static> DmaOp for WatchedDma<S> {
     fn page_size(&self) -> usize {
-        S::memory().page_size()
+        S::device().page_size()
     }
 
     unsafe fn alloc_contiguous(
@@ -73,13 +76,13 @@ impl<S: StaticDevice<Platform = Kernel> + 'static> DmaOp for WatchedDma<S> {
     ) -> Option<DmaAllocHandle> {
         let before = allocator().stats().exchanged;
         // SAFETY: both functions have the same contract.
-        Self::allocated(unsafe { S::memory().alloc_contiguous(constraints, layout) }, before)
+        Self::allocated(unsafe { S::device().alloc_contiguous(constraints, layout) }, before)
     }
 
     unsafe fn dealloc_contiguous(&self, handle: DmaAllocHandle) {
         Self::freeing(&handle);
         // SAFETY: both functions have the same contract.
-        unsafe { S::memory().dealloc_contiguous(handle) }
+        unsafe { S::device().dealloc_contiguous(handle) }
     }
 
     unsafe fn alloc_coherent(
@@ -89,13 +92,13 @@ impl<S: StaticDevice<Platform = Kernel> + 'static> DmaOp for WatchedDma<S> {
     ) -> Option<DmaAllocHandle> {
         let before = allocator().stats().exchanged;
         // SAFETY: both functions have the same contract.
-        Self::allocated(unsafe { S::memory().alloc_coherent(constraints, layout) }, before)
+        Self::allocated(unsafe { DmaOp::alloc_coherent(S::device(), constraints, layout) }, before)
     }
 
     unsafe fn dealloc_coherent(&self, handle: DmaAllocHandle) -> Result<(), DmaError> {
         Self::freeing(&handle);
         // SAFETY: both functions have the same contract.
-        unsafe { S::memory().dealloc_coherent(handle) }
+        unsafe { S::device().dealloc_coherent(handle) }
     }
 
     unsafe fn map_streaming(
@@ -107,19 +110,19 @@ impl<S: StaticDevice<Platform = Kernel> + 'static> DmaOp for WatchedDma<S> {
     ) -> Result<DmaMapHandle, DmaError> {
         let before = allocator().stats().exchanged;
         // SAFETY: both functions have the same contract.
-        let one = unsafe { S::memory().map_streaming(constraints, addr, size, direction) }?;
+        let one = unsafe { S::device().map_streaming(constraints, addr, size, direction) }?;
         let how = match one.bounce_ptr() {
             Some(_) => AddressKind::Bounced,
             None => AddressKind::InPlace,
         };
         let memory = NonNull::slice_from_raw_parts(addr, size.get());
         let dma = DmaAddr::new(one.dma_addr().as_u64());
-        note(how, dma, memory, S::memory().constraints(), before);
+        note(how, dma, memory, S::device().limits(), before);
         Ok(one)
     }
 
     unsafe fn unmap_streaming(&self, handle: DmaMapHandle) {
         // SAFETY: both functions have the same contract.
-        unsafe { S::memory().unmap_streaming(handle) }
+        unsafe { S::device().unmap_streaming(handle) }
     }
 }

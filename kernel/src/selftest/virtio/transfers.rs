@@ -39,7 +39,7 @@ fn expected<S: StaticDevice<Platform = Kernel>>(
     place: BufferPlace,
     crosses_pages: bool,
 ) -> Option<AddressKind> {
-    let reaches_all = machine.exchanger().is_none() || S::memory().constraints().mask() == u64::MAX;
+    let reaches_all = machine.exchanger().is_none() || S::device().limits().mask() == u64::MAX;
     match place {
         BufferPlace::Stack => Some(AddressKind::Bounced),
         BufferPlace::Coherent => Some(AddressKind::InPlace),

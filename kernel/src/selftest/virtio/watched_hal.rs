@@ -4,10 +4,10 @@ use core::marker::PhantomData;
 use core::ptr::NonNull;
 
 use virtio_drivers::{BufferDirection, Hal, PhysAddr};
-use xen_contig::adapters::virtio_drivers::{StaticDevice, XenHal};
+use xen_contig::adapters::virtio_drivers::{NO_ADDRESS, StaticDevice, XenHal};
 use xen_contig::addr::{DmaAddr, PAGE_SIZE};
 
-use crate::drivers::memory::{Kernel, allocator};
+use crate::drivers::memory::{self, Kernel, allocator};
 use crate::selftest::drivers::watch::{self, AddressKind};
 
 fn note<S: StaticDevice<Platform = Kernel>>(
@@ -16,7 +16,7 @@ fn note<S: StaticDevice<Platform = Kernel>>(
     buffer: NonNull<[u8]>,
     exchanged: u64,
 ) {
-    watch::note(how, DmaAddr::new(dma), buffer, S::memory().constraints(), exchanged);
+    watch::note(how, DmaAddr::new(dma), buffer, S::device().limits(), exchanged);
 }
 
 /// The adapter's `Hal`, which records its results.
@@ -29,8 +29,10 @@ unsafe impl<S: StaticDevice<Platform = Kernel>> Hal for Watched<S> {
         let before = allocator().stats().exchanged;
         let (dma, pointer) = XenHal::<S>::dma_alloc(pages, direction);
         if dma != 0 {
-            let memory = NonNull::slice_from_raw_parts(pointer, pages * PAGE_SIZE);
-            note::<S>(AddressKind::Allocated, dma, memory, before);
+            let pages = NonNull::slice_from_raw_parts(pointer, pages * PAGE_SIZE);
+            note::<S>(AddressKind::Allocated, dma, pages, before);
+        } else {
+            memory::print_reports();
         }
         (dma, pointer)
     }
@@ -48,12 +50,15 @@ unsafe impl<S: StaticDevice<Platform = Kernel>> Hal for Watched<S> {
     }
 
     unsafe fn share(buffer: NonNull<[u8]>, direction: BufferDirection) -> PhysAddr {
-        let (before, live) = (allocator().stats().exchanged, S::memory().live());
+        let (before, live) = (allocator().stats().exchanged, S::device().live());
         // SAFETY: by the contract of `Hal::share`, which both functions have, the buffer stays
         // valid until `unshare`.
         let dma = unsafe { XenHal::<S>::share(buffer, direction) };
+        if dma == NO_ADDRESS {
+            memory::print_reports();
+        }
         let how =
-            if S::memory().live() > live { AddressKind::Bounced } else { AddressKind::InPlace };
+            if S::device().live() > live { AddressKind::Bounced } else { AddressKind::InPlace };
         note::<S>(how, dma, buffer, before);
         dma
     }
