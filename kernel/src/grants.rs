@@ -22,8 +22,11 @@ use crate::vcpu::xen;
 /// The number of entries in the table.
 const ENTRIES: u32 = (PAGE_SIZE / size_of::<GrantEntry>()) as u32;
 
-/// True once the table is mapped. The lock also keeps two callers from taking the same entry.
-static IS_MAPPED: Mutex<bool> = Mutex::new(false);
+/// The number of grants. While there is one, the table is mapped.
+///
+/// The table's frame belongs to Xen, and a toolstack may refuse to save a domain that maps it. The lock
+/// also keeps two callers from taking the same entry.
+static GRANTS: Mutex<u32> = Mutex::new(0);
 
 /// A frame that another domain may map, until [`end`](Grant::end).
 #[derive(Debug)]
@@ -80,13 +83,12 @@ impl Grant {
     /// # Errors
     /// Xen did not set up the table, or all entries are in use.
     pub unsafe fn new(machine: &Machine, pfn: Pfn, to: DomId) -> Result<Self, GrantError> {
-        let mut is_mapped = IS_MAPPED.lock();
-        if !*is_mapped {
-            map_table()?;
-            *is_mapped = true;
-        }
         let frame = machine.p2m.gfn(pfn).and_then(|gfn| u32::try_from(gfn.number()).ok());
         let frame = frame.ok_or(GrantError::Frame(pfn))?;
+        let mut grants = GRANTS.lock();
+        if *grants == 0 {
+            map_table()?;
+        }
         let is_free = |index: &u32| flags(*index).load(Ordering::Acquire) == 0;
         let reference = (FIRST_FREE_REFERENCE..ENTRIES).find(is_free).ok_or(GrantError::Full)?;
         let entry = entry(reference);
@@ -98,6 +100,7 @@ impl Grant {
         }
         // This store comes last, because it makes the entry valid.
         flags(reference).store(PERMIT_ACCESS, Ordering::Release);
+        *grants += 1;
         machine.linear.note_use(pfn, Holder::Granted { reference });
         Ok(Self { reference, pfn })
     }
@@ -112,6 +115,7 @@ impl Grant {
     /// # Errors
     /// The other domain still maps the frame. The grant is returned.
     pub fn end(self, machine: &Machine) -> Result<(), (Self, GrantError)> {
+        let mut grants = GRANTS.lock();
         let flags = flags(self.reference);
         let mut now = flags.load(Ordering::Acquire);
         // Xen sets the bits when the other domain maps the frame, perhaps at this moment.
@@ -119,6 +123,11 @@ impl Grant {
             match flags.compare_exchange(now, 0, Ordering::SeqCst, Ordering::SeqCst) {
                 Ok(_) => {
                     machine.linear.forget_use(self.pfn);
+                    *grants -= 1;
+                    if *grants == 0 {
+                        // Xen never refuses this. If it did, the next grant would map the table again.
+                        let _unmapped = guest().set_window(slot::GRANT_TABLE, None);
+                    }
                     return Ok(());
                 }
                 Err(changed) => now = changed,
@@ -142,13 +151,13 @@ fn map_table() -> Result<(), GrantError> {
     mapped.map_err(|errno| GrantError::Xen("mapping the grant table", errno))
 }
 
-/// Returns the address of an entry, which is mapped once [`map_table`] was called.
+/// Returns the address of an entry, which is mapped while there is a grant.
 fn entry(reference: u32) -> *mut GrantEntry {
     window(slot::GRANT_TABLE).as_mut_ptr::<GrantEntry>().wrapping_add(reference as usize)
 }
 
 fn flags(reference: u32) -> &'static AtomicU16 {
-    // SAFETY: callers have mapped the table, for good, and `reference` is below `ENTRIES`. Xen and
+    // SAFETY: callers use the flags only while the table is mapped, and `reference` is below `ENTRIES`. Xen and
     // the kernel both access the flags as a whole.
     unsafe { AtomicU16::from_ptr(&raw mut (*entry(reference)).flags) }
 }
