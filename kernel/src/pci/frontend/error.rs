@@ -19,7 +19,7 @@ pub enum FrontendError {
     Xen(&'static str, XenErrno),
     /// The toolstack's key is missing or has another form.
     Key(&'static str),
-    /// The backend does not connect.
+    /// The backend does not connect in time, or has closed. This is its last state.
     Backend(Option<BackendState>),
     /// The backend did not answer a request.
     Silent,
@@ -39,10 +39,10 @@ impl fmt::Display for FrontendError {
                  domain created by xl?"
             ),
             Self::Backend(state) => {
-                write!(f, "the PCI backend in dom0 did not connect within {TIMEOUT_SECONDS} s")?;
+                f.write_str("the PCI backend in dom0 does not connect: ")?;
                 match state {
-                    Some(state) => write!(f, " (state {state})")?,
-                    None => f.write_str(" (it has no state)")?,
+                    Some(state) => write!(f, "its state is {state}")?,
+                    None => f.write_str("it has no state")?,
                 }
                 f.write_str("; load the module xen-pciback in dom0 and create the domain again")
             }
