@@ -18,6 +18,7 @@ struct measured {
     struct xc_device *device;
     struct xc_buffer *buffer;
     struct xc_mapping *mapping;
+    struct xc_pool *pool;
     void *memory;
     struct xc_error *error;
 };
@@ -42,7 +43,7 @@ static int call_init(const struct measured *with)
 
 static int call_device(const struct measured *with)
 {
-    const struct xc_limits limits = { .mask = UINT32_MAX };
+    const struct xc_limits limits = { .mask = UINT32_MAX, .max_segments = 16, .streaming_align = 4096 };
 
     return xc_device_init(with->device, with->allocator, "c-stack", &limits, with->error);
 }
@@ -70,6 +71,26 @@ static int call_map(const struct measured *with)
 static int call_unmap(const struct measured *with)
 {
     return xc_unmap(with->mapping, with->error);
+}
+
+/* The device takes no such address in place, and nothing is idle: the bounce buffer needs an exchange. */
+static int call_bounce(const struct measured *with)
+{
+    void *odd = (uint8_t *)with->memory + 8;
+
+    return xc_map(with->device, odd, 3 * 4096, XC_BIDIRECTIONAL, 0, with->mapping, with->error);
+}
+
+static int call_pool(const struct measured *with)
+{
+    const struct xc_pool_config config = { .size = 64, .chunk = 64 * KIB, .reserve = 1 };
+
+    return xc_pool_init(with->pool, with->device, &config, with->error);
+}
+
+static int call_pool_fini(const struct measured *with)
+{
+    return xc_pool_fini(with->pool, with->error);
 }
 
 static int call_text(const struct measured *with)
@@ -111,6 +132,11 @@ uint64_t selftest_stack(const struct selftest *test)
         { "xc_unmap", call_unmap },
         { "xc_error_text", call_text },
         { "xc_trim", call_trim },
+        { "xc_map that bounces", call_bounce },
+        { "xc_unmap that bounces", call_unmap },
+        { "xc_trim again", call_trim },
+        { "xc_pool_init", call_pool },
+        { "xc_pool_fini", call_pool_fini },
         { "xc_device_fini", call_device_fini },
         { "xc_fini", call_fini },
     };
@@ -118,11 +144,12 @@ uint64_t selftest_stack(const struct selftest *test)
     struct xc_device device;
     struct xc_mapping mapping;
     struct xc_buffer buffer;
+    struct xc_pool pool;
     struct xc_error error;
     const struct xc_platform *platform = test->platform;
     uint64_t frame = platform->take(platform->context, 4, 1);
     const struct measured with = {
-        platform, &allocator, &device, &buffer, &mapping, (void *)(uintptr_t)(platform->linear_base + frame * 4096), &error,
+        platform, &allocator, &device, &buffer, &mapping, &pool, (void *)(uintptr_t)(platform->linear_base + frame * 4096), &error,
     };
     uint64_t most = 0;
     size_t at;
