@@ -6,8 +6,8 @@ use std::mem::forget;
 use std::ptr::NonNull;
 use std::thread;
 
-use fake_xen::{FakeGuest, FakePlatform, GuestBuilder};
-use hypercall::Mfn;
+use fake_xen::{FakeGuest, FakePlatform, Fault, GuestBuilder};
+use hypercall::{Mfn, XenErrno};
 use xen_contig::addr::{DmaAddr, PAGE_SIZE, Pfn};
 use xen_contig::dma::{
     AllocError, Allocator, BufferError, BufferKind, CoherentBuffer, ConstraintError, Constraints,
@@ -513,4 +513,66 @@ fn threads_allocate_and_report_at_the_same_time() {
     assert_eq!((live(&device), device.report().counts().failures()), (vec![], 0));
     drop(device);
     scene.check_balance(0);
+}
+
+/// What a driver does from probe to remove: a device, a part of it, buffers, a set, raw memory, a split.
+fn drive(scene: &DeviceScene) -> Result<(), String> {
+    let any = Constraints::default();
+    let device = Device::new(&scene.allocator, "nic", &any).map_err(|it| it.to_string())?;
+    let queue = device.child("queue", &limits(|it| it.align(8192))).map_err(|it| it.to_string())?;
+    let mut ring = queue.alloc_coherent(4 * PAGE).map_err(|it| it.to_string())?;
+    let part = ring.split_off(2 * PAGE).map_err(|it| it.to_string())?;
+    let set = device.alloc_many(&[Request::new(PAGE), Request::new(3 * PAGE)]);
+    let set = set.map_err(|(_, it)| it.to_string())?;
+    let (dma, cpu) = device.alloc_raw(5 * PAGE).map_err(|it| it.to_string())?;
+    assert_eq!((device.live(), queue.live()), (3, 2));
+    device.free_raw(dma, cpu).map_err(|it| it.to_string())?;
+    drop((ring, part, set));
+    device.close().map_err(|it| it.to_string())?;
+    queue.close().map_err(|it| it.to_string())
+}
+
+/// Every take of frames fails once. No buffer and no frame of a refused driver is lost.
+#[test]
+fn a_kernel_that_refuses_frames_once_loses_nothing() {
+    let mut refused = 0;
+    for successes in 0.. {
+        let scene = pv();
+        scene.platform.fail_take(successes);
+        let result = drive(&scene);
+        let met = scene.platform.fail_take(u64::MAX);
+        refused += usize::from(result.is_err());
+        assert_eq!(scene.platform.take_leaked(), [""; 0]);
+        scene.check_balance(0);
+        assert_eq!(drive(&scene), Ok(()), "without a fault, after {result:?}");
+        scene.check_balance(0);
+        if !met {
+            assert_eq!(result, Ok(()));
+            break;
+        }
+    }
+    assert!(refused >= 2, "{refused} drivers were refused: a device and a part of it take frames");
+}
+
+/// Every hypercall fails once. Of a refused driver no buffer is lost, and only quarantined frames are.
+#[test]
+fn a_xen_that_refuses_a_hypercall_once_loses_nothing() {
+    let mut refused = 0;
+    for call in 1.. {
+        let scene = pv();
+        scene.platform.guest().xen().arm(Fault::refuse(call, XenErrno::ENOMEM));
+        let result = drive(&scene);
+        let met = scene.platform.guest().xen().disarm() > 0;
+        refused += usize::from(result.is_err());
+        assert_eq!(scene.platform.take_leaked(), [""; 0]);
+        assert_eq!(drive(&scene), Ok(()), "without a fault, after {result:?}");
+        if Platform::accounts(&scene.platform).quarantined() == 0 {
+            scene.check_balance(0);
+        }
+        if !met {
+            assert_eq!(result, Ok(()));
+            break;
+        }
+    }
+    assert!(refused > 0);
 }

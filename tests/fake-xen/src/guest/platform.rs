@@ -29,6 +29,8 @@ pub struct FakePlatform {
     set_aside: Mutex<Vec<(Pfn, ExchangeError)>>,
     leaked: Mutex<Vec<String>>,
     takes_denied: AtomicBool,
+    /// How many takes of frames succeed until one fails.
+    takes_until_failure: AtomicU64,
     lists_shortened: AtomicBool,
     search_denied: AtomicBool,
 }
@@ -58,6 +60,7 @@ impl FakePlatform {
             set_aside: Mutex::new(Vec::new()),
             leaked: Mutex::new(Vec::new()),
             takes_denied: AtomicBool::new(false),
+            takes_until_failure: AtomicU64::new(u64::MAX),
             lists_shortened,
             search_denied,
         }
@@ -96,6 +99,12 @@ impl FakePlatform {
     /// Returns the buffers that were leaked since the last call, each as `device: buffer`.
     pub fn take_leaked(&self) -> Vec<String> {
         mem::take(&mut self.leaked.lock())
+    }
+
+    /// Makes one take of frames fail, after `successes` that succeed. Returns false if the last one that was
+    /// asked for has not failed yet.
+    pub fn fail_take(&self, successes: u64) -> bool {
+        self.takes_until_failure.swap(successes, Relaxed) == u64::MAX
     }
 
     /// Makes it a kernel without a free frame, or no longer.
@@ -154,6 +163,14 @@ unsafe impl Platform for &FakePlatform {
         check_not_held("`Platform::take`");
         if self.takes_denied.load(Relaxed) {
             return None;
+        }
+        match self.takes_until_failure.load(Relaxed) {
+            u64::MAX => {}
+            0 => {
+                self.takes_until_failure.store(u64::MAX, Relaxed);
+                return None;
+            }
+            more => self.takes_until_failure.store(more - 1, Relaxed),
         }
         self.allocator().take(frames, align)
     }
