@@ -112,6 +112,19 @@ put_licences() {
             [ ! -f "$text" ] || put "$text" "licences/$crate/${text##*/}"
         done
     done
+    # Some crates name the MIT licence and have no text of it. The text is the same for all, and the
+    # holders are the authors that the crate names.
+    sed -n 's/|MIT$//p' "$list" | sed 's/ v/-/' | while read -r crate; do
+        [ ! -d "${root}licences/$crate" ] || continue
+        authors=$(sed -n 's/^authors = \[\(.*\)\]$/\1/p' \
+            "${CARGO_HOME:-$HOME/.cargo}"/registry/src/*/"$crate"/Cargo.toml | tr -d '"')
+        {
+            printf 'Copyright (c) %s\n\n' "${authors:-the authors of $crate}"
+            cat LICENSE-MIT
+        } >target/release-text
+        put target/release-text "licences/$crate/LICENSE-MIT"
+        rm target/release-text
+    done
     rm "$list" "$list.all"
 }
 
