@@ -10,10 +10,10 @@
  *                   the guest's own numbering in a PVH guest.
  *
  * Storage
- *   The library allocates no memory of its own beside frames. The caller provides each structure, and its
- *   content does not matter before the call that fills it. The library marks it with its address: a
- *   structure that was copied, freed or never filled is recognised. It must stay where it is until the
- *   function is called that ends it.
+ *   The library gets frames by take of xc_platform, and allocates no other memory. The caller provides each
+ *   structure, and its content does not matter before the call that fills it. A structure must stay at its
+ *   address until the call that ends it. The library marks it with the address, so it recognises a structure
+ *   that was copied, ended or never filled, and returns XC_ERROR_HANDLE.
  *
  * Errors
  *   A function that returns int returns XC_OK or one of XC_ERROR_..., and writes the whole error to its last
@@ -227,7 +227,7 @@ struct xc_trim_report {
 
 /* What a device can reach. 0 stands for the default of each member. */
 struct xc_limits {
-    /* The highest address of a byte that the device can drive. 0: any. */
+    /* The highest address of a byte that the device can drive: 0xffffffff for 32 address bits. 0: any. */
     uint64_t mask;
     /* The lowest address that the device may be given. */
     uint64_t lowest;
@@ -418,7 +418,7 @@ int xc_free(struct xc_buffer *buffer, struct xc_error *error);
 size_t xc_segments(const struct xc_buffer *buffer, struct xc_segment *segments, size_t capacity);
 
 /* Checks that a buffer still has the addresses that the device received. Call it after a restore or a
- * migration, when the P2M is up to date again. Does not sleep. XC_ERROR_MOVED: it has not. */
+ * migration, when the P2M is up to date again. Does not sleep. XC_ERROR_MOVED: an address has changed. */
 int xc_check(const struct xc_buffer *buffer, struct xc_error *error);
 
 /*
@@ -469,9 +469,9 @@ size_t xc_pool_text(const struct xc_pool *pool, char *buffer, size_t size);
  * device cannot access so many bytes; the text says how many it can. */
 int xc_map(const struct xc_device *device, void *memory, uint64_t bytes, uint32_t direction, uint32_t flags, struct xc_mapping *mapping, struct xc_error *error);
 
-/* Maps count ranges as one mapping, first to last. The library keeps its own form of the ranges in their place:
- * they must stay until xc_unmap, and their content is the library's. It may be lost after an error, too. If the
- * device writes, no two ranges may overlap. Otherwise as xc_map. */
+/* Maps count ranges as one mapping, first to last. The library overwrites the array of ranges with its own form of
+ * them: the array must exist until xc_unmap, and the caller must not access it. After an error, too, it may have
+ * other content. If the device writes, no two ranges may overlap. Otherwise as xc_map. */
 int xc_map_list(const struct xc_device *device, struct xc_range *ranges, size_t count, uint32_t direction, uint32_t flags, struct xc_mapping *mapping, struct xc_error *error);
 
 /* Ends a mapping. Stop the device first. Copies bounced bytes back if the device may have written them. */

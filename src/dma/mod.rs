@@ -39,7 +39,8 @@
 //! it, then shares it with the device, and from then on accesses it by cells:
 //! ```
 //! use bytemuck::{Pod, Zeroable};
-//! use xen_contig::dma::{AllocError, Allocator, Coherent, Constraints, Le};
+//! use core::ptr::NonNull;
+//! use xen_contig::dma::{AllocError, Coherent, Device, Direction, Le, MapError};
 //! use xen_contig::field;
 //! use xen_contig::platform::Platform;
 //!
@@ -53,9 +54,8 @@
 //!
 //! type Ring<'d, P> = Coherent<'d, P, [Descriptor]>;
 //!
-//! fn ring<P: Platform>(dma: &Allocator<P>) -> Result<Ring<'_, P>, AllocError> {
-//!     let device = Constraints::builder().mask(0xffff_ffff).build()?;
-//!     let mut ring = dma.alloc_coherent_slice::<Descriptor>(256, &device)?;
+//! fn ring<'d, P: Platform>(nic: &'d Device<'_, P>) -> Result<Ring<'d, P>, AllocError> {
+//!     let mut ring = nic.alloc_coherent_slice::<Descriptor>(256, "ring")?;
 //!     ring.iter_mut().for_each(|descriptor| descriptor.len = Le::new(2048));
 //!     let ring = ring.share();
 //!     let _for_the_device = ring.dma_addr().get();
@@ -64,6 +64,27 @@
 //!
 //! fn is_done<P: Platform>(ring: &Ring<'_, P>, index: usize) -> bool {
 //!     ring.at(index).is_ok_and(|cell| field!(cell, Descriptor, status).load().get() == 2)
+//! }
+//!
+//! /// Sends a packet that exists already. `wait` starts the device and returns when it has stopped.
+//! ///
+//! /// # Safety
+//! /// The packet is valid until the function returns, and nothing else accesses it.
+//! unsafe fn send<P: Platform>(
+//!     nic: &Device<'_, P>,
+//!     ring: &Ring<'_, P>,
+//!     packet: NonNull<[u8]>,
+//!     wait: impl Fn(),
+//! ) -> Result<(), MapError> {
+//!     // SAFETY: this function's contract. The mapping is dropped when the device has stopped.
+//!     let mapping = unsafe { nic.map(packet, Direction::ToDevice)? };
+//!     for (segment, descriptor) in mapping.segments().zip(ring.cells()) {
+//!         field!(descriptor, Descriptor, data).store(Le::new(segment.dma.get()));
+//!         field!(descriptor, Descriptor, len).store(Le::new(segment.len as u32));
+//!         field!(descriptor, Descriptor, status).store(Le::new(1));
+//!     }
+//!     wait();
+//!     Ok(())
 //! }
 //! ```
 //! A device that scatters and gathers says so, and

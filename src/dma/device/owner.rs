@@ -14,7 +14,9 @@ const PAGE: u64 = PAGE_SIZE as u64;
 
 /// A device, and the memory that its driver has.
 ///
-/// It has a name and limits, and every buffer is recorded while it lives, so that
+/// It has a name and limits. [`alloc_coherent`](Self::alloc_coherent) allocates memory as bytes,
+/// [`alloc_coherent_slice`](Self::alloc_coherent_slice) a ring of descriptors, and [`map`](Self::map) gives
+/// the device memory that exists already. Every buffer is recorded while it lives, so that
 /// [`report`](Self::report) says who holds what. A part of a device, such as a queue, is a
 /// [`child`](Self::child) with narrower limits and a report of its own.
 ///
@@ -37,6 +39,8 @@ const PAGE: u64 = PAGE_SIZE as u64;
 /// |---|---|---|
 /// | [`new`](Self::new), [`child`](Self::child) | no; takes a frame of the kernel | no |
 /// | [`alloc_coherent`](Self::alloc_coherent), [`alloc_many`](Self::alloc_many) | as [`Allocator::alloc_coherent`] | with [`Sleep::MustNot`](crate::dma::Sleep::MustNot), if the lock of the reserve masks interrupts |
+/// | [`alloc_coherent_box`](Self::alloc_coherent_box), [`alloc_coherent_slice`](Self::alloc_coherent_slice), [`alloc_raw`](Self::alloc_raw) | as `alloc_coherent` | as `alloc_coherent` |
+/// | [`map`](Self::map), [`map_list`](Self::map_list), [`map_raw`](Self::map_raw) | in place no; for bounce memory as `alloc_coherent` | as `alloc_coherent`; in place always |
 /// | the drop of a buffer | no | if the lock of the reserve masks interrupts |
 /// | [`report`](Self::report) | no | yes |
 /// | [`check_in_place`](Self::check_in_place), [`free_raw`](Self::free_raw) | no | if the lock of the reserve masks interrupts |

@@ -50,12 +50,13 @@ use crate::platform::Platform;
 /// # What is bounced
 /// * A page that the device does not reach, or whose first byte lacks the [streaming alignment];
 /// * a page outside of the linear mapping: its frame is unknown;
-/// * in a mapping of more than 512 pages, groups of pages: 1024 pages are bounced by twos, and so on;
+/// * in a mapping of more than 512 pages, also the neighbours of such a page: 513 to 1024 pages are bounced
+///   in groups of 2, 1025 to 2048 pages in groups of 4, and so on;
 /// * everything, if the device takes fewer segments than this needs.
 ///
 /// Bytes keep their offset in the page, rounded down to the streaming alignment. If everything is bounced,
-/// the first byte does, unless the mapping is then too long for the device. Around the bounced bytes a
-/// device finds zeros, in the same pages. The bounce memory starts as a copy in every direction, so bytes
+/// the first byte keeps its offset, unless the mapping is then too long for the device. The rest of a bounce
+/// page contains zeros. The bounce memory starts as a copy in every direction, so bytes
 /// that the device does not write stay as they were.
 ///
 /// [streaming alignment]: crate::dma::ConstraintsBuilder::streaming_align

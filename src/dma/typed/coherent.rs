@@ -14,8 +14,12 @@ use crate::platform::Platform;
 
 /// A `T`, or values `[T]`, in memory that a device may access at any time.
 ///
-/// It lends no Rust reference to them ([M5](crate::rules#M5)). Each value is a [`DmaCell`]: `cell` returns
-/// that of a `T`, `at` and `cells` those of a `[T]`. A type is a [`Pod`] if a device may write any bits
+/// A driver gets it by [`alloc_coherent_slice`](crate::dma::Device::alloc_coherent_slice) or
+/// [`alloc_coherent_box`](crate::dma::Device::alloc_coherent_box) and
+/// [`share`](crate::dma::CoherentBox::share), or makes it of a buffer by
+/// [`into_typed`](CoherentBuffer::into_typed). It lends no Rust reference to the values
+/// ([M5](crate::rules#M5)). Each value is a [`DmaCell`]: [`cell`](Self::cell) returns that of a `T`,
+/// [`at`](Self::at) and [`cells`](Self::cells) those of a `[T]`. A type is a [`Pod`] if a device may write any bits
 /// to it and if it has no padding, whose bytes a copy would lose. So none of these is:
 /// ```compile_fail,E0277
 /// #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
@@ -41,8 +45,8 @@ use crate::platform::Platform;
 ///     len: u32, // 4 bytes of padding follow.
 /// }
 /// ```
-/// A drop is that of a [`CoherentBuffer`]: stop the device first. What may be called in an interrupt handler
-/// is what may be called for a [`CoherentBuffer`]. As with [`Cell`], the value can move to another thread, and
+/// A drop returns the memory to the reserve: stop the device first. An interrupt handler may call the methods
+/// that it may call of a [`CoherentBuffer`]. As with [`Cell`], the value can move to another thread, and
 /// two threads cannot use it at once:
 /// ```
 /// # use xen_contig::dma::Coherent;
