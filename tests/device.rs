@@ -148,7 +148,8 @@ fn a_report_is_a_readable_table() {
            failures: 1; 1 no memory can satisfy it\n  \
            live buffer                 bytes  device address\n  \
            submission queue             8192  {dma}\n  \
-           live buffers: 1 (8192 bytes)"
+           live buffers: 1 (8192 bytes)\n  \
+           live mappings: 0"
     );
     assert_eq!(device.report().to_string(), expected);
 }
@@ -410,7 +411,8 @@ fn closing_a_device_names_what_is_still_in_use() {
     let _never_freed = device.alloc_raw(PAGE).unwrap();
     let error = device.close().unwrap_err();
     assert_eq!((error.buffers, error.bytes), (2, 5000 + PAGE));
-    let (first, dma) = (error.first, error.first.dma);
+    let first = error.first.unwrap();
+    let dma = first.dma;
     assert_eq!((first.tag, first.len), ("ring", 5000));
     let text = format!(
         "device tested was closed with 2 buffers of 9096 bytes, whose memory is lost: free them before; \

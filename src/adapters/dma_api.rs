@@ -152,11 +152,9 @@ impl<P: Platform + Sync + 'static> DmaOp for Device<'static, P> {
     }
 
     unsafe fn unmap_streaming(&self, handle: DmaMapHandle) {
-        if handle.bounce_ptr().is_some() {
-            let dma = DmaAddr::new(handle.dma_addr().as_u64());
-            let bytes = NonNull::slice_from_raw_parts(handle.as_ptr(), handle.size());
-            // SAFETY: nothing is copied: the crate has copied what the device wrote.
-            unsafe { self.unmap_raw(dma, bytes, false) };
-        }
+        let dma = DmaAddr::new(handle.dma_addr().as_u64());
+        let bytes = NonNull::slice_from_raw_parts(handle.as_ptr(), handle.size());
+        // SAFETY: nothing is copied: the crate has copied what the device wrote.
+        unsafe { self.unmap_raw(dma, bytes, false) };
     }
 }

@@ -147,7 +147,7 @@ unsafe impl<S: StaticDevice> Hal for XenHal<S> {
     }
 
     unsafe fn unshare(paddr: PhysAddr, buffer: NonNull<[u8]>, direction: BufferDirection) {
-        if paddr == NO_ADDRESS {
+        if paddr == NO_ADDRESS || buffer.is_empty() {
             return;
         }
         let is_written = direction != BufferDirection::DriverToDevice;

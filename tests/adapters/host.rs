@@ -190,7 +190,8 @@ impl HostScene {
 
     /// Checks that drivers have no buffer and that after a trim every frame is free.
     pub fn check_balance(&self) {
-        assert_eq!(self.device.live(), 0, "{}", self.device.report());
+        let mappings = self.device.report().counts().live_mappings;
+        assert_eq!((self.device.live(), mappings), (0, 0), "{}", self.device.report());
         self.check_accounts(0);
         let report = self.trim();
         assert_eq!((report.error, self.stats().idle), (None, 0), "{report:?}");

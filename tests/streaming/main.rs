@@ -10,6 +10,7 @@ mod random;
 
 mod edges;
 mod fault_sweep;
+mod live;
 mod memory;
 mod pool;
 mod property;

@@ -103,6 +103,11 @@ pub struct DeviceCounts {
     pub bounced_mappings: u64,
     /// Bytes of them that are bounced.
     pub bounced_bytes: u64,
+    /// Mappings that have not ended. One that was forgotten stays live.
+    ///
+    /// [`Device::unmap_raw`](super::Device::unmap_raw) ends one at each call, also of memory that was not
+    /// mapped.
+    pub live_mappings: u64,
     failures: [u64; FailureCause::ALL.len()],
 }
 
@@ -127,6 +132,7 @@ pub(in crate::dma) struct DeviceCounters {
     by_source: [AtomicU64; 3],
     direct: [AtomicU64; 2],
     bounced: [AtomicU64; 2],
+    live_mappings: AtomicU64,
     failures: [AtomicU64; FailureCause::ALL.len()],
 }
 
@@ -140,6 +146,7 @@ impl DeviceCounters {
             by_source: zeros(),
             direct: zeros(),
             bounced: zeros(),
+            live_mappings: AtomicU64::new(0),
             failures: zeros(),
         }
     }
@@ -154,6 +161,18 @@ impl DeviceCounters {
 
     pub fn count_failure(&self, cause: FailureCause) {
         self.failures[cause as usize].fetch_add(1, Relaxed);
+    }
+
+    /// Counts a mapping that begins. It is live until the guard is dropped, or until
+    /// [`end_mapping`](Self::end_mapping) if the guard is forgotten.
+    pub fn begin_mapping(&self) -> MappingGuard<'_> {
+        self.live_mappings.fetch_add(1, Relaxed);
+        MappingGuard(self)
+    }
+
+    /// Counts the end of a mapping. Drivers can unmap what they did not map, so the number stops at 0.
+    pub fn end_mapping(&self) {
+        let _live = self.live_mappings.fetch_update(Relaxed, Relaxed, |live| live.checked_sub(1));
     }
 
     /// Counts a mapping of `bytes` bytes, of which `bounced` are bounced.
@@ -179,7 +198,18 @@ impl DeviceCounters {
             direct_bytes,
             bounced_mappings,
             bounced_bytes,
+            live_mappings: load(&self.live_mappings),
             failures: array::from_fn(|at| load(&self.failures[at])),
         }
+    }
+}
+
+/// A live mapping, which its device counts.
+#[derive(Debug)]
+pub(in crate::dma) struct MappingGuard<'d>(&'d DeviceCounters);
+
+impl Drop for MappingGuard<'_> {
+    fn drop(&mut self) {
+        self.0.end_mapping();
     }
 }

@@ -10,7 +10,7 @@ mod raw;
 mod raw_mapping;
 mod report;
 
-pub(super) use counters::DeviceCounters;
+pub(super) use counters::{DeviceCounters, MappingGuard};
 pub use counters::{DeviceCounts, FailureCause};
 pub use in_use::StillInUse;
 pub use live::{BufferKind, LiveBuffer};

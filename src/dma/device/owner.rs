@@ -231,16 +231,15 @@ impl<'a, P: Platform> Device<'a, P> {
     /// Ends the device, and returns its records to the kernel.
     ///
     /// # Errors
-    /// [`StillInUse`]: buffers that were forgotten, or that a driver holds by their addresses. Their frames
-    /// are leaked, because the device may still write to them. The device is gone all the same.
+    /// [`StillInUse`]: buffers and mappings that were forgotten, or that a driver holds by their addresses.
+    /// The frames of the buffers are leaked, because the device may still write to them. The device is gone
+    /// all the same.
     pub fn close(mut self) -> Result<(), StillInUse> {
-        let mut in_use = None;
-        self.leak(|buffer| {
-            in_use.get_or_insert(StillInUse::new(self.name, buffer)).add(buffer);
-        });
+        let mut in_use = StillInUse::new(self.name, self.counters.counts().live_mappings);
+        self.leak(|buffer| in_use.add(buffer));
         // Nothing is live any more, so the drop finds nothing to report.
         self.records.forget_all();
-        in_use.map_or(Ok(()), Err)
+        if in_use.is_empty() { Ok(()) } else { Err(in_use) }
     }
 
     /// Calls `visit` with each live buffer, and counts its frames as lost.

@@ -60,7 +60,7 @@ impl<P: Platform> Device<'_, P> {
             return Err(MapError::Empty);
         };
         if mapping.is_direct() {
-            // It owns nothing.
+            // It owns nothing, and stays live until it is unmapped.
             core::mem::forget(mapping);
             return Ok(RawMapping { dma, bounce: None });
         }
@@ -77,11 +77,13 @@ impl<P: Platform> Device<'_, P> {
     ///
     /// Copies the bounced bytes back if `copy_back` says that the device may have written them. Memory that
     /// was mapped in place has no record, so false also means that nothing was mapped. Stop the device first.
-    /// Makes no hypercall, and takes the lock of the reserve alone.
+    /// Makes no hypercall, and takes the lock of the reserve alone. Call it once for each mapping, in place
+    /// or not: it counts one live mapping less in the [report](Self::report).
     ///
     /// # Safety
     /// If `copy_back`, `bytes` is valid for writes, and nothing else accesses it during the call.
     pub unsafe fn unmap_raw(&self, dma: DmaAddr, bytes: NonNull<[u8]>, copy_back: bool) -> bool {
+        self.counters.end_mapping();
         let Some(entry) = self.take_named(BufferKind::Bounce, dma, bytes.cast()) else {
             return false;
         };

@@ -83,6 +83,7 @@ impl<P: Platform> fmt::Display for DeviceReport<'_, P> {
             buffers += 1;
             bytes += len;
         }
-        write!(f, "  live buffers: {buffers} ({bytes} bytes)")
+        writeln!(f, "  live buffers: {buffers} ({bytes} bytes)")?;
+        write!(f, "  live mappings: {}", counts.live_mappings)
     }
 }

@@ -190,7 +190,8 @@ impl<'d, P: Platform> Mapper<'d, P> {
             self.counters.count_failure(error.cause());
         })?;
         let rules = CutRules::for_streaming(&self.limits);
-        let parts = MappingParts { source, direction, rules, bounce, survey };
+        let live = self.counters.begin_mapping();
+        let parts = MappingParts { source, direction, rules, bounce, survey, live };
         // SAFETY: this function has the same contract for each range. The layout of the bounce memory is
         // that of this source.
         let mapping = unsafe { Mapping::new(self.allocator.platform(), parts) };

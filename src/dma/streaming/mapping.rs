@@ -11,6 +11,7 @@ use super::source::{Source, SourcePage};
 use super::survey::{AddressDigest, Survey};
 use super::view::{DeviceAddress, DeviceView};
 use super::{Direction, MapError};
+use crate::dma::device::MappingGuard;
 use crate::dma::segments::{CutRules, Piece, Segments};
 use crate::dma::{Allocator, BufferError, CoherentBuffer, Segment};
 use crate::platform::Platform;
@@ -77,6 +78,8 @@ pub struct Mapping<'a, P: Platform> {
     bounce: Option<Bounce<'a, P>>,
     /// The digest of the addresses that the device accesses in place.
     digest: AddressDigest,
+    /// Counts the mapping as live.
+    _live: MappingGuard<'a>,
 }
 
 // SAFETY: the ranges of the source are valid on every thread that has the mapping: the contract of
@@ -93,6 +96,7 @@ pub struct MappingParts<'a, P: Platform> {
     pub rules: CutRules,
     pub bounce: Option<Bounce<'a, P>>,
     pub survey: Survey,
+    pub live: MappingGuard<'a>,
 }
 
 impl<P: Platform> fmt::Debug for Mapping<'_, P> {
@@ -109,15 +113,24 @@ impl<'a, P: Platform> Mapping<'a, P> {
     /// As for [`Device::map`](crate::dma::Device::map), for each range of the source. The bounce memory and
     /// its layout are those of the source.
     pub(super) unsafe fn new(platform: &'a P, parts: MappingParts<'a, P>) -> Self {
-        let MappingParts { source, direction, rules, bounce, survey } = parts;
+        let MappingParts { source, direction, rules, bounce, survey, live } = parts;
         let (len, digest) = (survey.size.bytes, survey.digest);
         let bounced_bytes = match bounce.as_ref().map(|bounce| bounce.layout) {
             None => 0,
             Some(BounceLayout::ByPage { .. }) => survey.bounced_bytes,
             Some(BounceLayout::Dense { .. }) => len,
         };
-        let mut mapping =
-            Self { platform, source, direction, len, bounced_bytes, rules, bounce, digest };
+        let mut mapping = Self {
+            platform,
+            source,
+            direction,
+            len,
+            bounced_bytes,
+            rules,
+            bounce,
+            digest,
+            _live: live,
+        };
         if let Some(Bounce { memory, layout }) = &mut mapping.bounce {
             // SAFETY: the ranges are valid for reads, and the layout puts them into the bounce memory in
             // order: this function's contract.
@@ -129,7 +142,8 @@ impl<'a, P: Platform> Mapping<'a, P> {
         mapping
     }
 
-    /// Takes the mapping apart. Returns its bounce buffer, if it has one; nothing is copied back.
+    /// Takes the mapping apart. Returns its bounce buffer, if it has one; nothing is copied back, and the
+    /// mapping stays live.
     pub(in crate::dma) fn into_bounce_buffer(mut self) -> Option<CoherentBuffer<'a, P>> {
         let bounce = self.bounce.take();
         core::mem::forget(self);
