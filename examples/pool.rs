@@ -8,7 +8,7 @@ use std::error::Error;
 
 use fake_xen::{FakePlatform, GuestBuilder};
 use xen_contig::dma::{
-    Allocator, Constraints, Pool, PoolConfig, PoolErrorKind, PoolObject, Retain,
+    Allocator, Constraints, Device, Pool, PoolConfig, PoolErrorKind, PoolObject, Retain,
 };
 
 type Kernel<'k> = &'k FakePlatform;
@@ -29,14 +29,12 @@ pub fn main() -> Result<(), Box<dyn Error>> {
     let machine = kernel.guest();
     let allocator = Allocator::new(kernel, Retain::default());
 
-    let device = Constraints::builder().mask((1 << 24) - 1).boundary(4096).build()?;
-    let config = PoolConfig::builder("tx descriptors", 16)
-        .constraints(device)
-        .reserve(200)
-        .limit(512)
-        .build()?;
-    let mut descriptors = Pool::new(&allocator, config)?;
+    let limits = Constraints::builder().mask((1 << 24) - 1).boundary(4096).build()?;
+    let nic = Device::new(&allocator, "nic", &limits)?;
+    let config = PoolConfig::builder("tx descriptors", 16).reserve(200).limit(512).build()?;
+    let mut descriptors = Pool::new(&nic, config)?;
     println!("{descriptors}");
+    println!("{}", nic.report());
 
     // Packets arrive faster than the device sends them.
     let mut in_flight: Vec<_> =

@@ -18,8 +18,8 @@ use fuzz::scene::CheckedKernel;
 use hypercall::Order;
 use xen_contig::addr::{PAGE_SIZE, Pfn};
 use xen_contig::dma::{
-    Allocator, Backing, CoherentBuffer, Constraints, Pool, PoolConfig, PoolErrorKind, PoolObject,
-    PoolStatistics, Retain,
+    Allocator, Backing, CoherentBuffer, Constraints, Device, Pool, PoolConfig, PoolErrorKind,
+    PoolObject, PoolStatistics, Retain,
 };
 use xen_contig::exchange::Accounts;
 use xen_contig::paging::GuestMemory;
@@ -66,6 +66,7 @@ struct PoolScene<'k, 'g> {
     guest: &'g FakeGuest,
     kernel: &'k CheckedKernel<'g>,
     allocator: &'k Allocator<Model<'k, 'g>>,
+    device: &'k Device<'k, Model<'k, 'g>>,
     others: CoherentBuffer<'k, Model<'k, 'g>>,
     total: u64,
 }
@@ -81,13 +82,13 @@ impl PoolSetting {
     }
 
     fn config(&self) -> PoolConfig {
-        let config = PoolConfig::builder("swept", PAGE).constraints(self.constraints());
+        let config = PoolConfig::builder("swept", PAGE);
         config.chunk(CHUNK * PAGE).reserve(2 * OBJECTS).build().unwrap()
     }
 
     /// Returns the configuration of a pool without a reserve and with at most two chunks.
     fn growing(&self) -> PoolConfig {
-        let config = PoolConfig::builder("growing", PAGE).constraints(self.constraints());
+        let config = PoolConfig::builder("growing", PAGE);
         config.chunk(CHUNK * PAGE).limit(2 * OBJECTS).build().unwrap()
     }
 
@@ -99,12 +100,14 @@ impl PoolSetting {
         let mut bitmap = Vec::new();
         let kernel = CheckedKernel::new(&guest, &mut bitmap);
         guest.paint();
-        // The allocator is leaked because its buffers borrow it as long as it borrows the kernel.
+        // Allocator and device are leaked because the buffers borrow them as long as these borrow the kernel.
         let allocator: &_ = Box::leak(Box::new(Allocator::new(&kernel, self.retain)));
+        let device = Device::new(allocator, "swept", &self.constraints()).unwrap();
+        let device: &_ = Box::leak(Box::new(device));
         let total = kernel.free_frames();
         let others = allocator.alloc_coherent(8 * PAGE, &Constraints::default()).unwrap();
         others.frames().iter().for_each(|pfn| guest.fill(pfn, 0x07e5));
-        let scene = PoolScene { guest: &guest, kernel: &kernel, allocator, others, total };
+        let scene = PoolScene { guest: &guest, kernel: &kernel, allocator, device, others, total };
         let case = match self.operation {
             PoolOperation::Build => scene.build(self, fault),
             PoolOperation::Refill => scene.refill(self, fault),
@@ -129,7 +132,7 @@ impl<'k, 'g> PoolScene<'k, 'g> {
     }
 
     fn pool(&self, setting: &PoolSetting) -> Pool<'k, Model<'k, 'g>> {
-        Pool::new(self.allocator, setting.config()).expect("no fault is armed")
+        Pool::new(self.device, setting.config()).expect("no fault is armed")
     }
 
     fn page_of(&self, object: &PoolObject<'_, Model<'k, 'g>>) -> Pfn {
@@ -189,7 +192,7 @@ impl<'k, 'g> PoolScene<'k, 'g> {
 
     fn build(&self, setting: &PoolSetting, fault: Option<&InjectedFault>) -> Case {
         self.arm(setting, fault);
-        match Pool::new(self.allocator, setting.config()) {
+        match Pool::new(self.device, setting.config()) {
             Ok(pool) => {
                 let case = self.check(Some(&pool), 2, &[], Ok::<(), String>(()));
                 let objects = fill(2 * OBJECTS, || pool.alloc_atomic().unwrap());
@@ -246,12 +249,12 @@ impl<'k, 'g> PoolScene<'k, 'g> {
             "a device may still write to the forgotten object"
         );
         drop(pool);
-        assert_eq!(self.accounts().forgotten(), CHUNK);
+        assert_eq!(self.lost(), CHUNK);
         case
     }
 
     fn grow(&self, setting: &PoolSetting, fault: Option<&InjectedFault>) -> Case {
-        let pool = Pool::new(self.allocator, setting.growing())
+        let pool = Pool::new(self.device, setting.growing())
             .expect("a pool without a reserve allocates nothing");
         self.arm(setting, fault);
         let (mut objects, mut refused) = (Vec::new(), Ok(()));
@@ -273,15 +276,16 @@ impl<'k, 'g> PoolScene<'k, 'g> {
         case
     }
 
-    fn accounts(&self) -> &Accounts {
-        Platform::accounts(&self.kernel)
+    /// Returns the number of frames in chunks that outlived their pools.
+    fn lost(&self) -> u64 {
+        self.device.report().live().map(|chunk| chunk.len / PAGE).sum()
     }
 
     /// Trims, and checks every frame after all pools are dropped.
     fn finish(self) {
         let report = self.allocator.trim(u64::MAX);
         assert_eq!((self.allocator.stats().idle, report.error), (0, None), "{report:?}");
-        self.check_frames(self.accounts().forgotten());
+        self.check_frames(self.lost());
     }
 }
 

@@ -7,8 +7,9 @@ use std::thread;
 use fake_xen::{FakeGuest, FakePlatform, FakeXen, GuestBuilder};
 use xen_contig::addr::{Order, PAGE_SIZE, Pfn};
 use xen_contig::dma::{
-    AllocError, Allocator, BufferError, Constraints, ConstraintsBuilder, Moved, Pool, PoolBuilder,
-    PoolConfig, PoolError, PoolErrorKind, PoolObject, PoolStatistics, Retain, Sleep, Zeroing,
+    AllocError, Allocator, BufferError, BufferKind, ConstraintError, Constraints,
+    ConstraintsBuilder, Device, Moved, Pool, PoolBuilder, PoolConfig, PoolError, PoolErrorKind,
+    PoolObject, PoolStatistics, Retain, Sleep, Zeroing,
 };
 use xen_contig::exchange::{Accounts, ExchangeError};
 use xen_contig::frames::{Candidate, FrameRun, Search};
@@ -29,7 +30,9 @@ const MACHINE: u64 = 3072;
 /// A guest, its kernel and an allocator.
 struct PoolScene {
     platform: Model,
-    allocator: Allocator<Model>,
+    allocator: &'static Allocator<Model>,
+    /// A device without limits.
+    device: Device<'static, Model>,
     free: u64,
 }
 
@@ -38,13 +41,19 @@ impl PoolScene {
         let guest = guest.machine_frames(MACHINE).real_memory().build();
         let platform: Model = Box::leak(Box::new(FakePlatform::new(guest)));
         platform.guest().paint();
-        let allocator = Allocator::new(platform, Retain::NOTHING);
+        let free = platform.free_frames();
+        let allocator: &_ = Box::leak(Box::new(Allocator::new(platform, Retain::NOTHING)));
+        let device = Device::new(allocator, "any", &Constraints::default()).unwrap();
         platform.guest().xen().take_log();
-        Self { platform, allocator, free: platform.free_frames() }
+        Self { platform, allocator, device, free }
     }
 
     fn pool(&self, config: PoolBuilder) -> Pool<'_, Model> {
-        Pool::new(&self.allocator, build(config)).unwrap()
+        pool_of(&self.device, config)
+    }
+
+    fn device(&self, limits: Constraints) -> Device<'static, Model> {
+        Device::new(self.allocator, "limited", &limits).unwrap()
     }
 
     /// Returns how many hypercalls were made since the last call of this method.
@@ -55,7 +64,8 @@ impl PoolScene {
     /// Returns how many frames are free in the kernel or in the allocator's reserve.
     fn free_frames(&self) -> u64 {
         let stats = self.allocator.stats();
-        self.platform.free_frames() + stats.idle + stats.set_aside + stats.records
+        let reserve = stats.idle + stats.set_aside + stats.records;
+        self.platform.free_frames() + reserve + self.device.record_frames()
     }
 
     /// Checks that every frame is free again, and that P2M, M2P and page tables agree.
@@ -69,6 +79,10 @@ impl PoolScene {
         let linear = self.platform.guest().pointer(Pfn::new(0)).addr() as u64;
         Pfn::new((object.as_ptr().addr().get() as u64 + offset - linear) / PAGE)
     }
+}
+
+fn pool_of<'d>(device: &'d Device<'_, Model>, config: PoolBuilder) -> Pool<'d, Model> {
+    Pool::new(device, build(config)).unwrap()
 }
 
 fn pv() -> PoolScene {
@@ -160,13 +174,15 @@ fn objects_meet_the_constraints_at_their_device_addresses() {
         (exchanged(1500), 1, device(|it| it.boundary(1 << 16).lowest(1 << 20))),
         (objects_of(5000), 1 << 14, device(|it| it.max_segment(5000).max_segments(3))),
     ] {
-        let pool = scene.pool(config.align(align).constraints(device).limit(20));
-        let mut objects = take(&pool, 20);
-        // Objects have the pool's alignment. The constraints' alignment is for chunks.
         let object = device.to_builder().align(align).build().unwrap();
+        let device = scene.device(device);
+        let pool = pool_of(&device, config.align(align).limit(20));
+        let mut objects = take(&pool, 20);
+        // Objects have the pool's alignment. The device's alignment is for coherent buffers.
         check_objects(&scene, &mut objects, |at, len| object.admits(at, len));
         drop(objects);
         drop(pool);
+        drop(device);
         scene.check_balance();
     }
 }
@@ -190,13 +206,15 @@ fn objects_have_any_size() {
 #[test]
 fn the_alignment_of_coherent_buffers_does_not_waste_objects() {
     let scene = pv();
-    let pool = scene.pool(objects_of(64).constraints(device(|it| it.align(PAGE))));
+    let aligned = scene.device(device(|it| it.align(PAGE)));
+    let pool = pool_of(&aligned, objects_of(64));
     let objects = take(&pool, 64);
     assert_eq!((pool.statistics().chunks, pool.statistics().chunk_frames), (1, 1));
     drop(objects);
     // Any page can be a chunk. A page at a multiple of 8 MiB would need an exchange.
     scene.take_calls();
-    drop(scene.pool(objects_of(64).constraints(device(|it| it.align(1 << 23)))).alloc().unwrap());
+    let aligned = scene.device(device(|it| it.align(1 << 23)));
+    drop(pool_of(&aligned, objects_of(64)).alloc().unwrap());
     assert_eq!(scene.take_calls(), 0);
 }
 
@@ -204,7 +222,6 @@ fn the_alignment_of_coherent_buffers_does_not_waste_objects() {
 fn a_pool_grows_up_to_its_limit() {
     let scene = pv();
     let config = exchanged(4000).limit(7);
-    assert_eq!(build(config).objects_per_chunk(), 4);
     let pool = scene.pool(config);
     assert_eq!((scene.take_calls(), usage(&pool), scene.free_frames()), (0, (0, 0), scene.free));
     let first = take(&pool, 4);
@@ -297,8 +314,8 @@ fn a_pool_that_cannot_grow_names_the_cause_and_stays_usable() {
     scene.check_balance();
 
     scene.allocator.trim(u64::MAX);
-    let awake = device(|it| it.sleep(Sleep::MustNot));
-    let pool = scene.pool(exchanged(64).constraints(awake));
+    let awake = scene.device(device(|it| it.sleep(Sleep::MustNot)));
+    let pool = pool_of(&awake, exchanged(64));
     scene.take_calls();
     let refused = PoolErrorKind::Alloc { added: 0, error: AllocError::MustNotSleep };
     // There are more failures than slots in a block, so each failure must free its slot.
@@ -318,7 +335,7 @@ fn without_frames_for_records_nothing_is_lost() {
     let error = large.alloc().unwrap_err();
     assert_eq!(error.kind(), PoolErrorKind::RecordMemory { added: 0, frames: 3 });
     assert_eq!((usage(&small), usage(&large)), ((0, 0), (0, 0)));
-    assert_eq!(scene.free_frames(), 1);
+    assert_eq!(scene.platform.free_frames(), 1);
     taken.into_iter().for_each(|run| scene.platform.give(run));
     drop((small.alloc().unwrap(), large.alloc().unwrap()));
     drop((small, large));
@@ -394,10 +411,65 @@ fn a_pool_that_cannot_get_its_reserve_frees_all_memory() {
     let scene = pv();
     scene.platform.guest().exhaust_but(60);
     let config = build(exchanged(4000).reserve(400));
-    let error = Pool::new(&scene.allocator, config).unwrap_err();
+    let error = Pool::new(&scene.device, config).unwrap_err();
     let PoolErrorKind::Alloc { added, .. } = error.kind() else { panic!("{error}") };
     assert!(added > 0 && added < 400 && matches!(alloc_error(&error), AllocError::Exchange(_)));
     scene.platform.guest().relieve();
+    scene.check_balance();
+}
+
+#[test]
+fn chunks_are_live_buffers_of_the_device() {
+    let scene = pv();
+    let low = scene.device(device(|it| it.mask(u64::MAX >> 24).boundary(4096)));
+    let live = || -> Vec<_> { low.report().live().map(|it| (it.tag, it.kind, it.len)).collect() };
+    let mut pool = pool_of(&low, exchanged(3000).reserve(8));
+    assert_eq!(live(), [("tested", BufferKind::Coherent, 4 * PAGE); 2]);
+    let counts = *low.report().counts();
+    assert_eq!((counts.requests, counts.exchanged, counts.failures()), (2, 2, 0));
+
+    // A restore moves a chunk. The check of the device finds it.
+    let object = pool.alloc_atomic().unwrap();
+    let pfn = scene.first_frame(&object, 0);
+    let before = move_page(&scene, pfn);
+    let moved = low.check_in_place().unwrap_err();
+    assert_eq!((moved.buffers, moved.first.buffer.tag), (1, "tested"));
+    scene.platform.guest().forge(pfn, before);
+    assert_eq!(low.check_in_place(), Ok(()));
+
+    drop(object);
+    assert_eq!((pool.trim(), live().len()), (8, 0));
+    drop(pool);
+    assert_eq!(low.close(), Ok(()));
+    scene.check_balance();
+}
+
+#[test]
+fn objects_that_contradict_the_device_are_refused() {
+    let scene = pv();
+    let high = ConstraintError::AlignmentAboveMask { align: 1 << 16, mask: 0xffff };
+    for (config, limits, kind) in [
+        (
+            objects_of(65),
+            device(|it| it.boundary(64)),
+            PoolErrorKind::CrossesBoundary { size: 65, boundary: 64 },
+        ),
+        (
+            objects_of(65),
+            device(|it| it.max_segment(64)),
+            PoolErrorKind::SegmentTooLong { size: 65, max_segment: 64 },
+        ),
+        (
+            objects_of(8).align(1 << 16),
+            device(|it| it.mask(0xffff)),
+            PoolErrorKind::Constraints(high),
+        ),
+    ] {
+        let narrow = scene.device(limits);
+        let error = Pool::new(&narrow, build(config.reserve(1))).unwrap_err();
+        assert_eq!((error.pool(), error.kind()), ("tested", kind));
+        assert_eq!(narrow.report().counts().requests, 0);
+    }
     scene.check_balance();
 }
 
@@ -422,7 +494,8 @@ fn a_forgotten_object_keeps_its_chunk_and_stays_counted() {
     scene.platform.guest().forge(pfn, before);
 
     drop(pool);
-    assert_eq!(scene.platform.accounts().forgotten(), 4);
+    let live: Vec<_> = scene.device.report().live().map(|it| (it.tag, it.len)).collect();
+    assert_eq!(live, [("tested", 4 * PAGE)], "the device may still write to the chunk");
     assert_eq!(
         scene.free_frames(),
         scene.free - 4,
@@ -436,6 +509,9 @@ fn a_forgotten_object_keeps_its_chunk_and_stays_counted() {
         assert_ne!(run.first(), pfn);
     }
     guest.check_whole();
+    let in_use = scene.device.close().unwrap_err();
+    assert_eq!((in_use.buffers, in_use.bytes), (1, 4 * PAGE));
+    assert_eq!(scene.platform.accounts().forgotten(), 4);
 }
 
 #[test]
@@ -522,13 +598,14 @@ fn accesses_stay_within_the_object() {
 #[test]
 fn a_translated_guest_has_pools_too() {
     let scene = PoolScene::new(GuestBuilder::new(FRAMES).translated());
-    let low = device(|it| it.mask(FRAMES / 2 * PAGE - 1));
-    let pool = scene.pool(exchanged(1500).constraints(low).reserve(20));
+    let low = scene.device(device(|it| it.mask(FRAMES / 2 * PAGE - 1)));
+    let pool = pool_of(&low, exchanged(1500).reserve(20));
     let objects: Vec<Object<'_>> = (0..20).map(|_| pool.alloc_atomic().unwrap()).collect();
-    assert!(objects.iter().all(|object| low.admits(object.dma_addr().get(), 1500)));
+    assert!(objects.iter().all(|object| low.limits().admits(object.dma_addr().get(), 1500)));
     assert_eq!(scene.take_calls(), 0);
     drop(objects);
     drop(pool);
+    drop(low);
     scene.check_balance();
 }
 
@@ -721,8 +798,10 @@ fn an_interrupt_handler_allocates_during_a_refill() {
     let PoolScene { platform: model, free, .. } = pv();
     let kernel: &'static InterruptedKernel =
         Box::leak(Box::new(InterruptedKernel { model, handler: Mutex::new(None) }));
-    let allocator = Box::leak(Box::new(Allocator::new(kernel, Retain::NOTHING)));
-    let pool = Pool::new(allocator, build(exchanged(4000).reserve(4))).unwrap();
+    let allocator: &_ = Box::leak(Box::new(Allocator::new(kernel, Retain::NOTHING)));
+    let device =
+        Box::leak(Box::new(Device::new(allocator, "any", &Constraints::default()).unwrap()));
+    let pool = Pool::new(device, build(exchanged(4000).reserve(4))).unwrap();
     let pool = Box::leak(Box::new(pool));
     *POOL.lock().unwrap() = Some(pool);
     *kernel.handler.lock().unwrap() = Some(handler);
@@ -737,7 +816,8 @@ fn an_interrupt_handler_allocates_during_a_refill() {
     assert_eq!((in_use, chunk_frames), (0, 12));
     allocator.trim(u64::MAX);
     let reserve_records = allocator.stats().records;
-    assert_eq!(model.free_frames(), free - 12 - record_frames - reserve_records);
+    let records = record_frames + device.record_frames() + reserve_records;
+    assert_eq!(model.free_frames(), free - 12 - records);
     model.guest().check_whole();
 }
 

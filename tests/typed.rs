@@ -267,7 +267,8 @@ fn buffers_and_objects_take_words_in_both_orders() {
     assert_eq!((buffer.load(0), buffer.load(8)), (Ok(1_u8), Ok(4_u8)));
     assert_eq!(buffer.load(0), Ok(Be::new(0x0102_u16)));
 
-    let pool = Pool::new(&scene.dma, PoolConfig::builder("words", 24).build().unwrap()).unwrap();
+    let device = Device::new(&scene.dma, "any", &Constraints::default()).unwrap();
+    let pool = Pool::new(&device, PoolConfig::builder("words", 24).build().unwrap()).unwrap();
     let mut object = pool.alloc().unwrap();
     object.store(8, Be::new(0x0102_0304_u32)).unwrap();
     assert_eq!(object.load(8), Ok(Be::new(0x0102_0304_u32)));

@@ -275,8 +275,8 @@ struct xc_segment {
 
 /* What the objects of a pool are. 0 stands for the default of each member. */
 struct xc_pool_config {
-    /* Text with a zero at the end, for errors and reports. It must stay while the pool and its errors are
-     * used. The first 64 bytes count. NULL: "unnamed". */
+    /* Text with a zero at the end, for errors, for the reports of the pool, and for its memory in the report of
+     * the device. It must stay while the pool and errors that name it are used. The first 64 bytes count. NULL: "unnamed". */
     const char *name;
     /* Bytes of an object, at least 1. */
     uint64_t size;
@@ -425,7 +425,8 @@ int xc_check(const struct xc_buffer *buffer, struct xc_error *error);
  * Pools of objects
  */
 
-/* Makes a pool and allocates its reserve. May sleep. */
+/* Makes a pool of a device and allocates its reserve. The memory of the pool is live buffers of the device,
+ * within its limits. May sleep. */
 int xc_pool_init(struct xc_pool *pool, const struct xc_device *device, const struct xc_pool_config *config, struct xc_error *error);
 
 /* Ends a pool, after its objects. Makes no hypercall, but calls give. XC_ERROR_IN_USE: an object exists. */

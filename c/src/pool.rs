@@ -102,7 +102,7 @@ fn words(object: *mut xc_object) -> *mut u64 {
 ///
 /// # Safety
 /// The name is null, or text that stays as long as the pool and its errors are used.
-unsafe fn configuration(config: &xc_pool_config, device: &Device) -> Result<PoolConfig, Failure> {
+unsafe fn configuration(config: &xc_pool_config) -> Result<PoolConfig, Failure> {
     let zeroing = match config.flags {
         0 => Zeroing::Zeroed,
         XC_NOT_ZEROED => Zeroing::Whatever,
@@ -111,7 +111,6 @@ unsafe fn configuration(config: &xc_pool_config, device: &Device) -> Result<Pool
     // SAFETY: as for this function.
     let name = unsafe { text::name(config.name, "unnamed") };
     let mut builder = PoolConfig::builder(name, config.size)
-        .constraints(*device.device.limits())
         .chunk(config.chunk)
         .reserve(config.reserve)
         .zeroing(zeroing);
@@ -144,8 +143,8 @@ pub unsafe extern "C" fn xc_pool_init(
                 return Err(Failure::Null { argument: "xc_pool_config" });
             };
             Slot::<Objects>::fill(pool.cast(), || {
-                let config = configuration(config, device)?;
-                let pool = Pool::new(device.device.allocator(), config)?;
+                let config = configuration(config)?;
+                let pool = Pool::new(&device.device, config)?;
                 device.users.add();
                 Ok(Objects { pool, device, users: Users::default() })
             })

@@ -13,8 +13,8 @@
 //!   [`Device::map`] makes it;
 //! * [`Allocator::make_contiguous`]: makes memory that is in use contiguous, at the same guest addresses;
 //! * [`Retain`]: how much idle memory the reserve retains;
-//! * [`Pool`]: objects of one size, cut from coherent buffers, for drivers and their interrupt
-//!   handlers;
+//! * [`Pool`]: objects of one size, cut from coherent buffers of a device, for drivers and their
+//!   interrupt handlers;
 //! * [`AllocError`]: why not, with the evidence inside.
 //!
 //! # A driver's view

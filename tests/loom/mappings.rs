@@ -31,19 +31,13 @@ impl MappingScene {
         let scene = LoomScene::with_record_memory(Retain::default());
         let config = PoolConfig::builder("bounce", PAGE).zeroing(Zeroing::Whatever);
         let config = config.reserve(objects).limit(objects).build().expect("a sound pool");
-        let pool = Pool::new(scene.allocator.get(), config).expect("a new guest has free frames");
-        let limits = Constraints::builder().sleep(Sleep::MustNot).build().expect("sound limits");
-        let device = Device::new(scene.allocator.get(), "explored", &limits);
-        let device = device.expect("a new guest has free frames");
+        let device = Device::new(scene.allocator.get(), "explored", &Constraints::default());
+        let device = Lasting::new(device.expect("a new guest has free frames"));
+        let pool = Pool::new(device.get(), config).expect("a new guest has free frames");
         // The reserve then has nothing that could serve in place of the pool.
         scene.allocator.trim(u64::MAX);
         let frames = (0..scene.guest.xen().machine_frames()).map(|_| UnsafeCell::new(0)).collect();
-        Self {
-            pool: Lasting::new(pool),
-            device: Lasting::new(device),
-            frames: Lasting::new(FrameCells(frames)),
-            scene,
-        }
+        Self { pool: Lasting::new(pool), device, frames: Lasting::new(FrameCells(frames)), scene }
     }
 }
 
@@ -57,7 +51,7 @@ fn map_once(
 ) -> bool {
     let mut memory = [value; 24];
     let bytes = NonNull::from(&mut memory[..]);
-    let mapper = device.mapper().with_pool(pool);
+    let mapper = device.mapper().with_pool(pool).sleep(Sleep::MustNot);
     // SAFETY: the memory outlives the mapping, and nothing accesses it meanwhile.
     match unsafe { mapper.map(bytes, Direction::Bidirectional) } {
         Ok(mapping) => {
@@ -87,6 +81,7 @@ fn contend(objects: u64, rounds: u8) {
     assert_eq!((statistics.objects, statistics.in_use), (objects, 0));
     let counts = *scene.device.report().counts();
     assert!(counts.bounced_mappings >= 1 && counts.direct_mappings == 0, "{counts:?}");
+    assert_eq!(counts.live_mappings, 0);
     drop((scene.pool, scene.device));
     scene.scene.check_balance();
 }

@@ -3,7 +3,7 @@
 use std::ptr::NonNull;
 
 use xen_contig::dma::{
-    AllocError, Constraints, Direction, MapError, Mapper, Pool, PoolConfig, Sleep, Zeroing,
+    AllocError, Constraints, Device, Direction, MapError, Mapper, Pool, PoolConfig, Sleep, Zeroing,
 };
 
 use crate::memory::{DriverMemory, load, noise, store};
@@ -15,10 +15,10 @@ fn must_not_sleep() -> Constraints {
 }
 
 /// Makes a pool of `objects` objects of `pages` pages.
-fn pool(scene: &StreamingScene, pages: u64, objects: u64) -> Pool<'static, Kernel> {
+fn pool<'d>(device: &'d Device<'_, Kernel>, pages: u64, objects: u64) -> Pool<'d, Kernel> {
     let config = PoolConfig::builder("bounce", pages * PAGE).zeroing(Zeroing::Whatever);
     let config = config.reserve(objects).limit(objects).build().unwrap();
-    Pool::new(scene.allocator, config).unwrap()
+    Pool::new(device, config).unwrap()
 }
 
 fn map<'d>(
@@ -33,7 +33,8 @@ fn map<'d>(
 fn a_pool_serves_callers_that_must_not_sleep() {
     for kind in KINDS {
         let scene = StreamingScene::new(1024, kind);
-        let pool = pool(&scene, 2, 2);
+        let unlimited = scene.device(Constraints::default());
+        let pool = pool(&unlimited, 2, 2);
         scene.allocator.trim(u64::MAX);
         let device = scene.device(must_not_sleep());
         let mapper = device.mapper().with_pool(&pool);
@@ -68,7 +69,8 @@ fn a_pool_serves_callers_that_must_not_sleep() {
 fn a_device_sees_nothing_of_the_mapping_before() {
     for kind in KINDS {
         let scene = StreamingScene::new(1024, kind);
-        let pool = pool(&scene, 1, 1);
+        let unlimited = scene.device(Constraints::default());
+        let pool = pool(&unlimited, 1, 1);
         let device = scene.device(must_not_sleep());
         let mapper = device.mapper().with_pool(&pool);
         let memory = DriverMemory::heap(1);
@@ -89,13 +91,14 @@ fn an_object_that_the_device_does_not_take_is_not_used() {
     for kind in KINDS {
         let scene = StreamingScene::new(1024, kind);
         let memory = DriverMemory::heap(2);
+        let unlimited = scene.device(Constraints::default());
         for (limits, pages) in [
             // Above the mask, below the lowest address, and across a boundary.
             (Constraints::builder().mask(0xffff), 1),
             (Constraints::builder().lowest(1 << 32), 1),
             (Constraints::builder().boundary(4096).max_segments(1), 2),
         ] {
-            let pool = pool(&scene, pages, 1);
+            let pool = pool(&unlimited, pages, 1);
             let device = scene.device(limits.sleep(Sleep::MustNot).build().unwrap());
             let mapper = device.mapper().with_pool(&pool);
             let error = map(&mapper, memory.range(10, pages * 4000)).unwrap_err();

@@ -138,8 +138,27 @@ impl<'a, P: Platform> Device<'a, P> {
         &self,
         request: impl Into<Request>,
     ) -> Result<CoherentBuffer<'_, P>, AllocError> {
+        self.counted(|| self.serve(&request.into()))
+    }
+
+    /// Allocates a chunk of a pool. Its limits are wider than the device's: the pool keeps its objects from
+    /// crossing a boundary.
+    pub(in crate::dma) fn alloc_chunk(
+        &self,
+        size: u64,
+        limits: &Constraints,
+        tag: &'static str,
+    ) -> Result<CoherentBuffer<'_, P>, AllocError> {
+        self.counted(|| self.serve_within(size, limits, tag))
+    }
+
+    /// Counts a request and its result.
+    fn counted<'d>(
+        &self,
+        serve: impl FnOnce() -> Result<CoherentBuffer<'d, P>, AllocError>,
+    ) -> Result<CoherentBuffer<'d, P>, AllocError> {
         self.counters.count_request();
-        let result = self.serve(&request.into());
+        let result = serve();
         match &result {
             Ok(buffer) => self.counters.count_served(buffer.source()),
             Err(error) => self.counters.count_failure(FailureCause::of(error)),
@@ -156,10 +175,19 @@ impl<'a, P: Platform> Device<'a, P> {
 
     fn serve(&self, request: &Request) -> Result<CoherentBuffer<'_, P>, AllocError> {
         let limits = self.limits.narrowed_by(&request.limits()?)?;
+        self.serve_within(request.size(), &limits, request.tag_text())
+    }
+
+    fn serve_within(
+        &self,
+        size: u64,
+        limits: &Constraints,
+        tag: &'static str,
+    ) -> Result<CoherentBuffer<'_, P>, AllocError> {
         // The record first, so that Xen exchanges no frames for a buffer that has none.
         let claim = self.records.claim(limits.sleep())?;
-        let buffer = self.allocator.alloc_coherent(request.size(), &limits)?;
-        Ok(buffer.recorded(claim, request.tag_text()))
+        let buffer = self.allocator.alloc_coherent(size, limits)?;
+        Ok(buffer.recorded(claim, tag))
     }
 
     /// Allocates a set of buffers, all or none: a driver's rings and descriptors.

@@ -4,13 +4,14 @@ use core::fmt;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use super::bits::{ObjectBits, in_use};
+use super::config::ChunkPlan;
 use super::{
     MovedChunk, PoolConfig, PoolError, PoolErrorKind, PoolObject, PoolStatistics, Zeroing,
 };
 use crate::addr::PseudoPhysAddr;
 use crate::dma::moved::DeviceRange;
 use crate::dma::records::{Entry, RecordChain, Settlement};
-use crate::dma::{Allocator, CoherentBuffer};
+use crate::dma::{CoherentBuffer, Device};
 use crate::platform::Platform;
 use crate::sync::{AtomicBool, AtomicU64};
 
@@ -21,13 +22,13 @@ use crate::sync::{AtomicBool, AtomicU64};
 /// in the pool until the pool is [trimmed](Self::trim) or dropped.
 ///
 /// ```
-/// use xen_contig::dma::{Allocator, Pool, PoolConfig, PoolError, PoolObject};
+/// use xen_contig::dma::{Device, Pool, PoolConfig, PoolError, PoolObject};
 /// use xen_contig::platform::Platform;
 ///
 /// /// At boot: 64 packets, and later up to 512.
-/// fn boot<P: Platform>(allocator: &Allocator<P>) -> Result<Pool<'_, P>, PoolError> {
+/// fn boot<'d, P: Platform>(nic: &'d Device<'_, P>) -> Result<Pool<'d, P>, PoolError> {
 ///     let config = PoolConfig::builder("packets", 2048).reserve(64).limit(512).build()?;
-///     Pool::new(allocator, config)
+///     Pool::new(nic, config)
 /// }
 ///
 /// /// In the interrupt handler: a packet for the device, and whether a thread must refill.
@@ -50,12 +51,13 @@ use crate::sync::{AtomicBool, AtomicU64};
 /// | [`is_low`](Self::is_low) | no | yes |
 /// | [`statistics`](Self::statistics), [`moved_chunks`](Self::moved_chunks), [`check_in_place`](Self::check_in_place) | no | yes; they visit every chunk |
 /// | the methods of a [`PoolObject`] | no | yes |
-/// | [`alloc`](Self::alloc), [`refill`](Self::refill), [`new`](Self::new) with a reserve | as [`alloc_coherent`](Allocator::alloc_coherent) | no |
+/// | [`alloc`](Self::alloc), [`refill`](Self::refill), [`new`](Self::new) with a reserve | as [`alloc_coherent`](Device::alloc_coherent) | no |
 /// | [`trim`](Self::trim), the drop of a pool | as the drop of a [`CoherentBuffer`] | no |
 ///
 /// # Memory
-/// A pool asks the allocator for *chunks*, coherent buffers of one segment, and cuts them into
-/// objects. Which objects are in use is recorded in frames of the kernel ([`Platform::take`]), never
+/// A pool asks its device for *chunks*, coherent buffers of one segment, and cuts them into objects.
+/// The chunks are live buffers of the device, with the name of the pool as their tag. Objects lie
+/// within the device's limits: between its lowest address and its mask, and across no boundary. Which objects are in use is recorded in frames of the kernel ([`Platform::take`]), never
 /// in a chunk: a device that writes past its object can spoil other objects, but not the records.
 /// The number of chunks has no limit but that of the configuration.
 ///
@@ -68,7 +70,7 @@ use crate::sync::{AtomicBool, AtomicU64};
 /// [`trim`](Self::trim) releases the chunks that moved.
 ///
 /// # Lifetimes
-/// An object cannot outlive its pool:
+/// A pool cannot outlive its device, and an object cannot outlive its pool:
 ///
 /// ```compile_fail,E0505
 /// use xen_contig::dma::{Pool, PoolError};
@@ -82,8 +84,9 @@ use crate::sync::{AtomicBool, AtomicU64};
 /// }
 /// ```
 pub struct Pool<'a, P: Platform> {
-    allocator: &'a Allocator<P>,
+    device: &'a Device<'a, P>,
     config: PoolConfig,
+    plan: ChunkPlan,
     /// The chunks. Beside each are the bits of its objects.
     chunks: RecordChain<'a, P, Chunk<'a, P>>,
     /// Objects of all chunks, and of those that are being allocated.
@@ -121,16 +124,21 @@ impl<P: Platform> Chunk<'_, P> {
 }
 
 impl<'a, P: Platform> Pool<'a, P> {
-    /// Makes a pool and allocates its reserve. May sleep if the configuration has a reserve.
+    /// Makes a pool of a device and allocates its reserve. May sleep if the configuration has a
+    /// reserve.
     ///
     /// # Errors
-    /// As for [`refill`](Self::refill). The memory that was allocated before is released.
-    pub fn new(allocator: &'a Allocator<P>, config: PoolConfig) -> Result<Self, PoolError> {
-        let words = ObjectBits::words(config.objects_per_chunk());
-        let chunks = RecordChain::new(allocator.platform(), words);
+    /// * [`PoolErrorKind::CrossesBoundary`], [`PoolErrorKind::SegmentTooLong`] or
+    ///   [`PoolErrorKind::Constraints`]: the objects contradict the device's limits.
+    /// * As for [`refill`](Self::refill). The memory that was allocated before is released.
+    pub fn new(device: &'a Device<'_, P>, config: PoolConfig) -> Result<Self, PoolError> {
+        let plan = config.plan(device.limits());
+        let plan = plan.map_err(|kind| PoolError::new(config.name(), kind))?;
+        let words = ObjectBits::words(plan.geometry.objects());
+        let chunks = RecordChain::new(device.allocator().platform(), words);
         let (admitted, available) = (AtomicU64::new(0), AtomicU64::new(0));
         let any_moved = AtomicBool::new(false);
-        let pool = Self { allocator, config, chunks, admitted, available, any_moved };
+        let pool = Self { device, config, plan, chunks, admitted, available, any_moved };
         pool.refill()?;
         Ok(pool)
     }
@@ -286,7 +294,7 @@ impl<'a, P: Platform> Pool<'a, P> {
     /// Compares where a chunk is with the address that devices received.
     fn compare(&self, entry: &ChunkEntry<'_, 'a, P>) -> Option<MovedChunk> {
         let reported = entry.record.reported(0, self.config.chunk());
-        let moved = reported.check_in_place(self.allocator.platform().p2m()).err()?;
+        let moved = reported.check_in_place(self.device.allocator().platform().p2m()).err()?;
         Some(MovedChunk { objects: entry.record.objects, in_use: in_use(entry.words), moved })
     }
 
@@ -343,7 +351,7 @@ impl<'a, P: Platform> Pool<'a, P> {
     }
 
     fn search(&self) -> Option<(PoolObject<'_, P>, &Chunk<'a, P>)> {
-        let geometry = self.config.geometry();
+        let geometry = &self.plan.geometry;
         for block in self.chunks.blocks_from_recent() {
             for Entry { record: chunk, words } in block.entries() {
                 let bits = ObjectBits::new(words, chunk.objects, &self.available);
@@ -352,7 +360,10 @@ impl<'a, P: Platform> Pool<'a, P> {
                 };
                 self.chunks.ended_in(block);
                 let reported = chunk.reported(geometry.offset(index), geometry.size());
-                return Some((PoolObject::new(self.allocator, bits, index, reported), chunk));
+                return Some((
+                    PoolObject::new(self.device.allocator(), bits, index, reported),
+                    chunk,
+                ));
             }
         }
         None
@@ -372,7 +383,7 @@ impl<'a, P: Platform> Pool<'a, P> {
     fn admit(&self) -> Result<u64, PoolErrorKind> {
         let mut admitted = self.admitted.load(Relaxed);
         loop {
-            let more = self.limit().saturating_sub(admitted).min(self.config.objects_per_chunk());
+            let more = self.limit().saturating_sub(admitted).min(self.plan.geometry.objects());
             if more == 0 {
                 return Err(self.exhausted());
             }
@@ -386,7 +397,8 @@ impl<'a, P: Platform> Pool<'a, P> {
     fn add_chunk(&self, objects: u64) -> Result<(), PoolErrorKind> {
         let claim = self.chunks.claim();
         let slot = claim.map_err(|frames| PoolErrorKind::RecordMemory { added: 0, frames })?;
-        let buffer = self.allocator.alloc_coherent(self.config.chunk(), self.config.constraints());
+        let (bytes, tag) = (self.config.chunk(), self.config.name());
+        let buffer = self.device.alloc_chunk(bytes, &self.plan.constraints, tag);
         let buffer = buffer.map_err(|error| PoolErrorKind::Alloc { added: 0, error })?;
         slot.fill(Chunk { buffer, objects, moved: AtomicBool::new(false) });
         // Release: a caller that decrements the count sees the chunk.
@@ -397,14 +409,11 @@ impl<'a, P: Platform> Pool<'a, P> {
 
 impl<P: Platform> Drop for Pool<'_, P> {
     fn drop(&mut self) {
-        let accounts = self.allocator.platform().accounts();
         self.chunks.settle(|entry| match in_use(entry.words) {
             0 => Settlement::Drop,
-            // No object is borrowed now, but a device may have the address of a forgotten one.
-            _ => {
-                accounts.forget(entry.record.buffer.frames().frames());
-                Settlement::Forget
-            }
+            // No object is borrowed now, but the device may have the address of a forgotten one. The
+            // chunk stays a live buffer of the device, which reports it when it ends.
+            _ => Settlement::Forget,
         });
     }
 }

@@ -24,23 +24,22 @@ const CACHE_LINE: u64 = 64;
 /// What the objects of a pool are. Made by [`PoolConfig::builder`].
 ///
 /// ```
-/// use xen_contig::dma::{Constraints, PoolConfig, PoolErrorKind};
+/// use xen_contig::dma::{PoolConfig, PoolErrorKind};
 ///
 /// let config = PoolConfig::builder("descriptors", 48).align(16).limit(1000).build()?;
-/// assert_eq!((config.size(), config.objects_per_chunk()), (48, 85));
+/// assert_eq!((config.size(), config.chunk()), (48, 4096));
 ///
-/// let device = Constraints::builder().boundary(32).build().expect("no contradiction");
-/// let crossing = PoolConfig::builder("descriptors", 48).constraints(device).build();
-/// let kind = PoolErrorKind::CrossesBoundary { size: 48, boundary: 32 };
-/// assert_eq!(crossing.map_err(|error| error.kind()), Err(kind));
+/// let contradiction = PoolConfig::builder("descriptors", 48).limit(10).reserve(20).build();
+/// let kind = PoolErrorKind::ReserveAboveLimit { reserve: 20, limit: 10 };
+/// assert_eq!(contradiction.map_err(|error| error.kind()), Err(kind));
 /// # Ok::<(), xen_contig::dma::PoolError>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PoolConfig {
     name: &'static str,
-    geometry: Geometry,
-    /// The constraints of a chunk.
-    constraints: Constraints,
+    size: u64,
+    align: u64,
+    chunk: u64,
     limit: Option<u64>,
     reserve: u64,
     zeroing: Zeroing,
@@ -57,7 +56,13 @@ pub struct PoolBuilder {
     limit: Option<u64>,
     reserve: u64,
     zeroing: Zeroing,
-    constraints: Constraints,
+}
+
+/// Where a pool's objects lie in its chunks, and what a chunk must meet: for one device.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ChunkPlan {
+    pub geometry: Geometry,
+    pub constraints: Constraints,
 }
 
 impl PoolConfig {
@@ -73,7 +78,6 @@ impl PoolConfig {
             limit: None,
             reserve: 0,
             zeroing: Zeroing::Zeroed,
-            constraints: Constraints::default(),
         }
     }
 
@@ -84,17 +88,12 @@ impl PoolConfig {
 
     /// Returns the bytes of an object.
     pub const fn size(&self) -> u64 {
-        self.geometry.size()
+        self.size
     }
 
     /// Returns the bytes of a chunk.
     pub const fn chunk(&self) -> u64 {
-        self.geometry.chunk()
-    }
-
-    /// Returns the number of objects in a chunk.
-    pub const fn objects_per_chunk(&self) -> u64 {
-        self.geometry.objects()
+        self.chunk
     }
 
     /// Returns the most objects that the pool may have, or `None` without a limit.
@@ -112,12 +111,30 @@ impl PoolConfig {
         self.zeroing
     }
 
-    pub(super) const fn geometry(&self) -> &Geometry {
-        &self.geometry
-    }
-
-    pub(super) const fn constraints(&self) -> &Constraints {
-        &self.constraints
+    /// Returns how a pool for a device with these limits cuts its chunks.
+    ///
+    /// # Errors
+    /// The contradiction between the limits and the objects.
+    pub(super) fn plan(&self, device: &Constraints) -> Result<ChunkPlan, PoolErrorKind> {
+        let (size, boundary, chunk) = (self.size, device.boundary(), self.chunk);
+        if let Some(boundary) = boundary.filter(|boundary| size > *boundary) {
+            return Err(PoolErrorKind::CrossesBoundary { size, boundary });
+        }
+        if size > device.max_segment() {
+            let max_segment = device.max_segment();
+            return Err(PoolErrorKind::SegmentTooLong { size, max_segment });
+        }
+        // A chunk is one extent and may cross a boundary: the device sees objects alone, and the
+        // geometry keeps them from crossing it.
+        let constraints = device
+            .to_builder()
+            .align(Geometry::chunk_align(self.align, boundary, chunk))
+            .boundary(1 << 63)
+            .max_segment(u64::MAX)
+            .max_segments(1)
+            .build()
+            .map_err(PoolErrorKind::Constraints)?;
+        Ok(ChunkPlan { geometry: Geometry::new(size, self.align, boundary, chunk), constraints })
     }
 }
 
@@ -125,17 +142,10 @@ impl PoolBuilder {
     /// Sets the alignment of each object: a power of two of at most 1 GiB.
     ///
     /// It may be larger than the object or a page. Without this call it is the smallest power of
-    /// two that is not below the size, and at most a cache line (64).
+    /// two that is not below the size, and at most a cache line (64). The device's alignment for
+    /// coherent buffers does not apply to objects.
     pub const fn align(self, align: u64) -> Self {
         Self { align: Some(align), ..self }
-    }
-
-    /// Sets what the device can reach.
-    ///
-    /// An object lies between the lowest address and the mask, and crosses no boundary. The
-    /// alignment for coherent buffers does not apply to objects: see [`align`](Self::align).
-    pub const fn constraints(self, constraints: Constraints) -> Self {
-        Self { constraints, ..self }
     }
 
     /// Sets the least number of bytes that the allocator is asked for at a time.
@@ -172,7 +182,7 @@ impl PoolBuilder {
     }
 
     fn check(self) -> Result<PoolConfig, PoolErrorKind> {
-        let (size, max, device) = (self.size, Order::MAX.bytes(), self.constraints);
+        let (size, max) = (self.size, Order::MAX.bytes());
         if size == 0 {
             return Err(PoolErrorKind::ZeroSize);
         }
@@ -183,31 +193,14 @@ impl PoolBuilder {
         if !align.is_power_of_two() || align > max {
             return Err(PoolErrorKind::Alignment { align, max });
         }
-        if let Some(boundary) = device.boundary().filter(|boundary| size > *boundary) {
-            return Err(PoolErrorKind::CrossesBoundary { size, boundary });
-        }
-        if size > device.max_segment() {
-            let max_segment = device.max_segment();
-            return Err(PoolErrorKind::SegmentTooLong { size, max_segment });
-        }
         if let Some(limit) = self.limit.filter(|limit| self.reserve > *limit) {
             return Err(PoolErrorKind::ReserveAboveLimit { reserve: self.reserve, limit });
         }
-        let chunk = self.chunk.max(size).next_multiple_of(PAGE);
-        // A chunk is one extent and may cross a boundary: the device sees objects alone, and the
-        // geometry keeps them from crossing it.
-        let constraints = device
-            .to_builder()
-            .align(Geometry::chunk_align(align, device.boundary(), chunk))
-            .boundary(1 << 63)
-            .max_segment(u64::MAX)
-            .max_segments(1)
-            .build()
-            .map_err(PoolErrorKind::Constraints)?;
         Ok(PoolConfig {
             name: self.name,
-            geometry: Geometry::new(size, align, device.boundary(), chunk),
-            constraints,
+            size,
+            align,
+            chunk: self.chunk.max(size).next_multiple_of(PAGE),
             limit: self.limit,
             reserve: self.reserve,
             zeroing: self.zeroing,
@@ -232,10 +225,7 @@ mod tests {
     fn contradictions_are_named() {
         type Kind = PoolErrorKind;
         let max = 1 << 30;
-        let crosses = Kind::CrossesBoundary { size: 65, boundary: 64 };
-        let long = Kind::SegmentTooLong { size: 65, max_segment: 64 };
         let above = Kind::ReserveAboveLimit { reserve: 9, limit: 8 };
-        let high = ConstraintError::AlignmentAboveMask { align: 1 << 16, mask: 0xffff };
         for (builder, kind) in [
             (new(0), Kind::ZeroSize),
             (new(max + 1), Kind::TooLarge { size: max + 1, max }),
@@ -244,30 +234,45 @@ mod tests {
             (new(1).align(0), Kind::Alignment { align: 0, max }),
             (new(1).align(24), Kind::Alignment { align: 24, max }),
             (new(1).align(1 << 63), Kind::Alignment { align: 1 << 63, max }),
-            (new(65).constraints(device(|it| it.boundary(64))), crosses),
-            (new(65).constraints(device(|it| it.max_segment(64))), long),
             (new(8).limit(8).reserve(9), above),
-            (
-                new(8).align(1 << 16).constraints(device(|it| it.mask(0xffff))),
-                Kind::Constraints(high),
-            ),
         ] {
             assert_eq!(builder.build(), Err(PoolError::new("tested", kind)), "{builder:?}");
         }
     }
 
     #[test]
+    fn contradictions_to_the_device_are_named() {
+        type Kind = PoolErrorKind;
+        let high = ConstraintError::AlignmentAboveMask { align: 1 << 16, mask: 0xffff };
+        for (builder, device, kind) in [
+            (
+                new(65),
+                device(|it| it.boundary(64)),
+                Kind::CrossesBoundary { size: 65, boundary: 64 },
+            ),
+            (
+                new(65),
+                device(|it| it.max_segment(64)),
+                Kind::SegmentTooLong { size: 65, max_segment: 64 },
+            ),
+            (new(8).align(1 << 16), device(|it| it.mask(0xffff)), Kind::Constraints(high)),
+        ] {
+            let plan = builder.build().unwrap().plan(&device);
+            assert_eq!(plan.map(|_| ()), Err(kind), "{builder:?}");
+        }
+    }
+
+    #[test]
     fn limits_that_are_just_met_are_no_contradiction() {
         let max = 1 << 30;
-        for builder in [
-            new(max),
-            new(1).chunk(max).align(max),
-            new(1).align(max),
-            new(64).constraints(device(|it| it.boundary(64))),
-            new(64).constraints(device(|it| it.max_segment(64))),
-            new(8).limit(8).reserve(8),
-        ] {
+        for builder in
+            [new(max), new(1).chunk(max).align(max), new(1).align(max), new(8).limit(8).reserve(8)]
+        {
             assert!(builder.build().is_ok(), "{builder:?}: {:?}", builder.build());
+        }
+        for device in [device(|it| it.boundary(64)), device(|it| it.max_segment(64))] {
+            let plan = new(64).build().unwrap().plan(&device);
+            assert!(plan.is_ok(), "{device:?}: {plan:?}");
         }
     }
 
@@ -287,12 +292,15 @@ mod tests {
 
     #[test]
     fn objects_are_aligned_to_themselves_or_a_cache_line_or_as_the_caller_asks() {
-        let per_chunk = |builder: PoolBuilder| builder.build().unwrap().objects_per_chunk();
-        assert_eq!([1, 3, 12, 64, 100].map(|size| per_chunk(new(size))), [4096, 1024, 256, 64, 32]);
-        assert_eq!(per_chunk(new(3).align(1)), 1365);
-        assert_eq!(per_chunk(new(100).align(512)), 8);
+        let per_chunk = |builder: PoolBuilder, device: &Constraints| {
+            builder.build().unwrap().plan(device).unwrap().geometry.objects()
+        };
+        let any = Constraints::default();
+        let sizes = [1, 3, 12, 64, 100];
+        assert_eq!(sizes.map(|size| per_chunk(new(size), &any)), [4096, 1024, 256, 64, 32]);
+        assert_eq!(per_chunk(new(3).align(1), &any), 1365);
+        assert_eq!(per_chunk(new(100).align(512), &any), 8);
         // The alignment of coherent buffers is another setting.
-        let pages = device(|it| it.align(4096));
-        assert_eq!(per_chunk(new(64).constraints(pages)), 64);
+        assert_eq!(per_chunk(new(64), &device(|it| it.align(4096))), 64);
     }
 }

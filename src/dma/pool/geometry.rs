@@ -35,11 +35,6 @@ impl Geometry {
         self.size
     }
 
-    /// Returns the bytes of a chunk.
-    pub const fn chunk(&self) -> u64 {
-        self.chunk
-    }
-
     /// Returns the number of objects in a chunk.
     pub const fn objects(&self) -> u64 {
         let (windows, rest) = (self.chunk / self.window, self.chunk % self.window);

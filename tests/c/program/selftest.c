@@ -131,7 +131,7 @@ static int objects(const struct selftest *test, const struct xc_device *device, 
     const struct xc_pool_config config = { .name = "c-pool", .size = 1536, .limit = 6, .reserve = 2 };
     struct xc_object object[6], more;
     struct xc_pool pool;
-    char text[512];
+    char text[1024];
     uint64_t at;
 
     CHECK(xc_pool_init(&pool, device, &config, error) == XC_OK);
@@ -149,6 +149,8 @@ static int objects(const struct selftest *test, const struct xc_device *device, 
     CHECK(xc_pool_check(&pool, error) == XC_OK);
     xc_pool_text(&pool, text, sizeof(text));
     CHECK(text_contains(text, "pool c-pool: 6 of 6 objects of 1536 bytes in use"));
+    xc_device_text(device, text, sizeof(text));
+    CHECK(text_contains(text, "\n  c-pool "));
     CHECK(is_error(test, xc_pool_fini(&pool, error), XC_ERROR_IN_USE, error, "6 objects use this struct xc_pool"));
     for (at = 0; at < 6; at++)
         CHECK(xc_pool_free(&object[at], error) == XC_OK);

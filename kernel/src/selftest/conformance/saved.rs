@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use xen_contig::addr::Gfn;
 use xen_contig::dma::{
-    BufferError, Constraints, Pool, PoolConfig, PoolErrorKind, PoolObject, Retain,
+    BufferError, Constraints, Device, Pool, PoolConfig, PoolErrorKind, PoolObject, Retain,
 };
 use xen_contig::vmap::UnmapMode;
 
@@ -55,8 +55,12 @@ fn saved(context: &TestContext<'_>) -> Check {
     // not fit any more.
     balanced(context, Retain::default(), |allocator| {
         let constraints = build(|it| it.mask((1 << 36) - 1))?;
-        let config = PoolConfig::builder("c75", OBJECT).constraints(constraints).build();
-        let mut pool = match config.and_then(|config| Pool::new(allocator, config)) {
+        let device = match Device::new(allocator, "c75", &constraints) {
+            Ok(device) => device,
+            Err(error) => fail!("making a device: {error}"),
+        };
+        let config = PoolConfig::builder("c75", OBJECT).build();
+        let mut pool = match config.and_then(|config| Pool::new(&device, config)) {
             Ok(pool) => pool,
             Err(error) => fail!("making a pool: {error}"),
         };

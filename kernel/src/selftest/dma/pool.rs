@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use xen_contig::dma::{Pool, PoolConfig, PoolErrorKind, PoolObject, Retain};
+use xen_contig::dma::{Device, Pool, PoolConfig, PoolErrorKind, PoolObject, Retain};
 
 use super::helpers::{ConfinedGuest, Limits, PAGE, balanced, build, calls, is_shortage};
 use super::{Check, Test, TestContext, fail, skip};
@@ -21,8 +21,8 @@ pub fn add(tests: &mut Vec<Test>) {
 
 fn pool(context: &TestContext<'_>) -> Check {
     // No object crosses a page. The alignment of coherent buffers must not apply to objects.
-    let device = build(|it| it.mask((1 << 36) - 1).boundary(PAGE).align(1 << 16))?;
-    let config = PoolConfig::builder("self-test", SIZE).chunk(4 * PAGE).constraints(device);
+    let limits = build(|it| it.mask((1 << 36) - 1).boundary(PAGE).align(1 << 16))?;
+    let config = PoolConfig::builder("self-test", SIZE).chunk(4 * PAGE);
     let config = match config.reserve(RESERVE).build() {
         Ok(config) => config,
         Err(error) => fail!("the configuration of the pool: {error}"),
@@ -30,7 +30,11 @@ fn pool(context: &TestContext<'_>) -> Check {
     let object = build(|it| it.mask((1 << 36) - 1).boundary(PAGE).align(64))?;
     balanced(context, Retain::NOTHING, |allocator| {
         let confined = ConfinedGuest::to(context.machine, 64)?;
-        let mut pool = match Pool::new(allocator, config) {
+        let device = match Device::new(allocator, "self-test", &limits) {
+            Ok(device) => device,
+            Err(error) => fail!("making the device: {error}"),
+        };
+        let mut pool = match Pool::new(&device, config) {
             Ok(pool) => pool,
             Err(error) => match error.kind() {
                 PoolErrorKind::Alloc { error: cause, .. } if is_shortage(&cause) => {
@@ -69,6 +73,9 @@ fn pool(context: &TestContext<'_>) -> Check {
             fail!("{trimmed} objects trimmed of {}, {pool}", 2 * RESERVE);
         }
         drop(pool);
+        if let Err(in_use) = device.close() {
+            fail!("{in_use}");
+        }
         confined.check_whole(allocator)
     })
 }
