@@ -89,7 +89,7 @@ put_all() {
     for name in CHANGELOG.md LICENSE-APACHE LICENSE-MIT; do
         put "$name" "$doc$name"
     done
-    for name in TESTING TRACING CONFORMANCE GLOSSARY; do
+    for name in EMBEDDING TESTING TRACING CONFORMANCE GLOSSARY; do
         put "docs/$name.md" "${doc}docs/$name.md"
     done
 }

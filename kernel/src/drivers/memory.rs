@@ -94,7 +94,7 @@ unsafe impl<const WHICH: usize> StaticDevice for Masked<WHICH> {
 /// What drivers got since boot.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MemoryCounts {
-    /// The number of exchanges.
+    /// The buffers that an exchange served.
     pub exchanged: u64,
     /// How many times memory of the driver's own was mapped in place.
     pub direct: u64,
