@@ -14,5 +14,6 @@ mod live;
 mod memory;
 mod pool;
 mod property;
+mod raw;
 mod reference;
 mod scene;

@@ -49,11 +49,11 @@ impl<P: Platform> Device<'_, P> {
             MapError::NoBounceMemory { bytes: len, error }
         };
         let one = Constraints::builder().lowest(PAGE_SIZE as u64).max_segments(1).build();
-        let mapper = one
+        let limits = one
             .and_then(|one| limits.narrowed_by(&one))
-            .and_then(|limits| self.mapper().within(&limits))
+            .and_then(|limits| self.limits().narrowed_by(&limits))
             .map_err(|error| refused(error.into()))?;
-        let sleep = self.limits().sleep();
+        let mapper = self.mapper().within(&limits).map_err(|error| refused(error.into()))?;
         // SAFETY: the caller meets the requirements of the same method.
         let mapping = unsafe { mapper.map(bytes, direction)? };
         let Some(Segment { dma, .. }) = mapping.segments().next() else {
@@ -64,7 +64,7 @@ impl<P: Platform> Device<'_, P> {
             core::mem::forget(mapping);
             return Ok(RawMapping { dma, bounce: None });
         }
-        let claim = self.records.claim(sleep).map_err(refused)?;
+        let claim = self.records.claim(limits.sleep()).map_err(refused)?;
         let Some(buffer) = mapping.into_bounce_buffer() else { return Err(MapError::Empty) };
         let first = (dma.get() - buffer.dma_addr().get()) as usize;
         // SAFETY: the segment lies in the buffer.
