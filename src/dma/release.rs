@@ -30,8 +30,8 @@ impl<P: Platform> Allocator<P> {
 
     /// Takes the memory of a buffer back into the reserve that a device recorded. Makes no hypercall.
     pub(super) fn release_recorded(&self, entry: &LiveEntry) {
-        let DeviceRange { at, dma, len } = entry.range;
-        let (pfn, frames) = (at.frame(), (at.offset() as u64 + len).div_ceil(PAGE_SIZE as u64));
+        let DeviceRange { at, dma, .. } = entry.range;
+        let (pfn, frames) = (at.frame(), entry.frames());
         match entry.origin {
             Some(origin) => {
                 let gfn = Gfn::new(dma.get() / PAGE_SIZE as u64);

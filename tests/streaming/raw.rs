@@ -1,6 +1,7 @@
 //! Mappings that drivers hold by their addresses alone.
 
 use xen_contig::dma::{AllocError, Constraints, Direction, FailureCause, MapError, Request, Sleep};
+use xen_contig::platform::Platform;
 
 use crate::memory::DriverMemory;
 use crate::scene::{PAGE, StreamingScene};
@@ -35,4 +36,17 @@ fn a_caller_that_must_not_sleep_takes_no_frame_for_the_record_of_a_mapping() {
     drop(all);
     drop(device);
     scene.check_balance(0);
+}
+
+#[test]
+fn all_frames_of_a_lost_bounce_buffer_are_counted() {
+    let scene = StreamingScene::new(512, |pv| pv);
+    let device = scene.device(Constraints::default());
+    let memory = DriverMemory::heap(2);
+    // SAFETY: nothing accesses the memory, and no device exists.
+    let mapped = unsafe { device.map_raw(memory.range(PAGE / 2, PAGE), BOTH, device.limits()) };
+    assert!(mapped.unwrap().bounce.is_some());
+    assert_eq!(device.close().unwrap_err().buffers, 1);
+    // Half of each page was mapped.
+    assert_eq!(Platform::accounts(&scene.platform).forgotten(), 2);
 }

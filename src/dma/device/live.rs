@@ -6,7 +6,7 @@ use core::ptr::null_mut;
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use core::{fmt, slice, str};
 
-use crate::addr::{DmaAddr, PseudoPhysAddr};
+use crate::addr::{DmaAddr, PAGE_SIZE, PseudoPhysAddr};
 use crate::dma::AllocError;
 use crate::dma::constraints::Sleep;
 use crate::dma::moved::DeviceRange;
@@ -67,6 +67,12 @@ impl LiveEntry {
     pub const fn buffer(&self) -> LiveBuffer {
         let DeviceRange { dma, len, .. } = self.range;
         LiveBuffer { tag: self.tag, kind: self.kind, len, dma }
+    }
+
+    /// Returns the number of frames of the memory. A bounce buffer need not begin at a page.
+    pub const fn frames(&self) -> u64 {
+        let DeviceRange { at, len, .. } = self.range;
+        (at.offset() as u64 + len).div_ceil(PAGE_SIZE as u64)
     }
 }
 

@@ -273,8 +273,8 @@ impl<'a, P: Platform> Device<'a, P> {
     /// Calls `visit` with each live buffer, and counts its frames as lost.
     fn leak(&self, mut visit: impl FnMut(&LiveBuffer)) {
         let accounts = self.allocator.platform().accounts();
-        for buffer in self.records.visit(|entry| entry.buffer()) {
-            accounts.forget(buffer.len.div_ceil(PAGE));
+        for (buffer, frames) in self.records.visit(|entry| (entry.buffer(), entry.frames())) {
+            accounts.forget(frames);
             visit(&buffer);
         }
     }
