@@ -66,8 +66,10 @@ fn allocate<P: Platform>(
         // SAFETY: the handle has no bytes, so nothing accesses memory through it.
         return Some(unsafe { DmaAllocHandle::new(nothing, nothing, 0.into(), layout) });
     }
-    let limits = limits_of(&call.with_align(call.align.max(layout.align()))).ok()?;
-    let limits = limits.to_builder().frame_align(layout.align() as u64).build().ok()?;
+    let limits = limits_of(&call.with_align(call.align.max(layout.align())))
+        .and_then(|limits| limits.to_builder().frame_align(layout.align() as u64).build())
+        .map_err(|error| device.refused(error.into()))
+        .ok()?;
     let request = Request::new(layout.size() as u64).tag("dma-api").within(&limits);
     let (dma, pointer) = device.alloc_raw(request).ok()?;
     if !pointer.addr().get().is_multiple_of(layout.align()) {
@@ -136,7 +138,10 @@ impl<P: Platform + Sync + 'static> DmaOp for Device<'static, P> {
             let align = limits.align();
             limits.to_builder().align(1).streaming_align(align).build()
         });
-        let limits = limits.map_err(|_| DmaError::NoMemory)?;
+        let limits = limits.map_err(|error| {
+            self.refused_mapping(error.into());
+            DmaError::NoMemory
+        })?;
         let bytes = NonNull::slice_from_raw_parts(addr, size.get());
         let direction = match direction {
             DmaDirection::ToDevice => Direction::ToDevice,

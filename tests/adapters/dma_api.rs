@@ -170,6 +170,20 @@ fn missing_memory_is_an_error() {
 }
 
 #[test]
+fn constraints_that_contradict_themselves_are_counted() {
+    let scene = pv();
+    let device = device(&scene, ANY.with_boundary(10_000));
+    let mut bytes = [7_u8; 64];
+    let direction = DmaDirection::ToDevice;
+    assert_eq!(device.coherent_array_zero::<u8>(64).err(), Some(DmaError::NoMemory));
+    let mapped = device.map_streaming_slice(&mut bytes, 1, direction);
+    assert_eq!(mapped.err(), Some(DmaError::NoMemory));
+    let counts = *scene.device.report().counts();
+    assert_eq!((counts.requests, counts.failures_by(FailureCause::Request)), (1, 2), "{counts:?}");
+    scene.check_balance();
+}
+
+#[test]
 fn a_second_release_is_refused() {
     let scene = pv();
     let layout = std::alloc::Layout::from_size_align(64, 64).unwrap();

@@ -167,8 +167,13 @@ impl<'a, P: Platform> Device<'a, P> {
     }
 
     /// Counts a request that was refused at once.
-    pub(super) fn refused(&self, error: AllocError) -> AllocError {
+    pub(crate) fn refused(&self, error: AllocError) -> AllocError {
         self.counters.count_request();
+        self.refused_mapping(error)
+    }
+
+    /// Counts a mapping that was refused at once.
+    pub(crate) fn refused_mapping(&self, error: AllocError) -> AllocError {
         self.counters.count_failure(FailureCause::of(&error));
         error
     }
