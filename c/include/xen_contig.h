@@ -404,7 +404,8 @@ size_t xc_device_text(const struct xc_device *device, char *buffer, size_t size)
  */
 
 /* Allocates a zeroed buffer of 1 byte to 1 GiB within the limits of the device. flags: XC_NO_SLEEP or 0. tag says
- * in xc_device_text what the buffer is for; it must stay until the buffer is freed, and may be NULL.
+ * in xc_device_text what the buffer is for, and may be NULL. It must stay until the buffer is freed, while
+ * xc_device_text runs, and while an error of xc_device_check is used.
  * Without XC_NO_SLEEP it may sleep. With it, an interrupt handler may call it if mask and unmask are given. */
 int xc_alloc(const struct xc_device *device, uint64_t bytes, uint32_t flags, const char *tag, struct xc_buffer *buffer, struct xc_error *error);
 
