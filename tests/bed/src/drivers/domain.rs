@@ -41,13 +41,18 @@ const CLOSED: &str = "pcifront: closed, and its page is no longer granted";
 /// A guest takes seconds.
 const LIMIT: Duration = Duration::from_secs(180);
 
-/// Returns a part that tries, in a driver domain each, the `edu` device and all drivers whose devices can be
-/// passed.
-pub fn part<'b>(bed: &'b Bed, table: &CostTable) -> Result<SuitePart<'b>> {
+/// Returns a part that tries all drivers whose devices can be passed in a driver domain, and then these
+/// other ones.
+pub fn part<'b>(
+    bed: &'b Bed,
+    table: &CostTable,
+    others: Vec<Expectation>,
+) -> Result<SuitePart<'b>> {
     let drivers: Vec<Driver> = passed_devices().map(|(driver, _)| driver).collect();
     let table = table.clone();
     let setup = DriverSetup::new(&drivers)?;
-    let expected = [with_drivers(&setup)?, with_edu()?];
+    let mut expected = vec![with_drivers(&setup)?];
+    expected.extend(others);
     let guests = expected.iter().map(|it| it.guest.clone()).collect();
     let session = SessionSpec { name: SESSION, guests };
     Ok(SuitePart::new(session.need(), move |reporter| {
@@ -92,7 +97,7 @@ pub fn domain(
 }
 
 /// Returns a driver domain with the `edu` device.
-fn with_edu() -> Result<Expectation> {
+pub fn with_edu() -> Result<Expectation> {
     domain("driver-domain-edu", "edu-*", &EDU, vec![PassedDevice::Edu])
 }
 

@@ -83,7 +83,8 @@ pub fn parts<'b>(bed: &'b Bed, table: &CostTable) -> Result<Vec<SuitePart<'b>>> 
 
 /// Returns the parts with driver domains on one Xen.
 fn domains<'b>(bed: &'b Bed, table: &CostTable) -> Result<Vec<SuitePart<'b>>> {
-    let mut parts = vec![domain::part(bed, table)?, restarts::part(bed)?];
+    let others = vec![domain::with_edu()?];
+    let mut parts = vec![domain::part(bed, table, others)?, restarts::part(bed)?];
     parts.extend(refusals::parts(bed)?);
     Ok(parts)
 }
@@ -105,7 +106,7 @@ pub fn some_parts<'b>(beds: &'b [Bed], table: &CostTable) -> Result<Vec<SuitePar
     let mut parts: Vec<_> =
         chosen.take(if beds.is_empty() { 0 } else { count }).map(part).collect::<Result<_>>()?;
     if let Some(bed) = beds.first() {
-        parts.push(domain::part(bed, table)?);
+        parts.push(domain::part(bed, table, Vec::new())?);
     }
     Ok(parts)
 }
