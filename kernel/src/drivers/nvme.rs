@@ -161,7 +161,6 @@ impl NvmeDisk {
     /// A request failed. The controller was stopped, and the disk is given up.
     pub fn transfer(&mut self, requests: Vec<NvmeRequest>) -> Result<Vec<CpuDmaBuffer>, NvmeError> {
         let block_bytes = self.info.device.logical_block_size;
-        let running = self.running.as_mut().ok_or(NvmeError::GivenUp)?;
         let batch = requests.into_iter().map(|request| OwnedRequest {
             op: request.op,
             lba: request.block,
@@ -169,11 +168,7 @@ impl NvmeDisk {
             data: Some(request.buffer.prepare_for_device()),
             flags: RequestFlags::NONE,
         });
-        let done = running.transfer(batch.collect());
-        if done.is_err() {
-            self.stop();
-        }
-        done
+        self.run(batch.collect())
     }
 
     /// Makes the disk write what it has in a cache.
@@ -181,7 +176,6 @@ impl NvmeDisk {
     /// # Errors
     /// As [`transfer`](Self::transfer).
     pub fn flush(&mut self) -> Result<(), NvmeError> {
-        let running = self.running.as_mut().ok_or(NvmeError::GivenUp)?;
         let flush = OwnedRequest {
             op: RequestOp::Flush,
             lba: 0,
@@ -189,11 +183,17 @@ impl NvmeDisk {
             data: None,
             flags: RequestFlags::NONE,
         };
-        let done = running.transfer([flush].into_iter().collect());
+        self.run([flush].into_iter().collect()).map(drop)
+    }
+
+    /// Has the controller carry out requests. After a failure it is stopped.
+    fn run(&mut self, batch: OwnedRequestBatch) -> Result<Vec<CpuDmaBuffer>, NvmeError> {
+        let running = self.running.as_mut().ok_or(NvmeError::GivenUp)?;
+        let done = running.transfer(batch);
         if done.is_err() {
             self.stop();
         }
-        done.map(drop)
+        done
     }
 
     /// Stops the controller, which then accesses no memory.
