@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use pci_types::{CommandRegister, DeviceId, PciAddress, PciHeader, VendorId};
+use pci_types::{DeviceId, PciAddress, PciHeader, VendorId};
 
 use super::registers::{MappedRegisters, NotMapped};
 use crate::machine::Machine;
@@ -115,11 +115,10 @@ impl DeviceFunction {
         address: PciAddress,
         kind: DeviceKind,
     ) -> Result<Self, DeviceError> {
-        let function = Function::take(space.clone(), address).ok_or(DeviceError::Absent(kind))?;
+        let function = Function::take(space, address).ok_or(DeviceError::Absent(kind))?;
         let bar = function.memory(kind.registers).ok_or(DeviceError::NoMemory(kind))?;
         function.enable();
-        PciHeader::new(address)
-            .update_command(&space, |command| command | CommandRegister::INTERRUPT_DISABLE);
+        function.disable_interrupts();
         // SAFETY: the function is marked as a device with its registers in this memory, and
         // `enable` made the function decode it.
         let registers = unsafe { MappedRegisters::map(bar) }

@@ -63,6 +63,11 @@ impl Function {
         });
     }
 
+    /// Makes the function raise no interrupt at a pin. Drivers that poll call this.
+    pub fn disable_interrupts(&self) {
+        self.command(|command| command | CommandRegister::INTERRUPT_DISABLE);
+    }
+
     fn command(&self, change: impl FnOnce(CommandRegister) -> CommandRegister) {
         PciHeader::new(self.address).update_command(&self.space, change);
     }

@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use pci_types::{CommandRegister, DeviceId, PciAddress, PciHeader, VendorId};
+use pci_types::{DeviceId, PciAddress, VendorId};
 use spin::Mutex;
 use virtio_drivers::Hal;
 use virtio_drivers::transport::pci::bus::{ConfigurationAccess, PCI_CAP_ID_VNDR, PciRoot};
@@ -105,9 +105,8 @@ impl VirtioDevice {
         let slot = registers_of(&space, address).ok_or(VirtioDeviceError::Legacy)?;
         let bar = function.memory(slot).ok_or(VirtioDeviceError::NoMemory { slot })?;
         function.enable();
-        // Interrupts are disabled, because the driver polls the queue.
-        PciHeader::new(address)
-            .update_command(&space, |command| command | CommandRegister::INTERRUPT_DISABLE);
+        // The driver polls the queue.
+        function.disable_interrupts();
         // SAFETY: the function has the numbers of a virtio device. Its capability says that this
         // memory contains its registers, and `enable` made the function decode it.
         let registers =
