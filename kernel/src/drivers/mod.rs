@@ -23,5 +23,5 @@ mod messages;
 pub mod nvme;
 mod registers;
 
-pub use function::DeviceFunction;
+pub use function::{DeviceFunction, DeviceKind};
 pub use registers::{MappedRegisters, NotMapped};

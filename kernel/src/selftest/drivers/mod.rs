@@ -14,9 +14,22 @@ use xen_contig::adapters::virtio_drivers::StaticDevice;
 use xen_contig::frames::Candidate;
 
 use self::watch::{AddressKind, HandedAddress};
-use super::{Check, fail, skip};
-use crate::drivers::memory::{Narrow, Wide, allocator};
+use super::{Check, TestContext, TestOutcome, error, fail, skip};
+use crate::drivers::memory::{Narrow, Wide, allocator, set_up};
+use crate::drivers::{DeviceFunction, DeviceKind};
 use crate::machine::Machine;
+
+/// Finds a device, or skips the test if there is none. Forgets what earlier tests recorded.
+pub fn find(context: &TestContext<'_>, kind: DeviceKind) -> Result<DeviceFunction, TestOutcome> {
+    set_up(context.machine);
+    watch::take();
+    watched_dma::forget();
+    match DeviceFunction::find(context.machine, kind) {
+        Ok(device) => Ok(device),
+        Err(why) if why.is_expected() => skip!("{why}"),
+        Err(why) => error!("{why}"),
+    }
+}
 
 /// Skips the test unless all memory of the narrow devices must be exchanged.
 pub fn nothing_in_reach(machine: &Machine) -> Check {

@@ -23,11 +23,11 @@ use xen_contig::adapters::virtio_drivers::StaticDevice;
 
 use self::stack::NetworkStack;
 use super::drivers::{examine, watch, watched_dma};
-use super::{Check, Test, TestContext, TestOutcome, error, skip};
+use super::{Check, Test, TestContext, TestOutcome};
 use crate::command_line::When;
 use crate::drivers::DeviceFunction;
-use crate::drivers::e1000::{E1000_CARD, NetworkCard};
-use crate::drivers::memory::{Kernel, set_up};
+use crate::drivers::e1000::NetworkCard;
+use crate::drivers::memory::Kernel;
 
 pub fn add(tests: &mut Vec<Test>) {
     // They are not run by default, because they need a network.
@@ -35,17 +35,6 @@ pub fn add(tests: &mut Vec<Test>) {
     asked("e1000-dhcp", dhcp::dhcp as fn(&TestContext<'_>) -> Check);
     asked("e1000-ping", ping::ping);
     asked("e1000-tcp", tcp::tcp);
-}
-
-/// Finds the card, or skips the test if there is none.
-fn find(context: &TestContext<'_>) -> Result<DeviceFunction, TestOutcome> {
-    set_up(context.machine);
-    watch::take();
-    match DeviceFunction::find(context.machine, E1000_CARD) {
-        Ok(device) => Ok(device),
-        Err(why) if why.is_expected() => skip!("{why}"),
-        Err(why) => error!("{why}"),
-    }
 }
 
 /// Starts the card with the memory of `S`, checks all of that, and starts the stack on the card.

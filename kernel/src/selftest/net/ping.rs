@@ -9,10 +9,11 @@ use smoltcp::socket::icmp;
 use smoltcp::wire::{Icmpv4Packet, Icmpv4Repr, IpAddress};
 
 use super::stack::{NetworkStack, Wait};
-use super::{find, start};
+use super::start;
+use crate::drivers::e1000::E1000_CARD;
 use crate::drivers::memory::{Narrow, Wide};
 use crate::selftest::drivers::tally::DriverTally;
-use crate::selftest::drivers::{is_balanced, nothing_in_reach};
+use crate::selftest::drivers::{find, is_balanced, nothing_in_reach};
 use crate::selftest::{Check, TestContext, TestOutcome, fail};
 
 /// The numbers of bytes in a ping. The largest fills a packet.
@@ -23,14 +24,14 @@ const IDENT: u16 = 0x22b;
 
 /// Sends pings by both masks.
 pub fn ping(context: &TestContext<'_>) -> Check {
-    let device = find(context)?;
+    let device = find(context, E1000_CARD)?;
     nothing_in_reach(context.machine)?;
     let tally = DriverTally::start("e1000");
     let mut stack = start::<Narrow>(context, device)?;
     pings(context, &mut stack)?;
     tally.moved(stack.card().bytes() as usize);
     drop(stack);
-    let mut stack = start::<Wide>(context, find(context)?)?;
+    let mut stack = start::<Wide>(context, find(context, E1000_CARD)?)?;
     pings(context, &mut stack)?;
     tally.moved(stack.card().bytes() as usize);
     drop(stack);

@@ -13,10 +13,11 @@ use smoltcp::socket::tcp;
 use smoltcp::wire::IpEndpoint;
 
 use super::stack::{NetworkStack, Wait};
-use super::{find, start};
+use super::start;
+use crate::drivers::e1000::E1000_CARD;
 use crate::drivers::memory::Narrow;
 use crate::selftest::drivers::tally::DriverTally;
-use crate::selftest::drivers::{is_balanced, nothing_in_reach, original_byte};
+use crate::selftest::drivers::{find, is_balanced, nothing_in_reach, original_byte};
 use crate::selftest::{Check, TestContext, TestOutcome, fail, skip};
 
 /// The number of bytes in each direction, without the checksum.
@@ -30,7 +31,7 @@ const WINDOW: usize = 128 << 10;
 
 /// Transfers the data, by the narrow mask.
 pub fn tcp(context: &TestContext<'_>) -> Check {
-    let device = find(context)?;
+    let device = find(context, E1000_CARD)?;
     let Some(server) = context.server else {
         skip!("no TCP server; name one that has this test's data by server=<IPv4 address>:<port>")
     };

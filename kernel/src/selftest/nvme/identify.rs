@@ -1,11 +1,12 @@
 //! What is the disk, and did its queues get exchanged memory?
 
-use super::{Identity, find, start};
+use super::{Identity, start};
 use crate::drivers::memory::Narrow;
+use crate::drivers::nvme::NVME;
 use crate::say;
 use crate::selftest::drivers::tally::DriverTally;
 use crate::selftest::drivers::watch::{self, AddressKind};
-use crate::selftest::drivers::{examine, is_balanced, nothing_in_reach};
+use crate::selftest::drivers::{examine, find, is_balanced, nothing_in_reach};
 use crate::selftest::{Check, TestContext, fail};
 use crate::vcpu::xen;
 
@@ -15,7 +16,7 @@ const IDENTIFIED: usize = 3 * 4096;
 /// Identifies the disk, by the narrow mask, and checks all memory that its driver got.
 pub fn identify(context: &TestContext<'_>) -> Check {
     let machine = context.machine;
-    let device = find(context)?;
+    let device = find(context, NVME)?;
     nothing_in_reach(machine)?;
     let tally = DriverTally::start("nvme");
     let since = xen().calls();

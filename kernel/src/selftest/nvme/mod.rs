@@ -20,12 +20,12 @@ use alloc::vec::Vec;
 
 use xen_contig::adapters::virtio_drivers::StaticDevice;
 
-use super::drivers::{original_byte, watch, watched_dma};
-use super::{Check, Test, TestContext, TestOutcome, error, fail, skip};
+use super::drivers::{original_byte, watched_dma};
+use super::{Check, Test, TestContext, TestOutcome, fail, skip};
 use crate::command_line::When;
 use crate::drivers::DeviceFunction;
-use crate::drivers::memory::{Kernel, set_up};
-use crate::drivers::nvme::{NVME, NvmeDisk, NvmeError};
+use crate::drivers::memory::Kernel;
+use crate::drivers::nvme::{NvmeDisk, NvmeError};
 
 pub fn add(tests: &mut Vec<Test>) {
     // They are not run by default, because they write to a disk.
@@ -37,18 +37,6 @@ pub fn add(tests: &mut Vec<Test>) {
 
 /// The size of the disk in bytes. The first half is only read.
 const DISK_BYTES: usize = 16 << 20;
-
-/// Finds the disk, or skips the test if there is none.
-fn find(context: &TestContext<'_>) -> Result<DeviceFunction, TestOutcome> {
-    set_up(context.machine);
-    watch::take();
-    watched_dma::forget();
-    match DeviceFunction::find(context.machine, NVME) {
-        Ok(device) => Ok(device),
-        Err(why) if why.is_expected() => skip!("{why}"),
-        Err(why) => error!("{why}"),
-    }
-}
 
 /// Starts the disk.
 fn start<S: StaticDevice<Platform = Kernel> + 'static>(
@@ -87,7 +75,7 @@ fn broken(error: NvmeError) -> TestOutcome {
     TestOutcome::Fail(format!("{error}"))
 }
 
-/// What a controller says of itself: a part of the "Identify Controller data structure" (NVM Express base
+/// The identity that a controller reports: a part of the "Identify Controller data structure" (NVM Express base
 /// specification 2.0, figure 276).
 struct Identity {
     serial: String,

@@ -10,12 +10,12 @@ use dma_api::{CpuDmaBuffer, DmaDirection};
 use rdif_block::RequestOp;
 use xen_contig::adapters::virtio_drivers::StaticDevice;
 
-use super::{DISK_BYTES, broken, find, original_byte, start_test_disk};
+use super::{DISK_BYTES, broken, original_byte, start_test_disk};
 use crate::drivers::memory::{Kernel, Narrow, Wide};
-use crate::drivers::nvme::{AT_A_TIME, NvmeDisk, NvmeRequest};
+use crate::drivers::nvme::{AT_A_TIME, NVME, NvmeDisk, NvmeRequest};
 use crate::selftest::drivers::tally::DriverTally;
 use crate::selftest::drivers::watch;
-use crate::selftest::drivers::{examine, is_balanced, nothing_in_reach};
+use crate::selftest::drivers::{examine, find, is_balanced, nothing_in_reach};
 use crate::selftest::soak::random::SoakRandom;
 use crate::selftest::{Check, TestContext, TestOutcome, error, fail};
 
@@ -70,7 +70,7 @@ pub fn random(context: &TestContext<'_>) -> Check {
 type Order<'o> = &'o dyn Fn(&NvmeDisk, Range<usize>) -> Vec<Piece>;
 
 fn check(context: &TestContext<'_>, own: Range<usize>, order: Order<'_>) -> Check {
-    let device = find(context)?;
+    let device = find(context, NVME)?;
     nothing_in_reach(context.machine)?;
     drop(device);
     let (middle, tally) = (own.start + own.len() / 2, DriverTally::start("nvme"));
@@ -86,7 +86,7 @@ fn write_and_read<S: StaticDevice<Platform = Kernel> + 'static>(
     order: Order<'_>,
     tally: &DriverTally,
 ) -> Check {
-    let device = find(context)?;
+    let device = find(context, NVME)?;
     let disk = start_test_disk::<S>(context, device)?;
     let mut disk = TestedDisk { context, disk, tally };
     let seed = context.seed;
