@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use core::alloc::Layout;
 use core::fmt;
 
-use dma_api::{ContiguousBufferPool, DeviceDma, DmaDirection};
+use dma_api::{ContiguousBufferPool, DeviceDma, DmaDirection, DmaError};
 use eth_intel::E1000;
 use rdif_eth::{DmaBuffer, IRxQueue, ITxQueue, NetDevice, NetError, NetPollIrqControl};
 use smoltcp::phy::{Device, DeviceCapabilities, Medium, RxToken, TxToken};
@@ -45,7 +45,7 @@ pub enum E1000Error {
     /// The crate supplied no queue.
     NoQueue,
     /// No memory is left for buffers.
-    NoBuffer(dma_api::DmaError),
+    NoBuffer(DmaError),
 }
 
 impl fmt::Display for E1000Error {
@@ -162,7 +162,8 @@ fn buffers(
     let pool: ContiguousBufferPool = dma.contiguous_buffer_pool(layout, direction, 0);
     let buffer = |_| {
         let memory = pool.alloc().map_err(E1000Error::NoBuffer)?;
-        DmaBuffer::new(memory, BUFFER_BYTES).map_err(|_| E1000Error::NoQueue)
+        // The crate returns the memory if it is too small.
+        DmaBuffer::new(memory, BUFFER_BYTES).map_err(|_| E1000Error::NoBuffer(DmaError::NoMemory))
     };
     (0..count).map(buffer).collect()
 }

@@ -248,7 +248,7 @@ impl Running {
         let mut buffers = Vec::new();
         for id in accepted.0 {
             let Some(index) = done.iter().position(|one| one.id == id) else {
-                return Err(NvmeError::Stuck("a request"));
+                return Err(NvmeError::Step("finding a request's completion", BlkError::Io));
             };
             let one = done.swap_remove(index);
             one.result.map_err(|why| NvmeError::Step("a request", why))?;

@@ -81,7 +81,7 @@ impl fmt::Display for NotMapped {
             Self::InUse => f.write_str("another driver uses the device"),
             Self::NoSlots { bytes } => write!(
                 f,
-                "{bytes} bytes do not fit into the free ones of {} window slots",
+                "{bytes} bytes do not fit into the free window slots ({} in all)",
                 slot::DEVICE_PAGES
             ),
             Self::Refused(why) => why.fmt(f),

@@ -53,7 +53,7 @@ fn fragment(context: &TestContext<'_>) -> Check {
     }
     if kept.is_empty() || kept.len() == taken {
         fail!(
-            "{} of {taken} pieces of 64 KiB below 2^{BITS} are held, so none is alone",
+            "{} of {taken} pieces of 64 KiB below 2^{BITS} are held, expected every second one",
             kept.len()
         );
     }

@@ -50,7 +50,7 @@ impl fmt::Display for StoreError {
             Self::UnexpectedMessage { kind, request, len } => write!(
                 f,
                 "xenstored sent a message of kind {kind} with {len} bytes for request {request:#x}, \
-                 which was not the last request"
+                 which does not answer the last request"
             ),
         }
     }
