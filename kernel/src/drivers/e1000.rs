@@ -22,14 +22,14 @@ pub const E1000_CARD: DeviceKind = DeviceKind {
     registers: 0,
 };
 
-/// The numbers of buffers for packets that arrive, and for those that leave.
+/// The numbers of buffers for packets to receive, and for packets to transmit.
 const RECEIVE: usize = 64;
 const TRANSMIT: usize = 32;
 
-/// The size of a buffer: what the card receives into one.
+/// The size of a buffer in bytes. The card receives at most this much into one.
 const BUFFER_BYTES: usize = 2048;
 
-/// The largest packet, with its Ethernet header.
+/// The size of the largest packet in bytes, with its Ethernet header.
 const PACKET_BYTES: usize = 1514;
 
 /// The registers that let the card receive and transmit (`RCTL` and `TCTL` in Intel's manual of the 8254x).
@@ -44,7 +44,7 @@ pub enum E1000Error {
     Step(&'static str, NetError),
     /// The crate supplied no queue.
     NoQueue,
-    /// No memory is left for buffers.
+    /// No memory is available for buffers.
     NoBuffer(DmaError),
 }
 
@@ -71,7 +71,7 @@ pub struct NetworkCard {
     mac: [u8; 6],
 }
 
-/// The queue of packets that arrive.
+/// The queue of received packets.
 struct Receiver {
     queue: Box<dyn IRxQueue>,
     /// The packet that the user reads.
@@ -79,14 +79,14 @@ struct Receiver {
     bytes: u64,
 }
 
-/// The queue of packets that leave.
+/// The queue of packets to transmit.
 struct Transmitter {
     queue: Box<dyn ITxQueue>,
     free: Vec<DmaBuffer>,
-    /// The number of buffers that the queue has.
+    /// The number of buffers in the queue.
     ///
-    /// The crate must not be asked for a finished buffer when it has none: it then takes the mark of an
-    /// earlier packet in the ring for that of the next one, and skips a place.
+    /// The crate must not be asked for a finished buffer while its queue is empty. It would take the done bit of
+    /// an earlier packet for that of the next one, and skip a descriptor.
     in_flight: usize,
     bytes: u64,
 }
@@ -119,7 +119,7 @@ impl NetworkCard {
         Ok(card)
     }
 
-    /// Returns the card's own address.
+    /// Returns the card's Ethernet address.
     pub const fn mac(&self) -> [u8; 6] {
         self.mac
     }
@@ -129,7 +129,7 @@ impl NetworkCard {
         &self.device
     }
 
-    /// Returns the number of bytes of all packets, those that arrived and those that left.
+    /// Returns the number of bytes of all packets, received and transmitted.
     pub const fn bytes(&self) -> u64 {
         self.receiver.bytes + self.transmitter.bytes
     }
@@ -137,14 +137,14 @@ impl NetworkCard {
 
 impl Drop for NetworkCard {
     fn drop(&mut self) {
-        // The card may go on if this fails; what follows stops it.
+        // If this fails, the writes below stop the card.
         let _stopped = self.irq.shutdown();
-        // QEMU's e1000 does not stop on a reset. It would go on with the old rings when the next driver lets it
-        // do DMA.
+        // QEMU's e1000 does not stop on a reset. It would use the old rings again when the next driver lets it do
+        // DMA.
         for offset in CONTROLS {
             if let Some(control) = registers::at(self.device.bar().start + offset, 4) {
-                // SAFETY: `device` maps the registers as long as it lives. The bits that are cleared make the
-                // card move no packet.
+                // SAFETY: `device` maps the registers as long as it lives, and `at` found this one among them.
+                // With its enable bits cleared the card moves no packet.
                 unsafe { control.cast::<u32>().write_volatile(0) };
             }
         }
@@ -177,10 +177,10 @@ impl Receiver {
         self.queue.submit(buffer).map_err(|refused| receiving(refused.into_parts().1))
     }
 
-    /// Takes the next packet from the card. The card gets the buffer of the one before.
+    /// Takes the next packet from the card, and returns the buffer of the previous one to the card.
     fn next(&mut self) -> Option<()> {
         if let Some((buffer, _)) = self.current.take() {
-            // The ring has more places than buffers exist, so this cannot fail.
+            // The ring has more descriptors than buffers exist, so this cannot fail.
             self.submit(buffer).ok()?;
         }
         let packet = self.queue.reclaim()?;
@@ -192,7 +192,7 @@ impl Receiver {
 }
 
 impl Transmitter {
-    /// Takes back the buffers of packets that have left. Returns true if one is free.
+    /// Frees the buffers of transmitted packets. Returns true if a buffer is free.
     fn reclaim(&mut self) -> bool {
         while self.in_flight > 0 {
             let Some(buffer) = self.queue.reclaim() else { break };
@@ -203,10 +203,10 @@ impl Transmitter {
     }
 }
 
-/// A packet that arrived.
-pub struct Received<'c>(&'c Receiver);
+/// A received packet.
+pub struct ReceiveToken<'c>(&'c Receiver);
 
-impl RxToken for Received<'_> {
+impl RxToken for ReceiveToken<'_> {
     fn consume<R, F: FnOnce(&[u8]) -> R>(self, read: F) -> R {
         match &self.0.current {
             Some((buffer, len)) => buffer.read_with_cpu((*len).min(buffer.capacity()), read),
@@ -215,10 +215,10 @@ impl RxToken for Received<'_> {
     }
 }
 
-/// The place for a packet that is to leave.
-pub struct Leaving<'c>(&'c mut Transmitter);
+/// A free buffer for a packet to transmit.
+pub struct TransmitToken<'c>(&'c mut Transmitter);
 
-impl TxToken for Leaving<'_> {
+impl TxToken for TransmitToken<'_> {
     fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, len: usize, write: F) -> R {
         // The token exists only if a buffer is free.
         let Some(mut buffer) = self.0.free.pop() else { return write(&mut []) };
@@ -239,19 +239,19 @@ impl TxToken for Leaving<'_> {
 }
 
 impl Device for NetworkCard {
-    type RxToken<'a> = Received<'a>;
-    type TxToken<'a> = Leaving<'a>;
+    type RxToken<'a> = ReceiveToken<'a>;
+    type TxToken<'a> = TransmitToken<'a>;
 
-    fn receive(&mut self, _: Instant) -> Option<(Received<'_>, Leaving<'_>)> {
+    fn receive(&mut self, _: Instant) -> Option<(ReceiveToken<'_>, TransmitToken<'_>)> {
         if !self.transmitter.reclaim() {
             return None;
         }
         self.receiver.next()?;
-        Some((Received(&self.receiver), Leaving(&mut self.transmitter)))
+        Some((ReceiveToken(&self.receiver), TransmitToken(&mut self.transmitter)))
     }
 
-    fn transmit(&mut self, _: Instant) -> Option<Leaving<'_>> {
-        self.transmitter.reclaim().then_some(Leaving(&mut self.transmitter))
+    fn transmit(&mut self, _: Instant) -> Option<TransmitToken<'_>> {
+        self.transmitter.reclaim().then_some(TransmitToken(&mut self.transmitter))
     }
 
     fn capabilities(&self) -> DeviceCapabilities {

@@ -17,18 +17,18 @@ const PAGE: u64 = PAGE_SIZE as u64;
 /// The number of devices that can be in use at a time.
 const DEVICES: usize = 4;
 
-/// What is mapped at present.
-static SHOWN: Mutex<ArrayVec<ShownRegisters, DEVICES>> = Mutex::new(ArrayVec::new_const());
+/// The registers that are mapped now.
+static MAPPINGS: Mutex<ArrayVec<RegisterMapping, DEVICES>> = Mutex::new(ArrayVec::new_const());
 
-/// A mapped memory of a device.
+/// The registers of a device, and where they are mapped.
 #[derive(Clone, Copy, Debug)]
-struct ShownRegisters {
+struct RegisterMapping {
     bar: MemoryBar,
     /// The first of its window slots.
     slot: u64,
 }
 
-impl ShownRegisters {
+impl RegisterMapping {
     fn first_page(&self) -> u64 {
         self.bar.start / PAGE
     }
@@ -100,17 +100,17 @@ impl MappedRegisters {
     /// # Errors
     /// Another driver uses the device, the slots are too few, or Xen refused the mapping.
     pub unsafe fn map(bar: MemoryBar) -> Result<Self, NotMapped> {
-        let mut shown = SHOWN.lock();
-        if shown.iter().any(|other| other.bar.start == bar.start) {
+        let mut mappings = MAPPINGS.lock();
+        if mappings.iter().any(|other| other.bar.start == bar.start) {
             return Err(NotMapped::InUse);
         }
         let no_slots = NotMapped::NoSlots { bytes: bar.bytes };
-        let one = ShownRegisters { bar, slot: free_slots(&shown, bar).ok_or(no_slots)? };
-        if shown.is_full() {
+        let one = RegisterMapping { bar, slot: free_slots(&mappings, bar).ok_or(no_slots)? };
+        if mappings.is_full() {
             return Err(no_slots);
         }
         one.map().map_err(NotMapped::Refused)?;
-        shown.push(one);
+        mappings.push(one);
         Ok(Self { bar })
     }
 
@@ -122,45 +122,46 @@ impl MappedRegisters {
 
 impl Drop for MappedRegisters {
     fn drop(&mut self) {
-        let mut shown = SHOWN.lock();
-        if let Some(index) = shown.iter().position(|one| one.bar == self.bar) {
-            let one = shown.swap_remove(index);
+        let mut mappings = MAPPINGS.lock();
+        if let Some(index) = mappings.iter().position(|one| one.bar == self.bar) {
+            let one = mappings.swap_remove(index);
             one.unmap(one.pages());
         }
     }
 }
 
-/// Returns the first of enough free slots in a row.
-fn free_slots(shown: &[ShownRegisters], bar: MemoryBar) -> Option<u64> {
+/// Returns the first slot of a free run that is long enough.
+fn free_slots(mappings: &[RegisterMapping], bar: MemoryBar) -> Option<u64> {
     let end = slot::DEVICES + slot::DEVICE_PAGES;
-    let after = shown.iter().map(|one| one.slot + one.pages());
+    let after = mappings.iter().map(|one| one.slot + one.pages());
     core::iter::once(slot::DEVICES).chain(after).find(|slot| {
-        let wanted = ShownRegisters { bar, slot: *slot };
-        let overlaps = |one: &ShownRegisters| {
+        let wanted = RegisterMapping { bar, slot: *slot };
+        let overlaps = |one: &RegisterMapping| {
             *slot < one.slot + one.pages() && one.slot < slot + wanted.pages()
         };
-        slot + wanted.pages() <= end && !shown.iter().any(overlaps)
+        slot + wanted.pages() <= end && !mappings.iter().any(overlaps)
     })
 }
 
 /// Returns the address at which a block of registers is mapped, or `None` if no driver has mapped it.
 pub fn at(address: u64, bytes: usize) -> Option<NonNull<u8>> {
-    let shown = SHOWN.lock();
-    let one = shown.iter().find(|ShownRegisters { bar, .. }| {
+    let mappings = MAPPINGS.lock();
+    let one = mappings.iter().find(|RegisterMapping { bar, .. }| {
         let end = address.checked_add(bytes as u64);
         bar.start <= address && end.is_some_and(|end| end <= bar.start + bar.bytes)
     })?;
     NonNull::new((window(one.slot) + (address - one.first_page() * PAGE)).as_mut_ptr())
 }
 
-/// How drivers on the crate `mmio-api` find their registers, which the kernel has mapped.
+/// Returns mapped registers to drivers on the crate `mmio-api`.
 #[derive(Debug)]
 pub struct RegisterMap;
 
 impl MmioOp for RegisterMap {
     fn ioremap(&self, addr: MmioAddr, size: usize) -> Result<MmioRaw, MapError> {
         let pointer = at(addr.as_usize() as u64, size).ok_or(MapError::Invalid)?;
-        // SAFETY: the window slots map these bytes of the device's memory.
+        // SAFETY: `at` found these bytes within registers that are mapped. The driver's `DeviceFunction` keeps
+        // them mapped.
         Ok(unsafe { MmioRaw::new(addr, pointer, size) })
     }
 
