@@ -1,6 +1,6 @@
 //! The grant table: the frames that another domain may map (`public/grant_table.h`, version 1).
 //!
-//! Only a PV guest has one here, of one frame. Its entries are written by atomic operations.
+//! The kernel uses one in a PV guest only. It has one frame.
 
 use core::fmt;
 use core::sync::atomic::{AtomicU16, AtomicU32, Ordering};
@@ -22,7 +22,7 @@ use crate::vcpu::xen;
 /// The number of entries in the table.
 const ENTRIES: u32 = (PAGE_SIZE / size_of::<GrantEntry>()) as u32;
 
-/// The number of grants. While there is one, the table is mapped.
+/// The number of grants. The table is mapped while this is not 0.
 ///
 /// The table's frame belongs to Xen, and a toolstack may refuse to save a domain that maps it. The lock
 /// also keeps two callers from taking the same entry.
@@ -138,7 +138,7 @@ impl Grant {
     }
 }
 
-/// Makes the table have one frame and maps it.
+/// Has Xen set up a table of one frame, and maps it.
 fn map_table() -> Result<(), GrantError> {
     let (mut frames, mut status) = ([0], 0);
     let op = GrantTableOp::SetupTable { frames: &mut frames, status: &mut status };
@@ -151,7 +151,7 @@ fn map_table() -> Result<(), GrantError> {
     mapped.map_err(|errno| GrantError::Xen("mapping the grant table", errno))
 }
 
-/// Returns the address of an entry, which is mapped while there is a grant.
+/// Returns the address of an entry. It is mapped while a grant exists.
 fn entry(reference: u32) -> *mut GrantEntry {
     window(slot::GRANT_TABLE).as_mut_ptr::<GrantEntry>().wrapping_add(reference as usize)
 }

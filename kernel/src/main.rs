@@ -120,7 +120,7 @@ fn main(boot: pvh_boot::BootInfo) -> ! {
         selftest::run(machine, &options, measured)
     };
     let exit = options.exit.unwrap_or(Exit::Poweroff);
-    // A domain that is held keeps what it has.
+    // A domain that is held keeps its devices.
     if exit != Exit::Hold {
         pci::close(machine);
     }

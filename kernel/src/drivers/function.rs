@@ -8,7 +8,7 @@ use super::registers::{MappedRegisters, NotMapped};
 use crate::machine::Machine;
 use crate::pci::{self, ConfigSpace, ConfigSpaceError, Function, MemoryBar};
 
-/// Devices that a driver drives.
+/// A kind of device that a driver supports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeviceKind {
     /// What a device is called in messages.
@@ -31,7 +31,7 @@ pub enum DeviceMark {
 }
 
 impl DeviceMark {
-    /// Returns true if the function, which has these numbers, is such a device.
+    /// Returns true if the function at `address` is such a device. `id` is its vendor and device number.
     fn is_of(self, space: &ConfigSpace, address: PciAddress, id: (VendorId, DeviceId)) -> bool {
         match self {
             Self::Ids(ids) => ids.contains(&id),
@@ -100,7 +100,7 @@ impl DeviceFunction {
     /// Finds a device of this kind and prepares it for use.
     ///
     /// # Errors
-    /// There is no device that a driver can use.
+    /// The domain has no such device, or the device cannot be used.
     pub fn find(machine: &Machine, kind: DeviceKind) -> Result<Self, DeviceError> {
         let space = ConfigSpace::open(machine).map_err(DeviceError::Config)?;
         let mut functions = pci::functions(&space).into_iter();

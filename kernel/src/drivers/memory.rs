@@ -1,5 +1,4 @@
-//! The memory of drivers, with two different masks. Only this file and its users' wrappers of the
-//! adapters' interfaces know the adapters.
+//! The memory of drivers, with two different masks.
 
 use core::ptr::NonNull;
 
@@ -20,7 +19,7 @@ pub type Kernel = &'static Machine;
 /// within 28 bits. The second is the mask of a device that drives all address bits.
 const MASKS: [u64; 2] = [(1 << 28) - 1, u64::MAX];
 
-/// How they are called in reports.
+/// The names of the devices in reports.
 const NAMES: [&str; MASKS.len()] = ["narrow", "wide"];
 
 static ALLOCATOR: Once<Allocator<Kernel>> = Once::new();
@@ -63,8 +62,7 @@ pub fn record_frames() -> u64 {
     DEVICES.iter().filter_map(Once::get).map(Device::record_frames).sum()
 }
 
-/// Prints what the drivers of each mask have, and why their requests failed. Prints nothing before
-/// [`set_up`].
+/// Prints the report of each device: its memory, and why requests failed. Prints nothing before [`set_up`].
 pub fn print_reports() {
     for device in DEVICES.iter().filter_map(Once::get) {
         for line in alloc::format!("{}", device.report()).lines() {
@@ -96,13 +94,13 @@ unsafe impl<const WHICH: usize> StaticDevice for Masked<WHICH> {
 pub struct MemoryCounts {
     /// The buffers that an exchange served.
     pub exchanged: u64,
-    /// How many times memory of the driver's own was mapped in place.
+    /// The number of mappings of the driver's own memory that the device accesses in place.
     pub direct: u64,
-    /// How many times memory of the driver's own was mapped by a bounce buffer.
+    /// The number of mappings of the driver's own memory that are bounced.
     pub bounced: u64,
 }
 
-/// Returns what drivers got since boot. This is the only place that says where the counts come from.
+/// Returns what drivers got since boot.
 pub fn counts() -> MemoryCounts {
     let of = |device: &Device<'static, Kernel>| *device.report().counts();
     let devices = DEVICES.iter().filter_map(Once::get).map(of);

@@ -1,7 +1,7 @@
 //! Drivers that others wrote, unmodified, and what the kernel supplies to them.
 //!
-//! Each driver takes a [`DeviceFunction`], and memory that [`memory`] makes by the library's adapters. None
-//! knows by which means configuration space is read, or whether this is dom0.
+//! Each driver takes a [`DeviceFunction`], and memory that [`memory`] makes by the library's adapters. Drivers
+//! work alike in dom0 and in a domU, however configuration space is read.
 //!
 //! | question | place |
 //! |---|---|

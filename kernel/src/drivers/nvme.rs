@@ -69,7 +69,7 @@ impl fmt::Display for NvmeError {
 
 impl core::error::Error for NvmeError {}
 
-/// The answer to the question whether the function asserts its interrupt. A polled one may at any time.
+/// Tells the crate to look for events at each poll, as if the function asserted its interrupt.
 struct Polled;
 
 impl NvmeIntxSource for Polled {
@@ -97,7 +97,7 @@ pub struct NvmeDisk {
     device: DeviceFunction,
 }
 
-/// What the crate has made for a controller that runs.
+/// The crate's objects for a running controller.
 struct Running {
     queue: Box<dyn HardwareQueue>,
     queue_irq: Box<dyn HardIrqHandler>,
@@ -171,7 +171,7 @@ impl NvmeDisk {
         self.run(batch.collect())
     }
 
-    /// Makes the disk write what it has in a cache.
+    /// Makes the disk write its cache to the medium.
     ///
     /// # Errors
     /// As [`transfer`](Self::transfer).

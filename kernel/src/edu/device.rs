@@ -77,7 +77,7 @@ impl Edu {
     /// Finds the device on the bus and prepares it for use.
     ///
     /// # Errors
-    /// There is no device that this driver can use.
+    /// The domain has no such device, or the device cannot be used.
     pub fn open(machine: &Machine) -> Result<Self, EduError> {
         let space = ConfigSpace::open(machine).map_err(EduError::Config)?;
         let address = pci::find(&space, ID).ok_or(EduError::Absent)?;

@@ -96,7 +96,7 @@ impl VirtioDevice {
     /// Finds the device on the bus and prepares it for use.
     ///
     /// # Errors
-    /// There is no device that this driver can use.
+    /// The domain has no such device, or the device cannot be used.
     pub fn open(machine: &Machine) -> Result<Self, VirtioDeviceError> {
         let space = ConfigSpace::open(machine).map_err(VirtioDeviceError::Config)?;
         let found = IDS.iter().find_map(|id| pci::find(&space, *id));

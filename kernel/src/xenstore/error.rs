@@ -23,7 +23,7 @@ pub enum StoreError {
         /// The length of the message in bytes.
         bytes: usize,
     },
-    /// The answer has another form than the request asks for.
+    /// The answer is not UTF-8 text.
     Malformed,
     /// The message in the ring does not answer the request.
     UnexpectedMessage {

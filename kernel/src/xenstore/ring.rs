@@ -12,7 +12,7 @@ use crate::guest::guest;
 use crate::time::Deadline;
 use crate::vcpu::xen;
 
-/// How many seconds xenstored may take. dom0 may be busy.
+/// The number of seconds that xenstored may take. dom0 may be busy.
 pub const TIMEOUT_SECONDS: u64 = 60;
 
 /// The guest's end of both rings.

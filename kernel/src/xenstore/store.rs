@@ -44,7 +44,7 @@ impl Store {
         self.ask(XS_WRITE, &[path.as_bytes(), &[0], value.as_bytes()]).map(|_| ())
     }
 
-    /// Reads a value. Returns `None` if there is no such key.
+    /// Reads a value. Returns `None` if the key does not exist.
     ///
     /// # Errors
     /// xenstored refused the request, or did not answer it.
@@ -53,7 +53,7 @@ impl Store {
         answer.map(|bytes| String::from_utf8(bytes).map_err(|_| StoreError::Malformed)).transpose()
     }
 
-    /// Returns the names below a key, or none if there is no such key.
+    /// Returns the names below a key, or an empty list if the key does not exist.
     ///
     /// # Errors
     /// xenstored refused the request, or did not answer it.
@@ -118,7 +118,7 @@ fn word(contents: &[u8]) -> ArrayString<16> {
     text
 }
 
-/// Makes `None` of the answer that there is no such key.
+/// Returns `None` if xenstored answered that the key does not exist.
 fn existing(answer: Result<Vec<u8>, StoreError>) -> Result<Option<Vec<u8>>, StoreError> {
     match answer {
         Err(StoreError::Refused(word)) if word.as_str() == "ENOENT" => Ok(None),

@@ -19,7 +19,7 @@ use crate::time::Deadline;
 use crate::vcpu::xen;
 use crate::xenstore::{Store, StoreError};
 
-/// What a read returns if there is no function.
+/// The value that a read returns if the function does not exist.
 const ABSENT: u32 = u32::MAX;
 
 /// The one connection of the domain. A backend connects once, so it is not closed between drivers.
@@ -77,7 +77,7 @@ impl Frontend {
         }
     }
 
-    /// Accesses a register. Returns `None` if there is no function or the backend refuses.
+    /// Accesses a register. Returns `None` if the function does not exist or the backend refuses.
     fn ask(&self, address: PciAddress, offset: u16, access: Access) -> Option<u32> {
         let mut state = STATE.lock();
         let State::Open(connection) = &*state else { return None };
@@ -129,7 +129,7 @@ fn connect(machine: &Machine) -> Result<Option<Connection>, FrontendError> {
     Ok(Some(Connection { ends, grant, port, roots }))
 }
 
-/// Closes the connection, if there is one, and ends the grant of its page.
+/// Closes the connection, if one is open, and ends the grant of its page.
 ///
 /// The kernel calls this before it ends. A failure is printed: the toolstack then removes what
 /// remains.

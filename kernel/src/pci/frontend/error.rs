@@ -19,7 +19,7 @@ pub enum FrontendError {
     Xen(&'static str, XenErrno),
     /// The toolstack's key is missing or has another form.
     Key(&'static str),
-    /// The backend does not connect in time, or has closed. This is its last state.
+    /// The backend did not connect in time, or has closed. The value is its last state.
     Backend(Option<BackendState>),
     /// The backend did not answer a request.
     Silent,

@@ -32,7 +32,7 @@ pub fn frame() -> Pfn {
     image_frame(PAGE.0.get() as u64)
 }
 
-/// The access of a register.
+/// An access to a register.
 #[derive(Clone, Copy, Debug)]
 pub enum Access {
     /// Reads the register.
@@ -46,7 +46,7 @@ pub enum Access {
 /// Returns the error and the value of the answer.
 ///
 /// # Errors
-/// The backend does not answer.
+/// Xen refuses to notify the backend, or the backend does not answer.
 pub fn ask(
     port: Port,
     address: PciAddress,
@@ -82,7 +82,7 @@ pub fn ask(
         if deadline.has_passed() {
             return Err(FrontendError::Silent);
         }
-        // An event that came before this is the reason to look at the flag once more.
+        // A pending event means that the backend may have answered: the flag is read again without a sleep.
         if !shared_page::take_port(port) {
             // If Xen refuses to sleep, the loop runs again.
             let timeout = Some(deadline.nanoseconds());

@@ -16,7 +16,7 @@ use crate::xenstore::Store;
 /// The domain's directory of PCI frontends, which the toolstack makes.
 const FRONTENDS: &str = "device/pci";
 
-/// How many seconds the backend may take. dom0 may be busy.
+/// The number of seconds that the backend may take. dom0 may be busy.
 pub const TIMEOUT_SECONDS: u64 = 60;
 
 /// The state of one end (`enum xenbus_state`).

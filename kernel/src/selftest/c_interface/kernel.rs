@@ -45,7 +45,8 @@ pub fn platform(machine: &Machine) -> xc_platform {
 /// # Safety
 /// `context` is that of the platform, and the machine exists.
 unsafe fn machine<'m>(context: *mut c_void) -> &'m Machine {
-    // SAFETY: as for this function.
+    // SAFETY: `platform` made the context from a machine, which the caller says still exists. Only shared
+    // references to it exist.
     unsafe { &*context.cast::<Machine>() }
 }
 
@@ -81,7 +82,7 @@ unsafe extern "C" fn purge(
     // of the platform.
     let purged = unsafe { machine(context).linear.purge(&FrameRun::new(Pfn::new(first), frames)) };
     let Err(FrameInUse { pfn, holder: found }) = purged else { return 0 };
-    // SAFETY: the library lends the answer for the call.
+    // SAFETY: `holder` points to a value of the library, which uses it only after this call.
     let holder = unsafe { &mut *holder };
     holder.frame = pfn.number();
     if let Holder::Area { address, .. } | Holder::Leftover { address, .. } = found {

@@ -19,7 +19,7 @@ use crate::edu::{Edu, MASK};
 use crate::machine::Machine;
 use crate::say;
 
-/// The most bytes of stack that a call may use, as `docs/EMBEDDING.md` says.
+/// The maximum number of bytes of stack that a call may use, as `docs/EMBEDDING.md` says.
 const STACK: u64 = 20 << 10;
 
 /// `struct selftest` of `selftest.h`.
@@ -103,7 +103,7 @@ fn stack(context: &TestContext<'_>) -> Check {
     let platform = kernel::platform(context.machine);
     let (platform, mask) = (&raw const platform, u32::MAX.into());
     let test = Selftest { platform, context: ptr::null_mut(), say: print, copy: None, mask };
-    // SAFETY: as in `run`. The stack of the kernel has room.
+    // SAFETY: as in `run`. The C code paints 24 KiB below its frame, and the stack of the kernel has 128 KiB.
     match unsafe { selftest_stack(&raw const test) } {
         0 => fail!("a call failed; the line before this one says more"),
         bytes if bytes > STACK => {

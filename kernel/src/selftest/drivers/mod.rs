@@ -83,7 +83,7 @@ pub fn is_balanced() -> Check {
     Ok(())
 }
 
-/// Returns the byte that a disk contained at an offset when the test bed created it.
+/// Returns the byte at an offset of a disk that the test bed created, before any write.
 pub fn original_byte(seed: u64, at: usize) -> u8 {
     seed.wrapping_add(at as u64 / 8).to_le_bytes()[at % 8]
 }

@@ -72,7 +72,7 @@ pub fn take() -> Vec<HandedAddress> {
     mem::take(&mut *HANDED.lock())
 }
 
-/// Records an address for a buffer, which the driver has since `exchanged` exchanges.
+/// Records the address that a driver got for a buffer. `exchanged` is the allocator's count before the request.
 pub fn note(
     how: AddressKind,
     dma: DmaAddr,

@@ -33,7 +33,7 @@ pub fn first_freed() -> Option<Vec<u8>> {
     FIRST_FREED.lock().take()
 }
 
-/// Returns what a driver on `dma-api` allocates its memory with.
+/// Returns the memory of the devices of `S`, for a driver on `dma-api`.
 pub fn device_dma<S: StaticDevice<Platform = Kernel> + 'static>() -> DeviceDma {
     let reach = DmaConstraints::new(S::device().limits().mask());
     let info = DmaDeviceInfo::new(DmaDomainId::Direct, DmaCoherency::Coherent, reach);

@@ -14,7 +14,7 @@ use crate::drivers::e1000::E1000_CARD;
 use crate::drivers::memory::{Narrow, Wide};
 use crate::selftest::drivers::tally::DriverTally;
 use crate::selftest::drivers::{find, is_balanced, nothing_in_reach};
-use crate::selftest::{Check, TestContext, TestOutcome, fail};
+use crate::selftest::{Check, TestContext, fail};
 
 /// The numbers of bytes in a ping. The largest fills a packet.
 const SIZES: [usize; 7] = [8, 0, 1, 56, 511, 1024, 1472];
@@ -74,19 +74,13 @@ fn one(
         let socket = stack.sockets().get_mut::<icmp::Socket<'_>>(handle);
         match socket.recv() {
             Ok((bytes, from)) => Ok(Wait::Done((bytes.to_vec(), from))),
-            Err(_) => Ok(Wait::<(Vec<u8>, IpAddress)>::More),
+            Err(_) => Ok(Wait::More),
         }
     })?;
     is_answer(&answer.0, answer.1, gateway, seq_no, data)
 }
 
-fn is_answer(
-    bytes: &[u8],
-    from: IpAddress,
-    gateway: IpAddress,
-    number: u16,
-    sent: &[u8],
-) -> Result<(), TestOutcome> {
+fn is_answer(bytes: &[u8], from: IpAddress, gateway: IpAddress, number: u16, sent: &[u8]) -> Check {
     let packet = Icmpv4Packet::new_checked(bytes);
     let repr = packet.and_then(|it| Icmpv4Repr::parse(&it, &ChecksumCapabilities::default()));
     match repr {

@@ -53,7 +53,7 @@ impl NetworkStack {
         &mut self.sockets
     }
 
-    /// Returns the interface and the sockets, which a connection needs both.
+    /// Returns the interface and the sockets. A new connection needs both.
     pub const fn parts(&mut self) -> (&mut Interface, &mut SocketSet<'static>) {
         (&mut self.interface, &mut self.sockets)
     }

@@ -18,7 +18,7 @@ use crate::drivers::e1000::E1000_CARD;
 use crate::drivers::memory::Narrow;
 use crate::selftest::drivers::tally::DriverTally;
 use crate::selftest::drivers::{find, is_balanced, nothing_in_reach, original_byte};
-use crate::selftest::{Check, TestContext, TestOutcome, fail, skip};
+use crate::selftest::{Check, TestContext, fail, skip};
 
 /// The number of bytes in each direction, without the checksum.
 const BYTES: usize = 16 << 20;
@@ -135,7 +135,7 @@ impl Connection {
     }
 }
 
-fn is_sum(last: &[u8], computed: u32) -> Result<(), TestOutcome> {
+fn is_sum(last: &[u8], computed: u32) -> Check {
     if last != computed.to_le_bytes() {
         fail!("the checksum that arrived is {last:02x?}, but that of the data is {computed:#010x}");
     }

@@ -20,7 +20,7 @@ use crate::selftest::soak::random::SoakRandom;
 use crate::selftest::{Check, TestContext, TestOutcome, error, fail};
 
 const QUARTER: usize = DISK_BYTES / 4;
-/// What is only read.
+/// The part of the disk that the tests only read.
 const ORIGINAL: Range<usize> = 0..2 * QUARTER;
 
 /// A piece of the disk, in bytes.
@@ -140,7 +140,7 @@ impl TestedDisk<'_, '_> {
         Ok(())
     }
 
-    /// Returns a request for a piece. Its buffer has the content if it is written, and else other bytes.
+    /// Returns a request for a piece. The buffer of a write has the content; that of a read has other bytes.
     fn request(
         &self,
         op: RequestOp,
