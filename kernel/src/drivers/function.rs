@@ -11,22 +11,22 @@ use crate::pci::{self, ConfigSpace, ConfigSpaceError, Function, MemoryBar};
 /// A kind of device that a driver supports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeviceKind {
-    /// What a device is called in messages.
+    /// The name in messages.
     pub name: &'static str,
-    /// The option of QEMU that adds one.
+    /// The option of QEMU that adds such a device.
     pub qemu: &'static str,
-    /// How it is recognised.
+    /// The mark by which a driver recognises such a device.
     pub mark: DeviceMark,
-    /// The base address register of its registers.
+    /// The number of the base address register for the device's registers.
     pub registers: u8,
 }
 
-/// How a driver recognises its devices.
+/// The mark by which a driver recognises its devices in configuration space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeviceMark {
-    /// By one of these vendor and device numbers.
+    /// One of these pairs of vendor and device numbers.
     Ids(&'static [(VendorId, DeviceId)]),
-    /// By the class, the subclass and the interface.
+    /// The class, the subclass and the programming interface.
     Class(u8, u8, u8),
 }
 

@@ -8,7 +8,7 @@ use core::sync::atomic::{AtomicBool, Ordering};
 
 use ax_sync::interface::{AcquireResult, ContextState, LockMetadata, SpinOps};
 
-/// Nothing is to be restored: the kernel has no preemption, and no handler of an event takes such a lock.
+/// The empty state: the kernel has no preemption, and no event handler takes such a lock.
 const UNCHANGED: ContextState = ContextState::new(0, 0);
 
 struct KernelLocks;

@@ -89,7 +89,7 @@ unsafe impl<const WHICH: usize> StaticDevice for Masked<WHICH> {
     }
 }
 
-/// What drivers got since boot.
+/// The memory that drivers got since boot.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MemoryCounts {
     /// The buffers that an exchange served.
@@ -100,7 +100,7 @@ pub struct MemoryCounts {
     pub bounced: u64,
 }
 
-/// Returns what drivers got since boot.
+/// Returns the counts of all devices.
 pub fn counts() -> MemoryCounts {
     let of = |device: &Device<'static, Kernel>| *device.report().counts();
     let devices = DEVICES.iter().filter_map(Once::get).map(of);

@@ -80,7 +80,7 @@ impl NvmeIntxSource for Polled {
 
 /// A request, and the memory that it reads or writes.
 pub struct NvmeRequest {
-    /// What is done.
+    /// The operation.
     pub op: RequestOp,
     /// The first block.
     pub block: u64,

@@ -63,7 +63,7 @@ impl Function {
         });
     }
 
-    /// Makes the function raise no interrupt at a pin. Drivers that poll call this.
+    /// Disables the function's interrupts of the pins (INTx). Drivers that poll call this.
     pub fn disable_interrupts(&self) {
         self.command(|command| command | CommandRegister::INTERRUPT_DISABLE);
     }

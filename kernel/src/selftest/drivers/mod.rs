@@ -1,4 +1,4 @@
-//! What the self-tests of drivers that others wrote have in common.
+//! The common part of the self-tests of drivers that others wrote.
 //!
 //! | file | what it does |
 //! |---|---|

@@ -1,4 +1,4 @@
-//! What a test of a driver has cost, as one line for the test bed.
+//! The cost of a driver's test, as one line for the test bed.
 
 use core::cell::Cell;
 
@@ -6,7 +6,7 @@ use crate::drivers::memory::{self, MemoryCounts, allocator};
 use crate::say;
 use crate::vcpu::xen;
 
-/// What a test of a driver has cost since it began. It must live longer than the driver.
+/// The cost of a driver's test since it began. It must live longer than the driver.
 pub struct DriverTally {
     driver: &'static str,
     /// The number of bytes that the device moved for the driver's user.

@@ -25,7 +25,7 @@ pub struct NetworkStack {
     clock: Stopwatch,
 }
 
-/// What the network has assigned to the card.
+/// The addresses that the network has assigned to the card.
 #[derive(Clone, Copy, Debug)]
 pub struct Lease {
     /// The card's own address, and the size of the network.
@@ -106,7 +106,7 @@ impl NetworkStack {
     }
 }
 
-/// What a step has achieved.
+/// The result of a step.
 pub enum Wait<T> {
     /// The value that was waited for.
     Done(T),

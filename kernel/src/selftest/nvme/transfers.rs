@@ -66,7 +66,7 @@ pub fn random(context: &TestContext<'_>) -> Check {
     check(context, 3 * QUARTER..DISK_BYTES, &order)
 }
 
-/// Makes the pieces of a part of the disk, in the order in which they are transferred.
+/// Returns the pieces of a part of the disk, in the order in which they are transferred.
 type Order<'o> = &'o dyn Fn(&NvmeDisk, Range<usize>) -> Vec<Piece>;
 
 fn check(context: &TestContext<'_>, own: Range<usize>, order: Order<'_>) -> Check {
