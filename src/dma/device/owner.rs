@@ -153,7 +153,7 @@ impl<'a, P: Platform> Device<'a, P> {
     }
 
     /// Counts a request and its result.
-    fn counted<'d>(
+    pub(super) fn counted<'d>(
         &self,
         serve: impl FnOnce() -> Result<CoherentBuffer<'d, P>, AllocError>,
     ) -> Result<CoherentBuffer<'d, P>, AllocError> {
@@ -167,6 +167,7 @@ impl<'a, P: Platform> Device<'a, P> {
     }
 
     /// Counts a request that was refused at once.
+    #[cfg(feature = "dma-api")]
     pub(crate) fn refused(&self, error: AllocError) -> AllocError {
         self.counters.count_request();
         self.refused_mapping(error)
@@ -178,7 +179,7 @@ impl<'a, P: Platform> Device<'a, P> {
         error
     }
 
-    fn serve(&self, request: &Request) -> Result<CoherentBuffer<'_, P>, AllocError> {
+    pub(super) fn serve(&self, request: &Request) -> Result<CoherentBuffer<'_, P>, AllocError> {
         let limits = self.limits.narrowed_by(&request.limits()?)?;
         self.serve_within(request.size(), &limits, request.tag_text())
     }

@@ -5,7 +5,7 @@ use core::ptr::NonNull;
 
 use super::{BufferKind, Device};
 use crate::addr::{DmaAddr, PAGE_SIZE};
-use crate::dma::{AllocError, Constraints, Request};
+use crate::dma::{AllocError, ConstraintError, Constraints, Request};
 use crate::platform::Platform;
 
 /// A driver frees memory that it does not have.
@@ -30,6 +30,12 @@ impl fmt::Display for NotLent {
 
 impl core::error::Error for NotLent {}
 
+/// Returns the limits for memory that is named by one device address other than 0.
+pub(super) fn as_one_segment(limits: &Constraints) -> Result<Constraints, ConstraintError> {
+    let one = Constraints::builder().lowest(PAGE_SIZE as u64).max_segments(1).build()?;
+    limits.narrowed_by(&one)
+}
+
 impl<P: Platform> Device<'_, P> {
     /// Allocates a zeroed buffer that the driver names by its two addresses: for the device and for the
     /// processor. It lives until [`free_raw`](Self::free_raw).
@@ -43,14 +49,10 @@ impl<P: Platform> Device<'_, P> {
         request: impl Into<Request>,
     ) -> Result<(DmaAddr, NonNull<u8>), AllocError> {
         let request = request.into();
-        let limits = request.limits().map_err(AllocError::from).and_then(|limits| {
-            let raw = Constraints::builder().lowest(PAGE_SIZE as u64).max_segments(1);
-            Ok(limits.narrowed_by(&raw.build()?)?)
-        });
-        let buffer = match limits {
-            Ok(limits) => self.alloc_coherent(request.within(&limits))?,
-            Err(error) => return Err(self.refused(error)),
-        };
+        let buffer = self.counted(|| {
+            let limits = as_one_segment(&request.limits()?)?;
+            self.serve(&request.within(&limits))
+        })?;
         Ok(buffer.into_raw())
     }
 

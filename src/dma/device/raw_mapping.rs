@@ -2,10 +2,10 @@
 
 use core::ptr::NonNull;
 
-use super::counters::FailureCause;
 use super::live::LiveEntry;
+use super::raw::as_one_segment;
 use super::{BufferKind, Device};
-use crate::addr::{DmaAddr, PAGE_SIZE};
+use crate::addr::DmaAddr;
 use crate::dma::moved::DeviceRange;
 use crate::dma::streaming::copy::copy_from_dma;
 use crate::dma::{AllocError, Constraints, Direction, MapError, Segment};
@@ -45,15 +45,12 @@ impl<P: Platform> Device<'_, P> {
     ) -> Result<RawMapping, MapError> {
         let len = bytes.len() as u64;
         let refused = |error: AllocError| {
-            self.counters.count_failure(FailureCause::of(&error));
+            let error = self.refused_mapping(error);
             MapError::NoBounceMemory { bytes: len, error }
         };
-        let one = Constraints::builder().lowest(PAGE_SIZE as u64).max_segments(1).build();
-        let limits = one
-            .and_then(|one| limits.narrowed_by(&one))
-            .and_then(|limits| self.limits().narrowed_by(&limits))
+        let mapper = as_one_segment(limits)
+            .and_then(|limits| self.mapper().within(&limits))
             .map_err(|error| refused(error.into()))?;
-        let mapper = self.mapper().within(&limits).map_err(|error| refused(error.into()))?;
         // SAFETY: the caller meets the requirements of the same method.
         let mapping = unsafe { mapper.map(bytes, direction)? };
         let Some(Segment { dma, .. }) = mapping.segments().next() else {
@@ -64,7 +61,7 @@ impl<P: Platform> Device<'_, P> {
             core::mem::forget(mapping);
             return Ok(RawMapping { dma, bounce: None });
         }
-        let claim = self.records.claim(limits.sleep()).map_err(refused)?;
+        let claim = self.records.claim(mapper.limits().sleep()).map_err(refused)?;
         let Some(buffer) = mapping.into_bounce_buffer() else { return Err(MapError::Empty) };
         let first = (dma.get() - buffer.dma_addr().get()) as usize;
         // SAFETY: the segment lies in the buffer.

@@ -86,6 +86,10 @@ impl<'d, P: Platform> Mapper<'d, P> {
         Self { allocator, limits, counters, pool: None }
     }
 
+    pub(in crate::dma) const fn limits(&self) -> &Constraints {
+        &self.limits
+    }
+
     /// Takes bounce memory from `pool` before the allocator is asked: the guarantee for callers that must
     /// not sleep.
     ///
