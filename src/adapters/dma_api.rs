@@ -39,19 +39,16 @@ use core::ptr::NonNull;
 use dma_api::{DmaAllocHandle, DmaConstraints, DmaDirection, DmaError, DmaMapHandle, DmaOp};
 
 use crate::addr::{DmaAddr, PAGE_SIZE};
-use crate::dma::{ConstraintError, Constraints, Device, Direction, Request};
+use crate::dma::{Constraints, ConstraintsBuilder, Device, Direction, Request};
 use crate::platform::Platform;
 
-/// Returns the constraints of a call as limits.
-fn limits_of(call: &DmaConstraints) -> Result<Constraints, ConstraintError> {
+/// Returns the constraints of a call as limits, but for the alignment.
+fn limits_of(call: &DmaConstraints) -> ConstraintsBuilder {
     let max_segment = call.max_segment_size.map_or(u64::MAX, |bytes| bytes as u64);
-    let limits = Constraints::builder()
-        .mask(call.addr_mask)
-        .align((call.align as u64).max(1))
-        .max_segment(max_segment);
+    let limits = Constraints::builder().mask(call.addr_mask).max_segment(max_segment);
     match call.boundary {
-        Some(boundary) => limits.boundary(boundary as u64).build(),
-        None => limits.build(),
+        Some(boundary) => limits.boundary(boundary as u64),
+        None => limits,
     }
 }
 
@@ -66,8 +63,10 @@ fn allocate<P: Platform>(
         // SAFETY: the handle has no bytes, so nothing accesses memory through it.
         return Some(unsafe { DmaAllocHandle::new(nothing, nothing, 0.into(), layout) });
     }
-    let limits = limits_of(&call.with_align(call.align.max(layout.align())))
-        .and_then(|limits| limits.to_builder().frame_align(layout.align() as u64).build())
+    let limits = limits_of(&call)
+        .align(call.align.max(layout.align()) as u64)
+        .frame_align(layout.align() as u64)
+        .build()
         .map_err(|error| device.refused(error.into()))
         .ok()?;
     let request = Request::new(layout.size() as u64).tag("dma-api").within(&limits);
@@ -134,10 +133,7 @@ impl<P: Platform + Sync + 'static> DmaOp for Device<'static, P> {
         direction: DmaDirection,
     ) -> Result<DmaMapHandle, DmaError> {
         let layout = Layout::from_size_align(size.get(), constraints.align.max(1))?;
-        let limits = limits_of(&constraints).and_then(|limits| {
-            let align = limits.align();
-            limits.to_builder().align(1).streaming_align(align).build()
-        });
+        let limits = limits_of(&constraints).streaming_align(layout.align() as u64).build();
         let limits = limits.map_err(|error| {
             self.refused_mapping(error.into());
             DmaError::NoMemory
