@@ -296,7 +296,7 @@ impl<P: Platform> Drop for Device<'_, P> {
 
 impl<P: Platform> fmt::Debug for Device<'_, P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Device({}, {} live buffers)", self.name, self.report().live().count())
+        write!(f, "Device({}, {} live buffers)", self.name, self.live())
     }
 }
 

@@ -72,9 +72,7 @@ impl MapError {
             | Self::Moved { .. } => false,
         }
     }
-}
 
-impl MapError {
     /// Returns the cause by which a device counts the error.
     pub(super) const fn cause(&self) -> FailureCause {
         match self {

@@ -1,7 +1,7 @@
 //! What a bounce buffer must be for a device.
 
 use crate::addr::{Order, PAGE_SIZE};
-use crate::dma::constraints::{Backing, Constraints};
+use crate::dma::constraints::{Backing, Constraints, ConstraintsBuilder};
 use crate::dma::plan::Plan;
 use crate::dma::{AllocError, Allocator};
 use crate::exchange::Capability;
@@ -12,26 +12,18 @@ const NO_BOUNDARY: u64 = 1 << 63;
 
 /// Plans a bounce buffer that has a page for each bounced page. Each page may lie anywhere in reach.
 pub fn plan_by_page(bytes: u64, limits: &Constraints) -> Result<Plan, AllocError> {
-    let limits = limits
-        .to_builder()
-        .align(1)
-        .boundary(NO_BOUNDARY)
-        .max_segment(u64::MAX)
-        .max_segments(usize::MAX)
-        .backing(Backing::Any)
-        .frame_align(PAGE_SIZE as u64)
-        .build()?;
-    Plan::new(bytes, &limits).map(Plan::keeping_content)
+    let limits = limits.to_builder().align(1).boundary(NO_BOUNDARY);
+    plan(bytes, limits.max_segment(u64::MAX).max_segments(usize::MAX))
 }
 
 /// Plans a bounce buffer that has all bytes of a mapping, and that the device takes as it is.
 pub fn plan_dense(bytes: u64, limits: &Constraints) -> Result<Plan, AllocError> {
-    let limits = limits
-        .to_builder()
-        .align(limits.streaming_align())
-        .backing(Backing::Any)
-        .frame_align(PAGE_SIZE as u64)
-        .build()?;
+    plan(bytes, limits.to_builder().align(limits.streaming_align()))
+}
+
+/// Plans a bounce buffer, which is copied to before a device gets its address.
+fn plan(bytes: u64, limits: ConstraintsBuilder) -> Result<Plan, AllocError> {
+    let limits = limits.backing(Backing::Any).frame_align(PAGE_SIZE as u64).build()?;
     Plan::new(bytes, &limits).map(Plan::keeping_content)
 }
 
