@@ -2,14 +2,15 @@
 //!
 //! On the device's side all accesses are volatile, and whole words where the address allows it. The
 //! guest's side may have any alignment, and some of its bytes may be uninitialised. No reference is made
-//! to either side ([M5](crate::rules#M5)).
+//! to either side ([M5](crate::rules#M5)). `dma::copy` is for the driver's own slices, whose bytes are all
+//! initialised, and goes through `GuestMemory`.
 
 use core::mem::MaybeUninit;
 
 type Byte = MaybeUninit<u8>;
-type Word = MaybeUninit<u64>;
+type EightBytes = MaybeUninit<u64>;
 
-const WORD: usize = size_of::<Word>();
+const WORD: usize = size_of::<EightBytes>();
 
 /// Visits the bytes of DMA memory at `address` by their offsets: aligned words by `word`, the bytes before
 /// and after them by `byte`.
@@ -35,7 +36,9 @@ pub unsafe fn copy_to_dma(from: *const u8, to: *mut u8, len: usize) {
             to.add(at).cast::<Byte>().write_volatile(from.add(at).cast::<Byte>().read())
         },
         |at| unsafe {
-            to.add(at).cast::<Word>().write_volatile(from.add(at).cast::<Word>().read_unaligned());
+            to.add(at)
+                .cast::<EightBytes>()
+                .write_volatile(from.add(at).cast::<EightBytes>().read_unaligned());
         },
     );
 }
@@ -54,7 +57,9 @@ pub unsafe fn copy_from_dma(from: *const u8, to: *mut u8, len: usize) {
             to.add(at).cast::<Byte>().write(from.add(at).cast::<Byte>().read_volatile())
         },
         |at| unsafe {
-            to.add(at).cast::<Word>().write_unaligned(from.add(at).cast::<Word>().read_volatile());
+            to.add(at)
+                .cast::<EightBytes>()
+                .write_unaligned(from.add(at).cast::<EightBytes>().read_volatile());
         },
     );
 }
