@@ -89,9 +89,10 @@ impl<P: Platform> Device<'_, P> {
             let page = self.allocator().platform().memory().pointer(at.frame());
             // The caller may name fewer bytes than it mapped.
             let len = (len as usize).min(bytes.len());
-            // SAFETY: this function requires that `bytes` is valid for writes. The record owned the bounce buffer, which is
-            // mapped and at least `len` bytes long, until it was taken out of it
-            // ([M1](crate::rules#M1)).
+            // SAFETY: this function requires that `bytes` is valid for writes. The record owned the bounce
+            // buffer, which is mapped and at least `len` bytes long, until the buffer was taken out of the
+            // record. It is released below ([M1](crate::rules#M1)). The caller does not own it, so the two
+            // are apart.
             unsafe {
                 copy_from_dma(page.add(at.offset()), bytes.cast::<u8>().as_ptr(), len);
             }

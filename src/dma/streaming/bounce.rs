@@ -87,8 +87,9 @@ impl<P: Platform> BounceMemory<'_, P> {
     pub unsafe fn fill(&mut self, parts: impl Iterator<Item = BouncedPart>) {
         let (start, mut done) = (self.pointer(), 0);
         for part in parts {
-            // SAFETY: both lie in this memory by this function's contract, and no device has its address
-            // yet. `start` is valid for all of it ([M1](crate::rules#M1)).
+            // SAFETY: the part is valid for reads, and its place and what lies before it lie in this memory:
+            // this function's contract. `start` is valid for all of it ([M1](crate::rules#M1)). A part is
+            // memory of the caller, so the two are apart.
             unsafe {
                 zero_dma(start.add(done as usize), (part.at - done) as usize);
                 copy_to_dma(part.pointer, start.add(part.at as usize), part.len as usize);
@@ -96,7 +97,7 @@ impl<P: Platform> BounceMemory<'_, P> {
             done = part.at + part.len;
         }
         let end = done.next_multiple_of(PAGE);
-        // SAFETY: the memory has whole pages.
+        // SAFETY: the memory has whole pages, and the last part ends in it: this function's contract.
         unsafe { zero_dma(start.add(done as usize), (end - done) as usize) };
     }
 
