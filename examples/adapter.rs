@@ -1,8 +1,9 @@
 //! An adapter for a driver crate that has an interface of its own: the trait `IxgbeHal` of the crate
 //! `ixgbe-driver`, for 10 Gbit/s network cards.
 //!
-//! Such a trait has functions without `self`, and drivers name their memory by addresses alone. So the device
-//! lies in a static, and the adapter uses its raw methods. The drivers of the crate are `IxgbeDevice<NicHal, _>`.
+//! Such a trait has functions without `self`, and drivers name their memory by addresses alone. So the
+//! device lies in a static, and the adapter uses its raw methods. The drivers of the crate are
+//! `IxgbeDevice<NicHal, _>`.
 //!
 //! `cargo run --example adapter`
 

@@ -140,8 +140,8 @@ unsafe impl<S: StaticDevice> Hal for XenHal<S> {
             BufferDirection::DeviceToDriver => Direction::FromDevice,
             BufferDirection::Both => Direction::Bidirectional,
         };
-        // SAFETY: `Hal::share` requires that the buffer is valid, and that nothing else accesses it until it is
-        // unshared.
+        // SAFETY: `Hal::share` requires that the buffer is valid, and that nothing else accesses it until it
+        // is unshared.
         let mapped = unsafe { device.map_raw(buffer, direction, &Constraints::default()) };
         mapped.map_or(NO_ADDRESS, |mapping| mapping.dma.get())
     }

@@ -23,9 +23,10 @@ const PAGE: u64 = PAGE_SIZE as u64;
 ///
 /// The device may write at any time, so the memory is never a reference ([M5](crate::rules#M5)): it
 /// is read and written by [`load`](Self::load) and [`store`](Self::store), or through
-/// [`as_ptr`](Self::as_ptr) with volatile accesses. A [`Device`](super::Device) makes it. Dropping the buffer returns it to the allocator's
-/// reserve: stop the device first. The drop makes no hypercall and takes the lock of the reserve alone.
-/// Forgetting the buffer leaks the memory and is safe.
+/// [`as_ptr`](Self::as_ptr) with volatile accesses. A [`Device`](super::Device) makes it.
+///
+/// Dropping the buffer returns it to the allocator's reserve: stop the device first. The drop makes no
+/// hypercall and takes the lock of the reserve alone. Forgetting the buffer leaks the memory and is safe.
 ///
 /// No method sleeps or makes a hypercall. If the buffer has one piece, none takes a lock but the drop. If
 /// it has several, [`segments`](Self::segments), [`dma_addr_at`](Self::dma_addr_at),

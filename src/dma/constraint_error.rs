@@ -52,7 +52,7 @@ pub enum ConstraintError {
 }
 
 impl ConstraintError {
-    /// Returns true if the same call can succeed later although its caller changes nothing. None can.
+    /// Returns false: the same call fails again, because the same limits contradict each other.
     pub const fn is_transient(&self) -> bool {
         false
     }

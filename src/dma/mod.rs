@@ -87,8 +87,8 @@
 //!     Ok(())
 //! }
 //! ```
-//! A device that scatters and gathers says so, and
-//! requests above the domain's order limit are served as several segments:
+//! A device that scatters and gathers says so, and requests above the domain's order limit are served as
+//! several segments:
 //! ```
 //! use xen_contig::dma::Constraints;
 //!

@@ -57,8 +57,10 @@ use crate::sync::{AtomicBool, AtomicU64};
 /// # Memory
 /// A pool asks its device for *chunks*, coherent buffers of one segment, and cuts them into objects.
 /// The chunks are live buffers of the device, with the name of the pool as their tag. Objects lie
-/// within the device's limits: between its lowest address and its mask, and across no boundary. Which objects are in use is recorded in frames of the kernel ([`Platform::take`]), never
-/// in a chunk: a device that writes past its object can spoil other objects, but not the records.
+/// within the device's limits: between its lowest address and its mask, and across no boundary.
+///
+/// Which objects are in use is recorded in frames of the kernel ([`Platform::take`]), never in a
+/// chunk: a device that writes past its object can spoil other objects, but not the records.
 /// The number of chunks has no limit but that of the configuration.
 ///
 /// # Save and restore, or migration

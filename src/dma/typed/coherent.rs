@@ -19,8 +19,10 @@ use crate::platform::Platform;
 /// [`share`](crate::dma::CoherentBox::share), or makes it of a buffer by
 /// [`into_typed`](CoherentBuffer::into_typed). It lends no Rust reference to the values
 /// ([M5](crate::rules#M5)). Each value is a [`DmaCell`]: [`cell`](Self::cell) returns that of a `T`,
-/// [`at`](Self::at) and [`cells`](Self::cells) those of a `[T]`. A type is a [`Pod`] if a device may write any bits
-/// to it and if it has no padding, whose bytes a copy would lose. So none of these is:
+/// [`at`](Self::at) and [`cells`](Self::cells) those of a `[T]`.
+///
+/// A type is a [`Pod`] if a device may write any bits to it and if it has no padding, whose bytes a copy
+/// would lose. So none of these is:
 /// ```compile_fail,E0277
 /// #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
 /// #[repr(C)]
