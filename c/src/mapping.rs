@@ -1,10 +1,11 @@
 //! Streaming: a device accesses memory of the kernel for a while.
 
 use core::ffi::{c_int, c_void};
+use core::ops::Range;
 use core::ptr::NonNull;
 use core::slice;
 
-use xen_contig::dma::{Direction, Mapping, Sleep};
+use xen_contig::dma::{BufferError, Direction, Mapping, Sleep};
 
 use crate::buffer::{copy_segments, xc_segment};
 use crate::device::{Device, device_in, sleep, xc_device};
@@ -224,6 +225,27 @@ pub unsafe extern "C" fn xc_map_segments(
     }
 }
 
+/// What `xc_sync_for_cpu` and `xc_sync_for_device` have in common.
+///
+/// # Safety
+/// As for them.
+unsafe fn hand_over(
+    mapping: *mut xc_mapping,
+    offset: u64,
+    bytes: u64,
+    error: *mut xc_error,
+    sync: fn(&mut Mapping<'static, Kernel>, Range<u64>) -> Result<(), BufferError>,
+) -> c_int {
+    // SAFETY: each pointer is null or names what its type says, and nothing else uses the mapping: the
+    // function's requirement.
+    unsafe {
+        answer(error, || {
+            let mapped = Slot::<Mapped>::get_mut(words(mapping))?;
+            Ok(sync(&mut mapped.memory, offset..offset.saturating_add(bytes))?)
+        })
+    }
+}
+
 /// Hands bytes of a mapping to the processor.
 ///
 /// # Safety
@@ -235,14 +257,8 @@ pub unsafe extern "C" fn xc_sync_for_cpu(
     bytes: u64,
     error: *mut xc_error,
 ) -> c_int {
-    // SAFETY: each pointer is null or names what its type says, and nothing else uses the mapping: the
-    // function's requirement.
-    unsafe {
-        answer(error, || {
-            let mapped = Slot::<Mapped>::get_mut(words(mapping))?;
-            Ok(mapped.memory.sync_for_cpu(offset..offset.saturating_add(bytes))?)
-        })
-    }
+    // SAFETY: this function requires what `hand_over` does.
+    unsafe { hand_over(mapping, offset, bytes, error, Mapping::sync_for_cpu) }
 }
 
 /// Hands bytes of a mapping to the device.
@@ -256,14 +272,8 @@ pub unsafe extern "C" fn xc_sync_for_device(
     bytes: u64,
     error: *mut xc_error,
 ) -> c_int {
-    // SAFETY: each pointer is null or names what its type says, and nothing else uses the mapping: the
-    // function's requirement.
-    unsafe {
-        answer(error, || {
-            let mapped = Slot::<Mapped>::get_mut(words(mapping))?;
-            Ok(mapped.memory.sync_for_device(offset..offset.saturating_add(bytes))?)
-        })
-    }
+    // SAFETY: this function requires what `hand_over` does.
+    unsafe { hand_over(mapping, offset, bytes, error, Mapping::sync_for_device) }
 }
 
 /// Checks that a mapping has the addresses that the device received.
