@@ -2,17 +2,15 @@
 
 use core::ffi::{c_char, c_int};
 use core::fmt;
-
 use core::sync::atomic::AtomicU64;
 use core::sync::atomic::Ordering::{AcqRel, Acquire};
 
 use xen_contig::dma::{Allocator, Retain};
 
-use crate::error::{Failure, answer, xc_error};
+use crate::error::{Failure, answer, write_text, xc_error};
 use crate::handle::{Kind, Slot};
 use crate::kernel::Kernel;
 use crate::platform::xc_platform;
-use crate::text;
 
 /// The number of words of an allocator.
 pub const XC_ALLOCATOR_WORDS: usize = 384;
@@ -185,10 +183,8 @@ pub unsafe extern "C" fn xc_capability_text(
 ) -> usize {
     // SAFETY: each pointer is null or names what its type says: the function's requirement.
     unsafe {
-        match guest_in(allocator) {
-            Ok(guest) => text::write(buffer, size, &guest.allocator.capability()),
-            Err(failure) => text::write(buffer, size, &failure),
-        }
+        let capability = guest_in(allocator).map(|guest| guest.allocator.capability());
+        write_text(buffer, size, capability)
     }
 }
 
@@ -203,12 +199,7 @@ pub unsafe extern "C" fn xc_report_text(
     size: usize,
 ) -> usize {
     // SAFETY: each pointer is null or names what its type says: the function's requirement.
-    unsafe {
-        match guest_in(allocator) {
-            Ok(guest) => text::write(buffer, size, &Report(guest)),
-            Err(failure) => text::write(buffer, size, &failure),
-        }
-    }
+    unsafe { write_text(buffer, size, guest_in(allocator).map(Report)) }
 }
 
 /// The figures of an allocator, a line for each subject.

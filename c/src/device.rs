@@ -5,7 +5,7 @@ use core::ffi::{c_char, c_int};
 use xen_contig::dma::{self, Constraints, Sleep};
 
 use crate::allocator::{Guest, Users, guest_in, xc_allocator};
-use crate::error::{Failure, answer, xc_error};
+use crate::error::{Failure, answer, write_text, xc_error};
 use crate::handle::{Kind, Slot};
 use crate::kernel::Kernel;
 use crate::text;
@@ -171,9 +171,7 @@ pub unsafe extern "C" fn xc_device_text(
 ) -> usize {
     // SAFETY: each pointer is null or names what its type says: the function's requirement.
     unsafe {
-        match device_in(device) {
-            Ok(device) => text::write(buffer, size, &device.device.report()),
-            Err(failure) => text::write(buffer, size, &failure),
-        }
+        let report = device_in(device).map(|device| device.device.report());
+        write_text(buffer, size, report)
     }
 }

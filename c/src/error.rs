@@ -252,6 +252,25 @@ pub(crate) unsafe fn answer(
     }
 }
 
+/// Writes a value as text with a zero at the end, or the failure in its place. Returns the bytes of the whole
+/// text.
+///
+/// # Safety
+/// As for [`text::write`].
+pub(crate) unsafe fn write_text(
+    buffer: *mut c_char,
+    size: usize,
+    result: Result<impl fmt::Display, Failure>,
+) -> usize {
+    // SAFETY: as for this function.
+    unsafe {
+        match result {
+            Ok(value) => text::write(buffer, size, &value),
+            Err(failure) => text::write(buffer, size, &failure),
+        }
+    }
+}
+
 /// # Safety
 /// As for [`answer`].
 unsafe fn write_code(error: *mut xc_error, code: c_int, mark: u32) {

@@ -7,7 +7,7 @@ use xen_contig::dma::{Pool, PoolConfig, PoolObject, Zeroing};
 
 use crate::allocator::Users;
 use crate::device::{Device, XC_NO_SLEEP, device_in, xc_device};
-use crate::error::{Failure, answer, xc_error};
+use crate::error::{Failure, answer, write_text, xc_error};
 use crate::handle::{Kind, Slot};
 use crate::kernel::Kernel;
 use crate::text;
@@ -270,9 +270,7 @@ pub unsafe extern "C" fn xc_pool_text(
 ) -> usize {
     // SAFETY: each pointer is null or names what its type says: the function's requirement.
     unsafe {
-        match Slot::<Objects>::get(pool.cast()) {
-            Ok(owner) => text::write(buffer, size, &owner.pool.statistics()),
-            Err(failure) => text::write(buffer, size, &failure),
-        }
+        let statistics = Slot::<Objects>::get(pool.cast()).map(|owner| owner.pool.statistics());
+        write_text(buffer, size, statistics)
     }
 }
