@@ -2,6 +2,7 @@
 
 use core::ffi::{c_char, c_int};
 use core::fmt;
+use core::mem::offset_of;
 use core::sync::atomic::AtomicU64;
 use core::sync::atomic::Ordering::{AcqRel, Acquire};
 
@@ -21,8 +22,6 @@ pub struct xc_allocator {
     /// For the library.
     words: [u64; XC_ALLOCATOR_WORDS],
 }
-
-const _: () = assert!(Slot::<Guest>::WORDS <= XC_ALLOCATOR_WORDS);
 
 /// The result of a trim. All memory is counted in frames.
 #[derive(Clone, Copy, Default)]
@@ -74,6 +73,8 @@ pub(crate) struct Guest {
 }
 
 impl Kind for Guest {
+    type Storage = xc_allocator;
+    const OFFSET: usize = offset_of!(xc_allocator, words);
     const NAME: &'static str = "xc_allocator";
     const SEAL: u64 = 0x6c1f_03b9_52d7_8ea5;
 }
@@ -84,7 +85,7 @@ impl Kind for Guest {
 /// As for [`Slot::get`].
 pub(crate) unsafe fn guest_in(allocator: *const xc_allocator) -> Result<&'static Guest, Failure> {
     // SAFETY: as for this function.
-    unsafe { Slot::<Guest>::get(allocator.cast()) }
+    unsafe { Slot::<Guest>::get(allocator) }
 }
 
 /// Makes the allocator of a kernel.
@@ -108,7 +109,7 @@ pub unsafe extern "C" fn xc_init(
             if *size != size_of::<xc_platform>() as u64 {
                 return Err(Failure::PlatformSize { size: *size });
             }
-            Slot::<Guest>::fill(allocator.cast(), || {
+            Slot::<Guest>::fill(allocator, || {
                 let kernel = Kernel::new(platform.read())?;
                 let allocator = Allocator::new(kernel, Retain::default());
                 Ok(Guest { allocator, users: Users::default() })
@@ -129,7 +130,7 @@ pub unsafe extern "C" fn xc_fini(allocator: *mut xc_allocator, error: *mut xc_er
     unsafe {
         answer(error, || {
             guest_in(allocator)?.users.check_none(Guest::NAME)?;
-            let guest = Slot::<Guest>::take(allocator.cast())?;
+            let guest = Slot::<Guest>::take(allocator)?;
             guest.allocator.trim(u64::MAX);
             Ok(())
         })

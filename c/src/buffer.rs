@@ -1,6 +1,7 @@
 //! Coherent buffers.
 
 use core::ffi::{c_char, c_int, c_void};
+use core::mem::offset_of;
 use core::ptr;
 
 use xen_contig::dma::{CoherentBuffer, Request, Segment};
@@ -27,8 +28,6 @@ pub struct xc_buffer {
     words: [u64; XC_BUFFER_WORDS],
 }
 
-const _: () = assert!(Slot::<Buffer>::WORDS <= XC_BUFFER_WORDS);
-
 /// A part of a buffer that a device sees as one address and length.
 #[derive(Clone, Copy, Default)]
 #[repr(C)]
@@ -54,16 +53,10 @@ struct Buffer {
 }
 
 impl Kind for Buffer {
+    type Storage = xc_buffer;
+    const OFFSET: usize = offset_of!(xc_buffer, words);
     const NAME: &'static str = "xc_buffer";
     const SEAL: u64 = 0x2a75_d90c_e8f3_641b;
-}
-
-/// Returns the library's words of a buffer.
-fn words(buffer: *mut xc_buffer) -> *mut u64 {
-    if buffer.is_null() {
-        return ptr::null_mut();
-    }
-    buffer.cast::<u64>().wrapping_add(core::mem::offset_of!(xc_buffer, words) / 8)
 }
 
 /// Copies segments to a caller. Returns the number of all of them.
@@ -106,7 +99,7 @@ pub unsafe extern "C" fn xc_alloc(
         answer(error, || {
             let device = device_in(device)?;
             let request = Request::new(bytes).sleep(sleep(flags)?).tag(text::name(tag, ""));
-            let made = Slot::<Buffer>::fill(words(buffer), || {
+            let made = Slot::<Buffer>::fill(buffer, || {
                 let memory = device.device.alloc_coherent(request)?;
                 device.users.add();
                 Ok(Buffer { memory, device })
@@ -128,7 +121,7 @@ pub unsafe extern "C" fn xc_free(buffer: *mut xc_buffer, error: *mut xc_error) -
     // SAFETY: each pointer is null or names what its type says: the function's requirement.
     unsafe {
         answer(error, || {
-            let Buffer { memory, device } = Slot::<Buffer>::take(words(buffer))?;
+            let Buffer { memory, device } = Slot::<Buffer>::take(buffer)?;
             drop(memory);
             device.users.remove();
             (*buffer).memory = ptr::null_mut();
@@ -149,7 +142,7 @@ pub unsafe extern "C" fn xc_segments(
 ) -> usize {
     // SAFETY: each pointer is null or names what its type says: the function's requirement.
     unsafe {
-        match Slot::<Buffer>::get(words(buffer.cast_mut())) {
+        match Slot::<Buffer>::get(buffer) {
             Ok(buffer) => copy_segments(buffer.memory.segments(), segments, capacity),
             Err(_) => 0,
         }
@@ -165,7 +158,7 @@ pub unsafe extern "C" fn xc_check(buffer: *const xc_buffer, error: *mut xc_error
     // SAFETY: each pointer is null or names what its type says: the function's requirement.
     unsafe {
         answer(error, || {
-            let buffer = Slot::<Buffer>::get(words(buffer.cast_mut()))?;
+            let buffer = Slot::<Buffer>::get(buffer)?;
             buffer.memory.check_in_place().map_err(Failure::Buffer)
         })
     }

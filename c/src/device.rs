@@ -1,6 +1,7 @@
 //! Devices and their limits.
 
 use core::ffi::{c_char, c_int};
+use core::mem::offset_of;
 
 use xen_contig::dma::{self, Constraints, Sleep};
 
@@ -43,8 +44,6 @@ pub struct xc_device {
     words: [u64; XC_DEVICE_WORDS],
 }
 
-const _: () = assert!(Slot::<Device>::WORDS <= XC_DEVICE_WORDS);
-
 /// A device of a C kernel.
 pub(crate) struct Device {
     /// The device.
@@ -55,6 +54,8 @@ pub(crate) struct Device {
 }
 
 impl Kind for Device {
+    type Storage = xc_device;
+    const OFFSET: usize = offset_of!(xc_device, words);
     const NAME: &'static str = "xc_device";
     const SEAL: u64 = 0x93e8_417d_b60a_2cf1;
 }
@@ -77,7 +78,7 @@ pub(crate) fn sleep(flags: u32) -> Result<Sleep, Failure> {
 /// As for [`Slot::get`].
 pub(crate) unsafe fn device_in(device: *const xc_device) -> Result<&'static Device, Failure> {
     // SAFETY: as for this function.
-    unsafe { Slot::<Device>::get(device.cast()) }
+    unsafe { Slot::<Device>::get(device) }
 }
 
 /// Returns the constraints of limits in which 0 stands for no limit.
@@ -119,7 +120,7 @@ pub unsafe extern "C" fn xc_device_init(
             let Some(limits) = limits.as_ref() else {
                 return Err(Failure::Null { argument: "xc_limits" });
             };
-            Slot::<Device>::fill(device.cast(), || {
+            Slot::<Device>::fill(device, || {
                 let (name, limits) = (text::name(name, "unnamed"), constraints(limits)?);
                 let device = dma::Device::new(&guest.allocator, name, &limits)?;
                 guest.users.add();
@@ -141,7 +142,7 @@ pub unsafe extern "C" fn xc_device_fini(device: *mut xc_device, error: *mut xc_e
     unsafe {
         answer(error, || {
             device_in(device)?.users.check_none(Device::NAME)?;
-            let Device { device, guest, .. } = Slot::<Device>::take(device.cast())?;
+            let Device { device, guest, .. } = Slot::<Device>::take(device)?;
             drop(device);
             guest.users.remove();
             Ok(())

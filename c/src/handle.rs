@@ -6,14 +6,19 @@
 
 use core::cell::UnsafeCell;
 use core::mem::MaybeUninit;
+use core::ptr;
 use core::sync::atomic::AtomicU64;
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 
 use crate::error::Failure;
 
 /// An object that lives in the storage of a C caller.
-pub trait Kind {
-    /// The name of its type in C, for errors.
+pub trait Kind: Sized {
+    /// Its type in C.
+    type Storage;
+    /// Where the words for the library begin in that type, in bytes.
+    const OFFSET: usize;
+    /// The name of that type, for errors.
     const NAME: &'static str;
     /// A random number.
     const SEAL: u64;
@@ -27,57 +32,62 @@ pub struct Slot<T> {
 }
 
 impl<T: Kind + 'static> Slot<T> {
-    /// Returns the number of words of 8 bytes that the storage needs.
-    pub const WORDS: usize = {
-        assert!(align_of::<Self>() <= 8, "storage in C consists of words of 8 bytes");
-        size_of::<Self>().div_ceil(8)
-    };
-
-    /// Returns the storage at `words`.
+    /// Returns the slot in storage.
     ///
     /// # Errors
     /// The pointer is null or not a multiple of 8.
-    fn at(words: *const u64) -> Result<*const Self, Failure> {
-        let address = words as u64;
+    fn at(storage: *const T::Storage) -> Result<*const Self, Failure> {
+        const {
+            assert!(
+                T::OFFSET.is_multiple_of(8) && align_of::<Self>() <= 8,
+                "storage in C is words of 8 bytes"
+            );
+            assert!(
+                T::OFFSET + size_of::<Self>() <= size_of::<T::Storage>(),
+                "the storage has too few words"
+            );
+        }
+        let address = storage as u64;
         match address {
             0 => Err(Failure::Null { argument: T::NAME }),
             _ if !address.is_multiple_of(8) => Err(Failure::Misaligned { kind: T::NAME, address }),
-            _ => Ok(words.cast()),
+            _ => Ok(storage.wrapping_byte_add(T::OFFSET).cast()),
         }
     }
 
-    const fn seal_at(address: u64) -> u64 {
-        T::SEAL ^ address
+    /// Returns the seal of an object in this slot.
+    fn seal(&self) -> u64 {
+        T::SEAL ^ ptr::from_ref(self) as u64
     }
 
     /// Puts an object into storage, whatever the storage contains. `make` fails before anything is written.
     ///
     /// # Safety
-    /// If the pointer is neither null nor misaligned, it names [`WORDS`](Self::WORDS) words that the caller
-    /// may write and that stay where they are until the object is taken out.
+    /// If the pointer is neither null nor misaligned, it names storage that the caller may write and that
+    /// stays where it is until the object is taken out.
     pub unsafe fn fill(
-        words: *mut u64,
+        storage: *mut T::Storage,
         make: impl FnOnce() -> Result<T, Failure>,
     ) -> Result<&'static T, Failure> {
-        let slot = Self::at(words)?;
+        let slot = Self::at(storage)?;
         let value = make()?;
-        // SAFETY: the words are the caller's and are enough: the function's requirement. `AtomicU64` and
-        // `UnsafeCell<MaybeUninit<_>>` take any bytes.
+        // SAFETY: the storage is the caller's: the function's requirement. `at` has checked its alignment, and
+        // at compile time that the slot fits. `AtomicU64` and `UnsafeCell<MaybeUninit<_>>` take any bytes.
         let slot = unsafe { &*slot };
         // SAFETY: the slot has no object yet that anything could refer to.
         let value = unsafe { (*slot.value.get()).write(value) };
-        slot.seal.store(Self::seal_at(words as u64), Release);
+        slot.seal.store(slot.seal(), Release);
         Ok(value)
     }
 
     /// Returns the object in storage. It stays there until [`take`](Self::take).
     ///
     /// # Safety
-    /// If the pointer is neither null nor misaligned, it names as many readable words. No other call takes
+    /// If the pointer is neither null nor misaligned, it names readable storage. No other call takes
     /// the object out while the reference is used.
-    pub unsafe fn get(words: *const u64) -> Result<&'static T, Failure> {
+    pub unsafe fn get(storage: *const T::Storage) -> Result<&'static T, Failure> {
         // SAFETY: as for this function.
-        let slot = unsafe { Self::sealed(words) }?;
+        let slot = unsafe { Self::sealed(storage) }?;
         // SAFETY: the seal says that `fill` has written the object, and nothing has taken it out.
         Ok(unsafe { (*slot.value.get()).assume_init_ref() })
     }
@@ -86,9 +96,9 @@ impl<T: Kind + 'static> Slot<T> {
     ///
     /// # Safety
     /// As for [`get`](Self::get), and nothing else uses the object while the reference is used.
-    pub unsafe fn get_mut(words: *mut u64) -> Result<&'static mut T, Failure> {
+    pub unsafe fn get_mut(storage: *mut T::Storage) -> Result<&'static mut T, Failure> {
         // SAFETY: as for this function.
-        let slot = unsafe { Self::sealed(words) }?;
+        let slot = unsafe { Self::sealed(storage) }?;
         // SAFETY: the seal says that `fill` has written the object. Nothing else uses it: the function's
         // requirement.
         Ok(unsafe { (*slot.value.get()).assume_init_mut() })
@@ -98,11 +108,10 @@ impl<T: Kind + 'static> Slot<T> {
     ///
     /// # Safety
     /// As for [`get`](Self::get). Nothing refers to the object.
-    pub unsafe fn take(words: *const u64) -> Result<T, Failure> {
+    pub unsafe fn take(storage: *const T::Storage) -> Result<T, Failure> {
         // SAFETY: as for this function.
-        let slot = unsafe { Self::sealed(words) }?;
-        let seal = Self::seal_at(words as u64);
-        match slot.seal.compare_exchange(seal, 0, AcqRel, Relaxed) {
+        let slot = unsafe { Self::sealed(storage) }?;
+        match slot.seal.compare_exchange(slot.seal(), 0, AcqRel, Relaxed) {
             // SAFETY: the seal said that `fill` has written the object, and this call alone has broken it.
             Ok(_) => Ok(unsafe { (*slot.value.get()).assume_init_read() }),
             Err(_) => Err(Failure::Handle { kind: T::NAME }),
@@ -113,10 +122,11 @@ impl<T: Kind + 'static> Slot<T> {
     ///
     /// # Safety
     /// As for [`get`](Self::get).
-    unsafe fn sealed(words: *const u64) -> Result<&'static Self, Failure> {
-        // SAFETY: the words are readable: the function's requirement. The fields take any bytes.
-        let slot = unsafe { &*Self::at(words)? };
-        if slot.seal.load(Acquire) == Self::seal_at(words as u64) {
+    unsafe fn sealed(storage: *const T::Storage) -> Result<&'static Self, Failure> {
+        // SAFETY: the storage is readable: the function's requirement. `at` has checked its alignment, and at
+        // compile time that the slot fits. The fields take any bytes.
+        let slot = unsafe { &*Self::at(storage)? };
+        if slot.seal.load(Acquire) == slot.seal() {
             Ok(slot)
         } else {
             Err(Failure::Handle { kind: T::NAME })

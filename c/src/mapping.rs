@@ -1,6 +1,7 @@
 //! Streaming: a device accesses memory of the kernel for a while.
 
 use core::ffi::{c_int, c_void};
+use core::mem::offset_of;
 use core::ops::Range;
 use core::ptr::NonNull;
 use core::slice;
@@ -43,8 +44,6 @@ pub struct xc_mapping {
     words: [u64; XC_MAPPING_WORDS],
 }
 
-const _: () = assert!(Slot::<Mapped>::WORDS <= XC_MAPPING_WORDS);
-
 /// A mapping of a C driver.
 struct Mapped {
     memory: Mapping<'static, Kernel>,
@@ -52,16 +51,10 @@ struct Mapped {
 }
 
 impl Kind for Mapped {
+    type Storage = xc_mapping;
+    const OFFSET: usize = offset_of!(xc_mapping, words);
     const NAME: &'static str = "xc_mapping";
     const SEAL: u64 = 0xb17e_604d_f5a8_932c;
-}
-
-/// Returns the library's words of a mapping.
-fn words(mapping: *mut xc_mapping) -> *mut u64 {
-    if mapping.is_null() {
-        return core::ptr::null_mut();
-    }
-    mapping.cast::<u64>().wrapping_add(core::mem::offset_of!(xc_mapping, words) / 8)
 }
 
 fn direction(direction: u32) -> Result<Direction, Failure> {
@@ -124,7 +117,7 @@ unsafe fn fill(
     // while it has users.
     unsafe {
         let (device, sleep) = (device_in(device)?, sleep(flags)?);
-        let made = Slot::<Mapped>::fill(words(mapping), || {
+        let made = Slot::<Mapped>::fill(mapping, || {
             let memory = map(device, sleep)?;
             device.users.add();
             Ok(Mapped { memory, device })
@@ -198,7 +191,7 @@ pub unsafe extern "C" fn xc_unmap(mapping: *mut xc_mapping, error: *mut xc_error
     // SAFETY: each pointer is null or names what its type says: the function's requirement.
     unsafe {
         answer(error, || {
-            let Mapped { memory, device } = Slot::<Mapped>::take(words(mapping))?;
+            let Mapped { memory, device } = Slot::<Mapped>::take(mapping)?;
             drop(memory);
             device.users.remove();
             Ok(())
@@ -218,7 +211,7 @@ pub unsafe extern "C" fn xc_map_segments(
 ) -> usize {
     // SAFETY: each pointer is null or names what its type says: the function's requirement.
     unsafe {
-        match Slot::<Mapped>::get(words(mapping.cast_mut())) {
+        match Slot::<Mapped>::get(mapping) {
             Ok(mapped) => copy_segments(mapped.memory.segments(), segments, capacity),
             Err(_) => 0,
         }
@@ -240,7 +233,7 @@ unsafe fn hand_over(
     // function's requirement.
     unsafe {
         answer(error, || {
-            let mapped = Slot::<Mapped>::get_mut(words(mapping))?;
+            let mapped = Slot::<Mapped>::get_mut(mapping)?;
             Ok(sync(&mut mapped.memory, offset..offset.saturating_add(bytes))?)
         })
     }
@@ -285,7 +278,7 @@ pub unsafe extern "C" fn xc_map_check(mapping: *const xc_mapping, error: *mut xc
     // SAFETY: each pointer is null or names what its type says: the function's requirement.
     unsafe {
         answer(error, || {
-            let mapped = Slot::<Mapped>::get(words(mapping.cast_mut()))?;
+            let mapped = Slot::<Mapped>::get(mapping)?;
             Ok(mapped.memory.check_in_place()?)
         })
     }

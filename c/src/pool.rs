@@ -1,6 +1,7 @@
 //! Pools of objects of one size.
 
 use core::ffi::{c_char, c_int, c_void};
+use core::mem::offset_of;
 use core::ptr;
 
 use xen_contig::dma::{Pool, PoolConfig, PoolObject, Zeroing};
@@ -63,9 +64,6 @@ pub struct xc_object {
     words: [u64; XC_OBJECT_WORDS],
 }
 
-const _: () = assert!(Slot::<Objects>::WORDS <= XC_POOL_WORDS);
-const _: () = assert!(Slot::<Object>::WORDS <= XC_OBJECT_WORDS);
-
 /// A pool of a C driver.
 struct Objects {
     pool: Pool<'static, Kernel>,
@@ -75,6 +73,8 @@ struct Objects {
 }
 
 impl Kind for Objects {
+    type Storage = xc_pool;
+    const OFFSET: usize = offset_of!(xc_pool, words);
     const NAME: &'static str = "xc_pool";
     const SEAL: u64 = 0xd4b6_18f2_7390_ea5c;
 }
@@ -86,16 +86,10 @@ struct Object {
 }
 
 impl Kind for Object {
+    type Storage = xc_object;
+    const OFFSET: usize = offset_of!(xc_object, words);
     const NAME: &'static str = "xc_object";
     const SEAL: u64 = 0x580c_e7a1_bd24_963f;
-}
-
-/// Returns the library's words of an object.
-fn words(object: *mut xc_object) -> *mut u64 {
-    if object.is_null() {
-        return ptr::null_mut();
-    }
-    object.cast::<u64>().wrapping_add(core::mem::offset_of!(xc_object, words) / 8)
 }
 
 /// Returns the configuration in which 0 stands for the default.
@@ -142,7 +136,7 @@ pub unsafe extern "C" fn xc_pool_init(
             let Some(config) = config.as_ref() else {
                 return Err(Failure::Null { argument: "xc_pool_config" });
             };
-            Slot::<Objects>::fill(pool.cast(), || {
+            Slot::<Objects>::fill(pool, || {
                 let config = configuration(config)?;
                 let pool = Pool::new(&device.device, config)?;
                 device.users.add();
@@ -163,8 +157,8 @@ pub unsafe extern "C" fn xc_pool_fini(pool: *mut xc_pool, error: *mut xc_error) 
     // the pool, since it counts its objects.
     unsafe {
         answer(error, || {
-            Slot::<Objects>::get(pool.cast())?.users.check_none(Objects::NAME)?;
-            let Objects { pool, device, .. } = Slot::<Objects>::take(pool.cast())?;
+            Slot::<Objects>::get(pool)?.users.check_none(Objects::NAME)?;
+            let Objects { pool, device, .. } = Slot::<Objects>::take(pool)?;
             drop(pool);
             device.users.remove();
             Ok(())
@@ -187,8 +181,8 @@ pub unsafe extern "C" fn xc_pool_alloc(
     // while it has users.
     unsafe {
         answer(error, || {
-            let owner = Slot::<Objects>::get(pool.cast())?;
-            let made = Slot::<Object>::fill(words(object), || {
+            let owner = Slot::<Objects>::get(pool)?;
+            let made = Slot::<Object>::fill(object, || {
                 let memory = match flags {
                     0 => owner.pool.alloc()?,
                     XC_NO_SLEEP => owner.pool.alloc_atomic()?,
@@ -214,7 +208,7 @@ pub unsafe extern "C" fn xc_pool_free(object: *mut xc_object, error: *mut xc_err
     // SAFETY: each pointer is null or names what its type says: the function's requirement.
     unsafe {
         answer(error, || {
-            let Object { memory, owner } = Slot::<Object>::take(words(object))?;
+            let Object { memory, owner } = Slot::<Object>::take(object)?;
             drop(memory);
             owner.users.remove();
             (*object).memory = ptr::null_mut();
@@ -232,7 +226,7 @@ pub unsafe extern "C" fn xc_pool_refill(pool: *const xc_pool, error: *mut xc_err
     // SAFETY: each pointer is null or names what its type says: the function's requirement.
     unsafe {
         answer(error, || {
-            Slot::<Objects>::get(pool.cast())?.pool.refill()?;
+            Slot::<Objects>::get(pool)?.pool.refill()?;
             Ok(())
         })
     }
@@ -245,7 +239,7 @@ pub unsafe extern "C" fn xc_pool_refill(pool: *const xc_pool, error: *mut xc_err
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn xc_pool_is_low(pool: *const xc_pool) -> c_int {
     // SAFETY: the pointer is null or names what its type says: the function's requirement.
-    unsafe { Slot::<Objects>::get(pool.cast()).is_ok_and(|owner| owner.pool.is_low()).into() }
+    unsafe { Slot::<Objects>::get(pool).is_ok_and(|owner| owner.pool.is_low()).into() }
 }
 
 /// Checks that the objects have the addresses that the device received.
@@ -255,7 +249,7 @@ pub unsafe extern "C" fn xc_pool_is_low(pool: *const xc_pool) -> c_int {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn xc_pool_check(pool: *const xc_pool, error: *mut xc_error) -> c_int {
     // SAFETY: each pointer is null or names what its type says: the function's requirement.
-    unsafe { answer(error, || Ok(Slot::<Objects>::get(pool.cast())?.pool.check_in_place()?)) }
+    unsafe { answer(error, || Ok(Slot::<Objects>::get(pool)?.pool.check_in_place()?)) }
 }
 
 /// Writes how many objects and frames a pool has.
@@ -270,7 +264,7 @@ pub unsafe extern "C" fn xc_pool_text(
 ) -> usize {
     // SAFETY: each pointer is null or names what its type says: the function's requirement.
     unsafe {
-        let statistics = Slot::<Objects>::get(pool.cast()).map(|owner| owner.pool.statistics());
+        let statistics = Slot::<Objects>::get(pool).map(|owner| owner.pool.statistics());
         write_text(buffer, size, statistics)
     }
 }
