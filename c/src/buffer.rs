@@ -94,7 +94,7 @@ pub unsafe extern "C" fn xc_alloc(
     error: *mut xc_error,
 ) -> c_int {
     // SAFETY: each pointer is null or names what its type says: the function's requirement. The device
-    // stays while it has users.
+    // stays while it has users. `fill` has refused a null or misaligned `buffer` before its members are written.
     unsafe {
         answer(error, || {
             let device = device_in(device)?;
@@ -118,7 +118,8 @@ pub unsafe extern "C" fn xc_alloc(
 /// As `xen_contig.h` says.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn xc_free(buffer: *mut xc_buffer, error: *mut xc_error) -> c_int {
-    // SAFETY: each pointer is null or names what its type says: the function's requirement.
+    // SAFETY: each pointer is null or names what its type says: the function's requirement. `take`
+    // has refused a null or misaligned `buffer` before a member is written.
     unsafe {
         answer(error, || {
             let Buffer { memory, device } = Slot::<Buffer>::take(buffer)?;

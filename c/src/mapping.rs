@@ -114,7 +114,7 @@ unsafe fn fill(
     map: impl FnOnce(&'static Device, Sleep) -> Result<Mapping<'static, Kernel>, Failure>,
 ) -> Result<(), Failure> {
     // SAFETY: each pointer is null or names what its type says: the function's requirement. The device stays
-    // while it has users.
+    // while it has users. `Slot` has refused a null or misaligned `mapping` before its members are written.
     unsafe {
         let (device, sleep) = (device_in(device)?, sleep(flags)?);
         let made = Slot::<Mapped>::fill(mapping, || {

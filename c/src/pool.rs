@@ -178,7 +178,7 @@ pub unsafe extern "C" fn xc_pool_alloc(
     error: *mut xc_error,
 ) -> c_int {
     // SAFETY: each pointer is null or names what its type says: the function's requirement. The pool stays
-    // while it has users.
+    // while it has users. `fill` has refused a null or misaligned `object` before its members are written.
     unsafe {
         answer(error, || {
             let owner = Slot::<Objects>::get(pool)?;
@@ -205,7 +205,8 @@ pub unsafe extern "C" fn xc_pool_alloc(
 /// As `xen_contig.h` says.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn xc_pool_free(object: *mut xc_object, error: *mut xc_error) -> c_int {
-    // SAFETY: each pointer is null or names what its type says: the function's requirement.
+    // SAFETY: each pointer is null or names what its type says: the function's requirement. `take`
+    // has refused a null or misaligned `object` before a member is written.
     unsafe {
         answer(error, || {
             let Object { memory, owner } = Slot::<Object>::take(object)?;
