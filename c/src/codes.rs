@@ -9,7 +9,7 @@ use xen_contig::exchange::ExchangeError;
 pub const XC_OK: c_int = 0;
 /// An argument is wrong.
 pub const XC_ERROR_ARGUMENT: c_int = 1;
-/// A handle is not one, or was freed.
+/// The structure was not filled, was ended already, or was copied from elsewhere.
 pub const XC_ERROR_HANDLE: c_int = 2;
 /// Something still uses the object.
 pub const XC_ERROR_IN_USE: c_int = 3;

@@ -89,6 +89,8 @@ pub(crate) enum Failure {
     Handle {
         /// The type of the object.
         kind: &'static str,
+        /// The address of the storage.
+        address: u64,
     },
     /// Something still uses an object.
     InUse {
@@ -182,16 +184,16 @@ impl fmt::Display for Failure {
             ),
             Self::HalfOfPair { first, second } => write!(
                 f,
-                "of xc_platform.{first} and xc_platform.{second} one is NULL: give both or neither"
+                "one of xc_platform.{first} and xc_platform.{second} is NULL: give both or neither"
             ),
             Self::OtherMask => f.write_str(
                 "another xc_platform masks interrupts by other functions: a program has one kernel, so \
                  use the same",
             ),
-            Self::Handle { kind } => write!(
+            Self::Handle { kind, address } => write!(
                 f,
-                "there is no struct {kind} in this storage: it was not made, was freed, or was copied from \
-                 elsewhere"
+                "the memory at {address:#x} is not a struct {kind} in use: it was never filled, was ended \
+                 already, or was copied from elsewhere"
             ),
             Self::InUse { kind, users } => {
                 write!(f, "{users} objects use this struct {kind}: free them first")

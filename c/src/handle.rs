@@ -114,8 +114,12 @@ impl<T: Kind + 'static> Slot<T> {
         match slot.seal.compare_exchange(slot.seal(), 0, AcqRel, Relaxed) {
             // SAFETY: the seal said that `fill` has written the object, and this call alone has broken it.
             Ok(_) => Ok(unsafe { (*slot.value.get()).assume_init_read() }),
-            Err(_) => Err(Failure::Handle { kind: T::NAME }),
+            Err(_) => Err(Self::not_in_use(storage)),
         }
+    }
+
+    fn not_in_use(storage: *const T::Storage) -> Failure {
+        Failure::Handle { kind: T::NAME, address: storage as u64 }
     }
 
     /// Returns the slot if it is sealed.
@@ -129,7 +133,7 @@ impl<T: Kind + 'static> Slot<T> {
         if slot.seal.load(Acquire) == slot.seal() {
             Ok(slot)
         } else {
-            Err(Failure::Handle { kind: T::NAME })
+            Err(Self::not_in_use(storage))
         }
     }
 }

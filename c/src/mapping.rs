@@ -84,8 +84,11 @@ const _: () = assert!(align_of::<Kept>() == align_of::<xc_range>());
 /// # Safety
 /// `count` ranges from `ranges` on may be written. They stay until the mapping ends.
 unsafe fn keep(ranges: *mut xc_range, count: usize) -> Result<&'static [Kept], Failure> {
-    if ranges.is_null() || !ranges.is_aligned() {
+    if ranges.is_null() {
         return Err(Failure::Null { argument: "xc_range" });
+    }
+    if !ranges.is_aligned() {
+        return Err(Failure::Misaligned { kind: "xc_range", address: ranges as u64 });
     }
     for at in 0..count {
         // SAFETY: the ranges may be read: the function's requirement.

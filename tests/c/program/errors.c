@@ -47,8 +47,8 @@ static int platforms(const struct selftest *test, struct xc_error *error)
     REFUSED(frames, 0, "xc_platform.frames is 0");
     REFUSED(frames, UINT64_MAX, "xc_platform.frames is 18446744073709551615");
     REFUSED(linear_base, 5, "xc_platform.linear_base 0x5");
-    REFUSED(take_at, NULL, "of xc_platform.next_free and xc_platform.take_at one is NULL");
-    REFUSED(unmask, NULL, "of xc_platform.mask and xc_platform.unmask one is NULL");
+    REFUSED(take_at, NULL, "one of xc_platform.next_free and xc_platform.take_at is NULL");
+    REFUSED(unmask, NULL, "one of xc_platform.mask and xc_platform.unmask is NULL");
     CHECK(is_error(test, xc_init(&allocator, NULL, error), XC_ERROR_ARGUMENT, error, "xc_platform is NULL"));
     CHECK(is_error(test, xc_init(NULL, test->platform, error), XC_ERROR_ARGUMENT, error, "xc_allocator is NULL"));
     CHECK(is_error(test, xc_init((struct xc_allocator *)((char *)&allocator + 4), test->platform, error), XC_ERROR_ARGUMENT, error, "must lie at a multiple of 8"));

@@ -237,7 +237,8 @@ static int mapped(const struct selftest *test, const struct xc_device *device, v
     CHECK(is_error(test, xc_map(device, part, UINT64_MAX, XC_TO_DEVICE, 0, &mapping, error), XC_ERROR_REQUEST, error, "18446744073709551615 bytes"));
     CHECK(is_error(test, xc_map(device, part, 1, 4, 0, &mapping, error), XC_ERROR_ARGUMENT, error, "direction 4"));
     CHECK(is_error(test, xc_map(device, NULL, 1, XC_TO_DEVICE, 0, &mapping, error), XC_ERROR_ARGUMENT, error, "xc_range.memory is NULL"));
-    CHECK(xc_map_list(device, NULL, 2, XC_TO_DEVICE, 0, &mapping, error) == XC_ERROR_ARGUMENT);
+    CHECK(is_error(test, xc_map_list(device, NULL, 2, XC_TO_DEVICE, 0, &mapping, error), XC_ERROR_ARGUMENT, error, "xc_range is NULL"));
+    CHECK(is_error(test, xc_map_list(device, (struct xc_range *)((char *)ranges + 4), 1, XC_TO_DEVICE, 0, &mapping, error), XC_ERROR_ARGUMENT, error, "struct xc_range at 0x"));
     CHECK(xc_map_list(device, ranges, 0, XC_TO_DEVICE, 0, &mapping, error) == XC_ERROR_REQUEST);
     CHECK(xc_map_segments(&mapping, NULL, 0) == 0);
     CHECK(xc_free(&buffer, error) == XC_OK);
@@ -278,7 +279,7 @@ static int refusals(const struct selftest *test, const struct xc_allocator *allo
     CHECK(is_error(test, xc_alloc(device, 1, 6, NULL, &buffer, error), XC_ERROR_ARGUMENT, error, "contain 0x6"));
     CHECK(is_error(test, xc_alloc(NULL, 1, 0, NULL, &buffer, error), XC_ERROR_ARGUMENT, error, "xc_device is NULL"));
     CHECK(is_error(test, xc_alloc(device, 1, 0, NULL, NULL, error), XC_ERROR_ARGUMENT, error, "xc_buffer is NULL"));
-    CHECK(is_error(test, xc_alloc((const struct xc_device *)allocator, 1, 0, NULL, &buffer, error), XC_ERROR_HANDLE, error, "no struct xc_device"));
+    CHECK(is_error(test, xc_alloc((const struct xc_device *)allocator, 1, 0, NULL, &buffer, error), XC_ERROR_HANDLE, error, "is not a struct xc_device in use"));
     CHECK(is_error(test, xc_device_init(&other, allocator, NULL, &odd, error), XC_ERROR_LIMITS, error, "alignment 0x18"));
     CHECK(is_error(test, xc_device_init(&other, allocator, NULL, NULL, error), XC_ERROR_ARGUMENT, error, "xc_limits is NULL"));
     CHECK(xc_alloc(device, 0, 0, NULL, &buffer, NULL) == XC_ERROR_REQUEST);
