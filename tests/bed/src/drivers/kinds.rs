@@ -30,21 +30,12 @@ impl Driver {
     /// All drivers, in the order of the table.
     pub const ALL: [Self; 3] = [Self::Virtio, Self::Nvme, Self::E1000];
 
-    /// Returns the name that the guest prints.
+    /// Returns the name that the guest prints, and that the names of its self-tests begin with.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Virtio => "virtio",
             Self::Nvme => "nvme",
             Self::E1000 => "e1000",
-        }
-    }
-
-    /// Returns the pattern of its self-tests.
-    pub const fn pattern(self) -> &'static str {
-        match self {
-            Self::Virtio => "virtio-*",
-            Self::Nvme => "nvme-*",
-            Self::E1000 => "e1000-*",
         }
     }
 
@@ -68,6 +59,15 @@ impl Driver {
         }
     }
 
+    /// Returns the file of its disk, and the size of that in words of 64 bits.
+    const fn disk(self) -> Option<(&'static str, usize)> {
+        match self {
+            Self::Virtio => Some((VIRTIO_DISK, VIRTIO_WORDS)),
+            Self::Nvme => Some((NVME_DISK, NVME_WORDS)),
+            Self::E1000 => None,
+        }
+    }
+
     /// Adds its device to those of a machine.
     pub fn add_to(self, devices: &mut Devices, seed: u64) {
         match self {
@@ -82,21 +82,12 @@ impl Driver {
 
     /// Makes the files of its device, in the directory of a boot.
     pub fn prepare(self, dir: &Path, seed: u64) -> Result<()> {
-        match self {
-            Self::Virtio => disk::make(&dir.join(VIRTIO_DISK), VIRTIO_WORDS, seed),
-            Self::Nvme => disk::make(&dir.join(NVME_DISK), NVME_WORDS, seed),
-            Self::E1000 => Ok(()),
-        }
+        self.disk().map_or(Ok(()), |(file, words)| disk::make(&dir.join(file), words, seed))
     }
 
-    /// Whether its device has what it should have after the guest has ended, seen from outside. `None` if
-    /// nothing is to be seen.
+    /// Returns whether its disk has what it should have after the guest has ended, seen from outside.
+    /// Returns `None` if it has no disk.
     pub fn check(self, dir: &Path, seed: u64) -> Result<Option<std::result::Result<(), String>>> {
-        match self {
-            Self::Virtio => disk::check(&dir.join(VIRTIO_DISK), VIRTIO_WORDS, seed).map(Some),
-            Self::Nvme => disk::check(&dir.join(NVME_DISK), NVME_WORDS, seed).map(Some),
-            // The server has seen what the card sent.
-            Self::E1000 => Ok(None),
-        }
+        self.disk().map(|(file, words)| disk::check(&dir.join(file), words, seed)).transpose()
     }
 }

@@ -37,7 +37,8 @@ impl DriverSetup {
 
     /// Returns the patterns of the self-tests, for `selftest=`.
     pub fn patterns(&self) -> String {
-        self.drivers.iter().map(|driver| driver.pattern()).collect::<Vec<_>>().join(",")
+        let patterns = self.drivers.iter().map(|driver| format!("{}-*", driver.name()));
+        patterns.collect::<Vec<_>>().join(",")
     }
 
     /// Returns the other options of the guest's command line.
