@@ -4,6 +4,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use comfy_table::{CellAlignment, Table, presets};
 
+use super::kinds::Driver;
+use crate::choice::GuestMode;
 use crate::guest::names_a_cut;
 use crate::xen::Xen;
 
@@ -114,6 +116,21 @@ fn of_console(lines: &[String]) -> Result<Vec<DriverCosts>, String> {
     Ok(all)
 }
 
+/// Whether a driver moved data, and as PV by memory that was exchanged.
+pub fn has_moved(driver: Driver, mode: GuestMode, costs: &[DriverCosts]) -> Result<(), String> {
+    let name = driver.name();
+    let Some(one) = costs.iter().find(|one| one.driver == name) else {
+        return Err(format!("the guest prints no figures of {name}"));
+    };
+    if one.bytes == 0 {
+        return Err(format!("{name} moved no byte"));
+    }
+    match (mode.is_pvh(), one.exchanged) {
+        (true, 0) | (false, 1..) => Ok(()),
+        (_, exchanged) => Err(format!("{exchanged} exchanges for {name} as {mode}")),
+    }
+}
+
 /// Draws the table, the rows of a driver together.
 fn drawn(rows: &[CostRow]) -> Table {
     let mut table = Table::new();
@@ -180,6 +197,22 @@ mod tests {
         ] {
             assert!(of_console(&lines(line)).unwrap_err().contains(line), "{line}");
         }
+    }
+
+    #[test]
+    fn a_driver_must_move_data_by_exchanged_memory_as_pv_alone() {
+        let moved = |mode, driver: &str, bytes, exchanged| {
+            let driver = driver.to_owned();
+            let costs = DriverCosts { driver, bytes, exchanged, ..DriverCosts::default() };
+            has_moved(Driver::Nvme, mode, &[costs])
+        };
+        let (pv, pvh) = (GuestMode::PvDomu, GuestMode::PvhDom0);
+        assert_eq!((moved(pv, "nvme", 1, 1), moved(pvh, "nvme", 1, 0)), (Ok(()), Ok(())));
+        let exchanges = [moved(pv, "nvme", 1, 0), moved(pvh, "nvme", 1, 1)];
+        let said = exchanges.map(|result| result.unwrap_err());
+        assert_eq!(said, ["0 exchanges for nvme as pv-domu", "1 exchanges for nvme as pvh-dom0"]);
+        assert_eq!(moved(pv, "nvme", 0, 1), Err("nvme moved no byte".to_owned()));
+        assert!(moved(pv, "virtio", 1, 1).unwrap_err().contains("no figures of nvme"));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::costs::{CostTable, DriverCosts};
+use super::costs::CostTable;
 use super::kinds::Driver;
 use super::setup::DriverSetup;
 use crate::boot::Dom0Boot;
@@ -24,7 +24,7 @@ const LABEL: &str = "drivers";
 pub fn part<'b>(
     bed: &'b Bed,
     mode: GuestMode,
-    drivers: &'static [Driver],
+    drivers: &[Driver],
     table: &CostTable,
 ) -> Result<SuitePart<'b>> {
     let table = table.clone();
@@ -37,13 +37,8 @@ pub fn part<'b>(
         let devices = setup.prepare(&bed.fresh_log_dir(&guest.name)?)?;
         let outcome = Dom0Boot::judged_with_files(bed, guest, reporter)?;
         reporter.note(&name, expected.met_by(&outcome));
-        devices.note(&name, reporter)?;
         let costs = table.add(&bed.xen, &mode.to_string(), &outcome.console);
-        let moved = costs.and_then(|costs| {
-            drivers.iter().try_for_each(|driver| has_moved(*driver, mode, &costs))
-        });
-        reporter.note(&format!("{name}: what the drivers moved"), moved);
-        Ok(())
+        devices.note(&name, mode, costs, reporter)
     }))
 }
 
@@ -56,23 +51,4 @@ fn expectation(mode: GuestMode, setup: &DriverSetup, limit: Duration) -> Result<
         (guest.memory, guest.dom0_memory) = (Some(MACHINE_MIB), Some(DOM0_MIB));
         guest.devices = setup.devices();
     }))
-}
-
-/// Whether a driver moved data, and as PV by memory that was exchanged.
-pub fn has_moved(
-    driver: Driver,
-    mode: GuestMode,
-    costs: &[DriverCosts],
-) -> std::result::Result<(), String> {
-    let name = driver.name();
-    let Some(one) = costs.iter().find(|one| one.driver == name) else {
-        return Err(format!("the guest prints no figures of {name}"));
-    };
-    if one.bytes == 0 {
-        return Err(format!("{name} moved no byte"));
-    }
-    match (mode.is_pvh(), one.exchanged) {
-        (true, 0) | (false, 1..) => Ok(()),
-        (_, exchanged) => Err(format!("{exchanged} exchanges for {name} as {mode}")),
-    }
 }

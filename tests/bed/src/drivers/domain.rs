@@ -4,7 +4,6 @@
 use std::time::Duration;
 
 use super::costs::CostTable;
-use super::dom0::has_moved;
 use super::kinds::Driver;
 use super::setup::DriverSetup;
 use crate::choice::{GuestMode, KernelArgs};
@@ -67,11 +66,8 @@ pub fn part<'b>(
         }
         let console = results.first().map_or(&[][..], |(outcome, _)| &outcome.console);
         let name = format!("driver domain on Xen {}", bed.xen);
-        let moved = table.add(&bed.xen, MODE, console).and_then(|costs| {
-            drivers.iter().try_for_each(|driver| has_moved(*driver, GuestMode::PvDomu, &costs))
-        });
-        reporter.note(&format!("{name}: what the drivers moved"), moved);
-        devices.note(&name, reporter)
+        let costs = table.add(&bed.xen, MODE, console);
+        devices.note(&name, GuestMode::PvDomu, costs, reporter)
     }))
 }
 

@@ -89,11 +89,7 @@ fn domains<'b>(bed: &'b Bed, table: &CostTable) -> Result<Vec<SuitePart<'b>>> {
     Ok(parts)
 }
 
-fn of_bed<'b>(
-    bed: &'b Bed,
-    drivers: &'static [Driver],
-    table: &CostTable,
-) -> Result<Vec<SuitePart<'b>>> {
+fn of_bed<'b>(bed: &'b Bed, drivers: &[Driver], table: &CostTable) -> Result<Vec<SuitePart<'b>>> {
     MODES.into_iter().map(|mode| dom0::part(bed, mode, drivers, table)).collect()
 }
 
@@ -103,8 +99,7 @@ pub fn some_parts<'b>(beds: &'b [Bed], table: &CostTable) -> Result<Vec<SuitePar
     let chosen = beds.iter().cycle().zip(MODES.into_iter().cycle());
     let count = beds.len().max(MODES.len());
     let part = |(bed, mode)| dom0::part(bed, mode, &Driver::ALL, table);
-    let mut parts: Vec<_> =
-        chosen.take(if beds.is_empty() { 0 } else { count }).map(part).collect::<Result<_>>()?;
+    let mut parts: Vec<_> = chosen.take(count).map(part).collect::<Result<_>>()?;
     if let Some(bed) = beds.first() {
         parts.push(domain::part(bed, table, Vec::new())?);
     }

@@ -2,9 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
+use super::costs::{DriverCosts, has_moved};
 use super::kinds::Driver;
 use super::server::{HOST, RunningServer, Server};
 use crate::boot::Devices;
+use crate::choice::GuestMode;
 use crate::error::Result;
 use crate::report::Reporter;
 use crate::witness::fresh_seed;
@@ -72,9 +74,19 @@ impl DriverSetup {
 }
 
 impl ReadyDevices {
-    /// Notes what became of the devices, seen from outside, after the guest has ended. `name` names the
-    /// guest.
-    pub fn note(self, name: &str, reporter: &mut Reporter) -> Result<()> {
+    /// Notes what became of the devices, seen from outside, and what the drivers moved by the figures of the
+    /// guest, after the guest has ended. `name` names the guest.
+    pub fn note(
+        self,
+        name: &str,
+        mode: GuestMode,
+        costs: std::result::Result<Vec<DriverCosts>, String>,
+        reporter: &mut Reporter,
+    ) -> Result<()> {
+        let moved = costs.and_then(|costs| {
+            self.drivers.iter().try_for_each(|driver| has_moved(*driver, mode, &costs))
+        });
+        reporter.note(&format!("{name}: what the drivers moved"), moved);
         if let Some(server) = self.server {
             reporter.note(&format!("{name}: the server of the network card"), server.finish());
         }
