@@ -107,15 +107,15 @@ put_licences() {
         echo
         sed 's/|/: /' "$list"
     } >"${root}licences/README"
-    sed 's/|.*//; s/ v/-/' "$list" | while read -r crate; do
+    sed 's/ v/-/' "$list" | while IFS='|' read -r crate licence; do
         for text in "${CARGO_HOME:-$HOME/.cargo}"/registry/src/*/"$crate"/LICEN[CS]E*; do
             [ ! -f "$text" ] || put "$text" "licences/$crate/${text##*/}"
         done
-    done
-    # Some crates name the MIT licence and have no text of it. The text is the same for all, and the
-    # holders are the authors that the crate names.
-    sed -n 's/|MIT$//p' "$list" | sed 's/ v/-/' | while read -r crate; do
-        [ ! -d "${root}licences/$crate" ] || continue
+        # Some crates name the MIT licence and have no text of it. The text is the same for all, and the
+        # holders are the authors that the crate names.
+        if [ "$licence" != MIT ] || [ -d "${root}licences/$crate" ]; then
+            continue
+        fi
         authors=$(sed -n 's/^authors = \[\(.*\)\]$/\1/p' \
             "${CARGO_HOME:-$HOME/.cargo}"/registry/src/*/"$crate"/Cargo.toml | tr -d '"')
         {
