@@ -30,8 +30,7 @@ pub fn domus<'p>(
     name: &'static str,
     expectations: Vec<Expectation>,
 ) -> SuitePart<'p> {
-    let guests = expectations.iter().map(|expectation| expectation.guest.clone()).collect();
-    let session = SessionSpec { name, guests };
+    let session = session(name, &expectations);
     SuitePart::new(session.need(), move |reporter| {
         if bed.linux.is_none() {
             reporter.skip(&format!("{name} on Xen {}", bed.xen), NO_TOOLS);
@@ -48,11 +47,27 @@ pub fn domus<'p>(
             say_stood_still(&still.guest.name, reporter);
             results = domu::judged(bed, &session, reporter)?;
         }
-        for (expectation, (outcome, _)) in expectations.iter().zip(&results) {
-            note(bed, expectation, outcome, reporter);
-        }
+        note_all(bed, &expectations, &results, reporter);
         Ok(())
     })
+}
+
+/// Returns the boot of the Linux dom0 in which these domUs are made.
+pub fn session(name: &'static str, expectations: &[Expectation]) -> SessionSpec {
+    let guests = expectations.iter().map(|expectation| expectation.guest.clone()).collect();
+    SessionSpec { name, guests }
+}
+
+/// Notes whether the domUs of a session are as expected.
+pub fn note_all(
+    bed: &Bed,
+    expectations: &[Expectation],
+    results: &[(GuestOutcome, JobResult)],
+    reporter: &mut Reporter,
+) {
+    for (expectation, (outcome, _)) in expectations.iter().zip(results) {
+        note(bed, expectation, outcome, reporter);
+    }
 }
 
 /// Notes whether a guest is as expected.

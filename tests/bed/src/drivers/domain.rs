@@ -7,7 +7,7 @@ use super::costs::CostTable;
 use super::kinds::Driver;
 use super::setup::DriverSetup;
 use crate::choice::{GuestMode, KernelArgs};
-use crate::domu::{self, DRIVER_DOMAIN, SessionSpec};
+use crate::domu::{self, DRIVER_DOMAIN};
 use crate::error::Result;
 use crate::expectation::Expectation;
 use crate::expected;
@@ -52,8 +52,7 @@ pub fn part<'b>(
     let setup = DriverSetup::new(&drivers)?;
     let mut expected = vec![with_drivers(&setup)?];
     expected.extend(others);
-    let guests = expected.iter().map(|it| it.guest.clone()).collect();
-    let session = SessionSpec { name: SESSION, guests };
+    let session = expected::session(SESSION, &expected);
     Ok(SuitePart::new(session.need(), move |reporter| {
         if bed.linux.is_none() {
             reporter.skip(&format!("driver domains on Xen {}", bed.xen), NO_TOOLS);
@@ -61,9 +60,7 @@ pub fn part<'b>(
         }
         let devices = setup.prepare(&bed.fresh_log_dir(SESSION)?)?;
         let results = domu::judged_with_files(bed, &session, reporter)?;
-        for (expected, (outcome, _)) in expected.iter().zip(&results) {
-            expected::note(bed, expected, outcome, reporter);
-        }
+        expected::note_all(bed, &expected, &results, reporter);
         let console = results.first().map_or(&[][..], |(outcome, _)| &outcome.console);
         let name = format!("driver domain on Xen {}", bed.xen);
         let costs = table.add(&bed.xen, MODE, console);

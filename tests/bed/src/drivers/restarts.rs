@@ -7,11 +7,11 @@ use super::domain::domain;
 use super::kinds::Driver;
 use super::setup::DriverSetup;
 use crate::choice::{GuestMode, KernelArgs};
-use crate::domu::{self, JobResult, SessionSpec};
+use crate::domu::{self, JobResult};
 use crate::error::Result;
 use crate::expectation::Expectation;
 use crate::expected;
-use crate::guest::{Expect, Goal, PassedDevice};
+use crate::guest::{Goal, PassedDevice};
 use crate::parallel::SuitePart;
 use crate::report::GuestOutcome;
 use crate::setup::{Bed, NO_TOOLS};
@@ -30,7 +30,7 @@ const NVME: [&str; 1] = ["nvme-identify"];
 
 /// What the guest says that holds every second 64 KiB of low memory.
 const HOLDS: &str =
-    "^fragment: holds [0-9]+ of [0-9]+ pieces of 64 KiB below 2\\^28; Xen has no larger one";
+    "regex:^fragment: holds [0-9]+ of [0-9]+ pieces of 64 KiB below 2\\^28; Xen has no larger one";
 
 /// MiB of the guest that fragments the low memory: more than that memory.
 const HOLDER_MIB: u32 = 320;
@@ -51,8 +51,7 @@ pub fn part(bed: &Bed) -> Result<SuitePart<'_>> {
     for number in 1..=STARTS {
         expected.push(start(number, &setup)?);
     }
-    let guests = expected.iter().map(|it| it.guest.clone()).collect();
-    let session = SessionSpec { name: SESSION, guests };
+    let session = expected::session(SESSION, &expected);
     Ok(SuitePart::new(session.need(), move |reporter| {
         if bed.linux.is_none() {
             reporter.skip(&format!("restarts of a driver domain on Xen {}", bed.xen), NO_TOOLS);
@@ -61,9 +60,7 @@ pub fn part(bed: &Bed) -> Result<SuitePart<'_>> {
         // No driver domain writes to the disk.
         let _disk = setup.prepare(&bed.fresh_log_dir(SESSION)?)?;
         let results = domu::judged_with_files(bed, &session, reporter)?;
-        for (expected, (outcome, _)) in expected.iter().zip(&results) {
-            expected::note(bed, expected, outcome, reporter);
-        }
+        expected::note_all(bed, &expected, &results, reporter);
         let name = format!("free low memory after {STARTS} driver domains on Xen {}", bed.xen);
         match same_low_memory(&results) {
             Ok(said) => reporter.note(&format!("{name}: {said}"), Ok(())),
@@ -77,7 +74,7 @@ pub fn part(bed: &Bed) -> Result<SuitePart<'_>> {
 fn holder() -> Result<Expectation> {
     let args = KernelArgs::new("selftest=fragment-low-memory")?;
     let good = Expectation::success(GuestMode::PvDomu, "fragment", args, HOLDER_LIMIT);
-    let expect: Expect = format!("regex:{HOLDS}").parse()?;
+    let expect = HOLDS.parse()?;
     Ok(good.with(|guest| {
         (guest.memory, guest.goal, guest.expect) = (Some(HOLDER_MIB), Goal::Stay, expect);
     }))
