@@ -37,8 +37,8 @@ const EDU: [&str; 6] = [
 /// What the kernel says at its end, once the backend has unmapped the page.
 const CLOSED: &str = "pcifront: closed, and its page is no longer granted";
 
-/// A guest takes seconds.
-const LIMIT: Duration = Duration::from_secs(180);
+/// A guest takes seconds, and waits for its backend for 60 s at most.
+pub const LIMIT: Duration = Duration::from_secs(180);
 
 /// Returns a part that tries all drivers whose devices can be passed in a driver domain, and then these
 /// other ones.

@@ -1,8 +1,6 @@
 //! Driver domains that are configured wrongly: each must get an error that says what is wrong.
 
-use std::time::Duration;
-
-use super::domain::domain;
+use super::domain::{LIMIT, domain};
 use crate::choice::{GuestMode, KernelArgs};
 use crate::domu::DRIVER_DOMAIN;
 use crate::error::Result;
@@ -11,9 +9,6 @@ use crate::expected;
 use crate::guest::{GuestVerdict, PassFault, PassedDevice};
 use crate::parallel::SuitePart;
 use crate::setup::Bed;
-
-/// A guest waits for its backend for 60 s at most.
-const LIMIT: Duration = Duration::from_secs(180);
 
 /// Returns the parts with all wrong configurations.
 pub fn parts(bed: &Bed) -> Result<Vec<SuitePart<'_>>> {
@@ -42,18 +37,19 @@ fn not_assignable() -> Result<Expectation> {
 
 /// A domU whose backend does not connect, because dom0 takes it from its driver before the guest runs.
 fn no_backend() -> Result<Expectation> {
-    let guest = domain("driver-domain-no-backend", "edu-found", &[], vec![PassedDevice::Edu])?;
     let words = "the PCI backend in dom0 does not connect: its state is";
-    let failed = Expectation { verdict: GuestVerdict::Error, words, passed: Vec::new(), ..guest };
-    Ok(failed.with(|guest| {
-        (guest.pass_fault, guest.limit) = (Some(PassFault::NoBackend), LIMIT);
-    }))
+    faulty("driver-domain-no-backend", PassFault::NoBackend, words)
 }
 
 /// A domU with a device on a machine without an IOMMU.
 fn no_iommu() -> Result<Expectation> {
-    let guest = domain("driver-domain-no-iommu", "edu-found", &[], vec![PassedDevice::Edu])?;
     let words = "passthrough not supported on this platform";
+    faulty("driver-domain-no-iommu", PassFault::NoIommu, words)
+}
+
+/// Returns a domU to which a device is passed, on a machine that lacks something for that.
+fn faulty(label: &str, fault: PassFault, words: &'static str) -> Result<Expectation> {
+    let guest = domain(label, "edu-found", &[], vec![PassedDevice::Edu])?;
     let failed = Expectation { verdict: GuestVerdict::Error, words, passed: Vec::new(), ..guest };
-    Ok(failed.with(|guest| guest.pass_fault = Some(PassFault::NoIommu)))
+    Ok(failed.with(|guest| guest.pass_fault = Some(fault)))
 }
