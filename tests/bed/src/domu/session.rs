@@ -161,8 +161,6 @@ fn machine_of(
         .clone()
         .any(|guest| !guest.passed.is_empty() && guest.pass_fault != Some(PassFault::NoIommu));
     let devices = guests.clone().map(|guest| &guest.devices).find(|it| **it != Devices::default());
-    let devices = devices.cloned();
-    let passes = |device| session.guests.iter().any(|guest| guest.passed.contains(&device));
     Ok(MachineSpec {
         hypervisor: resolve(&bed.hypervisor)?,
         xen_args: for_linux(has_iommu, &bed.context.settings.xen_args),
@@ -177,8 +175,8 @@ fn machine_of(
         clock: MachineClock::Time,
         threads: if guests.clone().any(shaky) { Threads::OneWithTimers } else { Threads::Each },
         iommu: has_iommu,
-        edu: passes(PassedDevice::Edu),
-        devices: devices.unwrap_or_default(),
+        edu: guests.clone().any(|guest| guest.passed.contains(&PassedDevice::Edu)),
+        devices: devices.cloned().unwrap_or_default(),
         report_port: true,
         limit: session.guests.iter().fold(LINUX_LIMIT, |sum, guest| sum + guest.limit + JOB_EXTRA),
         gdb: guests.any(|guest| guest.gdb),

@@ -226,7 +226,6 @@ pub fn table(outcomes: &[GuestOutcome]) -> Table {
 #[cfg(test)]
 pub mod tests {
     use super::*;
-    use crate::choice::GuestExit;
     use crate::guest::judge;
 
     pub fn outcome(console: &str, end: End) -> GuestOutcome {
