@@ -4,6 +4,7 @@
 use std::fs;
 use std::path::Path;
 
+use super::content::{content, difference};
 use crate::error::{Error, Result};
 use crate::setup::write;
 
@@ -18,12 +19,6 @@ pub fn check(path: &Path, words: usize, seed: u64) -> Result<std::result::Result
     Ok(is_written(words, seed, &found, path))
 }
 
-/// What a disk holds of which word `i` was made of `seed + i`.
-fn content(words: usize, seed: u64, make: impl Fn(usize, u64) -> u64) -> Vec<u8> {
-    let words = (0..words).map(|index| make(index, seed.wrapping_add(index as u64)));
-    words.flat_map(u64::to_le_bytes).collect()
-}
-
 /// Whether the first half is as it was made, and the second the complement of it.
 fn is_written(
     words: usize,
@@ -36,14 +31,9 @@ fn is_written(
     if found.len() != expected.len() {
         return Err(format!("{} has {} bytes now", disk.display(), found.len()));
     }
-    match found.iter().zip(&expected).position(|(found, expected)| found != expected) {
+    match difference(found, &expected) {
         None => Ok(()),
-        Some(at) => Err(format!(
-            "byte {at} of {} is {:#04x}, not {:#04x}",
-            disk.display(),
-            found[at],
-            expected[at]
-        )),
+        Some((at, what)) => Err(format!("byte {at} of {} {what}", disk.display())),
     }
 }
 

@@ -8,6 +8,7 @@
 //! | file | what it has |
 //! |---|---|
 //! | `kinds` | the drivers: which self-tests try each, with which device |
+//! | `content` | the words of disks and transfers |
 //! | `disk` | what a disk contains before and after |
 //! | `server` | the TCP server with which a network card exchanges data |
 //! | `setup` | all of that for a guest |
@@ -17,6 +18,7 @@
 //! | `restarts` | a driver domain, again and again, on a host with fragmented low memory |
 //! | `costs` | what each driver moved and cost, as a table |
 
+mod content;
 mod costs;
 mod disk;
 mod dom0;

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use crc32fast::Hasher;
 
+use super::content::{content, difference};
 use crate::error::{Error, Result};
 
 /// The address at which a guest of QEMU's user network reaches this host.
@@ -101,17 +102,16 @@ fn serve(client: TcpStream, server: &Server, stop: &AtomicBool) -> std::result::
     let expected = with_sum(words(seed, bytes, 0));
     let mut found = vec![0; expected.len()];
     client.read(&mut found)?;
-    if let Some(at) = found.iter().zip(&expected).position(|(found, expected)| found != expected) {
-        let what = if at < bytes { "byte" } else { "of the checksum byte" };
-        return Err(format!("{what} {at} is {:#04x}, not {:#04x}", found[at], expected[at]));
+    if let Some((at, what)) = difference(&found, &expected) {
+        let part = if at < bytes { "" } else { ", of the checksum," };
+        return Err(format!("byte {at}{part} {what}"));
     }
     client.write(&with_sum(words(seed, bytes, u64::MAX)))
 }
 
 /// Returns data of which word `i` is `seed + i`, with the bits of `flip` changed.
 fn words(seed: u64, bytes: usize, flip: u64) -> Vec<u8> {
-    let words = (0..bytes as u64 / 8).map(|at| seed.wrapping_add(at) ^ flip);
-    words.flat_map(u64::to_le_bytes).collect()
+    content(bytes / 8, seed, |_, word| word ^ flip)
 }
 
 /// Appends the checksum to data.
@@ -203,7 +203,7 @@ mod tests {
         let mut wrong = with_sum(data(1));
         wrong[SMALL + 1] ^= 1;
         let fault = judged(1, &wrong).1.unwrap_err();
-        assert!(fault.starts_with("of the checksum byte 65537 is"), "{fault}");
+        assert!(fault.starts_with("byte 65537, of the checksum, is"), "{fault}");
         let fault = judged(1, &wrong[..100]).1.unwrap_err();
         assert!(fault.starts_with("100 of 65540 bytes received"), "{fault}");
         assert_eq!(Server::bind(1).unwrap().run().finish(), Err("no client connected".to_owned()));
