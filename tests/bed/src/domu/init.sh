@@ -134,6 +134,7 @@ saveable() { [ "$(console | grep -c '^# c75: ready to be saved')" -ge "$1" ] || 
 KEPT=
 domain() { xl list | awk -v kept="$KEPT" 'NR > 1 && $2 > 0 && $2 != kept { print $2 }'; }
 no_domain() { [ -z "$(domain)" ]; }
+unpause() { xl unpause "$(domain)" 2>&1 | section unpause; }
 
 # What Xen has on record of the domain's memory: by xl, by its own count of pages, which it logs
 # when asked by a debug key, and all of its M2P, `mfn=... ==> pfn=...` a line.
@@ -290,12 +291,12 @@ job() {
         [ ! -f shake ] || shake &
         if [ -f mem-set ]; then
             xl mem-set "$(domain)" "$(cat mem-set)" 2>&1 | section mem-set
-            [ "$goal" = watch ] || xl unpause "$(domain)" 2>&1 | section unpause
+            [ "$goal" = watch ] || unpause
         fi
         if [ -f unbind ]; then
             name=pci-$(domain)-0
             echo "$name" >"/sys/bus/xen-backend/devices/$name/driver/unbind"
-            xl unpause "$(domain)" 2>&1 | section unpause
+            unpause
         fi
         [ ! -f record ] || start_record
         relay=
@@ -304,7 +305,7 @@ job() {
             wait_for "$(cat seconds)" probed
         elif [ "$goal" = watch ]; then
             look before
-            xl unpause "$(domain)" 2>&1 | section unpause
+            unpause
             wait_for "$(cat seconds)" shut_down
             look after
             compare before
