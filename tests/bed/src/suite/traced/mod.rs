@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::boot::Dom0Boot;
 use crate::choice::{GuestMode, KernelArgs};
-use crate::domu::{self, JobResult, SessionSpec};
+use crate::domu::{self, JobResult};
 use crate::error::Result;
 use crate::expectation::Expectation;
 use crate::expected;
@@ -55,8 +55,7 @@ pub fn domus(bed: &Bed, others: Vec<Expectation>) -> Result<SuitePart<'_>> {
     let name = "linux-dom0-traced";
     let traced = [traced(GuestMode::PvDomu)?, traced(GuestMode::PvhDomu)?];
     let expectations: Vec<_> = others.into_iter().chain(traced).collect();
-    let guests = expectations.iter().map(|expectation| expectation.guest.clone()).collect();
-    let session = SessionSpec { name, guests };
+    let session = expected::session(name, &expectations);
     Ok(SuitePart::new(session.need(), move |reporter| {
         if bed.linux.is_none() {
             reporter.skip(&format!("{name} on Xen {}", bed.xen), NO_TOOLS);
