@@ -342,7 +342,7 @@ mod tests {
 
     use super::*;
 
-    /// The library has types of its own, so that it builds where the kernel's crate does not.
+    /// The library has types of its own, so that it builds where the crate `hypercall` does not.
     #[test]
     fn phases_and_runs_are_read_as_a_kernel_prints_them() {
         let printed = [

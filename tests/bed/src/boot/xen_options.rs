@@ -64,16 +64,17 @@ fn joined(words: &[String]) -> String {
 /// Memory of the Linux dom0 in MiB; the remaining memory is for the domU.
 pub const LINUX_MIB: u32 = 512;
 
-/// Xen takes memory that it has scrubbed before memory that it has not, so that a domain gets low memory
-/// while Xen still scrubs what is above it. A device of few address bits then reaches all of the domain.
-const SCRUBBED: &str = "bootscrub=0";
+/// Xen scrubs no memory at boot. Otherwise it takes memory that it has scrubbed before other memory, and a
+/// domain gets low memory while Xen still scrubs what is above it. A device of few address bits then
+/// reaches all of the domain.
+const NO_SCRUBBING: &str = "bootscrub=0";
 
 /// Returns the command line for Linux as dom0 and the image as domU. If dom0 passes devices, the domU's
 /// memory must be as high as possible.
 pub fn for_linux(passes_devices: bool, added: &str) -> String {
     let memory = format!("dom0_mem={LINUX_MIB}M,max:{LINUX_MIB}M dom0_max_vcpus=1");
-    let scrubbed = if passes_devices { SCRUBBED } else { "" };
-    let words = [COMMON.join(" "), memory, ALL_REGISTERS.to_owned(), scrubbed.to_owned()];
+    let scrubbing = if passes_devices { NO_SCRUBBING } else { "" };
+    let words = [COMMON.join(" "), memory, ALL_REGISTERS.to_owned(), scrubbing.to_owned()];
     joined(&[joined(&words), added.to_owned()])
 }
 

@@ -40,8 +40,8 @@ const CLOSED: &str = "pcifront: closed, and its page is no longer granted";
 /// A guest takes seconds, and waits for its backend for 60 s at most.
 pub const LIMIT: Duration = Duration::from_secs(180);
 
-/// Returns a part that tries all drivers whose devices can be passed in a driver domain, and then these
-/// other ones.
+/// Returns a part that tries, in a driver domain, all drivers whose devices can be passed, and that then
+/// makes the domains of `others`.
 pub fn part<'b>(
     bed: &'b Bed,
     table: &CostTable,

@@ -2,8 +2,8 @@
 //! memory that Xen exchanged?
 //!
 //! The devices are QEMU's, which do not know Xen: as PV dom0 they take machine addresses, as PVH dom0 guest
-//! addresses, which the IOMMU translates. What they have is made here, checked by the guest, and checked
-//! here after the guest has ended.
+//! addresses, which the IOMMU translates. The bed makes the content of disks. The guest checks it, and the
+//! bed checks it again after the guest has ended.
 //!
 //! | file | what it has |
 //! |---|---|
@@ -95,8 +95,8 @@ fn of_bed<'b>(bed: &'b Bed, drivers: &[Driver], table: &CostTable) -> Result<Vec
     MODES.into_iter().map(|mode| dom0::part(bed, mode, drivers, table)).collect()
 }
 
-/// Returns a part for each mode and each Xen, whichever are more, with all drivers, and one with driver
-/// domains: what `bed test` has time for.
+/// Returns the parts that `bed test` has time for: dom0s with all drivers, so that each mode and each Xen
+/// has one, and a driver domain.
 pub fn some_parts<'b>(beds: &'b [Bed], table: &CostTable) -> Result<Vec<SuitePart<'b>>> {
     let chosen = beds.iter().cycle().zip(MODES.into_iter().cycle());
     let count = beds.len().max(MODES.len());

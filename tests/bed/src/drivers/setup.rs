@@ -1,4 +1,4 @@
-//! What drivers need around a guest: their devices, what these have, and what becomes of it.
+//! What drivers need besides a guest: devices, the files of these, and a server.
 
 use std::path::{Path, PathBuf};
 
@@ -11,7 +11,7 @@ use crate::error::Result;
 use crate::report::Reporter;
 use crate::witness::fresh_seed;
 
-/// What drivers need around a guest that is to be booted.
+/// What drivers need besides a guest that is to be booted.
 #[derive(Debug)]
 pub struct DriverSetup {
     drivers: Vec<Driver>,
@@ -104,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_guest_is_told_what_its_drivers_need() {
+    fn a_guest_gets_what_its_drivers_need() {
         let disk = DriverSetup::new(&[Driver::Nvme]).unwrap();
         assert_eq!((disk.patterns().as_str(), disk.devices().e1000), ("nvme-*", false));
         assert_eq!(disk.options(), format!("seed={}", disk.seed));

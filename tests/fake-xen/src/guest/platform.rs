@@ -101,8 +101,8 @@ impl FakePlatform {
         mem::take(&mut self.leaked.lock())
     }
 
-    /// Makes one take of frames fail, after `successes` that succeed. Returns false if the last one that was
-    /// asked for has not failed yet.
+    /// Makes one take of frames fail, after `successes` that succeed. Returns false if the failure that the
+    /// call before this one requested is still to come.
     pub fn fail_take(&self, successes: u64) -> bool {
         self.takes_until_failure.swap(successes, Relaxed) == u64::MAX
     }

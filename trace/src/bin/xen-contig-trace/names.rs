@@ -105,7 +105,7 @@ mod tests {
 
     use super::HYPERCALLS;
 
-    /// The program has a list of its own, so that it builds where the kernel's crate does not.
+    /// The program has a list of its own, so that it builds where the crate `hypercall` does not.
     #[test]
     fn the_hypercalls_are_those_that_a_kernel_prints() {
         assert!(Hypercall::all().map(Hypercall::name).eq(HYPERCALLS));
