@@ -2,6 +2,7 @@
 
 use std::ptr::NonNull;
 
+use xen_contig::addr::Pfn;
 use xen_contig::dma::{CoherentBuffer, Constraints};
 use xen_contig::frames::FrameRun;
 use xen_contig::paging::GuestMemory;
@@ -65,6 +66,12 @@ impl DriverMemory {
     /// Returns true if it is frames of the guest.
     pub const fn holds_frames(&self) -> bool {
         !matches!(self._owner, Owner::Heap(_))
+    }
+
+    /// Returns the first of its frames of the guest.
+    pub fn first_frame(&self, scene: &StreamingScene) -> Pfn {
+        let first = self.start.addr() - scene.guest().pointer(Pfn::new(0)).addr();
+        Pfn::new(first as u64 / PAGE)
     }
 
     /// Returns the range of `len` bytes from `offset` on.

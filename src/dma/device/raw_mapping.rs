@@ -8,7 +8,7 @@ use super::{BufferKind, Device};
 use crate::addr::DmaAddr;
 use crate::dma::moved::DeviceRange;
 use crate::dma::streaming::copy::copy_from_dma;
-use crate::dma::{AllocError, Constraints, Direction, MapError, Segment};
+use crate::dma::{Constraints, Direction, MapError};
 use crate::paging::GuestMemory;
 use crate::platform::Platform;
 
@@ -37,6 +37,7 @@ impl<P: Platform> Device<'_, P> {
     /// * Those of [`map`](Self::map).
     /// * [`MapError::NoBounceMemory`] also if the two limits contradict each other, or if the bounce buffer
     ///   has no record.
+    /// * [`MapError::Moved`]: a page lost its machine frame during the call.
     pub unsafe fn map_raw(
         &self,
         bytes: NonNull<[u8]>,
@@ -44,25 +45,21 @@ impl<P: Platform> Device<'_, P> {
         limits: &Constraints,
     ) -> Result<RawMapping, MapError> {
         let len = bytes.len() as u64;
-        let refused = |error: AllocError| {
-            let error = self.refused_mapping(error);
-            MapError::NoBounceMemory { bytes: len, error }
-        };
         let mapper = as_one_segment(limits)
             .and_then(|limits| self.mapper().within(&limits))
-            .map_err(|error| refused(error.into()))?;
+            .map_err(|error| self.refused_mapping(error.into()))
+            .map_err(|error| MapError::NoBounceMemory { bytes: len, error })?;
+        let claim = || self.records.claim(mapper.limits().sleep());
         // SAFETY: the caller meets the requirements of the same method.
-        let mapping = unsafe { mapper.map(bytes, direction)? };
-        let Some(Segment { dma, .. }) = mapping.segments().next() else {
-            return Err(MapError::Empty);
-        };
-        if mapping.is_direct() {
+        let (mapping, dma, claim) = unsafe { mapper.map_raw(bytes, direction, claim)? };
+        let Some(claim) = claim else {
             // It owns nothing, and stays live until it is unmapped.
             core::mem::forget(mapping);
             return Ok(RawMapping { dma, bounce: None });
-        }
-        let claim = self.records.claim(mapper.limits().sleep()).map_err(refused)?;
-        let Some(buffer) = mapping.into_bounce_buffer() else { return Err(MapError::Empty) };
+        };
+        let Some(buffer) = mapping.into_bounce_buffer() else {
+            unreachable!("without a pool, the bounce memory is a buffer");
+        };
         let first = (dma.get() - buffer.dma_addr().get()) as usize;
         // SAFETY: the segment lies in the buffer.
         let pointer = unsafe { buffer.as_ptr().add(first) };

@@ -14,7 +14,7 @@ use super::source::Source;
 use super::survey::{Survey, survey};
 use super::view::{DeviceView, Reach};
 use super::{Direction, MapError};
-use crate::addr::PAGE_SIZE;
+use crate::addr::{DmaAddr, PAGE_SIZE};
 use crate::dma::device::DeviceCounters;
 use crate::dma::plan::Plan;
 use crate::dma::segments::{CutRules, round_down};
@@ -136,6 +136,30 @@ impl<'d, P: Platform> Mapper<'d, P> {
         unsafe { self.map_source(Source::One(bytes), direction) }
     }
 
+    /// Maps `bytes` for a driver that names them by one device address. Returns that address, too.
+    ///
+    /// Calls `claim` before anything is bounced, and returns its answer. The bounce memory is a buffer.
+    ///
+    /// # Safety
+    /// As for [`Device::map`](crate::dma::Device::map).
+    pub(in crate::dma) unsafe fn map_raw<C>(
+        &self,
+        bytes: NonNull<[u8]>,
+        direction: Direction,
+        claim: impl FnOnce() -> Result<C, AllocError>,
+    ) -> Result<(Mapping<'d, P>, DmaAddr, Option<C>), MapError> {
+        // SAFETY: this function has the same contract.
+        let mapped = unsafe { self.map_uncounted(Source::One(bytes), direction, claim) };
+        let mapped = mapped.and_then(|(mapping, claim)| {
+            let first = mapping.segments().next();
+            // Without a segment, the frame that the survey found is no longer there.
+            let dma = first.ok_or(MapError::Moved { bounce: None })?.dma;
+            Ok((mapping, dma, claim))
+        });
+        self.count(mapped.as_ref().map(|(mapping, ..)| mapping));
+        mapped
+    }
+
     /// Maps several ranges, as [`Device::map_list`](crate::dma::Device::map_list).
     ///
     /// # Safety
@@ -182,25 +206,54 @@ impl<'d, P: Platform> Mapper<'d, P> {
     where
         'd: 'm,
     {
-        let plan = self.survey(&source).and_then(|survey| {
-            let bounce = match self.way(&survey) {
-                Way::InPlace => None,
-                Way::ByPage => Some(self.bounce_by_page(&source, &survey)?),
-                Way::Dense => Some(self.bounce_densely(&source, &survey)?),
-            };
-            Ok((survey, bounce))
-        });
-        let (survey, bounce) = plan.inspect_err(|error| {
-            self.counters.count_failure(error.cause());
+        // SAFETY: this function has the same contract.
+        let mapped = unsafe { self.map_uncounted(source, direction, || Ok(())) };
+        let mapped = mapped.map(|(mapping, _)| mapping);
+        self.count(mapped.as_ref());
+        mapped
+    }
+
+    /// Counts a mapping, or why there is none.
+    fn count(&self, mapped: Result<&Mapping<'_, P>, &MapError>) {
+        match mapped {
+            Ok(mapping) => self.counters.count_mapping(mapping.len(), mapping.bounced_bytes()),
+            Err(error) => self.counters.count_failure(error.cause()),
+        }
+    }
+
+    /// Maps the memory of `source`. If any of it must be bounced, calls `claim` before that and returns its
+    /// answer.
+    ///
+    /// # Safety
+    /// As for [`Device::map_list`](crate::dma::Device::map_list).
+    unsafe fn map_uncounted<'m, C>(
+        &self,
+        source: Source<'m>,
+        direction: Direction,
+        claim: impl FnOnce() -> Result<C, AllocError>,
+    ) -> Result<(Mapping<'m, P>, Option<C>), MapError>
+    where
+        'd: 'm,
+    {
+        let survey = self.survey(&source)?;
+        let way = self.way(&survey);
+        let claimed = (way != Way::InPlace).then(claim).transpose();
+        let claimed = claimed.map_err(|error| {
+            let bytes = survey.size.bytes;
+            MapError::NoBounceMemory { bytes, error }
         })?;
+        let bounce = match way {
+            Way::InPlace => None,
+            Way::ByPage => Some(self.bounce_by_page(&source, &survey)?),
+            Way::Dense => Some(self.bounce_densely(&source, &survey)?),
+        };
         let rules = CutRules::for_streaming(&self.limits);
         let live = self.counters.begin_mapping();
         let parts = MappingParts { source, direction, rules, bounce, survey, live };
         // SAFETY: this function has the same contract for each range. The layout of the bounce memory is
         // that of this source.
         let mapping = unsafe { Mapping::new(self.allocator.platform(), parts) };
-        self.counters.count_mapping(mapping.len(), mapping.bounced_bytes());
-        Ok(mapping)
+        Ok((mapping, claimed))
     }
 
     fn survey(&self, source: &Source<'_>) -> Result<Survey, MapError> {
