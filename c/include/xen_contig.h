@@ -158,8 +158,8 @@ struct xc_platform {
      * returns Xen's answer. The library makes memory_op, mmu_update, mmuext_op, multicall, hvm_op, sched_op
      * and xen_version. */
     int64_t (*hypercall)(void *context, uint32_t number, uint64_t a, uint64_t b, uint64_t c, uint64_t d);
-    /* The P2M of a PV guest: entry n is the machine frame of frame n, or UINT64_MAX. The library writes to
-     * it. Nothing else may, except for frames that the kernel owns. NULL in a PVH guest. */
+    /* The P2M of a PV guest, at a multiple of 8: entry n is the machine frame of frame n, or UINT64_MAX. The
+     * library writes to it. Nothing else may, except for frames that the kernel owns. NULL in a PVH guest. */
     uint64_t *p2m;
     /* The number of entries. In a PVH guest, the number after the highest frame. */
     uint64_t frames;

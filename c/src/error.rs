@@ -67,6 +67,11 @@ pub(crate) enum Failure {
         /// The size that the caller knows.
         size: u64,
     },
+    /// The P2M is not a multiple of 8.
+    MisalignedP2m {
+        /// Its address.
+        address: u64,
+    },
     /// A PV kernel has no function for its page-table entries.
     NoEntry,
     /// Frames do not fit into the address space.
@@ -122,6 +127,7 @@ impl Failure {
             | Self::UnknownFlags { .. }
             | Self::Direction { .. }
             | Self::PlatformSize { .. }
+            | Self::MisalignedP2m { .. }
             | Self::NoEntry
             | Self::TooManyFrames { .. }
             | Self::HalfOfPair { .. }
@@ -172,6 +178,10 @@ impl fmt::Display for Failure {
                 "xc_platform.size is {size}, and the library knows {} bytes: set it to sizeof(struct \
                  xc_platform), and compile with the header of this library",
                 size_of::<crate::platform::xc_platform>()
+            ),
+            Self::MisalignedP2m { address } => write!(
+                f,
+                "xc_platform.p2m {address:#x} must be a multiple of 8: an entry has 8 bytes"
             ),
             Self::NoEntry => f.write_str(
                 "xc_platform.entry is NULL although xc_platform.p2m is not: a PV kernel must name its \

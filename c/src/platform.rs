@@ -129,7 +129,11 @@ impl xc_platform {
                 return Err(Failure::Null { argument });
             }
         }
-        if !self.p2m.is_null() && self.entry.is_none() {
+        let p2m = self.p2m as u64;
+        if !p2m.is_multiple_of(align_of::<u64>() as u64) {
+            return Err(Failure::MisalignedP2m { address: p2m });
+        }
+        if p2m != 0 && self.entry.is_none() {
             return Err(Failure::NoEntry);
         }
         if self.next_free.is_some() != self.take_at.is_some() {

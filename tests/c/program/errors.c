@@ -44,6 +44,7 @@ static int platforms(const struct selftest *test, struct xc_error *error)
     REFUSED(give, NULL, "xc_platform.give is NULL");
     REFUSED(free_frames, NULL, "xc_platform.free_frames is NULL");
     REFUSED(entry, NULL, "xc_platform.entry is NULL");
+    REFUSED(p2m, (uint64_t *)0x100001004, "xc_platform.p2m 0x100001004 must be a multiple of 8");
     REFUSED(frames, 0, "xc_platform.frames is 0");
     REFUSED(frames, UINT64_MAX, "xc_platform.frames is 18446744073709551615");
     REFUSED(linear_base, 5, "xc_platform.linear_base 0x5");
