@@ -199,8 +199,8 @@ struct xc_platform {
     /* Optional: a faster way to fill memory with zeros. */
     void (*zero)(void *context, void *memory, uint64_t bytes);
 
-    /* Optional: needed if interrupt handlers allocate or free. Both functions or neither. A program has one
-     * pair of them. */
+    /* Optional: needed if interrupt handlers allocate or free. Both functions or neither. All allocators that
+     * exist at the same time have the same pair, or none has one. */
 
     /* Masks interrupts on this vCPU. Returns what unmask needs. */
     uint64_t (*mask)(void);

@@ -11,6 +11,7 @@ use xen_contig::dma::{Allocator, Retain};
 use crate::error::{Failure, answer, write_text, xc_error};
 use crate::handle::{Kind, Slot};
 use crate::kernel::Kernel;
+use crate::lock::MaskShare;
 use crate::platform::xc_platform;
 
 /// The number of words of an allocator.
@@ -70,6 +71,8 @@ pub(crate) struct Guest {
     pub allocator: Allocator<Kernel>,
     /// The devices.
     pub users: Users,
+    /// Dropped last, because the allocator uses its lock until then.
+    _masking: MaskShare,
 }
 
 impl Kind for Guest {
@@ -110,9 +113,11 @@ pub unsafe extern "C" fn xc_init(
                 return Err(Failure::PlatformSize { size: *size });
             }
             Slot::<Guest>::fill(allocator, || {
-                let kernel = Kernel::new(platform.read())?;
+                let platform = platform.read();
+                let kernel = Kernel::new(platform)?;
+                let masking = MaskShare::join(platform.mask, platform.unmask)?;
                 let allocator = Allocator::new(kernel, Retain::default());
-                Ok(Guest { allocator, users: Users::default() })
+                Ok(Guest { allocator, users: Users::default(), _masking: masking })
             })
             .map(|_| ())
         })

@@ -88,7 +88,7 @@ pub(crate) enum Failure {
         /// The other one.
         second: &'static str,
     },
-    /// Another platform masks interrupts by other functions.
+    /// Another allocator masks interrupts by other functions.
     OtherMask,
     /// Storage without the object that it should have.
     Handle {
@@ -197,8 +197,8 @@ impl fmt::Display for Failure {
                 "one of xc_platform.{first} and xc_platform.{second} is NULL: give both or neither"
             ),
             Self::OtherMask => f.write_str(
-                "another xc_platform masks interrupts by other functions: a program has one kernel, so \
-                 use the same",
+                "xc_platform.mask and xc_platform.unmask differ from those of an allocator that exists: give \
+                 the same to both, or end that allocator first",
             ),
             Self::Handle { kind, address } => write!(
                 f,

@@ -13,7 +13,7 @@ use xen_contig::platform::Platform;
 use xen_contig::sync::AtomicU64;
 
 use crate::error::Failure;
-use crate::lock::{self, ReserveLock};
+use crate::lock::ReserveLock;
 use crate::platform::{
     XC_HOLDER_DESCRIPTOR_TABLE, XC_HOLDER_DEVICE, XC_HOLDER_GRANTED, XC_HOLDER_MAPPING,
     XC_HOLDER_PAGE_TABLE, XC_HOLDER_SHARED, XC_HOLDER_UNKNOWN, XC_NO_FRAME, xc_holder, xc_platform,
@@ -47,7 +47,6 @@ impl Kernel {
     /// What is missing or wrong in the platform.
     pub unsafe fn new(platform: xc_platform) -> Result<Self, Failure> {
         platform.check()?;
-        lock::set_functions(platform.mask, platform.unmask)?;
         let Some(xen) = ForeignXen::of(&platform) else {
             return Err(Failure::Null { argument: "xc_platform.hypercall" });
         };

@@ -1,8 +1,10 @@
 //! The lock of the reserve: a spin lock that masks interrupts by the kernel's functions.
 
 use core::hint;
-use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64};
+
+use spin::Mutex;
 
 use crate::error::Failure;
 
@@ -11,30 +13,45 @@ pub type Mask = unsafe extern "C" fn() -> u64;
 /// Restores the state that [`Mask`] returned.
 pub type Restore = unsafe extern "C" fn(u64);
 
-/// The kernel's functions. A lock is made by a constant, so it cannot have them itself; a program has one
-/// kernel.
+/// The functions of the allocators that exist. A lock is made by a constant, so it cannot have them itself. They
+/// change only while no allocator exists, and so between two uses of any lock.
 static MASK: AtomicPtr<()> = AtomicPtr::new(core::ptr::null_mut());
 static RESTORE: AtomicPtr<()> = AtomicPtr::new(core::ptr::null_mut());
 
-/// Sets the functions by which all locks mask interrupts.
-///
-/// # Errors
-/// One of the two is missing, or another platform has set others.
-pub fn set_functions(mask: Option<Mask>, restore: Option<Restore>) -> Result<(), Failure> {
-    let (mask, restore) = match (mask, restore) {
-        (None, None) => return Ok(()),
-        (Some(mask), Some(restore)) => (mask as *mut (), restore as *mut ()),
-        _ => return Err(Failure::HalfOfPair { first: "mask", second: "unmask" }),
-    };
-    for (function, place) in [(mask, &MASK), (restore, &RESTORE)] {
+/// The number of allocators that exist.
+static USERS: Mutex<u64> = Mutex::new(0);
+
+/// The share of an allocator in the functions. Without shares, the next allocator chooses them.
+pub struct MaskShare(());
+
+impl MaskShare {
+    /// Sets the functions by which all locks mask interrupts, or joins the allocators that have set the same.
+    ///
+    /// # Errors
+    /// One of the two is missing, or another allocator has others.
+    pub fn join(mask: Option<Mask>, restore: Option<Restore>) -> Result<Self, Failure> {
         let null = core::ptr::null_mut();
-        if let Err(other) = place.compare_exchange(null, function, AcqRel, Acquire)
-            && other != function
-        {
+        let (mask, restore) = match (mask, restore) {
+            (None, None) => (null, null),
+            (Some(mask), Some(restore)) => (mask as *mut (), restore as *mut ()),
+            _ => return Err(Failure::HalfOfPair { first: "mask", second: "unmask" }),
+        };
+        let mut users = USERS.lock();
+        if *users == 0 {
+            MASK.store(mask, Release);
+            RESTORE.store(restore, Release);
+        } else if (MASK.load(Acquire), RESTORE.load(Acquire)) != (mask, restore) {
             return Err(Failure::OtherMask);
         }
+        *users += 1;
+        Ok(Self(()))
     }
-    Ok(())
+}
+
+impl Drop for MaskShare {
+    fn drop(&mut self) {
+        *USERS.lock() -= 1;
+    }
 }
 
 fn mask() -> u64 {
@@ -42,7 +59,7 @@ fn mask() -> u64 {
     if function.is_null() {
         return 0;
     }
-    // SAFETY: only `set_functions` stores here, and it stores a `Mask`.
+    // SAFETY: only `MaskShare::join` stores here, and it stores a `Mask`.
     let function = unsafe { core::mem::transmute::<*mut (), Mask>(function) };
     // SAFETY: the kernel's function may be called at any time: the header requires it.
     unsafe { function() }
@@ -53,7 +70,7 @@ fn restore(state: u64) {
     if function.is_null() {
         return;
     }
-    // SAFETY: only `set_functions` stores here, and it stores a `Restore`.
+    // SAFETY: only `MaskShare::join` stores here, and it stores a `Restore`.
     let function = unsafe { core::mem::transmute::<*mut (), Restore>(function) };
     // SAFETY: `mask` returned the state on this vCPU.
     unsafe { function(state) }

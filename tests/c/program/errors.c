@@ -57,6 +57,40 @@ static int platforms(const struct selftest *test, struct xc_error *error)
     return 0;
 }
 
+static uint64_t other_mask(void)
+{
+    return 0;
+}
+
+static void other_unmask(uint64_t state)
+{
+    (void)state;
+}
+
+/* All allocators that exist mask interrupts by the same functions. The first one chooses them. */
+static int masks(const struct selftest *test, struct xc_error *error)
+{
+    static struct xc_allocator first, second;
+    struct xc_platform other = *test->platform, unmasked = *test->platform;
+    const char *text = "xc_platform.mask and xc_platform.unmask differ from those of an allocator";
+
+    other.mask = other_mask;
+    other.unmask = other_unmask;
+    unmasked.mask = NULL;
+    unmasked.unmask = NULL;
+    CHECK(xc_init(&first, test->platform, error) == XC_OK);
+    CHECK(is_error(test, xc_init(&second, &other, error), XC_ERROR_ARGUMENT, error, text));
+    CHECK(is_error(test, xc_init(&second, &unmasked, error), XC_ERROR_ARGUMENT, error, text));
+    CHECK(xc_init(&second, test->platform, error) == XC_OK && xc_fini(&first, error) == XC_OK);
+    CHECK(is_error(test, xc_init(&first, &other, error), XC_ERROR_ARGUMENT, error, text));
+    CHECK(xc_fini(&second, error) == XC_OK);
+    CHECK(xc_init(&first, &unmasked, error) == XC_OK);
+    CHECK(is_error(test, xc_init(&second, &other, error), XC_ERROR_ARGUMENT, error, text));
+    CHECK(xc_fini(&first, error) == XC_OK && xc_init(&first, &other, error) == XC_OK);
+    CHECK(xc_fini(&first, error) == XC_OK);
+    return 0;
+}
+
 /* NULL for every pointer is an error, or nothing. */
 static int nulls(const struct selftest *test, struct xc_error *error)
 {
@@ -218,7 +252,7 @@ int errors_run(const struct model *model)
     struct xc_buffer buffer;
     int line;
 
-    if ((line = platforms(test, error)) != 0 || (line = nulls(test, error)) != 0)
+    if ((line = platforms(test, error)) != 0 || (line = masks(test, error)) != 0 || (line = nulls(test, error)) != 0)
         return line;
     CHECK(xc_init(&allocator, test->platform, error) == XC_OK);
     CHECK(xc_device_init(&device, &allocator, "c-device", &limits, error) == XC_OK);
