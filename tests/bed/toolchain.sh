@@ -143,7 +143,10 @@ make_library() {
     run_kernel build --locked --profile library -p xen-contig-staticlib
     library=target/image/libxen_contig.a
     mkdir -p target/image
+    # xen-sys exports functions that call through a page of the kernel, and nothing here calls them. A kernel
+    # that links without --gc-sections would have to define that page.
     show_and_run objcopy --strip-debug --enable-deterministic-archives \
+        --remove-section='.text.hypercall_[1-5]' --strip-symbol=HYPERCALL_PAGE \
         "${CARGO_TARGET_DIR:-target}/$target/library/libxen_contig.a" "$library.new"
     mv "$library.new" "$library"
     echo "$library: $(wc -c <"$library") bytes"
