@@ -101,10 +101,12 @@ impl NetworkCard {
         let card = E1000::new(bar.start, bar.bytes as usize, dma.clone(), &RegisterMap)
             .map_err(E1000Error::Rejected)?;
         let starting = |why| E1000Error::Step("starting the card", why);
+        // This allocates the rings and frees them if it fails. The card may not do DMA yet, because it could use a
+        // ring that is freed.
         let mut parts = Box::new(card).into_parts().map_err(starting)?;
         let group = parts.poll_groups.pop().ok_or(E1000Error::NoQueue)?;
         let (receive, transmit) = (group.queues.rx, group.queues.tx);
-        // From here on a failure drops the card, which stops it.
+        // From here on a failure drops the card, which stops it before its rings are freed.
         let mut card = Self {
             device,
             irq: group.irq_control,
@@ -113,7 +115,9 @@ impl NetworkCard {
             mac: parts.info.mac_address,
         };
         card.transmitter.free = buffers(dma, DmaDirection::ToDevice, TRANSMIT)?;
-        for buffer in buffers(dma, DmaDirection::FromDevice, RECEIVE)? {
+        let for_packets = buffers(dma, DmaDirection::FromDevice, RECEIVE)?;
+        card.device.start_dma();
+        for buffer in for_packets {
             card.receiver.submit(buffer)?;
         }
         Ok(card)

@@ -45,7 +45,7 @@ impl DeviceMark {
 
 /// A function in use by a driver. Its registers are mapped.
 ///
-/// Interrupts are disabled, because the drivers poll.
+/// It does no DMA until [`start_dma`](Self::start_dma). Interrupts are disabled, because the drivers poll.
 pub struct DeviceFunction {
     // The fields are dropped in this order: the registers are unmapped before the function loses its
     // right to do DMA.
@@ -117,13 +117,25 @@ impl DeviceFunction {
     ) -> Result<Self, DeviceError> {
         let function = Function::take(space, address).ok_or(DeviceError::Absent(kind))?;
         let bar = function.memory(kind.registers).ok_or(DeviceError::NoMemory(kind))?;
-        function.enable();
+        function.enable_memory();
         function.disable_interrupts();
         // SAFETY: the function is marked as a device with its registers in this memory, and
-        // `enable` made the function decode it.
+        // `enable_memory` made the function decode it.
         let registers = unsafe { MappedRegisters::map(bar) }
             .map_err(|why| DeviceError::NotMapped(kind, why))?;
         Ok(Self { registers, function })
+    }
+
+    /// Lets the device do DMA, until it is dropped.
+    ///
+    /// A driver whose start can fail calls this when it would stop the device before it frees memory.
+    pub fn start_dma(&self) {
+        self.function.start_dma();
+    }
+
+    /// Returns the place of the device on the bus.
+    pub const fn address(&self) -> PciAddress {
+        self.function.address()
     }
 
     /// Returns the memory with the registers.

@@ -83,12 +83,15 @@ impl Edu {
         let address = pci::find(&space, ID).ok_or(EduError::Absent)?;
         let function = Function::take(space, address).ok_or(EduError::Absent)?;
         let bar = function.memory(0).ok_or(EduError::NoMemory)?;
-        function.enable();
+        function.enable_memory();
         // SAFETY: the function has the numbers of an edu device. Its first memory contains its
-        // registers, and `enable` made the function decode it.
+        // registers, and `enable_memory` made the function decode it.
         let registers = unsafe { EduRegisters::map(bar) }.map_err(EduError::NotMapped)?;
         match registers.read(Register32::Identification) {
-            IDENTIFICATION => Ok(Self { registers, function, bar }),
+            IDENTIFICATION => {
+                function.start_dma();
+                Ok(Self { registers, function, bar })
+            }
             identification => Err(EduError::UnexpectedDevice { identification }),
         }
     }

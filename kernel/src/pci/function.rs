@@ -24,14 +24,14 @@ impl Function {
     /// Returns the memory at a base address register, or `None` if the register is unused or has no
     /// address.
     ///
-    /// The function stops decoding its memory until [`enable`](Self::enable).
+    /// The function stops decoding its memory until [`enable_memory`](Self::enable_memory).
     pub fn memory(&self, slot: u8) -> Option<MemoryBar> {
         self.bar(slot).map(|(bar, _)| bar)
     }
 
     /// Returns the memory at all base address registers.
     ///
-    /// The function stops decoding its memory until [`enable`](Self::enable).
+    /// The function stops decoding its memory until [`enable_memory`](Self::enable_memory).
     pub fn memories(&self) -> Vec<MemoryBar> {
         let (mut found, mut slot) = (Vec::new(), 0);
         while slot < 6 {
@@ -56,11 +56,21 @@ impl Function {
         (start != 0).then_some((MemoryBar { start, bytes }, registers))
     }
 
-    /// Makes the function decode its memory and lets it do DMA.
-    pub fn enable(&self) {
+    /// Makes the function decode its memory. It does no DMA until [`start_dma`](Self::start_dma).
+    pub fn enable_memory(&self) {
         self.command(|command| {
-            command | CommandRegister::MEMORY_ENABLE | CommandRegister::BUS_MASTER_ENABLE
+            (command | CommandRegister::MEMORY_ENABLE) - CommandRegister::BUS_MASTER_ENABLE
         });
+    }
+
+    /// Lets the function do DMA, until it is dropped.
+    pub fn start_dma(&self) {
+        self.command(|command| command | CommandRegister::BUS_MASTER_ENABLE);
+    }
+
+    /// Returns the place of the function on the bus.
+    pub const fn address(&self) -> PciAddress {
+        self.address
     }
 
     /// Disables the function's interrupts of the pins (INTx). Drivers that poll call this.

@@ -104,13 +104,14 @@ impl VirtioDevice {
         let function = Function::take(space.clone(), address).ok_or(VirtioDeviceError::Absent)?;
         let slot = registers_of(&space, address).ok_or(VirtioDeviceError::Legacy)?;
         let bar = function.memory(slot).ok_or(VirtioDeviceError::NoMemory { slot })?;
-        function.enable();
+        function.enable_memory();
         // The driver polls the queue.
         function.disable_interrupts();
         // SAFETY: the function has the numbers of a virtio device. Its capability says that this
-        // memory contains its registers, and `enable` made the function decode it.
+        // memory contains its registers, and `enable_memory` made the function decode it.
         let registers =
             unsafe { MappedRegisters::map(bar) }.map_err(VirtioDeviceError::NotMapped)?;
+        function.start_dma();
         let queue = Mutex::new(None);
         Ok(Self { _registers: registers, function, space, address, bar, queue })
     }

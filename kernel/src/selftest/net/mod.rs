@@ -9,9 +9,11 @@
 //! | [`dhcp`] | does the card get an address from the network? |
 //! | [`ping`] | does the gateway return packets of every size? |
 //! | [`tcp`] | are 16 MiB transferred in both directions, with the right checksum? |
+//! | [`failed_start`] | does the card stop before memory is freed, if its driver does not start? |
 //! | [`stack`] | the network stack, which polls the card until a time limit |
 
 mod dhcp;
+mod failed_start;
 mod ping;
 mod stack;
 mod tcp;
@@ -33,6 +35,7 @@ pub fn add(tests: &mut Vec<Test>) {
     // They are not run by default, because they need a network.
     let mut asked = |name, run| tests.push(Test::new(name, run).when(When::Asked));
     asked("e1000-dhcp", dhcp::dhcp as fn(&TestContext<'_>) -> Check);
+    asked("e1000-failed-start", failed_start::failed_start);
     asked("e1000-ping", ping::ping);
     asked("e1000-tcp", tcp::tcp);
 }

@@ -44,7 +44,7 @@ impl Driver {
         match self {
             Self::Virtio => &["virtio-blk-queue", "virtio-blk-reads", "virtio-blk-writes"],
             Self::Nvme => &["nvme-identify", "nvme-sequential", "nvme-random"],
-            Self::E1000 => &["e1000-dhcp", "e1000-ping", "e1000-tcp"],
+            Self::E1000 => &["e1000-dhcp", "e1000-failed-start", "e1000-ping", "e1000-tcp"],
         }
     }
 
