@@ -18,6 +18,7 @@ use rdif_block::{
 };
 use xen_contig::addr::PAGE_SIZE;
 
+use super::block_size::{self, UnsupportedBlockSize};
 use super::function::{DeviceFunction, DeviceKind, DeviceMark};
 use super::registers::RegisterMap;
 use crate::time::Deadline;
@@ -45,6 +46,10 @@ pub enum NvmeError {
     Rejected(nvme_driver::err::Error),
     /// A step of the crate failed.
     Step(&'static str, BlkError),
+    /// The crate rejects the first namespace.
+    Namespace,
+    /// The blocks of the disk have a size that the driver does not support.
+    BlockSize(UnsupportedBlockSize),
     /// The controller made no progress.
     Stuck(&'static str),
     /// The crate announced that the controller is ready, but supplied no queue.
@@ -58,6 +63,12 @@ impl fmt::Display for NvmeError {
         match self {
             Self::Rejected(why) => write!(f, "the crate rejects the NVMe controller: {why}"),
             Self::Step(step, why) => write!(f, "NVMe: {step}: {why}"),
+            Self::Namespace => f.write_str(
+                "NVMe: the crate rejects the first namespace: it is empty, has metadata, or has blocks of \
+                 4 GiB or more; format it with blocks of 4096 bytes and without metadata (nvme format \
+                 --block-size=4096 --ms=0), which erases it",
+            ),
+            Self::BlockSize(why) => write!(f, "NVMe: {why}"),
             Self::Stuck(step) => {
                 write!(f, "NVMe: {step}: the controller did not finish in {LIMIT_SECONDS} s")
             }
@@ -125,7 +136,10 @@ impl NvmeDisk {
                 let dma = dma.with_constraints(info.limits.dma.constraints());
                 let queue_irq = endpoint.into_handler();
                 let running = Some(Running { queue, queue_irq, controller });
-                Ok(Self { running, info, dma, device })
+                // A failure drops the disk, which stops the controller before its queues are freed.
+                let disk = Self { running, info, dma, device };
+                block_size::check(info.device.logical_block_size).map_err(NvmeError::BlockSize)?;
+                Ok(disk)
             }
             Err(error) => {
                 if stop(&mut controller).is_err() {
@@ -280,7 +294,10 @@ impl Running {
 fn resources(
     controller: &mut NvmeBlockDriver,
 ) -> Result<(Box<dyn HardwareQueue>, IrqEndpoint), NvmeError> {
-    let starting = |why| NvmeError::Step("starting the controller", why);
+    let starting = |why| match why {
+        BlkError::NotSupported => NvmeError::Namespace,
+        why => NvmeError::Step("starting the controller", why),
+    };
     let start = ControllerEvent::Start { target_queues: 1 };
     let mut update = controller.advance(start).map_err(starting)?;
     let admin = update.take_irq_endpoints().pop().ok_or(NvmeError::NoQueue)?;
