@@ -189,7 +189,7 @@ fn fill<'d>(device: &'d Device<'_, Kernel>) -> Vec<CoherentBuffer<'d, Kernel>> {
         match device.alloc_coherent(Request::new(PAGE).sleep(Sleep::MustNot)) {
             Ok(buffer) => all.push(buffer),
             Err(AllocError::MustNotSleep) => {
-                // The reserve has no more. Another buffer brings more, without a record that stays.
+                // The reserve is empty. A buffer that is dropped at once refills it and keeps no record.
                 let any = Constraints::default();
                 drop(device.allocator().alloc_coherent(64 * PAGE, &any).unwrap());
                 assert!(all.len() < 1000);
@@ -258,7 +258,7 @@ fn both_parts_of_a_split_buffer_are_recorded() {
     assert_eq!(tags(&device), [("ring", 3 * PAGE)]);
     drop(right);
     assert_eq!(live(&device), []);
-    // Without a record for the other part the buffer stays whole.
+    // Without memory for the record of the other part, the buffer stays whole.
     let mut all = fill(&device);
     drop(all.pop());
     let mut ring = device.alloc_coherent(2 * PAGE).unwrap();

@@ -231,17 +231,17 @@ struct xc_limits {
     uint64_t mask;
     /* The lowest address that the device may be given. */
     uint64_t lowest;
-    /* What the address of each segment is a multiple of: a power of two. */
+    /* The alignment of the address of each segment: a power of two. */
     uint64_t align;
-    /* A power of two of which no segment crosses a multiple. 0: none. */
+    /* A power of two. No segment crosses a multiple of it. 0: segments may cross any address. */
     uint64_t boundary;
-    /* The most bytes of a segment. 0: any. */
+    /* The length of the longest segment in bytes. 0: any. */
     uint64_t max_segment;
-    /* The most segments of a buffer or of a mapping. 0: one. With one, a buffer begins at a multiple of the
-     * smallest power of two of pages that holds it. */
+    /* The largest number of segments of a buffer or of a mapping. 0: one. With one, a buffer begins at a
+     * multiple of the smallest power of two of pages that holds it. */
     uint64_t max_segments;
-    /* What the address of each segment of a mapping is a multiple of: a power of two up to 4096. What lies
-     * elsewhere is bounced. 0: any. align has no effect on mappings. */
+    /* The alignment of the address of each segment of a mapping: a power of two up to 4096. Other bytes are
+     * bounced. 0: any. align has no effect on mappings. */
     uint64_t streaming_align;
 };
 
@@ -276,16 +276,17 @@ struct xc_segment {
 /* What the objects of a pool are. 0 stands for the default of each member. */
 struct xc_pool_config {
     /* Text with a zero at the end, for errors, for the reports of the pool, and for its memory in the report of
-     * the device. It must stay while the pool and errors that name it are used. The first 64 bytes count. NULL: "unnamed". */
+     * the device. It must stay while the pool and errors that name it are used. The first 64 bytes count.
+     * NULL: "unnamed". */
     const char *name;
     /* Bytes of an object, at least 1. */
     uint64_t size;
-    /* What the address of each object is a multiple of: a power of two. 0: the next power of two above the
-     * size, at most 64. */
+    /* The alignment of the address of each object: a power of two. 0: the next power of two above the size, at
+     * most 64. */
     uint64_t align;
     /* The least number of bytes that the pool allocates at a time. 0: a page, or what an object needs. */
     uint64_t chunk;
-    /* The most objects. 0: any number. */
+    /* The largest number of objects. 0: any number. */
     uint64_t limit;
     /* Objects that are available after xc_pool_init and xc_pool_refill. */
     uint64_t reserve;
@@ -356,7 +357,7 @@ void xc_panic(const char *message);
  * XC_ERROR_ARGUMENT: the platform is incomplete or contradicts itself. */
 int xc_init(struct xc_allocator *allocator, const struct xc_platform *platform, struct xc_error *error);
 
-/* Ends an allocator, after its devices. What is idle returns to Xen and to the kernel. May sleep.
+/* Ends an allocator, after its devices. Idle memory returns to Xen and to the kernel. May sleep.
  * XC_ERROR_IN_USE: a device exists. */
 int xc_fini(struct xc_allocator *allocator, struct xc_error *error);
 
@@ -368,13 +369,13 @@ size_t xc_capability_text(const struct xc_allocator *allocator, char *buffer, si
  * An interrupt handler may call it if mask and unmask are given. */
 size_t xc_report_text(const struct xc_allocator *allocator, char *buffer, size_t size);
 
-/* Gives idle memory up, at least bytes if there is as much: scarce memory to Xen, all other memory to the
- * kernel. UINT64_MAX leaves nothing idle. report may be NULL. May sleep. An error says why the last exchange
+/* Releases at least this many bytes of idle memory, or all of it: scarce memory to Xen, all other memory to the
+ * kernel. UINT64_MAX releases all. report may be NULL. May sleep. An error says why the last exchange
  * was refused; the report is written nevertheless. */
 int xc_trim(const struct xc_allocator *allocator, uint64_t bytes, struct xc_trim_report *report, struct xc_error *error);
 
-/* Makes idle memory free memory of the kernel, at least this many frames if there are as many. Returns the
- * number of frames. Makes no hypercall, but calls give: call it where the kernel finds no free frame, and not
+/* Makes at least this many frames of idle memory, or all of them, free memory of the kernel. Returns the number
+ * of frames. Makes no hypercall, but calls give: call it where the kernel finds no free frame, and not
  * in take. */
 uint64_t xc_reclaim(const struct xc_allocator *allocator, uint64_t frames);
 
@@ -457,8 +458,8 @@ size_t xc_pool_text(const struct xc_pool *pool, char *buffer, size_t size);
 /*
  * Mappings: a device accesses memory of the kernel for a while
  *
- * The device accesses memory where it lies if it can. Otherwise a copy lies where the device reaches it, which is
- * called bouncing: memory above its mask, and memory outside of the linear mapping.
+ * The device accesses memory in place if it can. Memory above its mask, and memory outside of the linear mapping,
+ * is bounced: the device accesses a copy within its reach.
  *
  * From xc_map to xc_unmap, the bytes stay valid and their frames stay as they are. The processor accesses them
  * only between xc_sync_for_cpu and xc_sync_for_device. Of the functions below, one at a time may run on a mapping.

@@ -48,7 +48,7 @@ impl Users {
         self.0.fetch_add(1, AcqRel);
     }
 
-    /// Counts a user less.
+    /// Counts one user less.
     pub fn remove(&self) {
         self.0.fetch_sub(1, AcqRel);
     }

@@ -25,15 +25,15 @@ pub struct xc_limits {
     pub mask: u64,
     /// The lowest address.
     pub lowest: u64,
-    /// What each segment's address is a multiple of.
+    /// The alignment of each segment's address.
     pub align: u64,
-    /// What no segment crosses a multiple of.
+    /// No segment crosses a multiple of this number.
     pub boundary: u64,
     /// The most bytes of a segment.
     pub max_segment: u64,
     /// The most segments of a buffer.
     pub max_segments: u64,
-    /// What each segment of a mapping begins at a multiple of.
+    /// The alignment of each segment of a mapping.
     pub streaming_align: u64,
 }
 
@@ -81,7 +81,7 @@ pub(crate) unsafe fn device_in(device: *const xc_device) -> Result<&'static Devi
     unsafe { Slot::<Device>::get(device) }
 }
 
-/// Returns the constraints of limits in which 0 stands for no limit.
+/// Converts limits, in which 0 stands for no limit.
 fn constraints(limits: &xc_limits) -> Result<Constraints, Failure> {
     let unless_zero = |value, default| if value == 0 { default } else { value };
     let segments = usize::try_from(unless_zero(limits.max_segments, 1)).unwrap_or(usize::MAX);

@@ -21,7 +21,7 @@ use crate::platform::{
 use crate::text;
 use crate::xen::ForeignXen;
 
-/// The machine address of an entry that Xen refuses to write, for a kernel that names none.
+/// The machine address of an entry that Xen refuses to write. It stands for a missing or misaligned one.
 const NO_ENTRY: u64 = !7;
 
 /// Free runs, and candidates in them, that one search visits.
@@ -67,8 +67,8 @@ impl Kernel {
         &self.accounts
     }
 
-    /// Makes a run of frames that the kernel has handed out. A run that is not in the guest's memory, or not
-    /// aligned, counts as none.
+    /// Makes a run of frames that the kernel has handed out. Returns `None` if the run is misaligned or lies
+    /// outside of the guest's memory.
     fn taken(&self, first: u64, frames: u64, align: u64) -> Option<FrameRun> {
         let end = first.checked_add(frames)?;
         if end > self.platform.frames || !first.is_multiple_of(align) || self.is_at_null(first) {

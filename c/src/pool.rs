@@ -30,7 +30,7 @@ pub struct xc_pool_config {
     pub name: *const c_char,
     /// Bytes of an object.
     pub size: u64,
-    /// What each object's address is a multiple of.
+    /// The alignment of each object's address.
     pub align: u64,
     /// The least number of bytes that are allocated at a time.
     pub chunk: u64,
@@ -92,7 +92,7 @@ impl Kind for Object {
     const SEAL: u64 = 0x580c_e7a1_bd24_963f;
 }
 
-/// Returns the configuration in which 0 stands for the default.
+/// Converts a configuration, in which 0 stands for the default.
 ///
 /// # Safety
 /// The name is null, or text that stays as long as the pool and its errors are used.

@@ -26,7 +26,7 @@ impl Write for Cut {
             self.next.copy_from_nonoverlapping(text.as_ptr().cast(), bytes);
             self.next = self.next.add(bytes);
         }
-        // What follows something cut is not written.
+        // Once a part was cut, all that follows is left out.
         self.remaining = if bytes < text.len() { 0 } else { self.remaining - bytes };
         Ok(())
     }

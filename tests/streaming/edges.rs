@@ -369,7 +369,7 @@ fn a_mapping_says_that_its_memory_moved() {
         scene.guest().forge(*pfn, before);
         assert_eq!(mapping.check_in_place(), Ok(()));
     }
-    // Swapped frames are not where they were either.
+    // Two frames that swapped their places have both moved.
     let swap = || {
         let first = scene.guest().mfn(frames[0]).unwrap();
         scene.guest().forge(frames[0], scene.guest().forge(frames[1], first));

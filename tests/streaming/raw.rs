@@ -65,7 +65,7 @@ fn a_mapping_without_a_record_is_not_bounced_first() {
     while device.record_frames() == frames {
         all.push(device.alloc_coherent(PAGE).unwrap());
     }
-    // The last buffer took a frame of records, which is full when as many again are live.
+    // The last buffer began a frame of records. As many more buffers fill it.
     for _ in 1..all.len() - 1 {
         all.push(device.alloc_coherent(PAGE).unwrap());
     }

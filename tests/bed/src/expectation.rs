@@ -37,7 +37,7 @@ impl Expectation {
         self
     }
 
-    /// Whether the emulator may let this guest stand still: see `Threads`.
+    /// Returns true if the emulator may let this guest stand still: see `Threads`.
     pub fn may_stand_still(&self) -> bool {
         self.verdict == GuestVerdict::Success
             && Threads::may_lose_a_wakeup(self.guest.mode, self.guest.vcpus)

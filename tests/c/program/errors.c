@@ -25,7 +25,7 @@ struct model {
 
 int errors_run(const struct model *model);
 
-/* A platform without something that it needs is refused by name. */
+/* xc_init names the member of a platform that is missing or wrong. */
 static int platforms(const struct selftest *test, struct xc_error *error)
 {
     static struct xc_allocator allocator;
@@ -91,7 +91,7 @@ static int masks(const struct selftest *test, struct xc_error *error)
     return 0;
 }
 
-/* NULL for every pointer is an error, or nothing. */
+/* Each function accepts NULL for every pointer: it returns an error, or does nothing. */
 static int nulls(const struct selftest *test, struct xc_error *error)
 {
     char text[64];
@@ -116,7 +116,7 @@ static int nulls(const struct selftest *test, struct xc_error *error)
     return 0;
 }
 
-/* What the kernel and Xen have too little of, and what Xen does not permit. */
+/* Requests fail if the kernel or Xen has too little memory, or if Xen does not permit them. */
 static int refusals(const struct model *model, const struct xc_device *device, struct xc_error *error)
 {
     const struct selftest *test = &model->test;
@@ -164,7 +164,7 @@ static void granted(void *context, uint64_t frame, uint64_t machine_frame, struc
     }
 }
 
-/* A frame that is in use is named, by the kernel's words. */
+/* An error names a frame in use in the kernel's words. */
 static int holders(const struct model *model, struct xc_error *error)
 {
     const struct selftest *test = &model->test;
@@ -196,7 +196,7 @@ static int holders(const struct model *model, struct xc_error *error)
     return 0;
 }
 
-/* After a restore, memory is elsewhere for the device. */
+/* After a restore, memory has other device addresses. */
 static int restores(const struct model *model, const struct xc_device *device, struct xc_error *error)
 {
     const struct selftest *test = &model->test;
@@ -215,7 +215,7 @@ static int restores(const struct model *model, const struct xc_device *device, s
     return 0;
 }
 
-/* What a pool cannot be. */
+/* A wrong configuration of a pool is refused with its values. */
 static int pools(const struct selftest *test, const struct xc_device *device, struct xc_error *error)
 {
     const struct xc_pool_config empty = { .name = "c-empty" };

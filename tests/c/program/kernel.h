@@ -20,7 +20,7 @@ struct machine {
 /* Describes the kernel to the library. */
 void kernel_boot(const struct machine *machine, struct xc_platform *platform);
 
-/* Does the kernel hand out no frame at the moment? */
+/* Makes the kernel hide its free frames, or show them again. */
 void kernel_hide_frames(int hidden);
 
 /* The number of times that interrupts were masked and are not restored. */

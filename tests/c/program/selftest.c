@@ -81,7 +81,7 @@ static int buffers(const struct selftest *test, const struct xc_device *device, 
     CHECK(copy(test, (uint8_t *)from.memory + 40 * KIB, from.device_address + 40 * KIB, to.memory, to.device_address, to.bytes) == 0);
     CHECK(holds(to.memory, 7 + 40 * KIB, to.bytes));
 
-    /* A handle that was copied or freed is not one. */
+    /* A handle that was copied or freed is refused. */
     copied = from;
     CHECK(is_error(test, xc_free(&copied, error), XC_ERROR_HANDLE, error, "copied from elsewhere"));
     CHECK(xc_free(&from, error) == XC_OK && from.memory == NULL);
@@ -184,7 +184,7 @@ static int transfer(const struct selftest *test, const struct xc_mapping *mappin
 /* The device reads and writes memory of the kernel, wherever the kernel took it. */
 static int mapped(const struct selftest *test, const struct xc_device *device, void *memory, struct xc_error *error)
 {
-    /* Inside of the memory, across two pages. The device copies so much at once. */
+    /* A range across two pages, no longer than what the device copies at once. */
     uint8_t *part = (uint8_t *)memory + 2500;
     const uint64_t length = 3000;
     struct xc_range ranges[2] = { { part, 1000 }, { part + 1200, 1800 } };
@@ -317,7 +317,7 @@ static int with_device(const struct selftest *test, struct xc_allocator *allocat
 int selftest_run(const struct selftest *test)
 {
     const struct xc_platform *platform = test->platform;
-    /* Larger than most stacks would like. */
+    /* Static, because the stack of a kernel may be too small. */
     static struct xc_allocator allocator;
     struct xc_trim_report trim;
     struct xc_error errors, *error = &errors;

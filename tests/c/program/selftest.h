@@ -1,4 +1,4 @@
-/* What the self-test of the C interface needs, and what it tells. */
+/* The arguments and results of the self-test of the C interface. */
 #ifndef SELFTEST_H
 #define SELFTEST_H
 

@@ -38,7 +38,7 @@ impl Devices {
         }
         if self.e1000 {
             add("-netdev", "user,id=net".to_owned());
-            // Without its ROM, with which nothing boots here.
+            // Nothing boots from the network here, so the card needs no ROM.
             add("-device", "e1000,netdev=net,romfile=".to_owned());
         }
         args

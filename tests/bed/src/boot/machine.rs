@@ -161,7 +161,7 @@ impl QemuMachine {
             .unwrap_or_default()
     }
 
-    /// Whether QEMU has ended by itself.
+    /// Returns true if QEMU has ended by itself.
     pub fn has_ended(&mut self) -> bool {
         !matches!(self.child.try_wait(), Ok(None))
     }
@@ -178,7 +178,7 @@ impl QemuMachine {
         is_halted && was_halted
     }
 
-    /// Whether the machine's time is up.
+    /// Returns true if the machine's time is up.
     pub fn is_overdue(&self) -> bool {
         self.started.elapsed() >= self.limit
     }

@@ -180,8 +180,7 @@ compare() {
     rm -f "/tmp/m2p-$1" /tmp/listing
 }
 
-# Has Xen log how many pages are free in each zone: zone N has those below 2^(N + 12) and not below half
-# of that.
+# Has Xen log how many pages are free in each zone: zone N has those from 2^(N + 11) to 2^(N + 12).
 send_heap() {
     xl debug-keys H
     sleep 1

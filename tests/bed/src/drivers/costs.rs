@@ -116,7 +116,7 @@ fn of_console(lines: &[String]) -> Result<Vec<DriverCosts>, String> {
     Ok(all)
 }
 
-/// Whether a driver moved data, and as PV by memory that was exchanged.
+/// Checks that a driver moved data, and that as PV, and only then, it exchanged memory.
 pub fn has_moved(driver: Driver, mode: GuestMode, costs: &[DriverCosts]) -> Result<(), String> {
     let name = driver.name();
     let Some(one) = costs.iter().find(|one| one.driver == name) else {

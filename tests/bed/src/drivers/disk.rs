@@ -13,13 +13,13 @@ pub fn make(path: &Path, words: usize, seed: u64) -> Result<()> {
     write(path, &content(words, seed, |_, word| word))
 }
 
-/// Whether the guest wrote the complement into the second half of the disk, and nothing else.
+/// Checks that the guest wrote the complement into the second half of the disk, and nothing else.
 pub fn check(path: &Path, words: usize, seed: u64) -> Result<std::result::Result<(), String>> {
     let found = fs::read(path).map_err(|e| Error::file("reading", path, e))?;
     Ok(is_written(words, seed, &found, path))
 }
 
-/// Whether the first half is as it was made, and the second the complement of it.
+/// Checks that the first half is unchanged, and that the second has the complement of its first content.
 fn is_written(
     words: usize,
     seed: u64,

@@ -157,7 +157,7 @@ impl Patient<'_> {
     }
 }
 
-/// Whether a call failed because nothing happened in time.
+/// Returns true if a call failed because nothing happened in time.
 fn is_early(error: &std::io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted)
 }

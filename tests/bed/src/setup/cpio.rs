@@ -41,7 +41,7 @@ impl Archive {
         self.insert(path, SYMLINK, target.as_bytes().to_vec());
     }
 
-    /// Whether there is an entry of this name.
+    /// Returns true if there is an entry of this name.
     pub fn contains(&self, path: &str) -> bool {
         self.entries.contains_key(path)
     }

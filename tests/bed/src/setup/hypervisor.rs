@@ -56,7 +56,7 @@ fn unfit(bytes: &[u8]) -> Option<&'static str> {
 /// How Xen begins its first line (`console_init_preirq` in `drivers/char/console.c`).
 const VERSION: &[u8] = b"Xen version %d.%d";
 
-/// Whether QEMU finds a multiboot header: in the first 8 KiB, aligned to 4 bytes.
+/// Returns true if QEMU finds a multiboot header: in the first 8 KiB, aligned to 4 bytes.
 fn has_multiboot_header(bytes: &[u8]) -> bool {
     const MAGIC: [u8; 4] = 0x1bad_b002_u32.to_le_bytes();
     bytes.chunks_exact(4).take(2048).any(|word| word == MAGIC)

@@ -18,7 +18,7 @@ impl Stamp {
         Self { path: path.to_owned(), inputs: inputs.to_owned() }
     }
 
-    /// Whether the product was made, whole, from these very inputs.
+    /// Returns true if the product was made, whole, from these very inputs.
     pub fn holds(&self) -> bool {
         fs::read_to_string(&self.path).is_ok_and(|text| text == self.inputs)
     }
