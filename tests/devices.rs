@@ -1,9 +1,246 @@
 //! The parts of the kernel that deal with devices and need no Xen.
 
+extern crate alloc;
+
+#[path = "../kernel/src/pci/bar.rs"]
+mod bar;
+
 #[path = "../kernel/src/drivers/block_size.rs"]
 mod block_size;
 
+#[path = "../kernel/src/pci/function.rs"]
+mod function;
+
+/// The items of the kernel's module of this name that functions use.
+mod config {
+    use std::cell::RefCell;
+    use std::collections::BTreeMap;
+    use std::rc::Rc;
+
+    use pci_types::{ConfigRegionAccess, PciAddress};
+
+    /// The configuration space of one function, in which a write changes the bits of a mask.
+    #[derive(Clone, Default)]
+    pub struct ConfigSpace(Rc<RefCell<Registers>>);
+
+    /// The contents and the mask of each register, and the number of writes.
+    #[derive(Default)]
+    struct Registers {
+        all: BTreeMap<u16, (u32, u32)>,
+        writes: usize,
+    }
+
+    impl ConfigSpace {
+        /// Adds a register.
+        pub fn with(self, offset: u16, value: u32, mask: u32) -> Self {
+            self.0.borrow_mut().all.insert(offset, (value, mask));
+            self
+        }
+
+        /// Returns the contents of a register.
+        pub fn get(&self, offset: u16) -> u32 {
+            self.0.borrow().all.get(&offset).map_or(0, |(value, _)| *value)
+        }
+
+        /// Returns the number of writes.
+        pub fn writes(&self) -> usize {
+            self.0.borrow().writes
+        }
+    }
+
+    impl ConfigRegionAccess for ConfigSpace {
+        unsafe fn read(&self, _: PciAddress, offset: u16) -> u32 {
+            self.get(offset)
+        }
+
+        unsafe fn write(&self, _: PciAddress, offset: u16, new: u32) {
+            let mut registers = self.0.borrow_mut();
+            registers.writes += 1;
+            if let Some((value, mask)) = registers.all.get_mut(&offset) {
+                *value = *value & !*mask | new & *mask;
+            }
+        }
+    }
+}
+
+use bar::{BarError, BarFault, MemoryBar};
 use block_size::UnsupportedBlockSize;
+use config::ConfigSpace;
+use function::{Function, FunctionError};
+use pci_types::{ConfigRegionAccess, PciAddress};
+use std::cell::Cell;
+
+/// The offset of the command register, and its bits.
+const COMMAND: u16 = 0x04;
+const DECODES_MEMORY: u32 = 1 << 1;
+const DOES_DMA: u32 = 1 << 2;
+const NO_INTERRUPTS: u32 = 1 << 10;
+
+/// Returns a function whose register at `offset` is the only one in use.
+fn one_register(slot: u8, value: u32, mask: u32) -> ConfigSpace {
+    ConfigSpace::default().with(0x10 + 4 * u16::from(slot), value, mask)
+}
+
+/// Returns the address of a function that no other test uses.
+fn function_of_test(device: u8) -> PciAddress {
+    PciAddress::new(0, 0, device, 0)
+}
+
+fn read(space: &ConfigSpace, slot: u8) -> Result<Option<(MemoryBar, u8)>, BarFault> {
+    bar::read(space, function_of_test(31), slot).map_err(|error| error.fault)
+}
+
+#[test]
+fn a_register_of_32_bits_has_an_address_and_a_size() {
+    // 64 KiB, prefetchable.
+    let space = one_register(1, 0xfeb4_0008, 0xffff_0000);
+    let bar = MemoryBar { start: 0xfeb4_0000, bytes: 0x1_0000 };
+    assert_eq!(read(&space, 1), Ok(Some((bar, 1))));
+    assert_eq!(space.get(0x14), 0xfeb4_0008, "the contents are restored");
+    let largest = one_register(0, 0x8000_0000, 0x8000_0000);
+    let bar = MemoryBar { start: 0x8000_0000, bytes: 0x8000_0000 };
+    assert_eq!(read(&largest, 0), Ok(Some((bar, 1))));
+}
+
+#[test]
+fn a_register_of_64_bits_takes_two() {
+    let small = one_register(4, 0xfe00_0004, 0xffff_c000).with(0x24, 0x38, u32::MAX);
+    let bar = MemoryBar { start: 0x38_fe00_0000, bytes: 0x4000 };
+    assert_eq!(read(&small, 4), Ok(Some((bar, 2))));
+    assert_eq!((small.get(0x20), small.get(0x24)), (0xfe00_0004, 0x38));
+    let large = one_register(0, 0x4, 0).with(0x14, 0x40, 0xffff_ffc0);
+    let bar = MemoryBar { start: 0x40 << 32, bytes: 0x40 << 32 };
+    assert_eq!(read(&large, 0), Ok(Some((bar, 2))));
+}
+
+#[test]
+fn ports_and_unused_registers_are_no_memory() {
+    assert_eq!(read(&one_register(0, 0xc001, 0xffff_fff0), 0), Ok(None));
+    assert_eq!(read(&one_register(0, u32::MAX, u32::MAX), 0), Ok(None));
+    assert_eq!(read(&ConfigSpace::default(), 0), Ok(None));
+    assert_eq!(read(&one_register(0, 0, 0xffff_0000), 0), Ok(None), "without an address");
+    assert_eq!(read(&ConfigSpace::default(), 6), Ok(None));
+    assert_eq!(read(&ConfigSpace::default(), 255), Ok(None));
+}
+
+#[test]
+fn a_reserved_memory_type_is_refused() {
+    for value in [0xfeb0_0002, 0xfeb0_0006, 0xfeb0_000e] {
+        let space = one_register(0, value, 0xffff_0000);
+        assert_eq!(read(&space, 0), Err(BarFault::ReservedType));
+        assert_eq!(space.writes(), 0);
+    }
+    let last = one_register(5, 0xfeb0_0004, 0xffff_0000);
+    assert_eq!(read(&last, 5), Err(BarFault::NoSecondHalf));
+}
+
+#[test]
+fn a_register_without_a_size_is_refused() {
+    // No bit can be set, or only bits that are not part of an address.
+    for mask in [0, 0b1000, 0b1111] {
+        for kind in [0b000, 0b100] {
+            let space = Sizeless { value: 0xfeb0_0000 | kind, mask, is_sized: Cell::new(false) };
+            let error = bar::read(&space, function_of_test(31), 0).unwrap_err();
+            assert_eq!(error.fault, BarFault::NoSize(mask.into()));
+        }
+    }
+}
+
+#[test]
+fn memory_beyond_the_last_address_is_refused() {
+    let space = one_register(0, 0xffff_f004, 0xffff_f000).with(0x14, u32::MAX, u32::MAX);
+    assert_eq!(read(&space, 0), Err(BarFault::BeyondEnd(0x1000)));
+}
+
+/// A function whose register 0 returns `mask` after the first write, and whose other registers are 0.
+struct Sizeless {
+    value: u32,
+    mask: u32,
+    is_sized: Cell<bool>,
+}
+
+impl ConfigRegionAccess for Sizeless {
+    unsafe fn read(&self, _: PciAddress, offset: u16) -> u32 {
+        match offset {
+            0x10 if self.is_sized.get() => self.mask,
+            0x10 => self.value,
+            _ => 0,
+        }
+    }
+
+    unsafe fn write(&self, _: PciAddress, _: u16, _: u32) {
+        self.is_sized.set(true);
+    }
+}
+
+#[test]
+fn errors_of_a_register_name_the_function_and_the_value() {
+    let space = one_register(2, 0xfeb0_0006, 0xffff_0000);
+    let error: BarError = bar::read(&space, function_of_test(30), 2).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "BAR 2 of 0000:00:1e.0 has the value 0xfeb00006, whose memory type is reserved; compare it with lspci \
+         -xxx in Linux. If it is the same there, the device is broken: do not use it"
+    );
+}
+
+#[test]
+fn memory_contains_the_bytes_between_its_ends() {
+    let bar = MemoryBar { start: 0x1000, bytes: 0x100 };
+    assert!(bar.contains(0x1000, 0x100) && bar.contains(0x10ff, 1) && bar.contains(0x1100, 0));
+    assert!(!bar.contains(0xfff, 1) && !bar.contains(0x10ff, 2) && !bar.contains(0x1101, 0));
+    assert!(!bar.contains(u64::MAX, 2) && !bar.contains(0x1004, u64::MAX));
+    let last = MemoryBar { start: u64::MAX - 0xff, bytes: 0x100 };
+    assert!(last.contains(u64::MAX, 1) && !last.contains(u64::MAX, 2));
+}
+
+/// Returns a function with 16 KiB of memory at its first base address register.
+fn usable() -> ConfigSpace {
+    one_register(0, 0xfeb0_0000, 0xffff_c000).with(COMMAND, 0, 0xffff)
+}
+
+#[test]
+fn the_memory_of_a_function_is_found() {
+    let address = function_of_test(1);
+    let function = Function::take(usable(), address).ok().unwrap();
+    let bar = MemoryBar { start: 0xfeb0_0000, bytes: 0x4000 };
+    assert_eq!(function.registers(0), Ok(bar));
+    assert_eq!(function.registers(1), Err(FunctionError::NoMemory { address, slot: 1 }));
+    assert_eq!(function.memories(), Ok(vec![bar]));
+}
+
+#[test]
+fn a_broken_register_makes_a_function_unusable() {
+    let address = function_of_test(2);
+    let function = Function::take(one_register(0, 0xfeb0_0002, 0), address).ok().unwrap();
+    let error = BarError { address, slot: 0, value: 0xfeb0_0002, fault: BarFault::ReservedType };
+    assert_eq!(function.registers(0), Err(FunctionError::Bar(error)));
+    assert_eq!(function.memories(), Err(FunctionError::Bar(error)));
+}
+
+#[test]
+fn a_bridge_is_refused_and_stays_free() {
+    let (space, address) = (usable().with(0x0c, 0x0001_0000, 0), function_of_test(5));
+    for _ in 0..2 {
+        let taken = Function::take(space.clone(), address);
+        assert_eq!(taken.err(), Some(FunctionError::NoEndpoint(address)));
+    }
+    assert_eq!(space.writes(), 0);
+}
+
+#[test]
+fn a_function_does_dma_only_between_the_start_and_the_drop() {
+    let space = usable().with(COMMAND, DOES_DMA, 0xffff);
+    let function = Function::take(space.clone(), function_of_test(6)).ok().unwrap();
+    function.enable_memory();
+    assert_eq!(space.get(COMMAND), DECODES_MEMORY, "an earlier right to do DMA ends");
+    function.disable_interrupts();
+    function.start_dma();
+    assert_eq!(space.get(COMMAND), DECODES_MEMORY | DOES_DMA | NO_INTERRUPTS);
+    assert_eq!(function.to_string(), "0000:00:06.0");
+    drop(function);
+    assert_eq!(space.get(COMMAND), DECODES_MEMORY | NO_INTERRUPTS);
+}
 
 #[test]
 fn a_disk_has_blocks_of_a_sector_to_a_page() {

@@ -6,7 +6,7 @@ use pci_types::{DeviceId, PciAddress, PciHeader, VendorId};
 
 use super::registers::{MappedRegisters, NotMapped};
 use crate::machine::Machine;
-use crate::pci::{self, ConfigSpace, ConfigSpaceError, Function, MemoryBar};
+use crate::pci::{self, ConfigSpace, ConfigSpaceError, Function, FunctionError, MemoryBar};
 
 /// A kind of device that a driver supports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,8 +60,8 @@ pub enum DeviceError {
     Config(ConfigSpaceError),
     /// The device is not on the bus.
     Absent(DeviceKind),
-    /// The firmware did not assign an address to the device's registers.
-    NoMemory(DeviceKind),
+    /// The function cannot be used.
+    Function(DeviceKind, FunctionError),
     /// The registers were not mapped.
     NotMapped(DeviceKind, NotMapped),
 }
@@ -84,9 +84,7 @@ impl fmt::Display for DeviceError {
             Self::Absent(DeviceKind { name, qemu, .. }) => {
                 write!(f, "no {name} on the PCI bus (QEMU: {qemu})")
             }
-            Self::NoMemory(DeviceKind { name, registers, .. }) => {
-                write!(f, "the firmware did not assign an address to BAR {registers} of the {name}")
-            }
+            Self::Function(DeviceKind { name, .. }, why) => write!(f, "the {name}: {why}"),
             Self::NotMapped(DeviceKind { name, .. }, why) => {
                 write!(f, "the registers of the {name}: {why}")
             }
@@ -115,8 +113,9 @@ impl DeviceFunction {
         address: PciAddress,
         kind: DeviceKind,
     ) -> Result<Self, DeviceError> {
-        let function = Function::take(space, address).ok_or(DeviceError::Absent(kind))?;
-        let bar = function.memory(kind.registers).ok_or(DeviceError::NoMemory(kind))?;
+        let unusable = |why| DeviceError::Function(kind, why);
+        let function = Function::take(space, address).map_err(unusable)?;
+        let bar = function.registers(kind.registers).map_err(unusable)?;
         function.enable_memory();
         function.disable_interrupts();
         // SAFETY: the function is marked as a device with its registers in this memory, and

@@ -146,10 +146,7 @@ fn free_slots(mappings: &[RegisterMapping], bar: MemoryBar) -> Option<u64> {
 /// Returns the address at which a block of registers is mapped, or `None` if no driver has mapped it.
 pub fn at(address: u64, bytes: usize) -> Option<NonNull<u8>> {
     let mappings = MAPPINGS.lock();
-    let one = mappings.iter().find(|RegisterMapping { bar, .. }| {
-        let end = address.checked_add(bytes as u64);
-        bar.start <= address && end.is_some_and(|end| end <= bar.start + bar.bytes)
-    })?;
+    let one = mappings.iter().find(|one| one.bar.contains(address, bytes as u64))?;
     NonNull::new((window(one.slot) + (address - one.first_page() * PAGE)).as_mut_ptr())
 }
 

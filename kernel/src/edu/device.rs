@@ -6,7 +6,7 @@ use pci_types::{DeviceId, VendorId};
 
 use super::registers::{EduNotMapped, EduRegisters, Register32};
 use crate::machine::Machine;
-use crate::pci::{self, ConfigSpace, ConfigSpaceError, Function, MemoryBar};
+use crate::pci::{self, ConfigSpace, ConfigSpaceError, Function, FunctionError, MemoryBar};
 
 /// The device's vendor and device numbers.
 const ID: (VendorId, DeviceId) = (0x1234, 0x11e8);
@@ -31,8 +31,8 @@ pub enum EduError {
     Config(ConfigSpaceError),
     /// The device is not on the bus.
     Absent,
-    /// The firmware did not assign an address to the device's registers.
-    NoMemory,
+    /// The function cannot be used.
+    Function(FunctionError),
     /// The registers were not mapped.
     NotMapped(EduNotMapped),
     /// The identification register has the contents of another device.
@@ -58,9 +58,7 @@ impl fmt::Display for EduError {
         match self {
             Self::Config(why) => why.fmt(f),
             Self::Absent => f.write_str("no edu device on the PCI bus (QEMU: -device edu)"),
-            Self::NoMemory => {
-                f.write_str("the firmware did not assign an address to the edu device's registers")
-            }
+            Self::Function(why) => write!(f, "the edu device: {why}"),
             Self::NotMapped(why) => write!(f, "the edu device's registers: {why}"),
             Self::UnexpectedDevice { identification } => write!(
                 f,
@@ -81,8 +79,8 @@ impl Edu {
     pub fn open(machine: &Machine) -> Result<Self, EduError> {
         let space = ConfigSpace::open(machine).map_err(EduError::Config)?;
         let address = pci::find(&space, ID).ok_or(EduError::Absent)?;
-        let function = Function::take(space, address).ok_or(EduError::Absent)?;
-        let bar = function.memory(0).ok_or(EduError::NoMemory)?;
+        let function = Function::take(space, address).map_err(EduError::Function)?;
+        let bar = function.registers(0).map_err(EduError::Function)?;
         function.enable_memory();
         // SAFETY: the function has the numbers of an edu device. Its first memory contains its
         // registers, and `enable_memory` made the function decode it.

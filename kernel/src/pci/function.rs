@@ -1,12 +1,12 @@
-//! One function of a device: its memory, and its right to do DMA.
+//! One function of a device: its memory, and its right to do DMA. The host tests compile this file too.
 
 use alloc::vec::Vec;
 use core::fmt;
 
-use pci_types::{Bar, CommandRegister, EndpointHeader, PciAddress, PciHeader};
+use pci_types::{CommandRegister, EndpointHeader, PciAddress, PciHeader};
 
+use super::bar::{self, BarError, MemoryBar};
 use super::config::ConfigSpace;
-use super::memory_bar::MemoryBar;
 
 /// A function that a driver uses.
 pub struct Function {
@@ -14,46 +14,84 @@ pub struct Function {
     address: PciAddress,
 }
 
+/// The reason why a driver cannot use a function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FunctionError {
+    /// It is not an endpoint but, for example, a bridge.
+    NoEndpoint(PciAddress),
+    /// A base address register has no meaning.
+    Bar(BarError),
+    /// A base address register has no address of memory.
+    NoMemory {
+        /// The function.
+        address: PciAddress,
+        /// The number of the register.
+        slot: u8,
+    },
+}
+
+impl fmt::Display for FunctionError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoEndpoint(address) => {
+                write!(f, "{address} is a bridge or has an unknown kind of header")
+            }
+            Self::Bar(error) => error.fmt(f),
+            Self::NoMemory { address, slot } => write!(
+                f,
+                "BAR {slot} of {address} has no address of memory: the firmware did not assign one, or \
+                 the device is of another kind"
+            ),
+        }
+    }
+}
+
+impl core::error::Error for FunctionError {}
+
 impl Function {
-    /// Takes the function at `address`. Returns `None` if it is a bridge.
-    pub fn take(space: ConfigSpace, address: PciAddress) -> Option<Self> {
-        EndpointHeader::from_header(PciHeader::new(address), &space)?;
-        Some(Self { space, address })
+    /// Takes the function at `address`. Nothing is written to it.
+    ///
+    /// # Errors
+    /// The function is a bridge.
+    pub fn take(space: ConfigSpace, address: PciAddress) -> Result<Self, FunctionError> {
+        let endpoint = EndpointHeader::from_header(PciHeader::new(address), &space);
+        endpoint.ok_or(FunctionError::NoEndpoint(address))?;
+        Ok(Self { space, address })
     }
 
-    /// Returns the memory at a base address register, or `None` if the register is unused or has no
-    /// address.
+    /// Returns the memory at a base address register.
     ///
     /// The function stops decoding its memory until [`enable_memory`](Self::enable_memory).
-    pub fn memory(&self, slot: u8) -> Option<MemoryBar> {
-        self.bar(slot).map(|(bar, _)| bar)
+    ///
+    /// # Errors
+    /// The register has no meaning or no address.
+    pub fn registers(&self, slot: u8) -> Result<MemoryBar, FunctionError> {
+        let address = self.address();
+        let (bar, _) = self.bar(slot)?.ok_or(FunctionError::NoMemory { address, slot })?;
+        Ok(bar)
     }
 
     /// Returns the memory at all base address registers.
     ///
     /// The function stops decoding its memory until [`enable_memory`](Self::enable_memory).
-    pub fn memories(&self) -> Vec<MemoryBar> {
+    ///
+    /// # Errors
+    /// A register has no meaning.
+    pub fn memories(&self) -> Result<Vec<MemoryBar>, FunctionError> {
         let (mut found, mut slot) = (Vec::new(), 0);
-        while slot < 6 {
-            let bar = self.bar(slot);
+        while slot < bar::SLOTS {
+            let bar = self.bar(slot)?;
             slot += bar.map_or(1, |(_, registers)| registers);
             found.extend(bar.map(|(bar, _)| bar));
         }
-        found
+        Ok(found)
     }
 
     /// Returns the memory at a base address register, and how many registers name it.
-    fn bar(&self, slot: u8) -> Option<(MemoryBar, u8)> {
-        // A write of ones makes the register return the size. Decoding is disabled meanwhile,
-        // because the memory would move. Xen's vPCI refuses the write otherwise.
+    fn bar(&self, slot: u8) -> Result<Option<(MemoryBar, u8)>, FunctionError> {
+        // Xen's vPCI refuses to write the register while the function decodes its memory.
         self.command(|command| command - CommandRegister::MEMORY_ENABLE);
-        let endpoint = EndpointHeader::from_header(PciHeader::new(self.address), &self.space)?;
-        let (start, bytes, registers) = match endpoint.bar(slot, &self.space)? {
-            Bar::Memory32 { address, size, .. } => (address.into(), size.into(), 1),
-            Bar::Memory64 { address, size, .. } => (address, size, 2),
-            Bar::Io { .. } => return None,
-        };
-        (start != 0).then_some((MemoryBar { start, bytes }, registers))
+        bar::read(&self.space, self.address(), slot).map_err(FunctionError::Bar)
     }
 
     /// Makes the function decode its memory. It does no DMA until [`start_dma`](Self::start_dma).
@@ -79,7 +117,7 @@ impl Function {
     }
 
     fn command(&self, change: impl FnOnce(CommandRegister) -> CommandRegister) {
-        PciHeader::new(self.address).update_command(&self.space, change);
+        PciHeader::new(self.address()).update_command(&self.space, change);
     }
 }
 
@@ -92,6 +130,6 @@ impl Drop for Function {
 
 impl fmt::Display for Function {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.address.fmt(f)
+        self.address().fmt(f)
     }
 }

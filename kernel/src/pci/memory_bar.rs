@@ -1,24 +1,13 @@
-//! The memory of a function, and mapping it.
+//! Mapping the memory of a function.
 
 use core::fmt;
 
 use hypercall::XenErrno;
 use xen_contig::addr::{Gfn, PAGE_SIZE};
 
+use super::bar::MemoryBar;
 use crate::guest::guest;
 use crate::layout::REGISTERS;
-
-/// The memory of a function, as addresses on the bus.
-///
-/// They are machine addresses in a PV guest and guest addresses in a PVH guest. Xen makes the two
-/// the same for a PVH dom0.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct MemoryBar {
-    /// The first address.
-    pub start: u64,
-    /// The size in bytes.
-    pub bytes: u64,
-}
 
 /// The refusal of Xen to map memory of a function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,13 +4,15 @@
 //! |---|---|
 //! | how is configuration space read and written? | `config`, by `ports` in dom0 and by `frontend` in a PV domU |
 //! | how is a device found? | `bus` |
-//! | where is its memory, and may it do DMA? | `function` |
+//! | may a driver use it, and may it do DMA? | `function` |
+//! | where is its memory? | `bar` |
 //! | how is its memory mapped? | `memory_bar` |
 //!
 //! Accesses of a PV dom0 to the ports trap, and Xen carries them out. Those of a PVH dom0 go to
 //! Xen's vPCI. A PV domU asks a backend in dom0, which shows it the devices of `pci=[…]`. The crate
-//! `pci_types` decodes the fields of configuration space.
+//! `pci_types` decodes the other fields of configuration space.
 
+mod bar;
 mod bus;
 mod config;
 mod frontend;
@@ -18,8 +20,9 @@ mod function;
 mod memory_bar;
 mod ports;
 
+pub use bar::MemoryBar;
 pub use bus::{find, functions};
 pub use config::{ConfigSpace, ConfigSpaceError};
 pub use frontend::close;
-pub use function::Function;
-pub use memory_bar::{BarNotPermitted, MemoryBar};
+pub use function::{Function, FunctionError};
+pub use memory_bar::BarNotPermitted;

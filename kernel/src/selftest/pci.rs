@@ -10,7 +10,7 @@ use crate::command_line::When;
 use crate::guest::guest;
 use crate::layout::slot;
 use crate::machine::Machine;
-use crate::pci::{self, BarNotPermitted, ConfigSpace, Function, MemoryBar};
+use crate::pci::{self, BarNotPermitted, ConfigSpace, Function, FunctionError, MemoryBar};
 use crate::say;
 use crate::verdict::TestOutcome;
 
@@ -36,8 +36,16 @@ fn devices(context: &TestContext<'_>) -> Check {
     }
     for (address, (vendor, device)) in functions {
         say!("# pci-devices: {address} {vendor:04x}:{device:04x}");
-        let Some(function) = Function::take(space.clone(), address) else { continue };
-        for bar in function.memories() {
+        let function = match Function::take(space.clone(), address) {
+            Ok(function) => function,
+            Err(FunctionError::NoEndpoint(_)) => continue,
+            Err(why) => fail!("{why}"),
+        };
+        let memories = match function.memories() {
+            Ok(memories) => memories,
+            Err(why) => fail!("{why}"),
+        };
+        for bar in memories {
             say!("# pci-devices: {address} BAR at {:#x} ({} KiB)", bar.start, bar.bytes >> 10);
             match map(bar) {
                 Ok(()) => {}

@@ -14,7 +14,7 @@ use super::access::{ConfigAccess, function};
 use super::transport::{BusTransport, Queue};
 use crate::drivers::{MappedRegisters, NotMapped};
 use crate::machine::Machine;
-use crate::pci::{self, ConfigSpace, ConfigSpaceError, Function, MemoryBar};
+use crate::pci::{self, ConfigSpace, ConfigSpaceError, Function, FunctionError, MemoryBar};
 
 /// The vendor and device numbers of block devices (virtio 1.1, 4.1.2).
 ///
@@ -45,11 +45,8 @@ pub enum VirtioDeviceError {
     Absent,
     /// The device has only the legacy interface.
     Legacy,
-    /// The firmware did not assign an address to the device's registers.
-    NoMemory {
-        /// The number of the base address register.
-        slot: u8,
-    },
+    /// The function cannot be used.
+    Function(FunctionError),
     /// The registers were not mapped.
     NotMapped(NotMapped),
     /// The crate `virtio-drivers` rejects the device.
@@ -77,13 +74,7 @@ impl fmt::Display for VirtioDeviceError {
             Self::Legacy => f.write_str(
                 "the virtio block device has only the legacy interface (QEMU: disable-modern=off)",
             ),
-            Self::NoMemory { slot } => {
-                write!(
-                    f,
-                    "the firmware did not assign an address to BAR {slot} of the virtio block \
-                     device"
-                )
-            }
+            Self::Function(why) => write!(f, "the virtio block device: {why}"),
             Self::NotMapped(why) => write!(f, "the virtio block device's registers: {why}"),
             Self::Transport(why) => write!(f, "the virtio block device: {why}"),
         }
@@ -101,9 +92,10 @@ impl VirtioDevice {
         let space = ConfigSpace::open(machine).map_err(VirtioDeviceError::Config)?;
         let found = IDS.iter().find_map(|id| pci::find(&space, *id));
         let address = found.ok_or(VirtioDeviceError::Absent)?;
-        let function = Function::take(space.clone(), address).ok_or(VirtioDeviceError::Absent)?;
+        let function = Function::take(space.clone(), address);
+        let function = function.map_err(VirtioDeviceError::Function)?;
         let slot = registers_of(&space, address).ok_or(VirtioDeviceError::Legacy)?;
-        let bar = function.memory(slot).ok_or(VirtioDeviceError::NoMemory { slot })?;
+        let bar = function.registers(slot).map_err(VirtioDeviceError::Function)?;
         function.enable_memory();
         // The driver polls the queue.
         function.disable_interrupts();
