@@ -219,6 +219,22 @@ fn a_broken_register_makes_a_function_unusable() {
 }
 
 #[test]
+fn a_second_driver_is_refused_and_does_not_touch_the_function() {
+    let (space, address) = (usable(), function_of_test(3));
+    let first = Function::take(space.clone(), address).ok().unwrap();
+    first.enable_memory();
+    first.start_dma();
+    let writes = space.writes();
+    let second = Function::take(space.clone(), address);
+    assert_eq!(second.err(), Some(FunctionError::InUse(address)));
+    assert_eq!((space.writes(), space.get(COMMAND)), (writes, DECODES_MEMORY | DOES_DMA));
+    assert!(Function::take(usable(), function_of_test(4)).is_ok(), "another function is free");
+    drop(first);
+    assert_eq!(space.get(COMMAND), DECODES_MEMORY);
+    assert!(Function::take(space, address).is_ok());
+}
+
+#[test]
 fn a_bridge_is_refused_and_stays_free() {
     let (space, address) = (usable().with(0x0c, 0x0001_0000, 0), function_of_test(5));
     for _ in 0..2 {

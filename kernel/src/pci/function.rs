@@ -4,14 +4,39 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use pci_types::{CommandRegister, EndpointHeader, PciAddress, PciHeader};
+use spin::Mutex;
 
 use super::bar::{self, BarError, MemoryBar};
 use super::config::ConfigSpace;
 
+/// The functions that drivers use now.
+static IN_USE: Mutex<Vec<PciAddress>> = Mutex::new(Vec::new());
+
+/// The claim to a function, which one driver at a time has. Dropping it ends the claim.
+struct Claim(PciAddress);
+
+impl Claim {
+    /// Claims a function, if no driver uses it.
+    fn new(address: PciAddress) -> Option<Self> {
+        let mut in_use = IN_USE.lock();
+        if in_use.contains(&address) {
+            return None;
+        }
+        in_use.push(address);
+        Some(Self(address))
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        IN_USE.lock().retain(|address| *address != self.0);
+    }
+}
+
 /// A function that a driver uses.
 pub struct Function {
     space: ConfigSpace,
-    address: PciAddress,
+    claim: Claim,
 }
 
 /// The reason why a driver cannot use a function.
@@ -19,6 +44,8 @@ pub struct Function {
 pub enum FunctionError {
     /// It is not an endpoint but, for example, a bridge.
     NoEndpoint(PciAddress),
+    /// Another driver uses it.
+    InUse(PciAddress),
     /// A base address register has no meaning.
     Bar(BarError),
     /// A base address register has no address of memory.
@@ -36,6 +63,9 @@ impl fmt::Display for FunctionError {
             Self::NoEndpoint(address) => {
                 write!(f, "{address} is a bridge or has an unknown kind of header")
             }
+            Self::InUse(address) => {
+                write!(f, "another driver uses {address}; drop that driver before this one starts")
+            }
             Self::Bar(error) => error.fmt(f),
             Self::NoMemory { address, slot } => write!(
                 f,
@@ -52,11 +82,12 @@ impl Function {
     /// Takes the function at `address`. Nothing is written to it.
     ///
     /// # Errors
-    /// The function is a bridge.
+    /// Another driver uses the function, or it is a bridge.
     pub fn take(space: ConfigSpace, address: PciAddress) -> Result<Self, FunctionError> {
+        let claim = Claim::new(address).ok_or(FunctionError::InUse(address))?;
         let endpoint = EndpointHeader::from_header(PciHeader::new(address), &space);
         endpoint.ok_or(FunctionError::NoEndpoint(address))?;
-        Ok(Self { space, address })
+        Ok(Self { space, claim })
     }
 
     /// Returns the memory at a base address register.
@@ -108,7 +139,7 @@ impl Function {
 
     /// Returns the place of the function on the bus.
     pub const fn address(&self) -> PciAddress {
-        self.address
+        self.claim.0
     }
 
     /// Disables the function's interrupts of the pins (INTx). Drivers that poll call this.
