@@ -8,6 +8,9 @@ mod bar;
 #[path = "../kernel/src/drivers/block_size.rs"]
 mod block_size;
 
+#[path = "../kernel/src/drivers/doorbells.rs"]
+mod doorbells;
+
 #[path = "../kernel/src/pci/function.rs"]
 mod function;
 
@@ -200,12 +203,20 @@ fn usable() -> ConfigSpace {
 }
 
 #[test]
-fn the_memory_of_a_function_is_found() {
+fn memory_that_is_shorter_than_the_registers_is_refused() {
     let address = function_of_test(1);
     let function = Function::take(usable(), address).ok().unwrap();
     let bar = MemoryBar { start: 0xfeb0_0000, bytes: 0x4000 };
-    assert_eq!(function.registers(0), Ok(bar));
-    assert_eq!(function.registers(1), Err(FunctionError::NoMemory { address, slot: 1 }));
+    assert_eq!(function.registers(0, 0x4000), Ok(bar));
+    let error = function.registers(0, 0x4001).unwrap_err();
+    let short = FunctionError::ShortMemory { address, slot: 0, bytes: 0x4000, used: 0x4001 };
+    assert_eq!(error, short);
+    assert_eq!(
+        error.to_string(),
+        "BAR 0 of 0000:00:01.0 has 16384 bytes, but the driver uses 16385: the device is of a kind that the \
+         driver does not support"
+    );
+    assert_eq!(function.registers(1, 1), Err(FunctionError::NoMemory { address, slot: 1 }));
     assert_eq!(function.memories(), Ok(vec![bar]));
 }
 
@@ -214,7 +225,7 @@ fn a_broken_register_makes_a_function_unusable() {
     let address = function_of_test(2);
     let function = Function::take(one_register(0, 0xfeb0_0002, 0), address).ok().unwrap();
     let error = BarError { address, slot: 0, value: 0xfeb0_0002, fault: BarFault::ReservedType };
-    assert_eq!(function.registers(0), Err(FunctionError::Bar(error)));
+    assert_eq!(function.registers(0, 1), Err(FunctionError::Bar(error)));
     assert_eq!(function.memories(), Err(FunctionError::Bar(error)));
 }
 
@@ -256,6 +267,14 @@ fn a_function_does_dma_only_between_the_start_and_the_drop() {
     assert_eq!(function.to_string(), "0000:00:06.0");
     drop(function);
     assert_eq!(space.get(COMMAND), DECODES_MEMORY | NO_INTERRUPTS);
+}
+
+#[test]
+fn doorbells_end_where_their_distance_says() {
+    let capabilities = |stride: u64| stride << 32 | 0xffff_fff0_ffff_ffff;
+    assert_eq!(doorbells::end(capabilities(0)), 0x1010);
+    assert_eq!(doorbells::end(capabilities(4)), 0x1000 + 3 * 64 + 4);
+    assert_eq!(doorbells::end(capabilities(15)), 0x1000 + 3 * (128 << 10) + 4);
 }
 
 #[test]

@@ -20,6 +20,8 @@ pub const E1000_CARD: DeviceKind = DeviceKind {
     qemu: "-device e1000",
     mark: DeviceMark::Ids(&[(0x8086, 0x100e), (0x8086, 0x100f)]),
     registers: 0,
+    // The last register that the crate uses is RAH0.
+    register_bytes: 0x5408,
 };
 
 /// The numbers of buffers for packets to receive, and for packets to transmit.

@@ -19,6 +19,8 @@ pub struct DeviceKind {
     pub mark: DeviceMark,
     /// The number of the base address register for the device's registers.
     pub registers: u8,
+    /// The number of bytes of registers that every device of this kind has, and the driver uses.
+    pub register_bytes: u64,
 }
 
 /// The mark by which a driver recognises its devices in configuration space.
@@ -115,7 +117,7 @@ impl DeviceFunction {
     ) -> Result<Self, DeviceError> {
         let unusable = |why| DeviceError::Function(kind, why);
         let function = Function::take(space, address).map_err(unusable)?;
-        let bar = function.registers(kind.registers).map_err(unusable)?;
+        let bar = function.registers(kind.registers, kind.register_bytes).map_err(unusable)?;
         function.enable_memory();
         function.disable_interrupts();
         // SAFETY: the function is marked as a device with its registers in this memory, and

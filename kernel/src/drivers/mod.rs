@@ -12,11 +12,13 @@
 //! | how is the crate `nvme-driver` operated? | [`nvme`] |
 //! | how is the crate `eth-intel` operated? | [`e1000`] |
 //! | which sizes of a disk's blocks are supported? | `block_size` |
+//! | how many bytes of registers does an NVMe controller have? | `doorbells` |
 //! | which locks does the crate `dma-api` take? | `locks` |
 //!
 //! The driver for virtio disks, which has a bus interface of its own, is in [`virtio`](crate::virtio).
 
 mod block_size;
+mod doorbells;
 pub mod e1000;
 mod function;
 mod locks;

@@ -19,8 +19,9 @@ use rdif_block::{
 use xen_contig::addr::PAGE_SIZE;
 
 use super::block_size::{self, UnsupportedBlockSize};
+use super::doorbells;
 use super::function::{DeviceFunction, DeviceKind, DeviceMark};
-use super::registers::RegisterMap;
+use super::registers::{self, RegisterMap};
 use crate::time::Deadline;
 
 /// NVMe disks of every maker.
@@ -29,6 +30,8 @@ pub const NVME: DeviceKind = DeviceKind {
     qemu: "-device nvme",
     mark: DeviceMark::Class(0x01, 0x08, 0x02),
     registers: 0,
+    // All before the doorbells. `NvmeDisk::start` checks that those lie within the memory too.
+    register_bytes: 0x1000,
 };
 
 /// The number of requests that may be in flight at a time.
@@ -42,6 +45,13 @@ const LIMIT_SECONDS: u64 = 60;
 /// The reason why the disk does not work.
 #[derive(Debug)]
 pub enum NvmeError {
+    /// The doorbells of the controller do not lie within its memory.
+    ShortMemory {
+        /// The size of the memory in bytes.
+        bytes: u64,
+        /// The number of bytes with the doorbells that the driver uses.
+        used: u64,
+    },
     /// The crate rejects the controller.
     Rejected(nvme_driver::err::Error),
     /// A step of the crate failed.
@@ -61,6 +71,12 @@ pub enum NvmeError {
 impl fmt::Display for NvmeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::ShortMemory { bytes, used } => write!(
+                f,
+                "NVMe: BAR {} has {bytes} bytes, but the controller says that its doorbells end at {used}: the \
+                 controller is broken, or not an NVMe controller",
+                NVME.registers
+            ),
             Self::Rejected(why) => write!(f, "the crate rejects the NVMe controller: {why}"),
             Self::Step(step, why) => write!(f, "NVMe: {step}: {why}"),
             Self::Namespace => f.write_str(
@@ -123,6 +139,10 @@ impl NvmeDisk {
     /// The crate rejects the controller, or the controller does not start.
     pub fn start(device: DeviceFunction, dma: DeviceDma) -> Result<Self, NvmeError> {
         let bar = device.bar();
+        let used = doorbells::end(capabilities(&device));
+        if used > bar.bytes {
+            return Err(NvmeError::ShortMemory { bytes: bar.bytes, used });
+        }
         let config = Config::intx(PAGE_SIZE);
         let nvme = Nvme::new(bar.start, bar.bytes as usize, dma.clone(), &RegisterMap, config)
             .map_err(NvmeError::Rejected)?;
@@ -288,6 +308,14 @@ impl Running {
         }
         Ok(done.0)
     }
+}
+
+/// Returns the first register of a controller, which is called CAP.
+fn capabilities(device: &DeviceFunction) -> u64 {
+    let register = registers::at(device.bar().start, 8);
+    // SAFETY: `device` maps the registers as long as it lives, and `at` found this one among them. Reading it has
+    // no side effect.
+    register.map_or(0, |register| unsafe { register.cast::<u64>().read_volatile() })
 }
 
 /// Starts the controller and returns its queue, and the interrupt of the queue.

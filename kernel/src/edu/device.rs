@@ -4,7 +4,7 @@ use core::fmt;
 
 use pci_types::{DeviceId, VendorId};
 
-use super::registers::{EduNotMapped, EduRegisters, Register32};
+use super::registers::{EduNotMapped, EduRegisters, Register32, Register64};
 use crate::machine::Machine;
 use crate::pci::{self, ConfigSpace, ConfigSpaceError, Function, FunctionError, MemoryBar};
 
@@ -13,6 +13,9 @@ const ID: (VendorId, DeviceId) = (0x1234, 0x11e8);
 
 /// The contents of the first register: version 1.0, `edu`.
 const IDENTIFICATION: u32 = 0x0100_00ed;
+
+/// The number of bytes of registers that the driver uses. The last one is the command register.
+const REGISTER_BYTES: u64 = Register64::Command as u64 + 8;
 
 /// The device, in use by this driver.
 pub struct Edu {
@@ -80,7 +83,7 @@ impl Edu {
         let space = ConfigSpace::open(machine).map_err(EduError::Config)?;
         let address = pci::find(&space, ID).ok_or(EduError::Absent)?;
         let function = Function::take(space, address).map_err(EduError::Function)?;
-        let bar = function.registers(0).map_err(EduError::Function)?;
+        let bar = function.registers(0, REGISTER_BYTES).map_err(EduError::Function)?;
         function.enable_memory();
         // SAFETY: the function has the numbers of an edu device. Its first memory contains its
         // registers, and `enable_memory` made the function decode it.

@@ -55,6 +55,17 @@ pub enum FunctionError {
         /// The number of the register.
         slot: u8,
     },
+    /// The memory is shorter than the registers that the driver uses.
+    ShortMemory {
+        /// The function.
+        address: PciAddress,
+        /// The number of the base address register.
+        slot: u8,
+        /// The size of the memory in bytes.
+        bytes: u64,
+        /// The number of bytes that the driver uses.
+        used: u64,
+    },
 }
 
 impl fmt::Display for FunctionError {
@@ -71,6 +82,11 @@ impl fmt::Display for FunctionError {
                 f,
                 "BAR {slot} of {address} has no address of memory: the firmware did not assign one, or \
                  the device is of another kind"
+            ),
+            Self::ShortMemory { address, slot, bytes, used } => write!(
+                f,
+                "BAR {slot} of {address} has {bytes} bytes, but the driver uses {used}: the device is of \
+                 a kind that the driver does not support"
             ),
         }
     }
@@ -90,16 +106,19 @@ impl Function {
         Ok(Self { space, claim })
     }
 
-    /// Returns the memory at a base address register.
+    /// Returns the memory at a base address register, which contains the `used` bytes of registers of a driver.
     ///
     /// The function stops decoding its memory until [`enable_memory`](Self::enable_memory).
     ///
     /// # Errors
-    /// The register has no meaning or no address.
-    pub fn registers(&self, slot: u8) -> Result<MemoryBar, FunctionError> {
+    /// The register has no meaning or no address, or the memory is too short.
+    pub fn registers(&self, slot: u8, used: u64) -> Result<MemoryBar, FunctionError> {
         let address = self.address();
         let (bar, _) = self.bar(slot)?.ok_or(FunctionError::NoMemory { address, slot })?;
-        Ok(bar)
+        match bar.bytes {
+            bytes if bytes < used => Err(FunctionError::ShortMemory { address, slot, bytes, used }),
+            _ => Ok(bar),
+        }
     }
 
     /// Returns the memory at all base address registers.

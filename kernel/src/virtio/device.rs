@@ -7,7 +7,8 @@ use spin::Mutex;
 use virtio_drivers::Hal;
 use virtio_drivers::transport::pci::bus::{ConfigurationAccess, PCI_CAP_ID_VNDR, PciRoot};
 use virtio_drivers::transport::pci::{
-    PciTransport, VIRTIO_PCI_CAP_COMMON_CFG, VIRTIO_VENDOR_ID, VirtioPciError,
+    PciTransport, VIRTIO_PCI_CAP_COMMON_CFG, VIRTIO_PCI_CAP_DEVICE_CFG, VIRTIO_VENDOR_ID,
+    VirtioPciError,
 };
 
 use super::access::{ConfigAccess, function};
@@ -21,8 +22,10 @@ use crate::pci::{self, ConfigSpace, ConfigSpaceError, Function, FunctionError, M
 /// The first has only the modern interface; the second has the legacy interface too.
 const IDS: [(VendorId, DeviceId); 2] = [(VIRTIO_VENDOR_ID, 0x1042), (VIRTIO_VENDOR_ID, 0x1001)];
 
-/// The offset in a virtio capability that names the base address register.
+/// The offsets in a virtio capability (virtio 1.1, 4.1.4): the base address register, and the place in its memory.
 const CAPABILITY_BAR: u8 = 4;
+const CAPABILITY_OFFSET: u8 = 8;
+const CAPABILITY_LENGTH: u8 = 12;
 
 /// The device, in use by this driver.
 pub struct VirtioDevice {
@@ -45,6 +48,8 @@ pub enum VirtioDeviceError {
     Absent,
     /// The device has only the legacy interface.
     Legacy,
+    /// The device has registers at two base address registers, with these numbers.
+    TwoBars(u8, u8),
     /// The function cannot be used.
     Function(FunctionError),
     /// The registers were not mapped.
@@ -74,6 +79,11 @@ impl fmt::Display for VirtioDeviceError {
             Self::Legacy => f.write_str(
                 "the virtio block device has only the legacy interface (QEMU: disable-modern=off)",
             ),
+            Self::TwoBars(one, other) => write!(
+                f,
+                "the virtio block device has registers at BAR {one} and at BAR {other}, but the driver \
+                 supports one BAR, as QEMU's devices have"
+            ),
             Self::Function(why) => write!(f, "the virtio block device: {why}"),
             Self::NotMapped(why) => write!(f, "the virtio block device's registers: {why}"),
             Self::Transport(why) => write!(f, "the virtio block device: {why}"),
@@ -94,8 +104,8 @@ impl VirtioDevice {
         let address = found.ok_or(VirtioDeviceError::Absent)?;
         let function = Function::take(space.clone(), address);
         let function = function.map_err(VirtioDeviceError::Function)?;
-        let slot = registers_of(&space, address).ok_or(VirtioDeviceError::Legacy)?;
-        let bar = function.registers(slot).map_err(VirtioDeviceError::Function)?;
+        let (slot, used) = registers_of(&space, address)?;
+        let bar = function.registers(slot, used).map_err(VirtioDeviceError::Function)?;
         function.enable_memory();
         // The driver polls the queue.
         function.disable_interrupts();
@@ -124,14 +134,30 @@ impl VirtioDevice {
     }
 }
 
-/// Returns the number of the base address register of the modern interface.
-fn registers_of(space: &ConfigSpace, address: PciAddress) -> Option<u8> {
+/// Returns the number of the base address register of the modern interface, and the number of bytes of registers.
+fn registers_of(space: &ConfigSpace, address: PciAddress) -> Result<(u8, u64), VirtioDeviceError> {
     let (root, function) = (PciRoot::new(ConfigAccess(space)), function(address));
-    let common = root.capabilities(function).find(|capability| {
+    let read = |offset| ConfigAccess(space).read_word(function, offset);
+    let mut found: Option<(u8, u64)> = None;
+    for capability in root.capabilities(function) {
         let kind = (capability.private_header >> 8) as u8;
-        capability.id == PCI_CAP_ID_VNDR && kind == VIRTIO_PCI_CAP_COMMON_CFG
-    })?;
-    Some(ConfigAccess(space).read_word(function, common.offset + CAPABILITY_BAR) as u8)
+        let is_registers = (VIRTIO_PCI_CAP_COMMON_CFG..=VIRTIO_PCI_CAP_DEVICE_CFG).contains(&kind);
+        if capability.id != PCI_CAP_ID_VNDR || !is_registers {
+            continue;
+        }
+        // The header has 256 bytes, and a capability begins at a multiple of 4 below its end.
+        let at = |field| read(capability.offset.saturating_add(field));
+        let slot = at(CAPABILITY_BAR) as u8;
+        let end = u64::from(at(CAPABILITY_OFFSET)) + u64::from(at(CAPABILITY_LENGTH));
+        found = match found {
+            Some((other, _)) if other != slot => {
+                return Err(VirtioDeviceError::TwoBars(other, slot));
+            }
+            Some((_, longest)) => Some((slot, longest.max(end))),
+            None => Some((slot, end)),
+        };
+    }
+    found.ok_or(VirtioDeviceError::Legacy)
 }
 
 impl fmt::Display for VirtioDevice {
