@@ -25,7 +25,7 @@ pub enum StoreError {
     },
     /// The answer is not UTF-8 text.
     Malformed,
-    /// The message in the ring does not answer the request.
+    /// The message in the ring has another kind than the request, or it is too long for a message.
     UnexpectedMessage {
         /// The kind of the message, `XS_*`.
         kind: u32,
@@ -50,7 +50,7 @@ impl fmt::Display for StoreError {
             Self::UnexpectedMessage { kind, request, len } => write!(
                 f,
                 "xenstored sent a message of kind {kind} with {len} bytes for request {request:#x}, \
-                 which does not answer the last request"
+                 which does not answer a request of this kernel; create the domain again"
             ),
         }
     }

@@ -3,7 +3,8 @@
 //! | question | place |
 //! |---|---|
 //! | how do bytes reach xenstored, and come back? | `ring` |
-//! | what is a request, and what is its answer? | `store` |
+//! | which answer belongs to a request? | `stream` |
+//! | what can be asked? | `store` |
 //! | what can fail? | `error` |
 //!
 //! The client has no watches. A caller that waits for a change reads the key again.
@@ -11,6 +12,7 @@
 mod error;
 mod ring;
 mod store;
+mod stream;
 
 pub use error::StoreError;
 pub use store::Store;

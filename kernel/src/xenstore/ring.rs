@@ -63,38 +63,34 @@ impl RingPair {
         }
     }
 
-    /// Sends bytes of a request. [`notify`](Self::notify) follows the last ones.
+    /// Sends a byte of a request. [`notify`](Self::notify) follows the last one.
     ///
     /// # Errors
     /// xenstored does not read the ring.
-    pub fn send(&mut self, bytes: &[u8], deadline: Deadline) -> Result<(), StoreError> {
+    pub fn send(&mut self, byte: u8, deadline: Deadline) -> Result<(), StoreError> {
         let ring = self.requests();
-        for byte in bytes {
-            self.wait(deadline, || ring.filled() < RING_SIZE as u32)?;
-            let writer = ring.writer().load(Ordering::Relaxed);
-            // SAFETY: the byte lies within the ring. The ring is not full, so xenstored does not read
-            // the byte before the new index is stored.
-            unsafe { ring.bytes.add(writer as usize % RING_SIZE).write_volatile(*byte) };
-            ring.writer().store(writer.wrapping_add(1), Ordering::Release);
-        }
+        self.wait(deadline, || ring.filled() < RING_SIZE as u32)?;
+        let writer = ring.writer().load(Ordering::Relaxed);
+        // SAFETY: the byte lies within the ring. The ring is not full, so xenstored does not read
+        // the byte before the new index is stored.
+        unsafe { ring.bytes.add(writer as usize % RING_SIZE).write_volatile(byte) };
+        ring.writer().store(writer.wrapping_add(1), Ordering::Release);
         Ok(())
     }
 
-    /// Receives bytes of an answer.
+    /// Receives a byte of an answer.
     ///
     /// # Errors
-    /// xenstored does not write them.
-    pub fn receive(&mut self, bytes: &mut [u8], deadline: Deadline) -> Result<(), StoreError> {
+    /// xenstored does not write it.
+    pub fn receive(&mut self, deadline: Deadline) -> Result<u8, StoreError> {
         let ring = self.answers();
-        for byte in bytes {
-            self.wait(deadline, || ring.filled() > 0)?;
-            let reader = ring.reader().load(Ordering::Relaxed);
-            // SAFETY: the byte lies within the ring. The ring is not empty, so xenstored does not write
-            // the byte before the new index is stored.
-            *byte = unsafe { ring.bytes.add(reader as usize % RING_SIZE).read_volatile() };
-            ring.reader().store(reader.wrapping_add(1), Ordering::Release);
-        }
-        Ok(())
+        self.wait(deadline, || ring.filled() > 0)?;
+        let reader = ring.reader().load(Ordering::Relaxed);
+        // SAFETY: the byte lies within the ring. The ring is not empty, so xenstored does not write
+        // the byte before the new index is stored.
+        let byte = unsafe { ring.bytes.add(reader as usize % RING_SIZE).read_volatile() };
+        ring.reader().store(reader.wrapping_add(1), Ordering::Release);
+        Ok(byte)
     }
 
     /// Naps until `done` returns true.
