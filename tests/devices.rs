@@ -2,6 +2,9 @@
 
 extern crate alloc;
 
+#[path = "../kernel/src/pci/frontend/backend_id.rs"]
+mod backend_id;
+
 #[path = "../kernel/src/pci/bar.rs"]
 mod bar;
 
@@ -66,10 +69,12 @@ mod config {
     }
 }
 
+use backend_id::BackendIdError;
 use bar::{BarError, BarFault, MemoryBar};
 use block_size::UnsupportedBlockSize;
 use config::ConfigSpace;
 use function::{Function, FunctionError};
+use hypercall::DomId;
 use pci_types::{ConfigRegionAccess, PciAddress};
 use std::cell::Cell;
 
@@ -289,5 +294,29 @@ fn a_disk_has_blocks_of_a_sector_to_a_page() {
         block_size::check(0).unwrap_err().to_string(),
         "the first namespace has blocks of 0 bytes, but the driver supports powers of two from 512 to 4096; \
          format it with such blocks (nvme format --block-size=4096), which erases it"
+    );
+}
+
+#[test]
+fn the_backend_is_in_another_domain() {
+    assert_eq!(backend_id::parse("0", Some("5")), Ok(DomId(0)));
+    assert_eq!(backend_id::parse("32751", None), Ok(DomId(0x7fef)));
+    assert_eq!(backend_id::parse("5", Some("5")), Err(BackendIdError::Own(DomId(5))));
+    assert_eq!(backend_id::parse("5", Some("?")), Ok(DomId(5)));
+    for text in
+        ["", "x", "-1", "+1", " 1", "1\0", "0x1", "32752", "65535", "65536", "99999999999999999999"]
+    {
+        let error = backend_id::parse(text, Some("5")).unwrap_err();
+        assert!(matches!(error, BackendIdError::NotADomain(_)), "{text:?}: {error}");
+    }
+    assert_eq!(
+        backend_id::parse("domain-with-a-long-name", None).unwrap_err().to_string(),
+        "backend-id in xenstore is \"domain-with-a-lo\", not the number of a domain (0 to 32751); create the domain \
+         again with xl and a device in pci=[…]"
+    );
+    assert_eq!(
+        backend_id::parse("5", Some("5")).unwrap_err().to_string(),
+        "backend-id in xenstore is 5, the number of this domain, which cannot serve itself; create the domain \
+         again with xl and a device in pci=[…]"
     );
 }

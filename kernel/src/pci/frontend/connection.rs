@@ -2,9 +2,9 @@
 
 use alloc::vec::Vec;
 
+use hypercall::Xen;
 use hypercall::abi::pci::NOT_FOUND;
 use hypercall::ops::{EventChannelOp, Port};
-use hypercall::{DomId, Xen};
 use pci_types::{ConfigRegionAccess, PciAddress};
 use spin::Mutex;
 
@@ -117,12 +117,12 @@ fn connect(machine: &Machine) -> Result<Option<Connection>, FrontendError> {
         Err(error) => return Err(error.into()),
     };
     let Some(ends) = Ends::find(&mut store)? else { return Ok(None) };
-    let dom0 = DomId(0);
+    let backend = ends.backend_domain();
     // SAFETY: only `page` uses the frame, through raw pointers. If the connection fails, the grant
     // is never ended, and nothing else uses the frame.
-    let grant = unsafe { Grant::new(machine, page::frame(), dom0) };
+    let grant = unsafe { Grant::new(machine, page::frame(), backend) };
     let grant = grant.map_err(FrontendError::Grant)?;
-    let made = xen().event_channel_op(EventChannelOp::AllocUnbound { remote: dom0 });
+    let made = xen().event_channel_op(EventChannelOp::AllocUnbound { remote: backend });
     let made = made.map_err(|errno| FrontendError::Xen("EVTCHNOP_alloc_unbound", errno))?;
     let port = Port(made as u32);
     let roots = ends.connect(&mut store, grant.reference(), port)?;

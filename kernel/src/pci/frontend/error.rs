@@ -4,6 +4,7 @@ use core::fmt;
 
 use hypercall::XenErrno;
 
+use super::backend_id::BackendIdError;
 use super::xenbus::{BackendState, TIMEOUT_SECONDS};
 use crate::grants::GrantError;
 use crate::xenstore::StoreError;
@@ -19,6 +20,8 @@ pub enum FrontendError {
     Xen(&'static str, XenErrno),
     /// The toolstack's key is missing or has another form.
     Key(&'static str),
+    /// The backend is not in another domain.
+    BackendId(BackendIdError),
     /// The backend did not connect in time, or has closed. The value is its last state.
     Backend(Option<BackendState>),
     /// The backend did not answer a request.
@@ -38,6 +41,7 @@ impl fmt::Display for FrontendError {
                 "pcifront: the key {key} in xenstore is missing or has an unknown form; was the \
                  domain created by xl?"
             ),
+            Self::BackendId(error) => write!(f, "pcifront: {error}"),
             Self::Backend(state) => {
                 f.write_str("the PCI backend in dom0 does not connect: ")?;
                 match state {

@@ -7,10 +7,12 @@
 //! | question | place |
 //! |---|---|
 //! | how do the two ends find each other? | `xenbus` |
+//! | which domain has the backend? | `backend_id` |
 //! | how is a register read and written? | `page` |
 //! | who has the connection? | `connection` |
 //! | what can fail? | `error` |
 
+mod backend_id;
 mod connection;
 mod error;
 mod page;

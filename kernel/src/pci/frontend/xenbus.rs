@@ -5,10 +5,11 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 
+use hypercall::DomId;
 use hypercall::abi::pci::MAGIC;
 use hypercall::ops::Port;
 
-use super::FrontendError;
+use super::{FrontendError, backend_id};
 use crate::events::nap;
 use crate::time::Deadline;
 use crate::xenstore::Store;
@@ -51,6 +52,7 @@ impl fmt::Display for BackendState {
 pub struct Ends {
     frontend: String,
     backend: String,
+    backend_domain: DomId,
 }
 
 /// A bus from which the devices are found.
@@ -75,14 +77,24 @@ impl Ends {
     /// Returns the ends that the toolstack has made, or `None` if it passed no device to the domain.
     ///
     /// # Errors
-    /// xenstore failed, or a key is missing.
+    /// xenstore failed, a key is missing, or the backend is not in another domain.
     pub fn find(store: &mut Store) -> Result<Option<Self>, FrontendError> {
         // The toolstack makes one frontend, with all devices.
         let Some(id) = store.list(FRONTENDS)?.into_iter().next() else { return Ok(None) };
         let frontend = format!("{FRONTENDS}/{id}");
         let backend = store.read(&format!("{frontend}/backend"))?;
         let backend = backend.ok_or(FrontendError::Key("device/pci/…/backend"))?;
-        Ok(Some(Self { frontend, backend }))
+        let id = store.read(&format!("{frontend}/backend-id"))?;
+        let id = id.ok_or(FrontendError::Key("device/pci/…/backend-id"))?;
+        let own = store.read("domid")?;
+        let backend_domain = backend_id::parse(&id, own.as_deref());
+        let backend_domain = backend_domain.map_err(FrontendError::BackendId)?;
+        Ok(Some(Self { frontend, backend, backend_domain }))
+    }
+
+    /// Returns the domain of the backend.
+    pub const fn backend_domain(&self) -> DomId {
+        self.backend_domain
     }
 
     /// Publishes page and event channel, and waits until the backend has connected to them.
