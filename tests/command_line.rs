@@ -313,6 +313,19 @@ fn globs_match_as_a_shell_would() {
 }
 
 #[test]
+fn a_test_of_a_users_device_runs_on_request_alone() {
+    for device in ["nvme-random", "e1000-dhcp", "virtio-blk-writes", "pci-devices"] {
+        for text in
+            ["", "selftest=all", "selftest=-storm", "selftest=edu-*,dma-*", "server=10.0.2.2:1"]
+        {
+            assert!(!selection(text).includes(device, When::Asked), "{text}: {device}");
+        }
+        assert!(selection("selftest=*").includes(device, When::Asked));
+        assert!(!selection("selftest=*,-*-*").includes(device, When::Asked));
+    }
+}
+
+#[test]
 fn a_test_that_ends_the_kernel_must_be_named_in_full() {
     let named = Selection::Patterns(vec!["misbehave-panic".into()]);
     let glob = Selection::Patterns(vec!["misbehave-*".into(), "*".into()]);
