@@ -11,7 +11,7 @@ use xen_sys::{hypercall_1, hypercall_2, hypercall_3, hypercall_4};
 
 use crate::abi::grant_table::SetupTable;
 use crate::abi::hvm::{HvmGetMemType, HvmParam};
-use crate::abi::physdev::SetIopl;
+use crate::abi::physdev::{Eoi, IrqStatusQuery, SetIopl};
 use crate::abi::sched::SchedPoll;
 use crate::ops::{
     EventChannelOp, GrantTableOp, HvmOp, HvmParamIndex, MemoryOp, PhysdevOp, Port, SchedOp,
@@ -224,6 +224,15 @@ unsafe fn event_channel(op: EventChannelOp) -> i64 {
                 &mut xen_sys::evtchn_bind_virq { virq, vcpu, port: 0 },
                 |bound| bound.port,
             ),
+            EventChannelOp::BindPirq { pirq, shared } => event(
+                xen_sys::EVTCHNOP_bind_pirq,
+                &mut xen_sys::evtchn_bind_pirq {
+                    pirq,
+                    flags: if shared { xen_sys::BIND_PIRQ__WILL_SHARE } else { 0 },
+                    port: 0,
+                },
+                |bound| bound.port,
+            ),
             EventChannelOp::AllocUnbound { remote } => event(
                 xen_sys::EVTCHNOP_alloc_unbound,
                 &mut xen_sys::evtchn_alloc_unbound {
@@ -345,14 +354,18 @@ unsafe fn mem_type(pfn: Pfn) -> Result<u64, XenErrno> {
 /// # Safety
 /// A hypercall page as [`RealXen::new`] requires.
 unsafe fn physdev(op: PhysdevOp) -> i64 {
-    let PhysdevOp::SetIopl(iopl) = op;
-    let argument = SetIopl { iopl };
-    // SAFETY: Xen reads the argument, which lives across the call, and writes nothing.
-    unsafe {
-        hypercall_2(
-            xen_sys::__HYPERVISOR_physdev_op,
-            op.command().0.into(),
-            addr(&raw const argument),
-        )
+    let command = op.command().0.into();
+    let issue = |argument| {
+        // SAFETY: each arm below passes the structure of its sub-operation, which lives across the call.
+        unsafe { hypercall_2(xen_sys::__HYPERVISOR_physdev_op, command, argument) }
+    };
+    match op {
+        PhysdevOp::SetIopl(iopl) => issue(addr(&SetIopl { iopl })),
+        PhysdevOp::IrqStatusQuery { pirq } => {
+            let mut query = IrqStatusQuery { irq: pirq, flags: 0 };
+            let ret = issue(addr(ptr::from_mut(&mut query)));
+            if ret < 0 { ret } else { query.flags.into() }
+        }
+        PhysdevOp::Eoi { pirq } => issue(addr(&Eoi { irq: pirq })),
     }
 }

@@ -284,12 +284,14 @@ pub unsafe trait Xen {
         unsafe { self.call(&mut Call::SetHvmParam { index, value }) }
     }
 
-    /// Sets the I/O privilege of the calling PV vCPU (`HYPERVISOR_physdev_op`).
+    /// Sets the I/O privilege of the calling PV vCPU, or handles physical interrupts
+    /// (`HYPERVISOR_physdev_op`). Returns the status of an interrupt, or 0.
     ///
     /// # Errors
-    /// Xen's error: `EINVAL` for a level above 3, `ENOSYS` in a translated guest.
+    /// Xen's error: `EINVAL` for a level above 3 or an unknown interrupt, `ENOSYS` in a translated guest.
     fn physdev_op(&self, op: PhysdevOp) -> Result<u64, XenErrno> {
-        // SAFETY: the level lets port instructions through, which are unsafe themselves.
+        // SAFETY: the level lets port instructions through, which are unsafe themselves. An interrupt
+        // comes as an event, and the handler of that is the kernel's.
         unsafe { self.call(&mut Call::Physdev(op)) }
     }
 

@@ -76,6 +76,8 @@ fn each_call_prints_its_name_and_arguments() {
     see(Call::EventChannel(EventChannelOp::Unmask(Port(4))));
     see(Call::EventChannel(EventChannelOp::BindVirq { virq: 1, vcpu: 2 }));
     see(Call::EventChannel(EventChannelOp::BindIpi { vcpu: 2 }));
+    see(Call::EventChannel(EventChannelOp::BindPirq { pirq: 11, shared: true }));
+    see(Call::EventChannel(EventChannelOp::BindPirq { pirq: 11, shared: false }));
     see(Call::EventChannel(EventChannelOp::AllocUnbound { remote: DomId(0) }));
     see(Call::GrantTable(GrantTableOp::SetupTable { frames: &mut [0; 2], status: &mut 0 }));
     see(Call::Version(VersionOp::Version));
@@ -92,6 +94,8 @@ fn each_call_prints_its_name_and_arguments() {
     see(Call::Hvm(HvmOp::GetMemType(Pfn::new(9))));
     see(Call::SetHvmParam { index: HvmParamIndex::CallbackIrq, value: 7 });
     see(Call::Physdev(PhysdevOp::SetIopl(1)));
+    see(Call::Physdev(PhysdevOp::IrqStatusQuery { pirq: 11 }));
+    see(Call::Physdev(PhysdevOp::Eoi { pirq: 11 }));
     assert_eq!(
         seen,
         [
@@ -128,6 +132,8 @@ fn each_call_prints_its_name_and_arguments() {
             "event_channel_op unmask port=4 (0)",
             "event_channel_op bind_virq virq=1 vcpu=2 (0)",
             "event_channel_op bind_ipi vcpu=2 (0)",
+            "event_channel_op bind_pirq pirq=11 shared (0)",
+            "event_channel_op bind_pirq pirq=11 (0)",
             "event_channel_op alloc_unbound remote=0 (0)",
             "grant_table_op setup_table frames=2 (0)",
             "xen_version version (0)",
@@ -144,6 +150,8 @@ fn each_call_prints_its_name_and_arguments() {
             "hvm_op get_mem_type pfn=0x9 (0)",
             "hvm_op set_param param=0 value=0x7 (0)",
             "physdev_op set_iopl iopl=1 (0)",
+            "physdev_op irq_status_query pirq=11 (0)",
+            "physdev_op eoi pirq=11 (0)",
         ]
     );
 }

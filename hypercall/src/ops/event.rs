@@ -19,6 +19,13 @@ pub enum EventChannelOp {
         /// The vCPU that receives it.
         vcpu: u32,
     },
+    /// Binds a physical interrupt, which the toolstack gave to the domain. Returns the port.
+    BindPirq {
+        /// The physical interrupt, by the number that it has in this domain.
+        pirq: u32,
+        /// Whether other domains may bind the same interrupt, as devices on one line need.
+        shared: bool,
+    },
     /// Makes a port through which vCPUs of the domain notify one of them. Returns the port.
     BindIpi {
         /// The vCPU that receives the notifications.

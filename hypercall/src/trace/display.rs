@@ -59,8 +59,14 @@ impl fmt::Display for CallRecord {
             Self::SetHvmParam { index, value } => {
                 write!(f, " set_param param={} value={value:#x}", index as u32)
             }
-            Self::Physdev(op @ PhysdevOp::SetIopl(iopl)) => {
-                write!(f, " {} iopl={iopl}", op.command().1)
+            Self::Physdev(op) => {
+                write!(f, " {}", op.command().1)?;
+                match op {
+                    PhysdevOp::SetIopl(iopl) => write!(f, " iopl={iopl}"),
+                    PhysdevOp::IrqStatusQuery { pirq } | PhysdevOp::Eoi { pirq } => {
+                        write!(f, " pirq={pirq}")
+                    }
+                }
             }
         }
     }
@@ -277,6 +283,10 @@ impl fmt::Display for Event {
             EventChannelOp::Unmask(port) => write!(f, "unmask port={}", port.0),
             EventChannelOp::BindVirq { virq, vcpu } => {
                 write!(f, "bind_virq virq={virq} vcpu={vcpu}")
+            }
+            EventChannelOp::BindPirq { pirq, shared } => {
+                let shared = if shared { " shared" } else { "" };
+                write!(f, "bind_pirq pirq={pirq}{shared}")
             }
             EventChannelOp::BindIpi { vcpu } => write!(f, "bind_ipi vcpu={vcpu}"),
             EventChannelOp::AllocUnbound { remote } => {
