@@ -8,7 +8,7 @@ use crate::tsc::tsc;
 use crate::{shared_page, vcpu};
 
 /// A point in Xen's system time.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Deadline(NonZeroU64);
 
 impl Deadline {

@@ -1,18 +1,23 @@
-//! The crate `eth-intel`, operated by polling, as a network card of the crate `smoltcp`.
+//! The crate `eth-intel`, operated by interrupts or by polling, as a network card of the crate `smoltcp`.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::alloc::Layout;
-use core::fmt;
+use core::{fmt, hint};
 
 use dma_api::{ContiguousBufferPool, DeviceDma, DmaDirection, DmaError};
 use eth_intel::E1000;
-use rdif_eth::{DmaBuffer, IRxQueue, ITxQueue, NetDevice, NetError, NetPollIrqControl};
+use rdif_eth::{
+    DmaBuffer, IRxQueue, ITxQueue, NetDevice, NetError, NetHardIrqEndpoint, NetHardIrqResult,
+    NetPollIrqControl, NetRearmResult,
+};
 use smoltcp::phy::{Device, DeviceCapabilities, Medium, RxToken, TxToken};
 use smoltcp::time::Instant;
 
 use super::function::{DeviceFunction, DeviceKind, DeviceMark};
 use super::registers::{self, RegisterMap};
+use super::waiting::Waiting;
+use crate::time::Deadline;
 
 /// Network cards that the crate drives: QEMU's e1000 is the first.
 pub const E1000_CARD: DeviceKind = DeviceKind {
@@ -44,7 +49,7 @@ pub enum E1000Error {
     Rejected(eth_intel::err::Error),
     /// A step of the crate failed.
     Step(&'static str, NetError),
-    /// The crate supplied no queue.
+    /// The crate supplied no queue, or no interrupt of it.
     NoQueue,
     /// No memory is available for buffers.
     NoBuffer(DmaError),
@@ -65,8 +70,13 @@ impl core::error::Error for E1000Error {}
 
 /// A card in use.
 pub struct NetworkCard {
-    // Dropped first: the function loses its right to do DMA before any buffer is freed.
+    // Dropped first: the interrupt is disabled, and then the function loses its right to do DMA before any
+    // buffer is freed.
+    waiting: Waiting,
     device: DeviceFunction,
+    irq_endpoint: NetHardIrqEndpoint,
+    /// True if the card may assert its interrupt. The crate's handler disables it.
+    is_armed: bool,
     irq: Box<dyn NetPollIrqControl>,
     receiver: Receiver,
     transmitter: Transmitter,
@@ -106,16 +116,22 @@ impl NetworkCard {
         // This allocates the rings and frees them if it fails. The card may not do DMA yet, because it could use a
         // ring that is freed.
         let mut parts = Box::new(card).into_parts().map_err(starting)?;
-        let group = parts.poll_groups.pop().ok_or(E1000Error::NoQueue)?;
+        let mut group = parts.poll_groups.pop().ok_or(E1000Error::NoQueue)?;
+        let irq_endpoint = group.irq_endpoints.pop().ok_or(E1000Error::NoQueue)?;
         let (receive, transmit) = (group.queues.rx, group.queues.tx);
         // From here on a failure drops the card, which stops it before its rings are freed.
         let mut card = Self {
+            waiting: Waiting::of(&device),
             device,
+            irq_endpoint,
+            is_armed: false,
             irq: group.irq_control,
             receiver: Receiver { queue: receive, current: None, bytes: 0 },
             transmitter: Transmitter { queue: transmit, free: Vec::new(), in_flight: 0, bytes: 0 },
             mac: parts.info.mac_address,
         };
+        // The first packet then causes an interrupt, however fast the network answers.
+        card.arm()?;
         card.transmitter.free = buffers(dma, DmaDirection::ToDevice, TRANSMIT)?;
         let for_packets = buffers(dma, DmaDirection::FromDevice, RECEIVE)?;
         card.device.start_dma();
@@ -133,6 +149,35 @@ impl NetworkCard {
     /// Returns the device.
     pub const fn device(&self) -> &DeviceFunction {
         &self.device
+    }
+
+    /// Waits until the card may have received or transmitted a packet, or until the deadline.
+    ///
+    /// # Errors
+    /// The crate failed to arm the interrupt.
+    pub fn wait(&mut self, deadline: Deadline) -> Result<(), E1000Error> {
+        if !self.waiting.has_interrupt() {
+            hint::spin_loop();
+            return Ok(());
+        }
+        self.arm()?;
+        if self.is_armed && self.waiting.wait(deadline) {
+            let had_cause = self.irq_endpoint.handle_irq() != NetHardIrqResult::Spurious;
+            self.is_armed = !had_cause;
+            self.waiting.end(had_cause);
+        }
+        Ok(())
+    }
+
+    /// Lets the card assert its interrupt, if that can arrive and the card has nothing to do yet.
+    fn arm(&mut self) -> Result<(), E1000Error> {
+        if self.waiting.has_interrupt() && !self.is_armed {
+            // The crate ignores the time.
+            let armed = self.irq.rearm_and_check(0);
+            let armed = armed.map_err(|why| E1000Error::Step("arming the interrupt", why))?;
+            self.is_armed = armed == NetRearmResult::Idle;
+        }
+        Ok(())
     }
 
     /// Returns the number of bytes of all packets, received and transmitted.

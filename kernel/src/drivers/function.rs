@@ -6,7 +6,10 @@ use pci_types::{DeviceId, PciAddress, PciHeader, VendorId};
 
 use super::registers::{MappedRegisters, NotMapped};
 use crate::machine::Machine;
-use crate::pci::{self, ConfigSpace, ConfigSpaceError, Function, FunctionError, MemoryBar};
+use crate::pci::{
+    self, ConfigSpace, ConfigSpaceError, Function, FunctionError, Interrupt, InterruptError,
+    MemoryBar,
+};
 
 /// A kind of device that a driver supports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,12 +50,14 @@ impl DeviceMark {
 
 /// A function in use by a driver. Its registers are mapped.
 ///
-/// It does no DMA until [`start_dma`](Self::start_dma). Interrupts are disabled, because the drivers poll.
+/// It does no DMA until [`start_dma`](Self::start_dma), and asserts no interrupt until
+/// [`bind_interrupt`](Self::bind_interrupt).
 pub struct DeviceFunction {
     // The fields are dropped in this order: the registers are unmapped before the function loses its
     // right to do DMA.
     registers: MappedRegisters,
     function: Function,
+    space: ConfigSpace,
 }
 
 /// The reason why a device cannot be used.
@@ -116,7 +121,7 @@ impl DeviceFunction {
         kind: DeviceKind,
     ) -> Result<Self, DeviceError> {
         let unusable = |why| DeviceError::Function(kind, why);
-        let function = Function::take(space, address).map_err(unusable)?;
+        let function = Function::take(space.clone(), address).map_err(unusable)?;
         let bar = function.registers(kind.registers, kind.register_bytes).map_err(unusable)?;
         function.enable_memory();
         function.disable_interrupts();
@@ -124,7 +129,7 @@ impl DeviceFunction {
         // `enable_memory` made the function decode it.
         let registers = unsafe { MappedRegisters::map(bar) }
             .map_err(|why| DeviceError::NotMapped(kind, why))?;
-        Ok(Self { registers, function })
+        Ok(Self { registers, function, space })
     }
 
     /// Lets the device do DMA, until it is dropped.
@@ -137,6 +142,14 @@ impl DeviceFunction {
     /// Returns the place of the device on the bus.
     pub const fn address(&self) -> PciAddress {
         self.function.address()
+    }
+
+    /// Binds the interrupt of the function's pin. Returns `None` in dom0, where it reaches no driver.
+    ///
+    /// # Errors
+    /// The function has no interrupt, or Xen refused a step.
+    pub fn bind_interrupt(&self) -> Result<Option<Interrupt>, InterruptError> {
+        Interrupt::bind(&self.space, self.address())
     }
 
     /// Returns the memory with the registers.

@@ -7,6 +7,7 @@
 //! |---|---|
 //! | how is a device found and prepared? | `function` |
 //! | where are its registers mapped? | `registers` |
+//! | how does a driver wait for its device? | `waiting` |
 //! | which memory do drivers get, and what is counted of it? | [`memory`] |
 //! | where do the crates' own messages go? | `messages` |
 //! | how is the crate `nvme-driver` operated? | [`nvme`] |
@@ -26,6 +27,7 @@ pub mod memory;
 mod messages;
 pub mod nvme;
 mod registers;
+mod waiting;
 
 pub use function::{DeviceFunction, DeviceKind};
 pub use registers::{MappedRegisters, NotMapped};

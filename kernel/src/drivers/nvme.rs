@@ -1,8 +1,8 @@
-//! The crate `nvme-driver`, operated by polling.
+//! The crate `nvme-driver`, operated by interrupts or by polling.
 //!
-//! The crate expects a runtime that calls it after interrupts. This file is that runtime: it asks the crate's
-//! interrupt handlers again and again instead. In the mode for INTx the crate masks the controller's
-//! interrupt until the runtime asks for the next, which this one never does.
+//! The crate expects a runtime that calls it after interrupts. This file is that runtime. Without interrupts
+//! it asks the crate's interrupt handlers again and again instead. In the mode for INTx the handlers mask the
+//! controller's interrupt until the runtime asks for the next, which it does only if one can arrive.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -22,6 +22,7 @@ use super::block_size::{self, UnsupportedBlockSize};
 use super::doorbells;
 use super::function::{DeviceFunction, DeviceKind, DeviceMark};
 use super::registers::{self, RegisterMap};
+use super::waiting::Waiting;
 use crate::time::Deadline;
 
 /// NVMe disks of every maker.
@@ -96,10 +97,12 @@ impl fmt::Display for NvmeError {
 
 impl core::error::Error for NvmeError {}
 
-/// Tells the crate to look for events at each poll, as if the function asserted its interrupt.
-struct Polled;
+/// Tells the crate to look for events at each call, as if the function asserted its interrupt.
+///
+/// The status in configuration space would tell more, but asking the backend for it takes longer than looking.
+struct Asserted;
 
-impl NvmeIntxSource for Polled {
+impl NvmeIntxSource for Asserted {
     fn is_asserted(&self) -> bool {
         true
     }
@@ -119,6 +122,8 @@ pub struct NvmeRequest {
 pub struct NvmeDisk {
     /// `None` after a failure, when the controller was stopped.
     running: Option<Running>,
+    // Dropped before the device, whose interrupt it disables.
+    waiting: Waiting,
     info: QueueInfo,
     dma: DeviceDma,
     device: DeviceFunction,
@@ -149,15 +154,16 @@ impl NvmeDisk {
         // Without a running controller there is no DMA, and a failure after this stops it before memory is freed.
         device.start_dma();
         let mut controller =
-            NvmeBlockDriver::from_nvme_with_queue_depth(nvme, AT_A_TIME).with_intx_source(Polled);
-        match resources(&mut controller) {
+            NvmeBlockDriver::from_nvme_with_queue_depth(nvme, AT_A_TIME).with_intx_source(Asserted);
+        let waiting = Waiting::of(&device);
+        match resources(&mut controller, &waiting) {
             Ok((queue, endpoint)) => {
                 let info = queue.info();
                 let dma = dma.with_constraints(info.limits.dma.constraints());
                 let queue_irq = endpoint.into_handler();
                 let running = Some(Running { queue, queue_irq, controller });
                 // A failure drops the disk, which stops the controller before its queues are freed.
-                let disk = Self { running, info, dma, device };
+                let disk = Self { running, waiting, info, dma, device };
                 block_size::check(info.device.logical_block_size).map_err(NvmeError::BlockSize)?;
                 Ok(disk)
             }
@@ -225,7 +231,7 @@ impl NvmeDisk {
     /// Has the controller carry out requests. After a failure it is stopped.
     fn run(&mut self, batch: OwnedRequestBatch) -> Result<Vec<CpuDmaBuffer>, NvmeError> {
         let running = self.running.as_mut().ok_or(NvmeError::GivenUp)?;
-        let done = running.transfer(batch);
+        let done = running.transfer(batch, &self.waiting);
         if done.is_err() {
             self.stop();
         }
@@ -270,7 +276,11 @@ impl CompletionSink for Completions {
 }
 
 impl Running {
-    fn transfer(&mut self, mut batch: OwnedRequestBatch) -> Result<Vec<CpuDmaBuffer>, NvmeError> {
+    fn transfer(
+        &mut self,
+        mut batch: OwnedRequestBatch,
+        waiting: &Waiting,
+    ) -> Result<Vec<CpuDmaBuffer>, NvmeError> {
         let step = |why| NvmeError::Step("submitting a request", why);
         let mut accepted = Accepted(Vec::new());
         let result = self.queue.submit_batch_owned(&mut batch, &mut accepted);
@@ -280,7 +290,7 @@ impl Running {
             BatchSubmitDisposition::Fatal(why) => return Err(step(why)),
             _ => return Err(step(BlkError::Retry)),
         }
-        let mut done = self.wait(accepted.0.len())?;
+        let mut done = self.wait(accepted.0.len(), waiting)?;
         let mut buffers = Vec::new();
         for id in accepted.0 {
             let Some(index) = done.iter().position(|one| one.id == id) else {
@@ -293,18 +303,24 @@ impl Running {
         Ok(buffers)
     }
 
-    fn wait(&mut self, count: usize) -> Result<Vec<CompletedRequest>, NvmeError> {
+    fn wait(
+        &mut self,
+        count: usize,
+        waiting: &Waiting,
+    ) -> Result<Vec<CompletedRequest>, NvmeError> {
         let deadline = Deadline::in_seconds(LIMIT_SECONDS);
         let mut done = Completions(Vec::new());
         while done.0.len() < count {
-            if deadline.has_passed() {
+            rearm(&mut self.controller, waiting)?;
+            if !waiting.wait(deadline) {
                 return Err(NvmeError::Stuck("a request"));
             }
+            let (before, mut drained) = (done.0.len(), Ok(()));
             if self.queue_irq.ack().queues().contains(self.queue.id()) {
-                let drained = self.queue.drain_completions(&mut done);
-                drained.map_err(|why| NvmeError::Step("a completion", why))?;
+                drained = self.queue.drain_completions(&mut done);
             }
-            hint::spin_loop();
+            waiting.end(done.0.len() > before);
+            drained.map_err(|why| NvmeError::Step("a completion", why))?;
         }
         Ok(done.0)
     }
@@ -318,9 +334,20 @@ fn capabilities(device: &DeviceFunction) -> u64 {
     register.map_or(0, |register| unsafe { register.cast::<u64>().read_volatile() })
 }
 
+/// Lets the controller assert its interrupt, if one can arrive. Its handler masks it again.
+fn rearm(controller: &mut NvmeBlockDriver, waiting: &Waiting) -> Result<(), NvmeError> {
+    if !waiting.has_interrupt() {
+        return Ok(());
+    }
+    // The admin queue and the other queue share this source, as in `Config::intx`.
+    let armed = controller.advance(ControllerEvent::Rearm { source_id: 0 });
+    armed.map(drop).map_err(|why| NvmeError::Step("arming the interrupt", why))
+}
+
 /// Starts the controller and returns its queue, and the interrupt of the queue.
 fn resources(
     controller: &mut NvmeBlockDriver,
+    waiting: &Waiting,
 ) -> Result<(Box<dyn HardwareQueue>, IrqEndpoint), NvmeError> {
     let starting = |why| match why {
         BlkError::NotSupported => NvmeError::Namespace,
@@ -335,7 +362,17 @@ fn resources(
         let event = match update.controller_state() {
             ControllerState::Ready => break,
             ControllerState::RegisterPending { .. } => ControllerEvent::RegisterRetry,
-            ControllerState::WaitingForIrq => ControllerEvent::Irq(admin_irq.ack().control_event()),
+            ControllerState::WaitingForIrq => {
+                rearm(controller, waiting)?;
+                // The time limit is checked below.
+                let arrived = waiting.wait(deadline);
+                let control = admin_irq.ack().control_event();
+                if arrived {
+                    // The crate does not report whether a command was done, so each counts as the device's own.
+                    waiting.end(true);
+                }
+                ControllerEvent::Irq(control)
+            }
             ControllerState::Shutdown => return Err(starting(BlkError::Io)),
         };
         if deadline.has_passed() {

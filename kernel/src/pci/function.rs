@@ -161,7 +161,7 @@ impl Function {
         self.claim.0
     }
 
-    /// Disables the function's interrupts of the pins (INTx). Drivers that poll call this.
+    /// Disables the function's interrupts of the pins (INTx), until one is bound.
     pub fn disable_interrupts(&self) {
         self.command(|command| command | CommandRegister::INTERRUPT_DISABLE);
     }

@@ -6,6 +6,7 @@
 //! | how is a device found? | `bus` |
 //! | may a driver use it, and may it do DMA? | `function` |
 //! | where is its memory? | `bar` |
+//! | how does its interrupt arrive? | `interrupt` |
 //! | how is its memory mapped? | `memory_bar` |
 //!
 //! Accesses of a PV dom0 to the ports trap, and Xen carries them out. Those of a PVH dom0 go to
@@ -17,6 +18,7 @@ mod bus;
 mod config;
 mod frontend;
 mod function;
+mod interrupt;
 mod memory_bar;
 mod ports;
 
@@ -25,4 +27,5 @@ pub use bus::{find, functions};
 pub use config::{ConfigSpace, ConfigSpaceError};
 pub use frontend::close;
 pub use function::{Function, FunctionError};
+pub use interrupt::{Interrupt, InterruptCounts, InterruptError};
 pub use memory_bar::BarNotPermitted;

@@ -1,9 +1,15 @@
 //! The cost of a driver's test, as one line for the test bed.
 
+use alloc::borrow::ToOwned;
+use alloc::string::ToString;
 use core::cell::Cell;
 
+use hypercall::trace::Hypercall;
+
 use crate::drivers::memory::{self, MemoryCounts, allocator};
+use crate::pci::InterruptCounts;
 use crate::say;
+use crate::selftest::{Check, fail};
 use crate::vcpu::xen;
 
 /// The cost of a driver's test since it began. It must live longer than the driver.
@@ -13,12 +19,22 @@ pub struct DriverTally {
     bytes: Cell<u64>,
     before: MemoryCounts,
     calls: u64,
+    interrupts: InterruptCounts,
+    /// The number of calls of `physdev_op`, by which interrupts are ended.
+    physdev_calls: u64,
 }
 
 impl DriverTally {
     /// Starts to count for a driver. Callers set up the memory of drivers before.
     pub fn start(driver: &'static str) -> Self {
-        Self { driver, bytes: Cell::new(0), before: memory::counts(), calls: xen().calls() }
+        Self {
+            driver,
+            bytes: Cell::new(0),
+            before: memory::counts(),
+            calls: xen().calls(),
+            interrupts: InterruptCounts::now(),
+            physdev_calls: physdev_calls(),
+        }
     }
 
     /// Counts bytes that the device moved.
@@ -26,18 +42,53 @@ impl DriverTally {
         self.bytes.set(self.bytes.get() + bytes as u64);
     }
 
-    /// Prints the line, which the test bed reads.
-    pub fn print(&self) {
+    /// Prints the line, which the test bed reads, and checks the interrupts of the driver.
+    pub fn finish(&self) -> Check {
         let (calls, now) = (xen().calls() - self.calls, memory::counts());
+        let counts = InterruptCounts::now().since(self.interrupts);
+        let interrupts = match counts.bound {
+            0 => "polling".to_owned(),
+            _ => counts.arrived.to_string(),
+        };
         say!(
-            "drivers: driver={} bytes={} exchanged={} direct={} bounced={} hypercalls={calls}",
+            "drivers: driver={} bytes={} exchanged={} direct={} bounced={} hypercalls={calls} \
+             interrupts={interrupts}",
             self.driver,
             self.bytes.get(),
             now.exchanged - self.before.exchanged,
             now.direct - self.before.direct,
             now.bounced - self.before.bounced,
         );
+        self.check(counts)
     }
+
+    /// Fails if an interrupt was bound and none arrived, or if the driver did not report the end of each to Xen.
+    ///
+    /// Xen itself ends an interrupt after a millisecond (`irq_guest_eoi_timer_fn` in Xen's `irq.c`), so a
+    /// missing end only makes the driver slow.
+    fn check(&self, counts: InterruptCounts) -> Check {
+        let InterruptCounts { bound, arrived, needed_end, spurious } = counts;
+        if bound == 0 {
+            return Ok(());
+        }
+        say!("# {}: {arrived} interrupts, {spurious} of them spurious", self.driver);
+        if arrived == spurious {
+            fail!(
+                "the interrupt was bound {bound} times, but {arrived} arrived, {spurious} of them spurious"
+            );
+        }
+        // Each binding asks for the status of its interrupt once.
+        let ended = (physdev_calls() - self.physdev_calls).saturating_sub(bound);
+        if ended != needed_end {
+            fail!("{needed_end} interrupts need an end, but the driver ended {ended}");
+        }
+        Ok(())
+    }
+}
+
+/// Returns how many times this vCPU has called `physdev_op`.
+fn physdev_calls() -> u64 {
+    xen().summary().row(Hypercall::PhysdevOp).calls
 }
 
 impl Drop for DriverTally {

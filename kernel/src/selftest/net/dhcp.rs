@@ -15,7 +15,7 @@ pub fn dhcp(context: &TestContext<'_>) -> Check {
     let mut stack = start::<Wide>(context, device)?;
     let lease = stack.lease()?;
     tally.moved(stack.card().bytes() as usize);
-    tally.print();
+    tally.finish()?;
     let mac = smoltcp::wire::EthernetAddress(stack.card().mac());
     say!(
         "# e1000-dhcp: {}, {mac}, got {}, gateway {}",

@@ -10,7 +10,7 @@
 //! | [`ping`] | does the gateway return packets of every size? |
 //! | [`tcp`] | are 16 MiB transferred in both directions, with the right checksum? |
 //! | [`failed_start`] | does the card stop before memory is freed, if its driver does not start? |
-//! | [`stack`] | the network stack, which polls the card until a time limit |
+//! | [`stack`] | the network stack, which waits for the card until a time limit |
 
 mod dhcp;
 mod failed_start;

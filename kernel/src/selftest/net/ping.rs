@@ -35,7 +35,7 @@ pub fn ping(context: &TestContext<'_>) -> Check {
     pings(context, &mut stack)?;
     tally.moved(stack.card().bytes() as usize);
     drop(stack);
-    tally.print();
+    tally.finish()?;
     is_balanced()
 }
 

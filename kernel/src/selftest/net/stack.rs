@@ -1,7 +1,7 @@
-//! The network stack, which polls the card until a time limit.
+//! The network stack, which waits for the card until a time limit.
 
+use alloc::format;
 use alloc::vec::Vec;
-use core::hint;
 
 use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
 use smoltcp::socket::dhcpv4;
@@ -77,9 +77,19 @@ impl NetworkStack {
                 Wait::More if deadline.has_passed() => {
                     fail!("{what}: nothing happened for {LIMIT_SECONDS} s")
                 }
-                Wait::More => hint::spin_loop(),
+                Wait::More => self.wait(deadline)?,
             }
         }
+    }
+
+    /// Waits for the card, but only until the stack has to be polled again.
+    fn wait(&mut self, deadline: Deadline) -> Result<(), TestOutcome> {
+        let now = Instant::from_millis(self.clock.milliseconds() as i64);
+        let until = match self.interface.poll_delay(now, &self.sockets) {
+            Some(delay) => deadline.min(Deadline::in_milliseconds(delay.total_millis())),
+            None => deadline,
+        };
+        self.card.wait(until).map_err(|why| TestOutcome::Fail(format!("{why}")))
     }
 
     /// Gets an address from the network, and uses it.

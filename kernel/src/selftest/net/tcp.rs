@@ -54,7 +54,7 @@ pub fn tcp(context: &TestContext<'_>) -> Check {
     connection.receive(context.seed, &mut stack)?;
     tally.moved(stack.card().bytes() as usize);
     drop(stack);
-    tally.print();
+    tally.finish()?;
     is_balanced()
 }
 

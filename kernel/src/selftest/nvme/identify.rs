@@ -22,7 +22,7 @@ pub fn identify(context: &TestContext<'_>) -> Check {
     let since = xen().calls();
     let (disk, identity) = start::<Narrow>(device)?;
     tally.moved(IDENTIFIED);
-    tally.print();
+    tally.finish()?;
     let handed = watch::take();
     let Identity { serial, model, firmware } = identity;
     let info = disk.info().device;

@@ -76,7 +76,7 @@ fn check(context: &TestContext<'_>, own: Range<usize>, order: Order<'_>) -> Chec
     let (middle, tally) = (own.start + own.len() / 2, DriverTally::start("nvme"));
     write_and_read::<Narrow>(context, own.start..middle, order, &tally)?;
     write_and_read::<Wide>(context, middle..own.end, order, &tally)?;
-    tally.print();
+    tally.finish()?;
     is_balanced()
 }
 

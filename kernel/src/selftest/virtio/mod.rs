@@ -105,7 +105,7 @@ fn queue(context: &TestContext<'_>) -> Check {
     watch::take();
     let (since, tally) = (xen().calls(), DriverTally::start("virtio"));
     let disk = VirtioDisk::<Narrow>::new(&device, &tally)?;
-    tally.print();
+    tally.finish()?;
     let traced = traced_exchanges(since)?;
     let Some(told) = device.queue() else { fail!("the driver set up no queue") };
     let handed = watch::take();

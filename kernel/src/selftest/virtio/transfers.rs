@@ -57,7 +57,7 @@ pub fn reads(context: &TestContext<'_>) -> Check {
     let tally = DriverTally::start("virtio");
     read_everywhere::<Narrow>(context, &device, &tally, "28 bits")?;
     read_everywhere::<Wide>(context, &device, &tally, "all bits")?;
-    tally.print();
+    tally.finish()?;
     is_balanced()
 }
 
@@ -157,7 +157,7 @@ pub fn writes(context: &TestContext<'_>) -> Check {
     all(context, &mut disk, Direction::Read, middle..2 * HALF, &[2, 11, 3], &written)?;
     all(context, &mut disk, Direction::Read, 0..HALF, &[12, 1], &as_made)?;
     drop(disk);
-    tally.print();
+    tally.finish()?;
     is_balanced()
 }
 
