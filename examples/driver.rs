@@ -1,8 +1,9 @@
 //! A driver and its device, on a model of Xen: `cargo run --example driver`.
 //!
-//! The device captures frames of a camera. It reads descriptors from a ring, writes a frame into the
-//! memory that they name, and marks each descriptor as done. It drives 24 address bits, and a segment
-//! may have up to 16 KiB. `examples/embed.rs` shows the kernel around a driver; here the model brings one.
+//! The device is a camera. It reads descriptors from a ring, writes a frame into the memory that they
+//! name, and marks each descriptor as done. It drives 24 address bits, and a segment may have up to 16 KiB.
+//! `examples/packet.rs` is a driver that maps memory of the kernel. `examples/embed.rs` shows the kernel
+//! around a driver; here the model brings one.
 
 use std::error::Error;
 use std::fmt;
@@ -12,7 +13,8 @@ use bytemuck::{Pod, Zeroable};
 use fake_xen::{FakeGuest, FakePlatform, GuestBuilder};
 use xen_contig::addr::DmaAddr;
 use xen_contig::dma::{
-    AllocError, Allocator, BufferError, Coherent, CoherentBuffer, Constraints, Le, Retain,
+    AllocError, Allocator, BufferError, Coherent, CoherentBuffer, ConstraintError, Constraints,
+    Device, Le, Request, Retain,
 };
 use xen_contig::field;
 
@@ -40,8 +42,8 @@ const NO_SIGNAL: u32 = 3;
 #[derive(Debug)]
 enum CaptureError {
     Access(BufferError),
-    /// The device reports a status that is not [`DONE`].
-    Device {
+    /// The camera reports a status that is not [`DONE`].
+    Camera {
         descriptor: usize,
         status: u32,
     },
@@ -51,8 +53,8 @@ impl fmt::Display for CaptureError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Access(error) => write!(f, "{error}"),
-            Self::Device { descriptor, status } => {
-                write!(f, "the device reports status {status} for descriptor {descriptor}")
+            Self::Camera { descriptor, status } => {
+                write!(f, "the camera reports status {status} for descriptor {descriptor}")
             }
         }
     }
@@ -66,23 +68,31 @@ impl From<BufferError> for CaptureError {
     }
 }
 
-/// The driver of one device. The device stops before its memory is released.
+/// The driver of one camera. The camera stops before its memory is released.
 struct Driver<'a> {
-    device: Device,
+    camera: Camera,
     ring: Coherent<'a, Kernel, [Descriptor]>,
     data: CoherentBuffer<'a, Kernel>,
 }
 
 impl<'a> Driver<'a> {
-    /// Allocates the ring and `size` bytes of data, and tells the device where the ring is.
-    fn new(dma: &'a Allocator<Kernel>, mut device: Device, size: u64) -> Result<Self, AllocError> {
-        // The ring is one segment. The data may be several, each with a descriptor.
+    /// Returns what the camera can reach. The data may be several segments, each with a descriptor.
+    fn limits() -> Result<Constraints, ConstraintError> {
         let limits = Constraints::builder().mask((1 << 24) - 1);
-        let ring = dma.alloc_coherent_slice(DESCRIPTORS, &limits.build()?)?.share();
-        let scattered = limits.max_segment(16 << 10).max_segments(DESCRIPTORS);
-        let data = dma.alloc_coherent(size, &scattered.build()?)?;
-        device.write_ring(ring.dma_addr().get());
-        Ok(Self { device, ring, data })
+        limits.max_segment(16 << 10).max_segments(DESCRIPTORS).build()
+    }
+
+    /// Allocates the ring and `size` bytes of data, and tells the camera where the ring is.
+    fn new(
+        device: &'a Device<'_, Kernel>,
+        mut camera: Camera,
+        size: u64,
+    ) -> Result<Self, AllocError> {
+        let ring = Request::tagged("ring").max_segments(1);
+        let ring = device.alloc_coherent_slice(DESCRIPTORS, ring)?.share();
+        let data = device.alloc_coherent(Request::new(size).tag("data"))?;
+        camera.write_ring(ring.dma_addr().get());
+        Ok(Self { camera, ring, data })
     }
 
     /// Captures a frame into `frame`.
@@ -96,11 +106,11 @@ impl<'a> Driver<'a> {
             field!(descriptor, Descriptor, status).store(Le::new(OWNED_BY_DEVICE));
             used += 1;
         }
-        self.device.start();
+        self.camera.start();
         for (descriptor, cell) in self.ring.cells().enumerate().take(used) {
             match field!(cell, Descriptor, status).load().get() {
                 DONE => {}
-                status => return Err(CaptureError::Device { descriptor, status }),
+                status => return Err(CaptureError::Camera { descriptor, status }),
             }
         }
         Ok(self.data.read(0, frame)?)
@@ -109,18 +119,18 @@ impl<'a> Driver<'a> {
 
 impl Drop for Driver<'_> {
     fn drop(&mut self) {
-        self.device.write_ring(0);
+        self.camera.write_ring(0);
     }
 }
 
-/// The device. It knows the machine's memory by address alone.
-struct Device {
+/// The camera. It knows the machine's memory by address alone.
+struct Camera {
     machine: &'static FakeGuest,
     ring: u64,
     has_signal: bool,
 }
 
-impl Device {
+impl Camera {
     fn write_ring(&mut self, address: u64) {
         self.ring = address;
     }
@@ -147,9 +157,10 @@ pub fn main() -> Result<(), Box<dyn Error>> {
     let guest = GuestBuilder::new(2048).real_memory().build();
     let kernel: Kernel = Box::leak(Box::new(FakePlatform::new(guest)));
     let dma = Allocator::new(kernel, Retain::default());
-    let device = Device { machine: kernel.guest(), ring: 0, has_signal: true };
+    let device = Device::new(&dma, "camera", &Driver::limits()?)?;
+    let camera = Camera { machine: kernel.guest(), ring: 0, has_signal: true };
 
-    let mut driver = Driver::new(&dma, device, 100_000)?;
+    let mut driver = Driver::new(&device, camera, 100_000)?;
     println!("the ring is at {}", driver.ring.dma_addr());
     for segment in driver.data.segments() {
         println!("{:6} bytes of data at {}", segment.len, segment.dma);
@@ -159,11 +170,14 @@ pub fn main() -> Result<(), Box<dyn Error>> {
     println!("captured {} bytes", frame.iter().filter(|byte| **byte == 0xa5).count());
     assert!(frame.iter().all(|byte| *byte == 0xa5));
 
-    driver.device.has_signal = false;
+    driver.camera.has_signal = false;
     let error = driver.capture(&mut frame).expect_err("no signal");
     println!("without a signal: {error}");
 
+    println!("{}", device.report());
+
     drop(driver);
+    device.close()?;
     let report = dma.trim(u64::MAX);
     println!("trimmed: {} frames returned to Xen, {} freed", report.returned, report.freed);
     assert_eq!((report.error, dma.stats().idle), (None, 0));

@@ -19,7 +19,7 @@
 //! | follow one request | [`dma::Allocator::alloc_coherent`], then [`exchange`] |
 //! | map scattered frames into a virtual area | [`vmap`] |
 //! | look up a rule or an answer of Xen | [`rules`], [`conformance`] |
-//! | read a whole driver, or a kernel in one file | `examples/driver.rs`, `examples/embed.rs` |
+//! | read a whole driver, or a kernel in one file | `examples/driver.rs`, `examples/packet.rs`, `examples/embed.rs` |
 //!
 //! [`addr`] has the types for frames and addresses, and [`p2m`] the table from guest frames to machine
 //! frames. [`paging`] has the traits for the guest's memory, and writes page-table entries through

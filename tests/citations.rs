@@ -307,7 +307,8 @@ fn functions_in_the_way_of_a_request_exist() {
 #[test]
 fn the_code_in_the_tutorial_is_that_of_the_examples() {
     let tutorial = read("docs/EMBEDDING.md");
-    let examples = ["embed", "driver", "adapter"].map(|name| read(&format!("examples/{name}.rs")));
+    let examples =
+        ["embed", "driver", "packet", "adapter"].map(|name| read(&format!("examples/{name}.rs")));
     let blocks: Vec<&str> = tutorial
         .split("```rust,ignore\n")
         .skip(1)

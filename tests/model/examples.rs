@@ -4,6 +4,8 @@
 mod driver;
 #[path = "../../examples/embed.rs"]
 mod embed;
+#[path = "../../examples/packet.rs"]
+mod packet;
 #[path = "../../examples/pool.rs"]
 mod pool;
 #[path = "../../examples/vmap.rs"]
@@ -17,6 +19,11 @@ fn the_embedding_example_runs() {
 #[test]
 fn the_example_of_a_driver_runs() {
     driver::main().unwrap();
+}
+
+#[test]
+fn the_example_of_a_packet_runs() {
+    packet::main().unwrap();
 }
 
 #[test]
