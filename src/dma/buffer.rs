@@ -35,8 +35,8 @@ const PAGE: u64 = PAGE_SIZE as u64;
 /// interrupts. It may call all other methods but `split_off`.
 pub struct CoherentBuffer<'a, P: Platform> {
     allocator: &'a Allocator<P>,
-    /// `None` only while it is taken apart.
-    run: Option<FrameRun>,
+    /// Empty only while it is taken apart.
+    run: FrameRun,
     len: u64,
     /// The number by which devices see the first frame.
     first: Gfn,
@@ -64,7 +64,7 @@ impl<'a, P: Platform> CoherentBuffer<'a, P> {
     ) -> Self {
         let (first, origin) = (extent.gfn, Some(extent.origin));
         let rules = CutRules::new(plan.limits());
-        let (run, len, source) = (Some(run), plan.size(), Source::Reserve);
+        let (len, source) = (plan.size(), Source::Reserve);
         Self { allocator, run, len, first, origin, rules, source, record: None }
     }
 
@@ -74,7 +74,7 @@ impl<'a, P: Platform> CoherentBuffer<'a, P> {
         let piece = allocator.reserve.with(|blocks| blocks.piece(memory, run.first()));
         let first = piece.map_or(Gfn::new(0), |piece| piece.gfn);
         let rules = CutRules::new(plan.limits());
-        let (run, len, source) = (Some(run), plan.size(), Source::Reserve);
+        let (len, source) = (plan.size(), Source::Reserve);
         Self { allocator, run, len, first, origin: None, rules, source, record: None }
     }
 
@@ -118,7 +118,7 @@ impl<'a, P: Platform> CoherentBuffer<'a, P> {
 
     fn live_entry(&self, tag: &'static str, kind: BufferKind) -> LiveEntry {
         let range = DeviceRange {
-            at: PseudoPhysAddr::of(self.run().first()),
+            at: PseudoPhysAddr::of(self.run.first()),
             dma: self.dma_addr(),
             len: self.len,
         };
@@ -128,13 +128,13 @@ impl<'a, P: Platform> CoherentBuffer<'a, P> {
     /// Takes the buffer apart: returns its run, and the extent that backs it if it is one piece. The
     /// records of several pieces stay in the reserve.
     pub(super) fn into_parts(mut self) -> (FrameRun, Option<Extent>) {
-        let extent = self.origin.and_then(|_| self.extent_at(self.run().first()));
-        let Some(run) = self.run.take() else { unreachable!("only a drop takes the run") };
-        (run, extent)
+        let extent = self.origin.and_then(|_| self.extent_at(self.run.first()));
+        (self.take_run(), extent)
     }
 
-    const fn run(&self) -> &FrameRun {
-        self.run.as_ref().expect("a buffer has its run until it is taken apart")
+    /// Takes the run, after which the drop releases nothing.
+    const fn take_run(&mut self) -> FrameRun {
+        core::mem::replace(&mut self.run, FrameRun::EMPTY)
     }
 
     /// Returns the number of bytes, as asked for.
@@ -151,13 +151,13 @@ impl<'a, P: Platform> CoherentBuffer<'a, P> {
     /// # Panics
     /// If the embedder maps guest memory at address 0.
     pub fn as_ptr(&self) -> NonNull<u8> {
-        let pointer = self.allocator.platform().memory().pointer(self.run().first());
+        let pointer = self.allocator.platform().memory().pointer(self.run.first());
         NonNull::new(pointer).expect("the linear mapping does not map page 0")
     }
 
     /// Returns the guest frames of the buffer.
     pub const fn frames(&self) -> &FrameRun {
-        self.run()
+        &self.run
     }
 
     /// Iterates over what the device sees, first to last.
@@ -173,7 +173,7 @@ impl<'a, P: Platform> CoherentBuffer<'a, P> {
     }
 
     fn extents(&self) -> impl Iterator<Item = Extent> + '_ {
-        let run = self.run();
+        let run = &self.run;
         let (mut at, end) = (run.first(), run.first().add(run.frames()));
         core::iter::from_fn(move || {
             let extent = (at < end).then(|| self.extent_at(at)).flatten()?;
@@ -186,7 +186,7 @@ impl<'a, P: Platform> CoherentBuffer<'a, P> {
     fn extent_at(&self, pfn: Pfn) -> Option<Extent> {
         match self.origin {
             Some(origin) => {
-                Some(Extent { pfn, gfn: self.first, frames: self.run().frames(), origin })
+                Some(Extent { pfn, gfn: self.first, frames: self.run.frames(), origin })
             }
             None => {
                 let memory = self.allocator.platform().memory();
@@ -225,7 +225,7 @@ impl<'a, P: Platform> CoherentBuffer<'a, P> {
 
     /// Iterates over the pieces by their offsets in the buffer, with the address that the device received.
     fn device_ranges(&self) -> impl Iterator<Item = (u64, DeviceRange)> + '_ {
-        let first = self.run().first().number();
+        let first = self.run.first().number();
         self.extents().map(move |Extent { pfn, gfn, frames, .. }| {
             let offset = (pfn.number() - first) * PAGE;
             let len = (frames * PAGE).min(self.len - offset);
@@ -240,7 +240,7 @@ impl<'a, P: Platform> CoherentBuffer<'a, P> {
     pub(super) fn span(&self) -> BufferSpan {
         // SAFETY: the buffer's frames are mapped and its own ([M1](crate::rules#M1)) until it is
         // dropped.
-        unsafe { BufferSpan::new(PseudoPhysAddr::of(self.run().first()), self.len) }
+        unsafe { BufferSpan::new(PseudoPhysAddr::of(self.run.first()), self.len) }
     }
 
     /// Reads a word, once.
@@ -293,17 +293,15 @@ impl<'a, P: Platform> CoherentBuffer<'a, P> {
         }
         let record = self.record.as_ref().map(LiveGuard::claim_another).transpose();
         let claim = record.map_err(|_| BufferError::NoRecordMemory)?;
-        let edge = self.run().first().add(at / PAGE);
+        let edge = self.run.first().add(at / PAGE);
         let gfn = match self.origin {
             Some(_) => self.first.add(at / PAGE),
             None => self.split_piece(edge),
         };
-        let Some((left, right)) = self.run.take().map(|run| run.split_at(at / PAGE)) else {
-            unreachable!("only a drop takes the run");
-        };
+        let (left, right) = self.take_run().split_at(at / PAGE);
         let mut rest = Self {
             allocator: self.allocator,
-            run: Some(right),
+            run: right,
             len: self.len - at,
             first: gfn,
             origin: self.origin,
@@ -311,7 +309,7 @@ impl<'a, P: Platform> CoherentBuffer<'a, P> {
             source: self.source,
             record: None,
         };
-        self.run = Some(left);
+        self.run = left;
         self.len = at;
         if let Some((claim, record)) = claim.zip(self.record.as_ref()) {
             let tag = record.entry().tag;
@@ -346,8 +344,10 @@ impl<P: Platform> Drop for CoherentBuffer<'_, P> {
     fn drop(&mut self) {
         // Before the memory, which another vCPU can get and record at once.
         self.record = None;
-        let Some(run) = self.run.take() else { return };
-        let (pfn, frames) = (run.first(), run.frames());
+        let (pfn, frames) = (self.run.first(), self.run.frames());
+        if frames == 0 {
+            return;
+        }
         match self.origin {
             Some(origin) => {
                 self.allocator.release(Extent { pfn, gfn: self.first, frames, origin });
