@@ -7,7 +7,7 @@ use core::ops::Range;
 
 use super::constraints::Constraints;
 use super::error::AllocError;
-use super::segments::{CutRules, JoinedPieces, Piece, round_down};
+use super::segments::{CutRules, JoinedPieces, Piece, is_aligned, round_down};
 use crate::addr::{Gfn, Order, PAGE_SIZE, Pfn};
 use crate::exchange::Node;
 use crate::frames::Candidate;
@@ -63,16 +63,26 @@ impl Plan {
     /// # Errors
     /// Names the limit that forbids the request, and the size as it was asked for.
     pub fn new(size: u64, limits: &Constraints) -> Result<Self, AllocError> {
-        if size == 0 {
-            return Err(AllocError::ZeroSize);
-        }
-        if size > Order::MAX.bytes() {
-            return Err(AllocError::TooLarge { size, max: Order::MAX.bytes() });
-        }
-        let plan = Self { size, limits: *limits, zeroed: true };
-        let segments = plan.check_segments()?;
-        plan.check_reach(segments)?;
+        let plan = Self::unchecked(size, limits);
+        plan.check()?;
         Ok(plan)
+    }
+
+    /// Returns a plan to [check](Self::check). The two steps spare each allocation two copies of the plan.
+    #[inline]
+    pub const fn unchecked(size: u64, limits: &Constraints) -> Self {
+        Self { size, limits: *limits, zeroed: true }
+    }
+
+    /// Checks the size against the limits, as [`new`](Self::new).
+    pub fn check(&self) -> Result<(), AllocError> {
+        match self.size {
+            0 => Err(AllocError::ZeroSize),
+            size if size > Order::MAX.bytes() => {
+                Err(AllocError::TooLarge { size, max: Order::MAX.bytes() })
+            }
+            _ => self.check_reach(self.check_segments()?),
+        }
     }
 
     /// Returns the number of segments without which nothing serves.
@@ -97,7 +107,8 @@ impl Plan {
         let (align, lowest, mask) = (self.start_align(), self.limits.lowest(), self.limits.mask());
         let starts = (segments - 1).saturating_mul(self.limits.align());
         let last = lowest
-            .checked_next_multiple_of(align)
+            .checked_add(align - 1)
+            .map(|lowest| round_down(lowest, align))
             .and_then(|first| first.checked_add(starts.max(self.size - 1)));
         match last {
             Some(last) if last <= mask => Ok(()),
@@ -178,7 +189,7 @@ impl Plan {
     fn segments_at(&self, address: u64, bytes: u64) -> Option<u64> {
         let last = address.checked_add(bytes.checked_sub(1)?)?;
         let reached = address >= self.limits.lowest() && last <= self.limits.mask();
-        let serves = reached && address.is_multiple_of(self.start_align());
+        let serves = reached && is_aligned(address, self.start_align());
         serves.then(|| self.rules().count(address, bytes))?
     }
 

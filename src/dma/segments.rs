@@ -134,28 +134,34 @@ impl CutRules {
     fn segment(&self, address: u64, bytes: u64) -> Option<u64> {
         let limit = self.max_segment.min(self.until_boundary(address));
         let len = if bytes <= limit { bytes } else { round_down(limit, self.align) };
-        (len > 0 && address.is_multiple_of(self.align)).then_some(len)
+        (len > 0 && is_aligned(address, self.align)).then_some(len)
     }
 
     /// Returns the number of segments of `bytes` bytes at `address`, or `None` if these bytes cannot be
     /// cut. Takes constant time.
+    // Inlined, because most memory crosses no boundary. Then little is to do.
+    #[inline]
     pub fn count(&self, address: u64, bytes: u64) -> Option<u64> {
-        if !address.is_multiple_of(self.align) {
+        if !is_aligned(address, self.align) {
             return None;
         }
         let head = self.until_boundary(address).min(bytes);
         match self.boundary {
-            Some(boundary) if head < bytes => {
-                // A segment begins at each boundary, so that must be aligned.
-                let aligned = boundary.is_multiple_of(self.align);
-                let (windows, tail) = ((bytes - head) / boundary, (bytes - head) % boundary);
-                let windows = windows.checked_mul(self.count_within(boundary)?)?;
-                let tail = if tail == 0 { 0 } else { self.count_within(tail)? };
-                let count = self.count_within(head)?.checked_add(windows)?.checked_add(tail);
-                count.filter(|_| aligned)
-            }
+            Some(boundary) if head < bytes => self.count_across(boundary, head, bytes - head),
             _ => self.count_within(bytes),
         }
+    }
+
+    /// Returns the number of segments of `head` bytes before a boundary and `rest` bytes after it.
+    #[inline(never)]
+    fn count_across(&self, boundary: u64, head: u64, rest: u64) -> Option<u64> {
+        // A segment begins at each boundary, so that must be aligned.
+        let aligned = is_aligned(boundary, self.align);
+        let (windows, tail) = (rest / boundary, rest % boundary);
+        let windows = windows.checked_mul(self.count_within(boundary)?)?;
+        let tail = if tail == 0 { 0 } else { self.count_within(tail)? };
+        let count = self.count_within(head)?.checked_add(windows)?.checked_add(tail);
+        count.filter(|_| aligned)
     }
 
     /// Returns the number of segments of `bytes` bytes that cross no boundary.
@@ -169,13 +175,18 @@ impl CutRules {
 
     /// Returns the number of bytes from `address` to the next boundary.
     pub fn until_boundary(&self, address: u64) -> u64 {
-        self.boundary.map_or(u64::MAX, |boundary| boundary - address % boundary)
+        self.boundary.map_or(u64::MAX, |boundary| boundary - (address & (boundary - 1)))
     }
 }
 
 /// Rounds down to a multiple of a power of two.
 pub(super) const fn round_down(value: u64, power_of_two: u64) -> u64 {
     value & !(power_of_two - 1)
+}
+
+/// Returns true if a value is a multiple of a power of two.
+pub(super) const fn is_aligned(value: u64, power_of_two: u64) -> bool {
+    round_down(value, power_of_two) == value
 }
 
 /// The segments of a buffer, first to last. Nothing is stored: each one is computed when it is asked

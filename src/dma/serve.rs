@@ -38,7 +38,8 @@ impl<P: Platform> Allocator<P> {
         size: u64,
         constraints: &Constraints,
     ) -> Result<CoherentBuffer<'_, P>, AllocError> {
-        let plan = Plan::new(size, constraints)?;
+        let plan = Plan::unchecked(size, constraints);
+        plan.check()?;
         let operation = Span::Operation(constraints.operation("alloc_coherent", size));
         self.platform().xen().within(operation, || self.alloc(&plan))
     }
