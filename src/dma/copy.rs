@@ -98,6 +98,7 @@ impl<M: GuestMemory> Place<'_, M> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::addr::Pfn;
     use crate::dma::test_memory::TestMemory;
 
     /// How many bytes and words lie between two addresses.
@@ -140,6 +141,26 @@ mod tests {
             assert_eq!(memory.take_accesses(), accesses(at, len), "{len} bytes at {at}");
             assert_eq!((&found[..len], &found[len..]), (&bytes[..len], &[0; 32][len..]));
         });
+    }
+
+    #[test]
+    fn frames_are_copied_by_whole_words_unless_the_kernel_has_a_faster_way() {
+        let memory = TestMemory::new(5);
+        let value = |index: u64| index.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        for index in 0..2 * 512 {
+            // SAFETY: the word lies in the first two pages of `memory`.
+            unsafe { memory.store(PseudoPhysAddr::new(index * 8), value(index)) };
+        }
+        memory.take_accesses();
+        // SAFETY: the pages belong to `memory`, and pages 0 and 1 are apart from pages 2 and 3.
+        unsafe { memory.copy(Pfn::new(0), Pfn::new(2), 2) };
+        assert_eq!(memory.take_accesses(), 2 * 2 * 512);
+        for index in 0..2 * 512 {
+            // SAFETY: the word lies in the third and fourth page of `memory`.
+            let copied = unsafe { memory.load::<u64>(PseudoPhysAddr::new((1024 + index) * 8)) };
+            assert_eq!(copied, value(index));
+        }
+        assert!((4 * 4096..5 * 4096).all(|at| memory.byte(at) == 0xee), "the page after them");
     }
 
     #[test]

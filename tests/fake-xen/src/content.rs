@@ -3,6 +3,8 @@
 //! Most tests never follow a pointer. For them a frame is stored lazily, because most frames repeat
 //! one word. A machine with real memory stores every byte in a [`Ram`](crate::ram::Ram).
 
+use std::array;
+
 use hypercall::PAGE_SIZE;
 
 use crate::ram::RamFrame;
@@ -73,6 +75,25 @@ impl Content {
         match self {
             Self::Ram(frame) => (0..WORDS).for_each(|index| frame.store(index * 8, 8, word)),
             _ => *self = Self::Fill(word),
+        }
+    }
+
+    /// The same bytes, apart from these.
+    pub fn duplicate(&self) -> Self {
+        match self {
+            Self::Fill(word) => Self::Fill(*word),
+            Self::Words(words) => Self::Words(words.clone()),
+            Self::Ram(_) => Self::Words(Box::new(array::from_fn(|index| self.read(index)))),
+        }
+    }
+
+    /// Replaces the bytes.
+    pub fn replace(&mut self, bytes: Self) {
+        match self {
+            Self::Ram(frame) => {
+                (0..WORDS).for_each(|index| frame.store(index * 8, 8, bytes.read(index)));
+            }
+            _ => *self = bytes,
         }
     }
 
