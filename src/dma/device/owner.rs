@@ -4,7 +4,7 @@ use core::fmt;
 
 use super::counters::{DeviceCounters, FailureCause};
 use super::live::LiveRecords;
-use super::{DeviceName, DeviceReport, LiveBuffer, StillInUse};
+use super::{DeviceName, LiveBuffer, StillInUse};
 use crate::addr::PAGE_SIZE;
 use crate::dma::{AllocError, Allocator, CoherentBuffer, Constraints, Request};
 use crate::p2m::P2m;
@@ -243,18 +243,6 @@ impl<'a, P: Platform> Device<'a, P> {
     /// mask. Reads the whole P2M of a PV guest, in proportion to the guest's memory; does not sleep.
     pub fn required_mask(&self) -> u64 {
         required_mask(self.allocator.platform().p2m())
-    }
-
-    /// Returns the state of the device: name, limits, counters and live buffers.
-    ///
-    /// Makes no hypercall, takes no lock and does not sleep. An interrupt handler may call it.
-    pub fn report(&self) -> DeviceReport<'_, P> {
-        DeviceReport::new(self)
-    }
-
-    /// Returns the number of live buffers.
-    pub fn live(&self) -> usize {
-        self.report().live().count()
     }
 
     /// Returns the number of frames of the kernel that the records of live buffers lie in.

@@ -42,6 +42,20 @@ impl<'d, P: Platform> DeviceReport<'d, P> {
     }
 }
 
+impl<P: Platform> Device<'_, P> {
+    /// Returns the state of the device: name, limits, counters and live buffers.
+    ///
+    /// Makes no hypercall, takes no lock and does not sleep. An interrupt handler may call it.
+    pub fn report(&self) -> DeviceReport<'_, P> {
+        DeviceReport::new(self)
+    }
+
+    /// Returns the number of live buffers.
+    pub fn live(&self) -> usize {
+        self.report().live().count()
+    }
+}
+
 impl<P: Platform> fmt::Debug for DeviceReport<'_, P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(self.device, f)
