@@ -8,7 +8,10 @@ use std::vec::Vec;
 
 use super::super::segments::{CutRules, Segments};
 use super::super::{ConstraintsBuilder, Segment};
+use super::candidate::LOOKAHEAD;
 use super::*;
+use crate::frames::Candidate;
+use crate::p2m::P2m;
 use crate::sync::AtomicU64;
 
 struct PlanRandom(u64);
