@@ -111,6 +111,7 @@ mod constraints;
 mod contiguous;
 mod copy;
 mod counters;
+mod covered;
 mod device;
 mod error;
 mod grow;
