@@ -38,6 +38,9 @@ pub struct LiveBuffer {
     /// Bytes, as asked for.
     pub len: u64,
     /// The address of its first byte for the device.
+    ///
+    /// It is for bug reports. The driver of a [`CoherentBox`](crate::dma::CoherentBox) gives it to the device
+    /// only after [`share`](crate::dma::CoherentBox::share).
     pub dma: DmaAddr,
 }
 

@@ -17,7 +17,8 @@ use crate::platform::Platform;
 /// A driver fills them through references, which are faster and simpler than the cells of a
 /// [`Coherent`]. This keeps [M5](crate::rules#M5): the box does not tell its address, so no device can
 /// access the memory. [`share`](Self::share) consumes the box, and with it every reference. Only what it
-/// returns has an address for the device.
+/// returns has an address for the device. A [report](crate::dma::Device::report) names the address that the
+/// device will see; a driver does not take it from there.
 /// ```
 /// use bytemuck::{Pod, Zeroable};
 /// use xen_contig::dma::{AllocError, Allocator, Coherent, Constraints, Le};
