@@ -304,21 +304,33 @@ fn functions_in_the_way_of_a_request_exist() {
     assert!(rows.len() >= 20, "{rows:?}");
 }
 
+/// Returns the lines of code without their indentation.
+fn unindented(code: &str) -> String {
+    code.lines().map(|line| format!("{}\n", line.trim())).collect()
+}
+
 #[test]
-fn the_code_in_the_tutorial_is_that_of_the_examples() {
-    let tutorial = read("docs/EMBEDDING.md");
-    let examples =
-        ["embed", "driver", "packet", "adapter"].map(|name| read(&format!("examples/{name}.rs")));
-    let blocks: Vec<&str> = tutorial
-        .split("```rust,ignore\n")
-        .skip(1)
-        .filter_map(|rest| rest.split_once("```"))
-        .map(|(block, _)| block)
+fn the_rust_code_of_the_documents_is_that_of_the_examples() {
+    let examples: Vec<String> = files()
+        .into_iter()
+        .filter(|path| path.starts_with("examples/"))
+        .map(|path| unindented(&read(&path)))
         .collect();
-    let is_in_an_example = |block: &str| examples.iter().any(|example| example.contains(block));
-    let strange: Vec<&&str> = blocks.iter().filter(|block| !is_in_an_example(block)).collect();
-    assert!(strange.is_empty(), "in none of the examples: {strange:#?}");
-    assert!(blocks.len() >= 3, "{blocks:#?}");
+    for (document, least) in [("README.md", 2), ("docs/EMBEDDING.md", 9)] {
+        let text = read(document);
+        // The language may have attributes: `rust,ignore`.
+        let blocks: Vec<String> = text
+            .split("```rust")
+            .skip(1)
+            .filter_map(|rest| rest.split_once('\n')?.1.split_once("```"))
+            .map(|(block, _)| unindented(block))
+            .collect();
+        let is_in_an_example = |block: &str| examples.iter().any(|example| example.contains(block));
+        let strange: Vec<&String> =
+            blocks.iter().filter(|block| !is_in_an_example(block)).collect();
+        assert!(strange.is_empty(), "{document}: in none of the examples: {strange:#?}");
+        assert!(blocks.len() >= least, "{document}: {blocks:#?}");
+    }
 }
 
 #[test]
