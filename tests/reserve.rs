@@ -510,3 +510,17 @@ fn a_kernel_that_cannot_search_serves_translated_requests() {
         }
     }
 }
+
+/// The library adopts runs until one fits. If none does, the kernel gets them back.
+#[test]
+fn a_refused_request_of_a_kernel_that_cannot_search_keeps_no_memory() {
+    let scene = ReserveScene::new(GuestBuilder::new(16384).build());
+    scene.platform.deny_search(true);
+    scene.platform.guest().fragment(order(4));
+    let low = limits(|it| it.mask((1 << 25) - 1));
+    for limits in [Constraints::default(), low] {
+        scene.allocator.alloc_coherent(1024 * PAGE, &limits).unwrap_err();
+        assert_eq!(scene.allocator.stats().idle, 0);
+        scene.check_balance();
+    }
+}

@@ -161,12 +161,24 @@ impl<P: Platform> Allocator<P> {
         preferred.and_then(|preferred| find(&preferred)).or_else(|| find(plan))
     }
 
-    /// Adopts whatever runs the kernel hands out, until one serves. For kernels that cannot search.
+    /// Adopts whatever runs the kernel hands out, until one serves. If none does, the kernel gets them back.
+    /// For kernels that cannot search.
     fn adopt_untested(&self, plan: &Plan) -> Option<CoherentBuffer<'_, P>> {
-        let platform = self.platform();
         if self.can_search() {
             return None;
         }
+        let idle = self.idle_by_class();
+        let buffer = self.adopt_in_turn(plan);
+        match buffer {
+            Some(_) => self.watermarks.crossed.store(u64::MAX, Relaxed),
+            None => self.trim_to(&idle),
+        }
+        buffer
+    }
+
+    /// Adopts the runs that the kernel hands out, until one serves.
+    fn adopt_in_turn(&self, plan: &Plan) -> Option<CoherentBuffer<'_, P>> {
+        let platform = self.platform();
         let frames = plan.frames();
         // In a translated guest an aligned run is likely to serve at once.
         let aligned = plan.align_frames().max(plan.guest_align_frames()).min(512);
