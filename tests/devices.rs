@@ -8,6 +8,9 @@ mod backend_id;
 #[path = "../kernel/src/pci/bar.rs"]
 mod bar;
 
+#[path = "../kernel/src/pci/capability.rs"]
+mod capability;
+
 #[path = "../kernel/src/drivers/block_size.rs"]
 mod block_size;
 
@@ -72,6 +75,7 @@ mod config {
 use backend_id::BackendIdError;
 use bar::{BarError, BarFault, MemoryBar};
 use block_size::UnsupportedBlockSize;
+use capability::{Capability, EndlessCapabilities};
 use config::ConfigSpace;
 use function::{Function, FunctionError};
 use hypercall::DomId;
@@ -272,6 +276,47 @@ fn a_function_does_dma_only_between_the_start_and_the_drop() {
     assert_eq!(function.to_string(), "0000:00:06.0");
     drop(function);
     assert_eq!(space.get(COMMAND), DECODES_MEMORY | NO_INTERRUPTS);
+}
+
+/// Returns a function whose first capability is at `first`. Others are added as registers.
+fn with_capabilities(first: u32) -> ConfigSpace {
+    ConfigSpace::default().with(COMMAND, 1 << 20, 0).with(0x34, first, 0)
+}
+
+#[test]
+fn capabilities_are_read_in_the_order_of_the_list() {
+    let address = function_of_test(7);
+    let offsets = |space: ConfigSpace| {
+        let all = capability::read(&space, address).unwrap();
+        all.into_iter().map(|one: Capability| (one.offset, one.id())).collect::<Vec<_>>()
+    };
+    // The lowest bits of the first offset are reserved.
+    let space = with_capabilities(0x83).with(0x80, 0x0110_4009, 0).with(0x40, 0x0011, 0);
+    assert_eq!(offsets(space), [(0x80, 0x09), (0x40, 0x11)]);
+    assert_eq!(offsets(ConfigSpace::default().with(0x34, 0x40, 0)), [], "the status says: no list");
+    for no_capability in [0, 0x3c] {
+        assert_eq!(offsets(with_capabilities(no_capability)), []);
+    }
+    for no_capability in [0x3c, 0x81] {
+        assert_eq!(offsets(with_capabilities(0x40).with(0x40, no_capability << 8, 0)), [(0x40, 0)]);
+    }
+    let chain = (0x40..0xfc).step_by(4).fold(with_capabilities(0x40), |space, offset: u16| {
+        space.with(offset, u32::from(offset + 4) << 8, 0)
+    });
+    assert_eq!(offsets(chain).len(), 48, "as many as fit");
+}
+
+#[test]
+fn a_capability_list_that_leads_back_to_itself_is_refused() {
+    let address = function_of_test(8);
+    let to_itself = with_capabilities(0x40).with(0x40, 0x4009, 0);
+    assert_eq!(capability::read(&to_itself, address), Err(EndlessCapabilities(address)));
+    let cycle = with_capabilities(0xfc).with(0xfc, 0x40 << 8, 0).with(0x40, 0xfc << 8, 0);
+    assert_eq!(
+        capability::read(&cycle, address).unwrap_err().to_string(),
+        "the capability list of 0000:00:08.0 does not end after 48 entries, the most that can exist; compare it \
+         with lspci -vv in Linux. If that prints \"chain looped\", the device is broken: do not use it"
+    );
 }
 
 #[test]

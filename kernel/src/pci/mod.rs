@@ -6,6 +6,7 @@
 //! | how is a device found? | `bus` |
 //! | may a driver use it, and may it do DMA? | `function` |
 //! | where is its memory? | `bar` |
+//! | which capabilities does it have? | `capability` |
 //! | how does its interrupt arrive? | `interrupt` |
 //! | how is its memory mapped? | `memory_bar` |
 //!
@@ -15,6 +16,7 @@
 
 mod bar;
 mod bus;
+pub mod capability;
 mod config;
 mod frontend;
 mod function;

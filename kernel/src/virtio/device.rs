@@ -15,6 +15,7 @@ use super::access::{ConfigAccess, function};
 use super::transport::{BusTransport, Queue};
 use crate::drivers::{MappedRegisters, NotMapped};
 use crate::machine::Machine;
+use crate::pci::capability::{self, EndlessCapabilities};
 use crate::pci::{self, ConfigSpace, ConfigSpaceError, Function, FunctionError, MemoryBar};
 
 /// The vendor and device numbers of block devices (virtio 1.1, 4.1.2).
@@ -52,6 +53,8 @@ pub enum VirtioDeviceError {
     TwoBars(u8, u8),
     /// The function cannot be used.
     Function(FunctionError),
+    /// The capabilities cannot be read.
+    Capabilities(EndlessCapabilities),
     /// The registers were not mapped.
     NotMapped(NotMapped),
     /// The crate `virtio-drivers` rejects the device.
@@ -85,6 +88,7 @@ impl fmt::Display for VirtioDeviceError {
                  supports one BAR, as QEMU's devices have"
             ),
             Self::Function(why) => write!(f, "the virtio block device: {why}"),
+            Self::Capabilities(why) => write!(f, "the virtio block device: {why}"),
             Self::NotMapped(why) => write!(f, "the virtio block device's registers: {why}"),
             Self::Transport(why) => write!(f, "the virtio block device: {why}"),
         }
@@ -136,13 +140,14 @@ impl VirtioDevice {
 
 /// Returns the number of the base address register of the modern interface, and the number of bytes of registers.
 fn registers_of(space: &ConfigSpace, address: PciAddress) -> Result<(u8, u64), VirtioDeviceError> {
-    let (root, function) = (PciRoot::new(ConfigAccess(space)), function(address));
-    let read = |offset| ConfigAccess(space).read_word(function, offset);
+    let read = |offset| ConfigAccess(space).read_word(function(address), offset);
     let mut found: Option<(u8, u64)> = None;
-    for capability in root.capabilities(function) {
-        let kind = (capability.private_header >> 8) as u8;
+    // The crate reads the same list without a limit, so this comes first.
+    let all = capability::read(space, address).map_err(VirtioDeviceError::Capabilities)?;
+    for capability in all {
+        let kind = (capability.header >> 24) as u8;
         let is_registers = (VIRTIO_PCI_CAP_COMMON_CFG..=VIRTIO_PCI_CAP_DEVICE_CFG).contains(&kind);
-        if capability.id != PCI_CAP_ID_VNDR || !is_registers {
+        if capability.id() != PCI_CAP_ID_VNDR || !is_registers {
             continue;
         }
         // The header has 256 bytes, and a capability begins at a multiple of 4 below its end.
