@@ -20,6 +20,16 @@ mod doorbells;
 #[path = "../kernel/src/pci/function.rs"]
 mod function;
 
+#[cfg(feature = "virtio-drivers")]
+#[path = "../kernel/src/virtio/access.rs"]
+mod access;
+
+/// The items of the kernel's module of this name that `access` uses.
+#[cfg(feature = "virtio-drivers")]
+mod pci {
+    pub use super::config::ConfigSpace;
+}
+
 /// The items of the kernel's module of this name that functions use.
 mod config {
     use std::cell::RefCell;
@@ -32,11 +42,12 @@ mod config {
     #[derive(Clone, Default)]
     pub struct ConfigSpace(Rc<RefCell<Registers>>);
 
-    /// The contents and the mask of each register, and the number of writes.
+    /// The contents and the mask of each register, the number of writes, and the last address.
     #[derive(Default)]
     struct Registers {
         all: BTreeMap<u16, (u32, u32)>,
         writes: usize,
+        address: Option<PciAddress>,
     }
 
     impl ConfigSpace {
@@ -51,6 +62,12 @@ mod config {
             self.0.borrow().all.get(&offset).map_or(0, |(value, _)| *value)
         }
 
+        /// Returns the address of the last access.
+        #[cfg(feature = "virtio-drivers")]
+        pub fn last_address(&self) -> Option<PciAddress> {
+            self.0.borrow().address
+        }
+
         /// Returns the number of writes.
         pub fn writes(&self) -> usize {
             self.0.borrow().writes
@@ -58,12 +75,14 @@ mod config {
     }
 
     impl ConfigRegionAccess for ConfigSpace {
-        unsafe fn read(&self, _: PciAddress, offset: u16) -> u32 {
+        unsafe fn read(&self, address: PciAddress, offset: u16) -> u32 {
+            self.0.borrow_mut().address = Some(address);
             self.get(offset)
         }
 
-        unsafe fn write(&self, _: PciAddress, offset: u16, new: u32) {
+        unsafe fn write(&self, address: PciAddress, offset: u16, new: u32) {
             let mut registers = self.0.borrow_mut();
+            registers.address = Some(address);
             registers.writes += 1;
             if let Some((value, mask)) = registers.all.get_mut(&offset) {
                 *value = *value & !*mask | new & *mask;
@@ -317,6 +336,25 @@ fn a_capability_list_that_leads_back_to_itself_is_refused() {
         "the capability list of 0000:00:08.0 does not end after 48 entries, the most that can exist; compare it \
          with lspci -vv in Linux. If that prints \"chain looped\", the device is broken: do not use it"
     );
+}
+
+#[cfg(feature = "virtio-drivers")]
+#[test]
+fn virtio_drivers_accesses_the_segment_of_the_device() {
+    use virtio_drivers::transport::pci::bus::ConfigurationAccess;
+
+    let (space, address) = (usable(), PciAddress::new(1, 2, 3, 4));
+    let mut access = access::ConfigAccess::around(&space, address);
+    let function = access::function(address);
+    assert_eq!(access.read_word(function, 0x10), 0xfeb0_0000);
+    assert_eq!(space.last_address(), Some(address));
+    let neighbour = access::function(PciAddress::new(1, 2, 3, 5));
+    access.write_word(neighbour, 0x04, DECODES_MEMORY);
+    assert_eq!(space.last_address(), Some(PciAddress::new(1, 2, 3, 5)));
+    // SAFETY: one of the two accesses the function at a time.
+    let clone = unsafe { access.unsafe_clone() };
+    assert_eq!(clone.read_word(function, 0x04), DECODES_MEMORY);
+    assert_eq!(space.last_address(), Some(address));
 }
 
 #[test]

@@ -127,7 +127,7 @@ impl VirtioDevice {
     /// # Errors
     /// The crate `virtio-drivers` rejects the device.
     pub fn transport<H: Hal>(&self) -> Result<BusTransport<'_>, VirtioDeviceError> {
-        let mut root = PciRoot::new(ConfigAccess(&self.space));
+        let mut root = PciRoot::new(ConfigAccess::around(&self.space, self.address));
         let pci = PciTransport::new::<H, _>(&mut root, function(self.address));
         pci.map(|pci| BusTransport::new(pci, &self.queue)).map_err(VirtioDeviceError::Transport)
     }
@@ -140,7 +140,8 @@ impl VirtioDevice {
 
 /// Returns the number of the base address register of the modern interface, and the number of bytes of registers.
 fn registers_of(space: &ConfigSpace, address: PciAddress) -> Result<(u8, u64), VirtioDeviceError> {
-    let read = |offset| ConfigAccess(space).read_word(function(address), offset);
+    let access = ConfigAccess::around(space, address);
+    let read = |offset| access.read_word(function(address), offset);
     let mut found: Option<(u8, u64)> = None;
     // The crate reads the same list without a limit, so this comes first.
     let all = capability::read(space, address).map_err(VirtioDeviceError::Capabilities)?;
