@@ -38,16 +38,19 @@ mod config {
 
     use pci_types::{ConfigRegionAccess, PciAddress};
 
+    use super::COMMAND;
+
     /// The configuration space of one function, in which a write changes the bits of a mask.
     #[derive(Clone, Default)]
     pub struct ConfigSpace(Rc<RefCell<Registers>>);
 
-    /// The contents and the mask of each register, the number of writes, and the last address.
+    /// The contents and the mask of each register, the last address, and the writes.
     #[derive(Default)]
     struct Registers {
         all: BTreeMap<u16, (u32, u32)>,
-        writes: usize,
         address: Option<PciAddress>,
+        /// For each write, its offset and the contents of the command register before.
+        writes: Vec<(u16, u32)>,
     }
 
     impl ConfigSpace {
@@ -68,9 +71,16 @@ mod config {
             self.0.borrow().address
         }
 
+        /// Returns the contents of the command register at each write to a register.
+        pub fn commands_at_writes(&self, offset: u16) -> Vec<u32> {
+            let registers = self.0.borrow();
+            let writes = registers.writes.iter().filter(|(written, _)| *written == offset);
+            writes.map(|(_, command)| *command).collect()
+        }
+
         /// Returns the number of writes.
         pub fn writes(&self) -> usize {
-            self.0.borrow().writes
+            self.0.borrow().writes.len()
         }
     }
 
@@ -83,7 +93,8 @@ mod config {
         unsafe fn write(&self, address: PciAddress, offset: u16, new: u32) {
             let mut registers = self.0.borrow_mut();
             registers.address = Some(address);
-            registers.writes += 1;
+            let command = registers.all.get(&COMMAND).map_or(0, |(value, _)| *value);
+            registers.writes.push((offset, command));
             if let Some((value, mask)) = registers.all.get_mut(&offset) {
                 *value = *value & !*mask | new & *mask;
             }
@@ -281,6 +292,29 @@ fn a_bridge_is_refused_and_stays_free() {
         assert_eq!(taken.err(), Some(FunctionError::NoEndpoint(address)));
     }
     assert_eq!(space.writes(), 0);
+}
+
+#[test]
+fn a_function_that_no_driver_uses_stays_as_it_was() {
+    for command in [0, DECODES_MEMORY, DECODES_MEMORY | DOES_DMA | 1, DOES_DMA | NO_INTERRUPTS] {
+        let space = usable().with(COMMAND, command, 0xffff);
+        let function = Function::take(space.clone(), function_of_test(9)).ok().unwrap();
+        assert!(function.memories().is_ok());
+        assert_eq!(space.get(COMMAND), command);
+        drop(function);
+        assert_eq!(space.get(COMMAND), command);
+        let broken = space.clone().with(0x10, 0xfeb0_0002, 0);
+        assert!(Function::take(broken, function_of_test(9)).ok().unwrap().memories().is_err());
+        assert_eq!(space.get(COMMAND), command);
+    }
+}
+
+#[test]
+fn the_size_of_memory_is_asked_for_while_it_is_not_decoded() {
+    let space = usable().with(COMMAND, DECODES_MEMORY, 0xffff);
+    let function = Function::take(space.clone(), function_of_test(10)).ok().unwrap();
+    assert!(function.registers(0, 1).is_ok());
+    assert_eq!(space.commands_at_writes(0x10), [0; 2], "one write asks, one restores");
 }
 
 #[test]

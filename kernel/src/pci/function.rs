@@ -1,6 +1,7 @@
 //! One function of a device: its memory, and its right to do DMA. The host tests compile this file too.
 
 use alloc::vec::Vec;
+use core::cell::Cell;
 use core::fmt;
 
 use pci_types::{CommandRegister, EndpointHeader, PciAddress, PciHeader};
@@ -37,6 +38,8 @@ impl Drop for Claim {
 pub struct Function {
     space: ConfigSpace,
     claim: Claim,
+    /// True if a driver let the function do DMA.
+    does_dma: Cell<bool>,
 }
 
 /// The reason why a driver cannot use a function.
@@ -103,12 +106,12 @@ impl Function {
         let claim = Claim::new(address).ok_or(FunctionError::InUse(address))?;
         let endpoint = EndpointHeader::from_header(PciHeader::new(address), &space);
         endpoint.ok_or(FunctionError::NoEndpoint(address))?;
-        Ok(Self { space, claim })
+        Ok(Self { space, claim, does_dma: Cell::new(false) })
     }
 
     /// Returns the memory at a base address register, which contains the `used` bytes of registers of a driver.
     ///
-    /// The function stops decoding its memory until [`enable_memory`](Self::enable_memory).
+    /// The function decodes its memory afterwards if it did before.
     ///
     /// # Errors
     /// The register has no meaning or no address, or the memory is too short.
@@ -123,7 +126,7 @@ impl Function {
 
     /// Returns the memory at all base address registers.
     ///
-    /// The function stops decoding its memory until [`enable_memory`](Self::enable_memory).
+    /// The function decodes its memory afterwards if it did before.
     ///
     /// # Errors
     /// A register has no meaning.
@@ -139,9 +142,15 @@ impl Function {
 
     /// Returns the memory at a base address register, and how many registers name it.
     fn bar(&self, slot: u8) -> Result<Option<(MemoryBar, u8)>, FunctionError> {
+        let mut before = CommandRegister::empty();
         // Xen's vPCI refuses to write the register while the function decodes its memory.
-        self.command(|command| command - CommandRegister::MEMORY_ENABLE);
-        bar::read(&self.space, self.address(), slot).map_err(FunctionError::Bar)
+        self.command(|command| {
+            before = command;
+            command - CommandRegister::MEMORY_ENABLE
+        });
+        let bar = bar::read(&self.space, self.address(), slot);
+        self.command(|_| before);
+        bar.map_err(FunctionError::Bar)
     }
 
     /// Makes the function decode its memory. It does no DMA until [`start_dma`](Self::start_dma).
@@ -153,6 +162,7 @@ impl Function {
 
     /// Lets the function do DMA, until it is dropped.
     pub fn start_dma(&self) {
+        self.does_dma.set(true);
         self.command(|command| command | CommandRegister::BUS_MASTER_ENABLE);
     }
 
@@ -172,9 +182,11 @@ impl Function {
 }
 
 impl Drop for Function {
-    /// Disables DMA, because no driver uses the function any more.
+    /// Disables DMA if a driver started it. A function that no driver started stays as it was.
     fn drop(&mut self) {
-        self.command(|command| command - CommandRegister::BUS_MASTER_ENABLE);
+        if self.does_dma.get() {
+            self.command(|command| command - CommandRegister::BUS_MASTER_ENABLE);
+        }
     }
 }
 
