@@ -172,8 +172,14 @@ fn an_answer_of_another_kind_is_an_error_of_its_request_alone() {
     let (mut stream, mut rings) = (Stream::new(), rings());
     rings.answers.extend(message(XS_WRITE, FIRST, b"OK\0"));
     rings.answers.extend(message(XS_READ, FIRST + 1, b"two"));
-    let unexpected = StoreError::UnexpectedMessage { kind: XS_WRITE, request: FIRST, len: 3 };
+    let unexpected =
+        StoreError::UnexpectedKind { asked: XS_READ, answered: XS_WRITE, request: FIRST };
     assert_eq!(read(&mut stream, &mut rings, "a"), Err(unexpected));
+    assert_eq!(
+        unexpected.to_string(),
+        "xenstored answered request 0x78630001, which is of kind 2, by a message of kind 11; this request alone \
+         failed: look for it in the log of xenstored in dom0"
+    );
     assert_eq!(read(&mut stream, &mut rings, "b"), Ok("two".into()));
 }
 
@@ -184,9 +190,14 @@ fn after_a_message_that_is_too_long_nothing_is_believed() {
     long[12..].copy_from_slice(&4097_u32.to_le_bytes());
     rings.answers.extend(long);
     rings.answers.extend(message(XS_READ, FIRST + 1, b"two"));
-    let unexpected = StoreError::UnexpectedMessage { kind: XS_READ, request: FIRST, len: 4097 };
-    assert_eq!(read(&mut stream, &mut rings, "a"), Err(unexpected));
-    assert_eq!(read(&mut stream, &mut rings, "b"), Err(unexpected));
+    let endless = StoreError::EndlessMessage { kind: XS_READ, request: FIRST, len: 4097 };
+    assert_eq!(read(&mut stream, &mut rings, "a"), Err(endless));
+    assert_eq!(read(&mut stream, &mut rings, "b"), Err(endless));
+    assert_eq!(
+        endless.to_string(),
+        "xenstored sent a message of kind 2 for request 0x78630001 with 4097 bytes, but a message has at most \
+         4096, so the next one cannot be found; create the domain again"
+    );
     let mut stream = Stream::new();
     let longest = "a".repeat(4095);
     assert_eq!(read(&mut stream, &mut rings, &longest), Err(StoreError::Silent));

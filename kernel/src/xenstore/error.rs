@@ -7,6 +7,10 @@ use hypercall::XenErrno;
 
 use super::ring::TIMEOUT_SECONDS;
 
+/// The maximum length of a message without its header (`XENSTORE_PAYLOAD_MAX` in
+/// `public/io/xs_wire.h`).
+pub const MAX_PAYLOAD: usize = 4096;
+
 /// The reason why xenstore did not do what was asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StoreError {
@@ -25,8 +29,17 @@ pub enum StoreError {
     },
     /// The answer is not UTF-8 text.
     Malformed,
-    /// The message in the ring has another kind than the request, or it is too long for a message.
-    UnexpectedMessage {
+    /// The answer has another kind than the request. Later requests are not affected.
+    UnexpectedKind {
+        /// The kind of the request, `XS_*`.
+        asked: u32,
+        /// The kind of the answer.
+        answered: u32,
+        /// The number of the request.
+        request: u32,
+    },
+    /// The message in the ring is too long for a message, so the start of the next one is unknown.
+    EndlessMessage {
         /// The kind of the message, `XS_*`.
         kind: u32,
         /// The number of the request that it answers.
@@ -47,10 +60,15 @@ impl fmt::Display for StoreError {
                 write!(f, "a message of {bytes} bytes is longer than xenstored accepts")
             }
             Self::Malformed => f.write_str("xenstored's answer is not text"),
-            Self::UnexpectedMessage { kind, request, len } => write!(
+            Self::UnexpectedKind { asked, answered, request } => write!(
                 f,
-                "xenstored sent a message of kind {kind} with {len} bytes for request {request:#x}, \
-                 which does not answer a request of this kernel; create the domain again"
+                "xenstored answered request {request:#x}, which is of kind {asked}, by a message of kind \
+                 {answered}; this request alone failed: look for it in the log of xenstored in dom0"
+            ),
+            Self::EndlessMessage { kind, request, len } => write!(
+                f,
+                "xenstored sent a message of kind {kind} for request {request:#x} with {len} bytes, but a \
+                 message has at most {MAX_PAYLOAD}, so the next one cannot be found; create the domain again"
             ),
         }
     }

@@ -12,13 +12,9 @@ use core::mem;
 use arrayvec::ArrayString;
 use hypercall::abi::xenstore::{Header, XS_ERROR};
 
-use super::StoreError;
+use super::error::{MAX_PAYLOAD, StoreError};
 use super::ring::{RingPair, TIMEOUT_SECONDS};
 use crate::time::Deadline;
-
-/// The maximum length of a message without its header (`XENSTORE_PAYLOAD_MAX` in
-/// `public/io/xs_wire.h`).
-const MAX_PAYLOAD: usize = 4096;
 
 /// The number of words of 32 bits in a header.
 const HEADER_WORDS: usize = size_of::<Header>() / 4;
@@ -76,7 +72,7 @@ impl Stream {
         rings.notify()?;
         loop {
             let (header, contents) = self.receive(rings, deadline)?;
-            let Header { kind: answered, request, len, .. } = header;
+            let Header { kind: answered, request, .. } = header;
             match answered {
                 _ if request != asked => {
                     // Without this, other messages could keep the caller here forever.
@@ -86,7 +82,7 @@ impl Stream {
                 }
                 _ if answered == kind => return Ok(contents),
                 XS_ERROR => return Err(StoreError::Refused(word(&contents))),
-                _ => return Err(StoreError::UnexpectedMessage { kind: answered, request, len }),
+                _ => return Err(StoreError::UnexpectedKind { asked: kind, answered, request }),
             }
         }
     }
@@ -112,7 +108,7 @@ impl Stream {
                 // The length is checked before the contents are read, because a wrong length would make
                 // this wait for bytes that never arrive.
                 if len as usize > MAX_PAYLOAD {
-                    let error = StoreError::UnexpectedMessage { kind, request, len };
+                    let error = StoreError::EndlessMessage { kind, request, len };
                     self.unusable = Some(error);
                     return Err(error);
                 }
