@@ -65,8 +65,6 @@ pub mod slot {
     pub const GRANT_TABLE: u64 = 510;
     /// A slot at which a self-test maps frames only to see whether Xen permits it.
     pub const PROBE: u64 = 511;
-    /// The registers of the edu device.
-    pub const DEVICE: u64 = 2;
     /// The page that Xen shares with the domain.
     pub const SHARED_INFO: u64 = 3;
     /// The xenstore ring of a PVH guest, which lies outside its RAM.

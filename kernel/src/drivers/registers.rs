@@ -6,6 +6,7 @@ use core::ptr::NonNull;
 use arrayvec::ArrayVec;
 use mmio_api::{MapError, MmioAddr, MmioOp, MmioRaw};
 use spin::Mutex;
+use x86_64::VirtAddr;
 use xen_contig::addr::PAGE_SIZE;
 
 use crate::guest::guest;
@@ -37,6 +38,11 @@ impl RegisterMapping {
         (self.bar.start % PAGE + self.bar.bytes).div_ceil(PAGE)
     }
 
+    /// Returns where a register is mapped. Its address lies within the memory, which may begin inside a page.
+    fn mapped(&self, address: u64) -> VirtAddr {
+        window(self.slot) + (address - self.first_page() * PAGE)
+    }
+
     fn map(&self) -> Result<(), BarNotPermitted> {
         for page in 0..self.pages() {
             if let Err(error) = self.bar.map_page(page, self.slot + page) {
@@ -57,9 +63,7 @@ impl RegisterMapping {
 
 /// The mapped registers of a device. Dropping this unmaps them.
 #[derive(Debug)]
-pub struct MappedRegisters {
-    bar: MemoryBar,
-}
+pub struct MappedRegisters(RegisterMapping);
 
 /// The reason why registers were not mapped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,19 +115,24 @@ impl MappedRegisters {
         }
         one.map().map_err(NotMapped::Refused)?;
         mappings.push(one);
-        Ok(Self { bar })
+        Ok(Self(one))
     }
 
     /// Returns the memory that is mapped.
     pub const fn bar(&self) -> MemoryBar {
-        self.bar
+        self.0.bar
+    }
+
+    /// Returns the address at which the first register is mapped.
+    pub fn first(&self) -> VirtAddr {
+        self.0.mapped(self.0.bar.start)
     }
 }
 
 impl Drop for MappedRegisters {
     fn drop(&mut self) {
         let mut mappings = MAPPINGS.lock();
-        if let Some(index) = mappings.iter().position(|one| one.bar == self.bar) {
+        if let Some(index) = mappings.iter().position(|one| one.bar == self.bar()) {
             let one = mappings.swap_remove(index);
             one.unmap(one.pages());
         }
@@ -147,7 +156,7 @@ fn free_slots(mappings: &[RegisterMapping], bar: MemoryBar) -> Option<u64> {
 pub fn at(address: u64, bytes: usize) -> Option<NonNull<u8>> {
     let mappings = MAPPINGS.lock();
     let one = mappings.iter().find(|one| one.bar.contains(address, bytes as u64))?;
-    NonNull::new((window(one.slot) + (address - one.first_page() * PAGE)).as_mut_ptr())
+    NonNull::new(one.mapped(address).as_mut_ptr())
 }
 
 /// Returns mapped registers to drivers on the crate `mmio-api`.

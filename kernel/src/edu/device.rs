@@ -4,7 +4,8 @@ use core::fmt;
 
 use pci_types::{DeviceId, VendorId};
 
-use super::registers::{EduNotMapped, EduRegisters, Register32, Register64};
+use super::registers::{EduRegisters, REGISTER_BYTES, Register32};
+use crate::drivers::NotMapped;
 use crate::machine::Machine;
 use crate::pci::{self, ConfigSpace, ConfigSpaceError, Function, FunctionError, MemoryBar};
 
@@ -13,9 +14,6 @@ const ID: (VendorId, DeviceId) = (0x1234, 0x11e8);
 
 /// The contents of the first register: version 1.0, `edu`.
 const IDENTIFICATION: u32 = 0x0100_00ed;
-
-/// The number of bytes of registers that the driver uses. The last one is the command register.
-const REGISTER_BYTES: u64 = Register64::Command as u64 + 8;
 
 /// The device, in use by this driver.
 pub struct Edu {
@@ -37,7 +35,7 @@ pub enum EduError {
     /// The function cannot be used.
     Function(FunctionError),
     /// The registers were not mapped.
-    NotMapped(EduNotMapped),
+    NotMapped(NotMapped),
     /// The identification register has the contents of another device.
     UnexpectedDevice {
         /// The contents of the identification register.

@@ -1,11 +1,6 @@
-//! The device's registers, which are mapped at a window slot while a driver uses them.
+//! The device's registers, which are mapped while a driver uses them.
 
-use core::fmt;
-
-use spin::{Mutex, MutexGuard};
-
-use crate::guest::guest;
-use crate::layout::{slot, window};
+use crate::drivers::{MappedRegisters, NotMapped};
 use crate::pci::{BarNotPermitted, MemoryBar};
 
 /// Registers of 32 bits.
@@ -32,69 +27,56 @@ pub enum Register64 {
     Command = 0x98,
 }
 
-/// The lock of the window slot, which one driver at a time uses.
-static SLOT: Mutex<()> = Mutex::new(());
+/// The number of bytes of registers that the driver uses. The last one is the command register.
+pub const REGISTER_BYTES: u64 = Register64::Command as u64 + 8;
 
 /// The mapped registers. Dropping this unmaps them.
 pub struct EduRegisters {
-    _slot: MutexGuard<'static, ()>,
+    mapped: MappedRegisters,
 }
-
-/// The reason why the registers were not mapped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EduNotMapped {
-    /// Another driver uses the window slot.
-    SlotInUse,
-    /// Xen does not let the domain map the registers.
-    Refused(BarNotPermitted),
-}
-
-impl fmt::Display for EduNotMapped {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::SlotInUse => f.write_str("another driver uses the window slot"),
-            Self::Refused(why) => why.fmt(f),
-        }
-    }
-}
-
-impl core::error::Error for EduNotMapped {}
 
 impl EduRegisters {
-    /// Maps the page of registers.
+    /// Maps the registers.
     ///
     /// # Safety
-    /// `bar` is the memory of an `edu` device's registers, and the device decodes it.
+    /// `bar` is the memory of an `edu` device's registers, of [`REGISTER_BYTES`] bytes or more, and the device
+    /// decodes it.
     ///
     /// # Errors
-    /// Another driver uses the slot, or Xen refused the mapping.
-    pub unsafe fn map(bar: MemoryBar) -> Result<Self, EduNotMapped> {
-        let slot = SLOT.try_lock().ok_or(EduNotMapped::SlotInUse)?;
-        bar.map_page(0, slot::DEVICE).map_err(EduNotMapped::Refused)?;
-        Ok(Self { _slot: slot })
+    /// Another driver uses the device or the window slots, or Xen refused the mapping.
+    pub unsafe fn map(bar: MemoryBar) -> Result<Self, NotMapped> {
+        // QEMU's device has 1 MiB of memory, which is more than all window slots.
+        let registers = MemoryBar { bytes: REGISTER_BYTES, ..bar };
+        // SAFETY: by this function's contract these are the first bytes of the registers.
+        let mapped = unsafe { MappedRegisters::map(registers) }.map_err(|why| match why {
+            NotMapped::Refused(why) => NotMapped::Refused(BarNotPermitted { bar, ..why }),
+            why => why,
+        })?;
+        Ok(Self { mapped })
     }
 
-    fn at<T>(offset: u16) -> *mut T {
-        (window(slot::DEVICE) + u64::from(offset)).as_mut_ptr()
+    /// Returns the address of a register. Its offset is less than [`REGISTER_BYTES`].
+    fn at<T>(&self, offset: u16) -> *mut T {
+        (self.mapped.first() + u64::from(offset)).as_mut_ptr()
     }
 
     /// Reads a register of 32 bits.
     pub fn read(&self, register: Register32) -> u32 {
-        // SAFETY: the slot maps the registers while `self` lives, and they are aligned to their
+        // SAFETY: the registers are mapped while `self` lives, and they are aligned to their
         // size. They are not Rust objects, so the access is volatile.
-        unsafe { Self::at::<u32>(register as u16).read_volatile() }
+        unsafe { self.at::<u32>(register as u16).read_volatile() }
     }
 
     /// Writes the liveness register. This changes only what the register returns later.
     pub fn write_liveness(&self, value: u32) {
-        // SAFETY: the slot maps the registers while `self` lives, and they are aligned to their size.
-        unsafe { Self::at::<u32>(Register32::Liveness as u16).write_volatile(value) };
+        // SAFETY: the registers are mapped while `self` lives, and they are aligned to their size.
+        unsafe { self.at::<u32>(Register32::Liveness as u16).write_volatile(value) };
     }
 
     /// Reads a register of 64 bits.
     pub fn read64(&self, register: Register64) -> u64 {
-        // SAFETY: the slot maps the registers while `self` lives, and they are aligned to their size.
-        unsafe { Self::at::<u64>(register as u16).read_volatile() }
+        // SAFETY: the registers are mapped while `self` lives, and they are aligned to their size.
+        unsafe { self.at::<u64>(register as u16).read_volatile() }
     }
 
     /// Writes a register of 64 bits.
@@ -104,15 +86,8 @@ impl EduRegisters {
     /// the engine writes ([M1](xen_contig::rules#M1)), and no Rust reference to it exists
     /// ([M5](xen_contig::rules#M5)).
     pub unsafe fn write64(&self, register: Register64, value: u64) {
-        // SAFETY: the slot maps the registers while `self` lives, and they are aligned to their
+        // SAFETY: the registers are mapped while `self` lives, and they are aligned to their
         // size. By this function's contract the engine writes only memory that no other code uses.
-        unsafe { Self::at::<u64>(register as u16).write_volatile(value) };
-    }
-}
-
-impl Drop for EduRegisters {
-    fn drop(&mut self) {
-        // Xen never refuses this. If it did, the next driver would overwrite the mapping.
-        let _unmapped = guest().set_window(slot::DEVICE, None);
+        unsafe { self.at::<u64>(register as u16).write_volatile(value) };
     }
 }
