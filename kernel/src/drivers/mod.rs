@@ -11,6 +11,7 @@
 //! | which memory do drivers get, and what is counted of it? | [`memory`] |
 //! | where do the crates' own messages go? | `messages` |
 //! | how is the crate `nvme-driver` operated? | [`nvme`] |
+//! | why does an NVMe disk not work? | `nvme_error` |
 //! | how is the crate `eth-intel` operated? | [`e1000`] |
 //! | which sizes of a disk's blocks are supported? | `block_size` |
 //! | how many bytes of registers does an NVMe controller have? | `doorbells` |
@@ -26,8 +27,10 @@ mod locks;
 pub mod memory;
 mod messages;
 pub mod nvme;
+mod nvme_error;
 mod registers;
 mod waiting;
 
 pub use function::{DeviceFunction, DeviceKind};
+pub use nvme_error::NvmeError;
 pub use registers::{MappedRegisters, NotMapped};

@@ -6,7 +6,6 @@
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
-use core::fmt;
 use core::{hint, mem};
 
 use dma_api::{CpuDmaBuffer, DeviceDma};
@@ -18,9 +17,10 @@ use rdif_block::{
 };
 use xen_contig::addr::PAGE_SIZE;
 
-use super::block_size::{self, UnsupportedBlockSize};
+use super::block_size;
 use super::doorbells;
 use super::function::{DeviceFunction, DeviceKind, DeviceMark};
+use super::nvme_error::NvmeError;
 use super::registers::{self, RegisterMap};
 use super::waiting::Waiting;
 use crate::time::Deadline;
@@ -42,60 +42,6 @@ pub const AT_A_TIME: usize = 8;
 ///
 /// A disk in a file needs a millisecond. A busy host may not run the device for seconds.
 const LIMIT_SECONDS: u64 = 60;
-
-/// The reason why the disk does not work.
-#[derive(Debug)]
-pub enum NvmeError {
-    /// The doorbells of the controller do not lie within its memory.
-    ShortMemory {
-        /// The size of the memory in bytes.
-        bytes: u64,
-        /// The number of bytes with the doorbells that the driver uses.
-        used: u64,
-    },
-    /// The crate rejects the controller.
-    Rejected(nvme_driver::err::Error),
-    /// A step of the crate failed.
-    Step(&'static str, BlkError),
-    /// The crate rejects the first namespace.
-    Namespace,
-    /// The blocks of the disk have a size that the driver does not support.
-    BlockSize(UnsupportedBlockSize),
-    /// The controller made no progress.
-    Stuck(&'static str),
-    /// The crate announced that the controller is ready, but supplied no queue.
-    NoQueue,
-    /// The disk was given up after an earlier failure.
-    GivenUp,
-}
-
-impl fmt::Display for NvmeError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::ShortMemory { bytes, used } => write!(
-                f,
-                "NVMe: BAR {} has {bytes} bytes, but the controller says that its doorbells end at {used}: the \
-                 controller is broken, or not an NVMe controller",
-                NVME.registers
-            ),
-            Self::Rejected(why) => write!(f, "the crate rejects the NVMe controller: {why}"),
-            Self::Step(step, why) => write!(f, "NVMe: {step}: {why}"),
-            Self::Namespace => f.write_str(
-                "NVMe: the crate rejects the first namespace: it is empty, has metadata, or has blocks of \
-                 4 GiB or more; format it with blocks of 4096 bytes and without metadata (nvme format \
-                 --block-size=4096 --ms=0), which erases it",
-            ),
-            Self::BlockSize(why) => write!(f, "NVMe: {why}"),
-            Self::Stuck(step) => {
-                write!(f, "NVMe: {step}: the controller did not finish in {LIMIT_SECONDS} s")
-            }
-            Self::NoQueue => f.write_str("NVMe: the crate supplied no queue"),
-            Self::GivenUp => f.write_str("NVMe: the disk was given up after an earlier failure"),
-        }
-    }
-}
-
-impl core::error::Error for NvmeError {}
 
 /// Tells the crate to look for events at each call, as if the function asserted its interrupt.
 ///
@@ -146,7 +92,7 @@ impl NvmeDisk {
         let bar = device.bar();
         let used = doorbells::end(capabilities(&device));
         if used > bar.bytes {
-            return Err(NvmeError::ShortMemory { bytes: bar.bytes, used });
+            return Err(NvmeError::ShortMemory { slot: NVME.registers, bytes: bar.bytes, used });
         }
         let config = Config::intx(PAGE_SIZE);
         let nvme = Nvme::new(bar.start, bar.bytes as usize, dma.clone(), &RegisterMap, config)
@@ -313,7 +259,7 @@ impl Running {
         while done.0.len() < count {
             rearm(&mut self.controller, waiting)?;
             if !waiting.wait(deadline) {
-                return Err(NvmeError::Stuck("a request"));
+                return Err(stuck("a request"));
             }
             let (before, mut drained) = (done.0.len(), Ok(()));
             if self.queue_irq.ack().queues().contains(self.queue.id()) {
@@ -324,6 +270,11 @@ impl Running {
         }
         Ok(done.0)
     }
+}
+
+/// Returns the error of a step that the controller did not finish in time.
+const fn stuck(step: &'static str) -> NvmeError {
+    NvmeError::Stuck { step, seconds: LIMIT_SECONDS }
 }
 
 /// Returns the first register of a controller, which is called CAP.
@@ -376,7 +327,7 @@ fn resources(
             ControllerState::Shutdown => return Err(starting(BlkError::Io)),
         };
         if deadline.has_passed() {
-            return Err(NvmeError::Stuck("starting the controller"));
+            return Err(stuck("starting the controller"));
         }
         update = controller.advance(event).map_err(starting)?;
         hint::spin_loop();
@@ -393,7 +344,7 @@ fn stop(controller: &mut NvmeBlockDriver) -> Result<(), NvmeError> {
         controller.advance(ControllerEvent::Shutdown).map_err(stopping)?;
     while update.controller_state() != ControllerState::Shutdown {
         if deadline.has_passed() {
-            return Err(NvmeError::Stuck("stopping the controller"));
+            return Err(stuck("stopping the controller"));
         }
         hint::spin_loop();
         update = controller.advance(ControllerEvent::RegisterRetry).map_err(stopping)?;

@@ -23,9 +23,9 @@ use xen_contig::adapters::virtio_drivers::StaticDevice;
 use super::drivers::{original_byte, watched_dma};
 use super::{Check, Test, TestContext, TestOutcome, fail, skip};
 use crate::command_line::When;
-use crate::drivers::DeviceFunction;
 use crate::drivers::memory::Kernel;
-use crate::drivers::nvme::{NvmeDisk, NvmeError};
+use crate::drivers::nvme::NvmeDisk;
+use crate::drivers::{DeviceFunction, NvmeError};
 
 pub fn add(tests: &mut Vec<Test>) {
     // They are not run by default, because they write to a disk.
