@@ -90,6 +90,8 @@ impl NvmeDisk {
     /// The crate rejects the controller, or the controller does not start.
     pub fn start(device: DeviceFunction, dma: DeviceDma) -> Result<Self, NvmeError> {
         let bar = device.bar();
+        // This holds for a controller whose CAP never changes. The crate (nvme-driver 0.8.2) reads CAP again at each
+        // write to a doorbell, and would follow another answer out of the registers.
         let used = doorbells::end(capabilities(&device));
         if used > bar.bytes {
             return Err(NvmeError::ShortMemory { slot: NVME.registers, bytes: bar.bytes, used });
