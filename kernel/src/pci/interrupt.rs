@@ -22,6 +22,7 @@ use crate::shared_page;
 use crate::time::Deadline;
 use crate::vcpu::xen;
 
+static QUERIED: AtomicU64 = AtomicU64::new(0);
 static BOUND: AtomicU64 = AtomicU64::new(0);
 static ARRIVED: AtomicU64 = AtomicU64::new(0);
 static NEEDED_END: AtomicU64 = AtomicU64::new(0);
@@ -30,6 +31,8 @@ static SPURIOUS: AtomicU64 = AtomicU64::new(0);
 /// The interrupts of all functions in a period.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InterruptCounts {
+    /// The number of times that Xen was asked for the status of an interrupt, which comes before binding it.
+    pub queried: u64,
     /// The number of times that an interrupt was bound.
     pub bound: u64,
     /// Events that arrived.
@@ -44,6 +47,7 @@ impl InterruptCounts {
     /// Returns the counts since boot.
     pub fn now() -> Self {
         Self {
+            queried: QUERIED.load(Relaxed),
             bound: BOUND.load(Relaxed),
             arrived: ARRIVED.load(Relaxed),
             needed_end: NEEDED_END.load(Relaxed),
@@ -54,6 +58,7 @@ impl InterruptCounts {
     /// Returns the counts since an earlier time.
     pub const fn since(self, earlier: Self) -> Self {
         Self {
+            queried: self.queried - earlier.queried,
             bound: self.bound - earlier.bound,
             arrived: self.arrived - earlier.arrived,
             needed_end: self.needed_end - earlier.needed_end,
@@ -124,6 +129,7 @@ impl Interrupt {
         }
         let pirq = line.into();
         let refused = |step| move |errno| InterruptError::Refused { step, pirq, errno };
+        QUERIED.fetch_add(1, Relaxed);
         let status = xen().physdev_op(PhysdevOp::IrqStatusQuery { pirq });
         let status = status.map_err(refused("PHYSDEVOP_irq_status_query"))?;
         let bound = xen().event_channel_op(EventChannelOp::BindPirq { pirq, shared: true });
