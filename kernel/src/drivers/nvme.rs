@@ -103,8 +103,8 @@ impl NvmeDisk {
         device.start_dma();
         let mut controller =
             NvmeBlockDriver::from_nvme_with_queue_depth(nvme, AT_A_TIME).with_intx_source(Asserted);
-        let waiting = Waiting::of(&device);
-        match resources(&mut controller, &waiting) {
+        let mut waiting = Waiting::of(&device);
+        match resources(&mut controller, &mut waiting) {
             Ok((queue, endpoint)) => {
                 let info = queue.info();
                 let dma = dma.with_constraints(info.limits.dma.constraints());
@@ -179,7 +179,7 @@ impl NvmeDisk {
     /// Has the controller carry out requests. After a failure it is stopped.
     fn run(&mut self, batch: OwnedRequestBatch) -> Result<Vec<CpuDmaBuffer>, NvmeError> {
         let running = self.running.as_mut().ok_or(NvmeError::GivenUp)?;
-        let done = running.transfer(batch, &self.waiting);
+        let done = running.transfer(batch, &mut self.waiting);
         if done.is_err() {
             self.stop();
         }
@@ -227,7 +227,7 @@ impl Running {
     fn transfer(
         &mut self,
         mut batch: OwnedRequestBatch,
-        waiting: &Waiting,
+        waiting: &mut Waiting,
     ) -> Result<Vec<CpuDmaBuffer>, NvmeError> {
         let step = |why| NvmeError::Step("submitting a request", why);
         let mut accepted = Accepted(Vec::new());
@@ -251,24 +251,38 @@ impl Running {
         Ok(buffers)
     }
 
+    /// Waits until `count` requests are done.
+    ///
+    /// If the interrupt does not arrive in time but requests are done, polls from then on, as `nvme_timeout` in Linux
+    /// does.
     fn wait(
         &mut self,
         count: usize,
-        waiting: &Waiting,
+        waiting: &mut Waiting,
     ) -> Result<Vec<CompletedRequest>, NvmeError> {
-        let deadline = Deadline::in_seconds(LIMIT_SECONDS);
+        let mut deadline = Deadline::in_seconds(LIMIT_SECONDS);
         let mut done = Completions(Vec::new());
         while done.0.len() < count {
             rearm(&mut self.controller, waiting)?;
-            if !waiting.wait(deadline) {
-                return Err(stuck("a request"));
-            }
+            let arrived = waiting.wait(deadline);
             let (before, mut drained) = (done.0.len(), Ok(()));
             if self.queue_irq.ack().queues().contains(self.queue.id()) {
                 drained = self.queue.drain_completions(&mut done);
             }
-            waiting.end(done.0.len() > before);
+            let progressed = done.0.len() > before;
+            if arrived {
+                waiting.end(progressed);
+            }
             drained.map_err(|why| NvmeError::Step("a completion", why))?;
+            if deadline.has_passed() {
+                if !progressed {
+                    return Err(stuck("a request"));
+                }
+                if !arrived {
+                    waiting.poll_instead();
+                }
+                deadline = Deadline::in_seconds(LIMIT_SECONDS);
+            }
         }
         Ok(done.0)
     }
@@ -300,7 +314,7 @@ fn rearm(controller: &mut NvmeBlockDriver, waiting: &Waiting) -> Result<(), Nvme
 /// Starts the controller and returns its queue, and the interrupt of the queue.
 fn resources(
     controller: &mut NvmeBlockDriver,
-    waiting: &Waiting,
+    waiting: &mut Waiting,
 ) -> Result<(Box<dyn HardwareQueue>, IrqEndpoint), NvmeError> {
     let starting = |why| match why {
         BlkError::NotSupported => NvmeError::Namespace,
@@ -310,7 +324,7 @@ fn resources(
     let mut update = controller.advance(start).map_err(starting)?;
     let admin = update.take_irq_endpoints().pop().ok_or(NvmeError::NoQueue)?;
     let mut admin_irq = admin.into_handler();
-    let deadline = Deadline::in_seconds(LIMIT_SECONDS);
+    let mut deadline = Deadline::in_seconds(LIMIT_SECONDS);
     loop {
         let event = match update.controller_state() {
             ControllerState::Ready => break,
@@ -320,9 +334,13 @@ fn resources(
                 // The time limit is checked below.
                 let arrived = waiting.wait(deadline);
                 let control = admin_irq.ack().control_event();
+                // The crate does not report whether a command was done. So each interrupt counts as the device's own,
+                // and if none arrives, polling finds out.
                 if arrived {
-                    // The crate does not report whether a command was done, so each counts as the device's own.
                     waiting.end(true);
+                } else if waiting.has_interrupt() {
+                    waiting.poll_instead();
+                    deadline = Deadline::in_seconds(LIMIT_SECONDS);
                 }
                 ControllerEvent::Irq(control)
             }

@@ -1,6 +1,6 @@
 //! The means by which a driver waits for its device.
 
-use core::hint;
+use core::{hint, mem};
 
 use super::function::DeviceFunction;
 use crate::pci::Interrupt;
@@ -48,6 +48,14 @@ impl Waiting {
                 hint::spin_loop();
                 !deadline.has_passed()
             }
+        }
+    }
+
+    /// Polls from now on, because the interrupt did not arrive. Prints that.
+    pub fn poll_instead(&mut self) {
+        if let Self::Interrupt(interrupt) = mem::replace(self, Self::Polling) {
+            say!("# {interrupt} did not arrive; the driver polls the device instead");
+            interrupt.give_up();
         }
     }
 

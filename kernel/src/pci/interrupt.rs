@@ -27,6 +27,7 @@ static BOUND: AtomicU64 = AtomicU64::new(0);
 static ARRIVED: AtomicU64 = AtomicU64::new(0);
 static NEEDED_END: AtomicU64 = AtomicU64::new(0);
 static SPURIOUS: AtomicU64 = AtomicU64::new(0);
+static LOST: AtomicU64 = AtomicU64::new(0);
 
 /// The interrupts of all functions in a period.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +42,8 @@ pub struct InterruptCounts {
     pub needed_end: u64,
     /// Events among them for which the device had no cause.
     pub spurious: u64,
+    /// The number of interrupts that were given up, because they did not arrive.
+    pub lost: u64,
 }
 
 impl InterruptCounts {
@@ -52,7 +55,13 @@ impl InterruptCounts {
             arrived: ARRIVED.load(Relaxed),
             needed_end: NEEDED_END.load(Relaxed),
             spurious: SPURIOUS.load(Relaxed),
+            lost: LOST.load(Relaxed),
         }
+    }
+
+    /// Returns true if a driver polled for a part of the time.
+    pub const fn polled(&self) -> bool {
+        self.bound == 0 || self.lost > 0
     }
 
     /// Returns the counts since an earlier time.
@@ -63,6 +72,7 @@ impl InterruptCounts {
             arrived: self.arrived - earlier.arrived,
             needed_end: self.needed_end - earlier.needed_end,
             spurious: self.spurious - earlier.spurious,
+            lost: self.lost - earlier.lost,
         }
     }
 }
@@ -169,6 +179,11 @@ impl Interrupt {
         if let Err(errno) = xen().physdev_op(PhysdevOp::Eoi { pirq: self.pirq }) {
             say!("# PHYSDEVOP_eoi of interrupt {}: {errno}", self.pirq);
         }
+    }
+
+    /// Gives up an interrupt that did not arrive although the device was done.
+    pub fn give_up(self) {
+        LOST.fetch_add(1, Relaxed);
     }
 
     fn command(&self, change: impl FnOnce(CommandRegister) -> CommandRegister) {
