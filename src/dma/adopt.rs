@@ -161,18 +161,17 @@ impl<P: Platform> Allocator<P> {
         preferred.and_then(|preferred| find(&preferred)).or_else(|| find(plan))
     }
 
-    /// Adopts whatever runs the kernel hands out, until one serves. If none does, the kernel gets them back.
-    /// For kernels that cannot search.
+    /// Adopts whatever runs the kernel hands out, until one serves. If none does, all adopted memory that is
+    /// idle becomes the kernel's. For kernels that cannot search.
     fn adopt_untested(&self, plan: &Plan) -> Option<CoherentBuffer<'_, P>> {
         if self.can_search() {
             return None;
         }
-        let idle = self.idle_by_class();
         let buffer = self.adopt_in_turn(plan);
-        match buffer {
-            Some(_) => self.watermarks.crossed.store(u64::MAX, Relaxed),
-            None => self.trim_to(&idle),
+        if buffer.is_none() {
+            self.free_adopted();
         }
+        self.watermarks.crossed.store(u64::MAX, Relaxed);
         buffer
     }
 

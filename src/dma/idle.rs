@@ -98,6 +98,33 @@ impl<P: Platform> Allocator<P> {
         false
     }
 
+    /// Frees all idle memory that was adopted. Makes no hypercall.
+    pub(super) fn free_adopted(&self) {
+        let memory = self.platform().memory();
+        let mut at = Pfn::new(0);
+        loop {
+            let found = match self.reserve.with(|blocks| blocks.next_idle(memory, at)) {
+                IdleSlice::Blocks(found) => found,
+                IdleSlice::Continue(next) => {
+                    at = next;
+                    continue;
+                }
+                IdleSlice::End => break,
+            };
+            at = found.start;
+            while at < found.end {
+                match self.reserve.with(|blocks| blocks.take_adopted(memory, at)) {
+                    Ok(block) => {
+                        at = at.add(block.order.frames());
+                        self.free(block);
+                    }
+                    Err(frames) => at = at.add(frames),
+                }
+            }
+        }
+        self.reserve.remove_pages(self.platform());
+    }
+
     /// Makes a buffer of recorded pieces. If they are one piece, the buffer needs no records.
     fn buffer_of_idle(&self, first: Pfn, plan: &Plan) -> CoherentBuffer<'_, P> {
         let memory = self.platform().memory();

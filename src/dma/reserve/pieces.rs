@@ -3,7 +3,7 @@
 use core::ops::Range;
 
 use super::blocks::{Blocks, CLASSES, list};
-use super::frame_table::{Block, Entry, Extent, NextBlock};
+use super::frame_table::{Block, Entry, Extent, NextBlock, Origin};
 use crate::addr::{Gfn, Order, Pfn};
 use crate::dma::plan::Plan;
 use crate::dma::segments::Piece;
@@ -101,6 +101,20 @@ impl Blocks {
         let piece = self.cut(memory, &block, before, frames);
         self.set_piece(memory, piece);
         Some(piece)
+    }
+
+    /// Takes the free block that begins at a frame, if it was adopted.
+    ///
+    /// # Errors
+    /// The number of frames to go on by.
+    pub fn take_adopted(&mut self, memory: &impl GuestMemory, pfn: Pfn) -> Result<Block, u64> {
+        match self.entry(memory, pfn) {
+            Entry::Free { block, .. } if block.origin == Origin::Adopted => {
+                self.remove(memory, pfn).ok_or(1)
+            }
+            Entry::Free { block, .. } => Err(block.order.frames()),
+            _ => Err(1),
+        }
     }
 
     /// Returns the piece that begins at a frame of a buffer of several.
