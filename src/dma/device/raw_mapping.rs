@@ -37,7 +37,6 @@ impl<P: Platform> Device<'_, P> {
     /// * Those of [`map`](Self::map).
     /// * [`MapError::NoBounceMemory`] also if the two limits contradict each other, or if the bounce buffer
     ///   has no record.
-    /// * [`MapError::Moved`]: a page lost its machine frame during the call.
     pub unsafe fn map_raw(
         &self,
         bytes: NonNull<[u8]>,

@@ -152,12 +152,21 @@ impl<'d, P: Platform> Mapper<'d, P> {
         let mapped = unsafe { self.map_uncounted(Source::One(bytes), direction, claim) };
         let mapped = mapped.and_then(|(mapping, claim)| {
             let first = mapping.segments().next();
-            // Without a segment, the frame that the survey found is no longer there.
-            let dma = first.ok_or(MapError::Moved { bounce: None })?.dma;
+            let dma = first.ok_or_else(|| self.lost_frame(bytes))?.dma;
             Ok((mapping, dma, claim))
         });
         self.count(mapped.as_ref().map(|(mapping, ..)| mapping));
         mapped
+    }
+
+    /// Returns the error for a first page whose frame was there at the survey, and is not any more.
+    fn lost_frame(&self, bytes: NonNull<[u8]>) -> MapError {
+        let view = DeviceView::new(self.allocator.platform());
+        let first = Source::One(bytes).pages().next();
+        first.map_or(MapError::Empty, |page| MapError::NotBacked {
+            offset: 0,
+            pfn: view.frame(&page),
+        })
     }
 
     /// Maps several ranges, as [`Device::map_list`](crate::dma::Device::map_list).

@@ -36,10 +36,15 @@ impl<'p, M: GuestMemory> DeviceView<'p, M> {
         Self { memory, p2m: platform.p2m(), base }
     }
 
+    /// Returns the guest frame of a page, if the page is in the linear mapping.
+    pub fn frame(&self, page: &SourcePage) -> Pfn {
+        let start = page.pointer.addr() as u64 - page.in_page();
+        Pfn::new(start.wrapping_sub(self.base) / PAGE)
+    }
+
     /// Returns where the device finds a page. Reads one entry of the P2M.
     pub fn find(&self, page: &SourcePage) -> DeviceAddress {
-        let start = page.pointer.addr() as u64 - page.in_page();
-        let pfn = Pfn::new(start.wrapping_sub(self.base) / PAGE);
+        let (pfn, start) = (self.frame(page), page.pointer.addr() as u64 - page.in_page());
         // The processor must reach this frame at this address: the kernel can map something else around
         // the guest's memory.
         if pfn.number() >= self.p2m.frames() || self.memory.pointer(pfn).addr() as u64 != start {
