@@ -291,6 +291,20 @@ static int refusals(const struct selftest *test, const struct xc_allocator *allo
     return 0;
 }
 
+/* Returns SELFTEST_NO_MEMORY if Xen lacks memory for the buffers of the test. */
+static int memory(const struct selftest *test, const struct xc_allocator *allocator, const struct xc_device *device, struct xc_error *error)
+{
+    struct xc_trim_report trim;
+    struct xc_buffer buffer;
+    int code = xc_alloc(device, 256 * KIB, 0, NULL, &buffer, error);
+
+    if (code == XC_ERROR_XEN_MEMORY)
+        return SELFTEST_NO_MEMORY;
+    CHECK(code == XC_OK && xc_free(&buffer, error) == XC_OK);
+    CHECK(xc_trim(allocator, UINT64_MAX, &trim, error) == XC_OK);
+    return 0;
+}
+
 /* The whole test, with a device. */
 static int with_device(const struct selftest *test, struct xc_allocator *allocator, struct xc_error *error)
 {
@@ -299,7 +313,9 @@ static int with_device(const struct selftest *test, struct xc_allocator *allocat
     int line;
 
     CHECK(xc_device_init(&device, allocator, "c-device", &limits, error) == XC_OK);
-    if ((line = buffers(test, &device, error)) != 0)
+    if ((line = memory(test, allocator, &device, error)) == SELFTEST_NO_MEMORY)
+        CHECK(xc_device_fini(&device, error) == XC_OK);
+    if (line != 0 || (line = buffers(test, &device, error)) != 0)
         return line;
     if ((line = segments(test, allocator, error)) != 0)
         return line;
@@ -328,7 +344,7 @@ int selftest_run(const struct selftest *test)
     CHECK(xc_init(&allocator, platform, error) == XC_OK);
     xc_capability_text(&allocator, text, sizeof(text));
     show(test, "", text);
-    if ((line = with_device(test, &allocator, error)) != 0)
+    if ((line = with_device(test, &allocator, error)) > 0)
         return line;
     xc_report_text(&allocator, text, sizeof(text));
     show(test, "", text);
@@ -338,5 +354,5 @@ int selftest_run(const struct selftest *test)
     CHECK(xc_fini(&allocator, error) == XC_OK);
     CHECK(xc_fini(&allocator, error) == XC_ERROR_HANDLE);
     CHECK(platform->free_frames(platform->context) == before);
-    return 0;
+    return line;
 }

@@ -18,7 +18,11 @@ struct selftest {
     uint64_t mask;
 };
 
-/* Uses all of the interface. Returns 0, or prints what is wrong and returns the line of the failed check. */
+/* The result if Xen has too little memory that the device reaches. */
+#define SELFTEST_NO_MEMORY (-1)
+
+/* Uses all of the interface. Returns 0 or SELFTEST_NO_MEMORY, or prints what is wrong and returns the line of the
+ * failed check. */
 int selftest_run(const struct selftest *test);
 
 /* Prints how many bytes of stack some calls use, on a stack with room for 32 KiB more. Returns the most of all,
