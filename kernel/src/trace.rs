@@ -151,7 +151,7 @@ fn level() -> TraceLevel {
 }
 
 /// Returns the totals of all vCPUs.
-pub fn total() -> Summary {
+fn total() -> Summary {
     let mut all = Summary::new();
     vcpu::online().for_each(|vcpu| all.add(&vcpu.xen.summary()));
     all

@@ -32,7 +32,7 @@ use xen_contig::vmap::{Protection, VmapError};
 use super::owned::{OwnedExtent, OwnedRun, free_remaining, refused};
 use super::{Check, Test, TestContext, TestOutcome, error, fail, frame_checks, skip};
 use crate::machine::Machine;
-use crate::trace;
+use crate::vcpu::xen;
 use test_area::TestArea;
 
 pub fn add(tests: &mut Vec<Test>) {
@@ -73,9 +73,11 @@ pub unsafe fn map_frames<'m>(
     }
 }
 
-/// Returns the result of `act`, and the hypercalls of all vCPUs meanwhile, without their time.
+/// Returns the result of `act`, and the hypercalls of this vCPU meanwhile, without their time.
+///
+/// Another vCPU may send its event at the end of an earlier job only now.
 pub fn cost_of<R>(act: impl FnOnce() -> R) -> (R, CallTotals) {
-    let before = trace::total();
+    let before = xen().summary();
     let result = act();
-    (result, CallTotals { ticks: 0, ..trace::total().since(&before).total() })
+    (result, CallTotals { ticks: 0, ..xen().summary().since(&before).total() })
 }
