@@ -1,10 +1,12 @@
-//! A `DmaOp` that records every address that the driver gets.
+//! A `DmaOp` that records every address that the driver gets. On request, it refuses an allocation and calls a
+//! function whenever memory is freed.
 
 use alloc::vec::Vec;
 use core::alloc::Layout;
 use core::marker::PhantomData;
 use core::num::NonZeroUsize;
 use core::ptr::NonNull;
+use core::sync::atomic::{AtomicUsize, Ordering};
 
 use dma_api::{
     DeviceDma, DmaAllocHandle, DmaCoherency, DmaConstraints, DmaDeviceInfo, DmaDirection,
@@ -23,9 +25,32 @@ pub struct WatchedDma<S>(PhantomData<fn() -> S>);
 /// The content of the memory that a driver freed first since [`forget`].
 static FIRST_FREED: Mutex<Option<Vec<u8>>> = Mutex::new(None);
 
-/// Forgets what drivers have freed.
+/// The number of allocations that succeed before one is refused.
+static SUCCESSES: AtomicUsize = AtomicUsize::new(usize::MAX);
+
+/// Called before memory is freed.
+static ON_FREE: Mutex<fn()> = Mutex::new(ignore);
+
+const fn ignore() {}
+
+/// Forgets what drivers have freed, refuses no allocation, and calls no function when memory is freed.
 pub fn forget() {
     *FIRST_FREED.lock() = None;
+    SUCCESSES.store(usize::MAX, Ordering::Relaxed);
+    *ON_FREE.lock() = ignore;
+}
+
+/// Refuses one allocation, after `successes` that succeed. Calls `on_free` before memory is freed. Both last
+/// until [`forget`].
+pub fn refuse_after(successes: usize, on_free: fn()) {
+    SUCCESSES.store(successes, Ordering::Relaxed);
+    *ON_FREE.lock() = on_free;
+}
+
+/// Returns true if this allocation is refused. Later ones succeed.
+fn is_refused() -> bool {
+    let next = |left: usize| Some(left.wrapping_sub(1));
+    SUCCESSES.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next) == Ok(0)
 }
 
 /// Returns the content of the memory that a driver freed first since [`forget`].
@@ -53,6 +78,8 @@ impl<S: StaticDevice<Platform = Kernel>> WatchedDma<S> {
     }
 
     fn freeing(handle: &DmaAllocHandle) {
+        let on_free = *ON_FREE.lock();
+        on_free();
         let mut first = FIRST_FREED.lock();
         if first.is_none() {
             // SAFETY: the driver frees the memory, so neither the driver nor the device accesses it any
@@ -74,6 +101,9 @@ impl<S: StaticDevice<Platform = Kernel> + 'static> DmaOp for WatchedDma<S> {
         constraints: DmaConstraints,
         layout: Layout,
     ) -> Option<DmaAllocHandle> {
+        if is_refused() {
+            return None;
+        }
         let before = allocator().stats().exchanged;
         // SAFETY: both functions have the same contract.
         Self::allocated(unsafe { S::device().alloc_contiguous(constraints, layout) }, before)
@@ -90,6 +120,9 @@ impl<S: StaticDevice<Platform = Kernel> + 'static> DmaOp for WatchedDma<S> {
         constraints: DmaConstraints,
         layout: Layout,
     ) -> Option<DmaAllocHandle> {
+        if is_refused() {
+            return None;
+        }
         let before = allocator().stats().exchanged;
         // SAFETY: both functions have the same contract.
         Self::allocated(unsafe { DmaOp::alloc_coherent(S::device(), constraints, layout) }, before)
