@@ -325,7 +325,7 @@ fn a_function_does_dma_only_between_the_start_and_the_drop() {
     assert_eq!(space.get(COMMAND), DECODES_MEMORY, "an earlier right to do DMA ends");
     function.disable_interrupts();
     function.start_dma();
-    assert_eq!(space.get(COMMAND), DECODES_MEMORY | DOES_DMA | NO_INTERRUPTS);
+    assert_eq!(function.space().get(COMMAND), DECODES_MEMORY | DOES_DMA | NO_INTERRUPTS);
     assert_eq!(function.to_string(), "0000:00:06.0");
     drop(function);
     assert_eq!(space.get(COMMAND), DECODES_MEMORY | NO_INTERRUPTS);

@@ -57,7 +57,6 @@ pub struct DeviceFunction {
     // right to do DMA.
     registers: MappedRegisters,
     function: Function,
-    space: ConfigSpace,
 }
 
 /// The reason why a device cannot be used.
@@ -121,7 +120,7 @@ impl DeviceFunction {
         kind: DeviceKind,
     ) -> Result<Self, DeviceError> {
         let unusable = |why| DeviceError::Function(kind, why);
-        let function = Function::take(space.clone(), address).map_err(unusable)?;
+        let function = Function::take(space, address).map_err(unusable)?;
         let bar = function.registers(kind.registers, kind.register_bytes).map_err(unusable)?;
         function.enable_memory();
         function.disable_interrupts();
@@ -129,7 +128,7 @@ impl DeviceFunction {
         // `enable_memory` made the function decode it.
         let registers = unsafe { MappedRegisters::map(bar) }
             .map_err(|why| DeviceError::NotMapped(kind, why))?;
-        Ok(Self { registers, function, space })
+        Ok(Self { registers, function })
     }
 
     /// Lets the device do DMA, until it is dropped.
@@ -149,7 +148,7 @@ impl DeviceFunction {
     /// # Errors
     /// The function has no interrupt, or Xen refused a step.
     pub fn bind_interrupt(&self) -> Result<Option<Interrupt>, InterruptError> {
-        Interrupt::bind(&self.space, self.address())
+        Interrupt::bind(self.function.space(), self.address())
     }
 
     /// Returns the memory with the registers.

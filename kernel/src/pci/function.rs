@@ -49,7 +49,7 @@ pub enum FunctionError {
     NoEndpoint(PciAddress),
     /// Another driver uses it.
     InUse(PciAddress),
-    /// A base address register has no meaning.
+    /// The value of a base address register is invalid.
     Bar(BarError),
     /// A base address register has no address of memory.
     NoMemory {
@@ -114,7 +114,7 @@ impl Function {
     /// The function decodes its memory afterwards if it did before.
     ///
     /// # Errors
-    /// The register has no meaning or no address, or the memory is too short.
+    /// The value of the register is invalid, it has no address, or the memory is too short.
     pub fn registers(&self, slot: u8, used: u64) -> Result<MemoryBar, FunctionError> {
         let address = self.address();
         let (bar, _) = self.bar(slot)?.ok_or(FunctionError::NoMemory { address, slot })?;
@@ -129,7 +129,7 @@ impl Function {
     /// The function decodes its memory afterwards if it did before.
     ///
     /// # Errors
-    /// A register has no meaning.
+    /// The value of a register is invalid.
     pub fn memories(&self) -> Result<Vec<MemoryBar>, FunctionError> {
         let (mut found, mut slot) = (Vec::new(), 0);
         while slot < bar::SLOTS {
@@ -164,6 +164,11 @@ impl Function {
     pub fn start_dma(&self) {
         self.does_dma.set(true);
         self.command(|command| command | CommandRegister::BUS_MASTER_ENABLE);
+    }
+
+    /// Returns the configuration space with the function.
+    pub const fn space(&self) -> &ConfigSpace {
+        &self.space
     }
 
     /// Returns the place of the function on the bus.

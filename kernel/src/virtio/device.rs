@@ -34,8 +34,6 @@ pub struct VirtioDevice {
     // its right to do DMA. A transport borrows the device, so the transport resets it before.
     _registers: MappedRegisters,
     function: Function,
-    space: ConfigSpace,
-    address: PciAddress,
     bar: MemoryBar,
     queue: Mutex<Option<Queue>>,
 }
@@ -106,9 +104,8 @@ impl VirtioDevice {
         let space = ConfigSpace::open(machine).map_err(VirtioDeviceError::Config)?;
         let found = IDS.iter().find_map(|id| pci::find(&space, *id));
         let address = found.ok_or(VirtioDeviceError::Absent)?;
-        let function = Function::take(space.clone(), address);
-        let function = function.map_err(VirtioDeviceError::Function)?;
-        let (slot, used) = registers_of(&space, address)?;
+        let function = Function::take(space, address).map_err(VirtioDeviceError::Function)?;
+        let (slot, used) = registers_of(function.space(), address)?;
         let bar = function.registers(slot, used).map_err(VirtioDeviceError::Function)?;
         function.enable_memory();
         // The driver polls the queue.
@@ -119,7 +116,7 @@ impl VirtioDevice {
             unsafe { MappedRegisters::map(bar) }.map_err(VirtioDeviceError::NotMapped)?;
         function.start_dma();
         let queue = Mutex::new(None);
-        Ok(Self { _registers: registers, function, space, address, bar, queue })
+        Ok(Self { _registers: registers, function, bar, queue })
     }
 
     /// Returns the transport for a driver, which finds the registers by `H`.
@@ -127,8 +124,9 @@ impl VirtioDevice {
     /// # Errors
     /// The crate `virtio-drivers` rejects the device.
     pub fn transport<H: Hal>(&self) -> Result<BusTransport<'_>, VirtioDeviceError> {
-        let mut root = PciRoot::new(ConfigAccess::around(&self.space, self.address));
-        let pci = PciTransport::new::<H, _>(&mut root, function(self.address));
+        let address = self.function.address();
+        let mut root = PciRoot::new(ConfigAccess::around(self.function.space(), address));
+        let pci = PciTransport::new::<H, _>(&mut root, function(address));
         pci.map(|pci| BusTransport::new(pci, &self.queue)).map_err(VirtioDeviceError::Transport)
     }
 
