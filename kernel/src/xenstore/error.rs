@@ -38,7 +38,7 @@ pub enum StoreError {
         /// The number of the request.
         request: u32,
     },
-    /// The message in the ring is too long for a message, so the start of the next one is unknown.
+    /// The length in the header of a message is above the maximum, so the start of the next message is unknown.
     EndlessMessage {
         /// The kind of the message, `XS_*`.
         kind: u32,

@@ -7,7 +7,6 @@
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
-use core::mem;
 
 use arrayvec::ArrayString;
 use hypercall::abi::xenstore::{Header, XS_ERROR};
@@ -19,7 +18,7 @@ use crate::time::Deadline;
 /// The number of words of 32 bits in a header.
 const HEADER_WORDS: usize = size_of::<Header>() / 4;
 
-/// What was exchanged with xenstored until now.
+/// The state of the messages with xenstored.
 pub struct Stream {
     /// The number of the last request.
     last_request: u32,
@@ -27,7 +26,7 @@ pub struct Stream {
     unsent: VecDeque<u8>,
     /// The first part of an answer that xenstored did not complete in time.
     received: Vec<u8>,
-    /// The message after which the limits of messages are not known any more.
+    /// The error after which the start of the next message is unknown.
     unusable: Option<StoreError>,
 }
 
@@ -113,8 +112,9 @@ impl Stream {
                     return Err(error);
                 }
                 if self.received.len() == size_of::<Header>() + len as usize {
-                    let message = mem::take(&mut self.received);
-                    return Ok((header, message[size_of::<Header>()..].to_vec()));
+                    let contents = self.received.split_off(size_of::<Header>());
+                    self.received.clear();
+                    return Ok((header, contents));
                 }
             }
             self.received.push(rings.receive(deadline)?);
