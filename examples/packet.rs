@@ -38,7 +38,7 @@ impl Card {
         self.ring = address;
     }
 
-    /// Starts, and waits until it has stopped. Returns the packet on the wire.
+    /// Starts the card and waits until it stops. Returns the packet on the wire.
     fn start_and_wait(&self) -> Vec<u8> {
         let mut packet = Vec::new();
         for at in (self.ring..).step_by(size_of::<Descriptor>()) {

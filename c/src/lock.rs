@@ -21,7 +21,7 @@ static RESTORE: AtomicPtr<()> = AtomicPtr::new(core::ptr::null_mut());
 /// The number of allocators that exist.
 static USERS: Mutex<u64> = Mutex::new(0);
 
-/// The share of an allocator in the functions. Without shares, the next allocator chooses them.
+/// The use of the mask functions by an allocator. Without a user, the next allocator chooses them.
 pub struct MaskShare(());
 
 impl MaskShare {

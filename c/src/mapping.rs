@@ -109,7 +109,7 @@ unsafe fn keep(ranges: *mut xc_range, count: usize) -> Result<&'static [Kept], F
 /// What `xc_map` and `xc_map_list` have in common.
 ///
 /// # Safety
-/// As for them.
+/// As `xen_contig.h` says of `xc_sync_for_cpu` and `xc_sync_for_device`.
 unsafe fn fill(
     device: *const xc_device,
     flags: u32,
@@ -221,10 +221,10 @@ pub unsafe extern "C" fn xc_map_segments(
     }
 }
 
-/// What `xc_sync_for_cpu` and `xc_sync_for_device` have in common.
+/// Hands bytes of a mapping to the processor or to the device, by `sync`.
 ///
 /// # Safety
-/// As for them.
+/// As `xen_contig.h` says of `xc_sync_for_cpu` and `xc_sync_for_device`.
 unsafe fn hand_over(
     mapping: *mut xc_mapping,
     offset: u64,

@@ -356,7 +356,8 @@ unsafe fn mem_type(pfn: Pfn) -> Result<u64, XenErrno> {
 unsafe fn physdev(op: PhysdevOp) -> i64 {
     let command = op.command().0.into();
     let issue = |argument| {
-        // SAFETY: each arm below passes the structure of its sub-operation, which lives across the call.
+        // SAFETY: the hypercall page is as `RealXen::new` requires: this function's contract. Each arm below
+        // passes the structure of its sub-operation, which lives across the call.
         unsafe { hypercall_2(xen_sys::__HYPERVISOR_physdev_op, command, argument) }
     };
     match op {

@@ -99,7 +99,7 @@ impl NvmeDisk {
         let config = Config::intx(PAGE_SIZE);
         let nvme = Nvme::new(bar.start, bar.bytes as usize, dma.clone(), &RegisterMap, config)
             .map_err(NvmeError::Rejected)?;
-        // Without a running controller there is no DMA, and a failure after this stops it before memory is freed.
+        // The controller does no DMA until it runs. A failure after this stops it before memory is freed.
         device.start_dma();
         let mut controller =
             NvmeBlockDriver::from_nvme_with_queue_depth(nvme, AT_A_TIME).with_intx_source(Asserted);

@@ -52,11 +52,11 @@ pub struct BarError {
     pub slot: u8,
     /// The contents of the register, and of the next one if it is 64 bits wide.
     pub value: u64,
-    /// What is wrong with it.
+    /// Its fault.
     pub fault: BarFault,
 }
 
-/// What is wrong with a base address register.
+/// A fault of a base address register.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BarFault {
     /// The memory type is reserved.
@@ -96,7 +96,7 @@ impl core::error::Error for BarError {}
 /// not decode its memory meanwhile, because the memory would move.
 ///
 /// # Errors
-/// The register has no meaning.
+/// The value of the register is invalid.
 pub fn read(
     space: &impl ConfigRegionAccess,
     address: PciAddress,

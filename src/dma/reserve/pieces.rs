@@ -106,7 +106,7 @@ impl Blocks {
     /// Takes the free block that begins at a frame, if it was adopted.
     ///
     /// # Errors
-    /// The number of frames to go on by.
+    /// The number of frames to skip.
     pub fn take_adopted(&mut self, memory: &impl GuestMemory, pfn: Pfn) -> Result<Block, u64> {
         match self.entry(memory, pfn) {
             Entry::Free { block, .. } if block.origin == Origin::Adopted => {

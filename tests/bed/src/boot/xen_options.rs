@@ -64,9 +64,8 @@ fn joined(words: &[String]) -> String {
 /// Memory of the Linux dom0 in MiB; the remaining memory is for the domU.
 pub const LINUX_MIB: u32 = 512;
 
-/// Xen scrubs no memory at boot. Otherwise it takes memory that it has scrubbed before other memory, and a
-/// domain gets low memory while Xen still scrubs what is above it. A device of few address bits then
-/// reaches all of the domain.
+/// Xen scrubs no memory at boot. Otherwise Xen prefers memory that it has scrubbed already. A domain that is
+/// made while Xen still scrubs the memory above lies low, and a device of few address bits reaches all of it.
 const NO_SCRUBBING: &str = "bootscrub=0";
 
 /// Returns the command line for Linux as dom0 and the image as domU. If dom0 passes devices, the domU's
